@@ -22,11 +22,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
-from tests.access.shared.machine import Machine
+from tests.features.sharing.machine import Machine
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.access.bans import Ban
-from txmux.access.shared.bans import SharedBans
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over
@@ -35,11 +34,12 @@ from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.program import as_text
 from txmux.errors import MuxError, cause_of, how_to_install, own_command, printable, sudo_for
+from txmux.features.sharing.bans import SharedBans
+from txmux.features.sharing.redis import ReplyError, ReplyParser
+from txmux.features.sharing.store import Store
 from txmux.net.addresses import text_of
 from txmux.net.http import _reason
-from txmux.net.redis import ReplyError, ReplyParser
 from txmux.net.tls.verification import _mismatch
-from txmux.rules.model.settings import Store
 from txmux.rules.problems import Problem
 from txmux.rules.reading.networks import read_lines
 from txmux.wire.facts import printable as fact

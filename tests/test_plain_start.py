@@ -47,7 +47,7 @@ _FORBIDDEN = {
     "txmux.cli.check": "it is another command",
     "txmux_convert": "it is another command's",
     "txmux.udp": "no endpoint is one of UDP",
-    "txmux.access.shared.client": "no limits are shared",
+    "txmux.features.sharing.client": "no limits are shared",
     "txmux.features.crowdsec.source": "no networks are told by one, and it imports twisted.web",
     "txmux.cli.demo": "this is not the demo",
     "txmux.matchers.http": "no rule names it; that all matchers are imported is what this would show",

@@ -25,10 +25,10 @@ from tests.support.peers import PeerFactory, close, listen, reactor
 from tests.test_structure import parsed
 from txmux.access.bans import Bans, ServiceBans
 from txmux.access.lists.updates import ListUpdates
-from txmux.access.shared.sharing import Sharing
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
-from txmux.rules.installed import NETWORKS, SERVERS
+from txmux.features.sharing.sharing import Sharing
+from txmux.rules.installed import FEATURES, NETWORKS, SERVERS
 from txmux.rules.reading.parser import parse
 from txmux.serving.embedded import EmbeddedService
 from txmux.telemetry.sources import Kind, Source
@@ -63,8 +63,9 @@ class _PeerCase(TestCase):
         bans = Bans()
         self.sharing = Sharing(self.time, ServiceBans(lambda: bans, self.ban, self.time.seconds))
         self.service.startService()
-        if self.service._certificates is not None:
-            self.service._certificates._now = lambda: _BEGAN + self.time.seconds()
+        if "acme" in self.service._parts:
+            certificates: Any = self.service._parts["acme"]
+            certificates._now = lambda: _BEGAN + self.time.seconds()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
         self.lists.commit(rules)
         self.sharing.commit(rules)
@@ -77,7 +78,10 @@ class _PeerCase(TestCase):
 
     async def stop(self) -> None:
         self.lists.stop()
-        stopping = [maybeDeferred(self.sharing.stop), maybeDeferred(self.service.stopService)]
+        stopping = [
+            maybeDeferred(self.sharing.stop_following),
+            maybeDeferred(self.service.stopService),
+        ]
         while not all(one.called for one in stopping):
             await self.step()
 
@@ -89,10 +93,10 @@ class _PeerCase(TestCase):
     def sources(self) -> Iterator[Source]:
         yield from (*self.lists.sources(), *self.sharing.sources(), *self.upstreams.sources())
         for listener in self.service.listeners[:1]:
-            shared = listener.runtime.shared
-            yield from shared.sources() if shared else ()
-        if self.service._certificates is not None:
-            yield from self.service._certificates.sources()
+            for serving in listener.runtime.parts.values():
+                yield from serving.sources()
+        for part in self.service._parts.values():
+            yield from part.sources()
 
     def is_up(self) -> bool:
         """Tell whether all sources have answered; without any, whether all servers are up."""
@@ -223,7 +227,10 @@ del _case
 class ContractTests(SynchronousTestCase):
     def test_each_kind_has_a_row(self) -> None:
         rows = [row.kinds for row in ROWS.values()]
-        self.assertEqual(frozenset().union(*rows), {*get_args(Kind), *NETWORKS, *SERVERS})
+        of_features = {kind for feature in FEATURES for kind in feature.sources}
+        self.assertEqual(
+            frozenset().union(*rows), {*get_args(Kind), *NETWORKS, *SERVERS, *of_features}
+        )
 
     def test_only_these_modules_connect(self) -> None:
         """What is asked anything goes through one of these, which have deadlines and bounds."""
@@ -240,7 +247,7 @@ _CONNECTS = re.compile(
     r"|connect_ex|getPage|smtplib|ftplib|getaddrinfo|gethostbyname"
 )
 _CLIENTS = {
-    "access/shared/client.py": {"HostnameEndpoint", "UNIXClientEndpoint"},
+    "features/sharing/client.py": {"HostnameEndpoint", "UNIXClientEndpoint"},
     "backends/connect/dial.py": {"HostnameEndpoint", "clientFromString"},  # to servers
     "backends/names/question.py": {"TCP4ClientEndpoint"},
     "cli/init/__init__.py": {"create_connection"},

@@ -8,9 +8,11 @@ from importlib import import_module
 from typing import Any
 
 WORDS = {
+    "acme": (),
     "consul": ("consul", "consul:"),
     "crowdsec": ("crowdsec_key", "crowdsec:"),
     "geo": ("geo_databases", "geo:", "as:"),
+    "sharing": ("shared_limits",),
     "wake": ("wake",),
     "ech": ("ech_keys", "txmux ech"),
     "starttls": ("starttls", "starttls_banner", "stage starttls"),

@@ -114,6 +114,7 @@ class MuxService(Service):
             privilege=Privilege(sockets, endpoints.store, pidfile=named),
             counters=counters,
             recurring=control.recurring,
+            parts=control.parts,
             notifier=Notifier(os.environ if use_sd_notify else {}, reactor, control.recurring),
             pidfile=named,
         )

@@ -131,7 +131,7 @@ class StatusTest(AdminCase):
         while status["bans"]["shared"] != "lost":
             status = (await self.get("/api/status")).json
         self.assertEqual(status["attention"], [])
-        (source,) = self.running.control._sharing.sources()
+        (source,) = self.running.control.parts["sharing"].sources()
         assert source._since is not None
         source._since -= 60
         while not (attention := (await self.get("/api/status")).json["attention"]):

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import txmux
 from tests.cli.support import CommandTestCase
-from tests.serving.acme.test_folder import damages
+from tests.features.acme.test_folder import damages
 from tests.support.certificates import make_authority
 from txmux.cli import COMMANDS, check, make_parser
 from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError

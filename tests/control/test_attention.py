@@ -326,7 +326,7 @@ class AdviceTest(SynchronousTestCase):
         ]
         self.assertEqual([item for item in items if not item.do or not item.text], [])
         self.assertEqual({row.what for row in ROWS} - {item.what for item in items}, {"limits"})
-        # `tests/serving/acme` has those of ACME.
+        # `tests/features/acme` has those of ACME.
         left = {row.text for row in ROWS if row not in made and row.what != "renewal"}
         self.assertEqual(left, {"listener {listener} refuses clients at {at}"})
 

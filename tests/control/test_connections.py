@@ -19,6 +19,7 @@ from txmux.control.connections import end_connections, find_connection, list_con
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.gauges import COUNT
 from txmux.control.worker_answers import WorkerAnswers
+from txmux.features.acme.challenges import Challenges
 from txmux.telemetry.documents import ConnectionDocument
 
 
@@ -290,7 +291,8 @@ class CertificatesTest(ServiceTestCase):
         before = (await inside.count(gauges=True))["certificates"]
         self.assertEqual([(route, file) for route, file, _ in before], [("site", str(pem))])
         assert self.running.serving is not None
-        self.running.serving.answer_challenges({"www.example.com": "00" * 32})
+        challenges = Challenges(self.running.serving.runtime.context)
+        challenges.receive({"challenges": {"www.example.com": "00" * 32}})
         self.assertEqual((await inside.count(gauges=True))["certificates"], before)
 
 

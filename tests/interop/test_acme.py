@@ -44,8 +44,8 @@ from pathlib import Path
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 from txmux.rules.reading.parser import load
-from txmux.serving.acme.authority import Authority
-from txmux.serving.acme.folder import AcmeFolder
+from txmux.features.acme.authority import Authority
+from txmux.features.acme.folder import AcmeFolder
 from txmux.telemetry.sources import Source
 
 async def revoke(reactor):

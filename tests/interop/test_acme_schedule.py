@@ -17,10 +17,10 @@ from tests.interop.acme import ONE, OTHER, Front
 from tests.interop.children import InteropTestCase
 from tests.interop.pebble import Pebble
 from tests.support.ports import free_port
+from txmux.features.acme.folder import make_first
+from txmux.features.acme.renewal import Certificates
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.model.route import acme_file
-from txmux.serving.acme.folder import make_first
-from txmux.serving.acme.renewal import Certificates
 
 
 class ScheduleTests(TestCase, InteropTestCase):
@@ -63,7 +63,7 @@ class ScheduleTests(TestCase, InteropTestCase):
 
     async def tick(self, certificates: Certificates) -> None:
         """Do what is due, until that has been done."""
-        certificates.tick()
+        certificates.look()
         await DeferredList([*certificates._busy.values()])
 
     async def run_for(self, certificates: Certificates, seconds: float) -> list[float]:
@@ -81,9 +81,11 @@ class ScheduleTests(TestCase, InteropTestCase):
 
     async def why(self, certificates: Certificates) -> str:
         """Ask for a certificate in vain, and return why."""
-        certificates.renew(ONE).addErrback(lambda _: None)
+        asked = certificates.renew(ONE)
+        assert asked is not None
+        asked.addErrback(lambda _: None)
         await self.tick(certificates)
-        return next(certificates.attention()).cause
+        return next(certificates.troubles()).cause
 
     def serial(self) -> int:
         return x509.load_pem_x509_certificate(acme_file(self.path, ONE).read_bytes()).serial_number
@@ -95,7 +97,7 @@ class ScheduleTests(TestCase, InteropTestCase):
         self.assertEqual(set(self.announced[0]), {ONE})
         self.assertEqual(self.announced[-1], {})
         first = self.serial()
-        (row,) = certificates.rows()
+        (row,) = certificates.certificates()
         shown = x509.load_pem_x509_certificate(acme_file(self.path, ONE).read_bytes())
         lifetime = (shown.not_valid_after_utc - shown.not_valid_before_utc).total_seconds()
         self.assertAlmostEqual(row["not_after"] - row["next_renewal"], lifetime / 3, places=1)
@@ -106,7 +108,7 @@ class ScheduleTests(TestCase, InteropTestCase):
         self.now += 61
         await self.tick(certificates)
         self.assertNotEqual(self.serial(), first)
-        self.assertEqual([*certificates.attention()], [])
+        self.assertEqual([*certificates.troubles()], [])
 
     async def test_day_away(self) -> None:
         """While the authority is away for a day, it is asked more and more seldom, and once it is back, gives its certificates."""
@@ -115,13 +117,11 @@ class ScheduleTests(TestCase, InteropTestCase):
         asked = await self.run_for(certificates, 86400)
         self.assertLess(len(asked), 40)
         self.assertLessEqual(max(b - a for a, b in pairwise(asked)), 3660)
-        self.assertIn(
-            "cannot be reached", " ".join(item.cause for item in certificates.attention())
-        )
+        self.assertIn("cannot be reached", " ".join(item.cause for item in certificates.troubles()))
         self.assertEqual(certificates.seconds_left(), {ONE: 0.0, OTHER: 0.0})
         self.own(Pebble(self.make_folder(), port=port, valid=True, ca=self.pebble.authority))
         await self.run_for(certificates, 7200)
-        self.assertEqual([*certificates.attention()], [])
+        self.assertEqual([*certificates.troubles()], [])
         self.assertGreater(min(certificates.seconds_left().values()), 86400)
 
     async def test_suggested(self) -> None:
@@ -131,7 +131,7 @@ class ScheduleTests(TestCase, InteropTestCase):
         front.window = (self.now + 86400 * 700, self.now + 86400 * 701)
         await self.run_for(certificates, 600)
         first = self.serial()
-        (row,) = certificates.rows()
+        (row,) = certificates.certificates()
         self.assertTrue(front.window[0] <= row["next_renewal"] <= front.window[1])
         front.window = (self.now - 7200, self.now - 3600)
         asked = len(front.asked)
@@ -146,10 +146,10 @@ class ScheduleTests(TestCase, InteropTestCase):
         names = [f"{name}.example.com" for name in "abcdef"]
         certificates = self.certificates(self.pebble.directory, *names)
         for count in (1, 4, 1):
-            certificates.tick()
+            certificates.look()
             self.assertEqual(len(certificates._busy), count)
             await self.tick(certificates)
-        self.assertEqual([*certificates.attention()], [])
+        self.assertEqual([*certificates.troubles()], [])
         self.assertEqual(max(map(len, self.announced)), 4)
         self.assertEqual(self.announced[-1], {})
 
@@ -160,7 +160,7 @@ class ScheduleTests(TestCase, InteropTestCase):
         certificates = self.certificates(f"{front.url}/dir", ONE, OTHER)
         asked = await self.run_for(certificates, 7200)
         self.assertEqual(len(asked), 2)
-        self.assertIn("rateLimited: too many orders", next(certificates.attention()).cause)
+        self.assertIn("rateLimited: too many orders", next(certificates.troubles()).cause)
         await self.run_for(certificates, 3600)
         self.assertEqual(front.asked.count("/busy"), 4)
         await self.run_for(self.certificates(f"{front.url}/dir"), 600)

@@ -18,10 +18,10 @@ from twisted.trial.unittest import TestCase
 from tests.interop.acme import ONE, OTHER, RENEW, SITE, AcmeCase, shown_to
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.support.ports import free_port
+from txmux.features.acme.renewal import Certificates
+from txmux.features.acme.shared import SharedCertificates
+from txmux.features.sharing.store import Store
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
-from txmux.rules.model.settings import Store
-from txmux.serving.acme.renewal import Certificates
-from txmux.serving.acme.shared import SharedCertificates
 
 
 def _redis_with_password(test: InteropTestCase) -> tuple[int, Path]:
@@ -118,7 +118,7 @@ class SealedTests(TestCase, InteropTestCase):
         settings = Settings(
             acme="https://a.example/dir",
             acme_folder=self.folder,
-            shared_limits=Store("redis", host="127.0.0.1", port=port, password=password),
+            more={"shared_limits": Store("redis", host="127.0.0.1", port=port, password=password)},
         )
         now = [time.time()]
         made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
@@ -130,8 +130,8 @@ class SealedTests(TestCase, InteropTestCase):
             await deferLater(reactor, 0.01)
         await shared._ask("SET", "txmux:acme:lock", "x")
         for count in (1, 1, 2):
-            made.tick()
+            made.look()
             await DeferredList([*made._busy.values()])
-            self.assertEqual(len([*made.attention()]), count)
+            self.assertEqual(len([*made.troubles()]), count)
             now[0] += 1000
-        self.assertIn("delete the key 'txmux:acme:lock'", next(made.attention()).do)
+        self.assertIn("delete the key 'txmux:acme:lock'", next(made.troubles()).do)

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
-from tests.access.shared.machine import Machine
+from tests.features.sharing.machine import Machine
 from tests.interop.children import output_of
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import RedisServer, start_redis
@@ -25,9 +25,9 @@ from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
 from txmux.access import bans
 from txmux.access.bans import Ban, banned_network, written
-from txmux.access.shared.bans import SharedBans
-from txmux.access.shared.client import SharingTimes
-from txmux.rules.model.settings import Store
+from txmux.features.sharing.bans import SharedBans
+from txmux.features.sharing.client import SharingTimes
+from txmux.features.sharing.store import Store, is_shared
 
 _RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 
@@ -160,7 +160,7 @@ class SharedBansTest(SharingTestCase):
         one = self.machine()
         assert one.supervisor is not None
         await one.supervisor.all_serve()
-        await self.until(lambda: bool(one.control._sharing.troubles()))
+        await self.until(lambda: bool([*one.control.parts["sharing"].troubles()]))
         status = await one.control.status()
         self.assertEqual(status["bans"], {"active": 1, "shared": "partial"})
         (told,) = status["attention"]
@@ -400,7 +400,7 @@ class SharedByTlsTest(SharingTestCase):
         return self.begin(MuxService(load(self.file)))
 
     async def is_up(self, machine: MuxService) -> bool | None:
-        return (await machine.control.counts()).gauges.cluster
+        return is_shared((await machine.control.counts()).gauges.outside)
 
     async def test_bans_and_rates_are_shared(self) -> None:
         self.start("127.0.0.1")

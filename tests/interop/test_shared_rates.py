@@ -19,8 +19,8 @@ from tests.interop.servers import start_redis
 from tests.support.folders import make_folder
 from tests.support.peers import Peer, PeerFactory, connect, reactor
 from txmux import EmbeddedService
-from txmux.access.shared import leases
-from txmux.control.gauges import Gauges
+from txmux.features.sharing import leases
+from txmux.features.sharing.store import is_shared
 from txmux.rules.reading.parser import parse
 
 _RULES = """\
@@ -62,7 +62,7 @@ class _Client(Protocol):
 
 
 def _waited(machine: EmbeddedService) -> float:
-    shared: Any = machine.listeners[0].runtime.shared
+    shared: Any = machine.listeners[0].runtime.parts["sharing"]
     return shared.seconds() - shared._sent_at[0] if shared._sent_at else 0.0
 
 
@@ -90,7 +90,7 @@ class SharedRatesTest(TestCase):
 
     async def up(self, *machines: EmbeddedService, wanted: bool = True) -> None:
         for one in machines:
-            shared: Any = one.listeners[0].runtime.shared
+            shared: Any = one.listeners[0].runtime.parts["sharing"]
             while shared.is_up != wanted:
                 await deferLater(reactor, 0.005)
 
@@ -199,8 +199,8 @@ class SharedRatesTest(TestCase):
             await deferLater(reactor, 0.05)
         # half of them: then Redis is asked
         others = [await self.stay(machines[1]) for _ in range(5)]
-        shared: Any = machines[1].listeners[0].runtime.shared
-        while not any(one.others for one in shared.leases_of("x").counts._sources.values()):
+        shared: Any = machines[1].listeners[0].runtime.parts["sharing"]
+        while not any(one.others for one in shared.limits_elsewhere("x").counts._sources.values()):
             await deferLater(reactor, 0.01)
         others += [await self.stay(machines[1]) for _ in range(4)]
         self.assertEqual([client.finished for client in others], [False] * 5 + [True] * 4)
@@ -217,7 +217,7 @@ class SharedRatesTest(TestCase):
     async def test_machine_gone(self) -> None:
         """What a machine had that has died counts until its time is over, which is fifteen seconds by Redis's clock, and then no more."""
         await self.hold_all()
-        gone: Any = self.machines[0].listeners[0].runtime.shared
+        gone: Any = self.machines[0].listeners[0].runtime.parts["sharing"]
         await gone.stop()  # it tells nobody, as one that has died
         name = self.redis_told("hkeys", _HELD).split()[0]
         self.assertTrue((await self.stay(self.machines[1])).finished)
@@ -237,8 +237,8 @@ class SharedRatesTest(TestCase):
 
     def gauge(self, machine: EmbeddedService) -> bool | None:
         assert machine.serving is not None
-        shared = machine.serving.runtime.shared
-        return Gauges(outside=[one.state() for one in shared.sources()] if shared else ()).cluster
+        parts = machine.serving.runtime.parts.values()
+        return is_shared(source.state() for part in parts for source in part.sources())
 
     async def test_metric_of_redis(self) -> None:
         self.patch(leases, "STEADY", 0.1)

@@ -15,10 +15,7 @@ from txmux.rules.reading.sections import TABLES
 _PACKAGE = Path(txmux.__file__).parent
 _OF_WORKERS = ("access", "backends", "client", "detection", "net", "serving", "tcp", "udp", "wire")
 _ELSEWHERE = {
-    "txmux.access.shared.bans": "the supervisor alone",
     "txmux.rules.embedding": "rules made in Python",
-    "txmux.serving.acme.folder": "rules made in Python",
-    "txmux.serving.acme.renewal": "rules made in Python",
     "txmux.udp.listener": "`udp_listening_port` has it",
     "txmux.wire.http2_fields": "what clients send decides",
     "txmux.wire.quic.initial": "what clients send decides",
@@ -26,16 +23,16 @@ _ELSEWHERE = {
 """What no key loads."""
 
 
-def _imported_late(path: Path) -> set[str]:
-    """Return the modules of this package that functions of a module import."""
-    functions = [
+def _imported_late(path: Path, functions: str = "") -> set[str]:
+    """Return the modules of this package that functions of a module import, all or those of a name."""
+    importing = [
         node
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and functions in node.name
     ]
     found = {
         node.module or ""
-        for function in functions
+        for function in importing
         for node in ast.walk(function)
         if isinstance(node, ast.ImportFrom)
     }
@@ -45,9 +42,10 @@ def _imported_late(path: Path) -> set[str]:
 class ModulesTest(SynchronousTestCase):
     def test_all_that_workers_import_late(self) -> None:
         """What a worker imports only for some rules is named by a key's row, so that it is there before the first is forked."""
+        features = [*(_PACKAGE / "features").glob("*/__init__.py")]
         named = {
             node.value
-            for path in (_PACKAGE / "rules/reading").glob("*.py")
+            for path in (*(_PACKAGE / "rules/reading").glob("*.py"), *features)
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }
@@ -58,6 +56,8 @@ class ModulesTest(SynchronousTestCase):
             for path in (_PACKAGE / folder).rglob("*.py")
             for name in _imported_late(path)
         }
+        late.update(*(_imported_late(path, "_serving_part") for path in features))
+        self.assertIn("txmux.features.sharing.leases", late)
         self.assertEqual(late - named, _ELSEWHERE.keys())
 
     def test_by_value(self) -> None:
@@ -69,7 +69,7 @@ class ModulesTest(SynchronousTestCase):
         listen = "[listen a]\nendpoint = 127.0.0.1:1\n"
         self.assertEqual(modules(listen), set())
         shared = modules(f"[txmux]\nshared_limits = redis://127.0.0.1:1\n{listen}")
-        self.assertIn("txmux.access.shared.leases", shared)
+        self.assertIn("txmux.features.sharing.leases", shared)
         self.assertNotIn("txmux.net.tls.verification", shared)
         by_tls = modules(f"[txmux]\nshared_limits = rediss://127.0.0.1:1\n{listen}")
         self.assertIn("txmux.net.tls.verification", by_tls)

@@ -13,19 +13,31 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import attrs
 
 from txmux.transport import embedded
 
 if TYPE_CHECKING:
-    from txmux.access.shared.leases import Leases
     from txmux.rules.model import Listener
     from txmux.telemetry.reasons import LimitName
     from txmux.transport import IPAddress
 
     _Part: TypeAlias = tuple[int, int]
+
+
+class LimitsElsewhere(Protocol):
+    """Counts the sources of a listener at other machines, too."""
+
+    def take(self, source: int, used: int, interval: int, burst: int) -> bool:
+        """Return whether a source that this machine's own bucket admits may connect."""
+
+    def at_other_machines(
+        self, source: int, here: int, limit: int, machine: str, count: Callable[[int], int]
+    ) -> int:
+        """Return how many connections a source has at other machines."""
+
 
 _WORD = 8  # bytes
 _WAYS = 16  # slots of a set, as in a set-associative cache; a source hashes to one set
@@ -215,7 +227,7 @@ class PerSource:
     """
 
     reached: LimitName = "max_connections_per_source"
-    shared: Leases | None = None
+    shared: LimitsElsewhere | None = None
 
     def __init__(
         self,
@@ -272,8 +284,7 @@ class PerSource:
         here = total & _CONNECTIONS
         if self.shared is None:
             return here
-        at_other_machines = self.shared.counts.at_other_machines
-        limit = self._limits.connections
+        at_other_machines, limit = self.shared.at_other_machines, self._limits.connections
         return here + at_other_machines(source, here, limit, self._table.name, self.count)
 
     def count(self, source: int) -> int:

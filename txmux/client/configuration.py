@@ -199,7 +199,7 @@ class Configuration:
     openings: tuple[HelloOpening, ...] = ()
     stages: Sequence[StageMaker] = ()  # as those of a route
     in_process: tuple[InProcess, ...] = ()  # the protocols of all routes, with repetitions
-    plain: Configuration | None = None  # the same without the routes for ACME challenges
+    plain: Configuration | None = None  # the same without the routes that a feature has put before
 
     @classmethod
     def make(
@@ -301,8 +301,8 @@ class Configuration:
     ) -> Configuration:
         settings, runtime = compiler.settings, compiler.runtime
         admission.banned = runtime.banned
-        if runtime.shared is not None and admission.per_source is not None:
-            admission.per_source.shared = runtime.shared.leases_of(settings.name)
+        if admission.per_source is not None:
+            admission.per_source.shared = runtime.limits_elsewhere(settings.name)
         options = socket_options(settings)
         made = cls(
             settings,

@@ -4,16 +4,19 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from txmux.access.bans import Banned
 from txmux.access.handshakes import Handshakes
 from txmux.access.lists.current import Lists, dynamic_networks_in
 from txmux.access.loops import LoopDetector
+from txmux.access.per_source import LimitsElsewhere
 from txmux.backends.connect.dial import dial
 from txmux.client.client_table import ClientTable
+from txmux.client.parts import Parts, ServingContext, ServingPart
 from txmux.errors import MuxError
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.kernel import KernelSide, has_plain_socket, is_supported
@@ -33,9 +36,6 @@ from txmux.rules.replacement import Replacement
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import Events
 from txmux.telemetry.recent import BadEnds
-
-if TYPE_CHECKING:
-    from txmux.access.shared.leases import SharedRates
 
 _NOWHERE: dict[int, Any] = {
     socket.AF_INET: ("0.0.0.0", 0),  # noqa: S104 - nothing listens there
@@ -57,7 +57,7 @@ class IORuntime:
     Attributes:
         lists: The networks of address lists, which change without a reload.
         banned: Clients that an operator has banned.
-        shared: Counts the rates of sources together with other machines; ``None`` until rules need it.
+        context: What it lends its `parts` of features.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class IORuntime:
         logs: bool = True,
     ) -> None:
         self.reactor = reactor
-        self._logs = logs
         self.counters = counters or ProcessCounters()
         self.loop_detector = loop_detector or LoopDetector()
         self.bad_ends = BadEnds(reactor)
         self.lists = Lists()
         self.banned = Banned()
-        self.shared: SharedRates | None = None
         self._shared = shared
         self.clock = Timers(reactor)
+        self.context = context = ServingContext(reactor, self.clock.seconds, logs)
+        self.parts = Parts[ServingPart](lambda feature: feature.serving_part(context))
         self.handshakes = Handshakes(self.clock.seconds)
         self.clients = ClientTable(self.clock.seconds)
         self.events = Events(reactor)
@@ -128,19 +128,19 @@ class IORuntime:
             used = backends_of(replacement.used())
             new = dynamic_networks_in(replacement.new_routes, replacement.listeners, used)
         self.lists.prepare(rules, new, may_lack=may_lack)
-        if rules.settings.shared_limits is not None and self.shared is None:
-            from txmux.access.shared.leases import SharedRates  # noqa: PLC0415 - few machines share
-
-            self.shared = SharedRates(self.reactor, self.clock.seconds, logs=self._logs)
+        self.parts.prepare(rules)
 
     def commit(self, rules: Rules) -> None:
-        """Share limits as rules want."""
-        if self.shared is not None:
-            self.shared.commit(rules)
+        for part in self.parts.values():
+            part.commit(rules)
 
     async def stop(self) -> None:
-        if self.shared is not None:
-            await self.shared.stop()
+        await gatherResults(filter(None, [part.stop() for part in self.parts.values()]))
+
+    def limits_elsewhere(self, listener: str) -> LimitsElsewhere | None:
+        """Return what counts the sources of a listener at other machines, too."""
+        found = (part.limits_elsewhere(listener) for part in self.parts.values())
+        return next(filter(None, found), None)
 
     def check_adopting(self) -> None:
         """Raise `MuxError` if this process cannot take over connections of another."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from txmux.access import bans as banning
 from txmux.access.lists.updates import ListUpdates
-from txmux.access.shared.sharing import Sharing
 from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.upstreams import Upstreams
+from txmux.client.parts import Parts, ServiceContext, ServicePart
 from txmux.control import attention
 from txmux.control import documents as building
 from txmux.control.broadcast import (
@@ -41,7 +41,6 @@ from txmux.net.turns import Turns, in_thread
 from txmux.rules.model import Rules
 from txmux.rules.problems import suggestion
 from txmux.serving.store import ListeningSockets
-from txmux.telemetry import attention_rows as rows
 from txmux.telemetry import documents
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.counter_groups import ServerTotals
@@ -53,13 +52,12 @@ from txmux.telemetry.steps import RecurringSteps
 from txmux.transport import IPAddress
 from txmux.version import __version__
 
-if TYPE_CHECKING:
-    from txmux.serving.acme.renewal import Certificates
-
 _MOST_NAMED = 1000
 """Names of backends in a request; more are asked for with all others."""
 
 _Names = Collection[str] | None
+
+_RECEIVING = 30.0  # seconds that a worker has to take what is sent to its part of a feature
 
 
 class Control:
@@ -124,7 +122,8 @@ class Control:
             recurring=recurring,
         )
         self._lists = ListUpdates(reactor, self.feed)
-        self._sharing = Sharing(reactor, self.bans)
+        context = ServiceContext(reactor, self.bans, self._send_to_parts)
+        self.parts = Parts[ServicePart](lambda feature: feature.part(context))
         self._source_log = SourceLog()
         self._attention_log = AttentionLog()
         self._refused = RefusedClients(counters, reactor.seconds)
@@ -134,7 +133,8 @@ class Control:
         self.rules = rules
         self.index = RulesIndex(rules)
         self._lists.commit(rules)
-        self._sharing.commit(rules)
+        for part in self.parts.values():
+            part.commit(rules)
         Deferred.fromCoroutine(self.index.look_at_secrets())
 
     async def unusable_lists(self) -> list[str]:
@@ -144,14 +144,15 @@ class Control:
         """Leave to another process what changes; it sends what concerns the clients that stay here, until `commit`."""
         self.events.report_stop()
         self._lists.stop()
-        self._sharing.stop()
+        for part in self.parts.values():
+            part.stop_following()
 
     async def stop_following(self) -> None:
-        """Stop following lists, Redis and events: the service is shutting down."""
+        """Stop following lists, events and what features do: the service is shutting down."""
         self.is_stopping = True
         self.events.report_stop()
         self._lists.stop()
-        await self._sharing.stop()
+        await gatherResults(filter(None, [part.stop_following() for part in self.parts.values()]))
 
     def workers(self) -> Sequence[WorkerLink]:
         return [] if self.state is None else self.state.workers()
@@ -225,7 +226,7 @@ class Control:
             closed = dict.fromkeys(names, "the service is shutting down")
         served, gauges = reports.served, reports.gauges
         totals, last = self._totals()[0], self.last_reload
-        is_lost = self._sharing.state == "complete" and not gauges.cluster
+        shared = (part.shared_bans(gauges.outside) for part in self.parts.values())
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -250,10 +251,7 @@ class Control:
             "rules_path": self.index.path,
             "rules_sha256": self.index.sha256,
             **gauges.in_status(),
-            "bans": {
-                "active": len(self.bans),
-                "shared": "lost" if is_lost else self._sharing.state,
-            },
+            "bans": {"active": len(self.bans), "shared": next(filter(None, shared), None)},
             "attention": [item.as_json() for item in await self.attention(reports, backends)],
             "incomplete": reports.lacking,
         }
@@ -283,8 +281,7 @@ class Control:
             *(attention.processes(self.state, now, time.monotonic()) if self.state else ()),
             *attention.measured(gauges, self.rules, now),
             *attention.secrets(self.index.open_secrets, self.token_trouble),
-            *(self._renewed.attention() if self._renewed is not None else ()),
-            *attention.problems(rows.BANS_WITHOUT_ROOM, self._sharing.troubles()),
+            *(item for part in self.parts.values() for item in part.troubles()),
             *self.refusing(gauges),
         ]
         is_complete = not reports.lacking and self.state is not None
@@ -351,11 +348,10 @@ class Control:
     def _sources(self) -> Iterator[Source]:
         """Return what this process asks of others; workers report theirs."""
         yield from self._lists.sources()
-        yield from self._sharing.sources()
         if self.state is not None:
             yield from self.state.upstreams.sources()
-        if self._renewed is not None:
-            yield from self._renewed.sources()
+        for part in self.parts.values():
+            yield from part.sources()
 
     def stale(self) -> list[str]:
         stale = {} if self.state is None else self.state.upstreams.stale()
@@ -394,29 +390,32 @@ class Control:
 
     # Certificates.
 
+    def _send_to_parts(self, feature: str, values: dict[str, Any]) -> Deferred[Answers]:
+        """Have the parts of a feature in workers `receive` values; those that start get the newest with their rules."""
+        told: dict[str, Any] = {"feature": feature, "values": values}
+        for worker in self.workers():
+            if not worker.ready:
+                worker.send(messages.PART, **told)
+        asking = broadcast(self.serving(), messages.PART, seconds=_RECEIVING, **told)
+        return Deferred.fromCoroutine(asking)
+
     async def certificates(self) -> Listing[documents.CertificateDocument]:
         """List the certificates that clients are shown: those that come by ACME, and those of files."""
         answers = await self.ask_workers(messages.CERTIFICATES_SHOWN)
-        renewed = () if self._renewed is None else self._renewed.rows()
+        renewed = [row for part in self.parts.values() for row in part.certificates()]
         shown = [row for _, rows in answers for row in rows]
         return Listing(building.certificates_document(self.rules, renewed, shown), answers.missing)
 
     async def renew(self, name: str) -> Report:
         names = self.rules.acme_names
-        if name not in names or self._renewed is None:
-            raise UnknownError(f"no certificate of {name!r} comes by ACME{suggestion(name, names)}")
         try:
-            return Report(ok=True, changes=await self._renewed.renew(name))
+            for part in self.parts.values() if name in names else ():
+                if (renewing := part.renew(name)) is not None:
+                    return Report(ok=True, changes=await renewing)
         except MuxError as problem:
-            if self._renewed is not None and self._renewed.is_stopped:
-                elsewhere = self.renew_elsewhere(name)
-                if elsewhere is not None:
-                    return await elsewhere
-            return Report.refused(problem)
-
-    @property
-    def _renewed(self) -> Certificates | None:
-        return None if self.state is None else self.state.certificates
+            elsewhere = self.renew_elsewhere(name)
+            return Report.refused(problem) if elsewhere is None else await elsewhere
+        raise UnknownError(f"no certificate of {name!r} comes by ACME{suggestion(name, names)}")
 
     # Routes and backends.
 

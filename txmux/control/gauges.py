@@ -94,8 +94,11 @@ def _logins(serving: Serving) -> Iterator[tuple[str, int, str]]:
 
 
 def _source_states(serving: Serving) -> list[Any]:
-    shared = serving.runtime.shared
-    sources = [*serving.upstreams.sources(), *(shared.sources() if shared else ())]
+    parts = serving.runtime.parts.values()
+    sources = [
+        *serving.upstreams.sources(),
+        *(source for part in parts for source in part.sources()),
+    ]
     # Where this process is the only one, it reports and logs the others itself.
     return [attrs.astuple(source.state()) for source in sources if not source.logs]
 
@@ -148,15 +151,9 @@ class Gauges:
         metrics=[Metric("backend_clients_held", "Clients that wait until a server is up.", "backend",
                         lambda value, counts: [([name], value.get(name, 0)) for name in dict.fromkeys(one.backend for one in counts.servers)],
                         "Those in the old process of an upgrade count, too; see [clients that wait](rules.md#clients-that-wait-for-a-server).")])
-    acme: Mapping[str, float] = _gauge(
-        dict, "By name.", own=lambda state, _: {} if state.certificates is None else state.certificates.seconds_left(),
-        metrics=[Metric("certificate_expires_seconds", "In how many seconds a certificate expires that comes by ACME; 0 if there is none yet.", "name",
-                        lambda value, _: [([name], left) for name, left in value.items()], "Below a third of its time it could not be [renewed](rules.md#certificates-by-acme).")])
     outside: Sequence[SourceState] = _gauge(
         (), "The states of the outside sources that txmux uses.", combine=lambda reports: SourceState.read(itertools.chain(*reports)), bounds=list_of(*_SOURCE), collect=_source_states, is_frequent=True,
         metrics=[
-            Metric("cluster_up", "Whether limits and bans are shared with other machines.", "", lambda _, counts: [] if counts.gauges.cluster is None else only(counts.gauges.cluster),
-                   "They are if every worker shares them. It changes after four seconds, and is missing without [`shared_limits`](rules.md#shared-limits)."),
             Metric("source_up", "Whether what txmux asks of others is answered.", "source", lambda value, _: [([one.name], one.up) for one in value],
                    "It is if every process gets answers; [`sources`](admin-api.md#status) says why not."),
             Metric("source_age_seconds", "Seconds since the last good answer.", "source", lambda value, _: [([one.name], one.age) for one in value if one.age is not None], "It is absent before the first one.")],
@@ -186,12 +183,6 @@ class Gauges:
         for (listener, limit, _), rate in self.refusing.items():
             rates.setdefault((listener, limit), []).append(rate)
         return {key: beside_busiest(rates) for key, rates in rates.items()}
-
-    @property
-    def cluster(self) -> bool | None:
-        """Whether limits and bans are shared by every process; ``None`` if they are this machine's own."""
-        shared = [source for source in self.outside if source.name.startswith(("bans ", "limits "))]
-        return all(source.up and source.age is not None for source in shared) if shared else None
 
     def stale_ages(self) -> dict[tuple[str, str], str]:
         """Describe, by backend and server, how old the addresses are that cannot be looked up again."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 from twisted.logger import Logger
@@ -22,12 +22,10 @@ from txmux.backends.pool.server_health import (
     overrides_from_json,
 )
 from txmux.backends.upstreams import Upstreams
+from txmux.client.parts import Parts, ServicePart
 from txmux.control.broadcast import WorkerLink
 from txmux.net.sockets.queues import ListenQueues
 from txmux.telemetry.recent import Recent
-
-if TYPE_CHECKING:
-    from txmux.serving.acme.renewal import Certificates
 
 _MOST_REFUSED = 100
 """System calls of which the operator learns: a worker could make up any."""
@@ -115,8 +113,8 @@ class ServiceState:
         status: Counts the connections, in all and in each worker.
         missing: Returns what prevents clients from being served, one line each.
         lists: The contents of lists that change without a reload.
+        parts: What features keep for the service.
         recent: The last connections that did not end as they should.
-        certificates: Renews the certificates; ``None`` if none come by ACME.
         troubles: Returns what is wrong with the helper that opens files.
         observed: Returns the servers that are failing or silent.
         queues: Notices overflows of the accept queues.
@@ -131,11 +129,11 @@ class ServiceState:
     status: Callable[[], Awaitable[dict[str, Any]]]
     missing: Callable[[], Awaitable[list[str]]]
     upstreams: Upstreams
+    parts: Parts[ServicePart] = attrs.field(factory=lambda: Parts(lambda _: None))
     overrides: Mapping[str, Any] = attrs.field(factory=dict)
     bans: Bans = attrs.field(factory=Bans)
     lists: Lists = attrs.field(factory=Lists)
     recent: Recent = attrs.field(factory=Recent)
-    certificates: Certificates | None = None
     troubles: Callable[[], Sequence[str]] = tuple
     observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
     queues: ListenQueues = attrs.field(factory=ListenQueues)

@@ -17,6 +17,7 @@ from txmux.files import may_read, read_list
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.optional import named
 from txmux.processes.privilege.account import AccountError, account_of
+from txmux.rules.installed import FEATURES
 from txmux.rules.lint.privileges import named_servers, obstacles
 from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsSettings
 from txmux.rules.named_files import NamedFile, named_files, opened_for
@@ -38,11 +39,8 @@ def unusable(rules: Rules) -> list[Problem]:
     Warnings are about files that a start replaces or does without, and about certificates that end. What this process may
     not read is left to `closed_files`.
     """
-    problems = [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]
-    if rules.acme_names:
-        from txmux.serving.acme.folder import unusable_folder  # noqa: PLC0415 - OpenSSL takes a while
-
-        problems += unusable_folder(rules)
+    problems = [problem for feature in FEATURES for problem in feature.unusable(rules)]
+    problems += [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]
     for use in (Lists().prepare, account_of):
         try:
             use(rules)
@@ -76,9 +74,6 @@ def _files(rules: Rules) -> Iterator[Problem]:
 
 
 def _readers(rules: Rules) -> Iterator[_Reader]:
-    settings = rules.settings
-    if settings.acme_ca is not None and rules.acme_names:
-        yield settings.section, "acme_ca", None, partial(_of_authorities, settings.acme_ca)
     for route in rules.routes:
         if route.terminate_tls is not None:
             yield route.section, "terminate_tls", None, partial(_of_clients, route.terminate_tls)
@@ -109,13 +104,6 @@ def _read_by(reader: str, path: Path) -> None:
     named(reader)(path)
 
 
-def _of_authorities(path: Path) -> None:
-    from txmux.net.tls.pem import read_authorities  # noqa: PLC0415 - as above
-
-    # One that has expired matters only to servers whose certificate it signed.
-    read_authorities(path, "acme_ca")
-
-
 def _of_clients(tls: TlsSettings) -> Iterable[tuple[str, float]]:
     from txmux.client.tls.client_certificates import ClientVerification  # noqa: PLC0415 - as above
     from txmux.client.tls.contexts import Contexts  # noqa: PLC0415 - as above
@@ -124,7 +112,7 @@ def _of_clients(tls: TlsSettings) -> Iterable[tuple[str, float]]:
         return Contexts(tls).valid_until
     if tls.client_ca is not None:
         ClientVerification(tls)
-    return ()  # `unusable_folder` reads them
+    return ()  # the feature that gets them reads them
 
 
 def _of_servers(tls: ServerTLS) -> Iterable[tuple[str, float]]:

@@ -180,6 +180,13 @@ class Feature:
         check: Each yields warnings of the files that rules name, for `txmux check`.
         openings: What opens inner hellos of clients by it.
         rows: Returns what it measures and reports: a `CounterRow` with its `group`, a `Gauge` with its `name`, an `AddedField` of a document.
+        needed: Returns whether rules need its parts.
+        part: Makes what one process keeps for the whole service: a `txmux.client.parts.ServicePart` by a `ServiceContext`, or ``None``.
+        serving_part: Makes what each process keeps that serves clients: a `ServingPart` by a `ServingContext`, or ``None``.
+        sources: The kinds of what its parts ask of others, as `Source` has them.
+        uses: The names of features whose modules it imports where rules use both.
+        unusable: Yields what a start would refuse, or as warnings what it would go on without, by files.
+        open_secrets: Yields what lets others read secrets beside files.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
         captured: Reads what clients said first in a capture, from its path and the most bytes of each; see `txmux.rules.tracing.TracedSample`.
         providers: Returns the `txmux.interfaces.IProvider`s that `txmux provider` has by it.
@@ -206,3 +213,10 @@ class Feature:
     providers: Callable[[], Sequence[Any]] = tuple
     resources: Callable[[], Sequence[Any]] = tuple
     commands: Mapping[str, str] = attrs.field(factory=dict)
+    needed: Callable[[Rules], bool] = lambda _: False
+    part: Callable[[Any], Any] = lambda _: None
+    serving_part: Callable[[Any], Any] = lambda _: None
+    sources: Sequence[str] = ()
+    uses: Sequence[str] = ()
+    unusable: Callable[[Rules], Iterable[Problem]] = lambda _: ()
+    open_secrets: Callable[[Rules], Iterable[Problem]] = lambda _: ()

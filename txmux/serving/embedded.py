@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -15,6 +14,7 @@ from twisted.logger import Logger
 from txmux.access.admission import Admission, Counter, Tally
 from txmux.access.per_source import PerSource, SourceLimits
 from txmux.client.active_listener import ActiveListener
+from txmux.client.parts import Parts, ServiceContext, ServicePart
 from txmux.errors import ListenError
 from txmux.net.sockets.poller import after_turn
 from txmux.rules.changes import changes, unchangeable
@@ -28,9 +28,6 @@ from txmux.serving.store import ListeningSockets
 from txmux.telemetry.access_log import open_log
 
 __all__ = ["EmbeddedService"]
-
-if TYPE_CHECKING:
-    from txmux.serving.acme.renewal import Certificates
 
 
 class EmbeddedService(Service):
@@ -57,7 +54,10 @@ class EmbeddedService(Service):
         self.serving: Serving | None = None
         self._reactor = reactor
         self._sockets = ListeningSockets(reactor)
-        self._certificates: Certificates | None = None
+        context = ServiceContext(reactor, None, self._send_to_part)
+        self._parts = Parts[ServicePart](lambda feature: feature.part(context))
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
         self._counters: dict[str, Counter] = {}
         self._sources: dict[str, tuple[SourceLimits | None, PerSource | None]] = {}
 
@@ -105,31 +105,24 @@ class EmbeddedService(Service):
             self._sockets.close()
             raise
         self.serving = serving
-        self._use_certificates(serving, rules)
+        self._use_parts(rules)
 
-    def _use_certificates(self, serving: Serving, rules: Rules) -> None:
-        if self._certificates is None and rules.acme_names:
-            from txmux.serving.acme.renewal import Certificates  # noqa: PLC0415 - OpenSSL takes a while
+    def _use_parts(self, rules: Rules) -> None:
+        for part in self._parts.values():
+            part.commit(rules)
+        if self._parts and not self._looking.running:
+            self._looking.start(1.0, now=False)
 
-            def announce(challenges: Mapping[str, str]) -> Deferred[None]:
-                serving.answer_challenges(challenges)
-                return succeed(None)
+    def _look(self) -> None:
+        for part in self._parts.values():
+            part.look()
 
-            self._certificates = Certificates(
-                self._reactor, announce, serving.terminators.look_at_acme
-            )
-            self._renewing = LoopingCall(self._certificates.tick)
-            self._renewing.clock = self._reactor
-            self._renewing.start(1.0, now=False)
-        if self._certificates is not None:
-            self._certificates.commit(rules)
+    def _send_to_part(self, feature: str, values: Any) -> Deferred[Any]:
+        received = None if self.serving is None else self.serving.receive(feature, values)
+        return succeed(None) if received is None else received
 
     def _check(self, rules: Rules) -> None:
-        if rules.acme_names:
-            from txmux.serving.acme.folder import make_first  # noqa: PLC0415 - as above
-
-            in_use = {} if self._certificates is None else self._certificates.in_use()
-            make_first(rules, None, time.time(), in_use)
+        self._parts.prepare(rules)
         check_servers(self._reactor, rules.servers())
         for listener in rules.listeners:
             for address in listen_addresses(listener):
@@ -200,7 +193,7 @@ class EmbeddedService(Service):
                 self._sockets.give_up(key)
         different = changes(self.rules, rules)
         self.rules = rules
-        self._use_certificates(serving, rules)
+        self._use_parts(rules)
         if rules.settings.drain_removed:
             serving.end_removed(different.routes.gone, different.backends.gone)
         return len(serving.older())
@@ -212,10 +205,9 @@ class EmbeddedService(Service):
 
     async def _stop(self) -> None:
         serving, self.serving = self.serving, None
-        certificates, self._certificates = self._certificates, None
-        if certificates is not None:
-            self._renewing.stop()
-            await certificates.stop()
+        if self._looking.running:
+            self._looking.stop()
+            await gatherResults(filter(None, [part.stop() for part in self._parts.values()]))
         if serving is not None:
             self._sockets.close()
             await serving.drain()

@@ -21,7 +21,6 @@ from txmux.backends.pool.pool import no_server_up
 from txmux.backends.pool.server_health import MemberState, held_until, overrides_from_json
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.client.active_listener import ActiveListener
-from txmux.client.challenges import with_challenges
 from txmux.client.configuration import Compiler, Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.session import ClientSession
@@ -48,7 +47,6 @@ from txmux.telemetry.access_log import AccessLog, open_log
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
-    from txmux.client.tls.terminator import TlsTerminator
     from txmux.udp.listener import UDPListener
 
 _Added = TypeVar("_Added", bound=ActiveListener)
@@ -115,6 +113,7 @@ class Serving:
         self._shared = shared
         self._split_limits(rules)
         self.upstreams.add_backends(rules, in_use[1])
+        runtime.context.serving = self
         runtime.prepare(rules, may_lack=may_lack)
         runtime.commit(rules)
         self._detect_loops_to_admin(rules)
@@ -128,7 +127,6 @@ class Serving:
         self.listeners: list[ActiveListener] = []
         self.version = 1
         self.overrides: Mapping[str, Any] = {}
-        self._challenges: dict[str, TlsTerminator] = {}
         self.admission: Callable[[Listener], Admission] | None = None
         self.unopened: list[str] = []
 
@@ -241,24 +239,10 @@ class Serving:
             connection for listener in self._all_listeners() for connection in listener.connections
         ]
 
-    def answer_challenges(self, challenges: Mapping[str, str]) -> None:
-        """Answer exactly these ACME challenges, before any route: for each name, the digest for the certificate."""
-        if challenges or self._challenges:
-            from txmux.client.tls.challenge import ChallengeStore  # noqa: PLC0415 - OpenSSL takes a while
-            from txmux.client.tls.terminator import TlsTerminator  # noqa: PLC0415 - the same
-
-            make: Any = ChallengeStore.make
-            self._challenges = {
-                name: TlsTerminator(make(name, digest), self._reactor)
-                for name, digest in challenges.items()
-            }
-            self._apply_challenges()
-
-    def _apply_challenges(self) -> None:
-        for listener in self.listeners:
-            changed = with_challenges(listener.configuration, self._challenges)
-            if changed is not listener.configuration:
-                listener.change(changed)
+    def receive(self, feature: str, values: Any) -> Deferred[Any] | None:
+        """Give what the supervisor has sent to what this process keeps for a feature."""
+        part = self.runtime.parts.get(feature)
+        return None if part is None else part.receive(values)
 
     # Reloads.
 
@@ -398,15 +382,13 @@ class Serving:
         prepared.terminators.commit()
         self.rules, self.table, self.version = prepared.rules, prepared.table, prepared.version
         self._split_limits(prepared.rules)
-        self.runtime.commit(prepared.rules)
         for listener, configuration in prepared.configurations.items():
             self._log_dry_runs(listener)
             listener.change(configuration)
         current = {*prepared.listeners}
         gone = [listener for listener in self.listeners if listener not in current]
         self.listeners[:] = prepared.listeners
-        if self._challenges:
-            self._apply_challenges()
+        self.runtime.commit(prepared.rules)
         self._retiring = [*filter(lambda listener: listener.connections, self._retiring), *gone]
         for listener in (*self.listeners, *self._retiring):
             listener.log_to(prepared.access_log)
@@ -597,8 +579,8 @@ class Serving:
         """Apply the state of another process at an upgrade."""
         self.apply_overrides(state.get("wanted", self.overrides))
         self.feed(state.get("networks", {}))
-        if "challenges" in state:
-            self.answer_challenges(state["challenges"])
+        for feature, values in state.get("parts", {}).items():
+            self.receive(feature, values)
         self.upstreams.restore(state.get("servers", ()))
         restore_sources(state, sources_of(self.listeners))
 

@@ -12,8 +12,8 @@ from txmux.errors import printable
 from txmux.telemetry import documents
 from txmux.telemetry.formatting import duration
 
-Kind = Literal["acme", "bans", "certificates", "geo", "limits", "names", "networks"]
-"""The kinds of sources. `tests/test_sources.py` has hostile peers for each."""
+Kind = Literal["names", "networks"]
+"""The kinds of sources beside those of features. `tests/test_sources.py` has hostile peers for each."""
 
 _OVERDUE = 60.0  # seconds without a good answer after which the operator should know
 _MOST_REASONS = 10  # of one outage that are logged: a proxy may number its answers

@@ -13,17 +13,17 @@ from contextlib import suppress
 from twisted.internet.task import Clock
 
 from campaign.fuzz.target import Target, see
-from tests.access.shared.machine import Machine
 from tests.features.consul.stand_in import instances_in
+from tests.features.sharing.machine import Machine
 from txmux.access.bans import Ban
 from txmux.access.lists.current import pack
-from txmux.access.shared.bans import SharedBans
 from txmux.adopt.receiving import NotGivenError
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.features.consul.finding import MOST_INSTANCES, NotConsulError, next_index
 from txmux.features.crowdsec.source import Decisions, DecisionsReader
-from txmux.net.redis import RedisError, ReplyParser
-from txmux.rules.model.settings import Store
+from txmux.features.sharing.bans import SharedBans
+from txmux.features.sharing.redis import RedisError, ReplyParser
+from txmux.features.sharing.store import Store
 
 _NOW = 1000.0
 

@@ -20,11 +20,11 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
+from txmux.features.acme import authority
+from txmux.features.acme.authority import Authority, AuthorityError, UnusableError
+from txmux.features.acme.folder import AcmeFolder
 from txmux.net.http import HttpResponse
 from txmux.rules.model import Settings
-from txmux.serving.acme import authority
-from txmux.serving.acme.authority import Authority, AuthorityError, UnusableError
-from txmux.serving.acme.folder import AcmeFolder
 from txmux.telemetry.sources import Source
 
 _NAME = "www.example.com"

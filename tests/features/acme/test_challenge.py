@@ -7,7 +7,7 @@ from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.tls.test_store import Handshake, credulous
-from txmux.client.tls.challenge import ChallengeStore
+from txmux.features.acme.challenge import ChallengeStore
 
 
 class ChallengeTest(SynchronousTestCase):

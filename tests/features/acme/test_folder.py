@@ -26,16 +26,16 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
-from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model import Route, Rules, Settings, TlsSettings
-from txmux.rules.model.route import acme_file
-from txmux.serving.acme.folder import (
+from txmux.features.acme.folder import (
     NO_CERTIFICATE,
     AcmeFolder,
     ShownCertificate,
     make_first,
-    unusable_folder,
+    unusable,
 )
+from txmux.net.tls.errors import TLSFileError
+from txmux.rules.model import Route, Rules, Settings, TlsSettings
+from txmux.rules.model.route import acme_file
 
 _NAME = "www.example.com"
 _ROOT = make_authority()
@@ -282,12 +282,12 @@ class FirstTests(SynchronousTestCase):
             (folder / "file/x", "Not a directory"),
         ):
             rules = self.rules(path, "a.example")
-            (found,) = unusable_folder(rules)
+            (found,) = unusable(rules)
             self.assertIn(problem, str(found))
             self.assertRaises(MuxError, make_first, rules, None, 0.0)
-        self.assertEqual(unusable_folder(self.rules(folder / "new", "a.example")), [])
+        self.assertEqual([*unusable(self.rules(folder / "new", "a.example"))], [])
         folder.chmod(0o755)
-        self.assertEqual(unusable_folder(self.rules(folder, "a.example")), [])
+        self.assertEqual([*unusable(self.rules(folder, "a.example"))], [])
 
     def test_root_without_certificate(self) -> None:
         folder = make_folder(self)

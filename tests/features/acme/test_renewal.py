@@ -13,15 +13,15 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
-from tests.serving.acme.test_folder import damages
+from tests.features.acme.test_folder import damages
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.errors import MuxError
+from txmux.features.acme.authority import AuthorityError, UnusableError
+from txmux.features.acme.folder import NO_CERTIFICATE, ShownCertificate
+from txmux.features.acme.renewal import _PROVISIONAL, Certificates, Renewal
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
-from txmux.serving.acme.authority import AuthorityError, UnusableError
-from txmux.serving.acme.folder import NO_CERTIFICATE, ShownCertificate
-from txmux.serving.acme.renewal import _PROVISIONAL, Certificates, Renewal
 from txmux.telemetry.sources import Source
 
 _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90.0, is_self_signed=False)
@@ -68,7 +68,7 @@ class RenewalTests(TestCase):
             (NO_CERTIFICATE, "no"),
         ):
             state._shown, state._renewals = {"a": its}, {"a": Renewal(why=why)}
-            *others, last = Certificates.attention(state)
+            *others, last = Certificates.troubles(state)
             found.append((last.level, last.text, last.cause, last.do))
         ends = (
             "1970-01-01 00:01 UTC, and could not be renewed",
@@ -105,7 +105,7 @@ class RenewalTests(TestCase):
         made.commit(_rules(settings))
         waiting = made.renew("a.example")
         self.assertNoResult(waiting)
-        made.tick()
+        made.look()
         self.assertEqual(len([*made.sources()]), 1)
         made.commit(Rules(Path("x.ini"), settings, (), ()))
         self.assertEqual([*made.sources()], [])
@@ -156,9 +156,9 @@ class RenewalTests(TestCase):
         authority: Any = Silent()
         made._authority = authority
         for _ in range(3600):
-            made.tick()
+            made.look()
             ticks.append(None)
-        self.assertEqual(len([*made.attention()]), 1)
+        self.assertEqual(len([*made.troubles()]), 1)
         self.assertEqual([asked.count(name) for name in names[1:]], [1, 1])
         self.assertEqual(asked[:2], [*names[:2]])
         self.assertIn(asked.count(names[0]), range(5, 10))
@@ -191,10 +191,10 @@ class RenewalTests(TestCase):
         made.commit(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
         made._authority = authority
         for _ in range(120):
-            made.tick()
+            made.look()
             ticks.append(None)
         self.assertEqual(asked, [0, 15, 45])
-        self.assertEqual([*made.attention()], [])
+        self.assertEqual([*made.troubles()], [])
 
     async def test_folder_that_is_away_for_a_while(self) -> None:
         """It is named, logged once, and no longer an item as soon as it can be written to."""
@@ -210,19 +210,19 @@ class RenewalTests(TestCase):
         folder.rename(folder.with_name("away"))
         with capturedLogs() as lines:
             for _ in range(40):
-                made.tick()
+                made.look()
                 await deferLater(reactor, 0)
                 ticks.append(None)
         texts = [eventAsText(line, includeTimestamp=False) for line in lines]
         (text,) = [text for text in texts if "cannot write to" in text]
         self.assertIn(f"cannot write to '{folder}': No such file or directory", text)
-        self.assertIn(f"'{folder}/account-", str([item.cause for item in made.attention()]))
+        self.assertIn(f"'{folder}/account-", str([item.cause for item in made.troubles()]))
         folder.with_name("away").rename(folder)
         for _ in range(20):
-            made.tick()
+            made.look()
             await deferLater(reactor, 0)
             ticks.append(None)
-        self.assertNotIn("cannot write", str([*made.attention()]))
+        self.assertNotIn("cannot write", str([*made.troubles()]))
         await made.stop()
 
     async def test_limit(self) -> None:
@@ -259,18 +259,18 @@ class RenewalTests(TestCase):
             begun, asked[:] = now[0], []
             with capturedLogs() as lines:
                 for _ in range(10):
-                    made.tick()
+                    made.look()
                     now[0] += 1
             whom = [str(line["more"]) for line in lines if "more" in line]
             self.assertEqual(whom, [", and none for other names before" if is_for_all else ""])
             self.assertEqual(asked, [*names[:1]] if is_for_all else [*names])
-            for row in made.rows()[: 1 + is_for_all]:
+            for row in made.certificates()[: 1 + is_for_all]:
                 self.assertGreaterEqual(row["next_renewal"], begun + 86400)
             # After a restart the same is so.
             again = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
             again.commit(Rules(Path("x.ini"), settings, (), (route,)))
             again._authority = authority
-            again.tick()
+            again.look()
             self.assertEqual(len(asked), 1 if is_for_all else 2)
 
     async def test_suggestion_that_never_ends(self) -> None:
@@ -300,7 +300,7 @@ class RenewalTests(TestCase):
         for hours, count in ((1, 2), (23, 2), (2, 3)):
             for _ in range(hours * 12):
                 now[0] += 300
-                made.tick()
+                made.look()
             self.assertEqual(len(asked), count)
 
     async def test_unusable(self) -> None:
@@ -345,16 +345,16 @@ class RenewalTests(TestCase):
             made._authority = fakes[0]
             while answers:
                 shown = file.read_bytes()
-                made.tick()
+                made.look()
                 if not answers:
                     break
                 self.assertEqual(file.read_bytes(), shown)
-                (item,) = made.attention()
+                (item,) = made.troubles()
                 self.assertTrue(item.cause)
                 self.assertGreater(made.seconds_left()[name], 0)
                 now[0] += 6 * 3600
             self.assertEqual(file.read_bytes(), good)
-            self.assertEqual([*made.attention()], [])
+            self.assertEqual([*made.troubles()], [])
             made._shared = None
 
     def test_damaged_in_use(self) -> None:
@@ -381,16 +381,16 @@ class RenewalTests(TestCase):
         for url, server in zip(urls, servers, strict=True):
             made.commit(_rules(attrs.evolve(settings, acme=url)))
             if before is None:
-                waiting = made.renew("a.example")
+                waiting = made.renew("a.example") or waiting
             else:
                 await before.is_lost()
-            made.tick()
+            made.look()
             before = await server.heard(20)
             self.assertNoResult(waiting)
-            self.assertEqual({item.cause for item in made.attention()}, {""})
+            self.assertEqual({item.cause for item in made.troubles()}, {""})
         before.close()
         error = await self.assertFailure(waiting, MuxError)
         self.assertIn(f"{urls[-1]}: no whole answer", str(error))
-        self.assertTrue([*made.attention()])
+        self.assertTrue([*made.troubles()])
         await made.stop()
         self.assertRaises(MuxError, made.renew, "a.example")

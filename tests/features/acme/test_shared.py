@@ -6,9 +6,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.access.shared.client import RedisClient
-from txmux.rules.model.settings import Store
-from txmux.serving.acme.shared import SharedCertificates
+from tests.support.folders import make_folder
+from txmux.features.acme.shared import SharedCertificates
+from txmux.features.sharing.client import RedisClient
+from txmux.features.sharing.store import Store
 
 
 class LockTest(SynchronousTestCase):
@@ -38,3 +39,15 @@ class LockTest(SynchronousTestCase):
             result_of(shared.unlock())
             self.assertEqual(len(asked), released)
         self.assertTrue(result_of(shared.lock()))
+
+
+class PasswordTest(SynchronousTestCase):
+    def test_none(self) -> None:
+        """The key of shared certificates is derived from it; an empty one would seal them with a key that all know."""
+        path = make_folder(self) / "password"
+        path.write_bytes(b"\n")
+        store = Store("redis://127.0.0.1:1", "127.0.0.1", 1)
+        shared = SharedCertificates(Clock(), store, path, lambda: 0.0)
+        self.assertFalse(shared.is_up)
+        self.assertIn(f"'{path}' does not hold one line", shared.source.why)
+        shared.stop()

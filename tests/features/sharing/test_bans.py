@@ -12,13 +12,13 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.access.shared.machine import Machine
+from tests.features.sharing.machine import Machine
 from txmux.access import bans
 from txmux.access.bans import Ban
-from txmux.access.shared import bans as shared_bans
-from txmux.access.shared.bans import SharedBans
-from txmux.net.redis import RedisError
-from txmux.rules.model.settings import Store
+from txmux.features.sharing import bans as shared_bans
+from txmux.features.sharing.bans import SharedBans
+from txmux.features.sharing.redis import RedisError
+from txmux.features.sharing.store import Store
 
 _NETWORK = ip_network("192.0.2.7")
 _STORE = Store("redis://192.0.2.1", "192.0.2.1")

@@ -7,13 +7,11 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
-from txmux.access.shared.client import RedisClient, RedisConnection, SharingTimes
-from txmux.net.redis import RedisError
-from txmux.rules.model.settings import Store
-from txmux.serving.acme.shared import SharedCertificates
+from txmux.features.sharing.client import RedisClient, RedisConnection, SharingTimes
+from txmux.features.sharing.redis import RedisError
+from txmux.features.sharing.store import Store
 
 
 class _Redis(Peer):
@@ -135,15 +133,3 @@ class FailedWorkTest(SynchronousTestCase):
         self.assertEqual((why, client.redis is None), (["it alone", "one of several"], False))
         client.stop()
         self.assertEqual((len(why), client._busy), (2, set()))
-
-
-class PasswordTest(SynchronousTestCase):
-    def test_none(self) -> None:
-        """The key of shared certificates is derived from it; an empty one would seal them with a key that all know."""
-        path = make_folder(self) / "password"
-        path.write_bytes(b"\n")
-        store = Store("redis://127.0.0.1:1", "127.0.0.1", 1)
-        shared = SharedCertificates(Clock(), store, path, lambda: 0.0)
-        self.assertFalse(shared.is_up)
-        self.assertIn(f"'{path}' does not hold one line", shared.source.why)
-        shared.stop()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.access.shared import leases as module
-from txmux.access.shared.leases import Leases, SharedCounts
+from txmux.features.sharing import leases as module
+from txmux.features.sharing.leases import Leases, SharedCounts
 
 _RATE, _BURST = 20, 40
 _INTERVAL = 1_000_000_000 // _RATE  # nanoseconds

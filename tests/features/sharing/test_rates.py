@@ -11,9 +11,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
-from txmux.access.shared.leases import SharedRates
+from txmux.features.sharing.leases import SharedRates
+from txmux.features.sharing.store import Store
 from txmux.rules.model import Rules, Settings
-from txmux.rules.model.settings import Store
 
 _RUN = b"*2\r\n:1\r\n:0\r\n"
 
@@ -38,7 +38,7 @@ class SharedRatesTest(TestCase):
         port = listen(self, self.redis)
         self.rates = SharedRates(self.time, self.time.seconds)
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
-        self.rates.commit(Rules(Path("x.ini"), Settings(shared_limits=store), (), ()))
+        self.rates.commit(Rules(Path("x.ini"), Settings(more={"shared_limits": store}), (), ()))
         (self.source,) = self.rates.sources()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
         logs = capturedLogs()

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import ReadingTestCase
+from txmux.features.sharing.store import Store
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Settings
-from txmux.rules.model.settings import AdminUser, Store
+from txmux.rules.model.settings import AdminUser
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.parser import parse
@@ -259,8 +260,7 @@ class StoreTests(SynchronousTestCase):
             ),
             ("unix:r.sock", Store("", path=Path("/etc/txmux/r.sock"))),
         ):
-            found = read(f"shared_limits = {text}").shared_limits
-            assert found is not None
+            found = read(f"shared_limits = {text}").more["shared_limits"]
             self.assertEqual(found.text, text.split()[0])
             self.assertEqual(attrs.evolve(found, text=""), expected)
 

@@ -162,9 +162,6 @@ class TlsTerminators:
             for certificate in made.store.shown()
         ]
 
-    def look_at_acme(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.look_at_all(is_acme=True))
-
     async def look_at_all(self, *, is_acme: bool = False) -> None:
         """Look at the certificates of all routes, or of those by ACME, now."""
         for (_, tls), made in [*self._made.items()]:

@@ -27,6 +27,7 @@ from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
 
 from txmux.errors import MuxError, printable
+from txmux.features.acme.folder import AcmeFolder, ShownCertificate, key_pem
 from txmux.net.http import (
     DistrustedError,
     HttpResponse,
@@ -38,7 +39,6 @@ from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.verification import ClientTLS
 from txmux.rules.model import Settings
-from txmux.serving.acme.folder import AcmeFolder, ShownCertificate, key_pem
 from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 

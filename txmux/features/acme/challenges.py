@@ -1,19 +1,57 @@
 """Puts routes before those of a listener, for authorities that check a name by TLS-ALPN-01 (RFC 8737)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
+from txmux.client.parts import ServingContext, ServingPart
+from txmux.client.tls.terminator import TlsTerminator
 from txmux.detection.detector import Detector
 from txmux.detection.ranked import GAP, ListChange, finish
+from txmux.features.acme.challenge import ChallengeStore
 from txmux.interfaces import Transport
 from txmux.matchers.tls import tls
-from txmux.rules.model import Alternative, Refusal
+from txmux.rules.model import Alternative, Refusal, Rules
 
 NAME = "acme-tls/1"
 """Of these routes, in the access log. No route of a rules file can be called so."""
+
+
+class Challenges(ServingPart):
+    """Answers exactly the challenges of the service, before any route, and reads its certificates when they are new."""
+
+    def __init__(self, context: ServingContext) -> None:
+        self._context = context
+        self._terminators: dict[str, TlsTerminator] = {}
+
+    def commit(self, rules: Rules) -> None:  # noqa: ARG002 - as for all parts
+        if self._terminators:
+            self._answer()
+
+    def receive(self, values: Mapping[str, Any]) -> Deferred[None] | None:
+        """Take ``challenges``: for each name, the digest for the certificate; without them, files of certificates have changed."""
+        if "challenges" not in values:
+            looking = self._context.serving.terminators.look_at_all(is_acme=True)
+            return Deferred.fromCoroutine(looking)
+        if values["challenges"] or self._terminators:
+            make: Any = ChallengeStore.make
+            self._terminators = {
+                name: TlsTerminator(make(name, digest), self._context.reactor)
+                for name, digest in values["challenges"].items()
+            }
+            self._answer()
+        return None
+
+    def _answer(self) -> None:
+        for listener in self._context.serving.listeners:
+            changed = with_challenges(listener.configuration, self._terminators)
+            if changed is not listener.configuration:
+                listener.change(changed)
 
 
 def with_challenges(configuration: Configuration, challenges: Mapping[str, Any]) -> Configuration:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
@@ -26,7 +26,7 @@ from txmux.files import on_disk, open_safely, read_own, replace_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
-from txmux.rules.model import Rules, TlsSettings
+from txmux.rules.model import Rules, Settings, TlsSettings
 from txmux.rules.model.route import acme_file
 from txmux.rules.problems import Problem, RulesError
 
@@ -207,12 +207,8 @@ def make_first(
         return
     settings = rules.settings
     folder = AcmeFolder(settings.acme_folder, owner)
-    try:
-        if settings.acme_ca is not None:
-            read_authorities(settings.acme_ca, "acme_ca")
-    except TLSFileError as problem:
-        if not problem.forbidden:  # otherwise it is reported when the authority is asked
-            raise RulesError([settings.section.problem(str(problem), problem.key)]) from None
+    for wrong in _of_authorities(settings):
+        raise RulesError([wrong])
     try:
         folder.make(rules.acme_names)
         damaged = folder.sign_missing(rules.acme_names, now, in_use)
@@ -229,11 +225,12 @@ def make_first(
         raise MuxError(str(_unusable(rules, problem))) from None
 
 
-def unusable_folder(rules: Rules) -> list[Problem]:
-    """Return what `make_first` would refuse for any user of the service, and as warnings which files it would replace."""
-    folder = AcmeFolder(rules.settings.acme_folder)
+def unusable(rules: Rules) -> Iterator[Problem]:
+    """Yield what `make_first` would refuse, for any user of the service, and as warnings which files it would replace."""
+    settings = rules.settings
+    folder = AcmeFolder(settings.acme_folder)
+    yield from _of_authorities(settings)
     terminated = [(route, route.terminate_tls) for route in rules.routes if route.terminate_tls]
-    replaced = []
     try:
         folder.check()
         for route, name in [(route, name) for route, tls in terminated for name in tls.acme]:
@@ -241,12 +238,20 @@ def unusable_folder(rules: Rules) -> list[Problem]:
                 folder.read(name)
             except TLSFileError as problem:  # noqa: PERF203 - all are reported
                 message = f"{problem.what}; clients see a certificate that txmux signs itself, until there is another one"
-                problem_of_file = route.section.problem(message, _RULE)
-                replaced.append(attrs.evolve(problem_of_file, warning=True))
+                yield attrs.evolve(route.section.problem(message, _RULE), warning=True)
     except OSError as problem:
         if problem.errno not in {errno.ENOENT, errno.EACCES}:
-            return [_unusable(rules, problem)]
-    return replaced
+            yield _unusable(rules, problem)
+
+
+def _of_authorities(settings: Settings) -> Iterator[Problem]:
+    try:
+        if settings.acme_ca is not None:
+            # One that has expired matters only to servers whose certificate it signed.
+            read_authorities(settings.acme_ca, "acme_ca")
+    except TLSFileError as problem:
+        if not problem.forbidden:  # otherwise it is reported when the authority is asked
+            yield settings.section.problem(str(problem), problem.key)
 
 
 def _unusable(rules: Rules, problem: OSError) -> Problem:

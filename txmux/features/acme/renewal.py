@@ -8,20 +8,25 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from txmux.client.parts import ServicePart
 from txmux.errors import MuxError
+from txmux.features.acme.authority import Authority, UnusableError
+from txmux.features.acme.folder import (
+    NO_CERTIFICATE,
+    AcmeFolder,
+    ShownCertificate,
+    make_first,
+)
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import look_in_thread
 from txmux.rules.model import Rules, Settings
-from txmux.serving.acme.authority import Authority, UnusableError
-from txmux.serving.acme.folder import NO_CERTIFICATE, AcmeFolder, ShownCertificate
-from txmux.serving.acme.shared import SharedCertificates
 from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.formatting import duration, utc_time
@@ -47,6 +52,9 @@ _PROVISIONAL = (
     "has no certificate of an authority yet; clients see one that txmux has signed itself"
 )
 
+if TYPE_CHECKING:
+    from txmux.features.acme.shared import SharedCertificates
+    from txmux.features.sharing.store import Store
 
 _KEYS = [field.name for field in attrs.fields(Settings) if field.name.startswith("acme")]
 _KINDS: Mapping[type, Any] = {
@@ -105,8 +113,8 @@ class Renewal:
 
 
 @attrs.define(eq=False, slots=False)
-class Certificates:
-    """Renews certificates, a few at a time, in `tick`, which is called each second.
+class Certificates(ServicePart):
+    """Renews certificates, a few at a time, in `look`.
 
     Args:
         announce: Makes all listeners answer these challenges, by name; fires when they do.
@@ -118,6 +126,7 @@ class Certificates:
     """
 
     _log = Logger()
+    step = "renew certificates"
 
     _reactor: Any
     _announce: Callable[[Mapping[str, str]], Deferred[Any]]
@@ -139,12 +148,17 @@ class Certificates:
 
     is_stopped = _is_polling = _is_wary = False
     _folder_problem = ""
+    _store: Store | None = None
     _save_again = 0.0
     _unreached = 0
     _quiet_until = 0.0
 
     def __attrs_post_init__(self) -> None:
         self._folder = AcmeFolder(self._settings.acme_folder)
+
+    def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
+        """Make the first certificates for names of rules; what fails from the commit on could not be undone."""
+        make_first(rules, owner, self._now(), self.in_use())
 
     def commit(self, rules: Rules) -> None:
         settings = rules.settings
@@ -158,7 +172,9 @@ class Certificates:
             if settings.acme_folder != self._settings.acme_folder or not self._renewals:
                 self._folder = AcmeFolder(settings.acme_folder)
                 self._renewals = {}
-        self._share(settings, is_needed=bool(rules.acme_names and settings.acme))
+        self._share(
+            settings.more.get("shared_limits") if rules.acme_names and settings.acme else None
+        )
         self._settings = settings
         self._names = rules.acme_names if settings.acme else ()
         for name in {*self._waiting} - {*self._names}:
@@ -182,15 +198,17 @@ class Certificates:
         for name in [*self._waiting]:
             self._answer(name, MuxError("the service is shutting down"))
         stopping = self._stop_asking()
-        return stopping.addCallback(lambda _: self._share(self._settings, is_needed=False))
+        return stopping.addCallback(lambda _: self._share(None))
 
-    def _share(self, settings: Settings, *, is_needed: bool) -> Deferred[Any]:
+    def _share(self, store: Store | None) -> Deferred[Any]:
         disconnected: Deferred[Any] = succeed(None)
-        store = settings.shared_limits
-        if self._shared is not None and not (is_needed and store == self._settings.shared_limits):
+        if self._shared is not None and store != self._store:
             disconnected = self._shared.stop()
             self._shared = self._refused_since = None
-        if self._shared is None and is_needed and store is not None:
+        self._store = store
+        if self._shared is None and store is not None:
+            from txmux.features.acme.shared import SharedCertificates  # noqa: PLC0415 - few machines share
+
             self._shared = SharedCertificates(self._reactor, store, store.password, self._now)
         return disconnected
 
@@ -201,7 +219,7 @@ class Certificates:
             work.cancel()
         return DeferredList(stopped)
 
-    def tick(self) -> None:
+    def look(self) -> None:
         if self._shared is not None and self._names and not self._is_polling:
             self._is_polling = True
             Deferred.fromCoroutine(self._answer_for_others(self._shared)).addErrback(
@@ -255,12 +273,11 @@ class Certificates:
         doing.addErrback(lambda why: why.trap(CancelledError))
         doing.addErrback(lambda why: self._log.failure("the certificate of {name}", why, name=name))
 
-    def renew(self, name: str) -> Deferred[str]:
-        """Renew a certificate now; fires with a sentence, or fails with a `MuxError`. A `KeyError` if the rules lack the name."""
+    def renew(self, name: str) -> Deferred[str] | None:
         if self.is_stopped:
             raise MuxError("the service is shutting down")
         if name not in self._names:
-            raise KeyError(name)
+            return None
         waiting: Deferred[str] = Deferred()
         self._waiting.setdefault(name, []).append(waiting)
         return waiting
@@ -404,6 +421,9 @@ class Certificates:
         if digest and shared is not None and shared.is_up:
             await deferLater(self._reactor, shared.spread)
 
+    def state(self) -> Mapping[str, Any]:
+        return {"challenges": self.challenges}
+
     @property
     def challenges(self) -> Mapping[str, str]:
         return {**self._others, **self._own}
@@ -522,8 +542,7 @@ class Certificates:
         if self._shared is not None:
             yield self._shared.source
 
-    def attention(self) -> Iterator[AttentionItem]:
-        """Yield what needs the operator's attention."""
+    def troubles(self) -> Iterator[AttentionItem]:
         if self._folder_problem:
             yield rows.CERTIFICATES_NOT_KEPT.item(text=self._folder_problem)
         stuck = 0.0 if self._refused_since is None else self._now() - self._refused_since
@@ -550,7 +569,7 @@ class Certificates:
             for name in self._names
         }
 
-    def rows(self) -> list[dict[str, Any]]:
+    def certificates(self) -> list[dict[str, Any]]:
         directory = self._settings.acme or ""
         return [
             {

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txmux.access.shared.client import RedisClient
-from txmux.net.redis import RedisError
-from txmux.rules.model.settings import Store
+from txmux.features.sharing.client import RedisClient
+from txmux.features.sharing.redis import RedisError
+from txmux.features.sharing.store import Store
 from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 

@@ -28,11 +28,11 @@ from txmux.access.bans import (
     banned_network,
     written,
 )
-from txmux.access.shared.client import SHARING_TIMES, STEADY, RedisClient, SharingTimes
 from txmux.errors import printable
-from txmux.net.redis import RedisError, RedisProtocol
+from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient, SharingTimes
+from txmux.features.sharing.redis import RedisError, RedisProtocol
+from txmux.features.sharing.store import Store
 from txmux.rules.model import IPNetwork
-from txmux.rules.model.settings import Store
 from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 

@@ -14,9 +14,9 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from txmux.errors import cause_of
-from txmux.net.redis import RedisError, RedisProtocol, reason
+from txmux.features.sharing.redis import RedisError, RedisProtocol, reason
+from txmux.features.sharing.store import Store
 from txmux.net.secrets import read_text, secret_of
-from txmux.rules.model.settings import Store
 
 STEADY = 4.0
 """Seconds for which Redis has to fail, or to answer, until that counts; less than the timeout of a silent connection."""

@@ -22,10 +22,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from txmux.access.shared.client import STEADY, RedisClient
-from txmux.net.redis import RedisProtocol, reason
+from txmux.client.parts import ServingPart
+from txmux.features.sharing.client import STEADY, RedisClient
+from txmux.features.sharing.redis import RedisProtocol, reason
+from txmux.features.sharing.store import Store, store_of
 from txmux.rules.model import Rules
-from txmux.rules.model.settings import Store
 from txmux.telemetry.sources import Source
 
 _SLOW = 0.02
@@ -108,6 +109,7 @@ class Leases:
         self._recent: dict[int, int] = {}
         self._until = 0.0
         self.counts = SharedCounts(rates, listener)
+        self.at_other_machines = self.counts.at_other_machines
 
     def take(self, source: int, used: int, interval: int, burst: int) -> bool:
         """Return whether a source that this machine's own bucket admits may connect.
@@ -252,7 +254,7 @@ class SharedCounts:
             self._call = None
 
 
-class SharedRates:
+class SharedRates(ServingPart):
     """Runs the script in Redis while its answers are fast."""
 
     def __init__(self, reactor: Any, seconds: Callable[[], float], *, logs: bool = True) -> None:
@@ -273,14 +275,14 @@ class SharedRates:
         self._second = 0
         self._questions = 0
 
-    def leases_of(self, listener: str) -> Leases:
+    def limits_elsewhere(self, listener: str) -> Leases:
         if listener not in self._listeners:
             self._listeners[listener] = Leases(self, listener)
         return self._listeners[listener]
 
     def commit(self, rules: Rules) -> None:
         """Share limits through the Redis of these rules; without one, the sharing ends."""
-        store = rules.settings.shared_limits
+        store = store_of(rules.settings)
         if store == self._store:
             return
         self.stop()

@@ -224,10 +224,9 @@ RECALL = _to_worker(
 CHECK = _to_worker(
     "check", "what health checks have found of a server, when that changes: `ok` if it is up again", backend=_NAME, key=_NAME, ok=_FLAG, why=_TEXT)
 NAMES = _to_worker("names", "results of look-ups", names=_OBJECT, longest=_WHOLE)
-CHALLENGES = _to_worker(
-    "challenges", "answer an authority for these names, and no others",
-    challenges=_TEXTS, answer=NOTHING, longest=_LARGE)
-CERTIFICATES = _to_worker("certificates", "read the certificates of ACME again")
+PART = _to_worker(
+    "part", "what the supervisor keeps for a feature has something for what a worker keeps for it",
+    feature=_NAME, values=_OBJECT, answer=NOTHING, longest=_LARGE)
 CERTIFICATES_SHOWN = _to_worker(
     "certificates_shown", "report the other certificates", answer=Field(list, of=_SHOWN), longest_answer=_LARGE)
 APPLY_OVERRIDES = _to_worker(

@@ -10,6 +10,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.admin.endpoint import PREFIX, AdminEndpoints
+from txmux.client.parts import Parts, ServicePart
 from txmux.files import FileId
 from txmux.processes.privilege.privilege import OPENER, Privilege
 from txmux.processes.supervisor.notify import Notifier
@@ -31,6 +32,7 @@ class Resources:
     privilege: Privilege
     counters: Counters
     recurring: RecurringSteps
+    parts: Parts[ServicePart]
     notifier: Notifier
     pidfile: PidFile | None
 

@@ -52,7 +52,6 @@ from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
-from txmux.processes.supervisor.acme_certificates import AcmeCertificates
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
@@ -128,6 +127,7 @@ class Supervisor:
             lambda: self._rules, resources.counters.has_connections, limits
         )
         self._privilege = resources.privilege
+        self._parts = resources.parts
         self._files = Helper(rules.path, is_privileged=False)
         self.counters = counters = resources.counters
         self.starter = starter
@@ -165,14 +165,13 @@ class Supervisor:
             self._status,
             self._missing,
             upstreams,
+            resources.parts,
             troubles=resources.privilege.troubles,
             observed=self._observer.observed,
             condition=lambda: pool.condition(
                 is_changing=bool(self._catching_up) or not self.transfers.accepting
             ),
         )
-
-        self._certificates = AcmeCertificates(reactor, pool, self.state)
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
         """Check the rules for problems that would stop every worker, before the sockets are opened.
@@ -196,7 +195,7 @@ class Supervisor:
             raise WorkersError(
                 f"workers: no more than {most} while the service runs; restart it for more"
             )
-        self._certificates.prepare(rules, owner)
+        self._parts.prepare(rules, owner)
         access_log = open_log(rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()
@@ -219,7 +218,6 @@ class Supervisor:
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
         self.pool.watch()
-        self._certificates.commit(self._rules)
         # Health checks and look-ups run only here, so that their number does not depend on that of the workers.
         self.state.upstreams.start()
 
@@ -268,7 +266,7 @@ class Supervisor:
             "banned": banned,
         }
         state["files"] = [*map(packed_files, (self._terminators.unreadable(rules), unreadable))]
-        state["challenges"] = self._certificates.challenges
+        state["parts"] = {name: part.state() for name, part in self._parts.items()}
         return {**message, "may_lack": worker.has_served, "state": state}
 
     def _shared_state(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -396,6 +394,7 @@ class Supervisor:
             undo.callback(sockets.abandon)
             self.is_changing = True
             undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
+            undo.callback(self._parts.abandon)
             self._check(rules, owner)
             self._check_room(len(sockets.sockets))
             terminators = self._terminators.prepare(rules)
@@ -457,8 +456,9 @@ class Supervisor:
             do("end holds", self.state.end_holds)
         if self.pool.workers:  # otherwise the service is shutting down
             do("judge servers by what is counted", self._observer.tick)
-            if self.transfers.accepting and self.pool.are_ready():
-                do("renew certificates", self._certificates.tick)
+            for part in self._parts.values():
+                if part.step and self.transfers.accepting and self.pool.are_ready():
+                    do(part.step, part.look)
             do("listen where another process did", self._listen_again)
             do("close what is unused", lambda: Deferred.fromCoroutine(self.close_unused()))
 
@@ -587,7 +587,6 @@ class Supervisor:
         run("import what workers need", self.starter.prepare, self._rules)
         run("follow the lists of networks", self.state.lists.prepare, self._rules)
         run("open the files of workers", self._files.commit)
-        run("renew certificates", self._certificates.commit, self._rules)
         run("use the backends", pending.upstreams.commit)
         run("use the certificates", pending.terminators.commit)
         # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
@@ -695,11 +694,11 @@ class Supervisor:
         """
         workers = self.pool.leave()
         self._observer.stop()
-        stopped = self._certificates.stop()
+        stopped = filter(None, [part.stop() for part in self._parts.values()])
         longest_wait = LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
-        ended = gatherResults([stopped, *(worker.stop(longest_wait) for worker in workers)])
+        ended = gatherResults([*stopped, *(worker.stop(longest_wait) for worker in workers)])
         if is_replaced:
             await self.transfers.leave_out_datagrams()
         await ended
@@ -717,7 +716,6 @@ class Supervisor:
         """Start new workers after `leave`, which may not have finished."""
         self._deadline = None
         self.transfers.accepting = True
-        self._certificates.commit(self._rules)
         self._listen_again()
         self.pool.resize(self._rules.settings.workers)
         self.pool.move_retiring()

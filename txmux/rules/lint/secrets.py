@@ -13,6 +13,7 @@ import attrs
 
 from txmux.errors import sudo_for
 from txmux.files import on_disk, read_own
+from txmux.rules.installed import FEATURES
 from txmux.rules.model import NOWHERE, Rules
 from txmux.rules.named_files import NamedFile, named_files
 from txmux.rules.problems import Problem
@@ -91,7 +92,7 @@ def open_secrets(
     Others are every user of this machine, and workers, where they may read `folders`, for what only the supervisor opens. The user,
     by default that of this process, continues to read them.
     """
-    settings, reported, user = rules.settings, set[Path](), user or own_user()
+    reported, user = set[Path](), user or own_user()
     real_folders = [Path(os.path.realpath(folder)) for folder in folders]
     for named in secrets:
         readable, place = _open_to_all(named.path)
@@ -108,10 +109,8 @@ def open_secrets(
         for folder in within[:1] if named.row.opens == "supervisor" else ():
             message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{named.path}' to another folder"
             yield named.section.problem(message, named.key)
-    store = settings.shared_limits
-    if store is not None and store.password is None and rules.acme_names:
-        message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and add password=FILE after the address"
-        yield settings.section.problem(message, "shared_limits")
+    for feature in FEATURES:
+        yield from feature.open_secrets(rules)
 
 
 def _open_to_all(path: Path) -> tuple[Sequence[Path], Path | None]:

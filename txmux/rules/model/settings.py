@@ -10,32 +10,6 @@ import attrs
 
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 
-
-@attrs.frozen
-class Store:
-    """A Redis, or what speaks its protocol.
-
-    Attributes:
-        text: As it is written; it has no secret.
-        host: Its name or address; empty if it listens at a path.
-        port: By TCP.
-        path: Of its UNIX socket.
-        tls: Whether it is spoken to by TLS.
-        user: By which it knows this service; empty is its default user.
-        database: The number of the database.
-        password: The file with the password; ``None`` is none.
-    """
-
-    text: str
-    host: str = ""
-    port: int = 6379
-    path: Path | None = None
-    tls: bool = False
-    user: str = ""
-    database: int = 0
-    password: Path | None = None
-
-
 Right = Literal["read", "steer", "all"]
 """What a client of ``admin`` may do; each right includes those before it."""
 
@@ -85,7 +59,6 @@ class Settings:
     metrics: str | None = None
     grace: float = 0.0
     watch_rules: float = 0.0
-    shared_limits: Store | None = None
     acme: str | None = None
     acme_email: str | None = None
     acme_folder: Path = Path("/var/lib/txmux/acme")

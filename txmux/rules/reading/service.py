@@ -8,13 +8,11 @@ from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import SplitResult, urlsplit
-
-import attrs
+from urllib.parse import urlsplit
 
 from txmux.errors import joined
 from txmux.rules.model import Section, Settings
-from txmux.rules.model.settings import RIGHTS, AdminUser, Store
+from txmux.rules.model.settings import RIGHTS, AdminUser
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import values
 from txmux.rules.reading.context import PEM, RESOLVERS, RulesReading
@@ -76,52 +74,6 @@ def address_of(endpoint: str) -> str:
         return short[0]
     arguments = split_arguments(endpoint)
     return SERVER[arguments.kind.lower()].check(arguments).get("interface", "")
-
-
-_SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True}
-_DATABASE = re.compile(r"/?([0-9]{0,4})")
-_EXAMPLE = "write for example 'redis://10.0.0.9:6379/0', 'rediss://redis.example.com' or 'unix:/run/redis/redis.sock'"
-
-
-def _store(reading: RulesReading, text: str) -> Store:
-    text, *words = values.split_words(text) or [""]
-    options = values.read_options(words, {"password": reading.secret}, of="shared_limits")
-    scheme, colon, rest = text.partition(":")
-    store = None
-    if colon and scheme == "unix":
-        path, _, database = rest.removeprefix("//").partition("?db=")
-        if path and _DATABASE.fullmatch(database):
-            store = Store(text, path=reading.home / path, database=int(database or 0))
-    elif scheme in _SCHEMES:
-        with suppress(ValueError):
-            store = _at_host(text, urlsplit(text))
-    if store is None:
-        raise InvalidValueError(f"{text!r} is not the address of a Redis; {_EXAMPLE}")
-    return attrs.evolve(store, **options)
-
-
-def _modules_of(store: Store) -> Iterable[str]:
-    yield from ("txmux.access.shared.leases", "twisted.internet.endpoints")
-    if store.tls:
-        yield "txmux.net.tls.verification"
-
-
-def _at_host(text: str, parts: SplitResult) -> Store | None:
-    if parts.password is not None:
-        raise InvalidValueError(
-            "has a password in it, which every user could read; write it into a file, and add password=FILE after the address"
-        )
-    database = _DATABASE.fullmatch(parts.path)
-    if not parts.hostname or not database or parts.query or parts.fragment or parts.port == 0:
-        return None
-    return Store(
-        text,
-        host=parts.hostname,
-        port=parts.port or 6379,
-        tls=_SCHEMES[parts.scheme],
-        user=parts.username or "",
-        database=int(database[1] or 0),
-    )
 
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
@@ -304,13 +256,6 @@ _METRICS = ValueKind(
     "`off` or an endpoint",
     in_context=True,
 )
-_STORE = ValueKind(
-    _store,
-    "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`; `[password=FILE]`",
-    in_context=True,
-    paths=lambda store: (store.password,),
-)
-
 _ACME = ValueKind(_directory, "`letsencrypt`, `letsencrypt-staging`, a URL, or `off`")
 _EMAIL = ValueKind(_email, "an address")
 
@@ -354,9 +299,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, for balancers in front"),
-    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", opens="worker", is_secret=True, reader="txmux.net.secrets:read_text", loads=_modules_of, meaning=
-        "a Redis by which several machines share [bans and limits](#shared-limits)"),
-    "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=lambda _: ("txmux.client.tls.challenge",), meaning=
+    "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=lambda _: ("txmux.features.acme.challenges",), meaning=
         "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),
     "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
         "the address to which the authority may write"),

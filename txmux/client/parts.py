@@ -1,0 +1,134 @@
+"""What a process keeps for features: each a part, of which the core asks for what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from txmux.access.bans import ServiceBans
+from txmux.access.per_source import LimitsElsewhere
+from txmux.rules.feature import Feature
+from txmux.rules.installed import FEATURES
+from txmux.rules.model import Rules
+from txmux.telemetry.attention import AttentionItem
+from txmux.telemetry.sources import Source, SourceState
+
+
+@attrs.frozen
+class ServiceContext:
+    """What the process lends that keeps something for a whole service.
+
+    Attributes:
+        bans: Those of the service; ``None`` if it has none beside the rules.
+        send: Has the parts of a feature in all processes that serve clients `receive` values; fires when those have that are ready.
+    """
+
+    reactor: Any
+    bans: ServiceBans | None
+    send: Callable[..., Deferred[Any]]
+
+
+@attrs.define(eq=False)
+class ServingContext:
+    """What a process lends that serves clients.
+
+    Attributes:
+        seconds: The clock of its connections.
+        logs: Whether it logs what is wrong with its sources; otherwise the supervisor does.
+        serving: Its listeners and their certificates; ``None`` for a factory alone.
+    """
+
+    reactor: Any
+    seconds: Callable[[], float]
+    logs: bool
+    serving: Any = None
+
+
+class Part:
+    """What a process keeps for a feature, from the first rules on that need it. By default, it does nothing.
+
+    Attributes:
+        step: What `look` does, for the log; empty if it does nothing.
+    """
+
+    step = ""
+
+    def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
+        """Make what rules need, with files of `owner` where root makes them. After a `MuxError`, nothing has changed."""
+
+    def abandon(self) -> None:
+        """Drop what was prepared."""
+
+    def commit(self, rules: Rules) -> None:
+        """Use rules, also after a stop."""
+
+    def look(self) -> None:
+        """Do what is due; called each second while the service serves."""
+
+    def troubles(self) -> Iterable[AttentionItem]:
+        return ()
+
+    def sources(self) -> Iterable[Source]:
+        return ()
+
+    def stop(self) -> Deferred[Any] | None:
+        """Stop all, until `commit`: this process accepts no clients."""
+
+
+class ServicePart(Part):
+    """A part of the one process that keeps something for a whole service."""
+
+    def stop_following(self) -> Deferred[Any] | None:
+        """Stop following what others change: another process does, or the service is shutting down."""
+
+    def certificates(self) -> Iterable[Mapping[str, Any]]:
+        """Return the rows of the certificates that it gets, with ``name``."""
+        return ()
+
+    def renew(self, name: str) -> Deferred[str] | None:
+        """Renew a certificate now; fires with a sentence, or fails with a `MuxError`. ``None`` if it does not get this one."""
+
+    def state(self) -> Any:
+        """Return what the parts of workers `receive` at their start; nothing if they need nothing."""
+
+    def shared_bans(self, sources: Sequence[SourceState]) -> str | None:
+        """Return how far bans of other machines apply here, as `/api/status` has it, by the sources of all processes."""
+
+
+class ServingPart(Part):
+    """A part of a process that serves clients."""
+
+    def receive(self, values: Any) -> Deferred[Any] | None:
+        """Use what the part of the service has sent."""
+
+    def limits_elsewhere(self, listener: str) -> LimitsElsewhere | None:
+        """Return what counts the sources of a listener at other machines, too."""
+
+
+_Part = TypeVar("_Part", bound=Part)
+
+
+class Parts(dict[str, _Part]):
+    """The parts of a process by the names of their features, each from the first rules on that need it; `make` makes one."""
+
+    def __init__(self, make: Callable[[Feature], _Part | None]) -> None:
+        super().__init__()
+        self._make = make
+
+    def prepare(self, rules: Rules, owner: tuple[int, int] | None = None) -> None:
+        """Make those that rules need, and prepare all; see `Part.prepare`."""
+        for feature in FEATURES:
+            if feature.name not in self and feature.needed(rules):
+                part = self._make(feature)
+                if part is not None:
+                    self[feature.name] = part
+        for part in self.values():
+            part.prepare(rules, owner)
+
+    def abandon(self) -> None:
+        """Forget what was prepared."""
+        for part in self.values():
+            part.abandon()

@@ -1,0 +1,21 @@
+"""What the metrics have of sharing with other machines."""
+
+from typing import Any
+
+from txmux.control.gauge import Gauge
+from txmux.features.sharing.store import is_shared
+from txmux.telemetry.counting.counter_rows import Metric, Samples, only
+
+
+def _is_up(_: object, counts: Any) -> Samples:
+    is_up = is_shared(counts.gauges.outside)
+    return [] if is_up is None else only(is_up)
+
+
+# fmt: off
+ROWS = (
+    Gauge(name="cluster", metrics=[
+        Metric("cluster_up", "Whether limits and bans are shared with other machines.", "", _is_up,
+               "They are if every worker shares them. It changes after four seconds, and is missing without [`shared_limits`](rules.md#shared-limits).")]),
+)
+# fmt: on

@@ -1,0 +1,52 @@
+"""The Redis that rules name, and whether all processes share by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.rules.model import Settings
+
+if TYPE_CHECKING:
+    from txmux.telemetry.sources import SourceState
+
+RULE = "shared_limits"
+
+
+@attrs.frozen
+class Store:
+    """A Redis, or what speaks its protocol.
+
+    Attributes:
+        text: As it is written; it has no secret.
+        host: Its name or address; empty if it listens at a path.
+        port: By TCP.
+        path: Of its UNIX socket.
+        tls: Whether it is spoken to by TLS.
+        user: By which it knows this service; empty is its default user.
+        database: The number of the database.
+        password: The file with the password; ``None`` is none.
+    """
+
+    text: str
+    host: str = ""
+    port: int = 6379
+    path: Path | None = None
+    tls: bool = False
+    user: str = ""
+    database: int = 0
+    password: Path | None = None
+
+
+def store_of(settings: Settings) -> Store | None:
+    store: Store | None = settings.more.get(RULE)
+    return store
+
+
+def is_shared(sources: Iterable[SourceState]) -> bool | None:
+    """Return whether limits and bans are shared by every process; ``None`` if they are this machine's own."""
+    shared = [source for source in sources if source.name.startswith(("bans ", "limits "))]
+    return all(source.up and source.age is not None for source in shared) if shared else None
