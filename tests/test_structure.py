@@ -42,7 +42,7 @@ _OTHERWISE = {
 
 _IMPORT_FEATURES = {
     "interop",
-    "cli/test_check.py", "cli/test_explain_datagrams.py", "control/test_connections.py", "rules/reading/test_service.py",
+    "cli/test_explain_datagrams.py", "control/test_connections.py",
     "test_errors.py", "test_examples.py", "test_said_once.py", "test_sources.py",
 }  # fmt: skip
 """Tests that do not run yet where a feature's folder is deleted; those beside real programs are of the whole."""

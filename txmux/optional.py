@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 WORDS = {
-    "acme": (),
+    "acme": ("acme", "acme_email", "acme_folder", "acme_ca", "acme_terms"),
     "consul": ("consul", "consul:"),
     "crowdsec": ("crowdsec_key", "crowdsec:"),
     "geo": ("geo_databases", "geo:", "as:"),

@@ -8,8 +8,6 @@ from unittest.mock import patch
 
 import txmux
 from tests.cli.support import CommandTestCase
-from tests.features.acme.test_folder import damages
-from tests.support.certificates import make_authority
 from txmux.cli import COMMANDS, check, make_parser
 from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
 from txmux.rules.lint.privileges import Privileges
@@ -117,37 +115,6 @@ class CheckTests(CheckTestCase):
         self.good.write_text("[txmux]\naccess_log = no/log\n[listen a]\nendpoint = 127.0.0.1:0\n")
         told = f"{self.good}:2: [txmux] access_log: there is no folder '{self.good.parent}/no'; create it, or correct the path\n"
         self.assertEqual(self.run_main("check", self.good), (1, told, ""))
-
-    def test_folder_for_certificates_that_others_may_write_to(self) -> None:
-        self.good.write_text(
-            "[txmux]\nacme = https://a.example/dir\nacme_folder = acme\n[listen a]\nendpoint = 127.0.0.1:1\n"
-            "[route site]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
-        )
-        folder = self.good.parent / "acme"
-        folder.mkdir()
-        folder.chmod(0o777)
-        status, output, _ = self.run_main("check", self.good)
-        self.assertEqual(status, 1)
-        self.assertIn(
-            f"{self.good}:3: [txmux] acme_folder: cannot write '{folder}': others", output
-        )
-
-    def test_damaged_certificate_of_acme(self) -> None:
-        """A start replaces the file, so this is a warning, with what is wrong."""
-        self.good.write_text(
-            "[txmux]\nacme = https://a.example/dir\nacme_folder = acme\n[listen a]\nendpoint = 127.0.0.1:1\n"
-            "[route site]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
-        )
-        file = self.good.parent / "acme/a.example.pem"
-        file.parent.mkdir(mode=0o700)
-        good = make_authority().issue("a.example").write(file, key=True).read_bytes()
-        self.assertNotIn("certificate", self.run_main("check", self.good)[1])
-        for damaged in damages(good):
-            file.write_bytes(damaged)
-            status, output, _ = self.run_main("check", self.good)
-            self.assertEqual(status, 0)
-            self.assertIn(f":8: warning: [route site] terminate_tls: '{file}': ", output)
-            self.assertIn("; clients see a certificate that txmux signs itself, until", output)
 
     def test_warning_on_a_privileged_port(self) -> None:
         self.good.write_text("[listen a]\nendpoint = :443\ndefault = 127.0.0.1:1\n")

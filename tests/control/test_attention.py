@@ -355,7 +355,7 @@ class KilledTest(SynchronousTestCase):
 class MeasuredTest(SynchronousTestCase):
     def test_items(self) -> None:
         day = 86400
-        end = TlsSettings((Path("a.pem"), Path("x.pem")), acme=("a.example",))
+        end = TlsSettings((Path("a.pem"), Path("x.pem")), managed=("a.example",))
         route = Route("r", (), None, terminate_tls=end)
         rules = Rules(Path("x.ini"), Settings(), (), (route,))
         gauges = Gauges(

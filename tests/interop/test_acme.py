@@ -46,11 +46,12 @@ from twisted.internet.task import react
 from txmux.rules.reading.parser import load
 from txmux.features.acme.authority import Authority
 from txmux.features.acme.folder import AcmeFolder
+from txmux.features.acme.reading import AcmeSettings
 from txmux.telemetry.sources import Source
 
 async def revoke(reactor):
-    settings = load(Path(sys.argv[1])).settings
-    folder, source = AcmeFolder(settings.acme_folder), Source("acme", "", "", reactor.seconds)
+    settings = AcmeSettings.of(load(Path(sys.argv[1])).settings)
+    folder, source = AcmeFolder(settings.folder), Source("acme", "", "", reactor.seconds)
     account = Authority(reactor, settings, folder, source)
     await account._connect()
     await account._post(account._urls["revokeCert"], {"certificate": sys.argv[2]}, is_json=False)

@@ -18,9 +18,9 @@ from tests.interop.children import InteropTestCase
 from tests.interop.pebble import Pebble
 from tests.support.ports import free_port
 from txmux.features.acme.folder import make_first
+from txmux.features.acme.reading import acme_file
 from txmux.features.acme.renewal import Certificates
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
-from txmux.rules.model.route import acme_file
 
 
 class ScheduleTests(TestCase, InteropTestCase):
@@ -40,13 +40,15 @@ class ScheduleTests(TestCase, InteropTestCase):
 
     def certificates(self, directory: str = "", *names: str) -> Certificates:
         settings = Settings(
-            acme=directory or self.pebble.directory,
-            acme_terms=True,
-            acme_ca=self.pebble.ca,
-            acme_folder=self.path,
+            more={
+                "acme": directory or self.pebble.directory,
+                "acme_terms": True,
+                "acme_ca": self.pebble.ca,
+                "acme_folder": self.path,
+            }
         )
         names = names or (ONE,)
-        end = TlsSettings(tuple(acme_file(self.path, name) for name in names), acme=names)
+        end = TlsSettings(tuple(acme_file(self.path, name) for name in names), managed=names)
         rules = Rules(
             Path("rules.ini"), settings, (), (Route("site", (), None, terminate_tls=end),)
         )

@@ -114,11 +114,13 @@ class SealedTests(TestCase, InteropTestCase):
     async def test_lock(self) -> None:
         """A lock that stays, which somebody may have written, is reported after half an hour."""
         port, password = _redis_with_password(self)
-        end = TlsSettings((self.folder / f"{ONE}.pem",), acme=(ONE,))
+        end = TlsSettings((self.folder / f"{ONE}.pem",), managed=(ONE,))
         settings = Settings(
-            acme="https://a.example/dir",
-            acme_folder=self.folder,
-            more={"shared_limits": Store("redis", host="127.0.0.1", port=port, password=password)},
+            more={
+                "acme": "https://a.example/dir",
+                "acme_folder": self.folder,
+                "shared_limits": Store("redis", host="127.0.0.1", port=port, password=password),
+            }
         )
         now = [time.time()]
         made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])

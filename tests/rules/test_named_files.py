@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import named_files as files
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from tests.support.named_files import KEY_FOLDERS, OPEN, SECRETS, folder_of_files
+from tests.support.named_files import KEY_FOLDERS, MADE, OPEN, SECRETS, folder_of_files
 from txmux.errors import sudo_for
 from txmux.processes.privilege.helper import AllowedPaths
 from txmux.rules.lint.secrets import open_secrets, secret_files
@@ -54,11 +54,13 @@ class KeyTests(SynchronousTestCase):
         folder = folder_of_files(self)
         rules = parse(RULES.format(folder), folder / "rules.ini")
         found = {(file.key, file.path.name): file for file in named_files(rules)}
-        for name in (*chain.from_iterable(SECRETS.values()), *OPEN, *KEY_FOLDERS, "acme_folder"):
+        for name in (*chain.from_iterable(SECRETS.values()), *OPEN, *KEY_FOLDERS, *MADE):
             self.assertIn((name, name), found)
         texts = set(re.findall(rf"{folder}(/[a-z_./]+)", RULES.format(folder)))
         named = {str(file.path).removeprefix(str(folder)) for file in found.values()}
-        self.assertEqual(named - texts, {"/rules.ini", "/acme_folder/b.example.pem"})
+        self.assertEqual(
+            named - texts, {"/rules.ini", *(f"/{name}/b.example.pem" for name in MADE)}
+        )
         self.assertEqual(texts - named, set())
         allowed = AllowedPaths.of(rules).opens
         for opens, names in SECRETS.items():
@@ -66,9 +68,8 @@ class KeyTests(SynchronousTestCase):
                 path = str(folder / name)
                 self.assertEqual(path in allowed["supervisor"], opens == "supervisor", name)
                 self.assertEqual(path in allowed["worker"], opens == "worker", name)
-        self.assertLessEqual(
-            {str(folder / "acme_ca"), str(folder / "acme_folder")}, allowed["supervisor"]
-        )
+        for name in ("acme_ca", *MADE) if MADE else ():
+            self.assertIn(str(folder / name), allowed["supervisor"])
         self.assertEqual(allowed["worker-folder"], {str(folder / name) for name in KEY_FOLDERS})
         self.assertEqual(allowed["worker-log"], {str(folder / "logs/access.log")})
 
@@ -79,8 +80,8 @@ class KeyTests(SynchronousTestCase):
         identity = make_authority().issue("a.example")
         inside = [
             *(identity.write(folder / name / "a.pem", key=True) for name in KEY_FOLDERS),
-            identity.write(folder / "acme_folder/b.example.pem", key=True),
-            identity.write(folder / "acme_folder/account-1.key", key=True),
+            *(identity.write(folder / name / "b.example.pem", key=True) for name in MADE),
+            *(identity.write(folder / name / "account-1.key", key=True) for name in MADE),
         ]
         secret = [*(folder / name for name in chain.from_iterable(SECRETS.values())), *inside]
         for name in KEY_FOLDERS:
@@ -88,7 +89,7 @@ class KeyTests(SynchronousTestCase):
         for file in folder.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o600)
         self.assertEqual(_readable(rules), [])
-        for name in (*KEY_FOLDERS, "acme_folder"):
+        for name in (*KEY_FOLDERS, *MADE):
             (folder / name / "0").symlink_to("nowhere")  # one that cannot be read hides no other
         for file in folder.rglob("*"):
             if file.is_file():

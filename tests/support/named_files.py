@@ -38,6 +38,7 @@ tls_client_crl = {0}/tls_client_crl
 [route acme]
 match = tls sni=b.example
 terminate_tls = acme
+backend = web
 [route inside]
 match = http
 under = tls, acme
@@ -70,7 +71,11 @@ SECRETS = {
         if not missing(name)
     ],
     "worker": [
-        *("shared_limits", "terminate_tls", "tunnel_users", "tls_client_certificate", "via"),
+        name
+        for name in (
+            *("shared_limits", "terminate_tls", "tunnel_users", "tls_client_certificate", "via"),
+        )
+        if not missing(name)
     ],
     "worker-itself": ["endpoint", "server"],
 }
@@ -80,6 +85,8 @@ OPEN = [
     if not missing(name)
 ]
 KEY_FOLDERS = [name for name in ("ech_keys",) if not missing(name)]
+MADE = [name for name in ("acme_folder",) if not missing(name)]
+"""Folders that the service makes."""
 FILES = (
     *re.findall(r"\{0\}/([a-z_./]+)", RULES),
     *("logs", "acme_folder/b.example.pem", *(f"{name}/a.pem" for name in KEY_FOLDERS)),

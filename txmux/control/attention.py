@@ -318,10 +318,8 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
 
 
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:
-    # Certificates by ACME may last a few days; a failed renewal is an item of its own.
-    routes = rules.routes if gauges.certificates else ()  # there may be thousands
-    by_us = filter(None, (route.terminate_tls for route in routes))
-    renewed = {str(file) for tls in by_us for _, file in zip(tls.acme, tls.files, strict=False)}
+    # Those that a feature renews may last a few days; a failed renewal is an item of its own.
+    renewed = {*map(str, rules.managed.values())}
     of_files = [row for row in gauges.certificates if row[1] not in renewed]
     shown = {"route": of_files, "backend": gauges.to_servers}
     for where, name, file, until in [(k, *row) for k, found in shown.items() for row in found]:

@@ -407,7 +407,7 @@ class Control:
         return Listing(building.certificates_document(self.rules, renewed, shown), answers.missing)
 
     async def renew(self, name: str) -> Report:
-        names = self.rules.acme_names
+        names = self.rules.managed
         try:
             for part in self.parts.values() if name in names else ():
                 if (renewing := part.renew(name)) is not None:

@@ -53,11 +53,11 @@ def listener_documents(
 def certificates_document(
     rules: Rules, renewed: Iterable[Mapping[str, Any]], shown: Iterable[Any]
 ) -> Iterator[documents.CertificateDocument]:
-    """Yield the certificates by ACME, whose rows are `renewed`, and those of files, each once of all that workers have shown."""
+    """Yield the certificates that a feature gets, whose rows are `renewed`, and those of files, each once of all that workers have shown."""
     by_name: dict[str, Any] = {row["name"]: row for row in renewed}
     for route in rules.routes:
         tls = route.terminate_tls
-        for name, file in () if tls is None else zip(tls.acme, tls.files, strict=False):
+        for name, file in () if tls is None else zip(tls.managed, tls.files, strict=False):
             if name in by_name:
                 row = {key: value for key, value in by_name[name].items() if key != "name"}
                 own = {"route": route.name, "file": str(file), "acme": True}

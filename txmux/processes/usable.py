@@ -17,7 +17,7 @@ from txmux.files import may_read, read_list
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.optional import named
 from txmux.processes.privilege.account import AccountError, account_of
-from txmux.rules.installed import FEATURES
+from txmux.rules.installed import FEATURES, MANAGED
 from txmux.rules.lint.privileges import named_servers, obstacles
 from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsSettings
 from txmux.rules.named_files import NamedFile, named_files, opened_for
@@ -53,9 +53,10 @@ def closed_files(rules: Rules) -> list[tuple[NamedFile, Path]]:
     """Return the files of rules that this process, without a helper, may not read: each once, with the key that names it."""
     settings, closed = rules.settings, dict[Path, NamedFile]()
     unused = set() if any(map(is_by_tcp, settings.admin)) else {"admin_token", "admin_tokens"}
+    folder = None if MANAGED is None else MANAGED.folder(settings)
     for file in named_files(rules):
         # `missing_privileges` finds what a service may not write.
-        is_written = settings.acme_folder in {file.path, file.path.parent}
+        is_written = folder in {file.path, file.path.parent}
         if file.row.opens != "worker-log" and not is_written and file.key not in unused:
             closed.update((path, file) for path in opened_for(file) if not may_read(path))
     return [(file, path) for path, file in closed.items()]
@@ -108,7 +109,7 @@ def _of_clients(tls: TlsSettings) -> Iterable[tuple[str, float]]:
     from txmux.client.tls.client_certificates import ClientVerification  # noqa: PLC0415 - as above
     from txmux.client.tls.contexts import Contexts  # noqa: PLC0415 - as above
 
-    if not tls.acme:
+    if not tls.managed:
         return Contexts(tls).valid_until
     if tls.client_ca is not None:
         ClientVerification(tls)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 if TYPE_CHECKING:  # a command does without them
-    from txmux.rules.model import Backend, DynamicNetworks, Rules, Settings
+    from pathlib import Path
+
+    from txmux.rules.model import Backend, DynamicNetworks, Rules, Section, Settings
     from txmux.rules.problems import Problem
     from txmux.rules.reading.endpoints import ServerKind
     from txmux.rules.reading.values import SectionKey
@@ -164,6 +166,30 @@ class FeatureStage:
 
 
 @attrs.frozen
+class ManagedCertificates:
+    """Certificates that a feature gets and renews: ``terminate_tls = WORD``, also with names behind it.
+
+    Attributes:
+        meaning: The word, for the reference, in Markdown.
+        key: The key of `folder`.
+        read: Reads a name behind the word, or nothing there, with the settings; raises `InvalidValueError`.
+        names: Returns the names of a route, from its section and what was read.
+        problems: Finds what is wrong in a section with nothing behind the word.
+        folder: Returns where their files are, by the settings; the service makes these.
+        file: Returns the file of a name in there.
+    """
+
+    word: str
+    meaning: str
+    key: str
+    read: Callable[[Settings, str], str]
+    names: Callable[[Section, Sequence[str]], tuple[str, ...]]
+    problems: Callable[[Section], Iterator[Problem]]
+    folder: Callable[[Settings], Path]
+    file: Callable[[Path, str], Path]
+
+
+@attrs.frozen
 class Feature:
     """One optional capability.
 
@@ -180,6 +206,7 @@ class Feature:
         check: Each yields warnings of the files that rules name, for `txmux check`.
         openings: What opens inner hellos of clients by it.
         rows: Returns what it measures and reports: a `CounterRow` with its `group`, a `Gauge` with its `name`, an `AddedField` of a document.
+        certificates: Those that it gets and renews; one feature can have them.
         needed: Returns whether rules need its parts.
         part: Makes what one process keeps for the whole service: a `txmux.client.parts.ServicePart` by a `ServiceContext`, or ``None``.
         serving_part: Makes what each process keeps that serves clients: a `ServingPart` by a `ServingContext`, or ``None``.
@@ -213,6 +240,7 @@ class Feature:
     providers: Callable[[], Sequence[Any]] = tuple
     resources: Callable[[], Sequence[Any]] = tuple
     commands: Mapping[str, str] = attrs.field(factory=dict)
+    certificates: ManagedCertificates | None = None
     needed: Callable[[Rules], bool] = lambda _: False
     part: Callable[[Any], Any] = lambda _: None
     serving_part: Callable[[Any], Any] = lambda _: None

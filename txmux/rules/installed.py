@@ -60,6 +60,9 @@ NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.ne
 OPENINGS = tuple(feature.openings for feature in FEATURES if feature.openings is not None)
 """What opens inner hellos of clients."""
 
+MANAGED = next((feature.certificates for feature in FEATURES if feature.certificates), None)
+"""The certificates that a feature gets and renews."""
+
 _Row = TypeVar("_Row")
 
 

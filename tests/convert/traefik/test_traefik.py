@@ -135,7 +135,7 @@ class RouterTests(SynchronousTestCase):
         for line in ("acme = letsencrypt", "acme_terms = yes", "acme_email = ops@a.example"):
             self.assertIn(line, settings)
         (end,) = [route.terminate_tls for route in rules_of(output).routes]
-        self.assertEqual(end and end.acme, ("a.example",))
+        self.assertEqual(end and end.managed, ("a.example",))
         self.assertEqual(looks(output), [])
         domains = "tls: {certResolver: le, domains: [{main: b.example, sans: [c.example]}]}"
         staged = f"{acme}, caServer: https://acme-staging-v02.api.letsencrypt.org/directory"

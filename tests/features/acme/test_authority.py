@@ -23,8 +23,8 @@ from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.features.acme import authority
 from txmux.features.acme.authority import Authority, AuthorityError, UnusableError
 from txmux.features.acme.folder import AcmeFolder
+from txmux.features.acme.reading import AcmeSettings
 from txmux.net.http import HttpResponse
-from txmux.rules.model import Settings
 from txmux.telemetry.sources import Source
 
 _NAME = "www.example.com"
@@ -75,7 +75,7 @@ class AuthorityCase(TestCase):
         folder = AcmeFolder(self.folder / "acme")
         folder.make()
         self.source = Source("acme", self.url, "no certificates", self.time.seconds)
-        settings = Settings(acme=self.url, acme_ca=ca, acme_terms=True)
+        settings = AcmeSettings(self.url, ca=ca, terms=True)
         return Authority(self.time, settings, folder, self.source)
 
     def issue(self, authority: Authority) -> Deferred[Any]:
@@ -151,7 +151,7 @@ class MisshapenTests(SynchronousTestCase):
         source = Source("acme", "", "", clock.seconds)
         with TemporaryDirectory() as folder:
             authority = _Liar(
-                clock, Settings(acme="https://a.test/"), AcmeFolder(Path(folder)), source
+                clock, AcmeSettings("https://a.test/"), AcmeFolder(Path(folder)), source
             )
             authority.answers = iter([_URLS | {"renewalInfo": "https://a.test/"}, {}, *answers])
 
@@ -172,7 +172,7 @@ class IssuedTests(SynchronousTestCase):
         root, key = make_authority(), make_authority(_NAME, _NAME)
         authority = Authority(
             Clock(),
-            Settings(acme="https://a.test/"),
+            AcmeSettings("https://a.test/"),
             AcmeFolder(make_folder(self)),
             Source("acme", "", "", float),
         )

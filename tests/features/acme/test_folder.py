@@ -33,9 +33,9 @@ from txmux.features.acme.folder import (
     make_first,
     unusable,
 )
+from txmux.features.acme.reading import acme_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
-from txmux.rules.model.route import acme_file
 
 _NAME = "www.example.com"
 _ROOT = make_authority()
@@ -152,7 +152,7 @@ class FolderTests(SynchronousTestCase):
         parts[number] = b"\n".join((first, b64encode(damaged), last, b""))
         pem = b"".join(parts)
         acme_file(self.path, _NAME).write_bytes(pem)
-        end = TlsSettings((acme_file(self.path, _NAME),), acme=(_NAME,))
+        end = TlsSettings((acme_file(self.path, _NAME),), managed=(_NAME,))
         self.assertEqual(
             _is_loaded(lambda: ShownCertificate.read(pem)), _is_loaded(lambda: Contexts(end))
         )
@@ -224,9 +224,9 @@ class FolderTests(SynchronousTestCase):
 
 class FirstTests(SynchronousTestCase):
     def rules(self, folder: Path, *names: str) -> Rules:
-        end = TlsSettings(tuple(acme_file(folder, name) for name in names), acme=names)
+        end = TlsSettings(tuple(acme_file(folder, name) for name in names), managed=names)
         route = Route("site", (), None, terminate_tls=end)
-        return Rules(Path("x.ini"), Settings(acme_folder=folder), (), (route,))
+        return Rules(Path("x.ini"), Settings(more={"acme_folder": folder}), (), (route,))
 
     def test_made(self) -> None:
         """Names of several routes have a certificate each, and rules without such names make nothing."""
@@ -294,7 +294,7 @@ class FirstTests(SynchronousTestCase):
         (folder / "root.pem").touch()
         rules = self.rules(folder / "acme", "a.example")
         rules = attrs.evolve(
-            rules, settings=attrs.evolve(rules.settings, acme_ca=folder / "root.pem")
+            rules, settings=Settings(more={**rules.settings.more, "acme_ca": folder / "root.pem"})
         )
         error = self.assertRaises(MuxError, make_first, rules, None, 0.0)
         self.assertIn("root.pem' has no certificate in it; name a PEM file", str(error))

@@ -25,7 +25,7 @@ from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.telemetry.sources import Source
 
 _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90.0, is_self_signed=False)
-_END = TlsSettings((Path("a.example.pem"),), acme=("a.example",))
+_END = TlsSettings((Path("a.example.pem"),), managed=("a.example",))
 _VALUES = st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text()
 
 
@@ -100,7 +100,9 @@ class RenewalTests(TestCase):
 
     def test_removed(self) -> None:
         """Who waits for a certificate that new rules do not ask for any more is told so."""
-        settings = Settings(acme="https://a.example/dir", acme_folder=make_folder(self))
+        settings = Settings(
+            more={"acme": "https://a.example/dir", "acme_folder": make_folder(self)}
+        )
         made = Certificates(reactor, lambda _: succeed(None), lambda: None)
         made.commit(_rules(settings))
         waiting = made.renew("a.example")
@@ -121,7 +123,9 @@ class RenewalTests(TestCase):
         made = Certificates(reactor, lambda _: succeed(None), lambda: None)
         with capturedLogs() as lines:
             for folder, count in ((full, 0), (empty, 1), (empty, 1), (full, 1), (empty, 2)):
-                made.commit(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
+                made.commit(
+                    _rules(Settings(more={"acme": "https://a.example/dir", "acme_folder": folder}))
+                )
                 self.assertEqual(len(lines), count)
         self.assertIn("no certificate of an authority yet", lines[0]["words"])
 
@@ -148,8 +152,8 @@ class RenewalTests(TestCase):
         made = Certificates(
             reactor, lambda _: succeed(None), lambda: None, now=lambda: now + len(ticks)
         )
-        end = TlsSettings(tuple(folder / f"{name}.pem" for name in names), acme=names)
-        settings = Settings(acme="https://a.example/dir", acme_folder=folder)
+        end = TlsSettings(tuple(folder / f"{name}.pem" for name in names), managed=names)
+        settings = Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})
         route = Route("site", (), None, terminate_tls=end)
         ticks: list[None] = []
         made.commit(Rules(Path("x.ini"), settings, (), (route,)))
@@ -188,7 +192,7 @@ class RenewalTests(TestCase):
             reactor, lambda _: succeed(None), lambda: None, now=lambda: began + len(ticks)
         )
         authority: Any = Late()
-        made.commit(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
+        made.commit(_rules(Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})))
         made._authority = authority
         for _ in range(120):
             made.look()
@@ -205,7 +209,7 @@ class RenewalTests(TestCase):
         made = Certificates(
             reactor, lambda _: succeed(None), lambda: None, now=lambda: began + len(ticks)
         )
-        settings = Settings(acme="https://127.0.0.1:1/dir", acme_folder=folder)
+        settings = Settings(more={"acme": "https://127.0.0.1:1/dir", "acme_folder": folder})
         made.commit(_rules(settings))
         folder.rename(folder.with_name("away"))
         with capturedLogs() as lines:
@@ -249,8 +253,8 @@ class RenewalTests(TestCase):
         for is_for_all in (False, True):
             folder = make_folder(self)
             made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
-            end = TlsSettings(tuple(folder / f"{name}.pem" for name in names), acme=names)
-            settings = Settings(acme="https://a.example/dir", acme_folder=folder)
+            end = TlsSettings(tuple(folder / f"{name}.pem" for name in names), managed=names)
+            settings = Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})
             route = Route("site", (), None, terminate_tls=end)
             made.commit(Rules(Path("x.ini"), settings, (), (route,)))
             authority: Any = Limiting()
@@ -290,8 +294,8 @@ class RenewalTests(TestCase):
                 return now[0] - 5, 60.0
 
         made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
-        end = TlsSettings((folder / "a.example.pem",), acme=("a.example",))
-        settings = Settings(acme="https://a.example/dir", acme_folder=folder)
+        end = TlsSettings((folder / "a.example.pem",), managed=("a.example",))
+        settings = Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})
         made.commit(
             Rules(Path("x.ini"), settings, (), (Route("site", (), None, terminate_tls=end),))
         )
@@ -334,8 +338,8 @@ class RenewalTests(TestCase):
             now[0] = time.time()
             answers[:] = [*damages(good), good]
             made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
-            end = TlsSettings((file,), acme=(name,))
-            settings = Settings(acme="https://a.example/dir", acme_folder=folder)
+            end = TlsSettings((file,), managed=(name,))
+            settings = Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})
             route = Route("site", (), None, terminate_tls=end)
             made.commit(Rules(Path("x.ini"), settings, (), (route,)))
             fakes: Any = Damaging(), Redis()
@@ -363,7 +367,7 @@ class RenewalTests(TestCase):
         good = make_authority().issue(name).write(folder / f"{name}.pem", key=True)
         shown = good.read_bytes()
         made = Certificates(reactor, lambda _: succeed(None), lambda: None)
-        made.commit(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
+        made.commit(_rules(Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})))
         for damaged in damages(shown):
             good.write_bytes(damaged)
             made._failed(name, made._renewals[name], MuxError("no answer"))
@@ -374,12 +378,12 @@ class RenewalTests(TestCase):
         """Whoever asks for a certificate gets the answer of the authority of the new rules, which is asked at once; the others are left."""
         servers = [PeerFactory(), PeerFactory(), PeerFactory()]
         urls = [f"https://127.0.0.1:{listen(self, one)}/dir" for one in servers]
-        settings = Settings(acme_folder=make_folder(self))
+        settings = Settings(more={"acme_folder": make_folder(self)})
         made = Certificates(reactor, lambda _: succeed(None), lambda: None)
         waiting: Deferred[str] = Deferred()
         before: Any = None
         for url, server in zip(urls, servers, strict=True):
-            made.commit(_rules(attrs.evolve(settings, acme=url)))
+            made.commit(_rules(attrs.evolve(settings, more={**settings.more, "acme": url})))
             if before is None:
                 waiting = made.renew("a.example") or waiting
             else:

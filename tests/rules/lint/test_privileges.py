@@ -12,6 +12,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from tests.support.installed import names_missing
 from txmux.rules.lint.privileges import Privileges, missing_privileges, obstacles, own_privileges
 from txmux.rules.reading.parser import parse
 
@@ -99,7 +100,8 @@ class FileTests(SynchronousTestCase):
             f"admin = unix:{folder}/new": f"2: warning: [txmux] admin: {create.format('sockets')}",
             f"{_ACME}acme_folder = {folder}/a/b": f"4: warning: [txmux] acme_folder: {files}, or name another folder",
         }.items():
-            self.assertEqual(self.found(line, user), [message])
+            if not names_missing(line):
+                self.assertEqual(self.found(line, user), [message])
 
     def test_folder_of_another_user(self) -> None:
         """Nothing in it can be seen."""

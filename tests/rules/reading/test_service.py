@@ -3,13 +3,11 @@
 import os
 from pathlib import Path
 
-import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import ReadingTestCase
-from txmux.features.sharing.store import Store
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Settings
 from txmux.rules.model.settings import AdminUser
@@ -244,58 +242,3 @@ class TokensTests(SynchronousTestCase):
     def test_anything(self, data: bytes) -> None:
         tokens, _ = read_tokens(data)
         self.assertEqual(len({token.secret for token in tokens}), len(tokens))
-
-
-class StoreTests(SynchronousTestCase):
-    def test_forms(self) -> None:
-        for text, expected in (
-            ("redis://10.0.0.9", Store("", "10.0.0.9")),
-            ("redis://10.0.0.9:7000/2", Store("", "10.0.0.9", 7000, database=2)),
-            ("rediss://me@r.example", Store("", "r.example", tls=True, user="me")),
-            ("redis://[2001:db8::1]:1", Store("", "2001:db8::1", 1)),
-            ("unix:/run/r.sock?db=3", Store("", path=Path("/run/r.sock"), database=3)),
-            (
-                "unix:r.sock password=p",
-                Store("", path=Path("/etc/txmux/r.sock"), password=Path("/etc/txmux/p")),
-            ),
-            ("unix:r.sock", Store("", path=Path("/etc/txmux/r.sock"))),
-        ):
-            found = read(f"shared_limits = {text}").more["shared_limits"]
-            self.assertEqual(found.text, text.split()[0])
-            self.assertEqual(attrs.evolve(found, text=""), expected)
-
-    def test_wrong(self) -> None:
-        for text in (
-            "10.0.0.9:6379", "redis://", "redis://a/x", "http://a", "unix:", "redis://a:0",
-        ):  # fmt: skip
-            with self.assertRaisesRegex(RulesError, "is not the address of a Redis"):
-                read(f"shared_limits = {text}")
-        with self.assertRaisesRegex(RulesError, "write it into a file") as caught:
-            read("shared_limits = redis://:secret@10.0.0.9")
-        self.assertNotIn("secret@", str(caught.exception))
-
-
-class AcmeTest(ReadingTestCase):
-    def test_authorities(self) -> None:
-        self.assertIsNone(read("acme = off").acme)
-        staging = read("acme = letsencrypt-staging\nacme_terms = yes").acme
-        self.assertEqual(staging, "https://acme-staging-v02.api.letsencrypt.org/directory")
-        self.assertEqual(
-            read("acme = https://ca.example:14000/dir").acme, "https://ca.example:14000/dir"
-        )
-
-    def test_wrong(self) -> None:
-        for lines, why in (
-            ("acme_terms = yes\nacme = letsencript", "did you mean 'letsencrypt'?"),
-            ("acme_terms = yes\nacme = http://ca.example/dir", "which begins with https://"),
-            ("acme = https://", "is not an ACME directory"),
-            (
-                "acme = letsencrypt",
-                "terms of service: https://letsencrypt.org/repository/; read them, and add 'acme_terms = yes'",
-            ),
-            ("acme_terms = yes", "does nothing without 'acme'"),
-            ("acme_email = a@b.example", "does nothing without 'acme'"),
-            ("acme = off\nacme_email = nobody", "is not an address"),
-            ("acme = off\nacme_email = mailto:a@b.example", "is not an address"),
-        ):
-            self.assertIn(why, str(self.assertRaises(RulesError, read, lines)), lines)

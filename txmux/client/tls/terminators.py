@@ -154,18 +154,18 @@ class TlsTerminators:
         return prepared
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return the certificates of routes, except those by ACME."""
+        """Return the certificates of routes, except those that a feature gets."""
         return [
             {"route": route, **certificate}
             for (route, tls), made in self._made.items()
-            if not tls.acme
+            if not tls.managed
             for certificate in made.store.shown()
         ]
 
-    async def look_at_all(self, *, is_acme: bool = False) -> None:
-        """Look at the certificates of all routes, or of those by ACME, now."""
+    async def look_at_all(self, *, is_managed: bool = False) -> None:
+        """Look at the certificates of all routes, or of those that a feature gets, now."""
         for (_, tls), made in [*self._made.items()]:
-            if tls.acme or not is_acme:
+            if tls.managed or not is_managed:
                 await made.store.look_in_thread()
 
     def look(self) -> None:

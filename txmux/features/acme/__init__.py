@@ -5,14 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from txmux.rules.feature import Feature
+from txmux.features.acme.reading import (
+    FOLDER,
+    AcmeSettings,
+    acme_file,
+    contradictions,
+    names_of,
+    problems_of_names,
+    read_directory,
+    read_email,
+    read_name,
+)
+from txmux.rules.feature import Feature, ManagedCertificates
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
+from txmux.rules.reading.context import PEM
+from txmux.rules.reading.values import BOOLEAN, SectionKey, ValueKind, file_path, one_path
 
 if TYPE_CHECKING:
     from txmux.client.parts import ServiceContext, ServicePart, ServingContext, ServingPart
 
 _STORE = "shared_limits"
+_ACME = ValueKind(read_directory, "`letsencrypt`, `letsencrypt-staging`, a URL, or `off`")
+_EMAIL = ValueKind(read_email, "an address")
+_FOLDER = ValueKind(
+    lambda reading, text: reading.home / file_path(text), "path", in_context=True, paths=one_path
+)
 
 # What few rules need is imported where they do: OpenSSL takes a while.
 
@@ -41,7 +59,7 @@ def _rows() -> Sequence[Any]:
 
 
 def _unusable(rules: Rules) -> Iterable[Problem]:
-    if not rules.acme_names:
+    if not rules.managed:
         return ()
     from txmux.features.acme.folder import unusable  # noqa: PLC0415 - as above
 
@@ -50,7 +68,7 @@ def _unusable(rules: Rules) -> Iterable[Problem]:
 
 def _open_secrets(rules: Rules) -> Iterator[Problem]:
     store = rules.settings.more.get(_STORE)
-    if store is not None and store.password is None and rules.acme_names:
+    if store is not None and store.password is None and rules.managed:
         message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and add password=FILE after the address"
         yield rules.settings.section.problem(message, _STORE)
 
@@ -58,7 +76,23 @@ def _open_secrets(rules: Rules) -> Iterator[Problem]:
 # fmt: off
 FEATURE = Feature(
     "acme",
-    needed=lambda rules: bool(rules.acme_names),
+    keys={"txmux": {
+        "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=lambda _: ("txmux.features.acme.challenges",), meaning=
+            "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),
+        "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
+            "the address to which the authority may write"),
+        "acme_folder": SectionKey(_FOLDER, default=str(FOLDER), example=str(FOLDER), usual=FOLDER, opens="supervisor", is_secret=True, shapes_others=True, meaning=
+            "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
+        "acme_ca": SectionKey(PEM, example="pebble-root.pem", opens="supervisor", meaning=
+            "a PEM file with the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`"),
+        "acme_terms": SectionKey(BOOLEAN, default="no", example="no", usual=False, meaning=
+            "whether you agree to the authority's terms of service, if it has some"),
+    }},
+    contradictions={"txmux": contradictions},
+    certificates=ManagedCertificates(
+        "acme", "[`acme`](#certificates-by-acme)", "acme_folder", read_name, names_of, problems_of_names,
+        folder=lambda settings: AcmeSettings.of(settings).folder, file=acme_file),
+    needed=lambda rules: bool(rules.managed),
     part=_part,
     serving_part=_serving_part,
     rows=_rows,

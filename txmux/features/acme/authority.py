@@ -28,6 +28,7 @@ from twisted.internet.task import deferLater
 
 from txmux.errors import MuxError, printable
 from txmux.features.acme.folder import AcmeFolder, ShownCertificate, key_pem
+from txmux.features.acme.reading import AcmeSettings
 from txmux.net.http import (
     DistrustedError,
     HttpResponse,
@@ -38,7 +39,6 @@ from txmux.net.http import (
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.verification import ClientTLS
-from txmux.rules.model import Settings
 from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
@@ -96,10 +96,10 @@ class Authority:
     """An account with an authority. Ask for several names at once only if it `is_connected`."""
 
     def __init__(
-        self, reactor: Any, settings: Settings, folder: AcmeFolder, source: Source
+        self, reactor: Any, settings: AcmeSettings, folder: AcmeFolder, source: Source
     ) -> None:
-        assert settings.acme is not None  # noqa: S101 - not made otherwise
-        self.directory = settings.acme
+        assert settings.directory is not None  # noqa: S101 - not made otherwise
+        self.directory = settings.directory
         self._reactor = reactor
         self._settings = settings
         self._folder = folder
@@ -276,7 +276,7 @@ class Authority:
     async def _connect(self) -> None:
         settings = self._settings
         try:  # it may have changed
-            roots = () if settings.acme_ca is None else read_authorities(settings.acme_ca)
+            roots = () if settings.ca is None else read_authorities(settings.ca)
         except TLSFileError as problem:
             raise AuthorityError(f"acme_ca: {problem}", counts=False) from None
         trusted = trustRootFromCertificates(map(Certificate, roots)) if roots else None
@@ -294,12 +294,12 @@ class Authority:
         self._urls = _json(await self._request("GET", self.directory))
         meta = self._urls.get("meta", {})
         terms = meta.get("termsOfService")
-        if terms and not settings.acme_terms:
+        if terms and not settings.terms:
             raise AuthorityError(
                 f"{self.directory} has terms of service: {printable(str(terms), _LONGEST)}; read them, and write 'acme_terms = yes' in [txmux]",
                 counts=False,
             )
-        contact = [] if settings.acme_email is None else [f"mailto:{settings.acme_email}"]
+        contact = [] if settings.email is None else [f"mailto:{settings.email}"]
         account: dict[str, Any] = {"contact": contact} if contact else {}
         if terms:
             account["termsOfServiceAgreed"] = True

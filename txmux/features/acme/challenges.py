@@ -36,7 +36,7 @@ class Challenges(ServingPart):
     def receive(self, values: Mapping[str, Any]) -> Deferred[None] | None:
         """Take ``challenges``: for each name, the digest for the certificate; without them, files of certificates have changed."""
         if "challenges" not in values:
-            looking = self._context.serving.terminators.look_at_all(is_acme=True)
+            looking = self._context.serving.terminators.look_at_all(is_managed=True)
             return Deferred.fromCoroutine(looking)
         if values["challenges"] or self._terminators:
             make: Any = ChallengeStore.make

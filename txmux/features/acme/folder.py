@@ -22,12 +22,12 @@ from twisted.logger import Logger
 from txmux.client.tls.client_certificates import alternative_names
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
+from txmux.features.acme.reading import AcmeSettings, acme_file
 from txmux.files import on_disk, open_safely, read_own, replace_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
 from txmux.rules.model import Rules, Settings, TlsSettings
-from txmux.rules.model.route import acme_file
 from txmux.rules.problems import Problem, RulesError
 
 _OWN = timedelta(days=90)  # the validity of a self-signed certificate
@@ -203,15 +203,14 @@ def make_first(
     Raises:
         MuxError: The folder, or `acme_ca`, cannot be used.
     """
-    if not rules.acme_names:
+    if not rules.managed:
         return
-    settings = rules.settings
-    folder = AcmeFolder(settings.acme_folder, owner)
-    for wrong in _of_authorities(settings):
+    folder = AcmeFolder(AcmeSettings.of(rules.settings).folder, owner)
+    for wrong in _of_authorities(rules.settings):
         raise RulesError([wrong])
     try:
-        folder.make(rules.acme_names)
-        damaged = folder.sign_missing(rules.acme_names, now, in_use)
+        folder.make(rules.managed)
+        damaged = folder.sign_missing(rules.managed, now, in_use)
         for name, why in damaged.items():
             instead = "the one in use" if in_use.get(name) else "one that txmux has signed itself"
             _log.error("{why}; {instead} takes its place", why=why, instead=instead)
@@ -227,13 +226,12 @@ def make_first(
 
 def unusable(rules: Rules) -> Iterator[Problem]:
     """Yield what `make_first` would refuse, for any user of the service, and as warnings which files it would replace."""
-    settings = rules.settings
-    folder = AcmeFolder(settings.acme_folder)
-    yield from _of_authorities(settings)
+    folder = AcmeFolder(AcmeSettings.of(rules.settings).folder)
+    yield from _of_authorities(rules.settings)
     terminated = [(route, route.terminate_tls) for route in rules.routes if route.terminate_tls]
     try:
         folder.check()
-        for route, name in [(route, name) for route, tls in terminated for name in tls.acme]:
+        for route, name in [(route, name) for route, tls in terminated for name in tls.managed]:
             try:
                 folder.read(name)
             except TLSFileError as problem:  # noqa: PERF203 - all are reported
@@ -245,19 +243,20 @@ def unusable(rules: Rules) -> Iterator[Problem]:
 
 
 def _of_authorities(settings: Settings) -> Iterator[Problem]:
+    ca = AcmeSettings.of(settings).ca
     try:
-        if settings.acme_ca is not None:
+        if ca is not None:
             # One that has expired matters only to servers whose certificate it signed.
-            read_authorities(settings.acme_ca, "acme_ca")
+            read_authorities(ca, "acme_ca")
     except TLSFileError as problem:
         if not problem.forbidden:  # otherwise it is reported when the authority is asked
             yield settings.section.problem(str(problem), problem.key)
 
 
 def _unusable(rules: Rules, problem: OSError) -> Problem:
-    settings = rules.settings
-    message = f"cannot write '{problem.filename or settings.acme_folder}': {problem.strerror}; name a folder that the user of txmux may write to, and nobody else"
-    return settings.section.problem(message, "acme_folder")
+    file = problem.filename or AcmeSettings.of(rules.settings).folder
+    message = f"cannot write '{file}': {problem.strerror}; name a folder that the user of txmux may write to, and nobody else"
+    return rules.settings.section.problem(message, "acme_folder")
 
 
 def _give(name: str, folder: int, user: int, group: int) -> None:

@@ -24,9 +24,10 @@ from txmux.features.acme.folder import (
     ShownCertificate,
     make_first,
 )
+from txmux.features.acme.reading import AcmeSettings
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import look_in_thread
-from txmux.rules.model import Rules, Settings
+from txmux.rules.model import Rules
 from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.formatting import duration, utc_time
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from txmux.features.acme.shared import SharedCertificates
     from txmux.features.sharing.store import Store
 
-_KEYS = [field.name for field in attrs.fields(Settings) if field.name.startswith("acme")]
 _KINDS: Mapping[type, Any] = {
     str: str,
     int: int,
@@ -132,7 +132,7 @@ class Certificates(ServicePart):
     _announce: Callable[[Mapping[str, str]], Deferred[Any]]
     _renewed: Callable[[], object]
     _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
-    _settings: Settings = attrs.field(factory=Settings, init=False)
+    _settings: AcmeSettings = attrs.field(factory=AcmeSettings, init=False)
     _authority: Authority | None = attrs.field(default=None, init=False)
     _source: Source | None = attrs.field(default=None, init=False)
     _shared: SharedCertificates | None = attrs.field(default=None, init=False)
@@ -154,29 +154,28 @@ class Certificates(ServicePart):
     _quiet_until = 0.0
 
     def __attrs_post_init__(self) -> None:
-        self._folder = AcmeFolder(self._settings.acme_folder)
+        self._folder = AcmeFolder(self._settings.folder)
 
     def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         """Make the first certificates for names of rules; what fails from the commit on could not be undone."""
         make_first(rules, owner, self._now(), self.in_use())
 
     def commit(self, rules: Rules) -> None:
-        settings = rules.settings
+        settings = AcmeSettings.of(rules.settings)
         self.is_stopped = False
-        if any(getattr(settings, key) != getattr(self._settings, key) for key in _KEYS):
+        if settings != self._settings:
             self._stop_asking()
             self._authority = self._source = None
             self._unreached, self._quiet_until = 0, 0.0
             for renewal in self._renewals.values():
                 renewal.failures, renewal.unreached, renewal.not_before = 0, 0, 0.0
-            if settings.acme_folder != self._settings.acme_folder or not self._renewals:
-                self._folder = AcmeFolder(settings.acme_folder)
+            if settings.folder != self._settings.folder or not self._renewals:
+                self._folder = AcmeFolder(settings.folder)
                 self._renewals = {}
-        self._share(
-            settings.more.get("shared_limits") if rules.acme_names and settings.acme else None
-        )
+        names = tuple(rules.managed) if settings.directory else ()
+        self._share(rules.settings.more.get("shared_limits") if names else None)
         self._settings = settings
-        self._names = rules.acme_names if settings.acme else ()
+        self._names = names
         for name in {*self._waiting} - {*self._names}:
             self._answer(name, MuxError(f"the rules no longer ask for a certificate for {name}"))
         if self._names and not self._renewals:
@@ -231,7 +230,7 @@ class Certificates(ServicePart):
             self._log.failure("certificates by ACME")
 
     def _start_due(self) -> None:
-        now, directory = self._now(), self._settings.acme or ""
+        now, directory = self._now(), self._settings.directory or ""
         if self._folder_problem and now >= self._save_again:
             self._save()
         # A name that has just failed comes last: after failures, there is one order at a time.
@@ -304,7 +303,7 @@ class Certificates(ServicePart):
         except CancelledError:
             raise
         except Exception as problem:  # noqa: BLE001 - the authority must not be asked again at once
-            why = f"{self._settings.acme}: unexpected, please report it: {problem!r}"
+            why = f"{self._settings.directory}: unexpected, please report it: {problem!r}"
             self._failed(name, renewal, MuxError(why))
         else:
             if issued is not None:
@@ -336,10 +335,10 @@ class Certificates(ServicePart):
             if others != self._others:
                 self._others = others
                 await self._announce(self.challenges)
-            directory = self._settings.acme or ""
+            directory = self._settings.directory or ""
             for name in self._names if is_changed else ():
                 pem = await shared.certificate(directory, name)
-                is_current = shared is self._shared and directory == self._settings.acme
+                is_current = shared is self._shared and directory == self._settings.directory
                 if pem is None or not is_current or name not in self._names:
                     continue
                 if name not in self._busy and name not in self._waiting:
@@ -353,7 +352,7 @@ class Certificates(ServicePart):
         is_newer = shown.is_self_signed or certificate.not_after > shown.not_after
         if is_newer and certificate.not_after > self._now():
             self._refused_since = None
-            renewal.directory = self._settings.acme or ""
+            renewal.directory = self._settings.directory or ""
             self._use_new(name, renewal, certificate, ", as another machine got it")
 
     def _from_another(self, name: str, pem: bytes | None) -> ShownCertificate:
@@ -431,7 +430,7 @@ class Certificates(ServicePart):
     def _connected(self) -> Authority:
         if self._authority is None:
             effect = "certificates are not renewed until it answers"
-            address = self._settings.acme or ""
+            address = self._settings.directory or ""
             self._source = Source("acme", address, effect, self._reactor.seconds)
             self._authority = Authority(self._reactor, self._settings, self._folder, self._source)
         return self._authority
@@ -570,7 +569,7 @@ class Certificates(ServicePart):
         }
 
     def certificates(self) -> list[dict[str, Any]]:
-        directory = self._settings.acme or ""
+        directory = self._settings.directory or ""
         return [
             {
                 "name": name,

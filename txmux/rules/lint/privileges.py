@@ -12,9 +12,9 @@ from typing import Any
 
 import attrs
 
+from txmux.rules.installed import MANAGED
 from txmux.rules.lint.warnings import warnings
 from txmux.rules.model import NOWHERE, Backend, Handover, Outcome, Rules, Section, Server
-from txmux.rules.model.route import acme_file
 from txmux.rules.problems import Problem
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import (
@@ -29,6 +29,7 @@ _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024
 _ROOT = 0
 _CREATE = os.W_OK | os.X_OK
+_LET = "let the user that txmux runs as"
 _INTERFACES = Path("/sys/class/net")
 _MPTCP = Path("/proc/sys/net/mptcp/enabled")
 _MADE_IN = frozenset(map(Path, ("/run", "/var/run", "/var/log", "/var/lib")))
@@ -163,30 +164,37 @@ def _address(text: str) -> tuple[str, int]:
 def unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     """Find files that the service may not write to or create, though their folders are there."""
     settings, user, may = rules.settings, privileges.user, privileges.may
-    advice = "let the user that txmux runs as"
     for key, path in _files(rules):
         folder, is_there = path.parent, os.path.exists(path)  # noqa: PTH110 - as in _no_file
         if key == "access_log" and is_there and path.is_file() and not may(path, os.W_OK):
-            message = f"user {user} may not write to '{path}'; {advice} write to it"
+            message = f"user {user} may not write to '{path}'; {_LET} write to it"
             yield settings.section.problem(message, key)
         elif not is_there and not _is_missing(folder) and not may(folder, _CREATE):
-            message = f"user {user} may not create files in '{folder}'; {advice} write there"
+            message = f"user {user} may not create files in '{folder}'; {_LET} write there"
             yield settings.section.problem(message, key)
     for place, path in _sockets(rules):
         folder = path.parent
         if not _is_missing(folder) and not may(folder, _CREATE):
-            message = f"user {user} may not create sockets in '{folder}'; {advice} write there"
+            message = f"user {user} may not create sockets in '{folder}'; {_LET} write there"
             yield place.problem(message)
-    folder = settings.acme_folder
+    yield from _managed_files(rules, privileges)
+
+
+def _managed_files(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+    if MANAGED is None or not rules.managed:
+        return
+    user, may = privileges.user, privileges.may
+    section = rules.settings.section
+    folder = MANAGED.folder(rules.settings)
     while _is_missing(folder):  # it is made, and those above it
         folder = folder.parent
-    if rules.acme_names and not may(folder, _CREATE):
-        message = f"user {user} may not create files in '{folder}'; {advice} write there, or name another folder"
-        yield settings.section.problem(message, "acme_folder")
-    for file in [acme_file(settings.acme_folder, name) for name in rules.acme_names]:
+    if not may(folder, _CREATE):
+        message = f"user {user} may not create files in '{folder}'; {_LET} write there, or name another folder"
+        yield section.problem(message, MANAGED.key)
+    for file in rules.managed.values():
         if os.path.exists(file) and not may(file, os.R_OK):  # noqa: PTH110 - as above
-            message = f"user {user} may not read '{file}'; {advice} read and write it"
-            yield settings.section.problem(message, "acme_folder")
+            message = f"user {user} may not read '{file}'; {_LET} read and write it"
+            yield section.problem(message, MANAGED.key)
 
 
 def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:

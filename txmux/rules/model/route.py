@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,15 +56,6 @@ class Period:
         return minute < self.end and (day - 1) % 7 in self.days
 
 
-_LONGEST_NAME = 246  # of a file: 255 with what is added while it is written
-
-
-def acme_file(folder: Path, name: str) -> Path:
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[:200]}-{sha256(name.encode()).hexdigest()[:16]}"
-    return folder / f"{name}.pem"
-
-
 TLSMinimum = Literal["1.2", "1.3"]
 """The oldest version of TLS that is spoken."""
 
@@ -77,8 +67,8 @@ class TlsSettings:
     Its attributes but these are the keys of ``[route]`` of their names, ``tls_`` before them.
 
     Attributes:
-        files: The PEM files of ``terminate_tls =``, at least one; those of `acme` are made.
-        acme: The names of whose certificates, by ACME, these are the files.
+        files: The PEM files of ``terminate_tls =``, at least one; those of `managed` are made.
+        managed: The names of whose certificates, which a feature gets and renews, these are the files.
     """
 
     files: tuple[Path, ...]
@@ -88,7 +78,7 @@ class TlsSettings:
     allow_client: tuple[AllowedClient, ...] = ()
     client_crl: Path | None = None
     client: Literal["required", "optional"] = "required"
-    acme: tuple[str, ...] = ()
+    managed: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -95,10 +95,9 @@ class Rules:
         return ""
 
     @property
-    def acme_names(self) -> tuple[str, ...]:
-        """The names that get their certificates by ACME, each once."""
-        terminated = filter(None, (route.terminate_tls for route in self.routes))
-        return tuple(dict.fromkeys(name for tls in terminated for name in tls.acme))
+    def managed(self) -> Mapping[str, Path]:
+        """By the names of certificates that a feature gets and renews, their files."""
+        return self.once("managed", _managed)
 
     @property
     def sections(self) -> list[Section]:
@@ -187,3 +186,10 @@ class Rules:
         """Return the routes of `routes_of` with the lines that are for a transport, of which a route needs one."""
         routes = (route.for_transport(transport) for route in self.routes_of(owner))
         return tuple(filter(None, routes))
+
+
+def _managed(rules: Rules) -> dict[str, Path]:
+    terminated = filter(None, (route.terminate_tls for route in rules.routes))
+    return {
+        name: file for tls in terminated for name, file in zip(tls.managed, tls.files, strict=False)
+    }

@@ -36,7 +36,6 @@ class Settings:
         admin: ``"auto"`` is a UNIX socket in a folder for such files.
         admin_users: Rights by a UNIX socket of ``admin``; without any, everyone who can open it has all rights.
         watch_rules: 0 is never.
-        acme: The URL of the authority's directory (RFC 8555, section 7.1.1).
         more: The values of the keys of features, by name.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
@@ -59,10 +58,5 @@ class Settings:
     metrics: str | None = None
     grace: float = 0.0
     watch_rules: float = 0.0
-    acme: str | None = None
-    acme_email: str | None = None
-    acme_folder: Path = Path("/var/lib/txmux/acme")
-    acme_ca: Path | None = None
-    acme_terms: bool = False
     more: Mapping[str, Any] = NOTHING_MORE
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)

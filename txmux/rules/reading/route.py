@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.errors import OptionError, listed
-from txmux.rules.installed import OUTER
+from txmux.optional import missing
+from txmux.rules.installed import MANAGED, OUTER
 from txmux.rules.model import (
     AllowedClient,
     CertificateCondition,
@@ -27,7 +28,7 @@ from txmux.rules.model.client_certificate import (
     NamePatterns,
 )
 from txmux.rules.model.networks import EVERY_CLIENT
-from txmux.rules.model.route import MIDNIGHT, WEEK, Period, acme_file
+from txmux.rules.model.route import MIDNIGHT, WEEK, Period
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, RulesReading
 from txmux.rules.reading.matching import read_alternative
@@ -41,7 +42,6 @@ from txmux.rules.reading.values import (
     split_words,
     with_defaults,
     words,
-    words_if_right,
 )
 from txmux.transport import is_address
 from txmux.wire.globs import Globs, names, option_globs, whole_name
@@ -273,66 +273,14 @@ TLS_FIELDS = {
 _OF_CLIENTS = ("tls_client_crl", "allow_client", "tls_client")
 
 
-_ACME = "acme"
-_HOST = re.compile(
-    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-)
-_NO_PATTERN = (
-    "no authority checks a pattern by TLS-ALPN-01: name its names, as in 'terminate_tls = acme www.example.com,example.com', "
-    "or get a certificate by DNS-01 with another client, and write its files here"
-)
-
-
 def _certificate(reading: RulesReading, text: str) -> Path | str:
-    """Read the path of a PEM file, or with ``acme`` before it, a name; just ``acme`` is an empty name."""
+    """Read the path of a PEM file, or behind the word of a feature a name; just the word is an empty name."""
     word, _, name = text.partition(" ")
-    if word != _ACME:
+    if why := missing(word):
+        raise InvalidValueError(why)
+    if MANAGED is None or word != MANAGED.word:
         return reading.pem(text)
-    if reading.alone:
-        return name
-    if reading.settings.acme is None:
-        raise InvalidValueError(
-            "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' in [txmux] with 'acme_terms = yes' if you agree to its terms"
-        )
-    return _host(name.strip()) if name else ""
-
-
-def _host(text: str) -> str:
-    name = text.lower().removesuffix(".")
-    if _is_pattern(text):
-        raise InvalidValueError(f"{text!r} is a pattern: {_NO_PATTERN}")
-    if not _HOST.fullmatch(name):
-        raise InvalidValueError(
-            f"{text!r} is not the name of a host; write for example www.example.com"
-        )
-    return name
-
-
-def _is_pattern(text: str) -> bool:
-    return text.startswith(("~", ".")) or not {"*", "?"}.isdisjoint(text)
-
-
-def _asked_names(section: Section) -> Iterator[tuple[int, str]]:
-    """Yield the names of ``sni=``, each with the number of its line."""
-    for number, item in enumerate(section.items("match")):
-        for word in words_if_right(item.text):
-            option, _, given = word.partition("=")
-            if option == "sni":
-                names = [given] if given.startswith("~") else given.split(",")
-                yield from ((number, name.strip()) for name in names)
-
-
-def _acme_problems(section: Section) -> Iterator[Problem]:
-    """Find what keeps ``terminate_tls = acme`` from taking its names of the ``match`` lines."""
-    asked = [*_asked_names(section)]
-    if not asked:
-        message = "takes its names of 'sni=' in 'match', which has none; write 'match = tls sni=www.example.com', or 'terminate_tls = acme www.example.com'"
-        yield section.problem(message, "terminate_tls")
-    for number, name in asked:
-        try:
-            _host(name)
-        except InvalidValueError as error:  # noqa: PERF203 - all errors are reported
-            yield section.problem(f"terminate_tls = acme: {error}", "match", number)
+    return name if reading.alone else MANAGED.read(reading.settings, name.strip())
 
 
 def make_route(name: str, section: Section, found: Mapping[str, Any], settings: Settings) -> Route:
@@ -340,11 +288,10 @@ def make_route(name: str, section: Section, found: Mapping[str, Any], settings: 
     fields = {"alternatives": (), **found}
     tls = {field: fields.pop(key) for key, field in TLS_FIELDS.items() if key in fields}
     files = fields.pop("terminate_tls", None)
-    if files and isinstance(files[0], str):
-        asked = [name for _, name in _asked_names(section) if not _is_pattern(name)]
-        named = files if files != ("",) else [name.lower().removesuffix(".") for name in asked]
-        tls["acme"] = names = tuple(dict.fromkeys(named))
-        files = tuple(acme_file(settings.acme_folder, name) for name in names)
+    if MANAGED is not None and files and isinstance(files[0], str):
+        tls["managed"] = names = MANAGED.names(section, files)
+        folder = MANAGED.folder(settings)
+        files = tuple(MANAGED.file(folder, name) for name in names)
     if files:
         fields["terminate_tls"] = TlsSettings(files, **tls)
     included, excluded = fields.pop("from", None), fields.pop("not_from", None)
@@ -362,8 +309,8 @@ def is_outer(section: Section) -> bool:
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
     """Find keys that would wrongly make their reader believe that TLS is ended, and names that no certificate is for."""
-    if found.get("terminate_tls") == ("",):
-        yield from _acme_problems(section)
+    if MANAGED is not None and found.get("terminate_tls") == ("",):
+        yield from MANAGED.problems(section)
     for key in [key for key in TLS_FIELDS if key in section.entries]:
         if "terminate_tls" not in section.entries:
             message = "does nothing without 'terminate_tls'; add that, or remove this"
@@ -434,10 +381,10 @@ _MATCH = ValueKind(
 _DURING = ValueKind(period, "one a line", "lines")
 _CERTIFICATES = ValueKind(
     _certificate,
-    "`acme`, `acme` and a list of names, or a list of paths",
+    f"{'' if MANAGED is None else f'`{MANAGED.word}`, `{MANAGED.word}` and a list of names, or '}a list of paths",
     "list",
     in_context=True,
-    word=_ACME,
+    word="" if MANAGED is None else MANAGED.word,
     paths=lambda tls: tls.files,
 )
 _ALLOW_CLIENT = ValueKind(allowed_client, "one a line", "lines")
@@ -462,7 +409,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "under": SectionKey(_UNDER, example="public", is_plain=True, meaning=
         "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches"),
     "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), is_plain=True, meaning=
-        "PEM files with certificates and their keys, or [`acme`](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
+        f"PEM files with certificates and their keys{'' if MANAGED is None else f', or {MANAGED.meaning}'}: txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", is_plain=True, meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference; without it, none"),
     "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", opens="worker", is_plain=True, meaning=

@@ -4,18 +4,16 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from txmux.errors import joined
 from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import RIGHTS, AdminUser
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import values
-from txmux.rules.reading.context import PEM, RESOLVERS, RulesReading
+from txmux.rules.reading.context import RESOLVERS, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.files import SourceFile
@@ -81,33 +79,6 @@ _MOST_WORKERS = 1000
 _NO_PATHS = values.SWITCH_WORDS.union(("none", "stdout", "stderr", "syslog", "journal", "journald"))
 
 
-_LETS_ENCRYPT = {
-    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
-    "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
-}
-_TERMS = "https://letsencrypt.org/repository/"
-
-
-def _directory(text: str) -> str | None:
-    if text == "off":
-        return None
-    if text in _LETS_ENCRYPT:
-        return _LETS_ENCRYPT[text]
-    with suppress(ValueError):
-        parts = urlsplit(text)
-        if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc:
-            return text
-    advice = f"write {joined([*_LETS_ENCRYPT])}, or its URL, which begins with https://"
-    error = InvalidValueError(f"{text!r} is not an ACME directory; {advice}")
-    raise error.ask("words:word_first", text, _LETS_ENCRYPT)
-
-
-def _email(text: str) -> str:
-    if not re.fullmatch(r"[^@\s,<>:]+@[^@\s,<>:]+", text):
-        raise InvalidValueError(f"{text!r} is not an address; write for example ops@example.com")
-    return text
-
-
 def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
     fields = {name: value for name, value in found.items() if name != "include"}
     return Settings(section=section, **fields)
@@ -124,14 +95,6 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
             "example 'admin_token = /var/lib/txmux/token', which is created if it does not exist, or write unix:/path"
         )
         yield section.problem(message, "admin", number)
-    if found.get("acme") in _LETS_ENCRYPT.values() and not found.get("acme_terms"):
-        message = (
-            f"Let's Encrypt has terms of service: {_TERMS}; read them, and add 'acme_terms = yes'"
-        )
-        yield section.problem(message, "acme")
-    for key in ("acme_email", "acme_ca", "acme_terms"):
-        if key in section.entries and found.get(key, True) and "acme" not in section.entries:
-            yield section.problem("does nothing without 'acme'; add that, or remove this", key)
     if "group" in section.entries and "user" not in section.entries:
         yield section.problem("needs 'user' beside it; add that, or remove this", "group")
 
@@ -256,8 +219,6 @@ _METRICS = ValueKind(
     "`off` or an endpoint",
     in_context=True,
 )
-_ACME = ValueKind(_directory, "`letsencrypt`, `letsencrypt-staging`, a URL, or `off`")
-_EMAIL = ValueKind(_email, "an address")
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
@@ -299,16 +260,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, for balancers in front"),
-    "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=lambda _: ("txmux.features.acme.challenges",), meaning=
-        "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),
-    "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
-        "the address to which the authority may write"),
-    "acme_folder": SectionKey(_TOKEN, default="/var/lib/txmux/acme", opens="supervisor", is_secret=True, shapes_others=True, meaning=
-        "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
-    "acme_ca": SectionKey(PEM, example="pebble-root.pem", opens="supervisor", meaning=
-        "a PEM file with the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`"),
-    "acme_terms": SectionKey(BOOLEAN, meaning=
-        "whether you agree to the authority's terms of service, if it has some"),
 })
 # fmt: on
 """The keys of ``[txmux]``."""

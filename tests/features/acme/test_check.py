@@ -1,0 +1,38 @@
+"""What ``txmux check`` says of the folder of certificates."""
+
+from tests.cli.test_check import CheckTestCase
+from tests.features.acme.test_folder import damages
+from tests.support.certificates import make_authority
+
+
+class CheckTests(CheckTestCase):
+    def test_folder_for_certificates_that_others_may_write_to(self) -> None:
+        self.good.write_text(
+            "[txmux]\nacme = https://a.example/dir\nacme_folder = acme\n[listen a]\nendpoint = 127.0.0.1:1\n"
+            "[route site]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
+        )
+        folder = self.good.parent / "acme"
+        folder.mkdir()
+        folder.chmod(0o777)
+        status, output, _ = self.run_main("check", self.good)
+        self.assertEqual(status, 1)
+        self.assertIn(
+            f"{self.good}:3: [txmux] acme_folder: cannot write '{folder}': others", output
+        )
+
+    def test_damaged_certificate_of_acme(self) -> None:
+        """A start replaces the file, so this is a warning, with what is wrong."""
+        self.good.write_text(
+            "[txmux]\nacme = https://a.example/dir\nacme_folder = acme\n[listen a]\nendpoint = 127.0.0.1:1\n"
+            "[route site]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
+        )
+        file = self.good.parent / "acme/a.example.pem"
+        file.parent.mkdir(mode=0o700)
+        good = make_authority().issue("a.example").write(file, key=True).read_bytes()
+        self.assertNotIn("certificate", self.run_main("check", self.good)[1])
+        for damaged in damages(good):
+            file.write_bytes(damaged)
+            status, output, _ = self.run_main("check", self.good)
+            self.assertEqual(status, 0)
+            self.assertIn(f":8: warning: [route site] terminate_tls: '{file}': ", output)
+            self.assertIn("; clients see a certificate that txmux signs itself, until", output)

@@ -1,0 +1,44 @@
+"""The key ``shared_limits``."""
+
+from pathlib import Path
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.features.sharing.store import Store
+from txmux.rules.model import Settings
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import parse
+
+
+def read(lines: str) -> Settings:
+    return parse(f"[txmux]\n{lines}\n[listen a]\nendpoint = :1\n", "/etc/txmux/rules.ini").settings
+
+
+class StoreTests(SynchronousTestCase):
+    def test_forms(self) -> None:
+        for text, expected in (
+            ("redis://10.0.0.9", Store("", "10.0.0.9")),
+            ("redis://10.0.0.9:7000/2", Store("", "10.0.0.9", 7000, database=2)),
+            ("rediss://me@r.example", Store("", "r.example", tls=True, user="me")),
+            ("redis://[2001:db8::1]:1", Store("", "2001:db8::1", 1)),
+            ("unix:/run/r.sock?db=3", Store("", path=Path("/run/r.sock"), database=3)),
+            (
+                "unix:r.sock password=p",
+                Store("", path=Path("/etc/txmux/r.sock"), password=Path("/etc/txmux/p")),
+            ),
+            ("unix:r.sock", Store("", path=Path("/etc/txmux/r.sock"))),
+        ):
+            found = read(f"shared_limits = {text}").more["shared_limits"]
+            self.assertEqual(found.text, text.split()[0])
+            self.assertEqual(attrs.evolve(found, text=""), expected)
+
+    def test_wrong(self) -> None:
+        for text in (
+            "10.0.0.9:6379", "redis://", "redis://a/x", "http://a", "unix:", "redis://a:0",
+        ):  # fmt: skip
+            with self.assertRaisesRegex(RulesError, "is not the address of a Redis"):
+                read(f"shared_limits = {text}")
+        with self.assertRaisesRegex(RulesError, "write it into a file") as caught:
+            read("shared_limits = redis://:secret@10.0.0.9")
+        self.assertNotIn("secret@", str(caught.exception))
