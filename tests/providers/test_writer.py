@@ -169,6 +169,15 @@ class WriterTest(SynchronousTestCase):
             logged.count("does not reload at once, so watch_rules has to do it: you may not"), 1
         )
 
+    def test_a_service_that_starts_later_is_asked_again(self) -> None:
+        self.refuses = True
+        self.write(route("a"))
+        self.clock.pump([5, 10, 20])
+        self.assertEqual(len(self.asked), 4)
+        self.refuses = False
+        self.clock.pump([40, 1000])
+        self.assertEqual(len(self.asked), 5)
+
     def test_listeners_have_the_keys_that_the_provider_may_set(self) -> None:
         own = ProvidedObject("own", "[listen own]\nendpoint = :1\n")
         more = ProvidedObject("more", "[ listen more ]\nendpoint = :2\nallow = 10.0.0.1\n")

@@ -25,7 +25,8 @@ from txmux.telemetry.formatting import plural
 _EVERY = 1.0  # seconds between two writes, at least
 # Times as long as the last one took, so that very many rules leave the processor to others.
 _LOAD = 4
-_AGAIN = 5.0  # seconds until rules with errors are looked at again
+_AGAIN = 5.0  # seconds until rules with errors are looked at again, and a service that has not reloaded is asked again
+_LONGEST_PAUSE = 300.0  # seconds: who may not ask needs not do so often
 _LONGEST_WHY = 300
 _MODE = 0o644  # the service is another user
 
@@ -60,6 +61,8 @@ class ProviderWriter:
     _objects: _Objects = attrs.field(default=lambda _: (), init=False)
     _served: _Served = attrs.field(default=lambda *_: None, init=False)
     _unserved: str = attrs.field(default="", init=False)  # why the service may not have the file
+    _asks_again: bool = attrs.field(default=False, init=False)
+    _pause: float = attrs.field(default=_AGAIN, init=False)  # until it is asked again
     _timer: Any = attrs.field(default=None, init=False)
     _next: float = attrs.field(default=0.0, init=False)
     _left_out: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -95,8 +98,11 @@ class ProviderWriter:
             self._tell(state)
 
     def _schedule(self, seconds: float) -> None:
+        seconds = max(seconds, 0)
         if self._timer is None:
-            self._timer = self._reactor.callLater(max(seconds, 0), self._write)
+            self._timer = self._reactor.callLater(seconds, self._write)
+        elif self._timer.getTime() > self._reactor.seconds() + seconds:
+            self._timer.reset(seconds)
 
     def _write(self) -> None:
         self._timer = None
@@ -130,7 +136,10 @@ class ProviderWriter:
         with suppress(OSError):
             if self._path.read_bytes() == text:
                 self._report(f"{self._path}: {served}")
-                self._served(draft.objects, self._unserved)
+                if self._asks_again:
+                    Deferred.fromCoroutine(self._reload(draft.objects))
+                else:
+                    self._served(draft.objects, self._unserved)
                 return
         self._path.parent.mkdir(exist_ok=True)
         replace_file(self._path, text, lambda number: os.fchmod(number, _MODE))
@@ -162,12 +171,16 @@ class ProviderWriter:
 
     async def _reload(self, objects: Sequence[ProvidedObject]) -> None:
         """Ask for a reload at once; a service that does not let this process has ``watch_rules``."""
-        self._unserved = "the service has not answered yet"
+        self._unserved, self._asks_again = "the service has not answered yet", False
         why, served = "", self._served
         try:
             await self.ask("POST", "/api/reload")
         except MuxError as problem:
             why = printable(str(problem), _LONGEST_WHY)
+            # One that starts just now may have read its rules before the file was there.
+            self._asks_again = True
+            self._schedule(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE) if why else _AGAIN
         self._unserved = why
         if self._is_new("not asked", why) and why:
             what = "the service does not reload at once, so watch_rules has to do it"

@@ -1,0 +1,140 @@
+"""The provider for Gateway API beside a service, as two programs: clients stay, whatever happens to the cluster."""
+
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.features.gateway.objects import SERVICES, gateway, route, things
+from tests.interop.children import Child
+from tests.support.folders import make_folder
+from tests.support.kubernetes import KubernetesPlayed
+from tests.support.peers import Peer, reactor
+from tests.support.ports import free_port
+
+_CLIENTS = 500
+_LISTENERS = ("name: tcp, port: 5432, protocol: TCP", "name: other, port: 2, protocol: TCP")
+
+
+class Named(Protocol):
+    """A server that answers each byte with its name."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(self.factory.name * len(data))  # type: ignore[union-attr]
+
+
+class ClusterTest(TestCase):
+    def setUp(self) -> None:
+        folder = make_folder(self)
+        rules = folder / "rules.ini"
+        rules.write_text(
+            f"[txmux]\ninclude = providers/*.ini\nadmin = unix:{folder}/txmux.sock\naccess_log = off\n"
+        )
+        self.kube = KubernetesPlayed(self)
+        self.port, self.other = free_port(), free_port()
+        self.put(
+            SERVICES + gateway(*_LISTENERS) + route("TCPRoute", "db", parent=", sectionName: tcp")
+        )
+        self.server_port = free_port()
+        for name in "ab":
+            factory = ServerFactory.forProtocol(Named)
+            factory.name = name.encode()  # type: ignore[attr-defined]
+            listening = reactor.listenTCP(self.server_port, factory, 1000, _host(name))
+            self.addCleanup(listening.stopListening)
+        self.put_pods("a")
+        self.service = Child("txmux", "run", rules)
+        self.addCleanup(self.service.end)
+        file = folder / "providers/gateway.ini"
+        ports = f"--port=5432={self.port}", f"--port=2={self.other}"
+        options = f"--write={file}", f"--rules={rules}", f"--api={self.kube.url}", *ports
+        self.provider = Child("txmux", "provider", "gateway", *options)
+        self.addCleanup(self.provider.end)
+
+    def put(self, text: str) -> None:
+        for one in things(text):
+            self.kube.put(one)
+
+    def put_pods(self, ready: str, ending: str = "") -> None:
+        its = self.kube.get("EndpointSlice", "shop", "db-1")
+        endpoints = [
+            {
+                "addresses": [_host(name)],
+                "conditions": {
+                    "ready": name in ready,
+                    "serving": True,
+                    "terminating": name in ending,
+                },
+            }
+            for name in ready + ending
+        ]
+        ports = [{"name": "sql", "port": self.server_port}]
+        self.kube.put(
+            {**its, "metadata": dict(its["metadata"]), "ports": ports, "endpoints": endpoints}
+        )
+
+    async def answer(self, port: int) -> bytes:
+        """Return the name of the server that a new client gets; empty if it gets none."""
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        try:
+            peer: Peer = await connectProtocol(endpoint, Peer())
+        except ConnectError:
+            return b""
+        peer.transport.write(b"?")
+        await peer.until(lambda: bool(peer.received) or peer.finished)
+        peer.transport.abortConnection()
+        return bytes(peer.received)
+
+    async def answered_by(self, name: bytes, port: int) -> None:
+        """Wait until clients get this server alone; they take turns among several."""
+        while {await self.answer(port) for _ in range(4)} != {name}:
+            await deferLater(reactor, 0.05)
+
+    async def test_no_client_is_cut(self) -> None:
+        await self.answered_by(b"a", self.port)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port, timeout=60)
+        clients: list[Any] = await gatherResults(
+            [connectProtocol(endpoint, Peer()) for _ in range(_CLIENTS)]
+        )
+        self.addCleanup(lambda: [client.transport.abortConnection() for client in clients])
+
+        async def all_answer(count: int) -> None:
+            for client in clients:
+                client.transport.write(b"?")
+            for client in clients:
+                await client.until(
+                    lambda client=client: len(client.received) == count or client.finished
+                )
+            self.assertEqual({bytes(client.received) for client in clients}, {b"a" * count})
+
+        await all_answer(1)
+        for number in range(10):  # endpoints that flap, and routes that come and go
+            self.put_pods("ab" if number % 2 else "a")
+            self.put(route("TCPRoute", f"r{number}", parent=", sectionName: other"))
+            await deferLater(reactor, 0.1)
+        await self.answered_by(b"a", self.other)
+        for number in range(10):
+            self.kube.remove("TCPRoute", "shop", f"r{number}")
+        await self.answered_by(b"", self.other)
+        self.put_pods("b", ending="a")
+        await self.answered_by(b"b", self.port)
+        await all_answer(2)
+        await self.kube.leave()
+        while "stays as it is" not in self.provider.output:
+            await deferLater(reactor, 0.05)
+        self.assertEqual(await self.answer(self.port), b"b")
+        await all_answer(3)
+        self.kube.listen()
+        self.put_pods("b")
+        self.put(route("TCPRoute", "late", parent=", sectionName: other"))
+        await self.answered_by(b"b", self.other)
+        await all_answer(4)
+        for word in ("critical", "Traceback", "Unhandled"):
+            self.assertNotIn(word, self.provider.output + self.service.output)
+
+
+def _host(name: str) -> str:
+    return f"127.0.0.{ord(name) - 90}"
