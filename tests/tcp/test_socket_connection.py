@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,7 @@ from tests.net.relay.reactors import PrivateReactor
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, server_at
+from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.client import io_runtime
 from txmux.client.io_runtime import IORuntime
@@ -48,11 +50,13 @@ from txmux.wire.proxyprotocol.header import (
     TlvType,
 )
 
+_HELLO = records(client_hello(server_name("www.example.com")))
 _STREAMS = (
     b"SSH-2.0-client\r\n",
     b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
     b"POST /other HTTP/1.1\r\nHost: other.example.com\r\n\r\n",
     b"\x00nobody's",
+    _HELLO,
 )
 _ANSWER = b"answer"
 _V1 = b"PROXY TCP4 192.0.2.1 198.51.100.7 51234 443\r\n"
@@ -227,6 +231,7 @@ class _World:
             route("ssh", backend, name="ssh"),
             route("http host=www.example.com", backend, name="site", log=False),
             route("http", "close", name="others"),
+            route("tls sni=www.example.com", backend, name="tls"),
         ]
         options = dict(features.settings)
         self.header = features.header
@@ -488,6 +493,13 @@ def _unconfirmed(descriptor: int) -> int:
     return 0 if state == _LISTENING else packets
 
 
+def _packets_to(peer: socket.socket) -> int:
+    """Return how many packets with bytes or an end a socket has received (``tcpi_segs_in``)."""
+    return int.from_bytes(
+        peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)[140:], sys.byteorder
+    )
+
+
 def _stream(beginning: bytes, start: int, end: int) -> bytes:
     first = beginning[start:end]
     return first + _PATTERN[start + len(first) : end]
@@ -584,7 +596,8 @@ class SocketConnectionTest(SynchronousTestCase):
             for step in steps:
                 world.step(*step)
             world.finish()
-            is_usual = all(step[:2] in _USUAL for step in steps)
+            # What follows a hello waits for a server's answer, which may never come.
+            is_usual = stream != _HELLO and all(step[:2] in _USUAL for step in steps)
             self.assertEqual(world.disagreements(is_usual=is_usual), [])
             return world.story()
         finally:
@@ -641,6 +654,20 @@ class SocketConnectionTest(SynchronousTestCase):
         (record,) = world.log.records
         self.assertEqual((record.reason, record.bytes_out), ("connect-refused", 0))
         self.assertEqual(world.client.received, b"")
+
+    def test_last_bytes_leave_with_the_end(self) -> None:
+        """In one packet, with and without a stage."""
+        for step in (("mux", "look", 0), ("mux", "attach", 0)):
+            world = _World(Features(), _STREAMS[0], fast=True)
+            self.addCleanup(world.close)
+            world.step("client", "send", 16)
+            world.step(*step)
+            [server] = world.servers
+            before = _packets_to(server.socket)
+            world.client.finish(0)
+            world.step("client", "send", 16)
+            self.assertEqual(_packets_to(server.socket) - before, 1, step)
+            world.finish()
 
     def test_shortage(self) -> None:
         """A connection that lacks the memory for a stage ends, and nothing of it is left."""

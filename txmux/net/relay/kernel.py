@@ -125,7 +125,7 @@ FULL = len(BUFFER)
 _FEW = 16 * 1024  # bytes for which a pipe is not worth its cost
 _MUCH = 16  # times in a row that few must come before no pipe is used
 _SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
-MORE = getattr(socket, "MSGMORE", 0)
+MORE = int(getattr(socket, "MSG_MORE", 0))
 _UNWATCHED = -1
 _TURN = 2**20  # bytes that one side moves before other sockets are served
 
