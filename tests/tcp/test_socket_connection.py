@@ -655,6 +655,23 @@ class SocketConnectionTest(SynchronousTestCase):
         self.assertEqual((record.reason, record.bytes_out), ("connect-refused", 0))
         self.assertEqual(world.client.received, b"")
 
+    def test_options_of_a_servers_address_are_for_long_streams(self) -> None:
+        """Such as its congestion control, which costs more than the whole of a short one."""
+        priority = socket.SOL_SOCKET, socket.SO_PRIORITY
+        for step in (("mux", "advance", 4), ("client", "send", _MUCH)):
+            world = _World(Features(), _STREAMS[0], fast=True)
+            self.addCleanup(world.close)
+            [upstream] = world.factory.upstreams.all()
+            upstream.pool.members[0].options += ((*priority, 5),)
+            world.step("client", "send", 16)
+            connection: Any
+            [connection] = world.factory.connections
+            with socket.socket(fileno=os.dup(connection.server.fileno())) as server:
+                self.assertEqual(server.getsockopt(*priority), 0)
+                world.step(*step)
+                self.assertEqual(server.getsockopt(*priority), 5)
+            world.finish()
+
     def test_last_bytes_leave_with_the_end(self) -> None:
         """In one packet, with and without a stage."""
         for step in (("mux", "look", 0), ("mux", "attach", 0)):

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IAddress
 from txmux.client.configuration import Configuration
 from txmux.client.socket_options import listener_keepalive
 from txmux.net.relay.peer_state import lost_after
+from txmux.net.sockets.plainsocket import EAGER
 from txmux.rules.reading import sections
 from txmux.rules.reading.values import MARGIN, is_all_plain
 from txmux.tcp.connection import ConnectionOwner
@@ -47,9 +48,8 @@ class FastPath:
         keepalive = settings.keepalive
         is_late = keepalive is None or keepalive.idle > MARGIN
         self.late_options = listener_keepalive(settings) if is_late else ()
-        self.early_options = tuple(
-            option for option in configuration.options if option not in self.late_options
-        )
+        rest = [option for option in configuration.options if option not in self.late_options]
+        self.early_options = (*EAGER, *rest)
         self.watch_error: OSError | None = None  # that a socket could not be watched
         self.host: IAddress | None = None  # of the last client
         self.host_text = ""

@@ -119,7 +119,7 @@ class MuxFactory(ServerFactory, ActiveListener):
         """Serve a client of plain TCP that has been accepted.
 
         Args:
-            client: A socket that does not block.
+            client: Its socket, made with SOCK_NONBLOCK, so that Python does not wait for it. The kernel would, without MSG_DONTWAIT.
             name: The client's address, as ``accept()`` returns it.
             host: The address that it has connected to; ``None`` if only its socket knows.
             is_gone: Whether it has left already, and is only counted and logged.

@@ -41,7 +41,7 @@ from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
 from txmux.net.relay.peer_state import unanswered_by
 from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer
-from txmux.net.sockets.plainsocket import open_socket, prepare, reset_on_close, set_options
+from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.model import Server
@@ -75,6 +75,8 @@ _CANNOT_MOVE: dict[ConnectionState, StayReason | None] = {
     "connecting": "being connected",
     "over": "ending",
 }
+_NOW = int(socket.MSG_DONTWAIT)  # until there is a transport, the client's socket blocks
+_NOW_MORE = _NOW | MORE
 _TLS = 0x16  # the first byte of a record with a hello
 
 
@@ -176,7 +178,7 @@ class SocketConnection(MuxProtocol):
 
     def _read_header(self) -> Step | None:
         try:
-            self.received = self.client.recv(FULL)
+            self.received = self.client.recv(FULL, _NOW)
         except BlockingIOError:
             if self._path.header_timeout <= MARGIN:
                 return ReadingProxyHeader(self)
@@ -224,7 +226,7 @@ class SocketConnection(MuxProtocol):
     def _read(self) -> Step | None:
         path = self._path
         try:
-            data = self.client.recv(FULL)
+            data = self.client.recv(FULL, _NOW)
         except BlockingIOError:
             pass
         except OSError:
@@ -318,7 +320,7 @@ class SocketConnection(MuxProtocol):
         why = ""
         try:
             server = self.server = open_socket(family, _KIND)
-            prepare(server, self._path.early_options + member.options)
+            set_options(server, self._path.early_options + member.sockets.options)
             number = server.connect_ex(name)
         except OSError as problem:
             number, why = problem.errno or errno.EINVAL, problem.strerror or ""
@@ -394,11 +396,11 @@ class SocketConnection(MuxProtocol):
         start(connector)
 
     def _resume_dialling(
-        self, _target: Server, factory: Any, timeout: float, **_: Any
+        self, member: Member, _target: Server, factory: Any, timeout: float, **_: Any
     ) -> Callable[[], None]:
         server, self.server = self.server, None  # the connector has it from here on
         assert server is not None  # noqa: S101 - it is being connected
-        self._set_options(server)
+        self._set_options(server, member)
         family, name = self._server_address
         waited = self.elapsed_ms() - (self.record.detect_ms or 0.0)
         connector = SocketConnector(self._path.poller, self.runtime.clock, family, name, factory)
@@ -478,7 +480,7 @@ class SocketConnection(MuxProtocol):
             more = True
             while more:
                 try:
-                    count = source.recv_into(BUFFER)
+                    count = source.recv_into(BUFFER, 0, _NOW)
                 except BlockingIOError:
                     return
                 except OSError:
@@ -502,7 +504,7 @@ class SocketConnection(MuxProtocol):
                 # If the source has half-closed, the kernel keeps its last bytes (MSG_MORE) for a packet with the FIN.
                 more = bool(events & FINISHED) and count < FULL
                 try:
-                    sent = sink.send(VIEW[:count], MORE if more else 0)
+                    sent = sink.send(VIEW[:count], _NOW_MORE if more else _NOW)
                 except BlockingIOError:
                     sent = 0
                 except OSError:
@@ -562,14 +564,15 @@ class SocketConnection(MuxProtocol):
         member = self._member
         assert member is not None  # noqa: S101 - it is being connected
         return self._connecting(
-            lambda connector: connector.start_with(member, self._resume_dialling)
+            lambda connector: connector.start_with(member, partial(self._resume_dialling, member))
         )
 
     def _relaying(self, sink: socket.socket | None = None, unsent: bytes = b"") -> Relaying:
         """Make a stage object that continues the relay; it first sends the unsent bytes to the sink."""
         upstream, member, client, server = self._upstream, self._member, self.client, self.server
         assert server is not None  # noqa: S101 - it is relayed
-        self._set_options(server)
+        assert member is not None  # noqa: S101 - the same
+        self._set_options(server, member)
         path, finished, after_end = self._path, self.finished, 0
         if finished is not None:
             record = self.record
@@ -596,7 +599,7 @@ class SocketConnection(MuxProtocol):
         upstream, member, server = self._upstream, self._member, self.server
         assert server is not None  # noqa: S101 - it is connected
         assert member is not None  # noqa: S101 - the same
-        self._set_options(server)
+        self._set_options(server, member)
         stage = AwaitingRetry(self, upstream, member, self._end_of(server), self._hello)
         self._make_transport(reading=True)
         self._member = self.server = None  # as above
@@ -615,6 +618,7 @@ class SocketConnection(MuxProtocol):
         return super()._attach(stage)
 
     def _make_transport(self, *, reading: bool) -> None:
+        self.client.setblocking(False)  # noqa: FBT003 - the socket module's signature
         transport = SocketTransport(
             self._path.poller, self.client, self.client.family, self._peer_address(), self._host
         )
@@ -655,7 +659,8 @@ class SocketConnection(MuxProtocol):
     def _check_relay(self, now: float) -> None:
         client, server, quiet = self.client, self.server, now - self.last_received_at
         assert server is not None  # noqa: S101 - it is relayed
-        self._set_options(server)
+        assert self._member is not None  # noqa: S101 - the same
+        self._set_options(server, self._member)
         if self.finished is not None or quiet >= self._upstream.timeouts.idle - MARGIN:
             self.attach_stage()
         elif now - self._checked_at >= self._path.peer_check_interval:
@@ -665,12 +670,15 @@ class SocketConnection(MuxProtocol):
                 self.advance(stage)
                 stage.relay.check_peers()
 
-    def _set_options(self, server: socket.socket) -> None:
-        """Set the options of the server's socket that do not matter in its first second, as keepalive. Most never last so long."""
+    def _set_options(self, server: socket.socket, member: Member) -> None:
+        """Set the options of the server's socket that do not matter in its first second, as keepalive and congestion control.
+
+        Most never last so long.
+        """
         if not self._has_options:
             self._has_options = True
             with suppress(OSError):  # the next read reports the error
-                set_options(server, self._path.late_options)
+                set_options(server, self._path.late_options + member.options)
 
     # The end.
 

@@ -101,7 +101,6 @@ class SocketPort(WatchedPort):
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             set_options(listening, options)
         self._family = int(listening.family)
-        self._kind = int(listening.type), listening.proto
         # `socket.accept` would read the type of the listening socket from the kernel for each connection.
         self._accept = listening._accept  # type: ignore[attr-defined]
         name = listening.getsockname()
@@ -112,6 +111,9 @@ class SocketPort(WatchedPort):
         # `MuxFactory.serve` takes plain TCP sockets, so that most connections need no protocol and no transport.
         is_tcp = self._family != socket.AF_UNIX
         self._serve: Any = getattr(factory, "serve", None) if is_tcp else None
+        # What is served does not wait, see `MuxFactory.serve`: to tell the kernel would be a system call for each.
+        no_wait = 0 if self._serve is None else int(socket.SOCK_NONBLOCK)
+        self._kind = int(listening.type) | no_wait, listening.proto
         self._gone_left, self._renewed_at = _SERVED, 0.0  # how many may be served until then
         self._backlog = 0
         self._waiting = ClientsInTurns()
@@ -263,9 +265,9 @@ class SocketPort(WatchedPort):
         return None
 
     def _connect(self, accepted: socket.socket, name: Any) -> None:
-        accepted.setblocking(False)  # noqa: FBT003
         try:
             if self._serve is None:
+                accepted.setblocking(False)  # noqa: FBT003
                 self._build_protocol(accepted, name)
             else:
                 self._serve(accepted, name, self._host)
