@@ -201,7 +201,7 @@ class Detector(Generic[R]):
         """Decide by the first bytes or datagram without a `Detection`, which most clients do not need; ``None`` if it is needed."""
         data = peeked.data
         plan = (self._plans.get(data[0]) or self.plan(data[0])) if data else None
-        if plan is None or plan.dry_runs or plan.exchanges or len(data) >= self.peek_limit:
+        if plan is None or plan.dry_runs.lists or plan.exchanges or len(data) >= self.peek_limit:
             return None
         for position, predicates in enumerate(plan.unconditional):
             if predicates is None:
@@ -352,7 +352,9 @@ class _RouteScan(Generic[R]):
         """Collect the facts of the routes up to the decided one, and the dry-run route that would have won."""
         # Facts of later routes are left out: parsing for the log alone would cost too much.
         facts = _collect_facts(plan.learners_for(decided), peeked)
-        for rank in self._dry_runs(plan, peeked, plan.rank_at(decided)) if plan.dry_runs else ():
+        for rank in (
+            self._dry_runs(plan, peeked, plan.rank_at(decided)) if plan.dry_runs.lists else ()
+        ):
             route = plan.routes[plan.position_of(rank)]
             if self._serves(route) and self._evaluate(route, peeked) is Verdict.MATCH:
                 self._detector.would_have_taken[route.name] += 1

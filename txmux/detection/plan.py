@@ -338,7 +338,7 @@ class _KeyIndex:
         """Return whether any route is left."""
         for ranks in (self._exact, self._under, self._all):
             ranks.finish()
-        return bool(self._all)
+        return bool(self._all.lists)
 
     def named(
         self,
@@ -363,7 +363,7 @@ class _KeyIndex:
             ]
             return [*left, self._beginning_with(begun)] if begun else left
         found = [self._exact.get(name)]
-        if self._under:
+        if self._under.lists:
             # A client may send a name of many thousand labels, of which only the last can be known.
             at = name.find(".", max(0, len(name) - self._longest - 1))
             while at >= 0:

@@ -96,17 +96,11 @@ class RanksByKey(Generic[K]):
 
     def __init__(self, before: RanksByKey[K] | None = None) -> None:
         self._lists: dict[K, list[int]] = {} if before is None else before._lists.copy()
+        self.lists: Mapping[K, Sequence[int]] = MappingProxyType(self._lists)
         self._own: set[K] = set()
-
-    @property
-    def lists(self) -> Mapping[K, Sequence[int]]:
-        return MappingProxyType(self._lists)
 
     def get(self, key: K) -> Sequence[int]:
         return self._lists.get(key, ())
-
-    def __bool__(self) -> bool:
-        return bool(self._lists)
 
     def add(self, key: K, rank: int) -> None:
         ranks = self._to_change(key)
