@@ -231,6 +231,9 @@ class FailureTests(GatewayTest):
         await self.written("tcp_shop_db")
         await self.kube.leave()
         await self.until(lambda: "stays as it is until it answers" in self.logged())
+        await deferLater(reactor, 0.3)
+        self.assertLessEqual(self.logged().count("tcproutes: "), 3)  # refused, cut, refused
+        self.assertEqual(self.logged().count("can be read again"), len(provider.KINDS))
         self.kube.listen()
         self.kube.remove("TCPRoute", "shop", "db")
         await self.written("[listen", gone="tcp_shop_db")

@@ -81,7 +81,10 @@ class Reflector:
             items, since = await self._api.list(self._path, **self._query)
             self.objects = dict(map(self._known, filter(_is_object, items)))
             self._since = since
-        self._good()
+            self._good()
+        elif self.why:  # a watch says nothing as long as nothing changes
+            await self._api.get(self._path, limit=1, **self._query)
+            self._good()
         await self._api.watch(self._path, self._since, self._take, **self._query)
 
     @property
