@@ -64,6 +64,7 @@ def everything() -> list[str]:
     return [
         *names_of_commands(),
         *(one.path for one in ADMIN),
+        *(f"stage {state}" for state in documents.STATES),
         *(f"metric {metric.name}" for metric in METRICS),
         *(f"cell {group.kind} {name}" for group in TOTALS for name in group.names),
         *(f"gauge {row.name}" for row in GAUGES),
@@ -148,6 +149,7 @@ class WithoutTests(SynchronousTestCase):
         """It is what the feature says that it has; its commands say why."""
         for feature in FEATURES:
             gone = {*feature.commands, *(one.path for one in feature.resources())}
+            gone |= {f"stage {stage.state}" for stage in feature.stages}
             gone |= {name for row in feature.rows() for name in named_by(row)}
             used = [word for word in optional.WORDS[feature.name] if word.count(" ") > 1]
             if not gone and not used:

@@ -5,6 +5,7 @@ The core knows them by this alone, and by what they add to rules: see `txmux.rul
 
 from collections.abc import Collection, Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 WORDS = {
@@ -27,12 +28,13 @@ WORDS = {
 """All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks or servers begin, the
 stages of its connections, as ``stage NAME``, and its commands, as ``txmux NAME``, or words of those of the core."""
 
+_FOLDER = "txmux.features"
 _OWNERS = {word: name for name, words in WORDS.items() for word in words}
 
 
 def load(name: str) -> Any:
     """Import a `Feature`; ``None`` if its folder is missing."""
-    module = f"txmux.features.{name}"
+    module = f"{_FOLDER}.{name}"
     try:
         return import_module(module).FEATURE
     except ModuleNotFoundError as problem:
@@ -61,6 +63,11 @@ def named(text: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def states() -> list[str]:
+    """Return the stages of connections that are those of installed features, without importing these."""
+    return [state for state, name in words_after("stage").items() if find_spec(f"{_FOLDER}.{name}")]
+
+
 def words_after(first: str) -> dict[str, str]:
     """Return the words that stand alone behind a first one, each with the name of its feature."""
     pairs = ((word.split(), name) for word, name in _OWNERS.items())
@@ -72,7 +79,7 @@ def commands(asked: Collection[str] = ()) -> dict[str, tuple[str, str]]:
     owners = words_after("txmux")
     features = {name: load(owners[name]) for name in owners if not asked or name in asked}
     return {
-        name: (f"txmux.features.{feature.name}.{name}", feature.commands[name])
+        name: (f"{_FOLDER}.{feature.name}.{name}", feature.commands[name])
         for name, feature in features.items()
         if feature is not None
     }

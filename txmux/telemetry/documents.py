@@ -21,7 +21,7 @@ from typing import (
     get_origin,
 )
 
-from txmux.optional import words_after
+from txmux.optional import states
 from txmux.telemetry import presentation
 from txmux.telemetry.presentation import Column, Health, Row, Table
 from txmux.telemetry.reasons import EndReason
@@ -147,7 +147,7 @@ _IN_RULES = "as in the rules"
 
 STATES: tuple[str, ...] = (
     "introduction",  # `ReadingProxyHeader`; the API shows this name
-    *words_after("stage"), "peeking", "handshaking", "awaiting-hello", "connecting", "awaiting-retry", "relaying", "serving",
+    *states(), "peeking", "handshaking", "awaiting-hello", "connecting", "awaiting-retry", "relaying", "serving",
     "handing-over", "rejecting", "closing",
 )
 """The stages of connections that have not ended, in their order; where those of features come depends on rules."""
