@@ -126,7 +126,7 @@ def folder_of_files(test: SynchronousTestCase) -> Path:
     (folder / "networks").write_text("10.0.0.0/8\n")
     (folder / "logs/access.log").touch()
     write_places(folder / "geo_databases", {"10.0.0.0/8": country("DE")})
-    for name in ("consul", "crowdsec_key", "geo_databases"):
+    for name in ("consul", "crowdsec_key", "geo_databases", "tunnel_users"):
         if missing(name):  # no rule names it
             (folder / name).unlink()
     for path in (folder, *folder.rglob("*")):

@@ -54,7 +54,8 @@ def _found(kind: str, parts: Iterable[Any]) -> Iterator[KeyInUse]:
         for name, key in TABLES[kind].items()
         if key.kind.paths or key.loads
     ]
-    fields_of = attrgetter(*dict.fromkeys(field for _, _, field, _ in keys))
+    fields = [*dict.fromkeys(field for _, _, field, _ in keys)]
+    fields_of = attrgetter(fields[0], *fields)  # several at least: of one it makes no tuple
     for part in parts:
         if any(fields_of(part)):  # of thousands of routes, few have one
             for name, key, _, value_of in keys:
