@@ -21,6 +21,7 @@ import attrs
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, own_command, sudo_for
 from txmux.interfaces import IProtocolMatcher
+from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.processes.privilege.account import Account, AccountError, account_of
 from txmux.processes.privilege.launch import Launch, launch_of
 from txmux.processes.privilege.sandbox import SandboxError, readable, sandbox_of
@@ -77,10 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"warning: {problem}", file=sys.stderr)
     # A bad file does not hide the next one's errors.
     results = []
-    for path in arguments.files:
-        results.append(_check(path, matchers, arguments.user))
-        if not arguments.json:
-            _write(results[-1])
+    with UNCOLLECTED_FOR_GOOD:
+        for path in arguments.files:
+            results.append(_check(path, matchers, arguments.user))
+            if not arguments.json:
+                _write(results[-1])
     good = [checked.rules for checked in results if checked.rules is not None]
     servers = _connect(good) if arguments.connect else []
     if arguments.json:

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from txmux.cli import COLLECTING
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, printable
+from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.processes import oom
@@ -55,7 +56,8 @@ def read_rules(path: str | Path, data: bytes | None = None) -> Rules:
     matchers = installed_matchers()
     for problem in matchers.problems:
         write_error(f"warning: {problem}", "warn")
-    return read_by_helper() or load_within_patience(path, matchers, data)
+    with UNCOLLECTED_FOR_GOOD:
+        return read_by_helper() or load_within_patience(path, matchers, data)
 
 
 def status_of(error: MuxError) -> int:
@@ -94,7 +96,8 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
     SIGINT, by which a person ends it, ends the process as a shell expects.
     """
     # Before processes are forked: it touches all of the rules, whose memory they share.
-    warnings = lint(rules)
+    with UNCOLLECTED_FOR_GOOD:
+        warnings = lint(rules)
     starter = start_early(rules, pidfile)
     name_process("supervisor")
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
