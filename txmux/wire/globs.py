@@ -23,6 +23,7 @@ _NOTHING: frozenset[str] = frozenset()
 _ANY_HEAD = ("",)
 _ADDRESS_CHARACTERS = re.compile(r"[0-9a-f:.]+")
 _ADDRESS_BEGUN = re.compile(r"[0-9a-fA-F]{0,4}(?::[0-9a-fA-F:.]*)?")
+PLAIN_HOST = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]*[a-z_-]")  # which is its normal form
 _NO_EMPTY_LABEL = r"(?!\.|(?s:.*)\.\.)"
 
 
@@ -30,7 +31,7 @@ _NO_EMPTY_LABEL = r"(?!\.|(?s:.*)\.\.)"
 class Globs:
     """Patterns of which a name has to match one; made by `names` or `hosts`."""
 
-    _exact: frozenset[str]
+    _exact: Collection[str]
     _heads: tuple[str, ...]
     _wild: re.Pattern[str] | StreamPattern | None
     normal: Callable[[str], str] | None
@@ -95,7 +96,8 @@ class Globs:
         """
         if self._under is None:
             return None
-        return NameKey(read, self._exact, self._under, None if self._has_addresses else begun)
+        exact = frozenset(self._exact)
+        return NameKey(read, exact, self._under, None if self._has_addresses else begun)
 
     def could_match_prefix(self, prefix: str) -> bool:
         """Return whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
@@ -156,6 +158,8 @@ def hosts(text: str) -> Globs:
     Raises:
         ValueError: A pattern is empty, or cannot match a host name.
     """
+    if PLAIN_HOST.fullmatch(text):  # as most of thousands
+        return _compiled([text], normal_host, _host_regex)
     if text.startswith("~"):
         return _regular(_unanchored(text[1:]), normal_host)
     patterns: list[str] = []
@@ -264,13 +268,13 @@ def _absolute_host(name: str) -> str:
 def _compiled(
     patterns: Collection[str], normal: Callable[[str], str] | None, regex: Callable[[str], str]
 ) -> Globs:
-    every = frozenset(patterns)
     wild = [pattern for pattern in patterns if _WILDCARD.search(pattern)]
     has_labels = regex is _host_regex
-    # Rules may have thousands of these, so empty ones are shared.
+    # Rules may have thousands of these, so empty ones are shared, and a set of one name is a tuple, which is smaller.
     if not wild:
-        return Globs(every, (), None, normal, _NOTHING, has_labels)
-    exact = every.difference(wild) or _NOTHING
+        exact = tuple(patterns) if len(patterns) == 1 else frozenset(patterns)
+        return Globs(exact, (), None, normal, _NOTHING, has_labels)
+    exact = frozenset(patterns).difference(wild) or _NOTHING
     if all(map(_UNDER.fullmatch, wild)):
         # A look-up among thousands of names is faster than any expression, which would also take long to compile.
         under = frozenset(pattern[2:] for pattern in wild)

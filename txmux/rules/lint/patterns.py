@@ -10,6 +10,7 @@ from txmux.rules.lint.coverage import HOSTS, lines_of
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
 from txmux.transport import is_address
+from txmux.wire.globs import PLAIN_HOST
 
 _WORDS = re.compile(rb"[A-Za-z0-9 ]*")
 """Text that many protocols may begin with."""
@@ -132,6 +133,8 @@ def _of_path(pattern: str) -> str:
 
 
 def _of_host(option: Option, pattern: str) -> str:
+    if PLAIN_HOST.fullmatch(pattern):
+        return ""
     if re.search(r"\s", pattern):
         return f"{pattern!r} has a blank, which is not in any name; write commas between names"
     if option.name == "sni" and is_address(pattern.removeprefix("[").removesuffix("]")):

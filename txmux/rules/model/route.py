@@ -203,7 +203,8 @@ class Route:
         # No listener has the name of such a route, if any route is under that name.
         if self.under:
             return owner.name in self.under
-        return isinstance(owner, Listener) and self.transport in {None, owner.transport}
+        transport = self.transport
+        return isinstance(owner, Listener) and (transport is None or transport is owner.transport)
 
     @property
     def transport(self) -> Transport | None:

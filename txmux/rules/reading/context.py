@@ -1,6 +1,6 @@
 """Values that refer to other files, other sections or matchers."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -42,6 +42,7 @@ REFUSALS = {refusal.value: refusal for refusal in Refusal}
 
 NetworksReader: TypeAlias = "Callable[..., DynamicNetworks | None]"
 ServerKindFinder: TypeAlias = "Callable[[str], endpoints.ServerKind | None]"
+Need: TypeAlias = "tuple[Callable[[RulesReading, Any], object], Any, object]"
 OnDisk: TypeAlias = Literal["", "all but PEM", "all"]
 
 
@@ -89,19 +90,20 @@ class RulesReading:
         # Servers in short form, of which thousands of routes may name the same.
         self._short: dict[str, Backend] = {}
         self._short_before: Mapping[str, Backend] = {}
+        self._short_needs: dict[str, Sequence[Need]] = {}
         self._on_disk = on_disk
         self.looks_on_disk = bool(on_disk)
         self._lists: NetworkLists = NetworkLists(
             files, self.problems, None if before is None else before._lists
         )
         self.checked: dict[Path, str] = {}
-        self.needs: list[tuple[Callable[[RulesReading, Any], object], Any, object]] = []
+        self.needs: list[Need] = []
 
     def take_over_short_forms(self, before: "RulesReading") -> None:
         self._short_before = before._short
 
     def forget_before(self) -> None:
-        self._short_before = {}
+        self._short_before, self._short_needs = {}, {}
         self._lists.forget_before()
 
     @property
@@ -196,6 +198,10 @@ class RulesReading:
     def outcome(self, text: str) -> Outcome:
         if text in REFUSALS:
             return REFUSALS[text]
+        known = self._short_needs.get(text)
+        if known is not None:
+            self.needs += known
+            return self._short[text]
         backend = self._backend(text)
         self.needs.append((RulesReading.named_backend, text, backend))
         if backend is not None:
@@ -209,6 +215,7 @@ class RulesReading:
         except InvalidValueError as error:
             raise error.ask("endpoints:outcome", text, self.sections, [*REFUSALS]) from None
         self.needs.append((RulesReading._in_short_form, text, short))
+        self._short_needs[text] = self.needs[-2:]
         return short
 
     def named_backend(self, text: str) -> Backend | None:

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from types import MappingProxyType
-
-import attrs
+from typing import NamedTuple
 
 from txmux.rules.model.section import KeyEntry, Section, ValueLine
 from txmux.rules.problems import Problem
@@ -32,8 +31,7 @@ class LineKind(Enum):
     ITEM = "item"  # continues the value of the entry above
 
 
-@attrs.frozen
-class FileLine:
+class FileLine(NamedTuple):
     """A line of a rules file, without the blanks around it."""
 
     number: int
@@ -48,10 +46,11 @@ def lines_of(text: str, first: int = 1) -> Iterator[FileLine]:
     lines = io.StringIO(text.removeprefix("\ufeff"), newline=None)
     for number, line in enumerate(lines, start=first):
         stripped = line.strip()
-        indent = len(line) - len(line.lstrip())
         if not stripped:
             yield FileLine(number, LineKind.BLANK, "", 0)
-        elif stripped.startswith(COMMENT):
+            continue
+        indent = len(line) - len(line.lstrip())
+        if stripped.startswith(COMMENT):
             yield FileLine(number, LineKind.COMMENT, stripped, indent)
         elif in_value and indent > indent_of_key:
             yield FileLine(number, LineKind.ITEM, stripped, indent)
@@ -188,7 +187,7 @@ class _IniReader:
         # Also for a line that is not an entry, so that the lines that continue it are not reported as further problems.
         self._items = []
         self._is_unread = not (equals and key)
-        if self._is_unread or {" ", ":"} & {*key} or line.startswith(("/", "-")):
+        if self._is_unread or " " in key or ":" in key or line.startswith(("/", "-")):
             from txmux.rules.advice import keys  # noqa: PLC0415 - only for errors
 
             meant = keys.line(line, self._header, self._keys)

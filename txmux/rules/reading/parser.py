@@ -124,10 +124,10 @@ def read_again(files: Files) -> Rules:
 
 @attrs.frozen
 class _Part:
-    """The sections of a part of a file, with their kinds and names; `line` is its first one, `variables` are those in it."""
+    """The sections of a part of a file; `line` is its first one, `variables` are those in it."""
 
     line: int
-    sections: tuple[tuple[str, str, Section], ...]
+    sections: tuple[Section, ...]
     variables: tuple[str, ...]
 
 
@@ -139,7 +139,7 @@ class _Value:
     needs: tuple[tuple[Callable[[RulesReading, Any], object], Any, object], ...]
 
 
-_Parts = dict[tuple[str, str], _Part]
+_Parts = dict[str, dict[str, _Part]]
 
 
 @attrs.frozen
@@ -208,6 +208,7 @@ class _LastRules:
 _last: _LastRules | None = None
 
 
+@uncollected()
 def _read(main: SourceFile, matchers: Mapping[str, IProtocolMatcher], **options: Any) -> Rules:
     """Read rules, taking over what reads the same as in the last ones. Errors are found by reading all of it."""
     if last := last_of(main, matchers, looks_on_disk=bool(options.get("on_disk"))):
@@ -427,15 +428,14 @@ class RulesParser:
             self._not_text.append(Problem(source.path, 1, "", "", other))
             return
         self._problems += problems
+        read = self._parts.setdefault(source.path, {})
         for line, text, part, sections in parts:
-            self._parts[source.path, text] = (
-                self._read_part(line, sections) if part is None else self._keep(part, line)
-            )
+            read[text] = self._read_part(line, sections) if part is None else self._keep(part, line)
 
     def _same_part(self, path: str, text: str) -> _Part | None:
         """Return a part that was read before, if it reads the same."""
         last = self._last
-        part = None if last is None else last.parts.get((path, text))
+        part = None if last is None else last.parts.get(path, {}).get(text)
         if last is None or part is None:
             return None
         before = last.rules.files.variables
@@ -443,7 +443,8 @@ class RulesParser:
         return part if all(before[name] == value for name, value in now.items()) else None
 
     def _keep(self, part: _Part, line: int) -> _Part:
-        for kind, name, section in part.sections:
+        for section in part.sections:
+            kind, _, name = section.header.partition(" ")
             if name in self._sections[kind]:
                 self._problems.append(section.problem("is already there"))
             self._sections[kind].setdefault(name, []).append(section)
@@ -458,7 +459,7 @@ class RulesParser:
             variables.append(name)
             return self._files.variable(name)
 
-        found: list[tuple[str, str, Section]] = []
+        found: list[Section] = []
         for written in written_sections:
             section, problems = expand_section(written, None if self._alone else value_of)
             self._problems += problems
@@ -475,7 +476,7 @@ class RulesParser:
                 self._problems.append(section.problem(message))
             if kind:
                 self._sections[kind].setdefault(name, []).append(section)
-                found.append((kind, name, section))
+                found.append(section)
         return _Part(line, tuple(found), tuple(variables))
 
     def _header_message(self, kind: str, name: str) -> str:

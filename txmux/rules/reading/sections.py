@@ -31,6 +31,11 @@ TABLES: Mapping[str, Mapping[str, SectionKey]] = {
 }
 """The keys of each kind."""
 
+_REQUIRED = {
+    kind: {name: {name, *key.unless.split()} for name, key in keys.items() if key.required}
+    for kind, keys in TABLES.items()
+}
+"""The required keys of each kind, with those which take their places."""
 _BRACKETED = re.compile(r"\[((?![0-9A-Fa-f:.%]*\]).+)\]")
 
 
@@ -42,35 +47,34 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
         if name not in keys:
             reading.problems.append(section.problem(_unknown(name, kind, section, reading), name))
     fields: dict[str, Any] = {}
-    for name, key in keys.items():
-        if name in section.entries:
-            some = _values(section, section.entries[name], key, names, reading)
-            if some:
-                value = some[0] if key.kind.takes == "one" else key.kind.collect(some)
-                if key.feature:
-                    fields.setdefault("more", {})[name] = value
-                else:
-                    fields[key.field or name] = value
+    for name in filter(section.entries.__contains__, names):
+        key = keys[name]
+        some = _values(section, section.entries[name], key, names, reading)
+        if some:
+            value = some[0] if key.kind.takes == "one" else key.kind.collect(some)
+            if key.feature:
+                fields.setdefault("more", {})[name] = value
+            else:
+                fields[key.field or name] = value
     return fields
 
 
 def missing_keys(section: Section, kind: str) -> list[Problem]:
     """Find the required keys that a section does not have, and has not meant to have either."""
-    names = tuple(TABLES[kind])
+    written = section.entries.keys()
     lacking = {
-        name: key
-        for name, key in TABLES[kind].items()
-        if key.required and section.entries.keys().isdisjoint({name, *key.unless.split()})
+        name: possible for name, possible in _REQUIRED[kind].items() if written.isdisjoint(possible)
     }
     if section.unread or not lacking:
         return []
     from txmux.rules.advice.keys import keys_meant  # noqa: PLC0415 - only where keys are missing
 
-    meant = keys_meant(kind, section, names)
+    keys = TABLES[kind]
+    meant = keys_meant(kind, section, tuple(keys))
     return [
-        section.problem(f"is missing; write for example '{name} = {key.example}'", name)
-        for name, key in lacking.items()
-        if meant.isdisjoint({name, *key.unless.split()})
+        section.problem(f"is missing; write for example '{name} = {keys[name].example}'", name)
+        for name, possible in lacking.items()
+        if meant.isdisjoint(possible)
     ]
 
 
@@ -115,7 +119,8 @@ def _values(
     """Read the items of a value, as far as they can be."""
     kind, problems = key.kind, reading.problems
     items = entry.items
-    if len(items) == 1 and kind.takes != "one" and (match := _BRACKETED.fullmatch(items[0].text)):
+    is_list = len(items) == 1 and kind.takes != "one" and items[0].text.startswith("[")
+    if is_list and (match := _BRACKETED.fullmatch(items[0].text)):
         parts = [part.strip(" '\"") for part in match[1].split(",")]
         rest = ", the others below it" if len(parts) > 1 else ""
         meant = ", ".join(parts) if kind.takes == "list" else f"{parts[0]}{rest}"
