@@ -318,7 +318,7 @@ class AccessLogTests(PageTestCase):
         ]:
             for name in ("learnt", "hello_facts"):
                 function = file.read_text().partition(f"def {name}(")[2].partition("\n\n\n")[0]
-                learnt |= set(re.findall(r'"(\w+)":', function))
+                learnt |= set(re.findall(r'"(\w+)"(?::|\] =)', function))
         for matcher in installed_matchers().values():
             learnt |= set(getattr(getattr(matcher, "matcher", matcher), "facts", ()))
         self.assert_told(
