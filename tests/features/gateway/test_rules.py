@@ -7,12 +7,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.features.gateway.objects import cluster, gateway, route
 from txmux.features.gateway.conditions import statuses
-from txmux.features.gateway.listeners import Settings, read_listeners
+from txmux.features.gateway.listeners import GatewaySettings, read_listeners
 from txmux.features.gateway.routes import read_routes
 from txmux.features.gateway.sections import make_sections
 from txmux.rules.model.rules import Rules
 from txmux.rules.reading.parser import parse
 
+_DEFAULT = GatewaySettings()
 TLS = "name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}"
 TCP = "name: tcp, port: 5432, protocol: TCP"
 
@@ -20,7 +21,7 @@ TCP = "name: tcp, port: 5432, protocol: TCP"
 class Made:
     """What is made of objects, all of which are served."""
 
-    def __init__(self, text: str, settings: Settings = Settings(), unserved: str = "") -> None:  # noqa: B008 - frozen
+    def __init__(self, text: str, settings: GatewaySettings = _DEFAULT, unserved: str = "") -> None:
         known = cluster(text)
         listeners = read_listeners(
             known, settings, lambda its: "bad" * ("bad" in its["metadata"]["name"])
@@ -95,7 +96,7 @@ class PortTests(SynchronousTestCase):
         text = gateway("name: dns, port: 53, protocol: UDP") + route(
             "UDPRoute", "dns", "{name: db, port: 53}"
         )
-        made = Made(text, Settings(ports={53: 1053}))
+        made = Made(text, GatewaySettings(ports={53: 1053}))
         self.assertEqual(made.sections(), {
             "listen shop_edge_udp_53": ["endpoint = udp:1053", "default = udp_shop_dns"],
             "backend udp_shop_dns": ["server = udp:10.0.0.1:1053", "udp:10.0.0.2:1053 down"],
@@ -443,7 +444,7 @@ class ParentTests(SynchronousTestCase):
             {"Accepted": "!InvalidParameters"},
         )
         self.assertNotIn(("Gateway", "edge"), made.status)
-        self.assertEqual(Made(gateway(TCP), Settings(only="other")).text, "")
+        self.assertEqual(Made(gateway(TCP), GatewaySettings(only="other")).text, "")
 
     def test_a_route_that_was_ours(self) -> None:
         text = route("TCPRoute", "db").replace(

@@ -20,7 +20,7 @@ from txmux.wire.jsontext import MISSHAPEN
 _MODE = 0o600
 
 
-class Certificates:
+class SecretFiles:
     """Keeps files with certificates and their keys in a folder that nobody else reads."""
 
     def __init__(self, folder: Path) -> None:

@@ -13,13 +13,13 @@ import attrs
 from txmux.errors import printable
 from txmux.features.gateway.cluster import GROUP, Cluster, Key, key_of
 from txmux.features.gateway.listeners import (
-    Listener,
-    Settings,
+    GatewayListener,
+    GatewaySettings,
     our_classes,
     our_gateways,
     sets_of,
 )
-from txmux.features.gateway.routes import KINDS, Route
+from txmux.features.gateway.routes import KINDS, GatewayRoute
 
 _LONGEST = 1024  # characters of a message; the specification has 32,768
 
@@ -56,9 +56,9 @@ def conditions(thing: Any, types: Mapping[str, tuple[bool | None, str, str]]) ->
 
 def statuses(
     cluster: Cluster,
-    settings: Settings,
-    listeners: Sequence[Listener],
-    routes: Sequence[Route],
+    settings: GatewaySettings,
+    listeners: Sequence[GatewayListener],
+    routes: Sequence[GatewayRoute],
     problems: Mapping[str, str],
     unserved: str,
     addresses: Sequence[Any],
@@ -109,7 +109,7 @@ def statuses(
 
 
 def _of_gateway(
-    thing: Any, listeners: Sequence[Listener], problem: str, unserved: str
+    thing: Any, listeners: Sequence[GatewayListener], problem: str, unserved: str
 ) -> dict[str, Any]:
     bad = [its.name for its in listeners if not its.is_served or its.problems]
     accepted = (
@@ -131,7 +131,7 @@ def _programmed(why: str, problem: str, unserved: str) -> tuple[bool | None, str
 
 
 def _of_listener(
-    thing: Any, its: Listener, problems: Mapping[str, str], unserved: str
+    thing: Any, its: GatewayListener, problems: Mapping[str, str], unserved: str
 ) -> dict[str, Any]:
     def of(name: str, reason: str, *, is_true: bool = True) -> tuple[bool | None, str, str]:
         problem = its.problems.get(name)
@@ -153,7 +153,7 @@ def _of_listener(
     }
 
 
-def _parents(its: Route, settings: Settings, problem: str) -> Iterator[Any]:
+def _parents(its: GatewayRoute, settings: GatewaySettings, problem: str) -> Iterator[Any]:
     for attached in its.parents:
         accepted = (False, *attached.problem) if attached.problem else (True, "Accepted", "")
         if problem:

@@ -20,7 +20,7 @@ _DURATION = 15  # seconds
 _EVERY = 5.0
 
 
-class Lease:
+class StatusLease:
     """Tries to hold a Lease; `is_held` says whether it does."""
 
     _log = Logger()

@@ -27,7 +27,7 @@ _SPOKEN = sorted({protocol for protocol, _ in _KINDS})
 
 
 @attrs.frozen
-class Settings:
+class GatewaySettings:
     """What a provider was started with.
 
     Attributes:
@@ -42,7 +42,7 @@ class Settings:
 
 
 @attrs.define(eq=False)
-class Listener:
+class GatewayListener:
     """A listener of a Gateway, or of a ListenerSet that belongs to one.
 
     Attributes:
@@ -119,7 +119,7 @@ def specificity(hostname: str) -> tuple[bool, bool, int]:
     return not hostname, hostname.startswith("*"), -len(hostname)
 
 
-def our_classes(cluster: Cluster, settings: Settings) -> Iterator[tuple[Any, str]]:
+def our_classes(cluster: Cluster, settings: GatewaySettings) -> Iterator[tuple[Any, str]]:
     """Yield the GatewayClasses of the controller, each with why it is not accepted."""
     for one in cluster.all("GatewayClass"):
         if one["spec"].get("controllerName") == settings.controller:
@@ -127,7 +127,7 @@ def our_classes(cluster: Cluster, settings: Settings) -> Iterator[tuple[Any, str
             yield one, "parametersRef is not supported; remove it" if has_parameters else ""
 
 
-def our_gateways(cluster: Cluster, settings: Settings) -> list[Any]:
+def our_gateways(cluster: Cluster, settings: GatewaySettings) -> list[Any]:
     """Return the Gateways of accepted classes, the oldest first."""
     classes = {
         key_of(one)[1]
@@ -155,8 +155,8 @@ def sets_of(cluster: Cluster, gateways: Collection[Key]) -> list[tuple[Any, Key,
 
 
 def read_listeners(
-    cluster: Cluster, settings: Settings, bad_secret: Callable[[Any], str]
-) -> list[Listener]:
+    cluster: Cluster, settings: GatewaySettings, bad_secret: Callable[[Any], str]
+) -> list[GatewayListener]:
     """Return all listeners of our Gateways, in the order of their precedence.
 
     `bad_secret` returns why a Secret cannot be used as a certificate; empty if it can.
@@ -164,7 +164,7 @@ def read_listeners(
     gateways = our_gateways(cluster, settings)
     keys = [key_of(one) for one in gateways]
     sets = [(one, key) for one, key, why in sets_of(cluster, keys) if not why]
-    listeners: list[Listener] = []
+    listeners: list[GatewayListener] = []
     for gateway, key in zip(gateways, keys, strict=True):
         listeners += _of("Gateway", gateway, key)
         for one, its in sets:
@@ -183,7 +183,7 @@ def read_listeners(
     return listeners
 
 
-def secret_namespaces(cluster: Cluster, settings: Settings) -> set[str]:
+def secret_namespaces(cluster: Cluster, settings: GatewaySettings) -> set[str]:
     """Return the namespaces of the Secrets that our Gateways name."""
     gateways = our_gateways(cluster, settings)
     sets = [one for one, _, why in sets_of(cluster, [key_of(one) for one in gateways]) if not why]
@@ -195,9 +195,9 @@ def secret_namespaces(cluster: Cluster, settings: Settings) -> set[str]:
     }
 
 
-def _of(kind: str, thing: Any, gateway: Key) -> Iterator[Listener]:
+def _of(kind: str, thing: Any, gateway: Key) -> Iterator[GatewayListener]:
     for spec in thing["spec"].get("listeners") or ():
-        listener = Listener((kind, key_of(thing)), gateway, spec)
+        listener = GatewayListener((kind, key_of(thing)), gateway, spec)
         try:
             is_valid = (
                 NAME.fullmatch(listener.name) is not None
@@ -210,7 +210,7 @@ def _of(kind: str, thing: Any, gateway: Key) -> Iterator[Listener]:
             yield listener
 
 
-def _find_kinds(listener: Listener) -> None:
+def _find_kinds(listener: GatewayListener) -> None:
     supported = listener.supported
     if not supported:
         protocol = listener.protocol
@@ -226,7 +226,7 @@ def _find_kinds(listener: Listener) -> None:
 
 
 def _find_certificates(
-    listener: Listener, cluster: Cluster, bad_secret: Callable[[Any], str]
+    listener: GatewayListener, cluster: Cluster, bad_secret: Callable[[Any], str]
 ) -> None:
     kind, (namespace, _) = listener.of
     refs = (listener.spec.get("tls") or {}).get("certificateRefs") or ()
@@ -247,10 +247,10 @@ def _find_certificates(
 
 
 def _find_conflicts(
-    listeners: Sequence[Listener], shared: Collection[Key], settings: Settings
+    listeners: Sequence[GatewayListener], shared: Collection[Key], settings: GatewaySettings
 ) -> None:
     """Note which listeners want what another one has: of two of a Gateway's own, neither is served."""
-    on_port: dict[tuple[bool, int], list[Listener]] = defaultdict(list)
+    on_port: dict[tuple[bool, int], list[GatewayListener]] = defaultdict(list)
     for listener in listeners:
         if "Accepted" in listener.problems:
             continue
@@ -269,7 +269,7 @@ def _find_conflicts(
                     other.problems.setdefault("Conflicted", (reason, why))
 
 
-def _conflict(one: Listener, other: Listener, *, is_shared: bool) -> str:
+def _conflict(one: GatewayListener, other: GatewayListener, *, is_shared: bool) -> str:
     """Return the reason why two listeners of a Gateway cannot have one port; empty if they can."""
     protocols = {one.protocol, other.protocol}
     if protocols == {"TLS"}:

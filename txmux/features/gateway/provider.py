@@ -16,18 +16,18 @@ from zope.interface import implementer
 
 from txmux.features.gateway.access import find_access
 from txmux.features.gateway.api import Kind, KubeApi, NoServerError
-from txmux.features.gateway.certificates import Certificates
+from txmux.features.gateway.certificates import SecretFiles
 from txmux.features.gateway.cluster import Cluster, Key, key_of, selects
 from txmux.features.gateway.conditions import statuses
-from txmux.features.gateway.lease import Lease
+from txmux.features.gateway.lease import StatusLease
 from txmux.features.gateway.listeners import (
-    Listener,
-    Settings,
+    GatewayListener,
+    GatewaySettings,
     read_listeners,
     secret_namespaces,
 )
 from txmux.features.gateway.reflector import Reflector
-from txmux.features.gateway.routes import Route, read_routes
+from txmux.features.gateway.routes import GatewayRoute, read_routes
 from txmux.features.gateway.sections import LISTEN_KEYS, make_sections
 from txmux.features.gateway.status import StatusWriter
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
@@ -68,7 +68,12 @@ class GatewayProvider:
         controller_help = (
             "the controllerName of the GatewayClasses to serve; by default %(default)s"
         )
-        add("--controller", metavar="NAME", default=Settings().controller, help=controller_help)
+        add(
+            "--controller",
+            metavar="NAME",
+            default=GatewaySettings().controller,
+            help=controller_help,
+        )
         add(
             "--class", dest="only", metavar="NAME", default="", help="serve this GatewayClass alone"
         )
@@ -80,9 +85,9 @@ class GatewayProvider:
         add("--port", metavar="PORT=PORT", type=_ports, action="append", default=[], help=port_help)
 
     async def run(self, reactor: Any, arguments: Namespace, writer: RulesWriter) -> None:
-        settings = Settings(arguments.controller, arguments.only, dict(arguments.port))
+        settings = GatewaySettings(arguments.controller, arguments.only, dict(arguments.port))
         api = KubeApi(reactor, find_access(arguments.api, arguments.kubeconfig))
-        await Follower(reactor, api, settings, writer, arguments.write).run()
+        await ClusterFollower(reactor, api, settings, writer, arguments.write).run()
 
 
 def _ports(text: str) -> tuple[int, int]:
@@ -92,27 +97,27 @@ def _ports(text: str) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[1])
 
 
-class Follower:
+class ClusterFollower:
     """Keeps the rules and the status of a cluster's Gateways written."""
 
     def __init__(
-        self, reactor: Any, api: KubeApi, settings: Settings, writer: RulesWriter, file: Path
+        self, reactor: Any, api: KubeApi, settings: GatewaySettings, writer: RulesWriter, file: Path
     ) -> None:
         self._reactor = reactor
         self._api = api
         self._settings = settings
         self._writer = writer
-        self._certificates = Certificates(file.absolute().with_suffix(".certificates"))
+        self._certificates = SecretFiles(file.absolute().with_suffix(".certificates"))
         self._running: list[Deferred[None]] = []
         self._reflectors = {name: self._reflector(kind) for name, kind in KINDS.items()}
         self._secrets: dict[str, Reflector] = {}  # by namespace
         self._holder = socket.gethostname()  # in a pod, its name
         lease = f"txmux-{settings.controller.replace('/', '-').lower()}"
-        self._lease = Lease(reactor, api, lease, self._holder, time.time)
+        self._lease = StatusLease(reactor, api, lease, self._holder, time.time)
         self._status = StatusWriter(reactor, api, settings.controller, self._find)
         self._labels: Mapping[str, str] = {}  # of this pod
         self._settling: Any = None
-        self._made: tuple[Cluster, Sequence[Listener], Sequence[Route]] | None = None
+        self._made: tuple[Cluster, Sequence[GatewayListener], Sequence[GatewayRoute]] | None = None
 
     async def run(self) -> None:
         """Follow until this is cancelled."""

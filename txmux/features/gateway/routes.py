@@ -24,7 +24,7 @@ from txmux.features.gateway.cluster import (
     key_of,
     weighted,
 )
-from txmux.features.gateway.listeners import Listener
+from txmux.features.gateway.listeners import GatewayListener
 from txmux.providers.labels import (
     PREFIX,
     LabelError,
@@ -60,13 +60,13 @@ class Attached:
     """
 
     ref: Any
-    listeners: list[tuple[Listener, Sequence[str]]] = attrs.field(factory=list)
+    listeners: list[tuple[GatewayListener, Sequence[str]]] = attrs.field(factory=list)
     problem: tuple[str, str] | None = None
     partly: str = ""
 
 
 @attrs.define(eq=False)
-class Route:
+class GatewayRoute:
     """A route with a parent of ours.
 
     Attributes:
@@ -100,13 +100,13 @@ class Route:
         return self.section if "server" in self.backend_keys else "close"
 
 
-def read_routes(cluster: Cluster, listeners: Sequence[Listener]) -> list[Route]:
+def read_routes(cluster: Cluster, listeners: Sequence[GatewayListener]) -> list[GatewayRoute]:
     """Return the routes that name our Gateways, the oldest first, and count them at their listeners."""
-    by_object: dict[tuple[str, Key], list[Listener]] = defaultdict(list)
+    by_object: dict[tuple[str, Key], list[GatewayListener]] = defaultdict(list)
     for listener in listeners:
         by_object[listener.of].append(listener)
         by_object["Gateway", listener.gateway] += ()  # which may have none of its own
-    routes: list[Route] = []
+    routes: list[GatewayRoute] = []
     for kind in KINDS:
         for thing in cluster.all(kind):
             try:
@@ -114,9 +114,9 @@ def read_routes(cluster: Cluster, listeners: Sequence[Listener]) -> list[Route]:
             except MISSHAPEN:
                 continue
             if parents:
-                routes.append(Route(kind, thing, parents))
+                routes.append(GatewayRoute(kind, thing, parents))
     routes.sort(key=lambda its: age_of(its.thing))
-    taken: dict[tuple[Listener, str], Route] = {}
+    taken: dict[tuple[GatewayListener, str], GatewayRoute] = {}
     for its in routes:
         _read(its, cluster)
         if its.problem:
@@ -129,7 +129,10 @@ def read_routes(cluster: Cluster, listeners: Sequence[Listener]) -> list[Route]:
 
 
 def _attach(
-    cluster: Cluster, kind: str, thing: Any, by_object: Mapping[tuple[str, Key], Sequence[Listener]]
+    cluster: Cluster,
+    kind: str,
+    thing: Any,
+    by_object: Mapping[tuple[str, Key], Sequence[GatewayListener]],
 ) -> Iterator[Attached]:
     namespace = key_of(thing)[0]
     names = _hostnames(thing)
@@ -162,7 +165,7 @@ def _hostnames(thing: Any) -> list[str]:
     return [str(name).lower() for name in thing["spec"].get("hostnames") or ()]
 
 
-def _lets_in(cluster: Cluster, listener: Listener, namespace: str) -> bool:
+def _lets_in(cluster: Cluster, listener: GatewayListener, namespace: str) -> bool:
     wanted = (listener.spec.get("allowedRoutes") or {}).get("namespaces")
     return cluster.may_come_from(wanted, listener.of[1][0], namespace)
 
@@ -184,7 +187,7 @@ def _covers(wide: str, name: str) -> bool:
     return wide in {"", name} or (wide.startswith("*.") and name.endswith(wide[1:]))
 
 
-def _read(its: Route, cluster: Cluster) -> None:
+def _read(its: GatewayRoute, cluster: Cluster) -> None:
     """Read annotations and references; what is wrong stands in the route."""
     try:
         rules = its.thing["spec"]["rules"]
@@ -216,7 +219,7 @@ def _read(its: Route, cluster: Cluster) -> None:
         its.problem = printable(why, 300)
 
 
-def _check_keys(its: Route) -> None:
+def _check_keys(its: GatewayRoute) -> None:
     """Have what annotations say be valid by itself; else a listener that names the route would be left out with it."""
     udp = "udp:" * (its.kind == "UDPRoute")
     keys = {"match": ["any"], **its.route_keys, "backend": ["x"]}
@@ -238,7 +241,7 @@ def _problem_of(text: str) -> str:
     return ""
 
 
-def _servers(its: Route, cluster: Cluster, ref: Any) -> tuple[Reference, Mapping[str, bool]]:
+def _servers(its: GatewayRoute, cluster: Cluster, ref: Any) -> tuple[Reference, Mapping[str, bool]]:
     found = cluster.resolve(ref, "Service", its.kind, key_of(its.thing)[0])
     if found.reason:
         reason = "BackendNotFound" if found.reason == "NotFound" else found.reason
@@ -256,7 +259,7 @@ def _servers(its: Route, cluster: Cluster, ref: Any) -> tuple[Reference, Mapping
     return found, servers
 
 
-def _read_annotations(its: Route, thing: Any, *, is_service: bool) -> None:
+def _read_annotations(its: GatewayRoute, thing: Any, *, is_service: bool) -> None:
     annotations = thing["metadata"].get("annotations") or {}
     labels = {
         n.removeprefix(PREFIX): str(text) for n, text in annotations.items() if n.startswith(PREFIX)
@@ -278,10 +281,10 @@ def _read_annotations(its: Route, thing: Any, *, is_service: bool) -> None:
             its.route_keys[key] = values
 
 
-def _claim(its: Route, taken: dict[tuple[Listener, str], Route]) -> None:
+def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRoute]) -> None:
     """Leave a route what no older one has: the host names of a listener, or all of its clients."""
     for attached in its.parents:
-        left: list[tuple[Listener, Sequence[str]]] = []
+        left: list[tuple[GatewayListener, Sequence[str]]] = []
         lost = []
         for listener, names in attached.listeners:
             if "match" in its.route_keys and listener.protocol == "TLS":

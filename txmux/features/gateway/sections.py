@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import attrs
 
 from txmux.features.gateway.cluster import Key
-from txmux.features.gateway.listeners import Listener, Settings, specificity
-from txmux.features.gateway.routes import Route
+from txmux.features.gateway.listeners import GatewayListener, GatewaySettings, specificity
+from txmux.features.gateway.routes import GatewayRoute
 from txmux.interfaces import ProvidedObject
 from txmux.providers.labels import section
 
@@ -17,17 +17,17 @@ LISTEN_KEYS = frozenset({"endpoint", "default", "first", "silent"})
 
 
 @attrs.define(eq=False)
-class _Port:
+class _GatewayPort:
     """A port of a Gateway, with its listeners, and the host names or all clients that routes have there."""
 
-    listeners: list[Listener] = attrs.field(factory=list)
-    routes: list[tuple[Listener, str, Route]] = attrs.field(factory=list)
+    listeners: list[GatewayListener] = attrs.field(factory=list)
+    routes: list[tuple[GatewayListener, str, GatewayRoute]] = attrs.field(factory=list)
 
 
 def make_sections(
-    listeners: Sequence[Listener],
-    routes: Sequence[Route],
-    settings: Settings,
+    listeners: Sequence[GatewayListener],
+    routes: Sequence[GatewayRoute],
+    settings: GatewaySettings,
     pem_path: Callable[[Key], str],
 ) -> Iterator[ProvidedObject]:
     """Yield the objects of a rules file in the order of their routes.
@@ -40,10 +40,10 @@ def make_sections(
         settings: Where ports are.
         pem_path: Returns where the certificate of a Secret is, with its key.
     """
-    ports: dict[str, _Port] = {}
+    ports: dict[str, _GatewayPort] = {}
     for listener in listeners:
         if listener.is_served:
-            ports.setdefault(listener.section, _Port()).listeners.append(listener)
+            ports.setdefault(listener.section, _GatewayPort()).listeners.append(listener)
     for its in routes:
         if its.problem:
             yield ProvidedObject(its.title, problem=its.problem)
@@ -52,17 +52,17 @@ def make_sections(
             for listener, names in attached.listeners:
                 if listener.is_served:
                     ports[listener.section].routes += [(listener, name, its) for name in names]
-    begun: set[Route] = set()
+    begun: set[GatewayRoute] = set()
     for name, port in ports.items():
         yield from _of_port(name, port, settings, pem_path, begun)
 
 
 def _of_port(
     name: str,
-    port: _Port,
-    settings: Settings,
+    port: _GatewayPort,
+    settings: GatewaySettings,
     pem_path: Callable[[Key], str],
-    begun: set[Route],
+    begun: set[GatewayRoute],
 ) -> Iterator[ProvidedObject]:
     first = port.listeners[0]
     gateway = f"Gateway {'/'.join(first.gateway)}"
@@ -95,7 +95,7 @@ def _of_port(
             yield ProvidedObject(gateway, "\n" + section("route", f"{listener.word}_rest", keys))
 
 
-def _precedence(listener: Listener) -> tuple[bool, tuple[bool, bool, int]]:
+def _precedence(listener: GatewayListener) -> tuple[bool, tuple[bool, bool, int]]:
     return listener.protocol != "TLS", specificity(listener.hostname)
 
 
@@ -103,13 +103,15 @@ def _sni(hostname: str) -> str:
     return f"tls sni={hostname}" if hostname else "tls"
 
 
-def _backend(its: Route) -> str:
+def _backend(its: GatewayRoute) -> str:
     if "server" not in its.backend_keys:
         return ""
     return "\n" + section("backend", its.section, its.backend_keys)
 
 
-def _route(listener: Listener, host: str, its: Route, pem_path: Callable[[Key], str]) -> str:
+def _route(
+    listener: GatewayListener, host: str, its: GatewayRoute, pem_path: Callable[[Key], str]
+) -> str:
     is_tls = listener.protocol == "TLS"
     keys = {"match": [_sni(host)] if is_tls else ["any"]} | its.route_keys
     keys |= {"under": [listener.section], "backend": [its.backend]}
