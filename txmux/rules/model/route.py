@@ -188,6 +188,8 @@ class Route:
 
     @property
     def is_outer(self) -> bool:
+        if self.terminate_tls is None and not self.more:  # as nearly all of thousands
+            return False
         return self.opens is not None
 
     @property
