@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.control.gauges import COUNT, Gauges
 from txmux.telemetry import documents
 from txmux.telemetry.presentation import COMMAND
 
@@ -31,3 +32,15 @@ class RowsTest(SynchronousTestCase):
         self.assertEqual(documents.listeners().columns[-1], table.columns[0])
         titles = [column.title for column in documents.listeners([{"name": "x"}]).columns]
         self.assertNotIn("hidden names", titles)
+
+    def test_reports_of_workers(self) -> None:
+        """One of the newest worker counts; and none may be anything but keys."""
+        older, newer = [[7, "a.example", 1.0]], [[8, "b.example", 2.0]]
+        gauges = Gauges.of([{"ech": {"x": older}}, {"ech": {"x": newer, "y": older}}, {}])
+        self.assertEqual(gauges.of_features["ech"], {"x": newer, "y": older})
+        self.assertEqual(Gauges.of([]).of_features["ech"], {})
+        assert COUNT.answer is not None
+        bounds = COUNT.answer.fields["ech"]
+        self.assertEqual(bounds.read({"x": older}), {"x": older})
+        for bad in ([["7", "a", 1.0]], [[7, 1, 1.0]], [[7, "a"]], [[-1, "a", 1.0]], 7):
+            self.assertRaises(ValueError, bounds.read, {"x": bad})
