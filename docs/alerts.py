@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.telemetry.attention_rows import COMMON, FAULT, NO_SOURCE, ROWS, SELF
+from txmux.telemetry.attention_rows import COMMON, FAULT, NO_SOURCE, SELF, every_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -201,7 +201,7 @@ def alerts_of(row: AttentionRow) -> tuple[Alert, ...]:
 def _alerts() -> dict[tuple[str, str], tuple[Alert, ...]]:
     """Return the alerts of each topic and level, which are what Prometheus knows of an item."""
     found: dict[tuple[str, str], tuple[Alert, ...]] = {}
-    for row in ROWS:
+    for row in every_row():
         its, where = alerts_of(row), f"{row.what}, {row.level}"
         if not its and not isinstance(row.alerts, str):
             raise ValueError(f"{where}: say in `alerts` why none fires: {row.text}")
@@ -213,7 +213,11 @@ def _alerts() -> dict[tuple[str, str], tuple[Alert, ...]]:
 _ALERTS = _alerts()
 _RULES = {
     **{(one, one.severity): one.runbook for one in _COMMON},
-    **{(one, row.level): one.runbook or row.runbook for row in ROWS for one in alerts_of(row)},
+    **{
+        (one, row.level): one.runbook or row.runbook
+        for row in every_row()
+        for one in alerts_of(row)
+    },
     **{(one, one.severity): one.runbook for one in BESIDE},
 }
 """By alert and severity, the heading of the troubleshooting page."""

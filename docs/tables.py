@@ -17,7 +17,7 @@ from txmux.rules.installed import STAGES
 from txmux.rules.reading.sections import HEADERS, TABLES
 from txmux.tcp.transitions import CHOICES, OF_FEATURES, TRANSITIONS
 from txmux.telemetry import documents
-from txmux.telemetry.attention_rows import ROWS
+from txmux.telemetry.attention_rows import every_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -121,7 +121,7 @@ def admin_api(page: str) -> str:
 def topics(page: str) -> str:
     """Write the table of what needs attention in ``reference/admin-api.md``."""
     pairs: dict[tuple[str, str], list[AttentionRow]] = {}
-    for row in ROWS:
+    for row in every_row():
         pairs.setdefault((row.what, row.level), []).append(row)
     columns = ("`what`", "level", "when", "alert", "see")
     return _with_table(page, "what needs attention", columns, map(_topic_row, pairs.values()))
@@ -145,10 +145,10 @@ def _heading(anchor: str) -> str:
 def senders(page: str) -> str:
     """Write the table of who can raise an item or an alert in ``how-to/watch-and-steer.md``."""
     texts: dict[str, set[str]] = {}  # of a topic
-    for row in ROWS:
+    for row in every_row():
         texts.setdefault(row.what, set()).add(row.sources)
     named: dict[str, dict[str, None]] = {}
-    for row in ROWS:
+    for row in every_row():
         when = f", if {re.split('[:;]', row.when)[0]}" if len(texts[row.what]) > 1 else ""
         its = f"`{row.what}`{when}"
         named.setdefault(row.sources, {})[its] = None

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.programs import run_program
 from tests.support.folders import make_folder
-from txmux.telemetry.attention_rows import ROWS
+from txmux.telemetry.attention_rows import every_row
 
 _ROOT = Path(__file__).parent.parent
 _ALERTS = _ROOT / "examples" / "prometheus" / "txmux.rules.yml"
@@ -202,7 +202,7 @@ class AlertTests(TestCase):
         )
         runbooks = re.findall(r"^          runbook_url: (\S+)#(\S+)$", text, re.MULTILINE)
         self.assertEqual(len(runbooks), count)
-        runbooks += [("docs/how-to/troubleshooting.md", row.runbook) for row in ROWS]
+        runbooks += [("docs/how-to/troubleshooting.md", row.runbook) for row in every_row()]
         for page, heading in runbooks:
             headings = re.findall(r"^#+ (.*)$", (_ROOT / page).read_text(), re.MULTILINE)
             anchors = {

@@ -22,6 +22,7 @@ from txmux.control.gauge import Gauge
 from txmux.rules import installed
 from txmux.rules.installed import FEATURES
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
+from txmux.telemetry.attention import AttentionRow
 from txmux.telemetry.counting.counter_rows import CounterRow
 from txmux.telemetry.documents import AddedField
 
@@ -59,6 +60,7 @@ def everything() -> list[str]:
     from txmux.cli import names_of_commands  # noqa: PLC0415
     from txmux.control.gauges import GAUGES  # noqa: PLC0415
     from txmux.telemetry import documents  # noqa: PLC0415
+    from txmux.telemetry.attention_rows import every_row  # noqa: PLC0415
     from txmux.telemetry.counting.counter_groups import TOTALS  # noqa: PLC0415
 
     return [
@@ -75,6 +77,7 @@ def everything() -> list[str]:
             for field in documents.every_field_of(its)
         ),
         *(f"column {column.title}" for column in documents.listeners().columns),
+        *(f"item {row.what} {row.level}" for row in every_row()),
     ]
 
 
@@ -90,6 +93,8 @@ def named_by(row: Any) -> Iterator[str]:
         yield f"field {row.document.__name__} {row.field.name}"
         if row.field.column:
             yield f"column {row.field.column.title}"
+    elif isinstance(row, AttentionRow):
+        yield f"item {row.what} {row.level}"
     else:
         raise TypeError(row)
 

@@ -293,7 +293,7 @@ class AdviceTest(SynchronousTestCase):
         gauges = Gauges(
             descriptors=(9, 10), certificates=[("r", "a.pem", 0), ("r", "b.pem", 99)], troubles=["a.pem: no"], unread=["users: no"],
             stale={("web", "s"): (9.0, "no")}, outside=[outside], lost_lines={"log x: no": 1, "log y: no": 0},
-            flooding={"": 9.0}, logins={"r": (16, "192.0.2.1")}, ports={("web", "s"): ("no", 1, 1.0), ("web", "t"): (OF_FEW, 1, 1.0)},
+            flooding={"": 9.0}, ports={("web", "s"): ("no", 1, 1.0), ("web", "t"): (OF_FEW, 1, 1.0)},
         )  # fmt: skip
         half: Any = {**document, "servers": [down, {**down, "state": "up"}]}
         drained: Any = {**document, "servers": [{**down, "state": "drain"}]}

@@ -29,7 +29,12 @@ class GaugesTest(SynchronousTestCase):
         features = _FOLDER.parent.glob("features/*/rows.py")
         readers = "".join(path.read_text() for path in (*others, *features))
         for row in GAUGES:
-            is_shown = row.metrics or row.status or re.search(rf"[.\"]{row.name}\b", readers)
+            is_shown = (
+                row.metrics
+                or row.status
+                or row.attention
+                or re.search(rf"[.\"]{row.name}\b", readers)
+            )
             self.assertTrue(
                 is_shown, f"{row.name} is shown nowhere: give it metrics, a status, or an item of attention"
             )  # fmt: skip
@@ -74,17 +79,17 @@ class CombinedTest(SynchronousTestCase):
 
     def test_gauges_of_two_workers(self) -> None:
         first = {
-            "descriptors": [9, 20], "sources": {"x": 3, "y": 1}, "lost_lines": {"log": 0}, "logins": [["r", 2, "a"]],
+            "descriptors": [9, 20], "sources": {"x": 3, "y": 1}, "lost_lines": {"log": 0},
             "ports": [["b", "s", f"x{OF_FEW}", 1, 7.0]], "refusing": [["x", "no-route", "", 1.5]], "generations": [1, 2],
         }  # fmt: skip
         second = {
-            "descriptors": [9, 99], "sources": {"x": 2}, "lost_lines": {"log": 4}, "logins": [["r", 1, "b"]],
+            "descriptors": [9, 99], "sources": {"x": 2}, "lost_lines": {"log": 4},
             "ports": [["b", "s", "y", 2, 5.0]], "refusing": [["x", "no-route", "", 1.0]], "generations": [2, 3],
         }  # fmt: skip
         gauges = Gauges.of([first, second])
         self.assertEqual((gauges.descriptors, gauges.generations), ((9, 20), 3))
         self.assertEqual((gauges.sources, gauges.lost_lines), ({"x": 3, "y": 1}, {"log": 4}))
-        self.assertEqual((gauges.logins, gauges.refused_by_many()), ({"r": (2, "a")}, {("x", "no-route"): 2.5}))  # fmt: skip
+        self.assertEqual(gauges.refused_by_many(), {("x", "no-route"): 2.5})
         self.assertEqual(gauges.ports, {("b", "s"): (f"x{OF_FEW}", 3, 5.0)})
 
     def test_histogram_of_all_listeners(self) -> None:

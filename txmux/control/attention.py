@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
-from txmux.control.clients import crowded_logins, flooding
+from txmux.control.clients import flooding
 from txmux.control.gauges import Gauges
 from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.control.report import Report
@@ -314,7 +314,7 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
             since, lasts = now - state.failing, duration(state.failing)
             yield rows.SOURCE_FAILS.item(since, source=state, age=lasts)
     yield from flooding(gauges.flooding)
-    yield from crowded_logins(gauges.logins)
+    yield from gauges.attention()
 
 
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:

@@ -12,7 +12,7 @@ from txmux.telemetry.attention import AttentionItem, beside_busiest
 from txmux.telemetry.counting.counter_groups import ListenerTotals
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.documents import ClientDocument
-from txmux.telemetry.formatting import duration, plural
+from txmux.telemetry.formatting import duration
 
 __all__ = ["MOST_SOURCES", "RefusedClients", "clients_document"]
 
@@ -105,14 +105,6 @@ def flooding(by_source: Mapping[str, float]) -> Iterator[AttentionItem]:
         yield row.item(rate=by_source.get("", 0.0), who=who, do=do)
 
 
-def crowded_logins(by_route: Mapping[str, tuple[int, str]]) -> Iterator[AttentionItem]:
-    """Yield the routes in which many logins wait to be checked; `by_route` is that of `Gauges`."""
-    for route, (number, source) in by_route.items():
-        ban = f"; keep it out: txmux ban {source} 1h" if _is_network(source) else ""
-        logins = plural(number, "login")
-        yield rows.LOGINS_WAIT.item(route=route, logins=logins, source=source, ban=ban)
-
-
 def _who(by_source: dict[str, float], do: str) -> tuple[str, str]:
     """Describe the first source, and what to do, which is `do` unless that source has most of all."""
     of_all, who = by_source.pop("", 0.0), ""
@@ -120,12 +112,12 @@ def _who(by_source: dict[str, float], do: str) -> tuple[str, str]:
         first = max(by_source, key=by_source.__getitem__)
         share = min(1.0, by_source[first] / of_all)
         who = f", {share * 100:.0f} % from {first}"
-        if share >= _MOST and _is_network(first):
+        if share >= _MOST and is_network(first):
             do = f"see what it does: txmux clients; keep it out: txmux ban {first} 1h"
     return who, do
 
 
-def _is_network(source: str) -> bool:
+def is_network(source: str) -> bool:
     """Return whether a source can be banned; a compromised worker may send a command here."""
     try:
         ip_network(source)

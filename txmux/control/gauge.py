@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
 
 from txmux.net.channel.message import Field
+from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counter_rows import Metric
 
 
@@ -24,6 +25,7 @@ class Gauge:
         own: Returns what the supervisor knows by itself, by the `ServiceState` and the `Counters`.
         metrics: What `/metrics` has of it: `Metric.samples` gets the value, and all `ServiceCounts`.
         status: The field of `StatusGauges` that has it, and what makes that of the value.
+        attention: Yields what needs an operator's attention, by the value.
         is_frequent: Whether it is asked for every few seconds.
     """
 
@@ -35,6 +37,7 @@ class Gauge:
     own: Callable[[Any, Any], Any] | None = None
     metrics: Sequence[Metric] = ()
     status: tuple[str, Callable[[Any], Any]] | None = None
+    attention: Callable[[Any], Iterable[AttentionItem]] | None = None
     is_frequent: bool = False
     name: str = ""
 
@@ -66,3 +69,11 @@ def merged(
         return merged
 
     return merge
+
+
+def outer_routes(serving: Any) -> Iterator[Any]:
+    """Yield the compiled routes that end TLS, or have stages, of a `Serving`; some come several times."""
+    for listener in serving.listeners:
+        configuration = listener.configuration
+        for level in (configuration.plain or configuration).layers:
+            yield from level.outer.items

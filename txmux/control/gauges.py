@@ -12,7 +12,7 @@ import attrs
 from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.client.configuration import Configuration
 from txmux.control.broadcast import Answers
-from txmux.control.gauge import Gauge, list_of, merged
+from txmux.control.gauge import Gauge, list_of, merged, outer_routes
 from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.net.channel.message import TEXT, TIME, WORD, Field
 from txmux.net.channel.messages import between
@@ -60,15 +60,9 @@ def _configurations(serving: Serving) -> list[Configuration]:
     return [listener.configuration for listener in serving.listeners]
 
 
-def _routes(serving: Serving) -> Iterator[Any]:
-    for configuration in _configurations(serving):
-        for level in (configuration.plain or configuration).layers:
-            yield from level.outer.items
-
-
 def _certificates(serving: Serving) -> Iterator[tuple[str, str, float]]:
     seen = set()  # a route may be one of several listeners
-    for route in _routes(serving):
+    for route in outer_routes(serving):
         if route.terminator is not None:
             for file, until in route.terminator.store.valid_until():
                 end = route.name, file, max(0.0, until)  # also of one from before 1970
@@ -81,16 +75,9 @@ def _unread(serving: Serving) -> Iterator[str]:
     yield from serving.unopened
     if serving.runtime.lists.trouble:
         yield serving.runtime.lists.trouble
-    for route in _routes(serving):
+    for route in outer_routes(serving):
         for make in route.stages:
             yield from make.troubles()
-
-
-def _logins(serving: Serving) -> Iterator[tuple[str, int, str]]:
-    for route in _routes(serving):
-        for make in route.stages:
-            if (crowd := make.crowded()) is not None:
-                yield route.name, *crowd
 
 
 def _source_states(serving: Serving) -> list[Any]:
@@ -172,7 +159,6 @@ class Gauges:
         dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=merged(), bounds=_CERTIFICATES, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = _gauge(
         dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=merged(_more_ports, keys=2), bounds=list_of(WORD, WORD, WORD, _NUMBER, TIME), collect=_ports)
-    logins: Mapping[str, tuple[int, str]] = _gauge(dict, "By route, how many logins have waited lately to be checked, and the source of the most wrong ones, if they are many.", combine=merged(max), bounds=list_of(WORD, _NUMBER, WORD), collect=_logins)
     missing: Sequence[str] = ()
     of_features: Mapping[str, Any] = attrs.field(factory=lambda: {row.name: row.default for row in rows(Gauge)})
     # fmt: on
@@ -192,6 +178,11 @@ class Gauges:
             else f"no address: {why}"
             for key, (age, why) in self.stale.items()
         }
+
+    def attention(self) -> Iterator[AttentionItem]:
+        """Yield what the rows find that needs attention."""
+        found = (row.attention(self.value_of(row)) for row in GAUGES if row.attention is not None)
+        return itertools.chain.from_iterable(found)
 
     @classmethod
     def of(cls, answers: Iterable[Mapping[str, Any]]) -> Gauges:

@@ -141,9 +141,6 @@ class StageMaker:
     def troubles(self) -> Iterable[str]:
         return ()
 
-    def crowded(self) -> tuple[int, str] | None:
-        """Return how many logins have waited lately, and the source of the most wrong ones; ``None`` if they were not many."""
-
 
 @attrs.frozen
 class FeatureStage:
@@ -205,7 +202,7 @@ class Feature:
         lint: Each yields warnings of rules.
         check: Each yields warnings of the files that rules name, for `txmux check`.
         openings: What opens inner hellos of clients by it.
-        rows: Returns what it measures and reports: a `CounterRow` with its `group`, a `Gauge` with its `name`, an `AddedField` of a document.
+        rows: Returns what it measures and reports: a `CounterRow` with its `group`, a `Gauge` with its `name`, an `AddedField` of a document, an `AttentionRow`.
         certificates: Those that it gets and renews; one feature can have them.
         needed: Returns whether rules need its parts.
         part: Makes what one process keeps for the whole service: a `txmux.client.parts.ServicePart` by a `ServiceContext`, or ``None``.

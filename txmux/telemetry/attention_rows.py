@@ -1,4 +1,4 @@
-"""All items that need attention: the one place that says what they are.
+"""All items that need attention, but those of features: the one place that says what they are.
 
 ``script/docs`` writes the tables of the docs from it, and ``docs/alerts.py`` the alerts of ``examples/prometheus``.
 """
@@ -9,6 +9,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
+from txmux.rules.installed import rows
 from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionRow
 
 if TYPE_CHECKING:
@@ -163,10 +164,6 @@ LIMIT_REFUSES = AttentionRow(
     what="limits", level="note", text="listener {listener} refuses clients at {at}", cause="{refused:,} refused in {span}{who}", do="{do}", link="#clients",
     subject="{listener} {limit}", runbook="a-client-is-refused", sources=_ONE, alerts="`TxmuxClientsRefused` is for those of many sources",
     when="a limit of a listener refuses clients: how many in the last half minute, and who is first")
-LOGINS_WAIT = AttentionRow(
-    what="logins", level="warning", text="route {route}: {logins} wait to be checked in a worker", cause="the most wrong ones are from {source}",
-    do="see who they are: txmux clients{ban}", link="#clients", subject="{route}", is_logged=True, runbook="a-client-is-refused", sources="8: each source has two places",
-    alerts=COMMON, when="16 or more logins to a tunnel waited to be checked within the last minute, and who sends the most wrong ones")
 BANS_WITHOUT_ROOM = AttentionRow(
     what="bans", level="warning", text="{text}", do="{do}", subject="room", is_logged=True, runbook=SELF, sources=NO_SOURCE, alerts=COMMON,
     when="there is no room for bans of other machines")
@@ -207,8 +204,13 @@ SECRET_READABLE = _secret(
 ROWS = tuple(value for value in vars().values() if isinstance(value, AttentionRow))
 
 
+def every_row() -> tuple[AttentionRow, ...]:
+    """Return those of features, too."""
+    return (*ROWS, *rows(AttentionRow))
+
+
 def attention_counts(items: Iterable[AttentionItem]) -> Counter[tuple[str, Level]]:
     """Count items by topic and level; those that may occur and do not are 0."""
-    counts = Counter({(row.what, row.level): 0 for row in ROWS})
+    counts = Counter({(row.what, row.level): 0 for row in every_row()})
     counts.update((item.what, item.level) for item in items)
     return counts

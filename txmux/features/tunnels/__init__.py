@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from txmux.features.tunnels.reading import contradictions, open_tunnels, read_users
 from txmux.files import read_list
@@ -89,6 +89,12 @@ def _seen(
     return asked.granted, asked.received
 
 
+def _rows() -> Sequence[Any]:
+    from txmux.features.tunnels.rows import ROWS  # noqa: PLC0415 - commands do without them
+
+    return ROWS
+
+
 # fmt: off
 FEATURE = Feature(
     "tunnels",
@@ -102,5 +108,6 @@ FEATURE = Feature(
     conflicts=(open_tunnels,),
     stages=(FeatureStage("tunnelling", "tunnel", "txmux.features.tunnels.stage:TunnelMaker", then=("decision", "peeking"), seen=_seen),),
     lint=(_any_port, _wrong_users),
+    rows=_rows,
 )
 # fmt: on

@@ -72,7 +72,6 @@ class TunnelMaker(StageMaker):
             users.look()  # no client may have come since the file was changed
             yield from filter(None, [users.trouble or users.wrong])
 
-    @override
     def crowded(self) -> tuple[int, str] | None:
         return None if self._users is None else self._users.crowded()
 
