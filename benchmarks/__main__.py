@@ -17,7 +17,7 @@ from benchmarks.bench import Bench
 from benchmarks.chart import chart
 from benchmarks.children import BenchmarkError
 from benchmarks.machine import described
-from benchmarks.measures import MEASURES
+from benchmarks.measures import COUNTED, MEASURES
 from benchmarks.proxies import PROXIES, chosen
 from benchmarks.report import markdown
 from benchmarks.results import Results
@@ -40,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.again:
             results = Results.from_json(options.again.read_text())
         else:
-            results = run(options.rounds, options.only, options.peers, quick=options.quick)
+            results = run(
+                options.rounds,
+                chosen_measures(options.only, COUNTED if options.count else MEASURES),
+                options.peers,
+                quick=options.quick,
+            )
     except (BenchmarkError, OSError) as error:
         sys.exit(f"bench: {error}")
     except KeyboardInterrupt:
@@ -53,19 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(markdown(results), end="")
 
 
-def run(rounds: int, only: Sequence[str], peers: Sequence[str], *, quick: bool) -> Results:
+def run(rounds: int, measures: Sequence[Measure], peers: Sequence[str], *, quick: bool) -> Results:
     """Measure.
 
     Args:
         rounds: How often.
-        only: The names of the measures; none are all of them.
+        measures: What.
         peers: The names of the proxies, or of families of them; none are all of them.
         quick: Whether to do everything on a small scale.
 
     Raises:
         BenchmarkError: A name is unknown, or this machine is not fit for it.
     """
-    measures = chosen_measures(only)
     proxies = chosen(peers)
     cores = prepared()
     results = Results(rounds=rounds, quick=quick)
@@ -120,6 +124,8 @@ def prepared() -> list[int]:
     if len(cores) < 2:
         raise BenchmarkError("it needs two CPU cores: one for the proxy, one for the load")
     os.sched_setaffinity(0, cores[1:])
+    # Users' Python starts from the bytecode of the time before.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if most != resource.RLIM_INFINITY and most < _DESCRIPTORS:
         raise BenchmarkError(
@@ -129,17 +135,17 @@ def prepared() -> list[int]:
     return cores
 
 
-def chosen_measures(names: Sequence[str]) -> list[Measure]:
+def chosen_measures(names: Sequence[str], measures: Sequence[Measure] = MEASURES) -> list[Measure]:
     """Give the measures of these names; all, if there are no names.
 
     Raises:
         BenchmarkError: A name is unknown.
     """
-    known = [measure.name for measure in MEASURES]
+    known = [measure.name for measure in measures]
     for name in names:
         if name not in known:
             raise BenchmarkError(f"no measure is called {name!r}; there are {', '.join(known)}")
-    return [measure for measure in MEASURES if not names or measure.name in names]
+    return [measure for measure in measures if not names or measure.name in names]
 
 
 def say(what: str) -> None:
@@ -157,11 +163,16 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="on a small scale, to see that it works"
     )
     parser.add_argument(
+        "--count",
+        action="store_true",
+        help="instructions and system calls, which are the same on all machines, in place of time",
+    )
+    parser.add_argument(
         "--only",
         type=names,
         default=[],
         metavar="MEASURE,…",
-        help=", ".join(m.name for m in MEASURES),
+        help=", ".join(m.name for m in (*MEASURES, *COUNTED)),
     )
     parser.add_argument(
         "--peers", type=names, default=[], metavar="PEER,…", help=", ".join(p.key for p in PROXIES)

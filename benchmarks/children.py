@@ -170,6 +170,18 @@ def _is_busy(pid: int) -> bool:
     return False
 
 
+def threads(pid: int) -> list[int]:
+    """Give the threads of a process (proc(5)); none if it has ended."""
+    with contextlib.suppress(OSError):
+        return [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
+    return []
+
+
+def is_asleep(pid: int) -> bool:
+    """Tell whether all threads of a process wait for something to do: none runs, nor is halted for whatever traces it (proc(5))."""
+    return all(_statistics(thread)[:1] == ["S"] for thread in threads(pid))
+
+
 def name_of(pid: int) -> str:
     """Give the name of a process (proc(5)); none if it has ended."""
     with contextlib.suppress(OSError):

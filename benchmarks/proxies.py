@@ -52,6 +52,8 @@ class Proxy:
         has_workers: Whether it can use more than one core.
         tls: The file in ``benchmarks/peers`` by which it ends TLS, if that is to be measured.
         udp: The file there by which it relays datagrams, if it does.
+        check: The command line with which it checks a configuration, and no more.
+        patience: Seconds that it may take to start.
     """
 
     key: str
@@ -67,6 +69,8 @@ class Proxy:
     has_workers: bool = True
     tls: str | None = None
     udp: str | None = None
+    check: Sequence[str] = ()
+    patience: float = 60.0
 
     def path(self) -> str | None:
         """Find its program: first beside this Python, where packages from PyPI put theirs."""
@@ -80,11 +84,13 @@ class Running:
 
     Attributes:
         proxy: Which one.
+        config: Its configuration.
         child: Its processes.
         ports: Where each of `SERVICES` is reached through it.
     """
 
     proxy: Proxy
+    config: Path
     child: Child
     ports: Mapping[str, int]
 
@@ -103,12 +109,13 @@ def _haproxy(key: str, title: str, splice: str) -> Proxy:
         values,
         # What is encrypted cannot be spliced, so one of both is enough.
         tls="haproxy-tls.cfg" if key == "haproxy-auto" else None,
+        check=("-c", *arguments),
     )
 
 
 def _txmux(key: str, title: str, relay: str) -> Proxy:
     arguments = ("run", "{}")  # as its systemd unit does
-    values = {"RELAY": relay}
+    values = {"RELAY": relay, "SANDBOX": "auto"}
     return Proxy(
         key,
         "txmux",
@@ -118,10 +125,13 @@ def _txmux(key: str, title: str, relay: str) -> Proxy:
         arguments,
         ("--version",),
         values,
+        check=("check", "{}"),
         tls="txmux-tls.ini" if relay == "auto" else None,
         udp="txmux-udp.ini" if relay == "auto" else None,
     )
 
+
+_NGINX = ("-e", "stderr", "-g", "user root;", "-c", "{}")
 
 PROXIES = (
     _haproxy("haproxy-auto", "HAProxy, `splice-auto`", "option splice-auto"),
@@ -136,11 +146,12 @@ PROXIES = (
         "nginx `stream`",
         "nginx",
         "nginx-stream.conf",
-        ("-e", "stderr", "-c", "{}"),
+        _NGINX,
         ("-v",),
         detects=False,
         tls="nginx-tls.conf",
         udp="nginx-udp.conf",
+        check=("-t", *_NGINX),
     ),
     Proxy(
         "envoy",
@@ -231,14 +242,16 @@ def running(
         arguments = [word.format(config, workers=workers) for word in proxy.arguments]
         log = folder / f"{proxy.key}.log"
         log.unlink(missing_ok=True)
-        with Child([program, *arguments], log, cores) as child:
+        with Child([program, *arguments], log, cores, 5 * proxy.patience) as child:
             is_ready = _answers if asks and not tls else is_listening
             eventually(
-                lambda: child.has_ended() or is_ready(ports["HTTP"]), "it leads a client to nginx"
+                lambda: child.has_ended() or is_ready(ports["HTTP"]),
+                "it leads a client to nginx",
+                proxy.patience,
             )
             if child.has_ended():
                 raise BenchmarkError(f"it does not start: {child.last_words()}")
-            yield Running(proxy, child, ports)
+            yield Running(proxy, config, child, ports)
 
 
 @contextlib.contextmanager
@@ -263,20 +276,20 @@ def running_udp(
     with free_ports(len(names), socket.SOCK_DGRAM) as found:
         ports = dict(zip(names, found, strict=True))
         own = {f"PORT_{name}": port for name, port in ports.items()}
-        config = fill(proxy.udp, folder, {**servers, **own})
+        config = fill(proxy.udp, folder, {**proxy.values, **servers, **own})
         log = folder / f"{proxy.key}-udp.log"
         log.unlink(missing_ok=True)
-        with Child(
-            [program, *(word.format(config, workers=1) for word in proxy.arguments)], log, cores
-        ) as child:
+        arguments = [word.format(config, workers=1) for word in proxy.arguments]
+        with Child([program, *arguments], log, cores, 5 * proxy.patience) as child:
             eventually(
                 lambda: child.has_ended() or all(map(is_bound, ports.values())),
                 "its ports are bound",
+                proxy.patience,
             )
             if child.has_ended():
                 raise BenchmarkError(f"it does not start: {child.last_words()}")
             child.settled()
-            yield Running(proxy, child, ports)
+            yield Running(proxy, config, child, ports)
 
 
 def _answers(port: int) -> bool:

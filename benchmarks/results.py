@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from benchmarks.measures import MEASURES
+from benchmarks.measures import COUNTED, MEASURES
 from benchmarks.proxies import PROXIES
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.proxies import Proxy
 
 FIGURES: dict[str, Figure] = {
-    figure.key: figure for measure in MEASURES for figure in measure.figures
+    figure.key: figure for measure in (*MEASURES, *COUNTED) for figure in measure.figures
 }
 """All figures by their keys."""
 

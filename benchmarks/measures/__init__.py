@@ -18,8 +18,9 @@ from benchmarks.measures import (
     storm,
     tls,
 )
+from benchmarks.measures.counted import COUNTED
 
-__all__ = ["MEASURES"]
+__all__ = ["COUNTED", "MEASURES"]
 
 MEASURES = (
     Measure("bulk", bulk.FIGURES, bulk.measure),
