@@ -16,7 +16,7 @@ from benchmarks.bar import OURS
 from benchmarks.bench import Bench
 from benchmarks.chart import chart
 from benchmarks.children import BenchmarkError
-from benchmarks.machine import described
+from benchmarks.machine import described, measured_commit
 from benchmarks.measures import COUNTED, MEASURES
 from benchmarks.proxies import PROXIES, chosen
 from benchmarks.report import markdown
@@ -38,24 +38,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parsed(arguments)
     try:
         if options.again:
-            results = Results.from_json(options.again.read_text())
+            results = [Results.from_json(path.read_text()) for path in options.again]
         else:
-            results = run(
-                options.rounds,
-                chosen_measures(options.only, COUNTED if options.count else MEASURES),
-                options.peers,
-                quick=options.quick,
-            )
+            measures = chosen_measures(options.only, COUNTED if options.count else MEASURES)
+            results = [run(options.rounds, measures, options.peers, quick=options.quick)]
     except (BenchmarkError, OSError) as error:
         sys.exit(f"bench: {error}")
     except KeyboardInterrupt:
         sys.exit("bench: interrupted")
     if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "figures.json").write_text(results.to_json())
-        (options.output / "table.md").write_text(markdown(results))
-        (options.output / "chart.svg").write_text(chart(results))
-    print(markdown(results), end="")
+        results = published(options.output, results)
+    print(markdown(*results), end="")
+
+
+def published(folder: Path, results: Sequence[Results]) -> list[Results]:
+    """Write table, chart and figures; give also those that are there already, of other machines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in results:
+        (folder / f"figures-{one.maker()}.json").write_text(one.to_json())
+    found = [Results.from_json(path.read_text()) for path in sorted(folder.glob("figures-*.json"))]
+    (folder / "table.md").write_text(markdown(*found))
+    newest = max(found[::-1], key=lambda one: one.machine.get("date", ""))
+    (folder / "chart.svg").write_text(chart(newest))
+    return found
 
 
 def run(rounds: int, measures: Sequence[Measure], peers: Sequence[str], *, quick: bool) -> Results:
@@ -72,7 +77,7 @@ def run(rounds: int, measures: Sequence[Measure], peers: Sequence[str], *, quick
     """
     proxies = chosen(peers)
     cores = prepared()
-    results = Results(rounds=rounds, quick=quick)
+    results = Results(rounds=rounds, quick=quick, commit=measured_commit())
     for proxy in proxies:
         if proxy.path() is None:
             results.note(proxy.title, f"left out, since {proxy.program} is not installed")
@@ -178,10 +183,17 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--peers", type=names, default=[], metavar="PEER,…", help=", ".join(p.key for p in PROXIES)
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="write table, chart and figures"
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="write table, chart and figures; the table has also what is there of processors of other makers",
     )
     parser.add_argument(
-        "--again", type=Path, metavar="FILE", help="measure nothing, but take such a figures.json"
+        "--again",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing, but take such files of figures",
     )
     return parser.parse_args(arguments)
 

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-import sysconfig
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ def described(proxies: Iterable[Proxy]) -> dict[str, str]:
     }
     if ours:
         known["txmux"] = (
-            f"{version('txmux')}, on Python {platform.python_version()} ({_optimised()}) and Twisted {version('twisted')}"
+            f"{version('txmux')}, on Python {platform.python_version()}{package()} and Twisted {version('twisted')}"
         )
     return {what: which for what, which in known.items() if which}
 
@@ -66,13 +66,32 @@ def _congestion() -> str:
     return f"{default}; the other one is {other}" if other else default
 
 
-def _optimised() -> str:
-    """Tell by what this Python's own code is optimised, as far as its `configure` was told."""
-    given = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    known = (("PGO", "--enable-optimizations"), ("LTO", "--with-lto"))
-    return "configured " + ", ".join(
-        f"{'with' if option in given else 'without'} {name}" for name, option in known
-    )
+def package() -> str:
+    """Name Debian's package of this Python, if it is of one.
+
+    What its `configure` was told does not say how it was built: Debian's rules optimise it, and do not tell `configure`.
+    """
+    program = os.path.realpath(sys.executable)
+    shown = ["dpkg-query", "--show", "--showformat=${Package} ${Version}"]
+    try:
+        name = _output(["dpkg-query", "--search", program]).partition(":")[0]
+        return f" ({_output([*shown, name])})"
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _output(command: Sequence[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+def measured_commit() -> str:
+    """Give the commit of the code that is measured; none if it differs from that, or is in no checkout."""
+    try:
+        if _output(["git", "status", "--porcelain", "--", "txmux"]):
+            return ""
+        return _output(["git", "rev-parse", "HEAD"]).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from benchmarks.bar import BAR, STRETCH
@@ -26,42 +27,58 @@ _ALL = (
 )
 
 
-def markdown(results: Results) -> str:
+def markdown(*results: Results) -> str:
     """Write the machine, the goals and all figures as Markdown, without headings.
 
     Args:
-        results: What was measured.
+        results: What was measured, on each machine.
 
     Returns:
         The text.
     """
-    parts = [_table(("what", "which"), results.machine.items())]
-    if results.quick:
+    parts = [_machines(results)]
+    if any(one.quick for one in results):
         parts.append("**A quick run, on a small scale: it shows that all works, and no more.**")
-    parts += [
-        f"{results.rounds} {'round' if results.rounds == 1 else 'rounds'}. {_MULTIPLES}",
-        _table(("measure", "kind", "goal", "txmux", "least to most", ""), _goals(results)),
-        _ALL,
-        _figures(results),
-    ]
-    if results.notes:
-        parts.append("\n".join(f"- {what}: {note}" for what, note in results.notes.items()))
+    rounds = " and ".join(dict.fromkeys(str(one.rounds) for one in results))
+    parts.append(f"{rounds} {'round' if rounds == '1' else 'rounds'}. {_MULTIPLES}")
+    several = len(results) > 1
+    outcomes = (
+        (f"txmux: {one.name()}" if several else "txmux", "least to most", "") for one in results
+    )
+    head = ("measure", "kind", "goal", *itertools.chain(*outcomes))
+    parts += [_table(head, _goals(results)), _ALL]
+    for one in results:
+        if several:
+            parts.append(f"**{one.name()}**")
+        parts.append(_figures(one))
+        if one.notes:
+            parts.append("\n".join(f"- {what}: {note}" for what, note in one.notes.items()))
     return "\n\n".join(parts) + "\n"
 
 
-def _goals(results: Results) -> Iterator[Sequence[str]]:
+def _machines(results: Sequence[Results]) -> str:
+    rows = dict.fromkeys(what for one in results for what in one.machine)
+    cells = ((what, *(one.machine.get(what, _NONE) for one in results)) for what in rows)
+    return _table(("what", "which", *[""] * (len(results) - 1)), cells)
+
+
+def _goals(results: Sequence[Results]) -> Iterator[Sequence[str]]:
     for kind, goals in (("bar", BAR), ("stretch", STRETCH)):
         for goal in goals:
-            if goal.figure not in results.samples:
-                continue
-            figure = FIGURES[goal.figure]
-            reached = goal.reached(results)
-            value = _NONE if reached is None else _amount(goal, figure, reached.middle)
-            bound = "at least" if figure.more_is_better else "at most"
-            limit = f"{bound} {_amount(goal, figure, goal.limit)}"
-            digits = 2 if goal.against else figure.digits
-            spread = _NONE if reached is None else _range(reached, digits)
-            yield figure.title, kind, limit, value, spread, _MET[goal.is_met(results)]
+            if any(goal.figure in one.samples for one in results):
+                figure = FIGURES[goal.figure]
+                bound = "at least" if figure.more_is_better else "at most"
+                limit = f"{bound} {_amount(goal, figure, goal.limit)}"
+                outcomes = (_outcome(goal, figure, one) for one in results)
+                yield figure.title, kind, limit, *itertools.chain(*outcomes)
+
+
+def _outcome(goal: Goal, figure: Figure, results: Results) -> Sequence[str]:
+    reached = goal.reached(results)
+    if reached is None:
+        return _NONE, _NONE, _MET[None]
+    spread = _range(reached, 2 if goal.against else figure.digits)
+    return _amount(goal, figure, reached.middle), spread, _MET[goal.is_met(results)]
 
 
 def _amount(goal: Goal, figure: Figure, value: float) -> str:

@@ -51,6 +51,7 @@ class Results:
         machine: What it ran on: what, and which.
         rounds: How many there were.
         quick: Whether everything was on a small scale.
+        commit: That of the code that was measured; empty if it is not known.
         samples: The values, by the key of the figure and then by that of the proxy, each at the place of its round; None where
             there is none.
         notes: What was left out or went wrong, by measure and proxy; the first of its kind.
@@ -59,6 +60,7 @@ class Results:
     machine: dict[str, str] = attrs.field(factory=dict)
     rounds: int = 0
     quick: bool = False
+    commit: str = ""
     samples: dict[str, dict[str, list[float | None]]] = attrs.field(factory=dict)
     notes: dict[str, str] = attrs.field(factory=dict)
 
@@ -107,6 +109,16 @@ class Results:
         by_proxy = self.samples[figure]
         pairs = zip(by_proxy.get(proxy, []), by_proxy[base], strict=False)
         return Spread.of([mine / theirs for mine, theirs in pairs if mine is not None and theirs])
+
+    def name(self) -> str:
+        """Give the name of the machine and the date, for those who compare several."""
+        processor = self.machine.get("CPU", "a machine").partition(",")[0]
+        processor = processor.replace("(R)", "").replace(" Processor", "")
+        return f"{processor}, {self.machine.get('date', 'at some time')}"
+
+    def maker(self) -> str:
+        """Give who made the processor, in lower case."""
+        return self.name().split()[0].rstrip(",").lower()
 
     def measured(self) -> list[Proxy]:
         """Give the proxies of which there is anything."""

@@ -17,7 +17,8 @@ from xml.etree import ElementTree as ET
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import children
+from benchmarks import children, machine
+from benchmarks.__main__ import published
 from benchmarks.bar import BAR, STRETCH, Goal
 from benchmarks.chart import SHOWN, chart
 from benchmarks.children import BenchmarkError, Child
@@ -102,6 +103,51 @@ class ResultsTests(SynchronousTestCase):
         ):
             self.assertIn(line, text.splitlines())
         self.assertNotIn("quick", text)
+
+    def test_markdown_of_two_machines(self) -> None:
+        """One table compares machines, each by its name and date, and all figures follow for each."""
+        one, other = (results(), results())
+        one.machine = {"date": "2026-11-25", "CPU": "Intel(R) Xeon(R) Processor, 2 cores"}
+        other.machine = {"date": "2026-11-26", "CPU": "AMD EPYC, 2 cores", "system": "its own"}
+        del other.samples["memory.idle"]
+        text = markdown(other, one)
+        for line in (
+            "| date | 2026-11-26 | 2026-11-25 |",
+            "| system | its own | – |",  # noqa: RUF001
+            "| measure | kind | goal | txmux: AMD EPYC, 2026-11-26 | least to most |  | txmux: Intel Xeon, 2026-11-25 | least to most |  |",
+            "| idle connection, memory | bar | at most 4.0 KiB | – | – | not measured | 3.5 KiB | 3.5–3.5 | met |",  # noqa: RUF001
+            "**AMD EPYC, 2026-11-26**",
+            "| bulk, throughput (Gbit/s) | 10.0 (0.83) | 12.0 (1.00) | 18.0 (1.50) |",
+        ):
+            self.assertIn(line, text.splitlines())
+        self.assertEqual((one.maker(), other.maker(), Results().maker()), ("intel", "amd", "a"))
+
+    def test_figures_of_other_machines_are_kept(self) -> None:
+        """What is published replaces what there is of the same maker's processors, and is shown beside that of others."""
+        folder = Path(self.mktemp())
+        made = [
+            Results({"CPU": f"{cpu}, 2 cores", "date": "2026-11-25"})
+            for cpu in ("B 1", "A 1", "B 2")
+        ]
+        found = [published(folder, [one]) for one in made]
+        self.assertEqual([one.name()[:3] for one in found[-1]], ["A 1", "B 2"])
+        names = ["chart.svg", "figures-a.json", "figures-b.json", "table.md"]
+        self.assertEqual(sorted(path.name for path in folder.iterdir()), names)
+
+    def test_python_by_its_package(self) -> None:
+        """What Debian's package manager says of this Python is told, and nothing where there is none."""
+        self.patch(
+            machine,
+            "_output",
+            lambda command: (
+                "python3.11-minimal: /usr/bin/python3.11"
+                if "--search" in command
+                else "python3.11-minimal 3.11.2-6"
+            ),
+        )
+        self.assertEqual(machine.package(), " (python3.11-minimal 3.11.2-6)")
+        self.patch(machine, "_output", lambda _: subprocess.run(["false"], check=True))
+        self.assertEqual(machine.package(), "")
 
     def test_chart(self) -> None:
         """The chart is well-formed, a bar is as long as its value, and a line across it goes from the least to the most that has room."""
@@ -256,7 +302,8 @@ class RunTests(SynchronousTestCase):
                 *("--peers", "txmux", "--output", made),
             )
             self.assertEqual(done.returncode, 0, done.stderr)
-            found = Results.from_json(Path(made, "figures.json").read_text())
+            (figures,) = Path(made).glob("figures-*.json")
+            found = Results.from_json(figures.read_text())
         wanted = {figure.key for m in MEASURES if m.name in names for figure in m.figures}
         self.assertEqual(found.samples.keys(), wanted)
         for key in wanted:
@@ -337,7 +384,7 @@ class RunTests(SynchronousTestCase):
                 *("--peers", "txmux-portable", "--output", made),
             )
             self.assertEqual(done.returncode, 0, done.stderr)
-            figures = Path(made, "figures.json")
+            (figures,) = Path(made).glob("figures-*.json")
             found = Results.from_json(figures.read_text())
             again = self.bench("--again", figures)
             self.assertEqual(Path(made, "table.md").read_text(), done.stdout)

@@ -61,7 +61,8 @@ def other(bench: Bench, proxy: Proxy) -> dict[str, float]:
     command += ["--only", "bulk", "--peers", proxy.key, "--output", str(folder)]
     cores = [*bench.proxy_cores, *bench.load_cores]
     output_of(command + ["--quick"] * bench.quick, cores)
-    samples = json.loads((folder / "figures.json").read_text())["samples"]
+    (figures,) = folder.glob("figures-*.json")
+    samples = json.loads(figures.read_text())["samples"]
     if not samples:
         raise BenchmarkError(f"nothing was measured with {name}")
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -95,16 +96,22 @@ def _chosen(asked: str | None) -> str:
 
 
 def _check_figures() -> None:
-    """End the program if what decides the speed has changed since the published figures."""
-    table = "benchmarks/published/table.md"
-    published = _git("log", "-1", "--format=%H", "--", table)
-    since = ["log", "--format=%h %s", f"{published}..HEAD", "--"]
-    later = _git(*since, "txmux/tcp", "txmux/net", "txmux/udp").splitlines()
-    if later:
-        _fail(
-            f"{table} is older than the last change of tcp/, net/ or udp/ ({later[0]}): run "
-            "script/bench --rounds 5 --output benchmarks/published, and commit it with docs/explanation/performance.md"
-        )
+    """End the program if what decides the speed differs from what was measured on each of the machines whose figures are published."""
+    folders = [f"txmux/{name}" for name in ("tcp", "net", "udp", "detection")]
+    for path in (ROOT / "benchmarks/published").glob("figures-*.json"):
+        commit = json.loads(path.read_text()).get("commit")
+        same = ["git", "diff", "--quiet", f"{commit}..HEAD", "--", *folders]
+        if (
+            commit
+            and subprocess.run(same, cwd=ROOT, stderr=subprocess.DEVNULL, check=False).returncode
+            == 0
+        ):
+            return
+    last = _git("log", "-1", "--format=%h %s", "--", *folders)
+    _fail(
+        f"all figures in benchmarks/published are older than the last change of tcp/, net/, udp/ or detection/ ({last}): run "
+        "script/bench --rounds 5 --output benchmarks/published, and commit it with docs/explanation/performance.md"
+    )
 
 
 def _current(folder: Path) -> str:
