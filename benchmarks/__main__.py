@@ -150,7 +150,7 @@ def chosen_measures(names: Sequence[str], measures: Sequence[Measure] = MEASURES
     for name in names:
         if name not in known:
             raise BenchmarkError(f"no measure is called {name!r}; there are {', '.join(known)}")
-    return [measure for measure in measures if not names or measure.name in names]
+    return [one for one in measures if one.name in names or not (names or one.by_name)]
 
 
 def say(what: str) -> None:

@@ -105,6 +105,7 @@ class Measure:
             measure there. Raises `BenchmarkError` if it went wrong.
         rounds: In how many rounds at most: what is not a matter of time comes out the same each time.
         ours: Whether only txmux has it.
+        by_name: Whether it is left out unless it is asked for by its name, since it takes long.
     """
 
     name: str
@@ -112,3 +113,4 @@ class Measure:
     measure: Callable[[Bench, Proxy], dict[str, float]]
     rounds: int = 1000
     ours: bool = False
+    by_name: bool = False

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 _LISTEN, _UNCONNECTED = "0A", "07"
 _PATIENCE = 60.0
 _PORT_COUNT = 2_700
@@ -103,6 +104,15 @@ class Child:
         """Give the CPU time of all its processes so far, see `cpu_time`, in seconds."""
         return sum(map(cpu_time, self.started()))
 
+    def lifetime_cpu(self) -> float:
+        """Give the CPU time of all its processes so far, also of those that have ended, in seconds."""
+        return sum(map(lifetime_cpu, self.started()))
+
+    def main(self) -> int:
+        """Give the process that it has started first."""
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return int(path.read_text().split()[0])
+
     def memory(self) -> int:
         """Give the resident memory of all its processes, in bytes; what they share counts once."""
         return sum(map(proportional, self.started()))
@@ -158,6 +168,11 @@ def cpu_time(pid: int) -> float:
             with contextlib.suppress(OSError):
                 total += int((path / "schedstat").read_text().split()[0])
     return total / 1e9
+
+
+def lifetime_cpu(pid: int) -> float:
+    """Give the CPU time that a process took so far, and those of its children that have ended, in seconds (proc(5), in ticks)."""
+    return sum(map(int, _statistics(pid)[11:15])) / _TICKS
 
 
 def _is_busy(pid: int) -> bool:

@@ -46,7 +46,9 @@ def markdown(*results: Results) -> str:
         (f"txmux: {one.name()}" if several else "txmux", "least to most", "") for one in results
     )
     head = ("measure", "kind", "goal", *itertools.chain(*outcomes))
-    parts += [_table(head, _goals(results)), _ALL]
+    if goals := [*_goals(results)]:
+        parts.append(_table(head, goals))
+    parts.append(_ALL)
     for one in results:
         if several:
             parts.append(f"**{one.name()}**")

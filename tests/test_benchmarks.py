@@ -26,6 +26,7 @@ from benchmarks.counting import interval
 from benchmarks.cuts import PEERS
 from benchmarks.machine import congestion_controls
 from benchmarks.measures import MEASURES
+from benchmarks.measures.day import KINDS
 from benchmarks.measures.latency import percentiles
 from benchmarks.proxies import PROXIES, chosen
 from benchmarks.report import markdown
@@ -202,6 +203,7 @@ class PeersTests(SynchronousTestCase):
         folder = _CHECKOUT / "benchmarks" / "peers"
         used = {proxy.template for proxy in PROXIES} | {"backend-nginx.conf"}
         used |= {name for proxy in PROXIES for name in (proxy.tls, proxy.udp) if name}
+        used |= {kind.template for kind in KINDS.values()}
         used |= {peer.template for peer in PEERS} | {"cuts-servers.conf"}
         self.assertEqual({path.name for path in folder.iterdir()}, used)
         for path in folder.iterdir():
@@ -311,7 +313,7 @@ class RunTests(SynchronousTestCase):
         return found
 
     def test_each_figure(self) -> None:
-        found = self.measured("tls", "start", "workers", "large", "detection")
+        found = self.measured("tls", "start", "workers", "large", "detection", "day")
         self.assertEqual(found.notes.keys() - {"machine"}, set())
 
     def test_streams(self) -> None:

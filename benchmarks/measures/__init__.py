@@ -7,6 +7,7 @@ from benchmarks.measures import (
     bulk,
     connection,
     datagrams,
+    day,
     detection,
     held,
     large,
@@ -39,6 +40,7 @@ MEASURES = (
     Measure("udp-held", datagrams.HELD, datagrams.held),
     Measure("start", start.FIGURES, start.measure),
     Measure("workers", start.WORKERS, start.workers, rounds=1),
+    Measure("day", day.FIGURES, day.measure, by_name=True),
     Measure("large", large.FIGURES, large.measure, ours=True),
     Measure("detection", detection.FIGURES, detection.measure, ours=True),
 )
