@@ -189,7 +189,7 @@ class Rules:
 
 
 def _managed(rules: Rules) -> dict[str, Path]:
-    terminated = filter(None, (route.terminate_tls for route in rules.routes))
+    terminated = [tls for route in rules.routes if (tls := route.terminate_tls) is not None]
     return {
         name: file for tls in terminated for name, file in zip(tls.managed, tls.files, strict=False)
     }
