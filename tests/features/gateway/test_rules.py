@@ -51,13 +51,16 @@ class Made:
     def of_route(self, kind: str, name: str, number: int = 0) -> dict[str, str]:
         return reasons(self.status[kind, name]["parents"][number]["conditions"])
 
-    def of_gateway(self, name: str = "edge") -> dict[str, str]:
-        return reasons(self.status["Gateway", name]["conditions"])
+    def of(self, kind: str, name: str) -> dict[str, str]:
+        return reasons(self.status[kind, name]["conditions"])
 
-    def of_listener(self, listener: str, name: str = "edge") -> dict[str, str]:
-        its = next(
-            one for one in self.status["Gateway", name]["listeners"] if one["name"] == listener
-        )
+    def of_gateway(self, name: str = "edge") -> dict[str, str]:
+        return self.of("Gateway", name)
+
+    def of_listener(
+        self, listener: str, name: str = "edge", kind: str = "Gateway"
+    ) -> dict[str, Any]:
+        its = next(one for one in self.status[kind, name]["listeners"] if one["name"] == listener)
         return {**reasons(its["conditions"]), "routes": its["attachedRoutes"]}
 
 
@@ -106,8 +109,11 @@ class PortTests(SynchronousTestCase):
     def test_the_oldest_route_has_the_port(self) -> None:
         made = Made(gateway(TCP) + route("TCPRoute", "db") + route("TCPRoute", "late"))
         self.assertNotIn("late", made.text)
-        self.assertEqual(made.of_route("TCPRoute", "late")["Accepted"], "!Conflicted")
-        self.assertEqual(made.of_listener("tcp")["routes"], 1)
+        self.assertEqual(made.of_route("TCPRoute", "late")["Accepted"], "Accepted")
+        (parent,) = made.status["TCPRoute", "late"]["parents"]
+        why = "TCPRoute shop/db is older, and has all clients of listener tcp"
+        self.assertEqual(parent["conditions"][0]["message"], why)
+        self.assertEqual(made.of_listener("tcp")["routes"], 2)
 
     def test_route_with_keys_of_a_route(self) -> None:
         more = ', annotations: {txmux.from: "10.0.0.0/8", txmux.check: tcp, other: x}'
@@ -144,14 +150,7 @@ class NameTests(SynchronousTestCase):
             made.sections()["route tls_shop_one_shop_edge_tls_b.a.example"],
         )
         self.assertIn("backend = reject", made.sections()["route shop_edge_tls_rest"])
-        self.assertEqual(
-            made.of_route("TLSRoute", "two"),
-            {
-                "Accepted": "Accepted",
-                "ResolvedRefs": "ResolvedRefs",
-                "PartiallyInvalid": "Conflicted",
-            },
-        )
+        self.assertEqual(made.of_route("TLSRoute", "two")["Accepted"], "Accepted")
         made.rules()
 
     def test_a_namespace_that_claims_the_name_of_another(self) -> None:
@@ -213,8 +212,8 @@ class NameTests(SynchronousTestCase):
             + secret % ("bad", "shop")
             + secret % ("cert", "other")
         )
-        made = Made(text + route("TCPRoute", "db"))
-        lines = made.sections()["route tcp_shop_db_shop_edge_end_a.example"]
+        made = Made(text + route("TLSRoute", "db"))
+        lines = made.sections()["route tls_shop_db_shop_edge_end_a.example"]
         self.assertEqual(lines[-1], "terminate_tls = /pem/shop_cert.pem")
         self.assertEqual(lines[0], "match = tls sni=a.example")
         made.rules()
@@ -247,7 +246,8 @@ class SharedPortTests(SynchronousTestCase):
             self.assertEqual(made.of_listener(name)["Conflicted"], "ProtocolConflict")
         self.assertEqual(made.text, "")
         self.assertEqual(
-            made.of_gateway(), {"Accepted": "!ListenersNotValid", "Programmed": "!Invalid"}
+            made.of_gateway(),
+            {"Accepted": "!ListenersNotValid", "Programmed": "!ListenersNotValid"},
         )
 
     def test_tls_by_name_and_others_by_match(self) -> None:

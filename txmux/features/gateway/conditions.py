@@ -81,11 +81,9 @@ def statuses(
         )
     gateways = our_gateways(cluster, settings)
     for one in gateways:
-        mine = [its for its in listeners if its.gateway == key_of(one)]
-        status = _of_gateway(
-            one, mine, problems.get(f"Gateway {'/'.join(key_of(one))}", ""), unserved
-        )
-        own = [its for its in mine if its.of[0] == "Gateway"]
+        own = [its for its in listeners if its.of == ("Gateway", key_of(one))]
+        problem = problems.get(f"Gateway {'/'.join(key_of(one))}", "")
+        status = _of_gateway(one, own, problem, unserved)
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
         yield Wanted("Gateway", key_of(one), {"addresses": [*addresses], **status})
     for one, _, why in sets_of(cluster, [key_of(one) for one in gateways]):
@@ -112,21 +110,16 @@ def _of_gateway(
     thing: Any, listeners: Sequence[GatewayListener], problem: str, unserved: str
 ) -> dict[str, Any]:
     bad = [its.name for its in listeners if not its.is_served or its.problems]
-    accepted = (
-        True,
-        "ListenersNotValid" if bad else "Accepted",
-        f"see {', '.join(bad)}" if bad else "",
-    )
-    if len(bad) == len(listeners) and not any(its.is_served for its in listeners):
-        accepted = (False, *accepted[1:])
     is_served = any(its.is_served for its in listeners)
-    programmed = _programmed("" if is_served else "no listener can be served", problem, unserved)
+    why = f"see {', '.join(bad)}" if bad else ""
+    accepted = (is_served or not bad, "ListenersNotValid" if bad else "Accepted", why)
+    programmed = _programmed("" if is_served else "ListenersNotValid", problem, unserved)
     return {"conditions": conditions(thing, {"Accepted": accepted, "Programmed": programmed})}
 
 
-def _programmed(why: str, problem: str, unserved: str) -> tuple[bool | None, str, str]:
-    if why or problem:
-        return False, "Invalid", why or problem
+def _programmed(reason: str, problem: str, unserved: str) -> tuple[bool | None, str, str]:
+    if reason or problem:
+        return False, reason or "Invalid", problem or "see the other conditions"
     return (None, "Pending", unserved) if unserved else (True, "Programmed", "")
 
 
@@ -137,13 +130,14 @@ def _of_listener(
         problem = its.problems.get(name)
         return (not is_true, *problem) if problem else (is_true, reason, "")
 
-    why = "" if its.is_served else "it cannot be served, see its other conditions"
+    conflict = its.problems.get("Conflicted")
+    reason = conflict[0] if conflict else "" if its.is_served else "Invalid"
     problem = problems.get(f"Gateway {'/'.join(its.gateway)}", "")
     types = {
-        "Accepted": of("Accepted", "Accepted"),
+        "Accepted": (False, *conflict) if conflict else of("Accepted", "Accepted"),
         "Conflicted": of("Conflicted", "NoConflicts", is_true=False),
         "ResolvedRefs": of("ResolvedRefs", "ResolvedRefs"),
-        "Programmed": _programmed(why, problem, unserved),
+        "Programmed": _programmed(reason, problem, unserved),
     }
     return {
         "name": its.name,
@@ -155,14 +149,14 @@ def _of_listener(
 
 def _parents(its: GatewayRoute, settings: GatewaySettings, problem: str) -> Iterator[Any]:
     for attached in its.parents:
-        accepted = (False, *attached.problem) if attached.problem else (True, "Accepted", "")
+        accepted = (
+            (False, *attached.problem) if attached.problem else (True, "Accepted", attached.lost)
+        )
         if problem:
             accepted = (False, "Invalid", problem)
         types: dict[str, tuple[bool | None, str, str]] = {"Accepted": accepted}
         ref = its.reference
         types["ResolvedRefs"] = (not ref.reason, ref.reason or "ResolvedRefs", ref.message)
-        if attached.partly:
-            types["PartiallyInvalid"] = (True, "Conflicted", attached.partly)
         yield {
             "parentRef": attached.ref,
             "controllerName": settings.controller,

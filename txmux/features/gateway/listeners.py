@@ -19,7 +19,7 @@ SHARED_PORT = "txmux.shared-port"
 """The annotation of a Gateway whose TLS listeners may have the port of a TCP listener."""
 _KINDS = {
     ("TLS", "Passthrough"): ("TLSRoute",),
-    ("TLS", "Terminate"): ("TLSRoute", "TCPRoute"),
+    ("TLS", "Terminate"): ("TLSRoute",),
     ("TCP", ""): ("TCPRoute",),
     ("UDP", ""): ("UDPRoute",),
 }

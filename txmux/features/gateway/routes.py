@@ -56,13 +56,13 @@ class Attached:
         ref: The ``parentRef``.
         listeners: The accepted ones, each with the host names that the route has there.
         problem: Why it is not accepted: the reason, and the message.
-        partly: What of it is not served.
+        lost: Which older routes have what it wants.
     """
 
     ref: Any
     listeners: list[tuple[GatewayListener, Sequence[str]]] = attrs.field(factory=list)
     problem: tuple[str, str] | None = None
-    partly: str = ""
+    lost: str = ""
 
 
 @attrs.define(eq=False)
@@ -122,9 +122,6 @@ def read_routes(cluster: Cluster, listeners: Sequence[GatewayListener]) -> list[
         if its.problem:
             continue
         _claim(its, taken)
-        for attached in its.parents:
-            for listener, _ in attached.listeners:
-                listener.routes += 1
     return routes
 
 
@@ -283,27 +280,25 @@ def _read_annotations(its: GatewayRoute, thing: Any, *, is_service: bool) -> Non
 
 def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRoute]) -> None:
     """Leave a route what no older one has: the host names of a listener, or all of its clients."""
+    is_by_name = its.kind == "TLSRoute"
     for attached in its.parents:
         left: list[tuple[GatewayListener, Sequence[str]]] = []
-        lost = []
+        lost: list[str] = []
         for listener, names in attached.listeners:
-            if "match" in its.route_keys and listener.protocol == "TLS":
-                attached.problem = "UnsupportedValue", "txmux.match is for listeners of TCP and UDP"
-                continue
-            owners = (
-                {}
-                if "match" in its.route_keys
-                else {n: taken.setdefault((listener, n), its) for n in names}
-            )
-            lost += [
-                f"{owner.title} is older, and has {name or 'all clients'} of listener {listener.name}"
-                for name, owner in owners.items()
-                if owner is not its
-            ]
-            if free := [name for name in names if owners.get(name, its) is its]:
+            free = []
+            for name in names:
+                # With a match line of its own, a route takes no clients of others.
+                has_match = "match" in its.route_keys
+                owner = its if has_match else taken.setdefault((listener, name), its)
+                if owner is its:
+                    free.append(name)
+                else:
+                    what = f"{name or 'all clients'} of listener {listener.name}"
+                    lost.append(f"{owner.title} is older, and has {what}")
+            if free:
                 left.append((listener, free))
-        attached.listeners = left
-        if lost and left:
-            attached.partly = "; ".join(lost)
-        elif lost:
-            attached.problem = "Conflicted", lost[0]
+            # All routes of a port without names are accepted, of which the oldest has the clients.
+            listener.routes += bool(free) or not is_by_name
+        attached.listeners, attached.lost = left, "; ".join(lost)
+        if lost and is_by_name and not left:
+            attached.problem = "Conflicted", attached.lost

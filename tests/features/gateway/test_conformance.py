@@ -1,0 +1,157 @@
+"""What the conformance tests of Gateway API 1.6 expect of status, by their names.
+
+Source: ``conformance/tests`` of kubernetes-sigs/gateway-api. There, each Gateway has an address of its own; here, those of one
+pod share its ports, so each case has its Gateway alone. Where clients go is in `test_rules` and `tests/interop/test_gateway`.
+"""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.features.gateway.objects import gateway, route
+from tests.features.gateway.test_rules import TCP, TLS, Made
+
+_UDP = "name: udp, port: 53, protocol: UDP"
+_HTTP = "name: http, port: 80, protocol: HTTP"
+_HTTPS = "name: https, port: 443, protocol: HTTPS"
+_AWAY = "---\nkind: Service\nmetadata: {name: far, namespace: far}\nspec: {ports: [{port: 1}]}\n"
+_GRANT = """---
+kind: ReferenceGrant
+metadata: {name: x, namespace: far}
+spec: {from: [{group: gateway.networking.k8s.io, kind: KIND, namespace: shop}], to: [{group: "", kind: Service}]}
+"""
+_OTHER_GRANT = _GRANT.replace("namespace: shop", "namespace: other")
+_FAR = "{name: far, namespace: far, port: 1}"
+_GONE = "{name: gone, port: 1}"
+_SET = "---\nkind: ListenerSet\nmetadata: {name: NAME}\nspec: {parentRef: {name: edge}, listeners: [{LISTENER}]}\n"
+_NAMES = "hostnames: [b.example]"
+_NO_MATCH, _NOT_ALLOWED = "!NoMatchingParent", "!NotAllowedByListeners"
+
+ROUTES = {
+    "TCPRouteInvalidBackendRefNonexistent": ("TCPRoute", TCP, _GONE, "", "", ("Accepted", "!BackendNotFound")),
+    "TCPRouteInvalidCrossNamespaceBackendRef": ("TCPRoute", TCP, _FAR, "", _AWAY, ("Accepted", "!RefNotPermitted")),
+    "TCPRouteInvalidNonTCPListener": ("TCPRoute", TLS, "", "", "", (_NOT_ALLOWED, "ResolvedRefs")),
+    "TCPRouteReferenceGrant": ("TCPRoute", TCP, _FAR, "", _AWAY + _GRANT, ("Accepted", "ResolvedRefs")),
+    "UDPRouteInvalidBackendRefNonexistent": ("UDPRoute", _UDP, _GONE, "", "", ("Accepted", "!BackendNotFound")),
+    "UDPRouteInvalidCrossNamespaceBackendRef": ("UDPRoute", _UDP, _FAR, "", _AWAY, ("Accepted", "!RefNotPermitted")),
+    "UDPRouteNotAllowedByListeners": ("UDPRoute", TLS, "{name: db, port: 53}", "", "", (_NOT_ALLOWED, "ResolvedRefs")),
+    "UDPRouteSimple": ("UDPRoute", _UDP, "{name: db, port: 53}", "", "", ("Accepted", "ResolvedRefs")),
+    "TLSRouteInvalidBackendRefNonexistent": ("TLSRoute", TLS, _GONE, _NAMES, "", ("Accepted", "!BackendNotFound")),
+    "TLSRouteInvalidBackendRefUnknownKind": ("TLSRoute", TLS, "{name: db, kind: X, group: y.example, port: 1}", _NAMES, "", ("Accepted", "!InvalidKind")),
+    "TLSRouteInvalidNoMatchingListenerHostname": ("TLSRoute", f"{TLS}, hostname: a.example", "", _NAMES, "", ("!NoMatchingListenerHostname", "ResolvedRefs")),
+    "TLSRouteInvalidNoMatchingListener": ("TLSRoute", _HTTP, "", _NAMES, "", (_NOT_ALLOWED, "ResolvedRefs")),
+    "TLSRouteInvalidNoMatchingListener (HTTPS)": ("TLSRoute", _HTTPS, "", _NAMES, "", (_NOT_ALLOWED, "ResolvedRefs")),
+    "TLSRouteInvalidReferenceGrant": ("TLSRoute", TLS, _FAR, _NAMES, _AWAY + _OTHER_GRANT, ("Accepted", "!RefNotPermitted")),
+    "TLSRouteSimpleSameNamespace": ("TLSRoute", TLS, "", _NAMES, "", ("Accepted", "ResolvedRefs")),
+}  # fmt: skip
+"""By case: the kind of the route, the listener, its backend, what its spec has, more objects, and the reasons of Accepted and ResolvedRefs."""
+
+
+class RouteTests(SynchronousTestCase):
+    def test_conditions(self) -> None:
+        for case, (kind, listener, refs, spec, more, expected) in ROUTES.items():
+            made = Made(
+                gateway(listener)
+                + more.replace("KIND", kind)
+                + route(kind, "db", refs or "{name: db, port: 5432}", spec)
+            )
+            got = made.of_route(kind, "db")
+            self.assertEqual((got["Accepted"], got["ResolvedRefs"]), expected, case)
+            name = listener.split(",")[0].removeprefix("name: ")
+            self.assertEqual(made.of_listener(name)["routes"], int(expected[0] == "Accepted"), case)
+
+    def test_parents(self) -> None:
+        """TCPRouteParentRefPortAndSectionName, UDPRouteParentRefPortAndSectionName, …AttachAll…, TLSRouteInvalidNoMatchingListener."""
+        listeners = gateway(TCP, TCP.replace("tcp", "more").replace("5432", "2"), _UDP)
+        for parent, counts in (
+            ("", (1, 1)), (", sectionName: more", (0, 1)), (", port: 5432", (1, 0)), (", port: 2, sectionName: more", (0, 1)),
+            (", port: 2, sectionName: tcp", _NO_MATCH), (", sectionName: none", _NO_MATCH),
+        ):  # fmt: skip
+            made = Made(listeners + route("TCPRoute", "db", parent=parent))
+            accepted = made.of_route("TCPRoute", "db")["Accepted"]
+            routes = tuple(made.of_listener(name)["routes"] for name in ("tcp", "more"))
+            self.assertEqual(accepted if isinstance(counts, str) else routes, counts, parent)
+
+    def test_multiple_routes_attachment(self) -> None:
+        """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment: both are accepted, the older one has the clients."""
+        for kind, listener in (("TCPRoute", TCP), ("UDPRoute", _UDP)):
+            refs = "{name: db, port: %s}" % ("5432" if kind == "TCPRoute" else "53")
+            made = Made(gateway(listener) + route(kind, "old", refs) + route(kind, "new", refs))
+            for name in ("old", "new"):
+                self.assertEqual(made.of_route(kind, name)["Accepted"], "Accepted")
+            self.assertEqual(made.of_listener(kind[:3].lower())["routes"], 2)
+            self.assertNotIn("_new", made.text)
+
+
+class GatewayTests(SynchronousTestCase):
+    def test_listeners(self) -> None:
+        """GatewayListenerUnsupportedProtocol, GatewayInvalidRouteKind, TLSRouteListener…SupportedKinds."""
+        for listeners, name, accepted, resolved, kinds in (
+            ((_HTTP,), "http", "!UnsupportedProtocol", "ResolvedRefs", []),
+            ((TLS,), "tls", "Accepted", "ResolvedRefs", ["TLSRoute"]),
+            (
+                (f"{TLS}, allowedRoutes: {{kinds: [{{kind: Odd}}]}}",),
+                "tls",
+                "Accepted",
+                "!InvalidRouteKinds",
+                [],
+            ),
+            (
+                (f"{TLS}, allowedRoutes: {{kinds: [{{kind: Odd}}, {{kind: TLSRoute}}]}}",),
+                "tls",
+                "Accepted",
+                "!InvalidRouteKinds",
+                ["TLSRoute"],
+            ),
+            (
+                ("name: end, port: 443, protocol: TLS",),
+                "end",
+                "Accepted",
+                "!InvalidCertificateRef",
+                ["TLSRoute"],
+            ),
+        ):
+            made = Made(gateway(*listeners))
+            its = made.of_listener(name)
+            self.assertEqual((its["Accepted"], its["ResolvedRefs"]), (accepted, resolved))
+            told = made.status["Gateway", "edge"]["listeners"][0]["supportedKinds"]
+            self.assertEqual([one["kind"] for one in told], kinds)
+        made = Made(gateway(_HTTP, TCP))
+        self.assertEqual(made.of_gateway()["Accepted"], "ListenersNotValid")
+        self.assertEqual(Made(gateway(_HTTP)).of_gateway()["Accepted"], "!ListenersNotValid")
+
+    def test_listener_sets(self) -> None:
+        """ListenerSetDefaultNotAllowed, …AllowedNamespaceNone, …AllowedNamespaceSame, …HostnameConflict, …ProtocolConflict."""
+        allowed = "  allowedListeners: {namespaces: {from: %s}}\n  gatewayClassName"
+        for where, listener, reasons_of_set, conflict in (
+            ("", TCP, ("!NotAllowed", "!NotAllowed"), ""),
+            ("None", TCP, ("!NotAllowed", "!NotAllowed"), ""),
+            ("Same", TCP, ("Accepted", "Programmed"), ""),
+            (
+                "Same",
+                "name: x, port: 443, protocol: TCP",
+                ("!ListenersNotValid", "!ListenersNotValid"),
+                "ProtocolConflict",
+            ),
+            (
+                "Same",
+                TLS.replace("tls,", "x,"),
+                ("!ListenersNotValid", "!ListenersNotValid"),
+                "HostnameConflict",
+            ),
+        ):
+            edge = gateway(TLS)
+            if where:
+                edge = edge.replace("  gatewayClassName", allowed % where)
+            made = Made(edge + _SET.replace("NAME", "set").replace("LISTENER", listener))
+            self.assertEqual(
+                made.of_gateway(), {"Accepted": "Accepted", "Programmed": "Programmed"}
+            )
+            self.assertEqual(
+                made.of("ListenerSet", "set"),
+                dict(zip(("Accepted", "Programmed"), reasons_of_set, strict=True)),
+            )
+            if conflict:
+                its = made.of_listener("x", "set", "ListenerSet")
+                self.assertEqual(
+                    (its["Accepted"], its["Programmed"], its["Conflicted"]),
+                    (f"!{conflict}", f"!{conflict}", conflict),
+                )
