@@ -9,6 +9,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import txmux
+from txmux.backends.pool.ports import PORT_SHORTAGE
+from txmux.net.sockets.memory import MEMORY
 
 _CODE = str(Path(txmux.__file__).parent)
 _SOCKETS = socket.SocketType, select.epoll
@@ -34,6 +36,8 @@ async def calls_of(does: Callable[[], Awaitable[object]]) -> Calls:
             if event == "c_call" and called.__name__ != "fileno":
                 count["system"] += isinstance(called.__self__, _SOCKETS)
 
+    PORT_SHORTAGE.lacks.clear()  # what tests before have left
+    MEMORY._since = None
     sys.setprofile(note)
     try:
         await does()

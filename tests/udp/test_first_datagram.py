@@ -81,6 +81,6 @@ class FirstDatagramTests(SynchronousTestCase):
         # `python -m pytest tests/udp/test_first_datagram.py -s` prints them.
         print(f"first flow: {len(first)} calls in {len(set(first))} files")  # noqa: T201
         print(f"next flow: {len(second)} calls in {len(set(second))} files")  # noqa: T201
-        self.assertLessEqual(len(first), 134)
+        self.assertLessEqual(len(first), 156)  # with a plan that finds routes by names
         self.assertLessEqual(len(set(first)), 24)
         self.assertLessEqual(len(second), 54)
