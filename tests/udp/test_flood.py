@@ -94,7 +94,7 @@ class QueueTests(TestCase):
     def read(self) -> None:
         self.flood.send(self.count)
         eventually(self.has_come, "all datagrams wait in the queue")
-        for _ in range(self.count // 64 + 2):
+        for _ in range(self.count // 64 + 10):
             self.port.doRead()
 
     def test_few_newcomers_begin_while_the_queue_is_long(self) -> None:

@@ -10,9 +10,12 @@ from unittest.mock import patch
 import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import PATIENCE
+from tests.support.calls import Calls, within
 from tests.support.datagrams import udp_listener
 from tests.support.mux import ListLog
 from tests.udp.test_migration import FIRST
@@ -111,6 +114,30 @@ def _played(server: socket.socket, rules: tuple[str, str], steps: list[Any]) -> 
     for sock in (bound, *clients):
         sock.close()
     return left, heard, answers, records, cells, clock.getDelayedCalls()
+
+
+@skipUnless(is_available(), "UDP needs epoll")
+class CallsTest(SynchronousTestCase):
+    def test_bound_of_a_question(self) -> None:
+        """What a flow of one question costs, from its datagram to its line in the access log."""
+        clock, log, bound = MemoryReactorClock(), ListLog(), Calls(104, 83, 10)
+        with _bound() as server, _bound() as client, _bound() as opened:
+            where, number = opened.getsockname(), server.getsockname()[1]
+            read = parse(_RULES % ("", "", number, number), Path("rules.ini"))
+            port = udp_listener(read.routes, read.listeners[0], clock, log).listen(opened)
+            poller = Poller.for_reactor(clock)
+
+            async def one() -> None:
+                client.sendto(b"\0\7" + _QUESTION, where)
+                poller.serve_ready(PATIENCE)
+                for data, flow in _heard(server):
+                    server.sendto(data, flow)
+                poller.serve_ready(PATIENCE)
+
+            counted = self.successResultOf(Deferred.fromCoroutine(within(bound, one)))
+            self.assertEqual({record.reason for record in log.records}, {"done"})
+            self.assertTrue(all(map(int.__le__, counted, bound)), (counted, bound))
+            port.stopListening()
 
 
 @skipUnless(is_available(), "UDP needs epoll")

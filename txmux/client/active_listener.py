@@ -149,7 +149,7 @@ class ActiveListener:
         self._stopping = self.emptied().addCallback(lambda _: self.upstreams.stop())
 
     def _rest(self) -> None:
-        self.drop_idle_timers()  # none is left behind the last connection
+        self.runtime.clock.drop_idle()  # none is left behind the last connection
 
     def drop_idle_timers(self) -> None:
         self.runtime.clock.drop_idle()

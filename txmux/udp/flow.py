@@ -563,7 +563,7 @@ class Flow:
         record.reason = reason
         record.bytes_in, record.bytes_out = self.bytes_in, self.bytes_out
         record.datagrams_in, record.datagrams_out = self.datagrams_in, self.datagrams_out
-        record.duration_ms = self.elapsed_ms()
+        record.duration_ms = (self.live.seconds() - self.started_at) * 1000
         self.live.table.leave(self)
         self.count_bytes()
         counted, self._counted = self._counted, None

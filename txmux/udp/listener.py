@@ -104,7 +104,7 @@ class UDPListener(ActiveListener):
         host, text = host_and_text(peer[0])
         client_text = f"{text}:{peer[1]}"
         client: Address | None = None
-        local_text = port.local_text(local)
+        local_text = port.local_text(local) if local else port.own_text
         header: ProxyHeader | None = None
         permit: Permit | None = None
         refused: Refused | None = None

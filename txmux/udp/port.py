@@ -63,6 +63,7 @@ _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 _NO_FIELDS = (b"", 0)
 _CUT = int(socket.MSG_TRUNC)
 _AT_ONCE = 64  # batches before others have their turn
+_TRY_EACH = 8  # wake-ups
 _WANTED_BUFFER = 4 * 1024 * 1024  # bytes that may wait in the socket, if the system allows it
 _LONG_QUEUE = 2 * 1024 * 1024  # bytes that wait, headers and all: of short datagrams some 2,700
 _NEWCOMERS = 2  # new flows in each `_AT_ONCE` datagrams while the queue is long
@@ -133,12 +134,13 @@ class DatagramPort(WatchedPort):
         # Another process may have had the socket, and counted earlier drops.
         _, self._dropped = ancillary.queue_of(bound)
         self._name = name
-        self._local_text = ancillary.endpoint_text(*name[:2])
+        self.own_text = ancillary.endpoint_text(*name[:2])
         form = IPv6Address if bound.family == socket.AF_INET6 else IPv4Address
         self.host: IAddress = form("UDP", name[0], name[1])
         self._to = to
         self._buffer = memoryview(bytearray(ancillary.LARGEST))
-        self._has_more = False
+        self._has_more = self._has_few = False
+        self._wakes = 0
         self.is_accepting = self.lets_in = True
         self.flows: dict[FlowKey, PortFlow | SharedAddress[PortFlow]] = {}
         self.place = ""
@@ -247,10 +249,15 @@ class DatagramPort(WatchedPort):
     def _read(self) -> None:
         receive, buffer, flows = self._socket.recvmsg_into, self._buffer, self.flows
         buffers, space = [buffer], ancillary.SPACE
-        for _ in range(_AT_ONCE):
+        # If datagrams come one by one, a second read is tried only now and then, as in `ServerSocket`.
+        self._wakes += 1
+        most = _AT_ONCE if self._has_few or not self._wakes % _TRY_EACH else 1
+        self._has_few = True
+        for count in range(most):
             try:
                 length, fields, flags, peer = receive(buffers, space)
             except BlockingIOError:
+                self._has_few = count > 1
                 return
             except OSError as problem:
                 # An error of earlier sends; their flows notice the silence.
@@ -272,7 +279,7 @@ class DatagramPort(WatchedPort):
                 self._sort(key, data, size)
             if not self._is_reading:
                 return
-        self._has_more = True
+        self._has_more = self._has_few = most > 1
 
     def await_flows(self) -> None:
         """Keep datagrams of unknown clients, whose flows another process may be handing over."""
@@ -357,7 +364,7 @@ class DatagramPort(WatchedPort):
         return send(self._socket, data, size, ancillary.answer_from(local) if local else (), peer)
 
     def local_text(self, local: bytes) -> str:
-        return ancillary.endpoint_text(*self.local_address(local)) if local else self._local_text
+        return ancillary.endpoint_text(*self.local_address(local)) if local else self.own_text
 
 
 def _runs(

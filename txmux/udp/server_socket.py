@@ -77,7 +77,11 @@ _MANY = 16  # batches after which joining a server's datagrams pays off
 
 
 class ServerSocket:
-    """Sends a flow's datagrams to a server, or to the next one while none has answered."""
+    """Sends a flow's datagrams to a server, or to the next one while none has answered.
+
+    Each flow opens one and closes it, though that is a third of its cost: in one kept for the next flow, a late answer would go to the
+    wrong client.
+    """
 
     __slots__ = (
         "_batches", "_dropped", "_flow", "_has_more", "_header", "_held", "_lasts", "_look_up",
@@ -252,7 +256,7 @@ class ServerSocket:
                 its_sources = sources.sources_towards(host, client or flow.client)
                 prepare_datagrams(server, member.options, its_sources)
             server.connect(sockaddr(host, port) if "%" in host else (host, port))
-            live.poller.watch(server.fileno(), READ, self._ready)
+            live.poller.start_watching(server.fileno(), READ, self._ready)
         except (OSError, ConnectBindError) as problem:
             if server is not None:
                 server.close()
@@ -301,7 +305,8 @@ class ServerSocket:
         if self.sock is None:
             visit.close()
             return None
-        self._count_dropped(self.sock)
+        if self._batches >= _MANY:
+            self._count_dropped(self.sock)
         left = VisitSocket(self._flow, self.sock, self._header, answered)
         visit.is_over = True
         self.sock, self._header = visit.sock, visit.header
@@ -535,12 +540,12 @@ class ServerSocket:
         self._flow = None  # type: ignore[assignment]
 
     def _count_dropped(self, sock: socket.socket) -> None:
-        if self._batches >= _MANY:  # fewer fit into the buffer, so none was dropped
-            dropped = ancillary.queue_of(sock)[1]
-            self._flow.count_lost(ancillary.since(dropped, self._dropped))
+        dropped = ancillary.queue_of(sock)[1]
+        self._flow.count_lost(ancillary.since(dropped, self._dropped))
 
     def _close(self, sock: socket.socket) -> None:
-        self._count_dropped(sock)
+        if self._batches >= _MANY:  # fewer fit into the buffer, so none was dropped
+            self._count_dropped(sock)
         self._flow.live.poller.closing(sock.fileno())
         sock.close()
 

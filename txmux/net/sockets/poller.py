@@ -71,7 +71,7 @@ class Poller:
         """
         before = self._events.get(descriptor)
         if before is None:
-            self._start_watching(descriptor, events, handler)
+            self.start_watching(descriptor, events, handler)
             return
         if before != events:
             self._epoll.modify(descriptor, events)
@@ -79,7 +79,8 @@ class Poller:
         self._handlers[descriptor] = handler
         self._events[descriptor] = events
 
-    def _start_watching(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+    def start_watching(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+        """Do as `watch` for a descriptor that is certainly not watched."""
         try:
             # First what may take memory: events of a registered descriptor without a handler would be lost.
             self._handlers[descriptor] = handler

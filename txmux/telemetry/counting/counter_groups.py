@@ -233,13 +233,6 @@ _FIRST_BYTE_BOUNDS = BackendTotals.first_byte.bounds
 _NUMBER = 16  # bits of a cell that tell when a source came: each time they are one more
 
 
-def with_source(cells: Cells, source: int) -> list[int]:
-    """Return the cells of the last sources after one more, by `source_number`."""
-    number = (cells[0] + 1) % (1 << _NUMBER)
-    others = (cell for cell in cells if cell >> _NUMBER != source)
-    return [source << _NUMBER | number, *others][: len(cells)]
-
-
 def sources_in(before: Cells, now: Cells) -> set[int]:
     return {cell >> _NUMBER for cell in {*now} - {*before}}
 
@@ -400,8 +393,13 @@ class ServerCounts(_CountedCells):
         self._note(source, WAITING)
 
     def _note(self, source: int, where: slice) -> None:
-        for at, cell in enumerate(with_source(self.cells[where], source), where.start):
-            self.cells[at] = cell
+        """Put a source first among the last ones."""
+        cells = self.cells
+        moved = source << _NUMBER | (cells[where.start] + 1) % (1 << _NUMBER)
+        for at in range(where.start, where.stop):
+            moved, cells[at] = cells[at], moved
+            if moved >> _NUMBER == source:
+                break
 
     def answered(self, backend: BackendCounts, milliseconds: float) -> None:
         """It has sent the first byte of a connection, so long after it had been asked."""
