@@ -32,7 +32,13 @@ from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges, unwritable
 from txmux.rules.lint.secrets import FileUser
-from txmux.rules.lint.warnings import closed_listeners, lint, unchecked_backends, warnings
+from txmux.rules.lint.warnings import (
+    closed_listeners,
+    lint,
+    slow_routes,
+    unchecked_backends,
+    warnings,
+)
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
 from txmux.rules.named_files import named_files
 from txmux.rules.problems import Problem, RulesError
@@ -153,6 +159,7 @@ def _check(
         ),
         *closed_listeners(rules),
         *unchecked_backends(rules),
+        *slow_routes(rules),
         *token_as_path(rules),
         *lacking,
         *cut_signatures(rules, matchers),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -393,8 +394,28 @@ class Conditions(NamedTuple):
 
 
 def conditions_of(route: RouteLike) -> Conditions | None:
-    found = Conditions(route.clients, route.client_cert, route.during, route.dry_run)
-    return found if route.clients.limited or any(found[1:]) else None
+    if route.clients.limited or route.client_cert or route.during or route.dry_run:
+        return Conditions(route.clients, route.client_cert, route.during, route.dry_run)
+    return None
+
+
+def tried_one_by_one(routes: Iterable[RouteLike]) -> int:
+    """Return how many of these routes no name finds, for the first byte with the most of them."""
+    counts: Counter[frozenset[int] | None] = Counter()
+    for route in routes:
+        beginnings: list[frozenset[int] | None] = [
+            None if line.negated else _declared(line.predicate, "first_bytes")
+            for line in route.alternatives
+            if line.negated or _declared(line.predicate, "key") is None
+        ]
+        if beginnings:
+            known = [some for some in beginnings if some is not None]
+            counts[frozenset().union(*known) if len(known) == len(beginnings) else None] += 1
+    for_any = counts.pop(None, 0)
+    by_byte = Counter[int]()
+    for some, count in counts.items():
+        by_byte.update(dict.fromkeys(some or (), count))
+    return for_any + max(by_byte.values(), default=0)
 
 
 def beginnings(route: RouteLike) -> Iterator[frozenset[int]]:

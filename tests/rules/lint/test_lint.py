@@ -12,7 +12,7 @@ from tests.support.folders import make_folder
 from tests.support.installed import names_missing
 from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, ambiguities_over
 from txmux.interfaces import Transport
-from txmux.rules.lint.warnings import lint
+from txmux.rules.lint.warnings import lint, slow_routes
 from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import load, parse
 from txmux.testing import calls_in
@@ -317,6 +317,44 @@ class LintTests(SynchronousTestCase):
             rules = parse(f"[listen a]\nendpoint = :0\n{routes}", "x.ini")
             calls.append(calls_in(partial(lint, rules)))
         self.assertLess(calls[1], 2.2 * calls[0])
+
+    def test_slow_routes(self) -> None:
+        """From 200 routes on that clients have tried one by one, there is a note; of what an index finds, there is none."""
+        tried = (
+            "{} routes are tried one by one",
+            "found at once by lines with whole names, such as sni=",
+        )
+        conditions = (
+            "its routes have {} different 'from', 'not_from', 'client_cert' or 'during'",
+            "several",
+        )
+        for line, keys, transport, texts in (
+            ("regex pattern=a{}", "", "tcp", tried),
+            ("ssh", "", "tcp", tried),
+            ("tls sni=www.*.h{}.test", "", "tcp", tried),
+            ("not tls sni=h{}.test", "", "tcp", tried),
+            ("tls sni=h{0}.test\n  http path=/{0}", "", "tcp", tried),
+            ("dns type=A", "", "udp", tried),
+            ("tls sni=h{0}.test\n  wireguard", "", "tcp", ()),
+            (
+                "tls sni=h{0}.test\n  http host=h{0}.test,*.h{0}.test\n  dns name=h{0}.test",
+                "",
+                "tcp",
+                (),
+            ),
+            ("dns name=h{0}.test\n  quic sni=h{0}.test", "from = 10.0.0.0/8\n", "udp", ()),
+            ("http host=h{0}.test", "from = 10.0.{0}.0/24\n", "tcp", conditions),
+        ):
+            for count in (199, 200):
+                text = f"[listen x]\nendpoint = {transport}:1\n" + "".join(
+                    f"[route r{n}]\nmatch = {line.format(n)}\nbackend = close\n{keys.format(n)}"
+                    for n in range(count)
+                )
+                notes = [str(note) for note in slow_routes(parse(text, "x.ini"))]
+                self.assertEqual(len(notes), bool(texts) and count == 200, (line, keys))
+                for note in notes:
+                    for part in texts:
+                        self.assertIn(part.format(count), note)
 
     def test_rules_made_in_python_have_none(self) -> None:
         self.assertEqual(lint(Rules(Path("x"), Settings(), (), ())), [])

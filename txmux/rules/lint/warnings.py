@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
+from txmux.detection.plan import conditions_of, tried_one_by_one
 from txmux.interfaces import Transport
 from txmux.rules.collecting import uncollected
 from txmux.rules.installed import FEATURES
@@ -26,6 +27,8 @@ from txmux.rules.lint.silence import (
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
 from txmux.rules.problems import Problem
 from txmux.rules.reading.ini import QUOTES, split_list
+
+_MANY_ROUTES = 200
 
 
 def lint(rules: Rules, user: FileUser | None = None, folders: Iterable[str] = ()) -> list[Problem]:
@@ -200,6 +203,37 @@ def unchecked_backends(rules: Rules) -> Iterator[Problem]:
         if len(servers) > 1 and not is_watched:
             message = f"without 'check', one of its {len(servers)} servers that is dead is found only by clients that fail there; add for example {advice}"
             yield attrs.evolve(backend.section.problem(message, "server"), note=True)
+
+
+def slow_routes(rules: Rules) -> Iterator[Problem]:
+    """Find owners of very many routes that are tried one by one, as the page on performance says."""
+    seen: set[tuple[int, ...]] = set()
+    owners: list[Listener | Route] = [*rules.listeners]
+    for owner in owners + [route for route in rules.routes if route.is_outer]:
+        routes = rules.routes_of(owner)
+        alike = tuple(map(id, routes))
+        if len(routes) < _MANY_ROUTES or alike in seen:
+            continue
+        seen.add(alike)
+        its: Sequence[Route] = routes
+        over_udp = owner.transport is Transport.UDP
+        if over_udp or any(line.datagrams for route in routes for line in route.alternatives):
+            transport = Transport.UDP if over_udp else Transport.TCP
+            its = [*filter(None, (route.for_transport(transport) for route in routes))]
+        count = tried_one_by_one(its)
+        if count >= _MANY_ROUTES:
+            message = (
+                f"{count} routes are tried one by one for a client that none of them takes; they are found at once by lines "
+                "with whole names, such as sni=, host= or database=, or *.example.com"
+            )
+            yield attrs.evolve(owner.section.problem(message), note=True)
+        conditions = len({*map(conditions_of, its)})
+        if conditions >= _MANY_ROUTES:
+            message = (
+                f"its routes have {conditions} different 'from', 'not_from', 'client_cert' or 'during', which are looked at one by "
+                "one for clients whose names are not known yet; use the same for several routes"
+            )
+            yield attrs.evolve(owner.section.problem(message), note=True)
 
 
 def closed_listeners(rules: Rules) -> Iterator[Problem]:
