@@ -9,17 +9,22 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 from twisted.internet import reactor
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.detection import hello
 from tests.support.growth import AT_ALL, AT_NONE, MANY, RULES, finished, growth
 from tests.support.limits import allow_descriptors
 from txmux.access.admission import Admission
-from txmux.access.bans import Banned
+from txmux.access.bans import Ban, Banned, Bans
+from txmux.access.handshakes import Handshakes
+from txmux.access.per_source import PerSource, SourceLimits
 from txmux.backends.health.checks import key_of
+from txmux.backends.pool.queue import ClientQueue
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.detection.ranked import finish
 from txmux.interfaces import Peeked
+from txmux.net.sockets.timers import Timers
 from txmux.processes.workers.received_rules import read_replacement
 from txmux.rules.changes import changes
 from txmux.rules.difference import difference, digest
@@ -29,6 +34,7 @@ from txmux.rules.packing import pack, pack_difference, unpack
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
 from txmux.testing import calls_in
+from txmux.udp.live_flows import FlowTable, TimeoutQueue
 from txmux.wire.proxyprotocol.header import Address
 
 T = TypeVar("T")
@@ -210,6 +216,114 @@ def _admit(count: int, *, banned: bool) -> Callable[[], object]:
     return lambda: admission.enter(Address(ipaddress.ip_address("192.0.2.1"), 1))
 
 
+class _Item:
+    """A flow, or a handshake."""
+
+    queue: TimeoutQueue | None = None
+    entered_at = last_received_at = 0.0
+
+    def make_room(self) -> None: ...
+
+    def has_turn(self) -> None: ...
+
+
+def _flows(count: int) -> Callable[[], object]:
+    table, timeout = FlowTable[_Item](), (30.0, True, False)
+    flows = [_Item() for _ in range(count)]
+    for number, flow in enumerate(flows):
+        table.enter(flow, timeout, float(number))
+
+    def run() -> None:
+        table.touch(flows[-1], float(count))
+        table.leave(flows[0])
+        table.enter(flows[0], timeout, float(count))
+        assert table.spare() is not None
+        assert [*table.over(0.0)] == []
+        table.next_at()
+
+    return run
+
+
+def _timers(count: int) -> Callable[[], object]:
+    timers = Timers(Clock())
+    for number in range(count):
+        timers.callLater(number % 5 + 1, int)
+    return lambda: timers.callLater(3, int).cancel()
+
+
+def _queued(count: int) -> Callable[[], object]:
+    queue = ClientQueue(count + 1, 5.0, Timers(Clock()).callLater)
+    for _ in range(count):
+        queue.add_client(lambda: False, lambda: None)
+
+    def run() -> None:
+        queue.serve()  # there is no room
+        waiter = queue.add_client(lambda: False, lambda: None)
+        assert waiter is not None
+        queue.remove_client(waiter)
+
+    return run
+
+
+def _handshakes(count: int) -> Callable[[], object]:
+    handshakes, one = Handshakes(lambda: 0.0), _Item()
+    for number in range(count):
+        handshakes.enter(("x", number), _Item(), 5)
+
+    def run() -> None:
+        handshakes.enter(("x", 1), one, 5)
+        handshakes.end_oldest(("x", 1))
+        handshakes.leave(("x", 1), one)
+
+    return run
+
+
+def _sources(count: int) -> Callable[[], object]:
+    per_source = PerSource(SourceLimits(connections=5), lambda: 0.0)
+    for number in range(count):
+        per_source.enter(number + 1)
+
+    def run() -> None:
+        permit = per_source.enter(1)
+        assert permit is not None
+        permit.release()
+
+    return run
+
+
+def _bans(count: int) -> Callable[[], object]:
+    networks = [ipaddress.ip_network(0x0A000000 + number) for number in range(count + 1)]
+    bans = Bans(Ban(network, 0.0, 9.0 + number) for number, network in enumerate(networks[1:]))
+
+    def run() -> None:
+        assert not bans.expire(1.0)
+        bans.change([(networks[0], Ban(networks[0], 0.0, 9.0))])
+        bans.change([(networks[0], None)])
+
+    return run
+
+
+def _adopted(count: int) -> Callable[[], object]:
+    """A connection that another process hands over."""
+    upstreams = _worker("servers", count).upstreams
+
+    def run() -> None:
+        found = upstreams.adopt("pool", f"127.0.0.1:{10_000 + count - 1}")
+        assert found is not None
+        found[0].pool.released(found[1])
+
+    run()  # the first one finds the servers
+    return run
+
+
+def _moved(count: int) -> Callable[[], object]:
+    """A flow whose client comes from another address: its route is looked up."""
+    [factory] = _worker("routes", count).listeners
+    detector = factory.configuration.top.detector
+    assert detector.by_name
+    return lambda: detector.by_name[f"r{count - 1}"]
+
+
 class GrowthTests(SynchronousTestCase):
     def _assert_growth(
         self, most: float, works: Iterable[tuple[str, Callable[[int], Callable[[], object]]]]
@@ -240,6 +354,12 @@ class GrowthTests(SynchronousTestCase):
         self._assert_growth(AT_NONE, works)
         for what in ("routes", "backends"):
             self._assert_growth(AT_NONE, [(f"check: {what}", partial(_check_result, what))])
+
+    def test_collections(self) -> None:
+        """What the page on performance says of collections on the path of a client, a request or a timer."""
+        self.addCleanup(_worker.cache_clear)
+        works = _flows, _timers, _queued, _handshakes, _sources, _bans, _adopted, _moved
+        self._assert_growth(AT_NONE, ((work.__name__, work) for work in works))
 
     def test_step_of_a_reload_that_changes_all(self) -> None:
         """Clients of a worker wait for no step that does much with all routes, whatever has changed in them."""

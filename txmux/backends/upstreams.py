@@ -390,16 +390,16 @@ class Upstreams:
         Those of which nothing is told are as at a start; but that process `knew` them, so no single check takes them out.
         """
         now = self._clock.seconds()
-        restored: dict[str, list[ServerHealth | None]] = {}
+        restored: dict[str, set[ServerHealth | None]] = {}
         for fields in servers:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
                 backend_health = self.known.get_health(fields.get("backend", ""))
                 if backend_health is not None:
                     key = fields["server"], fields["target"]
                     health = backend_health.restore(key, fields, now)
-                    restored.setdefault(fields["backend"], []).append(health)
+                    restored.setdefault(fields["backend"], set()).add(health)
         for upstream in self._upstreams.values():
-            states = restored.get(upstream.backend.name, [])
+            states = restored.get(upstream.backend.name, set[ServerHealth | None]())
             if upstream.pool.has_taken_over and not states:
                 continue  # as most of thousands, when the state comes again
             for member in upstream.pool.members if states else ():

@@ -175,6 +175,10 @@ class Detector(Generic[R]):
     def _beginnings_with(self, first_byte: int | None) -> Beginnings:
         return frozenset(some for some in self._beginnings or () if first_byte in some)
 
+    @functools.cached_property
+    def by_name(self) -> Mapping[str, R]:
+        return {route.name: route for route in self.routes}
+
     def start_detection(
         self,
         client: IPv4Address | IPv6Address | None = None,

@@ -223,8 +223,7 @@ class Following:
         senders = configuration.settings.accept_proxy_from
         if senders is not None and client.host in senders:
             return False
-        routes = configuration.top.detector.routes
-        route = next((route for route in routes if route.name == name), None)
+        route = configuration.top.detector.by_name.get(name or "")
         is_served = route is None or route.clients.serves(client.host)
         now = self._live.listener.configuration
         return is_served and configuration.admission.serves(client) and now.admission.serves(client)

@@ -245,8 +245,7 @@ def _find_destination(
     if server is not None:
         is_answered = fields.get("answered", True)
         return listener.upstreams.adopt(backend, record.server or "", is_established=is_answered)
-    upstreams = listener.upstreams.all()
-    upstream = next((upstream for upstream in upstreams if upstream.backend.name == backend), None)
+    upstream = next(iter(listener.upstreams.all([backend])), None)
     return None if upstream is None else (upstream, None)
 
 

@@ -508,10 +508,10 @@ class ServerSocket:
             self._batches = _MANY
         _, self._dropped = ancillary.queue_of(sock)
         tried: Mapping[str, ConnectFailure] = fields.get("tried", {})
-        for other in self.upstream.pool.members:
-            place = other.target.text
-            if place in tried:
-                self._tried[other] = tried[place]
+        for address, cause in tried.items():
+            other = self.upstream.pool.member_at(address)
+            if other is not None:
+                self._tried[other] = cause
         if self.upstream.backend.proxy_protocol == "v2":
             self._prepare_header()
 

@@ -88,12 +88,13 @@ class BackendPool:
         self._seconds = seconds
         self._on_change = on_change
         # If the server depends on the client, a failure says nothing about the servers of other clients.
-        depends = any(server.depends_on_client for server in backend.servers)
-        self._eject = None if depends else backend.eject
+        self._depends = any(server.depends_on_client for server in backend.servers)
+        self._eject = None if self._depends else backend.eject
         self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._choices: list[Choice] = []
         self._sole: Member | None = None  # who gets each connection, without a choice
         self._limited = any(server.max_connections for server in backend.servers)
+        self._by_address: dict[str, Member] = {}  # made when it is needed
         self._members: dict[Server, list[Member]] = {
             server: [self._member(server, server)]
             if backend.via is not None or not is_name(server)
@@ -233,13 +234,20 @@ class BackendPool:
 
         One that is not established yet continues as after `pick`.
         """
-        for member in self.members:
-            if member.is_at(server):
-                self._backend_health.adopt(member.health)
-                if is_established:
-                    member.counts.adopted()
-                return member
-        return None
+        member = self.member_at(server)
+        if member is not None:
+            self._backend_health.adopt(member.health)
+            if is_established:
+                member.counts.adopted()
+        return member
+
+    def member_at(self, server: str) -> Member | None:
+        """Return the member with an address, written as in the access log."""
+        if self._depends:
+            return next((member for member in self.members if member.is_at(server)), None)
+        if not self._by_address:
+            self._by_address = {member.target.text: member for member in reversed(self.members)}
+        return self._by_address.get(server)
 
     def connected(self, member: Member) -> None:
         member.counts.connected()
@@ -396,9 +404,10 @@ class BackendPool:
             member.share = max(1, address.weight)
             member.rank = (server.backup, priorities.index(address.priority))
             members.append(member)
-        self._members[server] = members
+        self._members[server], self._by_address = members, {}
+        current = {*members}
         for member in before:
-            if member not in members:
+            if member not in current:
                 member.health.came_at = None
         if self._is_current:
             is_first = server not in self._answered and self._seconds() < self._start_until
@@ -408,7 +417,7 @@ class BackendPool:
         self._leaving = [
             member
             for member in (*before, *self._leaving)
-            if member.connections and member not in members
+            if member.connections and member not in current
         ]
         self._arrange()
         self._update_shortage()
