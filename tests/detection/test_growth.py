@@ -132,7 +132,7 @@ def _decide(detector: Detector[Route], data: bytes, transport: Transport) -> Dec
         flow = detector.start_flow_detection(ip_address("192.0.2.1"), 0.0)
         flow.has_routes_for_client()
         decision = flow.feed(peeked.datagrams) or flow.finish()
-        detector.guard(decision, peeked)
+        detector.guard(decision.route, peeked)
     elif decision is None:
         stream = detector.start_detection(ip_address("192.0.2.1"), 0.0)
         stream.can_decide()

@@ -45,13 +45,11 @@ class Decision(Generic[R]):
         route: ``None`` if every route was ``NO``.
         facts: For the access log.
         answered: The requests at the beginning of the stream that have been answered during detection.
-        rank: Of the route; see `ListChange`.
     """
 
     route: R | None
     facts: dict[str, str]
     answered: tuple[Exchange, ...] = ()
-    rank: float = attrs.field(default=inf, eq=False, repr=False)
 
 
 class Detector(Generic[R]):
@@ -176,8 +174,13 @@ class Detector(Generic[R]):
         return frozenset(some for some in self._beginnings or () if first_byte in some)
 
     @functools.cached_property
-    def by_name(self) -> Mapping[str, R]:
-        return {route.name: route for route in self.routes}
+    def _rank_by_name(self) -> Mapping[str, int]:
+        names = (route.name for route in self.routes)
+        return dict(zip(names, self.ranks, strict=True))
+
+    def route_called(self, name: str) -> R | None:
+        rank = self._rank_by_name.get(name)
+        return None if rank is None else self._list.at(rank)
 
     def start_detection(
         self,
@@ -219,8 +222,7 @@ class Detector(Generic[R]):
                     return None
                 if verdict is _MATCH:
                     learners = plan.learners_by_winner.get(position) or plan.learners_for(position)
-                    facts = _collect_facts(learners, peeked)
-                    return Decision(plan.routes[position], facts, (), plan.ranks[position])
+                    return Decision(plan.routes[position], _collect_facts(learners, peeked))
         return None
 
     def drops_last(self, peeked: Datagrams) -> bool:
@@ -231,10 +233,11 @@ class Detector(Generic[R]):
                     return True
         return False
 
-    def guard(self, decision: Decision[R], peeked: Datagrams | None) -> Any:
-        """Return what judges the later datagrams of a flow that is decided; ``None`` if nothing that it was decided by may come again, changed."""
+    def guard(self, route: R | None, peeked: Datagrams | None) -> Any:
+        """Return what judges the later datagrams of a flow that a route has taken; ``None`` if nothing that it was decided by may come again, changed."""
+        decided = inf if route is None else self._rank_by_name[route.name]
         for rank, guard in self.guards:
-            if rank <= decision.rank and peeked is not None:
+            if rank <= decided and peeked is not None:
                 with contextlib.suppress(Exception):  # a plugin's error
                     return guard(peeked)
         return None
@@ -344,7 +347,7 @@ class _RouteScan(Generic[R]):
                     by_beginnings = True
             if verdict is _MATCH:
                 facts = self._facts(plan, position, peeked)
-                return Decision(routes[position], facts, self.answered, plan.ranks[position])
+                return Decision(routes[position], facts, self.answered)
             if verdict is _NEED_MORE and not last:
                 self._position = position
                 return None

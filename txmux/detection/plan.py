@@ -138,7 +138,8 @@ class Plan(Generic[R]):
             made.routes[start:stop] = [route for _, route in new]
         yield
         if made.has_index is self.has_index:
-            made._indexes = {read: index.copy() for read, index in self._indexes.items()}
+            indexes = self._indexes.items()
+            made._indexes = {read: _KeyIndex(index.key, index) for read, index in indexes}
             yield from made._enter_instead(self, cuts)
         else:
             yield from made._enter(0, 0, [*zip(made.ranks, made.routes, strict=True)])
@@ -272,16 +273,13 @@ class Plan(Generic[R]):
     ) -> list[Sequence[int]]:
         """Return lists of the ranks of the `keyed` routes that names in these bytes leave.
 
-        Of those that go by a name which is not known yet, these are the ones that may decide by it later, where the conditions of
-        a route hold. With `by_beginnings`, what is known of the name rules some out.
-
-        Args:
-            peeked: The bytes.
-            serves: Returns whether conditions hold; ``None`` if no more bytes come.
-            by_beginnings: Most often the first undecided route ends the search, so that only few clients need it.
+        Of those that go by a name which is not known yet, these are the ones whose conditions hold, by `serves`; none if that is
+        ``None``, as no more bytes come. With `by_beginnings`, what is known of a name rules some out.
         """
-        indexes = self._indexes.values()
-        return [ranks for index in indexes for ranks in index.named(peeked, serves, by_beginnings)]
+        found: list[Sequence[int]] = []
+        for index in self._indexes.values():
+            found += index.named(peeked, serves, by_beginnings)
+        return found
 
     def next(self, position: int, named: Iterable[Sequence[int]]) -> int:
         """Return the next position worth trying from a `keyed` route on, if all before it are NO; `named` are those that names leave."""
@@ -306,7 +304,7 @@ class _KeyIndex:
     """Finds, among many routes that go by one name of a client, those that a name may match."""
 
     def __init__(self, key: NameKey, before: _KeyIndex | None = None) -> None:
-        self._key = key
+        self.key = key
         self._exact: RanksByKey[str] = RanksByKey(None if before is None else before._exact)
         self._under: RanksByKey[str] = RanksByKey(None if before is None else before._under)
         # By whether the beginning of a name may rule them out, and by their conditions.
@@ -316,9 +314,6 @@ class _KeyIndex:
         # That there ever was.
         self._longest: int = 0 if before is None else before._longest
         self._sorted: list[tuple[str, int]] | None = None
-
-    def copy(self) -> _KeyIndex:
-        return _KeyIndex(self._key, self)
 
     def add(self, rank: int, key: NameKey, conditions: Conditions | None) -> None:
         self._all.add((_is_told_by_beginning(key), conditions), rank)
@@ -347,7 +342,7 @@ class _KeyIndex:
         serves: Callable[[Conditions], bool] | None,
         by_beginning: bool,  # noqa: FBT001
     ) -> Iterable[Sequence[int]]:
-        key, begun = self._key, ""
+        key, begun = self.key, ""
         try:
             name = key.read(peeked)
             if name is None and by_beginning and key.begun is not None:
@@ -368,7 +363,8 @@ class _KeyIndex:
             # A client may send a name of many thousand labels, of which only the last can be known.
             at = name.find(".", max(0, len(name) - self._longest - 1))
             while at >= 0:
-                found.append(self._under.get(name[at + 1 :]))
+                if below := self._under.get(name[at + 1 :]):
+                    found.append(below)
                 at = name.find(".", at + 1)
         return found
 

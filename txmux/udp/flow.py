@@ -398,7 +398,7 @@ class Flow:
     def _route_by(self, decision: Decision[CompiledRoute], peeked: Datagrams | None) -> None:
         record, detector, self.decided = self.record, self._layer.detector, decision.facts
         if detector.guards and (self.ids is not None or self.proxy_header is not None):
-            self._decided_hello = detector.guard(decision, peeked)
+            self._decided_hello = detector.guard(decision.route, peeked)
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         self._detection = None
         route = decision.route

@@ -223,7 +223,7 @@ class Following:
         senders = configuration.settings.accept_proxy_from
         if senders is not None and client.host in senders:
             return False
-        route = configuration.top.detector.by_name.get(name or "")
+        route = configuration.top.detector.route_called(name or "")
         is_served = route is None or route.clients.serves(client.host)
         now = self._live.listener.configuration
         return is_served and configuration.admission.serves(client) and now.admission.serves(client)
