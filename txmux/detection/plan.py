@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from txmux.detection.name_index import NameIndex
 from txmux.detection.ranked import Cut, ListChange, RanksByKey
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Plan(Generic[R]):
         self._learners: dict[object, Learner] = {}  # by the kind of a predicate
         self._ranks_by_kind: RanksByKey[object] = RanksByKey()
         self._by_name = 0  # the number of routes that go by names alone
-        self._indexes: dict[Reader, _KeyIndex] = {}
+        self._indexes: dict[Reader, NameIndex[Conditions]] = {}
 
     def changed(self, change: ListChange[R], begins: Beginnings) -> Generator[None, None, Plan[R]]:
         """Make the plan of changed routes in steps."""
@@ -139,7 +140,7 @@ class Plan(Generic[R]):
         yield
         if made.has_index is self.has_index:
             indexes = self._indexes.items()
-            made._indexes = {read: _KeyIndex(index.key, index) for read, index in indexes}
+            made._indexes = {read: NameIndex(index.key, index) for read, index in indexes}
             yield from made._enter_instead(self, cuts)
         else:
             yield from made._enter(0, 0, [*zip(made.ranks, made.routes, strict=True)])
@@ -212,7 +213,7 @@ class Plan(Generic[R]):
         for rank, route in new:
             keys = self._keys(route) if self.has_index else []
             for key in keys:
-                index = self._indexes.setdefault(key.read, _KeyIndex(key))
+                index = self._indexes.setdefault(key.read, NameIndex(key))
                 index.add(rank, key, conditions_of(route))
             keyed.append(bool(keys))
             unconditional.append(None if keys else self._unconditional_predicates(route))
@@ -298,86 +299,6 @@ class Plan(Generic[R]):
         if conditions_of(route) or any(line.negated for line in lines):
             return None
         return [line.predicate for line in lines]
-
-
-class _KeyIndex:
-    """Finds, among many routes that go by one name of a client, those that a name may match."""
-
-    def __init__(self, key: NameKey, before: _KeyIndex | None = None) -> None:
-        self.key = key
-        self._exact: RanksByKey[str] = RanksByKey(None if before is None else before._exact)
-        self._under: RanksByKey[str] = RanksByKey(None if before is None else before._under)
-        # By whether the beginning of a name may rule them out, and by their conditions.
-        self._all: RanksByKey[tuple[bool, Conditions | None]] = RanksByKey(
-            None if before is None else before._all
-        )
-        # That there ever was.
-        self._longest: int = 0 if before is None else before._longest
-        self._sorted: list[tuple[str, int]] | None = None
-
-    def add(self, rank: int, key: NameKey, conditions: Conditions | None) -> None:
-        self._all.add((_is_told_by_beginning(key), conditions), rank)
-        for name in key.exact:
-            self._exact.add(name, rank)
-        for name in key.under:
-            self._under.add(name, rank)
-            self._longest = max(self._longest, len(name))
-
-    def remove(self, rank: int, key: NameKey, conditions: Conditions | None) -> None:
-        self._all.remove((_is_told_by_beginning(key), conditions), rank)
-        for name in key.exact:
-            self._exact.remove(name, rank)
-        for name in key.under:
-            self._under.remove(name, rank)
-
-    def finish(self) -> bool:
-        """Return whether any route is left."""
-        for ranks in (self._exact, self._under, self._all):
-            ranks.finish()
-        return bool(self._all.lists)
-
-    def named(
-        self,
-        peeked: Peeked,
-        serves: Callable[[Conditions], bool] | None,
-        by_beginning: bool,  # noqa: FBT001
-    ) -> Iterable[Sequence[int]]:
-        key, begun = self.key, ""
-        try:
-            name = key.read(peeked)
-            if name is None and by_beginning and key.begun is not None:
-                begun = key.begun(peeked)
-        except Exception:  # noqa: BLE001 - a plugin's reader that raises rules out no route
-            return self._all.lists.values()
-        if name is None:
-            if serves is None:
-                return ()
-            left = [
-                ranks
-                for (is_told, conditions), ranks in self._all.lists.items()
-                if not (begun and is_told) and (conditions is None or serves(conditions))
-            ]
-            return [*left, self._beginning_with(begun)] if begun else left
-        found = [self._exact.get(name)]
-        if self._under.lists:
-            # A client may send a name of many thousand labels, of which only the last can be known.
-            at = name.find(".", max(0, len(name) - self._longest - 1))
-            while at >= 0:
-                if below := self._under.get(name[at + 1 :]):
-                    found.append(below)
-                at = name.find(".", at + 1)
-        return found
-
-    def _beginning_with(self, begun: str) -> Sequence[int]:
-        if self._sorted is None:
-            names = self._exact.lists.items()
-            self._sorted = sorted((name, rank) for name, ranks in names for rank in ranks)
-        start, end = (bisect_left(self._sorted, (begun + more,)) for more in ("", "\U0010ffff"))
-        return sorted({rank for _, rank in self._sorted[start:end]})
-
-
-def _is_told_by_beginning(key: NameKey) -> bool:
-    return key.begun is not None and not key.under
 
 
 class Conditions(NamedTuple):
