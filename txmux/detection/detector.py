@@ -161,7 +161,8 @@ class Detector(Generic[R]):
             yield
             begins = self._beginnings_with(byte)
             if begins not in self._plans_by_beginnings:
-                new = [one for one in change.new if can_begin(one[1], begins)]
+                may_begin = functools.partial(can_begin, begins=begins)
+                new = yield from filtered(change.new, may_begin)
                 own = ListChange[R](change.gone, new)
                 yield
                 has_changed = new or (yield from own.cuts(plan.ranks))

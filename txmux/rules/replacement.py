@@ -137,7 +137,7 @@ def backends_in(
     backends: Iterable[Backend], routes: Iterable[Route], listeners: Iterable[Listener]
 ) -> list[Backend]:
     """Return the backends that these name, once for each time; not the fallbacks of backends."""
-    outcomes: list[object] = [*backends, *(route.outcome for route in routes)]
+    outcomes: list[object] = [*backends, *[route.outcome for route in routes]]
     for listener in listeners:
         outcomes += listener.outcomes
     return [outcome for outcome in outcomes if isinstance(outcome, Backend)]

@@ -140,8 +140,7 @@ class Rules:
 
     def used_backends(self) -> dict[str, Backend]:
         """Return the backends that a route or a listener names, by their names; not those that are a fallback alone."""
-        named = (outcome for outcome in self._destinations() if isinstance(outcome, Backend))
-        return {backend.name: backend for backend in named}
+        return {one.name: one for one in self._destinations() if isinstance(one, Backend)}
 
     def _destinations(self) -> list[Outcome]:
         outcomes = [route.outcome for route in self.routes if route.outcome is not None]
