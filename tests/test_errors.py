@@ -16,16 +16,13 @@ from hypothesis import strategies as st
 from OpenSSL import SSL, crypto
 from twisted.internet import error
 from twisted.internet.address import HostnameAddress, UNIXAddress
-from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
-from tests.features.sharing.machine import Machine
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from txmux.access.bans import Ban
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over
@@ -34,9 +31,6 @@ from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.program import as_text
 from txmux.errors import MuxError, cause_of, how_to_install, own_command, printable, sudo_for
-from txmux.features.sharing.bans import SharedBans
-from txmux.features.sharing.redis import ReplyError, ReplyParser
-from txmux.features.sharing.store import Store
 from txmux.net.addresses import text_of
 from txmux.net.http import _reason
 from txmux.net.tls.verification import _mismatch
@@ -49,7 +43,6 @@ _EVIL = (
 )
 _LONG = _EVIL + 100_000 * "y"
 _MOST = 1000
-_STORE = Store("redis://192.0.2.1", "192.0.2.1")
 
 
 def refused(work: Callable[..., object], *arguments: Any, **named: Any) -> Iterator[str]:
@@ -59,7 +52,7 @@ def refused(work: Callable[..., object], *arguments: Any, **named: Any) -> Itera
         yield str(problem)
 
 
-def _logged(work: Callable[..., object], *arguments: Any) -> Iterator[str]:
+def logged(work: Callable[..., object], *arguments: Any) -> Iterator[str]:
     with capturedLogs() as events:
         work(*arguments)
     yield from map(formatEvent, events)
@@ -67,18 +60,6 @@ def _logged(work: Callable[..., object], *arguments: Any) -> Iterator[str]:
 
 def _http(text: str) -> Iterator[str]:
     yield _reason(ResponseFailed([Failure(ValueError(text))]))
-
-
-def _redis(text: str) -> Iterator[str]:
-    clock = Clock()
-    shared = SharedBans(clock, _STORE, None, Machine().bans)
-    shared._is_away("refused")
-    clock.advance(9)
-    yield from _logged(shared._is_away, text)
-    yield str(ReplyError(text))
-    yield from refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
-    record = {"network": "192.0.2.7", "age": 1, "left": None, "reason": text}
-    yield Ban.read(record, 0.0).reason
 
 
 def _certificate(text: str) -> Iterator[str]:
@@ -103,7 +84,6 @@ def _programs(text: str) -> Iterator[str]:
 
 _OTHERS = {
     "what speaks HTTP": _http,
-    "Redis, and other machines by it": _redis,
     "the certificate of a server": _certificate,
     "clients, servers and name servers": _peers,
     "programs on this machine, and lists": _programs,
@@ -138,7 +118,7 @@ class NamedTests(NamedCase):
         with redirect_stdout(output):
             Output().line(_EVIL)
         self.assertTrue(output.getvalue().removesuffix("\n").isprintable())
-        [line] = _logged(audit, Caller("a", "a"), _EVIL, 200, _EVIL)
+        [line] = logged(audit, Caller("a", "a"), _EVIL, 200, _EVIL)
         self.assertTrue(line.isprintable(), line)
         self.assertTrue(str(Problem(_EVIL, 1, _EVIL, _EVIL, _EVIL)).isprintable())
 

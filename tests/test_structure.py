@@ -42,9 +42,8 @@ _OTHERWISE = {
 
 _IMPORT_FEATURES = {
     "interop",
-    "cli/test_explain_datagrams.py", "control/test_connections.py",
-    "test_errors.py", "test_examples.py", "test_said_once.py", "test_sources.py",
-}  # fmt: skip
+    "test_sources.py",
+}
 """Tests that do not run yet where a feature's folder is deleted; those beside real programs are of the whole."""
 
 

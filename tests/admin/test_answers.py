@@ -8,7 +8,6 @@ from twisted.logger import capturedLogs
 
 from tests.admin.asking import JSON, LISTEN, AdminCase
 from tests.support.peers import PeerFactory, connect, listen
-from tests.support.ports import free_port
 from txmux.processes.privilege import landlock
 from txmux.version import __version__
 
@@ -124,20 +123,6 @@ class StatusTest(AdminCase):
             "rules_sha256": hashlib.sha256(self.file.read_bytes()).hexdigest(),
         }
         self.assertEqual({name: status[name] for name in wanted}, wanted)
-
-    async def test_redis_lost_for_a_minute_needs_attention(self) -> None:
-        await self.start(f"shared_limits = redis://127.0.0.1:{free_port('127.0.0.1')}")
-        status = (await self.get("/api/status")).json
-        while status["bans"]["shared"] != "lost":
-            status = (await self.get("/api/status")).json
-        self.assertEqual(status["attention"], [])
-        (source,) = self.running.control.parts["sharing"].sources()
-        assert source._since is not None
-        source._since -= 60
-        while not (attention := (await self.get("/api/status")).json["attention"]):
-            continue
-        self.assertEqual([one["what"] for one in attention], ["sources"])
-        self.assertIn("bans of other machines may be missing here", attention[0]["text"])
 
     async def test_connections_and_undecided_ones_are_counted(self) -> None:
         servers = PeerFactory()

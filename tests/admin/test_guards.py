@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.asking import JSON, AdminCase, request
 from txmux.admin.access import NO_ACCESS, AdminAccess
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
+from txmux.optional import load
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model.settings import AdminUser
 from txmux.rules.reading.tokens import AdminToken
@@ -197,6 +198,8 @@ class TokenTest(TokenCase):
             self.assertEqual(len(found), count)
             warned = [one for one in lint(self.running.control.rules) if one.key == "admin_token"]
             self.assertEqual([one.message.partition(";")[0] for one in warned], found)
+            if load("page") is None:
+                continue
             page = await self.ask("GET", "/", authorization, to=self.port)
             self.assertEqual(b"Every user of this machine" in page.body, bool(count))
 

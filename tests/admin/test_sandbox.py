@@ -6,7 +6,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import LISTEN, AdminCase
-from tests.support.peers import PeerFactory, listen, reactor
+from tests.support.peers import reactor
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.sandbox import SandboxError
 
@@ -24,11 +24,6 @@ class SandboxCase(AdminCase):
 
 
 class SandboxTest(SandboxCase):
-    async def test_shared_limits_by_tcp(self) -> None:
-        redis = listen(self, PeerFactory())
-        settings = f"workers = 2\nshared_limits = redis://127.0.0.1:{redis}/0"
-        self.assertEqual(await self.confined(settings), [True, True])
-
     async def test_added_and_replaced_workers(self) -> None:
         self.assertEqual(await self.confined("workers = 1"), [True])
         self.write_rules("workers = 2")

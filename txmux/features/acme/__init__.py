@@ -88,6 +88,8 @@ FEATURE = Feature(
         "acme_terms": SectionKey(BOOLEAN, default="no", example="no", usual=False, meaning=
             "whether you agree to the authority's terms of service, if it has some"),
     }},
+    hints={"route": dict.fromkeys(
+        ("acme", "cert_resolver", "certresolver", "letsencrypt"), "write terminate_tls with the word acme; 'acme' in [txmux] names the authority")},
     contradictions={"txmux": contradictions},
     certificates=ManagedCertificates(
         "acme", "[`acme`](#certificates-by-acme)", "acme_folder", read_name, names_of, problems_of_names,

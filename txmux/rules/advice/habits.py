@@ -116,7 +116,6 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **each("blacklist blocklist", "write 'not_from = NETWORKS'"),
         **each("auth basic_auth htpasswd users", "write tunnel_users for clients that ask for a tunnel; no others are asked for a password"),
         **each("cert certificate key ssl_cert ssl_certificate ssl_certificate_key ssl_key terminate tls_cert tls_certificate tls_key tls_termination", _ENDS_TLS),
-        **each("acme cert_resolver certresolver letsencrypt", "write terminate_tls with the word acme; 'acme' in [txmux] names the authority"),
         **each("client_ca mtls", CLIENT_CA),
         **each("hours schedule time times", "write 'during = mon-fri 08:00-18:00'"),
         "default": "'default' is of a [listen NAME]",

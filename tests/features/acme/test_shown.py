@@ -1,0 +1,18 @@
+"""The certificates that a worker reports while an authority checks a name."""
+
+from tests.control.test_connections import CertificatesCase
+from tests.support.certificates import make_authority
+from txmux.features.acme.challenges import Challenges
+
+
+class ChallengeTest(CertificatesCase):
+    async def test_while_an_authority_checks_a_name(self) -> None:
+        """The certificate of a challenge is not one of the rules."""
+        pem = self.written(make_authority("Test", "www.example.com"))
+        inside = self.inside(pem)
+        before = (await inside.count(gauges=True))["certificates"]
+        self.assertEqual([(route, file) for route, file, _ in before], [("site", str(pem))])
+        assert self.running.serving is not None
+        challenges = Challenges(self.running.serving.runtime.context)
+        challenges.receive({"challenges": {"www.example.com": "00" * 32}})
+        self.assertEqual((await inside.count(gauges=True))["certificates"], before)
