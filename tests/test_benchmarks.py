@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from string import Template
 from unittest import SkipTest
@@ -25,7 +26,7 @@ from benchmarks.children import BenchmarkError, Child
 from benchmarks.counting import interval
 from benchmarks.cuts import PEERS
 from benchmarks.machine import congestion_controls
-from benchmarks.measures import MEASURES
+from benchmarks.measures import MEASURES, counted
 from benchmarks.measures.day import KINDS
 from benchmarks.measures.latency import percentiles
 from benchmarks.proxies import PROXIES, chosen
@@ -208,6 +209,47 @@ class PeersTests(SynchronousTestCase):
         self.assertEqual({path.name for path in folder.iterdir()}, used)
         for path in folder.iterdir():
             self.assertTrue(Template(path.read_text()).is_valid(), path)
+
+
+class CountTests(SynchronousTestCase):
+    """What the programs that count leave behind is added up by process."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def test_instructions(self) -> None:
+        """Each file has what there was since the one before, and counts once."""
+        counter = counted.Instructions(self.folder)
+        for name, total in (("7", 2000), ("7.1", 500), ("9", 1000)):
+            (self.folder / name).write_text(
+                f"events: Ir\nsummary: {total}\n16 3\ntotals: {total}\n"
+            )
+        self.assertEqual(counter.so_far(), {7: 2.5, 9: 1.0})
+        (self.folder / "7.2").write_text("events: Ir\ntotals: 250\n")
+        self.assertEqual(counter.so_far(), {7: 2.75, 9: 1.0})
+
+    def test_calls(self) -> None:
+        """Threads count for their process; what is no call does not count."""
+        self.patch(counted, "threads", {7: [7, 8]}.__getitem__)
+        lines = 'read(3, "x", 1) = 1\nclose(3) = 0\n+++ exited with 0 +++\n'
+        for thread in (7, 8, 9):
+            (self.folder / f"thread.{thread}").write_text(lines)
+        self.assertEqual(counted.Calls(self.folder).so_far([7]), {7: 4.0, 9: 2.0})
+
+    def test_ends_act_in_turn(self) -> None:
+        """Where nothing is between them, client and server exchange what they expect."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            turns: list[None] = []
+            ends = counted.Ends(server.getsockname()[1], server, partial(turns.append, None))
+            ends.connection()
+            self.assertEqual(len(turns), 5)
+            with ends.connect() as client:
+                peer, _ = server.accept()
+                with peer:
+                    ends.request(client, peer)
+                    client.sendall(b"?")
+                    self.assertRaises(BenchmarkError, counted.expect, peer, b"!")
 
 
 class ChildTests(SynchronousTestCase):

@@ -92,7 +92,9 @@ class Instructions(Counter):
 
     def command(self) -> tuple[str, ...]:  # noqa: D102
         output = f"--callgrind-out-file={self.folder}/%p"
-        return "valgrind", "-q", "--tool=callgrind", "--trace-children=yes", output
+        # A process inherits what the one before has counted, unless that has been written down.
+        options = ("--trace-children=yes", "--dump-before=*fork*", output)
+        return "valgrind", "-q", "--tool=callgrind", *options
 
     def so_far(self, pids: Iterable[int] = ()) -> dict[int, float]:  # noqa: D102
         for pid in pids:
