@@ -9,6 +9,7 @@ from tests.backends.connect.tls_case import authority
 from tests.support.datagrams import Talker
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.control.steering import hold
+from txmux.optional import missing
 
 _RULES = """
 [listen x]
@@ -43,6 +44,8 @@ hold = 10m
 
 
 class BannedTest(AdminCase):
+    skip = missing("tunnel") or None
+
     async def states(self) -> dict[str, int]:
         found: dict[str, int] = {}
         for row in (await self.get("/api/connections")).json:
