@@ -131,7 +131,9 @@ class AgreementTests(CommandTestCase):
             self.assertEqual(deployment["spec"][key], self.deployment["spec"][key])
         (config,) = manifests("gateway/rules")
         (pattern,) = load(self.write("rules.ini", config["data"]["rules.ini"])).files.included
-        self.assertIn(f"--write={pattern.replace('*', 'gateway')}", provider["command"])
+        written = pattern.replace("*", "gateway")
+        self.assertIn(f"--write={written}", provider["command"])
+        self.assertIn(written, provider["readinessProbe"]["exec"]["command"])
         (port,) = manifests("gateway/service")[0]["spec"]["ports"]
         self.assertIn(f"--port={port['port']}={port['targetPort']}", provider["command"])
         self.assertIn(port["targetPort"], self.ports.values())
