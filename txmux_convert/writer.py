@@ -175,6 +175,7 @@ class Draft:
         self._headers: set[str] = set()
         self._numbers: defaultdict[tuple[str, str], int] = defaultdict(lambda: 1)
         """The last number that was appended to each name."""
+        self._users: dict[str, list[tuple[DraftSection, str]]] = {}  # the keys that name a backend
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -285,6 +286,11 @@ class Draft:
                 f"{self.path}: nothing in it can be converted: there is no listener that txmux could have"
                 + "".join(looks[:3])
             )
+        self._users = defaultdict(list)
+        for section in self._sections:
+            for key in _OUTCOMES & section.entries.keys():
+                for line in section.entries[key]:
+                    self._users[line.text.partition(" ")[0]].append((section, key))
         # One key of a section at a time: errors of its other keys may follow from it.
         keys: dict[str, str] = {}
         for (section, key, item), problem in refused:
@@ -334,16 +340,13 @@ class Draft:
 
     def _close_clients_of(self, backend: str) -> None:
         """Close the clients of a backend that is left out: they may not reach another one."""
-        # Words behind the name say which silent clients.
-        name = re.compile(rf"\A{re.escape(backend)}(?= |\Z)")
-        for section in self._sections:
-            for key in _OUTCOMES & section.entries.keys():
-                section.entries[key] = [
-                    attrs.evolve(item, text=name.sub("close", item.text))
-                    if item.text.startswith(backend)
-                    else item
-                    for item in section.entries[key]
-                ]
+        for section, key in self._users.get(backend, ()):
+            entry = section.entries.get(key, [])
+            for number, item in enumerate(entry):
+                # Words behind the name say which silent clients.
+                name, blank, words = item.text.partition(" ")
+                if name == backend:
+                    entry[number] = attrs.evolve(item, text=f"close{blank}{words}")
 
     def _lines(self) -> Iterator[tuple[str, _Source | None]]:
         notes = [*self._sorted(self.notes), *[self._left_aside()] * bool(self._aside)]

@@ -72,7 +72,7 @@ class Reference:
     found: Any = None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)  # for cached properties
 class Cluster:
     """The objects of a cluster, by kind and key."""
 
