@@ -1,5 +1,6 @@
 """What the service reports of logins to tunnels."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,11 +12,13 @@ from txmux.telemetry.formatting import plural
 
 
 def _logins(serving: Any) -> Iterator[tuple[str, int, str]]:
-    from txmux.features.tunnels.stage import TunnelMaker  # noqa: PLC0415 - few routes have it
-
+    # A route that has it has loaded it. Nothing else may: an upgrade may have replaced the files of this process.
+    stage = sys.modules.get("txmux.features.tunnels.stage")
+    if stage is None:
+        return
     for route in outer_routes(serving):
         for make in route.stages:
-            if isinstance(make, TunnelMaker) and (crowd := make.crowded()) is not None:
+            if isinstance(make, stage.TunnelMaker) and (crowd := make.crowded()) is not None:
                 yield route.name, *crowd
 
 
