@@ -15,9 +15,14 @@ _state = {"hooked": False, "closed": False}
 
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    if event in _READING and _state["closed"]:
+    # A number is a file that is open already, such as one with compiled code that is being written.
+    if event in _READING and _state["closed"] and not isinstance(arguments[0], int):
         path = str(arguments[0])
-        of_python = path.endswith(_CODE) or path.startswith(tuple(filter(None, sys.path or ())))
+        of_python = (
+            path.endswith(_CODE)
+            or ".pyc." in path
+            or path.startswith(tuple(filter(None, sys.path or ())))
+        )
         # Some have others read a temporary file.
         folder = tempfile.gettempdir()
         is_new = event == "open" and (path == folder or path.startswith(f"{folder}/tmp"))
