@@ -151,15 +151,11 @@ class ProviderWriter:
         """Leave an object out that sets of a listener what its provider may not."""
         sections = read_ini(one.text, "")[0] if "listen" in one.text else ()
         listeners = [its for its in sections if its.header.split()[:1] == ["listen"]]
-        what = ""
-        if listeners and not self._listen_keys:
-            what = "[listen] sections"
-        for key in dict.fromkeys(key for its in listeners for key in its.entries):
-            if self._listen_keys and key not in self._listen_keys:
-                what = f"{key} of [listen]"
-        return (
-            one if not what else attrs.evolve(one, text="", problem=f"not for its provider: {what}")
-        )
+        wrong = [key for its in listeners for key in its.entries if key not in self._listen_keys]
+        if not wrong and (self._listen_keys or not listeners):
+            return one
+        what = f"{wrong[0]} of [listen]" if self._listen_keys else "[listen] sections"
+        return attrs.evolve(one, text="", problem=f"not for its provider: {what}")
 
     def _log_left_out(self, objects: Sequence[ProvidedObject]) -> None:
         left_out = {one.name: one.problem for one in objects if one.problem}

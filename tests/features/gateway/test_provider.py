@@ -305,6 +305,16 @@ class FailureTests(GatewayTest):
         )
         self.assertIn("tcp_shop_db", self.text())
 
+    async def test_a_gateway_without_a_shape(self) -> None:
+        self.begin()
+        await self.written("tcp_shop_db")
+        self.put(gateway(TCP, name="odd").replace("listeners:", "listeners: 7\n  was:"))
+        await self.until(lambda: "a Gateway cannot be read" in self.logged())
+        self.assertIn("tcp_shop_db", self.text())
+        self.kube.remove("Gateway", "shop", "odd")
+        self.kube.remove("TCPRoute", "shop", "db")
+        await self.written("[listen", gone="tcp_shop_db")
+
     async def test_a_kind_that_is_not_installed(self) -> None:
         del self.kube.objects[f"{GATEWAY}/v1/udproutes"]
         self.begin()
@@ -363,6 +373,40 @@ class StatusTests(GatewayTest):
             await deferLater(reactor, 0.02)
         await self.until(lambda: self.of_route("db").get("ResolvedRefs") == "ResolvedRefs")
         self.assertLessEqual(self.patches("db"), 6)
+
+    async def test_addresses_of_a_provider_whose_server_was_away(self) -> None:
+        self.patch(socket, "gethostname", lambda: "mux-1")
+        self.put(SERVICES + gateway(TCP))
+        service = {
+            "kind": "Service",
+            "spec": {"selector": {"app": "mux"}, "clusterIP": "10.1.1.1", "ports": []},
+        }
+        for thing in (service, {"kind": "Pod"}):
+            metadata = {"name": "mux-1", "namespace": "default", "labels": {"app": "mux"}}
+            self.kube.put({**thing, "metadata": metadata})
+        await self.kube.leave()
+        self.run_provider()
+        await self.until(lambda: "nothing is written until it answers" in self.logged())
+        self.kube.listen()
+        address = {"type": "IPAddress", "value": "10.1.1.1"}
+        await self.until(
+            lambda: (
+                address
+                in (self.kube.get("Gateway", "shop", "edge").get("status") or {}).get(
+                    "addresses", ()
+                )
+            )
+        )
+
+    async def test_a_status_that_is_denied_is_said_once(self) -> None:
+        self.patch(status, "_EVERY", 0.05)
+        denied = 403, b'{"message": "forbidden"}'
+        self.kube.wrong = lambda method, path: (
+            denied if method == "PATCH" and "gatewayclasses" in path else None
+        )
+        self.begin()
+        await self.until(lambda: self.patches("txmux") > 2)
+        self.assertEqual(self.logged().count("the status of a GatewayClass is not written"), 1)
 
     async def test_one_of_two_writes_and_the_other_takes_over(self) -> None:
         self.patch(lease, "_DURATION", 0.3)

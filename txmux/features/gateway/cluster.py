@@ -116,7 +116,7 @@ class Cluster:
 
     def resolve(self, ref: Any, kind: str, of: str, namespace: str) -> Reference:
         """Find what an object of the kind `of`, in a namespace, refers to; only a kind of the core group is allowed."""
-        given = f"{ref.get('kind') or kind}"
+        given = str(ref.get("kind") or kind)
         if (ref.get("group") or "", given) != ("", kind):
             return Reference("InvalidKind", f"{given} is not supported; name a {kind}")
         where, name = ref.get("namespace") or namespace, ref["name"]

@@ -199,11 +199,11 @@ def _ref(one: Any) -> object:
 
 
 def _timed(ours: Iterable[Any], before: Iterable[Any] | None, now: str) -> list[Any]:
-    """Give conditions the time of their last change, and keep those of other types."""
+    """Give conditions the time of their last change."""
     known = {one.get("type"): one for one in before or ()}
     timed = []
     for one in ours:
-        old = known.pop(one["type"], {})
+        old = known.get(one["type"], {})
         is_same = old.get("status") == one["status"]
         since = old.get("lastTransitionTime") if is_same else None
         timed.append({**one, "lastTransitionTime": since or now})

@@ -33,10 +33,8 @@ class StatusLease:
         self._name = name
         self._holder = holder
         self._now = now
-        self._seen: tuple[object, float] = (
-            None,
-            0.0,
-        )  # the last renewal of another one, and when it was seen
+        # The last renewal of another one, and when it was seen.
+        self._seen: tuple[object, float] = (None, 0.0)
         self._until = 0.0
         self._why = ""
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from txmux.errors import MuxError
 from txmux.features.gateway.access import find_access
 from txmux.features.gateway.api import Kind, KubeApi, NoServerError
 from txmux.features.gateway.certificates import SecretFiles
@@ -109,24 +110,29 @@ class ClusterFollower:
         self._writer = writer
         self._certificates = SecretFiles(file.absolute().with_suffix(".certificates"))
         self._running: list[Deferred[None]] = []
-        self._reflectors = {name: self._reflector(kind) for name, kind in KINDS.items()}
+        self._reflectors: dict[str, Reflector] = {}  # by kind
         self._secrets: dict[str, Reflector] = {}  # by namespace
         self._holder = socket.gethostname()  # in a pod, its name
         lease = f"txmux-{settings.controller.replace('/', '-').lower()}"
         self._lease = StatusLease(reactor, api, lease, self._holder, time.time)
         self._status = StatusWriter(reactor, api, settings.controller, self._find)
-        self._labels: Mapping[str, str] = {}  # of this pod
+        self._labels: Mapping[str, str] | None = None  # of this pod; not known yet
         self._settling: Any = None
         self._made: tuple[Cluster, Sequence[GatewayListener], Sequence[GatewayRoute]] | None = None
 
     async def run(self) -> None:
         """Follow until this is cancelled."""
         self._start(self._lease.run())
+        self._reflectors |= {name: self._reflector(kind) for name, kind in KINDS.items()}
         try:
-            await self._find_labels()
             while True:
                 await deferLater(self._reactor, _STATUS_PAUSE)
+                for one in self._running:
+                    if one.called:  # which only a fault of this program does
+                        await one
                 if self._lease.is_held:
+                    if self._labels is None:
+                        await self._find_labels()
                     await self._status.write()
         finally:
             for one in self._running:
@@ -142,12 +148,16 @@ class ClusterFollower:
         def changed(key: Key | None, *, is_status: bool) -> None:
             if key is not None:
                 self._status.touch(kind.name, key)
-            if not is_status and self._settling is None:
-                self._settling = self._reactor.callLater(_SETTLE, self._settle)
+            if not is_status:
+                self._settle_soon()
 
         its = Reflector(self._reactor, self._api, kind, changed, namespace, query)
         self._start(its.run())
         return its
+
+    def _settle_soon(self) -> None:
+        if self._settling is None:
+            self._settling = self._reactor.callLater(_SETTLE, self._settle)
 
     def _settle(self) -> None:
         """Have the file written if all is known."""
@@ -156,9 +166,11 @@ class ClusterFollower:
         if all(its.why for its in everything):
             self._writer.lost(everything[0].why)
         elif all(its.objects is not None for its in self._reflectors.values()):
-            for namespace in secret_namespaces(self._cluster(), self._settings):
-                if namespace not in self._secrets:
-                    self._secrets[namespace] = self._reflector(SECRETS, namespace, **_TLS_SECRETS)
+            with suppress(*MISSHAPEN):  # `_objects` says so
+                for namespace in secret_namespaces(self._cluster(), self._settings):
+                    if namespace not in self._secrets:
+                        its = self._reflector(SECRETS, namespace, **_TLS_SECRETS)
+                        self._secrets[namespace] = its
             if all(its.objects is not None for its in self._secrets.values()):
                 self._writer.write(self._objects, self._served)
 
@@ -169,7 +181,11 @@ class ClusterFollower:
 
     def _objects(self, _: Any) -> Sequence[ProvidedObject]:
         cluster = self._cluster()
-        listeners = read_listeners(cluster, self._settings, self._certificates.problem)
+        try:
+            listeners = read_listeners(cluster, self._settings, self._certificates.problem)
+        except MISSHAPEN as problem:
+            why = "a Gateway cannot be read; its CRD needs the schema of Gateway API"
+            raise MuxError(f"{why}: {problem!r}") from None
         routes = read_routes(cluster, listeners)
         self._made = cluster, listeners, routes
         keys = {key for its in listeners if its.is_served for key in its.certificates}
@@ -186,7 +202,7 @@ class ClusterFollower:
         cluster, listeners, routes = self._made
         if not unserved:
             self._certificates.remove_others()
-        addresses = addresses_of(cluster, self._api.access.namespace, self._labels)
+        addresses = addresses_of(cluster, self._api.access.namespace, self._labels or {})
         wanted = statuses(cluster, self._settings, listeners, routes, problems, unserved, addresses)
         self._status.want(wanted)
 
@@ -198,8 +214,15 @@ class ClusterFollower:
     async def _find_labels(self) -> None:
         """Ask what labels this pod has, by which the Service before it is found; outside of a cluster, there is none."""
         path = Kind("Pod", "pods", "").path("v1", self._api.access.namespace, self._holder)
-        with suppress(NoServerError, *MISSHAPEN):
+        try:
             self._labels = dict((await self._api.get(path))["metadata"].get("labels") or {})
+        except NoServerError as problem:
+            if not problem.status:  # no answer yet
+                return
+            self._labels = {}
+        except MISSHAPEN:
+            self._labels = {}
+        self._settle_soon()
 
 
 def addresses_of(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> list[Any]:

@@ -91,6 +91,11 @@ class GatewayRoute:
         return f"{self.kind} {'/'.join(key_of(self.thing))}"
 
     @property
+    def udp(self) -> str:
+        """What begins its servers."""
+        return "udp:" if self.kind == "UDPRoute" else ""
+
+    @property
     def section(self) -> str:
         return "_".join((self.kind.removesuffix("Route").lower(), *key_of(self.thing)))
 
@@ -119,9 +124,8 @@ def read_routes(cluster: Cluster, listeners: Sequence[GatewayListener]) -> list[
     taken: dict[tuple[GatewayListener, str], GatewayRoute] = {}
     for its in routes:
         _read(its, cluster)
-        if its.problem:
-            continue
-        _claim(its, taken)
+        if not its.problem:
+            _claim(its, taken)
     return routes
 
 
@@ -209,8 +213,7 @@ def _read(its: GatewayRoute, cluster: Cluster) -> None:
         if its.reference.reason:  # its share may go to no other server
             its.backend_keys |= {"retries": ["0"], "eject": ["off"]}
         if lines:
-            udp = "udp:" * (its.kind == "UDPRoute")
-            its.backend_keys["server"] = [udp + line for line in lines]
+            its.backend_keys["server"] = [its.udp + line for line in lines]
     except (MuxError, *MISSHAPEN) as problem:
         why = str(problem) if isinstance(problem, MuxError) else "its spec cannot be read"
         its.problem = printable(why, 300)
@@ -218,10 +221,9 @@ def _read(its: GatewayRoute, cluster: Cluster) -> None:
 
 def _check_keys(its: GatewayRoute) -> None:
     """Have what annotations say be valid by itself; else a listener that names the route would be left out with it."""
-    udp = "udp:" * (its.kind == "UDPRoute")
     keys = {"match": ["any"], **its.route_keys, "backend": ["x"]}
-    server = {**its.backend_keys, "server": [f"{udp}{NOBODY}"]}
-    listen = section("listen", "x", {"endpoint": [f"{udp or ':'}2"]})
+    server = {**its.backend_keys, "server": [f"{its.udp}{NOBODY}"]}
+    listen = section("listen", "x", {"endpoint": [f"{its.udp or ':'}2"]})
     if why := _problem_of(
         "\n".join((listen, section("route", "x", keys), section("backend", "x", server)))
     ):
@@ -247,7 +249,7 @@ def _servers(its: GatewayRoute, cluster: Cluster, ref: Any) -> tuple[Reference, 
     if service["spec"].get("type") == "ExternalName":
         why = f"Service {name} is only another name; name one with endpoints"
         return Reference("InvalidKind", why), {}
-    transport = its.kind.removesuffix("Route") if its.kind == "UDPRoute" else "TCP"
+    transport = "UDP" if its.udp else "TCP"
     servers = cluster.servers(service, int(ref["port"]), transport)
     if servers is None:
         why = f"Service {name} has no port {ref['port']} of {transport}"

@@ -40,7 +40,7 @@ class StatusWriter:
         self._wanted: dict[tuple[str, Key], Wanted] = {}
         self._due: set[tuple[str, Key]] = set()
         self._written: dict[tuple[str, Key], float] = {}  # when
-        self._why = ""
+        self._whys: dict[str, str] = {}  # by kind
 
     def want(self, wanted: Iterable[Wanted]) -> None:
         """Replace all that is wanted."""
@@ -85,6 +85,7 @@ class StatusWriter:
             self._due.add(key)
             if problem.status not in {404, 409}:
                 why = str(problem)
-        if why and why != self._why:
-            self._log.warn("a status is not written: {why}", why=why)
-        self._why = why
+        kind, _ = key
+        if why and why != self._whys.get(kind):
+            self._log.warn("the status of a {kind} is not written: {why}", kind=kind, why=why)
+        self._whys[kind] = why
