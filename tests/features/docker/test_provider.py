@@ -2,35 +2,26 @@
 
 import json
 import socket
-from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import capturedLogs, eventAsText
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE
+from tests.providers.running import ProviderTestCase
 from tests.support.docker import NETWORK, DockerPlayed, inspected
-from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.errors import MuxError
 from txmux.features.docker import api, provider, sleep
 from txmux.features.docker.provider import docker
 from txmux.net.http import RequestFailedError, request
 from txmux.providers import writer as writing
-from txmux.providers.writer import ProviderWriter
 
-RULES = """
-[txmux]
-include = *.provided
-[listen public]
-endpoint = 127.0.0.1:8443
-"""
 LABELS = {"txmux.match": "any"}
 
 
@@ -66,49 +57,22 @@ class ServiceAsked:
         return [{"name": "web", "held": self.held, "servers": [{**row, "total": self.total}]}]
 
 
-class ProviderTest(TestCase):
+class ProviderTest(ProviderTestCase):
+    provider = docker
+
     def setUp(self) -> None:
-        self.folder = make_folder(self)
-        (self.folder / "rules.ini").write_text(RULES)
-        self.file = self.folder / "docker.provided"
+        super().setUp()
         self.daemon = DockerPlayed(self, self.folder / "docker.sock")
         self.service = ServiceAsked(self.file)
+        self.ask = self.service.ask
         self.patch(provider, "_PAUSE", 0.05)
         self.patch(provider, "_SHORTEST_PAUSE", 0.05)
-        self.patch(writing, "_EVERY", 0.1)
         self.patch(sleep, "_PAUSE", 0.02)
-        self.log: list[str] = []
-        logged = capturedLogs()
-        events = logged.__enter__()
-        self.addCleanup(logged.__exit__, None, None, None)
-        self.logged = lambda: "\n".join(map(eventAsText, events))
 
     def run_provider(self, *more: str, network: Sequence[str] = ("--network", NETWORK)) -> None:
-        parser = ArgumentParser()
-        docker.options(parser)
         path = self.folder
         own = ["--socket", f"unix:{path}/docker.sock", "--wake", f"unix:{path}/wake.sock"]
-        arguments = parser.parse_args([*own, *network, *more])
-        writer = ProviderWriter(reactor, self.file, path / "rules.ini", self.service.ask)
-        self.running: Deferred[Any] = Deferred.fromCoroutine(docker.run(reactor, arguments, writer))
-        self.running.addErrback(lambda failure: failure.trap(CancelledError))
-        self.addCleanup(writer.stop)
-        self.addCleanup(self.end)
-
-    def end(self) -> Deferred[Any]:
-        self.running.cancel()
-        return self.running
-
-    async def until(self, is_so: Callable[[], object]) -> None:
-        while not is_so():
-            assert not self.running.called, self.running.result
-            await deferLater(reactor, 0.01)
-
-    def text(self) -> str:
-        return self.file.read_text() if self.file.exists() else ""
-
-    async def written(self, text: str) -> None:
-        await self.until(lambda: text in self.text())
+        self.end = self.start(*own, *network, *more)
 
     async def test_containers_come_and_go(self) -> None:
         web = self.daemon.put(inspected("web", {"txmux.match": "tls sni=a.example"}))
@@ -412,8 +376,7 @@ class ProviderTest(TestCase):
             self.run_provider(option, "tcp:1")
             with self.assertRaisesRegex(MuxError, f"{option}: 'tcp:1' is no UNIX socket; write"):
                 await self.running
-            self.running = Deferred()
-            self.running.callback(None)
+            self.running.addErrback(lambda _: None)  # it has been seen
 
     async def test_a_place_where_nobody_may_listen(self) -> None:
         self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}))

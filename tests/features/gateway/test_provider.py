@@ -2,54 +2,38 @@
 
 import base64
 import socket
-from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.logger import capturedLogs, eventAsText
-from twisted.trial.unittest import TestCase
 
 from tests.features.gateway.objects import SERVICES, gateway, route, things
 from tests.features.gateway.test_rules import TCP, reasons
+from tests.providers.running import ProviderTestCase
 from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
 from tests.support.kubernetes import GATEWAY, KubernetesPlayed
 from tests.support.peers import reactor
 from txmux.features.gateway import api, lease, provider, reflector, status
 from txmux.features.gateway.provider import gateway as gateway_provider
-from txmux.providers import writer as writing
-from txmux.providers.writer import ProviderWriter
 
-RULES = """
-[txmux]
-include = *.provided
-[listen own]
-endpoint = 127.0.0.1:8443
-"""
 _EXAMPLES = Path(__file__).parents[3] / "examples/kubernetes/gateway"
 END = "name: end, port: 443, protocol: TLS, tls: {certificateRefs: [{name: cert}]}"
 
 
-class GatewayTest(TestCase):
+class GatewayTest(ProviderTestCase):
+    provider = gateway_provider
+
     def setUp(self) -> None:
-        self.folder = make_folder(self)
-        (self.folder / "rules.ini").write_text(RULES)
-        self.file = self.folder / "gateway.provided"
+        super().setUp()
         self.kube = KubernetesPlayed(self)
         self.patch(reflector, "_SHORTEST_PAUSE", 0.05)
         self.patch(provider, "_STATUS_PAUSE", 0.05)
         self.patch(lease, "_EVERY", 0.05)
         self.patch(status, "_EVERY", 0.3)
-        self.patch(writing, "_EVERY", 0.1)
         self.reloads: list[str] = []
-        logged = capturedLogs()
-        events = logged.__enter__()
-        self.addCleanup(logged.__exit__, None, None, None)
-        self.logged = lambda: "\n".join(map(eventAsText, events))
 
     async def ask(self, method: str, path: str, _: object = None) -> Any:
         self.reloads.append(f"{method} {path}")
@@ -64,35 +48,7 @@ class GatewayTest(TestCase):
         self.run_provider()
 
     def run_provider(self, *more: str) -> Callable[[], Deferred[Any]]:
-        parser = ArgumentParser()
-        gateway_provider.options(parser)
-        parser.set_defaults(write=self.file)
-        arguments = parser.parse_args(["--api", self.kube.url, *more])
-        rules = self.folder / "rules.ini"
-        keys = gateway_provider.listen_keys
-        writer = ProviderWriter(reactor, self.file, rules, self.ask, listen_keys=keys)
-        work = gateway_provider.run(reactor, arguments, writer)
-        running: Deferred[Any] = Deferred.fromCoroutine(work)
-        self.running = running.addErrback(lambda failure: failure.trap(CancelledError))
-
-        def end() -> Deferred[Any]:
-            writer.stop()
-            running.cancel()
-            return running
-
-        self.addCleanup(end)
-        return end
-
-    async def until(self, is_so: Callable[[], object]) -> None:
-        while not is_so():
-            assert not self.running.called, self.running.result
-            await deferLater(reactor, 0.01)
-
-    def text(self) -> str:
-        return self.file.read_text() if self.file.exists() else ""
-
-    async def written(self, text: str, *, gone: str = "nothing of this") -> None:
-        await self.until(lambda: text in self.text() and gone not in self.text())
+        return self.start("--api", self.kube.url, *more)
 
     def of_route(
         self, name: str, kind: str = "TCPRoute", namespace: str = "shop"
