@@ -16,6 +16,7 @@ class ReadingTests(SynchronousTestCase):
                 packet, broadcast=("192.168.1.255", 7)
             ),
             "http POST https://10.0.0.2/start?x=1": Wake("POST", "https://10.0.0.2/start?x=1"),
+            "systemd app@1.service": Wake("systemd", "app@1.service"),
             "http GET http://[::1]:8000/": Wake("GET", "http://[::1]:8000/"),
             "http POST unix:/run/w.sock:/db?x=/:": Wake("POST", "unix:/run/w.sock:/db?x=/:"),
         }.items():

@@ -1,7 +1,10 @@
 """What is sent to start a server for which clients wait."""
 
+import os
 import socket
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
@@ -16,6 +19,15 @@ from tests.support.ports import free_port
 from txmux.backends.starting import ServerStarter
 from txmux.features.wake.reading import Wake
 from txmux.rules.model import Backend
+
+_SYSTEMCTL = r"""#!/bin/sh
+echo "$@" >> "${0%/*}/asked"
+case "$4" in
+    app.service) ;;
+    mute.service) exit 5 ;;
+    *) printf 'Failed to start %s: Access denied\nSee its log.\n' "$4" >&2; exit 4 ;;
+esac
+"""
 
 
 class WakeTests(TestCase):
@@ -120,6 +132,34 @@ class WakeTests(TestCase):
         self.assertEqual(requests, [(b"POST", b"/start?token=secret", b"")])
         self.assertIn("sent POST http://127.0.0.1:", logged)
         self.assertNotIn("secret", logged)
+
+    async def test_unit_of_systemd(self) -> None:
+        """Systemd says whether the unit has started, and why not."""
+        folder = Path(make_folder(self))
+        program = folder / "systemctl"
+        program.write_text(_SYSTEMCTL)
+        for unit, mode, expected in (
+            ("app.service", 0o755, "sent systemctl start app.service"),
+            (
+                "no.service",
+                0o755,
+                "start no.service): Failed to start no.service: Access denied; it",
+            ),
+            ("mute.service", 0o755, "systemctl exited with status 5"),
+            ("app.service", 0o644, "there is no systemctl on this machine"),
+        ):
+            program.chmod(mode)
+            waker = self.waker(Wake("systemd", unit))
+            with patch.dict(os.environ, PATH=f"{folder}"), capturedLogs() as events:
+                waker.report("db", waiting=True)
+                sending = waker._sending.get("db")
+                if sending is not None:
+                    await sending
+            self.assertIn(expected, "\n".join(filter(None, map(eventAsText, events))))
+        self.assertEqual(
+            (folder / "asked").read_text().splitlines(),
+            [f"--no-ask-password start -- {name}.service" for name in ("app", "no", "mute")],
+        )
 
     async def test_over_a_unix_socket(self) -> None:
         path = f"{make_folder(self)}/wake.sock"

@@ -25,6 +25,8 @@ class RulesTests(BackendTestCase):
             "http GET http://me:secret@h/": "takes no user and password in the URL; remove them",
             "http POST unix:/run/w.sock": "names no socket and path; write for example unix:/run/",
             "http POST unix:w.sock:/db": "names no socket and path",
+            "systemd app": "'app' is not the name of a service; write for example app.service",
+            "systemd a;b.service": "is not the name of a service",
             "htpp GET http://h/": "did you mean 'http'?",
         }.items():
             (found,) = self.complaints(f"hold = 1s\nwake = {text}")

@@ -1,4 +1,4 @@
-"""Starts servers for clients that wait: ``wake``, by Wake-on-LAN or by an HTTP request."""
+"""Starts servers for clients that wait: ``wake``, by Wake-on-LAN, as a unit of systemd or by an HTTP request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from txmux.rules.reading.values import SectionKey, ValueKind
 
 _WAKE = ValueKind(
     read_wake,
-    "`wol MAC BROADCAST`, or `http POST URL` or `http GET URL`, also with `unix:/SOCKET:/PATH`",
+    "`wol MAC BROADCAST`, `systemd NAME.service`, or `http POST URL` or `http GET URL`, also with `unix:/SOCKET:/PATH`",
 )
 
 
@@ -42,7 +42,7 @@ FEATURE = Feature(
     "wake",
     keys={"backend": {
         "wake": SectionKey(_WAKE, example="wol 00:11:22:33:44:55 192.168.1.255", is_plain=True, meaning=
-            "what is sent [to start the server](#clients-that-wait-for-a-server) while clients wait"),
+            "what is sent [to start the server](../how-to/scale-to-zero.md) while clients wait"),
     }},
     lint=(_lint,),
     start_of=_start_of,

@@ -15,9 +15,8 @@ from txmux.rules.reading.values import split_words, whole_number
 _MOST_PORT = 65535
 _MAC = re.compile("[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}([.][0-9A-Fa-f]{4}){2}")
 _UNIX_URL = re.compile("unix:/[!-9;-~]+:/[!-~]*")
-_WAKES = (
-    "write for example 'wol 00:11:22:33:44:55 192.168.1.255' or 'http POST https://10.0.0.2/start'"
-)
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,247}\.service")  # systemd.unit(5)
+_WAKES = "write for example 'wol 00:11:22:33:44:55 192.168.1.255', 'systemd app.service' or 'http POST https://10.0.0.2/start'"
 
 
 @attrs.frozen
@@ -25,12 +24,12 @@ class Wake:
     """What is sent to start the servers of a backend for a client that waits.
 
     Attributes:
-        method: ``wol`` is a magic packet, any other word the method of an HTTP request.
-        target: The MAC address, as 12 hexadecimal digits, or the URL; ``unix:/SOCKET:/PATH`` is over a UNIX socket.
+        method: ``wol`` is a magic packet, ``systemd`` the start of a unit, any other word the method of an HTTP request.
+        target: The MAC address, as 12 hexadecimal digits, the unit, or the URL; ``unix:/SOCKET:/PATH`` is over a UNIX socket.
         broadcast: Where the magic packet goes: an IP address, and a port of UDP.
     """
 
-    method: Literal["wol", "GET", "POST"]
+    method: Literal["wol", "systemd", "GET", "POST"]
     target: str
     broadcast: tuple[str, int] = ("", 9)
 
@@ -38,6 +37,8 @@ class Wake:
         """Describe it for a log: a URL may have a secret behind its host."""
         if self.method == "wol":
             return f"a magic packet for {self.target} to {self.broadcast[0]}"
+        if self.method == "systemd":
+            return f"systemctl start {self.target}"
         if self.target.startswith("unix:"):
             return f"{self.method} {self.target.rpartition(':')[0]}"
         scheme, _, rest = self.target.partition("://")
@@ -45,14 +46,20 @@ class Wake:
 
 
 def read_wake(text: str) -> Wake:
-    """Read what starts a server: ``wol MAC BROADCAST`` or ``http GET|POST URL``; the URL may be ``unix:/SOCKET:/PATH``."""
+    """Read what starts a server: ``wol MAC BROADCAST``, ``systemd UNIT`` or ``http GET|POST URL``; the URL may be ``unix:/SOCKET:/PATH``."""
     kind, *rest = split_words(text) or [""]
     if kind == "wol" and len(rest) == 2:
         return _magic_packet(*rest)
     if kind == "http" and len(rest) == 2 and rest[0] in {"GET", "POST"}:
         return Wake("POST" if rest[0] == "POST" else "GET", _wake_url(rest[1]))
+    if kind == "systemd" and len(rest) == 1:
+        if not _UNIT.fullmatch(rest[0]):
+            raise InvalidValueError(
+                f"{rest[0]!r} is not the name of a service; write for example app.service"
+            )
+        return Wake("systemd", rest[0])
     error = InvalidValueError(f"{text!r} wakes nothing; {_WAKES}")
-    raise error.ask("words:near", kind, ("wol", "http") if rest else ())
+    raise error.ask("words:near", kind, ("wol", "http", "systemd") if rest else ())
 
 
 def _magic_packet(mac: str, target: str) -> Wake:

@@ -1,11 +1,15 @@
-"""Sends what starts a server: by Wake-on-LAN, or by an HTTP request."""
+"""Sends what starts a server: by Wake-on-LAN, by systemd, or by an HTTP request."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 from typing import Any
 
-from txmux.errors import MuxError
+from twisted.internet.utils import getProcessOutputAndValue
+
+from txmux.errors import MuxError, printable
 from txmux.features.wake.reading import Wake
 from txmux.net.http import request
 
@@ -17,6 +21,9 @@ async def send(wake: Wake, reactor: Any) -> None:
     if wake.method == "wol":
         _send_magic_packet(wake)
         return
+    if wake.method == "systemd":
+        await _start_unit(wake.target, reactor)
+        return
     url, address = wake.target, None
     if url.startswith("unix:"):
         address, _, path = url.removeprefix("unix:").partition(":")
@@ -26,6 +33,22 @@ async def send(wake: Wake, reactor: Any) -> None:
     )
     if not 200 <= answer.status < 300:
         raise MuxError(f"the answer is {answer.status}")
+
+
+async def _start_unit(unit: str, reactor: Any) -> None:
+    """Start a unit, and wait until systemd says that it has started, or why not."""
+    program = shutil.which("systemctl")
+    if program is None:
+        raise MuxError("there is no systemctl on this machine")
+    arguments = ("--no-ask-password", "start", "--", unit)
+    _, errors, code = await getProcessOutputAndValue(
+        program, arguments, {**os.environ}, reactor=reactor
+    )
+    if code:
+        lines = errors.decode("utf-8", "replace").splitlines()
+        raise MuxError(
+            printable(lines[0], 200) if lines else f"systemctl exited with status {code}"
+        )
 
 
 def _send_magic_packet(wake: Wake) -> None:
