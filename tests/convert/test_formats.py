@@ -146,13 +146,13 @@ class RefusedTests(SynchronousTestCase):
             self.assertIn("this is a rules file of txmux already", str(error))
 
 
-_PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "come-from-other-programs.md"
+_PAGES = Path(__file__).parents[2] / "docs/how-to"
 
 
 class DocumentedTests(SynchronousTestCase):
-    def test_examples_of_the_page(self) -> None:
-        page = _PAGE.read_text()
+    def test_examples_of_the_pages(self) -> None:
         for name in ("sslh.cfg", "haproxy.cfg", "nginx.conf"):
+            page = (_PAGES / f"come-from-{name.partition('.')[0]}.md").read_text()
             path = f"/etc/{name}" if name == "sslh.cfg" else name
             example = page.partition(f"With this `{path}`:")[2]
             source, printed, rules = re.findall("```[a-z]+\n(.*?)```", example, re.DOTALL)[:3]
