@@ -187,8 +187,9 @@ class CodeBlockTests(SynchronousTestCase):
             for target, said in re.findall(r"\]\(([^)#]+)\.md\) \|(.*)\|", text)
             if said.strip()
         }
+        told |= set(re.findall(r"^- \[.+\]\((questions/\S+)\.md\)$", text, re.MULTILINE))
         pages = re.findall(
-            r"^((?:how-to|reference|explanation)/\S+)$", "".join(listed), re.MULTILINE
+            r"^((?:how-to|reference|explanation|questions)/\S+)$", "".join(listed), re.MULTILINE
         )
         self.assertGreater(len(pages), 20)
         self.assertEqual([page for page in pages if page not in told], [])
