@@ -148,7 +148,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", is_plain=True, meaning=
         "how fast each [source](#sources) may make connections: `20/s burst=40`"),
     "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="works only over TCP; remove it", is_plain=True, meaning=
-        "TCP keepalive, to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, unacknowledged bytes that have been sent again `count=` times break it, too, when nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that does not read stays connected"),
+        "TCP keepalive, to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, bytes that stay unacknowledged for that long break it, too. A peer that does not read stays connected"),
     "freebind": SectionKey(LINUX_ONLY, is_plain=True, meaning=
         "listen on an IP address that this machine does not have (yet), such as a virtual one. Linux only"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
