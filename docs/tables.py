@@ -123,23 +123,17 @@ def topics(page: str) -> str:
     pairs: dict[tuple[str, str], list[AttentionRow]] = {}
     for row in every_row():
         pairs.setdefault((row.what, row.level), []).append(row)
-    columns = ("`what`", "level", "when", "alert", "see")
+    columns = ("`what`", "level", "when", "alert")
     return _with_table(page, "what needs attention", columns, map(_topic_row, pairs.values()))
 
 
 def _topic_row(rows: Sequence[AttentionRow]) -> Iterator[str]:
-    yield f"`{rows[0].what}`"
+    headings = [*dict.fromkeys(row.runbook for row in rows)]
+    yield f"[`{rows[0].what}`](../how-to/troubleshooting.md#{headings[0]})"
     yield rows[0].level
     yield "; or ".join(row.when for row in rows)
     alerts = [f"`{alert.name}`" for row in rows for alert in _ALERTS["alerts_of"](row)]
-    reasons = dict.fromkeys(row.alerts for row in rows if isinstance(row.alerts, str))
-    yield ", ".join(dict.fromkeys(alerts)) or f"none: {', or '.join(reasons)}"
-    headings = dict.fromkeys(row.runbook for row in rows)
-    yield ", ".join(f"[{_heading(one)}](../how-to/troubleshooting.md#{one})" for one in headings)
-
-
-def _heading(anchor: str) -> str:
-    return anchor.replace("-", " ").capitalize()
+    yield ", ".join(dict.fromkeys(alerts)) or "none"
 
 
 def senders(page: str) -> str:
