@@ -65,7 +65,7 @@ class RecipeTests(SynchronousTestCase):
         self.assertIn("the type of the first packet", found)
         for path, said in (
             ("examples/prometheus/txmux.rules.test.yml", r"level=\"warning\",what=\"generations\""),
-            ("docs/reference/admin-api.md", "| `generations` | warning | connections use ten"),
+            ("docs/reference/admin-api.md", "#it-is-slow) | warning | connections use ten"),
             ("docs/how-to/watch-and-steer.md", "`generations`"),
         ):
             self.assertIn(said, (self.folder / path).read_text())
