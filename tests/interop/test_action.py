@@ -1,0 +1,122 @@
+"""The action for workflows of other projects, whose steps run here, with a real proxy that loses clients and one that does not."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tests.interop.children import PATIENCE, InteropTestCase, leave_unmeasured
+from tests.interop.servers import make_certificate, start_haproxy, start_nginx
+from tests.support.ports import free_port
+
+_CHECKOUT = Path(__file__).parents[2]
+_load = import_module("yaml").safe_load
+_ACTION = _load((_CHECKOUT / "action.yml").read_text())
+_FRONTEND = """
+frontend {name}
+    mode tcp
+    bind 127.0.0.1:{port}
+{wait}
+    use_backend www if {{ req.ssl_sni www.example.com }}
+    default_backend other
+"""
+_BACKEND = """
+backend {name}
+    mode tcp
+    server only 127.0.0.1:{port}
+"""
+_SITE = """
+server {{
+    listen 127.0.0.1:{port} ssl;
+    ssl_certificate {certificate.chain};
+    ssl_certificate_key {certificate.key};
+}}
+"""
+
+
+class ActionTests(InteropTestCase):
+    """HAProxy has two ports before two servers: one waits for the whole hello, as docs say how, and one does not."""
+
+    hasty: ClassVar[int]
+    patient: ClassVar[int]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        sites = parts = ""
+        for name in ("www", "other"):
+            port, certificate = free_port(), make_certificate(cls.folder, f"{name}.example.com")
+            sites += _SITE.format(port=port, certificate=certificate)
+            parts += _BACKEND.format(name=name, port=port)
+        page = (_CHECKOUT / "docs/how-to/test-a-port.md").read_text()
+        (wait,) = re.findall(r"^tcp-request inspect-delay .*\n.*\n", page, re.MULTILINE)
+        cls.hasty, cls.patient = free_port(), free_port()
+        for port, lines in ((cls.hasty, ""), (cls.patient, wait)):
+            parts += _FRONTEND.format(name=f"port{port}", port=port, wait=lines)
+        cls.share(start_nginx(cls.make_folder("nginx"), sites))
+        cls.share(start_haproxy(cls.folder, parts))
+
+    def start(self, step: Any, given: dict[str, str]) -> subprocess.Popen[str]:
+        """Start a step as a runner does, with these inputs and the defaults of others."""
+        inputs = {name: one.get("default", "") for name, one in _ACTION["inputs"].items()} | given
+        own = {
+            name: re.sub(r"\$\{\{ inputs\.(\w+) \}\}", lambda found: inputs[found[1]], value)
+            for name, value in step["env"].items()
+        }
+        return subprocess.Popen(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+            env={**os.environ, **own, **self.runner},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def setUp(self) -> None:
+        super().setUp()
+        leave_unmeasured(self)
+        self.summary = self.folder / "summary.md"
+        # pip has what it needs from the tests' environment, and asks nobody for more.
+        offline = {"PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
+        self.runner = {
+            **offline,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": sysconfig.get_path("purelib"),
+            "RUNNER_TEMP": str(self.folder),
+            "GITHUB_ACTION_PATH": str(_CHECKOUT),
+            "GITHUB_STEP_SUMMARY": str(self.summary),
+        }
+
+    def test_steps(self) -> None:
+        """It installs txmux, fails by its exit status, and says in the summary of the run why."""
+        install, test = _ACTION["runs"]["steps"]
+        installing = self.start(install, {})
+        said, _ = installing.communicate(timeout=2 * PATIENCE)
+        self.assertEqual(installing.returncode, 0, said)
+        started = []
+        for port, status, result in (
+            (self.hasty, 1, "The answer depends on packets"),
+            (self.patient, 0, "The answer does not depend on packets"),
+            (free_port(), 3, "There is no answer"),
+        ):
+            address = f"127.0.0.1:{port}"
+            given = {"address": address, "sni": "www.example.com\n", "options": "--timeout 3"}
+            started.append((self.start(test, given), address, status, result))
+        for process, address, status, result in started:
+            said, _ = process.communicate(timeout=PATIENCE)
+            self.assertEqual(process.returncode, status, said)
+            self.assertEqual("::error " in said, status != 0)
+            self.assertIn(f"### `{address}`\n\n{result}", self.summary.read_text())
+        self.assertIn("X25519MLKEM768 (1.8 KiB)", self.summary.read_text())
+
+    def test_shown_workflow(self) -> None:
+        page = (_CHECKOUT / "docs/questions/post-quantum-hello.md").read_text()
+        (shown,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        (step,) = _load(shown)["jobs"]["post-quantum"]["steps"]
+        self.assertLessEqual(step["with"].keys(), _ACTION["inputs"].keys())
+        needed = {name for name, one in _ACTION["inputs"].items() if one.get("required")}
+        self.assertLessEqual(needed, step["with"].keys())
