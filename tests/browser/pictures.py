@@ -1,4 +1,4 @@
-"""Makes the pictures in the docs, of the page and of commands: ``python -m tests.browser.pictures``."""
+"""Makes the pictures in the docs, of the page and of ``txmux top``: ``python -m tests.browser.pictures``."""
 
 import io
 import re
@@ -34,26 +34,6 @@ about.textContent = about.textContent.replace(/\S+rules.ini/, "{_PATH}");
 _SVG = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 """Without fonts from elsewhere, which no browser would load for a picture."""
 
-_RULES = """\
-[listen public]
-endpoint = :443
-[route ssh]
-match = ssh
-backend = 127.0.0.1:22
-[route blog]
-match = http host=blog.example.com
-backend = 127.0.0.1:8081
-[route site]
-match = http host=www.example.com,example.com
-backend = 127.0.0.1:8080
-[route redis]
-match = redis
-from = 10.0.0.0/8
-backend = 127.0.0.1:6379
-"""
-_EXPLAIN = (
-    r"txmux explain rules.ini --from 192.0.2.1 --text 'GET / HTTP/1.1\r\nHost: www.example.com\r\n'"
-)
 _TXMUX = f"'{sys.executable}' -m txmux"
 
 
@@ -62,19 +42,6 @@ def picture_of_terminal(name: str, title: str, text: str, width: int) -> None:
     console.print(Text.from_ansi(text.rstrip()))
     svg = console.export_svg(title=title, code_format=_SVG, unique_id=name)
     (_IMAGES / f"{name}.svg").write_text("".join(f"{line.rstrip()}\n" for line in svg.splitlines()))
-
-
-def explained(folder: Path) -> None:
-    (folder / "rules.ini").write_text(_RULES)
-    screen = Screen(folder, 100, 16, f"PS1='$ ' ENV= sh -c 'cd {folder}; exec sh'")
-    try:
-        screen.type(f'txmux() {{ {_TXMUX} "$@"; }}; unset COLUMNS LINES; clear\n')
-        screen.wait_for(r"^\$$")
-        screen.type(f"{_EXPLAIN}\n")
-        screen.wait_for("^learnt")
-        picture_of_terminal("explain", "txmux explain", screen.coloured.removesuffix("$ \n"), 100)
-    finally:
-        screen.end()
 
 
 def talk(watched: Watched, seconds: int) -> None:
@@ -124,7 +91,6 @@ def main() -> None:
             eventually(lambda: bool(browser.all("figure .uplot")), "the charts are drawn")
             browser.run(_SHORT_PATH)
             (_IMAGES / f"page-{scheme}.png").write_bytes(browser.picture())
-        explained(folder)
         shown_by_top(folder, watched)
 
 

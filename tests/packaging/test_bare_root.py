@@ -59,9 +59,11 @@ class BareRootTests(InteropTestCase):
     def test_install(self) -> None:
         """What README says, by a user who may become root by sudo."""
         readme = (CHECKOUT / "README.md").read_text()
-        (commands,) = re.findall(r"\n((?:\$ sudo .+\n)+)\$ txmux run --listen", readme)
+        (commands,) = re.findall(r"\n((?:\$ sudo .+\n)+)\$ txmux init", readme)
+        commands = commands.replace("install txmux", "install .")
         self.copy.do("sh", "-c", _MAY_SUDO)
         self.by_user("set -e\ncd /checkout\n" + commands.replace("$ ", ""))
+        self.by_user("cd && txmux init -o rules.ini && txmux check rules.ini")
         said = self.by_user("sudo txmux check /checkout/examples/rules.ini")
         self.assertIn("OK, 1 listener, 3 routes, 2 backends", said)
         self.assertIn("there is no socket of a service", self.by_user("sudo txmux status || true"))
