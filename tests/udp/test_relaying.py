@@ -11,6 +11,7 @@ from tests.udp.test_migration import FIRST, SHORT, answer
 from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.udp import ancillary, migration
 from txmux.udp import flow as flow_module
+from txmux.udp import port as port_module
 
 LISTEN = """
 [txmux]
@@ -147,7 +148,7 @@ class RelayingTests(FlowCase):
             self.assertEqual(await client.hears(len(sent)), sent)
 
     async def test_cut_datagram_is_counted_and_dropped(self) -> None:
-        self.patch(ancillary, "LARGEST", 100)
+        self.patch(port_module, "_BUFFER", memoryview(bytearray(100)))
         server, client, port = self.served()
         client.say(b"x" * 101, port)
         self.assertEqual(await client.asks(b"ab", port), b"ba")

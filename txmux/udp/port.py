@@ -70,6 +70,8 @@ _NEWCOMERS = 2  # new flows in each `_AT_ONCE` datagrams while the queue is long
 _LONGEST_WAIT = 5.0  # as long as `txmux.processes.workers.pool` waits for it
 """Seconds for which datagrams wait at most for flows of another process, which arrive within a fraction of one."""
 _MOST_WAITING = 8 * 1024 * 1024  # bytes of them
+_BUFFER = memoryview(bytearray(ancillary.LARGEST))
+"""Of all ports: what is read there is passed on before the next read."""
 _EACH_WAITING = 200  # overhead of a datagram
 _UNSENDABLE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
 
@@ -138,7 +140,6 @@ class DatagramPort(WatchedPort):
         form = IPv6Address if bound.family == socket.AF_INET6 else IPv4Address
         self.host: IAddress = form("UDP", name[0], name[1])
         self._to = to
-        self._buffer = memoryview(bytearray(ancillary.LARGEST))
         self._has_more = self._has_few = False
         self._wakes = 0
         self.is_accepting = self.lets_in = True
@@ -247,7 +248,7 @@ class DatagramPort(WatchedPort):
         return waiting
 
     def _read(self) -> None:
-        receive, buffer, flows = self._socket.recvmsg_into, self._buffer, self.flows
+        receive, buffer, flows = self._socket.recvmsg_into, _BUFFER, self.flows
         buffers, space = [buffer], ancillary.SPACE
         # If datagrams come one by one, a second read is tried only now and then, as in `ServerSocket`.
         self._wakes += 1
