@@ -303,7 +303,9 @@ class AdviceTest(SynchronousTestCase):
             *backends([drained], index, 9.0),
             *not_accepted(["[listen a]: x", "[listen c]: x"], ["b"], {"c": short, "d": short}),
             *not_accepted([f"[listen e]: x{OF_FEW}"], [], {}),
-            *overflowed(rules, {listen_addresses(rules.listeners[0])[0].key: Overflow(1, 1.0)}),
+            *overflowed(
+                rules, {one.key: Overflow(1, 1.0) for one in listen_addresses(rules.listeners[0])}
+            ),
             *not_served([NONE_SERVES, NONE_ANSWERS, "the service is shutting down"]),
             *clients_that_wait({"a": math.inf}, {"b": 1}, 9.0),
             *silent_workers(condition),

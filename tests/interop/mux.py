@@ -114,7 +114,7 @@ class Mux(LoggingTwist):
         super().__init__("--rules", file, *options, before=before)
         self.ports: dict[str, int] = {}
         for name in _names_of_listeners(rules):
-            place = r"(?:unix:\S+|\S+:(\d+))"
+            place = r"(?:unix:\S+|\S+:(\d+)(?:-\d+)?)"
             match = self.child.wait_for(rf"listening on {place} for \[listen {name}\]")
             if match[1]:
                 self.ports[name] = int(match[1])

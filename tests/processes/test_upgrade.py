@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from unittest import SkipTest
 
 from tests.admin.processes import ask, get, post
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import (
+    Pair,
     customize,
     family_of,
     is_gone,
@@ -21,6 +22,7 @@ from tests.processes.running import (
 )
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.service.test_privileges import python_for_everybody
+from tests.support.ports import free_ports, stop_listening
 
 _BROKEN = """
 import sys
@@ -80,6 +82,59 @@ class UpgradeTest(UpgradeTestCase):
         """Connections go on in the new workers, one or several, and the sockets that listen are the same."""
         for workers in (1, 2):
             self.assert_upgrades(self.service(f"workers = {workers}"), 2)
+
+    def test_several_ports(self) -> None:
+        """A listener of several ports is one in all views; clients and sockets stay in upgrades and reloads, in which ports come and go."""
+        ports, admin = free_ports(4), self.folder / "admin.sock"
+        servers = [socket.create_server(("127.0.0.2", port)) for port in ports]
+        for server in servers:
+            self.addCleanup(stop_listening, server)
+            server.settimeout(PATIENCE)
+        name = f"127.0.0.1:{ports[0]}-{ports[2]}"
+        mux = self.upgrading(
+            f"[listen ftp]\nendpoint = {name}\ndefault = 127.0.0.2:{{port}}\n"
+            f"[listen data]\nendpoint = udp:{name}\ndefault = udp:127.0.0.2:{{port}}\n",
+            f"admin = unix:{admin}\nworkers = 2",
+        )
+        mux.ports = {str(port): port for port in ports[:3]}
+        inodes = mux.inodes()
+        by_udp, asked = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        for one in (by_udp, asked):
+            self.addCleanup(one.close)
+            one.settimeout(PATIENCE)
+        asked.bind(("127.0.0.2", ports[2]))
+        by_udp.connect(("127.0.0.1", ports[2]))
+
+        def ask() -> object:
+            by_udp.send(b"x")
+            _, peer = asked.recvfrom(9)
+            asked.sendto(b"y", peer)
+            self.assertEqual(by_udp.recv(9), b"y")
+            return peer
+
+        def relayed(index: int) -> Pair:
+            client = socket.create_connection(("127.0.0.1", ports[index]), PATIENCE)
+            self.addCleanup(client.close)
+            return self.relayed(mux, servers[index], client)
+
+        pairs, peer = [relayed(index) for index in range(3)], ask()
+        mux.upgrade()
+        self.assertEqual((mux.inodes(), ask()), (inodes, peer))
+        rows = [
+            (row["name"], row["endpoints"], row["addresses"])
+            for row in get(admin, "/api/status")["listeners"]
+        ]
+        self.assertEqual(
+            rows, [("ftp", [name], [name]), ("data", [f"udp:{name}"], [f"udp:{name}"])]
+        )
+        self.assertIn("listener", mux.reload((f"{ports[0]}-{ports[2]}", f"{ports[1]}-{ports[3]}")))
+        self.assertTrue(self.is_refused(ports[0]))
+        (gone,) = inodes - mux.inodes()  # those of the servers are there, too
+        self.assertEqual((bool(gone), ask()), (True, peer))
+        pairs.append(relayed(3))
+        self.all_end(pairs)
+        lines = mux.take(4, "ftp")
+        self.assertEqual({line["local"] for line in lines}, {f"127.0.0.1:{port}" for port in ports})
 
     def test_files_replaced(self) -> None:
         """Processes have imported what a reload and an upgrade need, so that files of another version do no harm."""

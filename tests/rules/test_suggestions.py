@@ -95,6 +95,7 @@ listen endpoint = *:443
 udp endpoint = 443 udp
 listen endpoint = tcp:1:interface=::1
 listen endpoint = :${1}
+listen endpoint = [::1]:20-10
 listen endpoint = tcp:1:2:3:4
 listen endpoint = tcp:1\
 listen endpoint = tcp:1:interface=1.2.3.4.5

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
-from tests.support.ports import free_port
+from tests.support.ports import free_port, free_ports
 from txmux.errors import ListenError
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import listen_error
@@ -75,6 +75,44 @@ class StoreTest(SynchronousTestCase):
                 f"no longer listening on {former} for [listen moved]",
             ],
         )
+
+    def test_several_ports(self) -> None:
+        """Of a line with several ports, those that stay keep their sockets; log and errors name ports together."""
+        first, *more, last = free_ports(7, "127.0.0.1")
+        with capturedLogs() as events:
+            self.store.open([self.listener(f"127.0.0.1:{first}-{more[1]}")])
+            before = inodes(self.store.sockets())
+            self.store.open([self.listener(f"127.0.0.1:{more[1]}-{more[4]}")])
+        after = inodes(self.store.sockets())
+        key = f"tcp:127.0.0.1:{more[1]}"
+        self.assertEqual((len(after), after[key]), (4, before[key]))
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                f"listening on 127.0.0.1:{first}-{more[1]} for [listen x]",
+                f"listening on 127.0.0.1:{more[2]}-{more[4]} for [listen x]",
+                f"no longer listening on 127.0.0.1:{first}-{more[0]} for [listen x]",
+            ],
+        )
+        with contextlib.ExitStack() as others:
+            for port in (first, more[0], last):
+                others.enter_context(socket.create_server(("127.0.0.1", port)))
+            same = [self.listener(f"127.0.0.1:{first}-{last}")]
+            problem = self.assertRaises(ListenError, self.store.prepare, same)
+        self.assertIn(
+            f"[listen x] endpoint 127.0.0.1:{first}-{last}: cannot listen: ports {first}-{more[0]}, {last}: "
+            "Address already in use; another program has it",
+            str(problem),
+        )
+        problem = self.assertRaises(
+            ListenError, self.store.prepare, [self.listener(f":{more[0]}-{last}")]
+        )
+        self.assertIn(
+            f"x] endpoint :{more[0]}-{last}: cannot listen: ports {more[1]}-{more[4]}: 127.0.0.1:{more[1]}-{more[4]}, where",
+            str(problem),
+        )
+        self.assertEqual(len(str(problem).splitlines()), 1)
+        self.assertEqual(inodes(self.store.sockets()), after)
 
     def test_several(self) -> None:
         """All that cannot be opened are named, each in a line, and nothing new is left open."""

@@ -141,13 +141,17 @@ def not_accepted(
 def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[AttentionItem]:
     """Find listeners whose queue has had no room for clients; `lost` is by the key of the address."""
     for listener in rules.listeners if lost else ():
+        by_line: dict[str, list[Overflow]] = {}
         for address in listen_addresses(listener):
-            overflow = lost.get(address.key)
-            if overflow is not None:
-                attempts = plural(overflow.count, "attempt")
-                yield rows.QUEUE_OVERFLOWED.item(
-                    overflow.since, listener=listener, address=address, attempts=attempts
-                )
+            if (overflow := lost.get(address.key)) is not None:
+                by_line.setdefault(address.line, []).append(overflow)
+        for line, some in by_line.items():
+            yield rows.QUEUE_OVERFLOWED.item(
+                min(one.since for one in some),
+                name=listener.name,
+                line=line,
+                attempts=plural(sum(one.count for one in some), "attempt"),
+            )
 
 
 def lasting(missing: Iterable[str], before: WorkersCondition, now: WorkersCondition) -> list[str]:

@@ -16,7 +16,7 @@ from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
 from txmux.control.rules_index import RulesIndex
 from txmux.rules.model import Backend, Refusal, Route, Rules, Section, Server
-from txmux.serving.listen_addresses import listen_addresses
+from txmux.serving.listen_addresses import listen_lines
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry import documents
 from txmux.telemetry.counting.counter_groups import ListenerTotals, ServerTotals
@@ -35,12 +35,14 @@ def listener_documents(
 ) -> Iterator[documents.ListenerDocument]:
     """Yield a row of each listener; `closed` has why listeners do not accept."""
     for listener in rules.listeners:
-        addresses, name = listen_addresses(listener), listener.name
+        lines, name = listen_lines(listener), listener.name
         row: documents.ListenerDocument = {
             "name": name,
-            "endpoints": [address.text for address in addresses],
+            "endpoints": [line.line for line in lines],
             # Twisted alone knows those that are not plain.
-            "addresses": [sockets.addresses.get(each.key, each.text) for each in addresses],
+            "addresses": [
+                line.with_ports(sockets.addresses.get(line.key, line.text)) for line in lines
+            ],
             "starttls": listener.more.get("starttls"),
             "accepting": name not in closed,
             "why": closed.get(name, ""),

@@ -6,7 +6,7 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ from txmux.files import on_disk
 from txmux.net.addresses import text_of
 from txmux.rules.model import Listener, Server
 from txmux.rules.reading.endpoints import files_of
-from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+from txmux.rules.reading.endpointstrings import SERVER, ports_text, split_arguments
 from txmux.serving.listen_addresses import BACKLOG, ListenAddress, listen_addresses
 
 OpenedPorts: TypeAlias = "dict[str, tuple[IListeningPort, ForwardingFactory]]"
@@ -194,7 +194,10 @@ _HINTS = {
 }
 
 
-def listen_error(address: ListenAddress, cause: BaseException | None) -> ListenError:
+def listen_error(
+    address: ListenAddress, cause: BaseException | None, ports: Sequence[int] = ()
+) -> ListenError:
+    """Describe why there is no socket at an address, or at some of the ports of its line."""
     key = "" if address.setting else "endpoint "
     why = _why_not(cause)
     if key and why.endswith(_HINTS[errno.EADDRNOTAVAIL]):
@@ -205,7 +208,9 @@ def listen_error(address: ListenAddress, cause: BaseException | None) -> ListenE
         )
     if address.text.startswith("udp:"):
         why = why.replace("ss -ltnp", "ss -lunp")
-    return ListenError(f"{address.section} {key}{address.text}: cannot listen: {why}")
+    if address.ports:
+        why = f"{ports_text(ports or [address.port])}: {why}"
+    return ListenError(f"{address.section} {key}{address.line}: cannot listen: {why}")
 
 
 def _why_not(cause: object) -> str:

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from txmux.rules.reading.endpointstrings import (
     Arguments,
     is_for_datagrams,
     split_arguments,
+    split_ports,
     udp_listen_address,
 )
 
@@ -39,7 +41,7 @@ _MPTCP = " mptcp"
 
 @attrs.frozen
 class ListenAddress:
-    """One line of ``endpoint =``, or an endpoint of ``admin`` or ``metrics``.
+    """One line of ``endpoint =``, one port of such a line, or an endpoint of ``admin`` or ``metrics``.
 
     Attributes:
         listener: The name of its listener; empty if it has none.
@@ -49,6 +51,7 @@ class ListenAddress:
         beside: Whether a socket of the service that is to be closed listens at the same address; see `SocketAddress`.
         kind: Several processes can accept from the plain kinds, ``tcp``, ``udp``, ``unix`` and ``systemd``; Twisted opens others.
         setting: The key of ``[txmux]`` with this address, if it has no listener.
+        ports: All ports of its line, as ``10000-10100``, if these are several.
         options: The options that its connections inherit, including those in the queue before a worker serves.
     """
 
@@ -61,11 +64,25 @@ class ListenAddress:
     mptcp: bool = False
     beside: bool = False
     setting: str = ""
+    ports: str = ""
     options: tuple[SocketOption, ...] = attrs.field(default=(), eq=False)
 
     @property
     def section(self) -> str:
         return f"[txmux] {self.setting}" if self.setting else f"[listen {self.listener}]"
+
+    @property
+    def port(self) -> int:
+        """Its port, if its line has several."""
+        return int(self.text.rpartition(":")[2])
+
+    @property
+    def line(self) -> str:
+        return self.with_ports(self.text)
+
+    def with_ports(self, text: str) -> str:
+        """Return a text for this address, which ends in its port, with all ports of its line."""
+        return f"{text.rpartition(':')[0]}:{self.ports}" if self.ports else text
 
     @property
     def is_plain(self) -> bool:
@@ -77,12 +94,33 @@ class ListenAddress:
 
 
 def listen_addresses(listener: Listener) -> list[ListenAddress]:
+    return [address for line in listen_lines(listener) for address in _each_port(line)]
+
+
+def _each_port(first: ListenAddress) -> Iterator[ListenAddress]:
+    several = split_ports(first.line)
+    if several is None:
+        yield first
+        return
+    before, ports = several
+    stem, _, after = first.key.rpartition(str(ports.start))
+    for port in ports:
+        yield attrs.evolve(first, text=f"{before}{port}", key=f"{stem}{port}{after}")
+
+
+def listen_lines(listener: Listener) -> list[ListenAddress]:
+    """Return an address for each line of ``endpoint =``: with the first port, if it has several."""
     addresses = []
     options = socket_options(listener)
-    for number, text in enumerate(listener.endpoints):
+    for number, line in enumerate(listener.endpoints):
+        text, ports, several = line, "", split_ports(line)
+        if several is not None:
+            text, ports = f"{several[0]}{several[1].start}", line.removeprefix(several[0])
         # Each endpoint with port 0 gets a port of its own.
         key, kind, backlog = identity(text, BACKLOG, f"{listener.name} {number}")
-        address = ListenAddress(listener.name, text, backlog, key, kind, listener.freebind)
+        address = ListenAddress(
+            listener.name, text, backlog, key, kind, listener.freebind, ports=ports
+        )
         if listener.mptcp and kind == "tcp":
             address = attrs.evolve(address, mptcp=True, key=f"{key}{_MPTCP}")
         addresses.append(attrs.evolve(address, options=options))

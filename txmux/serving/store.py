@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from txmux.net.addresses import text_of
 from txmux.net.sockets.plainsocket import listen_again
 from txmux.net.sockets.transport import address_of
 from txmux.rules.model import Listener
+from txmux.rules.reading.endpointstrings import ports_text
 from txmux.serving.endpoints import listen_error
 from txmux.serving.listen_addresses import (
     ListenAddress,
@@ -88,7 +90,7 @@ class ListeningSockets:
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
         """Open the sockets of plain addresses that are not open yet.
 
-        If some cannot be opened, each is a line of the `ListenError`, and no new one is left open.
+        If some cannot be opened, each is a line of the `ListenError`, or all ports of a line with the same error. No new one is left open.
         """
         addresses = [address for listener in listeners for address in listen_addresses(listener)]
         return self.prepare_addresses(address for address in addresses if address.is_plain)
@@ -99,8 +101,15 @@ class ListeningSockets:
         failures = [(address, failure) for address, failure in added if failure is not None]
         if failures:
             prepared.abandon()
-            lines = [str(listen_error(address, failure)) for address, failure in failures]
-            raise ListenError("\n".join(lines)) from failures[0][1]
+            alike: dict[tuple[str, str], list[tuple[ListenAddress, Exception]]] = {}
+            for address, failure in failures:
+                of = f"{address.section} {address.line}" if address.ports else address.key
+                alike.setdefault((of, str(failure)), []).append((address, failure))
+            lines = [
+                listen_error(*some[0], [each.port for each, _ in some if each.ports])
+                for some in alike.values()
+            ]
+            raise ListenError("\n".join(map(str, lines))) from failures[0][1]
         return prepared
 
     def get(self, key: str) -> socket.socket | None:
@@ -124,16 +133,20 @@ class ListeningSockets:
             return problem
         elif overlapping[0] in self.passed:
             why = (
-                f"systemd has passed a socket at {overlapping[0][4:]}, which overlaps it: write that address, or change "
+                f"systemd has passed a socket at {self._place(overlapping[0])}, which overlaps it: write that address, or change "
                 "ListenStream= of its unit"
             )
         else:
             why = (
-                f"{overlapping[0][4:]}, where the service listens now, overlaps it, and the system allows no two "
+                f"{self._place(overlapping[0])}, where the service listens now, overlaps it, and the system allows no two "
                 "such sockets: restart the service, or remove the old endpoint in one reload "
                 "and add the new one in the next; clients in between are refused"
             )
         return OSError(errno.EADDRINUSE, why)
+
+    def _place(self, key: str) -> str:
+        address = self._listens_at.get(key)
+        return key[4:] if address is None else address.with_ports(key[4:])
 
     def ended_by_removal(self, keys: Iterable[str]) -> list[str]:
         """Return which of these sockets are shut down when they are removed, for all processes: those of streams, if none is systemd's."""
@@ -350,16 +363,12 @@ class PreparedSockets:
             old = had.get(address.other_key) if address.beside else None
             if old is not None:
                 replace(old, self.sockets[address.key], address.backlog)
+        for section, place in _places(self.opened, store.addresses):
+            _log.info("listening on {address} for {section}", address=place, section=section)
+        gone = [before[key] for key in sockets if key not in self.sockets]
+        for section, place in _places(gone, addresses):
             _log.info(
-                "listening on {address} for {section}",
-                address=store.addresses[address.key],
-                section=address.section,
-            )
-        for key in (key for key in sockets if key not in self.sockets):
-            _log.info(
-                "no longer listening on {address} for {section}",
-                address=addresses[key],
-                section=before[key].section,
+                "no longer listening on {address} for {section}", address=place, section=section
             )
         for address in self._addresses:
             if address not in self.opened and address.kind not in {"systemd", "udp"}:
@@ -373,6 +382,20 @@ class PreparedSockets:
                 may_share(old, may=False)
             if address.key not in self._store._adopted and address.key in self.sockets:
                 self._store._close(address.key, self.sockets[address.key], keep_file=False)
+
+
+def _places(
+    listening: Iterable[ListenAddress], addresses: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the sections and addresses for the log, one for all ports of a line."""
+    for key, group in groupby(listening, lambda one: one.ports and (one.section, one.line)):
+        some = [*group]
+        for one in some[:1] if key else some:
+            place = addresses[one.key]
+            if key:
+                ports = ports_text(each.port for each in some).partition(" ")[2]
+                place = f"{place.rpartition(':')[0]}:{ports}"
+            yield one.section, place
 
 
 def _shut_down(opened: socket.socket) -> None:

@@ -69,9 +69,9 @@ TAKEN_BY_FEW = _accept(
     level="warning", text="listener {name}: cannot accept", cause="{why}", do=_LIMIT, is_logged=True, sources=_FULL, alerts=COMMON,
     when="it cannot accept since one or two sources have most connections")
 QUEUE_OVERFLOWED = _accept(  # one client can fill it, and the others try again
-    level="warning", text="listener {listener.name}: the queue of {address.text} has overflowed", cause="{attempts} to connect dropped within a minute",
+    level="warning", text="listener {name}: the queue of {line} has overflowed", cause="{attempts} to connect dropped within a minute",
     do="see who they are: txmux clients; add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
-    subject="queue {address.key}", sources=_ONE, alerts=COMMON, when="within the last minute, attempts to connect were dropped since its queue was full")
+    subject="queue {name} {line}", sources=_ONE, alerts=COMMON, when="within the last minute, attempts to connect were dropped since its queue was full")
 _busy = partial(
     _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="busy")
 BUSY_WITH_MANY = _busy(

@@ -322,7 +322,6 @@ class ValueTests(ReadingTestCase):
             ),
             ":443, [::1]:8443": "takes one endpoint a line; write them without commas",
             "unix:/x mode=660": "'unix:/x mode=660' has blanks; write 'unix:/x:mode=660'",
-            ":8000-8010": "':8000-8010' is a range of ports; write one endpoint a line",
             ":443/tcp": "':443/tcp': txmux always listens on TCP; write ':443'",
             "http://0.0.0.0:80/": (
                 "'http://0.0.0.0:80/' is not an address and port; did you mean '0.0.0.0:80'?"

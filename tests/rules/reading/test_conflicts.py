@@ -37,6 +37,20 @@ class ConflictTests(SynchronousTestCase):
             "remove one of the two, or change its port or path",
         )
 
+    def test_ports_are_named(self) -> None:
+        """Each that takes some of a line's ports is named, with them."""
+        found_of = [one.split("endpoint: ")[1].partition(";")[0] for one in found(
+            "udp:1-9", ":12", "127.0.0.1:14-16", ":10-20", "[::1]:20-22"
+        )]  # fmt: skip
+        self.assertEqual(
+            found_of,
+            [
+                "':10-20': ports 14-16 is taken by '127.0.0.1:14-16' at x.ini:4",
+                "':10-20': port 12 is taken by ':12' at x.ini:3",
+                "'[::1]:20-22': port 20 is taken by ':10-20' at x.ini:5",
+            ],
+        )
+
     def test_later_listener_is_reported(self) -> None:
         text = "[listen a]\nendpoint = :1\n[listen b]\npeek_limit = 1\n[listen c]\nendpoint = :1\n"
         (problem,) = conflicts(read_ini(text, "x.ini")[0])
@@ -121,7 +135,8 @@ class LoopTests(ReadingTestCase):
             ("127.0.0.1:81\n  127.0.0.1:80", "10.0.0.9:80\n  127.0.0.1:80"),
             ("unix:/run/x.sock", "unix:/run/./x.sock"), ("10.0.0.1:80", "{local}:80"),
             (":80", "{local}:80"), (":80", "{local}:{port}"),
-            ("10.0.0.1:80\n  unix:/run/x.sock", "{local}:81"),
+            ("10.0.0.1:80\n  unix:/run/x.sock", "{local}:81"), (":80-90", "127.0.0.1:85"),
+            (":80-90", "127.0.0.1:{port}"), ("10.0.0.1:5-6\n  127.0.0.1:7", "127.0.0.1:{port}"),
         ):  # fmt: skip
             self.assertTrue(self.loops(endpoints, server), (endpoints, server))
 
@@ -134,6 +149,7 @@ class LoopTests(ReadingTestCase):
             ("127.0.0.1:80", "127.0.0.1:80 down\n  127.0.0.1:81", ""),
             ("127.0.0.1:80", "localhost:80", "tls = yes"),
             ("unix:/run/x.sock", "unix:/run/y.sock", ""), ("10.0.0.1:80", "{local}:81", ""),
+            (":80-90", "10.0.0.1:{port}", ""), ("127.0.0.1:5-6", "127.0.0.2:{port}", ""),
             ("10.0.0.1:80\naccept_proxy_from = 10.0.0.0/8", "{local}:80", ""),
             ("unix:/run/x.sock\naccept_proxy_from = unix", "{local}:80", ""),
         ):  # fmt: skip

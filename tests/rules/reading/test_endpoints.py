@@ -13,11 +13,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import BackendTestCase, ReadingTestCase
 from tests.support.folders import make_folder
-from txmux.rules.model import Server
+from txmux.rules.model import Listener, Server
 from txmux.rules.problems import InvalidValueError, RulesError
+from txmux.rules.reading.conflicts import claims
 from txmux.rules.reading.endpoints import listening, server, short_form
-from txmux.rules.reading.endpointstrings import split_arguments
+from txmux.rules.reading.endpointstrings import ports_text, split_arguments, split_ports
 from txmux.rules.reading.parser import load, parse
+from txmux.serving.listen_addresses import listen_addresses
+
+_OF_PORTS = [
+    *(":", "127.0.0.1:", "[::1]:", "[fe80::1%eth-0]:", "tcp:", "tcp6:", "tcp:127.0.0.1:"),
+    *("udp:", "udp:127.0.0.1:", "udp:[::1]:"),
+]
 
 
 class ListeningTests(ReadingTestCase):
@@ -102,6 +109,52 @@ class ListeningTests(ReadingTestCase):
             read(text)
         except InvalidValueError as error:
             self.assertTrue(all(error.messages))
+
+
+class SeveralPortsTests(ReadingTestCase):
+    @given(st.sampled_from(_OF_PORTS), st.integers(0, 65_540), st.integers(-2, 5))
+    def test_as_a_line_for_each_port(self, before: str, first: int, more: int) -> None:
+        """They are listened on, and taken from others, as with an endpoint for each of them."""
+        text = f"{before}{first}-{first + more}"
+        is_good = 0 < first <= first + more < 65_536
+        try:
+            read = listening(text)
+        except InvalidValueError as error:
+            self.assertFalse(is_good)
+            self.assertTrue(all(error.messages))
+            return
+        self.assertTrue(is_good)
+        each = [listening(f"{before}{port}") for port in range(first, first + more + 1)]
+        found = listen_addresses(Listener("a", (":0", read), mptcp=True))[1:]
+        others = listen_addresses(Listener("a", (":0", *each), mptcp=True))[1:]
+        self.assertEqual([attrs.evolve(one, ports="") for one in found], others)
+        self.assertEqual({one.line for one in found}, {read})
+        self.assertEqual(short_form(read), short_form(each[0]))
+        for some, ones in zip(claims(text), zip(*map(claims, each), strict=True), strict=True):
+            self.assertEqual(some, set().union(*ones))
+
+    @given(st.sets(st.integers(1, 99), min_size=1))
+    def test_description(self, ports: set[int]) -> None:
+        noun, _, text = ports_text(ports).partition(" ")
+        self.assertEqual(noun == "port", len(ports) == 1)
+        runs = [part.split("-") for part in text.split(", ") if part != "…"]
+        found = [port for run in runs for port in range(int(run[0]), int(run[-1]) + 1)]
+        self.assertEqual(found, sorted(ports)[: len(found)])
+        self.assertTrue(len(found) == len(ports) or text.endswith(", …"))
+
+    def test_something_else(self) -> None:
+        for text in ("unix:5-6", "unix:/run/a\\:5-6", "ssl:5-6", "example.com:5-6", "5-6"):
+            self.assertIsNone(split_ports(text), text)
+        for text, said in {
+            ":20-10": "the first port is the higher one of the two; write :10-20",
+            ":1-65536": "a port must be a whole number from 1 to 65535, not '65536'",
+            "8000-8010": "did you mean ':8000-8010'?",
+            "*:5-6": "did you mean ':5-6'?",
+            "127.0.0.300:5-6": "'127.0.0.300' is not an IP address",
+        }.items():
+            self.assertIn(said, self.complaint(listening, text))
+        rules = "[txmux]\nadmin_token = t\nadmin = 127.0.0.1:5-6\n[listen a]\nendpoint = :1\n"
+        self.refuses(rules, "3 admin: '127.0.0.1:5-6' has several ports; write one")
 
 
 class ServerTests(ReadingTestCase):

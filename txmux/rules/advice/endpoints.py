@@ -50,7 +50,6 @@ OUTCOME_WORDS: Mapping[str, str] = {
 
 _SEVERAL = re.compile(r"\S+:[0-9]+\s*,")
 _LIKE_PLACE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+|[0-9]+|tcp6?:[0-9]+")
-_RANGE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+-[0-9]+")
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but not one in use
 _SHORT = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*):[^:]*")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -175,8 +174,6 @@ def _habit(text: str) -> str:
         answer = f"{text!r}: for UDP write 'udp:{place.removeprefix(':')}'"
     elif transport == "tcp" and _LIKE_PLACE.fullmatch(place):
         answer = f"{text!r}: txmux always listens on TCP; write {place!r}"
-    elif _RANGE.fullmatch(first):
-        answer = f"{text!r} is a range of ports; write one endpoint a line"
     return answer
 
 
@@ -190,7 +187,7 @@ def _slip(text: str, any_address: str) -> str:
         is_here = at == "*" or not (any_address or is_address(at.strip("[]")))
         meant = f"{any_address}:{port}" if is_here else url[0]
         hint = _ENDS_IN_TLS if url[1] and any_address else ""
-    elif text.isdecimal():
+    elif text.isdecimal() or (not any_address and re.fullmatch("[0-9]+-[0-9]+", text)):
         meant = f"{any_address}:{text}"
     elif any_address and text.startswith(":") and text[1:].isdecimal():
         meant = f"{any_address}{text}"

@@ -21,6 +21,7 @@ from txmux.rules.reading.endpointstrings import (
     SERVER,
     is_for_datagrams,
     split_arguments,
+    split_ports,
     udp_listen_address,
 )
 from txmux.rules.reading.service import is_by_tcp
@@ -147,7 +148,9 @@ def _single_paths(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Return the address of an endpoint, empty for every one, and its port, or 0 if it has none that is known."""
+    """Return the address of an endpoint, empty for every one, and its lowest port, or 0 if it has none that is known."""
+    if (several := split_ports(text)) is not None:
+        text = f"{several[0]}{several[1].start}"
     if is_for_datagrams(text):
         return udp_listen_address(text)
     short = short_form(text)

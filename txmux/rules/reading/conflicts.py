@@ -4,6 +4,9 @@ import ipaddress
 import itertools
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
 
 from txmux.errors import joined
 from txmux.interfaces import Transport
@@ -25,7 +28,9 @@ from txmux.rules.reading.endpointstrings import (
     PREFIX,
     SERVER,
     is_for_datagrams,
+    ports_text,
     split_arguments,
+    split_ports,
     udp_listen_address,
 )
 from txmux.rules.reading.route import is_outer
@@ -33,7 +38,7 @@ from txmux.transport import is_address, unmapped
 
 _KEYS = ("endpoint", "admin", "metrics")
 _SHAREABLE = frozenset({"tcp", "tcp6", "udp", "unix", "systemd"})
-Claims = set[tuple[object, ...]]
+Claims = set[tuple[Any, ...]]
 """Ports of addresses, as ``(port, family, address)`` with ``"every"`` for every address, and paths of sockets."""
 
 _EVERY_ADDRESS = {"": (4, 6), "0.0.0.0": (4,), "::": (6,)}  # noqa: S104 - compared, not opened
@@ -48,12 +53,17 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
             claimed, refused = claims(item.text)
             if key != "endpoint" and item.text.startswith("unix:") and "/" not in item.text[:6]:
                 continue  # relative paths of these start elsewhere
-            other = next((first[claim] for claim in refused if claim in first), None)
-            if other:
+            taken: dict[str, set[int]] = {}
+            for claim in refused & first.keys():
+                taken.setdefault(first[claim], set()).update(claim[-3:-2])
+            for other, ports in sorted(taken.items()):
                 advice = "remove one of the two, or change its port or path"
-                yield section.problem(f"{item.text!r} is taken by {other}; {advice}", key, number)
-            for claim in claimed:
-                first.setdefault(claim, f"{item.text!r} at {section.path}:{item.line}")
+                which = f": {ports_text(ports)}" if split_ports(item.text) else ""
+                message = f"{item.text!r}{which} is taken by {other}; {advice}"
+                yield section.problem(message, key, number)
+            first |= dict.fromkeys(
+                claimed - first.keys(), f"{item.text!r} at {section.path}:{item.line}"
+            )
 
 
 def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Problem]:
@@ -81,6 +91,10 @@ def claims(text: str) -> tuple[Claims, Claims]:
     """Return what an endpoint takes, and what nothing before it may have taken: nothing if it cannot be read."""
     try:
         text = listening(text)
+        if (several := split_ports(text)) is not None:
+            before, ports = several
+            claimed, refused = claims(f"{before}{ports.start}")
+            return _at_each(claimed, ports), _at_each(refused, ports)
         if is_for_datagrams(text):
             claimed, refused = of_port(*udp_listen_address(text))
             return of_datagrams(claimed), of_datagrams(refused)
@@ -88,6 +102,10 @@ def claims(text: str) -> tuple[Claims, Claims]:
         return of_port(*short) if short else _of_string(text)
     except InvalidValueError:
         return set(), set()
+
+
+def _at_each(claims: Claims, ports: range) -> Claims:
+    return {(*claim[:-3], port, *claim[-2:]) for claim in claims for port in ports}
 
 
 def of_datagrams(claims: Claims) -> Claims:
@@ -198,12 +216,17 @@ def _is_among(server: Server, own: Claims) -> bool:
         return ("unix", posixpath.normpath(server.path)) in own
     if server.kind not in {"tcp", "udp"}:
         return False
-    if server.host == LOCAL and not server.port:
-        of_udp = server.kind == "udp"
-        return any(claim[0] == "udp" if of_udp else isinstance(claim[0], int) for claim in own)
-    if server.host == LOCAL:
-        ports = {("udp", server.port) if server.kind == "udp" else (server.port,)}
-        return any(claim[:-2] in ports for claim in own)
+    if server.host == LOCAL or not server.port:
+        of = ("udp",) * (server.kind == "udp")
+        # One port of each address, where the client's own counts: it is the same at the others.
+        ports = {
+            (server.port and claim[-3], *claim[-2:]): claim[-3]
+            for claim in own
+            if claim[:-3] == of and isinstance(claim[-3:][0], int)
+        }.values()
+        if server.host == LOCAL:
+            return any(server.port in {0, port} for port in ports)
+        return any(_is_among(attrs.evolve(server, port=port), own) for port in ports)
     host = server.host.lower().rstrip(".")
     if host == "localhost":
         return all(own & _addresses_of(one, server) for one in ("127.0.0.1", "::1"))

@@ -39,7 +39,10 @@ _server_port = whole_number(1, 65535, "a port")
 
 
 def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT") -> str:
-    """Check ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place; `forms` is for messages."""
+    """Check ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place; `forms` is for messages.
+
+    But for that string, ``FIRST-LAST`` may stand for the port.
+    """
     try:
         return _listening(text, forms)
     except InvalidValueError as error:
@@ -47,6 +50,9 @@ def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or t
 
 
 def _listening(text: str, forms: str) -> str:
+    several = strings.split_ports(text)
+    if several is not None:
+        return _several(*several, forms)
     if strings.is_for_datagrams(text):
         strings.udp_listen_address(text)
         return text
@@ -74,13 +80,24 @@ def _listening(text: str, forms: str) -> str:
     return text
 
 
+def _several(before: str, ports: range, forms: str) -> str:
+    first, last = (str(_server_port(str(port))) for port in (ports.start, ports.stop - 1))
+    if not ports:
+        raise InvalidValueError(
+            f"the first port is the higher one of the two; write {before}{last}-{first}"
+        )
+    return f"{_listening(before + first, forms).removesuffix(first)}{first}-{last}"
+
+
 def short_form(text: str) -> tuple[str, int] | None:
-    """Return address, empty for every one, and port of what `listening` accepted; ``None`` for a Twisted endpoint string."""
+    """Return address, empty for every one, and first port of what `listening` accepted; ``None`` for a Twisted endpoint string."""
     short = _SHORT.fullmatch(text)
     if short is None:
         return None
     host = short["v6"] or short["host"]
-    return (host, int(short["port"])) if not host or is_address(host) else None
+    if host and not is_address(host):
+        return None
+    return host, int(short["port"].partition("-")[0])
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ sockets. Here nothing is opened, so that a rules file can be checked anywhere.
 import ipaddress
 import pwd
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
@@ -288,8 +288,32 @@ CLIENT: Mapping[str, Form] = {
 PREFIX = "udp:"
 """The prefix of endpoints for datagrams."""
 
+_SEVERAL = re.compile(
+    r"(?=.*:)((?:(?:udp|tcp6?):)?(?:[0-9.]*:|\[[^\[\]]*\]:)?)([0-9]{1,5})-([0-9]{1,5})"
+)
+_MOST_LISTED = 20  # ports in a message, or runs of them
 _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]:|(?P<host>[^:\[\]]*):)?(?P<port>[^:]*)")
 _listening_port = whole_number(0, 65535, "a port")
+
+
+def split_ports(text: str) -> tuple[str, range] | None:
+    """Split an endpoint of several ports, as ``:10000-10100``, into what precedes them and the ports; ``None`` if it is none."""
+    match = _SEVERAL.fullmatch(text)
+    return None if match is None else (match[1], range(int(match[2]), int(match[3]) + 1))
+
+
+def ports_text(ports: Iterable[int]) -> str:
+    """Describe ports for a message: ``port 10003``, or ``ports 10003, 10005-10007``."""
+    runs: list[list[int]] = []
+    for port in sorted(ports):
+        if runs and port == runs[-1][-1] + 1:
+            runs[-1][1:] = [port]
+        else:
+            runs.append([port])
+    texts = ["-".join(map(str, run)) for run in runs]
+    more = ["…"] if len(texts) > _MOST_LISTED else []
+    noun = "port" if texts[0].isdecimal() and len(texts) == 1 else "ports"
+    return f"{noun} {', '.join([*texts[:_MOST_LISTED], *more])}"
 
 
 def is_for_datagrams(text: str) -> bool:

@@ -15,7 +15,7 @@ from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import values
 from txmux.rules.reading.context import RESOLVERS, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form
-from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+from txmux.rules.reading.endpointstrings import SERVER, split_arguments, split_ports
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.values import (
     BOOLEAN,
@@ -44,6 +44,8 @@ def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
         message = f"{text!r} is not an address and port; did you mean '127.0.0.1:{text}'"
         raise InvalidValueError(f"{message}{token}?")
     text = listening(text, f"write {joined([*words, 'unix:/path'])}, or ADDRESS:PORT{token}")
+    if split_ports(text) is not None:
+        raise InvalidValueError(f"{text!r} has several ports; write one")
     if short_form(text) is not None:
         return text
     arguments = split_arguments(text)
