@@ -178,33 +178,36 @@ class Bind:
         return self.flags.get(flag, ("",))[-1]
 
 
-def read_binds(lines: Iterable[ConfigLine]) -> Iterator[Bind]:
-    """Read the addresses of ``bind`` lines, of which each may have several, and ranges of ports."""
-    binds = [bind for line in lines for bind in _of_line(line)]
+def read_binds(lines: Iterable[ConfigLine], *, split: bool) -> Iterator[Bind]:
+    """Read the addresses of ``bind`` lines, of which each may have several, and ranges of ports; `split` these."""
+    binds = [bind for line in lines for bind in _of_line(line, split=split)]
     addresses = [(bind, address(bind.address) or ("", "")) for bind in binds]
-    with_ipv4 = {port for _, (host, port) in addresses if host in _ANY}
+    with_ipv4 = {
+        one for _, (host, port) in addresses if host in _ANY for one in _each_port(f":{port}")
+    }
     for bind, (host, port) in addresses:
         # Without a socket for IPv4, Linux gives its clients to that of IPv6.
-        alone = host == "::" and port not in with_ipv4 and "v6only" not in bind.flags
+        alone = host == "::" and with_ipv4.isdisjoint(_each_port(f":{port}"))
+        alone = alone and "v6only" not in bind.flags
         yield attrs.evolve(bind, flags={**bind.flags, "v4v6": ("",)}) if alone else bind
 
 
-def _of_line(line: ConfigLine) -> Iterator[Bind]:
+def _of_line(line: ConfigLine, *, split: bool) -> Iterator[Bind]:
     flags: dict[str, tuple[str, ...]] = {}
     rest = list(line.words[2:])
     while rest:
         flag = rest.pop(0)
         flags[flag] = (*flags.get(flag, ()), rest.pop(0) if flag in _VALUES and rest else "")
     for text in line.value.split(",") if len(line.words) > 1 else ():
-        yield from (Bind(line, place, flags) for place in _each_port(text))
+        each = _each_port(text)
+        places = each if split and len(each) <= _MOST_PORTS else [text]
+        yield from (Bind(line, place, flags) for place in places)
 
 
 def _each_port(text: str) -> list[str]:
     before, _, ports = text.rpartition(":")
     low, _, high = ports.partition("-")
-    if not (
-        low.isdecimal() and high.isdecimal() and int(low) <= int(high) < int(low) + _MOST_PORTS
-    ):
+    if not (low.isdecimal() and high.isdecimal() and int(low) <= int(high) < 2**16):
         return [text]
     return [f"{before}:{port}" for port in range(int(low), int(high) + 1)]
 

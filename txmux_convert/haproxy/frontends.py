@@ -297,7 +297,7 @@ def convert_frontend(
     lines = proxy.all("bind")
     made.used.update(line.number for line in lines)
     asks = any(_PLACE.search(word) for line in proxy.lines for word in line.words)
-    for bind in read_binds(lines):
+    for bind in read_binds(lines, split=asks):
         why = lost(bind)
         try:
             place = bind_context(bind, files)

@@ -101,7 +101,9 @@ def convert_nginx(data: bytes, draft: Draft) -> None:
         if d.name == "limit_conn_zone" and len(d.words) > 2
     }
     routes = RouteWriter(draft)
-    made = NginxConversion(draft, variables, Backends(stream, draft, variables), zones, routes)
+    made = NginxConversion(
+        draft, variables, Backends(stream, draft, variables), zones, routes, _names_port(stream)
+    )
     outer = tuple(d for d in stream if d.name not in _BLOCKS)
     _report(outer, draft)
     taken: dict[str, Directive] = {}
@@ -122,6 +124,13 @@ def convert_nginx(data: bytes, draft: Draft) -> None:
             if len(own) == len(block) or any(d.name == "listen" for d in own):
                 ServerBlock(directive, DirectiveScope(tuple(own), outer), made).convert()
     routes.finish()
+
+
+def _names_port(directives: Iterable[Directive]) -> bool:
+    return any(
+        any("server_port" in word for word in one.words) or _names_port(one.block or ())
+        for one in directives
+    )
 
 
 def _stream(reader: NginxReader, draft: Draft) -> tuple[Directive, ...]:

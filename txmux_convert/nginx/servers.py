@@ -31,13 +31,14 @@ _BY_CLIENT = frozenset({"$binary_remote_addr", "$remote_addr"})
 
 @attrs.frozen
 class NginxConversion:
-    """The result so far; `zones` has what each zone of ``limit_conn_zone`` counts."""
+    """The result so far; `zones` has what each zone of ``limit_conn_zone`` counts; `splits` is whether ports of a range may differ."""
 
     draft: Draft
     variables: Variables
     backends: Backends
     zones: Mapping[str, str]
     routes: RouteWriter
+    splits: bool
 
 
 @attrs.frozen
@@ -53,9 +54,10 @@ class ServerBlock:
         return self._made.draft
 
     def convert(self) -> None:
-        endpoints = endpoints_of(self._scope.all("listen"), self._draft)
+        listens = self._scope.all("listen")
+        endpoints = endpoints_of(listens, self._draft, split=self._made.splits)
         if not endpoints:
-            if not self._scope.all("listen"):
+            if not listens:
                 self._draft.flag(self._directive.number, "server: is left out: it listens nowhere")
             return
         self._made.variables.set(self._scope.all("set"))
@@ -274,7 +276,9 @@ def _add_minimum(section: DraftSection, protocols: Directive) -> None:
         section.warn(protocols, "txmux speaks TLS 1.2 and 1.3")
 
 
-_PORTS = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:]*):)?(?P<first>[0-9]+)(?:-(?P<last>[0-9]+))?")
+_PORTS = re.compile(
+    r"(?:(?P<host>\[[^\]]*\]|[^:]*):)?(?P<ports>(?P<first>[0-9]+)(?:-(?P<last>[0-9]+))?)"
+)
 _MOST_PORTS = 256
 WITHOUT_EFFECT = {
     "bind": "txmux opens a socket for each endpoint",
@@ -296,7 +300,7 @@ class Endpoint:
 
     Attributes:
         host: Empty for every address of IPv4 and IPv6.
-        port: Empty for a UNIX socket.
+        port: One port, or several as ``5000-5002``; empty for a UNIX socket.
         ended: Whether TLS ends there.
         proxied: Whether clients begin with a PROXY protocol header.
     """
@@ -319,10 +323,11 @@ class Endpoint:
         return f"{'udp:' * self.datagrams}{bracketed(self.host)}:{self.port}"
 
 
-def endpoints_of(directives: Iterable[Directive], draft: Draft) -> list[Endpoint]:
+def endpoints_of(directives: Iterable[Directive], draft: Draft, *, split: bool) -> list[Endpoint]:
+    """Read ``listen``; `split` a range of ports into an endpoint for each."""
     endpoints: list[Endpoint] = []
     for directive in directives:
-        endpoints += _endpoints(directive, draft)
+        endpoints += _endpoints(directive, draft, split=split)
     # A pair of sockets for IPv4 and IPv6 is one endpoint in txmux.
     for of_ipv6 in [e for e in endpoints if e.host == "::"]:
         other = attrs.evolve(of_ipv6, host="0.0.0.0")  # noqa: S104 - it is compared
@@ -332,7 +337,7 @@ def endpoints_of(directives: Iterable[Directive], draft: Draft) -> list[Endpoint
     return list(dict.fromkeys(endpoints))
 
 
-def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
+def _endpoints(directive: Directive, draft: Draft, *, split: bool) -> Iterable[Endpoint]:
     flags = dict(word.partition("=")[::2] for word in directive.parameters[1:])
     unknown = [name for name in flags if name not in {*WITHOUT_EFFECT, *_TUNING, *_READ}]
     if unknown:
@@ -356,7 +361,7 @@ def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
         draft.flag(directive, f"is left out: {directive.value} is not an address and port")
         return
     first, last = int(match["first"]), int(match["last"] or match["first"])
-    if last - first >= _MOST_PORTS:
+    if split and last - first >= _MOST_PORTS:
         draft.flag(directive, f"is left out: it has more than {_MOST_PORTS} ports")
         return
     host = (match["host"] or "").strip("[]")
@@ -364,8 +369,9 @@ def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
         host = "0.0.0.0"  # noqa: S104 - it is written, not opened
     elif host == "::" and flags.get("ipv6only") == "off":
         host = ""
-    for port in range(first, last + 1):
-        yield attrs.evolve(common, host=host, port=str(port))
+    ports = [str(port) for port in range(first, last + 1)] if split else [match["ports"]]
+    for port in ports:
+        yield attrs.evolve(common, host=host, port=port)
 
 
 def _keepalive(flags: Mapping[str, str], directive: Directive, draft: Draft) -> str:

@@ -44,7 +44,9 @@ class ListenTests(SynchronousTestCase):
                 ["192.0.2.1:443", "[2001:db8::1]:443"],
             ),
             (["unix:/run/x.sock"], ["unix:/run/x.sock"]),
-            (["127.0.0.1:5000-5002"], ["127.0.0.1:5000", "127.0.0.1:5001", "127.0.0.1:5002"]),
+            (["127.0.0.1:5000-5002"], ["127.0.0.1:5000-5002"]),
+            (["1-60000", "[::]:1-60000"], [":1-60000"]),
+            (["5-6 udp"], ["udp:0.0.0.0:5-6"]),
         ):
             self.assertEqual(self.endpoints(*listens), [tuple(expected)])
 
@@ -97,8 +99,12 @@ class ListenTests(SynchronousTestCase):
         )
 
     def test_names_and_too_many_ports_are_left_out(self) -> None:
-        for listen in ("localhost:1", "1-60000", "80 so_keepalive=x", "80 quic"):
+        for listen in ("localhost:1", "80 so_keepalive=x", "80 quic"):
             self.assertEqual(len(looks(server(f"listen {listen}; proxy_pass a;"))), 1, listen)
+        by_port = "map $server_port $x { 5 a; default b; } server { listen %s; proxy_pass $x; }"
+        self.assertEqual(len(looks(stream(by_port % "8; listen 1-60000"))), 1)
+        listeners = rules_of(stream(by_port % "5-7")).listeners
+        self.assertEqual([len(listener.endpoints) for listener in listeners], [1, 2])
         error = self.assertRaises(ConvertError, stream, "server { listen a:53; proxy_pass a; }")
         self.assertIn("there is no listener that txmux could have", str(error))
 
