@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -121,6 +122,27 @@ class FullWorkerTests(InteropTestCase):
             with self.connect(mux, name) as client:
                 client.sendall(b"x")
                 self.assertEqual(client.recv(1), b"x")
+
+    def test_start(self) -> None:
+        """A start with more listening sockets than a worker has descriptors for is refused, and `txmux check` says so before, with the line."""
+        file = self.folder / "many.ini"
+        file.write_text(
+            "[listen a]\nendpoint = :1\n[listen b]\nendpoint = udp:127.0.0.1:20001-20100\n"
+        )
+        said = []
+        for command in ("check", "run"):
+            few = f'ulimit -n {_LIMIT}; exec "$@"'
+            words = ("sh", "-c", few, "sh", sys.executable, "-m", "txmux", command, str(file))
+            done = subprocess.run(
+                words, capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
+            self.assertEqual(done.returncode, 1)
+            said.append(done.stdout + done.stderr)
+        for one in said:
+            self.assertIn(
+                "with 101 listening sockets, a worker that starts needs some 222 desc", one
+            )
+        self.assertTrue(said[0].startswith(f"{file}:4: [listen b] endpoint: "), said[0])
 
     def connect(self, mux: Mux, name: str) -> socket.socket:
         return socket.create_connection(("127.0.0.1", mux.ports[name]), PATIENCE)

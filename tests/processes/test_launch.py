@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import sys
 from pathlib import Path
 
 from tests.cli.support import CommandTestCase
@@ -70,6 +71,15 @@ class LaunchTests(CommandTestCase):
         self.assertEqual((found.may_listen, {*found.hidden.values()}), (True, {"ProtectHome"}))
         self.unit("[Service]\nBindReadOnlyPaths=/home/x\n", "mux.service.d/d.conf")
         self.assertEqual(launch_of(self.rules).hidden, {})
+        for limit, most in {
+            "2048": 2048,
+            "1024:4096": 1024,
+            "infinity": sys.maxsize,
+            "": None,
+        }.items():
+            changed = self.folders[1] / "mux.service.d/e.conf"
+            changed.write_text(f"[Service]\nLimitNOFILE={limit}\n")
+            self.assertEqual(launch_of(self.rules).descriptors, most)
 
     def test_user_that_systemd_makes(self) -> None:
         """It is the one with the name of the unit, if there is one; the others have no name, and no file."""

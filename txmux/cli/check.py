@@ -138,7 +138,11 @@ def _check(
     try:
         rules = load(path, matchers, data)
         launch = launch_of(Path(path), user)
-        found = [*unusable(rules), *_hidden(rules, launch), *_closed(rules, launch)]
+        found = [
+            *unusable(rules, launch.descriptors),
+            *_hidden(rules, launch),
+            *_closed(rules, launch),
+        ]
         if launch.account is not None and launch.may_act:
             with launch.acting():
                 found += unwritable(rules, _privileges(launch))

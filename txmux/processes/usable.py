@@ -14,6 +14,7 @@ from txmux.admin.listen_addresses import stored_token
 from txmux.client.tls.terminators import expiry_warnings
 from txmux.errors import ListenError, MuxError, cause_of
 from txmux.files import may_read, read_list
+from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.optional import named
 from txmux.processes.privilege.account import AccountError, account_of
@@ -26,27 +27,47 @@ from txmux.rules.reading.endpoints import files_of
 from txmux.rules.reading.endpointstrings import SERVER
 from txmux.rules.reading.service import is_by_tcp
 from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
+from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.access_log import AccessLogError, open_log
+from txmux.telemetry.formatting import plural
 
 _Reader: TypeAlias = tuple[Section, str, "int | None", Callable[[], Any]]
 _MOST_LINES = 10
 """Problems of one file of tokens that are listed."""
 
 
-def unusable(rules: Rules) -> list[Problem]:
-    """Return what keeps a service from starting with these rules, by its files.
+_OTHER_DESCRIPTORS = 20
+"""Descriptors that a starting worker needs besides its listening sockets."""
+
+
+def unusable(rules: Rules, descriptors: int | None = None) -> list[Problem]:
+    """Return what keeps a service from starting with these rules: its files, and how many `descriptors` it may have, by default as this process.
 
     Warnings are about files that a start replaces or does without, and about certificates that end. What this process may
     not read is left to `closed_files`.
     """
     problems = [problem for feature in FEATURES for problem in feature.unusable(rules)]
     problems += [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]
+    problems += too_many_sockets(rules, descriptors or soft_limit())
     for use in (Lists().prepare, account_of):
         try:
             use(rules)
         except (AccountError, RulesError) as error:  # noqa: PERF203 - all errors are reported
             problems += error.problems
     return problems
+
+
+def too_many_sockets(rules: Rules, most: int, before: int = 0) -> Iterator[Problem]:
+    """Find whether rules have so many listening sockets, and more than `before`, that no worker could start with `most` descriptors."""
+    counts = [len(listen_addresses(listener)) for listener in rules.listeners]
+    needed = 2 * sum(counts) + _OTHER_DESCRIPTORS  # what it receives, and a duplicate
+    if needed > most and sum(counts) > before:
+        section = rules.listeners[counts.index(max(counts))].section
+        message = (
+            f"with {plural(sum(counts), 'listening socket')}, a worker that starts needs some {plural(needed, 'descriptor')}, and may have "
+            f"{most}: raise the limit (LimitNOFILE= in a systemd unit, or ulimit -n), and restart txmux"
+        )
+        yield section.problem(message, "endpoint")
 
 
 def closed_files(rules: Rules) -> list[tuple[NamedFile, Path]]:

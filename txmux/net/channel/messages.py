@@ -18,6 +18,7 @@ from txmux.telemetry.documents import ConnectionDocument, fields_of
 
 _KIB, _MIB = 2**10, 2**20
 _SHORT, _LARGE, _WHOLE = 64 * _KIB, 16 * _MIB, 256 * _MIB
+_SOCKETS = 2**18  # that listen; see `txmux.processes.usable.too_many_sockets`
 
 _FLAG, _NUMBER, _TIME = Field(bool), Field(int), TIME
 _SIGNED = Field(float, 2**37, least=-(2**37))
@@ -162,7 +163,7 @@ COUNT_MORE = _to_worker(
 START = _to_worker(
     "start", "serve these rules with these sockets; the answer says whether the process is in the sandbox",
     rules=_TEXT, version=_NUMBER, limits=_LAYOUT, column=_NUMBER, sockets=_NAMES, opener=_FLAG,
-    may_lack=_FLAG, state=_OBJECT, answer=_FLAG, descriptors=10_000, longest=_WHOLE)
+    may_lack=_FLAG, state=_OBJECT, answer=_FLAG, descriptors=_SOCKETS, longest=_WHOLE)
 PING = _to_worker(
     "ping", "the answer shows that the loop turns, also where no counter does", answer=NOTHING)
 STOP = _to_worker(
@@ -173,7 +174,7 @@ REOPEN = _to_worker("reopen", "reopen the access log")
 PREPARE = _to_worker(
     "prepare", "get ready for other rules, of which there may be only what is different from those of version `base`; version 0 stands for the next one, if the rules have changed; the sockets are those that the worker lacks; the answer is false if it needs all of the rules",
     rules=_TEXT, base=_NUMBER, digest=_NAME, rules_changed=_FLAG, version=_NUMBER, limits=_LAYOUT_CHANGES, sockets=_NAMES,
-    answer=_FLAG, descriptors=10_000, longest=_WHOLE)
+    answer=_FLAG, descriptors=_SOCKETS, longest=_WHOLE)
 COMMIT = _to_worker(
     "commit", "use the rules that were prepared; the answer is the number of connections that keep older ones",
     listening=_FLAG, removed=_NAMES, answer=_NUMBER, longest=_LARGE)
@@ -283,7 +284,7 @@ _to_successor = between("old supervisor", "new supervisor")
 
 BEGIN = _to_successor(
     "begin", "the listening sockets by their keys, and the state so far; answered when the new process could serve",
-    version=_NUMBER, sockets=_NAMES, state=_OBJECT, answer=_OBJECT, descriptors=10_000,
+    version=_NUMBER, sockets=_NAMES, state=_OBJECT, answer=_OBJECT, descriptors=_SOCKETS,
     longest=_WHOLE)
 _COUNTERS = {"layouts": _OBJECTS, "past": _LIST, "all": _LIST, "format": _NAME, "pid": _NUMBER}
 COUNT_ON = _to_successor(

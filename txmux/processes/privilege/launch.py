@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain
@@ -37,6 +38,7 @@ class Launch:
         is_dynamic: Whether systemd makes the user, another one at each start.
         may_listen: Whether the user may listen on all ports; also if that is not known.
         own: Folders that the unit gives the user.
+        descriptors: How many each process may have; ``None`` if that is not known.
         hidden: Folders in which the service sees nothing, each with the setting that hides them.
     """
 
@@ -46,6 +48,7 @@ class Launch:
     may_listen: bool = True
     own: tuple[Path, ...] = ()
     hidden: Mapping[Path, str] = {}
+    descriptors: int | None = None
 
     @property
     def may_act(self) -> bool:
@@ -129,6 +132,7 @@ def _launch_by(path: Path, unit: Mapping[str, list[str]]) -> Launch:
             account = Account(user, _DYNAMIC_IDS[-1], _DYNAMIC_IDS[-1])
         more = tuple(group_id(group, where) for group in words("SupplementaryGroups"))
         account = attrs.evolve(account, more=more)
+    limit = last("LimitNOFILE").partition(":")[0]
     own = [Path("/run", word) for word in words("RuntimeDirectory")]
     own += [Path("/var", folder, word) for key, folder in _OWN.items() for word in words(key)]
     return Launch(
@@ -138,6 +142,7 @@ def _launch_by(path: Path, unit: Mapping[str, list[str]]) -> Launch:
         account is None or "CAP_NET_BIND_SERVICE" in words("AmbientCapabilities"),
         tuple(own),
         {} if _SHOWING & unit.keys() else dict(_hidden(unit)),
+        sys.maxsize if limit == "infinity" else int(limit) if limit.isdecimal() else None,
     )
 
 

@@ -55,6 +55,7 @@ from txmux.processes.privilege.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+from txmux.processes.usable import too_many_sockets
 from txmux.processes.workers.moving import LONGEST_WAIT
 from txmux.processes.workers.pool import STARTING, WorkerPool, WorkersError, failures
 from txmux.processes.workers.received_rules import packed_files
@@ -78,9 +79,6 @@ _GRACE = 5.0
 """Seconds that a worker has to exit, after the time limit of its connections."""
 
 _LOOK = 5.0  # seconds between two looks at the files of certificates
-
-_OTHER_DESCRIPTORS = 20
-"""Descriptors that a starting worker needs besides its listening sockets."""
 
 
 class Supervisor:
@@ -181,6 +179,7 @@ class Supervisor:
         self.state.upstreams.add_backends(self._rules)
         self.state.lists.prepare(self._rules)
         self._check(self._rules, owner)
+        self._check_room(self._rules)
         self._terminators.prepare(self._rules).commit()
         self._files.prepare(self._rules)
 
@@ -396,7 +395,7 @@ class Supervisor:
             undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
             undo.callback(self._parts.abandon)
             self._check(rules, owner)
-            self._check_room(len(sockets.sockets))
+            self._check_room(rules)
             terminators = self._terminators.prepare(rules)
             undo.callback(terminators.abandon)
             upstreams = await Turns().run(self.state.upstreams.prepare_all_in_steps(rules))
@@ -507,14 +506,10 @@ class Supervisor:
         self._problems.append(f"the rules are in force, but {what}")
         self._log.error("{why}", why=self._problems[-1])
 
-    def _check_room(self, listening: int) -> None:
-        """Check that the limit of descriptors allows more listening sockets; a starting worker has two descriptors of each."""
-        needed = 2 * listening + _OTHER_DESCRIPTORS
-        if listening > len(self._sockets.sockets()) and needed > soft_limit():
-            raise WorkersError(
-                f"with {plural(listening, 'listening socket')}, a worker that starts needs some {plural(needed, 'descriptor')}, and may have "
-                f"{soft_limit()}: raise the limit (LimitNOFILE= in a systemd unit, or ulimit -n), and restart txmux"
-            )
+    def _check_room(self, rules: Rules) -> None:
+        """Check that the limit of descriptors allows more listening sockets than there are."""
+        for problem in too_many_sockets(rules, soft_limit(), len(self._sockets.sockets())):
+            raise WorkersError(problem.message)
 
     def _extend(self, rules: Rules) -> None:
         self.limits.extend(rules)
