@@ -17,7 +17,7 @@ WORDS = {
     "wake": ("wake",),
     "ech": ("ech_keys", "txmux ech"),
     "starttls": ("starttls", "starttls_banner", "stage starttls"),
-    "tunnels": ("tunnel", "tunnel_users", "stage tunnelling"),
+    "tunnels": ("tunnel", "tunnel_users", "via", "stage tunnelling"),
     "page": (),
     "top": ("txmux top",),
     "docker": ("txmux provider docker",),

@@ -23,12 +23,11 @@ from txmux.backends.pool.server_health import MemberState, ServerOverride
 from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Rules, ServerTLS, Settings
-from txmux.rules.reading.endpoints import proxy
 
 ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
 
 
-class ChangedTest(SynchronousTestCase):
+class ChangedCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.upstreams = Upstreams(self.clock, self.clock, _dial)
@@ -48,6 +47,8 @@ class ChangedTest(SynchronousTestCase):
         assert found is not None
         return found  # type: ignore[return-value]
 
+
+class ChangedTest(ChangedCase):
     def test_same(self) -> None:
         self.assertIs(self.change("10.0.0.1:80"), self.change("10.0.0.1:80"))
 
@@ -69,24 +70,6 @@ class ChangedTest(SynchronousTestCase):
         old.pool.connected(member)
         old.pool.released(member)
         self.assertEqual((same.connections, room), (0, [True]))
-
-    def test_password_of_a_proxy_is_read_again(self) -> None:
-        path = make_folder(self) / "password"
-        path.write_text("first")
-        keys: dict[str, Any] = {"via": proxy(f"socks5://ops:{path}@10.0.0.9:1080")}
-        made = self.change("web.test:80", **keys).via
-        assert made is not None
-        self.assertEqual(made.password, "first")
-        path.write_text("second\n")
-        self.assertIs(self.change("web.test:80", **keys).via, made)
-        self.assertEqual(made.password, "second")
-        path.write_text("two\nlines")
-        backend = Backend("b", servers("web.test:80"), **keys)
-        prepared = self.prepare(backend)
-        [problem] = prepared.problems
-        self.assertIn(f"via: '{path}' does not hold one line", problem)
-        prepared.abandon()
-        self.assertEqual(made.password, "second")
 
     def test_not_installed(self) -> None:
         """What cannot be imported any more changes nothing, and once it can be, it is as if nothing had been."""

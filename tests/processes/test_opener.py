@@ -150,16 +150,6 @@ class OpenerTest(OpenerCase):
             opener.close()
             serving.result()
 
-    def test_password_of_a_proxy(self) -> None:
-        """Workers get it, which connect to the proxy."""
-        password = self.folder / "password"
-        password.write_text("secret")
-        via = f"[backend far]\nserver = x.test:1\nvia = socks5://ops:{password}@127.0.0.1:1\n"
-        self.rules.write_text(f"{self.rules.read_text()}{via}")
-        self.opener.read_rules()
-        with self.opener.another() as connection:
-            os.close(Opener(connection).open_file(password))
-
     def test_secrets(self) -> None:
         """Workers do not get what only the service needs: the secret of its clients, and its own for CrowdSec."""
         told = as_installed(

@@ -191,7 +191,6 @@ _NOT_HERE = {
     "txmux/rules/lint/secrets.py": "about modes of files; `tests/rules/test_named_files.py` makes these",
     "txmux/matchers/tftp.py": "'write' is a request of TFTP",
     "txmux/wire/proxyprotocol": "no values of rules",
-    "txmux/wire/tunnel": "no values of rules",
 }
 _NEVER_HERE = (
     "it is the path of a file, not the token itself",

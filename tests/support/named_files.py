@@ -129,7 +129,7 @@ def folder_of_files(test: SynchronousTestCase) -> Path:
     (folder / "networks").write_text("10.0.0.0/8\n")
     (folder / "logs/access.log").touch()
     write_places(folder / "geo_databases", {"10.0.0.0/8": country("DE")})
-    optional = "acme_ca consul crowdsec_key geo_databases shared_limits tunnel_users"
+    optional = "acme_ca consul crowdsec_key geo_databases shared_limits tunnel_users via"
     for name in filter(missing, optional.split()):  # no rule names it
         (folder / name).unlink()
     for path in (folder, *folder.rglob("*")):

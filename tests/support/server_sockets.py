@@ -1,9 +1,9 @@
-"""Every socket that a backend has to its servers, or to its proxy, as the system has it."""
+"""Every socket that a backend has to its servers, as the system has it."""
 
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +18,9 @@ from tests.support.peers import close, reactor
 from txmux.backends.health.tryout import try_servers
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Check, Listener
-from txmux.rules.reading.endpoints import proxy, server
+from txmux.rules.reading.endpoints import server
 
-STREAMS = ("client", "name", "proxy", "check", "try of one", "try of all")
+STREAMS = ("client", "name", "check", "try of one", "try of all")
 """What has sockets to servers of TCP."""
 DATAGRAMS = ("flow", "check of datagrams")
 """What has sockets to servers of UDP."""
@@ -58,14 +58,14 @@ class ServerSocketCase(MuxTestCase):
         async for use, found in self.datagrams(**keys):
             yield use, found
 
+    def backends(self, number: int, **keys: Any) -> Iterator[tuple[str, Backend]]:
+        """Yield backends whose server, or what is before it, has a port of this machine."""
+        yield "client", backend_at(number, **keys)
+        yield "name", Backend("name", (server(f"{{local}}:{number}"),), **keys)
+
     async def streams(self, **keys: Any) -> AsyncIterator[tuple[str, socket.socket]]:
         number = self.backend_port()
-        backend = backend_at(number, **keys)
-        by_name = Backend("name", (server(f"{{local}}:{number}"),), **keys)
-        proxied = Backend(
-            "proxied", (server("db.example:1"),), via=proxy(f"socks5://127.0.0.1:{number}"), **keys
-        )
-        for use, its in zip(STREAMS, (backend, by_name, proxied), strict=False):
+        for use, its in self.backends(number, **keys):
             client = await self.connect(self.mux([route("any", its)]), b"x")
             with closing(await self._next_stream()) as found:
                 yield use, found

@@ -24,6 +24,7 @@ from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
 from txmux.net.secrets import SecretFileError, read_login
 from txmux.net.tls.errors import TLSFileError
+from txmux.rules.installed import dialler_of
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import sections
@@ -37,8 +38,8 @@ from txmux.wire.proxyprotocol.header import Address
 if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.tls import BackendTLS
-    from txmux.backends.connect.via import ForwardProxy
     from txmux.backends.names.destinations import Destinations
+    from txmux.rules.feature import ServerDialler
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
 
@@ -84,16 +85,7 @@ def read_backend_files(
     try:
         if "client" in backend.source:
             check_transparent()
-        password = trouble = ""
-        if backend.via is not None and backend.via.password is not None:
-            try:
-                password = read_login(backend.via.password)
-            except SecretFileError as problem:
-                before = password_in_use(backend)
-                if before is None:
-                    raise
-                password = before
-                trouble = f"{name} via: {problem}; the password in use is kept"
+        password, trouble = _read_password(backend, name, password_in_use)
         if not backend.tls:
             return BackendFiles(None, password, trouble)
         from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
@@ -108,10 +100,27 @@ def read_backend_files(
             why = f"{name} {problem.key}: {problem.what}; what is in use is kept{end}"
             return BackendFiles(tls, password, "; ".join(filter(None, [trouble, why])))
     except MuxError as problem:
-        key = "via" if isinstance(problem, SecretFileError) else getattr(problem, "key", "")
+        key = getattr(problem, "key", "")
         if not key or not backend.section.header:
             raise MuxError(f"{name} {key or 'source'}: {problem}") from problem
         raise RulesError([backend.section.problem(str(problem), key)]) from problem
+
+
+def _read_password(
+    backend: Backend, name: str, in_use: Callable[[Backend], str | None]
+) -> tuple[str, str]:
+    """Return the password of a backend's proxy, and why it is the one in use already."""
+    proxy = backend.proxy
+    if proxy is None or proxy.password is None:
+        return "", ""
+    try:
+        return read_login(proxy.password), ""
+    except SecretFileError as problem:
+        before = in_use(backend)
+        if before is None:
+            problem.key = proxy.key
+            raise
+        return before, f"{name} {proxy.key}: {problem}; the password in use is kept"
 
 
 def _report_change(
@@ -224,11 +233,9 @@ class Upstream:
             )
             self.pool.on_room = self.queue.serve
         self.sockets = self.pool.sockets
-        self.via: ForwardProxy | None = None
-        if backend.via is not None:
-            from txmux.backends.connect.via import ForwardProxy  # noqa: PLC0415 - few have one
-
-            self.via = ForwardProxy(backend.via, lambda: self.pool.proxies, self.sockets)
+        self.dialler: ServerDialler | None = None
+        if backend.proxy is not None:
+            self.dialler = dialler_of(backend.proxy, lambda: self.pool.proxies, self.sockets)
         self.commit(read_files(backend))
         self._affinity = affinity_of(backend.balance)
         self.depends_on_client = (
@@ -239,8 +246,8 @@ class Upstream:
     def commit(self, files: BackendFiles) -> None:
         """Use them for connections from now on."""
         self.tls, self.trouble = files.tls, files.trouble
-        if self.via is not None:
-            self.via.password = files.password
+        if self.dialler is not None:
+            self.dialler.password = files.password
 
     def dial(
         self,
@@ -250,9 +257,9 @@ class Upstream:
         on_open: Any = None,
         **options: Any,
     ) -> Callable[[], None]:
-        """Start to connect to a server, through the proxy if there is one, as `ForwardProxy.dial` does; `client` is ``None`` for a check."""
-        if self.via is not None:
-            return self.via.dial(dial, *to, on_open=on_open, **options)
+        """Start to connect to a server, through the proxy if there is one, as `ServerDialler.dial` does; `client` is ``None`` for a check."""
+        if self.dialler is not None:
+            return self.dialler.dial(dial, *to, on_open=on_open, **options)
         return dial(*to, plan=self.sockets, client=client, **options)
 
     def wrap(self, *args: Any) -> Any:

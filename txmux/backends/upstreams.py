@@ -122,7 +122,7 @@ class Upstreams:
             self._by_name.setdefault(backend.name, {})[upstream] = None
             upstream.pool.on_availability = partial(self._note_availability, backend)
             self._note_availability(backend)
-            if backend.tls is not None or backend.via is not None:
+            if backend.tls is not None or backend.proxy is not None:
                 self._with_files[upstream] = None
             if self._prepared is not None:
                 self._prepared.made.append(upstream)
@@ -165,7 +165,7 @@ class Upstreams:
 
     def _password_in_use(self, backend: Backend) -> str | None:
         """Return the password that another process has for the proxy of a backend."""
-        path = backend.via and backend.via.password
+        path = backend.proxy and backend.proxy.password
         data = self._files_in_use.get(backend.name, {}).get(path) if path else None
         return None if data is None else data.decode()
 
@@ -178,8 +178,9 @@ class Upstreams:
                 read_backend_files(backend)
             except MuxError:
                 files = {} if upstream.tls is None else dict(upstream.tls.files)
-                if upstream.via is not None and upstream.via.via.password is not None:
-                    files[upstream.via.via.password] = upstream.via.password.encode()
+                path = backend.proxy and backend.proxy.password
+                if upstream.dialler is not None and path:
+                    files[path] = upstream.dialler.password.encode()
                 unreadable[backend.name] = files
         return unreadable
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from txmux.errors import MuxError
 from txmux.files import read_secret
 from txmux.net.turns import look_in_thread
-from txmux.wire.tunnel.request import LONGEST_LOGIN
 
 _LONGEST = 1 << 16  # characters
+_LONGEST_LOGIN = 255  # as SOCKS sends a password (RFC 1929, section 2)
 
 
 class SecretFileError(MuxError):
-    """The file with a secret cannot be used."""
+    """The file with a secret cannot be used; `key` names it, where that is known."""
+
+    key = ""
 
 
 def read_key(path: Path, encoding: str = "ascii", longest: int = _LONGEST) -> str:
@@ -29,7 +31,7 @@ def read_key(path: Path, encoding: str = "ascii", longest: int = _LONGEST) -> st
 
 
 read_text = partial(read_key, encoding="utf-8")
-read_login = partial(read_key, longest=LONGEST_LOGIN)
+read_login = partial(read_key, longest=_LONGEST_LOGIN)
 
 
 async def secret_of(path: Path, read: Callable[[Path], str] = read_key) -> str:

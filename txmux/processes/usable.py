@@ -25,6 +25,7 @@ from txmux.rules.named_files import NamedFile, named_files, opened_for
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.endpoints import files_of
 from txmux.rules.reading.endpointstrings import SERVER
+from txmux.rules.reading.sections import TABLES
 from txmux.rules.reading.service import is_by_tcp
 from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
 from txmux.serving.listen_addresses import listen_addresses
@@ -32,6 +33,7 @@ from txmux.telemetry.access_log import AccessLogError, open_log
 from txmux.telemetry.formatting import plural
 
 _Reader: TypeAlias = tuple[Section, str, "int | None", Callable[[], Any]]
+_NEEDED = {name for keys in TABLES.values() for name, key in keys.items() if key.is_needed}
 _MOST_LINES = 10
 """Problems of one file of tokens that are listed."""
 
@@ -89,8 +91,8 @@ def _files(rules: Rules) -> Iterator[Problem]:
         try:
             yield from expiry_warnings(section, key, read() or (), number)
         except MuxError as error:  # noqa: PERF203 - all errors are reported
-            is_needed = isinstance(error, (ListenError, TLSFileError)) or key == "via"
-            problem = section.problem(str(error), getattr(error, "key", key), number)
+            is_needed = isinstance(error, (ListenError, TLSFileError)) or key in _NEEDED
+            problem = section.problem(str(error), getattr(error, "key", "") or key, number)
             if not isinstance(error.__context__, PermissionError):
                 yield attrs.evolve(problem, warning=not is_needed)
 

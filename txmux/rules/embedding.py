@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
-from txmux.rules.installed import read_server
+from txmux.rules.installed import KEYS, read_server
 from txmux.rules.model import (
     NOWHERE,
     Backend,
@@ -32,12 +32,10 @@ from txmux.rules.model import (
     Rules,
     Server,
     ServerTLS,
-    Via,
 )
 from txmux.rules.model.networks import DynamicNetworks, Senders, UnixClients
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.backend import KEYS as BACKEND_KEYS
-from txmux.rules.reading.endpoints import proxy
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.listener import KEYS as LISTENER_KEYS
 from txmux.rules.reading.matching import read_alternative
@@ -231,7 +229,6 @@ _CLASSES: Mapping[str, type] = {
     "keepalive": Keepalive,
     "resolve": Resolve,
     "tls": ServerTLS,
-    "via": Via,
 }
 """The values that are neither texts nor numbers, where they are not ``None``."""
 
@@ -246,7 +243,7 @@ def _with_values(made: _Model, keys: Mapping[str, SectionKey], usual: _Model) ->
         if value is default or field in {"servers", "silent"}:
             continue
         try:
-            found = _converted(attribute, value, kind)
+            found = _of_features(value) if field == "more" else _converted(attribute, value, kind)
         except InvalidValueError as error:
             raise TypeError(f"{type(made).__name__}({field}={value!r}): {error}") from None
         if found is not value:
@@ -259,8 +256,6 @@ def _converted(field: attrs.Attribute[Any], value: Any, kind: ValueKind | None) 
         value = kind.read(value) if kind.takes == "one" else kind.collect([kind.read(value)])
     else:
         _check(value, field)
-    if field.name == "via" and isinstance(value, str):
-        return proxy(value, read_server)
     if field.name == "tls" and isinstance(value, bool):
         return ServerTLS() if value else None
     needed = _CLASSES.get(field.name)
@@ -269,6 +264,18 @@ def _converted(field: attrs.Attribute[Any], value: Any, kind: ValueKind | None) 
             raise InvalidValueError(f"write a txmux.rules.model.{needed.__name__}, or a text")
         _check_fields(value)
     return value
+
+
+def _of_features(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Read the texts among values of features' keys; what a text stands for only beside others is not ignored."""
+    read = dict(values)
+    for name, value in values.items():
+        kind = next((keys[name].kind for keys in KEYS.values() if name in keys), None)
+        if isinstance(value, str) and kind is not None:
+            if kind.in_context:
+                raise InvalidValueError(f"{name} is what a text stands for, and no text")
+            read[name] = kind.read(value)
+    return values if read == values else read
 
 
 def _check_fields(made: Any) -> None:

@@ -10,7 +10,7 @@ import attrs
 if TYPE_CHECKING:  # a command does without them
     from pathlib import Path
 
-    from txmux.rules.model import Backend, DynamicNetworks, Rules, Section, Settings
+    from txmux.rules.model import Backend, DynamicNetworks, Rules, Section, Server, Settings
     from txmux.rules.problems import Problem
     from txmux.rules.reading.endpoints import ServerKind
     from txmux.rules.reading.values import SectionKey
@@ -162,6 +162,31 @@ class FeatureStage:
     seen: Callable[..., Any] | None = None
 
 
+class ServerDialler(Protocol):
+    """Connects to the servers of one backend through its `ForwardProxy`.
+
+    Attributes:
+        password: Set by the owner.
+    """
+
+    password: str
+
+    def dial(
+        self,
+        dial: Callable[..., Callable[[], None]],
+        server: Server,
+        factory: Any,
+        timeout: float,
+        *,
+        on_open: Callable[[Any], object] | None = None,
+        **options: Any,
+    ) -> Callable[[], None]:
+        """Start to connect as ``dial`` does, and by it: the PROXY header, TLS and the client's bytes are sent in what is made.
+
+        ``on_open`` is called with the transport of a connection before anything is sent.
+        """
+
+
 @attrs.frozen
 class ManagedCertificates:
     """Certificates that a feature gets and renews: ``terminate_tls = WORD``, also with names behind it.
@@ -197,6 +222,8 @@ class Feature:
         contradictions: By the kind of section, finds values that are right by themselves, but not together; see those of the core.
         conflicts: Each finds what does not go together in all listeners and routes.
         stages: Those of its clients' connections.
+        connecting: What connects by its keys of ``[backend]`` whose values are a `ForwardProxy`, as ``module:class``: called with that, what returns the addresses of
+            its server, and the `ServerSocketPlan`, it returns a `ServerDialler`.
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
         servers: Those that rules may name by it.
         lint: Each yields warnings of rules.
@@ -226,6 +253,7 @@ class Feature:
     )
     conflicts: Sequence[Callable[[Sequence[Any], Sequence[Any]], Iterator[Problem]]] = ()
     stages: Sequence[FeatureStage] = ()
+    connecting: Mapping[str, str] = attrs.field(factory=dict)
     networks: NetworkKind | None = None
     servers: ServerKind | None = None
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()

@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
 from txmux.optional import WORDS, load, missing, named
-from txmux.rules.feature import Feature, FeatureStage, ServerStart, StageMaker
-from txmux.rules.model import Backend, DynamicNetworks, Listener, Route, Server, Settings
+from txmux.rules.feature import Feature, FeatureStage, ServerDialler, ServerStart, StageMaker
+from txmux.rules.model import (
+    Backend,
+    DynamicNetworks,
+    ForwardProxy,
+    Listener,
+    Route,
+    Server,
+    Settings,
+)
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.values import SectionKey
@@ -17,7 +25,9 @@ FEATURES: tuple[Feature, ...] = tuple(filter(None, map(load, WORDS)))
 
 
 def _key(feature: Feature, name: str, key: SectionKey) -> SectionKey:
-    modules = [one.maker.partition(":")[0] for one in feature.stages if one.key == name]
+    makers = [one.maker for one in feature.stages if one.key == name]
+    makers += [feature.connecting[name]] if name in feature.connecting else []
+    modules = [maker.partition(":")[0] for maker in makers]
     own = key.loads or (lambda _: ())
     loads = (lambda value: (*modules, *own(value))) if modules else key.loads
     return attrs.evolve(key, feature=feature.name, loads=loads)
@@ -54,6 +64,8 @@ STAGES: Mapping[str, Sequence[FeatureStage]] = {
 }
 """The stages that clients pass by keys of a listener, or of a route."""
 
+_CONNECTING = {key: maker for feature in FEATURES for key, maker in feature.connecting.items()}
+
 NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.networks is not None}
 """What kinds of networks there are beside addresses and files, by the names of their features."""
 
@@ -87,6 +99,12 @@ def stages_in_use(kind: str, section: Listener | Route) -> list[FeatureStage]:
 def stage_makers(kind: str, section: Listener | Route) -> tuple[StageMaker, ...]:
     """Return what makes these stages, the last of them first."""
     return tuple(named(stage.maker)(section) for stage in reversed(stages_in_use(kind, section)))
+
+
+def dialler_of(proxy: ForwardProxy, *made_with: Any) -> ServerDialler:
+    """Make what connects through a proxy; see `Feature.connecting`."""
+    dialler: ServerDialler = named(_CONNECTING[proxy.key])(proxy, *made_with)
+    return dialler
 
 
 def conditions(route: Route) -> tuple[object, ...]:

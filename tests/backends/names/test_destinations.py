@@ -22,7 +22,6 @@ from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Public, Reachable
-from txmux.rules.model.backend import Via
 from txmux.rules.model.networks import is_public
 from txmux.rules.reading.backend import KEYS
 from txmux.rules.reading.endpoints import server
@@ -319,24 +318,6 @@ class AddressesTest(DestinationCase):
         self.time.advance(1.5)
         self.assertEqual((await self.ends(port, hello("turn.test"))).reason, "address-denied")
         self.assertEqual(self.backend.peers, [])
-
-    def test_name_that_was_looked_up_is_left_to_the_proxy(self) -> None:
-        cache = NameCache(Clock())
-        for address in ("8.8.8.8", "10.0.0.1"):
-            cache._known[(), "www.test"] = KnownName((ip_address(address),), 60.0)
-            for proxy, place in (
-                (Via("socks5", server("127.0.0.1:1080")), "www.test"),
-                (None, "8.8.8.8"),
-            ):
-                backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"), via=proxy)
-                destinations = Destinations(backend, cache, lambda *_: False, Clock().seconds)
-                [template] = BackendPool(backend, Clock().seconds).members
-                found = destinations.choose(template, ClientTarget({"sni": "www.test"}, "", 0))
-                if proxy is None and address == "10.0.0.1":
-                    self.assertEqual(found, Denial("address-denied", "10.0.0.1:443"))
-                else:
-                    assert isinstance(found, Member)
-                    self.assertEqual(found.target.host, place)
 
     def test_own_address_behind_nat64(self) -> None:
         backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"))

@@ -95,7 +95,7 @@ class BackendConnector:
         if self._is_cancelled:
             return
         upstream = self._upstream
-        lacks_proxy_address = upstream.via is not None and not upstream.pool.proxies
+        lacks_proxy_address = upstream.dialler is not None and not upstream.pool.proxies
         if lacks_proxy_address and (looked_up := first_look_ups()) is not None:
             looked_up.addCallback(lambda _: self._pick_first(lambda: None))
             return
@@ -231,11 +231,11 @@ class BackendConnector:
         factory: Any = client
         if upstream.tls is not None:
             factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
-        via = upstream.via
-        if (via or upstream.tls) is not None or target.kind == "endpoint" or self.requests:
+        proxy = upstream.dialler and upstream.backend.proxy
+        if (proxy or upstream.tls) is not None or target.kind == "endpoint" or self.requests:
             # `dial` limits only the TCP handshake. This timer also covers TLS, the proxy's answer and repeated requests.
             self._deadline = self._clock.callLater(timeout, self._attempt_timed_out)
-        self._awaited = f"connection through {via.via.server.text}" if via else "connection"
+        self._awaited = f"connection through {proxy.server.text}" if proxy else "connection"
         if self._header or upstream.tls is not None:
             factory = HeaderFirst(factory, self._opened)
         elif self.on_open is not None or self.requests:
@@ -255,7 +255,7 @@ class BackendConnector:
     def _opened(self, transport: object) -> bytes:
         """Return the PROXY header, which precedes the TLS handshake."""
         self._awaited = "TLS handshake" if self._upstream.tls is not None else "answer"
-        if self.on_open is not None and self._upstream.via is None:
+        if self.on_open is not None and self._upstream.dialler is None:
             self.on_open(transport)
         return self._header
 

@@ -93,6 +93,7 @@ class Destinations:
         # Hops are only counted for TCP.
         has_public = backend.allow_networks is None or backend.allow_networks.has_public
         self.avoids_own = by_name and (has_public or backend.servers[0].kind == "udp")
+        self._is_proxied = backend.proxy is not None
         self._literals: dict[str, KnownName] = {}
         self.needs_local = any(
             server.host == LOCAL or not server.port for server in backend.servers
@@ -115,8 +116,8 @@ class Destinations:
             if "%" in name or not self._backend.allows(name):
                 return Denial("name-denied", server.at(name, port).text)
         # A proxy looks names up itself, and may know others than the name servers of this machine.
-        is_ours = self._backend.via is None
-        resolved = self._cache.known(self._backend.resolvers, name) if is_ours else None
+        known = self._cache.known
+        resolved = None if self._is_proxied else known(self._backend.resolvers, name)
         resolved = resolved or self._literal(name)
         if resolved is None:
             is_name = not server.placeholder or (len(name) <= _LONGEST and _NAME.fullmatch(name))
@@ -129,7 +130,7 @@ class Destinations:
     def _unknown(
         self, template: Member, name: str, port: int, tried: Collection[Member]
     ) -> Member | Denial | Unknown:
-        if self._backend.via is None:
+        if not self._is_proxied:
             return Unknown(name)
         # The proxy looks it up, and many programs take a number in any form for an IPv4 address (inet_aton(3)).
         if _LIKE_ADDRESS.fullmatch(name):

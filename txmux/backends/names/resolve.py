@@ -355,8 +355,7 @@ def _name_of(server: Server) -> tuple[object, ...]:
 
 def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
     """Yield the servers that have a name, with the key of its look-ups: the same in each process with these rules."""
-    # With a proxy, the proxy looks up servers' names.
-    for server in backend.servers if backend.via is None else (backend.via.server,):
+    for server in backend.dialled:
         if is_name(server):
             settings = backend.resolve, backend.resolvers
             yield repr((server.kind, server.host.lower(), *settings, *server.query)), server

@@ -61,7 +61,7 @@ class BackendPool:
         on_shortage: Called with true when no member is up any longer, and with false when one is up again.
         on_availability: Called when `availability` has changed.
         availability: How many members are up.
-        proxies: The addresses of the proxy of ``via``.
+        proxies: The addresses of the proxy, if there is one.
         sockets: How those to the servers are made.
         on_room: Called when a queued connection may get a member, or can get none: see `txmux.backends.pool.queue`.
     """
@@ -95,15 +95,15 @@ class BackendPool:
         self._sole: Member | None = None  # who gets each connection, without a choice
         self._limited = any(server.max_connections for server in backend.servers)
         self._by_address: dict[str, Member] = {}  # made when it is needed
+        proxy = backend.proxy
         self._members: dict[Server, list[Member]] = {
             server: [self._member(server, server)]
-            if backend.via is not None or not is_name(server)
+            if proxy is not None or not is_name(server)
             else []
             for server in backend.servers
         }
-        via = backend.via
         self.proxies: tuple[Server, ...] = (
-            () if via is None or is_name(via.server) else (via.server,)
+            () if proxy is None or is_name(proxy.server) else (proxy.server,)
         )
         # Members that no look-up returns any longer, but that still have connections.
         self._leaving: list[Member] = []

@@ -1,4 +1,4 @@
-"""Tunnels: a route answers CONNECT, SOCKS 5 and 4 as a proxy does, and the routes under it decide on what comes then."""
+"""Tunnels: a route answers CONNECT, SOCKS 5 and 4 as a proxy does; and servers are reached through such a proxy, by ``via``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.features.tunnels.reading import contradictions, open_tunnels, read_users
+from txmux.features.tunnels.via import VIA, beside_a_proxy
 from txmux.files import read_list
 from txmux.rules.feature import Feature, FeatureStage
 from txmux.rules.model import Opening, Route, Rules
@@ -103,8 +104,12 @@ FEATURE = Feature(
             "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
         "tunnel_users": SectionKey(ValueKind(_users, "path", in_context=True, paths=one_path), example="tunnel.htpasswd", opens="worker", is_secret=True, lets_some=True, loads=lambda _: ("txmux.features.tunnels.users",), is_plain=True, meaning=
             "for `tunnel`: a file of `htpasswd -B` with the users who may log in; without it, no login is asked for. Needs the extra `txmux[tunnel]`"),
+    }, "backend": {
+        "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.net.secrets:read_login", is_needed=True, streams_only="works only over TCP; remove it", opens="worker", is_secret=True, meaning=
+            "[a proxy](#via) that connects to the servers"),
     }},
-    contradictions={"route": contradictions},
+    contradictions={"route": contradictions, "backend": beside_a_proxy},
+    connecting={"via": "txmux.features.tunnels.dialler:ProxyDialler"},
     conflicts=(open_tunnels,),
     stages=(FeatureStage("tunnelling", "tunnel", "txmux.features.tunnels.stage:TunnelMaker", then=("decision", "peeking"), seen=_seen),),
     lint=(_any_port, _wrong_users),

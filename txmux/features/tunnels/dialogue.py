@@ -10,9 +10,9 @@ from typing import NamedTuple, TypeAlias
 
 from typing_extensions import override
 
+from txmux.features.tunnels.request import ADDRESS_SIZES
 from txmux.transport import normal_host
 from txmux.wire.preamble import Preamble
-from txmux.wire.tunnel.request import ADDRESS_SIZES
 
 
 class Login(NamedTuple):

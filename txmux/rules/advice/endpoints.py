@@ -8,7 +8,6 @@ from txmux.rules.advice.habits import ENDS_TLS_HERE, REDIRECTS, each, without_sc
 from txmux.rules.advice.words import (
     Texts,
     did_you_mean,
-    hinted,
     instead_of_list,
     nearest,
     with_advice,
@@ -55,7 +54,6 @@ _SHORT = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*):[^:]*")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _ENDS_IN_TLS = " For a server with TLS, 'tls = yes' goes into a [backend]"
-_PROXY_KINDS = {"socks": "socks5", "socks5h": "socks5", "socks4a": "socks4", "https": "http"}
 
 
 Sections = Mapping[str, Collection[str]]
@@ -213,11 +211,6 @@ def _without_port(text: str, host: str) -> str:
 
 def _is_v6(text: str) -> bool:
     return ":" in text and is_address(text)
-
-
-def proxy(messages: Texts, kind: str, address: str) -> Texts:
-    near = _PROXY_KINDS.get(kind.lower()) if ":" in address else None
-    return hinted(messages, f"; did you mean '{near}://{address}'?" if near else "")
 
 
 def outcome(messages: Texts, text: str, sections: Sections, refusals: Texts) -> Texts:

@@ -10,11 +10,11 @@ from txmux.rules.model.backend import (
     Check,
     CheckKind,
     Ejection,
+    ForwardProxy,
     Outcome,
     Resolve,
     Server,
     ServerTLS,
-    Via,
     backends_of,
 )
 from txmux.rules.model.client_certificate import (
@@ -47,9 +47,9 @@ __all__ = [
     "LOCAL", "NAMES", "NOWHERE", "NO_CERTIFICATE", "PORT", "REVOKED", "AllowedClient",
     "AllowedNames", "Alternative", "AnyNetworks", "Backend", "Balance", "CertificateCondition",
     "Check", "CheckKind", "Clients", "DynamicNetworks", "Ejection",
-    "Files", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",
+    "Files", "ForwardProxy", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",
     "Listener", "Logged", "NetworkSet", "Opening", "Outcome", "Period", "Public", "Rate", "Reachable",
     "Refusal", "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings",
-    "Silence", "TLSMinimum", "TlsSettings", "UnixClients", "ValueLine", "Via",
+    "Silence", "TLSMinimum", "TlsSettings", "UnixClients", "ValueLine",
     "backends_of", "fewer",
 ]  # fmt: skip

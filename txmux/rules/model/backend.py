@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -215,20 +215,19 @@ class ServerTLS:
     alpn: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class Via:
-    """A proxy through which connections to the servers of a backend are made.
+class ForwardProxy:
+    """What connects to the servers of a backend in place of this machine, and looks up their names: the value of a feature's key.
 
     Attributes:
-        server: The proxy; its text is for logs: ``socks5://proxy:1080``.
-        user: Empty is no login.
-        password: The file with the user's password.
+        key: That key.
+        server: Where the proxy is; its text is for logs: ``socks5://proxy:1080``.
+        password: The file with the password of a login.
     """
 
-    kind: Literal["socks5", "socks4", "http"]
+    __slots__ = ()
+    key: ClassVar[str]
     server: Server
-    user: str = ""
-    password: Path | None = None
+    password: Path | None
 
 
 @attrs.frozen(cache_hash=True)  # thousands of routes may look one with thousands of servers up
@@ -257,7 +256,6 @@ class Backend:
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
     proxy_tlvs: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
-    via: Via | None = None
     mptcp: bool = False
     connect_timeout: float = 5.0
     retries: int = 2
@@ -287,6 +285,16 @@ class Backend:
         return tuple(
             dict.fromkeys(NAMES[one] for server in self.servers if (one := server.placeholder))
         )
+
+    @property
+    def proxy(self) -> ForwardProxy | None:
+        return next((one for one in self.more.values() if isinstance(one, ForwardProxy)), None)
+
+    @property
+    def dialled(self) -> tuple[Server, ...]:
+        """The servers that this machine itself connects to: those, or the proxy."""
+        proxy = self.proxy
+        return self.servers if proxy is None else (proxy.server,)
 
     def allows(self, name: str) -> bool:
         """Return whether clients may choose a name, or an IP address in the place of one."""

@@ -27,7 +27,6 @@ from txmux.rules.reading.context import (
     PEMS,
     REACHABLE,
     RESOLVERS,
-    VIA,
     RulesReading,
 )
 from txmux.rules.reading.endpointstrings import CLIENT, host_name, link_scope
@@ -112,7 +111,6 @@ def contradictions(
         *_tls(section, found),
         *_tlvs(section, found),
         *_sources(found),
-        *_through_proxy(section, found),
         *_of_check(found),
         *_of_eject(section, found),
     ]
@@ -206,20 +204,14 @@ def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str
 
 
 def _sources(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    source, via = found.get("source", ()), found.get("via")
-    servers = found.get("servers", ()) if via is None else (via.server,)
+    source = found.get("source", ())
     for text in dict.fromkeys(source):
         if source.count(text) > 1:
             yield "source", f"{text!r} is given twice; keep one"
     if "client" in source and set(source) != {"client"}:
         yield "source", "client cannot be combined with addresses; keep one or the other"
-    if "client" in source and via is not None:
-        yield (
-            "source",
-            "client has no effect with 'via': servers see the proxy's address; write 'proxy_protocol = v2' instead",
-        )
-        return
-    for server in servers if source else ():
+    of_backend = Backend("", found.get("servers", ()), more=found.get("more", {}))
+    for server in of_backend.dialled if source else ():
         why = _not_from(source, server)
         if why:
             yield "source", f"{server.text!r} {why}, or put that server into a [backend] of its own"
@@ -237,30 +229,6 @@ def _not_from(source: Sequence[str], server: Server) -> str:
         for text in (server.host, *(split_source(text)[0] for text in source))
     )
     return "" if version in others else f"is IPv{version}, but no address here is; add one"
-
-
-def _through_proxy(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Find servers that a proxy cannot be asked to connect to."""
-    via = found.get("via")
-    if via is None:
-        return
-    is_named = any(server.placeholder for server in found.get("servers", ()))
-    for key in _CHOSEN_NETWORKS if is_named else ():
-        if key in section.entries:
-            message = "with 'via', the proxy looks names up, and their addresses are not known here; remove this, and restrict the proxy"
-            yield key, message
-    for server in found.get("servers", ()):
-        why = {
-            "unix": "is a UNIX socket of this machine; write HOST:PORT",
-            "endpoint": "is opened by Twisted, which does not support this; write it as HOST:PORT",
-            "srv": "is looked up here, but its proxy looks names up; write it as HOST:PORT",
-        }.get("srv" if server.query else server.kind, "")
-        if "%" in server.host:
-            why = "has a zone of this machine; write it without"
-        if via.kind == "socks4" and ":" in server.host:
-            why = "is IPv6, which SOCKS 4 does not know; write socks5"
-        if why:
-            yield "via", f"{server.text!r} {why}, or put that server into a [backend] of its own"
 
 
 def _of_server(text: str, found: Mapping[str, Any], read: Callable[[str], Server]) -> Iterator[str]:
@@ -387,8 +355,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses, with `proxy_protocol = v2`"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own. Only for servers with an address"),
-    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.net.secrets:read_login", streams_only="works only over TCP; remove it", opens="worker", is_secret=True, loads=lambda _: ("txmux.backends.connect.via",), meaning=
-        "[a proxy](#via) that connects to the servers"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
         "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
     "connect_timeout": SectionKey(DURATION, streams_only="works only over TCP; write unanswered_timeout", is_plain=True, meaning=

@@ -203,8 +203,8 @@ def _why(server: Server, own: Claims, listener: Listener) -> str:
 def _servers(outcome: Outcome | None) -> Iterator[Server]:
     """Yield the servers that get the bytes unchanged."""
     while isinstance(outcome, Backend):
-        if outcome.via is not None:
-            yield outcome.via.server  # the servers are where that is
+        if outcome.proxy is not None:
+            yield outcome.proxy.server  # the servers are where that is
         elif outcome.tls is None:
             yield from [server for server in outcome.servers if not server.down]
         outcome = outcome.fallback

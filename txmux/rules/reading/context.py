@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import attrs
-
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import (
     NAMES,
@@ -20,7 +18,6 @@ from txmux.rules.model import (
     Section,
     Server,
     Settings,
-    Via,
 )
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
@@ -144,23 +141,6 @@ class RulesReading:
     def server(self, text: str) -> Server:
         return endpoints.server(text, self._server_kind_of, self.settings)
 
-    def via(self, text: str) -> Via:
-        """Read a proxy and, beside the main file, the path of its password."""
-        proxy = endpoints.proxy(text, self.server)
-        if proxy.password is None:
-            return proxy
-        file = str(proxy.password)
-        try:
-            return attrs.evolve(proxy, password=self.secret(file))
-        except InvalidValueError:
-            if "/" in file:
-                raise
-            # It may be the password itself, which belongs into no log.
-            raise InvalidValueError(
-                "what follows 'USER:' is the path of a file with the password as its only line, and "
-                "there is no such file; write for example /etc/txmux/proxy.password"
-            ) from None
-
     def networks(self, text: str, *, denied: bool = False) -> AnyNetworks:
         """Read a network, what a feature knows as networks, or ``@FILE``; a relative path starts at the folder of the file that names it."""
         other = self._other_networks(text, self.settings, alone=self.alone, denied=denied)
@@ -261,11 +241,5 @@ RESOLVERS = ValueKind(
     lambda servers: tuple(dict.fromkeys(servers)),
 )
 PEM = ValueKind(RulesReading.pem, "path", in_context=True, paths=one_path)
-VIA = ValueKind(
-    RulesReading.via,
-    "`socks5://`, `socks4://` or `http://` and `[USER:FILE@]HOST:PORT`",
-    in_context=True,
-    paths=lambda via: (via.password,),
-)
 SECRET = ValueKind(RulesReading.secret, "path", in_context=True, paths=one_path)
 PEMS = ValueKind(RulesReading.pem, "list of paths", "list", in_context=True, paths=tuple)

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import (
 from twisted.plugin import getPlugins
 
 from txmux.errors import listed
-from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Settings, Via
+from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Settings
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpointstrings as strings
 from txmux.rules.reading.files import check_file
@@ -29,9 +29,6 @@ _NAME_ASKED_FOR = re.compile(r"\$ssl_(?:preread_)?server_name|%\[(?:req[._]ssl_s
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 _NAME_SERVER_PORT = 53
-_PROXY = re.compile(r"(?P<kind>[A-Za-z0-9]+)://(?:(?P<login>.*)@)?(?P<place>[^@/\s]+)/?")
-_PROXY_KINDS: Mapping[str, Any] = {kind: kind for kind in ("socks5", "socks4", "http")}
-_LONGEST_USER = 255  # bytes (RFC 1929, section 2)
 _MOST_WEIGHT = 65535  # as in an SRV record
 
 _listening_port = whole_number(0, 65535, "a port")
@@ -178,32 +175,6 @@ def name_server(text: str) -> tuple[str, int]:
             f"{text!r} is not the IP address of a name server; write for example 127.0.0.1:8600 or [::1]:53"
         )
     return host, _server_port(short["port"]) if short else _NAME_SERVER_PORT
-
-
-def proxy(text: str, read: Callable[[str], Server] = server) -> Via:
-    """Read ``socks5://[USER:PASSWORD-FILE@]HOST:PORT``, or the same with ``socks4`` or ``http``; `read` reads a server."""
-    match = _PROXY.fullmatch(text)
-    kind = _PROXY_KINDS.get(match["kind"]) if match else None
-    if match is None or kind is None:
-        message = "is not a proxy; write it as socks5://HOST:PORT or http://HOST:PORT"
-        given = match.group("kind", "place") if match else ("", "")
-        raise InvalidValueError(message).ask("endpoints:proxy", *given)
-    place = match["place"]
-    try:
-        its_server = read(place)
-    except InvalidValueError as error:
-        raise InvalidValueError(*(f"the proxy: {message}" for message in error.messages)) from None
-    if its_server.kind != "tcp" or its_server.depends_on_client:
-        raise InvalidValueError(f"{place!r} is no proxy to connect to; write its HOST:PORT")
-    via = Via(kind, attrs.evolve(its_server, text=f"{kind}://{place}"))
-    if match["login"] is None:
-        return via
-    user, _, file = match["login"].partition(":")
-    if kind == "socks4":
-        raise InvalidValueError("SOCKS 4 has no passwords; remove what precedes '@'")
-    if not user.isascii() or not user.isprintable() or len(user) > _LONGEST_USER or not file:
-        raise InvalidValueError("a login before '@' is USER:PASSWORD-FILE; write it so")
-    return attrs.evolve(via, user=user, password=file_path(file))
 
 
 def no_proxy_protocol(text: str) -> str:

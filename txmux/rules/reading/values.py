@@ -366,6 +366,7 @@ class SectionKey:
         is_secret: Whether these files hold a secret, at least those of them with a private key.
         reader: What reads one of these files, as ``module:function``, and raises `MuxError` if it cannot be used; empty if more
             than the file decides that.
+        is_needed: Whether nothing serves without what that reads.
         shapes_others: Whether values of other sections depend on it.
         loads: Returns the modules that a value needs, for the process of which workers are forked; nothing is any that is false.
         is_plain: Whether the fast path serves a connection by it, whatever its value is, or by which values. By any other one but
@@ -389,6 +390,7 @@ class SectionKey:
     suffixes: tuple[str, ...] = ()
     is_secret: bool = False
     reader: str = ""
+    is_needed: bool = False
     shapes_others: bool = False
     loads: Callable[[Any], Iterable[str]] | None = None
     is_plain: bool | Callable[[Any], bool] = False

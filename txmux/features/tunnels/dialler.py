@@ -12,23 +12,22 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from txmux.errors import cause_of
-from txmux.rules.model import Server, Via
-from txmux.wire.tunnel.request import ProxyRefusedError, TunnelRequest, TunnelTarget
+from txmux.features.tunnels.request import ProxyRefusedError, TunnelRequest, TunnelTarget
+from txmux.features.tunnels.via import Via
+from txmux.rules.model import Server
 
 if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.socket_plan import ServerSocketPlan
 
 
-class ForwardProxy:
-    """Dials servers through the proxy of a backend.
+class ProxyDialler:
+    """Dials servers through the proxy of a backend; a `ServerDialler`.
 
     Args:
         addresses: Returns those of the proxy, literal ones.
         sockets: How those to the proxy are made.
 
-    Attributes:
-        password: Set by the owner.
     """
 
     def __init__(
@@ -53,11 +52,7 @@ class ForwardProxy:
         on_open: Callable[[Any], object] | None = None,
         **options: Any,
     ) -> Callable[[], None]:
-        """Start to connect to a server, as `txmux.backends.connect.dial.dial` does.
-
-        The addresses of the proxy share the time to connect to it. `on_open` is called with the transport of a connection to it
-        before anything is sent.
-        """
+        # The addresses of the proxy share the time to connect to it.
         via = self.via
         target = TunnelTarget(server.host, server.port, via.user, self.password)
         addresses = sorted(self._addresses(), key=lambda one: one != self._last_good)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.wire.tunnel.request import (
+from txmux.features.tunnels.request import (
     LONGEST_HEAD,
     ProxyKind,
     ProxyRefusedError,

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase
 from tests.support.folders import make_folder
-from txmux.rules.model import Server, Via
+from txmux.features.tunnels.via import Via, proxy
+from txmux.rules.model import Server
 from txmux.rules.problems import InvalidValueError, RulesError
-from txmux.rules.reading.endpoints import proxy
 from txmux.rules.reading.parser import load
 
 
@@ -28,8 +28,8 @@ class ViaTests(BackendTestCase):
             ),
         }.items():
             self.assertEqual(proxy(text), expected)
-            self.assertEqual(self.backend(f"via = {text}").via, expected)
-        own = self.backend("via = socks5://ops:password@proxy:1").via
+            self.assertEqual(self.backend(f"via = {text}").proxy, expected)
+        own = self.backend("via = socks5://ops:password@proxy:1").proxy
         assert own is not None
         self.assertEqual(own.password, Path("etc/password"))
 

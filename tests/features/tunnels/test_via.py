@@ -1,24 +1,41 @@
 """Connections through a proxy, which a test plays; `tests/interop/test_via.py` has real ones."""
 
+import os
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Any
 
+import attrs
 from twisted.internet.error import ConnectError
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.backends.names.test_destinations import names
+from tests.backends.pool.pools import servers
+from tests.backends.test_upstreams import ChangedCase
+from tests.processes.test_opener import OpenerCase
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, PeerFactory, close, make_stalled_port, reactor
 from tests.support.ports import free_port
+from tests.support.server_sockets import ServerSocketCase
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import reason_of
 from txmux.backends.connect.socket_plan import ServerSocketPlan
-from txmux.backends.connect.via import ForwardProxy
-from txmux.rules.embedding import route
+from txmux.backends.names.cache import KnownName, NameCache
+from txmux.backends.names.destinations import ClientTarget, Denial, Destinations
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.pool import BackendPool
+from txmux.features.tunnels.dialler import ProxyDialler
+from txmux.features.tunnels.via import Via, proxy
+from txmux.processes.privilege.opener import Opener
+from txmux.rules.embedding import from_python, route
 from txmux.rules.model import Backend, Server
 from txmux.rules.reading.backend import KEYS
-from txmux.rules.reading.endpoints import proxy, server
+from txmux.rules.reading.endpoints import server
 
 SOCKS = (b"\5\1\0", b"\5\0"), (b"\5\1\0\3\ndb.example\x15\x38", b"\5\0\0\1" + bytes(6))
 CONNECT = b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n"
@@ -28,7 +45,7 @@ HTTP = ((CONNECT, b"HTTP/1.1 200 OK\r\n\r\n"),)
 class ViaCase(MuxTestCase):
     def backend_by(self, kind: str = "socks5", *ports: int, **settings: Any) -> Backend:
         self.proxy_port = ports[0] if ports else self.backend_port()
-        settings.setdefault("via", f"{kind}://127.0.0.1:{self.proxy_port}")
+        settings.setdefault("more", {"via": proxy(f"{kind}://127.0.0.1:{self.proxy_port}")})
         servers = tuple(map(server, settings.pop("servers", ("db.example:5432",))))
         return Backend("db", servers, **settings)
 
@@ -101,8 +118,8 @@ class TunnelTests(ViaCase):
     async def test_password_is_read_from_its_file(self) -> None:
         path = make_folder(self) / "password"
         path.write_text("secret\n")
-        via = f"socks5://ops:{path}@127.0.0.1:{self.backend_port()}"
-        client = await self.lead(self.backend_by(via=via))
+        via = proxy(f"socks5://ops:{path}@127.0.0.1:{self.backend_port()}")
+        client = await self.lead(self.backend_by(more={"via": via}))
         login = (b"\5\2\0\2", b"\5\2"), (b"\1\3ops\6secret", b"\1\0"), SOCKS[1]
         peer = await self.granted(login)
         await peer.has(1)
@@ -219,7 +236,7 @@ class TroubleTests(ViaCase):
 class AddressesTests(SynchronousTestCase):
     def test_addresses_of_the_proxy_have_their_turns_until_one_answers(self) -> None:
         addresses = [server(f"10.0.0.{number}:3128") for number in (1, 2)]
-        made = ForwardProxy(proxy("http://proxy.test:3128"), lambda: addresses, ServerSocketPlan())
+        made = ProxyDialler(proxy("http://proxy.test:3128"), lambda: addresses, ServerSocketPlan())
         tried: list[str] = []
 
         def refuse(at: Server, factory: Any, timeout: float, **_: Any) -> Any:
@@ -234,7 +251,81 @@ class AddressesTests(SynchronousTestCase):
             made.dial(refuse, server("web.test:80"), factory, 8.0)
         self.assertEqual(tried, ["10.0.0.1 4", "10.0.0.2 4", "10.0.0.2 4"])
         self.assertEqual(failed, ["the proxy http://proxy.test:3128: refused"])
-        none = ForwardProxy(made.via, list, ServerSocketPlan())
+        none = ProxyDialler(made.via, list, ServerSocketPlan())
         factory = ProxyClientFactory(lambda _: None, lambda why: failed.append(reason_of(why)))
         none.dial(refuse, server("web.test:80"), factory, 8.0)
         self.assertEqual(failed[1], "the proxy http://proxy.test:3128: its name has no address")
+
+
+class DestinationsTest(SynchronousTestCase):
+    def test_name_that_was_looked_up_is_left_to_the_proxy(self) -> None:
+        cache = NameCache(Clock())
+        for address in ("8.8.8.8", "10.0.0.1"):
+            cache._known[(), "www.test"] = KnownName((ip_address(address),), 60.0)
+            for more, place in (
+                ({"via": Via("socks5", server("127.0.0.1:1080"))}, "www.test"),
+                ({}, "8.8.8.8"),
+            ):
+                backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"), more=more)
+                destinations = Destinations(backend, cache, lambda *_: False, Clock().seconds)
+                [template] = BackendPool(backend, Clock().seconds).members
+                found = destinations.choose(template, ClientTarget({"sni": "www.test"}, "", 0))
+                if not more and address == "10.0.0.1":
+                    self.assertEqual(found, Denial("address-denied", "10.0.0.1:443"))
+                else:
+                    assert isinstance(found, Member)
+                    self.assertEqual(found.target.host, place)
+
+
+class SocketTests(ServerSocketCase):
+    def backends(self, number: int, **keys: Any) -> Iterator[tuple[str, Backend]]:
+        via = {"via": proxy(f"socks5://127.0.0.1:{number}")}
+        yield "proxy", Backend("proxied", (server("db.example:1"),), more=via, **keys)
+
+    async def test_those_to_the_proxy_are_made_as_to_servers(self) -> None:
+        option, made = (socket.SOL_SOCKET, socket.SO_PRIORITY, 5), ServerSocketPlan.of
+        self.patch(ServerSocketPlan, "of", lambda its: attrs.evolve(made(its), options=(option,)))
+        async for use, found in self.streams(source=("127.0.0.77",)):
+            if use == "proxy":
+                self.assertEqual(found.getsockopt(*option[:2]), 5)
+                self.assertEqual(found.getsockname()[0], "127.0.0.77")
+
+
+class OpenerTest(OpenerCase):
+    def test_workers_get_the_password(self) -> None:
+        """They connect to the proxy."""
+        password = self.folder / "password"
+        password.write_text("secret")
+        via = f"[backend far]\nserver = x.test:1\nvia = socks5://ops:{password}@127.0.0.1:1\n"
+        self.rules.write_text(f"{self.rules.read_text()}{via}")
+        self.opener.read_rules()
+        with self.opener.another() as connection:
+            os.close(Opener(connection).open_file(password))
+
+
+class PythonTests(SynchronousTestCase):
+    def test_text_is_not_ignored(self) -> None:
+        """What else could be a text, and is none here, would connect without the proxy."""
+        made = Backend("b", (server("127.0.0.1:1"),), more={"via": "socks5://127.0.0.1:1"})
+        with self.assertRaisesRegex(TypeError, "via is what a text stands for, and no text"):
+            from_python([("any", made)], "l")
+
+
+class PasswordTests(ChangedCase):
+    def test_it_is_read_again(self) -> None:
+        path = make_folder(self) / "password"
+        path.write_text("first")
+        keys: dict[str, Any] = {"more": {"via": proxy(f"socks5://ops:{path}@10.0.0.9:1080")}}
+        made = self.change("web.test:80", **keys).dialler
+        assert made is not None
+        self.assertEqual(made.password, "first")
+        path.write_text("second\n")
+        self.assertIs(self.change("web.test:80", **keys).dialler, made)
+        self.assertEqual(made.password, "second")
+        path.write_text("two\nlines")
+        backend = Backend("b", servers("web.test:80"), **keys)
+        prepared = self.prepare(backend)
+        [problem] = prepared.problems
+        self.assertIn(f"via: '{path}' does not hold one line", problem)
+        prepared.abandon()
+        self.assertEqual(made.password, "second")

@@ -1,1 +1,0 @@
-"""What a client says to a proxy that is to connect it to a server."""
