@@ -346,13 +346,13 @@ class _Status(TypedDict):
     last_reload: Annotated[LastReload | None, "`time`, in seconds since 1970; `ok`; `changes`; `errors`. `null` before the first one"]
     draining: Annotated[bool, "whether the service is shutting down"]
     rules_path: Annotated[str, "the rules file; `<options>` of a service that runs without one"]
-    rules_sha256: Annotated[str, "the SHA-256 of the current rules as they were read: of one file, the result of `sha256sum`; with [`include`](rules.md#included-files), of all files one after another, the main one first. Equal on machines with equal rules. Empty for rules made in Python"]
+    rules_sha256: Annotated[str, "the SHA-256 of the current rules as they were read: of one file, the result of `sha256sum`; with [`include`](rules.md#included-files), of all files one after another, the main one first"]
 
 class StatusGauges(TypedDict):
     """What ``/api/status`` has of what processes measure: `txmux.control.gauges`."""
     descriptors: Annotated[Descriptors, "of the process with the least room: how many are `open`, and the `max`"]
     certificates: Annotated[list[Expiry], "of each certificate for clients: its `route`, its `file`, and when it `expires`, in seconds since 1970"]
-    sources: Annotated[list[Source], "of each thing outside that txmux asks (the authority for certificates, Redis, CrowdSec, Consul, name servers, files of networks): its name as `source`; whether it is `up`; the `age` of its last good answer, in seconds, `null` before the first; `why` there was none since. The log has a line when one fails, for each reason, and when it is good again"]
+    sources: Annotated[list[Source], "of each thing outside that txmux asks (the authority for certificates, Redis, CrowdSec, Consul, name servers, files of networks): its name as `source`; whether it is `up`; the `age` of its last good answer, in seconds, `null` before the first; `why` there was none since"]
 
 class StatusDocument(_Status, StatusGauges):
     """The document of ``/api/status``."""

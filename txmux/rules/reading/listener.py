@@ -138,7 +138,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "deny": SectionKey(DENIED, example="10.0.0.0/8", is_plain=True, meaning=
         "clients from these networks may not connect, even if `allow` names them"),
     "end_denied": SectionKey(BOOLEAN, is_plain=True, meaning=
-        "whether existing connections and flows end, with the reason `denied`, when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise a ban ends only those that [have no server yet](commands.md#txmux-ban), and lists and rules only refuse new ones"),
+        "whether existing connections and flows end when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise a ban ends only those that [have no server yet](commands.md#txmux-ban)"),
     "max_connections": SectionKey(CONNECTIONS, example="10000", streams_only="works only over TCP; write max_flows", is_plain=True, meaning=
         "connections of this listener; `0` means no limit. Further clients are closed"),
     "max_connections_per_source": SectionKey(CONNECTIONS, example="100", streams_only="works only over TCP; write max_flows_per_source", is_plain=True, meaning=
