@@ -220,7 +220,7 @@ class Feature:
         keys: Its keys, by the kind of section. Their values are in `more` of the model.
         hints: What to do about keys that are none, by the kind of section; see `KEY_HINTS`.
         contradictions: By the kind of section, finds values that are right by themselves, but not together; see those of the core.
-        conflicts: Each finds what does not go together in all listeners and routes.
+        conflicts: Each finds what does not go together in all listeners and routes, with the settings.
         stages: Those of its clients' connections.
         connecting: What connects by its keys of ``[backend]`` whose values are a `ForwardProxy`, as ``module:class``: called with that, what returns the addresses of
             its server, and the `ServerSocketPlan`, it returns a `ServerDialler`.
@@ -251,7 +251,7 @@ class Feature:
     contradictions: Mapping[str, Callable[[Any, Mapping[str, Any]], Iterator[Problem]]] = (
         attrs.field(factory=dict)
     )
-    conflicts: Sequence[Callable[[Sequence[Any], Sequence[Any]], Iterator[Problem]]] = ()
+    conflicts: Sequence[Callable[[Sequence[Any], Sequence[Any], Settings], Iterator[Problem]]] = ()
     stages: Sequence[FeatureStage] = ()
     connecting: Mapping[str, str] = attrs.field(factory=dict)
     networks: NetworkKind | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from txmux.errors import how_to_install
-from txmux.rules.model import Listener, Route, Section
+from txmux.rules.model import Listener, Route, Section, Settings
 from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem
 from txmux.rules.reading.values import words_if_right
@@ -65,7 +65,9 @@ def contradictions(section: Section, _: Mapping[str, Any]) -> Iterator[Problem]:
             yield section.problem(message, "match", number)
 
 
-def open_tunnels(listeners: Sequence[Listener], routes: Sequence[Route]) -> Iterator[Problem]:
+def open_tunnels(
+    listeners: Sequence[Listener], routes: Sequence[Route], _: Settings
+) -> Iterator[Problem]:
     """Find tunnels without a destination, or to servers whose port clients choose without a limit."""
     for route in routes:
         if not route.more.get("tunnel"):

@@ -352,7 +352,7 @@ class RulesParser:
         self._problems += misplaced(listeners, checked, settings.relay)
         self._problems += () if self._alone else unknown_certificates(checked)
         for find in CONFLICTS if not self._alone else ():
-            self._problems += find(listeners, routes)
+            self._problems += find(listeners, routes, settings)
         opened = [same[0] for same in self._sections["listen"].values()]
         own = [same[0] for same in self._sections["txmux"].values()]
         self._problems += conflicts([*opened, *own])
