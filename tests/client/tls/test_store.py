@@ -131,6 +131,16 @@ class ContextTests(StoreCase):
         ):
             self.assertEqual(name_of(shown(contexts.context_for(name))), expected, name)
 
+    def test_by_address(self) -> None:
+        """Clients without a name see the certificate of the address that they came to; there may be several of one kind."""
+        issued = [authority().issue(name) for name in ("a.example", "192.0.2.1", "2001:db8::1")]
+        files = [
+            its.write(self.folder / f"{number}.pem", key=True) for number, its in enumerate(issued)
+        ]
+        contexts = Contexts(TlsSettings(tuple(files)))
+        for name, its in (("192.0.2.1", 1), ("2001:db8::1", 2), ("192.0.2.2", 0), (None, 0)):
+            self.assertEqual(shown(contexts.context_for(name)), issued[its].certificate)
+
     def test_first_of_a_name(self) -> None:
         contexts = Contexts(
             TlsSettings((self.pem("a.example", "b.example"), self.pem("b.example")))

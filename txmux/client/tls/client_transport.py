@@ -27,8 +27,12 @@ class ClientTLSTransport(TLSTransport):
     Args:
         hello: The hello by which the client was routed.
         second: Takes another one.
+
+    Attributes:
+        address: What the client has connected to, if it names no server.
     """
 
+    address: str | None = None
     _is_retry: bool | None = None  # until the first answer
 
     def __init__(

@@ -91,7 +91,7 @@ class Contexts:
         """Make a connection for a client.
 
         Args:
-            name: The server name in the client's hello, as `ClientHello` has it.
+            name: The server name in the client's hello, as `ClientHello` has it, or the address that it came to without one.
             version: The highest version in it.
         """
         context = self.context_for(name)
@@ -116,7 +116,8 @@ def _names_of(certificate: x509.Certificate) -> frozenset[str]:
     names: list[Any]
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        names = extension.value.get_values_for_type(x509.DNSName)
+        kinds = (x509.DNSName, x509.IPAddress)
+        names = [name for kind in kinds for name in extension.value.get_values_for_type(kind)]
     except (
         x509.ExtensionNotFound,
         x509.DuplicateExtension,

@@ -137,7 +137,7 @@ class TlsTerminator:
         self.factory = TLSMemoryBIOFactory(self, False, wrapped, reactor)  # noqa: FBT003 - Twisted's signature
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        return self.store.connection(protocol.name, protocol.version)
+        return self.store.connection(protocol.name or protocol.address, protocol.version)
 
     def make_transport(
         self, protocol: Any, hello: ClientHello | None, second: SecondHello | None = None

@@ -125,6 +125,8 @@ class Handshaking(Stage):
         self.wait(settings.detect_timeout, self._on_timeout)
         hello = None if self._reader is None else self._reader.hello
         self._tls = tls = self._terminator.make_transport(self, hello, client.second_hello)
+        if tls.name is None and (local := client.local) is not None:
+            tls.address = str(local.host)
         client.end_layer()
         tls.strict = settings.tls_strict
         if isinstance(below, ProtocolWrapper):
