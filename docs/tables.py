@@ -41,11 +41,11 @@ def keys(page: str) -> str:
 
 def secrets(page: str) -> str:
     """Write whose secrets workers have, and whose only the supervisor has."""
-    named: dict[str, list[str]] = {"workers": [], "the supervisor": []}
+    named: dict[str, dict[str, None]] = {"workers": {}, "the supervisor": {}}
     for table in TABLES.values():
         for name, key in table.items():
             if key.is_secret:
-                named["the supervisor" if key.opens == "supervisor" else "workers"].append(name)
+                named["the supervisor" if key.opens == "supervisor" else "workers"][name] = None
     for who, names in named.items():
         begin, keys = f"<!-- {who}, by script/docs -->", ", ".join(f"`{name}`" for name in names)
         page = re.sub(f"({begin}).*?(<!-- end -->)", rf"\1{keys}\2", page)

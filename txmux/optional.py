@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from typing import Any
 
 WORDS = {
-    "acme": ("acme", "acme_email", "acme_folder", "acme_ca", "acme_terms"),
+    "acme": (
+        *("acme", "acme_email", "acme_folder", "acme_ca", "acme_terms", "acme_profile", "acme_eab"),
+    ),
     "consul": ("consul", "consul:"),
     "crowdsec": ("crowdsec_key", "crowdsec:"),
     "geo": ("geo_databases", "geo:", "as:"),

@@ -33,20 +33,22 @@ backend = {redis}
 """
 
 
-def shown_to(port: int, name: str, *protocols: str) -> x509.Certificate:
+def shown_to(
+    port: int, name: str | None, *protocols: str, host: str = "127.0.0.1"
+) -> x509.Certificate:
     """Return the certificate that a client is shown that asks for a name."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(protocols)
     with (
-        socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+        socket.create_connection((host, port), PATIENCE) as plain,
         context.wrap_socket(plain, server_hostname=name) as client,
     ):
         return x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
 
 
-def issuer_of(port: int, name: str) -> str:
-    return shown_to(port, name).issuer.rfc4514_string()
+def issuer_of(port: int, name: str | None, host: str = "127.0.0.1") -> str:
+    return shown_to(port, name, host=host).issuer.rfc4514_string()
 
 
 class AcmeCase(InteropTestCase):

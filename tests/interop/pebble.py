@@ -21,6 +21,8 @@ class Pebble:
         ca: A file with the root of its own certificate.
         own: A file with that certificate.
         key: A file with its key.
+
+    The last arguments are settings of its file.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Pebble:
         seconds: int = 0,
         nonces: int = 50,
         valid: bool = False,
+        **more: object,
     ) -> None:
         for program in ("pebble", "pebble-challtestsrv"):
             require_program(program)
@@ -54,6 +57,7 @@ class Pebble:
             "httpPort": web or free_port(),
             "tlsPort": self.challenged,
             **({"certificateValidityPeriod": seconds} if seconds else {}),
+            **more,
         }
         (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
         words = [f"-{name}=" for name in ("http01", "https01", "tlsalpn01", "defaultIPv6")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -13,6 +14,7 @@ import sysconfig
 import threading
 import time
 from base64 import urlsafe_b64encode
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,26 @@ async def revoke(reactor):
     await account._post(account._urls["revokeCert"], {"certificate": sys.argv[2]}, is_json=False)
 
 react(lambda reactor: ensureDeferred(revoke(reactor)))
+"""
+_SEVERAL = """\
+[listen public]
+endpoint = 0.0.0.0:{port}
+    [::1]:{port}
+[route site]
+match = tls sni=www.example.com
+terminate_tls = acme
+backend = {redis}
+[route other]
+match = tls sni=example.com
+terminate_tls = acme
+acme = OTHER
+acme_ca = CA
+acme_eab = EAB
+backend = {redis}
+[route address]
+match = tls
+terminate_tls = acme 127.0.0.1, 127.0.0.2, ::1
+backend = {redis}
 """
 _CLOSED = """\
 home=$1 lib=$2 site=$3 code=$4 prefix=$5; shift 5
@@ -340,6 +362,55 @@ class GotTests(AcmeCase):
             else:
                 self.wait_for_certificates()
             mux.stop()
+
+
+class SeveralTests(AcmeCase):
+    def test_addresses_and_two_authorities(self) -> None:
+        """Routes ask authorities of their own, with one account each, of which one is bound to another; clients without a name see the certificate of the address that they came to."""
+        served, folder = self.pebble.challenged, self.make_folder()
+        secret = urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode()
+        binding: dict[str, Any] = {
+            "externalAccountBindingRequired": True,
+            "externalAccountMACKeys": {"kid-1": secret},
+        }
+        other = self.own(Pebble(folder, challenged=served, **binding))
+        eab = folder / "eab"
+        eab.write_text(f"kid-1 {'A' * 43}\n")
+        eab.chmod(0o600)
+        named = (("OTHER", other.directory), ("CA", str(other.ca)), ("EAB", str(eab)))
+        rules = _SEVERAL
+        for word, value in named:
+            rules = rules.replace(f"= {word}\n", f"= {value}\n")
+        mux = self.start("workers = 2\n", rules)
+        addresses = ("127.0.0.1", "127.0.0.2", "::1")
+        for host in addresses:
+            eventually(
+                lambda host=host: "Pebble" in issuer_of(served, None, host),  # type: ignore[misc]
+                f"clients see a certificate of {host}",
+            )
+            names = shown_to(served, None, host=host).extensions.get_extension_for_class(
+                x509.SubjectAlternativeName
+            )
+            self.assertEqual(names.value.get_values_for_type(x509.IPAddress), [ip_address(host)])
+        self.wait_for_certificates(ONE)
+        mux.child.wait_for(f"compare '{eab}' with the key ID")
+        eab.write_text(f"kid-1 {secret}\n")
+        self.assertIn("renewed", self.txmux(*RENEW, OTHER))
+        self.assertIn("renewed", self.txmux(*RENEW, "::1"))
+        self.assertEqual((self.pebble.issued, other.issued), (5, 1))
+        self.assertEqual(len([*self.acme.glob("account-*.key")]), 2)
+        found = self.certificates()
+        authorities = {name: found[name]["authority"] for name in (ONE, OTHER, *addresses)}
+        expected = dict.fromkeys((ONE, OTHER, *addresses), self.pebble.directory)
+        self.assertEqual(authorities, expected | {OTHER: other.directory})
+        said = mux.child.output + mux.log.read_text() + self.txmux("status", "--json")
+        self.assertNotIn(secret, said)
+        mux.upgrade()
+        self.assertIn("renewed", self.txmux(*RENEW, "127.0.0.2"))
+        own = "".join(f"acme{key} = {re.escape(value)}\n" for key, (_, value) in zip(("", "_ca", "_eab"), named, strict=True))  # fmt: skip
+        mux.reload((own, ""))
+        eventually(lambda: self.pebble.issued == 7, "the first authority is asked for the name")
+        self.assertEqual(other.issued, 1)
 
 
 class EmbeddedTests(TestCase):

@@ -75,7 +75,7 @@ class ScheduleTests(TestCase, InteropTestCase):
         while self.now < until:
             await self.tick(certificates)
             failures = sum(one.failures for one in certificates._renewals.values())
-            count = failures + certificates._unreached
+            count = failures + sum(its.unreached for its in certificates._accounts.values())
             if count > before:
                 failed.append(self.now)
             before, self.now = count, self.now + 60

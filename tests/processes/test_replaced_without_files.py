@@ -26,8 +26,8 @@ _MADE_AGAIN = {
 """What a log is opened in all the same."""
 
 _OF_SOURCES = {
-    *("acme_ca", "admin_token", "admin_tokens", "consul", "crowdsec_key", "networks"),
-    "shared_limits",
+    *("acme_ca", "acme_eab", "admin_token", "admin_tokens", "consul", "crowdsec_key"),
+    *("networks", "shared_limits"),
 }
 """What no worker opens as it starts; it is an item once its source has given no good answer for a minute, or when it is asked for."""
 

@@ -62,7 +62,7 @@ _OPTIONAL = (
     *(f"{line}\n" for line in RULES.splitlines() if line.startswith("deny")),
     "shared_limits = redis://127.0.0.1:1/0 password={0}/shared_limits\n",
 )
-_GOES_ON = {"acme_ca", "consul", "crowdsec_key", "shared_limits", "tunnel_users"}
+_GOES_ON = {"acme_ca", "acme_eab", "consul", "crowdsec_key", "shared_limits", "tunnel_users"}
 """What a service starts without, though not as the rules want."""
 _EXTRAS = ("", "", "bcrypt", "jinja2", "maxminddb", "prometheus_client")
 

@@ -24,6 +24,7 @@ geo_databases = {0}/geo_databases
 acme = https://127.0.0.1:1/dir
 acme_folder = {0}/acme_folder
 acme_ca = {0}/acme_ca
+acme_eab = {0}/acme_eab
 [listen public]
 endpoint = 127.0.0.1:0
 ech_keys = {0}/ech_keys
@@ -67,7 +68,7 @@ server = ssl:b.example:443:hostname=b.example:certKey={0}/server:privateKey={0}/
 SECRETS = {
     "supervisor": [
         name
-        for name in ("admin_token", "admin_tokens", "consul", "crowdsec_key")
+        for name in ("admin_token", "admin_tokens", "acme_eab", "consul", "crowdsec_key")
         if not missing(name)
     ],
     "worker": [
@@ -123,13 +124,14 @@ def folder_of_files(test: SynchronousTestCase) -> Path:
         (folder / name / "a.pem").write_text(KEY_OF_HELLOS)
     for name in ("consul", "crowdsec_key", "shared_limits", "via"):
         (folder / name).write_text("secret")
+    (folder / "acme_eab").write_text("a YWFhYWFhYWFhYQ")
     (folder / "admin_token").write_text(20 * "x")
     (folder / "admin_tokens").write_text(f"ops all {20 * 'y'}\n")
     (folder / "tunnel_users").write_text(f"bob:{_HASH}\n")
     (folder / "networks").write_text("10.0.0.0/8\n")
     (folder / "logs/access.log").touch()
     write_places(folder / "geo_databases", {"10.0.0.0/8": country("DE")})
-    optional = "acme_ca consul crowdsec_key geo_databases shared_limits tunnel_users via"
+    optional = "acme_ca acme_eab consul crowdsec_key geo_databases shared_limits tunnel_users via"
     for name in filter(missing, optional.split()):  # no rule names it
         (folder / name).unlink()
     for path in (folder, *folder.rglob("*")):

@@ -78,7 +78,8 @@ class TablesTest(SynchronousTestCase):
             (documents.WORKERS, "sandbox", {"sandbox": False}, "no"),
             (documents.CERTIFICATES, "issuer", {"issuer": "CN=x"}, "CN=x"),
             (documents.CERTIFICATES, "from", {"acme": False, "file": "/a.pem"}, "/a.pem"),
-            (documents.CERTIFICATES, "from", {"acme": True, "file": "/a.pem"}, "acme"),
+            (documents.CERTIFICATES, "from", {"acme": True, "authority": "zerossl", "file": "/a.pem"}, "acme zerossl"),
+            (documents.CERTIFICATES, "from", {"acme": True, "authority": "letsencrypt", "profile": "shortlived"}, "acme letsencrypt shortlived"),
         ]  # fmt: skip
         for table, title, row, cell in cases:
             self.assertEqual((title, table.only(title).cells(row, COMMAND, 100.0)), (title, [cell]))

@@ -65,7 +65,8 @@ def certificates_document(
                 own = {"route": route.name, "file": str(file), "acme": True}
                 yield cast("documents.CertificateDocument", {**row, **own})
     for row in {(row["route"], row["file"]): row for row in shown}.values():
-        more = {"is_self_signed": False, "next_renewal": None, "acme": False}
+        more = dict.fromkeys(("next_renewal", "authority", "profile"))
+        more |= {"is_self_signed": False, "acme": False}
         yield cast("documents.CertificateDocument", {**row, **more})
 
 

@@ -194,7 +194,7 @@ class ManagedCertificates:
     Attributes:
         meaning: The word, for the reference, in Markdown.
         key: The key of `folder`.
-        read: Reads a name behind the word, or nothing there, with the settings; raises `InvalidValueError`.
+        read: Reads a name behind the word, or nothing there; raises `InvalidValueError`.
         names: Returns the names of a route, from its section and what was read.
         problems: Finds what is wrong in a section with nothing behind the word.
         folder: Returns where their files are, by the settings; the service makes these.
@@ -204,7 +204,7 @@ class ManagedCertificates:
     word: str
     meaning: str
     key: str
-    read: Callable[[Settings, str], str]
+    read: Callable[[str], str]
     names: Callable[[Section, Sequence[str]], tuple[str, ...]]
     problems: Callable[[Section], Iterator[Problem]]
     folder: Callable[[Settings], Path]

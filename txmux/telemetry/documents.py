@@ -282,7 +282,9 @@ class CertificateDocument(TypedDict):
     next_renewal: Annotated[float | None, "when it is renewed, in seconds since 1970; `null` unless it comes by [ACME](rules.md#certificates-by-acme)", Column("next renewal", kind="time")]
     is_self_signed: Annotated[bool, "whether it is one of txmux's own, until the first by ACME"]
     acme: Annotated[bool, "whether it comes by ACME"]
-    file: Annotated[str, "where it is", Column("from", value=lambda row: "acme" if row.get("acme") else row.get("file"))]
+    authority: Annotated[str | None, "by ACME, the authority as the rules name it, and its `profile` if they do; else `null`"]
+    profile: str | None
+    file: Annotated[str, "where it is", Column("from", value=lambda row: " ".join(filter(None, ("acme", row.get("authority"), row.get("profile")))) if row.get("acme") else row.get("file"))]
 
 class BanDocument(TypedDict):
     """A row of ``/api/bans``."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
@@ -126,6 +129,71 @@ class NameTest(AuthorityCase):
         self.patch(authority, "_json", lambda answer: answer)
         with self.assertRaisesRegex(UnusableError, f"not check {_NAME}, but other.example"):
             await asking._authorize(_NAME, "x", self.fail)
+
+
+class AccountTests(AuthorityCase):
+    def directory(self, port: int, **meta: object) -> None:
+        urls = {
+            name: f"https://127.0.0.1:{port}/{name}"
+            for name in ("newNonce", "newAccount", "newOrder")
+        }
+        self.answers["/dir"] = _json({**urls, "meta": meta})
+        self.answers["/newNonce"] = _answer(b"", "200 OK", "Replay-Nonce: AAA")
+
+    async def test_external_account(self) -> None:
+        """Without a key for it, an authority that asks for one is not asked for an account; with one, the account is bound to it (RFC 8555, section 7.3.4)."""
+        port, eab = self.serve(), self.folder / "eab"
+        self.directory(port, externalAccountRequired=True)
+        self.answers["/newAccount"] = _refusal("unauthorized")
+        authority = self.authority(port, self.ca)
+        self.assertRegex(await self.said(authority), "only to customers; .* name it as 'acme_eab'$")
+        authority._settings = attrs.evolve(authority._settings, eab=eab)
+        for text in ("", "kid", "kid k!yyyyyyyyyyyyyyy", "kid aGVsbG8gd29ybGQh x", "a\nb"):
+            eab.write_text(text)
+            said = await self.said(authority)
+            self.assertRegex(said, f"^acme_eab: '{eab}' does not hold ")
+        eab.write_text(f"kid-1 {urlsafe_b64encode(bytes(16)).decode()}\n")
+        error = await self.assertFailure(self.issue(authority), AuthorityError)
+        self.assertIn(f"compare '{eab}' with the key ID", str(error))
+        body = self.peers.peers[-1].received.partition(b"\r\n\r\n")[2]
+
+        def read(part: str) -> Any:
+            return json.loads(urlsafe_b64decode(f"{part}=="))
+
+        outer = json.loads(body)
+        bound = read(outer["payload"])["externalAccountBinding"]
+        url = f"https://127.0.0.1:{port}/newAccount"
+        self.assertEqual(read(bound["protected"]), {"alg": "HS256", "kid": "kid-1", "url": url})
+        self.assertEqual(read(bound["payload"]), read(outer["protected"])["jwk"])
+        signed = f"{bound['protected']}.{bound['payload']}".encode()
+        signature = urlsafe_b64decode(f"{bound['signature']}==")
+        self.assertEqual(signature, hmac.digest(bytes(16), signed, "sha256"))
+
+    async def test_profile(self) -> None:
+        """One that the authority has is in the order; of another one, the message says what there is."""
+        authority, sent = self.authority(1), list[Any]()
+
+        async def connect() -> None:
+            pass
+
+        async def post(_: str, payload: Any) -> None:
+            sent.append(payload)
+            raise AuthorityError("enough", counts=True)
+
+        self.patch(authority, "_connect", connect)
+        self.patch(authority, "_post", post)
+        address: dict[str, object] = {"identifiers": [{"type": "ip", "value": "::1"}]}
+        for there, profile, why in (
+            ({}, "", "enough"),
+            ({"shortlived": "u"}, "shortlived", "enough"),
+            ({"a": "u", "b": "u"}, "shortlived", "do not include 'shortlived', but 'a' or 'b'; correct 'acme_profile', or remove it"),
+            ({}, "shortlived", "but none; correct"),
+            (["x"], "shortlived", "but 'x'"),
+        ):  # fmt: skip
+            authority._urls = {"newOrder": "", "meta": {"profiles": there} if there else {}}
+            work: Deferred[Any] = Deferred.fromCoroutine(authority.issue("::1", self.fail, profile))
+            self.assertIn(why, str(await self.assertFailure(work, AuthorityError)))
+        self.assertEqual(sent, [address, {**address, "profile": "shortlived"}])
 
 
 class _Liar(Authority):

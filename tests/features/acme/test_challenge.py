@@ -2,6 +2,7 @@
 
 import time
 from datetime import datetime, timedelta, timezone
+from ipaddress import IPv4Address
 
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,6 +26,11 @@ class ChallengeTest(SynchronousTestCase):
         self.assertEqual(proof.oid.dotted_string, "1.3.6.1.5.5.7.1.31")
         assert isinstance(proof.value, x509.UnrecognizedExtension)
         self.assertEqual(proof.value.value, b"\x04\x20" + digest)
+        address = ChallengeStore.make("192.0.2.1", digest.hex())
+        client = Handshake(address.connection(None), context).finish()
+        own = x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
+        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        self.assertEqual([*names.value], [x509.IPAddress(IPv4Address("192.0.2.1"))])
         now, hour = datetime.fromtimestamp(time.time(), timezone.utc), timedelta(hours=1)
         self.assertLess(shown.not_valid_before_utc, now - hour)  # the clocks of others
         self.assertGreater(shown.not_valid_after_utc, now + hour)

@@ -1,10 +1,12 @@
 """The keys ``acme`` and its like, and ``terminate_tls = acme``."""
 
+import re
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.model import Settings, TlsSettings
+from txmux.features.acme.reading import accounts, asked_for
+from txmux.rules.model import Rules, Settings, TlsSettings
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 
@@ -41,6 +43,68 @@ class AcmeTest(SynchronousTestCase):
             self.assertIn(why, str(self.assertRaises(RulesError, read, lines)), lines)
 
 
+class RouteTests(SynchronousTestCase):
+    """Routes with an authority of their own."""
+
+    def read(self, settings: str, *routes: str) -> Rules:
+        sections = (
+            f"[route r{number}]\nmatch = tls\n{lines}\nbackend = close\n"
+            for number, lines in enumerate(routes)
+        )
+        return parse(f"[txmux]\n{settings}\n{LISTEN}{''.join(sections)}", "/etc/rules.ini")
+
+    def test_own(self) -> None:
+        """What [txmux] says of its authority is not for another one; what one route says of it is for all with the same."""
+        zerossl = "terminate_tls = acme c.example\nacme = zerossl"
+        rules = self.read(
+            "acme = https://a.example/\nacme_ca = a.pem\nacme_profile = short\nacme_email = o@a.example\nacme_terms = yes",
+            "terminate_tls = acme a.example",
+            "terminate_tls = acme b.example\nacme = https://a.example/\nacme_profile = long",
+            f"{zerossl}\nacme_eab = z.eab",
+            zerossl.replace("c.", "d."),
+        )
+        asked = asked_for(rules.settings, rules.routes)
+        orders = [(its.authority, its.profile, its.ca) for its in asked.values()]
+        ca = Path("/etc/a.pem")
+        self.assertEqual(
+            orders,
+            [("https://a.example/", "short", ca), ("https://a.example/", "long", ca)]
+            + [("zerossl", "", None)] * 2,
+        )
+        of_all = accounts(asked.values())
+        self.assertEqual(
+            [(its.ca, its.eab, its.email) for its in of_all.values()],
+            [(ca, None, "o@a.example"), (None, Path("/etc/z.eab"), "o@a.example")],
+        )
+
+    def test_wrong(self) -> None:
+        """Each error is at its line, with what to do."""
+        own = "acme = https://a.example/"
+        names, other = "terminate_tls = acme a.example", "acme = https://b.example/"
+        address = "terminate_tls = acme 10.0.0.1"
+        for settings, routes, where, why in (
+            (own, ("acme = zerossl",), "7: [route r0] acme", "does nothing without 'terminate_tls = acme'"),
+            (own, ("terminate_tls = x.pem\nacme_profile = a",), "8: [route r0] acme_profile", "does nothing without"),
+            (own, (names, f"{names}\n{other}"), "11: [route r1] terminate_tls", "[route r0] asks for a.example by another 'acme'"),
+            ("", (f"{names}\nacme = zerossl\nacme_eab = x",), "8: [route r0] acme", "ZeroSSL has terms of service: https://zerossl.com/terms/; read them, and add 'acme_terms = yes'"),
+            ("acme_terms = yes", (f"{names}\nacme = google",), "8: [route r0] acme", "Google Trust Services gives certificates only to customers; write the key ID"),
+            (f"{own}\nacme_eab = x", (f"{names}\nacme_eab = y",), "9: [route r0] acme_eab", "another section has '/etc/x'"),
+            ("", (f"{names}\nacme = off",), "8: [route r0] acme", "is not an ACME directory"),
+            ("", (f"{names}\n{own}\nacme_profile = a b",), "9: [route r0] acme_profile", "is not the name of a profile"),
+            ("acme = letsencrypt\nacme_terms = yes", (address,), "8: [route r0] terminate_tls", "10.0.0.1 is no public address, so letsencrypt cannot connect to it; name an authority of your own as 'acme', or PEM files"),
+            ("acme = letsencrypt\nacme_terms = yes", ("terminate_tls = acme 1.1.1.1",), "8: [route r0] terminate_tls", "add 'acme_profile = shortlived'"),
+        ):  # fmt: skip
+            error = self.assertRaises(RulesError, self.read, settings, *routes)
+            self.assertRegex(
+                str(error), rf"(?m)^/etc/rules.ini:{re.escape(where)}: .*{re.escape(why)}"
+            )
+        self.read(own, address)
+        self.read(
+            "acme = letsencrypt\nacme_terms = yes\nacme_profile = shortlived",
+            "terminate_tls = acme 1.1.1.1",
+        )
+
+
 class NamesTests(SynchronousTestCase):
     def read(
         self, match: str, value: str = "acme", settings: str = "acme_folder = certs\n"
@@ -64,6 +128,16 @@ class NamesTests(SynchronousTestCase):
             self.assertEqual(self.read("tls", value).managed, ("a.example", "b.example"))
         self.assertEqual(self.read("tls sni=*.example", "acme a.example").managed, ("a.example",))
 
+    def test_addresses(self) -> None:
+        """Each has one form; none can be asked for by SNI."""
+        found = self.read("tls", "acme 192.0.2.1, 2001:DB8:0::1")
+        self.assertEqual(found.managed, ("192.0.2.1", "2001:db8::1"))
+        self.assertEqual(found.files[1], Path("/etc/certs/2001:db8::1.pem"))
+        self.assertIn(
+            "write 'match = tls' and 'terminate_tls = acme 192.0.2.1'",
+            self.refused("tls sni=192.0.2.1"),
+        )
+
     def test_patterns(self) -> None:
         for pattern in ("*.example.com", ".example.com", "www?.example.com", "~www[0-9]"):
             told = f"{pattern!r} is a pattern: no authority checks a pattern by TLS-ALPN-01: name its names"
@@ -72,8 +146,9 @@ class NamesTests(SynchronousTestCase):
 
     def test_no_names(self) -> None:
         self.assertIn("takes its names of 'sni=' in 'match', which has none", self.refused("tls"))
-        for name in ("192.0.2.1", "none/../x", "a..b", "-a.example", "x" * 254):
-            self.assertIn("is not the name of a host", self.refused("tls", f"acme {name}"))
+        for name in ("192.0.2.256", "fe80::1%a", "none/../x", "a..b", "-a.example", "x" * 254):
+            why = self.refused("tls", f"acme {name}")
+            self.assertIn("is neither the name of a host nor an address", why)
         self.assertIn("[route a] match: a quote is not closed", self.refused("tls sni='"))
 
     def test_no_authority(self) -> None:

@@ -1,9 +1,10 @@
 """What is known of a certificate's renewal, and what a file may say of it."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from hypothesis import given
@@ -24,9 +25,16 @@ from txmux.features.acme.renewal import _PROVISIONAL, Certificates, Renewal
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.telemetry.sources import Source
 
-_SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90.0, is_self_signed=False)
+_DAY = 86400.0
+_SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90 * _DAY, is_self_signed=False)
 _END = TlsSettings((Path("a.example.pem"),), managed=("a.example",))
 _VALUES = st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text()
+
+
+def ask(made: Certificates, authority: Any) -> None:
+    """Have certificates of an authority of the test, whichever rules name."""
+    for account in made._accounts.values():
+        account.authority = authority
 
 
 def _rules(settings: Settings) -> Rules:
@@ -42,12 +50,14 @@ class RenewalTests(TestCase):
         self.assertEqual(Renewal.read(found.as_json()), found)
 
     def test_due(self) -> None:
-        """With a third of its time left, or sooner if the authority says so; but not before it may be asked again."""
-        renewal = Renewal(directory="a")
-        self.assertEqual(renewal.due(_SHOWN, "a"), 60.0)
+        """With a third of its time left, half of six days, or sooner if the authority says so; but not before it may be asked again."""
+        renewal, third = Renewal(directory="a"), 60 * _DAY
+        self.assertEqual(renewal.due(_SHOWN, "a"), third)
+        self.assertEqual(renewal.due(attrs.evolve(_SHOWN, not_after=6 * _DAY), "a"), 3 * _DAY)
         self.assertEqual(Renewal("a", suggested=10.0).due(_SHOWN, "a"), 10.0)
-        self.assertEqual(Renewal("a", suggested=80.0).due(_SHOWN, "a"), 60.0)
-        self.assertEqual(Renewal("a", not_before=70.0, suggested=10.0).due(_SHOWN, "a"), 70.0)
+        self.assertEqual(Renewal("a", suggested=80 * _DAY).due(_SHOWN, "a"), third)
+        late = Renewal("a", not_before=third + 1, suggested=10.0)
+        self.assertEqual(late.due(_SHOWN, "a"), third + 1)
         self.assertEqual(renewal.due(_SHOWN, "b"), 0.0)
         self.assertEqual(Renewal("a", not_before=15.0, why="no answer").due(_SHOWN, "a"), 15.0)
         self.assertEqual(renewal.due(NO_CERTIFICATE, "a"), 0.0)
@@ -61,8 +71,8 @@ class RenewalTests(TestCase):
         renew = "txmux certificates --renew a"
         found = []
         for its, why in (
-            (_SHOWN, ""),
-            (_SHOWN, "no"),
+            (attrs.evolve(_SHOWN, not_after=90.0), ""),
+            (attrs.evolve(_SHOWN, not_after=90.0), "no"),
             (attrs.evolve(_SHOWN, not_after=1e5), "no"),
             (NO_CERTIFICATE, ""),
             (NO_CERTIFICATE, "no"),
@@ -137,7 +147,7 @@ class RenewalTests(TestCase):
         class Silent:
             is_connected = True
 
-            async def issue(self, name: str, _: object) -> bytes:
+            async def issue(self, name: str, *_: object) -> bytes:
                 asked.append(name)
                 if name == names[0]:
                     raise UnusableError("no answer", counts=False)
@@ -158,7 +168,7 @@ class RenewalTests(TestCase):
         ticks: list[None] = []
         made.commit(Rules(Path("x.ini"), settings, (), (route,)))
         authority: Any = Silent()
-        made._authority = authority
+        ask(made, authority)
         for _ in range(3600):
             made.look()
             ticks.append(None)
@@ -167,6 +177,68 @@ class RenewalTests(TestCase):
         self.assertEqual(asked[:2], [*names[:2]])
         self.assertIn(asked.count(names[0]), range(5, 10))
         self.assertGreater(made.seconds_left()[names[2]], 86400)
+
+    async def test_two_authorities(self) -> None:
+        """One that is away, or sets a limit for all names, keeps nothing from the other; a route that goes to another, or to another profile there, has its certificate asked for anew, and only that."""
+        folder, root = make_folder(self), make_authority()
+        asked: list[tuple[str, object]] = []
+
+        class Good:
+            is_connected = True
+
+            async def issue(self, name: str, _: object, profile: str) -> bytes:
+                asked.append((name, profile))
+                issued = root.issue(name)
+                return issued.key_pem() + issued.pem
+
+            async def renewal_time(self, _: bytes) -> tuple[None, float]:
+                return None, _DAY
+
+        class Away:
+            is_connected, counts = True, False
+
+            async def issue(self, *_: object) -> bytes:
+                raise AuthorityError("away", counts=self.counts, wait=3600.0, is_for_all=True)
+
+        now = [time.time()]
+        made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+        good, away = "https://good.example/", "https://away.example/"
+
+        def commit(**own: Mapping[str, object]) -> None:
+            routes = [
+                Route(name, (), None, more=more, terminate_tls=TlsSettings((folder / f"{name}.pem",), managed=(name,)))
+                for name, more in own.items()
+            ]  # fmt: skip
+            settings = Settings(more={"acme": good, "acme_folder": folder})
+            made.commit(Rules(Path("x.ini"), settings, (), tuple(routes)))
+            for directory, authority in ((good, Good()), (away, Away())):
+                if directory in made._accounts:
+                    made._accounts[directory].authority = cast("Any", authority)
+            for _ in range(20):
+                made.look()
+                now[0] += 1
+
+        commit(a={"acme": away}, b={}, c={}, d={"acme": away})
+        self.assertEqual(asked, [("b", ""), ("c", "")])
+        self.assertEqual({item.cause for item in made.troubles()}, {"away", ""})
+        kept = made._accounts[good]
+        commit(a={}, b={"acme_profile": "shortlived"}, c={}, d={"acme": away})
+        self.assertEqual(sorted(asked[2:]), [("a", ""), ("b", "shortlived")])
+        self.assertIs(made._accounts[good], kept)
+        self.assertGreater(made._quiet("d"), now[0])
+        self.assertEqual(made._quiet("a"), 0.0)
+        rows = [(row["name"], row["authority"], row["profile"]) for row in made.certificates()]
+        expected = [
+            ("a", good, None),
+            ("b", good, "shortlived"),
+            ("c", good, None),
+            ("d", away, None),
+        ]
+        self.assertEqual(rows, expected)
+        # A restart knows by what each was got.
+        made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+        commit(a={}, b={"acme_profile": "shortlived"}, c={}, d={"acme": away})
+        self.assertEqual(len(asked), 4)
 
     async def test_another_authority_that_does_not_answer_at_first(self) -> None:
         """It is asked until it has given a certificate, though the one of the authority before is good for long."""
@@ -177,7 +249,7 @@ class RenewalTests(TestCase):
         class Late:
             is_connected = True
 
-            async def issue(self, name: str, _: object) -> bytes:
+            async def issue(self, name: str, *_: object) -> bytes:
                 asked.append(len(ticks))
                 if len(asked) < 3:
                     raise AuthorityError("no answer", counts=False)
@@ -193,7 +265,7 @@ class RenewalTests(TestCase):
         )
         authority: Any = Late()
         made.commit(_rules(Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})))
-        made._authority = authority
+        ask(made, authority)
         for _ in range(120):
             made.look()
             ticks.append(None)
@@ -237,7 +309,7 @@ class RenewalTests(TestCase):
         class Limiting:
             is_connected, is_for_all = True, False
 
-            async def issue(self, name: str, _: object) -> bytes:
+            async def issue(self, name: str, *_: object) -> bytes:
                 asked.append(name)
                 if name == names[0]:
                     raise AuthorityError(
@@ -259,7 +331,7 @@ class RenewalTests(TestCase):
             made.commit(Rules(Path("x.ini"), settings, (), (route,)))
             authority: Any = Limiting()
             authority.is_for_all = is_for_all
-            made._authority = authority
+            ask(made, authority)
             begun, asked[:] = now[0], []
             with capturedLogs() as lines:
                 for _ in range(10):
@@ -273,7 +345,7 @@ class RenewalTests(TestCase):
             # After a restart the same is so.
             again = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
             again.commit(Rules(Path("x.ini"), settings, (), (route,)))
-            again._authority = authority
+            ask(again, authority)
             again.look()
             self.assertEqual(len(asked), 1 if is_for_all else 2)
 
@@ -285,7 +357,7 @@ class RenewalTests(TestCase):
         class Hurrying:
             is_connected = True
 
-            async def issue(self, name: str, _: object) -> bytes:
+            async def issue(self, name: str, *_: object) -> bytes:
                 asked.append(name)
                 issued = root.issue(name)
                 return issued.key_pem() + issued.pem
@@ -300,7 +372,7 @@ class RenewalTests(TestCase):
             Rules(Path("x.ini"), settings, (), (Route("site", (), None, terminate_tls=end),))
         )
         hurrying: Any = Hurrying()
-        made._authority = hurrying
+        ask(made, hurrying)
         for hours, count in ((1, 2), (23, 2), (2, 3)):
             for _ in range(hours * 12):
                 now[0] += 300
@@ -318,7 +390,7 @@ class RenewalTests(TestCase):
         class Damaging:
             is_connected = True
 
-            async def issue(self, _: str, __: object) -> bytes:
+            async def issue(self, *_: object) -> bytes:
                 return answers.pop(0)
 
             async def renewal_time(self, _: bytes) -> tuple[None, float]:
@@ -346,7 +418,7 @@ class RenewalTests(TestCase):
             if is_shared:
                 made._shared = fakes[1]
                 made._renewals[name].not_before = now[0] + 10**9
-            made._authority = fakes[0]
+            ask(made, fakes[0])
             while answers:
                 shown = file.read_bytes()
                 made.look()

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from txmux.features.acme.reading import (
     FOLDER,
+    WORDS,
     AcmeSettings,
     acme_file,
-    contradictions,
+    conflicts,
     names_of,
     problems_of_names,
+    read_authority,
     read_directory,
     read_email,
     read_name,
@@ -19,18 +23,35 @@ from txmux.features.acme.reading import (
 from txmux.rules.feature import Feature, ManagedCertificates
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
-from txmux.rules.reading.context import PEM
-from txmux.rules.reading.values import BOOLEAN, SectionKey, ValueKind, file_path, one_path
+from txmux.rules.reading.context import PEM, SECRET
+from txmux.rules.reading.values import (
+    BOOLEAN,
+    SectionKey,
+    ValueKind,
+    file_path,
+    of_form,
+    one_path,
+)
 
 if TYPE_CHECKING:
     from txmux.client.parts import ServiceContext, ServicePart, ServingContext, ServingPart
 
 _STORE = "shared_limits"
-_ACME = ValueKind(read_directory, "`letsencrypt`, `letsencrypt-staging`, a URL, or `off`")
+_OWN = ValueKind(read_authority, f"{WORDS}, or a URL")
+_ACME = ValueKind(read_directory, f"{WORDS}, a URL, or `off`")
 _EMAIL = ValueKind(read_email, "an address")
 _FOLDER = ValueKind(
     lambda reading, text: reading.home / file_path(text), "path", in_context=True, paths=one_path
 )
+
+_PROFILE = ValueKind(
+    of_form(r"[A-Za-z0-9._-]{1,100}", "is not the name of a profile; write for example shortlived"),
+    "a name",
+)
+_CA = SectionKey(PEM, example="pebble-root.pem", opens="supervisor", meaning=
+    "a PEM file with the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`")  # fmt: skip
+_EAB = SectionKey(SECRET, example="/etc/txmux/secrets/zerossl.eab", opens="supervisor", is_secret=True, reader="txmux.features.acme.authority:read_eab", meaning=
+    "a file with the key ID and the HMAC key that an authority gives for its accounts (External Account Binding), in one line")  # fmt: skip
 
 # What few rules need is imported where they do: OpenSSL takes a while.
 
@@ -77,20 +98,28 @@ def _open_secrets(rules: Rules) -> Iterator[Problem]:
 FEATURE = Feature(
     "acme",
     keys={"txmux": {
-        "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=lambda _: ("txmux.features.acme.challenges",), meaning=
-            "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),
+        "acme": SectionKey(_ACME, default="off", example="letsencrypt", loads=lambda _: ("txmux.features.acme.challenges",), meaning=
+            "the authority of [`terminate_tls = acme`](#certificates-by-acme): a word for it, or the URL of its ACME directory"),
+        "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", meaning=
+            "the kind of certificate, of those that the authority has"),
+        "acme_eab": _EAB,
         "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
             "the address to which the authority may write"),
         "acme_folder": SectionKey(_FOLDER, default=str(FOLDER), example=str(FOLDER), usual=FOLDER, opens="supervisor", is_secret=True, shapes_others=True, meaning=
             "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
-        "acme_ca": SectionKey(PEM, example="pebble-root.pem", opens="supervisor", meaning=
-            "a PEM file with the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`"),
+        "acme_ca": _CA,
         "acme_terms": SectionKey(BOOLEAN, default="no", example="no", usual=False, meaning=
-            "whether you agree to the authority's terms of service, if it has some"),
+            "whether you agree to the terms of service of the authorities, if they have some"),
+    }, "route": {
+        "acme": SectionKey(_OWN, example="zerossl", is_plain=True, meaning=
+            "the authority of this route's certificates; `acme_profile`, `acme_eab` and `acme_ca` of `[txmux]` are not for another one than there"),
+        "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", is_plain=True, meaning="as in `[txmux]`"),
+        "acme_eab": attrs.evolve(_EAB, is_plain=True, meaning="as in `[txmux]`; one route with the authority is enough"),
+        "acme_ca": attrs.evolve(_CA, is_plain=True, meaning="the same"),
     }},
     hints={"route": dict.fromkeys(
-        ("acme", "cert_resolver", "certresolver", "letsencrypt"), "write terminate_tls with the word acme; 'acme' in [txmux] names the authority")},
-    contradictions={"txmux": contradictions},
+        ("cert_resolver", "certresolver", "letsencrypt"), "write terminate_tls with the word acme; 'acme' in [txmux] or here names the authority")},
+    conflicts=(conflicts,),
     certificates=ManagedCertificates(
         "acme", "[`acme`](#certificates-by-acme)", "acme_folder", read_name, names_of, problems_of_names,
         folder=lambda settings: AcmeSettings.of(settings).folder, file=acme_file),

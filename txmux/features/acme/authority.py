@@ -6,13 +6,15 @@ import json
 import random
 import re
 import time
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from hashlib import sha256
+from hmac import digest
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -26,9 +28,9 @@ from twisted.internet.defer import TimeoutError as LateError
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
 
-from txmux.errors import MuxError, printable
+from txmux.errors import MuxError, joined, printable
 from txmux.features.acme.folder import AcmeFolder, ShownCertificate, key_pem
-from txmux.features.acme.reading import AcmeSettings
+from txmux.features.acme.reading import NEEDS_EAB, AcmeSettings, address_of
 from txmux.net.http import (
     DistrustedError,
     HttpResponse,
@@ -36,9 +38,12 @@ from txmux.net.http import (
     RequestFailedError,
     request,
 )
+from txmux.net.secrets import SecretFileError, read_key
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
+from txmux.net.tls.self_signed import general_name
 from txmux.net.tls.verification import ClientTLS
+from txmux.net.turns import look_in_thread
 from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
@@ -57,6 +62,7 @@ _LONGEST = 500
 _LONGEST_WAIT = 7 * 86400.0  # the longest limit of Let's Encrypt
 _SHORTEST_POLL, _LONGEST_POLL = 1.0, 15.0
 _ARI_AGAIN = 6 * 3600.0  # seconds; RFC 9773, section 4.3.3
+_EAB = re.compile(r"(\S{1,500})[ \t]+([A-Za-z0-9_-]{11,1000})={0,2}")
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 Json = Mapping[str, Any]
@@ -113,13 +119,15 @@ class Authority:
     def is_connected(self) -> bool:
         return bool(self._account)
 
-    async def issue(self, name: str, show: Callable[[str], Awaitable[object]]) -> bytes:
-        """Return a new certificate with its chain and key as PEM.
+    async def issue(
+        self, name: str, show: Callable[[str], Awaitable[object]], profile: str = ""
+    ) -> bytes:
+        """Return a new certificate, by a profile of the authority's if one is given, with its chain and key as PEM.
 
         `show` makes listeners answer the challenge; its argument is the digest in the certificate, in hex (RFC 8737, section 3).
         It is not called if an earlier check of the name is still valid.
         """
-        issuing = Deferred.fromCoroutine(self._guarded(self._issue(name, show)))
+        issuing = Deferred.fromCoroutine(self._guarded(self._issue(name, show, profile)))
         try:
             return await issuing.addTimeout(_ORDER, self._reactor)
         except LateError:
@@ -155,11 +163,20 @@ class Authority:
             self._source.asked()
             self._source.answered()
 
-    async def _issue(self, name: str, show: Callable[[str], Awaitable[object]]) -> bytes:
+    async def _issue(
+        self, name: str, show: Callable[[str], Awaitable[object]], profile: str
+    ) -> bytes:
         await self._connect()
+        wanted: dict[str, Any] = {"identifiers": [_identifier(name)]}
+        if profile:  # draft-ietf-acme-profiles, section 4
+            wanted["profile"] = profile
+            profiles = self._urls.get("meta", {}).get("profiles", {})
+            if profile not in profiles:
+                there = joined([*map(repr, profiles)]) if profiles else "none"
+                why = f"its profiles do not include {profile!r}, but {there}; correct 'acme_profile', or remove it"
+                raise AuthorityError(f"{self.directory}: {printable(why, _LONGEST)}", counts=True)
         key = ec.generate_private_key(ec.SECP256R1())
-        identifier = {"type": "dns", "value": name}
-        answer = await self._post(self._urls["newOrder"], {"identifiers": [identifier]})
+        answer = await self._post(self._urls["newOrder"], wanted)
         order, url = _json(answer), answer.headers["location"]
         for check in order["authorizations"]:
             if await self._authorize(name, check, show):
@@ -168,7 +185,7 @@ class Authority:
         signing = (
             x509.CertificateSigningRequestBuilder()
             .subject_name(x509.Name([]))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([general_name(name)]), critical=False)
             .sign(key, hashes.SHA256())
         )
         csr = {"csr": _base64(signing.public_bytes(Encoding.DER))}
@@ -218,7 +235,7 @@ class Authority:
                 f"{self.directory} does not offer the challenge {_CHALLENGE}, but {printable(kinds, _LONGEST)}",
                 counts=True,
             )
-        if check["identifier"]["value"] != name:
+        if check["identifier"] != _identifier(name):
             raise self._unusable(f"it does not check {name}, but {check['identifier']['value']}")
         token = offered[_CHALLENGE]["token"]
         thumbprint = _base64(sha256(_compact(_jwk(self._key))).digest())
@@ -303,6 +320,10 @@ class Authority:
         account: dict[str, Any] = {"contact": contact} if contact else {}
         if terms:
             account["termsOfServiceAgreed"] = True
+        if settings.eab is not None:
+            account["externalAccountBinding"] = await self._binding(settings.eab)
+        elif meta.get("externalAccountRequired"):
+            raise AuthorityError(f"{self.directory} {NEEDS_EAB}", counts=False)
         answer = await self._post(self._urls["newAccount"], account)
         status = (_json(answer) or {}).get("status", "valid")
         if status in {"deactivated", "revoked"}:  # RFC 8555, section 7.1.6
@@ -314,6 +335,15 @@ class Authority:
         # An existing account may have another address.
         if answer.status == HTTPStatus.OK and (_json(answer).get("contact") or []) != contact:
             await self._post(self._account, {"contact": contact})
+
+    async def _binding(self, path: Path) -> Json:
+        """Bind the account to one that a person has with the authority (RFC 8555, section 7.3.4)."""
+        try:
+            key_id, key = await look_in_thread(read_eab, path)
+        except SecretFileError as problem:
+            raise AuthorityError(f"acme_eab: {problem}", counts=False) from None
+        header = {"alg": "HS256", "kid": key_id, "url": self._urls["newAccount"]}
+        return _signed(header, _jwk(self._key), lambda content: digest(key, content, "sha256"))
 
     def _another(self) -> str:
         return f"remove '{self._key_path}', and there will be another account"
@@ -330,7 +360,7 @@ class Authority:
                 await self._request("HEAD", self._urls["newNonce"], is_json=False)
             if not self._nonces:
                 raise self._unusable("it gives no nonces")
-            body = self._signed(url, payload, self._nonces.pop())
+            body = _compact(self._signed(url, payload, self._nonces.pop()))
             try:
                 return await self._request("POST", url, body, is_json=is_json)
             except _ProblemDocumentError as refused:
@@ -342,8 +372,11 @@ class Authority:
                         is_new = True
                         continue
                 if refused.kind == "unauthorized" and url in self._of_account():
+                    advice = f"if the account is deactivated: {self._another()}"
+                    if self._settings.eab is not None and not self._account:
+                        advice = f"compare '{self._settings.eab}' with the key ID and the HMAC key that it gives"
                     raise AuthorityError(
-                        f"{refused}; if the account is deactivated: {self._another()}",
+                        f"{refused}; {advice}",
                         counts=True,
                         wait=refused.wait,
                         is_for_all=True,
@@ -355,19 +388,15 @@ class Authority:
     def _of_account(self) -> set[str]:
         return {self._urls["newAccount"], self._urls["newOrder"], self._account}
 
-    def _signed(self, url: str, payload: Json | None, nonce: str) -> bytes:
-        """Sign a request by JWS (RFC 7515), with ES256 (RFC 7518, section 3.4)."""
+    def _signed(self, url: str, payload: Json | None, nonce: str) -> Json:
+        """Sign a request with ES256 (RFC 7518, section 3.4)."""
+
+        def sign(content: bytes) -> bytes:
+            signature = decode_dss_signature(self._key.sign(content, ec.ECDSA(hashes.SHA256())))
+            return b"".join(number.to_bytes(32, "big") for number in signature)
+
         who = {"kid": self._account} if self._account else {"jwk": _jwk(self._key)}
-        protected = _base64(_compact({"alg": "ES256", "nonce": nonce, "url": url, **who}))
-        content = "" if payload is None else _base64(_compact(payload))
-        signature = self._key.sign(f"{protected}.{content}".encode(), ec.ECDSA(hashes.SHA256()))
-        numbers = (number.to_bytes(32, "big") for number in decode_dss_signature(signature))
-        signed = {
-            "protected": protected,
-            "payload": content,
-            "signature": _base64(b"".join(numbers)),
-        }
-        return _compact(signed)
+        return _signed({"alg": "ES256", "nonce": nonce, "url": url, **who}, payload, sign)
 
     async def _request(
         self, method: str, url: str, body: bytes = b"", *, is_json: bool = True
@@ -480,6 +509,29 @@ def _json(answer: HttpResponse) -> Any:
         return parse_json(answer.body)
     except ValueError:
         return None
+
+
+def read_eab(path: Path) -> tuple[str, bytes]:
+    """Read the key ID and the HMAC key of an External Account Binding; a `SecretFileError` if there are none."""
+    parts = _EAB.fullmatch(read_key(path))
+    if parts is None:
+        what = "the key ID, a blank and the HMAC key in base64url as its only line"
+        raise SecretFileError(
+            f"'{path}' does not hold {what}; write them there as the authority gives them"
+        )
+    return parts[1], urlsafe_b64decode(f"{parts[2]}==")
+
+
+def _identifier(name: str) -> Json:
+    return {"type": "dns" if address_of(name) is None else "ip", "value": name}
+
+
+def _signed(header: Json, payload: Json | None, sign: Callable[[bytes], bytes]) -> Json:
+    """Sign by JWS (RFC 7515)."""
+    protected = _base64(_compact(header))
+    content = "" if payload is None else _base64(_compact(payload))
+    signature = _base64(sign(f"{protected}.{content}".encode()))
+    return {"protected": protected, "payload": content, "signature": signature}
 
 
 def _shown(url: str) -> str:

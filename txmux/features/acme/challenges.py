@@ -14,6 +14,7 @@ from txmux.client.tls.terminator import TlsTerminator
 from txmux.detection.detector import Detector
 from txmux.detection.ranked import GAP, ListChange, finish
 from txmux.features.acme.challenge import ChallengeStore
+from txmux.features.acme.reading import address_of
 from txmux.interfaces import Transport
 from txmux.matchers.tls import tls
 from txmux.rules.model import Alternative, Refusal, Rules
@@ -91,5 +92,6 @@ def with_challenges(configuration: Configuration, challenges: Mapping[str, Any])
 
 
 def _alternative(name: str) -> Alternative:
-    options = {"sni": name, "alpn": NAME}
-    return Alternative(f"tls sni={name} alpn={NAME}", tls.predicate(options))
+    address = address_of(name)  # its name is the one of DNS (RFC 8738, section 6)
+    asked = name if address is None else address.reverse_pointer
+    return Alternative(f"tls sni={asked} alpn={NAME}", tls.predicate({"sni": asked, "alpn": NAME}))

@@ -27,7 +27,7 @@ from txmux.files import on_disk, open_safely, read_own, replace_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
-from txmux.rules.model import Rules, Settings, TlsSettings
+from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.problems import Problem, RulesError
 
 _OWN = timedelta(days=90)  # the validity of a self-signed certificate
@@ -66,7 +66,7 @@ class ShownCertificate:
         certificate = first.certificate.to_cryptography()
         return cls(
             pem,
-            tuple(name for kind, name in alternative_names(certificate) if kind == "DNS"),
+            tuple(name for kind, name in alternative_names(certificate) if kind in {"DNS", "IP"}),
             certificate.issuer.rfc4514_string(),
             certificate.not_valid_before_utc.timestamp(),
             certificate.not_valid_after_utc.timestamp(),
@@ -206,7 +206,7 @@ def make_first(
     if not rules.managed:
         return
     folder = AcmeFolder(AcmeSettings.of(rules.settings).folder, owner)
-    for wrong in _of_authorities(rules.settings):
+    for wrong in _of_authorities(rules):
         raise RulesError([wrong])
     try:
         folder.make(rules.managed)
@@ -227,7 +227,7 @@ def make_first(
 def unusable(rules: Rules) -> Iterator[Problem]:
     """Yield what `make_first` would refuse, for any user of the service, and as warnings which files it would replace."""
     folder = AcmeFolder(AcmeSettings.of(rules.settings).folder)
-    yield from _of_authorities(rules.settings)
+    yield from _of_authorities(rules)
     terminated = [(route, route.terminate_tls) for route in rules.routes if route.terminate_tls]
     try:
         folder.check()
@@ -242,15 +242,17 @@ def unusable(rules: Rules) -> Iterator[Problem]:
             yield _unusable(rules, problem)
 
 
-def _of_authorities(settings: Settings) -> Iterator[Problem]:
-    ca = AcmeSettings.of(settings).ca
-    try:
-        if ca is not None:
-            # One that has expired matters only to servers whose certificate it signed.
-            read_authorities(ca, "acme_ca")
-    except TLSFileError as problem:
-        if not problem.forbidden:  # otherwise it is reported when the authority is asked
-            yield settings.section.problem(str(problem), problem.key)
+def _of_authorities(rules: Rules) -> Iterator[Problem]:
+    parts: list[Settings | Route] = [rules.settings, *rules.routes]
+    for part in parts:
+        ca = part.more.get("acme_ca")
+        try:
+            if ca is not None:
+                # One that has expired matters only to servers whose certificate it signed.
+                read_authorities(ca, "acme_ca")
+        except TLSFileError as problem:
+            if not problem.forbidden:  # otherwise it is reported when the authority is asked
+                yield part.section.problem(str(problem), problem.key)
 
 
 def _unusable(rules: Rules, problem: OSError) -> Problem:

@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
 
 from txmux.errors import joined
-from txmux.rules.model import Section, Settings
+from txmux.rules.model import Listener, Route, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.values import words_if_right
 
 FOLDER = Path("/var/lib/txmux/acme")
 
-_LETS_ENCRYPT = {
+_KNOWN = {
     "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
     "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+    "zerossl": "https://acme.zerossl.com/v2/DV90",
+    "google": "https://dv.acme-v02.api.pki.goog/directory",
+    "google-staging": "https://dv.acme-v02.test-api.pki.goog/directory",
 }
-_TERMS = "https://letsencrypt.org/repository/"
+_WORDS = {directory: word for word, directory in _KNOWN.items()}
+WORDS = ", ".join(f"`{word}`" for word in _KNOWN)
+NEEDS_EAB = "gives certificates only to customers; write the key ID and the HMAC key that it shows them into a file, and name it as 'acme_eab'"
+_NO_AUTHORITY = "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' in [txmux] with 'acme_terms = yes' if you agree to its terms"
+
+
+@attrs.frozen
+class _Public:
+    name: str
+    terms: str
+    asks_for_eab: bool = True
+
+
+_PUBLIC = {
+    "letsencrypt": _Public(
+        "Let's Encrypt", "https://letsencrypt.org/repository/", asks_for_eab=False
+    ),
+    "zerossl": _Public("ZeroSSL", "https://zerossl.com/terms/"),
+    "google": _Public("Google Trust Services", "https://pki.goog/repository/"),
+}
+"""By the beginnings of the words."""
+_OF_ROUTE = ("acme", "acme_profile", "acme_eab", "acme_ca")
+_MANAGED = "terminate_tls"
 _HOST = re.compile(
     r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 )
@@ -36,7 +63,7 @@ _LONGEST_NAME = 246  # of a file: 255 with what is added while it is written
 
 @attrs.frozen
 class AcmeSettings:
-    """What ``[txmux]`` says of it: an attribute is the key of its name, behind ``acme_``.
+    """What rules say of the authority of a certificate: an attribute is the key of its name, behind ``acme_``.
 
     Attributes:
         directory: ``acme``: the URL of the authority's directory (RFC 8555, section 7.1.1).
@@ -47,28 +74,67 @@ class AcmeSettings:
     folder: Path = FOLDER
     ca: Path | None = None
     terms: bool = False
+    eab: Path | None = None
+    profile: str = ""
 
     @classmethod
-    def of(cls, settings: Settings) -> AcmeSettings:
+    def of(cls, settings: Settings, own: Mapping[str, Any] = MappingProxyType({})) -> AcmeSettings:
+        """Return what holds for a route with these keys of its `own`; another authority has nothing of the usual one's."""
         more = settings.more
+        if own.get("acme") not in {None, more.get("acme")}:
+            more = {name: value for name, value in more.items() if name not in _OF_ROUTE}
+        more = {**more, **own}
         names = (field.name for field in attrs.fields(cls))
         given = {name: more[f"acme_{name}"] for name in names if f"acme_{name}" in more}
         return cls(more.get("acme"), **given)
 
+    @property
+    def order(self) -> str:
+        """The authority and the profile: by another one, a certificate is asked for anew."""
+        return f"{self.directory} {self.profile}".strip()
+
+    @property
+    def authority(self) -> str:
+        """The word of the authority, or else its URL."""
+        return _WORDS.get(self.directory or "", self.directory or "")
+
+
+def asked_for(settings: Settings, routes: Iterable[Route]) -> dict[str, AcmeSettings]:
+    """Return by name what holds for its certificate."""
+    return {
+        name: AcmeSettings.of(settings, route.more)
+        for route in routes
+        if route.terminate_tls is not None
+        for name in route.terminate_tls.managed
+    }
+
+
+def accounts(asked: Iterable[AcmeSettings]) -> dict[str, AcmeSettings]:
+    """Return what holds for each authority, by its directory: one account, though several routes may name it."""
+    found: dict[str, AcmeSettings] = {}
+    for one in asked:
+        if one.directory is not None:
+            first = found.get(one.directory, one)
+            ca, eab = first.ca or one.ca, first.eab or one.eab
+            found[one.directory] = attrs.evolve(first, ca=ca, eab=eab, profile="")
+    return found
+
 
 def read_directory(text: str) -> str | None:
     """Read the URL of an authority's directory, or a word for one; ``off`` is ``None``."""
-    if text == "off":
-        return None
-    if text in _LETS_ENCRYPT:
-        return _LETS_ENCRYPT[text]
+    return None if text == "off" else read_authority(text)
+
+
+def read_authority(text: str) -> str:
+    if text in _KNOWN:
+        return _KNOWN[text]
     with suppress(ValueError):
         parts = urlsplit(text)
         if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc:
             return text
-    advice = f"write {joined([*_LETS_ENCRYPT])}, or its URL, which begins with https://"
+    advice = f"write {joined([*_KNOWN])}, or its URL, which begins with https://"
     error = InvalidValueError(f"{text!r} is not an ACME directory; {advice}")
-    raise error.ask("words:word_first", text, _LETS_ENCRYPT)
+    raise error.ask("words:word_first", text, _KNOWN)
 
 
 def read_email(text: str) -> str:
@@ -77,25 +143,71 @@ def read_email(text: str) -> str:
     return text
 
 
-def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
-    """Find values of ``[txmux]`` that are right by themselves, but not together."""
-    more = found.get("more", {})
-    if more.get("acme") in _LETS_ENCRYPT.values() and not more.get("acme_terms"):
-        message = (
-            f"Let's Encrypt has terms of service: {_TERMS}; read them, and add 'acme_terms = yes'"
-        )
-        yield section.problem(message, "acme")
-    for key in ("acme_email", "acme_ca", "acme_terms"):
-        if key in section.entries and more.get(key, True) and "acme" not in section.entries:
-            yield section.problem("does nothing without 'acme'; add that, or remove this", key)
+def conflicts(
+    _: Sequence[Listener], routes: Sequence[Route], settings: Settings
+) -> Iterator[Problem]:
+    """Find what does not go together in all that rules say of authorities and names."""
+    section = settings.section
+    asked = [(section, AcmeSettings.of(settings))]
+    own = [route for route in routes if not route.more.keys().isdisjoint(_OF_ROUTE)]
+    if "acme" not in section.entries and not own:
+        for key in ("acme_email", "acme_terms", *_OF_ROUTE[1:]):
+            if key in section.entries and settings.more.get(key, True):
+                yield section.problem("does nothing without 'acme'; add that, or remove this", key)
+    for route in own:
+        if [item.text.split()[0] for item in route.section.items(_MANAGED)][:1] != ["acme"]:
+            key = next(key for key in _OF_ROUTE if key in route.more)
+            message = "does nothing without 'terminate_tls = acme'; add that, or remove this"
+            yield route.section.problem(message, key)
+    orders: dict[str, tuple[str, str]] = {}
+    for route in routes:
+        if route.terminate_tls is None or not route.terminate_tls.managed:
+            continue
+        its = AcmeSettings.of(settings, route.more)
+        asked.append((route.section, its))
+        problems = [] if its.directory else [_NO_AUTHORITY]
+        for name in route.terminate_tls.managed:
+            other, order = orders.setdefault(name, (route.name, its.order))
+            if order != its.order:
+                problems.append(
+                    f"[route {other}] asks for {name} by another 'acme' or 'acme_profile'; write the same in both"
+                )
+            problems += _wrong_address(name, its)
+        yield from (route.section.problem(problem, _MANAGED) for problem in problems)
+    yield from _wrong_accounts(asked)
 
 
-def read_name(settings: Settings, text: str) -> str:
+def _wrong_accounts(asked: Sequence[tuple[Section, AcmeSettings]]) -> Iterator[Problem]:
+    of_all = accounts(its for _, its in asked)
+    for section, its in asked:
+        account = of_all.get(its.directory or "", its)
+        for key, value, first in (("ca", its.ca, account.ca), ("eab", its.eab, account.eab)):
+            if value != first and f"acme_{key}" in section.entries:
+                message = f"another section has '{first}' for this authority, with which there is one account; write the same in both"
+                yield section.problem(message, f"acme_{key}")
+        known = _PUBLIC.get(its.authority.partition("-")[0])
+        if known is None or "acme" not in section.entries:
+            continue
+        if not its.terms:
+            message = f"{known.name} has terms of service: {known.terms}; read them, and add 'acme_terms = yes'"
+            yield section.problem(message, "acme")
+        if known.asks_for_eab and account.eab is None:
+            yield section.problem(f"{known.name} {NEEDS_EAB}", "acme")
+
+
+def _wrong_address(name: str, its: AcmeSettings) -> Iterator[str]:
+    """Yield why an authority gives no certificate for a name, if that is an address."""
+    address, word = address_of(name), its.authority
+    if address is None or word not in _KNOWN:
+        return
+    if not address.is_global:
+        yield f"{name} is no public address, so {word} cannot connect to it; name an authority of your own as 'acme', or PEM files"
+    elif word.startswith("letsencrypt") and its.profile != "shortlived":
+        yield f"{word} gives certificates for addresses only by its profile of six days; add 'acme_profile = shortlived'"
+
+
+def read_name(text: str) -> str:
     """Read a name behind ``terminate_tls = acme``; an empty text stands for those of ``match``."""
-    if settings.more.get("acme") is None:
-        raise InvalidValueError(
-            "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' in [txmux] with 'acme_terms = yes' if you agree to its terms"
-        )
     return _host(text) if text else ""
 
 
@@ -112,13 +224,23 @@ def acme_file(folder: Path, name: str) -> Path:
     return folder / f"{name}.pem"
 
 
+def address_of(name: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a certificate is for (RFC 8738); ``None`` for the name of a host."""
+    with suppress(ValueError):
+        return ip_address(name)
+    return None
+
+
 def _host(text: str) -> str:
     name = text.lower().removesuffix(".")
+    address = address_of(name)
+    if address is not None and "%" not in name:
+        return str(address)
     if _is_pattern(text):
         raise InvalidValueError(f"{text!r} is a pattern: {_NO_PATTERN}")
     if not _HOST.fullmatch(name):
         raise InvalidValueError(
-            f"{text!r} is not the name of a host; write for example www.example.com"
+            f"{text!r} is neither the name of a host nor an address; write for example www.example.com"
         )
     return name
 
@@ -142,9 +264,13 @@ def problems_of_names(section: Section) -> Iterator[Problem]:
     asked = [*_asked_names(section)]
     if not asked:
         message = "takes its names of 'sni=' in 'match', which has none; write 'match = tls sni=www.example.com', or 'terminate_tls = acme www.example.com'"
-        yield section.problem(message, "terminate_tls")
+        yield section.problem(message, _MANAGED)
     for number, name in asked:
         try:
+            if address_of(name) is not None:
+                raise InvalidValueError(  # noqa: TRY301 - as those
+                    f"clients ask for no address by SNI; write 'match = tls' and 'terminate_tls = acme {name}'"
+                )
             _host(name)
         except InvalidValueError as error:  # noqa: PERF203 - all errors are reported
             yield section.problem(f"terminate_tls = acme: {error}", "match", number)

@@ -24,7 +24,7 @@ from txmux.features.acme.folder import (
     ShownCertificate,
     make_first,
 )
-from txmux.features.acme.reading import AcmeSettings
+from txmux.features.acme.reading import FOLDER, AcmeSettings, accounts, asked_for
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import look_in_thread
 from txmux.rules.model import Rules
@@ -47,7 +47,11 @@ _FULL = 60.0  # retry interval for writing an issued certificate, in seconds
 _UNSAVED = 15.0  # the same to write the state
 _UNASKED = 3600.0  # the same to ask for the renewal time
 _RARELY, _OFTEN = 86400.0, 60.0  # the longest and the shortest time between two requests for that
-_THIRD = 3  # a certificate is renewed when a third of its time is left
+_LEFT, _LEFT_OF_SHORT = (
+    1 / 3,
+    1 / 2,
+)  # the share of its time that a certificate has left when it is renewed
+_SHORT = 10 * 86400.0  # seconds that one of short validity is valid at most
 
 _PROVISIONAL = (
     "has no certificate of an authority yet; clients see one that txmux has signed itself"
@@ -71,7 +75,7 @@ class Renewal:
     """The state of the renewal of one certificate; times are in seconds since 1970.
 
     Attributes:
-        directory: The authority of the last request.
+        directory: The authority of the last request, and its profile if there was one; see `AcmeSettings.order`.
         failures: Consecutive failures.
         unreached: Consecutive requests without an answer.
         not_before: When the authority may be asked again.
@@ -107,9 +111,29 @@ class Renewal:
     def due(self, shown: ShownCertificate, directory: str) -> float:
         if shown.is_self_signed or self.directory != directory or self.why:
             return self.not_before
-        third = shown.not_after - (shown.not_after - shown.not_before) / _THIRD
-        when = third if self.suggested is None else min(third, self.suggested)
+        whole = shown.not_after - shown.not_before
+        usual = shown.not_after - whole * (_LEFT_OF_SHORT if whole < _SHORT else _LEFT)
+        when = usual if self.suggested is None else min(usual, self.suggested)
         return max(when, self.not_before)
+
+
+@attrs.define(eq=False)
+class Account:
+    """An authority, and what came of asking it.
+
+    Attributes:
+        authority: Once it was asked.
+        unreached: Consecutive requests without an answer.
+        is_wary: Whether it gets one order at a time.
+        quiet_until: When it may be asked again, in seconds since 1970.
+    """
+
+    settings: AcmeSettings
+    authority: Authority | None = None
+    source: Source | None = None
+    unreached: int = 0
+    is_wary: bool = False
+    quiet_until: float = 0.0
 
 
 @attrs.define(eq=False, slots=False)
@@ -132,9 +156,9 @@ class Certificates(ServicePart):
     _announce: Callable[[Mapping[str, str]], Deferred[Any]]
     _renewed: Callable[[], object]
     _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
-    _settings: AcmeSettings = attrs.field(factory=AcmeSettings, init=False)
-    _authority: Authority | None = attrs.field(default=None, init=False)
-    _source: Source | None = attrs.field(default=None, init=False)
+    _folder: AcmeFolder = attrs.field(factory=lambda: AcmeFolder(FOLDER), init=False)
+    _accounts: dict[str, Account] = attrs.field(factory=dict, init=False)
+    _asked: Mapping[str, AcmeSettings] = attrs.field(factory=dict, init=False)
     _shared: SharedCertificates | None = attrs.field(default=None, init=False)
     _names: tuple[str, ...] = attrs.field(default=(), init=False)
     _renewals: dict[str, Renewal] = attrs.field(factory=dict, init=False)
@@ -146,36 +170,35 @@ class Certificates(ServicePart):
     _refused_since: float | None = attrs.field(default=None, init=False)
     _unusable: dict[str, str] = attrs.field(factory=dict, init=False)
 
-    is_stopped = _is_polling = _is_wary = False
+    is_stopped = _is_polling = False
     _folder_problem = ""
     _store: Store | None = None
     _save_again = 0.0
-    _unreached = 0
-    _quiet_until = 0.0
-
-    def __attrs_post_init__(self) -> None:
-        self._folder = AcmeFolder(self._settings.folder)
 
     def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         """Make the first certificates for names of rules; what fails from the commit on could not be undone."""
         make_first(rules, owner, self._now(), self.in_use())
 
     def commit(self, rules: Rules) -> None:
-        settings = AcmeSettings.of(rules.settings)
         self.is_stopped = False
-        if settings != self._settings:
-            self._stop_asking()
-            self._authority = self._source = None
-            self._unreached, self._quiet_until = 0, 0.0
-            for renewal in self._renewals.values():
+        asked = asked_for(rules.settings, rules.routes)
+        asked = {name: its for name, its in asked.items() if its.directory is not None}
+        before, self._accounts = self._accounts, {}
+        for directory, settings in accounts(asked.values()).items():
+            known = before.get(directory)
+            is_same = known is not None and known.settings == settings
+            self._accounts[directory] = known if known and is_same else Account(settings)
+        for name, its in self._asked.items():
+            is_same = self._accounts.get(its.directory or "") is before[its.directory or ""]
+            if not is_same or asked.get(name) != its:
+                self._stop_asking({name} & self._busy.keys())
+                renewal = self._renewals[name]
                 renewal.failures, renewal.unreached, renewal.not_before = 0, 0, 0.0
-            if settings.folder != self._settings.folder or not self._renewals:
-                self._folder = AcmeFolder(settings.folder)
-                self._renewals = {}
-        names = tuple(rules.managed) if settings.directory else ()
-        self._share(rules.settings.more.get("shared_limits") if names else None)
-        self._settings = settings
-        self._names = names
+        folder = AcmeSettings.of(rules.settings).folder
+        if folder != self._folder.path or not self._renewals:
+            self._folder, self._renewals = AcmeFolder(folder), {}
+        self._asked, self._names = asked, tuple(asked)
+        self._share(rules.settings.more.get("shared_limits") if asked else None)
         for name in {*self._waiting} - {*self._names}:
             self._answer(name, MuxError(f"the rules no longer ask for a certificate for {name}"))
         if self._names and not self._renewals:
@@ -230,35 +253,40 @@ class Certificates(ServicePart):
             self._log.failure("certificates by ACME")
 
     def _start_due(self) -> None:
-        now, directory = self._now(), self._settings.directory or ""
+        now = self._now()
         if self._folder_problem and now >= self._save_again:
             self._save()
         # A name that has just failed comes last: after failures, there is one order at a time.
         for name in sorted(self._names, key=self._turn):
-            renewal = self._renewals[name]
+            renewal, account = self._renewals[name], self._account(name)
             is_asked = name in self._waiting
-            if name in self._busy or self._is_full():
+            if name in self._busy or self._is_full(account):
                 continue
             is_pending = renewal.pending is not NO_CERTIFICATE
             if is_pending and (is_asked or now >= renewal.not_before):
                 self._write(name, renewal, renewal.pending)
                 continue
-            is_due = renewal.due(self._shown[name], directory) <= now >= self._quiet_until
+            order = self._asked[name].order
+            is_due = renewal.due(self._shown[name], order) <= now >= account.quiet_until
             if is_asked or (is_due and not is_pending):
-                self._start(name, self._renew(name, renewal, directory))
+                self._start(name, self._renew(name, renewal, order))
         for name in self._names:
-            shown = self._shown[name]
-            is_due = self._renewals[name].ask_again <= now >= self._quiet_until
+            shown, account = self._shown[name], self._account(name)
+            is_due = self._renewals[name].ask_again <= now >= account.quiet_until
             if is_due and not self._busy and not shown.is_self_signed:
-                self._start(name, self._ask_time(self._renewals[name], shown))
+                self._start(name, self._ask_time(self._renewals[name], shown, account))
 
     def _turn(self, name: str) -> tuple[bool, float]:
         return name not in self._waiting, self._renewals[name].not_before
 
-    def _is_full(self) -> bool:
+    def _account(self, name: str) -> Account:
+        return self._accounts[self._asked[name].directory or ""]
+
+    def _is_full(self, account: Account) -> bool:
         # One order at a time until the authority has answered.
-        is_good = self._connected().is_connected and not self._is_wary
-        return len(self._busy) >= (_AT_ONCE if is_good else 1)
+        is_good = self._connected(account).is_connected and not account.is_wary
+        busy = sum(self._account(name) is account for name in self._busy)
+        return busy >= (_AT_ONCE if is_good else 1)
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         doing = self._busy[name] = Deferred.fromCoroutine(work)
@@ -281,7 +309,7 @@ class Certificates(ServicePart):
         self._waiting.setdefault(name, []).append(waiting)
         return waiting
 
-    async def _renew(self, name: str, renewal: Renewal, directory: str) -> None:
+    async def _renew(self, name: str, renewal: Renewal, order: str) -> None:
         try:
             there = await look_in_thread(self._folder.certificate, name)
         except OSError:  # its disk does not answer
@@ -290,24 +318,25 @@ class Certificates(ServicePart):
         if name not in self._waiting and there not in (self._shown[name], NO_CERTIFICATE):
             # Another process has renewed it.
             written = Renewal.read(self._folder.state().get(name))
-            self._renewals[name] = attrs.evolve(written, directory=directory)
+            self._renewals[name] = attrs.evolve(written, directory=order)
             self._shown[name] = there
             self._renewed()
             return
-        if renewal.directory != directory:
-            renewal.directory, renewal.failures, renewal.suggested = directory, 0, None
+        if renewal.directory != order:
+            renewal.directory, renewal.failures, renewal.suggested = order, 0, None
         try:
-            issued = await self._ask_first(name, renewal, directory)
+            issued = await self._ask_first(name, renewal, order)
         except MuxError as problem:
             self._failed(name, renewal, problem)
         except CancelledError:
             raise
         except Exception as problem:  # noqa: BLE001 - the authority must not be asked again at once
-            why = f"{self._settings.directory}: unexpected, please report it: {problem!r}"
+            why = f"{order}: unexpected, please report it: {problem!r}"
             self._failed(name, renewal, MuxError(why))
         else:
             if issued is not None:
-                self._unreached, self._is_wary = 0, False
+                account = self._account(name)
+                account.unreached, account.is_wary = 0, False
                 self._use_new(name, renewal, issued)
 
     def _use_new(
@@ -335,10 +364,10 @@ class Certificates(ServicePart):
             if others != self._others:
                 self._others = others
                 await self._announce(self.challenges)
-            directory = self._settings.directory or ""
             for name in self._names if is_changed else ():
-                pem = await shared.certificate(directory, name)
-                is_current = shared is self._shared and directory == self._settings.directory
+                its = self._asked.get(name)
+                pem = None if its is None else await shared.certificate(its.order, name)
+                is_current = shared is self._shared and its == self._asked.get(name)
                 if pem is None or not is_current or name not in self._names:
                     continue
                 if name not in self._busy and name not in self._waiting:
@@ -352,7 +381,7 @@ class Certificates(ServicePart):
         is_newer = shown.is_self_signed or certificate.not_after > shown.not_after
         if is_newer and certificate.not_after > self._now():
             self._refused_since = None
-            renewal.directory = self._settings.directory or ""
+            renewal.directory = self._asked[name].order
             self._use_new(name, renewal, certificate, ", as another machine got it")
 
     def _from_another(self, name: str, pem: bytes | None) -> ShownCertificate:
@@ -369,9 +398,7 @@ class Certificates(ServicePart):
             self._unusable[name] = problem.what
         return NO_CERTIFICATE
 
-    async def _ask_first(
-        self, name: str, renewal: Renewal, directory: str
-    ) -> ShownCertificate | None:
+    async def _ask_first(self, name: str, renewal: Renewal, order: str) -> ShownCertificate | None:
         """Get a certificate from another machine that has it, or else from the authority; ``None`` while another machine asks."""
         shared = self._shared
         if shared is None:
@@ -383,15 +410,15 @@ class Certificates(ServicePart):
             return None
         self._refused_since = None
         try:
-            got = await shared.certificate(directory, name)
+            got = await shared.certificate(order, name)
             if name not in self._waiting:
-                renewed = attrs.evolve(renewal, not_before=0.0, directory=directory)
+                renewed = attrs.evolve(renewal, not_before=0.0, directory=order)
                 there = self._from_another(name, got)
                 is_other = there != self._shown.get(name, NO_CERTIFICATE)
-                if is_other and renewed.due(there, directory) > self._now():
+                if is_other and renewed.due(there, order) > self._now():
                     return there
             issued = await self._ask(name)
-            await shared.put(directory, name, issued.pem, max(1, issued.not_after - self._now()))
+            await shared.put(order, name, issued.pem, max(1, issued.not_after - self._now()))
             self._unusable.pop(name, None)
         finally:
             await shared.unlock()
@@ -399,7 +426,9 @@ class Certificates(ServicePart):
 
     async def _ask(self, name: str) -> ShownCertificate:
         try:
-            pem = await self._connected().issue(name, partial(self._show, name))
+            asked = self._connected(self._account(name))
+            profile = self._asked[name].profile
+            pem = await asked.issue(name, partial(self._show, name), profile)
             return ShownCertificate.read(pem)
         finally:
             await self._show(name, "")
@@ -427,29 +456,30 @@ class Certificates(ServicePart):
     def challenges(self) -> Mapping[str, str]:
         return {**self._others, **self._own}
 
-    def _connected(self) -> Authority:
-        if self._authority is None:
+    def _connected(self, account: Account) -> Authority:
+        if account.authority is None:
             effect = "certificates are not renewed until it answers"
-            address = self._settings.directory or ""
-            self._source = Source("acme", address, effect, self._reactor.seconds)
-            self._authority = Authority(self._reactor, self._settings, self._folder, self._source)
-        return self._authority
+            settings = account.settings
+            address = settings.directory or ""
+            source = account.source = Source("acme", address, effect, self._reactor.seconds)
+            account.authority = Authority(self._reactor, settings, self._folder, source)
+        return account.authority
 
     def _failed(self, name: str, renewal: Renewal, problem: MuxError) -> None:
-        now = self._now()
+        now, account = self._now(), self._account(name)
         renewal.why = str(problem)
         wait = getattr(problem, "wait", 0.0)
         if getattr(problem, "counts", True):
-            self._unreached, self._is_wary = 0, wait > 0
+            account.unreached, account.is_wary = 0, wait > 0
             if getattr(problem, "is_for_all", False):
-                self._quiet_until = max(self._quiet_until, now + wait)
+                account.quiet_until = max(account.quiet_until, now + wait)
             wait = max(wait, _after(renewal.failures, _GROWTH, _LONGEST_WAIT))
             renewal.failures += 1
             renewal.unreached = 0
         else:
             own = _after(renewal.unreached, _UNREACHED_GROWTH, _UNREACHED_LONGEST)
             renewal.unreached += 1
-            wait = max(own, self._wait_for_all(now, wait))
+            wait = max(own, self._wait_for_all(account, now, wait))
         renewal.not_before = now + wait
         if not isinstance(problem, UnusableError):
             self._log.error(
@@ -457,7 +487,7 @@ class Certificates(ServicePart):
                 name=name,
                 why=renewal.why,
                 wait=duration(int(wait)),
-                more=", and none for other names before" if self._quiet_until > now else "",
+                more=", and none for other names before" if account.quiet_until > now else "",
             )
         with suppress(OSError):  # `_save` reports that the folder cannot be written
             self._folder.sign_missing([name], now + _RARELY, self.in_use())
@@ -465,13 +495,13 @@ class Certificates(ServicePart):
         self._save()
         self._answer(name, problem)
 
-    def _wait_for_all(self, now: float, wait: float) -> float:
-        """Ask for no name for a while, and return for how long; of several failures at once, only the first counts."""
-        if now >= self._quiet_until:
-            wait = max(wait, _after(self._unreached, _UNREACHED_GROWTH, _UNREACHED_LONGEST))
-            self._unreached += 1
-            self._is_wary, self._quiet_until = True, now + wait
-        return self._quiet_until - now
+    def _wait_for_all(self, account: Account, now: float, wait: float) -> float:
+        """Ask an authority for no name for a while, and return for how long; of several failures at once, only the first counts."""
+        if now >= account.quiet_until:
+            wait = max(wait, _after(account.unreached, _UNREACHED_GROWTH, _UNREACHED_LONGEST))
+            account.unreached += 1
+            account.is_wary, account.quiet_until = True, now + wait
+        return account.quiet_until - now
 
     def _answer(self, name: str, result: str | Exception) -> None:
         for waiting in self._waiting.pop(name, ()):
@@ -498,25 +528,25 @@ class Certificates(ServicePart):
         self._renewed()
         self._answer(name, f"{name}: renewed, valid until {utc_time(certificate.not_after)}")
 
-    async def _ask_time(self, renewal: Renewal, shown: ShownCertificate) -> None:
+    async def _ask_time(self, renewal: Renewal, shown: ShownCertificate, account: Account) -> None:
         try:
-            when, again = await self._connected().renewal_time(shown.pem)
+            when, again = await self._connected(account).renewal_time(shown.pem)
         except UnusableError:
-            self._wait_for_all(self._now(), 0.0)
+            self._wait_for_all(account, self._now(), 0.0)
             return
         except MuxError as problem:
             renewal.ask_again = self._now() + max(_UNASKED, getattr(problem, "wait", 0.0))
             names = ", ".join(shown.names)
             self._log.warn("when to renew {names} is unknown: {why}", names=names, why=problem)
         else:
-            self._unreached, self._is_wary = 0, False
+            account.unreached, account.is_wary = 0, False
             renewal.suggested = when
             renewal.ask_again = self._now() + min(max(again, _OFTEN), _RARELY)
         self._save()
 
     def _save(self) -> None:
         state = {
-            name: renewal.as_json() | {"not_before": max(renewal.not_before, self._quiet_until)}
+            name: renewal.as_json() | {"not_before": max(renewal.not_before, self._quiet(name))}
             for name, renewal in self._renewals.items()
         }
         before, self._folder_problem = self._folder_problem, ""
@@ -530,14 +560,18 @@ class Certificates(ServicePart):
             if self._folder_problem != before:
                 self._log.error("{why}", why=self._folder_problem)
 
+    def _quiet(self, name: str) -> float:
+        return self._account(name).quiet_until if name in self._asked else 0.0
+
     def in_use(self) -> dict[str, bytes]:
         return {name: shown.pem for name, shown in self._shown.items() if not shown.is_self_signed}
 
     # For the operator.
 
     def sources(self) -> Iterator[Source]:
-        if self._source is not None and self._names:
-            yield self._source
+        for account in self._accounts.values() if self._names else ():
+            if account.source is not None:
+                yield account.source
         if self._shared is not None:
             yield self._shared.source
 
@@ -569,7 +603,6 @@ class Certificates(ServicePart):
         }
 
     def certificates(self) -> list[dict[str, Any]]:
-        directory = self._settings.directory or ""
         return [
             {
                 "name": name,
@@ -578,11 +611,13 @@ class Certificates(ServicePart):
                 "not_after": shown.not_after,
                 "is_self_signed": shown.is_self_signed,
                 "next_renewal": max(
-                    self._renewals[name].due(shown, directory), self._now(), self._quiet_until
+                    self._renewals[name].due(shown, its.order), self._now(), self._quiet(name)
                 ),
+                "authority": its.authority,
+                "profile": its.profile or None,
             }
             for name in self._names
-            for shown in [self._shown[name]]
+            for shown, its in [(self._shown[name], self._asked[name])]
         ]
 
 

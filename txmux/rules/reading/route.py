@@ -280,7 +280,7 @@ def _certificate(reading: RulesReading, text: str) -> Path | str:
         raise InvalidValueError(why)
     if MANAGED is None or word != MANAGED.word:
         return reading.pem(text)
-    return name if reading.alone else MANAGED.read(reading.settings, name.strip())
+    return MANAGED.read(name.strip())
 
 
 def make_route(name: str, section: Section, found: Mapping[str, Any], settings: Settings) -> Route:
