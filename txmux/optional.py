@@ -18,6 +18,7 @@ WORDS = {
     "sharing": ("shared_limits",),
     "wake": ("wake",),
     "ech": ("ech_keys", "txmux ech"),
+    "misdirected": (),
     "starttls": ("starttls", "starttls_banner", "stage starttls"),
     "tunnels": ("tunnel", "tunnel_users", "via", "stage tunnelling"),
     "page": (),

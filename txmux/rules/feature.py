@@ -224,6 +224,8 @@ class Feature:
         stages: Those of its clients' connections.
         connecting: What connects by its keys of ``[backend]`` whose values are a `ForwardProxy`, as ``module:class``: called with that, what returns the addresses of
             its server, and the `ServerSocketPlan`, it returns a `ServerDialler`.
+        inside: What watches the clients that speak a protocol inside TLS that ends here, by its name in ALPN, as ``module:name``. It is called with the `txmux.tcp.stage.Client`,
+            with its hello, and with the layers by which that was decided, and by which its requests are.
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
         servers: Those that rules may name by it.
         lint: Each yields warnings of rules.
@@ -254,6 +256,7 @@ class Feature:
     conflicts: Sequence[Callable[[Sequence[Any], Sequence[Any], Settings], Iterator[Problem]]] = ()
     stages: Sequence[FeatureStage] = ()
     connecting: Mapping[str, str] = attrs.field(factory=dict)
+    inside: Mapping[str, str] = attrs.field(factory=dict)
     networks: NetworkKind | None = None
     servers: ServerKind | None = None
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()

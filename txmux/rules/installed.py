@@ -1,6 +1,6 @@
 """What the installed features add to rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -82,6 +82,17 @@ _Row = TypeVar("_Row")
 def rows(kind: type[_Row]) -> tuple[_Row, ...]:
     """Return the rows of a kind that features bring; see `Feature.rows`."""
     return tuple(row for feature in FEATURES for row in feature.rows() if isinstance(row, kind))
+
+
+def watchers_inside(protocols: Iterable[str]) -> list[str]:
+    """Name what watches clients that speak one of these protocols inside TLS that ends here; see `Feature.inside`."""
+    found = (feature.inside.get(protocol) for protocol in protocols for feature in FEATURES)
+    return [name for name in found if name]
+
+
+@cache
+def watchers_of(protocol: bytes | None) -> list[Callable[..., object]]:
+    return [*map(named, watchers_inside([(protocol or b"").decode("latin-1")]))]
 
 
 READ_BY_EACH = {name: kind.reader for name, kind in NETWORKS.items() if kind.reader is not None}

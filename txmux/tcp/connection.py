@@ -325,7 +325,7 @@ class MuxProtocol(Peer, Client):
         step: Step
         if route.terminator is not None:
             self.is_request_cut = False
-            step = TerminatesTLS(route.terminator, self.configuration.inside[route.name])
+            step = TerminatesTLS(route.terminator, self.configuration.inside[route.name], layer)
         else:  # without a destination, a stage opens something
             destination = Refusal.CLOSE if route.destination is None else route.destination
             step = Routed(destination, "denied")

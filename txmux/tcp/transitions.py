@@ -120,6 +120,7 @@ class TerminatesTLS(NamedTuple):
 
     terminator: TlsTerminator
     inside: RuleLayer
+    layer: RuleLayer  # has the route
 
 
 class HelloIncomplete(NamedTuple):

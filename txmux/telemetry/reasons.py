@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-AbortReason = Literal["drained", "killed", "denied", "server-down"]
+AbortReason = Literal["drained", "killed", "denied", "limit", "server-down"]
 """Why a connection is ended from outside."""
 
 RelayReason = Literal[

@@ -8,7 +8,7 @@ from txmux.interfaces import Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.predicates import begins_with
 
-__all__ = ["FRAMES_LIMIT", "OPENING_LIMIT", "PREFACE", "Opening", "parse_opening"]
+__all__ = ["FRAMES_LIMIT", "OPENING_LIMIT", "PREFACE", "Opening", "fragment", "parse_opening"]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What every HTTP/2 client says first (RFC 9113, section 3.4)."""
@@ -89,7 +89,7 @@ class Opening:
             self.settings |= {int.from_bytes(payload[i : i + 2], "big") for i in range(0, size, 6)}
         elif kind in {_HEADERS, _CONTINUATION}:
             self.stream = stream
-            self._section += payload if kind == _CONTINUATION else _fragment(payload, flags)
+            self._section += payload if kind == _CONTINUATION else fragment(payload, flags)
             if flags & _END_HEADERS:
                 from txmux.wire.http2_fields import decoded  # noqa: PLC0415 - hpack takes a while
 
@@ -131,7 +131,7 @@ def _fits(kind: int, size: int, flags: int, stream: int) -> bool:
     return kind > _CONTINUATION
 
 
-def _fragment(payload: bytes, flags: int) -> bytes:
+def fragment(payload: bytes, flags: int) -> bytes:
     """Take the part of a header section out of a HEADERS frame (RFC 9113, section 6.2)."""
     padding = 0
     if flags & _PADDED:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.errors import OptionError, listed
 from txmux.optional import missing
-from txmux.rules.installed import MANAGED, OUTER
+from txmux.rules.installed import MANAGED, OUTER, watchers_inside
 from txmux.rules.model import (
     AllowedClient,
     CertificateCondition,
@@ -410,7 +410,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches"),
     "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), is_plain=True, meaning=
         f"PEM files with certificates and their keys{'' if MANAGED is None else f', or {MANAGED.meaning}'}: txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
-    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", is_plain=True, meaning=
+    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", loads=lambda names: [one.partition(":")[0] for one in watchers_inside(names)], is_plain=True, meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference; without it, none"),
     "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", opens="worker", is_plain=True, meaning=
         "for `terminate_tls`: a PEM file with authorities; clients are asked for a certificate of one of them"),

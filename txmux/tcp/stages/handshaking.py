@@ -14,6 +14,7 @@ from zope.interface import implementer
 from txmux.access import handshakes
 from txmux.access.handshakes import PATIENCE
 from txmux.access.per_source import source_of
+from txmux.rules.installed import watchers_of
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Finished, Opened, Outcome, TurnedAway
@@ -47,6 +48,8 @@ class Handshaking(Stage):
 
     _terminator: TlsTerminator
     _inside: RuleLayer
+    _layer: RuleLayer  # by which it was decided that TLS ends here
+    _received: bytes = attrs.field(default=b"", init=False)
     _reason: EndReason = attrs.field(default="tls-failed", init=False)
     _tls: ClientTLSTransport | None = attrs.field(default=None, init=False)
     _key: tuple[str, int] | None = attrs.field(default=None, init=False)  # listener, source
@@ -133,9 +136,9 @@ class Handshaking(Stage):
             below.wrappedProtocol = tls
         else:
             below.protocol = tls
-        received, client.received = client.received, b""
+        self._received, client.received = client.received, b""
         has_finished, client.has_finished = client.has_finished, False
-        tls.accept(below, received)
+        tls.accept(below, self._received)
         if has_finished:
             tls.readConnectionLost()
 
@@ -163,6 +166,8 @@ class Handshaking(Stage):
         client.note_decided({k: printable(v) for k, v in agreed.facts().items()})
         # From here on what is inside TLS is counted.
         record.bytes_in = 0
+        for watch in watchers_of(agreed.alpn):
+            watch(client, self._received, self._layer, self._inside)
         client.advance(Opened(self._inside))
 
     def connectionLost(self, reason: Failure) -> None:

@@ -1,0 +1,213 @@
+"""Requests for other names inside TLS that ends here."""
+
+from typing import Any
+
+import attrs
+
+from tests.features.misdirected.frames import (
+    ACK,
+    DATA,
+    HEADERS,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Speaker,
+    asked,
+)
+from tests.support.mux import CLOSE, backend_at
+from tests.support.ports import free_port
+from tests.support.secure import SecurePeer, connect_tls
+from tests.tcp.stages.handshaking_case import TerminationCase
+from txmux.features.misdirected.places import frame
+from txmux.features.misdirected.rows import MISDIRECTED
+from txmux.net.tls.transport import TLSTransport
+from txmux.rules.embedding import route
+from txmux.rules.model import Route
+from txmux.wire.http2_opening import PREFACE
+
+_A, _B, _C = "a.example", "b.example", "c.example"
+_BEGUN = PREFACE + frame(SETTINGS, 0, 0)
+_SERVED = frame(SETTINGS, 0, 0)
+_ANSWER = [(":status", "421")]
+
+
+class MisdirectedTest(TerminationCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.files = (self.pem(_A, _B, _C),)
+
+    def ends(self, name: str, match: str, port: int = 0, **more: Any) -> Route:
+        outcome = backend_at(port) if port else None
+        more = {"files": self.files, "alpn": ("h2", "http/1.1"), **more}
+        return self.tls_route(name, match, outcome=outcome, **more)
+
+    def two(self, **more: Any) -> int:
+        """Listen with two routes that end TLS with the same certificate."""
+        return self.mux(self.two_routes(), **more)
+
+    def two_routes(self) -> list[Route]:
+        return [
+            self.ends("a", f"tls sni={_A},{_C}", self.backend_port()),
+            self.ends("b", f"tls sni={_B}", free_port()),
+        ]
+
+    def under(self, **more: Any) -> int:
+        """Listen with one route that ends TLS, and two under it."""
+        inner = [
+            attrs.evolve(route(f"http host={name}", to, name=name), under=("tls",))
+            for name, to in (
+                (f"{_A},{_C}", backend_at(self.backend_port())),
+                (_B, backend_at(free_port())),
+            )
+        ]
+        return self.mux([self.ends("tls", "tls sni=*.example"), *inner], **more)
+
+    async def speak(self, port: int, name: str | None = _A) -> SecurePeer:
+        self.speaker = Speaker()
+        peer = await connect_tls(self, port, self.peer(name, alpn=("h2",)))
+        await peer.ready()
+        return peer
+
+    def request(self, stream: int, host: str, flags: int = 1, *more: tuple[str, str]) -> bytes:
+        return self.speaker.headers(stream, asked(host, "GET", *more), flags)
+
+    async def answers(self, client: SecurePeer, count: int) -> list[tuple[int, int, object]]:
+        """Wait for so many whole frames."""
+        await client.until(lambda: _count(client.received) >= count)
+        read = self.speaker.read(bytes(client.received))
+        client.received.clear()
+        return read
+
+    async def check_later(self, port: int) -> None:
+        client = await self.speak(port)
+        client.send(_BEGUN + self.request(1, _A))
+        server = await self.backend.heard(len(_BEGUN) + 1)
+        server.send(_SERVED)
+        await self.answers(client, 1)
+        server.received.clear()
+        client.send(
+            self.request(3, _B, 0)
+            + frame(DATA, 0, 3, b"12345")
+            + self.request(5, _C, 1, ("x", "y"))
+        )
+        self.assertEqual(
+            await self.answers(client, 3),
+            [(HEADERS, 3, _ANSWER), (RST_STREAM, 3, bytes(4)), (WINDOW_UPDATE, 0, b"\0\0\0\5")],
+        )
+        await server.has(9)
+        self.assertEqual(
+            Speaker().read(bytes(server.received)), [(HEADERS, 5, asked(_C, "GET", ("x", "y")))]
+        )
+        server.send(frame(DATA, 1, 5, b"fine"))
+        self.assertEqual(await self.answers(client, 1), [(DATA, 5, b"fine")])
+        client.reset()
+        record = await self.assert_logged(reason="client-reset")
+        facts = record.facts
+        self.assertEqual((facts["misdirected"], facts["misdirected_host"]), ("1", _B))
+        cells = self.factory.configuration.counts.cells
+        self.assertEqual(cells[MISDIRECTED.at], 1)
+
+    async def test_later_request_for_another_route(self) -> None:
+        """Its stream is answered; the connection goes on, and the server gets nothing of it."""
+        await self.check_later(self.two())
+
+    async def test_later_request_for_another_route_inside(self) -> None:
+        await self.check_later(self.under())
+
+    async def test_first_request(self) -> None:
+        """It is answered before there is a server; the next one decides."""
+        for port in (self.two(), self.under()):
+            client = await self.speak(port)
+            client.send(_BEGUN + self.request(1, _B))
+            read = await self.answers(client, 2)
+            self.assertEqual(read, [(SETTINGS, 0, b""), (HEADERS, 1, _ANSWER)])
+            client.send(frame(SETTINGS, ACK, 0) + self.request(3, _A))
+            server = await self.backend.heard(len(_BEGUN) + 10, len(self.backend.peers) - 1)
+            self.assertEqual(
+                Speaker().read(bytes(server.received)[len(PREFACE) :]),
+                [(SETTINGS, 0, b""), (HEADERS, 3, asked(_A))],
+            )
+            client.reset()
+
+    async def test_names_that_make_no_difference(self) -> None:
+        """Nor do those that no route knows; all bytes pass as they are."""
+        client = await self.speak(self.two())
+        said = _BEGUN + b"".join(
+            self.request(1 + 2 * number, host, 1, ("x", "y"))
+            for number, host in enumerate((_A, f"{_A.upper()}.:8443", _C, "other.example", "[::1]"))
+        )
+        client.send(said)
+        server = await self.backend.heard(len(said))
+        self.assertEqual(server.received, said)
+        client.reset()
+        record = await self.assert_logged()
+        self.assertNotIn("misdirected", record.facts)
+
+    async def test_default_is_another_place(self) -> None:
+        """If it is a server, that has the names that no route takes."""
+        client = await self.speak(self.two(default=backend_at(free_port())))
+        client.send(_BEGUN + self.request(1, "www.example"))
+        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
+        client.reset()
+
+    async def test_passed_on_tls_is_another_place(self) -> None:
+        to = backend_at(self.backend_port())
+        passed = route(f"tls sni={_B}", backend_at(free_port()), name="passed")
+        client = await self.speak(self.mux([self.ends("a", "tls"), passed], default=to))
+        client.send(_BEGUN + self.request(1, _B))
+        await self.backend.heard(len(_BEGUN) + 1)  # "tls" takes it first
+        client.reset()
+        client = await self.speak(self.mux([passed, self.ends("a", "tls", self.backend_port())]))
+        client.send(_BEGUN + self.request(1, _B))
+        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
+        client.reset()
+
+    async def test_client_without_a_name_has_that_of_its_first_request(self) -> None:
+        routes = [
+            self.ends("tls", "tls"),
+            attrs.evolve(route(f"http host={_A}", backend_at(self.backend_port())), under=("tls",)),
+            attrs.evolve(route(f"http host={_B}", backend_at(free_port())), under=("tls",)),
+        ]
+        client = await self.speak(self.mux(routes), None)
+        client.send(_BEGUN + self.request(1, _A))
+        server = await self.backend.heard(len(_BEGUN) + 1)
+        server.send(_SERVED)
+        client.send(self.request(3, _B))
+        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 3, _ANSWER)])
+        client.reset()
+
+    async def test_dry_runs_count_only_what_would_have_come(self) -> None:
+        dry = attrs.evolve(route("tls", CLOSE, name="dry"), dry_run=True)
+        port = self.mux([dry, *self.two_routes()])
+        client = await self.speak(port)
+        client.send(_BEGUN + self.request(1, _B))
+        await self.answers(client, 2)
+        detector = self.factory.configuration.top.detector
+        self.assertEqual(detector.would_have_taken, {"dry": 1})
+        client.reset()
+
+    async def test_one_place_alone_is_not_watched(self) -> None:
+        """Nor is HTTP/1."""
+        ends = self.ends("a", "tls", self.backend_port())
+        for routes, alpn in (([ends], "h2"), (self.two_routes(), "http/1.1")):
+            client = await self.client(self.mux(routes), _A, alpn=(alpn,))
+            self.assertIsInstance(next(iter(self.factory.connections)).transport, TLSTransport)
+            client.reset()
+            await self.assert_logged()
+
+    async def test_client_that_does_not_read_its_answers(self) -> None:
+        client = await self.speak(self.two())
+        client.transport.pauseProducing()
+        client.send(_BEGUN + b"".join(self.request(n, _B) for n in range(1, 2101, 2)))
+        client.transport.resumeProducing()
+        await client.is_lost()
+        await self.assert_logged(reason="limit")
+
+
+def _count(data: bytes | bytearray) -> int:
+    """Return the number of whole frames."""
+    count, at = 0, 0
+    while len(data) >= at + 9:
+        at += 9 + int.from_bytes(data[at : at + 3], "big")
+        count += at <= len(data)
+    return count

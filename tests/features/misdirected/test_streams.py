@@ -1,0 +1,179 @@
+"""What passes between a client and its server, of which some requests are answered here."""
+
+import itertools
+from typing import Any
+
+from hpack import Encoder
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.features.misdirected.frames import (
+    ACK,
+    DATA,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Speaker,
+    asked,
+    frames_of,
+)
+from txmux.features.misdirected.places import frame
+from txmux.features.misdirected.streams import Streams, TooManyError
+from txmux.wire.http2_opening import PREFACE
+
+_MINE, _OTHER = "a.example", "b.example"
+_ANSWER = [(":status", "421")]
+_MORE = st.lists(
+    st.tuples(st.sampled_from(["x", "cookie"]), st.text("ab", max_size=30)), max_size=3
+)
+_REQUESTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "host": st.sampled_from([_MINE, _OTHER]),
+            "more": _MORE,
+            "body": st.none() | st.binary(max_size=40),
+            "trailers": st.booleans(),
+            "how": st.fixed_dictionaries(
+                {"cut": st.integers(1, 50), "padding": st.integers(0, 9), "priority": st.booleans()}
+            ),
+            "after": st.sets(st.sampled_from([PRIORITY, RST_STREAM, WINDOW_UPDATE])),
+        }
+    ),
+    max_size=6,
+)
+_CUTS = st.lists(st.integers(0, 400), max_size=12)
+
+
+def streams() -> Streams:
+    def is_misdirected(fields: Any) -> bool:
+        return (b":authority", _OTHER.encode()) in fields
+
+    return Streams(is_misdirected)
+
+
+def cut(data: bytes, at: list[int]) -> list[bytes]:
+    places = [0, *sorted(min(one, len(data)) for one in at), len(data)]
+    return [data[begin:end] for begin, end in itertools.pairwise(places)]
+
+
+class StreamsTest(SynchronousTestCase):
+    @given(_REQUESTS, _CUTS, _CUTS)
+    def test_any(self, requests: list[dict[str, Any]], cuts: list[int], others: list[int]) -> None:
+        """However it is cut, the server understands all that is for it, and the client every answer."""
+        client, server = Speaker(), Speaker()
+        expected: list[tuple[int, int, object]] = [(SETTINGS, 0, b"")]
+        said, returned = frame(SETTINGS, 0, 0), 0
+        for stream, one in zip(range(1, 99, 2), requests, strict=False):
+            fields = asked(one["host"], "POST", *one["more"])
+            data = client.headers(stream, fields, END_STREAM * (one["body"] is None), **one["how"])
+            kept: list[tuple[int, int, object]] = [(HEADERS, stream, fields)]
+            if one["body"] is not None:
+                data += frame(DATA, 0, stream, one["body"])
+                kept.append((DATA, stream, one["body"]))
+                trailers = [("t", "u"), *one["more"]] if one["trailers"] else []
+                end = client.headers(stream, trailers) if trailers else frame(DATA, 1, stream)
+                data += end
+                kept.append((HEADERS, stream, trailers) if trailers else (DATA, stream, b""))
+                returned += len(one["body"]) * (one["host"] == _OTHER)
+            for kind in one["after"]:
+                data += frame(kind, 0, stream, bytes(5 if kind == PRIORITY else 4))
+                kept.append((kind, stream, bytes(5 if kind == PRIORITY else 4)))
+            said += data + frame(PING, 0, 0, bytes(8))
+            expected += [*(kept if one["host"] == _MINE else []), (PING, 0, bytes(8))]
+        its, got, answers = streams(), b"", b""
+        for piece in cut(PREFACE + said, cuts):
+            got += its.from_client(piece)
+            answers += its.answers()
+        self.assertEqual(got[: len(PREFACE)], PREFACE)
+        self.assertEqual(server.read(got[len(PREFACE) :]), expected)
+        refused = [
+            n for n, one in zip(range(1, 99, 2), requests, strict=False) if one["host"] == _OTHER
+        ]
+        if not refused:
+            self.assertEqual(got, PREFACE + said)
+        own = b"".join(
+            server.headers(number, [(":status", "200"), ("x", "y")], cut=3) for number in (1, 3)
+        )
+        served = frame(SETTINGS, 0, 0) + own + frame(DATA, 1, 1, b"body")
+        for piece in cut(served, others):
+            answers += its.from_server(piece)
+        read = client.read(answers)
+        answered = [stream for kind, stream, fields in read if fields == _ANSWER]
+        self.assertEqual(answered, refused)
+        sizes: list[Any] = [size for kind, _, size in read if kind == WINDOW_UPDATE]
+        counted = sum(int.from_bytes(size, "big") for size in sizes)
+        self.assertEqual(counted, returned)
+        self.assertEqual(read[0][0], SETTINGS)
+        whole = [(SETTINGS, 0, b"")] * (1 + bool(refused))
+        self.assertEqual([one for one in read if one[0] == SETTINGS], whole)
+
+    def test_answer_waits_for_the_end_of_a_header_section(self) -> None:
+        its, client, server = streams(), Speaker(), Speaker()
+        self.assertEqual(its.from_client(PREFACE + frame(SETTINGS, 0, 0))[:24], PREFACE)
+        first, *rest = [
+            frame(one.kind, one.flags, one.stream, one.payload)
+            for one in frames_of(server.headers(1, [(":status", "200")] * 9, cut=4))
+        ]
+        begun = frame(SETTINGS, 0, 0) + first
+        self.assertEqual(its.from_server(begun), begun)
+        self.assertEqual(its.from_client(client.headers(1, asked(_OTHER), 0)), b"")
+        self.assertEqual(its.answers(), b"")
+        out = its.from_server(b"".join(rest) + frame(PING, 0, 0, bytes(8)))
+        kinds = [(kind, stream) for kind, stream, _ in client.read(first + out)]
+        self.assertEqual(kinds, [(HEADERS, 1), (HEADERS, 1), (RST_STREAM, 1), (PING, 0)])
+
+    def test_acknowledgement_of_own_settings_is_not_passed_on(self) -> None:
+        """The server gets that of its own, which come later."""
+        its, client = streams(), Speaker()
+        its.from_client(PREFACE + frame(SETTINGS, 0, 0) + client.headers(1, asked(_OTHER)))
+        self.assertEqual([one.kind for one in frames_of(its.answers())], [SETTINGS, HEADERS])
+        acknowledged = frame(SETTINGS, ACK, 0)
+        self.assertEqual(its.from_client(acknowledged), b"")
+        self.assertEqual(its.from_client(acknowledged), acknowledged)
+
+    def test_what_is_no_http2_passes(self) -> None:
+        for said in (b"GET / HTTP/1.1\r\n", PREFACE[:9] + b"x", b"SSH-2.0-x"):
+            its = streams()
+            got = b"".join(its.from_client(bytes([byte])) for byte in said * 2)
+            self.assertEqual(got, said * 2)
+
+    def test_what_cannot_be_read_is_for_the_server_to_judge(self) -> None:
+        """As long as it has seen all; after that, the connection is ended."""
+        head = frame(HEADERS, 4, 5, b"\xff\xff\xff\xff\xff\xff")
+        ping = frame(PING, 0, 0, bytes(8))
+        lowered = frame(SETTINGS, 0, 0, b"\0\1" + bytes(4))
+        pushed = frame(HEADERS, 0, 5, b"x") + ping
+        for bad in (
+            head,
+            lowered,
+            pushed,
+            frame(HEADERS, 8, 5, b"\x09"),
+            b"\xff\xff\xff\1\4\0\0\0\1",
+        ):
+            its = streams()
+            said = PREFACE + bad + ping
+            self.assertEqual(b"".join(map(its.from_client, cut(said, [*range(len(said))]))), said)
+            its, client = streams(), Speaker()
+            its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
+            self.assertRaises(TooManyError, its.from_client, bad)
+
+    def test_bounds(self) -> None:
+        its, client = streams(), Speaker()
+        its.from_client(PREFACE)
+        for stream in range(1, 2001, 2):
+            its.from_client(client.headers(stream, asked(_OTHER)))
+        self.assertRaises(TooManyError, its.from_client, client.headers(2001, asked(_OTHER)))
+
+    def test_secret_fields_stay_secret(self) -> None:
+        """A field that must not be indexed is written again as such (RFC 7541, section 7.1.3)."""
+        its, encoder = streams(), Encoder()
+        its.from_client(PREFACE + frame(HEADERS, 5, 1, encoder.encode(asked(_OTHER))))
+        section = encoder.encode([*asked(_MINE), ("key", "hidden", True)], huffman=False)
+        got = its.from_client(frame(HEADERS, 5, 3, section))
+        self.assertIn(b"\x10", got[got.index(b":method"[:0]) :])
+        self.assertEqual(got[9], 0x20)  # the table is emptied before

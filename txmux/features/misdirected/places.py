@@ -1,0 +1,155 @@
+"""Where a client of TLS that ends here would get by a connection of its own. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeAlias
+
+import attrs
+from hpack import Encoder
+from typing_extensions import override
+
+from txmux.detection.detector import Detection, Detector
+from txmux.rules.model import Backend, Refusal, Route
+from txmux.transport import normal_host
+from txmux.wire.hello_records import records, take_hello
+from txmux.wire.http2_opening import PREFACE
+from txmux.wire.http_head import host_without_port
+
+Fields: TypeAlias = "Iterable[tuple[bytes, bytes]]"
+_HEADERS, _SETTINGS, _CONTINUATION, _END_HEADERS = 0x1, 0x4, 0x9, 0x4
+_LARGEST_FRAME = 1 << 14
+_SESSION_ID = 4 + 2 + 32  # its offset in a hello
+_NAMES = (b":authority", b"host")
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    )
+
+
+def header_frames(stream: int, flags: int, section: bytes) -> bytes:
+    """Put a header section into frames that every peer takes (RFC 9113, sections 4.2 and 4.3)."""
+    pieces = [section[at : at + _LARGEST_FRAME] for at in range(0, len(section), _LARGEST_FRAME)]
+    last = len(pieces) - 1
+    return b"".join(
+        frame(
+            _CONTINUATION if number else _HEADERS,
+            (0 if number else flags) | (_END_HEADERS if number == last else 0),
+            stream,
+            piece,
+        )
+        for number, piece in enumerate(pieces)
+    )
+
+
+def name_of(fields: Fields) -> str:
+    """Return the host that a request asks for; empty if it names none, or asks for a tunnel (RFC 9113, section 8.5)."""
+    found: dict[bytes, bytes] = {}
+    for name, value in fields:
+        found.setdefault(name, value)
+    named = next(filter(None, map(found.get, _NAMES)), b"") if b":path" in found else b""
+    return normal_host(host_without_port(named.decode("latin-1")))
+
+
+def opening(fields: Fields, name: str) -> bytes:
+    """Write how a client begins that asks for the same of a name."""
+    named = [(one, name.encode("latin-1") if one in _NAMES else value) for one, value in fields]
+    section = Encoder().encode(named)
+    return PREFACE + frame(_SETTINGS, 0, 0) + header_frames(1, 0, section)
+
+
+def with_name(stream: bytes, name: str) -> bytes:
+    """Return the hello that a stream begins with, with another server name in it.
+
+    Raises:
+        MalformedError: It is in a record with something else.
+    """
+    message, _ = take_hello(stream)
+    at = _SESSION_ID + 1 + message[_SESSION_ID]
+    at += 2 + int.from_bytes(message[at : at + 2], "big")
+    at += 1 + message[at]
+    head, extensions, at = message[4:at], b"", at + 2
+    host = name.encode("latin-1")
+    named = b"".join(
+        (len(host) + more).to_bytes(2, "big") + kind for more, kind in ((3, b"\0"), (0, host))
+    )
+    while at < len(message):
+        end = at + 4 + int.from_bytes(message[at + 2 : at + 4], "big")
+        is_name = message[at : at + 2] == b"\0\0"
+        extension = b"\0\0" + len(named).to_bytes(2, "big") + named
+        extensions += extension if is_name else message[at:end]
+        at = end
+    body = head + len(extensions).to_bytes(2, "big") + extensions
+    return records(b"\1" + len(body).to_bytes(3, "big") + body, stream[1:3])
+
+
+class _Trial(Detection[Any]):
+    """Decides without learning facts, and without counting what dry runs would have taken."""
+
+    @override
+    def _facts(self, *_: object) -> dict[str, str]:
+        return {}
+
+
+@attrs.frozen
+class Place:
+    """What a client reaches.
+
+    Attributes:
+        servers: The same as of another place if it makes no difference to clients.
+        route: The route that decides; ``None`` is the default.
+        outer: The route that has ended TLS before, if one has.
+    """
+
+    servers: object
+    route: Route | None = attrs.field(eq=False)
+    outer: Route | None = attrs.field(eq=False)
+
+
+class Layer(Protocol):
+    """Routes, and where clients go whom none of them takes."""
+
+    @property
+    def detector(self) -> Detector[Any]: ...
+    @property
+    def default(self) -> object: ...
+
+
+def place_of(
+    name: str,
+    hello: bytes,
+    request: bytes,
+    layers: tuple[Layer, Callable[[Route], Layer]],
+    *client: Any,
+) -> Place | None:
+    """Return what a client reaches by a connection of its own; ``None`` if the rules do not know its name.
+
+    Args:
+        name: That it asks for.
+        hello: The hello with it, and
+        request: the bytes inside.
+        layers: The one that decides on the hello, and a function that returns those inside of its routes.
+        client: As for `Detector.start_detection`.
+    """
+    layer, inside = layers
+    route, outer, authority = _decide(layer, hello, client), None, None
+    if route is not None and route.terminate_tls is not None:
+        layer, outer, authority = inside(route), route, route.terminate_tls.client_ca
+        route = _decide(layer, request, client)
+    outcome = layer.default if route is None else route.outcome or route.name
+    if route is None and isinstance(outcome, Refusal):
+        return None
+    outcome = getattr(outcome, "backend", outcome)
+    if isinstance(outcome, Backend):
+        outcome = outcome.servers, name if outcome.names else ""
+    return Place((outcome, authority), route, outer)
+
+
+def _decide(layer: Layer, data: bytes, client: tuple[Any, ...]) -> Route | None:
+    if not layer.detector.routes:
+        return None
+    trial = _Trial(layer.detector, *client)
+    route: Route | None = (trial.feed(data) or trial.finish()).route
+    return route
