@@ -12,6 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from tests.support.growth import AT_ALL, growth
 from tests.support.peers import reactor
 from tests.support.ports import free_port, free_ports
 from txmux.errors import ListenError
@@ -113,6 +114,17 @@ class StoreTest(SynchronousTestCase):
         )
         self.assertEqual(len(str(problem).splitlines()), 1)
         self.assertEqual(inodes(self.store.sockets()), after)
+
+    def test_growth(self) -> None:
+        """What ports cost grows no faster than their number."""
+        first = free_ports(80, "127.0.0.1")[0]
+
+        def commit(count: int) -> Callable[[], None]:
+            return self.store.prepare(
+                [self.listener(f"127.0.0.1:{first}-{first + count - 1}")]
+            ).commit
+
+        self.assertLess(growth(commit, 40, 80), AT_ALL)
 
     def test_several(self) -> None:
         """All that cannot be opened are named, each in a line, and nothing new is left open."""

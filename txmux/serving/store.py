@@ -119,9 +119,12 @@ class ListeningSockets:
         """Explain an address conflict with a socket of this service."""
         if getattr(problem, "errno", None) != errno.EADDRINUSE:
             return problem
-        port = address.key.rpartition(":")[2]
-        ours = [key for key in {**self._sockets, **self._adopted} if key.startswith("tcp:")]
-        overlapping = [key for key in ours if key.rpartition(":")[2] == port]
+        port = f":{address.key.rpartition(':')[2]}"
+        overlapping = [
+            key
+            for key in (*self._sockets, *self._adopted)
+            if key.endswith(port) and key.startswith("tcp:")
+        ]
         if address.key in self.passed:
             why = "systemd has it, and passes it when the service starts: restart the service"
         elif address.key in self.left_out:
@@ -371,7 +374,7 @@ class PreparedSockets:
                 "no longer listening on {address} for {section}", address=place, section=section
             )
         for address in self._addresses:
-            if address not in self.opened and address.kind not in {"systemd", "udp"}:
+            if address.key in sockets and address.kind not in {"systemd", "udp"}:
                 # The backlog may have changed. For errors see `listen_again`.
                 with suppress(OSError):
                     listen_again(self.sockets[address.key], address.backlog)
