@@ -11,7 +11,6 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.access.bans import FULL
 from txmux.control.attention import (
     NONE_ANSWERS,
     NONE_SERVES,
@@ -319,17 +318,12 @@ class AdviceTest(SynchronousTestCase):
             *failed_upgrade(failed),
             *failed_reload(failed, "rules.ini"),
             *secrets(open_secrets(rules, secret_files(rules)), "the file of tokens has an error"),
-            *problems(
-                rows.BANS_WITHOUT_ROOM,
-                [f"bans of other machines that do not apply here: 1; {FULL}"],
-            ),
             *measured(gauges, rules, 9.0),
             *measured(Gauges(flooding={"": 9e9}), rules, 9.0),
         ]
         self.assertEqual([item for item in items if not item.do or not item.text], [])
         self.assertEqual({row.what for row in ROWS} - {item.what for item in items}, {"limits"})
-        # `tests/features/acme` has those of ACME.
-        left = {row.text for row in ROWS if row not in made and row.what != "renewal"}
+        left = {row.text for row in ROWS if row not in made}
         self.assertEqual(left, {"listener {listener} refuses clients at {at}"})
 
 

@@ -36,7 +36,6 @@ _MORE_ROOM = "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections"
 _MEND = "correct the file, which is read again by itself; txmux check says what is wrong with it"
 _LIMIT = "see who has them: txmux clients; keep one from taking all: max_connections_per_source"
 SEE_LOG = "see the service's log for what keeps workers from it"
-_RENEW = "txmux certificates --renew {name}"
 
 SELF = "what-the-service-says-of-itself"
 COMMON = "TxmuxAttentionCritical", "TxmuxAttention"
@@ -142,31 +141,14 @@ CERTIFICATE_ENDED = _certificate(
 CERTIFICATE_ENDS = _certificate(
     level="warning", when="one ends within 14 days", alerts=["TxmuxCertificateEnds"])
 
-_renewal = partial(
+renewal = partial(
     AttentionRow, what="renewal", link="#certificates", is_logged=True, runbook="clients-warn-of-the-certificate", sources=NO_SOURCE, alerts=["TxmuxCertificateUnusable"])
-_own_certificate = partial(_renewal, text="{name} {provisional}", cause="{why}", do=_RENEW, subject="{name}")
-_not_renewed = partial(_renewal, cause="{why}", do=_RENEW, subject="{name}")
-NO_CERTIFICATE = _own_certificate(level="critical", when="a first certificate could not be had by ACME")
-ENDED_NOT_RENEWED = _not_renewed(level="critical", text="the certificate of {name} ended on {until}, and could not be renewed", when="one has ended and could not be renewed")
-CERTIFICATE_UNREADABLE = _renewal(level="warning", text="{text}", do=_MEND, when="a certificate or a key cannot be read again")
-ENDS_NOT_RENEWED = _not_renewed(level="warning", text="the certificate of {name} ends on {until}, and could not be renewed", when="one could not be renewed")
-CERTIFICATE_AWAITED = _own_certificate(level="warning", when="a first one has not come yet")
-CERTIFICATES_NOT_KEPT = _renewal(
-    level="warning", text="{text}", do="let the service write there; it is tried again by itself", subject="folder", when="their folder cannot be written")
-OTHER_ASKS = _renewal(
-    level="warning", text="another machine has asked for certificates for {age}, and given none", do="if there is none, delete the key 'txmux:acme:lock' in Redis",
-    subject="lock", when="another machine has asked for them for long, and given none")
-SHARED_UNUSABLE = _renewal(
-    level="warning", text="another machine has put a certificate for {name} into Redis that cannot be used", cause="{why}", do=_RENEW, subject="{name} in Redis",
-    is_logged=False, when="it has given one that cannot be used")
+CERTIFICATE_UNREADABLE = renewal(level="warning", text="{text}", do=_MEND, when="a certificate or a key cannot be read again")
 
 LIMIT_REFUSES = AttentionRow(
     what="limits", level="note", text="listener {listener} refuses clients at {at}", cause="{refused:,} refused in {span}{who}", do="{do}", link="#clients",
     subject="{listener} {limit}", runbook="a-client-is-refused", sources=_ONE, alerts="`TxmuxClientsRefused` is for those of many sources",
     when="a limit of a listener refuses clients: how many in the last half minute, and who is first")
-BANS_WITHOUT_ROOM = AttentionRow(
-    what="bans", level="warning", text="{text}", do="{do}", subject="room", is_logged=True, runbook=SELF, sources=NO_SOURCE, alerts=COMMON,
-    when="there is no room for bans of other machines")
 
 _hold = partial(AttentionRow, what="hold", level="note", link=_IN_SERVERS, subject="{backend}", is_logged=True, runbook="it-is-slow", sources=_ONE)
 # How many wait may be one client's doing; that no server is up is an item of its own.

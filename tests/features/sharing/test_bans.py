@@ -15,9 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.features.sharing.machine import Machine
 from txmux.access import bans
 from txmux.access.bans import Ban
+from txmux.control.attention import problems
 from txmux.features.sharing import bans as shared_bans
 from txmux.features.sharing.bans import SharedBans
 from txmux.features.sharing.redis import RedisError
+from txmux.features.sharing.rows import BANS_WITHOUT_ROOM
 from txmux.features.sharing.store import Store
 
 _NETWORK = ip_network("192.0.2.7")
@@ -233,3 +235,6 @@ class FullTests(SynchronousTestCase):
         (told,) = shared.troubles()
         self.assertIn("do not apply here: 3; there are 100000 bans already", told)
         self.assertEqual([event["problem"] for event in events], [told])
+        [item] = problems(BANS_WITHOUT_ROOM, [told])
+        self.assertEqual((item.what, item.level, item.subject), ("bans", "warning", "room"))
+        self.assertTrue(item.do)

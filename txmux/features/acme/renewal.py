@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from txmux.client.parts import ServicePart
 from txmux.errors import MuxError
+from txmux.features.acme import rows
 from txmux.features.acme.authority import Authority, UnusableError
 from txmux.features.acme.folder import (
     NO_CERTIFICATE,
@@ -28,7 +29,6 @@ from txmux.features.acme.reading import FOLDER, AcmeSettings, accounts, asked_fo
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import look_in_thread
 from txmux.rules.model import Rules
-from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.formatting import duration, utc_time
 from txmux.telemetry.sources import Source

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, succeed
 from txmux.client.parts import ServicePart
 from txmux.control.attention import problems
 from txmux.features.sharing.bans import SharedBans
+from txmux.features.sharing.rows import BANS_WITHOUT_ROOM
 from txmux.features.sharing.store import Store, is_shared, store_of
-from txmux.telemetry import attention_rows as rows
 
 if TYPE_CHECKING:
     from txmux.access.bans import ServiceBans
@@ -35,7 +35,7 @@ class Sharing(ServicePart):
 
     def troubles(self) -> Iterator[AttentionItem]:
         if self._shared is not None:
-            yield from problems(rows.BANS_WITHOUT_ROOM, self._shared.troubles())
+            yield from problems(BANS_WITHOUT_ROOM, self._shared.troubles())
 
     def sources(self) -> Iterable[Source]:
         return () if self._shared is None else (self._shared.source,)
