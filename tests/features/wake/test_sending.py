@@ -25,6 +25,7 @@ echo "$@" >> "${0%/*}/asked"
 case "$4" in
     app.service) ;;
     mute.service) exit 5 ;;
+    lost.service) kill -9 $$ ;;
     *) printf 'Failed to start %s: Access denied\nSee its log.\n' "$4" >&2; exit 4 ;;
 esac
 """
@@ -145,7 +146,8 @@ class WakeTests(TestCase):
                 0o755,
                 "start no.service): Failed to start no.service: Access denied; it",
             ),
-            ("mute.service", 0o755, "systemctl exited with status 5"),
+            ("mute.service", 0o755, "systemctl ended with status 5"),
+            ("lost.service", 0o755, "systemctl ended with signal 9"),
             ("app.service", 0o644, "there is no systemctl on this machine"),
         ):
             program.chmod(mode)
@@ -158,7 +160,10 @@ class WakeTests(TestCase):
             self.assertIn(expected, "\n".join(filter(None, map(eventAsText, events))))
         self.assertEqual(
             (folder / "asked").read_text().splitlines(),
-            [f"--no-ask-password start -- {name}.service" for name in ("app", "no", "mute")],
+            [
+                f"--no-ask-password start -- {name}.service"
+                for name in ("app", "no", "mute", "lost")
+            ],
         )
 
     async def test_over_a_unix_socket(self) -> None:

@@ -7,13 +7,15 @@ import shutil
 import socket
 from typing import Any
 
-from twisted.internet.utils import getProcessOutputAndValue
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ProcessProtocol
 
 from txmux.errors import MuxError, printable
 from txmux.features.wake.reading import Wake
 from txmux.net.http import request
 
 _PATIENCE = 20.0  # seconds for an answer
+_MOST_ERRORS = 4096  # bytes
 
 
 async def send(wake: Wake, reactor: Any) -> None:
@@ -40,15 +42,28 @@ async def _start_unit(unit: str, reactor: Any) -> None:
     program = shutil.which("systemctl")
     if program is None:
         raise MuxError("there is no systemctl on this machine")
-    arguments = ("--no-ask-password", "start", "--", unit)
-    _, errors, code = await getProcessOutputAndValue(
-        program, arguments, {**os.environ}, reactor=reactor
-    )
-    if code:
-        lines = errors.decode("utf-8", "replace").splitlines()
-        raise MuxError(
-            printable(lines[0], 200) if lines else f"systemctl exited with status {code}"
-        )
+    run = _Run()
+    arguments = [program, "--no-ask-password", "start", "--", unit]
+    reactor.spawnProcess(run, program, arguments, {**os.environ})
+    end = await run.ended
+    if end.exitCode != 0:
+        how = f"signal {end.signal}" if end.signal else f"status {end.exitCode}"
+        lines = run.errors.decode("utf-8", "replace").splitlines() or [
+            f"systemctl ended with {how}"
+        ]
+        raise MuxError(printable(lines[0], 200))
+
+
+class _Run(ProcessProtocol):
+    def __init__(self) -> None:
+        self.ended: Deferred[Any] = Deferred()
+        self.errors = b""
+
+    def errReceived(self, data: bytes) -> None:
+        self.errors += data[: _MOST_ERRORS - len(self.errors)]
+
+    def processEnded(self, reason: Any) -> None:
+        self.ended.callback(reason.value)
 
 
 def _send_magic_packet(wake: Wake) -> None:
