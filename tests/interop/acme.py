@@ -36,13 +36,13 @@ backend = {redis}
 def shown_to(
     port: int, name: str | None, *protocols: str, host: str = "127.0.0.1"
 ) -> x509.Certificate:
-    """Return the certificate that a client is shown that asks for a name."""
+    """Return the certificate that a client is shown that asks for a name, or for none."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(protocols)
     with (
         socket.create_connection((host, port), PATIENCE) as plain,
-        context.wrap_socket(plain, server_hostname=name) as client,
+        context.wrap_socket(plain, server_hostname=name or None) as client,
     ):
         return x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
 

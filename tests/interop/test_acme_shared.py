@@ -39,14 +39,17 @@ class SharedTests(AcmeCase):
         """One asks, and the other reads what it got; each answers the challenges of the other, and Redis has no key as it is."""
         port, password = _redis_with_password(self)
         shared = f"shared_limits = redis://127.0.0.1:{port} password={password}\n"
-        self.start(shared)
-        self.wait_for_certificates()
+        rules = (
+            f"{SITE}[route address]\nmatch = tls\nterminate_tls = acme 127.0.0.1\nbackend = close\n"
+        )
+        self.start(shared, rules)
+        self.wait_for_certificates(ONE, OTHER, "")
         issued = self.pebble.issued
-        self.assertEqual(issued, 2)
+        self.assertEqual(issued, 3)
         served = self.pebble.challenged
         self.acme = self.make_folder() / "acme"
-        other = self.start(shared, SITE.replace("{port}", "0"))
-        for name in (ONE, OTHER):
+        other = self.start(shared, rules.replace("{port}", "0"))
+        for name in (ONE, OTHER, ""):
             eventually(
                 lambda name=name: shown_to(other.port, name) == shown_to(served, name),  # type: ignore[misc]
                 "both show the same certificate",

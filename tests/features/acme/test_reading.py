@@ -137,6 +137,14 @@ class NamesTests(SynchronousTestCase):
             "write 'match = tls' and 'terminate_tls = acme 192.0.2.1'",
             self.refused("tls sni=192.0.2.1"),
         )
+        both = "acme a.example, 192.0.2.1"
+        for match in ("tls sni=a.example", "tls sni=a.example\n  tls sni=b.example alpn=h2"):
+            self.assertIn(
+                "none of this route's sees the certificate of 192.0.2.1; write it in another route",
+                self.refused(match, both),
+            )
+        for match in ("tls", "tls sni=a.example\n  tls", "not tls sni=b.example"):
+            self.assertEqual(self.read(match, both).managed, ("a.example", "192.0.2.1"))
 
     def test_patterns(self) -> None:
         for pattern in ("*.example.com", ".example.com", "www?.example.com", "~www[0-9]"):

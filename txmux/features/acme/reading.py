@@ -155,7 +155,7 @@ def conflicts(
             if key in section.entries and settings.more.get(key, True):
                 yield section.problem("does nothing without 'acme'; add that, or remove this", key)
     for route in own:
-        if [item.text.split()[0] for item in route.section.items(_MANAGED)][:1] != ["acme"]:
+        if [item.text.split()[:1] for item in route.section.items(_MANAGED)][:1] != [["acme"]]:
             key = next(key for key in _OF_ROUTE if key in route.more)
             message = "does nothing without 'terminate_tls = acme'; add that, or remove this"
             yield route.section.problem(message, key)
@@ -172,7 +172,7 @@ def conflicts(
                 problems.append(
                     f"[route {other}] asks for {name} by another 'acme' or 'acme_profile'; write the same in both"
                 )
-            problems += _wrong_address(name, its)
+            problems += _wrong_address(name, its, route.section)
         yield from (route.section.problem(problem, _MANAGED) for problem in problems)
     yield from _wrong_accounts(asked)
 
@@ -195,12 +195,15 @@ def _wrong_accounts(asked: Sequence[tuple[Section, AcmeSettings]]) -> Iterator[P
             yield section.problem(f"{known.name} {NEEDS_EAB}", "acme")
 
 
-def _wrong_address(name: str, its: AcmeSettings) -> Iterator[str]:
-    """Yield why an authority gives no certificate for a name, if that is an address."""
-    address, word = address_of(name), its.authority
-    if address is None or word not in _KNOWN:
+def _wrong_address(name: str, its: AcmeSettings, section: Section) -> Iterator[str]:
+    """Yield why an authority gives no certificate for a name, or no client sees it, if that is an address."""
+    address, word, lines = address_of(name), its.authority, section.items("match")
+    if address is None:
         return
-    if not address.is_global:
+    by_name = {number for number, _ in _asked_names(section)}
+    if not any(item.text.startswith("not ") for item in lines) and len(by_name) == len(lines):
+        yield f"clients ask for no address by SNI, so none of this route's sees the certificate of {name}; write it in another route with 'match = tls'"
+    if word in _KNOWN and not address.is_global:
         yield f"{name} is no public address, so {word} cannot connect to it; name an authority of your own as 'acme', or PEM files"
     elif word.startswith("letsencrypt") and its.profile != "shortlived":
         yield f"{word} gives certificates for addresses only by its profile of six days; add 'acme_profile = shortlived'"
