@@ -20,13 +20,13 @@ import attrs
 from txmux import optional
 from txmux.cli._output import Output, explained_style
 from txmux.cli.remote import command
-from txmux.detection.detector import Decision, Detector
+from txmux.detection.detector import Decision, Detector, cancels_apart
 from txmux.detection.explain import Explanation, explain
 from txmux.errors import MuxError, OptionError, joined
 from txmux.interfaces import Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.advice.words import did_you_mean
-from txmux.rules.installed import OPENINGS, stages_in_use
+from txmux.rules.installed import OPENINGS, STAGES, stages_in_use
 from txmux.rules.model import (
     NO_CERTIFICATE,
     REVOKED,
@@ -34,6 +34,7 @@ from txmux.rules.model import (
     FoundCertificate,
     Handover,
     Listener,
+    Outcome,
     Route,
     Rules,
     Silence,
@@ -389,6 +390,11 @@ def _trace(
     if end is not None and end.terminate_tls is None:
         verdicts = _before_bytes(verdicts, routes, sample, certificate)
     route = verdicts.decision.route
+    answered = sum(len(exchange.request) for exchange in verdicts.decision.answered)
+    said = attrs.evolve(sample, data=sample.data[answered:])
+    every = _every(rules, routes, listener, said, route, certificate)
+    if every is not None:
+        return Trace(listener, verdicts, before=sample.facts, every=every)
     stages = () if route is None else stages_in_use("route", route)
     seen = next((stage.seen for stage in stages if stage.seen), None)
     if route is None or seen is None:
@@ -401,6 +407,30 @@ def _trace(
     inside = _trace(rules, route, certificate, None, _inner_listener(listener, route), inner)
     inside.found.decision.facts.update(facts)
     return Trace(listener, verdicts, (inner, inside), sample.facts)
+
+
+def _every(
+    rules: Rules,
+    routes: Sequence[Route],
+    listener: Listener,
+    sample: TracedSample,
+    route: Route | None,
+    certificate: FoundCertificate | None,
+) -> Backend | None:
+    """Return the servers of all routes by which a client may have come before, if they get what it says now."""
+    end = len(routes) if route is None else routes.index(route)
+    asked = [*filter(cancels_apart, routes[:end]), *([] if route is None else [route])]
+    default = listener.default if route is None else None
+
+    def inside(outer: Route) -> tuple[Sequence[Route], Outcome]:
+        return rules.routes_over(outer, Transport.TCP), outer.outcome or listener.default
+
+    found = (
+        one.seen(asked, default, sample.data, inside, sample.client, sample.now, certificate)
+        for one in STAGES["match"]
+        if one.seen
+    )
+    return next(filter(None, found), None)
 
 
 def _before_bytes(

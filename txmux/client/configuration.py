@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 from txmux.client.socket_options import socket_options
-from txmux.detection.detector import Detector, reads_hello
+from txmux.detection.detector import Detector, cancels_apart, reads_hello
 from txmux.detection.ranked import ListChange, RankedList, filtered, finish
 from txmux.errors import MuxError
 from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.feature import StageMaker
-from txmux.rules.installed import stage_makers
+from txmux.rules.installed import match_makers, stage_makers
 from txmux.rules.model import Handover, InProcess, Listener, Refusal, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.reading import sections
@@ -68,6 +68,8 @@ class RuleLayer:
     server_first: bool = False  # whether all clients go to `default`, without detection
     outer: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # may have routes inside
     hello_readers: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # restricted ones
+    cancelling: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # see `cancels_apart`
+    stages: Sequence[StageMaker] = attrs.field(init=False)  # that clients pass, or do not, first
     goes_by_hello: bool = attrs.field(init=False)  # whether routes look into hellos …
     restricting: Sequence[CompiledRoute] = attrs.field(init=False)  # … and do not take everyone
     depends_on_client: bool = attrs.field(init=False)
@@ -79,6 +81,10 @@ class RuleLayer:
     @restricting.default
     def _restricting(self) -> Sequence[CompiledRoute]:
         return self.hello_readers.items
+
+    @stages.default
+    def _stages(self) -> Sequence[StageMaker]:
+        return match_makers() if self.cancelling.items else ()
 
     @depends_on_client.default
     def _depends_on_client(self) -> bool:
@@ -100,9 +106,11 @@ class RuleLayer:
         readers = yield from filtered(
             change.new, lambda route: reads_hello(route) and route.is_restricted
         )
+        apart = yield from filtered(change.new, cancels_apart)
         return attrs.evolve(
             self,
             detector=detector,
+            cancelling=(yield from self.cancelling.changed(ListChange(change.gone, apart))),
             outer=(yield from self.outer.changed(ListChange(change.gone, outer))),
             hello_readers=(yield from self.hello_readers.changed(ListChange(change.gone, readers))),
         )

@@ -534,6 +534,14 @@ def reads_hello(route: RouteLike) -> bool:
     )
 
 
+def cancels_apart(route: RouteLike) -> bool:
+    """Return whether clients of a route cancel by connections of their own, which do not say what the route goes by."""
+    return any(
+        getattr(one.predicate, "cancels_apart", False) and not one.negated
+        for one in route.alternatives
+    )
+
+
 def is_limit_reached(datagrams: Sequence[bytes], peek_limit: int) -> bool:
     return len(datagrams) >= MOST_DATAGRAMS or sum(map(len, datagrams)) >= peek_limit
 

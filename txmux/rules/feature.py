@@ -148,11 +148,13 @@ class FeatureStage:
 
     Attributes:
         state: Its name, as the API has it.
-        key: The key. A value that is false is as good as none.
+        key: The key. A value that is false is as good as none. ``match`` is for clients of layers with routes that `cancels_apart`: the maker makes a
+            stage, or ``None``, before their route is obeyed.
         maker: As ``module:class``: called with the listener or the route, it returns a `StageMaker`.
         then: The stages and choices that may follow. A client that is turned away, or leaves, never needs to be among them.
         seen: For `txmux explain`. By the value of a listener's key, and a `TracedSample`, it returns what the routes see of that. By a route, the
             bytes, and a function that returns whether others are for this route, too: the facts, and the bytes inside; ``None`` if it is not opened.
+            For ``match``, by the routes that may be meant, the default, the bytes, a function for routes that end TLS, and the client: all servers.
     """
 
     state: str

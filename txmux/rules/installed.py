@@ -60,9 +60,9 @@ OUTER = [name for name, key in KEYS["route"].items() if key.is_outer]
 
 STAGES: Mapping[str, Sequence[FeatureStage]] = {
     kind: [stage for feature in FEATURES for stage in feature.stages if stage.key in keys]
-    for kind, keys in KEYS.items()
+    for kind, keys in {**KEYS, "match": ("match",)}.items()
 }
-"""The stages that clients pass by keys of a listener, or of a route."""
+"""The stages that clients pass by keys of a listener, or of a route, or by what its lines match."""
 
 _CONNECTING = {key: maker for feature in FEATURES for key, maker in feature.connecting.items()}
 
@@ -116,6 +116,12 @@ def dialler_of(proxy: ForwardProxy, *made_with: Any) -> ServerDialler:
     """Make what connects through a proxy; see `Feature.connecting`."""
     dialler: ServerDialler = named(_CONNECTING[proxy.key])(proxy, *made_with)
     return dialler
+
+
+@cache
+def match_makers() -> tuple[StageMaker, ...]:
+    """Return what makes the stages of clients of which several routes may be meant."""
+    return tuple(named(stage.maker)() for stage in STAGES["match"])
 
 
 def conditions(route: Route) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from txmux.rules.installed import STAGES
 from txmux.rules.model import Rules
 from txmux.rules.reading import backend, route
 from txmux.rules.reading.sections import TABLES
@@ -35,7 +36,8 @@ def keys_in_use(rules: Rules) -> Sequence[KeyInUse]:
 
 def needed_modules(rules: Rules) -> Iterable[str]:
     """Return the modules that only some rules need. None may import a reactor: each worker installs its own."""
-    return dict.fromkeys(module for key in keys_in_use(rules) for module in key.modules)
+    always = [stage.maker.partition(":")[0] for stage in STAGES["match"]]
+    return dict.fromkeys([*always, *(one for key in keys_in_use(rules) for one in key.modules)])
 
 
 def _find(rules: Rules) -> Sequence[KeyInUse]:

@@ -59,6 +59,7 @@ class Trace:
     found: Explanation[Any]
     inner: tuple[TracedSample, Trace] | None = None
     before: Mapping[str, str] = attrs.field(factory=dict)  # the facts of the sample
+    every: Backend | None = None  # the servers of several routes, to which a feature sends it
 
     @property
     def facts(self) -> dict[str, str]:
@@ -109,7 +110,7 @@ def _text(value: object) -> str | None:
 class TracedOutcome:
     """The outcome for a client, and what decides it; the outcome is ``None`` if routes under that one decide."""
 
-    by: Literal["route", "default", "silent", "denied", "tls-failed"]
+    by: Literal["route", "default", "silent", "denied", "tls-failed", "cancel"]
     route: str | None
     outcome: Outcome | None
     facts: Mapping[str, str] = attrs.field(factory=dict)
@@ -127,7 +128,7 @@ class TracedOutcome:
         servers = ", ".join(self.servers)
         if isinstance(self.outcome, Handover):
             return f"{by}, to {self.outcome.name}"
-        if servers == self.outcome.name:
+        if servers == self.outcome.name or self.by == "cancel":
             return f"{by}, to {servers}"
         return f"{by}, to backend {self.outcome.name} ({servers}){self._named}"
 
@@ -156,11 +157,13 @@ class TracedOutcome:
         return {"at": at, "by": self.by, "route": self.route, "to": to, "servers": self.servers}
 
 
-def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
+def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:  # noqa: PLR0911 - one for each cause
     listener, client = trace.listener, sample.client
     is_denied = client is not None and not listener.clients.serves(client)
     if is_denied or sample.refused is not None:
         return TracedOutcome("denied" if is_denied else "tls-failed", None, Refusal.CLOSE)
+    if trace.every is not None:
+        return TracedOutcome("cancel", None, trace.every, trace.facts)
     silence = silence_of(sample, trace)
     is_open = trace.found.decided_at != 0
     if silence is None and is_open:

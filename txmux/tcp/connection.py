@@ -297,7 +297,11 @@ class MuxProtocol(Peer, Client):
             step = make(self, step)
         return step
 
-    def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Step:
+    def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Step:  # noqa: C901 - each client would pay for another call
+        for make in layer.stages:
+            stage: Stage | None = make(self, None, layer, route)
+            if stage is not None:
+                return stage
         record = self.record
         goes_by_hello = layer.goes_by_hello and (
             self.received[:1] in FIRST_BYTES

@@ -171,6 +171,7 @@ OF_FEATURES: Mapping[str, tuple[Choice, Mapping[type[Outcome], Node]]] = {
         "decision",
         {Detected: "decision", Opened: "peeking", TerminatesTLS: "handshaking", Routed: "routing"},
     ),
+    "match": ("decision", {Routed: "routing"}),
 }
 """Stages of features: the choice behind which clients pass them, and what may follow, by the kind of section whose key brings them."""
 

@@ -171,6 +171,10 @@ class BackendPool:
             )
         return member
 
+    def take(self, member: Member) -> None:
+        """Count a connection to a member of the caller's choice, as `pick` does."""
+        self._backend_health.count(member.health)
+
     def pick_in_turn(
         self, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:

@@ -173,10 +173,13 @@ class BackendHealth:
         if health.expected:
             health.expected -= 1
         else:
-            health.connections += 1
-            self.connections += 1
-            if self.changed is not None:
-                self.changed.add(health)
+            self.count(health)
+
+    def count(self, health: ServerHealth) -> None:
+        health.connections += 1
+        self.connections += 1
+        if self.changed is not None:
+            self.changed.add(health)
 
     def expect(self, counts: Mapping[str, int]) -> None:
         """Reserve slots for connections in other processes, by the server, whether they are handed over or end there.
