@@ -339,6 +339,7 @@ class AccessLogTests(PageTestCase):
 
     def test_facts_of_stages(self) -> None:
         stages = (
+            "features/cancel_requests/stage.py",
             "features/starttls/stage.py",
             "tcp/stages/connecting.py",
             "tcp/stages/handing_off.py",

@@ -24,6 +24,7 @@ WORDS = {
     "page": (),
     "top": ("txmux top",),
     "docker": ("txmux provider docker",),
+    "cancel_requests": ("stage cancelling",),
     "gateway": ("txmux provider gateway",),
     "test": ("txmux test",),
     "captures": ("txmux explain --pcap",),

@@ -27,6 +27,7 @@ class _PostgresPredicate:
     database: Globs | None
     application: Globs | None
     first_bytes: frozenset[int] = frozenset({0})
+    cancels_apart: bool = True
 
     @property
     def longest(self) -> int:
@@ -79,6 +80,7 @@ class _PostgresTlsPredicate:
     sni: ServerNames
     longest: int = LONGEST_TLS_START
     reads_hello: bool = True
+    cancels_apart: bool = True
     first_bytes: frozenset[int] = frozenset({0})
 
     @property

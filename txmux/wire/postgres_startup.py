@@ -10,7 +10,7 @@ from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 
 __all__ = [
     "LONGEST_BEGINNING", "LONGEST_PACKET", "LONGEST_TLS_START", "Startup", "TlsStart",
-    "parse_startup", "parse_tls_start",
+    "is_cancel_request", "parse_startup", "parse_tls_start",
 ]  # fmt: skip
 
 LONGEST_PACKET = 4 + 10_000
@@ -146,6 +146,20 @@ class Startup:
             self.parameters = {**self.parameters, self._name: value}
 
 
+def is_cancel_request(data: bytes) -> bool:
+    """Return whether a stream begins with a CancelRequest, whose key may be on its way."""
+    length = int.from_bytes(data[:4])
+    return data[4:8] == _CANCEL_REQUEST and _SHORTEST_CANCEL <= length <= _LONGEST_CANCEL
+
+
+def _may_be_cancel_request(data: bytes) -> bool:
+    """Return whether a few bytes may begin one. It says nothing of TLS, but only its client's route knows that it is one."""
+    length = data[:4]
+    low, high = (int.from_bytes(length.ljust(4, fill)) for fill in (b"\0", b"\xff"))
+    is_short = len(data) < _HEADER and _CANCEL_REQUEST.startswith(data[4:])
+    return is_short and high >= _SHORTEST_CANCEL and low <= _LONGEST_CANCEL
+
+
 def parse_startup(data: bytes, earlier: Startup | None) -> Startup:
     """Read the first packet of a PostgreSQL client out of the first bytes of a stream; for `Peeked.parsed`.
 
@@ -199,7 +213,7 @@ class TlsStart:
             request = data[at : at + _REQUEST]
             exchange = next((e for e in expected if e.request.startswith(request)), None)
             if exchange is None:
-                self.malformed = True
+                self.malformed = not _may_be_cancel_request(data[at:])
                 return
             if len(request) < _REQUEST:
                 return

@@ -1,0 +1,213 @@
+"""Cancel requests of PostgreSQL reach each server that may have the query, and no other."""
+
+from typing import Any
+
+import attrs
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer, PeerFactory, close, listen, make_stalled_port
+from tests.support.ports import free_port
+from tests.tcp.stages.handshaking_case import TerminationCase
+from txmux.features.cancel_requests.rows import REQUESTS
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend, Refusal, Route
+
+CANCEL = bytes.fromhex("00000010 04d2162e 00000001 00000002")
+LONG = bytes.fromhex("0000002c 04d2162e") + bytes(36)
+"""Of protocol 3.2, with a key of 32 bytes."""
+
+
+def backend(name: str, *ports: int, **settings: Any) -> Backend:
+    return attrs.evolve(backend_at(*ports), name=name, **settings)
+
+
+class CancelCase(MuxTestCase):
+    def servers(self, count: int) -> tuple[list[PeerFactory], list[int]]:
+        made = [PeerFactory() for _ in range(count)]
+        return made, [listen(self, one) for one in made]
+
+    def by_name(self, *ports: int) -> list[Route]:
+        return [
+            route(f"postgres sni={number}.example", backend(f"b{number}", port))
+            for number, port in enumerate(ports)
+        ]
+
+    async def assert_cancelled(self, peer: Peer, count: int, said: str, **wanted: Any) -> None:
+        record = await self.assert_ended(peer, count, **wanted)
+        self.assertEqual(record.facts["cancel"], said)
+
+
+class CancelTest(CancelCase):
+    async def test_each_server_has_it_and_the_client_waits_for_all(self) -> None:
+        """However its bytes come, and with any key; what follows reaches nobody."""
+        made, ports = self.servers(2)
+        port = self.mux(self.by_name(*ports))
+        gssenc = bytes.fromhex("00000008 04d21630")
+        for number, (before, request) in enumerate(((b"", CANCEL), (b"", LONG), (gssenc, CANCEL))):
+            client = await self.connect(port)
+            for byte in before + request + b"more":
+                client.send(bytes([byte]))
+                await self.turn(3)
+            one, two = [await server.heard(len(request), number) for server in made]
+            self.assertEqual((one.received, two.received), (request, request))
+            one.close()
+            await one.is_lost()
+            await self.turn(5)
+            self.assertFalse(client.finished)
+            two.close()
+            await self.assert_cancelled(client, number + 1, "2 of 2", reason="done", route=None)
+        cells = self.factory.configuration.counts.cells
+        self.assertEqual(REQUESTS.read(cells), {"sent": 6, "failed": 0})
+
+    async def test_several_servers_of_a_route_that_takes_it(self) -> None:
+        """Another server than that of the session would ignore it."""
+        made, ports = self.servers(3)
+        routes = [
+            route("postgres user=a", backend("a", ports[0], fallback=backend("b", ports[1]))),
+            route("postgres", backend("c", ports[2])),
+            route("postgres", backend("d", free_port())),
+        ]
+        client = await self.connect(self.mux(routes), CANCEL)
+        for server in made:
+            (await server.heard(16)).close()
+        await self.assert_cancelled(client, 1, "3 of 3", reason="done")
+
+    async def test_one_server_of_its_own_route_is_relayed(self) -> None:
+        client = await self.connect(
+            self.mux([route("postgres", backend_at(self.backend_port()), name="p")]), CANCEL
+        )
+        server = await self.backend.heard(16)
+        server.send(b"x")
+        await client.has(1)
+        close(server, client)
+        await self.assert_logged(route="p", reason="done")
+
+    async def test_others_go_where_they_went(self) -> None:
+        routes = [
+            route("any", Refusal.CLOSE, name="closed", from_=["127.0.0.1"]),
+            *self.by_name(free_port(), free_port()),
+        ]
+        await self.assert_ended(
+            await self.connect(self.mux(routes), CANCEL), route="closed", reason="denied"
+        )
+        self.assertNotIn("cancel", self.records[0].facts)
+
+    async def test_routes_that_keep_the_client_out(self) -> None:
+        made, ports = self.servers(2)
+        closed = free_port()
+        routes = [
+            route("postgres sni=a", backend("a", closed), from_=["192.0.2.0/24"]),
+            attrs.evolve(route("postgres sni=b", backend("b", closed)), dry_run=True),
+            route("postgres sni=c", Refusal.RESET),
+            route("not postgres sni=d", backend("d", closed), not_from=["127.0.0.0/8"]),
+            route("postgres database=e", backend("e", ports[0])),
+            route("tls", backend("f", closed)),
+        ]
+        client = await self.connect(self.mux(routes, default=backend("g", ports[1])), CANCEL)
+        for server in made:
+            (await server.heard(16)).close()
+        await self.assert_cancelled(client, 1, "2 of 2", reason="done")
+
+    async def test_servers_that_are_away(self) -> None:
+        made, ports = self.servers(1)
+        port = self.mux(self.by_name(free_port(), *ports, make_stalled_port(self)))
+        client = await self.connect(port, CANCEL)
+        (await made[0].heard(16)).close()
+        await (await made[0].peer()).is_lost()
+        self.time.advance(2.9)
+        await self.turn(3)
+        self.assertFalse(client.finished)
+        self.time.advance(0.2)
+        await self.assert_cancelled(client, 1, "1 of 3", reason="done")
+        port = self.mux(self.by_name(free_port(), free_port()))
+        client = await self.connect(port, CANCEL)
+        await self.assert_cancelled(client, 2, "0 of 2", reason="connect-refused")
+
+    async def test_bounds(self) -> None:
+        """Of servers, of connections to them at once, and of clients of a source."""
+        server = PeerFactory()
+        ports = [listen(self, server) for _ in range(102)]
+        port = self.mux([route("postgres", backend("b", *ports))])
+        clients = [await self.connect(port, CANCEL) for _ in range(17)]
+        while len(server.peers) < 160:
+            await self.turn()
+        await self.turn(20)
+        self.assertEqual(len(server.peers), 160)
+        clients[0].reset()
+        await self.logged()
+        self.time.advance(0)
+        await server.peer(169)
+        for client in clients[2:]:
+            client.reset()
+        await self.until_logged(16)
+        while not clients[1].finished:
+            for peer in server.peers:
+                peer.close()
+            await self.turn()
+        await self.assert_cancelled(clients[1], 17, "100 of 102", reason="done")
+
+    async def test_client_that_leaves_or_stops(self) -> None:
+        made, ports = self.servers(2)
+        port = self.mux(self.by_name(*ports))
+        half = await self.connect(port, CANCEL[:9])
+        half.finish()
+        await self.assert_ended(half, reason="client-gone")
+        slow = await self.connect(port, CANCEL[:9])
+        await self.seen(9)
+        self.time.advance(5)
+        await self.assert_ended(slow, 2, reason="no-route")
+        gone = await self.connect(port, CANCEL)
+        servers = [await server.heard(16) for server in made]
+        gone.reset()
+        await self.assert_logged(3, reason="client-gone")
+        for peer in servers:
+            await peer.is_lost()
+
+    async def test_header_precedes_it(self) -> None:
+        made, ports = self.servers(2)
+        routes = [
+            route(f"postgres sni={port}", backend(str(port), port, proxy_protocol="v1"))
+            for port in ports
+        ]
+        port = self.mux(routes, accept_proxy_from=("127.0.0.1",))
+        header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+        client = await self.connect(port, header + CANCEL)
+        for server in made:
+            peer = await server.heard(len(header) + 16)
+            self.assertEqual(peer.received, header + CANCEL)
+            peer.close()
+        await self.assert_cancelled(client, 1, "2 of 2", client="192.0.2.1:1")
+
+
+class InsideTest(TerminationCase, CancelCase):
+    async def test_servers_inside_tls(self) -> None:
+        """They are those of a client in the clear, too, unless it would have to show a certificate."""
+        made, ports = self.servers(3)
+        outer = [
+            self.tls_route("one", "postgres sni=a.example", outcome=backend("a", ports[0])),
+            self.tls_route("two", "postgres sni=b.example"),
+            self.tls_route("three", "postgres sni=c.example", client_ca=self.ca),
+            self.tls_route("tls", "tls"),
+        ]
+        inner = [
+            attrs.evolve(route(f"postgres user={port}", backend(str(port), port)), under=(under,))
+            for under, port in (
+                ("two", ports[1]),
+                ("three", free_port()),
+                ("tls", ports[1]),
+                ("tls", ports[2]),
+            )
+        ]
+        port = self.mux([*outer, *inner])
+        client = await self.connect(port, CANCEL)
+        for server in made[:2]:
+            (await server.heard(16)).close()
+        await self.assert_cancelled(client, 1, "2 of 2", reason="done")
+        secure = await self.client(port)
+        secure.send(CANCEL)
+        for server, number in ((made[1], 1), (made[2], 0)):
+            (await server.heard(16, number)).close()
+        await secure.until(lambda: secure.told_close_notify)
+        secure.close()
+        record = await self.assert_logged(2, reason="done")
+        self.assertEqual(record.facts["cancel"], "2 of 2")
