@@ -16,6 +16,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).parents[2]
+LINTIAN = ("lintian", "--fail-on=error,warning", "--allow-root")
 _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 _RELEASED = re.compile(r"^## (\S+) \(\d", re.MULTILINE)
 _FIRST = re.compile(r"^## \S+ \(not released yet\)\n(.+)", re.MULTILINE | re.DOTALL)
@@ -125,17 +126,22 @@ def _current(folder: Path) -> str:
 def _write(folder: Path, version: str) -> str:
     """Write version and changelog into a checkout; return the changelog's new part.
 
-    That of the first release is what the changelog says of it already, and then the fragments, if there are any.
+    That of the first release is what the changelog says of it already, and then the features: nobody has had what has been
+    mended or removed since.
     """
     path = folder / "txmux/version.py"
     path.write_text(_VERSION.sub(f'__version__ = "{version}"', path.read_text()))
     changelog = folder / "CHANGELOG.md"
     before = changelog.read_text()
+    first = _FIRST.search(before)
+    if first is not None:
+        for path in folder.glob("newsfragments/*.*.md"):
+            if ".feature." not in path.name:
+                path.unlink()
     fragments = _kinds(folder)
     draft = _run("towncrier", "build", "--draft", f"--version={version}", folder=folder)
     _run("towncrier", "build", "--yes", f"--version={version}", folder=folder)
     new = draft[draft.index("## ") :].strip()
-    first = _FIRST.search(before)
     if first is None:
         return new
     heading, _, changes = new.partition("\n")
@@ -168,7 +174,7 @@ def _build_deb(folder: Path) -> list[Path]:
         return []
     _call(folder / "script/deb", folder=folder)
     made = sorted((folder / "dist").glob("*.deb"))
-    _call("lintian", "--fail-on=error,warning", "--allow-root", *made, folder=folder)
+    _call(*LINTIAN, *made, folder=folder)
     return made
 
 

@@ -231,12 +231,18 @@ class ReleaseTests(SynchronousTestCase):
         )
 
     def test_first(self) -> None:
-        """The first release has the text that describes it in the changelog, with a date, and then the fragments."""
+        """The first release has the text that describes it in the changelog, with a date, and then what is new.
+
+        Nobody has had what was mended or removed before it.
+        """
         self.describe_first()
+        for kind in ("bugfix", "doc", "misc", "removal"):
+            (self.folder / f"newsfragments/+old.{kind}.md").write_text("It is gone.\n")
         new = runpy.run_path(str(self.folder / _SCRIPT))["_write"](self.folder, "0.1.0")
         text = r"## 0\.1\.0 \(\d{4}-\d\d-\d\d\)\n\nAll\.\n\n### Part\n\n- It\.\n\n### Features\n\n- New\."
         self.assertRegex(new, rf"\A{text}\Z")
         self.assertEqual(self.changelog.read_text(), f"# Changes\n\n{_MARK}\n\n{new}\n")
+        self.assertEqual([*self.folder.glob("newsfragments/*.*.md")], [])
 
     def test_first_release_without_fragments(self) -> None:
         self.describe_first()
