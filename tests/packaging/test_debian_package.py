@@ -1,8 +1,9 @@
-"""The Debian package: built, installed, started, upgraded, removed and purged."""
+"""The Debian package: built, checked, installed from a repository, started, upgraded, removed and purged."""
 
 import json
 import os
 import re
+import runpy
 import socket
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE, InteropTestCase, output_of
+from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of
 from tests.interop.namespaces import Namespace
 from tests.packaging.building import CHECKOUT
 from tests.packaging.machine import Machine
@@ -28,6 +29,13 @@ default  = 127.0.0.1:{server}
 """
 # What is gone with the machine need not reach the disk.
 _INSTALL = ("dpkg", "--force-unsafe-io", "--install")
+# From that repository alone, with lists of its own.
+_APT = (
+    "apt-get",
+    *("-o", "Dir::Etc::sourcelist=/txmux-test/apt.list", "-o", "Dir::Etc::sourceparts=/dev/null"),
+    *("-o", "Dir::State::lists=/txmux-test/lists", "-o", "Dir::Cache::pkgcache="),
+    *("-o", "APT::Sandbox::User=root", "-o", "DPkg::Options::=--force-unsafe-io"),
+)
 _EXAMPLE_ONLY = {"DynamicUser=yes"}
 _PACKAGE_ONLY = {
     "Documentation=man:txmux(1)",
@@ -58,12 +66,14 @@ class DebianPackageTests(InteropTestCase):
     """A machine on which the package is installed; it is a copy of this one."""
 
     packages: ClassVar[list[Path]]
+    repository: ClassVar[bytes]
+    lintian: ClassVar[Child]
     machine: Machine
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        for program in ("dpkg-buildpackage", "dh"):
+        for program in ("apt-ftparchive", "dh", "dpkg-buildpackage", "gpg", "lintian"):
             require_program(program)
         made = cls.folder / "made"
         # What takes long to make small is not made small here.
@@ -79,7 +89,24 @@ class DebianPackageTests(InteropTestCase):
         )
         assert built.returncode == 0, built.stdout.decode()
         (package,) = made.glob("*.deb")
+        # As a release has it checked; it takes its time, and the tests go on meanwhile.
+        release = runpy.run_path(str(CHECKOUT / "script/lib/release.py"))
+        temporary = f"TMPDIR={cls.make_folder('lintian')}"  # where it leaves files
+        cls.lintian = cls.share(Child("env", temporary, *release["LINTIAN"], package))
         cls.packages = [package, cls._later(package)]
+        cls.repository = cls._repository(package)
+
+    @classmethod
+    def _repository(cls, package: Path) -> bytes:
+        """Make a repository with the package, signed by a key that is thrown away; return it as an archive."""
+        home, made = cls.make_folder("gnupg"), cls.folder / "apt"
+        home.chmod(0o700)
+        environ = ("env", f"GNUPGHOME={home}")
+        key = ("--batch", "--quiet", "--passphrase", "", "--quick-gen-key", "txmux", "ed25519")
+        output_of(*environ, "gpg", *key, "sign", "never")
+        output_of(*environ, CHECKOUT / "script/apt", made, "bookworm", "txmux", package)
+        output_of(*environ, "gpgconf", "--kill", "gpg-agent")
+        return output_of("tar", "-C", cls.folder, "-c", "apt")
 
     @classmethod
     def _later(cls, package: Path) -> Path:
@@ -123,10 +150,17 @@ class DebianPackageTests(InteropTestCase):
         self.upgraded()
         self.removed()
         self.purged()
+        self.assertEqual(self.lintian.wait(), 0, self.lintian.output)
 
     def installed(self) -> None:
         do = self.machine.do
-        do(*_INSTALL, "/txmux-test/now.deb")
+        self.machine.write("/txmux-test/apt.tar", self.repository)
+        do("tar", "-C", "/txmux-test", "-xf", "/txmux-test/apt.tar")
+        do("mkdir", "-p", "/txmux-test/lists/partial")
+        line = "deb [signed-by=/txmux-test/apt/txmux.gpg] file:/txmux-test/apt bookworm main\n"
+        self.machine.write("/txmux-test/apt.list", line.encode())
+        do(*_APT, "update")
+        do(*_APT, "install", "--yes", "--no-install-recommends", "txmux")
         self.assertEqual(self.state(), "inactive")
         self.assertFalse(
             self.machine.exists("/etc/systemd/system/multi-user.target.wants/txmux.service")
