@@ -2,13 +2,14 @@
 
 import base64
 import hashlib
+import sys
 from typing import ClassVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
 from tests.browser.driving import Browser
-from tests.interop.children import InteropTestCase
+from tests.interop.children import InteropTestCase, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, start_nginx
 from tests.support.ports import free_port
@@ -41,19 +42,34 @@ backend = 127.0.0.1:{{b}}
 """
 
 
+_PASSED = f"""[listen public]
+endpoint = 127.0.0.1:0
+[route a]
+match = tls sni={_A}
+backend = 127.0.0.1:{{tls}}
+[route b]
+match = tls sni={_B}
+backend = 127.0.0.1:{{b}}
+"""
+
+
 class MisdirectedTests(InteropTestCase):
     muxes: ClassVar[list[Mux]]
+    ports: ClassVar[dict[str, int]]
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "*.site.example")
-        ports = {"a": free_port(), "b": free_port()}
+        cls.ports = ports = {"a": free_port(), "b": free_port(), "tls": free_port()}
         sites = ((ports["a"], _A), (ports["b"], _B))
         lines = "".join(_SITE.format(port=port, name=name) for port, name in sites)
+        lines += _SITE.format(port=f"{ports['tls']} ssl", name=_A)
+        pem, key = cls.certificate.chain, cls.certificate.key
+        lines += f"ssl_certificate {pem}; ssl_certificate_key {key};\n"
         cls.share(start_nginx(cls.folder, lines))
         rules = (text.format(pem=cls.certificate.both, **ports) for text in (_TWO, _UNDER))
-        cls.muxes = [cls.share(Mux(cls.folder, text)) for text in rules]
+        cls.muxes = [cls.share(Mux(cls.folder, text, "drain_timeout = 0s")) for text in rules]
 
     def test_chromium(self) -> None:
         """It sends requests for the one site by its connection for the other, and again when that is answered 421."""
@@ -73,3 +89,15 @@ class MisdirectedTests(InteropTestCase):
             mux.stop()  # so that all is in the log
             found = {line["facts"].get("misdirected_host") for line in mux.lines()}
             self.assertIn(_B, found)
+
+    def test_check(self) -> None:
+        """It looks at the certificate that a server shows, where TLS is passed on."""
+        rules = self.make_folder() / "rules.ini"
+        rules.write_text(_PASSED.format(**self.ports))
+        said = output_of(sys.executable, "-m", "txmux", "check", "--connect", rules).decode()
+        self.assertIn(
+            f"rules.ini:5: warning: [route a] backend: for '{_A}' the server shows a certificate, and offers HTTP/2, "
+            f"that is also for '{_B}', which belongs to [route b]: browsers ",
+            said,
+        )
+        self.assertNotIn("[route b] backend", said)

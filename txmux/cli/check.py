@@ -90,20 +90,17 @@ def run(arguments: argparse.Namespace) -> int:
             if not arguments.json:
                 _write(results[-1])
     good = [checked.rules for checked in results if checked.rules is not None]
-    servers = _connect(good) if arguments.connect else []
+    servers, problems = _connect(good) if arguments.connect else ([], [])
     if arguments.json:
-        print(
-            printable_json(
-                _as_json(results, servers, connect=arguments.connect), partial(json.dumps, indent=2)
-            )
-        )
+        document = _as_json(results, servers, problems, connect=arguments.connect)
+        print(printable_json(document, partial(json.dumps, indent=2)))
     else:
-        for server in servers:
-            print(server)
+        for line in (*servers, *problems):
+            print(line)
     return 0 if len(good) == len(results) and not any(server.problem for server in servers) else 1
 
 
-def _connect(several: list[Rules]) -> list[Reached]:
+def _connect(several: list[Rules]) -> tuple[list[Reached], list[Problem]]:
     # Imported here, since only trying servers needs it.
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
     from twisted.internet.defer import Deferred  # noqa: PLC0415
@@ -111,10 +108,14 @@ def _connect(several: list[Rules]) -> list[Reached]:
     from txmux.backends.health.tryout import try_servers  # noqa: PLC0415
 
     results: list[Reached] = []
+    problems: list[Problem] = []
 
     async def try_all() -> None:
         for rules in several:
             results.extend(reached(rules, await try_servers(rules, reactor)))
+            for feature in FEATURES:
+                if feature.tries is not None:
+                    problems.extend(await feature.tries(rules, reactor))
 
     def end(result: object) -> object:
         reactor.callLater(0, reactor.stop)
@@ -126,7 +127,7 @@ def _connect(several: list[Rules]) -> list[Reached]:
     if several:
         reactor.callWhenRunning(begin)
         reactor.run()
-    return results
+    return results, problems
 
 
 def _check(
@@ -284,7 +285,9 @@ def _write(checked: _Checked) -> None:
     print(f"{checked.path}: OK, {', '.join(counts)}")
 
 
-def _as_json(results: list[_Checked], servers: list[Reached], *, connect: bool) -> dict[str, Any]:
+def _as_json(
+    results: list[_Checked], servers: list[Reached], problems: list[Problem], *, connect: bool
+) -> dict[str, Any]:
     document: dict[str, Any] = {
         "files": [
             {
@@ -306,8 +309,7 @@ def _as_json(results: list[_Checked], servers: list[Reached], *, connect: bool) 
                 "severity": problem.severity,
                 "message": problem.message,
             }
-            for checked in results
-            for problem in checked.problems
+            for problem in (*chain.from_iterable(one.problems for one in results), *problems)
         ],
     }
     if connect:

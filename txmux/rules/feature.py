@@ -232,6 +232,7 @@ class Feature:
         servers: Those that rules may name by it.
         lint: Each yields warnings of rules.
         check: Each yields warnings of the files that rules name, for `txmux check`.
+        tries: Finds what is wrong with the servers of rules, which are good and were tried, for `txmux check --connect`; it gets the reactor, too.
         openings: What opens inner hellos of clients by it.
         rows: Returns what it measures and reports: a `CounterRow` with its `group`, a `Gauge` with its `name`, an `AddedField` of a document, an `AttentionRow`.
         certificates: Those that it gets and renews; one feature can have them.
@@ -263,6 +264,7 @@ class Feature:
     servers: ServerKind | None = None
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
     check: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
+    tries: Callable[[Rules, Any], Awaitable[Sequence[Problem]]] | None = None
     openings: HelloOpenings | None = None
     rows: Callable[[], Sequence[Any]] = tuple
     start_of: Callable[[Backend], ServerStart | None] = lambda _: None

@@ -53,7 +53,7 @@ class Contexts:
         self.valid_until = [pair.valid_until for pair in key_pairs]
         leaves = [pair.certificate.to_cryptography() for pair in key_pairs]
         self.shown = [
-            ([*map(printable, sorted(_names_of(leaf)))], printable(leaf.issuer.rfc4514_string()))
+            ([*map(printable, sorted(names_of(leaf)))], printable(leaf.issuer.rfc4514_string()))
             for leaf in leaves
         ]
         self.content = [
@@ -106,13 +106,13 @@ def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
     """Group certificates for the same names, of which OpenSSL takes one that suits the client: RSA or ECDSA."""
     groups: dict[frozenset[str], list[KeyPair]] = {}
     for pair in pairs:
-        group = groups.setdefault(_names_of(pair.certificate.to_cryptography()), [])
+        group = groups.setdefault(names_of(pair.certificate.to_cryptography()), [])
         if pair.key.type() not in {other.key.type() for other in group}:
             group.append(pair)
     return groups
 
 
-def _names_of(certificate: x509.Certificate) -> frozenset[str]:
+def names_of(certificate: x509.Certificate) -> frozenset[str]:
     names: list[Any]
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
