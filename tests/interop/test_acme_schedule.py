@@ -38,13 +38,14 @@ class ScheduleTests(TestCase, InteropTestCase):
         self.now = time.time()
         self.path = self.make_folder() / "acme"
 
-    def certificates(self, directory: str = "", *names: str) -> Certificates:
+    def certificates(self, directory: str = "", *names: str, profile: str = "") -> Certificates:
         settings = Settings(
             more={
                 "acme": directory or self.pebble.directory,
                 "acme_terms": True,
                 "acme_ca": self.pebble.ca,
                 "acme_folder": self.path,
+                "acme_profile": profile,
             }
         )
         names = names or (ONE,)
@@ -142,6 +143,22 @@ class ScheduleTests(TestCase, InteropTestCase):
         self.assertEqual(len(front.asked), asked)
         await self.run_for(certificates, 1800)
         self.assertNotEqual(self.serial(), first)
+
+    async def test_profile(self) -> None:
+        """An authority that does not list it gives nothing; by one that it lists, another certificate takes the place of the one that is there."""
+        front = self.own(Front(self.pebble))
+        url = f"{front.url}/dir"
+        await self.tick(self.certificates(url))
+        first = self.serial()
+        why = await self.why(self.certificates(url, profile="shortlived"))
+        self.assertIn("its profiles do not include 'shortlived', but none", why)
+        front.directory["meta"]["profiles"] = {"shortlived": "https://a.example/profiles"}
+        self.now += 3600
+        certificates = self.certificates(url, profile="shortlived")
+        await self.tick(certificates)
+        self.assertNotEqual(self.serial(), first)
+        (row,) = certificates.certificates()
+        self.assertEqual((row["authority"], row["profile"]), (url, "shortlived"))
 
     async def test_side_by_side(self) -> None:
         """Once the authority has answered, four names are asked for at a time, and listeners answer the challenges of all."""

@@ -216,7 +216,9 @@ def read_name(text: str) -> str:
 
 def names_of(section: Section, files: Sequence[str]) -> tuple[str, ...]:
     """Return the names of a route that names these, each once."""
-    asked = [name for _, name in _asked_names(section) if not _is_pattern(name)]
+    asked = [
+        name for _, name in _asked_names(section) if not (_is_pattern(name) or address_of(name))
+    ]
     named = files if files != ("",) else [name.lower().removesuffix(".") for name in asked]
     return tuple(dict.fromkeys(named))
 
