@@ -326,7 +326,7 @@ class AccessLogTests(PageTestCase):
         learnt = set()
         for file in [
             *(_ROOT / "txmux/matchers").glob("*.py"),
-            *(_ROOT / "txmux/wire").glob("*.py"),
+            *(_ROOT / "txmux/wire").rglob("*.py"),
         ]:
             for name in ("learnt", "hello_facts"):
                 function = file.read_text().partition(f"def {name}(")[2].partition("\n\n\n")[0]

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.hello_builder import client_hello, server_name
 from txmux.wire.first_request import needed
-from txmux.wire.hello_records import records
+from txmux.wire.hello.records import records
 
 _POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 _STARTUP = b"\0\0\0\x0e\0\3\0\0user\0\0"

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name, versions
 from txmux.wire.client_hello import ClientHello, read_hello
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.second_hello import SecondHello, is_not_read
+from txmux.wire.hello.second import SecondHello, is_not_read
 
 _CHANGED, _EARLY = b"\x14\3\3\0\1\1", b"\x17\3\3\0\3abc"
 _ECH = extension(0xFE0D, b"\1")

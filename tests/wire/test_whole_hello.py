@@ -13,7 +13,7 @@ from tests.wire.hello_builder import alpn, client_hello, extension, records, ser
 from txmux.testing import calls_in
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.cursor import MalformedError
-from txmux.wire.whole_hello import read_whole
+from txmux.wire.hello.whole import read_whole
 
 _MOST = 128
 

@@ -63,7 +63,7 @@ from txmux.telemetry.formatting import (
 )
 from txmux.transport import unmapped
 from txmux.wire.client_hello import parse_client_hello
-from txmux.wire.second_hello import NOT_READ, is_not_read
+from txmux.wire.hello.second import NOT_READ, is_not_read
 
 if TYPE_CHECKING:
     from txmux.client.configuration import HelloOpening

@@ -17,7 +17,7 @@ from txmux.interfaces import (
 )
 from txmux.wire.client_hello import DTLS_VERSIONS
 from txmux.wire.dtls import parse_dtls
-from txmux.wire.hello_options import (
+from txmux.wire.hello.options import (
     SNI,
     HelloOptions,
     hello_facts,

@@ -10,7 +10,7 @@ from txmux.errors import OptionError
 from txmux.interfaces import Exchange, IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
-from txmux.wire.hello_options import HELLO, ServerNames, hello_facts, name_in, server_names
+from txmux.wire.hello.options import HELLO, ServerNames, hello_facts, name_in, server_names
 from txmux.wire.postgres_startup import (
     LONGEST_BEGINNING,
     LONGEST_PACKET,

@@ -18,7 +18,7 @@ from txmux.interfaces import (
     Verdict,
 )
 from txmux.wire.globs import Globs, names, option_globs
-from txmux.wire.hello_options import (
+from txmux.wire.hello.options import (
     ECH,
     SNI,
     HelloOptions,

@@ -8,7 +8,7 @@ from zope.interface import implementer
 from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.client_hello import LONGEST_HELLO, parse_client_hello, read_record_header
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
-from txmux.wire.hello_options import (
+from txmux.wire.hello.options import (
     ECH,
     HELLO,
     SNI,
@@ -17,8 +17,8 @@ from txmux.wire.hello_options import (
     hello_options,
     name_in,
 )
-from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
-from txmux.wire.sslv2_hello import read_sslv2_beginning
+from txmux.wire.hello.sslv2 import FIRST_BYTES as SSLV2_FIRST_BYTES
+from txmux.wire.hello.sslv2 import read_sslv2_beginning
 
 _MATCH, _NEED_MORE = Verdict.MATCH, Verdict.NEED_MORE
 

@@ -67,9 +67,9 @@ from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.counting.counter_groups import RouteCounts
 from txmux.telemetry.reasons import AbortReason, EndReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
+from txmux.wire.hello.second import FIRST_BYTES
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 from txmux.wire.proxyprotocol.header import Address
-from txmux.wire.second_hello import FIRST_BYTES
 
 if TYPE_CHECKING:
     from txmux.client.io_runtime import IORuntime

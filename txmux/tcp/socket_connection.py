@@ -64,7 +64,7 @@ from txmux.tcp.transitions import (
     Identified,
 )
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
-from txmux.wire.hello_records import asks_again
+from txmux.wire.hello.records import asks_again
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete
 from txmux.wire.proxyprotocol.header import InvalidHeader
 

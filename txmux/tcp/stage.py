@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.counter_groups import ServerCounts
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
+    from txmux.wire.hello.second import SecondHello
     from txmux.wire.preamble import Preamble
     from txmux.wire.proxyprotocol.header import Address, Tlv
-    from txmux.wire.second_hello import SecondHello
 
 Step: TypeAlias = "Stage | Outcome"
 """The next step of a connection: a stage to enter, or an outcome, which `TRANSITIONS` maps to the next node."""

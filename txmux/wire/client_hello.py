@@ -6,10 +6,10 @@ from struct import Struct
 import attrs
 
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
-from txmux.wire.ja4 import fingerprint
-from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
-from txmux.wire.sslv2_hello import read_sslv2_hello
-from txmux.wire.whole_hello import WholeHello, protocols, read_whole
+from txmux.wire.hello.ja4 import fingerprint
+from txmux.wire.hello.sslv2 import FIRST_BYTES as SSLV2_FIRST_BYTES
+from txmux.wire.hello.sslv2 import read_sslv2_hello
+from txmux.wire.hello.whole import WholeHello, protocols, read_whole
 
 __all__ = [
     "DTLS_VERSIONS", "LONGEST_HELLO", "VERSIONS", "ClientHello", "HelloReader",

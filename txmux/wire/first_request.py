@@ -2,7 +2,7 @@
 
 import math
 
-from txmux.wire.hello_records import HANDSHAKE, read_records
+from txmux.wire.hello.records import HANDSHAKE, read_records
 from txmux.wire.http_head import Stage, fields_of, parse_request
 
 _HELLO_HEADER = 4

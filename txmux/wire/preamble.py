@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from txmux.interfaces import Exchange
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.second_hello import SecondHello
+from txmux.wire.hello.second import SecondHello
 from txmux.wire.steps import RequestRefusedError, Step
 
 NOTHING: Mapping[str, str] = MappingProxyType({})

@@ -34,7 +34,7 @@ from tests.wire.hello_builder import (
 )
 from txmux.rules.embedding import route
 from txmux.wire.client_hello import parse_client_hello
-from txmux.wire.hello_records import asks_again
+from txmux.wire.hello.records import asks_again
 
 _MADE = MadeKey()
 _CHANGED = bytes.fromhex("140303000101")  # for old middleboxes

@@ -35,7 +35,7 @@ from txmux.features.ech.hello import EchKey, EchReader, SecondInnerHello, open_h
 from txmux.features.ech.hpke import AES_256_GCM, CHACHA20_POLY1305
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
-from txmux.wire.hello_records import asks_again, before_hello
+from txmux.wire.hello.records import asks_again, before_hello
 from txmux.wire.preamble import InnerHello
 
 _MADE = MadeKey()

@@ -26,7 +26,7 @@ from tests.wire.hello_builder import (
 from txmux.optional import missing
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
-from txmux.wire.hello_records import asks_again
+from txmux.wire.hello.records import asks_again
 
 CHANGED = bytes.fromhex("140303000101")  # for old middleboxes
 ILLEGAL = bytes.fromhex("1503030002022f")

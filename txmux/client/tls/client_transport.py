@@ -12,8 +12,8 @@ from zope.interface import implementer
 from txmux.net.tls.transport import TLSTransport
 from txmux.wire.client_hello import ClientHello
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.hello_records import asks_again
-from txmux.wire.second_hello import ILLEGAL_PARAMETER, SecondHello
+from txmux.wire.hello.records import asks_again
+from txmux.wire.hello.second import ILLEGAL_PARAMETER, SecondHello
 
 _MOST = 2**15  # bytes of the second hello, and of what comes before it
 

@@ -23,10 +23,10 @@ from txmux.client.tls.contexts import NoCommonProtocolError
 from txmux.errors import printable
 from txmux.net.tls.transport import Distrusted, TLSTransport
 from txmux.rules.model import FoundCertificate
+from txmux.wire.hello.second import SecondHello
 from txmux.wire.proxyprotocol.encode import encode_ssl
 from txmux.wire.proxyprotocol.fields import authority
 from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
-from txmux.wire.second_hello import SecondHello
 
 if TYPE_CHECKING:
     from txmux.client.tls.store import CertificateStore

@@ -16,9 +16,9 @@ from txmux.features.ech.rows import HELLOS
 from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello, read_hello
 from txmux.wire.cursor import Cursor, IllegalHelloError, MalformedError, ShortError
 from txmux.wire.facts import printable
-from txmux.wire.hello_records import records, take_hello
+from txmux.wire.hello.records import records, take_hello
+from txmux.wire.hello.second import ILLEGAL_PARAMETER, MALFORMED, SecondHello, check_same
 from txmux.wire.preamble import InnerHello
-from txmux.wire.second_hello import ILLEGAL_PARAMETER, MALFORMED, SecondHello, check_same
 
 if TYPE_CHECKING:
     from txmux.telemetry.counting.counter_groups import ListenerCounts

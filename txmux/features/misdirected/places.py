@@ -12,7 +12,7 @@ from typing_extensions import override
 from txmux.detection.detector import Detection, Detector
 from txmux.rules.model import Backend, Refusal, Route
 from txmux.transport import normal_host
-from txmux.wire.hello_records import records, take_hello
+from txmux.wire.hello.records import records, take_hello
 from txmux.wire.http2_opening import PREFACE
 from txmux.wire.http_head import host_without_port
 

@@ -6,7 +6,7 @@ from txmux.features.starttls.dialogue import NOT_TLS, ClearProtocol, ClientDialo
 from txmux.features.starttls.ldap import LDAP
 from txmux.features.starttls.lines import FTP, IMAP, POP3, SMTP
 from txmux.features.starttls.xmpp import XMPP
-from txmux.wire.hello_records import HANDSHAKE
+from txmux.wire.hello.records import HANDSHAKE
 
 PROTOCOLS: Mapping[str, ClearProtocol] = {
     "smtp": SMTP, "imap": IMAP, "pop3": POP3, "ftp": FTP, "xmpp": XMPP, "ldap": LDAP,

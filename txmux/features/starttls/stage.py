@@ -18,7 +18,7 @@ from txmux.tcp.dialling import connector_for
 from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import Admitted, Outcome, TurnedAway
 from txmux.wire.facts import printable
-from txmux.wire.hello_records import HANDSHAKE
+from txmux.wire.hello.records import HANDSHAKE
 
 if TYPE_CHECKING:
     from txmux.backends.connect.connector import BackendConnector

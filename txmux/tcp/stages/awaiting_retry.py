@@ -16,8 +16,8 @@ from txmux.tcp.stage import Stage, count_asked
 from txmux.tcp.transitions import Connected, Outcome, TurnedAway
 from txmux.wire.client_hello import read_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
-from txmux.wire.hello_records import asks_again, take_hello
-from txmux.wire.second_hello import ILLEGAL_PARAMETER, SecondHello
+from txmux.wire.hello.records import asks_again, take_hello
+from txmux.wire.hello.second import ILLEGAL_PARAMETER, SecondHello
 
 if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient

@@ -34,8 +34,8 @@ from txmux.tcp.transitions import (
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
-from txmux.wire.hello_records import HANDSHAKE
-from txmux.wire.second_hello import BEGINNING, LATE, NOT_READ, begins_tls, is_not_read
+from txmux.wire.hello.records import HANDSHAKE
+from txmux.wire.hello.second import BEGINNING, LATE, NOT_READ, begins_tls, is_not_read
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream

@@ -20,7 +20,7 @@ from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Finished, Opened, Outcome, TurnedAway
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.facts import printable
-from txmux.wire.hello_records import HANDSHAKE
+from txmux.wire.hello.records import HANDSHAKE
 
 if TYPE_CHECKING:
     from txmux.client.configuration import RuleLayer

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import struct
 
-from txmux.wire.whole_hello import WholeHello
+from txmux.wire.hello.whole import WholeHello
 
 _GREASE = frozenset(0x0A0A + 0x1010 * digit for digit in range(16))
 _SERVER_NAME, _ALPN = 0, 16

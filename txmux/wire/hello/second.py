@@ -9,7 +9,7 @@ import attrs
 
 from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.hello_records import HANDSHAKE, OTHER_RECORDS, before_hello
+from txmux.wire.hello.records import HANDSHAKE, OTHER_RECORDS, before_hello
 
 ILLEGAL_PARAMETER = 47
 MALFORMED = "the second hello is malformed"
