@@ -126,7 +126,7 @@ class ReadTests(CommandTestCase):
 
     def test_readable_by_all(self) -> None:
         """The command that closes a secret to others leaves it to the user of the service."""
-        key = self.folder / "shared_limits"
+        key = self.folder / "terminate_tls"
         for group in (0, self.group):
             os.chown(key, 0, group)
             key.chmod(0o644)

@@ -78,7 +78,7 @@ class ReaderTest(SynchronousTestCase):
     def test_every_reader(self) -> None:
         """What a row names to read its files is there, and refuses one that is not."""
         readers = {key.reader for keys in TABLES.values() for key in keys.values()} - {""}
-        self.assertGreater(len(readers), 2)
+        self.assertTrue(readers)
         for reader in readers:
             module, _, name = reader.partition(":")
             read = getattr(import_module(module), name)

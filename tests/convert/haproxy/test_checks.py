@@ -1,9 +1,12 @@
 """What becomes of HAProxy's health checks."""
 
+from unittest import SkipTest
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of
 from tests.convert.haproxy.pieces import backend
+from txmux.optional import missing
 
 _USUAL = "interval=2s timeout=2s"
 
@@ -179,6 +182,8 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(output, f"redis {words} {_USUAL}")
 
     def test_check_goes_by_the_socks_proxy(self) -> None:
+        if why := missing("via"):
+            raise SkipTest(why)
         for words, count in (("check check-via-socks4", 0), ("check", 1)):
             output = backend(server=f"server s 127.0.0.1:1 socks4 127.0.0.1:2 {words}")
             self.assertEqual(rules_of(output).backends["x"].check is None, False)

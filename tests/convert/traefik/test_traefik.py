@@ -1,6 +1,7 @@
 """Tests of what is made of Traefik's TCP routers."""
 
 from textwrap import indent
+from unittest import SkipTest
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, attempt, converted, looks, matchers, rules_of
 from tests.support.folders import make_folder
+from txmux.optional import missing
 from txmux.rules.model import Backend
 from txmux.rules.reading.checks import check as read_check
 from txmux_convert.formats import Conversion, convert
@@ -129,6 +131,8 @@ class RouterTests(SynchronousTestCase):
 
     def test_resolver(self) -> None:
         """What Traefik gets by ACME, txmux gets, too, for the names of the rule or of the domains; else somebody has to look."""
+        if why := missing("acme"):
+            raise SkipTest(why)
         acme = "email: ops@a.example, storage: acme.json, tlsChallenge: {}"
         output = self.resolved("HostSNI(`a.example`) -> a tls: {certResolver: le}", acme)
         settings = output.text[: output.text.index("[listen")]
