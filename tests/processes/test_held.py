@@ -85,6 +85,31 @@ class HeldTests(HeldCase):
             self.assertLess(abs(float(line["facts"]["held"][:-1]) - waited / 1000), 0.5)
         mux.stop()
 
+    def test_upgrade_moves_clients_whose_turn_it_is(self) -> None:
+        """A try at a server that does not answer takes long; the clients move after it."""
+        mux = self.begin("hold = 10m\nconnect_timeout = 1s")
+        server = socket.create_server(("127.0.0.1", self.place), backlog=0)
+        self.addCleanup(server.close)
+        full = [socket.socket() for _ in range(3)]  # more than its queue holds
+        for filling in full:
+            self.addCleanup(filling.close)
+            filling.settimeout(0)
+            filling.connect_ex(server.getsockname())
+        clients = [self.say(mux, b"x") for _ in range(2)]
+        self.waiting(2)
+        mux.upgrade()
+        self.waiting(2)
+        for closed in (*full, server):
+            closed.close()
+        server = self.come_up()
+        for client in clients:
+            end = self.accept_from(server, b"x")
+            end.close()
+            self.assertEqual(client.recv(1), b"")
+            client.close()
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        mux.stop()
+
     def test_upgrade_to_rules_without_hold_tries_once_more_and_then_the_fallback(self) -> None:
         other = self.backend()
         fallback = f"127.0.0.1:{other.getsockname()[1]}"

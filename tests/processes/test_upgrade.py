@@ -210,14 +210,14 @@ class UpgradeTest(UpgradeTestCase):
         mux.child.wait_for("connections handed over: 0")
         return mux, client, old
 
-    def test_undecided_client_goes_on_in_the_old_process(self) -> None:
+    def test_undecided_client_is_moved_once_it_has_a_server(self) -> None:
         mux, client, old = self.undecided()
         self.assertFalse(is_gone(old))
         client.sendall(b"x")
         server = self.accept_from(self.listening, b"x")
-        self.all_end([(client, server)])
         self.assert_gone([old])
-        mux.take_one()
+        self.all_end([(client, server)])
+        self.assertEqual(mux.take_one()["reason"], "done")
 
     def test_processes_are_named_after_an_upgrade_too(self) -> None:
         mux = self.service("workers = 2")

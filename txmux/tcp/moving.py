@@ -40,6 +40,8 @@ StayReason = Literal[
 """Why a connection stays in a process that hands connections over. The last three could have moved."""
 
 COULD_MOVE = frozenset[StayReason](("error", "refused", "not taken"))
+MAY_MOVE_LATER = frozenset[StayReason](("undecided", "being connected", "not taken"))
+"""Reasons of connections that are offered again: once they have a server, or another process has room for them."""
 STAY_LONGER = frozenset[StayReason](("waiting for a server", "not taken"))
 """Reasons of connections that are not ended after ``drain_timeout``."""
 

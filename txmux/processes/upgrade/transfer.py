@@ -25,7 +25,7 @@ from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.processes.workers.received_rules import sockets_of
 from txmux.serving.serving import Serving
 from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.moving import StayReason
+from txmux.tcp.moving import MAY_MOVE_LATER, StayReason
 
 if TYPE_CHECKING:
     from txmux.udp.listener import UDPListener
@@ -135,13 +135,13 @@ class ConnectionTransfer:
                 moving = Round(streams, able)
                 await moving.run()
             left = moving.stays["not taken"]
+            self._are_left = not MAY_MOVE_LATER.isdisjoint(moving.stays)
             return {"moved": flows + moving.moved, "stays": +(stays + moving.stays)}
         finally:
             self._handing_over -= 1
             open_takers = [taker for taker in takers if taker.channel.is_open]
             for taker in open_takers:
                 taker.offer_again(-(-left // len(open_takers)))
-            self._are_left = left > 0
             if left:
                 self._asked_again += open_takers
             else:
@@ -150,7 +150,7 @@ class ConnectionTransfer:
             self._changes.check()
 
     def may_move_later(self, connection: ClientSession) -> bool:
-        """Return whether a connection that has not been taken is offered again."""
+        """Return whether a connection is offered again, which was not taken, or had no server then."""
         if not self._are_left or not isinstance(connection, MuxProtocol):
             return False
         return connection.cannot_move_because is None

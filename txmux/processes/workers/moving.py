@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.processes.workers.worker import Worker
-from txmux.tcp.moving import COULD_MOVE, DESCRIPTORS_EACH, STAY_LONGER
+from txmux.tcp.moving import COULD_MOVE, DESCRIPTORS_EACH, MAY_MOVE_LATER, STAY_LONGER
 
 _PAUSES = 1.0, 1.0, 2.0, 4.0, 8.0
 """Seconds from one round to the next; the last one repeats."""
@@ -47,7 +47,7 @@ class WorkerHandover:
 
     Attributes:
         process: The ID of its process.
-        done: Fires after the last round.
+        done: Fires after the round in which all have moved that can; those without a server move later.
         rounds: The number of rounds so far.
         moved: The number of connections that have moved.
         stays: The number of those that have not, by the reason, in the last round.
@@ -62,24 +62,34 @@ class WorkerHandover:
         self.rounds = self.moved = 0
         self.ended = ""
         self.stays: Counter[str] = Counter()
-        self.done: Deferred[None] = Deferred.fromCoroutine(self._run())
+        self.done: Deferred[None] = Deferred()
+        Deferred.fromCoroutine(self._run())
 
     async def _run(self) -> None:
         await self._round()
-        while "not taken" in self.stays:
+        while not MAY_MOVE_LATER.isdisjoint(self.stays):
+            if "not taken" not in self.stays:
+                self._all_moved()
             pause = _PAUSES[min(self.rounds, len(_PAUSES)) - 1]
             try:
                 await self._worker.pause(pause)
             except PeerGoneError:
                 self._has_ended()
-                return
+                break
             if not self._is_needed():
-                return
+                break
             await self._round()
+        self._all_moved()
+
+    def _all_moved(self) -> None:
+        if not self.done.called:
+            self.done.callback(None)
 
     def _has_ended(self) -> None:
+        if "not taken" in self.stays or not self.rounds:
+            number = self._worker.number + 1
+            self.ended = f"worker {number} ended before all its connections had moved"
         self.stays.clear()
-        self.ended = f"worker {self._worker.number + 1} ended before all its connections had moved"
 
     async def _round(self) -> None:
         try:
