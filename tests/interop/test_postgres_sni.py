@@ -1,13 +1,15 @@
 """psql reaches the server of its name through one port, by TLS that goes all the way."""
 
+import os
 import re
+import signal
 import subprocess
 import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.children import Child, InteropTestCase, run
+from tests.interop.children import Child, InteropTestCase, eventually, run
 from tests.interop.mux import Mux
 from tests.interop.servers import Certificate, make_certificate, start_postgres
 from tests.support.ports import free_port
@@ -38,6 +40,9 @@ backend = 127.0.0.1:{plain}
 """
 
 _WHO = "select current_setting('port'), ssl, version from pg_stat_ssl where pid = pg_backend_pid()"
+
+_SLEEP = "select pg_sleep(60)"
+_SLEEPING = f"select count(*) from pg_stat_activity where query = '{_SLEEP}' and state = 'active'"
 
 
 class PsqlTests(InteropTestCase):
@@ -133,6 +138,27 @@ class PsqlTests(InteropTestCase):
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(self.mux.take_one()["reason"], "tls-failed")
         self.mux.child.wait_for(r"it answered b'N' when it was asked .* 'ssl = on'")
+
+    def test_ctrl_c_ends_the_query_at_its_server(self) -> None:
+        """It comes in the clear, without a name."""
+        queries = {
+            name: self.own(Child("psql", "-XAtc", _SLEEP, self.address(f"{name}.example.com")))
+            for name in ("one", "two")
+        }
+        for name in queries:
+            eventually(lambda name=name: self.sleeping(name) == 1, "the query runs")  # type: ignore[misc]
+        for name, left in (("one", 1), ("two", 0)):
+            os.kill(queries[name].pid, signal.SIGINT)
+            queries[name].wait_for("canceling statement due to user request")
+            self.assertEqual(self.sleeping("one") + self.sleeping("two"), left)
+            asked, session = sorted(self.mux.take(2), key=lambda line: str(line["route"]))
+            self.assertEqual((asked["facts"]["cancel"], asked["reason"]), ("3 of 3", "done"))
+            self.assertEqual(session["route"], name)
+
+    def sleeping(self, name: str) -> int:
+        """Return how many queries sleep at a server, which is asked directly."""
+        direct = f"host=127.0.0.1 port={self.ports[name]} user=postgres password=secret"
+        return int(run("psql", "-XAtc", _SLEEPING, direct).stdout)
 
     def test_tls_ended_here(self) -> None:
         done = self.psql("ended.example.com", sslmode="require")
