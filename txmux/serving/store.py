@@ -411,13 +411,15 @@ def _shut_down(opened: socket.socket) -> None:
 
 def _is_shut(key: str, opened: socket.socket) -> bool:
     """Return whether a stream socket no longer listens. SO_ACCEPTCONN stays set for a UNIX socket that was shut down."""
-    if opened.type != socket.SOCK_STREAM:
+    if key.startswith("udp:"):
         return False
     if not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return True
+    if not key.startswith("unix:"):
+        return False
     poll = select.poll()
     poll.register(opened, _HANGS_UP)
-    return key.startswith("unix:") and bool(poll.poll(0))
+    return bool(poll.poll(0))
 
 
 _HANGS_UP: int = getattr(select, "POLLRDHUP", 0)

@@ -72,7 +72,9 @@ class ListenQueues:
 
 def _drops(sockets: Mapping[str, socket.socket]) -> Iterator[tuple[str, int]]:
     for key, listening in sockets.items():
-        if listening.family != socket.AF_UNIX and listening.type == socket.SOCK_STREAM:
+        if not key.startswith(
+            ("unix:", "udp:")
+        ):  # `family` and `type` make enumerations, each second
             with suppress(OSError, struct.error):
                 *_, drops = _DROPS.unpack(
                     listening.getsockopt(socket.SOL_SOCKET, _MEMINFO, _DROPS.size)
