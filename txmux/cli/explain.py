@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -15,34 +15,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import attrs
-
 from txmux import optional
 from txmux.cli._output import Output, explained_style
 from txmux.cli.remote import command
-from txmux.detection.detector import Decision, Detector, cancels_apart
-from txmux.detection.explain import Explanation, explain
 from txmux.errors import MuxError, OptionError, joined
-from txmux.interfaces import Transport, Verdict
+from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.advice.words import did_you_mean
-from txmux.rules.installed import OPENINGS, STAGES, stages_in_use
+from txmux.rules.installed import OPENINGS
 from txmux.rules.model import (
     NO_CERTIFICATE,
     REVOKED,
-    Backend,
     FoundCertificate,
-    Handover,
     Listener,
-    Outcome,
     Route,
     Rules,
-    Silence,
     TlsSettings,
 )
-from txmux.rules.model.route import can_forward_inner_hello
 from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.parser import load
+from txmux.rules.tracer import Tracer, inner_listener
 from txmux.rules.tracing import (
     Trace,
     TracedOutcome,
@@ -62,8 +54,6 @@ from txmux.telemetry.formatting import (
     printable_json,
 )
 from txmux.transport import unmapped
-from txmux.wire.client_hello import parse_client_hello
-from txmux.wire.hello.second import NOT_READ, is_not_read
 
 if TYPE_CHECKING:
     from txmux.client.configuration import HelloOpening
@@ -171,13 +161,13 @@ def run(arguments: argparse.Namespace) -> int:
     rules = load(arguments.rules_file)
     listeners = _listeners(rules, arguments.listener)
     listeners, end, certificate = _listeners_inside(rules, listeners, arguments)
-    traced = partial(_trace, rules, end, certificate, _opening(arguments))
+    tracer = Tracer(rules, _opening(arguments))
     try:
         samples = _samples(arguments, listeners)
     except OSError as error:
         raise MuxError(f"{error.filename} cannot be read: {error.strerror}") from None
     traces = [
-        (seen, [traced(listener, seen) for listener in group])
+        (seen, [tracer.trace(listener, seen, end, certificate) for listener in group])
         for sample in samples
         for seen, group in seen_by(
             _of_transport(listeners, sample), sample, is_inner=end is not None
@@ -365,137 +355,6 @@ def _read(name: str, limit: int) -> bytes:
         return file.read(limit)
 
 
-def _trace(
-    rules: Rules,
-    end: Route | None,
-    certificate: FoundCertificate | None,
-    opening: HelloOpening | None,
-    listener: Listener,
-    sample: TracedSample,
-) -> Trace:
-    routes = rules.routes_over(end or listener, listener.transport)
-
-    def explained(received: bytes | Sequence[bytes]) -> Explanation[Any]:
-        return explain(
-            routes, received, sample.client, listener.peek_limit, sample.now, certificate
-        )
-
-    if sample.datagrams is not None:
-        return Trace(listener, explained(sample.datagrams))
-    if opening is not None and end is None:
-        verdicts = _by_inner_hello(opening, listener, sample.data, explained)
-    else:
-        verdicts = explained(sample.data)
-    verdicts = _unread(listener, routes, sample.data, verdicts)
-    if end is not None and end.terminate_tls is None:
-        verdicts = _before_bytes(verdicts, routes, sample, certificate)
-    route = verdicts.decision.route
-    answered = sum(len(exchange.request) for exchange in verdicts.decision.answered)
-    said = attrs.evolve(sample, data=sample.data[answered:])
-    every = _every(rules, routes, listener, said, route, certificate)
-    if every is not None:
-        return Trace(listener, verdicts, before=sample.facts, every=every)
-    stages = () if route is None else stages_in_use("route", route)
-    seen = next((stage.seen for stage in stages if stage.seen), None)
-    if route is None or seen is None:
-        return Trace(listener, verdicts, before=sample.facts)
-    facts, data = seen(route, sample.data, lambda head: explained(head).decision.route is route)
-    verdicts.decision.facts.update(facts)
-    if data is None:
-        return Trace(listener, verdicts, before=sample.facts)
-    inner = attrs.evolve(sample, data=data, stream=None)
-    inside = _trace(rules, route, certificate, None, _inner_listener(listener, route), inner)
-    inside.found.decision.facts.update(facts)
-    return Trace(listener, verdicts, (inner, inside), sample.facts)
-
-
-def _every(
-    rules: Rules,
-    routes: Sequence[Route],
-    listener: Listener,
-    sample: TracedSample,
-    route: Route | None,
-    certificate: FoundCertificate | None,
-) -> Backend | None:
-    """Return the servers of all routes by which a client may have come before, if they get what it says now."""
-    end = len(routes) if route is None else routes.index(route)
-    asked = [*filter(cancels_apart, routes[:end]), *([] if route is None else [route])]
-    default = listener.default if route is None else None
-
-    def inside(outer: Route) -> tuple[Sequence[Route], Outcome]:
-        return rules.routes_over(outer, Transport.TCP), outer.outcome or listener.default
-
-    found = (
-        one.seen(asked, default, sample.data, inside, sample.client, sample.now, certificate)
-        for one in STAGES["match"]
-        if one.seen
-    )
-    return next(filter(None, found), None)
-
-
-def _before_bytes(
-    verdicts: Explanation[Route],
-    routes: Sequence[Route],
-    sample: TracedSample,
-    certificate: FoundCertificate | None,
-) -> Explanation[Route]:
-    """Return what decides where the client need not say anything inside what its route has opened."""
-    detection = Detector(routes).start_detection(sample.client, sample.now, certificate)
-    decision = detection.decide_before_bytes()
-    return verdicts if decision is None else Explanation(verdicts.routes, 0, decision)
-
-
-def _inner_listener(listener: Listener, end: Route) -> Listener:
-    return attrs.evolve(
-        listener,
-        first="client",
-        default=end.outcome or listener.default,
-        silent=(Silence(end.outcome),) if end.outcome else listener.silent,
-    )
-
-
-def _by_inner_hello(
-    opening: HelloOpening,
-    listener: Listener,
-    data: bytes,
-    explained: Callable[[bytes], Explanation[Any]],
-) -> Explanation[Any]:
-    """Return what decides by the inner hello, if there is one that opens."""
-    inner = opening.reader(listener.peek_limit).read(data, last=True)
-    assert inner is not None  # noqa: S101 - it is the last
-    found, facts = explained(inner.stream), {**inner.facts}
-    if inner.illegal is not None:
-        return attrs.evolve(found, decided_at=len(data), decision=Decision(None, facts))
-    route = found.decision.route
-    if inner.second is not None and not can_forward_inner_hello(route, listener.default):
-        found, facts = explained(data), {**inner.outer}
-    elif inner.second is not None:  # at the end of the hello that came
-        found = attrs.evolve(found, decided_at=len(data) - len(inner.stream) + inner.end)
-    decision = attrs.evolve(found.decision, facts={**facts, **found.decision.facts})
-    return attrs.evolve(found, decision=decision)
-
-
-def _unread(
-    listener: Listener, routes: Sequence[Route], data: bytes, found: Explanation[Any]
-) -> Explanation[Any]:
-    """Return what becomes of TLS whose hello cannot be read, where routes restrict names: no server gets it."""
-    route = found.decision.route
-    outcome = listener.default if route is None else route.outcome
-    may_follow = found.decided_at is not None and not parse_client_hello(data, None).malformed
-    detector = Detector(routes)
-    restricting = [route for route in detector.hello_readers if route.is_restricted]
-    is_passed_on = isinstance(outcome, (Backend, Handover)) and not (route and route.is_outer)
-    is_unread = restricting and data and not may_follow and is_not_read(data)
-    if restricting and data and detector.may_need_answers(data):
-        asked = (one.answer for one in found.routes if one.route in restricting)
-        is_cut = any(answer and answer.verdict is Verdict.NEED_MORE for answer in asked)
-        is_unread = is_unread or (found.decided_at is None and is_cut)
-    if not is_passed_on or not is_unread:
-        return found
-    facts = {**found.decision.facts, "tls_error": NOT_READ}
-    return attrs.evolve(found, decision=Decision(None, facts))
-
-
 def _opening(arguments: argparse.Namespace) -> HelloOpening | None:
     paths = ((kind, getattr(arguments, kind.key)) for kind in OPENINGS)
     return next((kind.make(path, time.monotonic) for kind, path in paths if path), None)
@@ -521,7 +380,7 @@ def _listeners_inside(
         )
     end = ends[name]
     reached = [
-        _inner_listener(listener, end) for listener in listeners if comes_to(end, listener, ends)
+        inner_listener(listener, end) for listener in listeners if comes_to(end, listener, ends)
     ]
     if not reached:
         raise MuxError(f"no client of this listener comes to [route {name}]; leave out --listener")

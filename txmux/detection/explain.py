@@ -76,24 +76,29 @@ class Explanation(Generic[R]):
 
 
 def explain(
-    routes: Iterable[R],
+    routes: Iterable[R] | Detector[R],
     received: bytes | Sequence[bytes],
     client: IPv4Address | IPv6Address | None = None,
     peek_limit: int = 32 * 1024,
     now: float | None = None,
     certificate: object = None,
+    *,
+    has_answers: bool = True,
 ) -> Explanation[R]:
     """Explain the decision on a client that has sent some bytes, or some datagrams.
 
     Args:
-        routes: In the order of their priority; for datagrams, as `Route.for_transport` gives them.
+        routes: In the order of their priority; for datagrams, as `Route.for_transport` gives them. Or what has been made of them.
         received: All bytes or datagrams so far, maybe none; those too late for the decision are not looked at.
         client: Its address; ``None`` for a client that is outside of every network.
         peek_limit: The most bytes that matchers see.
         now: The time, in seconds since 1970; ``None`` is outside of all times.
         certificate: What its TLS has shown of its certificate; ``None`` if it was not asked for one.
+        has_answers: Without, routes have no answers, and what was decided counts as decided by all bytes.
     """
-    steps = explain_in_steps(routes, received, client, peek_limit, now, certificate)
+    steps = explain_in_steps(
+        routes, received, client, peek_limit, now, certificate, has_answers=has_answers
+    )
     try:
         while True:
             next(steps)
@@ -103,15 +108,17 @@ def explain(
 
 
 def explain_in_steps(
-    routes: Iterable[R],
+    routes: Iterable[R] | Detector[R],
     received: bytes | Sequence[bytes],
     client: IPv4Address | IPv6Address | None = None,
     peek_limit: int = 32 * 1024,
     now: float | None = None,
     certificate: object = None,
+    *,
+    has_answers: bool = True,
 ) -> Generator[None, None, Explanation[R]]:
     """As `explain`, but yields after each route, since thousands of them take a while."""
-    detector = Detector(routes, peek_limit)
+    detector = routes if isinstance(routes, Detector) else Detector(routes, peek_limit)
     start: Any = detector.start_detection
     view: Any = Peeked
     held: Any = ()
@@ -135,13 +142,19 @@ def explain_in_steps(
         while len(held) > 1 and is_keepalive_only(held[:1]) and not is_known(1):
             held = held[1:]
     detection = start(*arguments)
-    decision = (detection.feed(held) if held else None) or detection.finish()
+    decided = detection.feed(held) if held else None
+    decision = decided or detection.finish()
     seen = _Seen(cache(lambda count: view(held[:count])), len(held), limit)
-    decided_at = _first(is_known, len(held))
-    answers = []
+    decided_at = None if decided is None else len(held)
+    if has_answers:
+        decided_at = _first(is_known, len(held))
+    answers: list[RouteAnswer[R]] = []
     for route in detector.routes:
         yield
-        answers.append(_route_answer(route, excluded_by(route, client, now, certificate), seen))
+        excluded = excluded_by(route, client, now, certificate)
+        answers.append(
+            _route_answer(route, excluded, seen) if has_answers else RouteAnswer(route, excluded)
+        )
     return Explanation(tuple(answers), decided_at, decision, bool(received and not held))
 
 

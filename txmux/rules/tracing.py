@@ -130,11 +130,11 @@ class TracedOutcome:
             return f"{by}, to {self.outcome.name}"
         if servers == self.outcome.name or self.by == "cancel":
             return f"{by}, to {servers}"
-        return f"{by}, to backend {self.outcome.name} ({servers}){self._named}"
+        return f"{by}, to backend {self.outcome.name} ({servers}){self.asked}"
 
     @property
-    def _named(self) -> str:
-        """Return which name the client asks for, if that chooses the server."""
+    def asked(self) -> str:
+        """Which name the client asks for, if that chooses the server."""
         backend = self.outcome
         if not isinstance(backend, Backend) or not backend.names:
             return ""
