@@ -24,11 +24,13 @@ class ServiceContext:
     Attributes:
         bans: Those of the service; ``None`` if it has none beside the rules.
         send: Has the parts of a feature in all processes that serve clients `receive` values; fires when those have that are ready.
+        workers: Returns the links to these processes, as `txmux.control.broadcast` has them; none if this is the only one.
     """
 
     reactor: Any
     bans: ServiceBans | None
     send: Callable[..., Deferred[Any]]
+    workers: Callable[[], Sequence[Any]] = tuple
 
 
 @attrs.define(eq=False)
@@ -94,6 +96,9 @@ class ServicePart(Part):
     def state(self) -> Any:
         """Return what the parts of workers `receive` at their start; nothing if they need nothing."""
 
+    async def check_change(self, rules: Rules) -> None:
+        """Raise `MuxError` if rules may not be used that came by themselves, with ``watch_rules``."""
+
     def shared_bans(self, sources: Sequence[SourceState]) -> str | None:
         """Return how far bans of other machines apply here, as `/api/status` has it, by the sources of all processes."""
 
@@ -101,8 +106,8 @@ class ServicePart(Part):
 class ServingPart(Part):
     """A part of a process that serves clients."""
 
-    def receive(self, values: Any) -> Deferred[Any] | None:
-        """Use what the part of the service has sent."""
+    def receive(self, values: Any) -> Deferred[Any] | list[Any] | None:
+        """Use what the part of the service has sent; a list is the answer to it, which that part has to check."""
 
     def limits_elsewhere(self, listener: str) -> LimitsElsewhere | None:
         """Return what counts the sources of a listener at other machines, too."""

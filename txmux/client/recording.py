@@ -40,8 +40,8 @@ def record_decision(session: ClientSession, bytes_in: int, reason: EndReason) ->
         record.detect_ms = session.elapsed_ms()
         record.bytes_in = session.decided_after = bytes_in
         session.refusal_reason = reason
-        if session.runtime.events.has_listener:
-            session.runtime.events.decided(record)
+        if session.runtime.events.sees_decisions:
+            session.runtime.events.decided(session)
         session.configuration.counts.decided(record)
     if session.permit is not None:
         session.permit.mark_decided()

@@ -73,6 +73,7 @@ class Control:
         on_change: Called with changed ``bans`` or ``published`` lists of networks, for the same.
         renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
+        read_rules: Reads the files of the rules again, as a reload does; a `MuxError` if one would be refused.
         has_outdated_rules: Whether the files of the rules have changed since they were read.
         token_trouble: Why the tokens of clients could not be read again; empty if they could.
         started: When the service was started, in seconds since 1970.
@@ -113,6 +114,7 @@ class Control:
         self.is_stopping = False
         self.token_trouble = ""
         self.has_outdated_rules: Callable[[], bool] = lambda: False
+        self.read_rules: Callable[[], Awaitable[Rules]]
         self.rates = Rates(reactor.seconds)
         self.events = Hub(reactor, self.workers, self.checked_upstreams)
         self.recurring = recurring = RecurringSteps()
@@ -122,7 +124,7 @@ class Control:
             recurring=recurring,
         )
         self._lists = ListUpdates(reactor, self.feed)
-        context = ServiceContext(reactor, self.bans, self._send_to_parts)
+        context = ServiceContext(reactor, self.bans, self._send_to_parts, self.serving)
         self.parts = Parts[ServicePart](lambda feature: feature.part(context))
         self._source_log = SourceLog()
         self._attention_log = AttentionLog()

@@ -119,7 +119,7 @@ class EmbeddedService(Service):
 
     def _send_to_part(self, feature: str, values: Any) -> Deferred[Any]:
         received = None if self.serving is None else self.serving.receive(feature, values)
-        return succeed(None) if received is None else received
+        return received if isinstance(received, Deferred) else succeed(received)
 
     def _check(self, rules: Rules) -> None:
         self._parts.prepare(rules)

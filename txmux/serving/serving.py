@@ -239,7 +239,7 @@ class Serving:
             connection for listener in self._all_listeners() for connection in listener.connections
         ]
 
-    def receive(self, feature: str, values: Any) -> Deferred[Any] | None:
+    def receive(self, feature: str, values: Any) -> Deferred[Any] | list[Any] | None:
         """Give what the supervisor has sent to what this process keeps for a feature."""
         part = self.runtime.parts.get(feature)
         return None if part is None else part.receive(values)

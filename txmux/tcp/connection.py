@@ -327,6 +327,8 @@ class MuxProtocol(Peer, Client):
         if route.log is not True:
             self.logged = fewer(self.logged, route.log)
         step: Step
+        if (route.stages or route.terminator) and self.runtime.events.on_decision is not None:
+            self.outer += (self.seen,)
         if route.terminator is not None:
             self.is_request_cut = False
             step = TerminatesTLS(route.terminator, self.configuration.inside[route.name], layer)

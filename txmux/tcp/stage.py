@@ -11,6 +11,7 @@ from typing_extensions import override
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Refusal
 from txmux.tcp.transitions import Finished, Outcome, TurnedAway
+from txmux.telemetry.access_log import REMEMBERED
 from txmux.transport import source_number
 from txmux.wire.first_request import needed
 from txmux.wire.preamble import NOTHING
@@ -59,6 +60,7 @@ class Client(Protocol):
     has_finished: bool = False  # whether the client has half-closed; it may still read the answer
     decided: Mapping[str, str] = NOTHING  # what its routes were decided by; see `note_decided`
     preambles: tuple[Preamble, ...] = ()  # what it has said before its own bytes, outermost first
+    outer: tuple[bytes, ...] = ()  # what routes saw that have opened something, if it is remembered
     source: Address | None = None  # the client's address, if a PROXY protocol header says so
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
@@ -95,6 +97,12 @@ class Client(Protocol):
 
     def advance(self, step: Step | None) -> None:
         """Leave the stage with an outcome, or for another stage; ``None`` is ignored."""
+
+    @property
+    def seen(self) -> bytes:
+        """What routes see of it, at most `REMEMBERED` bytes: also requests that were answered, such as PostgreSQL's for TLS."""
+        asked = [one.asked for one in self.preambles if not one.holds_inside]
+        return b"".join((*asked, self.received[:REMEMBERED]))[:REMEMBERED]
 
     @property
     def granted(self) -> Mapping[str, str]:

@@ -58,23 +58,39 @@ class Sampling:
 
 
 class Events:
-    """Makes events and sends them to the listener; callers check `has_listener` first, so that no event is made in vain."""
+    """Makes events and sends them to the listener; callers check `has_listener` first, so that no event is made in vain.
+
+    Attributes:
+        on_decision: Called with each client that is decided; ``None`` if nobody follows decisions.
+        sees_decisions: Whether `decided` does anything.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._sampling = Sampling(clock, self._send)
         self._sink: Sink | None = None
-        self.has_listener = False
+        self.has_listener = self.sees_decisions = False
+        self.on_decision: Callable[[Any], object] | None = None
+
+    def follow_decisions(self, on_decision: Callable[[Any], object] | None) -> None:
+        self.on_decision = on_decision
+        self.sees_decisions = self.has_listener or on_decision is not None
 
     def listen(self, sink: Sink | None) -> None:
         self._sink = sink
         self.has_listener = sink is not None
+        self.sees_decisions = self.has_listener or self.on_decision is not None
         if sink is None:  # the next listener was not connected when these were skipped
             self._sampling.forget()
 
     def begun(self, record: ConnectionRecord) -> None:
         self._pass_on("begin", {name: getattr(record, name) for name in _KNOWN_FIRST})
 
-    def decided(self, record: ConnectionRecord) -> None:
+    def decided(self, session: Any) -> None:
+        if self.on_decision is not None:
+            self.on_decision(session)
+        if not self.has_listener:
+            return
+        record = session.record
         values = {name: getattr(record, name) for name in (*_KNOWN_FIRST, "route")}
         values["detect_ms"] = None if record.detect_ms is None else round(record.detect_ms, 1)
         self._pass_on("decide", {**values, "facts": dict(record.facts)})

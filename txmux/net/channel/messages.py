@@ -226,8 +226,8 @@ CHECK = _to_worker(
     "check", "what health checks have found of a server, when that changes: `ok` if it is up again", backend=_NAME, key=_NAME, ok=_FLAG, why=_TEXT)
 NAMES = _to_worker("names", "results of look-ups", names=_OBJECT, longest=_WHOLE)
 PART = _to_worker(
-    "part", "what the supervisor keeps for a feature has something for what a worker keeps for it",
-    feature=_NAME, values=_OBJECT, answer=NOTHING, longest=_LARGE)
+    "part", "what the supervisor keeps for a feature has something for what a worker keeps for it, or asks that, which answers by a list",
+    feature=_NAME, values=_OBJECT, answer=_nullable(_CHECKED_LATER), longest=_LARGE, longest_answer=_LARGE)
 CERTIFICATES_SHOWN = _to_worker(
     "certificates_shown", "report the other certificates", answer=Field(list, of=_SHOWN), longest_answer=_LARGE)
 APPLY_OVERRIDES = _to_worker(
