@@ -28,6 +28,7 @@ WORDS = {
     "gateway": ("txmux provider gateway",),
     "test": ("txmux test",),
     "captures": ("txmux explain --pcap",),
+    "trial": ("remember", "watch_rules_limit"),
 }
 """All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks or servers begin, the
 stages of its connections, as ``stage NAME``, and its commands, as ``txmux NAME``, or words of those of the core."""

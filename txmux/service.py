@@ -124,10 +124,12 @@ class MuxService(Service):
         self._account: Account | None = None
         self._warnings = warnings
         self._reloading = Coalescer(self._reload)
+        self._is_asked_for = False  # the next reload: it is not just due by `watch_rules`
         self._checking = Coalescer(self._check_upgrade)
         self._pending_rules: Rules | None = None
         self._watch = watch = RulesWatch(reactor, self._rules_changed, control.recurring)
         control.has_outdated_rules = lambda: watch.has_changed
+        control.read_rules = self._read_to_try
         self._stop_signals = StopSignals(reactor)
         self._upgrades = Upgrades(
             reactor, resources, self._fail, self._successor_ended, self.reload, control.renew
@@ -138,7 +140,7 @@ class MuxService(Service):
         control.renew_elsewhere = self._upgrades.renew_in_successor
         # Watched until the end: by default, any of these would end a process that drains.
         pass_on = self._upgrades.pass_signal_on
-        self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP, pass_on)]
+        self._signals = [SignalWatch(reactor, self._ask_for_reload, signal.SIGHUP, pass_on)]
         if upgrades:
             self._signals += [
                 SignalWatch(reactor, self.reopen_log, signal.SIGUSR1, pass_on),
@@ -340,7 +342,11 @@ class MuxService(Service):
         """
         if rules is not None:
             self._pending_rules = rules
-        return await self._reloading.request()
+        return await self._ask_for_reload()
+
+    def _ask_for_reload(self) -> Deferred[Report]:
+        self._is_asked_for = True
+        return self._reloading.request()
 
     def _rules_changed(self) -> bool:
         if self._upgrades.is_under_way:
@@ -350,6 +356,7 @@ class MuxService(Service):
         return True
 
     async def _reload(self) -> Report:
+        is_asked_for, self._is_asked_for = self._is_asked_for, False
         await self._upgrades.settled()
         if self._upgrades.has_successor:
             return await self._upgrades.reload_successor()
@@ -366,7 +373,7 @@ class MuxService(Service):
         self._resources.notifier.reloading()
         try:
             with UNCOLLECTED_FOR_GOOD:
-                report = await self._change(supervisor, given)
+                report = await self._change(supervisor, given, is_asked_for=is_asked_for)
         except MuxError as problem:
             report = Report.refused(problem)
         except ImportError as problem:
@@ -394,10 +401,16 @@ class MuxService(Service):
         giving_back.addErrback(lambda why: self._log.failure("cannot give memory back", why))
         return report
 
-    async def _change(self, supervisor: Supervisor, given: Rules | None) -> Report:
-        if changed := self._starter.code.change():
-            raise MuxError(f"{changed}: run 'txmux upgrade'")
-        rules = given
+    async def _read_to_try(self) -> Rules:
+        await self._reloading.wait_until_idle()
+        if self._upgrades.has_successor:
+            raise MuxError("another process serves by now; ask that")
+        if why := self.control.rules.unreadable:
+            raise MuxError(why)
+        return await self._read(None)
+
+    async def _read(self, rules: Rules | None) -> Rules:
+        """Read the rules again, unless they are given; a `MuxError` if they cannot be used here."""
         try:
             if rules is None:
                 read = self._resources.privilege.read
@@ -409,6 +422,16 @@ class MuxService(Service):
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(map(rules.placed, problems))
+        return rules
+
+    async def _change(
+        self, supervisor: Supervisor, given: Rules | None, *, is_asked_for: bool
+    ) -> Report:
+        if changed := self._starter.code.change():
+            raise MuxError(f"{changed}: run 'txmux upgrade'")
+        rules = await self._read(given)
+        for part in () if is_asked_for else self.control.parts.values():
+            await part.check_change(rules)
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         await supervisor.close_unused()

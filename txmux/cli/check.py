@@ -9,7 +9,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -75,10 +75,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="USER",
         help="the user that starts the service: report the files that it may not read; needs root",
     )
+    parser.add_argument(
+        "--against",
+        metavar="SERVICE",
+        help="also report which of the last clients of a service would go elsewhere: of the one that is running, or its admin endpoint",
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.against is not None and len(arguments.files) > 1:
+        print("txmux: --against is for one file", file=sys.stderr)
+        return 2
     matchers = installed_matchers()
     for problem in matchers.problems:
         print(f"warning: {problem}", file=sys.stderr)
@@ -93,11 +101,31 @@ def run(arguments: argparse.Namespace) -> int:
     servers, problems = _connect(good) if arguments.connect else ([], [])
     if arguments.json:
         document = _as_json(results, servers, problems, connect=arguments.connect)
+        code = _against(good, arguments.against, lambda answer: document.update(against=answer))
         print(printable_json(document, partial(json.dumps, indent=2)))
     else:
         for line in (*servers, *problems):
             print(line)
-    return 0 if len(good) == len(results) and not any(server.problem for server in servers) else 1
+        code = _against(good, arguments.against)
+    is_fine = len(good) == len(results) and not any(server.problem for server in servers)
+    return code if is_fine else 1
+
+
+def _against(
+    good: list[Rules], named: str | None, write: Callable[[Any], None] | None = None
+) -> int:
+    """Write which of the last clients of a service would go elsewhere; return the exit code."""
+    if named is None or not good:
+        return 0
+    # Imported here, since only this asks a service.
+    from txmux.cli.remote import command, trial  # noqa: PLC0415
+
+    return command.run(
+        trial.service(named),
+        lambda ask, _: trial.try_rules(ask, good[0].files),
+        lambda answer, _: (write or trial.write_trial)(answer),
+        code=trial.trial_code,
+    )
 
 
 def _connect(several: list[Rules]) -> tuple[list[Reached], list[Problem]]:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from txmux.cli._output import Output
 from txmux.cli.remote import command
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError, UsageError
+from txmux.cli.remote.trial import trial_code, try_rules, write_trial
 from txmux.telemetry.formatting import plural
 
 _PERIOD = 0.5  # seconds between two polls of the service while waiting
@@ -298,7 +299,23 @@ def _release_arguments(parser: ArgumentParser) -> None:
 # reload, stop and upgrade
 
 
-def _write_reload(answer: Mapping[str, Any], _: Namespace) -> None:
+def _reload_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--try",
+        dest="is_trial",
+        action="store_true",
+        help="change nothing: only report which of the last clients would go elsewhere by the rules as they are now",
+    )
+
+
+def _reload(ask: command.Ask, arguments: Namespace) -> Any:
+    return try_rules(ask) if arguments.is_trial else ask("POST", "/api/reload")
+
+
+def _write_reload(answer: Mapping[str, Any], arguments: Namespace) -> None:
+    if arguments.is_trial:
+        write_trial(answer)
+        return
     changes = str(answer.get("changes"))
     # Without a file there is nothing to read.
     before = "" if changes.startswith("nothing to reload") else "rules reloaded: "
@@ -373,7 +390,13 @@ CHANGES = {
         60,
         _release_arguments,
     ),
-    "reload": command.RemoteCommand(lambda ask, _: ask("POST", "/api/reload"), _write_reload, 120),
+    "reload": command.RemoteCommand(
+        _reload,
+        _write_reload,
+        120,
+        _reload_arguments,
+        lambda answer, given: trial_code(answer) if given.is_trial else 0,
+    ),
     "resume": _accepts(accepting=True),
     "stop": command.RemoteCommand(_stop, _write_stop, arguments=_stop_arguments),
     "unban": command.RemoteCommand(

@@ -1,0 +1,293 @@
+"""Rules that are tried on the last clients: ``remember``, `/api/reload/try` and ``watch_rules_limit``."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.logger import capturedLogs
+
+from tests.admin.asking import AdminCase
+from tests.backends.connect.tls_case import authority
+from tests.support.datagrams import Talker, turn
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, listen
+from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.wire.hello_builder import PADDING, client_hello, extension, records, server_name
+
+SECRET = b"Authorization: Basic c2VjcmV0OnNlY3JldA==\r\n"
+
+
+def request(host: str) -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (host.encode(), SECRET)
+
+
+def hello(name: str) -> bytes:
+    """Return a hello of a browser, whose key is post-quantum and stands before the name."""
+    return records(client_hello(extension(PADDING, bytes(1700)), server_name(name)))
+
+
+class TrialCase(AdminCase):
+    settings = "workers = 2\nremember = 100\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.first, self.second = PeerFactory(), PeerFactory()
+        self.a, self.b = (f"127.0.0.1:{listen(self, one)}" for one in (self.first, self.second))
+
+    def rules(self, web: str, *more: str) -> str:
+        """Return rules with a route for HTTP to a server, and others."""
+        listener = "[listen x]\nendpoint = 127.0.0.1:0\n[listen u]\nendpoint = udp:127.0.0.1:0\n"
+        routes = f"[route web]\nmatch = http\nbackend = {web}\n[route ssh]\nmatch = ssh\nbackend = {self.a}\n"
+        return listener + "".join(more) + routes
+
+    async def served(self, *firsts: bytes) -> None:
+        """Let clients say something first, and wait until each has its server."""
+        for first in firsts:
+            before = len(self.first.peers) + len(self.second.peers)
+            client = await super().connect(self.port)
+            client.send(first)
+            while len(self.first.peers) + len(self.second.peers) == before:
+                await turn()
+
+    async def tried(self, rules: str, settings: str = "") -> Mapping[str, Any]:
+        """Write rules, and try them."""
+        self.write_rules(settings or self.settings, rules)
+        told = await self.post("/api/reload/try")
+        self.assertEqual(told.status, 200, told.body)
+        self.assertNotIn(b"c2VjcmV0", told.body)
+        found: Mapping[str, Any] = told.json
+        return found
+
+    @staticmethod
+    def moves(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        keys = ("count", "listener", "now", "then", "name")
+        return [tuple(row[key] for key in keys) for row in found["moves"]]
+
+
+class TryTests(TrialCase):
+    async def test_streams(self) -> None:
+        """Clients of all workers are looked at, and those that a reload would lead elsewhere are told of."""
+        rules = self.rules(self.a)
+        await self.start(self.settings, rules)
+        await self.served(*(request("a.test"), request("b.test")) * 3, b"SSH-2.0-x\r\n")
+        same = await self.tried(rules)
+        self.assertEqual((same["clients"], same["moved"], same["moves"]), (7, 0, []))
+        self.assertEqual(same["changes"], "none of the last 7 clients would go elsewhere")
+        new = f"[route b]\nmatch = http host=b.test\nbackend = {self.b}\n"
+        found = await self.tried(self.rules(self.a, new))
+        now, then = f"route web, to {self.a}", f"route b, to {self.b}"
+        self.assertEqual(self.moves(found), [(3, "x", now, then, "b.test")])
+        self.assertRegex(found["moves"][0]["client"], r"^127\.0\.0\.1:\d+$")
+        self.assertEqual(found["changes"], "3 of the last 7 clients would go elsewhere")
+        # The same servers by another name, or one more of them, are no change; a port that is closed is one.
+        pool = f"[backend pool]\nserver = {self.a}\n  {self.b}\n"
+        self.assertEqual(
+            (await self.tried(self.rules("one", f"[backend one]\nserver = {self.a}\n")))["moved"], 0
+        )
+        self.assertEqual((await self.tried(self.rules("pool", pool)))["moved"], 6)
+        gone = self.rules(self.a).replace(
+            "listen x]\nendpoint = 127.0.0.1:0", "listen y]\nendpoint = 127.0.0.1:1"
+        )
+        self.assertEqual(
+            {row[3] for row in self.moves(await self.tried(gone))}, {"nobody listens there"}
+        )
+        # Addresses count, and the reload changes what is there now.
+        await self.tried(
+            self.rules(self.a, f"[route b]\nmatch = any\nfrom = 127.0.0.1\nbackend = {self.b}\n")
+        )
+        report = await self.running.reload()
+        self.assertEqual(report.errors, ())
+        found = await self.tried(self.rules(self.a))
+        self.assertEqual((found["clients"], found["moved"]), (7, 7))
+
+    async def test_datagrams_and_silent_clients(self) -> None:
+        talkers = [Talker.listening(self, answer=lambda data: data) for _ in range(2)]
+        c, d = (f"udp:127.0.0.1:{one.port}" for one in talkers)
+        route = f"[route dns]\nmatch = payload text=q\nbackend = {c}\n"
+        listener = "[listen x]\nendpoint = 127.0.0.1:0\nsilent = {silent}\nfirst = {first}\ndefault = {silent}\n[listen u]\nendpoint = udp:127.0.0.1:0\n"
+        rules = listener.format(silent=self.a, first="server") + route
+        await self.start(self.settings, rules)
+        port = self.ports()[1]
+        client = Talker.listening(self)
+        client.say(b"query", port)
+        while not client.heard:
+            await turn()
+        await self.served(b"")
+        found = await self.tried(
+            listener.format(silent=self.b, first="server") + route.replace(c, d)
+        )
+        self.assertEqual(
+            sorted(self.moves(found)),
+            [
+                (1, "u", f"route dns, to {c}", f"route dns, to {d}", None),
+                (1, "x", f"default, to {self.a}", f"default, to {self.b}", None),
+            ],
+        )
+        # What such a client would have said is not known.
+        waits = await self.tried(
+            rules.replace("first = server", "first = client")
+            + "[route y]\nmatch = ssh\nbackend = close\n"
+        )
+        self.assertEqual(
+            (waits["moved"], waits["unknown"], waits["unknowns"][0]["listener"]), (0, 1, "x")
+        )
+
+    async def test_tls(self) -> None:
+        """What is inside TLS that ends here counts, and a hello with a post-quantum key is remembered as a whole."""
+        certificate = authority().issue("a.test").write(self.folder / "a.pem", key=True)
+        ca = authority().write(self.folder / "ca.pem")
+        tls = f"[route tls]\nmatch = tls sni=a.test\nterminate_tls = {certificate}\nbackend = {self.a}\n"
+        inner = "[route in]\nunder = tls\nmatch = http path=/*\nbackend = {}\n"
+        passed = f"[route pass]\nmatch = tls sni=*.test\nbackend = {self.a}\n"
+        await self.start(self.settings, self.rules(self.a, tls, inner.format(self.b), passed))
+        await self.served(hello("b.test"))
+        peer = SecurePeer((client_context(ca), "a.test"))
+        await (await connect_tls(self, self.port, peer)).ready()
+        peer.send(request("a.test"))
+        while not self.second.peers:
+            await turn()
+        found = await self.tried(
+            self.rules(self.a, tls, inner.format(self.a), passed.replace(self.a, self.b))
+        )
+        self.assertEqual(
+            sorted(self.moves(found)),
+            [
+                (1, "x", f"route pass, to {self.a}", f"route pass, to {self.b}", "b.test"),
+                (1, "x", f"route tls > in, to {self.b}", f"route tls > in, to {self.a}", "a.test"),
+            ],
+        )
+        # Passed on, it goes by its name; where TLS ends that was passed on, nothing is known of what is inside.
+        found = await self.tried(self.rules(self.a, passed))
+        self.assertEqual(
+            self.moves(found)[0][2:4], (f"route tls > in, to {self.b}", f"route pass, to {self.a}")
+        )
+        found = await self.tried(
+            self.rules(self.a, tls.replace("a.test", "*.test"), inner.format(self.b))
+        )
+        self.assertEqual((found["moved"], found["unknown"]), (0, 1))
+        self.assertEqual(found["unknowns"][0]["why"], "what is inside TLS that route tls opens")
+
+    async def test_what_is_kept(self) -> None:
+        """A listener has its own number; a reload keeps those that have room; what nobody remembers is refused; errors are told."""
+        rules = self.rules(self.a)
+        await self.start("workers = 1\n", rules)
+        told = await self.post("/api/reload/try")
+        self.assertEqual(told.status, 409)
+        self.assertIn(
+            "no client is remembered, so nothing can be tried: set 'remember = 1000'", told.error
+        )
+        few = rules.replace("[listen u]", "remember = 3\n[listen u]")
+        self.write_rules("workers = 1\n", few)
+        self.assertEqual((await self.running.reload()).errors, ())
+        await self.served(*[request("a.test")] * 5)
+        found = await self.tried(few, "workers = 1\n")
+        self.assertEqual(found["clients"], 3)
+        self.write_rules("workers = 1\n", few.replace("remember = 3", "remember = 2"))
+        self.assertEqual((await self.running.reload()).errors, ())
+        found = await self.tried(few, "workers = 1\n")
+        self.assertEqual(found["clients"], 2)
+        self.write_rules("workers = 1\n", "[what]\n")
+        told = await self.post("/api/reload/try")
+        self.assertEqual(told.status, 422)
+        self.assertIn("rules.ini", told.json["errors"][0])
+        told = await self.post("/api/reload/try", {"files": "eJw="})
+        self.assertEqual(told.status, 422)
+
+    async def test_rights(self) -> None:
+        """Who may only read, or steer, gets nothing of it."""
+        tokens = self.folder / "tokens"
+        tokens.write_text(
+            "viewer read the-secret-of-the-viewer\nsteers steer the-secret-of-the-other\n"
+        )
+        tokens.chmod(0o600)
+        await self.start(
+            f"{self.settings}admin = 127.0.0.1:0\nadmin_tokens = {tokens}", self.rules(self.a)
+        )
+        port = self.port_of("admin")
+        for secret in ("the-secret-of-the-viewer", "the-secret-of-the-other"):
+            headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
+            told = await self.ask("POST", "/api/reload/try", headers, "{}", to=port)
+            self.assertEqual(told.status, 403)
+
+
+class CommandTests(TrialCase):
+    async def txmux(self, *words: str) -> tuple[str, str, int]:
+        environ = {"TXMUX_ADMIN": str(f"unix:{self.socket}"), "PATH": "/usr/bin:/bin"}
+        out, err, code = await getProcessOutputAndValue(
+            sys.executable, ["-m", "txmux", *words], env=environ
+        )
+        return out.decode(), err.decode(), code
+
+    async def test_commands(self) -> None:
+        rules = self.rules(self.a)
+        await self.start(self.settings, rules)
+        out, err, code = await self.txmux("reload", "--try")
+        self.assertEqual(
+            (out, err, code), ("none of the last 0 clients would go elsewhere\n", "", 0)
+        )
+        await self.served(request("a.test"))
+        other = self.folder / "other.ini"
+        other.write_text(
+            self.file.read_text().replace(f"http\nbackend = {self.a}", f"http\nbackend = {self.b}")
+        )
+        out, err, code = await self.txmux("check", str(other), "--against", "running")
+        self.assertEqual((err, code), ("", 4))
+        self.assertRegex(
+            out,
+            rf"other.ini: OK, .*\n1 of the last 1 client would go elsewhere, since \S+ \S+\n\n"
+            r"clients +listener +now +then +example\n"
+            rf" +1 +x +route web, to {self.a} +route web, to {self.b} +127\.0\.0\.1:\d+ for a\.test at \S+ \S+\n$",
+        )
+        out, _, code = await self.txmux(
+            "check", str(other), "--against", f"unix:{self.socket}", "--json"
+        )
+        self.assertEqual((code, json.loads(out)["against"]["moved"]), (4, 1))
+        self.assertEqual((await self.txmux("check", str(self.file), "--against", "running"))[2], 0)
+        other.rename(self.file)
+        out, err, code = await self.txmux("reload", "--try", "--json")
+        self.assertEqual((json.loads(out)["moved"], err, code), (1, "", 4))
+        self.file.write_text("[what]\n")
+        _, err, code = await self.txmux("reload", "--try")
+        self.assertEqual(code, 1)
+        self.assertIn("[what]", err)
+
+
+class LimitTests(TrialCase):
+    async def test_watched_rules(self) -> None:
+        """Rules that move too many are refused, told of, and applied by hand; others are applied."""
+        self.settings += "watch_rules = 10s\nwatch_rules_limit = 50%\n"
+        time = VirtualTime()
+        self.addCleanup(time.advance, 0)
+        await self.start(self.settings, self.rules(self.a), use=time)
+
+        async def look() -> None:
+            for _ in range(22):
+                time.advance(0.5)
+                await self.running.control.missing()
+                await self.running._watch.looking
+            while self.running._reloading._is_busy:
+                await turn()
+
+        await self.served(request("a.test"), request("b.test"), request("c.test"))
+        few = self.rules(self.a, f"[route b]\nmatch = http host=b.test\nbackend = {self.b}\n")
+        self.write_rules(self.settings, few)
+        await look()
+        self.assertEqual(len(self.running.control.rules.routes), 3)
+        self.write_rules(self.settings, self.rules(self.b))
+        with capturedLogs() as events:
+            await look()
+        self.assertEqual(len(self.running.control.rules.routes), 3)
+        why = (
+            "2 of the last 3 clients would go elsewhere, more than 'watch_rules_limit = 50%' allows"
+        )
+        self.assertTrue(any(why in str(event.get("errors")) for event in events))
+        [item] = [
+            one
+            for one in (await self.running.control.status())["attention"]
+            if one["what"] == "reload"
+        ]
+        self.assertIn(why, item["cause"])
+        self.assertEqual((await self.running.reload()).errors, ())
+        self.assertEqual(len(self.running.control.rules.routes), 2)

@@ -1,0 +1,67 @@
+"""`txmux reload --try` and `txmux check --against`: which of the last clients other rules would lead elsewhere."""
+
+import json
+import zlib
+from argparse import Namespace
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from txmux.cli._output import Output
+from txmux.cli.remote import command
+from txmux.rules.model import Files
+
+MOVED = 4
+"""The exit code if a client would go elsewhere."""
+
+_RUNNING = "running"
+
+
+def try_rules(ask: command.Ask, files: Files | None = None) -> Any:
+    """Ask a service where its last clients would go by other rules; without `files`, by those that a reload would read."""
+    if files is None:
+        return ask("POST", "/api/reload/try")
+    packed = zlib.compress(json.dumps(attrs.asdict(files)).encode(), 9)
+    return ask("POST", "/api/reload/try", {"files": b64encode(packed).decode()})
+
+
+def service(named: str) -> Namespace:
+    """Return what selects a service: `_RUNNING`, or an endpoint of its."""
+    admin = None if named == _RUNNING else named
+    return Namespace(admin=admin, rules=None, token_file=None, timeout=120.0, json=False)
+
+
+def write_trial(answer: Mapping[str, Any]) -> None:
+    output = Output()
+    since = answer["since"]
+    output.line(f"{answer['changes']}{'' if since is None else f', since {_at(since)}'}")
+    for why in answer["incomplete"]:
+        output.line(f"the answer is not complete: {why}")
+    if moves := answer["moves"]:
+        output.line()
+        rows = [
+            (str(row["count"]), row["listener"], row["now"], row["then"], _example(row))
+            for row in moves
+        ]
+        head = ("clients", "listener", "now", "then", "example")
+        output.table([(row, "") for row in rows], head, numbers=[0])
+    if unknown := answer["unknowns"]:
+        output.line()
+        rest = [(str(row["count"]), row["listener"], row["why"]) for row in unknown]
+        output.table([(row, "") for row in rest], ("clients", "listener", "not known"), numbers=[0])
+
+
+def _example(row: Mapping[str, Any]) -> str:
+    name = f" for {row['name']}" if row["name"] else ""
+    return f"{row['client']}{name} at {_at(row['time'])}"
+
+
+def _at(time: float) -> str:
+    return datetime.fromtimestamp(time).astimezone().isoformat(" ", "seconds")
+
+
+def trial_code(answer: Mapping[str, Any]) -> int:
+    return MOVED if answer["moved"] else 0

@@ -1,0 +1,91 @@
+"""Tries changed rules on the last clients: ``remember``, `txmux reload --try` and ``watch_rules_limit``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from txmux.features.trial.keys import LIMIT, MOST, REMEMBER, remembered_clients
+from txmux.rules.feature import Feature
+from txmux.rules.model import Rules
+from txmux.rules.problems import InvalidValueError, Problem
+from txmux.rules.reading.values import SectionKey, ValueKind, number
+
+if TYPE_CHECKING:
+    from txmux.client.parts import ServiceContext, ServicePart, ServingContext, ServingPart
+
+_BYTES = 4400  # that a client takes at most: two times its first bytes, and the rest
+_MUCH = 256 << 20  # bytes
+_PERCENT = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,2})?|100)%")
+
+
+def _percent(text: str) -> float:
+    match = _PERCENT.fullmatch(text)
+    if match is None:
+        raise InvalidValueError(f"{text!r} is not a share from 0% to 100%; write for example 10%")
+    return float(match[1])
+
+
+def _lint(rules: Rules) -> Iterator[Problem]:
+    settings, counts = rules.settings, remembered_clients(rules)
+    if LIMIT in settings.more and not settings.watch_rules:
+        yield settings.section.problem(
+            "works only with 'watch_rules'; add that, or remove it", LIMIT
+        )
+    if LIMIT in settings.more and not counts:
+        message = f"refuses nothing, since no client is remembered; add '{REMEMBER} = 1000'"
+        yield settings.section.problem(message, LIMIT)
+    size = sum(counts.values()) * settings.workers * _BYTES
+    if size > _MUCH:
+        message = (
+            f"the clients of all listeners may take {size >> 20} MiB in all workers; remember fewer"
+        )
+        owners: list[Any] = [settings, *rules.listeners]
+        owner = next(one for one in owners if REMEMBER in one.more)
+        yield owner.section.problem(message, REMEMBER)
+
+
+def _part(context: ServiceContext) -> ServicePart:
+    from txmux.features.trial.trial import Trial  # noqa: PLC0415 - few rules need it
+
+    return Trial(context.workers)
+
+
+def _serving_part(context: ServingContext) -> ServingPart:
+    from txmux.features.trial.memory import ClientMemory  # noqa: PLC0415 - few rules need it
+
+    return ClientMemory(context)
+
+
+def _resources() -> Sequence[Any]:
+    from txmux.features.trial.resources import RESOURCES  # noqa: PLC0415 - commands do without them
+
+    return RESOURCES
+
+
+_COUNT = number(0, MOST)
+_MODULES = ("txmux.features.trial.memory",)
+
+# fmt: off
+FEATURE = Feature(
+    "trial",
+    keys={
+        "txmux": {
+            REMEMBER: SectionKey(_COUNT, default="0", usual=0, example="1000", loads=lambda _: _MODULES, meaning=
+                "how many of the last clients of each listener each worker [remembers](#trying-rules), to try other rules on them"),
+            LIMIT: SectionKey(ValueKind(_percent, "`0%` to `100%`"), example="10%", meaning=
+                "`watch_rules` refuses rules by which a larger share of the [remembered clients](#trying-rules) would go elsewhere"),
+        },
+        "listen": {
+            REMEMBER: SectionKey(_COUNT, example="1000", loads=lambda _: _MODULES, is_plain=True, meaning=
+                "the same as in `[txmux]`, for this listener"),
+        },
+    },
+    lint=(_lint,),
+    needed=lambda rules: bool(remembered_clients(rules)),
+    part=_part,
+    serving_part=_serving_part,
+    resources=_resources,
+)
+# fmt: on

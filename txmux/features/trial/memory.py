@@ -1,0 +1,114 @@
+"""What a worker remembers of the last clients: their first bytes, and what else decides. Only its supervisor gets it."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from typing_extensions import override
+
+from txmux.client.parts import ServingContext, ServingPart
+from txmux.features.trial.keys import remembered_clients
+from txmux.rules.model import FoundCertificate, Rules
+from txmux.telemetry.access_log import REMEMBERED
+from txmux.wire.preamble import NOTHING
+
+if TYPE_CHECKING:
+    from txmux.client.session import ClientSession
+
+PAGE = 500
+"""Clients in one answer."""
+
+
+@attrs.frozen
+class RememberedClient:
+    """A client whose destination has been decided.
+
+    Attributes:
+        time: When it came, in seconds since 1970.
+        client: Its address, by a PROXY header if it had one, and `local`, where it connected to.
+        layers: What routes saw of it: outermost, then inside what each route has opened. Of a flow the first datagrams.
+        certificate: What its TLS that ended here has shown; ``None`` if it was not asked.
+        granted: What its tunnel was granted for.
+    """
+
+    time: float
+    client: str
+    local: str
+    is_flow: bool
+    layers: tuple[bytes, ...]
+    certificate: FoundCertificate | None
+    granted: Mapping[str, str]
+
+    def as_json(self) -> list[Any]:
+        shown = self.certificate
+        found = None if shown is None else [[*shown.kinds], dict(shown.names)]
+        layers = [b64encode(data).decode() for data in self.layers]
+        return [self.time, self.client, self.local, self.is_flow, layers, found, {**self.granted}]
+
+    @classmethod
+    def read(cls, row: Sequence[Any]) -> RememberedClient:
+        """Read what `as_json` of a worker returned; raises what `MISSHAPEN` has if it is anything else."""
+        time, client, local, is_flow, layers, found, granted = row
+        certificate = None
+        if found is not None:
+            names = {str(kind): tuple(map(str, some)) for kind, some in found[1].items()}
+            certificate = FoundCertificate(frozenset(map(str, found[0])), names)
+        datas = tuple(b64decode(data)[:REMEMBERED] for data in layers)
+        if not datas:
+            raise ValueError
+        facts = {str(name): str(value) for name, value in granted.items()}
+        return cls(float(time), str(client), str(local), bool(is_flow), datas, certificate, facts)
+
+
+class ClientMemory(ServingPart):
+    """Remembers the last clients of each listener, from their decision on. A reload keeps what still has room."""
+
+    def __init__(self, context: ServingContext) -> None:
+        self._events = context.serving.runtime.events
+        self._clients: dict[str, deque[RememberedClient]] = {}
+        self._added: dict[str, int] = {}
+
+    @override
+    def commit(self, rules: Rules) -> None:
+        sizes, before = remembered_clients(rules), self._clients
+        self._clients = {name: deque(before.get(name, ()), size) for name, size in sizes.items()}
+        self._added = {name: self._added.get(name, 0) for name in sizes}
+        self._events.follow_decisions(self._add if sizes else None)
+
+    def _add(self, session: ClientSession) -> None:
+        record = session.record
+        clients = self._clients.get(record.listener)
+        if clients is not None:
+            self._added[record.listener] += 1
+            clients.append(_remembered(session))
+
+    @override
+    def receive(self, values: Any) -> list[Any] | None:
+        """Return the clients of a listener ``after`` so many that have been added, and how many have been with these."""
+        if values is None:  # at the start
+            return None
+        clients = self._clients.get(values["listener"], deque())
+        gone = self._added.get(values["listener"], 0) - len(clients)
+        first = max(values["after"] - gone, 0)
+        rows = [client.as_json() for client in islice(clients, first, first + PAGE)]
+        return [gone + first + len(rows), *rows]
+
+
+def _remembered(session: Any) -> RememberedClient:
+    record, tls = session.record, session.agreed_tls
+    held = getattr(session, "held", None)  # a flow's first datagrams
+    layers = (*session.outer, session.seen) if held is None else held
+    return RememberedClient(
+        record.time,
+        record.client,
+        record.local,
+        held is not None,
+        tuple(data[:REMEMBERED] for data in layers) or (b"",),
+        None if tls is None else tls.found,
+        session.granted if held is None else NOTHING,
+    )

@@ -1,0 +1,273 @@
+"""Finds which of the remembered clients would go elsewhere by other rules. Their bytes stay in the service's own processes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import attrs
+from typing_extensions import override
+
+from txmux.access.lists.current import dynamic_networks_of
+from txmux.client.parts import ServicePart
+from txmux.control.broadcast import WorkerLink, broadcast
+from txmux.errors import MuxError
+from txmux.features.trial.documents import MovedDocument, TrialDocument
+from txmux.features.trial.keys import LIMIT, MOST, REMEMBER, remembered_clients
+from txmux.features.trial.memory import PAGE, RememberedClient
+from txmux.interfaces import Transport
+from txmux.net.addresses import address_in
+from txmux.net.channel import messages
+from txmux.net.turns import Turns
+from txmux.rules.model import Listener, Refusal, Route, Rules, TlsSettings
+from txmux.rules.tracer import Tracer, inner_listener
+from txmux.rules.tracing import TracedSample, silence_of, traced_outcome
+from txmux.serving.listen_addresses import listen_addresses, listen_lines, socket_address
+from txmux.telemetry.formatting import plural
+from txmux.transport import unmapped
+from txmux.wire.jsontext import MISSHAPEN
+
+_SECONDS = 10.0  # that a worker has for an answer
+_REFUSED = ("no-name", "name-denied", "address-denied")
+
+
+class _CannotTellError(MuxError):
+    """What is remembered does not decide."""
+
+
+@attrs.frozen
+class _Destination:
+    """Where a client goes.
+
+    Attributes:
+        text: As `txmux explain` says it.
+        key: Equal for destinations of the same name, and for all that refuse.
+        servers: Of a backend, and what the client has `asked` for, if that chooses among them.
+        name: What the client asks for, for an example.
+        ends: The routes that have opened something, outermost first.
+        waits: Whether it was decided only since no more came.
+        at_once: Whether no byte was waited for.
+    """
+
+    text: str
+    key: object
+    servers: frozenset[str] = frozenset()
+    asked: str = ""
+    name: str | None = None
+    ends: Sequence[Route] = ()
+    waits: bool = False
+    at_once: bool = False
+
+    def is_like(self, other: _Destination) -> bool:
+        """Return whether both are the same: by name with a server in common, or by all their servers."""
+        if self.servers and self.servers == other.servers:
+            return self.asked == other.asked
+        is_shared = self.servers == other.servers or not self.servers.isdisjoint(other.servers)
+        return self.key == other.key and self.asked == other.asked and is_shared
+
+
+_NOBODY = _Destination("nobody listens there", Refusal)
+
+
+def _destination(tracer: Tracer, listener: Listener, client: RememberedClient) -> _Destination:
+    """Find where a client goes by some rules, as `txmux explain` does; raises `_CannotTellError`."""
+    address = address_in(client.client)
+    sample = TracedSample(
+        client.layers[0],
+        None if address is None else unmapped(address.host),
+        now=client.time,
+        datagrams=client.layers if client.is_flow else None,
+    )
+    trace, ends = tracer.trace(listener, sample), list[Route]()
+    while (traced := traced_outcome(sample, trace)).outcome is None:
+        end, opens = trace.found.decision.route, traced.opens
+        if opens is None or end is None or traced.facts.get(opens.error):
+            return _Destination(str(traced), Refusal)
+        ends.append(end)
+        if len(ends) < len(client.layers):
+            sample = attrs.evolve(sample, data=client.layers[len(ends)])
+        elif trace.inner is not None:
+            sample = trace.inner[0]
+        elif tracer.rules.routes_of(end):
+            raise _CannotTellError(f"what is inside {opens.inside} that route {end.name} opens")
+        else:
+            sample = attrs.evolve(sample, data=b"")
+        listener = inner_listener(listener, end)
+        trace = tracer.trace(listener, sample, end, client.certificate)
+        trace.found.decision.facts.update(client.granted)
+    outcome, name = traced.outcome, trace.facts.get("sni") or trace.facts.get("host")
+    if ends:
+        names = [end.name for end in ends] + ([traced.route] if traced.route else [])
+        traced = attrs.evolve(traced, by="route", route=" > ".join(names))
+    at_once = silence_of(sample, trace) is None or trace.found.decided_at == 0
+    waits = trace.found.decided_at is None and bool(sample.data) and not at_once
+    found = _Destination(str(traced), Refusal, name=name, ends=ends, waits=waits, at_once=at_once)
+    if outcome is None or isinstance(outcome, Refusal) or traced.asked.endswith(_REFUSED):
+        return found
+    key, servers = (type(outcome), outcome.name), frozenset(traced.servers)
+    return attrs.evolve(found, key=key, servers=servers, asked=traced.asked)
+
+
+def _listener_in(rules: Rules, before: Listener, local: str) -> Listener | None:
+    """Find which listener gets a client by other rules; ``None`` if none is there any more."""
+    its = [one for one in rules.listeners if one.transport is before.transport]
+    same = next((one for one in its if one.name == before.name), None)
+    address = address_in(local)
+    is_kept = same is not None and {*before.endpoints} <= {*same.endpoints}
+    if is_kept or address is None or before.accept_proxy_from is not None:
+        return same
+    hosts = {"", "0.0.0.0", "::", str(address.host)}  # noqa: S104 - nothing listens here
+    by_port = rules.once("listeners by port", _listeners_by_port)
+    for host, listener in by_port.get((before.transport, address.port), ()):
+        if host in hosts:
+            return listener
+    is_found = same is not None and all(one.kind in {"tcp", "udp"} for one in listen_lines(same))
+    return None if is_found else same  # systemd's sockets may be anywhere
+
+
+def _listeners_by_port(rules: Rules) -> Mapping[tuple[Transport, int], list[tuple[str, Listener]]]:
+    found = defaultdict[tuple[Transport, int], list[tuple[str, Listener]]](list)
+    for listener in rules.listeners:
+        for address in listen_addresses(listener):
+            where = socket_address(address.text, 1)
+            if where is not None:
+                found[listener.transport, where.port].append((where.host, listener))
+    return found
+
+
+def _compared(
+    old: Tracer, new: Tracer, before: Listener, client: RememberedClient
+) -> tuple[_Destination, _Destination]:
+    """Return where a client goes now, and by other rules; raises `_CannotTellError`."""
+    now, after = _destination(old, before, client), _listener_in(new.rules, before, client.local)
+    if after is None:
+        return now, _NOBODY
+    if _reading(before) != _reading(after):
+        raise _CannotTellError("what it says first where the listener expects something else then")
+    then = _destination(new, after, client)
+    for number, end in enumerate(then.ends):
+        tls = end.terminate_tls
+        known = now.ends[number].terminate_tls if number < len(now.ends) else None
+        if tls is not None and tls.client_ca is not None and _asking(tls) != _asking(known):
+            raise _CannotTellError(f"the certificate that route {end.name} asks for")
+    if then.waits and not now.waits:
+        raise _CannotTellError(f"more than the {len(client.layers[-1])} bytes that are remembered")
+    if now.at_once and not then.at_once and not any(client.layers):
+        raise _CannotTellError("what it says first: it is served before that now")
+    return now, then
+
+
+def _reading(listener: Listener) -> object:
+    """Return what decides which bytes the routes of a listener see."""
+    more = {name: value for name, value in listener.more.items() if name != REMEMBER}
+    return more, listener.accept_proxy_from
+
+
+def _asking(tls: TlsSettings | None) -> object:
+    return tls and (tls.client_ca, tls.client, tls.allow_client, tls.client_crl)
+
+
+class Trial(ServicePart):
+    """Tries other rules on the clients that the workers remember."""
+
+    _rules: Rules
+
+    def __init__(self, workers: Callable[[], Sequence[WorkerLink]]) -> None:
+        self._workers = workers
+
+    @override
+    def commit(self, rules: Rules) -> None:
+        self._rules = rules
+
+    @property
+    def remembers(self) -> bool:
+        return bool(remembered_clients(self._rules))
+
+    @override
+    async def check_change(self, rules: Rules) -> None:
+        limit = self._rules.settings.more.get(LIMIT)
+        if limit is None or not self.remembers:
+            return
+        found = await self.compare(rules)
+        if found["moved"] * 100 > limit * found["clients"]:
+            raise MuxError(
+                f"{found['changes']}, more than '{LIMIT} = {limit:g}%' allows; "
+                "see where by 'txmux reload --try', and apply the rules by 'txmux reload'"
+            )
+
+    async def compare(self, rules: Rules) -> TrialDocument:
+        """Report which of the remembered clients would go elsewhere."""
+        present, turns = self._rules, Turns()
+        _use_contents(present, rules)
+        old, new = (Tracer(one, has_answers=False) for one in (present, rules))
+        moves: dict[tuple[str, ...], MovedDocument] = {}
+        unknown, times, missing = Counter[tuple[str, str]](), list[float](), dict[str, None]()
+        for listener in present.listeners:
+            async for client in self._clients_of(listener.name, missing):
+                await turns.pause()
+                times.append(client.time)
+                try:
+                    now, then = _compared(old, new, listener, client)
+                except _CannotTellError as why:
+                    unknown[listener.name, str(why)] += 1
+                    continue
+                if not now.is_like(then):
+                    row = moves.setdefault(
+                        (listener.name, now.text, then.text),
+                        {
+                            "listener": listener.name, "now": now.text, "then": then.text, "count": 0,
+                            "client": client.client, "name": now.name, "time": client.time,
+                        },
+                    )  # fmt: skip
+                    row["count"] += 1
+        rows = sorted(moves.values(), key=lambda row: -row["count"])
+        moved, total = sum(row["count"] for row in rows), sum(unknown.values())
+        words = f"{moved or 'none'} of the last {plural(len(times), 'client')} would go elsewhere"
+        return {
+            "ok": True,
+            "clients": len(times),
+            "since": min(times, default=None),
+            "moved": moved,
+            "unknown": total,
+            "moves": rows,
+            "unknowns": [
+                {"listener": name, "why": why, "count": count}
+                for (name, why), count in unknown.most_common()
+            ],
+            "changes": f"{words}, and of {total} it is not known" if total else words,
+            "incomplete": [*missing],
+        }
+
+    async def _clients_of(
+        self, listener: str, missing: dict[str, None]
+    ) -> AsyncIterator[RememberedClient]:
+        for worker in self._workers():
+            after: object = 0
+            for _ in range(MOST // PAGE + 1):
+                values = {"listener": listener, "after": after}
+                answers = await broadcast(
+                    [worker],
+                    messages.PART,
+                    seconds=_SECONDS,
+                    if_late="skip",
+                    feature="trial",
+                    values=values,
+                )
+                missing.update(dict.fromkeys(answers.missing))
+                after, *rows = (answers[0][1] if answers else None) or [0]
+                for row in rows:
+                    try:
+                        client = RememberedClient.read(row)
+                    except MISSHAPEN:  # a worker may be compromised
+                        continue
+                    yield client
+                if len(rows) < PAGE:
+                    break
+
+
+def _use_contents(present: Rules, rules: Rules) -> None:
+    """Let rules that were only read have the networks from other sources that those in force have."""
+    known = {one.name: one.contents for one in dynamic_networks_of(present)}
+    for one in dynamic_networks_of(rules):
+        if one.kind != "file":
+            one.contents = known.get(one.name, one.contents)
