@@ -80,7 +80,6 @@ _Row = TypeVar("_Row")
 
 @cache
 def rows(kind: type[_Row]) -> tuple[_Row, ...]:
-    """Return the rows of a kind that features bring; see `Feature.rows`."""
     return tuple(row for feature in FEATURES for row in feature.rows() if isinstance(row, kind))
 
 
@@ -103,7 +102,6 @@ SERVERS = {feature.servers.word: feature.servers for feature in FEATURES if feat
 
 
 def stages_in_use(kind: str, section: Listener | Route) -> list[FeatureStage]:
-    """Return the stages that clients of a listener or a route pass, in their order."""
     return [stage for stage in STAGES[kind] if section.more.get(stage.key)] if section.more else []
 
 
@@ -155,7 +153,6 @@ def server_kind_of(text: str) -> endpoints.ServerKind | None:
 
 
 def read_server(text: str) -> Server:
-    """Read a server with the usual settings; see `txmux.rules.reading.endpoints.server`."""
     return endpoints.server(text, server_kind_of)
 
 

@@ -73,7 +73,6 @@ class ListenAddress:
 
     @property
     def port(self) -> int:
-        """Its port, if its line has several."""
         return int(self.text.rpartition(":")[2])
 
     @property

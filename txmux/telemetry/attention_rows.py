@@ -187,7 +187,6 @@ ROWS = tuple(value for value in vars().values() if isinstance(value, AttentionRo
 
 
 def every_row() -> tuple[AttentionRow, ...]:
-    """Return those of features, too."""
     return (*ROWS, *rows(AttentionRow))
 
 

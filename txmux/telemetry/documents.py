@@ -72,7 +72,6 @@ def fields_of(document: type) -> tuple[DocumentField, ...]:
 
 
 def every_field_of(document: type) -> tuple[DocumentField, ...]:
-    """Return those that features add, too."""
     return (*fields_of(document), *(one.field for one in _added_to(document)))
 
 

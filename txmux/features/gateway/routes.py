@@ -92,7 +92,6 @@ class GatewayRoute:
 
     @property
     def udp(self) -> str:
-        """What begins its servers."""
         return "udp:" if self.kind == "UDPRoute" else ""
 
     @property
@@ -101,7 +100,6 @@ class GatewayRoute:
 
     @property
     def backend(self) -> str:
-        """The outcome of its clients; without a server they are refused."""
         return self.section if "server" in self.backend_keys else "close"
 
 

@@ -124,10 +124,8 @@ class ClientDialogue(Preamble):
 
 
 def answered(answer: bytes) -> RequestRefusedError:
-    """Make the error for an answer that is not the one that a server must give."""
     return RequestRefusedError(f"it answered {shown(answer)}")
 
 
 def shown(data: bytes) -> str:
-    """Return the beginning of what a client or a server has sent, for a message."""
     return f"'{printable(data.decode('ascii', 'replace').strip(), _SHOWN)}'"

@@ -14,7 +14,6 @@ PROTOCOLS: Mapping[str, ClearProtocol] = {
 
 
 def begun(name: str, banner: str = "") -> ClientDialogue:
-    """Begin a client's dialogue."""
     return ClientDialogue(PROTOCOLS[name], banner)
 
 

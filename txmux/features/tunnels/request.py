@@ -11,7 +11,6 @@ import attrs
 from txmux.errors import MuxError, printable
 
 LONGEST_HEAD = 8 * 1024  # bytes of one answer of HTTP
-LONGEST_LOGIN = 255  # bytes of a user and of a password (RFC 1929, section 2)
 _MOST_INTERIM = 20
 _LONGEST_REASON = 100
 _LONGEST_BEGIN = 20

@@ -254,7 +254,6 @@ def _misplaced(words: Texts, known: Collection[str], matchers: Collection[str]) 
 
 
 def _called(name: str, known: Collection[str]) -> str:
-    """Return the option that is meant by what another matcher, or another program, calls it; empty if there is none."""
     return next((one for one in (name, *_ALIASES.get(name, ())) if one in known), "")
 
 

@@ -108,7 +108,6 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
 
 
 def obstacles(rules: Rules) -> list[Problem]:
-    """Find what keeps any process from serving the rules on this machine: paths without their folder."""
     return [problem for problem, is_made in _paths(rules) if not is_made]
 
 

@@ -96,7 +96,6 @@ class Rules:
 
     @property
     def managed(self) -> Mapping[str, Path]:
-        """By the names of certificates that a feature gets and renews, their files."""
         return self.once("managed", _managed)
 
     @property
