@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
-from txmux.backends.health.silence import Silence
+from txmux.backends.health.silence import ServerSilence
 from txmux.backends.pool.server_health import ENOUGH_SOURCES
 from txmux.telemetry.counting.counter_groups import SERVER, SERVER_CAUSES
 from txmux.telemetry.formatting import duration, plural
@@ -127,7 +127,9 @@ class ServerObservation:
     _by_clients: int = attrs.field(default=0, init=False)  # of the failures
     _sources: set[int] = attrs.field(factory=set, init=False)  # of those
     _is_tried: bool = attrs.field(default=False, init=False)  # without success
-    _silence: Silence = attrs.field(factory=lambda: Silence(_SILENT_CLIENTS), init=False)
+    _silence: ServerSilence = attrs.field(
+        factory=lambda: ServerSilence(_SILENT_CLIENTS), init=False
+    )
 
     @property
     def is_idle(self) -> bool:

@@ -18,7 +18,7 @@ _ASKED, _ANSWERED = SERVER.asked.at, SERVER.answered.at
 
 
 @attrs.define(eq=False)
-class Silence:
+class ServerSilence:
     """Clients in a row that have sent something to a server and have had no byte from it.
 
     Args:
@@ -103,7 +103,7 @@ class SilenceWatch:
         asked, answered = cells[_ASKED], cells[_ANSWERED]
         watched = self._servers.get(server)
         if watched is None:
-            silence = Silence(self._eject.unanswered or 0)
+            silence = ServerSilence(self._eject.unanswered or 0)
             self._servers[server] = _WatchedSilence(silence, cells)
             return
         silence, before = watched.silence, watched.cells
@@ -124,5 +124,5 @@ class SilenceWatch:
 
 @attrs.define(eq=False)
 class _WatchedSilence:
-    silence: Silence
+    silence: ServerSilence
     cells: Sequence[int]

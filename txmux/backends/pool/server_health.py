@@ -111,7 +111,7 @@ class _PoolOfHealth(Protocol):
     def override_changed(self, server: str, previous_state: MemberState | None) -> None: ...
 
 
-class _Choice(Protocol):
+class _HealthChoice(Protocol):
     def settle(self) -> None: ...
 
 
@@ -126,7 +126,7 @@ class BackendHealth:
         changed: The servers whose number of connections has changed since then; ``None`` if no choice depends on it.
     """
 
-    choosing: Sequence[_Choice] = ()
+    choosing: Sequence[_HealthChoice] = ()
     changed: set[ServerHealth] | None = None
 
     def __init__(

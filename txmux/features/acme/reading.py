@@ -35,18 +35,18 @@ _NO_AUTHORITY = "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' i
 
 
 @attrs.frozen
-class _Public:
+class _PublicAuthority:
     name: str
     terms: str
     asks_for_eab: bool = True
 
 
 _PUBLIC = {
-    "letsencrypt": _Public(
+    "letsencrypt": _PublicAuthority(
         "Let's Encrypt", "https://letsencrypt.org/repository/", asks_for_eab=False
     ),
-    "zerossl": _Public("ZeroSSL", "https://zerossl.com/terms/"),
-    "google": _Public("Google Trust Services", "https://pki.goog/repository/"),
+    "zerossl": _PublicAuthority("ZeroSSL", "https://zerossl.com/terms/"),
+    "google": _PublicAuthority("Google Trust Services", "https://pki.goog/repository/"),
 }
 """By the beginnings of the words."""
 _OF_ROUTE = ("acme", "acme_profile", "acme_eab", "acme_ca")

@@ -271,7 +271,7 @@ def _files(rules: Rules) -> Iterator[tuple[str, Path]]:
 
 
 @attrs.frozen
-class _Place:
+class _ListenLine:
     """Where rules name an address to listen on.
 
     Attributes:
@@ -289,20 +289,20 @@ class _Place:
         return self.section.problem(message, self.key, self.number)
 
 
-def _listen_addresses(rules: Rules) -> Iterator[_Place]:
+def _listen_addresses(rules: Rules) -> Iterator[_ListenLine]:
     for listener in rules.listeners:
         for number, text in enumerate(listener.endpoints):
-            yield _Place(listener.section, "endpoint", number, text, listener.freebind)
+            yield _ListenLine(listener.section, "endpoint", number, text, listener.freebind)
     settings = rules.settings
     for key, endpoints in (("admin", settings.admin), ("metrics", (settings.metrics or "",))):
         items = enumerate(settings.section.items(key))
         numbers = [number for number, item in items if item.text not in {"auto", "off"}]
         given = [one for one in endpoints if one != "auto"]
         for number, text in zip(numbers, given, strict=False):
-            yield _Place(settings.section, key, number, text)
+            yield _ListenLine(settings.section, key, number, text)
 
 
-def _sockets(rules: Rules) -> Iterator[tuple[_Place, Path]]:
+def _sockets(rules: Rules) -> Iterator[tuple[_ListenLine, Path]]:
     """Yield the UNIX sockets that the service creates. A relative path starts where the service does, so it is left out."""
     for place in _listen_addresses(rules):
         if place.text.lower().startswith("unix:"):

@@ -123,7 +123,7 @@ def read_again(files: Files) -> Rules:
 
 
 @attrs.frozen
-class _Part:
+class _FilePart:
     """The sections of a part of a file; `line` is its first one, `variables` are those in it."""
 
     line: int
@@ -139,7 +139,7 @@ class _Value:
     needs: tuple[tuple[Callable[[RulesReading, Any], object], Any, object], ...]
 
 
-_Parts = dict[str, dict[str, _Part]]
+_Parts = dict[str, dict[str, _FilePart]]
 
 
 @attrs.frozen
@@ -404,7 +404,7 @@ class RulesParser:
 
     def _add(self, source: SourceFile) -> None:
         self._not_text += source.problems
-        parts: list[tuple[int, str, _Part | None, list[Section]]] = []
+        parts: list[tuple[int, str, _FilePart | None, list[Section]]] = []
         problems: list[Problem] = []
         for line, text in parts_of(source.text):
             part = self._same_part(source.path, text)
@@ -432,7 +432,7 @@ class RulesParser:
         for line, text, part, sections in parts:
             read[text] = self._read_part(line, sections) if part is None else self._keep(part, line)
 
-    def _same_part(self, path: str, text: str) -> _Part | None:
+    def _same_part(self, path: str, text: str) -> _FilePart | None:
         """Return a part that was read before, if it reads the same."""
         last = self._last
         part = None if last is None else last.parts.get(path, {}).get(text)
@@ -442,7 +442,7 @@ class RulesParser:
         now = {name: self._files.variable(name) for name in part.variables}
         return part if all(before[name] == value for name, value in now.items()) else None
 
-    def _keep(self, part: _Part, line: int) -> _Part:
+    def _keep(self, part: _FilePart, line: int) -> _FilePart:
         for section in part.sections:
             kind, _, name = section.header.partition(" ")
             if name in self._sections[kind]:
@@ -452,7 +452,7 @@ class RulesParser:
                 self._shifts[section.path, section.header] = line - part.line
         return part
 
-    def _read_part(self, line: int, written_sections: Iterable[Section]) -> _Part:
+    def _read_part(self, line: int, written_sections: Iterable[Section]) -> _FilePart:
         variables: list[str] = []
 
         def value_of(name: str) -> str | None:
@@ -477,7 +477,7 @@ class RulesParser:
             if kind:
                 self._sections[kind].setdefault(name, []).append(section)
                 found.append(section)
-        return _Part(line, tuple(found), tuple(variables))
+        return _FilePart(line, tuple(found), tuple(variables))
 
     def _header_message(self, kind: str, name: str) -> str:
         if kind == "txmux":

@@ -156,7 +156,7 @@ def hello_facts(reader: HelloReader) -> dict[str, str]:
     return facts
 
 
-class HelloOpening(Protocol):
+class HelloReading(Protocol):
     """How far an opening with a ClientHello has come."""
 
     @property
@@ -168,13 +168,13 @@ class HelloOpening(Protocol):
         """The ClientHello, as far as it has come."""
 
 
-def server_name(opening: HelloOpening) -> str | None:
+def server_name(opening: HelloReading) -> str | None:
     """Return the server name for a `NameKey`: empty if there will be none, ``None`` while it is not known."""
     name = name_in(opening.hello)
     return "" if name is None and opening.refused else name
 
 
-def verdict_on(opening: HelloOpening, options: HelloOptions | None, flow: Datagrams) -> Verdict:
+def verdict_on(opening: HelloReading, options: HelloOptions | None, flow: Datagrams) -> Verdict:
     """Return whether the hello matches, once it is whole, or can no longer match.
 
     Args:
