@@ -45,9 +45,9 @@ class ConflictTests(SynchronousTestCase):
         self.assertEqual(
             found_of,
             [
-                "':10-20': ports 14-16 is taken by '127.0.0.1:14-16' at x.ini:4",
-                "':10-20': port 12 is taken by ':12' at x.ini:3",
-                "'[::1]:20-22': port 20 is taken by ':10-20' at x.ini:5",
+                "':10-20' is taken by '127.0.0.1:14-16' at x.ini:4 (ports 14-16)",
+                "':10-20' is taken by ':12' at x.ini:3 (port 12)",
+                "'[::1]:20-22' is taken by ':10-20' at x.ini:5 (port 20)",
             ],
         )
 

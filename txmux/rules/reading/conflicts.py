@@ -54,16 +54,16 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
             if key != "endpoint" and item.text.startswith("unix:") and "/" not in item.text[:6]:
                 continue  # relative paths of these start elsewhere
             taken: dict[str, set[int]] = {}
-            for claim in refused & first.keys():
+            for claim in filter(first.__contains__, refused):
                 taken.setdefault(first[claim], set()).update(claim[-3:-2])
             for other, ports in sorted(taken.items()):
                 advice = "remove one of the two, or change its port or path"
-                which = f": {ports_text(ports)}" if split_ports(item.text) else ""
-                message = f"{item.text!r}{which} is taken by {other}; {advice}"
+                which = f" ({ports_text(ports)})" if split_ports(item.text) else ""
+                message = f"{item.text!r} is taken by {other}{which}; {advice}"
                 yield section.problem(message, key, number)
-            first |= dict.fromkeys(
-                claimed - first.keys(), f"{item.text!r} at {section.path}:{item.line}"
-            )
+            place = f"{item.text!r} at {section.path}:{item.line}"
+            for claim in claimed:
+                first.setdefault(claim, place)
 
 
 def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Problem]:
