@@ -119,6 +119,8 @@ class CancelTest(CancelCase):
         self.assertFalse(client.finished)
         self.time.advance(0.2)
         await self.assert_cancelled(client, 1, "1 of 3", reason="done")
+        cells = self.factory.configuration.counts.cells
+        self.assertEqual(REQUESTS.read(cells), {"sent": 1, "failed": 2})
         port = self.mux(self.by_name(free_port(), free_port()))
         client = await self.connect(port, CANCEL)
         await self.assert_cancelled(client, 2, "0 of 2", reason="connect-refused")

@@ -144,6 +144,7 @@ class _Request:
     def stop(self) -> None:
         if self._server is None:
             self._connector.cancel()
+            self._stage.note("failed")
         else:
             self._server.give_up()
             self._upstream.pool.released(self._member)
