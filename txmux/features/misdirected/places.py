@@ -21,6 +21,7 @@ _HEADERS, _SETTINGS, _CONTINUATION, _END_HEADERS = 0x1, 0x4, 0x9, 0x4
 _LARGEST_FRAME = 1 << 14
 _SESSION_ID = 4 + 2 + 32  # its offset in a hello
 _NAMES = (b":authority", b"host")
+_LONGEST_NAME = 255  # bytes, with a port; longer ones are of no site
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -50,6 +51,8 @@ def name_of(fields: Fields) -> str:
     for name, value in fields:
         found.setdefault(name, value)
     named = next(filter(None, map(found.get, _NAMES)), b"") if b":path" in found else b""
+    if len(named) > _LONGEST_NAME:
+        return ""
     return normal_host(host_without_port(named.decode("latin-1")))
 
 

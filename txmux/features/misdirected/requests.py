@@ -76,6 +76,7 @@ class _Requests:
         self.transport = transport
         self.protocol: Any = client
         self._client, self._misdirected = client, misdirected
+        self._count = 0
         self._streams = Streams(self._is_misdirected)
         directlyProvides(self, providedBy(transport))
         transport.wrappedProtocol, client.transport = own, own
@@ -88,10 +89,9 @@ class _Requests:
         if not name:
             return False
         client = self._client
-        facts = client.record.facts
-        number = int(facts.get("misdirected", 0)) + 1
-        names = {"misdirected_host": printable(name), **facts, "misdirected": str(number)}
-        client.record.facts = names
+        self._count += 1
+        facts = {"misdirected_host": printable(name), **client.record.facts}
+        client.record.facts = {**facts, "misdirected": str(self._count)}
         client.configuration.counts.cells[MISDIRECTED.at] += 1
         return True
 
