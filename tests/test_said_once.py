@@ -40,6 +40,7 @@ _VERBS = {
     "/api/connections/{id}/close": "end",
     "/api/listeners/{name}": "pause",
     "/api/reload": "reload",
+    **{one.path: "reload" for one in ADMIN if one.path == "/api/reload/try"},  # of a feature
     "/api/stop": "stop",
     "/api/upgrade": "upgrade",
     "/api/upgrade/check": "upgrade",
