@@ -3,6 +3,7 @@
 from typing import Any
 
 import attrs
+from hpack import Encoder
 
 from tests.features.misdirected.frames import (
     ACK,
@@ -18,8 +19,9 @@ from tests.support.mux import CLOSE, backend_at
 from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, connect_tls
 from tests.tcp.stages.handshaking_case import TerminationCase
-from txmux.features.misdirected.places import frame
+from txmux.features.misdirected.places import frame, header_frames
 from txmux.features.misdirected.rows import MISDIRECTED
+from txmux.net.sockets.transport import below_tls, unsent_bytes
 from txmux.net.tls.transport import TLSTransport
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
@@ -194,6 +196,61 @@ class MisdirectedTest(TerminationCase):
             self.assertIsInstance(next(iter(self.factory.connections)).transport, TLSTransport)
             client.reset()
             await self.assert_logged()
+
+    async def test_name_that_is_too_long(self) -> None:
+        """No route has it, and no hello could name it."""
+        client = await self.speak(self.two())
+        section = Encoder().encode(asked("x" * 65_300), huffman=False)
+        said = _BEGUN + self.request(1, _A) + header_frames(3, 1, section)
+        client.send(said)
+        self.assertEqual((await self.backend.heard(len(said))).received, said)
+        client.reset()
+
+    async def test_most_requests_that_are_looked_at(self) -> None:
+        """Each look takes as long as a connection: after many, what has not been seen passes, and the rest goes by its name."""
+        more = self.ends("d", "tls sni=d.example", free_port())
+        client = await self.speak(self.mux([*self.two_routes(), more]))
+        hosts = [_A, *[_B, _C] * 100, "d.example", _B, _C]
+        client.send(
+            _BEGUN
+            + b"".join(
+                self.request(2 * number + 1, host, 1, ("x", str(number)))
+                for number, host in enumerate(hosts)
+            )
+        )
+        read = await self.answers(client, 102)
+        self.assertEqual([one for _, one, _ in read[1:]], [*range(3, 402, 4), 405])
+        client.reset()
+
+    async def test_other_client_certificates(self) -> None:
+        """The same servers are another place with them."""
+        to = self.backend_port()
+        routes = [
+            self.ends("a", f"tls sni={_A}", to, client_ca=self.ca, client="optional"),
+            self.ends("b", f"tls sni={_B}", to, client_ca=self.ca),
+        ]
+        client = await self.speak(self.mux(routes))
+        client.send(_BEGUN + self.request(1, _B))
+        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
+        client.reset()
+
+    async def test_answer_behind_a_download(self) -> None:
+        """A client that is slow to read from its server is not one that reads no answers."""
+        client = await self.speak(self.two())
+        client.send(_BEGUN + self.request(1, _A))
+        server = await self.backend.heard(len(_BEGUN) + 1)
+        client.transport.pauseProducing()
+        pieces = 600
+        server.send(_SERVED + frame(DATA, 0, 1, bytes(16_000)) * pieces)
+        (connection,) = self.factory.connections
+        await self.until_so(lambda: unsent_bytes(below_tls(connection.transport)) > 1 << 16)
+        client.send(self.request(3, _B))
+        await self.until_so(lambda: "misdirected" in connection.record.facts)
+        await self.turn(3)
+        client.transport.resumeProducing()
+        read = await self.answers(client, pieces + 2)
+        self.assertIn((HEADERS, 3, _ANSWER), read)
+        client.reset()
 
     async def test_client_that_does_not_read_its_answers(self) -> None:
         client = await self.speak(self.two())

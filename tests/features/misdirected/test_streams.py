@@ -169,6 +169,13 @@ class StreamsTest(SynchronousTestCase):
             its.from_client(client.headers(stream, asked(_OTHER)))
         self.assertRaises(TooManyError, its.from_client, client.headers(2001, asked(_OTHER)))
 
+    def test_each_section_empties_the_table(self) -> None:
+        """A server whose SETTINGS have made it smaller in between awaits that (RFC 7541, section 4.2)."""
+        its, client = streams(), Speaker()
+        its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
+        for stream in (3, 5):
+            self.assertEqual(its.from_client(client.headers(stream, asked(_MINE)))[9], 0x20)
+
     def test_secret_fields_stay_secret(self) -> None:
         """A field that must not be indexed is written again as such (RFC 7541, section 7.1.3)."""
         its, encoder = streams(), Encoder()

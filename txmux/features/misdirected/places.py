@@ -139,7 +139,8 @@ def place_of(
     layer, inside = layers
     route, outer, authority = _decide(layer, hello, client), None, None
     if route is not None and route.terminate_tls is not None:
-        layer, outer, authority = inside(route), route, route.terminate_tls.client_ca
+        layer, outer, tls = inside(route), route, route.terminate_tls
+        authority = tls.client_ca, tls.client, tls.allow_client, tls.client_crl
         route = _decide(layer, request, client)
     outcome = layer.default if route is None else route.outcome or route.name
     if route is None and isinstance(outcome, Refusal):

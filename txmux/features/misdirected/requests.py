@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from txmux.tcp.stage import Client
 
 _MOST_UNREAD = 1 << 16  # bytes for a client that reads none of its answers
+_MOST_LOOKS = 200
+"""Requests of a connection that are decided: each takes as long as a connection, and is a few bytes."""
+_LONGEST_NAME = 255
 
 
 def watch(client: Client, hello: bytes, outer: RuleLayer, inside: RuleLayer) -> None:
@@ -52,15 +55,24 @@ class Misdirected:
         self._hello = hello
         self._layers = outer, lambda route: inside[route.name]
         self._client = address.host if address else None, client.record.time, tls.found
+        self._looked: dict[int, bool] = {}
+        self._by_name: dict[str, bool] = {}
 
     def name_of(self, fields: Fields) -> str:
         """Return the name that a request asks for, if it is misdirected."""
         name = name_of(fields)
         self.name = self.name or name
-        if name in {"", self.name}:
+        if name in {"", self.name} or len(name) > _LONGEST_NAME:
             return ""
-        own = self._place(name, fields)
-        return name if own is not None and own != self._place(self.name, fields) else ""
+        asked = hash(tuple(fields))  # they may be long
+        is_misdirected = self._looked.get(asked)
+        if is_misdirected is None and len(self._looked) < _MOST_LOOKS:
+            own = self._place(name, fields)
+            is_misdirected = own is not None and own != self._place(self.name, fields)
+            self._looked[asked] = self._by_name[name] = is_misdirected
+        if is_misdirected is None:
+            is_misdirected = self._by_name.get(name, False)
+        return name if is_misdirected else ""
 
     def _place(self, name: str, fields: Fields) -> Place | None:
         hello, request = with_name(self._hello, name), opening(fields, name)
@@ -78,6 +90,7 @@ class _Requests:
         self._client, self._misdirected = client, misdirected
         self._count = 0
         self._streams = Streams(self._is_misdirected)
+        self._unread = 0
         directlyProvides(self, providedBy(transport))
         transport.wrappedProtocol, client.transport = own, own
 
@@ -97,8 +110,10 @@ class _Requests:
 
     def _send(self, data: bytes) -> None:
         self._client.record.bytes_out += len(data)
+        # What waits may be a server's, for a client that is slow.
+        self._unread = self._unread + len(data) if unsent_bytes(below_tls(self.transport)) else 0
         self.transport.write(data)
-        if unsent_bytes(below_tls(self.transport)) > _MOST_UNREAD:
+        if self._unread > _MOST_UNREAD:
             raise TooManyError
 
     # The protocol.

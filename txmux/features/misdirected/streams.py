@@ -20,6 +20,8 @@ _HEAD = 9
 # The name is number 8 of the static table, and nothing is added to the other (RFC 7541, section 6.2.2).
 _MISDIRECTED = b"\x08\x03421"
 _TABLE_SIZE, _USUAL_TABLE = b"\0\1", 4096
+# In each section: a server that has made its table smaller since awaits it (RFC 7541, section 4.2).
+_EMPTY_TABLE = b"\x20"
 _LARGEST = 1 << 16  # bytes of a header section, and of the table
 _MOST = 1000
 """Requests of a connection that are answered here, and remembered; no browser has so many under way."""
@@ -138,7 +140,8 @@ class Streams:
             return b""
         if self._encoder is None:
             return frames
-        return header_frames(stream, self._flags & _END_STREAM, self._encoder.encode(fields))
+        written = _EMPTY_TABLE + self._encoder.encode(fields)
+        return header_frames(stream, self._flags & _END_STREAM, written)
 
     def _refuse(self, stream: int) -> None:
         if len(self._refused) == _MOST:
@@ -146,7 +149,7 @@ class Streams:
         self._refused.add(stream)
         if self._encoder is None:
             self._encoder = Encoder()
-            self._encoder.header_table_size = 0
+            self._encoder.header_table.maxsize = 0
         self._answers += frame(_HEADERS, _END_STREAM | _END_HEADERS, stream, _MISDIRECTED)
         if not self._flags & _END_STREAM:
             # It need not send the rest (RFC 9113, section 8.1).
