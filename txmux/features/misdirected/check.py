@@ -133,7 +133,9 @@ def shared_certificates(rules: Rules) -> Iterator[Problem]:
                 if other and (route.name, file) not in reported:
                     reported.add((route.name, file))
                     message = f"'{file}' is also for {other}, so browsers send requests for that by connections for this route, are answered 421, and connect again; to spare them that, use a certificate for each, or take h2 out of 'alpn'"
-                    yield attrs.evolve(route.section.problem(message, "terminate_tls"), note=True)
+                    yield attrs.evolve(
+                        route.section.problem(message, "terminate_tls"), warning=True
+                    )
 
 
 def _certificates(tls: TlsSettings) -> list[tuple[str, list[str], set[str]]]:
