@@ -77,7 +77,7 @@ def everything() -> list[str]:
             for field in documents.every_field_of(its)
         ),
         *(f"column {column.title}" for column in documents.listeners().columns),
-        *(f"item {row.what} {row.level}" for row in every_row()),
+        *(f"item {row.what} {row.level} {row.when}" for row in every_row()),
     ]
 
 
@@ -94,7 +94,7 @@ def named_by(row: Any) -> Iterator[str]:
         if row.field.column:
             yield f"column {row.field.column.title}"
     elif isinstance(row, AttentionRow):
-        yield f"item {row.what} {row.level}"
+        yield f"item {row.what} {row.level} {row.when}"
     else:
         raise TypeError(row)
 
