@@ -8,6 +8,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, close, listen, make_stalled_port
 from tests.support.ports import free_port
 from tests.tcp.stages.handshaking_case import TerminationCase
+from txmux.backends.pool.member import ResolvedAddress
 from txmux.features.cancel_requests.rows import REQUESTS
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Refusal, Route
@@ -124,6 +125,24 @@ class CancelTest(CancelCase):
         port = self.mux(self.by_name(free_port(), free_port()))
         client = await self.connect(port, CANCEL)
         await self.assert_cancelled(client, 2, "0 of 2", reason="connect-refused")
+
+    async def test_address_that_a_look_up_finds_meanwhile(self) -> None:
+        """It gets the request instead of one that fails; no slot stays taken."""
+        made, ports = self.servers(2)
+        stalled = backend("b", make_stalled_port(self), connect_timeout=1)
+        port = self.mux([*self.by_name(ports[0]), route("postgres sni=b", stalled)])
+        client = await self.connect(port, CANCEL)
+        await made[0].heard(16)
+        pool = self.factory.upstreams.upstream_of(stalled).pool
+        pool.set_addresses(stalled.servers[0], [ResolvedAddress("127.0.0.1", ports[1])])
+        self.time.advance(1)
+        peers = [await one.heard(16) for one in made]
+        (member,) = pool.members
+        self.assertEqual(member.health.connections, 1)
+        for peer in peers:
+            peer.close()
+        await self.assert_cancelled(client, 1, "2 of 2", reason="done")
+        self.assertEqual((member.health.connections, pool.connections), (0, 0))
 
     async def test_bounds(self) -> None:
         """Of servers, of connections to them at once, and of clients of a source."""

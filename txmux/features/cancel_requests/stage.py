@@ -149,8 +149,8 @@ class _Request:
             self._server.give_up()
             self._upstream.pool.released(self._member)
 
-    def _connected(self, server: ProxyClient, _: Member) -> None:
-        self._server, server.receiver = server, self
+    def _connected(self, server: ProxyClient, member: Member) -> None:
+        self._server, self._member, server.receiver = server, member, self
         server.transport.write(self._client.received)
         self._stage.note("sent")
 
