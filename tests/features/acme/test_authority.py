@@ -148,7 +148,14 @@ class AccountTests(AuthorityCase):
         authority = self.authority(port, self.ca)
         self.assertRegex(await self.said(authority), "only to customers; .* name it as 'acme_eab'$")
         authority._settings = attrs.evolve(authority._settings, eab=eab)
-        for text in ("", "kid", "kid k!yyyyyyyyyyyyyyy", "kid aGVsbG8gd29ybGQh x", "a\nb"):
+        for text in (
+            "",
+            "kid",
+            "kid k!yyyyyyyyyyyyyyy",
+            "kid aGVsbG8gd29ybGQh x",
+            "a\nb",
+            "kid aGVsbG8gd29yb",
+        ):
             eab.write_text(text)
             said = await self.said(authority)
             self.assertRegex(said, f"^acme_eab: '{eab}' does not hold ")
@@ -170,8 +177,8 @@ class AccountTests(AuthorityCase):
         self.assertEqual(signature, hmac.digest(bytes(16), signed, "sha256"))
 
     async def test_profile(self) -> None:
-        """One that the authority has is in the order; of another one, the message says what there is."""
-        authority, sent = self.authority(1), list[Any]()
+        """One that the authority has is in the order; of another one, after a look for those that it has since, the message says what there is."""
+        authority, sent, since = self.authority(1), list[Any](), dict[str, Any]()
 
         async def connect() -> None:
             pass
@@ -180,8 +187,12 @@ class AccountTests(AuthorityCase):
             sent.append(payload)
             raise AuthorityError("enough", counts=True)
 
+        async def request(*_: str) -> HttpResponse:
+            return HttpResponse(200, {}, json.dumps(since or authority._urls).encode())
+
         self.patch(authority, "_connect", connect)
         self.patch(authority, "_post", post)
+        self.patch(authority, "_request", request)
         address: dict[str, object] = {"identifiers": [{"type": "ip", "value": "::1"}]}
         for there, profile, why in (
             ({}, "", "enough"),
@@ -193,7 +204,11 @@ class AccountTests(AuthorityCase):
             authority._urls = {"newOrder": "", "meta": {"profiles": there} if there else {}}
             work: Deferred[Any] = Deferred.fromCoroutine(authority.issue("::1", self.fail, profile))
             self.assertIn(why, str(await self.assertFailure(work, AuthorityError)))
-        self.assertEqual(sent, [address, {**address, "profile": "shortlived"}])
+        since |= {"newOrder": "", "meta": {"profiles": {"shortlived": "u"}}}
+        work = Deferred.fromCoroutine(authority.issue("::1", self.fail, "shortlived"))
+        self.assertIn("enough", str(await self.assertFailure(work, AuthorityError)))
+        profiled = {**address, "profile": "shortlived"}
+        self.assertEqual(sent, [address, profiled, profiled])
 
 
 class _Liar(Authority):

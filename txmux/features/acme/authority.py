@@ -170,7 +170,9 @@ class Authority:
         wanted: dict[str, Any] = {"identifiers": [_identifier(name)]}
         if profile:  # draft-ietf-acme-profiles, section 4
             wanted["profile"] = profile
-            profiles = self._urls.get("meta", {}).get("profiles", {})
+            if profile not in self._profiles():  # it may have more by now
+                self._urls = _json(await self._request("GET", self.directory))
+            profiles = self._profiles()
             if profile not in profiles:
                 there = joined([*map(repr, profiles)]) if profiles else "none"
                 why = f"its profiles do not include {profile!r}, but {there}; correct 'acme_profile', or remove it"
@@ -200,6 +202,10 @@ class Authority:
                 await self._pause(answer)
         answer = await self._post(order["certificate"], is_json=False)
         return self._checked(name, key_pem(key), answer.body)
+
+    def _profiles(self) -> Json:
+        profiles: Json = self._urls.get("meta", {}).get("profiles", {})
+        return profiles
 
     def _checked(self, name: str, key: bytes, chain: bytes) -> bytes:
         why = ""
@@ -514,7 +520,7 @@ def _json(answer: HttpResponse) -> Any:
 def read_eab(path: Path) -> tuple[str, bytes]:
     """Read the key ID and the HMAC key of an External Account Binding; a `SecretFileError` if there are none."""
     parts = _EAB.fullmatch(read_key(path))
-    if parts is None:
+    if parts is None or len(parts[2]) % 4 == 1:  # no base64 is so long
         what = "the key ID, a blank and the HMAC key in base64url as its only line"
         raise SecretFileError(
             f"'{path}' does not hold {what}; write them there as the authority gives them"
