@@ -118,6 +118,8 @@ class FullWorkerTests(InteropTestCase):
             self.assertIn(
                 "a worker that starts needs some 108 descriptors, and may have 96", refused
             )
+            refused = mux.reload((r"(?s)\[listen again0.*", ""), (r"\[listen ", "[listen new-"))
+            self.assertIn("the limit: raise it (LimitNOFILE=, ulimit -n), or restart", refused)
         for name in ("public", "29"):
             with self.connect(mux, name) as client:
                 client.sendall(b"x")

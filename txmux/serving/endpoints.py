@@ -191,6 +191,7 @@ _HINTS = {
     errno.EADDRINUSE: "another program has it (ss -ltnp shows which): stop that one or choose another port",
     errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address: see `ip address`",
+    errno.EMFILE: "until old endpoints are closed, they take descriptors beside the new ones: raise the limit (LimitNOFILE=, ulimit -n), or restart txmux",
 }
 
 
@@ -199,7 +200,7 @@ def listen_error(
 ) -> ListenError:
     """Describe why there is no socket at an address, or at some of the ports of its line."""
     key = "" if address.setting else "endpoint "
-    why = _why_not(cause)
+    why = why_not(cause)
     if key and why.endswith(_HINTS[errno.EADDRNOTAVAIL]):
         why += "; for one that it will have, 'freebind = yes'"
     if address.text.startswith("unix:"):
@@ -213,7 +214,8 @@ def listen_error(
     return ListenError(f"{address.section} {key}{address.line}: cannot listen: {why}")
 
 
-def _why_not(cause: object) -> str:
+def why_not(cause: object) -> str:
+    """Describe an error of a listening socket, and what to do."""
     if isinstance(cause, CannotListenError):
         cause = cause.socketError
     if isinstance(cause, LookupError):

@@ -38,6 +38,7 @@ from txmux.serving.endpoints import (
     accept_last,
     accept_waiting,
     stop_listening,
+    why_not,
 )
 from txmux.serving.listen_addresses import listen_addresses, socket_address
 from txmux.serving.listening_ports import ListeningPort, ListeningPorts
@@ -308,7 +309,7 @@ class Serving:
         except BaseException as problem:
             self.abandon(prepared)
             if isinstance(problem, OSError):
-                why = f"a socket cannot be handed on: {problem.strerror}"
+                why = f"a socket cannot be handed on: {why_not(problem)}"
                 raise MuxError(why) from problem
             raise
         return prepared

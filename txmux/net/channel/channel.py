@@ -329,7 +329,7 @@ class Channel(Protocol):
 
 _NUMBER_BITS = 53  # which any reader of JSON keeps
 _SHORT = 2**16  # bytes of a line that may come at any time
-_DESCRIPTORS_LOST = "not all descriptors have arrived: the process has reached its limit"
+_DESCRIPTORS_LOST = "not all descriptors have arrived, as the process has reached the limit: raise it (LimitNOFILE=, ulimit -n), or restart txmux"
 _NO_MESSAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """Raised by reading what is not a message."""
 
