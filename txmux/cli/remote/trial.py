@@ -1,18 +1,20 @@
 """`txmux reload --try` and `txmux check --against`: which of the last clients other rules would lead elsewhere."""
 
+from __future__ import annotations
+
 import json
 import zlib
 from argparse import Namespace
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
-
-import attrs
+from typing import TYPE_CHECKING, Any
 
 from txmux.cli._output import Output
 from txmux.cli.remote import command
-from txmux.rules.model import Files
+
+if TYPE_CHECKING:  # other commands do without it
+    from txmux.rules.model import Files
 
 MOVED = 4
 """The exit code if a client would go elsewhere."""
@@ -24,6 +26,8 @@ def try_rules(ask: command.Ask, files: Files | None = None) -> Any:
     """Ask a service where its last clients would go by other rules; without `files`, by those that a reload would read."""
     if files is None:
         return ask("POST", "/api/reload/try")
+    import attrs  # noqa: PLC0415 - rules have been read
+
     packed = zlib.compress(json.dumps(attrs.asdict(files)).encode(), 9)
     return ask("POST", "/api/reload/try", {"files": b64encode(packed).decode()})
 
