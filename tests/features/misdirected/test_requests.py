@@ -240,10 +240,12 @@ class MisdirectedTest(TerminationCase):
         client.send(_BEGUN + self.request(1, _A))
         server = await self.backend.heard(len(_BEGUN) + 1)
         client.transport.pauseProducing()
-        pieces = 600
-        server.send(_SERVED + frame(DATA, 0, 1, bytes(16_000)) * pieces)
-        (connection,) = self.factory.connections
-        await self.until_so(lambda: unsent_bytes(below_tls(connection.transport)) > 1 << 16)
+        server.send(_SERVED)
+        (connection,), pieces = self.factory.connections, 0
+        while unsent_bytes(below_tls(connection.transport)) <= 1 << 16:
+            server.send(frame(DATA, 0, 1, bytes(16_000)))
+            pieces += 1
+            await self.turn()
         client.send(self.request(3, _B))
         await self.until_so(lambda: "misdirected" in connection.record.facts)
         await self.turn(3)
