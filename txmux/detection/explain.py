@@ -94,7 +94,7 @@ def explain(
         peek_limit: The most bytes that matchers see.
         now: The time, in seconds since 1970; ``None`` is outside of all times.
         certificate: What its TLS has shown of its certificate; ``None`` if it was not asked for one.
-        has_answers: Without, routes have no answers, and what was decided counts as decided by all bytes.
+        has_answers: Without, routes have no answers and end with the first that is asked and in force, and what was decided counts as decided by all bytes.
     """
     steps = explain_in_steps(
         routes, received, client, peek_limit, now, certificate, has_answers=has_answers
@@ -155,6 +155,8 @@ def explain_in_steps(
         answers.append(
             _route_answer(route, excluded, seen) if has_answers else RouteAnswer(route, excluded)
         )
+        if not has_answers and excluded is None and not route.dry_run:
+            break
     return Explanation(tuple(answers), decided_at, decision, bool(received and not held))
 
 

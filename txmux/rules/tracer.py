@@ -50,6 +50,7 @@ class Tracer:
     def __init__(self, rules: Rules, opening: Any = None, *, has_answers: bool = True) -> None:
         self.rules, self._opening, self._has_answers = rules, opening, has_answers
         self._detectors: dict[tuple[str, bool, int], Detector[Route]] = {}
+        self._apart: dict[int, list[Route]] = {}  # by the detector
 
     def trace(
         self,
@@ -89,7 +90,7 @@ class Tracer:
         route = verdicts.decision.route
         answered = sum(len(exchange.request) for exchange in verdicts.decision.answered)
         said = attrs.evolve(sample, data=sample.data[answered:])
-        every = self._every(detector.routes, listener, said, route, certificate)
+        every = self._every(detector, listener, said, route, certificate)
         if every is not None:
             return Trace(listener, verdicts, before=sample.facts, every=every)
         stages = () if route is None else stages_in_use("route", route)
@@ -107,15 +108,18 @@ class Tracer:
 
     def _every(
         self,
-        routes: Sequence[Route],
+        detector: Detector[Route],
         listener: Listener,
         sample: TracedSample,
         route: Route | None,
         certificate: FoundCertificate | None,
     ) -> Backend | None:
         """Return the servers of all routes by which a client may have come before, if they get what it says now."""
-        end = len(routes) if route is None else routes.index(route)
-        asked = [*filter(cancels_apart, routes[:end]), *([] if route is None else [route])]
+        asked = self._apart[id(detector)]
+        if asked and route is not None:
+            before = detector.routes[: detector.routes.index(route)]
+            asked = [*filter(cancels_apart, before)]
+        asked = [*asked, *([] if route is None else [route])]
         default = listener.default if route is None else None
 
         def inside(outer: Route) -> tuple[Sequence[Route], Outcome]:
@@ -133,7 +137,8 @@ class Tracer:
         key = (end or listener).name, end is None, listener.peek_limit
         if key not in self._detectors:
             routes = self.rules.routes_over(end or listener, listener.transport)
-            self._detectors[key] = Detector(routes, listener.peek_limit)
+            self._detectors[key] = made = Detector(routes, listener.peek_limit)
+            self._apart[id(made)] = [*filter(cancels_apart, made.routes)]
         return self._detectors[key]
 
 
