@@ -1,10 +1,17 @@
 """Rules that are tried on the last clients: ``remember``, `/api/reload/try` and ``watch_rules_limit``."""
 
 import json
+import random
 import sys
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
+from unittest import TestCase
+from unittest.mock import patch
 
+from twisted.internet import reactor
+from twisted.internet.endpoints import TCP6ClientEndpoint, connectProtocol
+from twisted.internet.task import Clock
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import capturedLogs
 
@@ -12,9 +19,17 @@ from tests.admin.asking import AdminCase
 from tests.backends.connect.tls_case import authority
 from tests.support.datagrams import Talker, turn
 from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, listen
+from tests.support.peers import Peer, PeerFactory, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.wire.hello_builder import PADDING, client_hello, extension, records, server_name
+from txmux.client.parts import ServingContext
+from txmux.detection.explain import excluded_by
+from txmux.errors import MuxError
+from txmux.features.trial.memory import ClientMemory
+from txmux.rules.model import FoundCertificate
+from txmux.rules.reading.files import SourceFile
+from txmux.rules.reading.parser import RulesParser
+from txmux.telemetry.events import Events
 
 SECRET = b"Authorization: Basic c2VjcmV0OnNlY3JldA==\r\n"
 
@@ -169,6 +184,51 @@ class TryTests(TrialCase):
         self.assertEqual((found["moved"], found["unknown"]), (0, 1))
         self.assertEqual(found["unknowns"][0]["why"], "what is inside TLS that route tls opens")
 
+    async def test_families_and_unknown_networks(self) -> None:
+        """A wildcard of IPv4 gets no client of IPv6; networks that only the new rules name are not known yet."""
+        rules = self.rules(self.a).replace(
+            "endpoint = 127.0.0.1:0\n[listen u]", "endpoint = {}\n{}[listen u]"
+        )
+        await self.start(self.settings, rules.format("[::1]:0", ""))
+        client = await connectProtocol(TCP6ClientEndpoint(reactor, "::1", self.port), Peer())
+        self.addCleanup(client.reset)
+        client.send(request("a.test"))
+        while not self.first.peers:
+            await turn()
+        found = await self.tried(rules.format(f"0.0.0.0:{self.port}", ""))
+        self.assertEqual([row[3] for row in self.moves(found)], ["nobody listens there"])
+        key = self.folder / "key"
+        key.write_text("x")
+        key.chmod(0o600)
+        crowdsec = f"crowdsec_key = {key}\n"
+        deny = "deny = crowdsec:http://127.0.0.1:1\n"
+        found = await self.tried(rules.format("[::1]:0", deny), self.settings + crowdsec)
+        self.assertIn("crowdsec:", found["incomplete"][0])
+        self.assertEqual(found["moved"], 0)
+
+    async def test_thousands_of_routes(self) -> None:
+        """What a client takes does not grow with the routes."""
+        rules = self.rules(self.a)
+        await self.start(self.settings, rules)
+        await self.served(*[request("a.test")] * 3)
+        many = "".join(
+            f"[route r{n}]\nmatch = http host=h{n}.test\nbackend = 127.0.0.1:9\n"
+            for n in range(500)
+        )
+        with patch("txmux.detection.explain.excluded_by", wraps=excluded_by) as asked:
+            found = await self.tried(self.rules(self.a, many))
+        self.assertEqual(found["moved"], 0)
+        self.assertLessEqual(asked.call_count, 6)
+
+    async def test_stop(self) -> None:
+        """A trial ends with the service, however many clients are left."""
+        await self.start(self.settings, self.rules(self.a))
+        await self.served(request("a.test"))
+        part: Any = self.running.control.parts.get("trial")
+        part.stop_following()
+        with self.assertRaisesRegex(MuxError, "the service is stopping"):
+            await part.compare(self.running.control.rules)
+
     async def test_what_is_kept(self) -> None:
         """A listener has its own number; a reload keeps those that have room; what nobody remembers is refused; errors are told."""
         rules = self.rules(self.a)
@@ -212,6 +272,38 @@ class TryTests(TrialCase):
             self.assertEqual(told.status, 403)
 
 
+class MemoryTests(TestCase):
+    def test_bounds(self) -> None:
+        """What a connection keeps of itself for this is let go of when it is decided; answers have a bound."""
+        events = Events(Clock())
+        serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
+        memory = ClientMemory(ServingContext(None, Clock().seconds, logs=False, serving=serving))
+        text = "[txmux]\nremember = 1000\n[listen x]\nendpoint = :1\n[listen y]\nendpoint = :2\nremember = 0\n"
+        memory.commit(RulesParser(SourceFile("rules.ini", text), None).rules())
+        found = FoundCertificate(
+            frozenset(), {"dns": tuple(f"{n}.client.test" for n in range(2000))}
+        )
+        for number in range(500):
+            for listener in ("x", "y"):
+                record = SimpleNamespace(time=float(number), client="", local="", listener=listener)
+                session = SimpleNamespace(
+                    record=record,
+                    outer=(bytes(3000),),
+                    seen=b"b",
+                    granted={},
+                    agreed_tls=SimpleNamespace(found=found),
+                )
+                events.decided(session)
+                self.assertEqual(session.outer, ())
+        after, times = 0, list[float]()
+        while rows := (memory.receive({"listener": "x", "after": after}) or [0])[1:]:
+            self.assertLess(len(json.dumps(rows)), 16 << 20)
+            times += [row[0] for row in rows]
+            after += len(rows)
+        self.assertEqual(times, [*map(float, range(500))])
+        self.assertEqual(memory.receive({"listener": "y", "after": 0}), [0])
+
+
 class CommandTests(TrialCase):
     async def txmux(self, *words: str) -> tuple[str, str, int]:
         environ = {"TXMUX_ADMIN": str(f"unix:{self.socket}"), "PATH": "/usr/bin:/bin"}
@@ -245,6 +337,12 @@ class CommandTests(TrialCase):
         )
         self.assertEqual((code, json.loads(out)["against"]["moved"]), (4, 1))
         self.assertEqual((await self.txmux("check", str(self.file), "--against", "running"))[2], 0)
+        words = random.Random(1).randbytes(60_000).hex()
+        large = self.folder / "large.ini"
+        large.write_text(f"{other.read_text()}# {words}\n")
+        _, err, code = await self.txmux("check", str(large), "--against", "running")
+        self.assertIn("too large to be sent to the service", err)
+        self.assertEqual(code, 2)
         other.rename(self.file)
         out, err, code = await self.txmux("reload", "--try", "--json")
         self.assertEqual((json.loads(out)["moved"], err, code), (1, "", 4))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.cli._output import Output
 from txmux.cli.remote import command
+from txmux.cli.remote.errors import UsageError
 
 if TYPE_CHECKING:  # other commands do without it
     from txmux.rules.model import Files
@@ -20,6 +21,7 @@ MOVED = 4
 """The exit code if a client would go elsewhere."""
 
 _RUNNING = "running"
+_LARGEST = 47 << 10  # bytes: as base64, a body of 64 KiB holds them
 
 
 def try_rules(ask: command.Ask, files: Files | None = None) -> Any:
@@ -29,6 +31,10 @@ def try_rules(ask: command.Ask, files: Files | None = None) -> Any:
     import attrs  # noqa: PLC0415 - rules have been read
 
     packed = zlib.compress(json.dumps(attrs.asdict(files)).encode(), 9)
+    if len(packed) > _LARGEST:
+        raise UsageError(
+            "these rules are too large to be sent to the service: write them to its own files, and use 'txmux reload --try'"
+        )
     return ask("POST", "/api/reload/try", {"files": b64encode(packed).decode()})
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from txmux.client.session import ClientSession
 
 PAGE = 500
-"""Clients in one answer."""
+"""Clients in one answer, at most."""
+_ROOM = 6 << 20  # bytes of them in one answer: certificates may have hundreds of names
 
 
 @attrs.frozen
@@ -86,6 +87,9 @@ class ClientMemory(ServingPart):
         if clients is not None:
             self._added[record.listener] += 1
             clients.append(_remembered(session))
+        outer: Any = session  # streams have what routes saw
+        if getattr(outer, "outer", ()):  # else it would stay as long as the connection
+            outer.outer = ()
 
     @override
     def receive(self, values: Any) -> list[Any] | None:
@@ -95,7 +99,12 @@ class ClientMemory(ServingPart):
         clients = self._clients.get(values["listener"], deque())
         gone = self._added.get(values["listener"], 0) - len(clients)
         first = max(values["after"] - gone, 0)
-        rows = [client.as_json() for client in islice(clients, first, first + PAGE)]
+        rows, room = list[Any](), _ROOM
+        for client in islice(clients, first, first + PAGE):
+            rows.append(client.as_json())
+            room -= len(str(rows[-1]))
+            if room < 0:
+                break
         return [gone + first + len(rows), *rows]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 
 import attrs
 from typing_extensions import override
@@ -14,11 +15,11 @@ from txmux.control.broadcast import WorkerLink, broadcast
 from txmux.errors import MuxError
 from txmux.features.trial.documents import MovedDocument, TrialDocument
 from txmux.features.trial.keys import LIMIT, MOST, REMEMBER, remembered_clients
-from txmux.features.trial.memory import PAGE, RememberedClient
+from txmux.features.trial.memory import RememberedClient
 from txmux.interfaces import Transport
 from txmux.net.addresses import address_in
 from txmux.net.channel import messages
-from txmux.net.turns import Turns
+from txmux.net.turns import Turns, in_thread
 from txmux.rules.model import Listener, Refusal, Route, Rules, TlsSettings
 from txmux.rules.tracer import Tracer, inner_listener
 from txmux.rules.tracing import TracedSample, silence_of, traced_outcome
@@ -116,7 +117,9 @@ def _listener_in(rules: Rules, before: Listener, local: str) -> Listener | None:
     is_kept = same is not None and {*before.endpoints} <= {*same.endpoints}
     if is_kept or address is None or before.accept_proxy_from is not None:
         return same
-    hosts = {"", "0.0.0.0", "::", str(address.host)}  # noqa: S104 - nothing listens here
+    where = unmapped(address.host)
+    ipv4 = {"", "0.0.0.0"}  # noqa: S104 - nothing listens here
+    hosts = {"::", str(where)} | (ipv4 if where.version == 4 else set())
     by_port = rules.once("listeners by port", _listeners_by_port)
     for host, listener in by_port.get((before.transport, address.port), ()):
         if host in hosts:
@@ -171,13 +174,18 @@ class Trial(ServicePart):
     """Tries other rules on the clients that the workers remember."""
 
     _rules: Rules
+    _is_stopped = False
 
     def __init__(self, workers: Callable[[], Sequence[WorkerLink]]) -> None:
         self._workers = workers
 
     @override
     def commit(self, rules: Rules) -> None:
-        self._rules = rules
+        self._rules, self._is_stopped = rules, False
+
+    @override
+    def stop_following(self) -> None:
+        self._is_stopped = True
 
     @property
     def remembers(self) -> bool:
@@ -198,16 +206,29 @@ class Trial(ServicePart):
     async def compare(self, rules: Rules) -> TrialDocument:
         """Report which of the remembered clients would go elsewhere."""
         present, turns = self._rules, Turns()
-        _use_contents(present, rules)
+        unknown_networks = _use_contents(present, rules)
         old, new = (Tracer(one, has_answers=False) for one in (present, rules))
+        begun = set[object]()
+        for one in (present, rules):
+            one.routes_of(one.listeners[0])  # what the rules keep by this is not made in a thread
         moves: dict[tuple[str, ...], MovedDocument] = {}
-        unknown, times, missing = Counter[tuple[str, str]](), list[float](), dict[str, None]()
+        unknown, times = Counter[tuple[str, str]](), list[float]()
+        missing = dict.fromkeys(
+            f"{name}: what is in it is known once the rules are in force"
+            for name in unknown_networks
+        )
         for listener in present.listeners:
             async for client in self._clients_of(listener.name, missing):
                 await turns.pause()
+                if self._is_stopped:
+                    raise MuxError("the service is stopping, or another process serves by now")
                 times.append(client.time)
-                try:
-                    now, then = _compared(old, new, listener, client)
+                both = partial(_compared, old, new, listener, client)
+                begins = listener.name, *(data[:1] for data in client.layers)
+                is_first = begins not in begun
+                begun.add(begins)
+                try:  # for the first ones, that makes of thousands of routes what the others use, which takes seconds
+                    now, then = await in_thread(both) if is_first else both()
                 except _CannotTellError as why:
                     unknown[listener.name, str(why)] += 1
                     continue
@@ -243,7 +264,8 @@ class Trial(ServicePart):
     ) -> AsyncIterator[RememberedClient]:
         for worker in self._workers():
             after: object = 0
-            for _ in range(MOST // PAGE + 1):
+            left = MOST
+            while left > 0:
                 values = {"listener": listener, "after": after}
                 answers = await broadcast(
                     [worker],
@@ -255,19 +277,21 @@ class Trial(ServicePart):
                 )
                 missing.update(dict.fromkeys(answers.missing))
                 after, *rows = (answers[0][1] if answers else None) or [0]
+                left -= len(rows)
                 for row in rows:
                     try:
                         client = RememberedClient.read(row)
                     except MISSHAPEN:  # a worker may be compromised
                         continue
                     yield client
-                if len(rows) < PAGE:
+                if not rows:
                     break
 
 
-def _use_contents(present: Rules, rules: Rules) -> None:
-    """Let rules that were only read have the networks from other sources that those in force have."""
+def _use_contents(present: Rules, rules: Rules) -> list[str]:
+    """Let rules that were only read have the networks from other sources that those in force have; return the names of others."""
     known = {one.name: one.contents for one in dynamic_networks_of(present)}
-    for one in dynamic_networks_of(rules):
-        if one.kind != "file":
-            one.contents = known.get(one.name, one.contents)
+    others = [one for one in dynamic_networks_of(rules) if one.kind != "file"]
+    for one in others:
+        one.contents = known.get(one.name, one.contents)
+    return sorted({one.name for one in others} - known.keys())
