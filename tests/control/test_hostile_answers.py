@@ -295,6 +295,7 @@ class BoundsTest(SynchronousTestCase):
             "adopt.connections.rows[]",
             "adopt_waiting.connections.rows[]",
             "adopt_flows.flows[]",
+            "part",  # those of features
         )
         self.assertEqual(sorted(found), sorted(read_one_by_one))
 

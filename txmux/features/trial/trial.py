@@ -154,7 +154,8 @@ def _compared(
         if tls is not None and tls.client_ca is not None and _asking(tls) != _asking(known):
             raise _CannotTellError(f"the certificate that route {end.name} asks for")
     if then.waits and not now.waits:
-        raise _CannotTellError(f"more than the {len(client.layers[-1])} bytes that are remembered")
+        size = plural(len(client.layers[-1]), "byte")
+        raise _CannotTellError(f"more than the {size} remembered")
     if now.at_once and not then.at_once and not any(client.layers):
         raise _CannotTellError("what it says first: it is served before that now")
     return now, then
