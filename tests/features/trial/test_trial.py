@@ -25,7 +25,7 @@ from tests.wire.hello_builder import PADDING, client_hello, extension, records, 
 from txmux.client.parts import ServingContext
 from txmux.detection.explain import excluded_by
 from txmux.errors import MuxError
-from txmux.features.trial.memory import ClientMemory
+from txmux.features.trial.memory import ClientMemory, RememberedClient
 from txmux.rules.model import FoundCertificate
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.parser import RulesParser
@@ -206,6 +206,19 @@ class TryTests(TrialCase):
         self.assertIn("crowdsec:", found["incomplete"][0])
         self.assertEqual(found["moved"], 0)
 
+    async def test_endpoints_behind_a_proxy(self) -> None:
+        """Where a proxy connected to is not known, so other endpoints of its listener may get it or not."""
+        rules = self.rules(self.a).replace(
+            "[listen u]", "accept_proxy_from = 127.0.0.1\n[listen u]"
+        )
+        await self.start(self.settings, rules)
+        header = b"PROXY TCP4 192.0.2.7 198.51.100.1 1234 443\r\n"
+        await self.served(header + request("a.test"))
+        self.assertEqual((await self.tried(rules.replace("listen x", "listen y")))["unknown"], 0)
+        found = await self.tried(rules.replace("endpoint = 127.0.0.1:0", "endpoint = 127.0.0.1:1"))
+        self.assertEqual((found["moved"], found["unknown"]), (0, 1))
+        self.assertIn("where its proxy connects to", found["unknowns"][0]["why"])
+
     async def test_thousands_of_routes(self) -> None:
         """What a client takes does not grow with the routes."""
         rules = self.rules(self.a)
@@ -302,6 +315,9 @@ class MemoryTests(TestCase):
             after += len(rows)
         self.assertEqual(times, [*map(float, range(500))])
         self.assertEqual(memory.receive({"listener": "y", "after": 0}), [0])
+        for time in (float("inf"), float("nan"), 1e300, -1):  # of a worker that is compromised
+            with self.assertRaises(ValueError):
+                RememberedClient.read([time, "", "", False, ["QQ=="], None, {}])
 
 
 class CommandTests(TrialCase):

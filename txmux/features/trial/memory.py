@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PAGE = 500
 """Clients in one answer, at most."""
+_LATEST = 1e11  # seconds since 1970: what a calendar has
 _ROOM = 6 << 20  # bytes of them in one answer: certificates may have hundreds of names
 
 
@@ -60,7 +61,7 @@ class RememberedClient:
             names = {str(kind): tuple(map(str, some)) for kind, some in found[1].items()}
             certificate = FoundCertificate(frozenset(map(str, found[0])), names)
         datas = tuple(b64decode(data)[:REMEMBERED] for data in layers)
-        if not datas:
+        if not datas or not 0 <= time < _LATEST:
             raise ValueError
         facts = {str(name): str(value) for name, value in granted.items()}
         return cls(float(time), str(client), str(local), bool(is_flow), datas, certificate, facts)

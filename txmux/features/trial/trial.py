@@ -115,8 +115,13 @@ def _listener_in(rules: Rules, before: Listener, local: str) -> Listener | None:
     same = next((one for one in its if one.name == before.name), None)
     address = address_in(local)
     is_kept = same is not None and {*before.endpoints} <= {*same.endpoints}
-    if is_kept or address is None or before.accept_proxy_from is not None:
+    if is_kept or (address is None and before.accept_proxy_from is None):
         return same
+    if before.accept_proxy_from is not None or address is None:
+        kept = (one for one in its if {*before.endpoints} <= {*one.endpoints})
+        if (renamed := next(kept, None)) is not None:
+            return renamed
+        raise _CannotTellError("where its proxy connects to: the listener has other endpoints then")
     where = unmapped(address.host)
     ipv4 = {"", "0.0.0.0"}  # noqa: S104 - nothing listens here
     hosts = {"::", str(where)} | (ipv4 if where.version == 4 else set())
