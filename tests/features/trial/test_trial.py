@@ -3,6 +3,8 @@
 import json
 import random
 import sys
+import zlib
+from base64 import b64encode
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -267,6 +269,15 @@ class TryTests(TrialCase):
         self.assertIn("rules.ini", told.json["errors"][0])
         told = await self.post("/api/reload/try", {"files": "eJw="})
         self.assertEqual(told.status, 422)
+        # What the service may read, who sends rules must not.
+        listener = "[listen x]\nendpoint = :1\n"
+        with patch.dict("os.environ", {"SECRET": "c2VjcmV0"}):
+            for line in ("default = ${SECRET}", "deny = @/etc/passwd"):
+                texts = json.dumps({"texts": {"a.ini": f"{listener}{line}\n"}}).encode()
+                packed = b64encode(zlib.compress(texts)).decode()
+                told = await self.post("/api/reload/try", {"files": packed})
+                self.assertEqual(told.status, 422)
+                self.assertNotIn(b"c2VjcmV0", told.body)
 
     async def test_rights(self) -> None:
         """Who may only read, or steer, gets nothing of it."""

@@ -4,6 +4,8 @@ import zlib
 from base64 import b64decode
 from typing import Any
 
+import attrs
+
 from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import ApiAnswer, Query, ResourceList
@@ -47,11 +49,25 @@ async def _try(query: Query) -> ApiAnswer:
 
 
 def _unpacked(packed: str) -> Rules:
-    """Read rules from the texts of their files: `Files` as JSON, compressed by zlib, in base64. No file is opened."""
+    """Read rules from the texts of their files: `Files` as JSON, compressed by zlib, in base64. No file is opened, and this process's environment is not read."""
     try:
         data = zlib.decompressobj().decompress(b64decode(packed), 2 * LARGEST_RULES)
         files = Files(**parse_json(data))
+        files = attrs.evolve(files, variables=_Given(files.variables))
         path, text = next(iter(files.texts.items()))
     except (*MISSHAPEN, StopIteration, zlib.error) as problem:
         raise MuxError("files: is not what 'txmux check --against running' sends") from problem
-    return RulesParser(SourceFile(path, text), None, known=files).rules()
+    try:
+        return RulesParser(SourceFile(path, text), None, known=files).rules()
+    except KeyError as missing:
+        raise MuxError(f"files: {missing} is missing, which the rules name") from None
+
+
+class _Given(dict[str, str | None]):
+    """Variables, of which no others are set."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __missing__(self, _: str) -> None:
+        return None
