@@ -408,6 +408,18 @@ class LimitTests(TrialCase):
             "2 of the last 3 clients would go elsewhere, more than 'watch_rules_limit = 50%' allows"
         )
         self.assertTrue(any(why in str(event.get("errors")) for event in events))
+        # What cannot be checked is not taken for harmless.
+        deny = "deny = crowdsec:http://127.0.0.1:1\n[listen u]"
+        key = self.folder / "key"
+        key.write_text("x")
+        key.chmod(0o600)
+        self.write_rules(f"{self.settings}crowdsec_key = {key}\n", few.replace("[listen u]", deny))
+        with capturedLogs() as events:
+            await look()
+        cause = "'watch_rules_limit' cannot be checked: crowdsec:"
+        self.assertTrue(any(cause in str(event.get("errors")) for event in events))
+        self.write_rules(self.settings, self.rules(self.b))
+        await look()
         [item] = [
             one
             for one in (await self.running.control.status())["attention"]

@@ -17,8 +17,8 @@ from txmux.cli.remote.errors import UsageError
 if TYPE_CHECKING:  # other commands do without it
     from txmux.rules.model import Files
 
-MOVED = 4
-"""The exit code if a client would go elsewhere."""
+INCOMPLETE, MOVED = 1, 4
+"""Exit codes if not all is known, and if a client would go elsewhere."""
 
 _RUNNING = "running"
 _LARGEST = 47 << 10  # bytes: as base64, a body of 64 KiB holds them
@@ -74,4 +74,4 @@ def _at(time: float) -> str:
 
 
 def trial_code(answer: Mapping[str, Any]) -> int:
-    return MOVED if answer["moved"] else 0
+    return MOVED if answer["moved"] else INCOMPLETE if answer["incomplete"] else 0

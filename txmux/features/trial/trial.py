@@ -203,6 +203,10 @@ class Trial(ServicePart):
         if limit is None or not self.remembers:
             return
         found = await self.compare(rules)
+        if found["incomplete"]:
+            raise MuxError(
+                f"'{LIMIT}' cannot be checked: {'; '.join(found['incomplete'])}; apply the rules by 'txmux reload'"
+            )
         if found["moved"] * 100 > limit * found["clients"]:
             raise MuxError(
                 f"{found['changes']}, more than '{LIMIT} = {limit:g}%' allows; "
