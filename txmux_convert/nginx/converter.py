@@ -8,7 +8,7 @@ from txmux.rules.reading import values
 from txmux_convert.matching import LUA
 from txmux_convert.nginx.backends import RESOLVER_TIMEOUT, SETTINGS, Backends
 from txmux_convert.nginx.reader import Directive, NginxReader
-from txmux_convert.nginx.servers import NginxConversion, ServerBlock
+from txmux_convert.nginx.servers import NginxConversion, ServerBlock, names_port
 from txmux_convert.nginx.values import DirectiveScope, duration
 from txmux_convert.nginx.variables import Variables
 from txmux_convert.routes import RouteWriter
@@ -102,7 +102,12 @@ def convert_nginx(data: bytes, draft: Draft) -> None:
     }
     routes = RouteWriter(draft)
     made = NginxConversion(
-        draft, variables, Backends(stream, draft, variables), zones, routes, _names_port(stream)
+        draft,
+        variables,
+        Backends(stream, draft, variables),
+        zones,
+        routes,
+        names_port(d for d in stream if d.name != "server"),
     )
     outer = tuple(d for d in stream if d.name not in _BLOCKS)
     _report(outer, draft)
@@ -124,13 +129,6 @@ def convert_nginx(data: bytes, draft: Draft) -> None:
             if len(own) == len(block) or any(d.name == "listen" for d in own):
                 ServerBlock(directive, DirectiveScope(tuple(own), outer), made).convert()
     routes.finish()
-
-
-def _names_port(directives: Iterable[Directive]) -> bool:
-    return any(
-        any("server_port" in word for word in one.words) or _names_port(one.block or ())
-        for one in directives
-    )
 
 
 def _stream(reader: NginxReader, draft: Draft) -> tuple[Directive, ...]:

@@ -55,7 +55,8 @@ class ServerBlock:
 
     def convert(self) -> None:
         listens = self._scope.all("listen")
-        endpoints = endpoints_of(listens, self._draft, split=self._made.splits)
+        split = self._made.splits or names_port(self._directive.block or ())
+        endpoints = endpoints_of(listens, self._draft, split=split)
         if not endpoints:
             if not listens:
                 self._draft.flag(self._directive.number, "server: is left out: it listens nowhere")
@@ -274,6 +275,15 @@ def _add_minimum(section: DraftSection, protocols: Directive) -> None:
         section.flag(protocols, "txmux speaks TLS 1.2 and 1.3 only")
     elif spoken != {"TLSv1.2", "TLSv1.3"}:
         section.warn(protocols, "txmux speaks TLS 1.2 and 1.3")
+
+
+def names_port(directives: Iterable[Directive]) -> bool:
+    """Return whether something depends on the port that a client comes to, other than the port of its server."""
+    return any(
+        any("server_port" in word.removesuffix(":$server_port") for word in one.words)
+        or names_port(one.block or ())
+        for one in directives
+    )
 
 
 _PORTS = re.compile(

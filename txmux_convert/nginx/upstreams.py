@@ -21,7 +21,7 @@ from txmux_convert.terms import InexpressibleError
 from txmux_convert.values import milliseconds, whole_weights
 from txmux_convert.writer import DraftSection, Origin
 
-_ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:/\s]+):(?P<port>[0-9]+)")
+_ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:/\s]+):(?P<port>[0-9]+|\{port\})")
 _BALANCE = {
     "busyness": "least-connections",  # of the module for ``tcp``, as the next one
     "ip_hash": "source-hash",

@@ -40,7 +40,8 @@ class ListenContext:
     fixed: tuple[tuple[str, Value], ...] = ()
 
     def constants(self) -> Mapping[str, str]:
-        constants = {"server_port": self.port, "protocol": "TCP"}
+        port = "{port}" if "-" in self.port else self.port
+        constants = {"server_port": port, "protocol": "TCP"}
         if self.host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - it is compared
             constants["server_addr"] = self.host
         return constants if self.preread else {**constants, **dict.fromkeys(_PREREAD, "")}

@@ -105,6 +105,18 @@ class ListenTests(SynchronousTestCase):
         self.assertEqual(len(looks(stream(by_port % "8; listen 1-60000"))), 1)
         listeners = rules_of(stream(by_port % "5-7")).listeners
         self.assertEqual([len(listener.endpoints) for listener in listeners], [1, 2])
+        # A server that is asked for at the same port needs none of its own for each.
+        for listen, server_text in (
+            ("5-60000", "10.0.0.5:{port}"),
+            ("5-6 udp", "udp:10.0.0.5:{port}"),
+        ):
+            output = stream(
+                f"server {{ listen {listen}; listen [::]:{listen}; proxy_pass 10.0.0.5:$server_port; }}"
+                "server { listen 1; proxy_pass b; }"
+            )
+            self.assertEqual(looks(output), [])
+            self.assertIn(f"server = {server_text}\n", output.text)
+            self.assertEqual(len(rules_of(output).listeners), 2)
         error = self.assertRaises(ConvertError, stream, "server { listen a:53; proxy_pass a; }")
         self.assertIn("there is no listener that txmux could have", str(error))
 
