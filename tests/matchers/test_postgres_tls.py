@@ -42,13 +42,13 @@ VERDICTS = (
     (ALONE, WITHOUT_NAME, NO, len(WITHOUT_NAME)),
     # The first byte that no such client sends is a no.
     (ALONE, HELLO, NO, 1),
-    (ALONE, PSQL, NO, 4),
-    (ALONE, cancel(bytes(4)), NO, 4),
+    (ALONE, PSQL, NO, 5),
+    (ALONE, cancel(bytes(4)), NO, 8),
     (ALONE, SSL_REQUEST + PSQL, NO, 9),
     (ALONE, SSL_REQUEST + SSL_REQUEST, NO, 9),
     (ALONE, SSL_REQUEST + GSSENC_REQUEST, NO, 9),
     (ALONE, GSSENC_REQUEST + HELLO, NO, 9),
-    (ALONE, GSSENC_REQUEST + PSQL, NO, 12),
+    (ALONE, GSSENC_REQUEST + PSQL, NO, 13),
     (ALONE, GSSENC_REQUEST + GSSENC_REQUEST, NO, 16),
 )
 TRIED = (ALONE,)

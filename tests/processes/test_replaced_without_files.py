@@ -81,7 +81,13 @@ class ReplacedTest(DamagedFilesCase):
                 if not is_fine and f"{self.folder}/{named}" not in found:
                     unnamed.append((name, kind, found))
         self.assertEqual(unnamed, [])
-        self.assertNotIn(str(self.folder), await self.replaced())
+        # What was asked for meanwhile says so until it is asked for again.
+        left = [
+            line
+            for line in (await self.replaced()).splitlines()
+            if not any(f"{self.folder}/{name}" in line for name in _OF_SOURCES)
+        ]
+        self.assertNotIn(str(self.folder), "\n".join(left))
 
     async def test_log_whose_folder_is_gone(self) -> None:
         """Lines are counted until it can be opened, and then it is said how many were lost in all."""

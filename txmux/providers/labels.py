@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from txmux.errors import MuxError, printable
 from txmux.rules.advice.words import did_you_mean
-from txmux.rules.reading import backend, route
+from txmux.rules.reading.sections import TABLES
 
 PREFIX = "txmux."
 """What the names begin with."""
@@ -89,7 +89,7 @@ def all_that_labels_may_set(key: str, values: Sequence[str], *, is_own_address: 
 
 def is_of_route(key: str, keys: Collection[str]) -> bool:
     """Return whether a key is one of ``[route]``, beside others; a few are of ``[backend]``, too."""
-    return key in route.KEYS and (key not in backend.KEYS or "terminate_tls" in keys)
+    return key in TABLES["route"] and (key not in TABLES["backend"] or "terminate_tls" in keys)
 
 
 def section(kind: str, name: str, keys: Keys) -> str:

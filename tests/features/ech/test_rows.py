@@ -29,7 +29,7 @@ class RowsTest(SynchronousTestCase):
         for row, cell in cases:
             table = documents.listeners([{"ech": {}}, {}]).only("hidden names")
             self.assertEqual(table.cells(row, COMMAND, 100.0), [cell])
-        self.assertEqual(documents.listeners().columns[-1], table.columns[0])
+        self.assertIn(table.columns[0], documents.listeners().columns)
         titles = [column.title for column in documents.listeners([{"name": "x"}]).columns]
         self.assertNotIn("hidden names", titles)
 

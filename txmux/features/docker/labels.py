@@ -23,12 +23,12 @@ from txmux.providers.labels import (
 )
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading import backend, route
+from txmux.rules.reading.sections import TABLES
 from txmux.rules.reading.values import NAME, positive_duration
 
 _OF_CONTAINER = frozenset({"backend", "sleep", "wake"})
 _OWN = frozenset({*_OF_CONTAINER, "listen", "match", "port"})
-SETTABLE = frozenset({*route.KEYS, *backend.KEYS}) - _OWN - {"server"}
+SETTABLE = frozenset({*TABLES["route"], *TABLES["backend"]}) - _OWN - {"server"}
 """What ``--allow-label`` may name."""
 _KNOWN = SETTABLE | _OWN
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp))?")

@@ -34,12 +34,12 @@ from txmux.providers.labels import (
     section,
 )
 from txmux.rules.problems import RulesError
-from txmux.rules.reading import backend, route
 from txmux.rules.reading.parser import parse
+from txmux.rules.reading.sections import TABLES
 from txmux.wire.jsontext import MISSHAPEN
 
 KINDS = ("TLSRoute", "TCPRoute", "UDPRoute")
-_ANNOTATIONS = frozenset({*route.KEYS, *backend.KEYS}) - {
+_ANNOTATIONS = frozenset({*TABLES["route"], *TABLES["backend"]}) - {
     "backend",
     "server",
     "terminate_tls",
