@@ -80,4 +80,4 @@ class OpenAPITest(InteropTestCase):
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertIn("Tested: 24", done.stdout)
+        self.assertIn("Tested: 25", done.stdout)
