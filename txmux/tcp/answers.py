@@ -11,7 +11,17 @@ from txmux.matchers.redis import redis
 from txmux.matchers.ssh import ssh
 from txmux.matchers.tls import tls
 from txmux.wire.client_hello import HelloReader, parse_client_hello
-from txmux.wire.http2_opening import parse_opening
+from txmux.wire.http2_opening import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    SETTINGS,
+    frame,
+    parse_opening,
+    status_section,
+)
 from txmux.wire.http_head import Stage, parse_request
 
 
@@ -117,33 +127,23 @@ def http_response(peeked: Peeked, status: str, why: str = "", fields: str = "") 
     return RejectionAnswer((head if is_head else head + body).encode(), complete=True)
 
 
-_HEADERS, _SETTINGS, _GOAWAY = 0x1, 0x4, 0x7
-_ACK = _END_STREAM = 0x1
-_END_HEADERS = 0x4
 _NO_ERROR = bytes(4)
 
 
 def _http2(peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
     """Return SETTINGS, for which some clients wait, and a response to the first request (RFC 9113, sections 3.4 and 6)."""
     opening = peeked.parsed(parse_opening)
-    settings = _frame(_SETTINGS, 0, 0)
+    settings = frame(SETTINGS, 0, 0)
     if opening.fields is None:
         return RejectionAnswer(settings, complete=opening.refused)
-    # The name is number 8 of the static table, and nothing is added to the other (RFC 7541, section 6.2.2).
-    status = b"\x08\x03" + _STATUS[unavailable][:3].encode()
+    status = status_section(int(_STATUS[unavailable][:3]))
     data = (
         settings
-        + _frame(_SETTINGS, _ACK, 0)
-        + _frame(_HEADERS, _END_STREAM | _END_HEADERS, opening.stream, status)
-        + _frame(_GOAWAY, 0, 0, opening.stream.to_bytes(4, "big") + _NO_ERROR)
+        + frame(SETTINGS, ACK, 0)
+        + frame(HEADERS, END_STREAM | END_HEADERS, opening.stream, status)
+        + frame(GOAWAY, 0, 0, opening.stream.to_bytes(4, "big") + _NO_ERROR)
     )
     return RejectionAnswer(data, complete=True)
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return (
-        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-    )
 
 
 # Redis

@@ -1,4 +1,4 @@
-"""An HTTP/2 client up to its first request, read as far as it has come."""
+"""An HTTP/2 client up to its first request, read as far as it has come; and frames."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,11 @@ from txmux.interfaces import Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.predicates import begins_with
 
-__all__ = ["FRAMES_LIMIT", "OPENING_LIMIT", "PREFACE", "Opening", "fragment", "parse_opening"]
+__all__ = [
+    "ACK", "CONTINUATION", "DATA", "END_HEADERS", "END_STREAM", "FRAMES_LIMIT", "GOAWAY", "HEADERS",
+    "LARGEST_FRAME", "OPENING_LIMIT", "PREFACE", "PRIORITY", "PUSH_PROMISE", "RST_STREAM", "SETTINGS",
+    "WINDOW_UPDATE", "Opening", "fragment", "frame", "parse_opening", "status_section",
+]  # fmt: skip
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What every HTTP/2 client says first (RFC 9113, section 3.4)."""
@@ -17,12 +21,14 @@ OPENING_LIMIT = 32 * 1024
 """The most bytes up to the end of the first request's header section."""
 FRAMES_LIMIT = 200
 """The most frames among them: reading a frame takes time, however little is in it."""
-_LARGEST_FRAME = 1 << 14  # until the server's SETTINGS allow more
+LARGEST_FRAME = 1 << 14
+"""Bytes of a frame, until SETTINGS of its receiver allow more."""
 
-_PRIORITY, _SETTINGS, _PING, _WINDOW_UPDATE = 0x2, 0x4, 0x6, 0x8
-_HEADERS, _CONTINUATION = 0x1, 0x9
-_SIZES = {_PRIORITY: 5, _PING: 8, _WINDOW_UPDATE: 4}
-_ACK, _END_HEADERS, _PADDED, _HAS_PRIORITY = 0x1, 0x4, 0x8, 0x20
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = 0x0, 0x1, 0x2, 0x3, 0x4, 0x5
+_PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x6, 0x7, 0x8, 0x9
+ACK = END_STREAM = 0x1
+END_HEADERS, _PADDED, _HAS_PRIORITY = 0x4, 0x8, 0x20
+_SIZES = {PRIORITY: 5, _PING: 8, WINDOW_UPDATE: 4}
 
 
 @attrs.define(slots=False)
@@ -75,22 +81,22 @@ class Opening:
             raise MalformedError
 
     def _read_frame(self, cursor: Cursor) -> None:
-        size = cursor.number(3, 0, _LARGEST_FRAME)
+        size = cursor.number(3, 0, LARGEST_FRAME)
         if self.stream:
-            kind = cursor.number(1, _CONTINUATION, _CONTINUATION)
+            kind = cursor.number(1, CONTINUATION, CONTINUATION)
         else:
-            kind = cursor.number(1, 0, 0xFF) if self._at else cursor.number(1, _SETTINGS, _SETTINGS)
+            kind = cursor.number(1, 0, 0xFF) if self._at else cursor.number(1, SETTINGS, SETTINGS)
         flags = cursor.number(1, 0, 0xFF)
         stream = cursor.number(4, 0, 0xFFFFFFFF) & 0x7FFFFFFF
         if not (stream == self.stream if self.stream else _fits(kind, size, flags, stream)):
             raise MalformedError
         payload = cursor.take(size)
-        if kind == _SETTINGS:
+        if kind == SETTINGS:
             self.settings |= {int.from_bytes(payload[i : i + 2], "big") for i in range(0, size, 6)}
-        elif kind in {_HEADERS, _CONTINUATION}:
+        elif kind in {HEADERS, CONTINUATION}:
             self.stream = stream
-            self._section += payload if kind == _CONTINUATION else fragment(payload, flags)
-            if flags & _END_HEADERS:
+            self._section += payload if kind == CONTINUATION else fragment(payload, flags)
+            if flags & END_HEADERS:
                 from txmux.wire.http2_fields import decoded  # noqa: PLC0415 - hpack takes a while
 
                 self.fields = decoded(self._section)
@@ -121,14 +127,14 @@ def parse_opening(data: bytes, earlier: Opening | None) -> Opening:
 
 def _fits(kind: int, size: int, flags: int, stream: int) -> bool:
     """Return whether a frame with this header may begin the first request, or come before it."""
-    if kind == _HEADERS:
+    if kind == HEADERS:
         return stream % 2 == 1
-    if kind == _SETTINGS:
-        return stream == 0 and size % 6 == 0 and not flags & _ACK
+    if kind == SETTINGS:
+        return stream == 0 and size % 6 == 0 and not flags & ACK
     if kind in _SIZES:
-        own_stream = kind == _PRIORITY
-        return size == _SIZES[kind] and (stream > 0) is own_stream and not flags & _ACK
-    return kind > _CONTINUATION
+        own_stream = kind == PRIORITY
+        return size == _SIZES[kind] and (stream > 0) is own_stream and not flags & ACK
+    return kind > CONTINUATION
 
 
 def fragment(payload: bytes, flags: int) -> bytes:
@@ -141,3 +147,18 @@ def fragment(payload: bytes, flags: int) -> bytes:
     if end < skipped:
         raise MalformedError
     return payload[skipped:end]
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Write a frame (RFC 9113, section 4.1)."""
+    return (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    )
+
+
+def status_section(status: int) -> bytes:
+    """Write the header section of an answer that is its status of three digits, for any state of the dynamic table.
+
+    The name is number 8 of the static table, and nothing is added to the other (RFC 7541, section 6.2.2).
+    """
+    return b"\x08\x03%d" % status

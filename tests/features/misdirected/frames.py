@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 from hpack import Decoder, Encoder
 
-from txmux.features.misdirected.places import frame
+from txmux.wire.http2_opening import frame
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9  # fmt: skip
 END_STREAM = ACK = 1

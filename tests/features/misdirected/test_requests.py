@@ -19,13 +19,13 @@ from tests.support.mux import CLOSE, backend_at
 from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, connect_tls
 from tests.tcp.stages.handshaking_case import TerminationCase
-from txmux.features.misdirected.places import frame, header_frames
+from txmux.features.misdirected.places import header_frames
 from txmux.features.misdirected.rows import MISDIRECTED
 from txmux.net.sockets.transport import below_tls, unsent_bytes
 from txmux.net.tls.transport import TLSTransport
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
-from txmux.wire.http2_opening import PREFACE
+from txmux.wire.http2_opening import PREFACE, frame
 
 _A, _B, _C = "a.example", "b.example", "c.example"
 _BEGUN = PREFACE + frame(SETTINGS, 0, 0)

@@ -22,9 +22,8 @@ from tests.features.misdirected.frames import (
     asked,
     frames_of,
 )
-from txmux.features.misdirected.places import frame
 from txmux.features.misdirected.streams import Streams, TooManyError
-from txmux.wire.http2_opening import PREFACE
+from txmux.wire.http2_opening import PREFACE, frame
 
 _MINE, _OTHER = "a.example", "b.example"
 _ANSWER = [(":status", "421")]

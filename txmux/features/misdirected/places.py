@@ -13,31 +13,31 @@ from txmux.detection.detector import Detection, Detector
 from txmux.rules.model import Backend, Refusal, Route
 from txmux.transport import normal_host
 from txmux.wire.hello.records import records, take_hello
-from txmux.wire.http2_opening import PREFACE
+from txmux.wire.http2_opening import (
+    CONTINUATION,
+    END_HEADERS,
+    HEADERS,
+    LARGEST_FRAME,
+    PREFACE,
+    SETTINGS,
+    frame,
+)
 from txmux.wire.http_head import host_without_port
 
 Fields: TypeAlias = "Iterable[tuple[bytes, bytes]]"
-_HEADERS, _SETTINGS, _CONTINUATION, _END_HEADERS = 0x1, 0x4, 0x9, 0x4
-_LARGEST_FRAME = 1 << 14
 _SESSION_ID = 4 + 2 + 32  # its offset in a hello
 _NAMES = (b":authority", b"host")
 _LONGEST_NAME = 255  # bytes, with a port; longer ones are of no site
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return (
-        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-    )
-
-
 def header_frames(stream: int, flags: int, section: bytes) -> bytes:
     """Put a header section into frames that every peer takes (RFC 9113, sections 4.2 and 4.3)."""
-    pieces = [section[at : at + _LARGEST_FRAME] for at in range(0, len(section), _LARGEST_FRAME)]
+    pieces = [section[at : at + LARGEST_FRAME] for at in range(0, len(section), LARGEST_FRAME)]
     last = len(pieces) - 1
     return b"".join(
         frame(
-            _CONTINUATION if number else _HEADERS,
-            (0 if number else flags) | (_END_HEADERS if number == last else 0),
+            CONTINUATION if number else HEADERS,
+            (0 if number else flags) | (END_HEADERS if number == last else 0),
             stream,
             piece,
         )
@@ -60,7 +60,7 @@ def opening(fields: Fields, name: str) -> bytes:
     """Write how a client begins that asks for the same of a name."""
     named = [(one, name.encode("latin-1") if one in _NAMES else value) for one, value in fields]
     section = Encoder().encode(named)
-    return PREFACE + frame(_SETTINGS, 0, 0) + header_frames(1, 0, section)
+    return PREFACE + frame(SETTINGS, 0, 0) + header_frames(1, 0, section)
 
 
 def with_name(stream: bytes, name: str) -> bytes:

@@ -6,19 +6,30 @@ from collections.abc import Callable
 
 from hpack import Decoder, Encoder, HPACKError
 
-from txmux.features.misdirected.places import Fields, frame, header_frames
+from txmux.features.misdirected.places import Fields, header_frames
 from txmux.wire.cursor import MalformedError
-from txmux.wire.http2_opening import PREFACE, fragment
+from txmux.wire.http2_opening import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    fragment,
+    frame,
+    status_section,
+)
 
-_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PUSH_PROMISE = 0, 1, 2, 3, 4, 5
-_WINDOW_UPDATE, _CONTINUATION = 8, 9
-_OF_STREAM = frozenset({_DATA, _PRIORITY, _RST_STREAM, _WINDOW_UPDATE})
-_WITH_SECTION = frozenset({_HEADERS, _PUSH_PROMISE, _CONTINUATION})
-_ACK = _END_STREAM = 0x1
-_END_HEADERS = 0x4
+_OF_STREAM = frozenset({DATA, PRIORITY, RST_STREAM, WINDOW_UPDATE})
+_WITH_SECTION = frozenset({HEADERS, PUSH_PROMISE, CONTINUATION})
 _HEAD = 9
-# The name is number 8 of the static table, and nothing is added to the other (RFC 7541, section 6.2.2).
-_MISDIRECTED = b"\x08\x03421"
+_MISDIRECTED = 421
 _TABLE_SIZE, _USUAL_TABLE = b"\0\1", 4096
 # In each section: a server that has made its table smaller since awaits it (RFC 7541, section 4.2).
 _EMPTY_TABLE = b"\x20"
@@ -43,9 +54,8 @@ class Streams:
 
     def __init__(self, is_misdirected: Callable[[Fields], bool]) -> None:
         self._is_misdirected = is_misdirected
-        self._is_blind = (
-            False  # nothing is looked at any more; what is wrong is for the server to say
-        )
+        # Nothing is looked at any more; what is wrong is for the server to say.
+        self._is_blind = False
         # Of the client:
         self._preface = PREFACE  # what has not come of it
         self._held = b""
@@ -92,7 +102,7 @@ class Streams:
                     break
                 size, kind, flags, stream = _read_head(data, at)
                 end = at + _HEAD + size
-                if self._frames or kind == _HEADERS or (kind == _SETTINGS and size):
+                if self._frames or kind == HEADERS or (kind == SETTINGS and size):
                     self._check_size(size)
                     if len(data) < end:
                         break
@@ -116,17 +126,17 @@ class Streams:
     def _whole(self, kind: int, flags: int, stream: int, data: bytes) -> bytes:
         """Take a whole frame, and return what is passed on."""
         payload = data[_HEAD:]
-        if not self._frames and kind == _SETTINGS:
+        if not self._frames and kind == SETTINGS:
             _check_settings(payload)
             return data
         if self._frames:
-            if kind != _CONTINUATION or stream != self._stream:
+            if kind != CONTINUATION or stream != self._stream:
                 raise MalformedError
             section, frames = self._section + payload, self._frames + data
         else:
             self._stream, self._flags = stream, flags
             section, frames = fragment(payload, flags), data
-        if not flags & _END_HEADERS:
+        if not flags & END_HEADERS:
             self._section, self._frames = section, frames
             return b""
         fields = self._decoder.decode(section, raw=True)
@@ -141,7 +151,7 @@ class Streams:
         if self._encoder is None:
             return frames
         written = _EMPTY_TABLE + self._encoder.encode(fields)
-        return header_frames(stream, self._flags & _END_STREAM, written)
+        return header_frames(stream, self._flags & END_STREAM, written)
 
     def _refuse(self, stream: int) -> None:
         if len(self._refused) == _MOST:
@@ -150,18 +160,20 @@ class Streams:
         if self._encoder is None:
             self._encoder = Encoder()
             self._encoder.header_table.maxsize = 0
-        self._answers += frame(_HEADERS, _END_STREAM | _END_HEADERS, stream, _MISDIRECTED)
-        if not self._flags & _END_STREAM:
+        self._answers += frame(
+            HEADERS, END_STREAM | END_HEADERS, stream, status_section(_MISDIRECTED)
+        )
+        if not self._flags & END_STREAM:
             # It need not send the rest (RFC 9113, section 8.1).
-            self._answers += frame(_RST_STREAM, 0, stream, bytes(4))
+            self._answers += frame(RST_STREAM, 0, stream, bytes(4))
 
     def _is_dropped(self, kind: int, flags: int, stream: int, size: int) -> bool:
-        if kind == _SETTINGS and flags & _ACK and self._is_own_unacknowledged:
+        if kind == SETTINGS and flags & ACK and self._is_own_unacknowledged:
             self._is_own_unacknowledged = False
             return True
         if stream not in self._refused or kind not in _OF_STREAM:
             return False
-        self._returned += size * (kind == _DATA)
+        self._returned += size * (kind == DATA)
         return True
 
     def from_server(self, data: bytes) -> bytes:
@@ -178,7 +190,7 @@ class Streams:
                     break
                 self._rest, kind, flags, _ = _read_head(self._head, 0)
                 if kind in _WITH_SECTION:
-                    self._is_within = not flags & _END_HEADERS
+                    self._is_within = not flags & END_HEADERS
             end = min(at + self._rest, len(data))
             self._rest -= end - at
             at = end
@@ -195,9 +207,9 @@ class Streams:
         answers, self._answers = self._answers, b""
         if not self._has_begun:
             self._has_begun = self._is_own_unacknowledged = True
-            answers = frame(_SETTINGS, 0, 0) + answers
+            answers = frame(SETTINGS, 0, 0) + answers
         if self._returned:
-            answers += frame(_WINDOW_UPDATE, 0, 0, self._returned.to_bytes(4, "big"))
+            answers += frame(WINDOW_UPDATE, 0, 0, self._returned.to_bytes(4, "big"))
             self._returned = 0
         return answers
 
