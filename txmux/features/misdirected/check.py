@@ -140,11 +140,11 @@ def shared_certificates(rules: Rules) -> Iterator[Problem]:
 
 def _certificates(tls: TlsSettings) -> list[tuple[str, list[str], set[str]]]:
     """Return the file and the names of each certificate, and the names in others; none that a feature gets, each of which has its own name."""
-    try:
-        contexts = Contexts(tls) if not tls.managed else None
-    except (MuxError, OSError):  # which others report
+    if tls.managed:
         return []
-    if contexts is None:
+    try:
+        contexts = Contexts(tls)
+    except (MuxError, OSError):  # which others report
         return []
     found = [
         (file, names)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _MOST_UNREAD = 1 << 16  # bytes for a client that reads none of its answers
 _MOST_LOOKS = 200
 """Requests of a connection that are decided: each takes as long as a connection, and is a few bytes."""
-_LONGEST_NAME = 255
 
 
 def watch(client: Client, hello: bytes, outer: RuleLayer, inside: RuleLayer) -> None:
@@ -62,7 +61,7 @@ class Misdirected:
         """Return the name that a request asks for, if it is misdirected."""
         name = name_of(fields)
         self.name = self.name or name
-        if name in {"", self.name} or len(name) > _LONGEST_NAME:
+        if name in {"", self.name}:
             return ""
         asked = hash(tuple(fields))  # they may be long
         is_misdirected = self._looked.get(asked)
