@@ -12,6 +12,9 @@ from txmux.rules.reading.sections import TABLES
 PREFIX = "txmux."
 """What the names begin with."""
 
+KEYS = frozenset({*TABLES["route"], *TABLES["backend"]})
+"""All keys of routes and backends, those of features among them."""
+
 ALLOWED = frozenset({
     "alpn", "answers", "balance", "check", "connect_timeout", "download_rate", "dry_run", "during",
     "eject", "end_on_down", "from", "hold", "hold_limit", "idle_timeout", "max_connections",

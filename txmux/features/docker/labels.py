@@ -13,6 +13,7 @@ import attrs
 from txmux.errors import printable
 from txmux.interfaces import ProvidedObject
 from txmux.providers.labels import (
+    KEYS,
     PREFIX,
     Keys,
     LabelError,
@@ -23,12 +24,11 @@ from txmux.providers.labels import (
 )
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading.sections import TABLES
 from txmux.rules.reading.values import NAME, positive_duration
 
 _OF_CONTAINER = frozenset({"backend", "sleep", "wake"})
 _OWN = frozenset({*_OF_CONTAINER, "listen", "match", "port"})
-SETTABLE = frozenset({*TABLES["route"], *TABLES["backend"]}) - _OWN - {"server"}
+SETTABLE = KEYS - _OWN - {"server"}
 """What ``--allow-label`` may name."""
 _KNOWN = SETTABLE | _OWN
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp))?")

@@ -26,6 +26,7 @@ from txmux.features.gateway.cluster import (
 )
 from txmux.features.gateway.listeners import GatewayListener
 from txmux.providers.labels import (
+    KEYS,
     PREFIX,
     LabelError,
     all_that_labels_may_set,
@@ -35,16 +36,10 @@ from txmux.providers.labels import (
 )
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
-from txmux.rules.reading.sections import TABLES
 from txmux.wire.jsontext import MISSHAPEN
 
 KINDS = ("TLSRoute", "TCPRoute", "UDPRoute")
-_ANNOTATIONS = frozenset({*TABLES["route"], *TABLES["backend"]}) - {
-    "backend",
-    "server",
-    "terminate_tls",
-    "under",
-}
+_ANNOTATIONS = KEYS - {"backend", "server", "terminate_tls", "under"}
 _MOST_NAMES = 64  # host names of a route; the specification has 16
 
 
