@@ -31,9 +31,7 @@ _MERGED = 1.0  # seconds for which clients that left without a byte share a line
 
 _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
 CAPTURED = 64  # first bytes recorded of a client that no route matched
-REMEMBERED = (
-    2048  # of any client, to try other rules; a hello with a post-quantum key has some 1,800
-)
+REMEMBERED = 2048  # of any client, to try other rules; a post-quantum hello has some 1,800
 
 
 class AccessLogError(MuxError):

@@ -47,10 +47,7 @@ _FULL = 60.0  # retry interval for writing an issued certificate, in seconds
 _UNSAVED = 15.0  # the same to write the state
 _UNASKED = 3600.0  # the same to ask for the renewal time
 _RARELY, _OFTEN = 86400.0, 60.0  # the longest and the shortest time between two requests for that
-_LEFT, _LEFT_OF_SHORT = (
-    1 / 3,
-    1 / 2,
-)  # the share of its time that a certificate has left when it is renewed
+_LEFT, _LEFT_OF_SHORT = 1 / 3, 1 / 2  # of its time, when a certificate is renewed
 _SHORT = 10 * 86400.0  # seconds that one of short validity is valid at most
 
 _PROVISIONAL = (

@@ -48,10 +48,8 @@ async def _start_unit(unit: str, reactor: Any) -> None:
     end = await run.ended
     if end.exitCode != 0:
         how = f"signal {end.signal}" if end.signal else f"status {end.exitCode}"
-        lines = run.errors.decode("utf-8", "replace").splitlines() or [
-            f"systemctl ended with {how}"
-        ]
-        raise MuxError(printable(lines[0], 200))
+        lines = run.errors.decode("utf-8", "replace").splitlines()
+        raise MuxError(printable(lines[0] if lines else f"systemctl ended with {how}", 200))
 
 
 class _Run(ProcessProtocol):

@@ -72,9 +72,8 @@ class ListenQueues:
 
 def _drops(sockets: Mapping[str, socket.socket]) -> Iterator[tuple[str, int]]:
     for key, listening in sockets.items():
-        if not key.startswith(
-            ("unix:", "udp:")
-        ):  # `family` and `type` make enumerations, each second
+        # By the key, since `family` and `type` make enumerations, each second.
+        if not key.startswith(("unix:", "udp:")):
             with suppress(OSError, struct.error):
                 *_, drops = _DROPS.unpack(
                     listening.getsockopt(socket.SOL_SOCKET, _MEMINFO, _DROPS.size)
