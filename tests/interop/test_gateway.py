@@ -99,7 +99,13 @@ class ClusterTest(TestCase):
         clients: list[Any] = await gatherResults(
             [connectProtocol(endpoint, Peer()) for _ in range(_CLIENTS)]
         )
-        self.addCleanup(lambda: [client.transport.abortConnection() for client in clients])
+
+        async def leave() -> None:
+            for client in clients:
+                client.transport.abortConnection()
+                await client.until(lambda client=client: client.finished)
+
+        self.addCleanup(leave)
 
         async def all_answer(count: int) -> None:
             for client in clients:
@@ -112,7 +118,7 @@ class ClusterTest(TestCase):
 
         await all_answer(1)
         for number in range(10):  # endpoints that flap, and routes that come and go
-            self.put_pods("ab" if number % 2 else "a")
+            self.put_pods("a" if number % 2 else "ab")
             self.put(route("TCPRoute", f"r{number}", parent=", sectionName: other"))
             await deferLater(reactor, 0.1)
         await self.answered_by(b"a", self.other)
