@@ -75,11 +75,10 @@ class SealedTests(TestCase, InteropTestCase):
     async def test_challenges(self) -> None:
         """Listeners answer a challenge if it is sealed, new, and of the machine that has the lock."""
         port, password = _redis_with_password(self)
-        store, now = Store("redis", host="127.0.0.1", port=port), time.time()
+        store, now = Store("redis", host="127.0.0.1", port=port, password=password), time.time()
         clocks = {"own": now, "other": now}
         own, other = (
-            SharedCertificates(reactor, store, password, partial(clocks.__getitem__, name))
-            for name in clocks
+            SharedCertificates(reactor, store, partial(clocks.__getitem__, name)) for name in clocks
         )
         for one in (own, other):
             self.addCleanup(one.stop)

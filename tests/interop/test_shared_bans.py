@@ -199,7 +199,7 @@ class MachinesCase(TestCase):
     async def machine(self, ahead: float = 0.0) -> tuple[Machine, SharedBans]:
         machine = Machine(ahead)
         store = Store(f"redis://127.0.0.1:{self.redis.port}", "127.0.0.1", self.redis.port)
-        shared = SharedBans(reactor, store, None, machine.bans, machine.now, self.times)
+        shared = SharedBans(reactor, store, machine.bans, machine.now, self.times)
         machine.bans.publish = shared.announce
         shared.start()
         self.addCleanup(shared.stop)

@@ -18,7 +18,7 @@ class LockTest(SynchronousTestCase):
         clock.advance(1000)
         store = Store("redis://127.0.0.1:1", "127.0.0.1", 1)
         self.patch(RedisClient, "start", lambda _: None)
-        shared = SharedCertificates(clock, store, None, lambda: 0.0)
+        shared = SharedCertificates(clock, store, lambda: 0.0)
         self.addCleanup(shared.stop)
 
         async def ask(*words: object, **_: object) -> int:
@@ -46,8 +46,8 @@ class PasswordTest(SynchronousTestCase):
         """The key of shared certificates is derived from it; an empty one would seal them with a key that all know."""
         path = make_folder(self) / "password"
         path.write_bytes(b"\n")
-        store = Store("redis://127.0.0.1:1", "127.0.0.1", 1)
-        shared = SharedCertificates(Clock(), store, path, lambda: 0.0)
+        store = Store("redis://127.0.0.1:1", "127.0.0.1", 1, password=path)
+        shared = SharedCertificates(Clock(), store, lambda: 0.0)
         self.assertFalse(shared.is_up)
         self.assertIn(f"'{path}' does not hold one line", shared.source.why)
         shared.stop()

@@ -50,7 +50,7 @@ def record(at: float, *, ban: bool = True, **others: Any) -> str:
 class ReadTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.machine = Machine()
-        self.shared = SharedBans(Clock(), _STORE, None, self.machine.bans)
+        self.shared = SharedBans(Clock(), _STORE, self.machine.bans)
 
     def hear(self, *texts: str | None) -> list[str]:
         self.machine.kept.change(self.shared._changes(texts))
@@ -61,7 +61,7 @@ class ReadTests(SynchronousTestCase):
     @example(json.dumps({"network": 7, "since": 1, "ban": False}))
     @example(json.dumps({"network": "192.0.2.9", "since": 10**400, "ban": True}))
     def test_any_record_leaves_those_beside_it(self, text: str | None) -> None:
-        shared = SharedBans(Clock(), _STORE, None, Machine().bans)
+        shared = SharedBans(Clock(), _STORE, Machine().bans)
         changes = dict(shared._changes([text, record(5.0)]))
         self.assertEqual(changes[_NETWORK], Ban(_NETWORK, 5.0))
         self.assertLessEqual(len(changes), 2)
@@ -123,7 +123,7 @@ class ReadTests(SynchronousTestCase):
 class StartTests(SynchronousTestCase):
     def test_connects_until_it_is_stopped(self) -> None:
         clock, done = Clock(), list[str]()
-        shared = SharedBans(clock, _STORE, None, Machine().bans)
+        shared = SharedBans(clock, _STORE, Machine().bans)
         for name in ("start", "stop"):
             self.patch(shared._client, name, lambda name=name: done.append(name))
         shared.start()
@@ -138,13 +138,13 @@ class StartTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_stopped_before_it_is_started(self) -> None:
-        SharedBans(Clock(), _STORE, None, Machine().bans).stop()
+        SharedBans(Clock(), _STORE, Machine().bans).stop()
 
 
 class LostTests(SynchronousTestCase):
     def test_outage_is_logged_once_and_overdue_after_a_minute(self) -> None:
         clock = Clock()
-        shared = SharedBans(clock, _STORE, None, Machine().bans)
+        shared = SharedBans(clock, _STORE, Machine().bans)
         with capturedLogs() as events:
             for _ in range(7):
                 shared._is_away("refused")
@@ -160,7 +160,7 @@ class LostTests(SynchronousTestCase):
 class CompareTests(SynchronousTestCase):
     def test_one_comparison_at_a_time(self) -> None:
         """Redis that has not sent all bans by the next one counts as lost; a later one goes on."""
-        shared, answers = SharedBans(Clock(), _STORE, None, Machine().bans), list[Deferred[Any]]()
+        shared, answers = SharedBans(Clock(), _STORE, Machine().bans), list[Deferred[Any]]()
 
         class Redis:
             async def execute(self, *_: object) -> Any:
@@ -185,7 +185,7 @@ class CompareTests(SynchronousTestCase):
     def test_now_and_then(self) -> None:
         """The time of Redis is asked for at each look, all bans by far not as often."""
         clock, ran = Clock(), list[str]()
-        shared = SharedBans(clock, _STORE, None, Machine().bans)
+        shared = SharedBans(clock, _STORE, Machine().bans)
 
         class Client:
             redis = object()
@@ -204,7 +204,7 @@ class CompareTests(SynchronousTestCase):
         self.assertEqual(ran[2:], ["_ask_time", "_compare"])
 
     def test_sharing_is_logged_once(self) -> None:
-        shared = SharedBans(Clock(), _STORE, None, Machine().bans)
+        shared = SharedBans(Clock(), _STORE, Machine().bans)
 
         class Redis:
             async def execute(self, *words: object) -> Any:
@@ -223,7 +223,7 @@ class FullTests(SynchronousTestCase):
     def test_bans_without_room_are_counted_and_logged_once(self) -> None:
         self.patch(bans, "_MOST", 2)
         clock, machine = Clock(), Machine()
-        shared = SharedBans(clock, _STORE, None, machine.bans)
+        shared = SharedBans(clock, _STORE, machine.bans)
         shared._connection_check.start(10.0, now=False)
         self.addCleanup(shared.stop)
         with capturedLogs() as events:

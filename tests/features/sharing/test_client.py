@@ -35,7 +35,7 @@ class ConnectionTest(TestCase):
         self.came: list[float] = []
         self.up: list[Any] = []
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
-        self.link = RedisConnection(self.time, store, None, self.is_up, lambda _: None)
+        self.link = RedisConnection(self.time, store, self.is_up, lambda _: None)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
         self.link.start()
 
@@ -85,7 +85,7 @@ class ClientTest(TestCase):
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
         time = VirtualTime()
         times = SharingTimes(patience=10)
-        client = RedisClient(time, store, None, self.fail, why.append, times=times, channel=channel)
+        client = RedisClient(time, store, self.fail, why.append, times=times, channel=channel)
         self.addCleanup(client.stop)
         client.start()
 
@@ -117,7 +117,7 @@ class FailedWorkTest(SynchronousTestCase):
     def test_says_why_at_once_and_cancels_the_rest_at_the_end(self) -> None:
         why: list[str] = []
         store = Store("redis://127.0.0.1:1", "127.0.0.1", 1)
-        client = RedisClient(Clock(), store, None, self.fail, why.append)
+        client = RedisClient(Clock(), store, self.fail, why.append)
 
         async def work(done: Deferred[Any]) -> None:
             await done

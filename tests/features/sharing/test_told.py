@@ -21,7 +21,7 @@ class NamedTests(NamedCase):
 
 def _redis(text: str) -> Iterator[str]:
     clock = Clock()
-    shared = SharedBans(clock, _STORE, None, Machine().bans)
+    shared = SharedBans(clock, _STORE, Machine().bans)
     shared._is_away("refused")
     clock.advance(9)
     yield from logged(shared._is_away, text)

@@ -228,7 +228,7 @@ class Certificates(ServicePart):
         if self._shared is None and store is not None:
             from txmux.features.acme.shared import SharedCertificates  # noqa: PLC0415 - few machines share
 
-            self._shared = SharedCertificates(self._reactor, store, store.password, self._now)
+            self._shared = SharedCertificates(self._reactor, store, self._now)
         return disconnected
 
     def _stop_asking(self, names: Collection[str] | None = None) -> Deferred[Any]:

@@ -7,7 +7,6 @@ key, and a writer cannot make listeners answer a challenge or show a certificate
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import Any
 
@@ -49,9 +48,7 @@ class SharedCertificates:
     _log = Logger()
     spread = 2.5  # seconds until every machine answers a challenge: each polls once a second
 
-    def __init__(
-        self, reactor: Any, store: Store, password: Path | None, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, reactor: Any, store: Store, now: Callable[[], float]) -> None:
         self._reactor = reactor
         self._now = now
         self._secret: bytes | None = None
@@ -64,7 +61,7 @@ class SharedCertificates:
         self._apart = b""  # the last machine whose clock is too far from this one's
         effect = "this machine asks for certificates by itself until it answers"
         self.source = Source("certificates", store.text, effect, reactor.seconds)
-        self._client = RedisClient(reactor, store, password, self._connected, self.source.failed)
+        self._client = RedisClient(reactor, store, self._connected, self.source.failed)
         self._client.start()
 
     @property

@@ -10,7 +10,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -103,7 +102,6 @@ class SharedBans:
         self,
         reactor: Any,
         store: Store,
-        password: Path | None,
         bans: ServiceBans,
         now: Callable[[], float] = time.monotonic,
         times: SharingTimes = SHARING_TIMES,
@@ -134,7 +132,6 @@ class SharedBans:
         self._client = RedisClient(
             reactor,
             store,
-            password,
             self._can_share,
             self._is_away,
             times=times,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
@@ -57,7 +56,6 @@ class RedisConnection:
 
     _reactor: Any
     _store: Store
-    _password: Path | None
     _up: Callable[[], object]
     _down: Callable[[str], object]
     _check: _Words = _WRITE
@@ -81,7 +79,7 @@ class RedisConnection:
         self._trying.addErrback(self._failed)
 
     async def _connect(self) -> None:
-        path = self._password
+        path = self._store.password
         self.secret = "" if path is None else await secret_of(path, read_text)
         factory = Factory.forProtocol(self._protocol)
         factory.noisy = False
@@ -181,7 +179,6 @@ class RedisClient:
         self,
         reactor: Any,
         store: Store,
-        password: Path | None,
         up: Callable[[], object],
         down: Callable[[str], object],
         *,
@@ -194,7 +191,7 @@ class RedisClient:
         self._busy: set[Deferred[Any]] = set()
         self._stopped = False
         self.redis: RedisProtocol | None = None
-        place = (reactor, store, password, self._connected, self._lost)
+        place = (reactor, store, self._connected, self._lost)
         self._connections = [RedisConnection(*place, times=times)]
         if channel:
             subscribing = ("SUBSCRIBE", channel)

@@ -291,7 +291,7 @@ class SharedRates(ServingPart):
             self._source = Source(
                 "limits", store.text, _ALONE, self.seconds, steady=STEADY, logs=self._logs
             )
-            made = RedisClient(self._reactor, store, store.password, self._check, self._down)
+            made = RedisClient(self._reactor, store, self._check, self._down)
             self._client = made
             self._reactor.callWhenRunning(made.start)
 

@@ -47,7 +47,7 @@ class Sharing(ServicePart):
         self.stop_following()
         self._store = store
         if store is not None:
-            self._shared = SharedBans(self._reactor, store, store.password, self._bans)
+            self._shared = SharedBans(self._reactor, store, self._bans)
             self._bans.publish = self._shared.announce
             self._shared.start()
 
