@@ -142,11 +142,9 @@ class StructureTest(SynchronousTestCase):
     def test_tests_of_the_core_import_no_feature(self) -> None:
         """They run where its folder is deleted; see `script/without`."""
         tests = Path(__file__).parent
-        uses = {feature.name: (feature.name, *feature.uses) for feature in FEATURES}
         for path in sorted(tests.rglob("*.py")):
             inside = path.relative_to(tests).parts
-            names = uses.get(inside[1], ()) if inside[0] == "features" else ()
-            own = tuple(f"{name}." for name in names)
+            own = f"{inside[1]}." if inside[0] == "features" else "none"
             for name in imported(ast.parse(path.read_text())):
                 found = re.match(r"(?:txmux|tests)\.features\.(.+)", f"{name}.")
                 is_own = found is None or found[1].startswith(own)

@@ -240,7 +240,6 @@ class Feature:
         part: Makes what one process keeps for the whole service: a `txmux.client.parts.ServicePart` by a `ServiceContext`, or ``None``.
         serving_part: Makes what each process keeps that serves clients: a `ServingPart` by a `ServingContext`, or ``None``.
         sources: The kinds of what its parts ask of others, as `Source` has them.
-        uses: The names of features whose modules it imports where rules use both.
         unusable: Yields what a start would refuse, or as warnings what it would go on without, by files.
         open_secrets: Yields what lets others read secrets beside files.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
@@ -277,6 +276,5 @@ class Feature:
     part: Callable[[Any], Any] = lambda _: None
     serving_part: Callable[[Any], Any] = lambda _: None
     sources: Sequence[str] = ()
-    uses: Sequence[str] = ()
     unusable: Callable[[Rules], Iterable[Problem]] = lambda _: ()
     open_secrets: Callable[[Rules], Iterable[Problem]] = lambda _: ()

@@ -8,18 +8,22 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.features.acme.shared import SharedCertificates
-from txmux.features.sharing.client import RedisClient
-from txmux.features.sharing.store import Store
+from txmux.rules.reading.parser import load
+
+
+class _NoStore:
+    """One that never connects."""
+
+    text = "redis://127.0.0.1:1"
+
+    def connect(self, *_: object) -> None: ...
 
 
 class LockTest(SynchronousTestCase):
     def test_orders_of_one_machine_share_it_for_two_minutes(self) -> None:
         clock, asked = Clock(), list[int]()
         clock.advance(1000)
-        store = Store("redis://127.0.0.1:1", "127.0.0.1", 1)
-        self.patch(RedisClient, "start", lambda _: None)
-        shared = SharedCertificates(clock, store, lambda: 0.0)
-        self.addCleanup(shared.stop)
+        shared = SharedCertificates(clock, _NoStore(), lambda: 0.0)
 
         async def ask(*words: object, **_: object) -> int:
             asked.append(len(words))
@@ -44,9 +48,13 @@ class LockTest(SynchronousTestCase):
 class PasswordTest(SynchronousTestCase):
     def test_none(self) -> None:
         """The key of shared certificates is derived from it; an empty one would seal them with a key that all know."""
-        path = make_folder(self) / "password"
-        path.write_bytes(b"\n")
-        store = Store("redis://127.0.0.1:1", "127.0.0.1", 1, password=path)
+        folder = make_folder(self)
+        (path := folder / "password").write_bytes(b"\n")
+        rules = folder / "rules.ini"
+        rules.write_text(
+            f"[txmux]\nshared_limits = redis://127.0.0.1:1 password={path}\n[listen x]\nendpoint = :443\n"
+        )
+        store = load(rules).settings.more["shared_limits"]
         shared = SharedCertificates(Clock(), store, lambda: 0.0)
         self.assertFalse(shared.is_up)
         self.assertIn(f"'{path}' does not hold one line", shared.source.why)

@@ -128,7 +128,6 @@ FEATURE = Feature(
     serving_part=_serving_part,
     rows=_rows,
     sources=("acme", "certificates"),
-    uses=("sharing",),
     unusable=_unusable,
     open_secrets=_open_secrets,
 )

@@ -56,7 +56,6 @@ _PROVISIONAL = (
 
 if TYPE_CHECKING:
     from txmux.features.acme.shared import SharedCertificates
-    from txmux.features.sharing.store import Store
 
 _KINDS: Mapping[type, Any] = {
     str: str,
@@ -169,7 +168,7 @@ class Certificates(ServicePart):
 
     is_stopped = _is_polling = False
     _folder_problem = ""
-    _store: Store | None = None
+    _store: Any = None
     _save_again = 0.0
 
     def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
@@ -219,7 +218,7 @@ class Certificates(ServicePart):
         stopping = self._stop_asking()
         return stopping.addCallback(lambda _: self._share(None))
 
-    def _share(self, store: Store | None) -> Deferred[Any]:
+    def _share(self, store: Any) -> Deferred[Any]:
         disconnected: Deferred[Any] = succeed(None)
         if self._shared is not None and store != self._store:
             disconnected = self._shared.stop()

@@ -16,9 +16,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txmux.features.sharing.client import RedisClient
-from txmux.features.sharing.redis import RedisError
-from txmux.features.sharing.store import Store
+from txmux.errors import MuxError
 from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
@@ -42,13 +40,14 @@ class SharedCertificates:
     """The lock, the challenges and the certificates in Redis. While that cannot be reached, this machine is on its own.
 
     Args:
+        store: The value of ``shared_limits``, which connects.
         now: The time, in seconds since 1970.
     """
 
     _log = Logger()
     spread = 2.5  # seconds until every machine answers a challenge: each polls once a second
 
-    def __init__(self, reactor: Any, store: Store, now: Callable[[], float]) -> None:
+    def __init__(self, reactor: Any, store: Any, now: Callable[[], float]) -> None:
         self._reactor = reactor
         self._now = now
         self._secret: bytes | None = None
@@ -61,15 +60,15 @@ class SharedCertificates:
         self._apart = b""  # the last machine whose clock is too far from this one's
         effect = "this machine asks for certificates by itself until it answers"
         self.source = Source("certificates", store.text, effect, reactor.seconds)
-        self._client = RedisClient(reactor, store, self._connected, self.source.failed)
-        self._client.start()
+        self._client = store.connect(reactor, self._connected, self.source.failed)
 
     @property
     def is_up(self) -> bool:
         return self._client.redis is not None and self._cipher is not None
 
     def stop(self) -> Deferred[Any]:
-        return self._client.stop()
+        stopped: Deferred[Any] = self._client.stop()
+        return stopped
 
     def _connected(self) -> None:
         secret = self._client.secret.encode()
@@ -168,7 +167,7 @@ class SharedCertificates:
         self.source.asked()
         try:
             reply = await self._client.redis.execute(*words)
-        except RedisError as problem:
+        except MuxError as problem:
             self.source.failed(str(problem))
             return otherwise
         except BaseException:

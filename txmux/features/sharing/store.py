@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.optional import named
 from txmux.rules.model import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ class Store:
     user: str = ""
     database: int = 0
     password: Path | None = None
+
+    def connect(self, reactor: Any, up: Callable[[], object], down: Callable[[str], object]) -> Any:
+        """Start a `RedisClient`, by which another feature shares what is its own."""
+        client = named("txmux.features.sharing.client:RedisClient")(reactor, self, up, down)
+        client.start()
+        return client
 
 
 def store_of(settings: Settings) -> Store | None:
