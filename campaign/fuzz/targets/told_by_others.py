@@ -59,7 +59,7 @@ def _consul(data: bytes) -> None:
 
 def _redis(data: bytes) -> None:
     machine = Machine()
-    shared = SharedBans(Clock(), Store("redis://192.0.2.1", "192.0.2.1"), None, machine.bans)
+    shared = SharedBans(Clock(), Store("redis://192.0.2.1", "192.0.2.1"), machine.bans)
     for network, ban in shared._changes([*data.split(b"\n"), None]):
         see(network.prefixlen > 0)
         if ban is not None:
