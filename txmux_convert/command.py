@@ -21,18 +21,8 @@ _ACCESS = (Path("/etc/hosts.allow"), Path("/etc/hosts.deny"))
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [--from PROGRAM | PROGRAM] FILE\n       %(prog)s sslh -- ARGUMENT..."
-    parser.add_argument(
-        "words",
-        metavar="FILE",
-        nargs="+",
-        help="the other program's configuration, maybe after the program's name; or 'sslh --' and its command line",
-    )
-    parser.add_argument(
-        "--from",
-        dest="program",
-        choices=PROGRAMS,
-        help="the program whose configuration it is; by default it is guessed",
-    )
+    parser.add_argument("words", metavar="FILE", nargs="+", help="the other program's configuration, maybe after the program's name; or 'sslh --' and its command line")  # fmt: skip
+    parser.add_argument("--from", dest="program", choices=PROGRAMS, help="the program whose configuration it is; by default it is guessed")  # fmt: skip
     parser.add_argument(
         "--entrypoint",
         dest="points",

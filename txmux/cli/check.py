@@ -65,22 +65,13 @@ class _Checked:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", metavar="FILE", nargs="+", help="a rules file; - is standard input"
-    )
+    # fmt: off
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a rules file; - is standard input")
     parser.add_argument("--connect", action="store_true", help="also try each server")
-    parser.add_argument(
-        "--as",
-        dest="user",
-        metavar="USER",
-        help="the user that starts the service: report the files that it may not read; needs root",
-    )
-    parser.add_argument(
-        "--against",
-        metavar="SERVICE",
-        help="also report which of the last clients of a service would go elsewhere: of the one that is running, or its admin endpoint",
-    )
+    parser.add_argument("--as", dest="user", metavar="USER", help="the user that starts the service: report the files that it may not read; needs root")
+    parser.add_argument("--against", metavar="SERVICE", help="also report which of the last clients of a service would go elsewhere: of the one that is running, or its admin endpoint")
     parser.add_argument("--json", action="store_true", help="write one JSON object")
+    # fmt: on
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,15 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from txmux.cli._output import Output
+from txmux.cli.remote import command
 from txmux.cli.remote.ask import ask, follow
-from txmux.cli.remote.command import (
-    REFUSED,
-    endpoint_of,
-    failed,
-)
-from txmux.cli.remote.command import (
-    configure as select_service,
-)
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, UsageError, of_txmux
 from txmux.errors import printable
 from txmux.telemetry.formatting import si_number
@@ -30,15 +23,9 @@ _TIMEOUT = 15.0  # seconds; a service sends something every five
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--route",
-        metavar="NAME",
-        help="only connections of this route; - is those that no route took",
-    )
-    parser.add_argument(
-        "--follow", action="store_true", help="report what happens from now on, until Control-C"
-    )
-    select_service(parser, seconds=_TIMEOUT)
+    parser.add_argument("--route", metavar="NAME", help="only connections of this route; - is those that no route took")  # fmt: skip
+    parser.add_argument("--follow", action="store_true", help="report what happens from now on, until Control-C")  # fmt: skip
+    command.configure(parser, seconds=_TIMEOUT)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,9 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
                     sys.stdout.flush()
     except ServiceRefusedError as error:
         print(printable(str(error)), file=sys.stderr)
-        return REFUSED
+        return command.REFUSED
     except (NoServiceError, UsageError) as error:
-        return failed(error)
+        return command.failed(error)
     return 0
 
 
@@ -66,7 +53,7 @@ def _line(event: _Event) -> str:
 
 
 def _recent(arguments: argparse.Namespace) -> Iterator[_Event]:
-    rows = ask(endpoint_of(arguments), "GET", "/api/recent", seconds=arguments.timeout)
+    rows = ask(command.endpoint_of(arguments), "GET", "/api/recent", seconds=arguments.timeout)
     for row in reversed(rows):
         yield {"event": "end", "at": row["ended"], **row}
 
@@ -75,7 +62,9 @@ def _followed(arguments: argparse.Namespace) -> Iterator[_Event]:
     """Yield events until the service stops; the process that an upgrade has started is followed, too."""
     stop = None
     while stop is None:
-        for event in follow(endpoint_of(arguments), "/api/events", seconds=arguments.timeout):
+        for event in follow(
+            command.endpoint_of(arguments), "/api/events", seconds=arguments.timeout
+        ):
             if event is None:
                 if _is_unread():
                     raise BrokenPipeError
@@ -92,7 +81,9 @@ def _followed(arguments: argparse.Namespace) -> Iterator[_Event]:
 def _is_served(arguments: argparse.Namespace) -> bool:
     """Return whether another process has taken over from one that stops."""
     try:
-        status = ask(endpoint_of(arguments), "GET", "/api/status", seconds=arguments.timeout)
+        status = ask(
+            command.endpoint_of(arguments), "GET", "/api/status", seconds=arguments.timeout
+        )
     except NoServiceError:
         return False
     return not status["draining"]

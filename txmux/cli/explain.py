@@ -69,69 +69,22 @@ _FOLDED = {"no": "said no", "not asked": "not asked"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "rules_file",
-        metavar="FILE",
-        nargs="?",
-        help="a rules file; with --connection, that of the service",
-    )
+    parser.add_argument("rules_file", metavar="FILE", nargs="?", help="a rules file; with --connection, that of the service")  # fmt: skip
     sources = parser.add_mutually_exclusive_group(required=True)
     again = "; again for each further datagram of a flow"
-    sources.add_argument(
-        "--text",
-        metavar="TEXT",
-        action="append",
-        help=rf"the bytes as text, with \r \n \t \0 \\ and \xNN{again}",
-    )
-    sources.add_argument(
-        "--hex", metavar="HEX", action="append", help=f"the bytes as pairs of hex digits{again}"
-    )
-    sources.add_argument(
-        "--file",
-        metavar="PATH",
-        action="append",
-        help=f"a file with the bytes; - is standard input{again}",
-    )
-    sources.add_argument(
-        "--pcap",
-        metavar="PATH",
-        help="a capture: what the client of each TCP connection and of each UDP flow said first",
-    )
-    sources.add_argument(
-        "--connection",
-        metavar="ID",
-        help="the ID of a live connection, as 'txmux connections' lists it",
-    )
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="with --pcap: also list the routes that say no, where there are many",
-    )
+    # fmt: off
+    sources.add_argument("--text", metavar="TEXT", action="append", help=rf"the bytes as text, with \r \n \t \0 \\ and \xNN{again}")
+    sources.add_argument("--hex", metavar="HEX", action="append", help=f"the bytes as pairs of hex digits{again}")
+    sources.add_argument("--file", metavar="PATH", action="append", help=f"a file with the bytes; - is standard input{again}")
+    sources.add_argument("--pcap", metavar="PATH", help="a capture: what the client of each TCP connection and of each UDP flow said first")
+    sources.add_argument("--connection", metavar="ID", help="the ID of a live connection, as 'txmux connections' lists it")
+    parser.add_argument("--all", action="store_true", help="with --pcap: also list the routes that say no, where there are many")
     parser.add_argument("--listener", metavar="NAME", help="only for this listener")
-    parser.add_argument(
-        "--from",
-        metavar="ADDRESS",
-        dest="client",
-        type=_address,
-        help="the client's IP address; with --pcap by default the one in the capture",
-    )
-    parser.add_argument(
-        "--at",
-        metavar="TIME",
-        dest="now",
-        type=_timestamp,
-        help="the time for 'during': 2026-11-20T14:30 here or 2026-11-20T14:30+00:00; by default now",
-    )
-    parser.add_argument(
-        "--inside",
-        metavar="ROUTE",
-        help="the bytes are what is inside the TLS that this route terminates",
-    )
-    parser.add_argument(
-        "--client-cert",
-        metavar="CERT",
-        help="with --inside, for 'client_cert': a PEM file with the client's certificate, or revoked, or none, as by default",
-    )
+    parser.add_argument("--from", metavar="ADDRESS", dest="client", type=_address, help="the client's IP address; with --pcap by default the one in the capture")
+    parser.add_argument("--at", metavar="TIME", dest="now", type=_timestamp, help="the time for 'during': 2026-11-20T14:30 here or 2026-11-20T14:30+00:00; by default now")
+    parser.add_argument("--inside", metavar="ROUTE", help="the bytes are what is inside the TLS that this route terminates")
+    parser.add_argument("--client-cert", metavar="CERT", help="with --inside, for 'client_cert': a PEM file with the client's certificate, or revoked, or none, as by default")
+    # fmt: on
     for kind in OPENINGS:
         parser.add_argument(_OPENINGS[kind.key], metavar="PATH", type=Path, help=kind.option)
     command.configure(parser, seconds=10)

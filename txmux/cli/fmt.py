@@ -22,17 +22,8 @@ _DIFFERENT = 1
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files",
-        metavar="FILE",
-        nargs="+",
-        help="a rules file; - is standard input, which is written to the standard output",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing, but show what would change; the exit code is 1 then",
-    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a rules file; - is standard input, which is written to the standard output")  # fmt: skip
+    parser.add_argument("--check", action="store_true", help="write nothing, but show what would change; the exit code is 1 then")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -26,20 +26,12 @@ _AT_ONCE = 32
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", help="where to write; by default standard output"
-    )
+    # fmt: off
+    parser.add_argument("-o", "--output", metavar="FILE", help="where to write; by default standard output")
     parser.add_argument("--force", action="store_true", help="overwrite an existing file")
-    parser.add_argument(
-        "--listen",
-        metavar="ENDPOINT",
-        help="where txmux is to listen; by default the first of some usual ports that is free",
-    )
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="also connect to each port of this machine, and read what the server says by itself",
-    )
+    parser.add_argument("--listen", metavar="ENDPOINT", help="where txmux is to listen; by default the first of some usual ports that is free")
+    parser.add_argument("--probe", action="store_true", help="also connect to each port of this machine, and read what the server says by itself")
+    # fmt: on
 
 
 def run(arguments: argparse.Namespace) -> int:

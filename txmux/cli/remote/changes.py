@@ -35,18 +35,11 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def _ban_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "network", metavar="ADDRESS|NETWORK", help="who: 192.0.2.7, 192.0.2.0/24, 2001:db8::/32"
-    )
-    parser.add_argument(
-        "duration",
-        metavar="DURATION",
-        nargs="?",
-        help="for how long: 30m, 1h, 2d; without it, until 'txmux unban' lifts it",
-    )
-    parser.add_argument(
-        "reason", metavar="REASON", nargs="*", default=[], help="why, for 'txmux bans'"
-    )
+    # fmt: off
+    parser.add_argument("network", metavar="ADDRESS|NETWORK", help="who: 192.0.2.7, 192.0.2.0/24, 2001:db8::/32")
+    parser.add_argument("duration", metavar="DURATION", nargs="?", help="for how long: 30m, 1h, 2d; without it, until 'txmux unban' lifts it")
+    parser.add_argument("reason", metavar="REASON", nargs="*", default=[], help="why, for 'txmux bans'")
+    # fmt: on
 
 
 def _ban(ask: command.Ask, arguments: Namespace) -> Any:
@@ -82,20 +75,11 @@ def _seconds(text: str, reason: Sequence[str] = (), advice: str = "") -> int:
         raise UsageError(with_advice(f"DURATION {message}", advice)) from None
 
 
-def _unban_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("network", metavar="ADDRESS|NETWORK", help="as 'txmux bans' lists it")
-
-
 # close
 
 
 def _close_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "words",
-        metavar="ID",
-        nargs="*",
-        help="of a connection, as 'txmux connections' lists it; or FILTER=VALUE, written as in the API",
-    )
+    parser.add_argument("words", metavar="ID", nargs="*", help="of a connection, as 'txmux connections' lists it; or FILTER=VALUE, written as in the API")  # fmt: skip
     command.add_filters(parser)
 
 
@@ -112,39 +96,18 @@ def _close(ask: command.Ask, arguments: Namespace) -> Any:
     raise UsageError("name one connection by its ID, or any number by filters")
 
 
-def _write_closed(answer: Mapping[str, Any], _: Namespace) -> None:
-    Output().line(f"ended: {plural(answer['closed'], 'connection')}")
-
-
 # drain
 
 
 def _drain_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "name",
-        metavar="BACKEND[/SERVER]",
-        help="a backend with all its servers, or one of them: web/10.0.0.5:8443",
-    )
+    parser.add_argument("name", metavar="BACKEND[/SERVER]", help="a backend with all its servers, or one of them: web/10.0.0.5:8443")  # fmt: skip
     states = parser.add_mutually_exclusive_group()
-    states.add_argument(
-        "--maintenance",
-        dest="state",
-        action="store_const",
-        const="maintenance",
-        default="drain",
-        help="also stop checking them",
-    )
-    states.add_argument(
-        "--ready",
-        dest="state",
-        action="store_const",
-        const="ready",
-        help="undo it: send clients there again",
-    )
+    # fmt: off
+    states.add_argument("--maintenance", dest="state", action="store_const", const="maintenance", default="drain", help="also stop checking them")
+    states.add_argument("--ready", dest="state", action="store_const", const="ready", help="undo it: send clients there again")
     parser.add_argument("--close", action="store_true", help="also end their connections")
-    parser.add_argument(
-        "--wait", action="store_true", help="wait until the servers have no connections"
-    )
+    parser.add_argument("--wait", action="store_true", help="wait until the servers have no connections")
+    # fmt: on
 
 
 def _drain(ask: command.Ask, arguments: Namespace) -> Any:
@@ -153,7 +116,7 @@ def _drain(ask: command.Ask, arguments: Namespace) -> Any:
     body = {"state": arguments.state, "close_connections": arguments.close}
 
     def drain(backend: str, server: str) -> Any:
-        done = ask("POST", _path_of(backend, server), body)
+        done = ask("POST", path_of(backend, server), body)
         if arguments.wait:
             _wait_until_free(lambda: _active(ask, backend, server), backend)
         return done
@@ -161,7 +124,7 @@ def _drain(ask: command.Ask, arguments: Namespace) -> Any:
     return _by_name(arguments.name, drain)
 
 
-def _path_of(backend: str, server: str) -> str:
+def path_of(backend: str, server: str) -> str:
     path = f"/api/backends/{quote(backend, safe='')}"
     return f"{path}/servers/{quote(server, safe='')}" if server else path
 
@@ -209,12 +172,8 @@ def _active(ask: command.Ask, backend: str, server: str) -> int:
 
 
 def _weight_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "name", metavar="BACKEND/SERVER", help="a server of a backend: web/10.0.0.5:8443"
-    )
-    parser.add_argument(
-        "weight", metavar="NUMBER", help="1 to 65535; 0 or default is that of the rules again"
-    )
+    parser.add_argument("name", metavar="BACKEND/SERVER", help="a server of a backend: web/10.0.0.5:8443")  # fmt: skip
+    parser.add_argument("weight", metavar="NUMBER", help="1 to 65535; 0 or default is that of the rules again")  # fmt: skip
 
 
 def _weight(ask: command.Ask, arguments: Namespace) -> Any:
@@ -225,7 +184,7 @@ def _weight(ask: command.Ask, arguments: Namespace) -> Any:
         )
 
     def weigh(backend: str, server: str) -> Any:
-        path = _path_of(backend, server or _only_server(ask, backend))
+        path = path_of(backend, server or _only_server(ask, backend))
         return ask("POST", path, {"weight": int(number) or None})
 
     return _by_name(arguments.name, weigh)
@@ -243,17 +202,15 @@ def _only_server(ask: command.Ask, backend: str) -> str:
 # pause and resume
 
 
-def _listener_argument(parser: ArgumentParser) -> None:
-    parser.add_argument("listener", metavar="LISTENER", help="by its name in the rules")
-
-
 def _accepts(*, accepting: bool) -> command.RemoteCommand:
     return command.RemoteCommand(
         lambda ask, given: ask(
             "POST", f"/api/listeners/{quote(given.listener, safe='')}", {"accepting": accepting}
         ),
         _write_changes,
-        arguments=_listener_argument,
+        arguments=lambda parser: parser.add_argument(
+            "listener", metavar="LISTENER", help="by its name in the rules"
+        ),
     )
 
 
@@ -262,15 +219,8 @@ def _accepts(*, accepting: bool) -> command.RemoteCommand:
 
 def _hold_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("backend", metavar="BACKEND", help="whose new clients wait")
-    parser.add_argument(
-        "--for",
-        dest="duration",
-        metavar="DURATION",
-        help="for how long at most: 30s, 5m; without it, until 'txmux release'",
-    )
-    parser.add_argument(
-        "--wait", action="store_true", help="wait until its servers have no connections"
-    )
+    parser.add_argument("--for", dest="duration", metavar="DURATION", help="for how long at most: 30s, 5m; without it, until 'txmux release'")  # fmt: skip
+    parser.add_argument("--wait", action="store_true", help="wait until its servers have no connections")  # fmt: skip
 
 
 def _hold(ask: command.Ask, arguments: Namespace) -> Any:
@@ -292,20 +242,11 @@ def _active_of_held(ask: command.Ask, name: str) -> int:
     return sum(server["active"] for server in backend["servers"])
 
 
-def _release_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("backend", metavar="BACKEND", help="whose clients go on")
-
-
 # reload, stop and upgrade
 
 
 def _reload_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--try",
-        dest="is_trial",
-        action="store_true",
-        help="change nothing: only report which of the last clients would go elsewhere by the rules as they are now",
-    )
+    parser.add_argument("--try", dest="is_trial", action="store_true", help="change nothing: only report which of the last clients would go elsewhere by the rules as they are now")  # fmt: skip
 
 
 def _reload(ask: command.Ask, arguments: Namespace) -> Any:
@@ -320,10 +261,6 @@ def _write_reload(answer: Mapping[str, Any], arguments: Namespace) -> None:
     # Without a file there is nothing to read.
     before = "" if changes.startswith("nothing to reload") else "rules reloaded: "
     Output().line(before + changes)
-
-
-def _stop_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--wait", action="store_true", help="wait until it has ended")
 
 
 def _stop(ask: command.Ask, arguments: Namespace) -> Any:
@@ -343,19 +280,8 @@ def _has_ended(ask: command.Ask, pid: int | None) -> bool:
         return True
 
 
-def _write_stop(_: Any, arguments: Namespace) -> None:
-    Output().line("the service has ended" if arguments.wait else _STOPS)
-
-
-# upgrade
-
-
 def _upgrade_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="only report which connections would stay in the old process, until when, and why the upgrade would be refused",
-    )
+    parser.add_argument("--check", action="store_true", help="only report which connections would stay in the old process, until when, and why the upgrade would be refused")  # fmt: skip
 
 
 def _upgrade(ask: command.Ask, arguments: Namespace) -> Any:
@@ -378,35 +304,27 @@ def _upgrade_code(answer: Mapping[str, Any], arguments: Namespace) -> int:
     return 0 if is_fine else command.REFUSED
 
 
+# fmt: off
 CHANGES = {
     "ban": command.RemoteCommand(_ban, _write_changes, arguments=_ban_arguments),
-    "close": command.RemoteCommand(_close, _write_closed, 60, _close_arguments),
+    "close": command.RemoteCommand(_close, lambda answer, _: Output().line(f"ended: {plural(answer['closed'], 'connection')}"), 60, _close_arguments),
     "drain": command.RemoteCommand(_drain, _write_changes, 60, _drain_arguments),
     "hold": command.RemoteCommand(_hold, _write_changes, 60, _hold_arguments),
     "pause": _accepts(accepting=False),
     "release": command.RemoteCommand(
-        lambda ask, given: ask("POST", f"/api/backends/{quote(given.backend, safe='')}/release"),
-        _write_changes,
-        60,
-        _release_arguments,
-    ),
+        lambda ask, given: ask("POST", f"/api/backends/{quote(given.backend, safe='')}/release"), _write_changes, 60,
+        lambda parser: parser.add_argument("backend", metavar="BACKEND", help="whose clients go on")),
     "reload": command.RemoteCommand(
-        _reload,
-        _write_reload,
-        120,
-        _reload_arguments,
-        lambda answer, given: trial_code(answer) if given.is_trial else 0,
-    ),
+        _reload, _write_reload, 120, _reload_arguments, lambda answer, given: trial_code(answer) if given.is_trial else 0),
     "resume": _accepts(accepting=True),
-    "stop": command.RemoteCommand(_stop, _write_stop, arguments=_stop_arguments),
+    "stop": command.RemoteCommand(
+        _stop, lambda _, given: Output().line("the service has ended" if given.wait else _STOPS),
+        arguments=lambda parser: parser.add_argument("--wait", action="store_true", help="wait until it has ended")),
     "unban": command.RemoteCommand(
-        lambda ask, given: ask("POST", "/api/bans/remove", {"network": given.network}),
-        _write_changes,
-        arguments=_unban_arguments,
-    ),
+        lambda ask, given: ask("POST", "/api/bans/remove", {"network": given.network}), _write_changes,
+        arguments=lambda parser: parser.add_argument("network", metavar="ADDRESS|NETWORK", help="as 'txmux bans' lists it")),
     # The new process has a minute to be ready; then the connections are handed over.
-    "upgrade": command.RemoteCommand(
-        _upgrade, _write_upgrade, 180, _upgrade_arguments, _upgrade_code
-    ),
+    "upgrade": command.RemoteCommand(_upgrade, _write_upgrade, 180, _upgrade_arguments, _upgrade_code),
     "weight": command.RemoteCommand(_weight, _write_changes, arguments=_weight_arguments),
 }
+# fmt: on

@@ -44,28 +44,13 @@ _NAMES = {
 
 def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
     """Add the arguments that select the service."""
-    parser.add_argument(
-        "--admin",
-        metavar="ENDPOINT",
-        help="the service's admin endpoint, as 'admin' of its rules: a UNIX socket or a TCP port",
-    )
-    parser.add_argument(
-        "--rules", metavar="FILE", type=Path, help="the service's rules file, for its 'admin'"
-    )
-    parser.add_argument(
-        "--token-file",
-        metavar="FILE",
-        type=Path,
-        help="a file with one admin token, which is needed over TCP: see 'admin_token' of the rules",
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=_seconds,
-        default=seconds,
-        help=f"how long to wait for the answer; by default {seconds:g}",
-    )
+    # fmt: off
+    parser.add_argument("--admin", metavar="ENDPOINT", help="the service's admin endpoint, as 'admin' of its rules: a UNIX socket or a TCP port")
+    parser.add_argument("--rules", metavar="FILE", type=Path, help="the service's rules file, for its 'admin'")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="a file with one admin token, which is needed over TCP: see 'admin_token' of the rules")
+    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=seconds, help=f"how long to wait for the answer; by default {seconds:g}")
     parser.add_argument("--json", action="store_true", help="write the answer as JSON")
+    # fmt: on
 
 
 def _seconds(text: str) -> float:
@@ -183,7 +168,7 @@ class RemoteCommand(NamedTuple):
     question: Callable[[Ask, argparse.Namespace], Any]
     write: Callable[[Any, argparse.Namespace], None]
     seconds: float = 10
-    arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
+    arguments: Callable[[argparse.ArgumentParser], object] = lambda _: None
     code: Callable[[Any, argparse.Namespace], int] = lambda *_: 0
 
     def configure(self, parser: argparse.ArgumentParser) -> None:

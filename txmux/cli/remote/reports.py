@@ -10,14 +10,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from txmux.cli._output import Output
-from txmux.cli.remote.command import (
-    Ask,
-    RemoteCommand,
-    add_filters,
-    backend_named,
-    note_unknown,
-    read_filters,
-)
+from txmux.cli.remote import command
+from txmux.cli.remote.command import Ask, RemoteCommand
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError
 from txmux.telemetry import documents, presentation
 from txmux.telemetry.formatting import duration
@@ -39,10 +33,6 @@ def _write_list(
         Output().line(nothing or f"there are no {table.title}")
 
 
-def _certificates_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--renew", metavar="NAME", help="renew the one of this name now, by ACME")
-
-
 def _certificates(ask: Ask, arguments: Namespace) -> Any:
     if arguments.renew is None:
         return ask("GET", "/api/certificates")
@@ -52,31 +42,23 @@ def _certificates(ask: Ask, arguments: Namespace) -> Any:
 def _write_certificates(answer: Any, arguments: Namespace) -> None:
     if arguments.renew is not None:
         Output().line(str(answer["changes"]))
-        return
-    _write_list(documents.CERTIFICATES, answer)
+    else:
+        _write_list(documents.CERTIFICATES, answer)
 
 
 def _limit_argument(parser: ArgumentParser, default: int) -> None:
-    parser.add_argument(
-        "--limit",
-        metavar="NUMBER",
-        type=int,
-        default=default,
-        help=f"at most this many; by default {default}",
-    )
+    parser.add_argument("--limit", metavar="NUMBER", type=int, default=default, help=f"at most this many; by default {default}")  # fmt: skip
 
 
 def _connections_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "words", metavar="FILTER=VALUE", nargs="*", help="a filter, written as in the API"
-    )
-    add_filters(parser)
+    parser.add_argument("words", metavar="FILTER=VALUE", nargs="*", help="a filter, written as in the API")  # fmt: skip
+    command.add_filters(parser)
     _limit_argument(parser, 1000)
     parser.add_argument("--after", metavar="ID", help="continue after this ID")
 
 
 def _connections(ask: Ask, arguments: Namespace) -> Any:
-    filters = read_filters(arguments.words, arguments)
+    filters = command.read_filters(arguments.words, arguments)
     query = {**filters, "limit": str(arguments.limit)}
     if arguments.after is not None:
         query["after"] = arguments.after
@@ -87,12 +69,12 @@ def _connections(ask: Ask, arguments: Namespace) -> Any:
             file=sys.stderr,
         )
     if not answer:
-        note_unknown(ask, filters)
+        command.note_unknown(ask, filters)
     return answer
 
 
 def _write_connections(answer: Sequence[Mapping[str, Any]], arguments: Namespace) -> None:
-    is_filtered = read_filters(arguments.words, arguments) or arguments.after is not None
+    is_filtered = command.read_filters(arguments.words, arguments) or arguments.after is not None
     nothing = "there is no such connection" if is_filtered else "there are no connections"
     _write_list(_CONNECTIONS, answer, nothing)
 
@@ -197,7 +179,7 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
 def _servers(ask: Ask, arguments: Namespace) -> Any:
     if arguments.backend is None:
         return ask("GET", "/api/backends")
-    return [backend_named(ask, arguments.backend)]
+    return [command.backend_named(ask, arguments.backend)]
 
 
 def _write_servers(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
@@ -208,10 +190,6 @@ def _write_servers(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
         Output().listing(documents.ADDRESSES, found)
 
 
-def _servers_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("backend", metavar="BACKEND", nargs="?", help="only those of this backend")
-
-
 def _since(started: float | None, now: float) -> str:
     return (
         f" since {presentation.date(started)}, for {duration(int(now - started))}"
@@ -220,21 +198,18 @@ def _since(started: float | None, now: float) -> str:
     )
 
 
-_CLIENTS = RemoteCommand(
-    lambda ask, arguments: ask("GET", f"/api/clients?limit={arguments.limit}"),
-    lambda answer, _: _write_list(documents.CLIENTS, answer, "no client has connected yet"),
-    30,
-    lambda parser: _limit_argument(parser, 100),
-)
-
+# fmt: off
 REPORTS = {
-    "bans": RemoteCommand(
-        lambda ask, _: ask("GET", "/api/bans"),
-        lambda answer, _: _write_list(documents.BANS, answer),
-    ),
-    "certificates": RemoteCommand(_certificates, _write_certificates, 300, _certificates_arguments),
-    "clients": _CLIENTS,
+    "bans": RemoteCommand(lambda ask, _: ask("GET", "/api/bans"), lambda answer, _: _write_list(documents.BANS, answer)),
+    "certificates": RemoteCommand(
+        _certificates, _write_certificates, 300,
+        lambda parser: parser.add_argument("--renew", metavar="NAME", help="renew the one of this name now, by ACME")),
+    "clients": RemoteCommand(
+        lambda ask, arguments: ask("GET", f"/api/clients?limit={arguments.limit}"),
+        lambda answer, _: _write_list(documents.CLIENTS, answer, "no client has connected yet"), 30, lambda parser: _limit_argument(parser, 100)),
     "connections": RemoteCommand(_connections, _write_connections, 30, _connections_arguments),
-    "servers": RemoteCommand(_servers, _write_servers, 10, _servers_arguments),
+    "servers": RemoteCommand(
+        _servers, _write_servers, 10, lambda parser: parser.add_argument("backend", metavar="BACKEND", nargs="?", help="only those of this backend")),
     "status": RemoteCommand(_status, _write_status, 10, _status_arguments, _status_code),
 }
+# fmt: on

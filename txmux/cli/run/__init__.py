@@ -43,53 +43,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "       %(prog)s [...] --listen ENDPOINT [--PROTOCOL SERVER]... [--silent SERVER] [--default SERVER] [--user USER] "
         "[--workers NUMBER] [--admin ENDPOINT]... [--admin-token FILE] [--print]"
     )
-    parser.add_argument(
-        "file", metavar="FILE", nargs="?", help=f"the rules file; by default {files.RULES}"
-    )
-    parser.add_argument(
-        "--log-level",
-        metavar="LEVEL",
-        choices=LEVELS,
-        default="info",
-        help="how much is logged: debug, info, warn, error or critical; by default info",
-    )
+    parser.add_argument("file", metavar="FILE", nargs="?", help=f"the rules file; by default {files.RULES}")  # fmt: skip
+    parser.add_argument("--log-level", metavar="LEVEL", choices=LEVELS, default="info", help="how much is logged: debug, info, warn, error or critical; by default info")  # fmt: skip
     parser.add_argument("--pidfile", metavar="FILE", help="a file for the process ID")
     options = parser.add_argument_group(
         "without a rules file",
         "A SERVER is HOST:PORT, [IPv6]:PORT, udp:HOST:PORT or unix:/PATH; or close, or reset.",
     )
+    # fmt: off
     options.add_argument(
         "--listen",
         metavar="ENDPOINT",
         action="append",
         help="where to listen: ADDRESS:PORT, [IPv6]:PORT, or :PORT for every address; udp: in front is for UDP, as in udp:443; may be given several times",
     )
-    options.add_argument(
-        "--default", metavar="SERVER", help="for clients that no protocol fits; by default close"
-    )
-    options.add_argument(
-        "--silent",
-        metavar="SERVER",
-        help="for clients that wait for the server to speak; by default that of --ssh, or else close",
-    )
+    options.add_argument("--default", metavar="SERVER", help="for clients that no protocol fits; by default close")
+    options.add_argument("--silent", metavar="SERVER", help="for clients that wait for the server to speak; by default that of --ssh, or else close")
     options.add_argument("--user", metavar="USER", help="the user to switch to once it listens")
-    options.add_argument(
-        "--workers", metavar="NUMBER", help="how many processes; auto is one per CPU core"
-    )
-    options.add_argument(
-        "--admin",
-        metavar="ENDPOINT",
-        action="append",
-        help="where the page and the commands reach it, beside its UNIX socket; off for no such socket; may be given several times",
-    )
-    options.add_argument(
-        "--admin-token",
-        metavar="FILE",
-        help="the file with the token for an --admin over TCP, created if it does not exist",
-    )
-    options.add_argument(
-        "--print", action="store_true", help="only write the rules file that these options mean"
-    )
+    options.add_argument("--workers", metavar="NUMBER", help="how many processes; auto is one per CPU core")
+    options.add_argument("--admin", metavar="ENDPOINT", action="append", help="where the page and the commands reach it, beside its UNIX socket; off for no such socket; may be given several times")
+    options.add_argument("--admin-token", metavar="FILE", help="the file with the token for an --admin over TCP, created if it does not exist")
+    options.add_argument("--print", action="store_true", help="only write the rules file that these options mean")
+    # fmt: on
     parser.set_defaults(routes=[])
 
 

@@ -29,24 +29,14 @@ _HEAD = "listener", "id", "public name", "written", "", "file"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "action",
-        metavar="new|show",
-        choices=("new", "show"),
-        help="new: make a key, and print the HTTPS record for DNS; show: which keys there are, and which is published",
-    )
+    parser.add_argument("action", metavar="new|show", choices=("new", "show"), help="new: make a key, and print the HTTPS record for DNS; show: which keys there are, and which is published")  # fmt: skip
     parser.add_argument(
         "subject",
         metavar="PUBLIC_NAME|FILE",
         nargs="?",
         help="new: the name that clients show to the network; show: a rules file, or a file or folder of keys; without it, the rules of the running service",
     )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        type=Path,
-        help="new: write the key to this file, which must not be there yet; without it, the key is printed",
-    )
+    parser.add_argument("--output", metavar="FILE", type=Path, help="new: write the key to this file, which must not be there yet; without it, the key is printed")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import attrs
 
-from txmux.cli.remote.changes import ban_body
+from txmux.cli.remote.changes import ban_body, path_of
 from txmux.cli.remote.command import read_filters
 from txmux.cli.remote.errors import UsageError
 from txmux.errors import printable
@@ -177,10 +177,10 @@ def _explain(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, To
     return _held(state, line, result), ExplainRequest(line.key)
 
 
-def _end(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, None]:
+def _end(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, TopRequest | None]:
     what = printable(f"end connection {line.key} from {line.row.get('client')}")
     path = f"/api/connections/{quote(line.key, safe='')}/close"
-    return _ask(state, line, ChangeRequest(path, {}, what))
+    return _request(state, line, ChangeRequest(path, {}, what))
 
 
 def _ban(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, TopRequest | None]:
@@ -205,7 +205,8 @@ def _weight(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, Top
                 f"{text!r} is not a weight; write a number, or nothing for that of the rules"
             )
         what = printable(f"weight {text or 'of the rules'}: backend {backend}, {server}")
-        return ChangeRequest(_path_of(line), {"weight": int(text) if text else None}, what)
+        path = path_of(backend, server)
+        return ChangeRequest(path, {"weight": int(text) if text else None}, what)
 
     return _ask_value(state, line, f"weight of {server}, now {line.row.get('weight')}", request)
 
@@ -218,11 +219,6 @@ def _ask_value(
     return attrs.evolve(held, mode="value", typed="", pending_value=value), None
 
 
-def _path_of(server: PaneLine) -> str:
-    backend, name = (quote(str(server.row[key]), safe="") for key in ("backend", "server"))
-    return f"/api/backends/{backend}/servers/{name}"
-
-
 def _set_server(
     server_state: str, state: TopState, snapshot: Snapshot, line: PaneLine
 ) -> tuple[TopState, TopRequest | None]:
@@ -230,10 +226,8 @@ def _set_server(
     what = f"{server_state}: backend {backend}, {server}"
     if server_state != "ready" and _is_last(line, lines_of("servers", state, snapshot)):
         what += ", its last server that gets new connections"
-    request = ChangeRequest(_path_of(line), {"state": server_state}, printable(what))
-    if server_state == "ready":
-        return _held(state, line, RequestResult(f"{request.what} …")), request
-    return _ask(state, line, request)
+    request = ChangeRequest(path_of(backend, server), {"state": server_state}, printable(what))
+    return _request(state, line, request, is_sure=server_state == "ready")
 
 
 def _hold(
@@ -245,9 +239,7 @@ def _hold(
     how = "release" if is_held else "hold"
     path = f"/api/backends/{quote(backend, safe='')}/{how}"
     request = ChangeRequest(path, {}, printable(f"{how} clients of backend {backend}"))
-    if is_held:
-        return _held(state, line, RequestResult(f"{request.what} …")), request
-    return _ask(state, line, request)
+    return _request(state, line, request, is_sure=is_held)
 
 
 def _is_last(line: PaneLine, servers: Sequence[PaneLine]) -> bool:
@@ -259,7 +251,12 @@ def _is_last(line: PaneLine, servers: Sequence[PaneLine]) -> bool:
     return up == [line.key]
 
 
-def _ask(state: TopState, line: PaneLine, request: ChangeRequest) -> tuple[TopState, None]:
+def _request(
+    state: TopState, line: PaneLine, request: ChangeRequest, *, is_sure: bool = False
+) -> tuple[TopState, TopRequest | None]:
+    """Send a request, after a question unless it is sure."""
+    if is_sure:
+        return _held(state, line, RequestResult(f"{request.what} …")), request
     held = _held(state, line, RequestResult())
     return attrs.evolve(held, mode="question", pending_confirmation=request), None
 

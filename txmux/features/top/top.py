@@ -16,16 +16,9 @@ _MOST_ROWS = 20  # of a pane in `txmux top --once`; `txmux connections` lists al
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "words",
-        metavar="FILTER=VALUE",
-        nargs="*",
-        help="which connections to list, written as in the API",
-    )
+    parser.add_argument("words", metavar="FILTER=VALUE", nargs="*", help="which connections to list, written as in the API")  # fmt: skip
     command.add_filters(parser)
-    parser.add_argument(
-        "--once", action="store_true", help="write the current state as plain text, and exit"
-    )
+    parser.add_argument("--once", action="store_true", help="write the current state as plain text, and exit")  # fmt: skip
     command.configure(parser, seconds=5)
 
 
