@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 import unittest
+import zlib
 from collections.abc import Generator
 from pathlib import Path
 
@@ -33,6 +34,16 @@ WHOLE = (
     "test_reactors.py", "test_soak.py", "test_sources.py::AllPeersTests",
 )  # fmt: skip
 """Tests that need root or a real server, run the whole of what is installed, or change services under load; all others run in `script/test`."""
+
+BY_TURNS = {
+    "campaign/": 3,
+    "matchers/test_overlaps.py::SearchTests": 3,
+    "test_benchmarks.py::RunTests": 3,
+}
+"""Of which tests `.ci/run` runs one in so many for each commit: they take long, and each tries much of what the others do."""
+
+_TURN = os.environ.get("TXMUX_TURN", "")
+"""The number by which it chooses them; without it, all run."""
 
 _LONG = ("matchers/", "packaging/", "test_")
 """How those of them begin that take longest, many a minute for a class."""
@@ -174,8 +185,11 @@ def _is_worker() -> bool:
     return "PYTEST_XDIST_WORKER" in os.environ
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark these tests, and run them first, then those of processes: the longest must not begin last."""
+    waiting = [item for item in items if _TURN and not has_turn(item.nodeid, int(_TURN))]
+    config.hook.pytest_deselected(items=waiting)
+    items[:] = [item for item in items if item not in waiting]
     for item in filter(is_whole, items):
         item.add_marker(pytest.mark.whole)
     items.sort(key=lambda item: (not is_whole(item), not _is_long(item), not _has_processes(item)))
@@ -190,8 +204,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             os.environ[name] = value
 
 
+def has_turn(name: str, turn: int) -> bool:
+    """Tell whether a test runs for a commit: any consecutive turns, as many as the share, run all."""
+    share = next(
+        (share for begins, share in BY_TURNS.items() if _inside(name).startswith(begins)), 1
+    )
+    return (zlib.adler32(name.encode()) + turn) % share == 0
+
+
+def _inside(name: str) -> str:
+    return name.removeprefix(f"{_FOLDER.name}/")
+
+
 def _begins(item: pytest.Item, names: tuple[str, ...]) -> bool:
-    return item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(names)
+    return _inside(item.nodeid).startswith(names)
 
 
 def _holds(path: str, name: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.conftest import WHOLE
+from tests.conftest import BY_TURNS, WHOLE, has_turn
 from tests.interop.children import PATIENCE
 from tests.programs import require_program
 
@@ -125,11 +125,20 @@ class ScriptTests(SynchronousTestCase):
 
     def test_whole(self) -> None:
         """What only ``script/test --all`` runs is there, so that nothing that is renamed slips into the short loop."""
-        for place in WHOLE:
+        for place in (*WHOLE, *BY_TURNS):
             file, _, tests = place.partition("::")
             path = _CHECKOUT / "tests" / file
             self.assertTrue(path.exists(), f"mend `WHOLE` in tests/conftest.py: no {place}")
             self.assertIn(f"class {tests}", path.read_text() if tests else "class ", place)
+
+    def test_turns(self) -> None:
+        """Each test runs in one of as many commits as its share says, and those without a share in all."""
+        for place, share in (*BY_TURNS.items(), ("wire/", 1)):
+            for number in range(20):
+                turns = [has_turn(f"tests/{place}{number}", turn) for turn in range(50, 50 + share)]
+                self.assertEqual(turns.count(True), 1, place)
+            turn = {number for number in range(20) if has_turn(f"tests/{place}{number}", 0)}
+            self.assertGreater(len(turn), 1)
 
     def test_scripts_are_executable_bash(self) -> None:
         scripts = [*(_CHECKOUT / "script").iterdir(), _CHECKOUT / ".ci" / "run"]
