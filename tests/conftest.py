@@ -48,13 +48,6 @@ _TURN = os.environ.get("TXMUX_TURN", "")
 _LONG = ("matchers/", "packaging/", "test_")
 """How those of them begin that take longest, many a minute for a class."""
 
-_LISTED = frozenset(
-    Path(os.environ["TXMUX_LISTED"]).read_text().splitlines()
-    if os.environ.get("TXMUX_LISTED")
-    else ()
-)
-"""Tests that a run with ``TXMUX_LIST_SKIPPED`` has skipped."""
-
 _WAITS = 10
 """How often a test has to wait at least before it counts as one that does; to write a file may take a few."""
 
@@ -91,8 +84,8 @@ hypothesis.settings.load_profile("txmux")
 
 
 def is_whole(item: pytest.Item) -> bool:
-    """Tell whether only `script/test --all` runs a test, or one that another run has listed has still to run."""
-    return item.nodeid in _LISTED or _begins(item, WHOLE)
+    """Tell whether only `script/test --all` runs a test."""
+    return _begins(item, WHOLE)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -135,8 +128,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr == "not whole":
         return name in WHOLE or f"{name}/" in WHOLE or None
     if config.option.markexpr == "whole":
-        listed = (one.removeprefix(f"{_FOLDER.name}/") for one in _LISTED)
-        return not any(_holds(name, one) for one in (*WHOLE, *listed)) or None
+        return not any(_holds(name, one) for one in WHOLE) or None
     return None
 
 
