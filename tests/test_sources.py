@@ -27,7 +27,7 @@ from txmux.access.bans import Bans, ServiceBans
 from txmux.access.lists.updates import ListUpdates
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
-from txmux.features.sharing.sharing import Sharing
+from txmux.features.sharing.bans import Sharing
 from txmux.rules.installed import FEATURES, NETWORKS, SERVERS
 from txmux.rules.reading.parser import parse
 from txmux.serving.embedded import EmbeddedService

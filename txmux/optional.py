@@ -3,7 +3,7 @@
 The core knows them by this alone, and by what they add to rules: see `txmux.rules.installed`.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -66,6 +66,15 @@ def named(text: str) -> Any:
     """Import what is named as ``module:name``."""
     module, _, name = text.partition(":")
     return getattr(import_module(module), name)
+
+
+def imported_late(text: str) -> Callable[..., Any]:
+    """Return what imports a callable, named as ``module:name``, when it is called."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        return named(text)(*arguments, **options)
+
+    return call
 
 
 def states() -> list[str]:

@@ -42,9 +42,8 @@ _REPORTED = 5  # of those
 _LEAST = 0.001  # refusals a second; fewer are of minutes ago
 _OFTEN = 32  # connections between two steps
 _AT_ONCE = 64  # ended connections
-_PORT_KEPT = (
-    60.0  # seconds for which the system keeps the port of an ended connection (TCP_TIMEWAIT_LEN)
-)
+_PORT_KEPT = 60.0
+"""Seconds for which the system keeps the port of an ended connection (TCP_TIMEWAIT_LEN)."""
 _BUSY, _CALM = 0.8, 0.6  # of the time: from that on a process is busy, and until this
 BUSY = 50.0
 """Connections and flows a second that may keep a process busy."""
@@ -290,7 +289,9 @@ class ClientTable:
         ranked: list[tuple[Source, list[float]]] = []
         every = iter(total.items())
         while more := [*itertools.islice(every, MOST_SOURCES)]:
-            ranked = sorted([*ranked, *more], key=_by_live, reverse=True)[:MOST_SOURCES]
+            ranked = sorted(
+                [*ranked, *more], key=lambda pair: (pair[1][0], pair[1][2]), reverse=True
+            )[:MOST_SOURCES]
             yield
         return [(_text_of(source), *row) for source, row in ranked]  # type: ignore[misc]
 
@@ -306,10 +307,6 @@ def _busy_seconds() -> float:
     except (OSError, ValueError):
         return time.process_time()
     return (worked + waited) / 1e9
-
-
-def _by_live(pair: tuple[Source, list[float]]) -> tuple[float, float]:
-    return pair[1][0], pair[1][2]
 
 
 def _text_of(source: Source) -> str:

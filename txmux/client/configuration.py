@@ -101,7 +101,9 @@ class RuleLayer:
         self, change: ListChange[CompiledRoute], peek_limit: int
     ) -> Generator[None, None, RuleLayer]:
         """Make the layer of changed routes, in steps."""
-        detector = yield from self.detector.changed(change, peek_limit, _count_dry_run)
+        detector = yield from self.detector.changed(
+            change, peek_limit, lambda route: route.counts.would_have_matched()
+        )
         outer = yield from filtered(change.new, lambda route: route.is_outer)
         readers = yield from filtered(
             change.new, lambda route: reads_hello(route) and route.is_restricted
@@ -124,10 +126,6 @@ class RuleLayer:
 
 
 _NO_ROUTES = RuleLayer(Detector([]), (), Refusal.CLOSE)
-
-
-def _count_dry_run(route: CompiledRoute) -> None:
-    route.counts.would_have_matched()
 
 
 @attrs.frozen(eq=False)

@@ -14,7 +14,6 @@ from twisted.logger import Logger
 from txmux.access import bans as banning
 from txmux.access.lists.updates import ListUpdates
 from txmux.backends.health.observer import ObservedServer, ServerKey
-from txmux.backends.upstreams import Upstreams
 from txmux.client.parts import Parts, ServiceContext, ServicePart
 from txmux.control import attention
 from txmux.control import documents as building
@@ -116,7 +115,9 @@ class Control:
         self.has_outdated_rules: Callable[[], bool] = lambda: False
         self.read_rules: Callable[[], Awaitable[Rules]]
         self.rates = Rates(reactor.seconds)
-        self.events = Hub(reactor, self.workers, self.checked_upstreams)
+        self.events = Hub(
+            reactor, self.workers, lambda: self.state.upstreams if self.state else None
+        )
         self.recurring = recurring = RecurringSteps()
         self.bans = banning.ServiceBans(
             lambda: self.state.bans if self.state else banning.Bans(),
@@ -158,9 +159,6 @@ class Control:
 
     def workers(self) -> Sequence[WorkerLink]:
         return [] if self.state is None else self.state.workers()
-
-    def checked_upstreams(self) -> Upstreams | None:
-        return None if self.state is None else self.state.upstreams
 
     async def ask_workers(
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any

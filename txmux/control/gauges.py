@@ -10,7 +10,6 @@ from typing import Any, cast
 import attrs
 
 from txmux.backends.pool.ports import PORT_SHORTAGE
-from txmux.client.configuration import Configuration
 from txmux.control.broadcast import Answers
 from txmux.control.gauge import Gauge, list_of, merged, outer_routes
 from txmux.control.overrides import ServiceState, WorkersCondition
@@ -54,10 +53,6 @@ async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
         few = await serving.runtime.clients.of_few(serving.connections(), backend)
         PORT_SHORTAGE.taken(backend, few)
     return PORT_SHORTAGE.report()
-
-
-def _configurations(serving: Serving) -> list[Configuration]:
-    return [listener.configuration for listener in serving.listeners]
 
 
 def _certificates(serving: Serving) -> Iterator[tuple[str, str, float]]:
@@ -112,7 +107,7 @@ class Gauges:
         status=("descriptors", lambda value: {"open": value[0], "max": value[1]}))
     sources: Mapping[str, int] = _gauge(
         dict, "By listener; workers count in the same memory.", combine=merged(max), bounds=_COUNTS,
-        collect=lambda its: {one.settings.name: one.admission.per_source.tracked() for one in _configurations(its) if one.admission.per_source is not None},
+        collect=lambda its: {one.settings.name: one.admission.per_source.tracked() for one in (listener.configuration for listener in its.listeners) if one.admission.per_source is not None},
         metrics=[Metric("sources_tracked", "Sources of clients that are remembered for limits.", "listener", lambda value, counts: [(one.labels, value.get(one.listener, 0)) for one in counts.listeners])])
     certificates: Sequence[tuple[str, str, float]] = _gauge(
         (), combine=lambda reports: [(*key, until) for key, until in sorted(merged(keys=2)(reports).items())], bounds=_CERTIFICATES, collect=_certificates,

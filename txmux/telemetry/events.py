@@ -114,12 +114,6 @@ def server_event(
     backend: str, server: str, address: str, before: str, state: str, why: str
 ) -> Event:
     return {
-        "event": "server",
-        "at": time.time(),
-        "backend": backend,
-        "server": server,
-        "address": address,
-        "before": before,
-        "state": state,
-        "why": why,
-    }
+        "event": "server", "at": time.time(), "backend": backend, "server": server,
+        "address": address, "before": before, "state": state, "why": why,
+    }  # fmt: skip

@@ -379,6 +379,7 @@ def _sure(descriptor: int, data: bytes) -> int:
 
 
 _log = Logger()
+_LOST = "this log was not read for a while; lost: {lines}"
 
 
 class ServiceLog:
@@ -392,7 +393,10 @@ class ServiceLog:
         self._reactor = reactor
         self._is_waiting = False
         self._writer = LineWriter(
-            file.fileno(), "the service's log", lambda _why: None, _log_lost_lines
+            file.fileno(),
+            "the service's log",
+            lambda _why: None,
+            lambda lost: _log.warn(_LOST, lines=plural(lost, "line")),
         )
         reactor.addSystemEventTrigger("after", "shutdown", self._writer.finish, _LAST)
 
@@ -415,7 +419,3 @@ class ServiceLog:
             self._is_waiting = False
         else:
             self._wait()
-
-
-def _log_lost_lines(lost: int) -> None:
-    _log.warn("this log was not read for a while; lost: {lines}", lines=plural(lost, "line"))

@@ -70,11 +70,6 @@ def date(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
-def _event(value: tuple[str, float], medium: Medium, now: float) -> str:
-    word, moment = value
-    return f"{word}, {medium.length(int(max(now - moment, 0)))}{medium.ago}"
-
-
 _WRITERS: Mapping[Kind, Callable[[Any, Medium, float], str]] = {
     "text": lambda value, *_: ", ".join(value) if isinstance(value, list) else str(value),
     "number": lambda value, *_: f"{value:g}",
@@ -87,7 +82,7 @@ _WRITERS: Mapping[Kind, Callable[[Any, Medium, float], str]] = {
     "for": lambda value, medium, now: medium.length(int(max(now - value, 0))),
     "left": lambda value, medium, now: medium.length(int(value - now)),
     "time": lambda value, *_: date(value),
-    "event": _event,
+    "event": lambda value, medium, now: f"{value[0]}, {_WRITERS['ago'](value[1], medium, now)}",
 }
 _LEFT: frozenset[Kind] = frozenset({"text", "time", "event"})  # aligned so
 

@@ -10,7 +10,7 @@ from tests.service.damaged_files import DamagedFilesCase
 from tests.service.test_networks import NetworksCase
 from tests.service.test_unusable_files import NO_CAUSE, unusable_in
 from tests.support.places import country, system, write_places
-from txmux.features.geo.watched import Database
+from txmux.features.geo.databases import WatchedDatabase
 from txmux.rules.lint.warnings import lint
 from txmux.rules.reading.parser import parse
 
@@ -81,7 +81,7 @@ class LooksTest(DamagedFilesCase):
     def test_looks(self) -> None:
         """A look at a changed database takes what a start takes, and keeps what is in use where that would refuse it."""
         path = self.folder / "geo_databases"
-        places = Database(path)
+        places = WatchedDatabase(path)
 
         def look() -> str:
             self.successResultOf(Deferred.fromCoroutine(places.fetch_changes()))

@@ -243,17 +243,18 @@ def is_allowed(certificate: x509.Certificate, allowed: Iterable[AllowedClient]) 
     )
 
 
-def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
-    """Return kind and text of each subjectAltName (RFC 5280, section 4.2.1.6); empty if unreadable."""
+def subject_alt_name(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
+    """Return the extension (RFC 5280, section 4.2.1.6); ``None`` also if it is unreadable."""
+    missing = x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (
-        x509.ExtensionNotFound,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-        ValueError,
-    ):
-        return []
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (*missing, ValueError):
+        return None
+
+
+def alternative_names(certificate: x509.Certificate) -> list[tuple[str, str]]:
+    """Return kind and text of each subjectAltName; empty if unreadable."""
+    names = subject_alt_name(certificate) or ()
     return [
         (kind, str(name.value)) for name in names for form, kind in _KINDS if isinstance(name, form)
     ]

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from txmux.client.tls.client_certificates import ClientVerification
+from txmux.client.tls.client_certificates import ClientVerification, subject_alt_name
 from txmux.errors import printable
 from txmux.files import read_bytes
 from txmux.net.tls.pem import KeyPair, Reader, read_key_pairs
@@ -114,16 +114,11 @@ def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
 
 def names_of(certificate: x509.Certificate) -> frozenset[str]:
     names: list[Any]
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    extension = subject_alt_name(certificate)
+    if extension is not None:
         kinds = (x509.DNSName, x509.IPAddress)
-        names = [name for kind in kinds for name in extension.value.get_values_for_type(kind)]
-    except (
-        x509.ExtensionNotFound,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-        ValueError,
-    ):
+        names = [name for kind in kinds for name in extension.get_values_for_type(kind)]
+    else:
         common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         names = [attribute.value for attribute in common]
     return frozenset(str(name).lower().removesuffix(".") for name in names)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from txmux.features.consul.reading import CONSUL, OPTIONS, ConsulAPI, consul_api, consul_server
+from txmux.optional import imported_late
 from txmux.rules.feature import Feature
 from txmux.rules.reading.endpoints import ServerKind
 from txmux.rules.reading.values import SectionKey, ValueKind
-
-if TYPE_CHECKING:
-    from txmux.backends.names.addresses import ServerFinders
 
 _API = ValueKind(
     consul_api,
@@ -20,12 +16,6 @@ _API = ValueKind(
 )
 
 
-def _finders(reactor: Any) -> ServerFinders:
-    from txmux.features.consul.finding import ConsulAgents  # noqa: PLC0415 - few need HTTP
-
-    return ConsulAgents(reactor)
-
-
 # fmt: off
 FEATURE = Feature(
     "consul",
@@ -33,7 +23,7 @@ FEATURE = Feature(
         CONSUL: SectionKey(_API, default=ConsulAPI().url, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", usual=ConsulAPI(), opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
             "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul)"),
     }},
-    servers=ServerKind(CONSUL, consul_server, OPTIONS, ("passing",), _finders),
+    servers=ServerKind(CONSUL, consul_server, OPTIONS, ("passing",), imported_late("txmux.features.consul.finding:ConsulAgents")),
     hints={
         "txmux": {"consul_token": "write it after the URL: 'consul = http://127.0.0.1:8500 token=FILE'"},
         "backend": dict.fromkeys(("consul", "consul_token"), "write 'consul = http://127.0.0.1:8500 token=FILE' in [txmux]"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from txmux.optional import imported_late, named
 from txmux.rules.feature import Feature, HelloOpenings
 from txmux.rules.model import Refusal, Rules
 from txmux.rules.model.route import can_forward_inner_hello
@@ -22,18 +23,6 @@ def _keys(reading: RulesReading, text: str) -> Path:
 
 
 _KEYS = ValueKind(_keys, "path", in_context=True, paths=values.one_path)
-
-
-def _rows() -> Sequence[Any]:
-    from txmux.features.ech.rows import ROWS  # noqa: PLC0415 - commands do without them
-
-    return ROWS
-
-
-def _make(path: Path, *args: Any, **options: Any) -> Any:
-    from txmux.features.ech.keys import EchKeys  # noqa: PLC0415 - few need it
-
-    return EchKeys(path, *args, **options)
 
 
 def _lint(rules: Rules) -> Iterator[Problem]:
@@ -66,8 +55,8 @@ FEATURE = Feature(
     }},
     lint=(_lint,),
     check=(_check,),
-    openings=HelloOpenings("ech_keys", "open hidden hellos by these keys: a file or a folder, as for 'ech_keys'", _make),
-    rows=_rows,
+    openings=HelloOpenings("ech_keys", "open hidden hellos by these keys: a file or a folder, as for 'ech_keys'", imported_late("txmux.features.ech.keys:EchKeys")),
+    rows=lambda: named("txmux.features.ech.rows:ROWS"),
     commands={"ech": "Make a key of Encrypted ClientHello, or show what is published."},
 )
 # fmt: on

@@ -11,12 +11,12 @@ from typing import Any
 
 from txmux.errors import how_to_install
 from txmux.features.geo.region import DATABASES, GeoRegion
+from txmux.optional import imported_late
 from txmux.rules.feature import (
     FILE_MEANWHILE,
     FILE_SECONDS,
     Feature,
     NetworkKind,
-    NetworkReader,
     WatchedSource,
 )
 from txmux.rules.model import DynamicNetworks, Settings
@@ -70,16 +70,12 @@ def _check_databases(text: str, settings: Settings) -> None:
 def _sources(
     _reactor: Any, _dynamic: DynamicNetworks, settings: Settings
 ) -> Iterator[WatchedSource]:
-    from txmux.features.geo.watched import Database  # noqa: PLC0415 - few have one
-
     for path in settings.more.get(DATABASES, ()):
-        yield WatchedSource(f"geo:{path}", path, partial(Database, path))
-
-
-def _reader() -> NetworkReader:
-    from txmux.features.geo.databases import GeoDatabase  # noqa: PLC0415 - few have one
-
-    return GeoDatabase()
+        yield WatchedSource(
+            f"geo:{path}",
+            path,
+            partial(imported_late("txmux.features.geo.databases:WatchedDatabase"), path),
+        )
 
 
 def _database(reading: RulesReading, text: str) -> Path:
@@ -96,7 +92,7 @@ FEATURE = Feature(
             "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources). Needs the extra `txmux[geo]`"),
     }},
     networks=NetworkKind(
-        ("geo", "as"), _read, _sources, _reader, seconds=FILE_SECONDS, meanwhile=FILE_MEANWHILE
+        ("geo", "as"), _read, _sources, imported_late("txmux.features.geo.databases:GeoDatabase"), seconds=FILE_SECONDS, meanwhile=FILE_MEANWHILE
     ),
 )
 # fmt: on

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from txmux.access.lists.updates import WatchedFile
 from txmux.errors import MuxError, how_to_install
 from txmux.features.geo.region import DATABASES, GeoRegion
 from txmux.files import LARGEST, read_bytes
@@ -144,3 +145,35 @@ def read_geo_database(path: Path, data: bytes) -> Any:
         raise GeoDatabaseError(
             f"'{path}' is not a database in MaxMind's format; write the path of a file ending in .mmdb"
         ) from None
+
+
+class WatchedDatabase:
+    """A database that others write anew, which each process reads for itself."""
+
+    def __init__(self, path: Path) -> None:
+        self._watched = WatchedFile(path, LARGEST)
+        self._is_known = False
+        self.trouble = ""
+
+    async def fetch_changes(self) -> Any:
+        try:
+            content = await self._watched.read_in_thread(self._read)
+        except OSError as error:  # it is being exchanged, or it is missed when it is read
+            self.trouble = f"cannot read it: {error.strerror}"
+            return None
+        except GeoDatabaseError as error:
+            self.trouble = str(error)
+            return None
+        if content is None:
+            return None
+        self.trouble = ""
+        was_known, self._is_known = self._is_known, True
+        return content if was_known else None
+
+    def _read(self) -> int | None:
+        """Return what differs with the content of a database that is right; ``None`` if it has not changed."""
+        data = self._watched.read()
+        if data is None:
+            return None
+        read_geo_database(self._watched.path, data)
+        return hash(data)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
 from txmux.features.sharing.store import RULE, Store
+from txmux.optional import named
 from txmux.rules.feature import Feature
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import SectionKey, ValueKind, read_options, split_words
 
 if TYPE_CHECKING:
-    from txmux.client.parts import ServiceContext, ServicePart, ServingContext, ServingPart
+    from txmux.client.parts import ServingContext, ServingPart
 
 _SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True}
 _DATABASE = re.compile(r"/?([0-9]{0,4})")
@@ -65,24 +66,10 @@ def _modules_of(store: Store) -> Iterable[str]:
         yield "txmux.net.tls.verification"
 
 
-def _part(context: ServiceContext) -> ServicePart | None:
-    if context.bans is None:
-        return None
-    from txmux.features.sharing.sharing import Sharing  # noqa: PLC0415 - few machines share
-
-    return Sharing(context.reactor, context.bans)
-
-
 def _serving_part(context: ServingContext) -> ServingPart:
     from txmux.features.sharing.leases import SharedRates  # noqa: PLC0415 - few machines share
 
     return SharedRates(context.reactor, context.seconds, logs=context.logs)
-
-
-def _rows() -> Sequence[Any]:
-    from txmux.features.sharing.rows import ROWS  # noqa: PLC0415 - commands do without them
-
-    return ROWS
 
 
 _STORE = ValueKind(
@@ -100,9 +87,9 @@ FEATURE = Feature(
             "a Redis by which several machines share [bans and limits](#shared-limits)"),
     }},
     needed=lambda rules: RULE in rules.settings.more,
-    part=_part,
+    part=lambda its: None if its.bans is None else named("txmux.features.sharing.bans:Sharing")(its.reactor, its.bans),
     serving_part=_serving_part,
-    rows=_rows,
+    rows=lambda: named("txmux.features.sharing.rows:ROWS"),
     sources=("bans", "limits"),
 )
 # fmt: on

@@ -9,11 +9,11 @@ a Redis without its data does not know is written again.
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -27,12 +27,16 @@ from txmux.access.bans import (
     banned_network,
     written,
 )
+from txmux.client.parts import ServicePart
+from txmux.control.attention import problems
 from txmux.errors import printable
 from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient, SharingTimes
 from txmux.features.sharing.redis import RedisError, RedisProtocol
-from txmux.features.sharing.store import Store
-from txmux.rules.model import IPNetwork
-from txmux.telemetry.sources import Source
+from txmux.features.sharing.rows import BANS_WITHOUT_ROOM
+from txmux.features.sharing.store import Store, is_shared, store_of
+from txmux.rules.model import IPNetwork, Rules
+from txmux.telemetry.attention import AttentionItem
+from txmux.telemetry.sources import Source, SourceState
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
 _CHANNEL = "txmux:bans"
@@ -371,3 +375,43 @@ def _is_like(ban: Ban | None, other: Ban | None) -> bool:
         return ban is other
     is_until = ban.until == other.until or abs(ban.until - other.until) < _SURE
     return is_until and ban.reason == other.reason
+
+
+class Sharing(ServicePart):
+    """Owns the connection to the Redis of the rules."""
+
+    def __init__(self, reactor: Any, bans: ServiceBans) -> None:
+        self._reactor = reactor
+        self._bans = bans
+        self._store: Store | None = None
+        self._shared: SharedBans | None = None
+
+    def shared_bans(self, sources: Sequence[SourceState]) -> str | None:
+        state = None if self._shared is None else self._shared.state
+        return "lost" if state == "complete" and not is_shared(sources) else state
+
+    def troubles(self) -> Iterator[AttentionItem]:
+        if self._shared is not None:
+            yield from problems(BANS_WITHOUT_ROOM, self._shared.troubles())
+
+    def sources(self) -> Iterable[Source]:
+        return () if self._shared is None else (self._shared.source,)
+
+    def commit(self, rules: Rules) -> None:
+        store = store_of(rules.settings)
+        if store == self._store:
+            return
+        self.stop_following()
+        self._store = store
+        if store is not None:
+            self._shared = SharedBans(self._reactor, store, self._bans)
+            self._bans.publish = self._shared.announce
+            self._shared.start()
+
+    def stop_following(self) -> Deferred[Any]:
+        shared, self._shared, self._store = self._shared, None, None
+        self._bans.publish = None
+        if shared is None:
+            return succeed(None)
+        stopped: Deferred[Any] = shared.stop()
+        return stopped

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from txmux.features.tunnels.reading import contradictions, open_tunnels, read_users
 from txmux.features.tunnels.via import VIA, beside_a_proxy
 from txmux.files import read_list
+from txmux.optional import named
 from txmux.rules.feature import Feature, FeatureStage
 from txmux.rules.model import Opening, Route, Rules
 from txmux.rules.model.backend import backends_of
@@ -90,12 +91,6 @@ def _seen(
     return asked.granted, asked.received
 
 
-def _rows() -> Sequence[Any]:
-    from txmux.features.tunnels.rows import ROWS  # noqa: PLC0415 - commands do without them
-
-    return ROWS
-
-
 # fmt: off
 FEATURE = Feature(
     "tunnels",
@@ -113,6 +108,6 @@ FEATURE = Feature(
     conflicts=(open_tunnels,),
     stages=(FeatureStage("tunnelling", "tunnel", "txmux.features.tunnels.stage:TunnelMaker", then=("decision", "peeking"), seen=_seen),),
     lint=(_any_port, _wrong_users),
-    rows=_rows,
+    rows=lambda: named("txmux.features.tunnels.rows:ROWS"),
 )
 # fmt: on
