@@ -7,7 +7,6 @@ import shutil
 import signal
 import tempfile
 import unittest
-import zlib
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from twisted.trial import util
 
 from tests.support.alone import see_no_services
 from tests.support.endings import allow_endings
+from tests.support.examples import has_turn
 from tests.support.jobs import await_jobs
 from tests.support.leaks import Guard
 from tests.support.refusals import RefusedCalls
@@ -41,9 +41,6 @@ BY_TURNS = {
     "test_benchmarks.py::RunTests": 3,
 }
 """Of which tests `.ci/run` runs one in so many for each commit: they take long, and each tries much of what the others do."""
-
-_TURN = os.environ.get("TXMUX_TURN", "")
-"""The number by which it chooses them; without it, all run."""
 
 _LONG = ("matchers/", "packaging/", "test_")
 """How those of them begin that take longest, many a minute for a class."""
@@ -179,7 +176,7 @@ def _is_worker() -> bool:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark these tests, and run them first, then those of processes: the longest must not begin last."""
-    waiting = [item for item in items if _TURN and not has_turn(item.nodeid, int(_TURN))]
+    waiting = [item for item in items if not has_turn(item.nodeid, share_of(item.nodeid))]
     config.hook.pytest_deselected(items=waiting)
     items[:] = [item for item in items if item not in waiting]
     for item in filter(is_whole, items):
@@ -196,12 +193,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             os.environ[name] = value
 
 
-def has_turn(name: str, turn: int) -> bool:
-    """Tell whether a test runs for a commit: any consecutive turns, as many as the share, run all."""
-    share = next(
-        (share for begins, share in BY_TURNS.items() if _inside(name).startswith(begins)), 1
-    )
-    return (zlib.adler32(name.encode()) + turn) % share == 0
+def share_of(name: str) -> int:
+    return next((one for begins, one in BY_TURNS.items() if _inside(name).startswith(begins)), 1)
 
 
 def _inside(name: str) -> str:

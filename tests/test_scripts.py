@@ -12,9 +12,10 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.conftest import BY_TURNS, WHOLE, has_turn
+from tests.conftest import BY_TURNS, WHOLE, share_of
 from tests.interop.children import PATIENCE
 from tests.programs import require_program
+from tests.support.examples import has_turn
 
 _CHECKOUT = Path(__file__).parent.parent
 
@@ -134,11 +135,12 @@ class ScriptTests(SynchronousTestCase):
     def test_turns(self) -> None:
         """Each test runs in one of as many commits as its share says, and those without a share in all."""
         for place, share in (*BY_TURNS.items(), ("wire/", 1)):
+            self.assertEqual(share_of(f"tests/{place}0"), share)
             for number in range(20):
-                turns = [has_turn(f"tests/{place}{number}", turn) for turn in range(50, 50 + share)]
+                turns = [has_turn(f"{place}{number}", share, f"{turn}") for turn in range(share)]
                 self.assertEqual(turns.count(True), 1, place)
-            turn = {number for number in range(20) if has_turn(f"tests/{place}{number}", 0)}
-            self.assertGreater(len(turn), 1)
+            self.assertGreater(sum(has_turn(f"{place}{n}", share, "0") for n in range(20)), 1)
+        self.assertTrue(has_turn("any", 3, ""))
 
     def test_scripts_are_executable_bash(self) -> None:
         scripts = [*(_CHECKOUT / "script").iterdir(), _CHECKOUT / ".ci" / "run"]

@@ -1,6 +1,12 @@
-"""How many random examples a test tries."""
+"""How many examples a test tries."""
+
+import os
+import zlib
 
 import hypothesis
+
+_TURN = os.environ.get("TXMUX_TURN", "")
+"""The number of a commit, by which `.ci/run` chooses some examples of many; without it, all are tried."""
 
 
 def scaled(count: int) -> int:
@@ -12,3 +18,8 @@ def scaled(count: int) -> int:
     profile = hypothesis.settings.default
     assert profile is not None
     return max(5, count * profile.max_examples // 100)
+
+
+def has_turn(name: str, share: int, turn: str = _TURN) -> bool:
+    """Tell whether an example, or a test, is tried for a commit: any consecutive ones, as many as the share, try all."""
+    return not turn or (zlib.adler32(name.encode()) + int(turn)) % share == 0
