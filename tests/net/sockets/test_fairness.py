@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.net.sockets.fairness import ClientsInTurns
+from txmux.net.sockets.port import ClientsInTurns
 
 
 class ClientsInTurnsTest(SynchronousTestCase):

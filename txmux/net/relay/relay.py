@@ -226,7 +226,7 @@ class Relay:
         now = self.seconds()
         try:
             client, server = (
-                side.suspend(max(0.0, now - self._last_received_at(side))) for side in sides
+                side.suspend(max(0.0, now - max(self._since, side.last_byte_at))) for side in sides
             )
         except MemoryError:  # bytes may be lost
             MEMORY.report_shortage()
@@ -471,9 +471,6 @@ class Relay:
 
     def _is_closing(self) -> bool:
         return self.ending or self._client.has_finished or self._server.has_finished
-
-    def _last_received_at(self, side: RelaySide) -> float:
-        return max(self._since, side.last_byte_at)
 
     def _last_byte_at(self) -> float:
         return max(self._since, self._client.last_byte_at, self._server.last_byte_at)

@@ -4,9 +4,10 @@ import errno
 import os
 import socket
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IProtocolFactory
@@ -15,17 +16,20 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.net.sockets.descriptors import DESCRIPTORS, SHORTAGE, AcceptPause, Descriptors
-from txmux.net.sockets.fairness import ClientsInTurns, WaitingClient
 from txmux.net.sockets.memory import MEMORY
 from txmux.net.sockets.plainsocket import LeanSocket, SocketOption, is_reset, set_options
 from txmux.net.sockets.poller import READ, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
+from txmux.transport import source_of_host
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 _BACKLOG = 64  # clients accepted since the queue was last empty; from then on sources take turns
 _TURN = 0.001  # seconds of accepting, and of serving, before other sockets have their turn
 _BREATH = 0.1  # seconds until serving is tried again that lacked something
 _SERVED = 32  # clients a second that have left and are served all the same
+
+WaitingClient: TypeAlias = tuple[socket.socket, Any]
+"""A client's socket, and its address as ``accept()`` returns it."""
 
 _log = Logger()
 
@@ -73,6 +77,39 @@ class WatchedPort(ABC):
     def doRead(self) -> None:
         if self._is_open:
             self._ready(READ)
+
+
+class ClientsInTurns:
+    """Accepted clients that wait to be served: one of each source in turn, so that a source that sends very many does not delay others.
+
+    Sources are as in `source_of_host`; there are `count` clients.
+    """
+
+    def __init__(self) -> None:
+        self._by_source: dict[str | bytes, deque[WaitingClient]] = {}
+        self._order: deque[str | bytes] = deque()
+        self.count = 0
+
+    def add(self, client: WaitingClient) -> None:
+        source = source_of_host(client[1][0])
+        clients = self._by_source.get(source)
+        if clients is None:
+            clients = self._by_source[source] = deque()
+            self._order.append(source)
+        clients.append(client)
+        self.count += 1
+
+    def take(self) -> WaitingClient:
+        """Remove and return the first client of the source whose turn it is."""
+        source = self._order.popleft()
+        clients = self._by_source[source]
+        client = clients.popleft()
+        if clients:
+            self._order.append(source)
+        else:
+            del self._by_source[source]
+        self.count -= 1
+        return client
 
 
 @implementer(IListeningPort)
