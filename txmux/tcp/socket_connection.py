@@ -56,13 +56,7 @@ from txmux.tcp.stages.connecting import Connecting, goes_by_hello
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, record_sender, take_header
 from txmux.tcp.stages.relaying import Relaying
-from txmux.tcp.transitions import (
-    Connected,
-    ConnectedByHello,
-    Detected,
-    Finished,
-    Identified,
-)
+from txmux.tcp.transitions import Connected, ConnectedByHello, Detected, Finished, Identified
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.hello.records import asks_again
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete
@@ -192,9 +186,9 @@ class SocketConnection(MuxProtocol):
             answer: Decoded | Incomplete | None = take_header(self)
         except InvalidHeader:  # the stage logs it
             answer = None
-        return (
-            Identified(answer.length) if isinstance(answer, Decoded) else ReadingProxyHeader(self)
-        )
+        if isinstance(answer, Decoded):
+            return Identified(answer.length)
+        return ReadingProxyHeader(self)
 
     # Detection.
 
@@ -446,9 +440,8 @@ class SocketConnection(MuxProtocol):
     def _relay(self, upstream: Upstream, member: Member, end: ProxyClient | None) -> Step | None:
         if end is not None:
             stage = Relaying(self, upstream, member, end)
-            self._member = self.server = (
-                None  # the stage has them from here on, if it has been chosen here
-            )
+            # The stage has them from here on, if the server has been chosen here.
+            self._member = self.server = None
             return stage
         is_first, self.state = self.state == "connecting", "relaying"
         self._may_connect = False

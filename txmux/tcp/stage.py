@@ -176,10 +176,8 @@ class Stage:
     def wait(self, seconds: float, call: Callable[[], Step | None]) -> None:
         """Set the stage's only timer; `leave` cancels it, and another call replaces it."""
         Stage.leave(self)
-        self._deadline = self._client.runtime.clock.callLater(seconds, self._wait_is_over, call)
-
-    def _wait_is_over(self, call: Callable[[], Step | None]) -> None:
-        self._client.advance(call())
+        client = self._client
+        self._deadline = client.runtime.clock.callLater(seconds, lambda: client.advance(call()))
 
     def data_received(self, data: bytes) -> None:
         self._client.advance(self.receive(data))
