@@ -35,9 +35,8 @@ PREFIX = "admin "  # begins the keys of these sockets among all that are handed 
 _SAMPLING = 5.0  # seconds between two samples of the counters, for the rates
 _LOOKING = 3.0  # and between two looks for what needs attention, which is logged and has its time from then
 _ANSWERING = 5.0  # seconds for clients to take their answers at the end
-_ASKING = (
-    1.0  # seconds for clients of a removed endpoint that have only just come to send their request
-)
+_ASKING = 1.0
+"""Seconds for clients of a removed endpoint that have only just come to send their request."""
 _AT_ONCE = 16
 """Connections accepted before the present ones are read: beyond 64 the oldest is closed, which may have sent its request."""
 

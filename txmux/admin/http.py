@@ -264,9 +264,8 @@ class AdminClients(ServerFactory):
         self._answers: set[Deferred[None]] = set()
         self._empty: Deferred[None] | None = None
         self._is_replaced = False
-        self._held: list[Deferred[None]] | None = (
-            None  # requests, while it is decided which process serves
-        )
+        # Requests, while it is decided which process serves.
+        self._held: list[Deferred[None]] | None = None
 
     def hold_requests(self) -> None:
         """Answer no further request until `go_on` or `be_replaced`."""

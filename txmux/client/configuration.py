@@ -150,10 +150,7 @@ class Compiler:
         )
 
     def enter(
-        self,
-        layer: RuleLayer,
-        new: Iterable[tuple[int, Route]],
-        gone: Sequence[int] = (),
+        self, layer: RuleLayer, new: Iterable[tuple[int, Route]], gone: Sequence[int] = ()
     ) -> Generator[None, None, RuleLayer]:
         """Return a layer with these routes too, and without others."""
         made = []

@@ -116,11 +116,7 @@ class IORuntime:
         return port
 
     def prepare(
-        self,
-        rules: Rules,
-        replacement: Replacement | None = None,
-        *,
-        may_lack: bool = False,
+        self, rules: Rules, replacement: Replacement | None = None, *, may_lack: bool = False
     ) -> None:
         """Keep the networks of rules up to date from now on; for a bad database, see `Lists.prepare`."""
         new = None

@@ -51,10 +51,8 @@ def count_bytes(session: CountedSession) -> None:
     """Count what a connection has relayed since it was counted last."""
     if session.counted is not None and session.record.detect_ms is not None:
         relayed = session.relayed()
-        more_in, more_out = (
-            relayed.bytes_in - session.counted_in,
-            relayed.bytes_out - session.counted_out,
-        )
+        more_in = relayed.bytes_in - session.counted_in
+        more_out = relayed.bytes_out - session.counted_out
         counts = session.configuration.counts
         counts.relayed(session.counted, session.server_counts, more_in, more_out)
         session.counted_in, session.counted_out = relayed.bytes_in, relayed.bytes_out
@@ -66,10 +64,8 @@ def record_end(session: CountedSession, reason: EndReason) -> None:
     record.reason, record.duration_ms, session.counted = reason, session.elapsed_ms(), None
     if counted is not None:
         counts = session.configuration.counts
-        more_in, more_out = (
-            record.bytes_in - session.counted_in,
-            record.bytes_out - session.counted_out,
-        )
+        more_in = record.bytes_in - session.counted_in
+        more_out = record.bytes_out - session.counted_out
         counts.relayed(counted, session.server_counts, more_in, more_out)
         counts.connection_ended(counted, record, reason)
         session.runtime.clients.ended(session)

@@ -27,9 +27,7 @@ _FLAGS = {
     *("renegotiate", "send-proxy", "send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"),
     *("sni-auto", "ssl", "ssl-reuse", "stick", "strict-maxconn", "tfo", "tls-tickets"),
 }
-_OUTSIDE = {
-    "namespace": "it is in another network namespace",
-}
+_OUTSIDE = {"namespace": "it is in another network namespace"}
 _KEYS = {"weight": "weight", "maxconn": "max_connections"}
 _ELSEWHERE = {
     *("addr", "agent-check", "check", "check-alpn", "check-proto", "check-send-proxy"),

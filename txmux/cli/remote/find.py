@@ -46,10 +46,7 @@ class AdminEndpoint(NamedTuple):
 
 
 def find(
-    admin: str | None,
-    rules: Path | None,
-    token_file: Path | None,
-    environ: Mapping[str, str],
+    admin: str | None, rules: Path | None, token_file: Path | None, environ: Mapping[str, str]
 ) -> Iterator[AdminEndpoint]:
     """Yield the endpoints to try, by what was given; `NoServiceError` if there are none, `UsageError` if there are several services."""
     if token_file:

@@ -83,9 +83,8 @@ def start_early(rules: Rules, pidfile: str | Path | None) -> Child:
     with suppress(MuxError, OSError):  # the start of the service reports it
         start_helper(rules, pidfile)
     if rules.settings.metrics:
-        with suppress(
-            ImportError
-        ):  # of an extra; for the first request, other code may be installed
+        # Of an extra; for the first request, other code may be installed.
+        with suppress(ImportError):
             import_module("txmux.admin.metrics")
     return starter
 

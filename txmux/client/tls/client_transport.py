@@ -18,9 +18,8 @@ from txmux.wire.hello.second import ILLEGAL_PARAMETER, SecondHello
 _MOST = 2**15  # bytes of the second hello, and of what comes before it
 
 
-@implementer(
-    IHalfCloseableProtocol
-)  # without it, `ProtocolWrapper` states what the transport below provides
+# Without it, `ProtocolWrapper` states what the transport below provides.
+@implementer(IHalfCloseableProtocol)
 class ClientTLSTransport(TLSTransport):
     """Checks the hello that follows a HelloRetryRequest of OpenSSL's, and opens an inner one (RFC 9849).
 

@@ -265,10 +265,7 @@ class PreparedTerminators:
 
 
 def expiry_warnings(
-    section: Section,
-    key: str,
-    certificates: Iterable[tuple[str, float]],
-    number: int | None = None,
+    section: Section, key: str, certificates: Iterable[tuple[str, float]], number: int | None = None
 ) -> Iterator[Problem]:
     """Warn of certificates that have expired or soon will; `certificates` are files and when each expires, in seconds since 1970."""
     now = time.time()

@@ -10,19 +10,13 @@ from txmux.rules.feature import Feature
 
 
 def _streams(path: str, limit: int) -> Sequence[Any]:
-    from txmux.features.captures.reading import (  # noqa: PLC0415 - few explain one
-        Datagram,
-        Segment,
-        client_flows,
-        client_streams,
-        read_packets,
-    )
+    from txmux.features.captures import reading  # noqa: PLC0415 - few explain one
 
     with Path(path).open("rb") as file:
-        packets = list(read_packets(file, path))
-    segments = [packet for packet in packets if isinstance(packet, Segment)]
-    datagrams = [packet for packet in packets if isinstance(packet, Datagram)]
-    return [*client_streams(segments, limit), *client_flows(datagrams)]
+        packets = list(reading.read_packets(file, path))
+    segments = [packet for packet in packets if isinstance(packet, reading.Segment)]
+    datagrams = [packet for packet in packets if isinstance(packet, reading.Datagram)]
+    return [*reading.client_streams(segments, limit), *reading.client_flows(datagrams)]
 
 
 FEATURE = Feature("captures", captured=_streams)

@@ -107,11 +107,7 @@ class RedisConnection:
 
     def _endpoint(self) -> Any:
         # Only a service that shares limits needs it, and it imports TLS.
-        from twisted.internet.endpoints import (  # noqa: PLC0415
-            HostnameEndpoint,
-            UNIXClientEndpoint,
-            wrapClientTLS,
-        )
+        from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS  # noqa: PLC0415
 
         store = self._store
         if store.path is not None:

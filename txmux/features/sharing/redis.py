@@ -145,10 +145,7 @@ class RedisProtocol(Protocol):
     transport: Any
 
     def __init__(
-        self,
-        reactor: Any,
-        patience: float,
-        on_message: Callable[[bytes], object] | None = None,
+        self, reactor: Any, patience: float, on_message: Callable[[bytes], object] | None = None
     ) -> None:
         self._reactor = reactor
         self._patience = patience

@@ -11,14 +11,7 @@ from rich.text import Text
 from txmux.cli._output import explained_style
 from txmux.errors import printable
 from txmux.features.top.keys import HELP
-from txmux.features.top.panes import (
-    PaneLine,
-    attention_of,
-    counts_of,
-    lines_of,
-    position,
-    title_of,
-)
+from txmux.features.top.panes import PaneLine, attention_of, counts_of, lines_of, position, title_of
 from txmux.features.top.state import PANES, TABLE_OF, Pane, Snapshot, TopState
 from txmux.telemetry.formatting import EXPLANATION_COLUMNS, byte_rate, explanation_of, rate
 from txmux.telemetry.presentation import STYLES, Column, Health, fitted, needs_attention

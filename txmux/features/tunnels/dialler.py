@@ -31,10 +31,7 @@ class ProxyDialler:
     """
 
     def __init__(
-        self,
-        via: Via,
-        addresses: Callable[[], Sequence[Server]],
-        sockets: ServerSocketPlan,
+        self, via: Via, addresses: Callable[[], Sequence[Server]], sockets: ServerSocketPlan
     ) -> None:
         self.via = via
         self.password = ""

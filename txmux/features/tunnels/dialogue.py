@@ -210,10 +210,8 @@ class TunnelDialogue(Preamble):
             if left < _MOST_REQUESTS - 1 and not (yield FurtherRequest(head)):
                 return self._refuse(_status(400), "another route is for what it asks for then")
             address, name, port, version = request.groups()
-            self.host, self.port = (
-                _address(address) if address else normal_host(name.decode()),
-                int(port),
-            )
+            self.host = _address(address) if address else normal_host(name.decode())
+            self.port = int(port)
             if not self.host or not 0 < self.port < 65536:
                 break
             login = _login(_BASIC.findall(head)) if self._wants_login else None

@@ -13,9 +13,8 @@ from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem
 from txmux.rules.reading.values import words_if_right
 
-_HASH = re.compile(
-    rb"\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}"
-)  # more than 2**14 rounds take seconds
+# More than 2**14 rounds take seconds.
+_HASH = re.compile(rb"\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}")
 
 
 def read_users(data: bytes) -> tuple[dict[str, bytes], list[str]]:

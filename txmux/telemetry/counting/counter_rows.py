@@ -80,13 +80,8 @@ class CounterRow(Generic[_T]):
     def __init__(
         self, *texts: str, cell: str = "", combine: Combine = sum, shown: Callable[[Any], bool] | None = None, group: str = ""
     ) -> None:  # fmt: skip
-        self.texts, self.cell, self.combine, self._shown, self.group = (
-            texts,
-            cell,
-            combine,
-            shown,
-            group,
-        )
+        self.texts, self.cell, self.group = texts, cell, group
+        self.combine, self._shown = combine, shown
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.cell = self.cell or name.replace("_", " ")

@@ -284,9 +284,8 @@ class CountingProgram:
 
     def has_ended(self) -> bool:
         try:
-            return not os.read(
-                self.life, 2**16
-            )  # all of it: only a worker that was taken over writes there
+            # All of it: only a worker that was taken over writes there.
+            return not os.read(self.life, 2**16)
         except BlockingIOError:
             return False
 
