@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 
 from tests.service.damaged_files import DamagedFilesCase
+from tests.support.examples import has_turn
 from tests.support.named_files import FILES
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.processes.workers import worker
@@ -67,7 +68,7 @@ class ReplacedTest(DamagedFilesCase):
 
     def in_each_way(self, name: str) -> Iterator[str]:
         for kind in self.damages(self.folder / name):
-            if kind in _KINDS:
+            if kind in _KINDS and has_turn(f"{name} {kind}", 3):
                 yield kind
 
     async def test_each_file(self) -> None:
