@@ -103,7 +103,13 @@ def sudo_for(path: Path) -> str:
 
 
 class MuxError(Exception):
-    """What all errors of txmux have in common."""
+    """What all errors of txmux have in common.
+
+    Attributes:
+        do: What the operator does about it, if that is not to correct the rules.
+    """
+
+    do = ""
 
 
 class OptionError(MuxError):

@@ -24,16 +24,19 @@ class Report:
         changes: A description of what has changed, on one line; empty if nothing has.
         errors: Why it was not made, one line each.
         details: Further fields of the answer to the operator.
+        do: See `MuxError`.
     """
 
     ok: bool
     changes: str = ""
     errors: Sequence[str] = ()
     details: Mapping[str, Any] = attrs.field(factory=dict)
+    do: str = ""
 
     @classmethod
     def refused(cls, problem: object) -> Report:
-        return cls(ok=False, errors=str(problem).splitlines() or [repr(problem)])
+        errors = str(problem).splitlines() or [repr(problem)]
+        return cls(ok=False, errors=errors, do=getattr(problem, "do", ""))
 
     def as_json(self) -> ReportDocument:
         return {"ok": self.ok, "changes": self.changes, "errors": [*self.errors]}

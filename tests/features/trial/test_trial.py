@@ -259,6 +259,15 @@ class TryTests(TrialCase):
         await self.served(*[request("a.test")] * 5)
         found = await self.tried(few, "workers = 1\n")
         self.assertEqual(found["clients"], 3)
+        listeners: Any = (await self.running.control.status())["listeners"]
+        x, u = listeners
+        size = 3 * len(request("a.test"))
+        self.assertEqual(x["remembered"], {"clients": 3, "bytes": size})
+        self.assertNotIn("remembered", u)
+        metrics = (await self.get("/metrics")).body.decode()
+        self.assertIn('txmux_remembered_clients{listener="x"} 3.0\n', metrics)
+        self.assertIn(f'txmux_remembered_bytes{{listener="x"}} {size}.0\n', metrics)
+        self.assertNotIn('remembered_bytes{listener="u"}', metrics)
         self.write_rules("workers = 1\n", few.replace("remember = 3", "remember = 2"))
         self.assertEqual((await self.running.reload()).errors, ())
         found = await self.tried(few, "workers = 1\n")
@@ -426,5 +435,6 @@ class LimitTests(TrialCase):
             if one["what"] == "reload"
         ]
         self.assertIn(why, item["cause"])
+        self.assertEqual(item["do"], "txmux reload --try, then txmux reload")
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertEqual(len(self.running.control.rules.routes), 2)

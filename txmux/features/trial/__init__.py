@@ -58,6 +58,12 @@ def _serving_part(context: ServingContext) -> ServingPart:
     return ClientMemory(context)
 
 
+def _rows() -> Sequence[Any]:
+    from txmux.features.trial.rows import ROWS  # noqa: PLC0415 - commands do without them
+
+    return ROWS
+
+
 def _resources() -> Sequence[Any]:
     from txmux.features.trial.resources import RESOURCES  # noqa: PLC0415 - commands do without them
 
@@ -86,6 +92,7 @@ FEATURE = Feature(
     needed=lambda rules: bool(remembered_clients(rules)),
     part=_part,
     serving_part=_serving_part,
+    rows=_rows,
     resources=_resources,
 )
 # fmt: on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,11 @@ class ClientMemory(ServingPart):
         outer: Any = session  # streams have what routes saw
         if getattr(outer, "outer", ()):  # else it would stay as long as the connection
             outer.outer = ()
+
+    def kept(self) -> Iterator[tuple[str, int, int]]:
+        """Yield for each listener how many clients it has, and how many bytes of theirs."""
+        for name, clients in self._clients.items():
+            yield name, len(clients), sum(len(data) for one in clients for data in one.layers)
 
     @override
     def receive(self, values: Any) -> list[Any] | None:

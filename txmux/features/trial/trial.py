@@ -36,6 +36,12 @@ class _CannotTellError(MuxError):
     """What is remembered does not decide."""
 
 
+class _RefusedError(MuxError):
+    """Rules that came by themselves may move too many."""
+
+    do = "txmux reload --try, then txmux reload"
+
+
 @attrs.frozen
 class _Destination:
     """Where a client goes.
@@ -204,11 +210,11 @@ class Trial(ServicePart):
             return
         found = await self.compare(rules)
         if found["incomplete"]:
-            raise MuxError(
+            raise _RefusedError(
                 f"'{LIMIT}' cannot be checked: {'; '.join(found['incomplete'])}; apply the rules by 'txmux reload'"
             )
         if found["moved"] * 100 > limit * found["clients"]:
-            raise MuxError(
+            raise _RefusedError(
                 f"{found['changes']}, more than '{LIMIT} = {limit:g}%' allows; "
                 "see where by 'txmux reload --try', and apply the rules by 'txmux reload'"
             )

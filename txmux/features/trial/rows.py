@@ -1,0 +1,54 @@
+"""What the API, the metrics and the tables have of the clients that are remembered."""
+
+from collections.abc import Iterator
+from operator import add
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from txmux.control.gauge import Gauge, list_of, merged
+from txmux.net.channel.message import WORD, Field
+from txmux.telemetry.counting.counter_rows import Metric, Samples
+from txmux.telemetry.documents import AddedField, DocumentField, ListenerDocument
+from txmux.telemetry.presentation import Column
+
+
+class RememberedDocument(TypedDict):
+    """What is remembered of the clients of a listener, in all workers."""
+
+    clients: int
+    bytes: int
+
+
+def _kept(serving: Any) -> Iterator[tuple[str, int, int]]:
+    memory = serving.runtime.parts.get("trial")
+    return iter(()) if memory is None else memory.kept()
+
+
+def _samples(of: int) -> Any:
+    def samples(kept: Any, _: object) -> Samples:
+        return [((listener,), numbers[of]) for listener, numbers in kept.items()]
+
+    return samples
+
+
+def _document(gauges: Any, listener: Any) -> dict[str, int] | None:
+    numbers = gauges.of_features["remembered"].get(listener.listener)
+    return numbers and dict(zip(RememberedDocument.__annotations__, numbers, strict=True))
+
+
+# fmt: off
+ROWS = (
+    Gauge(
+        "By listener, how many clients are remembered, and the bytes of theirs.",
+        {}, name="remembered", combine=merged(lambda one, other: tuple(map(add, one, other))), bounds=list_of(WORD, Field(int), Field(int)), collect=_kept,
+        metrics=[
+            Metric("remembered_clients", "Clients that are remembered, to try other rules on them.", "listener", _samples(0),
+                   "Of listeners that [`remember`](rules.md#trying-rules) some."),
+            Metric("remembered_bytes", "First bytes of these clients that are kept in memory.", "listener", _samples(1)),
+        ]),
+    AddedField(ListenerDocument, DocumentField(
+        "remembered", RememberedDocument, "with [`remember`](rules.md#trying-rules): how many `clients` all workers remember, and how many first `bytes` of theirs",
+        Column("remembered", "remembered", "count", value=lambda row: (row.get("remembered") or {}).get("clients"), goes=1), is_optional=True), _document),
+)
+# fmt: on
