@@ -166,6 +166,21 @@ class WakeTests(TestCase):
             ],
         )
 
+    async def test_unit_that_never_starts(self) -> None:
+        """It is given up, and tried again: a job of systemd's may have no time limit."""
+        folder = Path(make_folder(self))
+        program = folder / "systemctl"
+        program.write_text("#!/bin/sh\nexec sleep 1000\n")
+        program.chmod(0o755)
+        path = f"{folder}:{os.environ['PATH']}"
+        waker = self.waker(Wake("systemd", "app.service"))
+        at = "txmux.features.wake.sending._LONGEST_START"
+        with patch.dict(os.environ, PATH=path), patch(at, 0.0), capturedLogs() as events:
+            waker.report("db", waiting=True)
+            await waker._sending["db"]
+        logged = "\n".join(filter(None, map(eventAsText, events)))
+        self.assertIn("systemctl start app.service): systemctl ended with signal 9; it", logged)
+
     async def test_over_a_unix_socket(self) -> None:
         path = f"{make_folder(self)}/wake.sock"
         requests, logged = await self.asked("/start?token=secret", path)

@@ -15,6 +15,9 @@ from txmux.features.wake.reading import Wake
 from txmux.net.http import request
 
 _PATIENCE = 20.0  # seconds for an answer
+_LONGEST_START = (
+    300.0  # seconds for a unit, whose own TimeoutStartSec is usually 90; it goes on starting
+)
 _MOST_ERRORS = 4096  # bytes
 
 
@@ -44,8 +47,13 @@ async def _start_unit(unit: str, reactor: Any) -> None:
         raise MuxError("there is no systemctl on this machine")
     run = _Run()
     arguments = [program, "--no-ask-password", "start", "--", unit]
-    reactor.spawnProcess(run, program, arguments, {**os.environ})
-    end = await run.ended
+    process = reactor.spawnProcess(run, program, arguments, {**os.environ})
+    late = reactor.callLater(_LONGEST_START, process.signalProcess, "KILL")
+    try:
+        end = await run.ended
+    finally:
+        if late.active():
+            late.cancel()
     if end.exitCode != 0:
         how = f"signal {end.signal}" if end.signal else f"status {end.exitCode}"
         lines = run.errors.decode("utf-8", "replace").splitlines()
