@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from txmux.detection.explain import excluded_by
+from txmux.optional import named
 from txmux.rules.feature import Feature, FeatureStage
 from txmux.rules.model import Backend, Route
 from txmux.rules.model.backend import backends_of
@@ -55,16 +56,10 @@ def _seen(
     return Backend(name, (*servers.values(),)[:MOST_SERVERS])
 
 
-def _rows() -> Sequence[Any]:
-    from txmux.features.cancel_requests.rows import ROWS  # noqa: PLC0415 - commands do without them
-
-    return ROWS
-
-
 # fmt: off
 FEATURE = Feature(
     "cancel_requests",
     stages=(FeatureStage("cancelling", "match", "txmux.features.cancel_requests.stage:CancelMaker", then=("routing",), seen=_seen),),
-    rows=_rows,
+    rows=lambda: named("txmux.features.cancel_requests.rows:ROWS"),
 )
 # fmt: on

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
+from collections.abc import Iterator
+from txmux.optional import imported_late, named
 from txmux.rules.feature import Feature
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
-
-
-def _rows() -> Sequence[Any]:
-    from txmux.features.misdirected.rows import ROWS  # noqa: PLC0415 - commands do without them
-
-    return ROWS
 
 
 def _check(rules: Rules) -> Iterator[Problem]:
@@ -23,16 +16,10 @@ def _check(rules: Rules) -> Iterator[Problem]:
         yield from shared_certificates(rules)
 
 
-async def _connecting(rules: Rules, reactor: Any) -> Sequence[Problem]:
-    from txmux.features.misdirected.servers import shared_by_servers  # noqa: PLC0415 - as above
-
-    return await shared_by_servers(rules, reactor)
-
-
 FEATURE = Feature(
     "misdirected",
     check=(_check,),
-    tries=_connecting,
+    tries=imported_late("txmux.features.misdirected.servers:shared_by_servers"),
     inside={"h2": "txmux.features.misdirected.requests:watch"},
-    rows=_rows,
+    rows=lambda: named("txmux.features.misdirected.rows:ROWS"),
 )

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from txmux.features.trial.keys import LIMIT, MOST, REMEMBER, remembered_clients
+from txmux.optional import imported_late, named
 from txmux.rules.feature import Feature
 from txmux.rules.model import Rules
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.values import SectionKey, ValueKind, number
-
-if TYPE_CHECKING:
-    from txmux.client.parts import ServiceContext, ServicePart, ServingContext, ServingPart
 
 _BYTES = 4400  # that a client takes at most: two times its first bytes, and the rest
 _MUCH = 256 << 20  # bytes
@@ -46,30 +44,6 @@ def _lint(rules: Rules) -> Iterator[Problem]:
         yield owner.section.problem(message, REMEMBER)
 
 
-def _part(context: ServiceContext) -> ServicePart:
-    from txmux.features.trial.trial import Trial  # noqa: PLC0415 - few rules need it
-
-    return Trial(context.workers)
-
-
-def _serving_part(context: ServingContext) -> ServingPart:
-    from txmux.features.trial.memory import ClientMemory  # noqa: PLC0415 - few rules need it
-
-    return ClientMemory(context)
-
-
-def _rows() -> Sequence[Any]:
-    from txmux.features.trial.rows import ROWS  # noqa: PLC0415 - commands do without them
-
-    return ROWS
-
-
-def _resources() -> Sequence[Any]:
-    from txmux.features.trial.resources import RESOURCES  # noqa: PLC0415 - commands do without them
-
-    return RESOURCES
-
-
 _COUNT = number(0, MOST)
 _MODULES = ("txmux.features.trial.memory",)
 
@@ -90,9 +64,9 @@ FEATURE = Feature(
     },
     lint=(_lint,),
     needed=lambda rules: bool(remembered_clients(rules)),
-    part=_part,
-    serving_part=_serving_part,
-    rows=_rows,
-    resources=_resources,
+    part=lambda its: named("txmux.features.trial.trial:Trial")(its.workers),
+    serving_part=imported_late("txmux.features.trial.memory:ClientMemory"),
+    rows=lambda: named("txmux.features.trial.rows:ROWS"),
+    resources=lambda: named("txmux.features.trial.resources:RESOURCES"),
 )
 # fmt: on
