@@ -172,8 +172,9 @@ class Flow:
         if self._counted is not None and self.record.detect_ms is not None:
             now = (self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out)
             before, self._counted_before = self._counted_before, now
-            more = (*map(operator.sub, now, before),)
-            server = None if self._server_socket is None else self._server_socket.counts
+            member = None if self._server_socket is None else self._server_socket.member
+            server = None if member is None else member.counts
+            more = map(operator.sub, now, before)
             self.configuration.counts.relayed(self._counted, server, *more)
 
     # From the client.

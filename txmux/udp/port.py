@@ -362,7 +362,14 @@ class DatagramPort(WatchedPort):
     def send(self, key: FlowKey, data: Any, size: int) -> int:
         """Send datagrams to the client of a flow, from the address that it has sent to; returns how many were dropped."""
         peer, local = key
-        return send(self._socket, data, size, ancillary.answer_from(local) if local else (), peer)
+        if local or size:
+            control = ancillary.answer_from(local) if local else ()
+            return send(self._socket, data, size, control, peer)
+        try:
+            self._socket.sendto(data, peer)
+        except OSError:  # never of an earlier datagram, as the socket is not connected
+            return 1
+        return 0
 
     def local_text(self, local: bytes) -> str:
         return ancillary.endpoint_text(*self.local_address(local)) if local else self.own_text

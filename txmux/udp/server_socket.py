@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from txmux.backends.names.destinations import Destinations
     from txmux.backends.upstream import Upstream
-    from txmux.telemetry.counting.counter_groups import ServerCounts
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows
 
@@ -85,14 +84,14 @@ class ServerSocket:
 
     __slots__ = (
         "_batches", "_dropped", "_flow", "_has_more", "_header", "_held", "_lasts", "_look_up",
-        "_member", "_settling", "_tried", "_wakes", "is_answered", "sock", "upstream",
+        "_settling", "_tried", "_wakes", "is_answered", "member", "sock", "upstream",
     )  # fmt: skip
 
     def __init__(self, flow: SocketOwner, upstream: Upstream) -> None:
         self._flow = flow
         self.upstream = upstream
         self._tried: dict[Member, ConnectFailure] = {}
-        self._member: Member | None = None
+        self.member: Member | None = None
         self.sock: socket.socket | None = None
         self._batches = self._wakes = self._dropped = 0
         self._has_more = False
@@ -278,14 +277,14 @@ class ServerSocket:
                     why=why,
                 )
             return "error" if is_own else "connect-refused"
-        self._member, self.sock = member, server
+        self.member, self.sock = member, server
         if self.upstream.backend.proxy_protocol == "v2":
             self._prepare_header(client)
         return None
 
     def visit(self, client: Address, answered: Callable[[memoryview], None]) -> VisitSocket | None:
         """Make a further socket, by which the server notices an address that the client may have; ``None`` if that cannot be."""
-        current, header, member = self.sock, self._header, self._member
+        current, header, member = self.sock, self._header, self.member
         has_room = self._flow.live.runtime.descriptors.room()
         if not has_room or current is None or member is None:
             return None
@@ -336,7 +335,7 @@ class ServerSocket:
 
     def client_moved(self) -> None:
         """Show the server the client's new address, as the source address or in PROXY headers."""
-        sources, member = self.upstream.sockets.sources, self._member
+        sources, member = self.upstream.sockets.sources, self.member
         if not sources.of_client or member is None:
             if self._header:
                 self._prepare_header()
@@ -348,7 +347,7 @@ class ServerSocket:
         if self.sock is None:
             return
         self._ready(READ)  # what waits was sent to the old address
-        old, member = self.sock, self._member
+        old, member = self.sock, self.member
         if old is None or member is None or self._open(member) is not None:
             return
         self._close(old)
@@ -390,7 +389,7 @@ class ServerSocket:
 
     def _refused(self) -> None:
         """Try the next server, unless this one has answered before."""
-        member = self._member
+        member = self.member
         if member is None or self.sock is None:
             return
         if self.is_answered:
@@ -402,7 +401,7 @@ class ServerSocket:
             server=member.target.text,
         )
         self._close(self.sock)
-        self.sock, self._member = None, None
+        self.sock, self.member = None, None
         self._go_to(self._next(member, "connect-refused"), "connect-refused")
 
     # From the server.
@@ -448,17 +447,13 @@ class ServerSocket:
             self.is_answered = True
             if self._held is not None:
                 self._stop_waiting(self._held, is_connected=True)
-            if self._member is not None:
-                self.upstream.pool.connected(self._member)
-            self._flow.server_answered(self.upstream, self._member)
+            if self.member is not None:
+                self.upstream.pool.connected(self.member)
+            self._flow.server_answered(self.upstream, self.member)
         if self._batches == _MANY:
             ancillary.gather(server)
 
     # The end.
-
-    @property
-    def counts(self) -> ServerCounts | None:
-        return None if self._member is None else self._member.counts
 
     def local_address(self) -> str | None:
         if self.sock is None:
@@ -503,7 +498,7 @@ class ServerSocket:
         """Use a server that another process has chosen, where `as_json` returned the fields."""
         sock.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._flow.live.poller.watch(sock.fileno(), READ, self._ready)
-        self._member, self.sock, self.is_answered = member, sock, is_answered
+        self.member, self.sock, self.is_answered = member, sock, is_answered
         if ancillary.gathers(sock):
             self._batches = _MANY
         _, self._dropped = ancillary.queue_of(sock)
@@ -526,7 +521,7 @@ class ServerSocket:
             self._close(self.sock)
         if self._look_up is not None:
             self._look_up.cancel()
-        member, self._member, self.sock = self._member, None, None
+        member, self.member, self.sock = self.member, None, None
         if member is not None:
             pool = self.upstream.pool
             if not (self.is_answered or is_moved):
