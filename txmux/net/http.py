@@ -15,11 +15,7 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.interfaces import (
-    IConsumer,
-    IDelayedCall,
-    IStreamClientEndpoint,
-)
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure

@@ -13,12 +13,7 @@ from txmux.backends.pool.balance import Choice
 from txmux.backends.pool.hold import WaitingClients
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.ports import PORT_SHORTAGE
-from txmux.backends.pool.server_health import (
-    ENOUGH_SOURCES,
-    UNCHECKED,
-    BackendHealth,
-    MemberState,
-)
+from txmux.backends.pool.server_health import ENOUGH_SOURCES, UNCHECKED, BackendHealth, MemberState
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import plural

@@ -18,12 +18,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.plainsocket import (
-    SocketOption,
-    open_socket,
-    prepare,
-    reset_on_close,
-)
+from txmux.net.sockets.plainsocket import SocketOption, open_socket, prepare, reset_on_close
 from txmux.net.sockets.poller import READ, WRITE, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, sockaddr
 
