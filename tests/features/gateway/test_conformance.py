@@ -12,7 +12,7 @@ from tests.features.gateway.test_rules import TCP, TLS, Made
 _UDP = "name: udp, port: 53, protocol: UDP"
 _HTTP = "name: http, port: 80, protocol: HTTP"
 _HTTPS = "name: https, port: 443, protocol: HTTPS"
-_AWAY = "---\nkind: Service\nmetadata: {name: far, namespace: far}\nspec: {ports: [{port: 1}]}\n"
+_AWAY = "---\nkind: Service\nmetadata: {name: far, namespace: far}\nspec: {ports: [{port: 1}, {port: 2, protocol: UDP}]}\n"
 _GRANT = """---
 kind: ReferenceGrant
 metadata: {name: x, namespace: far}
@@ -20,6 +20,7 @@ spec: {from: [{group: gateway.networking.k8s.io, kind: KIND, namespace: shop}], 
 """
 _OTHER_GRANT = _GRANT.replace("namespace: shop", "namespace: other")
 _FAR = "{name: far, namespace: far, port: 1}"
+_FAR_UDP = "{name: far, namespace: far, port: 2}"
 _GONE = "{name: gone, port: 1}"
 _SET = "---\nkind: ListenerSet\nmetadata: {name: NAME}\nspec: {parentRef: {name: edge}, listeners: [{LISTENER}]}\n"
 _NAMES = "hostnames: [b.example]"
@@ -33,6 +34,7 @@ ROUTES = {
     "UDPRouteInvalidBackendRefNonexistent": ("UDPRoute", _UDP, _GONE, "", "", ("Accepted", "!BackendNotFound")),
     "UDPRouteInvalidCrossNamespaceBackendRef": ("UDPRoute", _UDP, _FAR, "", _AWAY, ("Accepted", "!RefNotPermitted")),
     "UDPRouteNotAllowedByListeners": ("UDPRoute", TLS, "{name: db, port: 53}", "", "", (_NOT_ALLOWED, "ResolvedRefs")),
+    "UDPRouteReferenceGrant": ("UDPRoute", _UDP, _FAR_UDP, "", _AWAY + _GRANT, ("Accepted", "ResolvedRefs")),
     "UDPRouteSimple": ("UDPRoute", _UDP, "{name: db, port: 53}", "", "", ("Accepted", "ResolvedRefs")),
     "TLSRouteInvalidBackendRefNonexistent": ("TLSRoute", TLS, _GONE, _NAMES, "", ("Accepted", "!BackendNotFound")),
     "TLSRouteInvalidBackendRefUnknownKind": ("TLSRoute", TLS, "{name: db, kind: X, group: y.example, port: 1}", _NAMES, "", ("Accepted", "!InvalidKind")),
@@ -155,3 +157,71 @@ class GatewayTests(SynchronousTestCase):
                     (its["Accepted"], its["Programmed"], its["Conflicted"]),
                     (f"!{conflict}", f"!{conflict}", conflict),
                 )
+
+    def test_parameters(self) -> None:
+        """GatewayInvalidParametersRef; its ListenerSets are not served either, and another Gateway may have its port."""
+        allowed = "  allowedListeners: {namespaces: {from: Same}}\n  infrastructure: {parametersRef: {group: x, kind: X, name: x}}\n"
+        edge = gateway(TCP) + allowed
+        more = _SET.replace("NAME", "set").replace("LISTENER", TLS)
+        made = Made(edge + more + gateway(TCP, name="late") + route("TCPRoute", "db"))
+        no = {"Accepted": "!InvalidParameters", "Programmed": "!Invalid"}
+        self.assertEqual(made.of_gateway(), no)
+        self.assertEqual(made.of("ListenerSet", "set")["Accepted"], "!ParentNotAccepted")
+        self.assertEqual(made.of_listener("tcp", "late")["Programmed"], "Programmed")
+        self.assertNotIn("shop_edge", made.text)
+        self.assertNotIn(("TCPRoute", "db"), made.status)
+
+    def test_two_modes_on_one_port(self) -> None:
+        """TLSRouteMixedTerminationSameNamespace: each name has the mode of its listener."""
+        end = "name: end, port: 443, protocol: TLS, hostname: end.example, tls: {certificateRefs: [{name: cert}]}"
+        secret = "---\nkind: Secret\nmetadata: {name: cert}\n"
+        text = secret + gateway(f"{TLS}, hostname: pass.example", end)
+        for name in ("end", "pass"):
+            spec = f"hostnames: [{name}.example]"
+            text += route("TLSRoute", name, spec=spec)
+        made = Made(text)
+        for name in ("tls", "end"):
+            its = made.of_listener(name)
+            self.assertEqual((its["Accepted"], its["routes"]), ("Accepted", 1), name)
+        ended = [name for name, lines in made.sections().items() if "terminate_tls" in str(lines)]
+        self.assertEqual(ended, ["route tls_shop_end_shop_edge_end_end.example"])
+
+    def test_parents_of_a_listener_set(self) -> None:
+        """ListenerSetDualParentRefIndependence, …GatewayParentSectionNameNotFound, …RouteStatusScopedToParentRef."""
+        edge = gateway(TCP) + "  allowedListeners: {namespaces: {from: Same}}\n"
+        edge += _SET.replace("NAME", "set").replace("LISTENER", "name: own, port: 2, protocol: TCP")
+        of_set = "{kind: ListenerSet, name: set}"
+        for parents, accepted, counts in (
+            ("{name: edge}, " + of_set, ["Accepted", "Accepted"], (1, 1)),
+            ("{name: edge, sectionName: own}", [_NO_MATCH], (0, 0)),
+            ("{name: edge, sectionName: own}, " + of_set, [_NO_MATCH, "Accepted"], (0, 1)),
+            ("{name: edge}", ["Accepted"], (1, 0)),
+            (of_set, ["Accepted"], (0, 1)),
+        ):
+            made = Made(edge + route("TCPRoute", "db").replace("{name: edge}", parents))
+            told = made.status["TCPRoute", "db"]["parents"]
+            got = [made.of_route("TCPRoute", "db", at)["Accepted"] for at in range(len(told))]
+            self.assertEqual(got, accepted, parents)
+            own = made.of_listener("own", "set", "ListenerSet")
+            self.assertEqual((made.of_listener("tcp")["routes"], own["routes"]), counts, parents)
+
+    def test_certificates_of_elsewhere(self) -> None:
+        """GatewaySecretMissingReferenceGrant, …InvalidReferenceGrant, …ReferenceGrantAllInNamespace, …Specific, ListenerSetReferenceGrant."""
+        end = "name: end, port: 443, protocol: TLS, tls: {certificateRefs: [{name: cert, namespace: far}]}"
+        secret = "---\nkind: Secret\nmetadata: {name: cert, namespace: far}\n"
+        for kind in ("Gateway", "ListenerSet"):
+            of_kind = _GRANT.replace("KIND", kind).replace("Service", "Secret")
+            for grant, resolved in (
+                ("", "!RefNotPermitted"),
+                (of_kind.replace("namespace: shop", "namespace: other"), "!RefNotPermitted"),
+                (of_kind.replace("kind: Secret", "kind: Secret, name: other"), "!RefNotPermitted"),
+                (of_kind, "ResolvedRefs"),
+                (of_kind.replace("kind: Secret", "kind: Secret, name: cert"), "ResolvedRefs"),
+            ):
+                edge = gateway(end if kind == "Gateway" else TCP)
+                edge += "  allowedListeners: {namespaces: {from: Same}}\n"
+                edge += _SET.replace("NAME", "set").replace("LISTENER", end)
+                made = Made(edge + secret + grant)
+                name = "edge" if kind == "Gateway" else "set"
+                its = made.of_listener("end", name, kind)
+                self.assertEqual(its["ResolvedRefs"], resolved, (kind, grant))

@@ -17,6 +17,7 @@ from txmux.features.gateway.listeners import (
     GatewaySettings,
     our_classes,
     our_gateways,
+    refusal,
     sets_of,
 )
 from txmux.features.gateway.routes import KINDS, GatewayRoute
@@ -84,14 +85,17 @@ def statuses(
         own = [its for its in listeners if its.of == ("Gateway", key_of(one))]
         problem = problems.get(f"Gateway {'/'.join(key_of(one))}", "")
         status = _of_gateway(one, own, problem, unserved)
+        if refused := refusal(one):
+            status = _refused(one, "InvalidParameters", "Invalid", refused)
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
         yield Wanted("Gateway", key_of(one), {"addresses": [*addresses], **status})
-    for one, _, why in sets_of(cluster, [key_of(one) for one in gateways]):
+    for one, key, why in sets_of(cluster, [key_of(one) for one in gateways]):
         own = [its for its in listeners if its.of == ("ListenerSet", key_of(one))]
         status = _of_gateway(one, own, "", unserved)
         if why:
-            no = (False, "NotAllowed", why)
-            status = {"conditions": conditions(one, {"Accepted": no, "Programmed": no})}
+            is_parent = refusal(cluster.objects["Gateway"][key])
+            reason = "ParentNotAccepted" if is_parent else "NotAllowed"
+            status = _refused(one, reason, reason, why)
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
         yield Wanted("ListenerSet", key_of(one), status)
     for its in routes:
@@ -115,6 +119,11 @@ def _of_gateway(
     accepted = (is_served or not bad, "ListenersNotValid" if bad else "Accepted", why)
     programmed = _programmed("" if is_served else "ListenersNotValid", problem, unserved)
     return {"conditions": conditions(thing, {"Accepted": accepted, "Programmed": programmed})}
+
+
+def _refused(thing: Any, accepted: str, programmed: str, why: str) -> dict[str, Any]:
+    types = {"Accepted": (False, accepted, why), "Programmed": (False, programmed, why)}
+    return {"conditions": conditions(thing, types)}
 
 
 def _programmed(reason: str, problem: str, unserved: str) -> tuple[bool | None, str, str]:

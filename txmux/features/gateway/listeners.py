@@ -137,6 +137,12 @@ def our_gateways(cluster: Cluster, settings: GatewaySettings) -> list[Any]:
     return [one for one in cluster.all("Gateway") if one["spec"].get("gatewayClassName") in classes]
 
 
+def refusal(gateway: Any) -> str:
+    """Return why nothing of a Gateway is served; empty if its listeners decide."""
+    has_parameters = (gateway["spec"].get("infrastructure") or {}).get("parametersRef")
+    return "infrastructure.parametersRef is not supported; remove it" if has_parameters else ""
+
+
 def sets_of(cluster: Cluster, gateways: Collection[Key]) -> list[tuple[Any, Key, str]]:
     """Return the ListenerSets of these Gateways, the oldest first, each with its Gateway and why that does not take it."""
     found = []
@@ -147,9 +153,10 @@ def sets_of(cluster: Cluster, gateways: Collection[Key]) -> list[tuple[Any, Key,
             gateway = cluster.objects["Gateway"][key]
             allowed = (gateway["spec"].get("allowedListeners") or {}).get("namespaces")
             takes = cluster.may_come_from(allowed or {"from": "None"}, key[0], namespace)
-            why = (
-                "" if takes else f"Gateway {'/'.join(key)} allows no ListenerSet of this namespace"
-            )
+            name = f"Gateway {'/'.join(key)}"
+            why = "" if takes else f"{name} allows no ListenerSet of this namespace"
+            if refused := refusal(gateway):
+                why = f"{name}: {refused}"
             found.append((one, key, why))
     return found
 
@@ -166,6 +173,8 @@ def read_listeners(
     sets = [(one, key) for one, key, why in sets_of(cluster, keys) if not why]
     listeners: list[GatewayListener] = []
     for gateway, key in zip(gateways, keys, strict=True):
+        if refusal(gateway):
+            continue
         listeners += _of("Gateway", gateway, key)
         for one, its in sets:
             if its == key:
