@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from txmux import optional
-from txmux.cli._output import Output, explained_style
+from txmux.cli._output import Output
 from txmux.cli.remote import command
 from txmux.errors import MuxError, OptionError, joined
 from txmux.interfaces import Transport
@@ -45,14 +45,8 @@ from txmux.rules.tracing import (
     trace_json,
     traced_outcome,
 )
-from txmux.telemetry.formatting import (
-    EXPLANATION_COLUMNS,
-    explained_trace,
-    explanation_of,
-    folded_routes,
-    plural,
-    printable_json,
-)
+from txmux.telemetry import formatting
+from txmux.telemetry.formatting import plural
 from txmux.transport import unmapped
 
 if TYPE_CHECKING:
@@ -92,9 +86,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sources.required = False  # `_usage_error` says more
 
 
-_CLIENT_OPTIONS = frozenset(
-    {"--alpn", "--host", "--http", "--path", "--quic", "--sni", "--ssh", "--tls"}
-)
+_CLIENT_OPTIONS = {"--alpn", "--host", "--http", "--path", "--quic", "--sni", "--ssh", "--tls"}
 
 
 def unknown(words: Sequence[str]) -> str:
@@ -127,7 +119,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
     ]
     if arguments.json:
-        print(printable_json(as_json(arguments.rules_file, traces), partial(json.dumps, indent=2)))
+        print(
+            formatting.printable_json(
+                as_json(arguments.rules_file, traces), partial(json.dumps, indent=2)
+            )
+        )
         return 0
     _write_traces(arguments, listeners, traces)
     return 0
@@ -214,11 +210,11 @@ def _explain_connection(arguments: argparse.Namespace) -> int:
 
 
 def _write_connection(connection: Mapping[str, Any], _: argparse.Namespace) -> None:
-    output, why = Output(), explanation_of(connection)
+    output, why = Output(), formatting.explanation_of(connection)
     output.line(why.title, "bold")
     output.line()
     if why.routes:
-        output.table([(row.cells, explained_style(row)) for row in why.routes], EXPLANATION_COLUMNS)
+        output.explanation(why.routes)
         output.line()
     output.table([(line, "") for line in why.conclusion])
 
@@ -371,14 +367,13 @@ def _presented_certificate(tls: TlsSettings, text: str) -> FoundCertificate:
 def write(output: Output, sample: TracedSample, trace: Trace, *, is_folded: bool = False) -> None:
     """Write the verdicts on a client; with `is_folded`, routes that do not take it are only counted."""
     output.line(_title(sample, trace), "bold")
-    unit, limit = (
-        ("byte", trace.listener.peek_limit) if sample.datagrams is None else ("datagram", 0)
-    )
-    rows = explained_trace(trace_json(sample, trace), unit, limit)
-    shown, left = folded_routes(rows, _FOLDED if is_folded else ())
+    is_stream = sample.datagrams is None
+    unit, limit = ("byte", trace.listener.peek_limit) if is_stream else ("datagram", 0)
+    rows = formatting.explained_trace(trace_json(sample, trace), unit, limit)
+    shown, left = formatting.folded_routes(rows, _FOLDED if is_folded else ())
     output.line()
     if shown:
-        output.table([(row.cells, explained_style(row)) for row in shown], EXPLANATION_COLUMNS)
+        output.explanation(shown)
     elif not rows:
         output.line("there is no route")
     if left:

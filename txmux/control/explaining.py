@@ -179,7 +179,7 @@ def _outer(configuration: Configuration, route: str | None, names: list[str]) ->
 def _answer(
     route: CompiledRoute,
     excluded: ExcludingKey | None,
-    inside: str | None,
+    outer: str | None,
     *,
     is_won: bool,
     is_asked: bool,
@@ -191,4 +191,4 @@ def _answer(
         says = "unknown" if route.dry_run else "no"
     row = route_json(RouteAnswer(route, excluded))
     lines = [{**line, "says": None} for line in row["lines"]]  # which is not known
-    return cast("InnerAnswer", {**row, "says": says, "lines": lines, "inside": inside})
+    return cast("InnerAnswer", {**row, "says": says, "lines": lines, "inside": outer})

@@ -72,7 +72,7 @@ class RulesIndex:
             self.open_secrets = found
 
     @cached_property
-    def places(self) -> Mapping[str, int]:
+    def positions(self) -> Mapping[str, int]:
         return {route.name: place for place, route in enumerate(self.rules.routes)}
 
     @cached_property
@@ -96,8 +96,8 @@ class RulesIndex:
         return found
 
     def route(self, name: str) -> Route | None:
-        place = self.places.get(name)
-        return None if place is None else self.rules.routes[place]
+        position = self.positions.get(name)
+        return None if position is None else self.rules.routes[position]
 
     def routes_to(self, backend: str) -> Sequence[str]:
         return self._to_backend.get(backend, ())

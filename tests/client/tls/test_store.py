@@ -341,7 +341,7 @@ class StoreTests(StoreCase):
         self.addCleanup(prepared.abandon)
         self.assertEqual(([*prepared.problems], prepared.kept_files), ([], []))
         self.assertEqual([name for name, _ in prepared.made], ["c"])
-        self.assertEqual([name for name, _ in prepared.gone], ["a"])
+        self.assertEqual([name for name, _ in prepared.removed], ["a"])
         self.assertEqual(len(prepared.read), 1)
 
     def test_unchanged(self) -> None:

@@ -105,7 +105,7 @@ async def _certificates(query: Query) -> ApiAnswer:
 )
 async def _routes(query: Query) -> ApiAnswer:
     control = query.control
-    part, headers = part_of(query, "/api/routes", [*control.index.places])
+    part, headers = part_of(query, "/api/routes", [*control.index.positions])
     rows, missing = await control.routes(part)
     return await listed(rows, {**headers, **incomplete(missing)})
 

@@ -106,7 +106,7 @@ class TlsTerminators:
         self,
         rules: Rules,
         new: Iterable[Route],
-        gone: Iterable[Route] | None = None,
+        removed: Iterable[Route] | None = None,
         in_use: FilesInUse | None = None,
     ) -> Generator[None, None, PreparedTerminators]:
         """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned.
@@ -116,18 +116,18 @@ class TlsTerminators:
         Args:
             rules: The newer ones.
             new: The routes that are new or changed, and
-            gone: those that they replace; ``None`` are all that there were.
+            removed: those that they replace; ``None`` are all that there were.
             in_use: What another process uses of routes whose files cannot be read, where this one starts beside it.
         """
         prepared = PreparedTerminators(self._made, self._openings)
-        left = self._made if gone is None else dict.fromkeys(filter(None, map(_key_of, gone)))
+        left = self._made if removed is None else dict.fromkeys(filter(None, map(_key_of, removed)))
         before, known, self._in_use = self._made.copy(), {*self._openings.values()}, in_use or {}
-        prepared.gone = {key for key in left if key in self._made}
+        prepared.removed = {key for key in left if key in self._made}
 
         def use(route: Route) -> None:
             key = _key_of(route)
             if key is not None:
-                prepared.gone.discard(key)
+                prepared.removed.discard(key)
                 if key not in before:
                     prepared.made[key] = self._terminator_of(route, key[1])
 
@@ -141,7 +141,7 @@ class TlsTerminators:
         try:
             problems = yield from _problems(rules, new, use, read_keys)
             for key, terminator in before.items():
-                if key not in prepared.gone:
+                if key not in prepared.removed:
                     prepared.read[terminator] = read = terminator.store.prepare()
                     prepared.kept_files += filter(None, read[2:])
                     yield
@@ -243,7 +243,7 @@ class PreparedTerminators:
     _all: dict[tuple[str, TlsSettings], TlsTerminator]
     _all_openings: dict[tuple[str, Path], Any]
     made: dict[tuple[str, TlsSettings], TlsTerminator] = attrs.field(factory=dict, init=False)
-    gone: set[tuple[str, TlsSettings]] = attrs.field(factory=set, init=False)
+    removed: set[tuple[str, TlsSettings]] = attrs.field(factory=set, init=False)
     openings: set[Any] = attrs.field(factory=set, init=False)
     read: dict[TlsTerminator, tuple[Contexts, list[object], str]] = attrs.field(
         factory=dict, init=False
@@ -254,7 +254,7 @@ class PreparedTerminators:
     def commit(self) -> None:
         for terminator, read in self.read.items():
             terminator.store.commit(*read)
-        for key in self.gone:
+        for key in self.removed:
             del self._all[key]
         for place in [at for at, one in self._all_openings.items() if one not in self.openings]:
             del self._all_openings[place]

@@ -56,6 +56,7 @@ class Container:
         # What was asked for need not be so: without a bridge, the port may be one of the host itself.
         asked = (answer.get("HostConfig") or {}).get("PortBindings") or {}
         ports = network.get("Ports") or {}
+        exposed = {*map(str, config.get("ExposedPorts") or {}), *map(str, asked), *map(str, ports)}
         labels = (config.get("Labels") or {}).items()
         networks = (network.get("Networks") or {}).items()
         return cls(
@@ -64,17 +65,13 @@ class Container:
             {n.removeprefix(PREFIX): str(text) for n, text in labels if n.startswith(PREFIX)},
             str(state["Status"]),
             str((state.get("Health") or {}).get("Status", "")),
-            tuple(
-                sorted(
-                    {
-                        *map(str, config.get("ExposedPorts") or {}),
-                        *map(str, asked),
-                        *map(str, ports),
-                    }
-                )
-            ),
+            tuple(sorted(exposed)),
             {port: _published(on[0]) for port, on in ports.items() if on and on[0]["HostPort"]},
-            {name: _address_on(its) for name, its in networks if its},
+            {
+                name: str(its.get("IPAddress") or its.get("GlobalIPv6Address") or "")
+                for name, its in networks
+                if its
+            },
         )
 
     @property
@@ -99,10 +96,6 @@ class Container:
 
 def _published(on: Any) -> tuple[str, int]:
     return str(on.get("HostIp", "")), int(on["HostPort"])
-
-
-def _address_on(network: Any) -> str:
-    return str(network.get("IPAddress") or network.get("GlobalIPv6Address") or "")
 
 
 @attrs.frozen

@@ -54,7 +54,9 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     backends = await control.backends(counts, reports.addresses)
     status = await control.status(reports, backends)
     turns = Turns()
-    used = [its for its in await turns.collect(counts.routes.used()) if its.route in index.places]
+    used = [
+        its for its in await turns.collect(counts.routes.used()) if its.route in index.positions
+    ]
     traffic = await turns.run(
         _traffic.setdefault(control, RouteTraffic(control.started)).now(now, used)
     )

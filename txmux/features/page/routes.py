@@ -90,7 +90,7 @@ def shown_routes(
 
     They are the first, the busiest, those to a backend with trouble, and those beside the one that the page is about.
     """
-    routes, places = index.rules.routes, index.places
+    routes, places = index.rules.routes, index.positions
     most = _MOST_AT_ALL if query["map"] == "all" else MOST_ROUTES
     if len(routes) <= most:
         return [*routes]

@@ -24,7 +24,9 @@ _DATAGRAM = 65535
 logging.getLogger("quic").addHandler(logging.NullHandler())  # else it writes to standard error
 
 
-def exchange(where: Where, name: str, count: int, order: Sequence[int], patience: float) -> Answer:
+def exchange_datagrams(
+    where: Where, name: str, count: int, order: Sequence[int], patience: float
+) -> Answer:
     """Begin a connection of QUIC, and end it with the server's certificate; raises `OSError` if nothing can be sent.
 
     Args:

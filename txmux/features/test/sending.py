@@ -48,7 +48,7 @@ def timed(converse: Callable[[], Answer]) -> Answer:
     return answer
 
 
-def exchange(
+def exchange_bytes(
     where: Where, make: Callable[[], Sample], cuts: Sequence[int], patience: float
 ) -> Answer:
     """Exchange bytes in a new connection; raises `OSError` if there is none.

@@ -17,7 +17,7 @@ import attrs
 from txmux.cli._output import Output
 from txmux.errors import MuxError, cause_of, how_to_install, printable
 from txmux.features.test.dialogues import HAS_POST_QUANTUM, Answer, Handshake, Sample
-from txmux.features.test.sending import NO_ANSWER, Where, exchange, resolve
+from txmux.features.test.sending import NO_ANSWER, Where, exchange_bytes, resolve
 from txmux.telemetry.formatting import plural, printable_json
 from txmux.transport import is_address
 
@@ -130,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> _Plan:
     if arguments.udp:
         return _quic_plan(where, name)
-    send = partial(exchange, where)
+    send = partial(exchange_bytes, where)
     make: Callable[[], Sample] = partial(Handshake, name)
     if arguments.protocol != "tls":
         sample = _samples()[arguments.protocol].replace("{name}", name or arguments.address[0])
@@ -157,7 +157,7 @@ def _offsets(length: int, most: int) -> list[int]:
 def _modern_hellos(where: Where, name: str) -> _Cut:
     def calls(size: int, cuts: Sequence[int]) -> list[_Call]:
         make = partial(Handshake, name, post_quantum=True, size=size)
-        return [partial(exchange, where, make, cuts)] * HAS_POST_QUANTUM
+        return [partial(exchange_bytes, where, make, cuts)] * HAS_POST_QUANTUM
 
     pieces = [_LONG * number // _PIECES for number in range(1, _PIECES)]
     return [
@@ -168,7 +168,7 @@ def _modern_hellos(where: Where, name: str) -> _Cut:
 
 def _quic_plan(where: Where, name: str) -> _Plan:
     try:
-        from txmux.features.test.quic import exchange as send  # noqa: PLC0415 - it needs a package
+        from txmux.features.test.quic import exchange_datagrams as send  # noqa: PLC0415 - it needs a package
     except ModuleNotFoundError as error:
         raise MuxError(f"--udp needs aioquic: {how_to_install('quic')}") from error
 

@@ -208,7 +208,7 @@ _DURATION, _OVER = ListenerTotals.duration.at, ListenerTotals.duration.counts
 
 _MATCHES, _DRY, _LAST, _ROUTE_ADOPTED, _LEFT = ROUTE.matches.at, ROUTE.dry_run_matches.at, ROUTE.last_match.at, ROUTE.adopted.at, ROUTE.left.at
 _ROUTE_IN, _ROUTE_OUT = RouteTotals.traffic.positions.values()
-_ENDED, _ENDINGS = RouteTotals.ended.positions, RouteTotals.ended.place
+_ENDED, _ENDINGS = RouteTotals.ended.positions, RouteTotals.ended.span
 
 _HELD, _NO_LONGER_HELD = BACKEND.held.at, BACKEND.released.at
 _CONNECT, _FIRST_BYTE = BackendTotals.connect.at, BackendTotals.first_byte.at
@@ -219,7 +219,7 @@ _ASKED, _ANSWERED, _UNANSWERED, _ANSWER_TIME = SERVER.asked.at, SERVER.answered.
 _SERVER_IN, _SERVER_OUT = ServerTotals.traffic.positions.values()
 _LOCAL, _LAST_FAILURE = SERVER.local_faults.at, SERVER.last_failure.at
 _FAILED = ServerTotals.failed.positions
-WAITING, RESET = ServerTotals.waiting.place, ServerTotals.reset.place
+WAITING, RESET = ServerTotals.waiting.span, ServerTotals.reset.span
 
 _SPLICED, _RESTARTS, _LOST_LINES, _TURNS = PROCESS.spliced.at, PROCESS.restarts.at, PROCESS.lost_lines.at, PROCESS.turns.at
 

@@ -142,11 +142,11 @@ class CounterByWord(CounterRow[dict[str, int]]):
         return {word: at for at, word in enumerate(self.words, self.at)}
 
     @property
-    def place(self) -> slice:
+    def span(self) -> slice:
         return slice(self.at, self.at + len(self.words))
 
     def read(self, cells: Cells) -> dict[str, int]:
-        return dict(zip(self.words, cells[self.place], strict=True))
+        return dict(zip(self.words, cells[self.span], strict=True))
 
     def word(self, word: str) -> Computed[int]:
         return Computed(lambda cells: cells[self.at + self.words.index(word)])
