@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,14 +69,14 @@ def why_not(address: ListenAddress) -> str:
     return f"another service has {path}" if is_in_use(path) else ""
 
 
-def make_own_folder(environment: Mapping[str, str] = os.environ) -> None:
+def make_own_folder() -> None:
     """Make the folder for sockets: root's, or the user's own, of which only the user may open what is in it (XDG Base Directory Specification)."""
-    if environment.get("RUNTIME_DIRECTORY"):
+    if os.environ.get("RUNTIME_DIRECTORY"):
         return
     if os.geteuid() == 0:
         with suppress(OSError):  # it exists, or this is no Linux
             files.RUN.mkdir(mode=0o755)
-    runtime = environment.get("XDG_RUNTIME_DIR")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         with suppress(OSError):
             # As root, it may be that of the user who has become root by sudo.
