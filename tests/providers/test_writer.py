@@ -1,5 +1,6 @@
 """The file of a provider: when it is written, and what is left out."""
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,6 +76,24 @@ class WriterTest(SynchronousTestCase):
         self.write(route("d"), seconds=2)
         self.assertEqual((len(self.asked), [*self.path.parent.iterdir()]), (2, [self.path]))
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o644)
+
+    def test_very_many_rules_leave_the_processor_to_others(self) -> None:
+        collects: list[bool] = []
+        begun: list[float] = []
+
+        def objects(_: object) -> Sequence[ProvidedObject]:
+            begun.append(self.clock.seconds())
+            collects.append(gc.isenabled())
+            self.clock.rightNow += 3.0
+            return [route(f"r{len(begun)}")]
+
+        for seconds in (0.0, 2.75):
+            self.writer.write(objects, lambda *_: collects.append(gc.isenabled()))
+            self.clock.advance(seconds)
+        self.assertEqual(begun, [0.0])
+        self.clock.advance(0.25)
+        self.assertEqual(begun, [0.0, 6.0])
+        self.assertEqual((collects, gc.isenabled()), ([False] * 4, True))
 
     def test_what_makes_no_valid_section_is_left_out(self) -> None:
         bad = ProvidedObject("x\n[y]", problem="it has\nno port")

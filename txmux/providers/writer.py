@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from txmux.errors import MuxError, printable
 from txmux.files import replace_file
 from txmux.interfaces import ProvidedObject
+from txmux.rules.collecting import uncollected
 from txmux.rules.problems import Problem
 from txmux.rules.reading.draft import try_draft
 from txmux.rules.reading.files import SourceFile
@@ -24,7 +25,7 @@ from txmux.telemetry.formatting import plural
 
 _EVERY = 1.0  # seconds between two writes, at least
 # Times as long as the last one took, so that very many rules leave the processor to others.
-_LOAD = 4
+_LOAD = 2
 _AGAIN = 5.0  # seconds until rules with errors are looked at again, and a service that has not reloaded is asked again
 _LONGEST_PAUSE = 300.0  # seconds: who may not ask needs not do so often
 _LONGEST_WHY = 300
@@ -109,7 +110,8 @@ class ProviderWriter:
         begun = self._reactor.seconds()
         why = ""
         try:
-            self._replace(self._objects)
+            with uncollected():
+                self._replace(self._objects)
         except (OSError, MuxError) as problem:
             why = str(problem)
             self._schedule(_AGAIN)
@@ -181,7 +183,8 @@ class ProviderWriter:
         if self._is_new("not asked", why) and why:
             what = "the service does not reload at once, so watch_rules has to do it"
             self._log.info("{what}: {why}", what=what, why=why)
-        served(objects, why)
+        with uncollected():
+            served(objects, why)
 
 
 class _FileDraft:

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -174,7 +174,12 @@ def _addresses(one: Any) -> Iterator[tuple[str, bool]]:
         conditions = endpoint.get("conditions") or {}
         ends = conditions.get("terminating") is True and conditions.get("serving") is True
         if ends or conditions.get("ready") is not False:
-            yield str(ip_address(endpoint["addresses"][0])), ends
+            yield _normal(endpoint["addresses"][0]), ends
+
+
+@lru_cache(50_000)
+def _normal(address: str) -> str:
+    return str(ip_address(address))
 
 
 def weighted(shares: Sequence[tuple[int, Mapping[str, bool]]]) -> list[str]:
