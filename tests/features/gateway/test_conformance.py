@@ -4,10 +4,14 @@ Source: ``conformance/tests`` of kubernetes-sigs/gateway-api. There, each Gatewa
 pod share its ports, so each case has its Gateway alone. Where clients go is in `test_rules` and `tests/interop/test_gateway`.
 """
 
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.features.gateway.objects import gateway, route
+from tests.features.gateway import test_rules
+from tests.features.gateway.objects import gateway, route, things
 from tests.features.gateway.test_rules import TCP, TLS, Made
+from txmux.features.gateway.conditions import Wanted, merged
 
 _UDP = "name: udp, port: 53, protocol: UDP"
 _HTTP = "name: http, port: 80, protocol: HTTP"
@@ -62,15 +66,20 @@ class RouteTests(SynchronousTestCase):
 
     def test_parents(self) -> None:
         """TCPRouteParentRefPortAndSectionName, UDPRouteParentRefPortAndSectionName, …AttachAll…, TLSRouteInvalidNoMatchingListener."""
-        listeners = gateway(TCP, TCP.replace("tcp", "more").replace("5432", "2"), _UDP)
+        listeners = gateway(
+            TCP, TCP.replace("tcp", "more").replace("5432", "2"),
+            _UDP.replace("53", "5432"), _UDP.replace("udp", "also").replace("53", "2"),
+        )  # fmt: skip
         for parent, counts in (
             ("", (1, 1)), (", sectionName: more", (0, 1)), (", port: 5432", (1, 0)), (", port: 2, sectionName: more", (0, 1)),
             (", port: 2, sectionName: tcp", _NO_MATCH), (", sectionName: none", _NO_MATCH),
         ):  # fmt: skip
-            made = Made(listeners + route("TCPRoute", "db", parent=parent))
-            accepted = made.of_route("TCPRoute", "db")["Accepted"]
-            routes = tuple(made.of_listener(name)["routes"] for name in ("tcp", "more"))
-            self.assertEqual(accepted if isinstance(counts, str) else routes, counts, parent)
+            for kind, names in (("TCPRoute", ("tcp", "more")), ("UDPRoute", ("udp", "also"))):
+                of = parent.replace("tcp", names[0]).replace("more", names[1])
+                made = Made(listeners + route(kind, "db", parent=of))
+                accepted = made.of_route(kind, "db")["Accepted"]
+                routes = tuple(made.of_listener(name)["routes"] for name in names)
+                self.assertEqual(accepted if isinstance(counts, str) else routes, counts, of)
 
     def test_multiple_routes_attachment(self) -> None:
         """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment: both are accepted, the older one has the clients."""
@@ -158,6 +167,71 @@ class GatewayTests(SynchronousTestCase):
                     (f"!{conflict}", f"!{conflict}", conflict),
                 )
 
+    def test_sets_of_chosen_namespaces(self) -> None:
+        """ListenerSetAllowedNamespaceSelector."""
+        chosen = "{from: Selector, selector: {matchLabels: {tier: one}}}"
+        edge = gateway(TLS) + f"  allowedListeners: {{namespaces: {chosen}}}\n"
+        far = _SET.replace("NAME", "set, namespace: far").replace("LISTENER", TCP)
+        far = far.replace("{name: edge}", "{name: edge, namespace: shop}")
+        for tier, accepted in (("one", "Accepted"), ("two", "!NotAllowed")):
+            named = f"---\nkind: Namespace\nmetadata: {{name: far, labels: {{tier: {tier}}}}}\n"
+            made = Made(edge + named + far)
+            self.assertEqual(made.of("ListenerSet", "set")["Accepted"], accepted)
+
+    def test_routes_of_a_listener_set(self) -> None:
+        """ListenerSetAllowedRoutesNamespaces, ListenerSetAllowedRoutesSupportedKinds."""
+        edge = gateway(TLS) + "  allowedListeners: {namespaces: {from: Same}}\n"
+        for allowed, accepted, resolved in (
+            ("namespaces: {from: Same}", _NOT_ALLOWED, "ResolvedRefs"),
+            ("namespaces: {from: All}", "Accepted", "ResolvedRefs"),
+            ("namespaces: {from: All}, kinds: [{kind: UDPRoute}]", _NOT_ALLOWED, "!InvalidRouteKinds"),
+            ("namespaces: {from: All}, kinds: [{kind: TCPRoute}]", "Accepted", "ResolvedRefs"),
+        ):  # fmt: skip
+            listener = f"{TCP}, allowedRoutes: {{{allowed}}}"
+            text = edge + _SET.replace("NAME", "set").replace("LISTENER", listener)
+            of_set = ", namespace: shop, kind: ListenerSet"
+            text += route("TCPRoute", "db", more=", namespace: far", parent=of_set)
+            made = Made(text.replace("{name: edge, namespace", "{name: set, namespace"))
+            self.assertEqual(made.of_route("TCPRoute", "db")["Accepted"], accepted, allowed)
+            its = made.of_listener("tcp", "set", "ListenerSet")
+            count = int(accepted == "Accepted")
+            self.assertEqual((its["ResolvedRefs"], its["routes"]), (resolved, count), allowed)
+
+    def test_modified_listeners(self) -> None:
+        """GatewayModifyListeners: the status has the listeners of now, and a condition that stays keeps its time."""
+        before = {**things(gateway(TCP, TLS))[0]}
+        wanted = Wanted(
+            "Gateway", ("shop", "edge"), Made(gateway(TCP, TLS)).status["Gateway", "edge"]
+        )
+        before["status"] = merged(before, wanted, "txmux/gateway", "then")
+        for listeners in ((TCP,), (TCP, TLS, _UDP)):
+            status = Made(gateway(*listeners)).status["Gateway", "edge"]
+            now = merged(
+                before, Wanted("Gateway", ("shop", "edge"), status), "txmux/gateway", "now"
+            )
+            assert now is not None
+            times = [
+                {one["lastTransitionTime"] for one in its["conditions"]} for its in now["listeners"]
+            ]
+            self.assertEqual(times, [{"then"}, {"then"}, {"now"}][: len(listeners)])
+
+    def test_longest_name(self) -> None:
+        """GatewayNameMaximumLength."""
+        made = Made(gateway(TCP, name="a" * 63) + route("TCPRoute", "db").replace("edge", "a" * 63))
+        made.rules()
+        self.assertEqual(made.of_gateway("a" * 63)["Programmed"], "Programmed")
+        self.assertEqual(made.of_listener("tcp", "a" * 63)["routes"], 1)
+
+    def test_generations(self) -> None:
+        """GatewayClassObservedGenerationBump, GatewayObservedGenerationBump; the same for routes and ListenerSets."""
+        text = gateway(TCP) + "  allowedListeners: {namespaces: {from: Same}}\n"
+        text += _SET.replace("NAME", "set").replace("LISTENER", TLS) + route("TCPRoute", "db")
+        text += "---\nkind: GatewayClass\nmetadata: {name: txmux}\nspec: {controllerName: txmux/gateway}\n"
+        status = Made(text.replace("metadata: {", "metadata: {generation: 7, ")).status
+        told = str(status)
+        self.assertEqual(len(status), 4)
+        self.assertEqual(told.count("'observedGeneration': 7"), told.count("'observedGeneration'"))
+
     def test_parameters(self) -> None:
         """GatewayInvalidParametersRef; its ListenerSets are not served either, and another Gateway may have its port."""
         allowed = "  allowedListeners: {namespaces: {from: Same}}\n  infrastructure: {parametersRef: {group: x, kind: X, name: x}}\n"
@@ -225,3 +299,15 @@ class GatewayTests(SynchronousTestCase):
                 name = "edge" if kind == "Gateway" else "set"
                 its = made.of_listener("end", name, kind)
                 self.assertEqual(its["ResolvedRefs"], resolved, (kind, grant))
+
+
+class TableTests(SynchronousTestCase):
+    def test_each_case_has_a_test_or_a_reason(self) -> None:
+        lines = Path(__file__).with_name("conformance.md").read_text().splitlines()
+        rows = [[*map(str.strip, line.strip("|").split("|"))] for line in lines if "|" in line][2:]
+        tests = Path(__file__).read_text() + Path(test_rules.__file__).read_text()
+        by_table = {case.split()[0].replace("UDPRouteSimple", "UDPRoute") for case in ROUTES}
+        for case, test, verdict in rows:
+            self.assertEqual(bool(test), verdict.startswith("as expected"), case)
+            self.assertEqual(test == "`test_conditions`", case in by_table, case)
+            self.assertIn(f"def {test.strip('`')}" if test else "", tests, case)
