@@ -21,5 +21,5 @@ def scaled(count: int) -> int:
 
 
 def has_turn(name: str, share: int, turn: str = _TURN) -> bool:
-    """Tell whether an example, or a test, is tried for a commit: any consecutive ones, as many as the share, try all."""
+    """Tell whether an example, or a test, is tried for a commit: one in `share` of them is, by chance."""
     return not turn or (zlib.adler32(name.encode()) + int(turn)) % share == 0
