@@ -15,9 +15,8 @@ from txmux.features.wake.reading import Wake
 from txmux.net.http import request
 
 _PATIENCE = 20.0  # seconds for an answer
-_LONGEST_START = (
-    300.0  # seconds for a unit, whose own TimeoutStartSec is usually 90; it goes on starting
-)
+# Seconds for a unit, whose own TimeoutStartSec is usually 90; it goes on starting.
+_LONGEST_START = 300.0
 _MOST_ERRORS = 4096  # bytes
 
 
@@ -49,11 +48,10 @@ async def _start_unit(unit: str, reactor: Any) -> None:
     arguments = [program, "--no-ask-password", "start", "--", unit]
     process = reactor.spawnProcess(run, program, arguments, {**os.environ})
     late = reactor.callLater(_LONGEST_START, process.signalProcess, "KILL")
-    try:
-        end = await run.ended
-    finally:
-        if late.active():
-            late.cancel()
+    end = await run.ended
+    if not late.active():
+        raise MuxError(f"it has not started within {_LONGEST_START:.0f} s")
+    late.cancel()
     if end.exitCode != 0:
         how = f"signal {end.signal}" if end.signal else f"status {end.exitCode}"
         lines = run.errors.decode("utf-8", "replace").splitlines()
