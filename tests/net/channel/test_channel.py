@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -308,13 +308,18 @@ class PairTest(TestCase):
         def lack() -> None:
             raise OSError(errno.EMFILE, "Too many open files")
 
-        refused, failed, lacking = map(made_up, ("refuse", "fail", "lack"))
+        def give_up() -> None:
+            raise CancelledError
+
+        refused, failed, lacking, given_up = map(made_up, ("refuse", "fail", "lack", "give_up"))
         self.there.handlers.update({refused: refuse, failed: fail, lacking: lack, KNOWN: nothing})
+        self.there.handlers[given_up] = give_up
         for message, why in [
             (KNOWN, "known: 'x' is missing"),
             (refused, "not today"),
             (failed, "oh"),
             (lacking, "[Errno 24] Too many open files"),
+            (given_up, "CancelledError"),
             (X, "'x' is not known here"),
         ]:
             with self.assertRaises(ChannelError) as caught:

@@ -280,9 +280,9 @@ class Channel(Protocol):
                 self._log.error(
                     "a request of another process: {why}", why=failure.getErrorMessage()
                 )
-            elif not failure.check(MuxError):
+            elif not failure.check(MuxError, CancelledError):  # as at a stop
                 self._log.failure("a request of another process failed", failure)
-            self.answer(number, error=failure.getErrorMessage())
+            self.answer(number, error=failure.getErrorMessage() or type(failure.value).__name__)
 
         answer = maybeDeferred(_called, handler, arguments)
         if message is not None and message.answer == NOTHING:
