@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -20,6 +20,7 @@ from txmux.features.acme.reading import (
     read_email,
     read_name,
 )
+from txmux.optional import imported_late, named
 from txmux.rules.feature import Feature, ManagedCertificates
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
@@ -34,7 +35,7 @@ from txmux.rules.reading.values import (
 )
 
 if TYPE_CHECKING:
-    from txmux.client.parts import ServiceContext, ServicePart, ServingContext, ServingPart
+    from txmux.client.parts import ServiceContext, ServicePart
 
 _STORE = "shared_limits"
 _OWN = ValueKind(read_authority, f"{WORDS}, or a URL")
@@ -65,18 +66,6 @@ def _part(context: ServiceContext) -> ServicePart:
     return Certificates(
         context.reactor, lambda challenges: send(challenges=challenges), lambda: send(renewed=True)
     )
-
-
-def _serving_part(context: ServingContext) -> ServingPart:
-    from txmux.features.acme.challenges import Challenges  # noqa: PLC0415 - as above
-
-    return Challenges(context)
-
-
-def _rows() -> Sequence[Any]:
-    from txmux.features.acme.rows import ROWS  # noqa: PLC0415 - commands do without them
-
-    return ROWS
 
 
 def _unusable(rules: Rules) -> Iterable[Problem]:
@@ -125,8 +114,8 @@ FEATURE = Feature(
         folder=lambda settings: AcmeSettings.of(settings).folder, file=acme_file),
     needed=lambda rules: bool(rules.managed),
     part=_part,
-    serving_part=_serving_part,
-    rows=_rows,
+    serving_part=imported_late("txmux.features.acme.challenges:Challenges"),
+    rows=lambda: named("txmux.features.acme.rows:ROWS"),
     sources=("acme", "certificates"),
     unusable=_unusable,
     open_secrets=_open_secrets,

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from txmux.optional import imported_late
 from txmux.rules.feature import Feature, NetworkKind, WatchedSource
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 from txmux.rules.problems import InvalidValueError
@@ -41,11 +42,10 @@ def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
 
 
 def _sources(reactor: Any, dynamic: DynamicNetworks, settings: Settings) -> Iterator[WatchedSource]:
-    from txmux.features.crowdsec.source import CrowdSec  # noqa: PLC0415 - few have one
-
     key = settings.more.get(_RULE)
     if key is not None:  # rules made in Python may lack it
-        yield WatchedSource(dynamic.name, key, partial(CrowdSec, reactor, dynamic.source, key))
+        source = imported_late("txmux.features.crowdsec.source:CrowdSec")
+        yield WatchedSource(dynamic.name, key, partial(source, reactor, dynamic.source, key))
 
 
 # fmt: off

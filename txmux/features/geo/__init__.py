@@ -65,11 +65,8 @@ def _sources(
     _reactor: Any, _dynamic: DynamicNetworks, settings: Settings
 ) -> Iterator[WatchedSource]:
     for path in settings.more.get(DATABASES, ()):
-        yield WatchedSource(
-            f"geo:{path}",
-            path,
-            partial(imported_late("txmux.features.geo.databases:WatchedDatabase"), path),
-        )
+        source = imported_late("txmux.features.geo.databases:WatchedDatabase")
+        yield WatchedSource(f"geo:{path}", path, partial(source, path))
 
 
 def _database(reading: RulesReading, text: str) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -16,9 +15,6 @@ from txmux.rules.feature import Feature
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import SectionKey, ValueKind, read_options, split_words
-
-if TYPE_CHECKING:
-    from txmux.client.parts import ServingContext, ServingPart
 
 _SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True}
 _DATABASE = re.compile(r"/?([0-9]{0,4})")
@@ -66,12 +62,6 @@ def _modules_of(store: Store) -> Iterable[str]:
         yield "txmux.net.tls.verification"
 
 
-def _serving_part(context: ServingContext) -> ServingPart:
-    from txmux.features.sharing.leases import SharedRates  # noqa: PLC0415 - few machines share
-
-    return SharedRates(context.reactor, context.seconds, logs=context.logs)
-
-
 _STORE = ValueKind(
     _read,
     "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`; `[password=FILE]`",
@@ -88,7 +78,7 @@ FEATURE = Feature(
     }},
     needed=lambda rules: RULE in rules.settings.more,
     part=lambda its: None if its.bans is None else named("txmux.features.sharing.bans:Sharing")(its.reactor, its.bans),
-    serving_part=_serving_part,
+    serving_part=lambda its: named("txmux.features.sharing.leases:SharedRates")(its.reactor, its.seconds, logs=its.logs),
     rows=lambda: named("txmux.features.sharing.rows:ROWS"),
     sources=("bans", "limits"),
 )
