@@ -314,6 +314,7 @@ class PairTest(TestCase):
         refused, failed, lacking, given_up = map(made_up, ("refuse", "fail", "lack", "give_up"))
         self.there.handlers.update({refused: refuse, failed: fail, lacking: lack, KNOWN: nothing})
         self.there.handlers[given_up] = give_up
+        self.here.send(given_up)  # without an answer, nobody hears of it
         for message, why in [
             (KNOWN, "known: 'x' is missing"),
             (refused, "not today"),

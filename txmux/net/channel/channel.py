@@ -255,7 +255,7 @@ class Channel(Protocol):
     def _failed(self, failure: Failure, message: Message) -> None:
         if failure.check(MuxError, OSError):
             self._log.error("a message of another process: {why}", why=failure.getErrorMessage())
-        else:
+        elif not failure.check(CancelledError):  # as at a stop
             self._log.failure(
                 "the handler of another process's {kind!r} failed", failure, kind=message.kind
             )
