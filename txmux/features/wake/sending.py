@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as LateError
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 
 from txmux.errors import MuxError, printable
@@ -15,8 +18,8 @@ from txmux.features.wake.reading import Wake
 from txmux.net.http import request
 
 _PATIENCE = 20.0  # seconds for an answer
-# Seconds for a unit, whose own TimeoutStartSec is usually 90; it goes on starting.
 _LONGEST_START = 300.0
+"""Seconds to wait for a unit. systemd's own limit, `TimeoutStartSec`, is usually 90; when txmux gives up, the unit may still start."""
 _MOST_ERRORS = 4096  # bytes
 
 
@@ -47,11 +50,12 @@ async def _start_unit(unit: str, reactor: Any) -> None:
     run = _Run()
     arguments = [program, "--no-ask-password", "start", "--", unit]
     process = reactor.spawnProcess(run, program, arguments, {**os.environ})
-    late = reactor.callLater(_LONGEST_START, process.signalProcess, "KILL")
-    end = await run.ended
-    if not late.active():
-        raise MuxError(f"it has not started within {_LONGEST_START:.0f} s")
-    late.cancel()
+    try:
+        end = await run.ended.addTimeout(_LONGEST_START, reactor)
+    except LateError:
+        with suppress(ProcessExitedAlready):
+            process.signalProcess("KILL")
+        raise MuxError(f"it has not started within {_LONGEST_START:.0f} s") from None
     if end.exitCode != 0:
         how = f"signal {end.signal}" if end.signal else f"status {end.exitCode}"
         lines = run.errors.decode("utf-8", "replace").splitlines()
