@@ -92,7 +92,7 @@ class ClientMemory(ServingPart):
         if getattr(outer, "outer", ()):  # else it would stay as long as the connection
             outer.outer = ()
 
-    def kept(self) -> Iterator[tuple[str, int, int]]:
+    def remembered(self) -> Iterator[tuple[str, int, int]]:
         """Yield for each listener how many clients it has, and how many bytes of theirs."""
         for name, clients in self._clients.items():
             yield name, len(clients), sum(len(data) for one in clients for data in one.layers)

@@ -20,9 +20,9 @@ class RememberedDocument(TypedDict):
     bytes: int
 
 
-def _kept(serving: Any) -> Iterator[tuple[str, int, int]]:
+def _remembered(serving: Any) -> Iterator[tuple[str, int, int]]:
     memory = serving.runtime.parts.get("trial")
-    return iter(()) if memory is None else memory.kept()
+    return iter(()) if memory is None else memory.remembered()
 
 
 def _samples(of: int) -> Any:
@@ -41,7 +41,7 @@ def _document(gauges: Any, listener: Any) -> dict[str, int] | None:
 ROWS = (
     Gauge(
         "By listener, how many clients are remembered, and the bytes of theirs.",
-        {}, name="remembered", combine=merged(lambda one, other: tuple(map(add, one, other))), bounds=list_of(WORD, Field(int), Field(int)), collect=_kept,
+        {}, name="remembered", combine=merged(lambda one, other: tuple(map(add, one, other))), bounds=list_of(WORD, Field(int), Field(int)), collect=_remembered,
         metrics=[
             Metric("remembered_clients", "Clients that are remembered, to try other rules on them.", "listener", _samples(0),
                    "Of listeners that [`remember`](rules.md#trying-rules) some."),

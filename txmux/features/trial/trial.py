@@ -36,7 +36,7 @@ class _CannotTellError(MuxError):
     """What is remembered does not decide."""
 
 
-class _RefusedError(MuxError):
+class _ReloadLimitError(MuxError):
     """Rules that came by themselves may move too many."""
 
     do = "txmux reload --try, then txmux reload"
@@ -210,11 +210,11 @@ class Trial(ServicePart):
             return
         found = await self.compare(rules)
         if found["incomplete"]:
-            raise _RefusedError(
+            raise _ReloadLimitError(
                 f"'{LIMIT}' cannot be checked: {'; '.join(found['incomplete'])}; apply the rules by 'txmux reload'"
             )
         if found["moved"] * 100 > limit * found["clients"]:
-            raise _RefusedError(
+            raise _ReloadLimitError(
                 f"{found['changes']}, more than '{LIMIT} = {limit:g}%' allows; "
                 "see where by 'txmux reload --try', and apply the rules by 'txmux reload'"
             )
