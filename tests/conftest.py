@@ -176,9 +176,12 @@ def _is_worker() -> bool:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark these tests, and run them first, then those of processes: the longest must not begin last."""
-    waiting = [item for item in items if not has_turn(item.nodeid, share_of(item.nodeid))]
-    config.hook.pytest_deselected(items=waiting)
-    items[:] = [item for item in items if item not in waiting]
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        (chosen if has_turn(item.nodeid, share_of(item.nodeid)) else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
     for item in filter(is_whole, items):
         item.add_marker(pytest.mark.whole)
     items.sort(key=lambda item: (not is_whole(item), not _is_long(item), not _has_processes(item)))
