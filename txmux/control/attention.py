@@ -273,7 +273,7 @@ def failed_reload(last_reload: tuple[float, Report] | None, path: str) -> Iterat
         outcome, do = "is not complete", "see the log"
         if not report.changes:
             outcome = "failed, the previous rules are in force"
-            do = last_reload[1].do or f"txmux check {path}, then txmux reload"
+            do = report.do or f"txmux check {path}, then txmux reload"
         yield rows.RELOAD_FAILED.item(when, outcome=outcome, why=why, do=do)
 
 
