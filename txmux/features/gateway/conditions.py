@@ -84,18 +84,15 @@ def statuses(
     for one in gateways:
         own = [its for its in listeners if its.of == ("Gateway", key_of(one))]
         problem = problems.get(f"Gateway {'/'.join(key_of(one))}", "")
-        status = _of_gateway(one, own, problem, unserved)
         if refused := refusal(one):
             status = _refused(one, "InvalidParameters", "Invalid", refused)
+        else:
+            status = _of_gateway(one, own, problem, unserved)
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
         yield Wanted("Gateway", key_of(one), {"addresses": [*addresses], **status})
-    for one, key, why in sets_of(cluster, [key_of(one) for one in gateways]):
+    for one, _, no in sets_of(cluster, [key_of(one) for one in gateways]):
         own = [its for its in listeners if its.of == ("ListenerSet", key_of(one))]
-        status = _of_gateway(one, own, "", unserved)
-        if why:
-            is_parent = refusal(cluster.objects["Gateway"][key])
-            reason = "ParentNotAccepted" if is_parent else "NotAllowed"
-            status = _refused(one, reason, reason, why)
+        status = _refused(one, no[0], *no) if no else _of_gateway(one, own, "", unserved)
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
         yield Wanted("ListenerSet", key_of(one), status)
     for its in routes:

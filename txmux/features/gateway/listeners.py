@@ -143,8 +143,10 @@ def refusal(gateway: Any) -> str:
     return "infrastructure.parametersRef is not supported; remove it" if has_parameters else ""
 
 
-def sets_of(cluster: Cluster, gateways: Collection[Key]) -> list[tuple[Any, Key, str]]:
-    """Return the ListenerSets of these Gateways, the oldest first, each with its Gateway and why that does not take it."""
+def sets_of(
+    cluster: Cluster, gateways: Collection[Key]
+) -> list[tuple[Any, Key, tuple[str, str] | None]]:
+    """Return the ListenerSets of these Gateways, the oldest first, each with its Gateway, and the reason and the message if that does not take it."""
     found = []
     for one in cluster.all("ListenerSet"):
         parent, namespace = one["spec"]["parentRef"], key_of(one)[0]
@@ -154,10 +156,12 @@ def sets_of(cluster: Cluster, gateways: Collection[Key]) -> list[tuple[Any, Key,
             allowed = (gateway["spec"].get("allowedListeners") or {}).get("namespaces")
             takes = cluster.may_come_from(allowed or {"from": "None"}, key[0], namespace)
             name = f"Gateway {'/'.join(key)}"
-            why = "" if takes else f"{name} allows no ListenerSet of this namespace"
+            problem = None
             if refused := refusal(gateway):
-                why = f"{name}: {refused}"
-            found.append((one, key, why))
+                problem = "ParentNotAccepted", f"{name}: {refused}"
+            elif not takes:
+                problem = "NotAllowed", f"{name} allows no ListenerSet of this namespace"
+            found.append((one, key, problem))
     return found
 
 
@@ -170,7 +174,7 @@ def read_listeners(
     """
     gateways = our_gateways(cluster, settings)
     keys = [key_of(one) for one in gateways]
-    sets = [(one, key) for one, key, why in sets_of(cluster, keys) if not why]
+    sets = [(one, key) for one, key, problem in sets_of(cluster, keys) if not problem]
     listeners: list[GatewayListener] = []
     for gateway, key in zip(gateways, keys, strict=True):
         if refusal(gateway):
@@ -195,7 +199,8 @@ def read_listeners(
 def secret_namespaces(cluster: Cluster, settings: GatewaySettings) -> set[str]:
     """Return the namespaces of the Secrets that our Gateways name."""
     gateways = our_gateways(cluster, settings)
-    sets = [one for one, _, why in sets_of(cluster, [key_of(one) for one in gateways]) if not why]
+    keys = [key_of(one) for one in gateways]
+    sets = [one for one, _, problem in sets_of(cluster, keys) if not problem]
     return {
         ref.get("namespace") or key_of(thing)[0]
         for thing in [*gateways, *sets]
