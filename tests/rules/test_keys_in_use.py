@@ -4,11 +4,13 @@ import ast
 from importlib import import_module
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
 from txmux.errors import MuxError
-from txmux.optional import missing
+from txmux.optional import load
+from txmux.rules.feature import Feature
 from txmux.rules.installed import FEATURES, STAGES
 from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.reading.parser import parse
@@ -16,6 +18,7 @@ from txmux.rules.reading.sections import TABLES
 
 _PACKAGE = Path(txmux.__file__).parent
 _OF_WORKERS = ("access", "backends", "client", "detection", "net", "serving", "tcp", "udp", "wire")
+_NO_PART = attrs.fields(Feature).serving_part.default
 _ELSEWHERE = {
     "txmux.rules.embedding": "rules made in Python",
     "txmux.udp.listener": "`udp_listening_port` has it",
@@ -25,12 +28,12 @@ _ELSEWHERE = {
 """What no key loads."""
 
 
-def _imported_late(path: Path, functions: str = "") -> set[str]:
-    """Return the modules of this package that functions of a module import, all or those of a name."""
+def _imported_late(path: Path) -> set[str]:
+    """Return the modules of this package that functions of a module import."""
     importing = [
         node
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and functions in node.name
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     found = {
         node.module or ""
@@ -41,15 +44,30 @@ def _imported_late(path: Path, functions: str = "") -> set[str]:
     return {name for name in found if name.startswith("txmux.")}
 
 
+def _texts(tree: ast.AST) -> set[str]:
+    """Return the constants of code that are text."""
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {value for value in constants if isinstance(value, str)}
+
+
+def _of_serving_parts(path: Path) -> set[str]:
+    """Return the modules that a feature names as ``module:name`` for its part of each connection."""
+    return {
+        text.partition(":")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.keyword) and node.arg == "serving_part"
+        for text in _texts(node.value)
+    }
+
+
 class ModulesTest(SynchronousTestCase):
     def test_all_that_workers_import_late(self) -> None:
         """What a worker imports only for some rules is named by a key's row, so that it is there before the first is forked."""
         features = [*(_PACKAGE / "features").glob("*/__init__.py")]
         named = {
-            node.value
+            text
             for path in (*(_PACKAGE / "rules/reading").glob("*.py"), *features)
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            for text in _texts(ast.parse(path.read_text()))
         }
         named |= {f"txmux.backends.names.{name}" for name in ("addresses", "lookup", "question")}
         late = {
@@ -58,9 +76,10 @@ class ModulesTest(SynchronousTestCase):
             for path in (_PACKAGE / folder).rglob("*.py")
             for name in _imported_late(path)
         }
-        late.update(*(_imported_late(path, "_serving_part") for path in features))
-        if not missing("shared_limits"):
-            self.assertIn("txmux.features.sharing.leases", late)
+        for feature, path in ((load(path.parent.name), path) for path in features):
+            parts = _of_serving_parts(path)
+            self.assertEqual(feature.serving_part is not _NO_PART, bool(parts), feature.name)
+            late |= parts
         self.assertEqual(late - named, _ELSEWHERE.keys())
 
     def test_by_value(self) -> None:
