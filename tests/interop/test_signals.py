@@ -128,7 +128,9 @@ class SameMomentTests(InteropTestCase):
             with mux.connect() as client:
                 client.sendall(b"x")
                 self.assertEqual(client.recv(1), b"x")
-                for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+                mux.child.process.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, mux.child.pid, os.WSTOPPED)
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
                     mux.child.process.send_signal(number)
                 self.assertRaises(ConnectionResetError, client.recv, 1)
             # Python handles the one with the lower number first.
