@@ -316,7 +316,7 @@ class AccessLogTests(PageTestCase):
         self.assert_told(rows, get_args(EndReason), "Reasons")
         folders = ("backends", "client", "control", "net/relay", "serving", "tcp", "udp")
         files = [file for folder in folders for file in (_ROOT / "txmux" / folder).rglob("*.py")]
-        code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/service.py"))
+        code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/processes/service.py"))
         uses = re.sub(r"Literal\[[^\]]*\]", "", code)
         for reason, (when, _) in rows.items():
             given = f'"{reason}"' in uses

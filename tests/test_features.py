@@ -17,9 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 import txmux
 from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
-from txmux import optional
 from txmux.control.gauge import Gauge
-from txmux.rules import installed
+from txmux.rules import installed, optional
 from txmux.rules.installed import FEATURES
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 from txmux.telemetry.attention import AttentionRow

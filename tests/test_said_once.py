@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux import cli, optional
+from txmux import cli
 from txmux.admin.api import connections
 from txmux.admin.site import ADMIN
 from txmux.cli import completion
@@ -14,6 +14,7 @@ from txmux.cli.remote import command
 from txmux.cli.remote.changes import CHANGES
 from txmux.cli.remote.reports import REPORTS
 from txmux.control.filters import FILTERS
+from txmux.rules import optional
 from txmux.rules.advice import endpoints as advice
 from txmux.rules.lint import narrowing
 from txmux.rules.model import Backend, Listener, Route, Settings

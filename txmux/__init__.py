@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClientFactory
     from txmux.errors import MuxError
     from txmux.net.header_first import HeaderFirst
+    from txmux.processes.service import MuxService
     from txmux.rules.embedding import outcome, route
     from txmux.rules.model import Backend, Listener, Refusal, Server
     from txmux.rules.reading.parser import load
-    from txmux.service import MuxService
     from txmux.serving.embedded import EmbeddedService
     from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.listener import MuxFactory
@@ -31,7 +31,7 @@ _HOMES = {
     "MuxError": "txmux.errors",
     "MuxFactory": "txmux.tcp.listener",
     "MuxProtocol": "txmux.tcp.connection",
-    "MuxService": "txmux.service",
+    "MuxService": "txmux.processes.service",
     "ProxyClientFactory": "txmux.backends.connect.client",
     "Refusal": "txmux.rules.model",
     "Server": "txmux.rules.model",

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.mux import MuxTestCase, backend_at
 from txmux.access.loops import MOST_HOPS, LoopDetector
 from txmux.client.io_runtime import IORuntime
-from txmux.optional import missing
 from txmux.rules.embedding import route
 from txmux.rules.model import Listener, ServerTLS
 from txmux.rules.model.section import NOTHING_MORE
+from txmux.rules.optional import missing
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.listener import MuxFactory
 

@@ -9,7 +9,7 @@ from tests.backends.connect.tls_case import authority
 from tests.support.datagrams import Talker
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.control.steering import hold
-from txmux.optional import missing
+from txmux.rules.optional import missing
 
 _RULES = """
 [listen x]

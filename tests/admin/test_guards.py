@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.asking import JSON, AdminCase, request
 from txmux.admin.access import NO_ACCESS, AdminAccess
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
-from txmux.optional import load
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model.settings import AdminUser
+from txmux.rules.optional import load
 from txmux.rules.reading.tokens import AdminToken
 
 TOKEN = "the-secret-of-this-test"

@@ -9,7 +9,7 @@ from tests.admin.asking import AdminCase
 from tests.processes.running import halted
 from tests.support.datagrams import turn
 from txmux.control.broadcast import ANSWER_TIMEOUT
-from txmux.optional import load
+from txmux.rules.optional import load
 
 _PAGE = ("/", "/?connection=1-1") if load("page") else ()
 _PATHS = *_PAGE, "/metrics", "/readyz"

@@ -21,7 +21,7 @@ _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 _WITHOUT_IMPORTS = """
 import sys
 from twisted.internet import reactor
-from txmux.service import MuxService
+from txmux.processes.service import MuxService
 service = MuxService.from_file(sys.argv[1])
 service.privilegedStartService()
 sys.meta_path.clear()

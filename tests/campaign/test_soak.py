@@ -20,7 +20,7 @@ class SoakTests(SynchronousTestCase):
 
 class JudgeTests(SynchronousTestCase):
     def test_unknown_lines_have_no_cause(self) -> None:
-        head = "2026-11-20T08:36:44+0000 [txmux.service.MuxService#info]"
+        head = "2026-11-20T08:36:44+0000 [txmux.processes.service.MuxService#info]"
         text = f"{head} rules reloaded: 1 route new (x)\n{head} something else\n\tTraceback\n"
         causes, unknown = causes_of(text)
         self.assertEqual(causes, {"a reload": 1})

@@ -10,8 +10,8 @@ import txmux
 from tests.cli.support import CommandTestCase
 from txmux.cli import COMMANDS, check, make_parser
 from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
-from txmux.optional import missing
 from txmux.rules.lint.privileges import Privileges
+from txmux.rules.optional import missing
 
 GOOD = "[listen a]\nendpoint = :8443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
 BAD = "[listen a]\nendpoint = 443\npeek_limti = 5\n"

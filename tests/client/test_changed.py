@@ -17,10 +17,10 @@ from txmux.backends.upstream import Upstream
 from txmux.client.configuration import Configuration, RuleLayer
 from txmux.detection.explain import explain
 from txmux.detection.ranked import finish
-from txmux.optional import missing
 from txmux.processes.workers.received_rules import read_replacement
 from txmux.rules.difference import difference, digest
 from txmux.rules.model import Listener, Rules
+from txmux.rules.optional import missing
 from txmux.rules.packing import pack, pack_difference, unpack
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving

@@ -44,7 +44,7 @@ default = 127.0.0.1:{port}
 _EARLY = """
 import os, sys
 from txmux.cli import main
-from txmux.service import MuxService
+from txmux.processes.service import MuxService
 start = MuxService.startService
 def start_and_be_told(self):
     os.kill(os.getpid(), int(sys.argv[1]))

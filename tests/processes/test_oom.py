@@ -33,7 +33,7 @@ _WAITS = """\
 import os, sys, time
 if "TXMUX_PREDECESSOR" in os.environ and "txmux" in str(sys.orig_argv):
     from pathlib import Path
-    from txmux import service
+    from txmux.processes import service
     once = service.MuxService.startService
     def start(self):
         while not Path(os.environ["MAY_START"]).exists():

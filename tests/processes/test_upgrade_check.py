@@ -28,7 +28,7 @@ if "txmux" in sys.orig_argv:
 _HALF_INSTALLED = """
 import os, sys
 if "txmux" in sys.orig_argv and os.path.exists({gate!r}):
-    sys.modules["txmux.service"] = None
+    sys.modules["txmux.processes.service"] = None
 """
 
 

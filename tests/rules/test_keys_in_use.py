@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
 from txmux.errors import MuxError
-from txmux.optional import load
 from txmux.rules.feature import Feature
 from txmux.rules.installed import FEATURES, STAGES
 from txmux.rules.keys_in_use import needed_modules
+from txmux.rules.optional import load
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.sections import TABLES
 

@@ -28,11 +28,11 @@ from txmux.admin.access import AdminTokens
 from txmux.cli import main
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError
-from txmux.optional import missing, named
 from txmux.processes.privilege.account import find_account
 from txmux.processes.usable import unusable
 from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.model import Rules
+from txmux.rules.optional import missing, named
 from txmux.rules.problems import Problem, RulesError
 
 NO_CAUSE = re.compile(r": *(;|$)|\bNone\b|\(\)|: :|''", re.MULTILINE)

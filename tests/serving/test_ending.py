@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.bans import Banned
-from txmux.optional import states
+from txmux.rules.optional import states
 from txmux.serving.ending import DeniedClients
 from txmux.telemetry.documents import STATES
 from txmux.wire.proxyprotocol.header import Address

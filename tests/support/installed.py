@@ -2,7 +2,7 @@
 
 import re
 
-from txmux.optional import WORDS, missing
+from txmux.rules.optional import WORDS, missing
 
 
 def names_missing(text: str) -> bool:

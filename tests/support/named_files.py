@@ -9,7 +9,7 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.installed import as_installed
 from tests.support.places import country, write_places
-from txmux.optional import missing
+from txmux.rules.optional import missing
 
 RULES = as_installed("""\
 [txmux]

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.wire.hello_builder import client_hello, records, server_name, sslv2_hello, versions
 from tests.wire.http2_builder import frame, request
 from txmux.interfaces import Peeked
-from txmux.optional import named
 from txmux.rules.installed import STAGES
+from txmux.rules.optional import named
 from txmux.tcp.answers import RejectionAnswer, answer_to
 from txmux.wire.http2_opening import PREFACE
 

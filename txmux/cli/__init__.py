@@ -17,10 +17,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from txmux import __version__, optional
+from txmux import __version__
 from txmux.cli.entry_points import commands_of_others, load, missing
 from txmux.errors import MuxError
 from txmux.net.tls.deferred import import_reactor_without_tls
+from txmux.rules import optional
 from txmux.telemetry.journal import write_error
 
 COMMANDS = {

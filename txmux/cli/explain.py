@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from txmux import optional
 from txmux.cli._output import Output
 from txmux.cli.remote import command
 from txmux.errors import MuxError, OptionError, joined
 from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
+from txmux.rules import optional
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.installed import OPENINGS
 from txmux.rules.model import (

@@ -165,7 +165,7 @@ def makeService(options: Options) -> IService:
 
         service = demo_service(options["demo-port"])
     else:
-        from txmux.service import MuxService  # noqa: PLC0415
+        from txmux.processes.service import MuxService  # noqa: PLC0415
 
         service = MuxService(
             options.rules,

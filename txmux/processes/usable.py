@@ -16,12 +16,12 @@ from txmux.errors import ListenError, MuxError, cause_of
 from txmux.files import may_read, read_list
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
-from txmux.optional import named
 from txmux.processes.privilege.account import AccountError, account_of
 from txmux.rules.installed import FEATURES, MANAGED
 from txmux.rules.lint.privileges import named_servers, obstacles
 from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsSettings
 from txmux.rules.named_files import NamedFile, named_files, opened_for
+from txmux.rules.optional import named
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.endpoints import files_of
 from txmux.rules.reading.endpointstrings import SERVER

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import attrs
 
-from txmux.optional import WORDS, load, missing, named
 from txmux.rules.feature import Feature, FeatureStage, ServerDialler, ServerStart, StageMaker
 from txmux.rules.model import (
     Backend,
@@ -17,6 +16,7 @@ from txmux.rules.model import (
     Server,
     Settings,
 )
+from txmux.rules.optional import WORDS, load, missing, named
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.values import SectionKey

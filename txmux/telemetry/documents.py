@@ -21,7 +21,7 @@ from typing import (
     get_origin,
 )
 
-from txmux.optional import states
+from txmux.rules.optional import states
 from txmux.telemetry import presentation
 from txmux.telemetry.presentation import Column, Health, Row, Table
 from txmux.telemetry.reasons import EndReason

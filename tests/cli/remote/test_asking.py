@@ -9,7 +9,7 @@ import threading
 from unittest import SkipTest
 
 from tests.cli.remote.answering import RemoteTestCase
-from txmux.optional import missing
+from txmux.rules.optional import missing
 
 _ERRORS = [
     "rules.ini:3: [listen a] peek_limti: unknown key; did you mean 'peek_limit'?",

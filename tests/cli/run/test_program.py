@@ -23,7 +23,7 @@ def event(text: str, level: str = "info", **more: Any) -> dict[str, Any]:
     return {
         "log_time": _TIME,
         "log_level": LogLevel.levelWithName(level),
-        "log_namespace": "txmux.service",
+        "log_namespace": "txmux.processes.service",
         "log_format": "{text}",
         "text": text,
         **more,

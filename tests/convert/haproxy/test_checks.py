@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of
 from tests.convert.haproxy.pieces import backend
-from txmux.optional import missing
+from txmux.rules.optional import missing
 
 _USUAL = "interval=2s timeout=2s"
 

@@ -7,8 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of
 from tests.convert.haproxy.pieces import backend, frontend
-from txmux.optional import missing
 from txmux.rules.model import Backend
+from txmux.rules.optional import missing
 from txmux_convert.writer import ConvertError
 
 

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.support.folders import make_folder
-from txmux.optional import missing
+from txmux.rules.optional import missing
 from txmux_convert.formats import Conversion
 from txmux_convert.writer import ConvertError
 

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, attempt, converted, looks, matchers, rules_of
 from tests.support.folders import make_folder
-from txmux.optional import missing
 from txmux.rules.model import Backend
+from txmux.rules.optional import missing
 from txmux.rules.reading.checks import check as read_check
 from txmux_convert.formats import Conversion, convert
 from txmux_convert.writer import ConvertError

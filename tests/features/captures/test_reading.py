@@ -17,7 +17,7 @@ from tests.cli.support import CommandTestCase
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.errors import MuxError
 from txmux.features.captures.reading import CapturedStream, Segment, client_streams, read_packets
-from txmux.optional import missing
+from txmux.rules.optional import missing
 from txmux.wire.proxyprotocol.header import Address
 
 CLIENT = Address(ip_address("192.0.2.1"), 40000)

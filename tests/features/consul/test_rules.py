@@ -3,8 +3,8 @@
 from unittest import SkipTest
 
 from tests.rules.reading.cases import BackendTestCase
-from txmux.optional import missing
 from txmux.rules.lint import warnings
+from txmux.rules.optional import missing
 from txmux.rules.reading.parser import parse
 
 

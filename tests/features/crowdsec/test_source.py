@@ -286,4 +286,4 @@ class OnePlaceTest(SynchronousTestCase):
             for path in Path(txmux.__file__).parent.rglob("*.py")
             if "crowdsec_key" in path.read_text()
         }
-        self.assertEqual(naming, {"features/crowdsec/__init__.py", "optional.py"})
+        self.assertEqual(naming, {"features/crowdsec/__init__.py", "rules/optional.py"})

@@ -12,15 +12,15 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.cli.provider.running import ProviderTestCase
 from tests.interop.children import PATIENCE
-from tests.providers.running import ProviderTestCase
 from tests.support.docker import NETWORK, DockerPlayed, inspected
 from tests.support.peers import reactor
+from txmux.cli.provider import writer as writing
 from txmux.errors import MuxError
 from txmux.features.docker import api, provider, sleep
 from txmux.features.docker.provider import docker
 from txmux.net.http import RequestFailedError, request
-from txmux.providers import writer as writing
 
 LABELS = {"txmux.match": "any"}
 

@@ -10,9 +10,9 @@ import yaml  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from tests.cli.provider.running import ProviderTestCase
 from tests.features.gateway.objects import SERVICES, gateway, route, things
 from tests.features.gateway.test_rules import TCP, reasons
-from tests.providers.running import ProviderTestCase
 from tests.support.certificates import make_authority
 from tests.support.kubernetes import GATEWAY, KubernetesPlayed
 from tests.support.peers import reactor

@@ -10,7 +10,7 @@ from twisted.internet import reactor, stdio
 from twisted.protocols.basic import LineOnlyReceiver
 
 from txmux.errors import MuxError
-from txmux.service import MuxService
+from txmux.processes.service import MuxService
 
 
 class Commands(LineOnlyReceiver):

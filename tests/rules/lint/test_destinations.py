@@ -4,8 +4,8 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.optional import missing
 from txmux.rules.lint.warnings import lint
+from txmux.rules.optional import missing
 from txmux.rules.reading.parser import parse
 
 _LISTEN = "[listen public]\nendpoint = :443\nallow = 192.0.2.0/24\nmax_connections_per_source = 9\n"

@@ -23,9 +23,9 @@ from tests.wire.hello_builder import (
     sized,
     versions,
 )
-from txmux.optional import missing
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
+from txmux.rules.optional import missing
 from txmux.wire.hello.records import asks_again
 
 CHANGED = bytes.fromhex("140303000101")  # for old middleboxes

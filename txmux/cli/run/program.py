@@ -72,7 +72,7 @@ def start_early(rules: Rules, pidfile: str | Path | None) -> Child:
     """
     reactor = reactor_of_workers(import_module("twisted.internet.default").install.__module__)
     admin = _ADMIN if rules.settings.admin else ()
-    for module in (reactor, "txmux.service", STARTER, *admin, *needed_modules(rules)):
+    for module in (reactor, "txmux.processes.service", STARTER, *admin, *needed_modules(rules)):
         import_module(module)
     folders_of_python()  # it walks all modules
     give_back()
@@ -101,7 +101,7 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
     name_process("supervisor")
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    from txmux.service import MuxService  # noqa: PLC0415 - it imports parts of the reactor
+    from txmux.processes.service import MuxService  # noqa: PLC0415 - it imports parts of the reactor
 
     use_monotonic_time(reactor)
     keep_running(reactor)

@@ -20,9 +20,9 @@ from txmux.features.acme.reading import (
     read_email,
     read_name,
 )
-from txmux.optional import imported_late, named
 from txmux.rules.feature import Feature, ManagedCertificates
 from txmux.rules.model import Rules
+from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import Problem
 from txmux.rules.reading.context import PEM, SECRET
 from txmux.rules.reading.values import (

@@ -7,10 +7,10 @@ from operator import attrgetter
 from typing import Any
 
 from txmux.detection.explain import excluded_by
-from txmux.optional import named
 from txmux.rules.feature import Feature, FeatureStage
 from txmux.rules.model import Backend, Route
 from txmux.rules.model.backend import backends_of
+from txmux.rules.optional import named
 
 MOST_SERVERS = 100
 """How many servers get a request."""

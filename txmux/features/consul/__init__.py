@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from txmux.features.consul.reading import CONSUL, OPTIONS, ConsulAPI, consul_api, consul_server
-from txmux.optional import imported_late
 from txmux.rules.feature import Feature
+from txmux.rules.optional import imported_late
 from txmux.rules.reading.endpoints import ServerKind
 from txmux.rules.reading.values import SectionKey, ValueKind
 

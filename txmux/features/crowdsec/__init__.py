@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from txmux.optional import imported_late
 from txmux.rules.feature import Feature, NetworkKind, WatchedSource
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
+from txmux.rules.optional import imported_late
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import SECRET
 from txmux.rules.reading.values import SectionKey

@@ -10,9 +10,7 @@ from typing import Any
 
 import attrs
 
-from txmux.errors import printable
-from txmux.interfaces import ProvidedObject
-from txmux.providers.labels import (
+from txmux.cli.provider.labels import (
     KEYS,
     PREFIX,
     Keys,
@@ -22,6 +20,8 @@ from txmux.providers.labels import (
     read_by_route,
     section,
 )
+from txmux.errors import printable
+from txmux.interfaces import ProvidedObject
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import NAME, positive_duration

@@ -14,12 +14,12 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmux.cli.provider.labels import PREFIX
 from txmux.errors import MuxError, printable
 from txmux.features.docker.api import DockerApi, NoDaemonError
 from txmux.features.docker.labels import SETTABLE, Container, LabelRules, read_labels
 from txmux.features.docker.sleep import Sleepers, WakeSocket
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
-from txmux.providers.labels import PREFIX
 from txmux.wire.jsontext import MISSHAPEN
 
 # Seconds of a stream of events: then all is looked at again, whatever it has not told.

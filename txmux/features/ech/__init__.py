@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.optional import imported_late, named
 from txmux.rules.feature import Feature, HelloOpenings
 from txmux.rules.model import Refusal, Rules
 from txmux.rules.model.route import can_forward_inner_hello
+from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import Problem
 from txmux.rules.reading import values
 from txmux.rules.reading.values import SectionKey, ValueKind

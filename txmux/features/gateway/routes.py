@@ -12,6 +12,15 @@ from typing import Any
 
 import attrs
 
+from txmux.cli.provider.labels import (
+    KEYS,
+    PREFIX,
+    LabelError,
+    all_that_labels_may_set,
+    is_of_route,
+    read_by_route,
+    section,
+)
 from txmux.errors import MuxError, printable
 from txmux.features.gateway.cluster import (
     GROUP,
@@ -25,15 +34,6 @@ from txmux.features.gateway.cluster import (
     weighted,
 )
 from txmux.features.gateway.listeners import GatewayListener
-from txmux.providers.labels import (
-    KEYS,
-    PREFIX,
-    LabelError,
-    all_that_labels_may_set,
-    is_of_route,
-    read_by_route,
-    section,
-)
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 from txmux.wire.jsontext import MISSHAPEN

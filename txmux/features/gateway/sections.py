@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
+from txmux.cli.provider.labels import section
 from txmux.features.gateway.cluster import Key
 from txmux.features.gateway.listeners import GatewayListener, GatewaySettings, specificity
 from txmux.features.gateway.routes import GatewayRoute
 from txmux.interfaces import ProvidedObject
-from txmux.providers.labels import section
 
 LISTEN_KEYS = frozenset({"endpoint", "default", "first", "silent"})
 """What the provider writes of listeners."""

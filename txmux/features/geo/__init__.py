@@ -11,9 +11,9 @@ from typing import Any
 
 from txmux.errors import how_to_install
 from txmux.features.geo.region import DATABASES, GeoRegion
-from txmux.optional import imported_late
 from txmux.rules.feature import FILE_MEANWHILE, FILE_SECONDS, Feature, NetworkKind, WatchedSource
 from txmux.rules.model import DynamicNetworks, Settings
+from txmux.rules.optional import imported_late
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import SectionKey, ValueKind

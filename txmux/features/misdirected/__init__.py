@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from txmux.optional import imported_late, named
 from txmux.rules.feature import Feature
 from txmux.rules.model import Rules
+from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import Problem
 
 

@@ -10,8 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from txmux.features.sharing.store import RULE, Store
-from txmux.optional import named
 from txmux.rules.feature import Feature
+from txmux.rules.optional import named
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import SectionKey, ValueKind, read_options, split_words

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.optional import named
 from txmux.rules.model import Settings
+from txmux.rules.optional import named
 
 if TYPE_CHECKING:
     from txmux.telemetry.sources import SourceState

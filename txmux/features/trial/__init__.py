@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from txmux.features.trial.keys import LIMIT, MOST, REMEMBER, remembered_clients
-from txmux.optional import imported_late, named
 from txmux.rules.feature import Feature
 from txmux.rules.model import Rules
+from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.values import SectionKey, ValueKind, number
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from txmux.features.tunnels.reading import contradictions, open_tunnels, read_users
 from txmux.features.tunnels.via import VIA, beside_a_proxy
 from txmux.files import read_list
-from txmux.optional import named
 from txmux.rules.feature import Feature, FeatureStage
 from txmux.rules.model import Opening, Route, Rules
 from txmux.rules.model.backend import backends_of
+from txmux.rules.optional import named
 from txmux.rules.problems import Problem
 from txmux.rules.reading.values import SectionKey, ValueKind, boolean, one_path
 

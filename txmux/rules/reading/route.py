@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.errors import OptionError, listed
-from txmux.optional import missing
 from txmux.rules.installed import MANAGED, OUTER, watchers_inside
 from txmux.rules.model import (
     AllowedClient,
@@ -29,6 +28,7 @@ from txmux.rules.model.client_certificate import (
 )
 from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.model.route import MIDNIGHT, WEEK, Period
+from txmux.rules.optional import missing
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, RulesReading
 from txmux.rules.reading.matching import read_alternative

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from txmux.optional import missing
 from txmux.rules.installed import KEYS, read_server
 from txmux.rules.model import KeyEntry, Section, ValueLine
+from txmux.rules.optional import missing
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import backend, endpoints, listener, route, service
 from txmux.rules.reading.context import RulesReading

@@ -11,8 +11,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
-from txmux.providers import writer as writing
-from txmux.providers.writer import ProviderWriter
+from txmux.cli.provider import writer as writing
+from txmux.cli.provider.writer import ProviderWriter
 
 _RULES = """
 [txmux]

@@ -13,10 +13,11 @@ from typing import Any
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 
-from txmux import files, optional
+from txmux import files
 from txmux.cli.remote.command import reach
 from txmux.cli.remote.errors import NoServiceError, of_txmux
 from txmux.interfaces import IProvider
+from txmux.rules import optional
 from txmux.rules.problems import suggestion
 
 _PATIENCE = 10.0  # seconds for an answer of the service
@@ -64,9 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     from twisted.internet.threads import deferToThread  # noqa: PLC0415 - as the reactor
     from twisted.logger import globalLogBeginner  # noqa: PLC0415
 
+    from txmux.cli.provider.writer import ProviderWriter  # noqa: PLC0415
     from txmux.cli.run.program import TextLog  # noqa: PLC0415
     from txmux.processes.supervisor.notify import Notifier  # noqa: PLC0415
-    from txmux.providers.writer import ProviderWriter  # noqa: PLC0415
     from txmux.telemetry.journal import is_journal  # noqa: PLC0415
 
     globalLogBeginner.beginLoggingTo([TextLog(sys.stderr, has_priorities=is_journal(2))])

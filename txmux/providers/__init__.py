@@ -1,1 +1,0 @@
-"""Programs beside the service that write rules from what other systems know."""
