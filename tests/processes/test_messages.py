@@ -167,7 +167,7 @@ class StartingTests(SynchronousTestCase):
             "troubled": ["b"],
         }
         self.assertEqual(COUNT.read_answer(answer, 1), answer)
-        source.asked()
+        source.requested()
         source.answered()
         clock.advance(100)
         row = json.loads(json.dumps(attrs.astuple(source.state())))

@@ -31,7 +31,7 @@ class SourceTests(SynchronousTestCase):
     def test_each_reason_is_logged_once_and_so_is_the_end(self) -> None:
         source = self.make()
         for why in ("refused", "no answer", "refused"):
-            source.asked()
+            source.requested()
             source.failed(why)
         self.assertEqual(
             self.lines(),
@@ -41,7 +41,7 @@ class SourceTests(SynchronousTestCase):
             ],
         )
         for _ in range(2):
-            source.asked()
+            source.requested()
             source.answered()
         self.assertEqual(self.lines(), ["names 192.0.2.53:53: good again"])
 
@@ -53,7 +53,7 @@ class SourceTests(SynchronousTestCase):
 
     def test_two_failures_a_minute_after_the_first_question_are_overdue(self) -> None:
         source = self.make()
-        source.asked()
+        source.requested()
         source.failed("refused")
         self.assertFalse(self.after(source, 100).is_overdue)  # one datagram may be lost
         source.failed("refused")
@@ -69,7 +69,7 @@ class SourceTests(SynchronousTestCase):
 
     def test_question_without_an_answer_is_overdue_after_a_minute(self) -> None:
         source = self.make()
-        source.asked()
+        source.requested()
         self.assertTrue(self.after(source, 59).up)
         state = self.after(source, 1)
         self.assertEqual((state.up, state.is_overdue, state.why), (False, True, "no answer yet"))

@@ -184,7 +184,7 @@ def changes_in(values: Mapping[str, Any], now: float) -> list[Change]:
 
 
 Row: TypeAlias = "tuple[int, int, int, float | None]"
-"""A change as a message to a worker has it: the version, how many bits of an address may be any, the others as a number, and until when it
+"""A change as in a message to a worker: the version, how many bits of an address may be any, the others as a number, and until when it
 is banned by the monotonic clock, which all processes of a service share: ``None`` is for ever, and 0 lifts the ban."""
 
 

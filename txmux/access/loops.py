@@ -33,7 +33,7 @@ class LoopDetector:
     def __init__(self, memory: memoryview | None = None) -> None:
         if memory is None:
             memory = memoryview(mmap.mmap(-1, self.SIZE))  # costs nothing where nothing is written
-        self.slots = memory.cast("Q")  # by port; 0 if no connection of this service has it
+        self.slots = memory.cast("Q")  # by port; 0 if no connection of this service uses it
         self.ports: set[int] = set()  # the known ports at which clients arrive
         self.listens: dict[int, set[str]] = {}  # addresses by port
 

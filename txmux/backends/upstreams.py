@@ -388,7 +388,7 @@ class Upstreams:
     def restore(self, servers: Iterable[dict[str, Any]], *, knew: bool = True) -> None:
         """Take over the state of servers from another process, for backends that this one has, too.
 
-        Those of which nothing is told are as at a start; but that process `knew` them, so no single check takes them out.
+        Those that the state lacks are as at a start; but that process `knew` them, so no single check takes them out.
         """
         now = self._clock.seconds()
         restored: dict[str, set[ServerHealth | None]] = {}

@@ -100,7 +100,7 @@ class ServicePart(Part):
         """Raise `MuxError` if rules may not be used that came by themselves, with ``watch_rules``."""
 
     def shared_bans(self, sources: Sequence[SourceState]) -> str | None:
-        """Return how far bans of other machines apply here, as `/api/status` has it, by the sources of all processes."""
+        """Return how far bans of other machines apply here, as in `/api/status`, by the sources of all processes."""
 
 
 class ServingPart(Part):

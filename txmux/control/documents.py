@@ -174,7 +174,7 @@ def with_observed(
 def weights_up(
     answers: Iterable[tuple[int, Iterable[documents.ReportedAddress]]],
 ) -> Generator[None, None, dict[tuple[str, str], float]]:
-    """Return the weight of each server that gets connections, by backend and server, as the last worker has it."""
+    """Return the weight of each server that gets connections, by backend and server, as in the last worker."""
     found: dict[tuple[str, str], float] = {}
     for _, rows in answers:
         weights: dict[tuple[str, str], float] = {}

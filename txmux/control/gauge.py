@@ -24,7 +24,7 @@ class Gauge:
         collect: Measures it in a worker, of its `Serving`; it may be awaited, and rows that it yields are collected in turns, since there may be very many.
         own: Returns what the supervisor knows by itself, by the `ServiceState` and the `Counters`.
         metrics: What `/metrics` has of it: `Metric.samples` gets the value, and all `ServiceCounts`.
-        status: The field of `StatusGauges` that has it, and what makes that of the value.
+        status: The field of `StatusGauges` with the value, and what makes that of the value.
         attention: Yields what needs an operator's attention, by the value.
         is_frequent: Whether it is asked for every few seconds.
     """

@@ -147,7 +147,7 @@ class FeatureStage:
     """A stage of connections that clients pass by a key: of their listener, once they are admitted, or of their route, once that is decided.
 
     Attributes:
-        state: Its name, as the API has it.
+        state: Its name in the API.
         key: The key. A value that is false is as good as none. ``match`` is for clients of layers with routes that `cancels_apart`: the maker makes a
             stage, or ``None``, before their route is obeyed.
         maker: As ``module:class``: called with the listener or the route, it returns a `StageMaker`.
@@ -240,7 +240,7 @@ class Feature:
         part: Makes what one process keeps for the whole service: a `txmux.client.parts.ServicePart` by a `ServiceContext`, or ``None``.
         serving_part: Makes what each process keeps that serves clients: a `ServingPart` by a `ServingContext`, or ``None``.
         sources: The kinds of what its parts ask of others, as `Source` has them.
-        unusable: Yields what a start would refuse, or as warnings what it would go on without, by files.
+        unusable: Yields what a start would refuse, or as warnings what it would do without, by files.
         open_secrets: Yields what lets others read secrets beside files.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
         captured: Reads what clients said first in a capture, from its path and the most bytes of each; see `txmux.rules.tracing.TracedSample`.

@@ -47,7 +47,7 @@ HINTS = {
     kind: {key: hint for feature in FEATURES for key, hint in feature.hints.get(kind, {}).items()}
     for kind in KEYS
 }
-"""What to do about keys that are none, as `KEY_HINTS` of the core has it."""
+"""What to do about keys that are none, as in `KEY_HINTS` of the core."""
 
 CONTRADICTIONS = {
     kind: [of[kind] for feature in FEATURES if kind in (of := feature.contradictions)]

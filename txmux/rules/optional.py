@@ -88,10 +88,10 @@ def words_after(first: str) -> dict[str, str]:
     return {words[1]: name for words, name in pairs if len(words) == 2 and words[0] == first}
 
 
-def commands(asked: Collection[str] = ()) -> dict[str, tuple[str, str]]:
-    """Return the module and the summary of each command of features; of all, or of those that are ``asked`` for."""
+def commands(names: Collection[str] = ()) -> dict[str, tuple[str, str]]:
+    """Return the module and the summary of each command of features; of all, or of these ``names``."""
     owners = words_after("txmux")
-    features = {name: load(owners[name]) for name in owners if not asked or name in asked}
+    features = {name: load(owners[name]) for name in owners if not names or name in names}
     return {
         name: (f"{_FOLDER}.{feature.name}.{name}", feature.commands[name])
         for name, feature in features.items()

@@ -87,17 +87,17 @@ class InvalidValueError(MuxError):
 
     def __init__(self, *messages: str) -> None:
         super().__init__(*messages)
-        self._asked: list[tuple[str, Sequence[object]]] = []
+        self._advisers: list[tuple[str, Sequence[object]]] = []
 
     def ask(self, adviser: str, *facts: object) -> Self:
         """Let a function of `txmux.rules.advice`, named as ``module:name``, improve the messages when they are first read."""
-        self._asked.append((adviser, facts))
+        self._advisers.append((adviser, facts))
         return self
 
     @property
     def messages(self) -> tuple[str, ...]:
-        while self._asked:
-            adviser, facts = self._asked.pop(0)
+        while self._advisers:
+            adviser, facts = self._advisers.pop(0)
             module, _, name = adviser.partition(":")
             advise = getattr(import_module(f"txmux.rules.advice.{module}"), name)
             self.args = tuple(advise(self.args, *facts))

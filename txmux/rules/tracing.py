@@ -130,10 +130,10 @@ class TracedOutcome:
             return f"{by}, to {self.outcome.name}"
         if servers == self.outcome.name or self.by == "cancel":
             return f"{by}, to {servers}"
-        return f"{by}, to backend {self.outcome.name} ({servers}){self.asked}"
+        return f"{by}, to backend {self.outcome.name} ({servers}){self.requested_name}"
 
     @property
-    def asked(self) -> str:
+    def requested_name(self) -> str:
         """Which name the client asks for, if that chooses the server."""
         backend = self.outcome
         if not isinstance(backend, Backend) or not backend.names:

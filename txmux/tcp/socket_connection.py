@@ -386,13 +386,13 @@ class SocketConnection(MuxProtocol):
     def _start(
         self, start: Callable[[BackendConnector], None], connector: BackendConnector
     ) -> None:
-        self._member = None  # the connector has it from here on
+        self._member = None  # the connector owns it from here on
         start(connector)
 
     def _resume_dialling(
         self, member: Member, _target: Server, factory: Any, timeout: float, **_: Any
     ) -> Callable[[], None]:
-        server, self.server = self.server, None  # the connector has it from here on
+        server, self.server = self.server, None  # the connector owns it from here on
         assert server is not None  # noqa: S101 - it is being connected
         self._set_options(server, member)
         family, name = self._server_address

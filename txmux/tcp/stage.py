@@ -101,8 +101,8 @@ class Client(Protocol):
     @property
     def seen(self) -> bytes:
         """What routes see of it, at most `REMEMBERED` bytes: also requests that were answered, such as PostgreSQL's for TLS."""
-        asked = [one.asked for one in self.preambles if not one.holds_inside]
-        return b"".join((*asked, self.received[:REMEMBERED]))[:REMEMBERED]
+        requests = [one.request for one in self.preambles if not one.holds_inside]
+        return b"".join((*requests, self.received[:REMEMBERED]))[:REMEMBERED]
 
     @property
     def granted(self) -> Mapping[str, str]:

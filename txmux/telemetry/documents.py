@@ -97,7 +97,7 @@ def _field(name: str, written: Any) -> DocumentField:
 
 
 def row_of(document: type[_Document], *sources: object) -> _Document:
-    """Return a document whose fields are attributes of the same names, each of the first source that has it; an optional one may be ``None``."""
+    """Return a document whose fields are attributes of the same names, each of the first source with it; an optional one may be ``None``."""
     row: dict[str, Any] = {}
     for field in fields_of(document):
         name = field.name

@@ -61,7 +61,7 @@ class Events:
     """Makes events and sends them to the listener; callers check `has_listener` first, so that no event is made in vain.
 
     Attributes:
-        on_decision: Called with each client that is decided; ``None`` if nobody follows decisions.
+        on_decision: Called with each client that is decided; ``None`` if none follows decisions.
         sees_decisions: Whether `decided` does anything.
     """
 

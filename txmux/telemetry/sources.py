@@ -96,7 +96,7 @@ class Source:
         self._failures = 0
         self._logged: set[str] = set()
 
-    def asked(self) -> None:
+    def requested(self) -> None:
         """Record the start of a request; `answered`, `failed` or `dropped` ends it."""
         self._open += 1
         if self._since is None:

@@ -178,7 +178,7 @@ class SharedAddress(Generic[F]):
         else:
             del self._lengths[length]
 
-    def from_client(self, data: memoryview, size: int) -> bool:  # noqa: ARG002 - as a flow has it
+    def from_client(self, data: memoryview, size: int) -> bool:  # noqa: ARG002 - as for a flow
         return False  # it may be of several flows
 
     def port_is_shut(self) -> None:

@@ -24,20 +24,20 @@ class Preamble:
     """What a client has said before its own bytes, and what follows from it. The defaults are for what nothing follows from.
 
     Attributes:
-        asked: What it has taken of the bytes that the client's route is decided by.
+        request: What it has taken of the bytes that the client's route is decided by.
         holds_inside: Whether it still counts inside TLS, or a tunnel, that begins behind it.
         is_answered: Whether the client waits for neither `grant` nor `refusal`.
         second: Takes a second hello of TLS, if the client's own one has been replaced.
     """
 
-    asked: bytes = b""
+    request: bytes = b""
     holds_inside: bool = True
     is_answered: bool = True
     second: SecondHello | None = None
 
     @property
     def granted(self) -> Mapping[str, str]:
-        """What the client was granted something for, as the access log has it; nothing inside replaces it."""
+        """What the client was granted something for, as in the access log; nothing inside replaces it."""
         return NOTHING
 
     @property
@@ -78,17 +78,17 @@ class AnsweredRequest(Preamble):
     repeats_client = True
 
     def __init__(self, exchange: Exchange) -> None:
-        self.asked, self._answer = exchange.request, exchange.answer
+        self.request, self._answer = exchange.request, exchange.answer
 
     @override
     def server_steps(
         self, note_greeting: Callable[[str], object], *, in_clear: bool
     ) -> tuple[Step, ...]:
         hint = (
-            f"when it was asked {self.asked!r}, to which the client had been told {self._answer!r}; "
+            f"when it was asked {self.request!r}, to which the client had been told {self._answer!r}; "
             "let the server accept that, which for PostgreSQL is 'ssl = on', or match without sni="
         )
-        return (Step(self.asked, partial(_length_of, self._answer), hint),)
+        return (Step(self.request, partial(_length_of, self._answer), hint),)
 
 
 @attrs.frozen

@@ -190,7 +190,7 @@ class ListUpdates:
         watched = self._watched[name]
 
         async def poll() -> None:
-            watched.health.asked()
+            watched.health.requested()
             contents = await watched.source.fetch_changes()
             if watched.source.trouble:
                 watched.health.failed(watched.source.trouble)

@@ -59,7 +59,7 @@ class AddressFinder:
         return 1.0  # few processes query a name server
 
     def stop(self) -> None:
-        pass  # as `Finder` has it
+        pass  # as in `Finder`
 
     async def find(self) -> FoundAddresses:
         return await (self._find_service() if self._server.kind == "srv" else self._find_host())

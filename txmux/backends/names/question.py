@@ -207,7 +207,7 @@ class _TrackedServer:
 
     async def ask(self, query: _DnsQuery, seconds: float, *, is_probe: bool = False) -> dns.Message:
         asked_at = self._reactor.seconds()
-        self.source.asked()
+        self.source.requested()
         try:
             message = await _query(self._reactor, self._address, query, seconds)
         except (defer.TimeoutError, _StreamError) as error:

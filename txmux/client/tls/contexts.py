@@ -91,7 +91,7 @@ class Contexts:
         """Make a connection for a client.
 
         Args:
-            name: The server name in the client's hello, as `ClientHello` has it, or the address that it came to without one.
+            name: The server name in the client's hello, as in `ClientHello`, or the address that it came to without one.
             version: The highest version in it.
         """
         context = self.context_for(name)
@@ -138,7 +138,7 @@ _SHARING = {minimum: _new_context(minimum) for minimum in _MINIMUM}
 """Contexts for their keys of tickets, which pyOpenSSL can neither set nor read: they are made before workers are forked, so all have them.
 
 OpenSSL takes the keys of the context that a connection is made of, and the certificate of the one that it is given then. Each
-session of TLS 1.3 has keys of its own, whoever may learn those of tickets later. In TLS 1.2 a ticket has the keys of all that was
+session of TLS 1.3 has keys of its own, which those of tickets do not reveal. In TLS 1.2 a ticket has the keys of all that was
 said: such sessions are resumed by the same worker, and only until certificates change. So are those of clients that are asked for a
 certificate, since the authorities that a client has shown with it are known to that worker alone.
 """

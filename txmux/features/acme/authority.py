@@ -160,7 +160,7 @@ class Authority:
 
     def _report_up(self) -> None:
         if not self._source.up:
-            self._source.asked()
+            self._source.requested()
             self._source.answered()
 
     async def _issue(
@@ -410,7 +410,7 @@ class Authority:
         if not url.startswith("https://"):
             raise self._unusable(f"it names an address without TLS, {_shown(url)}")
         headers = {"Content-Type": "application/jose+json"} if body else {}
-        self._source.asked()
+        self._source.requested()
         try:
             answer = await request(
                 self._reactor,
@@ -463,7 +463,7 @@ class Authority:
         return ""
 
     def _unusable(self, why: str) -> UnusableError:
-        self._source.asked()
+        self._source.requested()
         return self._failed(why)
 
     def _failed(self, why: str) -> UnusableError:

@@ -109,10 +109,10 @@ def asked_for(settings: Settings, routes: Iterable[Route]) -> dict[str, AcmeSett
     }
 
 
-def accounts(asked: Iterable[AcmeSettings]) -> dict[str, AcmeSettings]:
+def accounts(requested: Iterable[AcmeSettings]) -> dict[str, AcmeSettings]:
     """Return what holds for each authority, by its directory: one account, though several routes may name it."""
     found: dict[str, AcmeSettings] = {}
-    for one in asked:
+    for one in requested:
         if one.directory is not None:
             first = found.get(one.directory, one)
             ca, eab = first.ca or one.ca, first.eab or one.eab
@@ -148,7 +148,7 @@ def conflicts(
 ) -> Iterator[Problem]:
     """Find what does not go together in all that rules say of authorities and names."""
     section = settings.section
-    asked = [(section, AcmeSettings.of(settings))]
+    requested = [(section, AcmeSettings.of(settings))]
     own = [route for route in routes if not route.more.keys().isdisjoint(_OF_ROUTE)]
     if "acme" not in section.entries and not own:
         for key in ("acme_email", "acme_terms", *_OF_ROUTE[1:]):
@@ -164,7 +164,7 @@ def conflicts(
         if route.terminate_tls is None or not route.terminate_tls.managed:
             continue
         its = AcmeSettings.of(settings, route.more)
-        asked.append((route.section, its))
+        requested.append((route.section, its))
         problems = [] if its.directory else [_NO_AUTHORITY]
         for name in route.terminate_tls.managed:
             other, order = orders.setdefault(name, (route.name, its.order))
@@ -174,12 +174,12 @@ def conflicts(
                 )
             problems += _wrong_address(name, its, route.section)
         yield from (route.section.problem(problem, _MANAGED) for problem in problems)
-    yield from _wrong_accounts(asked)
+    yield from _wrong_accounts(requested)
 
 
-def _wrong_accounts(asked: Sequence[tuple[Section, AcmeSettings]]) -> Iterator[Problem]:
-    of_all = accounts(its for _, its in asked)
-    for section, its in asked:
+def _wrong_accounts(requested: Sequence[tuple[Section, AcmeSettings]]) -> Iterator[Problem]:
+    of_all = accounts(its for _, its in requested)
+    for section, its in requested:
         account = of_all.get(its.directory or "", its)
         for key, value, first in (("ca", its.ca, account.ca), ("eab", its.eab, account.eab)):
             if value != first and f"acme_{key}" in section.entries:

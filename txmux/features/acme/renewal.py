@@ -154,7 +154,7 @@ class Certificates(ServicePart):
     _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
     _folder: AcmeFolder = attrs.field(factory=lambda: AcmeFolder(FOLDER), init=False)
     _accounts: dict[str, Account] = attrs.field(factory=dict, init=False)
-    _asked: Mapping[str, AcmeSettings] = attrs.field(factory=dict, init=False)
+    _requested: Mapping[str, AcmeSettings] = attrs.field(factory=dict, init=False)
     _shared: SharedCertificates | None = attrs.field(default=None, init=False)
     _names: tuple[str, ...] = attrs.field(default=(), init=False)
     _renewals: dict[str, Renewal] = attrs.field(factory=dict, init=False)
@@ -177,24 +177,24 @@ class Certificates(ServicePart):
 
     def commit(self, rules: Rules) -> None:
         self.is_stopped = False
-        asked = asked_for(rules.settings, rules.routes)
-        asked = {name: its for name, its in asked.items() if its.directory is not None}
+        requested = asked_for(rules.settings, rules.routes)
+        requested = {name: its for name, its in requested.items() if its.directory is not None}
         before, self._accounts = self._accounts, {}
-        for directory, settings in accounts(asked.values()).items():
+        for directory, settings in accounts(requested.values()).items():
             known = before.get(directory)
             is_same = known is not None and known.settings == settings
             self._accounts[directory] = known if known and is_same else Account(settings)
-        for name, its in self._asked.items():
+        for name, its in self._requested.items():
             is_same = self._accounts.get(its.directory or "") is before[its.directory or ""]
-            if not is_same or asked.get(name) != its:
+            if not is_same or requested.get(name) != its:
                 self._stop_asking({name} & self._busy.keys())
                 renewal = self._renewals[name]
                 renewal.failures, renewal.unreached, renewal.not_before = 0, 0, 0.0
         folder = AcmeSettings.of(rules.settings).folder
         if folder != self._folder.path or not self._renewals:
             self._folder, self._renewals = AcmeFolder(folder), {}
-        self._asked, self._names = asked, tuple(asked)
-        self._share(rules.settings.more.get("shared_limits") if asked else None)
+        self._requested, self._names = requested, tuple(requested)
+        self._share(rules.settings.more.get("shared_limits") if requested else None)
         for name in {*self._waiting} - {*self._names}:
             self._answer(name, MuxError(f"the rules no longer ask for a certificate for {name}"))
         if self._names and not self._renewals:
@@ -262,7 +262,7 @@ class Certificates(ServicePart):
             if is_pending and (is_asked or now >= renewal.not_before):
                 self._write(name, renewal, renewal.pending)
                 continue
-            order = self._asked[name].order
+            order = self._requested[name].order
             is_due = renewal.due(self._shown[name], order) <= now >= account.quiet_until
             if is_asked or (is_due and not is_pending):
                 self._start(name, self._renew(name, renewal, order))
@@ -276,7 +276,7 @@ class Certificates(ServicePart):
         return name not in self._waiting, self._renewals[name].not_before
 
     def _account(self, name: str) -> Account:
-        return self._accounts[self._asked[name].directory or ""]
+        return self._accounts[self._requested[name].directory or ""]
 
     def _is_full(self, account: Account) -> bool:
         # One order at a time until the authority has answered.
@@ -361,9 +361,9 @@ class Certificates(ServicePart):
                 self._others = others
                 await self._announce(self.challenges)
             for name in self._names if is_changed else ():
-                its = self._asked.get(name)
+                its = self._requested.get(name)
                 pem = None if its is None else await shared.certificate(its.order, name)
-                is_current = shared is self._shared and its == self._asked.get(name)
+                is_current = shared is self._shared and its == self._requested.get(name)
                 if pem is None or not is_current or name not in self._names:
                     continue
                 if name not in self._busy and name not in self._waiting:
@@ -377,7 +377,7 @@ class Certificates(ServicePart):
         is_newer = shown.is_self_signed or certificate.not_after > shown.not_after
         if is_newer and certificate.not_after > self._now():
             self._refused_since = None
-            renewal.directory = self._asked[name].order
+            renewal.directory = self._requested[name].order
             self._use_new(name, renewal, certificate, ", as another machine got it")
 
     def _from_another(self, name: str, pem: bytes | None) -> ShownCertificate:
@@ -422,9 +422,9 @@ class Certificates(ServicePart):
 
     async def _ask(self, name: str) -> ShownCertificate:
         try:
-            asked = self._connected(self._account(name))
-            profile = self._asked[name].profile
-            pem = await asked.issue(name, partial(self._show, name), profile)
+            authority = self._connected(self._account(name))
+            profile = self._requested[name].profile
+            pem = await authority.issue(name, partial(self._show, name), profile)
             return ShownCertificate.read(pem)
         finally:
             await self._show(name, "")
@@ -557,7 +557,7 @@ class Certificates(ServicePart):
                 self._log.error("{why}", why=self._folder_problem)
 
     def _quiet(self, name: str) -> float:
-        return self._account(name).quiet_until if name in self._asked else 0.0
+        return self._account(name).quiet_until if name in self._requested else 0.0
 
     def in_use(self) -> dict[str, bytes]:
         return {name: shown.pem for name, shown in self._shown.items() if not shown.is_self_signed}
@@ -613,7 +613,7 @@ class Certificates(ServicePart):
                 "profile": its.profile or None,
             }
             for name in self._names
-            for shown, its in [(self._shown[name], self._asked[name])]
+            for shown, its in [(self._shown[name], self._requested[name])]
         ]
 
 

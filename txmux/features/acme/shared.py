@@ -164,7 +164,7 @@ class SharedCertificates:
     async def _ask(self, *words: str | float | bytes, otherwise: Any = None) -> Any:
         if not self.is_up or self._client.redis is None:
             return otherwise
-        self.source.asked()
+        self.source.requested()
         try:
             reply = await self._client.redis.execute(*words)
         except MuxError as problem:

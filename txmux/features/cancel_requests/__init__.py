@@ -39,17 +39,17 @@ def destinations(
 
 
 def _seen(
-    asked: Sequence[Route], default: Any, data: bytes, inside: Any, *client: Any
+    routes: Sequence[Route], default: Any, data: bytes, inside: Any, *client: Any
 ) -> Backend | None:
     """Return all servers, as those of one backend; ``None`` if the request goes where its route leads."""
     from txmux.wire.postgres_startup import is_cancel_request  # noqa: PLC0415 - few need it
 
     if not is_cancel_request(data):
         return None
-    backends = backends_of(destinations(asked, default, attrgetter("outcome"), inside, *client))
+    backends = backends_of(destinations(routes, default, attrgetter("outcome"), inside, *client))
     every = [server for backend in backends for server in backend.servers if not server.placeholder]
     servers = {server.text: server for server in every}
-    usual = default or asked[-1].outcome
+    usual = default or routes[-1].outcome
     if not servers or (len(servers) == 1 and backends == [usual]):
         return None
     name = ", ".join(backend.name for backend in backends)

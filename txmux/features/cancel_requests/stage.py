@@ -47,7 +47,7 @@ class Cancelling(Stage):
     _left: list[tuple[Upstream, Member]]  # the last one is next
     _number: int  # of servers, with those that are not known
     _key: tuple[str, int] | None = attrs.field(default=None, init=False)
-    _open: dict[_Request, None] = attrs.field(factory=dict, init=False)
+    _open: dict[_CancelRequest, None] = attrs.field(factory=dict, init=False)
     _sent = 0
     _is_starting = False
     _cause: EndReason = "no-route"  # if nothing is sent
@@ -90,7 +90,7 @@ class Cancelling(Stage):
         can_spare = self._client.runtime.descriptors.can_spare  # the first one is reserved
         self._is_starting = True
         while self._left and len(self._open) < _AT_ONCE and (not self._open or can_spare(1)):
-            request = _Request(self, self._client, *self._left.pop())
+            request = _CancelRequest(self, self._client, *self._left.pop())
             self._open[request] = None
             request.start()
         self._is_starting = False
@@ -100,7 +100,7 @@ class Cancelling(Stage):
         self._sent += word == "sent"
         self._client.configuration.counts.cells[REQUESTS.positions[word]] += 1
 
-    def ended(self, request: _Request, cause: EndReason) -> None:
+    def ended(self, request: _CancelRequest, cause: EndReason) -> None:
         del self._open[request]
         self._cause = cause
         if not self._is_starting:
@@ -122,7 +122,7 @@ class Cancelling(Stage):
 
 
 @attrs.define(eq=False)
-class _Request:
+class _CancelRequest:
     """A request to one server, and the receiver of that connection. Implements `txmux.net.relay.peers.PeerReceiver`."""
 
     _stage: Cancelling

@@ -221,7 +221,7 @@ class ConsulFinder:
     async def find(self) -> FoundAddresses:
         """Wait for the next answer. After a `LookupFailedError`, the next query is answered at once."""
         index, self._index = self._index, 0
-        self._agent.source.asked()
+        self._agent.source.requested()
         try:
             reader = InstancesReader(passing=self._service.passing)
             answer = await self._query(index, reader)

@@ -21,7 +21,7 @@ _MODE = 0o600
 
 
 class SecretFiles:
-    """Keeps files with certificates and their keys in a folder that nobody else reads."""
+    """Keeps files with certificates and their keys in a folder that no other user reads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -57,7 +57,7 @@ class SecretFiles:
             replace_file(path, content, lambda number: os.fchmod(number, _MODE))
 
     def remove_others(self) -> None:
-        """Remove the files of Secrets that are not used any more."""
+        """Remove the files of Secrets that are no longer used."""
         with suppress(FileNotFoundError):
             for path in {*self._folder.glob("*.pem")} - self._used:
                 path.unlink()

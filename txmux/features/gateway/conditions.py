@@ -70,7 +70,7 @@ def statuses(
         cluster: What they were read from.
         settings: Those of the provider.
         listeners: Of all Gateways.
-        routes: Those with a Gateway of ours.
+        routes: Those with a Gateway of this controller.
         problems: Why objects are left out, by their titles.
         unserved: Why the service may not have the newest rules; empty if it has.
         addresses: Where clients reach Gateways.

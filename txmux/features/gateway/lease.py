@@ -1,4 +1,4 @@
-"""One of several providers writes status: whoever holds a Lease.
+"""One of several providers writes status: the one that holds a Lease.
 
 Source: coordination.k8s.io/v1, ``LeaseSpec``; a holder that has not renewed for the time that it set has lost it, by the clock of who looks.
 """

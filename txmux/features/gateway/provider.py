@@ -53,7 +53,7 @@ SECRETS = Kind("Secret", "secrets", "")
 _TLS_SECRETS = {"fieldSelector": "type=kubernetes.io/tls"}
 _SETTLE = 0.05  # seconds in which several changes are one
 _STATUS_PAUSE = 0.5  # seconds between two looks whether a status is to be written
-_MOST_ADDRESSES = 16  # as the specification has it
+_MOST_ADDRESSES = 16  # as in the specification
 
 
 @implementer(IProvider)

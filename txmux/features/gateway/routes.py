@@ -62,7 +62,7 @@ class Attached:
 
 @attrs.define(eq=False)
 class GatewayRoute:
-    """A route with a parent of ours.
+    """A route with a parent of this controller.
 
     Attributes:
         thing: The object.

@@ -50,7 +50,7 @@ class StatusWriter:
         self._wanted = new
 
     def touch(self, kind: str, key: Key) -> None:
-        """Look at a status again, since somebody may have changed it."""
+        """Look at a status again, since another client may have changed it."""
         if (kind, key) in self._wanted:
             self._due.add((kind, key))
 
@@ -76,7 +76,7 @@ class StatusWriter:
         if status is None:
             return
         self._written[key] = self._reactor.seconds()
-        # What has changed meanwhile is not overwritten: then a watch tells of it, and it is looked at again.
+        # What has changed meanwhile is not overwritten: then a watch reports it, and it is looked at again.
         version = {"resourceVersion": thing["metadata"].get("resourceVersion")}
         why = ""
         try:

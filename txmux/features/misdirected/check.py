@@ -29,7 +29,7 @@ _CONTEXT.set_alpn_protocols(["h2", "http/1.1"])
 
 
 @attrs.frozen
-class _Layer:
+class _CheckedLayer:
     detector: Detector[Any]
     default: object
 
@@ -39,7 +39,7 @@ class Names:
 
     def __init__(self, rules: Rules, listener: Listener) -> None:
         self._rules, self._default = rules, listener.default
-        self._outer, self._inner = self._layer(listener, self._default), dict[str, _Layer]()
+        self._outer, self._inner = self._layer(listener, self._default), dict[str, _CheckedLayer]()
         self._places: dict[str, Place | None] = {}
         self.routes = self._outer.detector.routes
         inside = [
@@ -57,15 +57,15 @@ class Names:
         for name in self.patterns:
             self._below[name.partition(".")[2]].append(name)
 
-    def _layer(self, owner: Listener | Route, default: object) -> _Layer:
+    def _layer(self, owner: Listener | Route, default: object) -> _CheckedLayer:
         # Routes for only some clients: these have the same certificates.
         routes = [
             attrs.evolve(route, clients=EVERY_CLIENT, client_cert=None, during=())
             for route in self._rules.routes_over(owner, Transport.TCP)
         ]
-        return _Layer(Detector(routes), default)
+        return _CheckedLayer(Detector(routes), default)
 
-    def _inside(self, route: Route) -> _Layer:
+    def _inside(self, route: Route) -> _CheckedLayer:
         if route.name not in self._inner:
             default = self._default if route.outcome is None else route.outcome
             self._inner[route.name] = self._layer(route, default)

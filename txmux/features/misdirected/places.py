@@ -88,7 +88,7 @@ def with_name(stream: bytes, name: str) -> bytes:
     return records(b"\1" + len(body).to_bytes(3, "big") + body, stream[1:3])
 
 
-class _Trial(Detection[Any]):
+class _QuietDetection(Detection[Any]):
     """Decides without learning facts, and without counting what dry runs would have taken."""
 
     @override
@@ -154,6 +154,6 @@ def place_of(
 def _decide(layer: Layer, data: bytes, client: tuple[Any, ...]) -> Route | None:
     if not layer.detector.routes:
         return None
-    trial = _Trial(layer.detector, *client)
-    route: Route | None = (trial.feed(data) or trial.finish()).route
+    detection = _QuietDetection(layer.detector, *client)
+    route: Route | None = (detection.feed(data) or detection.finish()).route
     return route

@@ -32,7 +32,7 @@ _PATIENCE = 10.0  # seconds
 
 
 @attrs.frozen
-class _Asked:
+class _NameQuery:
     """A name that clients ask a server for."""
 
     names: Names
@@ -45,15 +45,15 @@ async def shared_by_servers(rules: Rules, reactor: Any) -> list[Problem]:
     """Find servers that show a certificate with HTTP/2 that is for names of another place."""
     upstreams = Upstreams(reactor, reactor, partial(dial, reactor, clock=reactor), checking=False)
     upstreams.start()
-    asked = [*_asked(rules, upstreams)]
+    queries = [*_queries(rules, upstreams)]
     looked_up = upstreams.first_look_ups()
     if looked_up is not None:
         await looked_up
     some = DeferredSemaphore(_AT_ONCE)
-    shown = await gatherResults([some.run(_shown_to, one, reactor) for one in asked])
+    shown = await gatherResults([some.run(_shown_to, one, reactor) for one in queries])
     await upstreams.stop()
     found: dict[str, Problem] = {}
-    for one, certificate in zip(asked, shown, strict=True):
+    for one, certificate in zip(queries, shown, strict=True):
         other = one.names.shared(one.place, certificate)
         route: Any = one.place.route
         if other and route.name not in found:
@@ -64,24 +64,24 @@ async def shared_by_servers(rules: Rules, reactor: Any) -> list[Problem]:
     return [*map(rules.placed, found.values())]
 
 
-def _asked(rules: Rules, upstreams: Upstreams) -> Iterator[_Asked]:
+def _queries(rules: Rules, upstreams: Upstreams) -> Iterator[_NameQuery]:
     for names in names_of_listeners(rules):
         for name, place in names.covered(names.patterns):
             backend = place.route and place.route.outcome
             if place.outer is None and isinstance(backend, Backend) and backend.tls is None:
                 with suppress(MuxError):  # which trying it has reported
-                    yield _Asked(names, name, place, upstreams.upstream_of(backend))
+                    yield _NameQuery(names, name, place, upstreams.upstream_of(backend))
 
 
-def _shown_to(asked: _Asked, reactor: Any) -> Deferred[Sequence[str]]:
+def _shown_to(query: _NameQuery, reactor: Any) -> Deferred[Sequence[str]]:
     """Ask the first server for a name; fires with the names in its certificate, and with none if it does not speak HTTP/2."""
-    upstream, result = asked.upstream, Deferred[Sequence[str]]()
+    upstream, result = query.upstream, Deferred[Sequence[str]]()
     member = next((one for one in upstream.pool.members if not one.server.depends_on_client), None)
     if member is None:
         result.callback(())
         return result
     factory = _Factory(result)
-    tls = TLSMemoryBIOFactory(_Creator(asked.name), True, factory, reactor)  # noqa: FBT003 - Twisted's signature
+    tls = TLSMemoryBIOFactory(_Creator(query.name), True, factory, reactor)  # noqa: FBT003 - Twisted's signature
     header = with_header(tls, upstream.backend.proxy_protocol)
     timeout = upstream.backend.connect_timeout
     upstream.dial(partial(dial, reactor, clock=reactor), member.target, header, timeout)

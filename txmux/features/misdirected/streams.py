@@ -39,7 +39,7 @@ _MOST = 1000
 
 
 class TooManyError(Exception):
-    """A client asks again and again for what it does not get here, or cannot be understood any more."""
+    """A client asks again and again for what it does not get here, or can no longer be understood."""
 
 
 class Streams:
@@ -54,7 +54,7 @@ class Streams:
 
     def __init__(self, is_misdirected: Callable[[Fields], bool]) -> None:
         self._is_misdirected = is_misdirected
-        # Nothing is looked at any more; what is wrong is for the server to say.
+        # Nothing further is looked at; what is wrong is for the server to say.
         self._is_blind = False
         # Of the client:
         self._preface = PREFACE  # what has not come of it

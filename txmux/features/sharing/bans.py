@@ -144,7 +144,7 @@ class SharedBans:
         )
 
     def start(self) -> None:
-        self.source.asked()
+        self.source.requested()
         self._client.start()
         self._connection_check.start(self._times.pings, now=False)
 
@@ -176,7 +176,7 @@ class SharedBans:
         self._state = "lost"
         self._stop_gathering()
         self.source.failed(why)
-        self.source.asked()  # until all bans are here
+        self.source.requested()  # until all bans are here
 
     def _check_connection(self) -> None:
         """Learn Redis's time, and compare all bans now and then."""
@@ -201,7 +201,7 @@ class SharedBans:
     async def _ask_time(self, redis: RedisProtocol) -> None:
         before = self._now()
         if self._state == "complete":
-            self.source.asked()
+            self.source.requested()
         seconds, microseconds = await redis.execute("TIME")
         if self._state == "complete":
             self.source.answered()

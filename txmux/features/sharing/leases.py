@@ -342,7 +342,7 @@ class SharedRates(ServingPart):
                 granted, wait = map(int, reply)
                 source.answered()
                 if self._sent_at:
-                    source.asked()
+                    source.requested()
                 answered(granted, wait)
 
         def failed(failure: Failure) -> None:
@@ -356,7 +356,7 @@ class SharedRates(ServingPart):
                 self._pause(why)
 
         if not self._sent_at:
-            source.asked()
+            source.requested()
         self._sent_at.append(self.seconds())
         redis.execute(*words).addCallback(returned).addErrback(failed)
         if self._latency_timer is None:

@@ -93,7 +93,7 @@ class ClientMemory(ServingPart):
             outer.outer = ()
 
     def remembered(self) -> Iterator[tuple[str, int, int]]:
-        """Yield for each listener how many clients it has, and how many bytes of theirs."""
+        """Yield for each listener how many clients it has, and how many of their bytes."""
         for name, clients in self._clients.items():
             yield name, len(clients), sum(len(data) for one in clients for data in one.layers)
 

@@ -53,7 +53,7 @@ def _unpacked(packed: str) -> Rules:
     try:
         data = zlib.decompressobj().decompress(b64decode(packed), 2 * LARGEST_RULES)
         files = Files(**parse_json(data))
-        files = attrs.evolve(files, variables=_Given(files.variables))
+        files = attrs.evolve(files, variables=_GivenVariables(files.variables))
         path, text = next(iter(files.texts.items()))
     except (*MISSHAPEN, StopIteration, zlib.error) as problem:
         raise MuxError("files: is not what 'txmux check --against running' sends") from problem
@@ -63,7 +63,7 @@ def _unpacked(packed: str) -> Rules:
         raise MuxError(f"files: {missing} is missing, which the rules name") from None
 
 
-class _Given(dict[str, str | None]):
+class _GivenVariables(dict[str, str | None]):
     """Variables, of which no others are set."""
 
     def __contains__(self, _: object) -> bool:

@@ -52,7 +52,7 @@ class _Destination:
         servers: Of a backend, and what the client has `asked` for, if that chooses among them.
         name: What the client asks for, for an example.
         ends: The routes that have opened something, outermost first.
-        waits: Whether it was decided only since no more came.
+        waits: Whether it was decided only since nothing further came.
         at_once: Whether no byte was waited for.
     """
 
@@ -109,14 +109,14 @@ def _destination(tracer: Tracer, listener: Listener, client: RememberedClient) -
     at_once = silence_of(sample, trace) is None or trace.found.decided_at == 0
     waits = trace.found.decided_at is None and bool(sample.data) and not at_once
     found = _Destination(str(traced), Refusal, name=name, ends=ends, waits=waits, at_once=at_once)
-    if outcome is None or isinstance(outcome, Refusal) or traced.asked.endswith(_REFUSED):
+    if outcome is None or isinstance(outcome, Refusal) or traced.requested_name.endswith(_REFUSED):
         return found
     key, servers = (type(outcome), outcome.name), frozenset(traced.servers)
-    return attrs.evolve(found, key=key, servers=servers, asked=traced.asked)
+    return attrs.evolve(found, key=key, servers=servers, asked=traced.requested_name)
 
 
 def _listener_in(rules: Rules, before: Listener, local: str) -> Listener | None:
-    """Find which listener gets a client by other rules; ``None`` if none is there any more."""
+    """Find which listener gets a client by other rules; ``None`` if it is gone."""
     its = [one for one in rules.listeners if one.transport is before.transport]
     same = next((one for one in its if one.name == before.name), None)
     address = address_in(local)
@@ -162,7 +162,11 @@ def _compared(
     for number, end in enumerate(then.ends):
         tls = end.terminate_tls
         known = now.ends[number].terminate_tls if number < len(now.ends) else None
-        if tls is not None and tls.client_ca is not None and _asking(tls) != _asking(known):
+        if (
+            tls is not None
+            and tls.client_ca is not None
+            and _certificate_request(tls) != _certificate_request(known)
+        ):
             raise _CannotTellError(f"the certificate that route {end.name} asks for")
     if then.waits and not now.waits:
         size = plural(len(client.layers[-1]), "byte")
@@ -178,7 +182,7 @@ def _reading(listener: Listener) -> object:
     return more, listener.accept_proxy_from
 
 
-def _asking(tls: TlsSettings | None) -> object:
+def _certificate_request(tls: TlsSettings | None) -> object:
     return tls and (tls.client_ca, tls.client, tls.allow_client, tls.client_crl)
 
 

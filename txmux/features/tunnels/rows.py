@@ -12,7 +12,7 @@ from txmux.telemetry.formatting import plural
 
 
 def _logins(serving: Any) -> Iterator[tuple[str, int, str]]:
-    # A route that has it has loaded it. Nothing else may: an upgrade may have replaced the files of this process.
+    # A route with the key has loaded it. Nothing else may: an upgrade may have replaced the files of this process.
     stage = sys.modules.get("txmux.features.tunnels.stage")
     if stage is None:
         return

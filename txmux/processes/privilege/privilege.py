@@ -46,7 +46,7 @@ def read_by_helper() -> Rules | None:
 
 
 _helper: Opener | None = None
-"""The helper that this process has started, until the service has it."""
+"""The helper that this process has started, until the service takes it over."""
 
 
 def start_helper(rules: Rules, pidfile: str | Path | None) -> None:

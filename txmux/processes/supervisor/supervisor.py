@@ -392,7 +392,7 @@ class Supervisor:
         with ExitStack() as undo:
             undo.callback(sockets.abandon)
             self.is_changing = True
-            undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
+            undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as for `setattr`
             undo.callback(self._parts.abandon)
             self._check(rules, owner)
             self._check_room(rules)

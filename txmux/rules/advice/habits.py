@@ -211,7 +211,7 @@ CHOICE_WORDS = {
     **each("on require", "required"),
     "submission": "smtp",
 }
-"""By words of other programs: those of ours, for keys that take one of several."""
+"""By words of other programs: those of txmux, for keys that take one of several."""
 
 LIKE_HOST = re.compile(r"[\w*-]+(\.[\w*-]+)+")
 _URL = re.compile(

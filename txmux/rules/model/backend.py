@@ -47,7 +47,7 @@ PORT = "{port}"
 """As a server's port, which is 0 then: the one that the client connected to."""
 
 NAMES = {"{sni}": "sni", "{host}": "host"}
-"""In a server's host: the name that the client asks for, and the fact that has it."""
+"""In a server's host: the name that the client asks for, and the fact with that name."""
 
 
 @attrs.frozen
@@ -56,7 +56,7 @@ class Server:
 
     Attributes:
         text: As the rules file names it, for logs and messages: ``127.0.0.1:22``, ``unix:/run/x.sock``.
-        kind: Empty is by `text`, once a `MuxFactory` or a service has it; else ``tcp`` or ``udp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records),
+        kind: Empty is by `text`, once a `MuxFactory` or a service uses it; else ``tcp`` or ``udp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records),
             ``endpoint`` (`text` is a Twisted client endpoint string), or the word of a feature that finds addresses by `query`.
         host: An IP address, a host name, `LOCAL`, or a text with one of `NAMES`.
         port: 1 to 65535; 0 is that of the client.

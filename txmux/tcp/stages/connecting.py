@@ -58,7 +58,7 @@ def goes_by_hello(client: Client) -> bool:
 
 def asked_before(client: Client) -> bytes:
     """Return what the client has asked before the bytes that are left, and was answered here, as a client of PostgreSQL is that asks for TLS."""
-    return b"".join(preamble.asked for preamble in client.preambles)
+    return b"".join(preamble.request for preamble in client.preambles)
 
 
 def has_unread_hello(client: Client) -> bool:
