@@ -455,7 +455,6 @@ def replace_file(
 
 
 def _state_of(status: os.stat_result) -> FileState:
-    """Return what changes when a file is written to, or another one is put in its place."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

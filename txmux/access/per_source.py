@@ -35,8 +35,7 @@ class LimitsElsewhere(Protocol):
 
     def at_other_machines(
         self, source: int, here: int, limit: int, machine: str, count: Callable[[int], int]
-    ) -> int:
-        """Return how many connections a source has at other machines."""
+    ) -> int: ...
 
 
 _WORD = 8  # bytes

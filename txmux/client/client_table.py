@@ -53,7 +53,7 @@ _REFUSED: frozenset[EndReason] = frozenset({"limit", "denied"})
 
 
 def rate_of(recent: float, since: float, now: float) -> float:
-    """Return connections a second: `recent` alone is too low for a source that has not been there for long."""
+    # `recent` alone is too low for a source that has just come.
     return recent / -math.expm1(-max(now - since, _SHORTEST) / _MEMORY)
 
 

@@ -20,8 +20,7 @@ class WorkerLink(Protocol):
     """The connection to a worker."""
 
     @property
-    def number(self) -> int:
-        """The worker's number, from 0."""
+    def number(self) -> int: ...
 
     @property
     def ready(self) -> bool:

@@ -168,8 +168,7 @@ class _Sent:
         consumer.write(self._data)
         return succeed(None)
 
-    def stopProducing(self) -> None:
-        """Ignore that: all has been sent."""
+    def stopProducing(self) -> None: ...  # all has been sent
 
     pauseProducing = resumeProducing = stopProducing
 

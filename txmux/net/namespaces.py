@@ -13,7 +13,7 @@ _USUAL = 65534
 
 
 def known_user(number: int) -> int:
-    """Return the number, or `UNKNOWN` if the kernel gives it for all users that are not mapped, and there are such."""
+    # The kernel gives this number for all users that are not mapped.
     return UNKNOWN if number == overflow_ids()[0] else number
 
 

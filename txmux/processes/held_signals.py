@@ -14,7 +14,7 @@ def hold_signals(*numbers: int) -> None:
 
 
 def release_signals(*numbers: int) -> None:
-    """Unblock them: first those that have come meanwhile take effect."""
+    # Signals that have come meanwhile take effect before this returns.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers or _HELD)
 
 

@@ -106,7 +106,6 @@ def stages_in_use(kind: str, section: Listener | Route) -> list[FeatureStage]:
 
 
 def stage_makers(kind: str, section: Listener | Route) -> tuple[StageMaker, ...]:
-    """Return what makes these stages, the last of them first."""
     return tuple(named(stage.maker)(section) for stage in reversed(stages_in_use(kind, section)))
 
 
@@ -118,7 +117,6 @@ def dialler_of(proxy: ForwardProxy, *made_with: Any) -> ServerDialler:
 
 @cache
 def match_makers() -> tuple[StageMaker, ...]:
-    """Return what makes the stages of clients of which several routes may be meant."""
     return tuple(named(stage.maker)() for stage in STAGES["match"])
 
 

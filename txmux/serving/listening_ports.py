@@ -151,7 +151,7 @@ class ListeningPorts:
         self._apply_all()
 
     def keep_flows(self) -> None:
-        """Read the datagrams of flows after `pause`, too, since this process ends with them."""
+        # Datagrams of flows are read after `pause`, too, since this process ends with them.
         self._is_ending = True
 
     def leave_datagrams(self) -> None:

@@ -567,7 +567,7 @@ class Serving:
             listener.abort("drained")
 
     def stop_waiting(self) -> None:
-        """End all connections after ``drain_timeout``, even if `drain` has a `longest_wait`."""
+        # Even if `drain` has a `longest_wait`.
         self._gradual_end.end_all_within(self.rules.settings.drain_timeout, self.end_all)
 
     def give_up(self) -> None:

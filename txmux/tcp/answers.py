@@ -112,7 +112,7 @@ def speaks_http1(peeked: Peeked) -> Verdict:
 
 
 def _http1(peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
-    """Return a response that ends the connection (RFC 9110, sections 9.3.2, 15.5.4 and 15.6.4; RFC 9112, section 9.6)."""
+    # It ends the connection (RFC 9110, sections 9.3.2, 15.5.4 and 15.6.4; RFC 9112, section 9.6).
     return http_response(peeked, _STATUS[unavailable])
 
 

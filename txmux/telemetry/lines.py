@@ -361,7 +361,7 @@ def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]
 
 
 def _lines_of(data: bytes) -> bytes:
-    """Return the first lines that arrive in one piece, so that those of other processes come between, not into them."""
+    # These arrive in one piece, so lines of other processes come between, not into them.
     return data[: data.rfind(b"\n", 0, _WHOLE) + 1 or data.find(b"\n") + 1]
 
 

@@ -52,5 +52,5 @@ LimitName = Literal[
 
 
 def understood(reason: object) -> EndReason:
-    """Return a reason that another process has sent; ``error`` if this version does not know it."""
+    # Another version may send one that this version does not know.
     return _ALL.get(reason, "error") if isinstance(reason, str) else "error"

@@ -91,7 +91,7 @@ def all_that_labels_may_set(key: str, values: Sequence[str], *, is_own_address: 
 
 
 def is_of_route(key: str, keys: Collection[str]) -> bool:
-    """Return whether a key is one of ``[route]``, beside others; a few are of ``[backend]``, too."""
+    # A few keys are of ``[backend]``, too.
     return key in TABLES["route"] and (key not in TABLES["backend"] or "terminate_tls" in keys)
 
 

@@ -90,12 +90,11 @@ class AcmeSettings:
 
     @property
     def order(self) -> str:
-        """The authority and the profile: by another one, a certificate is asked for anew."""
+        # Once the authority or the profile changes, the certificate is ordered anew.
         return f"{self.directory} {self.profile}".strip()
 
     @property
     def authority(self) -> str:
-        """The word of the authority, or else its URL."""
         return _WORDS.get(self.directory or "", self.directory or "")
 
 
@@ -121,7 +120,6 @@ def accounts(requested: Iterable[AcmeSettings]) -> dict[str, AcmeSettings]:
 
 
 def read_directory(text: str) -> str | None:
-    """Read the URL of an authority's directory, or a word for one; ``off`` is ``None``."""
     return None if text == "off" else read_authority(text)
 
 
@@ -210,7 +208,7 @@ def _wrong_address(name: str, its: AcmeSettings, section: Section) -> Iterator[s
 
 
 def read_name(text: str) -> str:
-    """Read a name behind ``terminate_tls = acme``; an empty text stands for those of ``match``."""
+    # An empty text stands for the names of ``match``.
     return _host(text) if text else ""
 
 

@@ -172,7 +172,7 @@ class Certificates(ServicePart):
     _save_again = 0.0
 
     def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
-        """Make the first certificates for names of rules; what fails from the commit on could not be undone."""
+        # Made now, since a failure from the commit on could not be undone.
         make_first(rules, owner, self._now(), self.in_use())
 
     def commit(self, rules: Rules) -> None:

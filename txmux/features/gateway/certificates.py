@@ -29,7 +29,7 @@ class SecretFiles:
         self._used: set[Path] = set()
 
     def path(self, key: Key) -> str:
-        """Return where the certificate of a Secret is; no name has an underscore in it."""
+        # No name has an underscore in it.
         return str(self._folder / f"{'_'.join(key)}.pem")
 
     def problem(self, secret: Any) -> str:

@@ -35,7 +35,7 @@ def key_of(thing: Any) -> Key:
 
 
 def age_of(thing: Any) -> Any:
-    """Return what sorts objects as Gateway API does: older ones first, those of one second by their names."""
+    # Older objects come first, those of one second by their names, as Gateway API orders them.
     return thing["metadata"].get("creationTimestamp") or "", *key_of(thing)
 
 

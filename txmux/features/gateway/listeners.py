@@ -115,7 +115,7 @@ class GatewayListener:
 
 
 def specificity(hostname: str) -> tuple[bool, bool, int]:
-    """Return what sorts host names by precedence: exact ones first, then wildcards by their length, then none."""
+    # Exact names come first, then wildcards by their length, then none.
     return not hostname, hostname.startswith("*"), -len(hostname)
 
 

@@ -177,7 +177,7 @@ def shared_names(hostname: str, names: Sequence[str]) -> list[str]:
 
 
 def _covers(wide: str, name: str) -> bool:
-    """Return whether all clients of a name are of another one; a wildcard is for any number of labels."""
+    # A wildcard stands for any number of labels.
     return wide in {"", name} or (wide.startswith("*.") and name.endswith(wide[1:]))
 
 

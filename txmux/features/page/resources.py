@@ -33,7 +33,7 @@ RESOURCES = ResourceList()
 
 
 def _login_form(status: int) -> ApiAnswer:
-    """Ask for the token, which the browser then keeps, and sends with each request to this host and port."""
+    # The browser keeps the token, and sends it with each request to this host and port.
     return ApiAnswer(_FORM, HTML, status, {"Content-Security-Policy": _LOGIN_POLICY})
 
 

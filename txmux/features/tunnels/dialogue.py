@@ -130,7 +130,7 @@ class TunnelDialogue(Preamble):
         self._number = number
 
     def fail(self, status: int) -> None:
-        """Refuse what is no whole request, by a status of HTTP; SOCKS has no answer for that, but to a login."""
+        # SOCKS has no answer to half a request, but to a login.
         self.last = _status(status) if self.kind == "connect" else self.last or b""
 
     def _refuse(self, last: bytes, problem: str = _MALFORMED) -> bool:

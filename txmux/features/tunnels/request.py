@@ -43,7 +43,6 @@ class TunnelTarget:
 
     @property
     def text(self) -> str:
-        """``HOST:PORT``, with brackets around an IPv6 address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -64,7 +63,7 @@ class TunnelRequest:
 
     @property
     def rest(self) -> bytes:
-        """The first bytes of the server, which came with the end of the proxy's answer."""
+        # These came with the end of the proxy's answer.
         return self._received if self.is_granted else b""
 
     def receive(self, data: bytes) -> bytes:

@@ -35,8 +35,7 @@ answers have more."""
 _STEPS = 32  # different timer lengths for adopted connections
 
 
-def _ignore(_is_servers: bool, _data: bytes | memoryview) -> None:  # noqa: FBT001 - of a callback
-    """The callback for first bytes while there is no other."""
+def _ignore(_is_servers: bool, _data: bytes | memoryview) -> None: ...  # noqa: FBT001 - of a callback
 
 
 _log = Logger()

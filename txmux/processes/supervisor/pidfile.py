@@ -55,7 +55,7 @@ class PidFile:
 
 
 def name_process(path: Path, pid: int) -> None:
-    """Replace the file, without following links; readers always find a complete ID."""
+    # Follows no links, and readers always find a complete ID.
     replace_file(path, b"%d\n" % pid, mode=0o666)
 
 

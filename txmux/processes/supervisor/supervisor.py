@@ -358,7 +358,7 @@ class Supervisor:
         self.pool.replace_soon(worker, self._most_workers())
 
     def _most_workers(self) -> int:
-        """Return how many workers there may be beside each other; 0 if two cannot listen at the same address."""
+        # Two workers cannot listen at the same address, except by plain sockets.
         return self.limits.workers if are_plain(self._rules) else 0
 
     def replace_hung(self, worker: Worker, why: str) -> bool:

@@ -541,7 +541,7 @@ _INITS = {"catatonit", "docker-init", "dumb-init", "podman-init", "tini", "tini-
 
 
 def holds_container() -> bool:
-    """Return whether the process namespace ends with this process: the first one (pid_namespaces(7)), or the child of a small init."""
+    # The namespace ends with its first process (pid_namespaces(7)), which may be a small init.
     return os.getpid() == 1 or (os.getppid() == 1 and _name_of_first() in _INITS)
 
 

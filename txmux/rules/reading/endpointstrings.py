@@ -367,7 +367,7 @@ HANDOVER = "handover:"
 
 
 def is_handover(text: str) -> bool:
-    """Return whether a text hands over sockets; with a port behind the word, it is a host of that name."""
+    # With a port behind the word, it is a host of that name.
     return text.startswith(HANDOVER) and not text.removeprefix(HANDOVER).isdecimal()
 
 

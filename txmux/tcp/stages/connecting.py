@@ -57,7 +57,7 @@ def goes_by_hello(client: Client) -> bool:
 
 
 def asked_before(client: Client) -> bytes:
-    """Return what the client has asked before the bytes that are left, and was answered here, as a client of PostgreSQL is that asks for TLS."""
+    # A client of PostgreSQL, for example, has asked for TLS, and was answered here.
     return b"".join(preamble.request for preamble in client.preambles)
 
 
