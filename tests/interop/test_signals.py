@@ -129,7 +129,8 @@ class SameMomentTests(InteropTestCase):
                 client.sendall(b"x")
                 self.assertEqual(client.recv(1), b"x")
                 mux.child.process.send_signal(signal.SIGSTOP)
-                os.waitid(os.P_PID, mux.child.pid, os.WSTOPPED)
+                status = Path(f"/proc/{mux.child.pid}/status")
+                eventually(lambda at=status: "State:\tT" in at.read_text(), "it has stopped")  # type: ignore[misc]
                 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
                     mux.child.process.send_signal(number)
                 self.assertRaises(ConnectionResetError, client.recv, 1)
