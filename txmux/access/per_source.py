@@ -13,18 +13,15 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import attrs
 
-from txmux.transport import embedded
+from txmux.rules.model import Listener
+from txmux.telemetry.reasons import LimitName
+from txmux.transport import IPAddress, embedded
 
-if TYPE_CHECKING:
-    from txmux.rules.model import Listener
-    from txmux.telemetry.reasons import LimitName
-    from txmux.transport import IPAddress
-
-    _Part: TypeAlias = tuple[int, int]
+_Part: TypeAlias = tuple[int, int]
 
 
 class LimitsElsewhere(Protocol):

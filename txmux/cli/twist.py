@@ -7,12 +7,14 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from twisted.application.service import IService, MultiService
 from twisted.application.twist._options import TwistOptions
+from twisted.internet.defer import Deferred
 from twisted.logger import textFileLogObserver
 from twisted.python import usage
 
@@ -25,11 +27,6 @@ from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.processes.forking import can_fork, ignore_signals, name_process
 from txmux.processes.held_signals import release_signals
 from txmux.telemetry.lines import ServiceLog
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from twisted.internet.defer import Deferred
 
 _STDOUT = 1  # the descriptor
 _CLOSED = "the standard error stream is closed; start with 2>/dev/null instead\n"

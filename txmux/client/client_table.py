@@ -9,16 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
+from txmux.net.relay.interface import RelayedBytes
 from txmux.net.turns import Turns
 from txmux.telemetry.attention import of_few
+from txmux.telemetry.reasons import EndReason, LimitName
+from txmux.telemetry.record import ConnectionRecord
 from txmux.transport import source_of_client
-
-if TYPE_CHECKING:
-    from txmux.net.relay.interface import RelayedBytes
-    from txmux.telemetry.reasons import EndReason, LimitName
-    from txmux.telemetry.record import ConnectionRecord
 
 Refused: TypeAlias = "LimitName | Literal['no-route']"
 

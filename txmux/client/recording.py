@@ -6,14 +6,12 @@ import itertools
 import secrets
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from txmux.client.session import ClientSession, CountedSession
 from txmux.net.sockets.plainsocket import is_multipath
-
-if TYPE_CHECKING:
-    from txmux.client.session import ClientSession, CountedSession
-    from txmux.telemetry.reasons import EndReason
-    from txmux.telemetry.record import ConnectionRecord
+from txmux.telemetry.reasons import EndReason
+from txmux.telemetry.record import ConnectionRecord
 
 
 def _make_ids() -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
@@ -17,6 +17,7 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
+from txmux.client.io_runtime import IORuntime
 from txmux.client.recording import count_bytes, record_decision, record_end, record_multipath
 from txmux.client.session import CountedSession
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
@@ -70,9 +71,6 @@ from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.hello.second import FIRST_BYTES
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 from txmux.wire.proxyprotocol.header import Address
-
-if TYPE_CHECKING:
-    from txmux.client.io_runtime import IORuntime
 
 _HEADER_EXPECTED, _IDENTIFIED = HeaderExpected(), Identified()
 _log = Logger()  # of the module: an event must not keep a connection's objects alive

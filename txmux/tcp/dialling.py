@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import ITransport
 
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector, proxy_header
-from txmux.backends.names.destinations import ClientTarget
+from txmux.backends.names.destinations import ClientTarget, Destinations
 from txmux.backends.pool.member import Member
+from txmux.backends.upstream import Upstream
 from txmux.client.recording import record_multipath
 from txmux.net.addresses import host_text
 from txmux.rules.model import Backend
+from txmux.tcp.stage import Client
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.proxyprotocol.fields import authority, passed_on_fields
 from txmux.wire.proxyprotocol.header import Tlv, TlvType
-
-if TYPE_CHECKING:
-    from txmux.backends.names.destinations import Destinations
-    from txmux.backends.upstream import Upstream
-    from txmux.tcp.stage import Client
 
 _BY_TYPE = {TlvType.AUTHORITY: "authority", TlvType.ALPN: "alpn", TlvType.SSL: "ssl"}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IAddress
 
 from txmux.client.configuration import Configuration
+from txmux.client.io_runtime import IORuntime
 from txmux.client.socket_options import listener_keepalive
 from txmux.net.relay.peer_state import lost_after
 from txmux.net.sockets.plainsocket import EAGER
@@ -14,9 +15,6 @@ from txmux.rules.reading import sections
 from txmux.rules.reading.values import MARGIN, is_all_plain
 from txmux.tcp.connection import ConnectionOwner
 from txmux.tcp.sweep import Sweep
-
-if TYPE_CHECKING:
-    from txmux.client.io_runtime import IORuntime
 
 
 class FastPathOwner(ConnectionOwner, Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.interfaces import IAddress, IListeningPort
@@ -13,6 +13,8 @@ from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 
 from txmux.access.admission import Admission
+from txmux.backends.pool.member import Member
+from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import Upstreams
 from txmux.client.active_listener import ActiveListener
 from txmux.client.configuration import Configuration
@@ -30,10 +32,6 @@ from txmux.tcp.stage import OVER
 from txmux.tcp.sweep import Sweep
 from txmux.telemetry.access_log import AccessLog
 from txmux.telemetry.record import ConnectionRecord
-
-if TYPE_CHECKING:
-    from txmux.backends.pool.member import Member
-    from txmux.backends.upstream import Upstream
 
 
 class MuxFactory(ServerFactory, ActiveListener):

@@ -6,15 +6,13 @@ import base64
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
+from txmux.rules.model import Logged
 from txmux.telemetry.record import ConnectionRecord, check_types, checked_facts
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Logged
 
 _LONGEST = 60.0
 """Seconds that a connection may be on its way; more would mean that the clock was set."""

@@ -6,16 +6,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from txmux.rules.installed import rows
-from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from txmux.telemetry.attention import AttentionItem, Level
+from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionItem, AttentionRow, Level
 
 # fmt: off
 

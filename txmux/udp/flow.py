@@ -21,13 +21,14 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
 from struct import error as StructError  # noqa: N812
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from txmux.access.per_source import Permit
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
+from txmux.client.configuration import CompiledRoute, Configuration
 from txmux.client.recording import record_decision
 from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
 from txmux.interfaces import Datagrams
@@ -43,6 +44,7 @@ from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow_ids import WG_INITIATION, begins_tunnel, continues_tunnel
 from txmux.udp.following import Following
+from txmux.udp.live_flows import LiveFlows, TimeoutQueue
 from txmux.udp.port import DatagramPort, FlowKey
 from txmux.udp.server_socket import ServerSocket, VisitSocket
 from txmux.udp.shared_address import ACKNOWLEDGED, SharedAddress
@@ -57,10 +59,6 @@ from txmux.wire.quic.header import (
     opens_connection,
     opens_first_connection,
 )
-
-if TYPE_CHECKING:
-    from txmux.client.configuration import CompiledRoute, Configuration
-    from txmux.udp.live_flows import LiveFlows, TimeoutQueue
 
 MOST_HELD = 4
 """Datagrams that are held until a server has answered."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall
 
+from txmux.client.active_listener import ActiveListener
 from txmux.errors import MuxError
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.udp import ancillary
 from txmux.udp.migration import Migration
-
-if TYPE_CHECKING:
-    from txmux.client.active_listener import ActiveListener
 
 
 class Aged(Protocol):

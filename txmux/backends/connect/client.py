@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from errno import ECONNREFUSED
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet import error
@@ -24,13 +24,9 @@ from txmux.net.relay.peers import NO_RECEIVER, IRelayTransport, Peer
 from txmux.net.sockets.client import OWN_PEER
 from txmux.net.sockets.transport import SocketTransport
 from txmux.telemetry.formatting import plural
-from txmux.wire.steps import RequestRefusedError
+from txmux.wire.steps import RequestRefusedError, Step
 
-if TYPE_CHECKING:
-    from txmux.wire.steps import Step
-
-    _Callbacks = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
-
+_Callbacks = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
 
 _LONGEST = 16 * 1024  # bytes of an answer
 

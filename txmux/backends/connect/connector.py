@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet import error
@@ -18,6 +18,8 @@ from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.ports import PORT_SHORTAGE
+from txmux.backends.pool.queue import Waiter
+from txmux.backends.upstream import Upstream
 from txmux.net.header_first import HeaderFirst
 from txmux.net.sockets.client import IN_USE
 from txmux.net.tls.errors import HandshakeError
@@ -26,12 +28,7 @@ from txmux.telemetry.reasons import CLIENT_FAULTS, ConnectFailure
 from txmux.transport import source_number, source_of_client
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
-from txmux.wire.steps import RequestRefusedError
-
-if TYPE_CHECKING:
-    from txmux.backends.pool.queue import Waiter
-    from txmux.backends.upstream import Upstream
-    from txmux.wire.steps import Step
+from txmux.wire.steps import RequestRefusedError, Step
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 

@@ -9,7 +9,7 @@ import functools
 import os
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from twisted.internet import error
 from twisted.internet.interfaces import IReactorTime
@@ -30,11 +30,9 @@ from txmux.net.sockets.plainsocket import (
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
 from txmux.net.sockets.transport import sockaddr
+from txmux.rules.model import Server
 from txmux.rules.reading.endpointstrings import split_arguments
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Server
-    from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 
 NO_PORT = (
     "all ports of this machine are in use towards this server, or it has no address of that family; "

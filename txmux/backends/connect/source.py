@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from random import randrange
-from typing import TYPE_CHECKING
 
 import attrs
 from twisted.internet.error import ConnectBindError
@@ -22,9 +21,7 @@ from txmux.net.sockets.transport import sockaddr
 from txmux.rules.model import Backend, Server
 from txmux.rules.model.backend import split_source
 from txmux.transport import is_address
-
-if TYPE_CHECKING:
-    from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # ip(7), ipv6(7)
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python knows it only since 3.12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 from twisted.internet import error
@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, Dial
 from txmux.backends.health.probes import Probe, UnhealthyError, probe, shown
+from txmux.backends.pool.member import Member
 from txmux.errors import cause_of
 from txmux.net.addresses import ip_address_of
 from txmux.net.header_first import HeaderFirst
@@ -20,10 +21,7 @@ from txmux.rules.model import Backend, Check, Server, ServerTLS
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
-if TYPE_CHECKING:
-    from txmux.backends.pool.member import Member
-
-    Wrap = Callable[[Any, str], Any]
+Wrap = Callable[[Any, str], Any]
 
 LONGEST_ANSWER = 64 * 1024  # the most bytes of an answer that are looked at
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from txmux.backends.connect.dial import Dial
-from txmux.backends.health.checking import ProbeTarget
+from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget, Wrap
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Check
 from txmux.telemetry.documents import CheckDocument
-
-if TYPE_CHECKING:
-    from txmux.backends.health.checking import CheckResult, CheckRun, Wrap
-    from txmux.backends.pool.member import Member
-    from txmux.backends.pool.pool import BackendPool
 
 _SOON = 3.0  # seconds within which a new server is checked, even if the interval is longer
 _KEPT = 50  # checks of a server whose results are stored

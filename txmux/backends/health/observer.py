@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from txmux.backends.health.checking import CheckResult, CheckRun
 from txmux.backends.health.observing import (
     FAILURES,
     Activity,
@@ -21,18 +22,15 @@ from txmux.backends.health.observing import (
     is_suspicious,
     usual_wait,
 )
+from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
+from txmux.backends.upstream import Upstream
+from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Rules, Server
 from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.telemetry.counting.counters import Counters, ServerChanges
 from txmux.telemetry.events import server_event
 from txmux.telemetry.formatting import duration
-
-if TYPE_CHECKING:
-    from txmux.backends.health.checking import CheckResult, CheckRun
-    from txmux.backends.pool.member import Member
-    from txmux.backends.upstream import Upstream
-    from txmux.backends.upstreams import Upstreams
 
 ServerKey = tuple[str, str]
 """A backend's name, and the server as the rules write it."""

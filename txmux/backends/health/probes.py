@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.rules.model import Check
 from txmux.wire.dns_codes import code_name
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Check
 
 _DNS_ID, _DNS_HEADER = b"tx", 12
 _DNS_FINE = frozenset({0, 3})  # the name exists or not; either way the server answers

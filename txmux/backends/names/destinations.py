@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from txmux.access.per_source import source_of
 from txmux.backends.names.cache import KnownName, NameCache
@@ -15,11 +16,7 @@ from txmux.backends.pool.member import Member
 from txmux.rules.model import LOCAL, Backend
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.transport import IPAddress, embedded, unmapped
-
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
-    from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 
 _LONGEST = 253  # characters of a host name (RFC 1035, section 2.3.4)
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*")

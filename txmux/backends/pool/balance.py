@@ -6,18 +6,14 @@ import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from ipaddress import IPv4Address, IPv6Address
+from random import Random
 
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.server_health import ServerHealth
 from txmux.backends.pool.tournament import Tournament
+from txmux.rules.model import Balance
 from txmux.transport import normal_host
-
-if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
-    from random import Random
-
-    from txmux.backends.pool.member import Member
-    from txmux.backends.pool.server_health import ServerHealth
-    from txmux.rules.model import Balance
 
 _MOST_REMEMBERED = 4096  # clients of a hash, with the members that come first for each
 _RANKED = 8  # of these members: if all are full or tried, the choice takes a look at each member

@@ -8,17 +8,14 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmux.access.admission import Tally
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
-    from txmux.telemetry.counting.counter_groups import BackendCounts
-    from txmux.telemetry.reasons import ConnectFailure
+from txmux.telemetry.counting.counter_groups import BackendCounts
+from txmux.telemetry.reasons import ConnectFailure
 
 _RATE = 100.0  # clients released per second, by all processes together
 _TICK = 0.05  # seconds between two ticks while a client waits

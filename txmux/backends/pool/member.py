@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -13,12 +12,10 @@ from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.server_health import BY_OPERATOR, MemberState, ServerHealth
 from txmux.net.sockets.client import socket_name
 from txmux.net.sockets.plainsocket import SocketOption
+from txmux.rules.model import Server
 from txmux.telemetry.counting.counter_groups import ServerCounts
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import AND_DOWN
-
-if TYPE_CHECKING:
-    from txmux.rules.model import Server
 
 _LEAST_PART = 0.01
 """Of its weight, for a server that has just come."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import attrs
 
-if TYPE_CHECKING:
-    from txmux.telemetry.reasons import RelayReason
+from txmux.telemetry.reasons import RelayReason
 
 
 @attrs.frozen

@@ -10,11 +10,10 @@ the next one is set after twice as many bytes. A fast sender that only did not g
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 LEVEL = 2**20  # bytes below which a marked socket is not reported; fewer where its buffer is small
 RUN = 8 * LEVEL

@@ -14,16 +14,14 @@ import socket
 import struct
 import sys
 import termios
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import attrs
 
+from txmux.net.relay.peers import IRelayTransport
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, is_multipath, multipath_info
 from txmux.net.sockets.transport import below_tls, unsent_bytes
 from txmux.transport import Keepalive
-
-if TYPE_CHECKING:
-    from txmux.net.relay.peers import IRelayTransport
 
 _INFO = struct.Struct("=2xBB4x16xI24xII")
 """Of ``struct tcp_info`` in linux/tcp.h: retransmits, probes, unacked, last_data_recv and last_ack_recv."""

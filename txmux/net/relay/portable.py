@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet import interfaces
@@ -21,12 +21,10 @@ from txmux.net.relay.peer_state import (
     unanswered_by,
     unsent,
 )
+from txmux.net.relay.peers import IRelayTransport, Peer
 from txmux.net.relay.relay import RelaySide
 from txmux.net.sockets.reactorsockets import close, half_close
 from txmux.net.sockets.transport import below_tls, unsent_bytes
-
-if TYPE_CHECKING:
-    from txmux.net.relay.peers import IRelayTransport, Peer
 
 
 class PortableSide(RelaySide):

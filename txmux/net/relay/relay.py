@@ -7,7 +7,7 @@ import math
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted, ConnectionClosed, ConnectionDone
@@ -18,12 +18,10 @@ from twisted.python.failure import Failure
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
 from txmux.net.relay.peer_state import UnansweredBytes, has_ended, keepalive_of, lost_after
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
+from txmux.telemetry.reasons import RelayReason
 from txmux.transport import Keepalive
 
-if TYPE_CHECKING:
-    from txmux.telemetry.reasons import RelayReason
-
-    OnOver = Callable[[RelayResult], None]
+OnOver = Callable[[RelayResult], None]
 
 _DRAIN_POLL_INTERVAL = 0.05
 """Seconds between the first checks whether a peer has acknowledged everything; doubled each time."""

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import attrs
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from txmux.backends.connect.client import ProxyClient
+from txmux.backends.pool.member import Member
+from txmux.backends.upstream import Upstream
 from txmux.net.relay.peers import NO_RECEIVER
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage, count_asked
 from txmux.tcp.transitions import Connected, Outcome, TurnedAway
+from txmux.telemetry.record import ConnectionState
 from txmux.wire.client_hello import read_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
 from txmux.wire.hello.records import asks_again, take_hello
 from txmux.wire.hello.second import ILLEGAL_PARAMETER, SecondHello
-
-if TYPE_CHECKING:
-    from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.pool.member import Member
-    from txmux.backends.upstream import Upstream
-    from txmux.telemetry.record import ConnectionState
 
 
 @attrs.define(eq=False, slots=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -16,12 +16,14 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
+from txmux.backends.upstream import Upstream
 from txmux.net.addresses import text_of
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.sockets.transport import CLOSED, SocketTransport
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
+from txmux.tcp.moving import MovedConnection, Sockets, StayReason
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import (
     Connected,
@@ -33,15 +35,10 @@ from txmux.tcp.transitions import (
 )
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import ConnectFailure
-from txmux.wire.client_hello import parse_client_hello
+from txmux.telemetry.record import ConnectionState
+from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.hello.records import HANDSHAKE
 from txmux.wire.hello.second import BEGINNING, LATE, NOT_READ, begins_tls, is_not_read
-
-if TYPE_CHECKING:
-    from txmux.backends.upstream import Upstream
-    from txmux.tcp.moving import MovedConnection, Sockets, StayReason
-    from txmux.telemetry.record import ConnectionState
-    from txmux.wire.client_hello import HelloReader
 
 _WITH_PORT = IPv4Address, IPv6Address
 

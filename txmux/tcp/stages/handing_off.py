@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import attrs
 from twisted.logger import Logger
@@ -15,12 +15,10 @@ from txmux.net.sockets.handoff import SocketHandoff
 from txmux.rules.model import Handover, Refusal
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Finished, Outcome, TurnedAway
+from txmux.telemetry.reasons import AbortReason, EndReason
+from txmux.telemetry.record import ConnectionState
 from txmux.wire.facts import printable
-
-if TYPE_CHECKING:
-    from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.record import ConnectionState
-    from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.header import Address
 
 _VERSION = 1  # of the message
 _TIMEOUT = 5.0  # seconds until the other process must have answered

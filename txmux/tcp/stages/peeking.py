@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import attrs
 from twisted.internet.interfaces import IDelayedCall
@@ -16,13 +17,8 @@ from txmux.rules.model import Refusal
 from txmux.rules.model.route import can_forward_inner_hello
 from txmux.tcp.stage import Stage, Step
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
-from txmux.wire.preamble import AnsweredRequest, InnerHello
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from txmux.telemetry.record import ConnectionState
-    from txmux.wire.preamble import HelloOpener
+from txmux.telemetry.record import ConnectionState
+from txmux.wire.preamble import AnsweredRequest, HelloOpener, InnerHello
 
 _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say
 

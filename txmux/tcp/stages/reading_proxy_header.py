@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress, IDelayedCall
@@ -13,14 +13,12 @@ from txmux.net.addresses import ip_address_of, text_of
 from txmux.rules.model import NetworkSet, Refusal, Senders
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Finished, Identified, Outcome, TurnedAway
+from txmux.telemetry.record import ConnectionState
 from txmux.transport import unmapped
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
 from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Address, Command, InvalidHeader, ProxyHeader
-
-if TYPE_CHECKING:
-    from txmux.telemetry.record import ConnectionState
 
 _START_OF_V2 = 16  # has the length of the rest
 _CUT = "the stream ended inside the header"

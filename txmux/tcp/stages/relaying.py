@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import attrs
 from typing_extensions import override
 
+from txmux.backends.connect.client import ProxyClient
+from txmux.backends.pool.member import Member
+from txmux.backends.upstream import Upstream
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
 from txmux.net.relay.kernel import has_plain_socket
 from txmux.net.relay.peers import NO_RECEIVER
+from txmux.net.relay.relay import Relay
+from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
 from txmux.tcp.stage import Stage, count_asked
 from txmux.tcp.transitions import Finished
+from txmux.telemetry.reasons import AbortReason, RelayReason
+from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.transport import source_number
-
-if TYPE_CHECKING:
-    from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.pool.member import Member
-    from txmux.backends.upstream import Upstream
-    from txmux.net.relay.relay import Relay
-    from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
-    from txmux.telemetry.reasons import AbortReason, RelayReason
-    from txmux.telemetry.record import ConnectionRecord, ConnectionState
 
 _LONGEST_REQUEST = 1 << 14  # bytes of one that are looked at
 

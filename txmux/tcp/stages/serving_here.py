@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import attrs
 from twisted.internet import error
@@ -16,10 +16,8 @@ from zope.interface import directlyProvides, providedBy
 from txmux.rules.model import InProcess
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Finished
-
-if TYPE_CHECKING:
-    from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.record import ConnectionState
+from txmux.telemetry.reasons import AbortReason, EndReason
+from txmux.telemetry.record import ConnectionState
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import attrs
 from twisted.internet.interfaces import ISSLTransport
@@ -15,10 +15,8 @@ from txmux.rules.model import Refusal
 from txmux.tcp.answers import RejectionAnswer, answer_to
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Finished
-
-if TYPE_CHECKING:
-    from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.record import ConnectionState
+from txmux.telemetry.reasons import AbortReason, EndReason
+from txmux.telemetry.record import ConnectionState
 
 _TO_CLOSE = 5.0  # seconds for the close-notify of TLS, or until all is sent
 _PATIENCE = 3.0  # seconds
