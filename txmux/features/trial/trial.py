@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 
 import attrs
 from typing_extensions import override
@@ -20,7 +21,7 @@ from txmux.interfaces import Transport
 from txmux.net.addresses import address_in
 from txmux.net.channel import messages
 from txmux.net.turns import Turns, in_thread
-from txmux.rules.model import Listener, Refusal, Route, Rules, TlsSettings
+from txmux.rules.model import Listener, Refusal, Route, Rules
 from txmux.rules.tracer import Tracer, inner_listener
 from txmux.rules.tracing import TracedSample, silence_of, traced_outcome
 from txmux.serving.listen_addresses import listen_addresses, listen_lines, socket_address
@@ -28,7 +29,8 @@ from txmux.telemetry.formatting import plural
 from txmux.transport import unmapped
 from txmux.wire.jsontext import MISSHAPEN
 
-_SECONDS = 10.0  # that a worker has for an answer
+_ask = partial(broadcast, message=messages.PART, seconds=10.0, if_late="skip", feature="trial")
+_AT_PORTS = ("tcp", "udp")
 _REFUSED = ("no-name", "name-denied", "address-denied")
 
 
@@ -57,7 +59,7 @@ class _Destination:
     """
 
     text: str
-    key: object
+    key: object = Refusal
     servers: frozenset[str] = frozenset()
     asked: str = ""
     name: str | None = None
@@ -67,13 +69,9 @@ class _Destination:
 
     def is_like(self, other: _Destination) -> bool:
         """Return whether both are the same: by name with a server in common, or by all their servers."""
-        if self.servers and self.servers == other.servers:
-            return self.asked == other.asked
-        is_shared = self.servers == other.servers or not self.servers.isdisjoint(other.servers)
-        return self.key == other.key and self.asked == other.asked and is_shared
-
-
-_NOBODY = _Destination("nobody listens there", Refusal)
+        same = self.servers == other.servers
+        is_named_so = self.key == other.key and (same or self.servers & other.servers)
+        return self.asked == other.asked and bool(is_named_so or (same and self.servers))
 
 
 def _destination(tracer: Tracer, listener: Listener, client: RememberedClient) -> _Destination:
@@ -86,10 +84,10 @@ def _destination(tracer: Tracer, listener: Listener, client: RememberedClient) -
         datagrams=client.layers if client.is_flow else None,
     )
     trace, ends = tracer.trace(listener, sample), list[Route]()
-    while (traced := traced_outcome(sample, trace)).outcome is None:
+    while (outcome := (traced := traced_outcome(sample, trace)).outcome) is None:
         end, opens = trace.found.decision.route, traced.opens
         if opens is None or end is None or traced.facts.get(opens.error):
-            return _Destination(str(traced), Refusal)
+            return _Destination(str(traced))
         ends.append(end)
         if len(ends) < len(client.layers):
             sample = attrs.evolve(sample, data=client.layers[len(ends)])
@@ -102,14 +100,18 @@ def _destination(tracer: Tracer, listener: Listener, client: RememberedClient) -
         listener = inner_listener(listener, end)
         trace = tracer.trace(listener, sample, end, client.certificate)
         trace.found.decision.facts.update(client.granted)
-    outcome, name = traced.outcome, trace.facts.get("sni") or trace.facts.get("host")
     if ends:
-        names = [end.name for end in ends] + ([traced.route] if traced.route else [])
-        traced = attrs.evolve(traced, by="route", route=" > ".join(names))
+        path = " > ".join(filter(None, [*(end.name for end in ends), traced.route]))
+        traced = attrs.evolve(traced, by="route", route=path)
     at_once = silence_of(sample, trace) is None or trace.found.decided_at == 0
-    waits = trace.found.decided_at is None and bool(sample.data) and not at_once
-    found = _Destination(str(traced), Refusal, name=name, ends=ends, waits=waits, at_once=at_once)
-    if outcome is None or isinstance(outcome, Refusal) or traced.requested_name.endswith(_REFUSED):
+    found = _Destination(
+        str(traced),
+        name=trace.facts.get("sni") or trace.facts.get("host"),
+        ends=ends,
+        waits=trace.found.decided_at is None and bool(sample.data) and not at_once,
+        at_once=at_once,
+    )
+    if isinstance(outcome, Refusal) or traced.requested_name.endswith(_REFUSED):
         return found
     key, servers = (type(outcome), outcome.name), frozenset(traced.servers)
     return attrs.evolve(found, key=key, servers=servers, asked=traced.requested_name)
@@ -119,24 +121,24 @@ def _listener_in(rules: Rules, before: Listener, local: str) -> Listener | None:
     """Find which listener gets a client by other rules; ``None`` if it is gone."""
     its = [one for one in rules.listeners if one.transport is before.transport]
     same = next((one for one in its if one.name == before.name), None)
-    address = address_in(local)
-    is_kept = same is not None and {*before.endpoints} <= {*same.endpoints}
-    if is_kept or (address is None and before.accept_proxy_from is None):
+    if same and {*before.endpoints} <= {*same.endpoints}:
         return same
-    if before.accept_proxy_from is not None or address is None:
-        kept = (one for one in its if {*before.endpoints} <= {*one.endpoints})
-        if (renamed := next(kept, None)) is not None:
-            return renamed
+    if before.accept_proxy_from is not None:
+        for one in its:
+            if {*before.endpoints} <= {*one.endpoints}:
+                return one
         raise _CannotTellError("where its proxy connects to: the listener has other endpoints then")
+    address = address_in(local)
+    if address is None:
+        return same
     where = unmapped(address.host)
-    ipv4 = {"", "0.0.0.0"}  # noqa: S104 - nothing listens here
-    hosts = {"::", str(where)} | (ipv4 if where.version == 4 else set())
+    hosts = {"::", str(where), *(("", "0.0.0.0") if where.version == 4 else ())}  # noqa: S104 - nothing listens here
     by_port = rules.once("listeners by port", _listeners_by_port)
-    for host, listener in by_port.get((before.transport, address.port), ()):
-        if host in hosts:
-            return listener
-    is_found = same is not None and all(one.kind in {"tcp", "udp"} for one in listen_lines(same))
-    return None if is_found else same  # systemd's sockets may be anywhere
+    here = by_port.get((before.transport, address.port), ())
+    found = next((listener for host, listener in here if host in hosts), None)
+    if found is None and same and any(one.kind not in _AT_PORTS for one in listen_lines(same)):
+        return same  # systemd's sockets may be anywhere
+    return found
 
 
 def _listeners_by_port(rules: Rules) -> Mapping[tuple[Transport, int], list[tuple[str, Listener]]]:
@@ -149,24 +151,18 @@ def _listeners_by_port(rules: Rules) -> Mapping[tuple[Transport, int], list[tupl
     return found
 
 
-def _compared(
+def compared(
     old: Tracer, new: Tracer, before: Listener, client: RememberedClient
 ) -> tuple[_Destination, _Destination]:
     """Return where a client goes now, and by other rules; raises `_CannotTellError`."""
     now, after = _destination(old, before, client), _listener_in(new.rules, before, client.local)
     if after is None:
-        return now, _NOBODY
+        return now, _Destination("nobody listens there")
     if _reading(before) != _reading(after):
         raise _CannotTellError("what it says first where the listener expects something else then")
     then = _destination(new, after, client)
-    for number, end in enumerate(then.ends):
-        tls = end.terminate_tls
-        known = now.ends[number].terminate_tls if number < len(now.ends) else None
-        if (
-            tls is not None
-            and tls.client_ca is not None
-            and _certificate_request(tls) != _certificate_request(known)
-        ):
+    for end, known in zip_longest(then.ends, now.ends):
+        if end and _certificate_request(end) not in (None, _certificate_request(known)):
             raise _CannotTellError(f"the certificate that route {end.name} asks for")
     if then.waits and not now.waits:
         size = plural(len(client.layers[-1]), "byte")
@@ -182,8 +178,11 @@ def _reading(listener: Listener) -> object:
     return more, listener.accept_proxy_from
 
 
-def _certificate_request(tls: TlsSettings | None) -> object:
-    return tls and (tls.client_ca, tls.client, tls.allow_client, tls.client_crl)
+def _certificate_request(route: Route | None) -> object:
+    tls = route and route.terminate_tls
+    if not tls or tls.client_ca is None:
+        return None
+    return tls.client_ca, tls.client, tls.allow_client, tls.client_crl
 
 
 class Trial(ServicePart):
@@ -229,8 +228,6 @@ class Trial(ServicePart):
         unknown_networks = _use_contents(present, rules)
         old, new = (Tracer(one, has_answers=False) for one in (present, rules))
         begun = set[object]()
-        for one in (present, rules):
-            one.routes_of(one.listeners[0])  # what the rules keep by this is not made in a thread
         moves: dict[tuple[str, ...], MovedDocument] = {}
         unknown, times = Counter[tuple[str, str]](), list[float]()
         missing = dict.fromkeys(
@@ -243,7 +240,7 @@ class Trial(ServicePart):
                 if self._is_stopped:
                     raise MuxError("the service is stopping, or another process serves by now")
                 times.append(client.time)
-                both = partial(_compared, old, new, listener, client)
+                both = partial(compared, old, new, listener, client)
                 begins = listener.name, *(data[:1] for data in client.layers)
                 is_first = begins not in begun
                 begun.add(begins)
@@ -287,14 +284,7 @@ class Trial(ServicePart):
             left = MOST
             while left > 0:
                 values = {"listener": listener, "after": after}
-                answers = await broadcast(
-                    [worker],
-                    messages.PART,
-                    seconds=_SECONDS,
-                    if_late="skip",
-                    feature="trial",
-                    values=values,
-                )
+                answers = await _ask([worker], values=values)
                 missing.update(dict.fromkeys(answers.missing))
                 after, *rows = (answers[0][1] if answers else None) or [0]
                 left -= len(rows)

@@ -78,7 +78,7 @@ class Rules:
     shifts: Mapping[tuple[str, str], int] = attrs.field(factory=dict, eq=False, repr=False)
     # The routes by what they are under, with their positions: there may be thousands of owners.
     _under: dict[str, list[tuple[int, Route]]] = attrs.field(
-        factory=lambda: defaultdict(list), init=False, eq=False, repr=False
+        factory=dict, init=False, eq=False, repr=False
     )
     _over: dict[object, tuple[Route, ...]] = attrs.field(
         factory=dict, init=False, eq=False, repr=False
@@ -169,9 +169,11 @@ class Rules:
     def routes_of(self, owner: Listener | Route) -> tuple[Route, ...]:
         """Return the routes that belong to a listener, or to a route that ends TLS, in their order."""
         if not self._under:
+            under = defaultdict[str, list[tuple[int, Route]]](list)
             for position, route in enumerate(self.routes):
                 for name in dict.fromkeys(route.under or ("",)):
-                    self._under[name].append((position, route))
+                    under[name].append((position, route))
+            self._under.update(under)  # at once: a thread may look for them, too
         if not isinstance(owner, Listener):
             return tuple(route for _, route in self._under.get(owner.name, ()))
         key = owner.name, owner.transport
