@@ -1,6 +1,7 @@
 """Where one remembered client goes by two sets of rules."""
 
 from collections.abc import Mapping
+from functools import partial
 from unittest import TestCase
 
 import attrs
@@ -23,6 +24,8 @@ INSIDE = "[route in]\nunder = tls\nmatch = http path=/in\nbackend = 10.0.0.2:80\
 POOL = "[backend pool]\nserver = 10.0.0.1:80\n  10.0.0.2:80\n"
 TO_POOL = WEB.replace("10.0.0.1:80", "pool")
 NAMED = "[backend named]\nserver = {sni}:443\nallow_names = *.test\n[route n]\nmatch = tls sni=*\nbackend = named\n"
+TUNNEL = "[backend proxied]\nserver = {host}:443\nallow_names = *.test\n[route t]\nmatch = http method=CONNECT\ntunnel = yes\nbackend = proxied\n"
+SSH = "[route ssh]\nunder = t\nmatch = ssh\nbackend = 10.0.0.1:22\n"
 FLOW = "[listen u]\nendpoint = udp:192.0.2.9:53\n"
 DNS = "[route dns]\nmatch = payload text=q\nbackend = udp:10.0.0.1:53\n"
 
@@ -68,9 +71,9 @@ class DestinationTests(TestCase):
     ) -> tuple[str, str, bool] | str:
         """Return where a client goes and would go, and whether that is the same; or why it is not known."""
         old, new = map(rules_of, (before, after))
-        tracers = (Tracer(one, has_answers=False) for one in (old, new))
+        trace = partial(Tracer, has_answers=False)
         try:
-            now, then = compared(*tracers, old.listeners[0], client)
+            now, then = compared(trace(old), trace(new), old.listeners[0], client)
         except MuxError as why:
             return str(why)
         return now.text, then.text, now.is_like(then)
@@ -82,6 +85,8 @@ class DestinationTests(TestCase):
         in_pool = "route web, to backend pool (10.0.0.1:80, 10.0.0.2:80)"
         named = "route n, to backend named ({sni}:443): a.test"
         renamed = NAMED.replace("named", "again")
+        connect = b"CONNECT a.test:443 HTTP/1.1\r\n\r\n"
+        malformed = "route t, which opens no tunnel: it is malformed"
         hello = attrs.evolve(CLIENT, layers=(HELLO,))
         rows: Mapping[str, tuple[RememberedClient, str, str, tuple[str, str, bool]]] = {
             "the same": (CLIENT, web, web, (WEB_TO, WEB_TO, True)),
@@ -132,6 +137,16 @@ class DestinationTests(TestCase):
             "TLS that ends then, with nothing under it": (
                 hello, LISTEN + WEB.replace("http", "tls"), LISTEN + TLS,
                 (WEB_TO, "route tls, to 10.0.0.1:80", True),
+            ),
+            "inside a tunnel": (
+                attrs.evolve(CLIENT, layers=(connect, b"SSH-2.0-x\r\n"), granted={"host": "a.test"}),
+                LISTEN + TUNNEL, LISTEN + TUNNEL + SSH,
+                ("route t, to backend proxied ({host}:443): a.test", "route t > ssh, to 10.0.0.1:22", False),
+            ),
+            "a tunnel that does not open": (
+                attrs.evolve(CLIENT, layers=(connect.replace(b"443", b""),)),
+                LISTEN + TUNNEL + SSH, LISTEN + TUNNEL,
+                (malformed, malformed, True),
             ),
             "silent": (
                 SILENT, LISTEN + "silent = 10.0.0.1:80\n" + WEB, web,

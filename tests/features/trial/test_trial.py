@@ -11,6 +11,7 @@ from typing import Any
 from unittest import TestCase
 from unittest.mock import patch
 
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP6ClientEndpoint, connectProtocol
 from twisted.internet.task import Clock
@@ -30,7 +31,7 @@ from txmux.errors import MuxError
 from txmux.features.trial.memory import ClientMemory, RememberedClient
 from txmux.rules.model import FoundCertificate
 from txmux.rules.reading.files import SourceFile
-from txmux.rules.reading.parser import RulesParser
+from txmux.rules.reading.parser import RulesParser, parse
 from txmux.telemetry.events import Events
 
 SECRET = b"Authorization: Basic c2VjcmV0OnNlY3JldA==\r\n"
@@ -339,6 +340,54 @@ class MemoryTests(TestCase):
             with self.assertRaises(ValueError):
                 RememberedClient.read([time, "", "", False, ["QQ=="], None, {}])
 
+    def test_as_json(self) -> None:
+        """The service gets of a client what the worker remembers, but no more bytes than that may."""
+        plain = RememberedClient(
+            0.0,
+            "192.0.2.1:5",
+            "",
+            is_flow=False,
+            layers=(b"a", bytes(2048)),
+            certificate=None,
+            granted={},
+        )
+        shown = FoundCertificate(frozenset({"client"}), {"cn": ("x",), "dns": ("y", "z")})
+        for client in (plain, evolve(plain, is_flow=True, certificate=shown, granted={"a": "b"})):
+            row = json.loads(json.dumps(client.as_json()))
+            self.assertEqual(RememberedClient.read(row), client)
+            row[4][1] = b64encode(bytes(2049)).decode()
+            self.assertEqual(RememberedClient.read(row), client)
+
+    def test_pages(self) -> None:
+        """Each answer goes on where the last one has ended, whoever came or was forgotten meanwhile."""
+        events = Events(Clock())
+        serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
+        memory = ClientMemory(ServingContext(None, Clock().seconds, logs=False, serving=serving))
+        memory.commit(parse("[txmux]\nremember = 1000\n[listen x]\nendpoint = :1\n", "rules.ini"))
+
+        def come(*times: int, data: bytes = b"a", names: int = 1) -> None:
+            shown = FoundCertificate(frozenset(), {"dns": ("n" * 1000,) * names})
+            for time in times:
+                record = SimpleNamespace(time=float(time), client="", local="", listener="x")
+                tls = SimpleNamespace(found=shown)
+                events.decided(
+                    SimpleNamespace(record=record, outer=(), seen=data, granted={}, agreed_tls=tls)
+                )
+
+        def page(after: int) -> tuple[int, list[float]]:
+            count, *rows = memory.receive({"listener": "x", "after": after}) or [0]
+            return count, [row[0] for row in rows]
+
+        come(*range(700))
+        self.assertEqual(page(0), (500, [*range(500)]))
+        self.assertEqual(page(500), (700, [*range(500, 700)]))
+        self.assertEqual(page(700), (700, []))
+        come(*range(700, 1600))  # the first 600 are forgotten
+        self.assertEqual(page(500), (1100, [*range(600, 1100)]))
+        self.assertEqual([*memory.remembered()], [("x", 1000, 1000)])
+        come(*range(1600, 2600), names=1000)  # a megabyte each
+        self.assertEqual(page(1600), (1607, [*range(1600, 1607)]))
+
 
 class CommandTests(TrialCase):
     async def txmux(self, *words: str) -> tuple[str, str, int]:
@@ -389,6 +438,26 @@ class CommandTests(TrialCase):
 
 
 class LimitTests(TrialCase):
+    async def test_limit(self) -> None:
+        """Rules may move as large a share as the limit says, and no larger one; nothing is refused without a limit."""
+        new = f"[route b]\nmatch = http host=b.test\nbackend = {self.b}\n"
+        for limit, is_refused in ((None, False), ("50%", False), ("49.99%", True), ("0%", True)):
+            with self.subTest(limit):
+                more = f"watch_rules = 10s\nwatch_rules_limit = {limit}\n" if limit else ""
+                await self.start(self.settings + more, self.rules(self.a))
+                await self.served(request("a.test"), request("b.test"))
+                self.write_rules(self.settings + more, self.rules(self.a, new))
+                part: Any = self.running.control.parts["trial"]
+                changed = await self.running.control.read_rules()
+                try:
+                    await part.check_change(changed)
+                except MuxError as why:
+                    self.assertIn("1 of the last 2 clients would go elsewhere", str(why))
+                    self.assertTrue(is_refused)
+                else:
+                    self.assertFalse(is_refused)
+                await self.stop()
+
     async def test_watched_rules(self) -> None:
         """Rules that move too many are refused, told of, and applied by hand; others are applied."""
         self.settings += "watch_rules = 10s\nwatch_rules_limit = 50%\n"

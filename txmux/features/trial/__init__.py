@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from txmux.features.trial.keys import LIMIT, MOST, REMEMBER, remembered_clients
 from txmux.rules.feature import Feature
 from txmux.rules.model import Rules
 from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.values import SectionKey, ValueKind, number
 
+REMEMBER, LIMIT = "remember", "watch_rules_limit"
+MOST = 10_000
+"""Clients of a listener that a worker may remember."""
+
 _BYTES = 4400  # that a client takes at most: two times its first bytes, and the rest
 _MUCH = 256 << 20  # bytes
 _PERCENT = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,2})?|100)%")
+
+
+def remembered_clients(rules: Rules) -> Mapping[str, int]:
+    """Return how many clients each worker remembers, by the names of the listeners of which it does."""
+    usual = rules.settings.more.get(REMEMBER, 0)
+    counts = {one.name: one.more.get(REMEMBER, usual) for one in rules.listeners}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _percent(text: str) -> float:

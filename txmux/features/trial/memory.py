@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import attrs
 from typing_extensions import override
 
 from txmux.client.parts import ServingContext, ServingPart
-from txmux.features.trial.keys import remembered_clients
+from txmux.features.trial import remembered_clients
 from txmux.rules.model import FoundCertificate, Rules
 from txmux.telemetry.access_log import REMEMBERED
 from txmux.wire.preamble import NOTHING
@@ -73,13 +73,12 @@ class ClientMemory(ServingPart):
     def __init__(self, context: ServingContext) -> None:
         self._events = context.serving.runtime.events
         self._clients: dict[str, deque[RememberedClient]] = {}
-        self._added: dict[str, int] = {}
+        self._added = Counter[str]()
 
     @override
     def commit(self, rules: Rules) -> None:
         sizes, before = remembered_clients(rules), self._clients
         self._clients = {name: deque(before.get(name, ()), size) for name, size in sizes.items()}
-        self._added = {name: self._added.get(name, 0) for name in sizes}
         self._events.follow_decisions(self._add if sizes else None)
 
     def _add(self, session: ClientSession) -> None:
@@ -103,7 +102,7 @@ class ClientMemory(ServingPart):
         if values is None:  # at the start
             return None
         clients = self._clients.get(values["listener"], deque())
-        gone = self._added.get(values["listener"], 0) - len(clients)
+        gone = self._added[values["listener"]] - len(clients)
         first = max(values["after"] - gone, 0)
         rows, room = list[Any](), _ROOM
         for client in islice(clients, first, first + PAGE):

@@ -4,8 +4,6 @@ import zlib
 from base64 import b64decode
 from typing import Any
 
-import attrs
-
 from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import ApiAnswer, Query, ResourceList
@@ -53,7 +51,6 @@ def _unpacked(packed: str) -> Rules:
     try:
         data = zlib.decompressobj().decompress(b64decode(packed), 2 * LARGEST_RULES)
         files = Files(**parse_json(data))
-        files = attrs.evolve(files, variables=_GivenVariables(files.variables))
         path, text = next(iter(files.texts.items()))
     except (*MISSHAPEN, StopIteration, zlib.error) as problem:
         raise MuxError("files: is not what 'txmux check --against running' sends") from problem
@@ -61,13 +58,3 @@ def _unpacked(packed: str) -> Rules:
         return RulesParser(SourceFile(path, text), None, known=files).rules()
     except KeyError as missing:
         raise MuxError(f"files: {missing} is missing, which the rules name") from None
-
-
-class _GivenVariables(dict[str, str | None]):
-    """Variables, of which no others are set."""
-
-    def __contains__(self, _: object) -> bool:
-        return True
-
-    def __missing__(self, _: str) -> None:
-        return None

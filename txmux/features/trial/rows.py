@@ -1,6 +1,7 @@
 """What the API, the metrics and the tables have of the clients that are remembered."""
 
 from collections.abc import Iterator
+from functools import partial
 from operator import add
 from typing import Any
 
@@ -25,11 +26,8 @@ def _remembered(serving: Any) -> Iterator[tuple[str, int, int]]:
     return iter(()) if memory is None else memory.remembered()
 
 
-def _samples(of: int) -> Any:
-    def samples(kept: Any, _: object) -> Samples:
-        return [((listener,), numbers[of]) for listener, numbers in kept.items()]
-
-    return samples
+def _samples(of: int, kept: Any, _: object) -> Samples:
+    return [((listener,), numbers[of]) for listener, numbers in kept.items()]
 
 
 def _document(gauges: Any, listener: Any) -> dict[str, int] | None:
@@ -43,9 +41,9 @@ ROWS = (
         "By listener, how many clients are remembered, and the bytes of theirs.",
         {}, name="remembered", combine=merged(lambda one, other: tuple(map(add, one, other))), bounds=list_of(WORD, Field(int), Field(int)), collect=_remembered,
         metrics=[
-            Metric("remembered_clients", "Clients that are remembered, to try other rules on them.", "listener", _samples(0),
+            Metric("remembered_clients", "Clients that are remembered, to try other rules on them.", "listener", partial(_samples, 0),
                    "Of listeners that [`remember`](rules.md#trying-rules) some."),
-            Metric("remembered_bytes", "First bytes of these clients that are kept in memory.", "listener", _samples(1)),
+            Metric("remembered_bytes", "First bytes of these clients that are kept in memory.", "listener", partial(_samples, 1)),
         ]),
     AddedField(ListenerDocument, DocumentField(
         "remembered", RememberedDocument, "with [`remember`](rules.md#trying-rules): how many `clients` all workers remember, and how many first `bytes` of theirs",

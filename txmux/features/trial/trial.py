@@ -14,8 +14,8 @@ from txmux.access.lists.current import dynamic_networks_of
 from txmux.client.parts import ServicePart
 from txmux.control.broadcast import WorkerLink, broadcast
 from txmux.errors import MuxError
+from txmux.features.trial import LIMIT, MOST, REMEMBER, remembered_clients
 from txmux.features.trial.documents import MovedDocument, TrialDocument
-from txmux.features.trial.keys import LIMIT, MOST, REMEMBER, remembered_clients
 from txmux.features.trial.memory import RememberedClient
 from txmux.interfaces import Transport
 from txmux.net.addresses import address_in

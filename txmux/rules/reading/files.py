@@ -111,7 +111,7 @@ def text_of(data: bytes) -> str:
 
 
 class FileReader:
-    """Reads the files that a rules file names, and keeps what was in them; what is known is not read from the disk.
+    """Reads the files that a rules file names, and keeps what was in them; where that is known, neither the disk nor the environment is read.
 
     A draft stands for the file of its path, which may be missing yet.
     """
@@ -133,8 +133,8 @@ class FileReader:
         return Files(self._texts, self._included, self._variables)
 
     def variable(self, name: str) -> str | None:
-        known = self._known.variables if self._known else {}
-        found = known[name] if name in known else os.environ.get(name)
+        known = os.environ if self._known is None else self._known.variables
+        found = known.get(name)
         self._variables[name] = found
         return found
 
