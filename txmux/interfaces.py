@@ -357,7 +357,7 @@ class RulesWriter(Protocol):
         """
 
     def lost(self, why: str, /) -> None:
-        """Report that the source does not answer; the last file stays. The next `write` ends that."""
+        """Report that the source does not answer; the last file stays, and `sources` of the service say so. The next `write` ends that."""
 
     def ask(self, method: str, path: str, body: object = None, /) -> Awaitable[Any]:
         """Ask the running service, as its API takes it; raises `MuxError` if it gives no whole answer."""

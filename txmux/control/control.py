@@ -36,7 +36,7 @@ from txmux.control.rules_index import RulesIndex, known_listener
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
-from txmux.net.turns import Turns, in_thread
+from txmux.net.turns import Turns, in_thread, look_in_thread
 from txmux.rules.model import Rules
 from txmux.rules.problems import suggestion
 from txmux.serving.store import ListeningSockets
@@ -46,7 +46,8 @@ from txmux.telemetry.counting.counter_groups import ServerTotals
 from txmux.telemetry.counting.counters import OWN, Counters, keys_needed
 from txmux.telemetry.counting.snapshot import counts_in_steps, server_samples, totals, unrouted
 from txmux.telemetry.lines import LOST_LINES, LostLinesLog
-from txmux.telemetry.sources import Source, SourceLog, worst
+from txmux.telemetry.provider_state import ReportedSource, reported_sources
+from txmux.telemetry.sources import Source, SourceLog, SourceState, worst
 from txmux.telemetry.steps import RecurringSteps
 from txmux.transport import IPAddress
 from txmux.version import __version__
@@ -127,7 +128,8 @@ class Control:
         self._lists = ListUpdates(reactor, self.feed)
         context = ServiceContext(reactor, self.bans, self._send_to_parts, self.serving)
         self.parts = Parts[ServicePart](lambda feature: feature.part(context))
-        self._source_log = SourceLog()
+        self._of_providers: Sequence[ReportedSource] = ()
+        self._source_log, self._provider_log = SourceLog(), SourceLog()
         self._attention_log = AttentionLog()
         self._refused = RefusedClients(counters, reactor.seconds)
         self._lost_lines = LostLinesLog(reactor.seconds)
@@ -303,7 +305,16 @@ class Control:
     async def look(self) -> None:
         """Notice what needs attention without a request; called every few seconds."""
         await self.index.look_at_secrets()
+        await self._look_at_providers()
         await self.attention(await self.ask_for_trouble())
+
+    async def _look_at_providers(self) -> None:
+        """Read in a thread whether the sources of providers answer."""
+        try:
+            self._of_providers = await look_in_thread(reported_sources, self.rules)
+        except OSError:  # the disk does not answer, so nothing is known
+            self._of_providers = ()
+        self._provider_log.record(self._states_of_providers())
 
     async def _served(self) -> dict[str, Any]:
         return {} if self.state is None else await self.state.status()
@@ -337,7 +348,8 @@ class Control:
         gauges = Gauges.of([own, *(answer for _, answer in answers)])
         totals = ((number, answer.get("lost_in_all", {})) for number, answer in answers)
         self._lost_lines.record(totals, gauges.lost_lines, gauges.written_logs)
-        outside = worst([*(source.state() for source in self._sources()), *gauges.outside])
+        asked = (source.state() for source in self._sources())
+        outside = worst([*asked, *self._states_of_providers(), *gauges.outside])
         return attrs.evolve(
             gauges.with_values(own_gauges(self.state, self.counters)),
             outside=outside,
@@ -352,6 +364,10 @@ class Control:
             yield from self.state.upstreams.sources()
         for part in self.parts.values():
             yield from part.sources()
+
+    def _states_of_providers(self) -> list[SourceState]:
+        now = time.monotonic()
+        return [source.state(now) for source in self._of_providers]
 
     def stale(self) -> list[str]:
         stale = {} if self.state is None else self.state.upstreams.stale()

@@ -353,7 +353,7 @@ class StatusGauges(TypedDict):
     """What ``/api/status`` has of what processes measure: `txmux.control.gauges`."""
     descriptors: Annotated[Descriptors, "of the process with the least room: how many are `open`, and the `max`"]
     certificates: Annotated[list[Expiry], "of each certificate for clients: its `route`, its `file`, and when it `expires`, in seconds since 1970"]
-    sources: Annotated[list[Source], "of each thing outside that txmux asks (the authority for certificates, Redis, CrowdSec, Consul, name servers, files of networks): its name as `source`; whether it is `up`; the `age` of its last good answer, in seconds, `null` before the first; `why` there was none since"]
+    sources: Annotated[list[Source], "of each thing outside that txmux asks (the authority for certificates, Redis, CrowdSec, Consul, name servers, files of networks), and of each [provider](providers.md) that runs and says whether its own answers: its name as `source`; whether it is `up`; the `age` of its last good answer, in seconds, `null` before the first; `why` there was none since"]
 
 class StatusDocument(_Status, StatusGauges):
     """The document of ``/api/status``."""

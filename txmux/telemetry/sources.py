@@ -15,7 +15,8 @@ from txmux.telemetry.formatting import duration
 Kind = Literal["names", "networks"]
 """The kinds of sources beside those of features. `tests/test_sources.py` has hostile peers for each."""
 
-_OVERDUE = 60.0  # seconds without a good answer after which the operator should know
+OVERDUE = 60.0
+"""Seconds without a good answer after which the operator should know."""
 _MOST_REASONS = 10  # of one outage that are logged: a proxy may number its answers
 _LONGEST_WHY = 300
 
@@ -156,7 +157,7 @@ class Source:
         is_sure = bool(self._failures and self._open) or self._failures > 1
         is_silent = bool(self._open) and not self._failures
         age = None if self._answered_at is None else now - self._answered_at
-        overdue = failing >= _OVERDUE and (is_sure or is_silent)
+        overdue = failing >= OVERDUE and (is_sure or is_silent)
         never = self._answered_at is None and self._failures > 1
         why = self.why or ("no answer yet" if overdue else "")
         return SourceState(

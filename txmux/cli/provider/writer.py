@@ -22,6 +22,7 @@ from txmux.rules.reading.draft import try_draft
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
 from txmux.telemetry.formatting import plural
+from txmux.telemetry.provider_state import StateFile
 
 _EVERY = 1.0  # seconds between two writes, at least
 # Times as long as the last one took, so that very many rules leave the processor to others.
@@ -65,19 +66,26 @@ class ProviderWriter:
     _asks_again: bool = attrs.field(default=False, init=False)
     _pause: float = attrs.field(default=_AGAIN, init=False)  # until it is asked again
     _timer: Any = attrs.field(default=None, init=False)
+    _state: StateFile = attrs.field(init=False)
     _next: float = attrs.field(default=0.0, init=False)
     _left_out: dict[str, str] = attrs.field(factory=dict, init=False)
     _last: dict[str, str] = attrs.field(factory=dict, init=False)  # texts, by their kinds
 
+    @_state.default
+    def _make_state(self) -> StateFile:
+        return StateFile(self._path)
+
     def write(self, objects: _Objects, served: _Served = lambda *_: None) -> None:
         """Write the file soon; see `RulesWriter`."""
         self._objects, self._served = objects, served
+        self._state.report("")
         if self._is_new("lost", ""):
             self._log.info("the source answers again")
         self._schedule(self._next - self._reactor.seconds())
 
     def lost(self, why: str) -> None:
         """Report that the source does not answer; see `RulesWriter`."""
+        self._state.report(why)
         if self._is_new("lost", why):
             stays = f"{self._path} stays as it is" if self._path.exists() else "nothing is written"
             self._log.warn("{why}; {stays} until it answers", why=why, stays=stays)
@@ -85,6 +93,7 @@ class ProviderWriter:
 
     def stop(self) -> None:
         """Stop writing."""
+        self._state.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

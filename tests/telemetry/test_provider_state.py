@@ -1,0 +1,84 @@
+"""What a service knows of the sources of providers."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from txmux.rules.reading.parser import load
+from txmux.telemetry import provider_state as reporting
+from txmux.telemetry.provider_state import StateFile, reported_sources
+
+_RULES = (
+    "[txmux]\ninclude = p/*.ini\n    p/single\n[listen public]\nendpoint = :443\ndefault = close\n"
+)
+
+
+class StateTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.rules = self.folder / "rules.ini"
+        self.rules.write_text(_RULES)
+        (self.folder / "p").mkdir()
+        (self.folder / "p/single").write_text("")
+        self.path = self.folder / "p/own.ini"
+        self.hidden = self.folder / "p/.own.ini.state"
+        self.seconds = 1000.0
+        self.patch(reporting, "monotonic", lambda: self.seconds)
+        self.file = StateFile(self.path)
+        self.addCleanup(self.file.close)
+
+    def states(self) -> list[tuple[str, bool, float | None, float, bool]]:
+        states = [one.state(self.seconds) for one in reported_sources(load(self.rules))]
+        self.assertEqual({one.name for one in states} - {f"provider {self.path}"}, set())
+        return [(one.why, one.up, one.age, one.failing, one.is_overdue) for one in states]
+
+    def test_an_outage_from_its_beginning_to_its_end(self) -> None:
+        self.assertEqual(self.states(), [])
+        for why, after, expected in (
+            ("away", 0.0, ("away", False, None, 0.0, False)),
+            ("away", 59.0, ("away", False, None, 59.0, False)),
+            ("refused", 1.0, ("refused", False, None, 60.0, True)),
+            ("", 5.0, ("", True, 0.0, 0.0, False)),
+            ("", 500.0, ("", True, 0.0, 0.0, False)),
+            ("cut", 0.0, ("cut", False, 0.0, 0.0, False)),
+            ("away\n", 7.0, ("away\\n", False, 7.0, 7.0, False)),
+        ):
+            self.seconds += after
+            self.file.report(why)
+            self.assertEqual(self.states(), [expected])
+        self.assertEqual(self.hidden.stat().st_mode & 0o777, 0o644)
+
+    def test_what_a_provider_has_left_that_has_ended(self) -> None:
+        self.file.report("away")
+        self.file.close()
+        self.assertEqual((self.hidden.exists(), self.states()), (True, []))
+        self.file.close()
+
+    def test_files_that_are_none(self) -> None:
+        self.file.report("")
+        for text in ("", "[1]", "{}", '{"why": 1, "since": "x", "has_answered": 1}', "[" * 9999):
+            with self.hidden.open("w") as file:  # the same one, which stays locked
+                file.write(text)
+            self.assertEqual(self.states(), [], text)
+
+    def test_a_file_that_is_named_without_wildcards(self) -> None:
+        self.path = self.folder / "p/single"
+        file = StateFile(self.path)
+        self.addCleanup(file.close)
+        file.report("away")
+        self.assertEqual([why for why, *_ in self.states()], ["away"])
+
+    def test_a_folder_that_is_made_later(self) -> None:
+        file = StateFile(self.folder / "none/p/own.ini")
+        self.addCleanup(file.close)
+        file.report("away")
+        (self.folder / "none").mkdir()
+        file.report("away")
+        self.assertTrue((self.folder / "none/p/.own.ini.state").exists())
+
+    def test_it_is_written_when_it_changes(self) -> None:
+        seen = set()
+        for why in ("", "", "away", "away", ""):
+            self.file.report(why)
+            its = self.hidden.stat()
+            seen.add((its.st_ino, its.st_mtime_ns))
+        self.assertEqual(len(seen), 3)
