@@ -144,6 +144,8 @@ class CoverageTests(SynchronousTestCase):
             ("tls sni=.example.com", "tls sni=example.com"),
             ("tls sni=.example.com", "tls sni=.a.example.com"), ("tls sni=none,*", "tls sni=none"),
             ("tls sni=none,*", "tls sni=a,none"), ("tls sni=www*", "tls sni=www.example.com"),
+            ("tls sni=*.a.example alpn=h2", "tls alpn=h2 sni=b.a.example"),
+            ("not tls sni=a alpn=h2", "not tls alpn=h2 sni=a"),
             ("tls ech=yes", "tls ech=yes alpn=h2"), ("http path=/api/*", "http path=/api/v1/*"),
             ("http path=/api/*", "http path=/api/ host=*.example.com"),
             ("ssh software=OpenSSH_*", "ssh software=OpenSSH_9*"),

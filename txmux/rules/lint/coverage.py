@@ -8,6 +8,7 @@ built-in matchers only.
 
 import math
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -33,12 +34,12 @@ _WILDCARD = re.compile(r"[*?]")
 _NO_NAME = ""  # stands for `sni=none`; no pattern of names is empty
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class PatternCase:
-    """A matcher with one pattern for each option that it has here."""
+    """A matcher with one pattern for each option that it has here, the options sorted by name."""
 
     name: str
-    options: frozenset[tuple[str, str]] = frozenset()
+    options: tuple[tuple[str, str], ...] = ()
     compared: bool = True  # with other cases; otherwise it can only be the same
     negated: bool = False
 
@@ -46,31 +47,48 @@ class PatternCase:
 _ANY = PatternCase("any")
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class ParsedLine:
-    """A ``match =`` line, taken apart."""
+    """A ``match =`` line, taken apart; `given` are its options as written, `cases` share them: there may be thousands."""
 
-    text: str
+    alternative: Alternative
     name: str
-    options: dict[str, str]
-    known: Mapping[str, Option]
+    given: tuple[tuple[str, str], ...]
     cases: tuple[PatternCase, ...]
-    predicate: Predicate
-    negated: bool
+
+    @property
+    def text(self) -> str:
+        return self.alternative.text
+
+    @property
+    def options(self) -> dict[str, str]:
+        return dict(self.given)
+
+    @property
+    def known(self) -> Mapping[str, Option]:
+        return _options_of(self.name)
+
+    @property
+    def predicate(self) -> Predicate:
+        return self.alternative.predicate
+
+    @property
+    def negated(self) -> bool:
+        return self.alternative.negated
 
     def positive(self) -> tuple[PatternCase, ...]:
-        return _cases(self.name, self.options, self.known, self.predicate)
+        return _cases(self.name, self.given, self.predicate)
 
 
-_read: dict[int, tuple[Alternative, ParsedLine]] = {}
+_read: dict[int, ParsedLine] = {}
 
 
 def read_line(alternative: Alternative) -> ParsedLine:
     """Take a line of a file apart, once until `forget_lines` is called."""
     parsed = _read.get(id(alternative))
-    if parsed is None or parsed[0] is not alternative:
-        parsed = _read[id(alternative)] = (alternative, _apart(alternative))
-    return parsed[1]
+    if parsed is None:  # which keeps the alternative, so that no other has its identity
+        parsed = _read[id(alternative)] = _apart(alternative)
+    return parsed
 
 
 def lines_of(routes: Iterable[Route]) -> Iterator[tuple[Route, int, ParsedLine]]:
@@ -93,36 +111,41 @@ def forget_lines() -> None:
 
 def _apart(alternative: Alternative) -> ParsedLine:
     name, *words = split_words(alternative.text)[alternative.negated :]
-    options = dict(word.partition("=")[::2] for word in words)
-    known = _options_of(name)
+    name = sys.intern(name)
+    halves = (word.partition("=") for word in words)
+    given = tuple((sys.intern(option), value) for option, _, value in halves)
     if alternative.negated:
         cases: tuple[PatternCase, ...] = (
-            PatternCase(name, frozenset(options.items()), compared=False, negated=True),
+            PatternCase(name, tuple(sorted(given)), compared=False, negated=True),
         )
     else:
-        cases = _cases(name, options, known, alternative.predicate)
-    return ParsedLine(
-        alternative.text, name, options, known, cases, alternative.predicate, alternative.negated
-    )
+        cases = _cases(name, given, alternative.predicate)
+    return ParsedLine(alternative, name, given, cases)
 
 
 def _cases(
-    name: str, options: dict[str, str], known: Mapping[str, Option], predicate: Predicate
+    name: str, given: tuple[tuple[str, str], ...], predicate: Predicate
 ) -> tuple[PatternCase, ...]:
+    known, options = _options_of(name), given if len(given) < 2 else tuple(sorted(given))
     module = type(predicate).__module__
     own = module.startswith("txmux.matchers.") or (module.startswith("txmux.wire.") and not options)
     choices = [
-        [(option, pattern) for pattern in _patterns(known[option], value)]
-        for option, value in options.items()
+        [
+            pair if pattern == pair[1] else (pair[0], pattern)
+            for pattern in _patterns(known[pair[0]], pair[1])
+        ]
+        for pair in options
     ]
     if (
         not own
         or name in _OPTIONS_THAT_COUNT_TOGETHER
-        or any(known[option].widens for option in options)
+        or any(known[option].widens for option, _ in options)
         or math.prod(map(len, choices)) > _MOST_CASES
     ):
-        return (PatternCase(name, frozenset(options.items()), compared=False),)
-    return tuple(PatternCase(name, frozenset(chosen)) for chosen in product(*choices))
+        return (PatternCase(name, options, compared=False),)
+    return tuple(
+        PatternCase(name, options if chosen == options else chosen) for chosen in product(*choices)
+    )
 
 
 def _patterns(option: Option, value: str) -> Iterator[str]:
@@ -162,13 +185,16 @@ class CoverageIndex(Generic[T]):
     """Finds the lines that cover a case, however many there are."""
 
     def __init__(self) -> None:
-        self._cases: dict[PatternCase, list[T]] = defaultdict(list)
+        self._cases: dict[PatternCase, list[T]] = {}
         self._wild: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._unless_begun_with: dict[frozenset[int], list[T]] = defaultdict(list)
 
     def add(self, line: ParsedLine, owner: T) -> None:
         for case in line.cases:
-            self._cases[case].append(owner)
+            if (owners := self._cases.get(case)) is None:
+                self._cases[case] = [owner]  # smaller than one that has grown
+            else:
+                owners.append(owner)
             for option, pattern in case.options:
                 if _WILDCARD.search(pattern):
                     self._wild[case.name, option].add(pattern)
@@ -206,7 +232,7 @@ class CoverageIndex(Generic[T]):
             for option, pattern in case.options
         ]
         for chosen in product(*choices):
-            yield PatternCase(case.name, frozenset(pair for pairs in chosen for pair in pairs))
+            yield PatternCase(case.name, tuple(pair for pairs in chosen for pair in pairs))
 
     def _wider(self, name: str, option: str, pattern: str) -> Iterable[str]:
         wild = self._wild.get((name, option))

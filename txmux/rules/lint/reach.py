@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 
 import attrs
 
@@ -21,7 +21,7 @@ ANY_MAKES = "'any' makes the later "
 _NO_TAKERS: dict[str, Route] = {}
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class _DecidingLine:
     """A line of a route that decides, and the clients it is for."""
 
@@ -43,38 +43,34 @@ def unreachable_routes(rules: Rules) -> Iterator[Problem]:
 class _ReachabilityCheck:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._lines = {
-            route.name: [read_line(alternative) for alternative in route.alternatives]
-            for route in rules.routes
-        }
-        self._clients = {route.name: set_of(route.clients) for route in rules.routes}
-        self._served: set[str] = set()
-        # By route and number of the line: for each of its scopes the routes that take all of its clients, if there are any.
-        self._takers: dict[tuple[str, int], list[dict[str, Route]]] = defaultdict(list)
+        # Of the routes that have clients, for each line the routes that take all of these; `None` if it is in no scope.
+        self._takers: dict[str, tuple[dict[str, Route] | None, ...]] = {}
         self._misplaced: dict[tuple[str, int], str] = {}
-        self._positions = {route.name: number for number, route in enumerate(rules.routes)}
-        self._over: dict[str, list[RouteScope]] = defaultdict(list)
-        for scope in scopes(rules):
+        self._scopes = scopes(rules)
+        for scope in self._scopes:
             self._check_scope(scope)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {route.name: number for number, route in enumerate(self._rules.routes)}
 
     def problems(self) -> Iterator[Problem]:
         behind_any: dict[str, list[Route]] = {}
         for route in self._rules.routes:
-            numbers = range(len(route.alternatives))
-            takers = [self._all_takers(route, number) for number in numbers]
-            if route.name not in self._served:
+            takers = self._takers.get(route.name)
+            if takers is None:
                 yield from self._check_clients(route)
             elif all(takers):
-                routes = {name: taker for found in takers for name, taker in found.items()}
+                routes = {name: r for found in takers if found for name, r in found.items()}
                 first = next(iter(routes.values()))
                 if len(routes) == 1 and self._number_of_any(first) is not None:
                     behind_any.setdefault(first.name, []).append(route)
                 else:
                     yield self._unreachable(route, 0, "is never reached", routes)
             else:
-                redundant = dict(_redundant(self._lines[route.name]))
-                for number in numbers:
-                    yield from self._of_line(route, number, takers[number], redundant.get(number))
+                redundant = dict(_redundant(_lines(route)))
+                for number, found in enumerate(takers):
+                    yield from self._of_line(route, number, found, redundant.get(number))
         for route in self._rules.routes:
             if route.name in behind_any:
                 later = _listed([f"[route {other.name}]" for other in behind_any[route.name]])
@@ -82,7 +78,7 @@ class _ReachabilityCheck:
                 yield route.section.problem(message, "match", self._number_of_any(route) or 0)
 
     def _of_line(
-        self, route: Route, number: int, takers: dict[str, Route], redundant: str | None
+        self, route: Route, number: int, takers: dict[str, Route] | None, redundant: str | None
     ) -> Iterator[Problem]:
         text = repr(route.alternatives[number].text)
         misplaced = self._misplaced.get((route.name, number))
@@ -108,19 +104,20 @@ class _ReachabilityCheck:
         # Inside TLS and tunnels there are streams.
         over = scope.owner.transport if isinstance(scope.owner, Listener) else Transport.TCP
         for route in self._rules.routes_of(scope.owner):
-            self._over[route.name].append(scope)
-            served = self._clients[route.name] & scope.clients
+            served = set_of(route.clients) & scope.clients
             if not served:
                 continue
-            self._served.add(route.name)
             owners = [
-                _DecidingLine(route, number, line, served)
-                for number, line in enumerate(self._lines[route.name])
-                if route.alternatives[number].for_transport(over)
+                _DecidingLine(route, number, read_line(alternative), served)
+                for number, alternative in enumerate(route.alternatives)
+                if alternative.for_transport(over)
             ]
+            takers: list[dict[str, Route] | None] = [None] * len(route.alternatives)
             for owner in owners:
-                self._takers[route.name, owner.number].append(_takers(index, owner))
+                takers[owner.number] = _takers(index, owner)
                 self._find_misplaced(plain, owner, over)
+            before = self._takers.get(route.name, takers)
+            self._takers[route.name] = tuple(map(_in_both, before, takers))
             for owner in owners if not route.dry_run else ():
                 index.add(owner.line, owner)
                 if not owner.line.options and not owner.line.negated:
@@ -141,25 +138,21 @@ class _ReachabilityCheck:
                     message = f"'{later.line.name}' {before} the '{other}' of {_at(self._rules, owner.route, owner.number)}: {why}"
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
-    def _all_takers(self, route: Route, number: int) -> dict[str, Route]:
-        """Return the routes that take all clients of a line, in each of its scopes; none if some reach it."""
-        takers = self._takers[route.name, number]
-        return {name: r for taken in takers for name, r in taken.items()} if all(takers) else {}
-
     def _number_of_any(self, route: Route) -> int | None:
-        lines = self._lines[route.name]
         return next(
-            (n for n, line in enumerate(lines) if line.name == "any" and not line.negated), None
+            (n for n, line in enumerate(_lines(route)) if line.name == "any" and not line.negated),
+            None,
         )
 
     def _check_clients(self, route: Route) -> Iterator[Problem]:
         section = route.section
         key = "from" if "from" in section.entries else "not_from"
-        mine = self._over[route.name]
+        mine = [scope for scope in self._scopes if route.stands_under(scope.owner)]
         dry = [scope.owner.name for scope in mine if getattr(scope.owner, "dry_run", False)]
-        if not self._clients[route.name] and "not_from" in section.entries:
+        clients = set_of(route.clients)
+        if not clients and "not_from" in section.entries:
             key, message = "not_from", "excludes everything in 'from'; correct one of the two"
-        elif not self._clients[route.name]:
+        elif not clients:
             message = "names no network, so no client is served; add one, or remove this route"
         elif any(scope.clients for scope in mine):
             over = [scope.owner for scope in mine if scope.clients]
@@ -227,6 +220,17 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
         if left:
             return _NO_TAKERS
     return takers
+
+
+def _in_both(one: dict[str, Route] | None, two: dict[str, Route] | None) -> dict[str, Route] | None:
+    """Return the routes that take all clients of a line in two scopes; none if some reach it in one."""
+    if one is None or two is None:
+        return two if one is None else one
+    return {**one, **two} if one and two else _NO_TAKERS
+
+
+def _lines(route: Route) -> list[ParsedLine]:
+    return [*map(read_line, route.alternatives)]
 
 
 def _redundant(lines: Sequence[ParsedLine]) -> Iterator[tuple[int, str]]:

@@ -129,7 +129,7 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
                 {one.name: one for one in scope.listeners if one.transport is Transport.TCP}
             )
     for route, number, line in lines_of(rules.routes):
-        needed = max((line.known[option].needs for option in line.options), default=0)
+        needed = max((line.known[option].needs for option, _ in line.given), default=0)
         what = f"looks at what often is in the first {needed} bytes only"
         advice = "raise that"
         if line.name == "payload" or (line.name == "regex" and "within" in line.options):

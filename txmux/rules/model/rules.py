@@ -76,10 +76,8 @@ class Rules:
     backends: dict[str, Backend] = attrs.field(factory=dict)
     files: Files = attrs.field(factory=Files, eq=False, repr=False)
     shifts: Mapping[tuple[str, str], int] = attrs.field(factory=dict, eq=False, repr=False)
-    # The routes by what they are under, with their positions: there may be thousands of owners.
-    _under: dict[str, list[tuple[int, Route]]] = attrs.field(
-        factory=dict, init=False, eq=False, repr=False
-    )
+    # The positions of routes by what they are under: there may be thousands of owners.
+    _under: dict[str, list[int]] = attrs.field(factory=dict, init=False, eq=False, repr=False)
     _over: dict[object, tuple[Route, ...]] = attrs.field(
         factory=dict, init=False, eq=False, repr=False
     )
@@ -169,17 +167,18 @@ class Rules:
     def routes_of(self, owner: Listener | Route) -> tuple[Route, ...]:
         """Return the routes that belong to a listener, or to a route that ends TLS, in their order."""
         if not self._under:
-            under = defaultdict[str, list[tuple[int, Route]]](list)
+            under = defaultdict[str, list[int]](list)
             for position, route in enumerate(self.routes):
                 for name in dict.fromkeys(route.under or ("",)):
-                    under[name].append((position, route))
+                    under[name].append(position)
             self._under.update(under)  # at once: a thread may look for them, too
         if not isinstance(owner, Listener):
-            return tuple(route for _, route in self._under.get(owner.name, ()))
+            return tuple(self.routes[number] for number in self._under.get(owner.name, ()))
         key = owner.name, owner.transport
         if key not in self._over:
             own = merge(self._under.get("", ()), self._under.get(owner.name, ()))
-            self._over[key] = tuple(route for _, route in own if route.stands_under(owner))
+            routes = map(self.routes.__getitem__, own)
+            self._over[key] = tuple(route for route in routes if route.stands_under(owner))
         return self._over[key]
 
     def routes_over(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
