@@ -153,7 +153,7 @@ _TLS = Opening(
 )
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Route:
     """The conditions under which clients get an outcome.
 

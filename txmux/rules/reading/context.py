@@ -99,9 +99,11 @@ class RulesReading:
     def take_over_short_forms(self, before: "RulesReading") -> None:
         self._short_before = before._short
 
-    def forget_before(self) -> None:
+    def finish(self) -> None:
+        """Keep what the next reading takes over, not the one before, and not the tables of the parser."""
         self._short_before, self._short_needs = {}, {}
         self._lists.forget_before()
+        del self.sections, self._backend
 
     @property
     def lists_are_as_read(self) -> bool:

@@ -131,7 +131,7 @@ class _FilePart:
     variables: tuple[str, ...]
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class _Value:
     """What a section was read as; `needs` as in `RulesReading`."""
 
@@ -232,7 +232,7 @@ def remembered(parser: "RulesParser") -> Rules:
     global _last  # noqa: PLW0603 - it is about the process
     reading = parser._reading
     rules = parser.rules()
-    reading.forget_before()
+    reading.finish()
     _last = _LastRules(rules, reading, parser._parts, parser._values, parser._naming_files)
     return rules
 

@@ -298,13 +298,17 @@ def make_route(name: str, section: Section, found: Mapping[str, Any], settings: 
     clients = EVERY_CLIENT
     if included is not None or excluded is not None:
         clients = Clients(included, excluded)
-    fields.setdefault("outcome", None if is_outer(section) else Refusal.CLOSE)
+    if "outcome" not in fields:
+        fields["outcome"] = None if is_outer(section) else Refusal.CLOSE
     return Route(name, clients=clients, section=section, **fields)
 
 
 def is_outer(section: Section) -> bool:
-    is_open = ([item.text for item in section.items(key)] == ["yes"] for key in OUTER)
-    return "terminate_tls" in section.entries or any(is_open)
+    written = section.entries
+    opening = [written[key] for key in OUTER if key in written]
+    return "terminate_tls" in written or any(
+        [item.text for item in entry.items] == ["yes"] for entry in opening
+    )
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:

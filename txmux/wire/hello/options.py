@@ -27,7 +27,7 @@ ECH = Option("ech", "yes or no: whether the hello has an encrypted one with it",
 _NO_NAME = "none"
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class ServerNames:
     """The server names that match.
 
