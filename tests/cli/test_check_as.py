@@ -13,9 +13,8 @@ from unittest import SkipTest
 
 from tests.cli.support import CommandTestCase
 from tests.support.named_files import BY_TWISTED, MADE, RULES, folder_of_files
-from txmux.cli import check
+from txmux.cli import check, launch
 from txmux.files import may_read
-from txmux.processes.privilege import launch
 from txmux.processes.privilege.account import Account
 
 _UNIT = Path(__file__).parents[2] / "examples/systemd/txmux.service"

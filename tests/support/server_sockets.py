@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from tests.support.datagrams import Talker, udp_listener
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close, reactor
-from txmux.backends.health.tryout import try_servers
+from txmux.cli.tryout import try_servers
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Check, Listener
 from txmux.rules.reading.endpoints import server

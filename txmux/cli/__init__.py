@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 
 from txmux import __version__
 from txmux.cli.entry_points import commands_of_others, load, missing
+from txmux.cli.journal import write_error
 from txmux.errors import MuxError
 from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.rules import optional
-from txmux.telemetry.journal import write_error
 
 COMMANDS = {
     "ban": "Ban an address or a network for a while.",

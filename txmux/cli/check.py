@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.cli.launch import Launch, launch_of
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, own_command, sudo_for
 from txmux.interfaces import IProtocolMatcher
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.processes.privilege.account import Account, AccountError, account_of
-from txmux.processes.privilege.launch import Launch, launch_of
 from txmux.processes.privilege.sandbox import SandboxError, readable, sandbox_of
 from txmux.processes.usable import closed_files, unusable
 from txmux.rules.installed import FEATURES
@@ -46,7 +46,7 @@ from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import plural, printable_json
 
 if TYPE_CHECKING:
-    from txmux.backends.health.tryout import Tried
+    from txmux.cli.tryout import Tried
 
 _COUNTED = "listeners", "routes", "backends"
 _STANDARD_INPUT = "<stdin>"
@@ -124,7 +124,7 @@ def _connect(several: list[Rules]) -> tuple[list[Reached], list[Problem]]:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
     from twisted.internet.defer import Deferred  # noqa: PLC0415
 
-    from txmux.backends.health.tryout import try_servers  # noqa: PLC0415
+    from txmux.cli.tryout import try_servers  # noqa: PLC0415
 
     results: list[Reached] = []
     problems: list[Problem] = []

@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from txmux.cli.journal import LEVELS
 from txmux.cli.run.program import TextLog, as_text
-from txmux.telemetry.journal import LEVELS
 
 _TIME = 1795163804.0879
 

@@ -10,8 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
-from txmux.client import login_queue
-from txmux.features.tunnels import users
+from txmux.features.tunnels import login_queue, users
 from txmux.features.tunnels.dialogue import Login
 from txmux.features.tunnels.users import TunnelUsers
 

@@ -65,10 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     from twisted.internet.threads import deferToThread  # noqa: PLC0415 - as the reactor
     from twisted.logger import globalLogBeginner  # noqa: PLC0415
 
+    from txmux.cli.journal import is_journal  # noqa: PLC0415
     from txmux.cli.provider.writer import ProviderWriter  # noqa: PLC0415
     from txmux.cli.run.program import TextLog  # noqa: PLC0415
     from txmux.processes.supervisor.notify import Notifier  # noqa: PLC0415
-    from txmux.telemetry.journal import is_journal  # noqa: PLC0415
 
     globalLogBeginner.beginLoggingTo([TextLog(sys.stderr, has_priorities=is_journal(2))])
     provider = providers()[arguments.name]

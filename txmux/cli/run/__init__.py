@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from txmux import files
+from txmux.cli.journal import LEVELS, write_error
 from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import ListenError, MuxError
@@ -14,7 +15,6 @@ from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.context import REFUSALS
-from txmux.telemetry.journal import LEVELS, write_error
 
 _ADVICE = "nothing to run; write txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
 _COMMON = {"--log-level", "--pidfile"}

@@ -14,6 +14,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
 from zope.interface import implementer
 
 from txmux.cli import COLLECTING
+from txmux.cli.journal import is_journal, with_priority, write_error
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, printable
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
@@ -34,7 +35,6 @@ from txmux.rules.packing import share_with_forks
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load_within_patience
 from txmux.telemetry.access_log import ACCESS
-from txmux.telemetry.journal import is_journal, with_priority, write_error
 from txmux.telemetry.lines import ServiceLog
 from txmux.version import __version__
 

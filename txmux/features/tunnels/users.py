@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred
 from typing_extensions import override
 
 from txmux.access.per_source import text_of_source
-from txmux.client.login_queue import LoginQueue
 from txmux.client.watched import WatchedFiles
 from txmux.errors import MuxError, how_to_install
 from txmux.features.tunnels.dialogue import Login
+from txmux.features.tunnels.login_queue import LoginQueue
 from txmux.features.tunnels.reading import read_users
 from txmux.files import read_list
 from txmux.net.tls.errors import TLSFileError

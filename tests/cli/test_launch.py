@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from tests.cli.support import CommandTestCase
-from txmux.processes.privilege import launch
+from txmux.cli import launch
+from txmux.cli.launch import launch_of
 from txmux.processes.privilege.account import Account
-from txmux.processes.privilege.launch import launch_of
 
 _NOBODY = "nobody"
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.client import login_queue
-from txmux.client.login_queue import LoginQueue
+from txmux.features.tunnels import login_queue
+from txmux.features.tunnels.login_queue import LoginQueue
 
 _SOURCES = st.integers(0, 5)
 _STEPS = st.lists(
