@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.processes.memory import MemoryGroup, free_memory, memory_groups
-from txmux.processes.upgrade.room import lacking_descriptors, lacking_room
+from txmux.processes.upgrade.upgrades import lacking_descriptors, lacking_room
 
 _MIB = 2**20
 _UNLIMITED = 2**63 - 4096  # as version 1 writes it

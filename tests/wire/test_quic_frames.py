@@ -13,8 +13,8 @@ from tests.wire.quic_builder import crypto
 from tests.wire.quic_vectors import FRAMES
 from txmux.testing import steps_in
 from txmux.wire.cursor import MalformedError
-from txmux.wire.quic.frames import read_frames
 from txmux.wire.quic.header import varint
+from txmux.wire.quic.opening import read_frames
 from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, reassemble
 
 STREAM = bytes(range(256)) * 4

@@ -21,20 +21,9 @@ Sockets: TypeAlias = tuple[socket.socket, ...]
 """The sockets of the client and, unless it waits for one, of the server."""
 
 StayReason = Literal[
-    "undecided",
-    "being connected",
-    "waiting for a server",
-    "TLS ends here",
-    "TLS to the server",
-    "own protocol",
-    "limited rate",
-    "portable relay",
-    "UDP",
-    "ending",
-    "error",
-    "refused",
-    "not taken",
-]
+    "undecided", "being connected", "waiting for a server", "TLS ends here", "TLS to the server",
+    "own protocol", "limited rate", "portable relay", "UDP", "ending", "error", "refused", "not taken",
+]  # fmt: skip
 """Why a connection stays in a process that hands connections over. The last three could have moved."""
 
 COULD_MOVE = frozenset[StayReason](("error", "refused", "not taken"))

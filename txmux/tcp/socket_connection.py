@@ -85,20 +85,9 @@ class SocketConnection(MuxProtocol):
     """
 
     __slots__ = (
-        "_before_end",
-        "_checked_at",
-        "_detection",
-        "_has_options",
-        "_host",
-        "_member",
-        "_name",
-        "_path",
-        "_server_address",
-        "_upstream",
-        "client",
-        "finished",
-        "server",
-    )
+        "_before_end", "_checked_at", "_detection", "_has_options", "_host", "_member", "_name",
+        "_path", "_server_address", "_upstream", "client", "finished", "server",
+    )  # fmt: skip
 
     transport: Any = None
     _hello = b""  # by which it was routed, until the server has answered

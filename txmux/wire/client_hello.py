@@ -17,13 +17,8 @@ __all__ = [
 ]  # fmt: skip
 
 VERSIONS = {
-    0x0002: "ssl2",
-    0x0300: "ssl3",
-    0x0301: "1.0",
-    0x0302: "1.1",
-    0x0303: "1.2",
-    0x0304: "1.3",
-}
+    0x0002: "ssl2", 0x0300: "ssl3", 0x0301: "1.0", 0x0302: "1.1", 0x0303: "1.2", 0x0304: "1.3",
+}  # fmt: skip
 """The names of the protocol versions, by their number on the wire."""
 
 DTLS_VERSIONS = {0x0302: "1.0", 0x0303: "1.2", 0x0304: "1.3"}

@@ -52,14 +52,11 @@ _NAMES = {
     TlvType.NETNS: "netns",
 }
 _SSL_NAMES = {
-    TlvType.SSL_VERSION: "ssl_version",
-    TlvType.SSL_CIPHER: "ssl_cipher",
-    TlvType.SSL_SIG_ALG: "ssl_sig_alg",
-    TlvType.SSL_KEY_ALG: "ssl_key_alg",
-    TlvType.SSL_GROUP: "ssl_group",
-    TlvType.SSL_SIG_SCHEME: "ssl_sig_scheme",
+    TlvType.SSL_VERSION: "ssl_version", TlvType.SSL_CIPHER: "ssl_cipher",
+    TlvType.SSL_SIG_ALG: "ssl_sig_alg", TlvType.SSL_KEY_ALG: "ssl_key_alg",
+    TlvType.SSL_GROUP: "ssl_group", TlvType.SSL_SIG_SCHEME: "ssl_sig_scheme",
     TlvType.SSL_CN: "ssl_cn",
-}
+}  # fmt: skip
 _LONGEST_NAME = 255
 _ROOM = LARGEST_HEADER - 16 - 36 - 7  # beside a header's start, IPv6 addresses and a checksum
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,6 @@ import attrs
 
 from txmux.wire.client_hello import ClientHello, HelloReader
 from txmux.wire.cursor import MalformedError, copied
-from txmux.wire.quic.frames import read_frames
 from txmux.wire.quic.header import (
     LEAST_DATAGRAM,
     LONGEST_ID,
@@ -21,6 +21,7 @@ from txmux.wire.quic.header import (
     UnacceptableError,
     long_headers,
     may_open,
+    varint,
 )
 from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, Fragment, reassemble
 
@@ -34,6 +35,71 @@ _HEADER = 4  # of a message of the handshake
 MOST_PACKETS = 16
 """The most packets that are read before the decision, or in a datagram after it."""
 _MOST_FRAGMENTS_EVER = 64  # browsers cut the hello differently each time they send it again
+
+
+_ACK, _ACK_ECN, _CRYPTO, _CLOSE = 0x02, 0x03, 0x06, 0x1C
+_MOST_OTHERS = 32
+_skip = re.compile(rb"[\x00\x01]*").match  # PADDING and PING, of which there may be thousands
+
+
+def read_frames(payload: bytes) -> list[Fragment]:
+    """Read the frames of a client's Initial packet (RFC 9000, sections 12.4 and 19).
+
+    Returns:
+        The fragments of the stream in its CRYPTO frames, in the order of the frames.
+
+    Raises:
+        MalformedError: There is a frame that may not be there, or one that is not there in full, or too many of them.
+    """
+    fragments: list[Fragment] = []
+    others = 0
+    at, end = 0, len(payload)
+    if not end:
+        raise MalformedError
+    while True:
+        padding = _skip(payload, at)
+        at = padding.end() if padding else at
+        if at >= end:
+            return fragments
+        kind = payload[at]
+        if kind == _CRYPTO:
+            offset, at = varint(payload, at + 1)
+            length, at = varint(payload, at)
+            if (
+                at + length > end
+                or offset + length > LONGEST_STREAM
+                or len(fragments) >= MOST_FRAGMENTS
+            ):
+                raise MalformedError
+            fragments.append((offset, payload[at : at + length]))
+            at += length
+            continue
+        others += 1
+        if others > _MOST_OTHERS:
+            raise MalformedError
+        if kind in {_ACK, _ACK_ECN}:
+            at = _skip_ack(payload, at + 1, ecn=kind == _ACK_ECN)
+        elif kind == _CLOSE:
+            _, at = varint(payload, at + 1)
+            _, at = varint(payload, at)
+            length, at = varint(payload, at)
+            at += length
+        else:
+            raise MalformedError
+        if at > end:
+            raise MalformedError
+
+
+def _skip_ack(payload: bytes, at: int, *, ecn: bool) -> int:
+    """Find the end of an ACK frame (RFC 9000, section 19.3)."""
+    for _ in range(2):  # the largest number, the delay
+        _, at = varint(payload, at)
+    count, at = varint(payload, at)
+    if count > _MOST_OTHERS:
+        raise MalformedError
+    for _ in range(1 + 2 * count + (3 if ecn else 0)):
+        _, at = varint(payload, at)
+    return at
 
 
 @attrs.define(slots=False)
