@@ -23,15 +23,8 @@ from txmux.net.sockets.plainsocket import (
 )
 from txmux.net.sockets.unixpath import open_listening
 from txmux.rules.model import Listener, Rules
+from txmux.rules.reading import endpointstrings
 from txmux.rules.reading.endpoints import short_form
-from txmux.rules.reading.endpointstrings import (
-    SERVER,
-    Arguments,
-    is_for_datagrams,
-    split_arguments,
-    split_ports,
-    udp_listen_address,
-)
 
 BACKLOG = 65535
 """Clients that may wait to be accepted; the system takes less: on Linux ``net.core.somaxconn``."""
@@ -97,7 +90,7 @@ def listen_addresses(listener: Listener) -> list[ListenAddress]:
 
 
 def _each_port(first: ListenAddress) -> Iterator[ListenAddress]:
-    several = split_ports(first.line)
+    several = endpointstrings.split_ports(first.line)
     if several is None:
         yield first
         return
@@ -112,7 +105,7 @@ def listen_lines(listener: Listener) -> list[ListenAddress]:
     addresses = []
     options = socket_options(listener)
     for number, line in enumerate(listener.endpoints):
-        text, ports, several = line, "", split_ports(line)
+        text, ports, several = line, "", endpointstrings.split_ports(line)
         if several is not None:
             text, ports = f"{several[0]}{several[1].start}", line.removeprefix(several[0])
         # Each endpoint with port 0 gets a port of its own.
@@ -141,13 +134,13 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
     if where is not None:
         kind = "udp" if where.datagrams else "tcp"
         return f"{kind}:{where.name}{'' if where.port else f' {own}'}", kind, where.backlog
-    arguments = split_arguments(text)
+    arguments = endpointstrings.split_arguments(text)
     kind = arguments.kind.lower()
     if kind == "unix":
         key = f"unix:{unix_path(arguments)}"
         backlog = int(arguments.named.get("backlog", backlog))
     elif kind == "systemd":
-        named = SERVER[kind].check(arguments)
+        named = endpointstrings.SERVER[kind].check(arguments)
         key = f"systemd:{named.get('index', '')}:{named.get('name', '')}"
     else:
         key = text
@@ -183,7 +176,7 @@ def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
             )
         )
     if address.kind == "unix":
-        return open_unix_socket(split_arguments(address.text), address.backlog)
+        return open_unix_socket(endpointstrings.split_arguments(address.text), address.backlog)
     # The descriptor of systemd stays open, and can be asked for again. Its family is the socket's to say: systemd makes
     # an IPv6 socket of `ListenStream=443`, even if the endpoint's `domain` differs.
     opened = socket.socket(fileno=os.dup(systemd_descriptor(reactor, address.text)))
@@ -251,8 +244,8 @@ class SocketAddress:
 @lru_cache(256)
 def socket_address(text: str, backlog: int) -> SocketAddress | None:
     """Parse one line of ``endpoint =``; ``None`` if it is not for a TCP or UDP socket."""
-    if is_for_datagrams(text):
-        host, port = udp_listen_address(text)
+    if endpointstrings.is_for_datagrams(text):
+        host, port = endpointstrings.udp_listen_address(text)
         family = _family(host) if host else socket.AF_INET6
         return SocketAddress(family, host or "::", port, backlog, both=not host, datagrams=True)
     short = short_form(text)
@@ -261,11 +254,11 @@ def socket_address(text: str, backlog: int) -> SocketAddress | None:
         if not host:
             return SocketAddress(socket.AF_INET6, "::", port, backlog, both=True)
         return SocketAddress(_family(host), host, port, backlog)
-    arguments = split_arguments(text)
+    arguments = endpointstrings.split_arguments(text)
     kind = arguments.kind.lower()
     if kind not in {"tcp", "tcp6"}:
         return None
-    named = SERVER[kind].check(arguments)
+    named = endpointstrings.SERVER[kind].check(arguments)
     host = named.get("interface") or ("::" if kind == "tcp6" else "")
     family = socket.AF_INET6 if kind == "tcp6" else _family(host)
     return SocketAddress(family, host, int(named["port"]), int(named.get("backlog", backlog)))
@@ -349,16 +342,16 @@ def _address(address: SocketAddress) -> Any:
 _UNIX_MODE = "666"
 
 
-def unix_path(arguments: Arguments) -> Path:
-    return Path(SERVER["unix"].check(arguments)["address"])
+def unix_path(arguments: endpointstrings.Arguments) -> Path:
+    return Path(endpointstrings.SERVER["unix"].check(arguments)["address"])
 
 
-def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
+def open_unix_socket(arguments: endpointstrings.Arguments, backlog: int) -> socket.socket:
     """Open the socket of a ``unix:`` endpoint; the file of a closed socket is replaced.
 
     ``lockfile`` is ignored: the socket itself shows whether it is in use.
     """
-    named = SERVER["unix"].check(arguments)
+    named = endpointstrings.SERVER["unix"].check(arguments)
     mode, backlog = int(named.get("mode", _UNIX_MODE), 8), int(named.get("backlog", backlog))
     return open_listening(Path(named["address"]), mode, backlog)
 

@@ -16,12 +16,7 @@ from txmux.client.socket_options import socket_options
 from txmux.net.sockets.descriptors import cannot_accept
 from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.model import Listener
-from txmux.serving.endpoints import (
-    ForwardingFactory,
-    accept_last,
-    accept_waiting,
-    stop_listening,
-)
+from txmux.serving import endpoints
 
 
 @attrs.define
@@ -39,7 +34,7 @@ class ListeningPort:
     port: Any
     listener: ActiveListener
     options: Sequence[SocketOption] = ()
-    forwarding: ForwardingFactory | None = None
+    forwarding: endpoints.ForwardingFactory | None = None
     is_open: bool = True
 
     def can_serve(self, listener: ActiveListener, settings: Listener) -> bool:
@@ -57,7 +52,7 @@ class ListeningPort:
         return duplicate
 
     def close_port(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
-        return stop_listening(self.port)
+        return endpoints.stop_listening(self.port)
 
     def admit_new(self, *, is_admitted: bool) -> None: ...
 
@@ -125,7 +120,7 @@ class ListeningPorts:
             port = self._by_key.pop(key, None)
             if port is not None:
                 self.ports.remove(port.port)
-                (accept_last if key in removed else accept_waiting)(port.port)
+                (endpoints.accept_last if key in removed else endpoints.accept_waiting)(port.port)
                 self.close(key, port)
 
     def left(self) -> dict[str, ListeningPort]:
@@ -139,7 +134,7 @@ class ListeningPorts:
         return port if port is not None and port.listen_again(listener) else None
 
     def close_all(self) -> list[Deferred[Any]]:
-        return [stop_listening(port.port) for port in self.take_all().values()]
+        return [endpoints.stop_listening(port.port) for port in self.take_all().values()]
 
     def accept(self) -> None:
         self.accepting = True

@@ -31,15 +31,8 @@ from txmux.interfaces import Transport
 from txmux.net.sockets.poller import after_turn
 from txmux.rules.model import Backend, Listener, Rules, Settings
 from txmux.rules.replacement import Replacement, RouteTable, replace_all
+from txmux.serving import endpoints
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
-from txmux.serving.endpoints import (
-    ForwardingFactory,
-    OpenedPorts,
-    accept_last,
-    accept_waiting,
-    stop_listening,
-    why_not,
-)
 from txmux.serving.listen_addresses import listen_addresses, socket_address
 from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 from txmux.serving.state import TransferState, restore_sources, sources_of
@@ -188,7 +181,7 @@ class Serving:
         self,
         rules: Rules,
         sockets: Mapping[str, socket.socket],
-        ports: OpenedPorts,
+        ports: endpoints.OpenedPorts,
         admission: Callable[[Listener], Admission],
     ) -> None:
         """Open all ports at the start; `sockets` and `ports` are keyed by listen address."""
@@ -204,7 +197,7 @@ class Serving:
         self,
         key: str,
         port: IListeningPort,
-        forwarding: ForwardingFactory,
+        forwarding: endpoints.ForwardingFactory,
         listener: ActiveListener,
     ) -> None:
         forwarding.forward_to(listener)
@@ -309,7 +302,7 @@ class Serving:
         except BaseException as problem:
             self.abandon(prepared)
             if isinstance(problem, OSError):
-                why = f"a socket cannot be handed on: {why_not(problem)}"
+                why = f"a socket cannot be handed on: {endpoints.why_not(problem)}"
                 raise MuxError(why) from problem
             raise
         return prepared
@@ -425,7 +418,7 @@ class Serving:
                 self.listening_ports.enter(key, before.pop(key))
         for key, port in before.items():
             if key not in by_key and self.listening_ports.accepting:
-                (accept_last if key in removed else accept_waiting)(port.port)
+                (endpoints.accept_last if key in removed else endpoints.accept_waiting)(port.port)
             self.listening_ports.close(key, port)
 
     def abandon(self, prepared: PreparedServing) -> None:
@@ -436,7 +429,7 @@ class Serving:
         for reserved in prepared.reserved.values():
             reserved.close()
         for port, _ in prepared.ports.values():
-            stop_listening(port)
+            endpoints.stop_listening(port)
 
     def older(self) -> list[ClientSession]:
         return [
@@ -636,7 +629,7 @@ class PreparedServing:
     configurations: dict[ActiveListener, Configuration] = attrs.field(factory=dict, init=False)
     by_key: dict[str, ActiveListener] = attrs.field(factory=dict, init=False)
     reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
-    ports: OpenedPorts = attrs.field(factory=dict, init=False)
+    ports: endpoints.OpenedPorts = attrs.field(factory=dict, init=False)
 
     @property
     def kept_files(self) -> list[str]:
