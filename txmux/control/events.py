@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import attrs
 from twisted.internet.interfaces import IDelayedCall
 
 from txmux.backends.upstreams import Upstreams
@@ -13,29 +14,27 @@ from txmux.control.broadcast import WorkerLink
 from txmux.control.report import Report
 from txmux.telemetry.events import Sampling
 
-if TYPE_CHECKING:
-    Follower = Callable[[dict[str, Any] | None], object]
+Follower = Callable[[dict[str, Any] | None], object]
 
 _BEAT = 5.0
 """Keep-alive interval in seconds; workers that were started since then are subscribed to as well."""
 
 
+@attrs.define(eq=False, slots=False)
 class Hub:
     """Passes events of all workers on to followers; without a follower, workers send none."""
 
-    def __init__(
-        self,
-        reactor: Any,
-        processes: Callable[[], Sequence[WorkerLink]],
-        upstreams: Callable[[], Upstreams | None],
-    ) -> None:
-        self._reactor = reactor
-        self._processes = processes
-        self._upstreams = upstreams
-        self._followers: dict[object, Follower] = {}
+    _reactor: Any
+    _processes: Callable[[], Sequence[WorkerLink]]
+    _upstreams: Callable[[], Upstreams | None]
+    _followers: dict[object, Follower] = attrs.field(factory=dict, init=False)
+    _beat: IDelayedCall | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
         # What is skipped may be of several workers.
-        self._sampling = Sampling(reactor, lambda event: self._send({"worker": None, **event}))
-        self._beat: IDelayedCall | None = None
+        self._sampling = Sampling(
+            self._reactor, lambda event: self._send({"worker": None, **event})
+        )
 
     def subscribe(self, follower: Follower) -> Callable[[], None]:
         """Call a follower with each event, and now and then with ``None``; it must not raise. Return what ends that."""

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Protocol
 
 import attrs
@@ -24,6 +24,7 @@ class Waiter:
     timer: _Cancellable | None = attrs.field(default=None, init=False)
 
 
+@attrs.define(eq=False, slots=False)
 class ClientQueue:
     """Serves clients in the order in which they came; one that finds no room does not hold up others.
 
@@ -33,23 +34,16 @@ class ClientQueue:
         seconds_until_probe: Returns in how many seconds there may be room without a call of `serve`; infinite if never.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        seconds: float,
-        call_later: Callable[[float, Callable[[], None]], _Cancellable],
-        seconds_until_probe: Callable[[], float] = lambda: math.inf,
-    ) -> None:
-        self._capacity = capacity
-        self._seconds = seconds
-        self._call_later = call_later
-        self._seconds_until_probe = seconds_until_probe
-        self._numbers = itertools.count()
-        # By group, in the order in which they came; only groups with waiters.
-        self._groups: dict[Hashable, OrderedDict[Waiter, None]] = {}
-        self._count = 0
-        self._serving = False
-        self._alarm: _Cancellable | None = None
+    _capacity: int
+    _seconds: float
+    _call_later: Callable[[float, Callable[[], None]], _Cancellable]
+    _seconds_until_probe: Callable[[], float] = lambda: math.inf
+    _numbers: Iterator[int] = attrs.field(factory=itertools.count, init=False)
+    # By group, in the order in which they came; only groups with waiters.
+    _groups: dict[Hashable, OrderedDict[Waiter, None]] = attrs.field(factory=dict, init=False)
+    _alarm: _Cancellable | None = attrs.field(default=None, init=False)
+    _count = 0
+    _serving = False
 
     def __len__(self) -> int:
         return self._count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -13,15 +13,13 @@ from typing_extensions import override
 
 from txmux.features.ech.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
 from txmux.features.ech.rows import HELLOS
+from txmux.telemetry.counting.counter_groups import ListenerCounts
 from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello, read_hello
 from txmux.wire.cursor import Cursor, IllegalHelloError, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.hello.records import records, take_hello
 from txmux.wire.hello.second import ILLEGAL_PARAMETER, MALFORMED, SecondHello, check_same
 from txmux.wire.preamble import InnerHello
-
-if TYPE_CHECKING:
-    from txmux.telemetry.counting.counter_groups import ListenerCounts
 
 VERSION = 0xFE0D
 """The number of the extension, and that of a configuration."""

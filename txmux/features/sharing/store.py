@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from txmux.rules.model import Settings
 from txmux.rules.optional import named
-
-if TYPE_CHECKING:
-    from txmux.telemetry.sources import SourceState
+from txmux.telemetry.sources import SourceState
 
 RULE = "shared_limits"
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet import error
 from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from txmux.backends.connect.dial import Dial
+from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.errors import cause_of
 from txmux.features.tunnels.request import ProxyRefusedError, TunnelRequest, TunnelTarget
 from txmux.features.tunnels.via import Via
 from txmux.rules.model import Server
-
-if TYPE_CHECKING:
-    from txmux.backends.connect.dial import Dial
-    from txmux.backends.connect.socket_plan import ServerSocketPlan
 
 
 class ProxyDialler:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from typing_extensions import override
 
 from txmux.access.per_source import source_of
+from txmux.client.configuration import CompiledRoute, RuleLayer
 from txmux.features.tunnels.dialogue import FurtherRequest, Login, TunnelDialogue
 from txmux.features.tunnels.users import TunnelUsers
 from txmux.interfaces import Peeked, Verdict
@@ -18,14 +19,10 @@ from txmux.rules.model import Refusal, Route
 from txmux.tcp.answers import RejectionAnswer, http_response, speaks_http1
 from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import Detected, Opened, Outcome, TurnedAway
+from txmux.telemetry.record import ConnectionState
 from txmux.wire.facts import printable
 from txmux.wire.http2_opening import PREFACE
 from txmux.wire.http_head import parse_request
-
-if TYPE_CHECKING:
-    from txmux.client.configuration import CompiledRoute, RuleLayer
-    from txmux.telemetry.record import ConnectionState
-
 
 _NO_ROOM = "too many logins wait to be checked"
 

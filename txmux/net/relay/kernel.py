@@ -13,6 +13,7 @@ import os
 import socket
 from typing import Any, cast
 
+import attrs
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
@@ -69,6 +70,7 @@ class Pipe:
         os.close(self.sink)
 
 
+@attrs.define(eq=False, slots=False)
 class PipePool:
     """Keeps pipes for further use. Linux lets a user have 64 MiB of them.
 
@@ -77,19 +79,12 @@ class PipePool:
         idle: The most that stay open.
     """
 
-    def __init__(
-        self,
-        in_use: int = 192,
-        idle: int = 16,
-        descriptors: Descriptors = DESCRIPTORS,
-        size: int = PIPE_SIZE,
-    ) -> None:
-        self._size = size
-        self._in_use = in_use
-        self._idle_limit = idle
-        self._given = 0
-        self._idle: list[Pipe] = []
-        self._descriptors = descriptors
+    _in_use: int = 192
+    _idle_limit: int = attrs.field(default=16, alias="idle")
+    _descriptors: Descriptors = DESCRIPTORS
+    _size: int = PIPE_SIZE
+    _idle: list[Pipe] = attrs.field(factory=list, init=False)
+    _given = 0
 
     def take_pipe(self) -> Pipe | None:
         if self._given >= self._in_use:

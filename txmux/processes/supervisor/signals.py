@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.processes.held_signals import release_signals
 
 
+@attrs.define(eq=False, slots=False)
 class SignalWatch:
     """Calls a function in the reactor when a signal arrives, or has been held until now; `stop` restores the previous handler.
 
@@ -21,19 +23,12 @@ class SignalWatch:
         pass_on: Passes the signal on to the process that has replaced this one; returns whether there is one.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        action: Callable[[], object],
-        number: int,
-        pass_on: Callable[[int], bool] = lambda _: False,
-    ) -> None:
-        self._reactor = reactor
-        self._action = action
-        self._number = number
-        self._pass_on = pass_on
-        self._before: Any = None
-        self._is_watching = False
+    _reactor: Any
+    _action: Callable[[], object]
+    _number: int
+    _pass_on: Callable[[int], bool] = lambda _: False
+    _before: Any = attrs.field(default=None, init=False)
+    _is_watching = False
 
     def start(self) -> None:
         if threading.current_thread() is threading.main_thread():
