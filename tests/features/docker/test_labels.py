@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.docker import NETWORK, inspected
-from txmux.cli.provider.labels import ALLOWED
+from txmux.cli.labels import ALLOWED
 from txmux.features.docker import labels as reading
 from txmux.features.docker.labels import Container, LabelRules, read_labels
 from txmux.rules.reading.draft import try_draft

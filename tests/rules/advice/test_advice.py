@@ -16,7 +16,7 @@ from txmux.rules.reading.parser import parse
 
 _PACKAGE = Path(txmux.__file__).parent
 _ADVICE = "txmux.rules.advice"
-_COMMANDS = {"cli/explain.py", "features/docker/labels.py", "cli/provider/labels.py"}
+_COMMANDS = {"cli/explain.py", "features/docker/labels.py", "cli/labels.py"}
 """What no service imports."""
 
 RIGHT = """

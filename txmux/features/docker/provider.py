@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmux.cli.provider.labels import PREFIX
+from txmux.cli.labels import PREFIX
 from txmux.errors import MuxError, printable
 from txmux.features.docker.api import DockerApi, NoDaemonError
 from txmux.features.docker.labels import SETTABLE, Container, LabelRules, read_labels

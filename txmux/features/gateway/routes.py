@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from txmux.cli.provider.labels import (
+from txmux.cli.labels import (
     KEYS,
     PREFIX,
     LabelError,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
-from txmux.cli.provider.labels import section
+from txmux.cli.labels import section
 from txmux.features.gateway.cluster import Key
 from txmux.features.gateway.listeners import GatewayListener, GatewaySettings, specificity
 from txmux.features.gateway.routes import GatewayRoute

@@ -21,9 +21,18 @@ from typing import Any
 
 import attrs
 
-from txmux import files
 from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, make_token
 from txmux.errors import MuxError, cause_of
+from txmux.files import (
+    FileId,
+    file_id,
+    on_disk,
+    open_log,
+    open_safely,
+    remove_own_socket,
+    require_proc,
+    within_patience,
+)
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
@@ -97,7 +106,7 @@ class Helper:
     _is_privileged: bool = attrs.field(default=True, kw_only=True)
     _named: list[AllowedPaths] = attrs.field(factory=list, init=False)
     _sockets: set[str] = attrs.field(factory=set, init=False)
-    _bound: dict[str, files.FileId] = attrs.field(factory=dict, init=False)
+    _bound: dict[str, FileId] = attrs.field(factory=dict, init=False)
     _files: Files = attrs.field(factory=Files, init=False)
     _poll: select.poll = attrs.field(factory=select.poll, init=False)
     _connections: dict[int, tuple[socket.socket, bool]] = attrs.field(factory=dict, init=False)
@@ -195,14 +204,12 @@ class Helper:
             owners = [named.owner for named in self._named if path in named.opens["worker-log"]]
             if not owners:
                 raise _not_named(path)
-            return [
-                files.within_patience(partial(files.open_log, Path(path), owners[0], alone=True))
-            ]
+            return [within_patience(partial(open_log, Path(path), owners[0], alone=True))]
         if not any(named.may_be_read(path, may_all=may_all) for named in self._named):
             raise _not_named(path)
         if any(path == named.token for named in self._named):
             make_token(Path(path))
-        opened = files.within_patience(self._open_on_disk, Path(path))
+        opened = within_patience(self._open_on_disk, Path(path))
         is_folder = stat.S_ISDIR(os.fstat(opened).st_mode)
         if is_folder and not any(path in named.opens["worker-folder"] for named in self._named):
             os.close(opened)
@@ -212,9 +219,9 @@ class Helper:
         return [opened]
 
     def _open_on_disk(self, path: Path) -> int:
-        with files.on_disk(path):
+        with on_disk(path):
             if self._is_privileged:
-                return files.open_safely(path)[0]
+                return open_safely(path)[0]
             return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
     def _bind(self, listener: str, text: str, *, beside: bool) -> list[int]:
@@ -223,7 +230,7 @@ class Helper:
             if address is not None and address.kind in {"tcp", "udp", "unix"}:
                 opened = open_address(attrs.evolve(address, beside=beside), None)
                 path = address.key.removeprefix("unix:")
-                self._bound[path] = files.file_id(Path(path))
+                self._bound[path] = file_id(Path(path))
                 return [opened.detach()]
         raise _not_named(text)
 
@@ -237,7 +244,7 @@ class Helper:
             raise _not_named(path)
         # Who has not opened it may be unable to see it.
         bound = (device, inode) if inode else self._bound.get(path, (0, 0))
-        files.remove_own_socket(Path(path), bound)
+        remove_own_socket(Path(path), bound)
 
     def _read(self) -> None:
         rules = load_within_patience(self._path, data=self._data, are_pem_files_there=False)
@@ -258,7 +265,7 @@ class Helper:
         owner = self._named[-1].owner if self._named else None
         if not self._is_privileged:
             owner = os.geteuid(), os.getegid()
-        files.require_proc()
+        require_proc()
         # Readers of the file send signals to that process, maybe as root.
         if (
             self._pidfile is None
