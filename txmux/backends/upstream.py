@@ -216,9 +216,7 @@ class Upstream:
         if not checking:
             self.pool.on_members = self._members_changed
         self.timeouts = Timeouts(
-            backend.idle_timeout,
-            min(HALF_CLOSE, backend.idle_timeout),
-            backend.max_duration,
+            backend.idle_timeout, min(HALF_CLOSE, backend.idle_timeout), backend.max_duration
         )
         self.rates: RelayRates | None = None
         if backend.upload_rate or backend.download_rate:

@@ -92,10 +92,7 @@ class Detector(Generic[R]):
             pass
 
     def changed(
-        self,
-        change: ListChange[R],
-        peek_limit: int,
-        on_would_take: Callable[[R], object],
+        self, change: ListChange[R], peek_limit: int, on_would_take: Callable[[R], object]
     ) -> Generator[None, None, Detector[R]]:
         """Make the detector of changed routes, in steps, with the plans that there are already."""
         made: Detector[R] = Detector((), peek_limit, on_would_take)

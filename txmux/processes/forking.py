@@ -32,13 +32,7 @@ _PATIENCE = 2.0
 """Seconds that a process may take to end."""
 _SET_NAME, _SET_CHILD_SUBREAPER = 15, 36  # prctl(2)
 _STDERR = 2
-_FOR_THE_SUPERVISOR = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+_FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """systemd and terminals send these to all processes of a service; only the supervisor acts on them."""
 
 

@@ -15,12 +15,7 @@ from typing import Any
 import attrs
 
 from txmux.client.socket_options import socket_options
-from txmux.net.sockets.plainsocket import (
-    IPPROTO_MPTCP,
-    SocketOption,
-    open_multipath,
-    set_options,
-)
+from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, SocketOption, open_multipath, set_options
 from txmux.net.sockets.unixpath import open_listening
 from txmux.rules.model import Listener, Rules
 from txmux.rules.reading import endpointstrings

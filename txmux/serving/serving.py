@@ -361,11 +361,7 @@ class Serving:
                     prepared.reserved[address.key] = sockets[address.key].dup()
 
     def commit(
-        self,
-        prepared: PreparedServing,
-        *,
-        listening: bool = True,
-        removed: Collection[str] = (),
+        self, prepared: PreparedServing, *, listening: bool = True, removed: Collection[str] = ()
     ) -> None:
         """Use the prepared rules for the next clients; without `listening`, close all ports.
 

@@ -20,10 +20,7 @@ class Sweep:
     """
 
     def __init__(
-        self,
-        clock: IReactorTime,
-        connections: Collection[Any],
-        on_idle: Callable[[], object],
+        self, clock: IReactorTime, connections: Collection[Any], on_idle: Callable[[], object]
     ) -> None:
         self._clock, self._connections, self._on_idle = clock, connections, on_idle
         self.timer: IDelayedCall | None = None

@@ -26,14 +26,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from txmux.udp.flow_ids import (
-    QUIC,
-    WIREGUARD,
-    id_asked,
-    may_have_id,
-    protocol_of,
-    server_id,
-)
+from txmux.udp.flow_ids import QUIC, WIREGUARD, id_asked, may_have_id, protocol_of, server_id
 
 F = TypeVar("F")
 

@@ -81,9 +81,7 @@ class Globs:
         return False
 
     def key(
-        self,
-        read: Callable[[Peeked], str | None],
-        begun: Callable[[Peeked], str] | None = None,
+        self, read: Callable[[Peeked], str | None], begun: Callable[[Peeked], str] | None = None
     ) -> NameKey | None:
         """Return the key of a predicate that depends on a host name which has to match.
 

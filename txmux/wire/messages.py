@@ -125,9 +125,7 @@ def _fits(fields: Mapping[str, str] | None, patterns: Mapping[str, Globs]) -> bo
 
 
 def _key(
-    patterns: Mapping[str, Globs],
-    parse: Callable[[bytes, Any], Any],
-    begins: Any = None,
+    patterns: Mapping[str, Globs], parse: Callable[[bytes, Any], Any], begins: Any = None
 ) -> NameKey | None:
     found = (
         globs.key(_name_reader(name, globs.normal, parse, begins))
@@ -139,10 +137,7 @@ def _key(
 
 @cache
 def _name_reader(
-    name: str,
-    normal: Callable[[str], str] | None,
-    parse: Callable[[bytes, Any], Any],
-    begins: Any,
+    name: str, normal: Callable[[str], str] | None, parse: Callable[[bytes, Any], Any], begins: Any
 ) -> Callable[[Peeked], str | None]:
     def read(peeked: Peeked) -> str | None:
         verdict = Verdict.MATCH if begins is None else begins(peeked)

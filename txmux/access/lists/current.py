@@ -58,11 +58,7 @@ class Lists:
         return next((one.trouble for one in self._readers.values() if one.trouble), "")
 
     def prepare(
-        self,
-        rules: Rules,
-        new: Iterable[DynamicNetworks] | None = None,
-        *,
-        may_lack: bool = False,
+        self, rules: Rules, new: Iterable[DynamicNetworks] | None = None, *, may_lack: bool = False
     ) -> None:
         """Feed the networks of these rules too; those of a file stay as they were read until `feed` replaces them.
 

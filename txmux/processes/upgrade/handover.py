@@ -212,10 +212,7 @@ class Taker:
 
     @property
     def handlers(self) -> dict[Message, Callable[..., object]]:
-        return {
-            messages.TAKES: self._opens,
-            messages.ENDED: self._ended,
-        }
+        return {messages.TAKES: self._opens, messages.ENDED: self._ended}
 
     def _opens(self, connections: int, *, reads: bool = False) -> None:
         if not self.opened.called:

@@ -34,13 +34,7 @@ from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
 from txmux.processes.supervisor.signals import SignalWatch
 from txmux.processes.upgrade.transfer import ConnectionTransfer
-from txmux.processes.workers.received_rules import (
-    Start,
-    close,
-    named,
-    read_replacement,
-    sockets_of,
-)
+from txmux.processes.workers.received_rules import Start, close, named, read_replacement, sockets_of
 from txmux.rules.difference import digest as digest_of
 from txmux.rules.model import Listener, Rules
 from txmux.rules.named_files import check_disks
@@ -368,12 +362,7 @@ class WorkerProcess:
 
 
 def run(
-    number: int,
-    end: socket.socket,
-    *,
-    reactor: str,
-    sandbox: Sandbox,
-    listener_to: socket.socket,
+    number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox, listener_to: socket.socket
 ) -> int:
     """Run a worker with the reactor of the module `reactor`; return the exit status."""
     problem = None

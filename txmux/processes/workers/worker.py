@@ -196,9 +196,7 @@ class Worker:
             return
         if column.descriptor is not None:
             counting = channel.ask(
-                messages.COUNT_IN,
-                descriptors=[column.descriptor, life],
-                **column.layout.as_json(),
+                messages.COUNT_IN, descriptors=[column.descriptor, life], **column.layout.as_json()
             )
             counting.addErrback(lambda _: None)  # it is logged
 
