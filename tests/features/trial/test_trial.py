@@ -5,7 +5,8 @@ import random
 import sys
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 from unittest import TestCase
@@ -13,10 +14,12 @@ from unittest.mock import patch
 
 from attrs import evolve
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP6ClientEndpoint, connectProtocol
 from twisted.internet.task import Clock
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.backends.connect.tls_case import authority
@@ -28,7 +31,11 @@ from tests.wire.hello_builder import PADDING, client_hello, extension, records, 
 from txmux.client.parts import ServingContext
 from txmux.detection.explain import excluded_by
 from txmux.errors import MuxError
+from txmux.features.trial import FEATURE
 from txmux.features.trial.memory import ClientMemory, RememberedClient
+from txmux.features.trial.trial import Trial
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
 from txmux.rules.model import FoundCertificate
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.parser import RulesParser, parse
@@ -306,6 +313,67 @@ class TryTests(TrialCase):
             self.assertEqual(told.status, 403)
 
 
+class WorkerTests(SynchronousTestCase):
+    """What a worker may do to a trial, of rules that the service has."""
+
+    rules = parse("[txmux]\nremember = 9\nwatch_rules_limit = 0%\n[listen x]\nendpoint = :1\n", "r")
+
+    def trial(self, worker: Any) -> Trial:
+        trial = Trial(lambda: [worker])
+        trial.commit(self.rules)
+        return trial
+
+    def test_late(self) -> None:
+        """Rules that come by themselves are refused while a worker does not answer."""
+        late = SimpleNamespace(number=0, is_late=True)
+        checked = Deferred.fromCoroutine(self.trial(late).check_change(self.rules))
+        why = self.failureResultOf(checked, MuxError).getErrorMessage()
+        self.assertIn("'watch_rules_limit' cannot be checked: worker 1: does not answer;", why)
+
+    def test_endless(self) -> None:
+        """A worker that is compromised is not asked for more clients than it may remember."""
+        asked = list[Any]()
+
+        def ask(message: Message, **values: Any) -> Deferred[Any]:
+            asked.extend([values["values"]["after"]] if message is messages.PART else ())
+            return succeed([7, *["no client"] * 5000])
+
+        worker = SimpleNamespace(number=0, is_late=False, ask=ask)
+        found = self.successResultOf(Deferred.fromCoroutine(self.trial(worker).compare(self.rules)))
+        self.assertEqual((asked, found["clients"]), ([0, 7], 0))
+
+
+class LintTests(TestCase):
+    def test_warnings(self) -> None:
+        """A limit without what it needs is told of, and numbers that take much memory."""
+        watched = "watch_rules = 10s\n"
+        limit = "watch_rules_limit = 10%\n"
+        nobody = "refuses nothing, since no client is remembered; add 'remember = 1000'"
+        unwatched = "works only with 'watch_rules'; add that, or remove it"
+        listeners = [f"[listen l{n}]\nendpoint = :{n}\n" for n in range(1, 8)]
+        seven, six = "".join(listeners), "".join(listeners[:6])
+        much = "the clients of all listeners may take {} MiB in all workers; remember fewer"
+        rows: Sequence[tuple[str, str, list[tuple[str, str, str]]]] = (
+            (watched + limit + "remember = 9\n", seven, []),
+            (watched, seven, []),
+            (limit + "remember = 9\n", seven, [("txmux", "watch_rules_limit", unwatched)]),
+            (watched + limit, seven, [("txmux", "watch_rules_limit", nobody)]),
+            ("remember = 10000\n", six, []),
+            ("remember = 10000\n", seven, [("txmux", "remember", much.format(293))]),
+            ("workers = 2\nremember = 5000\n", seven, [("txmux", "remember", much.format(293))]),
+            (
+                "workers = 20\n",
+                seven + "remember = 10000\n",
+                [("listen l7", "remember", much.format(839))],
+            ),
+        )
+        for settings, listeners_text, found in rows:
+            with self.subTest(settings=settings):
+                rules = parse(f"[txmux]\n{settings}{listeners_text}", "rules.ini")
+                problems = [*chain(*(lint(rules) for lint in FEATURE.lint))]
+                self.assertEqual([(p.section, p.key, p.message) for p in problems], found)
+
+
 class MemoryTests(TestCase):
     def test_bounds(self) -> None:
         """What a connection keeps of itself for this is let go of when it is decided; answers have a bound."""
@@ -439,23 +507,36 @@ class CommandTests(TrialCase):
 
 class LimitTests(TrialCase):
     async def test_limit(self) -> None:
-        """Rules may move as large a share as the limit says, and no larger one; nothing is refused without a limit."""
+        """Rules may move as large a share as the limit says, and no larger one; who may move counts, too."""
         new = f"[route b]\nmatch = http host=b.test\nbackend = {self.b}\n"
-        for limit, is_refused in ((None, False), ("50%", False), ("49.99%", True), ("0%", True)):
+        moved = "1 of the last 2 clients would go elsewhere, more than"
+        unknown = (
+            "none of the last 2 clients would go elsewhere, and of 2 it is not known, more than"
+        )
+        rows = (
+            ("", new, ""),
+            ("50%", new, ""),
+            ("49.99%", new, moved),
+            ("0%", new, moved),
+            ("99%", "accept_proxy_from = 127.0.0.1\n", unknown),
+        )
+        for limit, more, words in rows:
             with self.subTest(limit):
-                more = f"watch_rules = 10s\nwatch_rules_limit = {limit}\n" if limit else ""
-                await self.start(self.settings + more, self.rules(self.a))
+                settings = self.settings + "watch_rules = 10s\n"
+                settings += f"watch_rules_limit = {limit}\n" if limit else ""
+                rules = self.rules(self.a).replace("[listen u]\nendpoint = udp:127.0.0.1:0\n", "")
+                await self.start(settings, rules)
                 await self.served(request("a.test"), request("b.test"))
-                self.write_rules(self.settings + more, self.rules(self.a, new))
+                self.write_rules(settings, rules.replace("[route web]", f"{more}[route web]"))
                 part: Any = self.running.control.parts["trial"]
                 changed = await self.running.control.read_rules()
                 try:
                     await part.check_change(changed)
                 except MuxError as why:
-                    self.assertIn("1 of the last 2 clients would go elsewhere", str(why))
-                    self.assertTrue(is_refused)
+                    self.assertIn(words, str(why))
+                    self.assertTrue(words)
                 else:
-                    self.assertFalse(is_refused)
+                    self.assertEqual(words, "")
                 await self.stop()
 
     async def test_watched_rules(self) -> None:

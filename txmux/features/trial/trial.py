@@ -216,7 +216,7 @@ class Trial(ServicePart):
             raise _ReloadLimitError(
                 f"'{LIMIT}' cannot be checked: {'; '.join(found['incomplete'])}; apply the rules by 'txmux reload'"
             )
-        if found["moved"] * 100 > limit * found["clients"]:
+        if (found["moved"] + found["unknown"]) * 100 > limit * found["clients"]:
             raise _ReloadLimitError(
                 f"{found['changes']}, more than '{LIMIT} = {limit:g}%' allows; "
                 "see where by 'txmux reload --try', and apply the rules by 'txmux reload'"
