@@ -1,5 +1,6 @@
 """The lock for orders, with a Redis that gives it."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -43,6 +44,37 @@ class LockTest(SynchronousTestCase):
             result_of(shared.unlock())
             self.assertEqual(len(asked), released)
         self.assertTrue(result_of(shared.lock()))
+
+
+class WithoutRedisTest(SynchronousTestCase):
+    """What other machines would get, and what they would say, while Redis says nothing of use."""
+
+    def shared(self, answer: object) -> tuple[SharedCertificates, list[object]]:
+        store = SimpleNamespace(text="", connect=lambda *_: SimpleNamespace(redis=None))
+        shared, asked = SharedCertificates(Clock(), store, lambda: 0.0), list[object]()
+
+        async def ask(*words: object, **_: object) -> object:
+            asked.append(words[0])
+            return answer
+
+        self.patch(shared, "_ask", ask)
+        return shared, asked
+
+    def result_of(self, work: Any) -> Any:
+        return self.successResultOf(Deferred.fromCoroutine(work))
+
+    def test_nothing_is_shared(self) -> None:
+        """Certificates and challenges are sealed by a key that is there once Redis is connected."""
+        shared, asked = self.shared(None)
+        self.result_of(shared.put("https://ca.test/", "a.test", b"pem", 60.0))
+        self.assertEqual(asked, [])
+        self.result_of(shared.show({"token": "answer"}))
+        self.assertEqual(asked, ["DEL"])
+
+    def test_answers_of_another_shape(self) -> None:
+        for answer in (None, b"x", [], [None, None], [None] * 4):
+            with self.subTest(answer=answer):
+                self.assertEqual(self.result_of(self.shared(answer)[0].poll()), ({}, False))
 
 
 class PasswordTest(SynchronousTestCase):
