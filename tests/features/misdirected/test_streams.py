@@ -152,6 +152,7 @@ class StreamsTest(SynchronousTestCase):
             lowered,
             pushed,
             frame(HEADERS, 8, 5, b"\x09"),
+            frame(HEADERS, 4, 5, b"\x20\x20\x20\x82"),  # many of them take very long
             b"\xff\xff\xff\1\4\0\0\0\1",
         ):
             its = streams()
@@ -167,6 +168,16 @@ class StreamsTest(SynchronousTestCase):
         for stream in range(1, 2001, 2):
             its.from_client(client.headers(stream, asked(_OTHER)))
         self.assertRaises(TooManyError, its.from_client, client.headers(2001, asked(_OTHER)))
+
+    def test_body_beyond_every_window(self) -> None:
+        """The client may send no more while it reads nothing, so that there is an end to what is returned."""
+        its, client = streams(), Speaker()
+        its.from_client(PREFACE + client.headers(1, asked(_OTHER), 0))
+        its.from_server(bytes(5))
+        largest = b"\xff\xff\xff" + frame(DATA, 0, 1)[3:] + bytes((1 << 24) - 1)
+        for _ in range(128):
+            its.from_client(largest)
+        self.assertRaises(TooManyError, its.from_client, largest)
 
     def test_each_section_empties_the_table(self) -> None:
         """A server whose SETTINGS have made it smaller in between awaits that (RFC 7541, section 4.2)."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hpack import Decoder, Encoder, HPACKError
+from hpack import Decoder, Encoder
 
 from txmux.features.misdirected.places import Fields, header_frames
 from txmux.wire.cursor import MalformedError
+from txmux.wire.http2_fields import read_section
 from txmux.wire.http2_opening import (
     ACK,
     CONTINUATION,
@@ -34,6 +35,7 @@ _TABLE_SIZE, _USUAL_TABLE = b"\0\1", 4096
 # In each section: a server that has made its table smaller since awaits it (RFC 7541, section 4.2).
 _EMPTY_TABLE = b"\x20"
 _LARGEST = 1 << 16  # bytes of a header section, and of the table
+_LARGEST_WINDOW = (1 << 31) - 1
 _MOST = 1000
 """Requests of a connection that are answered here, and remembered; no browser has so many under way."""
 
@@ -111,7 +113,7 @@ class Streams:
                 else:
                     self._left = _HEAD + size
                     self._drops = self._is_dropped(kind, flags, stream, size)
-        except (MalformedError, HPACKError):
+        except MalformedError:
             if self._encoder is not None:
                 raise TooManyError from None
             self._is_blind = True
@@ -139,7 +141,7 @@ class Streams:
         if not flags & END_HEADERS:
             self._section, self._frames = section, frames
             return b""
-        fields = self._decoder.decode(section, raw=True)
+        fields = read_section(self._decoder, section)
         self._section = self._frames = b""
         stream = self._stream
         if stream > self._highest:
@@ -174,6 +176,8 @@ class Streams:
         if stream not in self._refused or kind not in _OF_STREAM:
             return False
         self._returned += size * (kind == DATA)
+        if self._returned > _LARGEST_WINDOW:
+            raise TooManyError
         return True
 
     def from_server(self, data: bytes) -> bytes:
