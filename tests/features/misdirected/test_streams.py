@@ -135,6 +135,26 @@ class StreamsTest(SynchronousTestCase):
         self.assertEqual(its.from_client(acknowledged), b"")
         self.assertEqual(its.from_client(acknowledged), acknowledged)
 
+    def test_settings_with_a_larger_table(self) -> None:
+        its, client = streams(), Speaker()
+        its.from_client(PREFACE + frame(SETTINGS, 0, 0, bytes.fromhex("000100010000 000200000000")))
+        its.from_client(client.headers(1, asked(_OTHER)))
+        self.assertEqual([one.kind for one in frames_of(its.answers())], [SETTINGS, HEADERS])
+
+    def test_numbers_of_streams_have_four_bytes(self) -> None:
+        its, client = streams(), Speaker()
+        its.from_client(PREFACE + client.headers(1, asked(_OTHER), 0))
+        other = frame(DATA, 0, 1 + (1 << 24), b"x")
+        self.assertEqual(its.from_client(frame(DATA, 0, 1, b"x") + other), other)
+
+    def test_answer_follows_a_frame_whose_head_was_cut(self) -> None:
+        its, client = streams(), Speaker()
+        its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
+        first, second = frame(SETTINGS, 0, 0, bytes(6)), frame(PING, 0, 0, bytes(8))
+        got = its.from_server(first[:3]) + its.from_server(first[3:] + second)
+        kinds = [one.kind for one in frames_of(got)]
+        self.assertEqual(kinds, [SETTINGS, HEADERS, PING])
+
     def test_what_is_no_http2_passes(self) -> None:
         for said in (b"GET / HTTP/1.1\r\n", PREFACE[:9] + b"x", b"SSH-2.0-x"):
             its = streams()
@@ -146,10 +166,12 @@ class StreamsTest(SynchronousTestCase):
         head = frame(HEADERS, 4, 5, b"\xff\xff\xff\xff\xff\xff")
         ping = frame(PING, 0, 0, bytes(8))
         lowered = frame(SETTINGS, 0, 0, b"\0\1" + bytes(4))
+        between = frame(SETTINGS, 0, 0, bytes.fromhex("000200000000 000100000fff 000300000064"))
         pushed = frame(HEADERS, 0, 5, b"x") + ping
         for bad in (
             head,
             lowered,
+            between,
             pushed,
             frame(HEADERS, 8, 5, b"\x09"),
             frame(HEADERS, 4, 5, b"\x20\x20\x20\x82"),  # many of them take very long
