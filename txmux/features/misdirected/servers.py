@@ -80,7 +80,13 @@ def _shown_to(query: _NameQuery, reactor: Any) -> Deferred[Sequence[str]]:
     if member is None:
         result.callback(())
         return result
-    factory = _Factory(result)
+
+    def report(names: Iterable[str] = ()) -> None:
+        if not result.called:
+            result.callback([*names])
+
+    factory: Any = ClientFactory.forProtocol(partial(_Look, report))
+    factory.noisy, factory.clientConnectionFailed = False, lambda *_: report()
     tls = TLSMemoryBIOFactory(_Creator(query.name), True, factory, reactor)  # noqa: FBT003 - Twisted's signature
     header = with_header(tls, upstream.backend.proxy_protocol)
     timeout = upstream.backend.connect_timeout
@@ -105,7 +111,7 @@ class _Creator:
 class _Look(Protocol):
     transport: Any
 
-    def __init__(self, report: Callable[[Iterable[str]], None]) -> None:
+    def __init__(self, report: Callable[..., None]) -> None:
         self._report = report
 
     def handshakeCompleted(self) -> None:
@@ -116,21 +122,4 @@ class _Look(Protocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
-        self._report(())
-
-
-class _Factory(ClientFactory):
-    noisy = False
-
-    def __init__(self, result: Deferred[Sequence[str]]) -> None:
-        self._result = result
-
-    def _report(self, names: Iterable[str]) -> None:
-        if not self._result.called:
-            self._result.callback([*names])
-
-    def buildProtocol(self, _: object) -> Protocol:
-        return _Look(self._report)
-
-    def clientConnectionFailed(self, *_: object) -> None:
-        self._report(())
+        self._report()
