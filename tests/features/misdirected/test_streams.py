@@ -137,7 +137,7 @@ class StreamsTest(SynchronousTestCase):
 
     def test_settings_with_a_larger_table(self) -> None:
         its, client = streams(), Speaker()
-        its.from_client(PREFACE + frame(SETTINGS, 0, 0, bytes.fromhex("000100010000 000200000000")))
+        its.from_client(PREFACE + frame(SETTINGS, 0, 0, bytes.fromhex("000200000000 000100010000")))
         its.from_client(client.headers(1, asked(_OTHER)))
         self.assertEqual([one.kind for one in frames_of(its.answers())], [SETTINGS, HEADERS])
 
