@@ -32,6 +32,7 @@ _CASES: tuple[tuple[str, tuple[bytes, ...], str, bool], ...] = (
     (_WIDE, (b"http/1.1",), "", False),
     (_WIDE, (), "", False),
     ("a.site.example", (b"h2",), "", False),
+    (_WIDE, (b"h2",), "tls = yes", False),  # clients speak TLS inside of that
     (_WIDE, (b"h2",), "proxy_protocol = v2", False),  # it is no TLS with that before it
 )
 
