@@ -35,6 +35,35 @@ _LONGEST = 1 << 18
 _MOST_LISTS = 20
 
 
+class JsonLines:
+    """Reads a stream of JSON texts, one a line, as it comes.
+
+    Args:
+        take: Called with each value.
+        longest: The most bytes of a line.
+        error: Makes the exception for a line that is none, from a message.
+    """
+
+    def __init__(
+        self, take: Callable[[Any], object], longest: int, error: Callable[[str], Exception]
+    ) -> None:
+        self._take = take
+        self._longest = longest
+        self._error = error
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Read on; raises `error`, or what `take` raises."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > self._longest:
+            raise self._error("an event has no end")
+        try:
+            for line in filter(None, map(bytes.strip, lines)):
+                self._take(parse_json(line))
+        except ValueError:
+            raise self._error("an event is no JSON") from None
+
+
 class JsonLists:
     """Reads the items of lists one by one as a text in UTF-8 arrives, of which little more than an item is in memory.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from txmux.errors import MuxError, printable
 from txmux.net.http import ResponseTimeoutError, request
-from txmux.wire.jsontext import parse_json
+from txmux.wire.jsontext import JsonLines, parse_json
 
 _PATIENCE = 10.0  # seconds for an answer
 _TO_CHANGE = 60.0  # seconds to start or stop a container
@@ -55,22 +55,11 @@ class DockerApi:
 
     async def events(self, since: float, seconds: float, take: Callable[[Any], object]) -> None:
         """Report events as they come, from a time on, for some seconds; returns also when the daemon ends the stream."""
-        rest = b""
-
-        def split(data: bytes) -> None:
-            nonlocal rest
-            *lines, rest = (rest + data).split(b"\n")
-            if len(rest) > _LONGEST_EVENT:
-                raise MuxError("an event has no end")
-            try:
-                for line in filter(None, map(bytes.strip, lines)):
-                    take(parse_json(line))
-            except ValueError:
-                raise MuxError("an event is no JSON") from None
-
+        lines = JsonLines(take, _LONGEST_EVENT, MuxError)
         limits = {"seconds": seconds, "body_seconds": seconds, "most": 1 << 40}
+        path = f"/events?since={since:.9f}"
         try:
-            answer = await self._request("GET", f"/events?since={since:.9f}", take=split, **limits)
+            answer = await self._request("GET", path, take=lines.feed, **limits)
         except ResponseTimeoutError:
             return
         self._check(answer.status, answer.body)

@@ -16,7 +16,7 @@ from txmux.errors import MuxError, printable
 from txmux.features.gateway.access import Access
 from txmux.features.gateway.cluster import GROUP
 from txmux.net.http import RequestFailedError, ResponseTimeoutError, request
-from txmux.wire.jsontext import MISSHAPEN, parse_json
+from txmux.wire.jsontext import MISSHAPEN, JsonLines, parse_json
 
 _PATIENCE = 10.0  # seconds for an answer
 _MOST = 1 << 26  # bytes of an answer
@@ -81,10 +81,8 @@ class KubeApi:
             )
             try:
                 items += answer["items"]
-                more, version = (
-                    answer["metadata"].get("continue") or "",
-                    answer["metadata"]["resourceVersion"],
-                )
+                metadata = answer["metadata"]
+                more, version = metadata.get("continue") or "", metadata["resourceVersion"]
             except MISSHAPEN:
                 raise self._no_server("what answers is not Kubernetes: no list") from None
             if len(items) > _MOST_OBJECTS:
@@ -96,32 +94,11 @@ class KubeApi:
         self, path: str, version: str, take: Callable[[Any], object], **query: object
     ) -> None:
         """Report events from a version on, until the stream ends, which it does after a minute."""
-        rest = b""
-
-        def split(data: bytes) -> None:
-            nonlocal rest
-            *lines, rest = (rest + data).split(b"\n")
-            if len(rest) > _LONGEST_EVENT:
-                raise self._no_server("an event has no end")
-            try:
-                for line in filter(None, lines):
-                    take(parse_json(line))
-            except ValueError:
-                raise self._no_server("an event is no JSON") from None
-
-        query = {
-            "watch": 1,
-            "allowWatchBookmarks": "true",
-            "resourceVersion": version,
-            "timeoutSeconds": _WATCH,
-            **query,
-        }
-        limits: dict[str, Any] = {
-            "body_seconds": _WATCH + _PATIENCE,
-            "most": 1 << 40,
-            "take": split,
-        }
-        answer = await self._request("GET", path, query, **limits)
+        query |= {"watch": 1, "allowWatchBookmarks": "true"}
+        query |= {"resourceVersion": version, "timeoutSeconds": _WATCH}
+        events = JsonLines(take, _LONGEST_EVENT, self._no_server)
+        limits: dict[str, Any] = {"body_seconds": _WATCH + _PATIENCE, "most": 1 << 40}
+        answer = await self._request("GET", path, query, take=events.feed, **limits)
         if answer.status != 200:
             self._value(answer)
 
