@@ -5,7 +5,8 @@ Source: Gateway API 1.5, ``GatewayClassStatus``, ``GatewayStatus``, ``ListenerSt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import methodcaller
 from typing import Any
 
 import attrs
@@ -175,23 +176,14 @@ def merged(thing: Any, wanted: Wanted, controller: str, now: str) -> Mapping[str
     before = thing.get("status") or {}
     status = dict(wanted.status)
     if "parents" in status:
-        others = [
-            one for one in before.get("parents") or () if one.get("controllerName") != controller
-        ]
-        times = {_ref(one): one.get("conditions") for one in before.get("parents") or ()}
-        ours = [
-            {**one, "conditions": _timed(one["conditions"], times.get(_ref(one)), now)}
-            for one in status["parents"]
-        ]
-        status["parents"] = [*others, *ours]
+        written = before.get("parents") or ()
+        others = [one for one in written if one.get("controllerName") != controller]
+        status["parents"] = [*others, *_all_timed(status["parents"], written, _ref, now)]
     else:
         status["conditions"] = _timed(status["conditions"], before.get("conditions"), now)
     if "listeners" in status:
-        times = {one.get("name"): one.get("conditions") for one in before.get("listeners") or ()}
-        status["listeners"] = [
-            {**one, "conditions": _timed(one["conditions"], times.get(one["name"]), now)}
-            for one in status["listeners"]
-        ]
+        written, name = before.get("listeners") or (), methodcaller("get", "name")
+        status["listeners"] = _all_timed(status["listeners"], written, name, now)
     is_new = any(value != (before.get(key) or []) for key, value in status.items())
     return status if is_new else None
 
@@ -202,6 +194,15 @@ def _ref(one: Any) -> object:
         one.get("controllerName"),
         *(ref.get(key) for key in ("kind", "namespace", "name", "sectionName", "port")),
     )
+
+
+def _all_timed(
+    ours: Iterable[Any], before: Iterable[Any], key: Callable[[Any], object], now: str
+) -> list[Any]:
+    times = {key(one): one.get("conditions") for one in before}
+    return [
+        {**one, "conditions": _timed(one["conditions"], times.get(key(one)), now)} for one in ours
+    ]
 
 
 def _timed(ours: Iterable[Any], before: Iterable[Any] | None, now: str) -> list[Any]:

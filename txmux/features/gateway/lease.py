@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+import attrs
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -20,23 +21,21 @@ _DURATION = 15  # seconds
 _EVERY = 5.0
 
 
+@attrs.define(eq=False)
 class StatusLease:
     """Tries to hold a Lease; `is_held` says whether it does."""
 
     _log = Logger()
 
-    def __init__(
-        self, reactor: Any, api: KubeApi, name: str, holder: str, now: Callable[[], float]
-    ) -> None:
-        self._reactor = reactor
-        self._api = api
-        self._name = name
-        self._holder = holder
-        self._now = now
-        # The last renewal of another one, and when it was seen.
-        self._seen: tuple[object, float] = (None, 0.0)
-        self._until = 0.0
-        self._why = ""
+    _reactor: Any
+    _api: KubeApi
+    _name: str
+    _holder: str
+    _now: Callable[[], float]
+    # The last renewal of another one, and when it was seen.
+    _seen: tuple[object, float] = attrs.field(default=(None, 0.0), init=False)
+    _until: float = attrs.field(default=0.0, init=False)
+    _why: str = attrs.field(default="", init=False)
 
     @property
     def is_held(self) -> bool:

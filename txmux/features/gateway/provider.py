@@ -66,18 +66,11 @@ class GatewayProvider:
 
     def options(self, parser: ArgumentParser) -> None:
         add = parser.add_argument
-        controller_help = (
-            "the controllerName of the GatewayClasses to serve; by default %(default)s"
-        )
-        add(
-            "--controller",
-            metavar="NAME",
-            default=GatewaySettings().controller,
-            help=controller_help,
-        )
-        add(
-            "--class", dest="only", metavar="NAME", default="", help="serve this GatewayClass alone"
-        )
+        own = GatewaySettings().controller
+        own_help = "the controllerName of the GatewayClasses to serve; by default %(default)s"
+        add("--controller", metavar="NAME", default=own, help=own_help)
+        only_help = "serve this GatewayClass alone"
+        add("--class", dest="only", metavar="NAME", default="", help=only_help)
         api_help = "where the API is; by default as a pod or the kubeconfig says"
         add("--api", metavar="URL", help=api_help)
         file_help = "how to reach the API outside of a cluster; by default $KUBECONFIG"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -19,6 +20,7 @@ _FORBIDDEN, _ABSENT = 403, 404
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
+@attrs.define(eq=False)
 class Reflector:
     """Follows the objects of a kind.
 
@@ -38,25 +40,16 @@ class Reflector:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        reactor: Any,
-        api: KubeApi,
-        kind: Kind,
-        changed: Callable[..., object],
-        namespace: str,
-        query: Mapping[str, object],
-    ) -> None:
-        self._reactor = reactor
-        self._api = api
-        self._kind = kind
-        self._changed = changed
-        self._namespace = namespace
-        self._query = query
-        self._since = ""
-        self.objects: dict[Key, Any] | None = None
-        self.version = ""
-        self.why = ""
+    _reactor: Any
+    _api: KubeApi
+    _kind: Kind
+    _changed: Callable[..., object]
+    _namespace: str
+    _query: Mapping[str, object]
+    _since: str = attrs.field(default="", init=False)
+    objects: dict[Key, Any] | None = attrs.field(default=None, init=False)
+    version: str = attrs.field(default="", init=False)
+    why: str = attrs.field(default="", init=False)
 
     async def run(self) -> None:
         """Follow them until this is cancelled."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 
@@ -20,6 +21,7 @@ _AT_ONCE = 8
 _Find = Callable[[str, Key], tuple[str, Any]]
 
 
+@attrs.define(eq=False)
 class StatusWriter:
     """Writes each status when it has changed, and at most once in ten seconds.
 
@@ -32,15 +34,14 @@ class StatusWriter:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, api: KubeApi, controller: str, find: _Find) -> None:
-        self._reactor = reactor
-        self._api = api
-        self._controller = controller
-        self._find = find
-        self._wanted: dict[tuple[str, Key], Wanted] = {}
-        self._due: set[tuple[str, Key]] = set()
-        self._written: dict[tuple[str, Key], float] = {}  # when
-        self._whys: dict[str, str] = {}  # by kind
+    _reactor: Any
+    _api: KubeApi
+    _controller: str
+    _find: _Find
+    _wanted: dict[tuple[str, Key], Wanted] = attrs.field(factory=dict, init=False)
+    _due: set[tuple[str, Key]] = attrs.field(factory=set, init=False)
+    _written: dict[tuple[str, Key], float] = attrs.field(factory=dict, init=False)  # when
+    _whys: dict[str, str] = attrs.field(factory=dict, init=False)  # by kind
 
     def want(self, wanted: Iterable[Wanted]) -> None:
         """Replace all that is wanted."""
