@@ -119,7 +119,7 @@ class CancelTest(CancelCase):
         await self.turn(3)
         self.assertFalse(client.finished)
         self.time.advance(0.2)
-        await self.assert_cancelled(client, 1, "1 of 3", reason="done")
+        await self.assert_cancelled(client, 1, "1 of 3", reason="done", detect_ms=0.0)
         cells = self.factory.configuration.counts.cells
         self.assertEqual(REQUESTS.read(cells), {"sent": 1, "failed": 2})
         port = self.mux(self.by_name(free_port(), free_port()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import attrs
 from typing_extensions import override
@@ -15,6 +15,7 @@ from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
+from txmux.client.recording import record_decision
 from txmux.features.cancel_requests import MOST_SERVERS, destinations
 from txmux.features.cancel_requests.rows import REQUESTS
 from txmux.rules.feature import StageMaker
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.client.configuration import CompiledRoute, RuleLayer
+    from txmux.client.session import ClientSession
     from txmux.telemetry.reasons import EndReason
     from txmux.telemetry.record import ConnectionState
 
@@ -67,6 +69,8 @@ class Cancelling(Stage):
         client.received = client.received[:length]
         if self._key is not None:
             return None
+        session = cast("ClientSession", client)
+        record_decision(session, client.record.bytes_in, "done")  # what follows is no detection
         address, self._cause = client.address, "limit"
         self._key = f"cancel {client.record.listener}", source_of(address.host) if address else -1
         self.wait(_SECONDS, self._end)
