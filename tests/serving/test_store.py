@@ -159,6 +159,15 @@ class StoreTest(SynchronousTestCase):
             self.assertIn("restart the service", str(problem))
             self.assertEqual(inodes(store.sockets()), before)
 
+    def test_port_that_another_store_of_the_service_has(self) -> None:
+        """Such as that of ``metrics``, which is given up only when a reload succeeds."""
+        port, others = free_port(), ListeningSockets(reactor)
+        self.addCleanup(others.close)
+        others.open([self.listener(f"127.0.0.1:{port}")])
+        self.store.others = others
+        problem = self.assertRaises(ListenError, self.store.prepare, [self.listener(f":{port}")])
+        self.assertIn(f"127.0.0.1:{port}, where the service listens now, overlaps it", str(problem))
+
     def test_one_family(self) -> None:
         """A socket for both families does not stay where IPv6 alone is wanted, which would let IPv4 clients in."""
         port = free_port()

@@ -118,6 +118,7 @@ class MuxService(Service):
             notifier=Notifier(os.environ if use_sd_notify else {}, reactor, control.recurring),
             pidfile=named,
         )
+        sockets.others, endpoints.store.others = endpoints.store, sockets
         sockets.on_replaced = endpoints.store.on_replaced = resources.store
         self._starter = Starter(reactor, starter, self._start_upgrade)
         self.supervisor: Supervisor | None = None

@@ -60,6 +60,8 @@ class ListeningSockets:
         self.predecessor = 0
         self.left_out: Collection[str] = ()
         self.passed: Collection[str] = ()
+        # Of the same service: sockets for clients know those of its admin.
+        self.others: ListeningSockets | None = None
         self._sockets: dict[str, socket.socket] = {}
         self._adopted: dict[str, socket.socket] = {}
         self.files: dict[str, FileId] = {}
@@ -120,9 +122,10 @@ class ListeningSockets:
         if getattr(problem, "errno", None) != errno.EADDRINUSE:
             return problem
         port = f":{address.key.rpartition(':')[2]}"
+        others = {} if self.others is None else self.others._sockets
         overlapping = [
             key
-            for key in (*self._sockets, *self._adopted)
+            for key in (*self._sockets, *self._adopted, *others)
             if key.endswith(port) and key.startswith("tcp:")
         ]
         if address.key in self.passed:
