@@ -96,7 +96,8 @@ class _Ring:
 
 class CollectingTest(SynchronousTestCase):
     def setUp(self) -> None:
-        self.addCleanup(gc.unfreeze)
+        gc.unfreeze()  # what was imported with the tests
+        self.addCleanup(gc.freeze)
         self.addCleanup(gc.enable)
 
     def moved(self, count: int) -> weakref.ref[_Ring]:

@@ -202,6 +202,7 @@ _NEVER_HERE = (
 """Hints that depend on files and on the system, or that are for rules made in Python."""
 
 _NO_MESSAGES = (
+    "tests.rules.advice.test_advice.AdviceTests.test_nothing_that_a_service_imports_imports_it",
     "tests.rules.lint.test_coverage.Sound", "tests.rules.lint.test_lint.LintTests.test_work_grows", "tests.rules.lint.test_narrowing",
     "tests.rules.reading.test_networks.Large", "tests.rules.reading.test_parser.MeaningTests.test_many", "tests.rules.reading.test_reading_again",
 )  # fmt: skip
