@@ -87,15 +87,11 @@ def is_whole(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for no garbage while tests are imported, nor later in what came then: nearly all of it stays.
-
-    To go through it takes half a second, and a process does that once for every few tests.
-    """
+    """Look for no garbage while tests are imported: nearly all of what comes then stays."""
     gc.disable()
     try:
         return (yield)
     finally:
-        gc.freeze()
         gc.enable()
 
 

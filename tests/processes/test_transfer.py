@@ -96,8 +96,7 @@ class _Ring:
 
 class CollectingTest(SynchronousTestCase):
     def setUp(self) -> None:
-        gc.unfreeze()  # what was imported with the tests
-        self.addCleanup(gc.freeze)
+        self.addCleanup(gc.unfreeze)
         self.addCleanup(gc.enable)
 
     def moved(self, count: int) -> weakref.ref[_Ring]:
