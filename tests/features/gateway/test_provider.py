@@ -1,6 +1,7 @@
 """A provider whose API server the test plays."""
 
 import base64
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -276,6 +277,21 @@ class FailureTests(GatewayTest):
         self.begin()
         await self.written("tcp_shop_db")
         self.assertIn("udproutes: the cluster has no such kind", self.logged())
+
+    async def test_a_kind_that_is_not_known_for_a_while(self) -> None:
+        """An API server that starts may not know yet what is defined."""
+        self.begin()
+        await self.written("tcp_shop_db")
+        self.kube.wrong = lambda _method, path: (404, b"{}") if path == f"{GATEWAY}/v1" else None
+        self.kube.oldest = 1 << 30
+        self.kube.cut()
+        await self.until(lambda: "tcproutes: the cluster has no such kind" in self.logged())
+        (said,) = re.findall("tcproutes: the cluster.*", self.logged())
+        self.assertIn("what was known stays in use", said)
+        self.assertIn("tcp_shop_db", self.text())
+        self.kube.wrong = lambda *_: None
+        self.kube.oldest = 0
+        await self.until(lambda: "tcproutes can be read again" in self.logged())
 
 
 class StatusTests(GatewayTest):

@@ -102,7 +102,6 @@ class Reflector:
             if kind.plural in names:
                 self.version = version
                 return
-        self.objects = {}
         raise NoServerError(f"the cluster has no such kind of {kind.group}", _ABSENT)
 
     def _good(self) -> None:
