@@ -8,8 +8,8 @@ from tests.support.ports import stop_listening
 
 
 class EchoServer:
-    def __init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._listening = socket.create_server((host, 0), backlog=1024)
         self.port: int = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()

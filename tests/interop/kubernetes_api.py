@@ -1,0 +1,165 @@
+"""A real API server of Kubernetes, with etcd, and `kubectl`; `script/kube-apiserver` builds one."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from tests.interop.children import Child, eventually, output_of, run
+from tests.interop.servers import make_certificate
+from tests.programs import require_program
+from tests.support.ports import free_port
+from txmux.features.gateway.provider import KINDS
+
+_GROUP = "gateway.networking.k8s.io"
+_HOST = "localhost"
+_ADMIN = "admin"
+_FLAGS = (
+    # No address of this machine is one that an API server would advertise.
+    *("--endpoint-reconciler-type=none", "--advertise-address=192.0.2.1", "--bind-address=127.0.0.1"),
+    *("--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16"),
+    "--authorization-mode=RBAC",
+)  # fmt: skip
+
+
+class KubernetesApi:
+    """Both servers, until `end`; the API server runs from `start` to `stop`.
+
+    Attributes:
+        admin: The kubeconfig of one who may do all.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("etcd", "kube-apiserver", "kubectl"):
+            require_program(name)
+        self._folder = folder
+        self._port, self._etcd_port = free_port(), free_port()
+        peer = f"http://127.0.0.1:{free_port()}"
+        self._etcd = Child(
+            *("etcd", "--data-dir", folder / "etcd", "--log-level", "error", "--unsafe-no-fsync"),
+            *("--listen-client-urls", self._etcd_url, "--advertise-client-urls", self._etcd_url),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"),
+        )  # fmt: skip
+        self._certificate = make_certificate(folder, _HOST)
+        (folder / "tokens").write_text(f'{_ADMIN},admin,1,"system:masters"\n')
+        self.admin = self.kubeconfig(_ADMIN, "default")
+        # An API server reads no other form of keys.
+        self._key = folder / "accounts.key"
+        output_of(
+            "openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self._key
+        )
+        self._server: Child | None = None
+
+    @property
+    def _etcd_url(self) -> str:
+        return f"http://127.0.0.1:{self._etcd_port}"
+
+    def start(self) -> None:
+        """Start the API server, and wait until it answers."""
+        self._server = Child(
+            *("kube-apiserver", "--etcd-servers", self._etcd_url, "--secure-port", str(self._port), *_FLAGS),
+            *("--tls-cert-file", self._certificate.chain, "--tls-private-key-file", self._certificate.key),
+            *("--service-account-key-file", self._key, "--service-account-signing-key-file", self._key),
+            *("--token-auth-file", self._folder / "tokens", "--cert-dir", self._folder),
+        )  # fmt: skip
+        ready = ("kubectl", "--kubeconfig", self.admin, "get", "--raw", "/readyz")
+        eventually(lambda: run(*ready).stdout == b"ok", "the API server is ready")
+
+    def stop(self) -> None:
+        """End the API server at once: asked to, it would wait a minute for those who watch."""
+        if self._server is not None:
+            self._server.process.kill()
+            self._server.end()
+            self._server = None
+
+    def end(self) -> None:
+        self.stop()
+        self._etcd.end()
+
+    def forget_history(self) -> None:
+        """Have etcd forget all but the newest state, so that no watch can go on from an older one (410)."""
+        header = self._ask("kv/range", {"key": "AA=="})["header"]
+        self._ask("kv/compaction", {"revision": header["revision"], "physical": True})
+
+    def _ask(self, path: str, question: dict[str, Any]) -> Any:
+        url = f"{self._etcd_url}/v3/{path}"
+        with urllib.request.urlopen(url, json.dumps(question).encode()) as answer:
+            return json.load(answer)
+
+    def kubeconfig(self, token: str, namespace: str) -> Path:
+        """Write how the holder of a token reaches the API, in this namespace."""
+        cluster = {
+            "server": f"https://{_HOST}:{self._port}",
+            "certificate-authority": str(self._certificate.chain),
+        }
+        context = {"cluster": "c", "user": "u", "namespace": namespace}
+        path = self._folder / f"{namespace}.kubeconfig"
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "x",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": context}],
+        }
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    def kubectl(self, *arguments: str | Path) -> str:
+        """Run it as one who may do all; returns what it prints."""
+        return output_of("kubectl", "--kubeconfig", self.admin, *arguments).decode()
+
+    def apply(self, text: str) -> None:
+        """Create or change objects that are written in YAML."""
+        path = self._folder / "applied.yaml"
+        path.write_text(text)
+        self.kubectl("apply", "-f", path)
+
+    def define_gateways(self) -> None:
+        """Define the kinds of Gateway API: as the folder ``TXMUX_GATEWAY_CRDS`` does, else without schemas."""
+        folder = os.environ.get("TXMUX_GATEWAY_CRDS")
+        if folder:
+            self.kubectl("apply", "--server-side", "-f", folder)
+        else:
+            self.apply("\n---\n".join(map(yaml.safe_dump, _definitions())))
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+
+def _definitions() -> list[dict[str, Any]]:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    kinds = [its for its in KINDS.values() if its.group == _GROUP]
+    return [
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {
+                "name": f"{kind.plural}.{_GROUP}",
+                "annotations": {"api-approved.kubernetes.io": "unapproved, of a test"},
+            },
+            "spec": {
+                "group": _GROUP,
+                "scope": "Cluster" if kind.name == "GatewayClass" else "Namespaced",
+                "names": {
+                    "kind": kind.name,
+                    "plural": kind.plural,
+                    "singular": kind.name.lower(),
+                    "listKind": f"{kind.name}List",
+                },
+                "versions": [
+                    {
+                        "name": "v1",
+                        "served": True,
+                        "storage": True,
+                        "schema": {"openAPIV3Schema": schema},
+                        "subresources": {"status": {}},
+                    }
+                ],
+            },
+        }
+        for kind in kinds
+    ]

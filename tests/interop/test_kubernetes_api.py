@@ -1,0 +1,155 @@
+"""The provider for Gateway API beside a real API server: rights, status, lost history, an outage.
+
+Runs with ``TXMUX_LONG=1``; ``etcd``, ``kube-apiserver`` and ``kubectl`` must be on PATH.
+"""
+
+import contextlib
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from tests.features.gateway.objects import GROUP, SERVICES, gateway, route, things
+from tests.interop.children import Child, InteropTestCase, eventually, listens, output_of
+from tests.interop.kubernetes_api import KubernetesApi
+from tests.interop.namespaces import Namespace
+from tests.interop.servers import make_certificate
+from tests.packaging.roots import require_long
+from tests.support.echo import EchoServer
+from tests.support.ports import free_port
+
+_MANIFESTS = Path(__file__).parents[2] / "examples/kubernetes/gateway"
+_POD = "10.9.0.1"  # an API server takes no address of a loopback network for an endpoint
+_VERSIONS = {"Service": "v1", "EndpointSlice": "discovery.k8s.io/v1"}
+_TCP = "name: tcp, port: 5432, protocol: TCP"
+_TLS = "name: tls, port: 443, protocol: TLS, hostname: a.example, tls: {mode: Terminate, certificateRefs: [{name: its}]}"
+
+
+class RealApiTests(InteropTestCase):
+    """One cluster, with the rights that the manifests give the provider and no others."""
+
+    def setUp(self) -> None:
+        require_long()
+        super().setUp()
+        network = Namespace(self)
+        network.ip(f"addr add {_POD}/32 dev lo")
+        network.enter()
+        self.api = self.own(KubernetesApi(self.folder))
+        self.api.start()
+        self.api.define_gateways()
+        self.api.kubectl("apply", "-k", _MANIFESTS)
+        self.api.kubectl("create", "namespace", "shop")
+        self.api.kubectl("apply", "--dry-run=server", "-f", _MANIFESTS / "routes.yaml")
+        rights = (
+            "--clusterrole=txmux-certificates",
+            "--serviceaccount=txmux:txmux",
+            "--namespace=shop",
+        )
+        self.api.kubectl("create", "rolebinding", "txmux", *rights)
+        token = self.api.kubectl("create", "token", "txmux", "--namespace=txmux").strip()
+        self.echo = self.own(EchoServer(_POD))
+        rules = self.folder / "rules.ini"
+        admin = f"unix:{self.folder}/txmux.sock"
+        rules.write_text(f"[txmux]\ninclude = providers/*.ini\nadmin = {admin}\naccess_log = off\n")
+        self.service = self.own(Child("txmux", "run", rules))
+        self.ports = {5432: free_port(), 443: free_port()}
+        self.provider = self.own(
+            Child(
+                *("txmux", "provider", "gateway", f"--rules={rules}"),
+                f"--write={self.folder}/providers/gateway.ini",
+                f"--kubeconfig={self.api.kubeconfig(token, 'txmux')}",
+                *(f"--port={port}={own}" for port, own in self.ports.items()),
+            )
+        )
+
+    def apply(self, text: str) -> None:
+        """Create or change objects that are written as short as those of the other tests."""
+        objects = things(text)
+        for one in objects:
+            one["apiVersion"] = _VERSIONS.get(one["kind"], GROUP)
+            for key in ("creationTimestamp", "generation"):
+                del one["metadata"][key]
+            if one["kind"] == "EndpointSlice":
+                one["endpoints"] = [{"addresses": [_POD], "conditions": {"ready": True}}]
+                one["ports"] = [{"name": "sql", "port": self.echo.port}]
+        self.api.apply(yaml.safe_dump_all(objects))
+
+    def status(self, kind: str, name: str) -> Any:
+        return (
+            json.loads(self.api.kubectl("get", kind, name, "-n", "shop", "-o", "json")).get(
+                "status"
+            )
+            or {}
+        )
+
+    def conditions(self, kind: str, name: str) -> dict[str, str]:
+        """Return the reasons of the conditions of a route at its only parent."""
+        parents = self.status(kind, name).get("parents") or [{"conditions": []}]
+        return {one["type"]: one["reason"] for one in parents[0]["conditions"]}
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", self.ports[5432]), 60)
+        self.addCleanup(client.close)
+        return client
+
+    def assert_echo(self, client: socket.socket) -> None:
+        client.sendall(b"x")
+        self.assertEqual(client.recv(1), b"x")
+
+    def is_served(self) -> bool:
+        """Return whether a new client is answered; a listener without a route refuses it."""
+        with contextlib.suppress(ConnectionError), self.connect() as client:
+            client.sendall(b"x")
+            return client.recv(1) == b"x"
+        return False
+
+    def test_serves(self) -> None:
+        database = SERVICES.split("---\nkind: Service\nmetadata: {name: web")[0]
+        self.apply(database + gateway(_TCP) + route("TCPRoute", "db"))
+        eventually(self.is_served, "the Gateway serves")
+        client = self.connect()
+        self.assert_echo(client)
+        good = {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"}
+        eventually(lambda: self.conditions("tcproute", "db") == good, "the route's status")
+        self.api.kubectl(
+            "wait", "--for=condition=Programmed", "gateway/edge", "-n", "shop", "--timeout=30s"
+        )
+        self.apply(route("TCPRoute", "lost", "{name: gone, port: 1}"))
+        lost = {"Accepted": "Accepted", "ResolvedRefs": "BackendNotFound"}
+        eventually(lambda: self.conditions("tcproute", "lost") == lost, "the wrong route's status")
+        self.api.kubectl("delete", "tcproute", "lost", "-n", "shop")
+
+        self.assertNotIn("orbidden", self.provider.output)
+
+        # An outage, after which no watch can go on where it was.
+        self.api.stop()
+        self.provider.wait_for("stays as it is")
+        self.assert_echo(client)
+        self.assert_echo(self.connect())
+        self.api.start()
+        self.api.kubectl("delete", "tcproute", "db", "-n", "shop")
+        self.api.forget_history()
+        eventually(lambda: not self.is_served(), "new clients are refused without a route")
+        self.assert_echo(client)
+
+        # A certificate of a Secret.
+        made = make_certificate(self.folder, "a.example")
+        files = (f"--cert={made.chain}", f"--key={made.key}")
+        self.api.kubectl("create", "secret", "tls", "its", *files, "-n", "shop")
+        self.apply(gateway(_TLS) + route("TLSRoute", "site", spec="hostnames: [a.example]"))
+        eventually(lambda: listens(self.ports[443]), "the Gateway listens for TLS")
+        ask = (
+            "openssl",
+            "s_client",
+            "-connect",
+            f"127.0.0.1:{self.ports[443]}",
+            "-servername",
+            "a.example",
+        )
+        said = output_of(*ask, "-CAfile", made.chain, "-verify_return_error", "-brief", stdin=b"x")
+        self.assertNotIn(b"error", said)
+        self.assert_echo(client)
+        for word in ("critical", "Traceback", "Unhandled"):
+            self.assertNotIn(word, self.provider.output + self.service.output)
