@@ -102,8 +102,11 @@ class RoutesTest(ReloadCase):
         moment, report = self.running.control.last_reload or (0, None)
         self.assertGreater(moment, 1_000_000_000)
         self.assertEqual(report and report.ok, False)
-        (item,) = (await self.running.control.status())["attention"]
-        self.assertEqual((item["level"], item["what"]), ("warning", "reload"))
+        attention = (await self.running.control.status())["attention"]
+        (item,) = (
+            item for item in attention if item["what"] == "reload"
+        )  # a busy machine has more
+        self.assertEqual(item["level"], "warning")
         self.assertRegex(item["cause"], r"; and \d more$")
         await greeted(self, port)
         await (await self.old.peer()).has(1)
