@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.ssl import Certificate, PrivateCertificate, trustRootFromCertificates
 
 from txmux.errors import MuxError, how_to_install
@@ -107,7 +107,7 @@ def _of_file(path: Path) -> Access:
         return Access(
             str(cluster["server"]), str(context.get("namespace") or "default"), token, tls
         )
-    except (*MISSHAPEN, SSL.Error) as problem:
+    except (*MISSHAPEN, SSL.Error, crypto.Error) as problem:
         raise MuxError(f"{path}: it is no kubeconfig that can be read: {problem!r}") from None
 
 
