@@ -574,20 +574,6 @@ class ResetContract(RelayCase):
             self.assertEqual(result.reset, reset, how)
             del self.ends
 
-    async def test_a_slow_peer_ends_a_little_later(self) -> None:
-        """On a busy machine, the program that ends may take its time."""
-        clock = Clock()
-        client, server = await self.start(clock=clock)
-        client.send(b"quit")
-        await server.has(4)
-        await self.acknowledged()
-        client.reset()
-        while not self.relay.ending:
-            await self.turn()
-        clock.advance(0.4)
-        server.close()
-        await self.over_late(client, server, reason="client-reset", is_late=True)
-
     async def test_reset_after_the_client_has_finished(self) -> None:
         """A server that has all and only breaks off its end cuts nothing; one that may have been answering does."""
         for answer, is_late in ((0, True), (128, True), (129, False), (_MiB, False)):

@@ -26,7 +26,7 @@ OnOver = Callable[[RelayResult], None]
 _DRAIN_POLL_INTERVAL = 0.05
 """Seconds between the first checks whether a peer has acknowledged everything; doubled each time."""
 _MAX_DRAIN_POLL_INTERVAL = 1.0
-_GRACE = 0.5  # seconds after one peer's reset in which the other may close its connection, too: it may be slow to do so
+_GRACE = 0.05  # seconds after one peer's reset in which the other may close its connection, too
 _MAX_FINAL_BYTES = 128
 """The most bytes that may be lost to a reset that counts as late. TLS's close-notify (RFC 8446, section 6.1) has up to 85; most
 answers have more."""
