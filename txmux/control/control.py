@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -310,10 +311,11 @@ class Control:
 
     async def _look_at_providers(self) -> None:
         """Read in a thread whether the sources of providers answer."""
-        try:
-            self._of_providers = await look_in_thread(reported_sources, self.rules)
-        except OSError:  # the disk does not answer, so nothing is known
-            self._of_providers = ()
+        found: Sequence[ReportedSource] = ()
+        with suppress(OSError):  # if the disk does not answer, nothing is known
+            if self.rules.files.included:
+                found = await look_in_thread(reported_sources, self.rules)
+        self._of_providers = found
         self._provider_log.record(self._states_of_providers())
 
     async def _served(self) -> dict[str, Any]:
