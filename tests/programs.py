@@ -27,6 +27,12 @@ def require_program(name: str) -> str:
     raise SkipTest(f"{name} is not installed")
 
 
+def require_long() -> None:
+    """Go on only if tests that take minutes, or need what is rarely there, are wanted."""
+    if not os.environ.get("TXMUX_LONG"):
+        raise SkipTest("takes long, or needs what is rarely there; TXMUX_LONG=1 runs it")
+
+
 def run_program(
     name: str, *arguments: str, stdin: bytes = b""
 ) -> Deferred[tuple[bytes, bytes, int]]:

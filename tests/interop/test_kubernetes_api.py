@@ -16,7 +16,7 @@ from tests.interop.children import Child, InteropTestCase, eventually, listens, 
 from tests.interop.kubernetes_api import KubernetesApi
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import make_certificate
-from tests.packaging.roots import require_long
+from tests.programs import require_long
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
 

@@ -29,12 +29,6 @@ exec chroot "$root" "$@"
 """Arguments: the folder, the root that is copied, the command."""
 
 
-def require_long() -> None:
-    """Go on only if tests that take minutes are wanted."""
-    if not os.environ.get("TXMUX_LONG"):
-        raise SkipTest("takes minutes and fetches a system; TXMUX_LONG=1 runs it")
-
-
 def root_of(
     suite: str,
     *packages: str,

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from tests.interop.children import PATIENCE, InteropTestCase
 from tests.packaging.building import CHECKOUT, checkout_files
-from tests.packaging.roots import Copy, check_relay, require_long, root_of
+from tests.packaging.roots import Copy, check_relay, root_of
+from tests.programs import require_long
 
 _MAY_SUDO = """
 set -e

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, first_of, run
 from tests.packaging.building import CHECKOUT
-from tests.packaging.roots import relayed, require_long, root_of
+from tests.packaging.roots import relayed, root_of
+from tests.programs import require_long
 from tests.support.alone import RULES
 
 _RULES = """

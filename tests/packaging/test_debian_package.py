@@ -15,8 +15,8 @@ from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of
 from tests.interop.namespaces import Namespace
 from tests.packaging.building import CHECKOUT
 from tests.packaging.machine import Machine
-from tests.packaging.roots import relayed, require_long, root_of
-from tests.programs import require_program
+from tests.packaging.roots import relayed, root_of
+from tests.programs import require_long, require_program
 
 _RULES = """
 [txmux]

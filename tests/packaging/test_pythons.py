@@ -6,7 +6,8 @@ from unittest import SkipTest
 
 from tests.interop.children import InteropTestCase
 from tests.packaging.building import CHECKOUT, build_wheel
-from tests.packaging.roots import Copy, check_relay, require_long, root_of
+from tests.packaging.roots import Copy, check_relay, root_of
+from tests.programs import require_long
 
 _UBUNTU = "http://archive.ubuntu.com/ubuntu"
 _KEYRING = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
