@@ -32,7 +32,8 @@ class LimitsElsewhere(Protocol):
 
     def at_other_machines(
         self, source: int, here: int, limit: int, machine: str, count: Callable[[int], int]
-    ) -> int: ...
+    ) -> int:
+        """Return how many connections a source has at other machines."""
 
 
 _WORD = 8  # bytes

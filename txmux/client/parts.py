@@ -61,7 +61,8 @@ class Part:
     def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         """Make what rules need, with files of `owner` where root makes them. After a `MuxError`, nothing has changed."""
 
-    def abandon(self) -> None: ...
+    def abandon(self) -> None:
+        """Drop what was prepared."""
 
     def commit(self, rules: Rules) -> None:
         """Use rules, also after a stop."""

@@ -20,7 +20,8 @@ class WorkerLink(Protocol):
     """The connection to a worker."""
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """The worker's number, from 0."""
 
     @property
     def ready(self) -> bool:

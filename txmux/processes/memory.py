@@ -118,7 +118,7 @@ def free_memory(proc: Path = PROC) -> tuple[int, str] | None:
 
 
 def own_memory(proc: Path = PROC) -> int:
-    # Bytes that are in no file; a system may not say how many.
+    """Return how many bytes this process uses, without what is in files; 0 if the system does not say so."""
     return 1024 * _table(proc / "self/status").get("RssAnon:", 0)
 
 
@@ -131,6 +131,7 @@ def _free_by(top: MemoryGroup) -> int | None:
 
 
 def kills_of_machine(proc: Path) -> int | None:
+    """Return how many processes the kernel has killed since memory had run out."""
     return _table(proc / "vmstat").get("oom_kill")
 
 

@@ -43,6 +43,7 @@ class TunnelTarget:
 
     @property
     def text(self) -> str:
+        """``HOST:PORT``, with brackets around an IPv6 address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 

@@ -81,7 +81,7 @@ class Server:
 
     @property
     def depends_on_client(self) -> bool:
-        # Its health for one client then says nothing about others.
+        """Whether it is another one for each client, so that its health for one says nothing of others."""
         return "{" in self.host or (not self.port and self.kind in {"tcp", "udp"})
 
     @property

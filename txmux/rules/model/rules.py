@@ -136,7 +136,7 @@ class Rules:
         return [*self._destinations(), *(backend.fallback for backend in self.backends.values())]
 
     def used_backends(self) -> dict[str, Backend]:
-        # A backend that is only a fallback is not in use.
+        """Return the backends that a route or a listener names, by their names; not those that are a fallback alone."""
         return {one.name: one for one in self._destinations() if isinstance(one, Backend)}
 
     def _destinations(self) -> list[Outcome]:
