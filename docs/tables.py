@@ -114,7 +114,7 @@ def admin_api(page: str) -> str:
             meaning = field.meaning or meaning
             names.setdefault(meaning, []).append(f"`{field.name}`")
         rows = ((", ".join(named), meaning) for meaning, named in names.items())
-        page = _with_table(page, title, ("field", "is"), rows)
+        page = _with_table(page, title, ("field", "meaning"), rows)
     return page
 
 

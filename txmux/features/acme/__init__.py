@@ -50,9 +50,9 @@ _PROFILE = ValueKind(
     "a name",
 )
 _CA = SectionKey(PEM, example="pebble-root.pem", opens="supervisor", meaning=
-    "a PEM file with the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`")  # fmt: skip
+    "this PEM file has the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`")  # fmt: skip
 _EAB = SectionKey(SECRET, example="/etc/txmux/secrets/zerossl.eab", opens="supervisor", is_secret=True, reader="txmux.features.acme.authority:read_eab", meaning=
-    "a file with the key ID and the HMAC key that an authority gives for its accounts (External Account Binding), in one line")  # fmt: skip
+    "this file has, in one line, the key ID and the HMAC key that an authority gives for its accounts (External Account Binding)")  # fmt: skip
 
 # What few rules need is imported where they do: OpenSSL takes a while.
 
@@ -88,23 +88,23 @@ FEATURE = Feature(
     "acme",
     keys={"txmux": {
         "acme": SectionKey(_ACME, default="off", example="letsencrypt", loads=lambda _: ("txmux.features.acme.challenges",), meaning=
-            "the authority of [`terminate_tls = acme`](#certificates-by-acme): a word for it, or the URL of its ACME directory"),
+            "this authority issues the certificates of [`terminate_tls = acme`](#certificates-by-acme); a URL is that of its ACME directory"),
         "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", meaning=
-            "the kind of certificate, of those that the authority has"),
+            "certificates are of this kind, one of those that the authority has"),
         "acme_eab": _EAB,
         "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
-            "the address to which the authority may write"),
+            "the authority may write to this address"),
         "acme_folder": SectionKey(_FOLDER, default=str(FOLDER), example=str(FOLDER), usual=FOLDER, opens="supervisor", is_secret=True, shapes_others=True, meaning=
-            "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
+            "this folder, made with mode 0700, has the account's key, and certificates with their keys"),
         "acme_ca": _CA,
         "acme_terms": SectionKey(BOOLEAN, default="no", example="no", usual=False, meaning=
-            "whether you agree to the terms of service of the authorities, if they have some"),
+            "with `yes`, you agree to the terms of service of the authorities that have some"),
     }, "route": {
         "acme": SectionKey(_OWN, example="zerossl", is_plain=True, meaning=
-            "the authority of this route's certificates; `acme_profile`, `acme_eab` and `acme_ca` of `[txmux]` are not for another one than there"),
-        "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", is_plain=True, meaning="as in `[txmux]`"),
-        "acme_eab": attrs.evolve(_EAB, is_plain=True, meaning="as in `[txmux]`; one route with the authority is enough"),
-        "acme_ca": attrs.evolve(_CA, is_plain=True, meaning="the same"),
+            "this authority issues the route's certificates; `acme_profile`, `acme_eab` and `acme_ca` of `[txmux]` are only for the one named there"),
+        "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", is_plain=True, meaning="it means the same as in `[txmux]`"),
+        "acme_eab": attrs.evolve(_EAB, is_plain=True, meaning="it means the same as in `[txmux]`; one route with the authority is enough"),
+        "acme_ca": attrs.evolve(_CA, is_plain=True, meaning="the same holds for this key"),
     }},
     hints={"route": dict.fromkeys(
         ("cert_resolver", "certresolver", "letsencrypt"), "write terminate_tls with the word acme; 'acme' in [txmux] or here names the authority")},

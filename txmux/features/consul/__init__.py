@@ -21,7 +21,7 @@ FEATURE = Feature(
     "consul",
     keys={"txmux": {
         CONSUL: SectionKey(_API, default=ConsulAPI().url, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", usual=ConsulAPI(), opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
-            "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul)"),
+            "Consul's HTTP API is here, for servers such as [`consul:web`](#services-of-consul)"),
     }},
     servers=ServerKind(CONSUL, consul_server, OPTIONS, ("passing",), imported_late("txmux.features.consul.finding:ConsulAgents")),
     hints={

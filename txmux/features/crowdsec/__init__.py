@@ -53,7 +53,7 @@ FEATURE = Feature(
     "crowdsec",
     keys={"txmux": {
         _RULE: SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
-            "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
+            "this file has the key for [`crowdsec:` networks](#networks-from-other-sources)"),
     }},
     networks=NetworkKind(
         ("crowdsec",), _read, _sources, None, seconds=10.0,

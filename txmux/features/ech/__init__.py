@@ -51,7 +51,7 @@ FEATURE = Feature(
     "ech",
     keys={"listen": {
         "ech_keys": SectionKey(_KEYS, example="/etc/txmux/ech", streams_only="works only over TCP; remove it", opens="worker-folder", suffixes=(".ech", ".pem"), is_secret=True, reader="txmux.features.ech.keys:read_key_files", loads=lambda _: ("txmux.features.ech.keys", "txmux.client.tls.client_transport"), is_plain=True, meaning=
-            "[open hidden names](#encrypted-clienthello): the path of a file with a key of Encrypted ClientHello, or of a folder of such files (PEM, RFC 9934)"),
+            "txmux opens [hidden names](#encrypted-clienthello) by this file with a key of Encrypted ClientHello, or by a folder of such files (PEM, RFC 9934)"),
     }},
     lint=(_lint,),
     check=(_check,),

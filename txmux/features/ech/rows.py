@@ -58,7 +58,7 @@ ROWS = (
         {}, name="ech", combine=merged(), bounds=Field(dict, of=list_of(Field(int), WORD, TIME)),
         collect=_published),
     AddedField(ListenerDocument, DocumentField(
-        "ech", Ech, "with [`ech_keys`](rules.md#encrypted-clienthello): `keys`, the published one first, each with `id`, `public_name` and when it was `written`, and how many hellos were `opened` and `unopened`",
+        "ech", Ech, "with [`ech_keys`](rules.md#encrypted-clienthello) it has `keys`, the published one first, each with `id`, `public_name` and when it was `written`, and how many hellos were `opened` and `unopened`",
         Column("hidden names", "ech", value=_hidden_names, goes=2), is_optional=True), _document),
 )
 # fmt: on

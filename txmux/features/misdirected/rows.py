@@ -11,7 +11,7 @@ MISDIRECTED = Counter(
 ROWS = (
     MISDIRECTED,
     AddedField(ListenerDocument, DocumentField(
-        "misdirected", int, "requests of HTTP/2 that were [answered 421](rules.md#tls-termination)",
+        "misdirected", int, "this many requests of HTTP/2 were [answered 421](rules.md#tls-termination)",
         Column("answered 421", "misdirected", goes=2), is_optional=True),
         lambda _, listener: MISDIRECTED.read(listener.cells) or None),
 )

@@ -63,13 +63,13 @@ FEATURE = Feature(
     keys={
         "txmux": {
             REMEMBER: SectionKey(_COUNT, default="0", usual=0, example="1000", loads=lambda _: _MODULES, meaning=
-                "how many of the last clients of each listener each worker [remembers](#trying-rules), to try other rules on them"),
+                "each worker [remembers](#trying-rules) this many of the last clients of each listener, to try other rules on them"),
             LIMIT: SectionKey(ValueKind(_percent, "`0%` to `100%`"), example="10%", meaning=
                 "`watch_rules` refuses rules by which a larger share of the [remembered clients](#trying-rules) would go elsewhere"),
         },
         "listen": {
             REMEMBER: SectionKey(_COUNT, example="1000", loads=lambda _: _MODULES, is_plain=True, meaning=
-                "the same as in `[txmux]`, for this listener"),
+                "each worker remembers this many of the last clients of this listener"),
         },
     },
     lint=(_lint,),

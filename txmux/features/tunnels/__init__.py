@@ -98,10 +98,10 @@ FEATURE = Feature(
         "tunnel": SectionKey(ValueKind(lambda text: TUNNEL if boolean(text) else None, "boolean"), default="no", is_outer=True, is_plain=True, meaning=
             "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
         "tunnel_users": SectionKey(ValueKind(_users, "path", in_context=True, paths=one_path), example="tunnel.htpasswd", opens="worker", is_secret=True, lets_some=True, loads=lambda _: ("txmux.features.tunnels.users",), is_plain=True, meaning=
-            "for `tunnel`: a file of `htpasswd -B` with the users who may log in; without it, no login is asked for. Needs the extra `txmux[tunnel]`"),
+            "this file of `htpasswd -B` has the users who may log in to the `tunnel`; without it, no login is asked for. It needs the extra `txmux[tunnel]`"),
     }, "backend": {
         "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.net.secrets:read_login", is_needed=True, streams_only="works only over TCP; remove it", opens="worker", is_secret=True, meaning=
-            "[a proxy](#via) that connects to the servers"),
+            "[this proxy](#via) connects to the servers"),
     }},
     contradictions={"route": contradictions, "backend": beside_a_proxy},
     connecting={"via": "txmux.features.tunnels.dialler:ProxyDialler"},

@@ -42,7 +42,7 @@ FEATURE = Feature(
     "wake",
     keys={"backend": {
         "wake": SectionKey(_WAKE, example="wol 00:11:22:33:44:55 192.168.1.255", is_plain=True, meaning=
-            "what is sent [to start the server](../how-to/scale-to-zero.md) while clients wait"),
+            "txmux sends this [to start the server](../how-to/scale-to-zero.md) while clients wait"),
     }},
     lint=(_lint,),
     start_of=_start_of,

@@ -336,73 +336,73 @@ _HOLD = ValueKind(values.duration, "duration, `0s` for none")
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "server": SectionKey(_SERVER, example="127.0.0.1:22", field="servers", required=True, opens="worker-itself", is_secret=True, loads=_modules_of, is_plain=True, meaning=
-        "[where to connect](#servers)"),
+        "txmux connects [here](#servers)"),
     "allow_names": SectionKey(_NAMES, example="*.example.com", is_plain=True, meaning=
-        "the names that [clients may choose](#destinations-by-name); `*` is all. Required with `{sni}` and `{host}`"),
+        "[clients may choose](#destinations-by-name) these names; `*` is all. The key is required with `{sni}` and `{host}`"),
     "allow_networks": SectionKey(REACHABLE, example="public", is_plain=True, meaning=
-        "the networks that [clients may choose](#destinations-by-name): `public`, and networks as for `from`. Without it `public` for `{sni}` and `{host}`, and anywhere for others"),
+        "[clients may choose](#destinations-by-name) addresses in these networks: `public`, and networks as for `from`. Without the key, it is `public` for `{sni}` and `{host}`, and anywhere for others"),
     "deny_names": SectionKey(_NAMES, example="*.internal.example.com", is_plain=True, meaning=
-        "names that clients may not choose, even if `allow_names` has them. Other names may lead to the same address"),
+        "clients may not choose these names, even if `allow_names` has them. Other names may lead to the same address"),
     "deny_networks": SectionKey(REACHABLE, example="192.0.2.0/28", is_plain=True, meaning=
-        "networks that clients cannot choose by any name, even if `allow_networks` has them"),
+        "clients cannot choose addresses in these networks by any name, even if `allow_networks` has them"),
     "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), example="least-connections", is_plain=lambda name: not name.endswith("-hash"), meaning=
-        "[which of several servers](#balance) a client gets"),
+        "a client gets [one of several servers](#balance) by this rule"),
     "slow_start": SectionKey(_SLOW_START, example="30s", is_plain=True, meaning=
-        "[how long the share](#slow-start) of a server grows that came up or came new"),
+        "the share of a server that came up or came new [grows for this time](#slow-start)"),
     "proxy_protocol": SectionKey(words("off", "v1", "v2"), example="v2", is_plain=True, meaning=
-        "the version of the PROXY protocol header with the client's address that comes before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`"),
+        "a PROXY protocol header of this version, with the client's address, comes before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). A server such as `tls:HOST:PORT` cannot have it"),
     "proxy_tlvs": SectionKey(_TLVS, example="authority, unique-id", streams_only="works only over TCP; remove it", meaning=
-        "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses, with `proxy_protocol = v2`"),
+        "a header of version 2 contains [these fields](#fields-of-the-proxy-protocol-header) besides the addresses"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
-        "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own. Only for servers with an address"),
+        "connections come from these local addresses in turn; for each server, from those of its family. `client` is the client's own. Only servers with an address can have it"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
-        "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
+        "txmux connects by [Multipath TCP](#multipath-tcp) to servers that have it, on Linux only"),
     "connect_timeout": SectionKey(DURATION, streams_only="works only over TCP; write unanswered_timeout", is_plain=True, meaning=
-        "how long one attempt to connect may take, with the TLS handshake; and how long a client waits in the `queue` before that"),
+        "one attempt to connect may take this long, with the TLS handshake; before it, a client may wait in the `queue` for as long"),
     "retries": SectionKey(number(0, 1000), is_plain=True, meaning=
-        "how many other servers are tried when one cannot be reached"),
+        "this many other servers are tried when one cannot be reached"),
     "idle_timeout": SectionKey(DURATION, is_plain=lambda seconds: seconds > MARGIN, meaning=
         "the connection is closed when neither side has sent a byte for this long, or for a minute once one side has finished sending. A slow peer that still reads is not idle"),
     "max_duration": SectionKey(_MAX_DURATION, default="none", example="1d", streams_only="works only over TCP; remove it", meaning=
         "the connection ends after this time, whatever it is doing"),
     "check": SectionKey(_CHECK, example="http path=/health", is_plain=True, meaning=
-        "how each server's health is checked, at regular intervals"),
+        "this check tests each server's health at regular intervals"),
     "end_on_down": SectionKey(words("no", "yes", "backup"), example="yes", is_plain=True, meaning=
-        "whether connections to a server end when its checks say *down*; with `backup` also those to `backup` servers when another is up again"),
+        "with `yes`, connections to a server end when its checks say *down*; with `backup` also those to `backup` servers when another is up again"),
     "eject": SectionKey(_EJECT, is_plain=True, meaning=
         "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). `unanswered=5` does the same after five clients in a row, of at least three sources, that have sent something and have had no byte `after` `15s`; for UDP, after five flows that ended unanswered. `unanswered=0` is for servers that never answer, as of logs: they are never [silent](#what-connections-say)"),
     "resolve": SectionKey(_RESOLVE, is_plain=True, meaning=
-        "the longest time until a host name is looked up, or Consul queried, again; addresses that cannot be found again are used for as long as `keep` says"),
+        "a host name is looked up, or Consul queried, again within this time; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", is_plain=True, meaning=
-        "the [name servers](#how-names-are-looked-up) for these servers, in this order. Without it those of `[txmux]`"),
+        "these [name servers](#how-names-are-looked-up) are asked for these servers, in this order; without the key, those of `[txmux]`"),
     "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="works only over TCP; remove it", loads=lambda _: ("txmux.backends.connect.tls",), meaning=
-        "whether connections to the servers use TLS; the name in their certificates is verified"),
+        "with `yes`, connections to the servers use TLS; the name in their certificates is verified"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", is_plain=True, meaning=
-        "the name that is verified, and sent as SNI; without it, the host of the server. UNIX sockets and endpoint strings need this"),
+        "this name is verified, and sent as SNI; without the key, the host of the server is. UNIX sockets and endpoint strings need it"),
     "tls_ca": SectionKey(PEM, example="ca.pem", opens="worker", is_plain=True, meaning=
-        "a PEM file with the certificates that are trusted, instead of those of the system"),
+        "the certificates in this PEM file are trusted, instead of those of the system"),
     "tls_client_certificate": SectionKey(PEMS, example="client.pem", opens="worker", is_secret=True, is_plain=True, meaning=
-        "PEM files with the certificate chain and the key for the server"),
+        "these PEM files have the certificate chain and the key for the server"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", streams_only="works only over TCP; remove it", is_plain=True, meaning=
-        "the protocols that are offered to the server by ALPN"),
+        "txmux offers these protocols to the server by ALPN"),
     "max_connections": SectionKey(CONNECTIONS, example="1000", is_plain=True, meaning=
-        "connections of all servers together; `0` means no limit"),
+        "all servers together have at most this many connections; `0` means no limit"),
     "queue": SectionKey(CONNECTIONS, example="100", streams_only="works only over TCP: datagrams do not wait; remove it", meaning=
-        "how many further clients wait for room under these limits, here or `max_connections=` of the servers, in the order in which they came. One that waits for a full server does not delay those that can use another"),
+        "this many further clients wait for room under these limits, here or `max_connections=` of the servers, in the order in which they came. One that waits for a full server does not delay those that can use another"),
     "hold": SectionKey(_HOLD, default="0s", example="60s", is_plain=True, meaning=
-        "how long clients [wait](#clients-that-wait-for-a-server) while no server is up"),
+        "clients [wait](#clients-that-wait-for-a-server) for this long while no server is up"),
     "hold_limit": SectionKey(number(1, 1_000_000), is_plain=True, meaning=
-        "the most clients that wait for a server"),
+        "at most this many clients wait for a server"),
     "upload_rate": SectionKey(_RATE, example="10MiB/s", streams_only="works only over TCP; remove it", meaning=
-        "the most bytes per second that one client can send"),
+        "one client can send at most this many bytes per second"),
     "download_rate": SectionKey(_RATE, example="10MiB/s", streams_only="works only over TCP; remove it", meaning=
-        "the most bytes per second that one client can receive"),
+        "one client can receive at most this many bytes per second"),
     "unanswered_timeout": SectionKey(DURATION, datagrams_only=True, meaning=
-        "for UDP: how long a flow lasts that the server has never answered"),
+        "a flow of UDP that the server has never answered lasts this long"),
     "answers": SectionKey(number(0, 1_000_000_000), example="1", datagrams_only=True, meaning=
-        "for UDP: after this many datagrams from the server a flow ends, unless the client has sent more; `0` means no such end. Use `1` for DNS"),
+        "a flow of UDP ends after this many datagrams from the server, unless the client has sent more; `0` means no such end. Use `1` for DNS"),
     "fallback": SectionKey(OUTCOME, is_plain=True, meaning=
-        "where the client goes when no server can be reached. A fallback can have one too; a circle is an error"),
+        "the client goes here when no server can be reached. A fallback can have one too; a circle is an error"),
 })
 # fmt: on
 """The keys of ``[backend NAME]``."""

@@ -225,43 +225,43 @@ _METRICS = ValueKind(
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "include": SectionKey(_INCLUDE, example="rules.d/*.ini", opens="worker", meaning=
-        "[more files](#included-files)"),
+        "these [further files](#included-files) are part of the rules"),
     "watch_rules": SectionKey(_WATCH, default="off", example="10s", meaning=
-        "how often to look whether the rules file or an included one has changed, and to [reload them](#watching-the-rules) then"),
+        "txmux looks this often whether the rules file or an included one has changed, and [reloads them](#watching-the-rules) then"),
     "relay": SectionKey(_RELAY, meaning=
-        "[what carries the bytes](#relays) of a connection"),
+        "this [relay](#relays) carries the bytes of connections"),
     "workers": SectionKey(_WORKERS, example="auto", meaning=
-        "[processes that serve clients](#workers); `auto` is one for each CPU core that this process may use"),
+        "this many [processes](#workers) serve clients; `auto` means one for each CPU core that txmux may use"),
     "sandbox": SectionKey(_SANDBOX, example="yes", meaning=
-        "whether workers can [open only what the rules name](#sandbox)"),
+        "workers are [confined](#sandbox) to what the rules name"),
     "max_connections": SectionKey(CONNECTIONS, example="10000", meaning=
-        "connections of all listeners together; `0` means no limit. Further clients are closed"),
+        "all listeners together have at most this many connections; `0` means no limit. Further clients are closed"),
     "drain_timeout": SectionKey(_ANY_DURATION, meaning=
-        "how long connections may continue when the service stops; those left end one after another in its second half"),
+        "connections may continue for this long when the service stops; those left end one after another in its second half"),
     "drain_removed": SectionKey(BOOLEAN, meaning=
-        "whether connections of routes and backends that a reload removes get `drain_timeout` to end; otherwise they continue"),
+        "with `yes`, connections of routes and backends that a reload removes get `drain_timeout` to end; otherwise they continue"),
     "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", opens="worker-log", meaning=
-        "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens"),
+        "the [access log](access-log.md) goes into the service's own log (`-`), to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens"),
     "access_log_format": SectionKey(words("text", "json"), example="json", meaning=
-        "the format of its lines"),
+        "its lines have this format"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", shapes_others=True, meaning=
-        "the [name servers](#how-names-are-looked-up) for the names of servers; without it the system's"),
+        "these [name servers](#how-names-are-looked-up) look up the names of servers; without the key, the system's do"),
     "user": SectionKey(_USER, example="txmux", meaning=
-        "the [user](#user-and-group) to switch to once the service listens. Needs root"),
+        "the service becomes this [user](#user-and-group) once it listens. It has to be started as root"),
     "group": SectionKey(_GROUP, example="txmux", meaning=
-        "the group to switch to; without it that of `user`"),
+        "it gets this group; without the key, that of `user`"),
     "admin": SectionKey(_ADMIN, default="auto", example="127.0.0.1:8440", meaning=
-        "[endpoints](#admin-and-metrics) of the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token` or `admin_tokens`"),
+        "these [endpoints](#admin-and-metrics) serve the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token` or `admin_tokens`"),
     "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", opens="supervisor", is_secret=True, meaning=
-        "a file with the secret of TCP clients, created with mode 0600 if it does not exist"),
+        "this file has the secret of TCP clients; txmux creates it with mode 0600 if it does not exist"),
     "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/secrets/tokens", opens="supervisor", is_secret=True, meaning=
-        "a file with [more secrets](#rights), a line `NAME RIGHT SECRET` for each client"),
+        "this file has [more secrets](#rights), a line `NAME RIGHT SECRET` for each client"),
     "admin_users": SectionKey(_USERS, example="alice:steer, @ops:read", meaning=
-        "[who may do what](#rights) by a UNIX socket of `admin`; without it, everyone who can open the socket has all rights"),
+        "these users have [these rights](#rights) by a UNIX socket of `admin`; without the key, everyone who can open the socket has all rights"),
     "metrics": SectionKey(_METRICS, default="off", example="127.0.0.1:9443", meaning=
-        "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
+        "this endpoint has only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
-        "when the service stops: how long `/readyz` answers 503 while clients are still accepted, for balancers in front"),
+        "when the service stops, `/readyz` answers 503 for this long while clients are still accepted, for balancers in front"),
 })
 # fmt: on
 """The keys of ``[txmux]``."""
