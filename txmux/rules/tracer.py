@@ -21,7 +21,6 @@ from txmux.rules.model import (
     Rules,
     Silence,
 )
-from txmux.rules.model.route import can_forward_inner_hello
 from txmux.rules.tracing import Trace, TracedSample
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.hello.second import NOT_READ, is_not_read
@@ -164,7 +163,7 @@ def _by_inner_hello(
     if inner.illegal is not None:
         return attrs.evolve(found, decided_at=len(data), decision=Decision(None, facts))
     route = found.decision.route
-    if inner.second is not None and not can_forward_inner_hello(route, listener.default):
+    if inner.second is not None and not inner.fits(route, listener.default):
         found, facts = explained(data), {**inner.outer}
     elif inner.second is not None:  # at the end of the hello that came
         found = attrs.evolve(found, decided_at=len(data) - len(inner.stream) + inner.end)

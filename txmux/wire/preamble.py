@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 from typing_extensions import override
@@ -101,6 +101,7 @@ class InnerHello(Preamble):
         end: Where the inner hello ends in that.
         facts: For the access log.
         outer: The facts if the outer hello is forwarded after all.
+        fits: Returns whether the inner one can be forwarded by a route, or to the default without one.
         second: Opens a second one; ``None`` if nothing was opened.
         illegal: What is wrong with the inner hello.
     """
@@ -114,6 +115,7 @@ class InnerHello(Preamble):
     illegal: IllegalHelloError | None = None
     end: int = 0
     outer: Mapping[str, str] = NOTHING
+    fits: Callable[[Any, Any], bool] = lambda *_: True
 
     def as_received(self, stream: bytes) -> bytes:
         """Return a stream that has grown since, with the hello as it came."""

@@ -21,7 +21,7 @@ _MOST = 2**15  # bytes of the second hello, and of what comes before it
 # Without it, `ProtocolWrapper` states what the transport below provides.
 @implementer(IHalfCloseableProtocol)
 class ClientTLSTransport(TLSTransport):
-    """Checks the hello that follows a HelloRetryRequest of OpenSSL's, and opens an inner one (RFC 9849).
+    """Checks the hello that follows a HelloRetryRequest of OpenSSL's; `second` may replace it.
 
     Args:
         hello: The hello by which the client was routed.

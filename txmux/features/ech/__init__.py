@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from txmux.features.ech.forwarding import can_forward
 from txmux.rules.feature import Feature, HelloOpenings
 from txmux.rules.model import Refusal, Rules
-from txmux.rules.model.route import can_forward_inner_hello
 from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import Problem
 from txmux.rules.reading import values
@@ -34,7 +34,7 @@ def _lint(rules: Rules) -> Iterator[Problem]:
             continue
         for route, number, line in lines_of(rules.routes_of(listener)):
             is_tls = line.name == "tls" and not line.negated
-            if is_tls and not can_forward_inner_hello(route, Refusal.CLOSE):
+            if is_tls and not can_forward(route, Refusal.CLOSE):
                 message = f"hellos in which [listen {listener.name}] finds such a name hidden go by their outer name, since the socket is handed over, or OpenSSL is older than 4 here; do not hide it"
                 yield route.section.problem(message, "match", number)
 

@@ -11,6 +11,7 @@ import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from typing_extensions import override
 
+from txmux.features.ech.forwarding import can_forward
 from txmux.features.ech.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
 from txmux.features.ech.rows import HELLOS
 from txmux.telemetry.counting.counter_groups import ListenerCounts
@@ -312,7 +313,10 @@ class EchReader:
         self._count("opened")
         opened = records(inner, data[1:3])
         outer = {"ech": "outer"}
-        return InnerHello(data, opened + data[end:], facts, second, end=len(opened), outer=outer)
+        stream = opened + data[end:]
+        return InnerHello(
+            data, stream, facts, second, end=len(opened), outer=outer, fits=can_forward
+        )
 
     def _count(self, word: str) -> None:
         if self._counts is not None:

@@ -13,7 +13,7 @@ from txmux.rules.model.backend import Backend, Outcome
 from txmux.rules.model.client_certificate import AllowedClient, CertificateCondition
 from txmux.rules.model.listener import Listener, Logged
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
-from txmux.rules.model.outcomes import Handover, InProcess, Refusal
+from txmux.rules.model.outcomes import Handover, Refusal
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 from txmux.transport import Transport
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 WEEK = frozenset(range(7))
 MIDNIGHT = 24 * 60
-
-_CONFIRMS_INNER_HELLO = 0x4000_0000
-"""The first version of OpenSSL that confirms an inner hello to its client (RFC 9849, section 7.2)."""
 
 
 @attrs.frozen
@@ -224,12 +221,3 @@ class Route:
         if not lines:
             return None
         return self if lines == self.alternatives else attrs.evolve(self, alternatives=lines)
-
-
-def can_forward_inner_hello(route: Route | None, default: Outcome) -> bool:
-    """Return whether an inner hello can be forwarded by a route, or to the default: not with the socket, nor to an older OpenSSL here."""
-    if route is not None and route.terminate_tls is not None:
-        from OpenSSL import SSL  # noqa: PLC0415 - it takes a while
-
-        return SSL.OPENSSL_VERSION_NUMBER >= _CONFIRMS_INNER_HELLO
-    return not isinstance(default if route is None else route.outcome, (Handover, InProcess))

@@ -28,8 +28,7 @@ from txmux.wire.hello.second import ILLEGAL_PARAMETER, SecondHello
 class AwaitingRetry(Stage):
     """Sends the hello, and waits until the answer is no HelloRetryRequest, or the second hello asks for the same (RFC 8446, 4.1.2).
 
-    What the client sends meanwhile is held, and what the server says is passed on; a second inner hello is opened (RFC 9849, section
-    7.1.1).
+    What the client sends meanwhile is held, and what the server says is passed on. `Client.second_hello` may replace the second hello.
 
     Args:
         sent: The hello, if `SocketConnection` has begun to send it; what is left of it is what the client has received.

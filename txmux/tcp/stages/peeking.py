@@ -14,7 +14,6 @@ from txmux.detection.detector import Decision
 from txmux.interfaces import Exchange
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
-from txmux.rules.model.route import can_forward_inner_hello
 from txmux.tcp.stage import Stage, Step
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 from txmux.telemetry.record import ConnectionState
@@ -168,9 +167,8 @@ class Peeking(Stage):
     def _decided(self, decision: Decision[CompiledRoute]) -> Outcome | None:
         client = self._client
         for preamble in client.preambles:
-            if isinstance(preamble, InnerHello) and not can_forward_inner_hello(
-                decision.route, client.configuration.settings.default
-            ):
+            default = client.configuration.settings.default
+            if isinstance(preamble, InnerHello) and not preamble.fits(decision.route, default):
                 return self._go_by_outer_name(preamble)
         answered = decision.answered
         client.note_decided(decision.facts)
