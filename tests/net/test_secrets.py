@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux import files
-from txmux.net.secrets import SecretFileError, read_key, read_login, read_text, secret_of
+from txmux.net.secrets import SecretFileError, read_key, read_text, secret_of
 
 
 class SecretsTest(SynchronousTestCase):
@@ -23,7 +23,7 @@ class SecretsTest(SynchronousTestCase):
 
     def test_files(self) -> None:
         missing = f"cannot read '{self.path}': No such file or directory"
-        for read in (read_key, read_text, read_login):
+        for read in (read_key, read_text):
             self.assertEqual(self.refused(read), missing)
         for content in (b"", b"\n", b"a\nb", b"\xff"):
             self.path.write_bytes(content)
@@ -34,7 +34,6 @@ class SecretsTest(SynchronousTestCase):
         for size in (255, 256):
             self.path.write_text(size * "a")
             self.assertEqual(len(read_key(self.path)), size)
-        self.assertIn("of at most 255 characters", self.refused(read_login))
 
     def test_dead_disk(self) -> None:
         self.path.write_text("a")

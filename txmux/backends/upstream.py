@@ -22,10 +22,11 @@ from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, Member
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
-from txmux.net.secrets import SecretFileError, read_login
+from txmux.net.secrets import SecretFileError
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.installed import dialler_of
+from txmux.rules.installed import KEYS, dialler_of
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
+from txmux.rules.optional import named
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import sections
 from txmux.rules.reading.values import is_all_plain
@@ -114,7 +115,7 @@ def _read_password(
     if proxy is None or proxy.password is None:
         return "", ""
     try:
-        return read_login(proxy.password), ""
+        return named(KEYS["backend"][proxy.key].reader)(proxy.password), ""
     except SecretFileError as problem:
         before = in_use(backend)
         if before is None:

@@ -9,7 +9,6 @@ from txmux.files import read_secret
 from txmux.net.turns import look_in_thread
 
 _LONGEST = 1 << 16  # characters
-_LONGEST_LOGIN = 255  # as SOCKS sends a password (RFC 1929, section 2)
 
 
 class SecretFileError(MuxError):
@@ -19,7 +18,7 @@ class SecretFileError(MuxError):
 
 
 def read_key(path: Path, encoding: str = "ascii", longest: int = _LONGEST) -> str:
-    """Read the secret in a file, in ASCII as HTTP and SOCKS send it; a `SecretFileError` names the file if there is none."""
+    """Read the secret in a file, in ASCII as HTTP sends it; a `SecretFileError` names the file if there is none."""
     try:
         secret = read_secret(path, encoding)
     except OSError as problem:
@@ -31,7 +30,6 @@ def read_key(path: Path, encoding: str = "ascii", longest: int = _LONGEST) -> st
 
 
 read_text = partial(read_key, encoding="utf-8")
-read_login = partial(read_key, longest=_LONGEST_LOGIN)
 
 
 async def secret_of(path: Path, read: Callable[[Path], str] = read_key) -> str:

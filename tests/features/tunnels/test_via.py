@@ -322,10 +322,15 @@ class PasswordTests(ChangedCase):
         path.write_text("second\n")
         self.assertIs(self.change("web.test:80", **keys).dialler, made)
         self.assertEqual(made.password, "second")
-        path.write_text("two\nlines")
         backend = Backend("b", servers("web.test:80"), **keys)
-        prepared = self.prepare(backend)
-        [problem] = prepared.problems
-        self.assertIn(f"via: '{path}' does not hold one line", problem)
-        prepared.abandon()
-        self.assertEqual(made.password, "second")
+        wrong = f"via: '{path}' does not hold one line of at most 255 characters"
+        for content in ("two\nlines", 256 * "a", None):
+            path.unlink() if content is None else path.write_text(content)
+            prepared = self.prepare(backend)
+            [problem] = prepared.problems
+            self.assertIn(wrong if content else f"via: cannot read '{path}': No such", problem)
+            prepared.abandon()
+            self.assertEqual(made.password, "second")
+        path.write_text(255 * "a")
+        self.change("web.test:80", **keys)
+        self.assertEqual(made.password, 255 * "a")

@@ -100,7 +100,7 @@ FEATURE = Feature(
         "tunnel_users": SectionKey(ValueKind(_users, "path", in_context=True, paths=one_path), example="tunnel.htpasswd", opens="worker", is_secret=True, lets_some=True, loads=lambda _: ("txmux.features.tunnels.users",), is_plain=True, meaning=
             "this file of `htpasswd -B` has the users who may log in to the `tunnel`; without it, no login is asked for. It needs the extra `txmux[tunnel]`"),
     }, "backend": {
-        "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.net.secrets:read_login", is_needed=True, streams_only="works only over TCP; remove it", opens="worker", is_secret=True, meaning=
+        "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.features.tunnels.dialler:read_password", is_needed=True, streams_only="works only over TCP; remove it", opens="worker", is_secret=True, meaning=
             "[this proxy](#via) connects to the servers"),
     }},
     contradictions={"route": contradictions, "backend": beside_a_proxy},

@@ -16,7 +16,12 @@ from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.errors import cause_of
 from txmux.features.tunnels.request import ProxyRefusedError, TunnelRequest, TunnelTarget
 from txmux.features.tunnels.via import Via
+from txmux.net.secrets import read_key
 from txmux.rules.model import Server
+
+_LONGEST_PASSWORD = 255  # bytes (RFC 1929, section 2)
+
+read_password = partial(read_key, longest=_LONGEST_PASSWORD)
 
 
 class ProxyDialler:
