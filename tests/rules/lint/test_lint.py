@@ -81,6 +81,9 @@ FILES = {
     "{listen}allow = 10.0.0.0/8\ndeny = 10.0.0.0/7\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\n{to}": (
         "4: [listen l] deny: lets no client in: it covers all of 'allow'; correct one of the two"
     ),
+    "{listen}deny = 0.0.0.0/0, ::/0\n[route a]\nmatch = ssh\n{to}": (
+        "3: [listen l] deny: lets no client in: it covers every address; name only those that are to stay out"
+    ),
     # listeners
     (
         "{listen}[listen m]\nendpoint = :2\n[route a]\nmatch = ssh\nunder = l\n{to}[route c]\nmatch = any\n"
@@ -160,6 +163,7 @@ FILES = {
 KEY = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 
 FINE = (
+    "[listen l]\nendpoint = unix:/run/x.sock\ndeny = 0.0.0.0/0, ::/0\n[route a]\nmatch = ssh\n{to}",
     # the narrower one comes first
     "{listen}[route a]\nmatch = tls sni=x\n{to}[route b]\nmatch = tls\n{to}[route c]\nmatch = any\n{to}",
     # a route that runs dry takes nothing

@@ -29,6 +29,7 @@ from txmux.rules.problems import Problem
 from txmux.rules.reading.ini import QUOTES, split_list
 
 _MANY_ROUTES = 200
+_OF_ADDRESSES = frozenset({"tcp", "udp", "ssl", "tls"})  # endpoints whose clients have addresses
 
 
 def lint(rules: Rules, user: FileUser | None = None, folders: Iterable[str] = ()) -> list[Problem]:
@@ -60,10 +61,16 @@ def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
 
 def _without_clients(rules: Rules) -> Iterator[Problem]:
     for listener in rules.listeners:
-        if set_of(listener.clients):
+        kinds = {text.partition(":")[0].lower() for text in listener.endpoints}
+        by_address = all(not kind.isalpha() or kind in _OF_ADDRESSES for kind in kinds)
+        clients = set_of(listener.clients)
+        if clients & WITH_ADDRESS if by_address else clients:
             continue
         if listener.clients.excluded is not None:
-            message = "lets no client in: it covers all of 'allow'; correct one of the two"
+            covered, advice = "all of 'allow'", "correct one of the two"
+            if listener.clients.allowed is None:
+                covered, advice = "every address", "name only those that are to stay out"
+            message = f"lets no client in: it covers {covered}; {advice}"
             yield listener.section.problem(message, "deny")
         else:
             message = "names no network, so no client can connect; add one, or remove this"
