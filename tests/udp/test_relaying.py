@@ -4,6 +4,8 @@ import json
 import socket
 from collections.abc import Callable
 
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.service import ServiceTestCase
@@ -248,12 +250,15 @@ class KeepAliveTests(FlowCase):
 class RefusedTests(FlowCase):
     async def test_refused_datagrams_go_to_the_next_server_in_order(self) -> None:
         server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
-        port = self.begin(free_port(kind=socket.SOCK_DGRAM), server.port, backend="balance = first")
+        gone = free_port(kind=socket.SOCK_DGRAM)
+        port = self.begin(gone, server.port, backend="balance = first")
         client.say(b"one", port)
         await server.hears(1)
         client.say(b"two", port)
         self.assertEqual(await client.hears(2), [b"eno", b"owt"])
         self.assertEqual(server.heard, [b"one", b"two"])
+        tried = {"tried": f"udp:127.0.0.1:{gone} connect-refused"}
+        await self.assert_stopped(server=f"udp:127.0.0.1:{server.port}", facts=tried)
 
     async def test_refused_client_finds_a_returning_server(self) -> None:
         self.patch(flow_module, "_TRIED_AGAIN", 0.05)
@@ -266,16 +271,27 @@ class RefusedTests(FlowCase):
 
     async def test_logs_why_no_server_is_left(self) -> None:
         client = Talker.listening(self)
-        port = self.begin(free_port(kind=socket.SOCK_DGRAM), backend="eject = off")
-        client.say(b"one", port)
-        while not any(
-            one.state == "closing"
-            for listener in self.running.listeners
-            for one in listener.connections
-        ):
-            await turn()
+        gone = [free_port(kind=socket.SOCK_DGRAM) for _ in range(2)]
+        port = self.begin(*gone, backend="eject = off\nbalance = first")
+        with capturedLogs() as events:
+            client.say(b"one", port)
+            while not any(
+                one.state == "closing"
+                for listener in self.running.listeners
+                for one in listener.connections
+            ):
+                await turn()
         await self.running.stopService()
-        await self.assert_ended(reason="connect-refused", datagrams_out=0)
+        servers = [f"udp:127.0.0.1:{one}" for one in gone]
+        tried = ", ".join(f"{server} connect-refused" for server in servers)
+        await self.assert_ended(
+            reason="connect-refused", datagrams_out=0, facts={"tried": tried}, server=servers[-1]
+        )
+        warned = [one for one in events if one["log_level"] is LogLevel.warn]
+        self.assertEqual(
+            [formatEvent(one) for one in warned],
+            [f"backend b: cannot connect to {servers[-1]}: connection refused"],
+        )
 
 
 class LimitTests(FlowCase):

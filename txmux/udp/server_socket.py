@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
 
 _log = Logger()
+_FAILED = "backend {backend}: cannot connect to {server}: {why}"
 
 # As numbers, since enumerations are slow.
 _IPV4, _IPV6 = int(socket.AF_INET), int(socket.AF_INET6)
@@ -138,9 +139,9 @@ class ServerSocket:
                     member, otherwise = Unavailable.NO_SERVER, chosen
                     break
                 member = chosen
-            cause = self._open(member)
-            if cause is not None:
-                member = self._next(member, cause)
+            failure = self._open(member)
+            if failure is not None:
+                member = self._next(member, *failure)
                 continue
             flow.server_chosen(self.upstream, member.target.text)
             opened = self.sock
@@ -242,8 +243,10 @@ class ServerSocket:
             template.counts.failed(cause)
         return cause
 
-    def _open(self, member: Member, client: Address | None = None) -> ConnectFailure | None:
-        """Make a socket for a server, for a client that has another address now if that is given; returns why not."""
+    def _open(
+        self, member: Member, client: Address | None = None
+    ) -> tuple[ConnectFailure, str] | None:
+        """Make a socket for a server, for a client that has another address now if that is given; returns why not, and the words for the log, unless it has them."""
         server, flow, target = None, self._flow, member.target
         live = flow.live
         live.runtime.descriptors.client_accepted()
@@ -269,14 +272,11 @@ class ServerSocket:
             if lacks_port or getattr(problem, "strerror", "") == IN_USE:
                 source = source_of_client(flow.record.client)
                 PORT_SHORTAGE.failed(name, member.server.text, why, source)
-            else:
-                (_log.warn if is_own else _log.debug)(
-                    "backend {backend}: cannot connect to {server}: {why}",
-                    backend=name,
-                    server=target.text,
-                    why=why,
-                )
-            return "error" if is_own else "connect-refused"
+                why = ""
+            elif is_own:
+                _log.warn(_FAILED, backend=name, server=target.text, why=why)
+                why = ""
+            return "error" if is_own else "connect-refused", why
         self.member, self.sock = member, server
         if self.upstream.backend.proxy_protocol == "v2":
             self._prepare_header(client)
@@ -378,14 +378,24 @@ class ServerSocket:
         if lost:
             flow.count_lost(lost)  # which may have ended
 
-    def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
+    def _next(self, member: Member, cause: ConnectFailure, why: str) -> Member | Unavailable:
+        """Return the server to try after one that has failed; `why` is for the log."""
         self._tried[member] = cause
+        server, record = member.target.text, self._flow.record
+        if self._held is None:  # a held flow tries the same server again and again
+            before = f"{record.facts['tried']}, " if "tried" in record.facts else ""
+            record.facts = {**record.facts, "tried": f"{before}{server} {cause}"}
         is_own = cause == "error" and not self._lasts
         member.counts.failed(cause, is_local=is_own)
         in_turn = self._held is not None and self._held.is_trying
-        return self.upstream.pool.next_after(
+        found = self.upstream.pool.next_after(
             member, self._affinity(), self._tried, is_local_fault=is_own, in_turn=in_turn
         )
+        if why:
+            is_last = not (isinstance(found, Member) or in_turn)
+            name = self.upstream.backend.name
+            (_log.warn if is_last else _log.debug)(_FAILED, backend=name, server=server, why=why)
+        return found
 
     def _refused(self) -> None:
         """Try the next server, unless this one has answered before."""
@@ -395,14 +405,10 @@ class ServerSocket:
         if self.is_answered:
             self._flow.end("connect-refused")
             return
-        _log.debug(
-            "backend {backend}: {server}: nothing listens at that port",
-            backend=self.upstream.backend.name,
-            server=member.target.text,
-        )
         self._close(self.sock)
         self.sock, self.member = None, None
-        self._go_to(self._next(member, "connect-refused"), "connect-refused")
+        following = self._next(member, "connect-refused", "connection refused")
+        self._go_to(following, "connect-refused")
 
     # From the server.
 
