@@ -350,6 +350,27 @@ class MeanwhileTest(UpgradeTestCase):
         self.all_end([(client, server)])
         mux.take_one()
 
+    def test_files_that_it_reads_are_not_said_to_be_old(self) -> None:
+        admin = self.folder / "admin.sock"
+        mux, client, server = self.slow(f"admin = unix:{admin}")
+
+        def are_old() -> bool:
+            return "rules" in {item["what"] for item in get(admin, "/api/status")["attention"]}
+
+        os.kill(self.new, signal.SIGKILL)
+        mux.child.wait_for("upgrade failed")
+        mux.file.write_text(f"{mux.file.read_text()}\n# changed\n")
+        eventually(are_old, "the files are said to have changed")
+        before = pids_of(mux.pid)
+        mux.ask()
+        eventually(lambda: len(pids_of(mux.pid)) > len(before), "the new process has begun")
+        (self.new,) = set(pids_of(mux.pid)) - set(before)
+        self.assertFalse(are_old())
+        self.let_start(mux)
+        self.assertFalse(are_old())
+        self.all_end([(client, server)])
+        mux.take_one()
+
     def test_worker_killed(self) -> None:
         """A worker that crashes loses its own connections; the upgrade goes on, and so do the others."""
         mux, client, server = self.slow("workers = 2")

@@ -129,12 +129,13 @@ class MuxService(Service):
         self._checking = Coalescer(self._check_upgrade)
         self._pending_rules: Rules | None = None
         self._watch = watch = RulesWatch(reactor, self._rules_changed, control.recurring)
-        control.has_outdated_rules = lambda: watch.has_changed
         control.read_rules = self._read_to_try
         self._stop_signals = StopSignals(reactor)
         self._upgrades = Upgrades(
             reactor, resources, self._fail, self._successor_ended, self.reload, control.renew
         )
+        # The new process of an upgrade reads the files itself.
+        control.has_outdated_rules = lambda: watch.has_changed and not self._upgrades.is_under_way
         control.are_arriving = self._upgrades.are_arriving
         control.on_override = self._upgrades.override
         control.on_change = self._upgrades.follow
