@@ -74,11 +74,12 @@ class StopTest(ServiceTestCase):
 
 class DryRunTest(ServiceTestCase):
     async def test_told(self) -> None:
-        """The access log and, at the stop, the service's log tell what they would have taken."""
-        (port,) = self.run_service(
+        """The access log and, at a reload and at the stop, the service's log tell what they would have taken."""
+        rules = (
             "[txmux]\naccess_log = LOG\n[listen x]\nendpoint = 127.0.0.1:0\n"
             "[route dry]\nmatch = any\nbackend = reset\ndry_run = yes\n"
         )
+        (port,) = self.run_service(rules)
         client = await connect(self, port)
         client.send(b"x")
         await client.is_lost()
@@ -86,9 +87,12 @@ class DryRunTest(ServiceTestCase):
         self.assertIn("route=- ", self.log.read_text())
         self.assertIn(" facts.dry_run=dry", self.log.read_text())
         with capturedLogs() as events:
+            for _ in range(2):  # nothing is said of none before the stop
+                self.reload(rules)
             await self.running.stopService()
         told = [event for event in events if "would have taken" in event.get("log_format", "")]
-        self.assertEqual([(e["name"], e["count"], e["listener"]) for e in told], [("dry", 1, "x")])
+        counts = [(e["name"], e["count"], e["listener"]) for e in told]
+        self.assertEqual(counts, [("dry", 1, "x"), ("dry", 0, "x")])
 
 
 class SupervisorTest(SupervisedTestCase):

@@ -373,7 +373,7 @@ class Serving:
         self.rules, self.table, self.version = prepared.rules, prepared.table, prepared.version
         self._split_limits(prepared.rules)
         for listener, configuration in prepared.configurations.items():
-            self._log_dry_runs(listener)
+            self._log_dry_runs(listener, least=1)
             listener.change(configuration)
         current = {*prepared.listeners}
         gone = [listener for listener in self.listeners if listener not in current]
@@ -540,16 +540,17 @@ class Serving:
         if self._access_log is not None:
             self._access_log.close()
 
-    def _log_dry_runs(self, listener: ActiveListener) -> None:
+    def _log_dry_runs(self, listener: ActiveListener, *, least: int = 0) -> None:
         configuration = listener.configuration
         for name, count in configuration.dry_runs:
-            self._log.info(
-                "[route {name}] would have taken {count} {noun} of [listen {listener}]",
-                name=name,
-                count=count,
-                noun="connection" if count == 1 else "connections",
-                listener=configuration.settings.name,
-            )
+            if count >= least:
+                self._log.info(
+                    "[route {name}] would have taken {count} {noun} of [listen {listener}]",
+                    name=name,
+                    count=count,
+                    noun="connection" if count == 1 else "connections",
+                    listener=configuration.settings.name,
+                )
 
     def end_all(self) -> None:
         for listener in self._all_listeners():

@@ -431,7 +431,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "log": SectionKey(LOG, is_plain=True, meaning=
         "it means the same as for a listener; if the two differ, the one with fewer lines counts"),
     "dry_run": SectionKey(BOOLEAN, is_plain=True, meaning=
-        "the route decides nothing and delays nothing: the fact `dry_run` names it where it would have matched first, and the service's log has their number at the stop"),
+        "the route decides nothing and delays nothing: the fact `dry_run` names it where it would have matched first, and the service's log has their number at each reload and at the stop, since the reload before"),
 })
 # fmt: on
 """The keys of ``[route NAME]``."""
