@@ -50,6 +50,13 @@ class RecentTests(RemoteTestCase):
             found = [json.loads(line)["id"] for line in out.splitlines()]
             self.assertEqual((code, found), (0, [identity] if identity else []))
 
+    def test_none(self) -> None:
+        none = "no recent connection of route no ended otherwise than 'done'\n"
+        self.assertEqual(self.ask("events", "--route", "no"), (0, none, ""))
+        self.server.others["/api/recent"] = []
+        self.assertEqual(self.ask("events"), (0, none.replace(" of route no", ""), ""))
+        self.assertEqual(self.ask("events", "--json"), (0, "", ""))
+
     def test_refused(self) -> None:
         self.server.others["/api/recent"] = (403, {"error": "no"})
         self.assertEqual(self.ask("events"), (1, "", "no\n"))

@@ -29,11 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    output = Output()
+    output, is_empty = Output(), True
     try:
         with of_txmux():
             for event in _followed(arguments) if arguments.follow else _recent(arguments):
                 if arguments.route is None or _concerns(event, arguments.route):
+                    is_empty = False
                     if arguments.json:
                         print(json.dumps(event))
                     else:
@@ -44,6 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         return command.REFUSED
     except (NoServiceError, UsageError) as error:
         return command.failed(error)
+    if is_empty and not (arguments.follow or arguments.json):
+        of_route = "" if arguments.route is None else f" of route {arguments.route}"
+        output.line(f"no recent connection{of_route} ended otherwise than 'done'")
     return 0
 
 

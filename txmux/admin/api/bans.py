@@ -14,7 +14,10 @@ from txmux.rules.reading.values import no_network
 from txmux.telemetry.documents import BanDocument
 
 _SECONDS = Annotated[int, 1, 10 * 366 * 86400]
-_ALL = 'this would ban all clients; POST {"accepting": false} to /api/listeners/NAME instead'
+_ALL = (
+    "this would ban all clients; to let none in, write txmux pause LISTENER, "
+    'or POST {"accepting": false} to /api/listeners/NAME'
+)
 
 RESOURCES = ResourceList()
 
