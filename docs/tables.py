@@ -28,6 +28,21 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parent.parent
 _ALERTS = runpy.run_path(str(_ROOT / "docs/alerts.py"))
+_WAITS_FOR = {
+    "introduction": "a PROXY protocol header",
+    "peeking": "the client's first bytes, until a route takes it",
+    "handshaking": "the client's TLS handshake",
+    "awaiting-hello": "the rest of a ClientHello, for [`proxy_tlvs`](rules.md#fields-of-the-proxy-protocol-header) or [by its route](rules.md#tls-that-is-passed-on)",
+    "connecting": "a server, also in the backend's `queue`",
+    "awaiting-retry": "the server's answer to a [hello](rules.md#tls-that-is-passed-on), or the second one that it asks for",
+    "relaying": "bytes from either side",
+    "serving": "a protocol in this process",
+    "handing-over": "a server's confirmation that it has the client's own socket",
+    "rejecting": "the client to read the answer that turns it away",
+    "closing": "the client to close",
+    **{stage.state: stage.waits_for for stages in STAGES.values() for stage in stages},
+}
+"""What a connection waits for, by its state."""
 
 
 def keys(page: str) -> str:
@@ -115,7 +130,8 @@ def admin_api(page: str) -> str:
             names.setdefault(meaning, []).append(f"`{field.name}`")
         rows = ((", ".join(named), meaning) for meaning, named in names.items())
         page = _with_table(page, title, ("field", "meaning"), rows)
-    return page
+    states = ((f"`{state}`", _WAITS_FOR[state]) for state in documents.STATES)
+    return _with_table(page, "the states", ("state", "the connection waits for"), states)
 
 
 def topics(page: str) -> str:

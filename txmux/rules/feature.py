@@ -152,6 +152,7 @@ class FeatureStage:
             stage, or ``None``, before their route is obeyed.
         maker: As ``module:class``: called with the listener or the route, it returns a `StageMaker`.
         then: The stages and choices that may follow. A client that is turned away, or leaves, never needs to be among them.
+        waits_for: What its clients wait for, for the reference, in Markdown.
         seen: For `txmux explain`. By the value of a listener's key, and a `TracedSample`, it returns what the routes see of that. By a route, the
             bytes, and a function that returns whether others are for this route, too: the facts, and the bytes inside; ``None`` if it is not opened.
             For ``match``, by the routes that may be meant, the default, the bytes, a function for routes that end TLS, and the client: all servers.
@@ -161,6 +162,7 @@ class FeatureStage:
     key: str
     maker: str
     then: tuple[str, ...]
+    waits_for: str
     seen: Callable[..., Any] | None = None
 
 

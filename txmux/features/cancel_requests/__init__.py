@@ -59,7 +59,7 @@ def _seen(
 # fmt: off
 FEATURE = Feature(
     "cancel_requests",
-    stages=(FeatureStage("cancelling", "match", "txmux.features.cancel_requests.stage:CancelMaker", then=("routing",), seen=_seen),),
+    stages=(FeatureStage("cancelling", "match", "txmux.features.cancel_requests.stage:CancelMaker", then=("routing",), waits_for="the servers that its [cancel request](matchers.md#postgres) goes to", seen=_seen),),
     rows=lambda: named("txmux.features.cancel_requests.rows:ROWS"),
 )
 # fmt: on

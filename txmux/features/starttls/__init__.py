@@ -66,7 +66,7 @@ FEATURE = Feature(
             "clients are greeted with this text; without it, with that of the first server"),
     }},
     contradictions={"listen": _contradictions},
-    stages=(FeatureStage("starttls", "starttls", "txmux.features.starttls.stage:StartTLSMaker", then=("peeking",), seen=_seen),),
+    stages=(FeatureStage("starttls", "starttls", "txmux.features.starttls.stage:StartTLSMaker", then=("peeking",), waits_for="the client's TLS, by [`starttls`](rules.md#starttls)", seen=_seen),),
     lint=(_lint,),
 )
 # fmt: on

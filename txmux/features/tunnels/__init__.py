@@ -106,7 +106,7 @@ FEATURE = Feature(
     contradictions={"route": contradictions, "backend": beside_a_proxy},
     connecting={"via": "txmux.features.tunnels.dialler:ProxyDialler"},
     conflicts=(open_tunnels,),
-    stages=(FeatureStage("tunnelling", "tunnel", "txmux.features.tunnels.stage:TunnelMaker", then=("decision", "peeking"), seen=_seen),),
+    stages=(FeatureStage("tunnelling", "tunnel", "txmux.features.tunnels.stage:TunnelMaker", then=("decision", "peeking"), waits_for="the client's request for a tunnel", seen=_seen),),
     lint=(_any_port, _wrong_users),
     rows=lambda: named("txmux.features.tunnels.rows:ROWS"),
 )
