@@ -338,14 +338,9 @@ class AccessLogTests(PageTestCase):
         )
 
     def test_facts_of_stages(self) -> None:
-        stages = (
-            "features/cancel_requests/stage.py",
-            "features/starttls/stage.py",
-            "tcp/stages/connecting.py",
-            "tcp/stages/handing_off.py",
-            "tcp/connection.py",
-        )
-        code = "".join((_ROOT / "txmux" / path).read_text() for path in stages)
+        stages = ("tcp/stages/connecting.py", "tcp/stages/handing_off.py", "tcp/connection.py")
+        paths = [*map((_ROOT / "txmux").joinpath, stages), *_ROOT.glob("txmux/features/*/*.py")]
+        code = "".join(path.read_text() for path in paths)
         section = "Facts from connecting"
         rows = _rows(_section(self.page, section))
         self.assert_told(rows, set(re.findall(r'facts\["(\w+)"\]', code)), section)
