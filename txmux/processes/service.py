@@ -409,7 +409,11 @@ class MuxService(Service):
             raise MuxError("another process serves by now; ask that")
         if why := self.control.rules.unreadable:
             raise MuxError(why)
-        return await self._read(None)
+        rules = await self._read(None)
+        await self._reloading.wait_until_idle()  # one may have begun meanwhile
+        if self.supervisor is not None:
+            self.supervisor.check_tls_files(rules)
+        return rules
 
     async def _read(self, rules: Rules | None) -> Rules:
         """Read the rules again, unless they are given; a `MuxError` if they cannot be used here."""

@@ -280,10 +280,18 @@ class TryTests(TrialCase):
         self.assertEqual((await self.running.reload()).errors, ())
         found = await self.tried(few, "workers = 1\n")
         self.assertEqual(found["clients"], 2)
-        self.write_rules("workers = 1\n", "[what]\n")
-        told = await self.post("/api/reload/try")
-        self.assertEqual(told.status, 422)
-        self.assertIn("rules.ini", told.json["errors"][0])
+        lacks = {
+            "[what]\n": "rules.ini",
+            f"{few}terminate_tls = gone.pem\n": r"rules.ini:\d+: \[route ssh\] terminate_tls: .*gone.pem",
+            f"{few.replace(self.a, 'y')}[backend y]\nserver = {self.a}\ntls = yes\ntls_ca = gone.pem\n": (
+                r"\[backend y\] tls_ca: .*gone.pem"
+            ),
+        }
+        for wrong, why in lacks.items():
+            self.write_rules("workers = 1\n", wrong)
+            told = await self.post("/api/reload/try")
+            self.assertEqual(told.status, 422)
+            self.assertRegex(told.json["errors"][0], why)
         told = await self.post("/api/reload/try", {"files": "eJw="})
         self.assertEqual(told.status, 422)
         # What the service may read, who sends rules must not.
@@ -470,7 +478,8 @@ class CommandTests(TrialCase):
         await self.start(self.settings, rules)
         out, err, code = await self.txmux("reload", "--try")
         self.assertEqual(
-            (out, err, code), ("none of the last 0 clients would go elsewhere\n", "", 0)
+            (out, err, code),
+            ("no client is remembered yet: try again when clients have come\n", "", 0),
         )
         await self.served(request("a.test"))
         other = self.folder / "other.ini"

@@ -261,6 +261,8 @@ class Trial(ServicePart):
         rows = sorted(moves.values(), key=lambda row: -row["count"])
         moved, total = sum(row["count"] for row in rows), sum(unknown.values())
         words = f"{moved or 'none'} of the last {plural(len(times), 'client')} would go elsewhere"
+        if not times:
+            words = "no client is remembered yet: try again when clients have come"
         return {
             "ok": True,
             "clients": len(times),

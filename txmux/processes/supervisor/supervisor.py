@@ -426,6 +426,14 @@ class Supervisor:
         await steps.wait("close the sockets of removed listeners", self._close_removed)
         return older or 0
 
+    def check_tls_files(self, rules: Rules) -> None:
+        """Read the files for TLS as a reload does, and change nothing; raises a `MuxError` if it would be refused."""
+        self._terminators.prepare(rules).abandon()
+        upstreams = self.state.upstreams.prepare(rules)
+        upstreams.abandon()
+        if upstreams.problems:
+            raise MuxError("\n".join(upstreams.problems))
+
     async def _close_removed(self) -> None:
         """Close the sockets of removed listeners; `close_unused` closes UDP sockets once they have no flows."""
         unused = self._sockets.unused
