@@ -56,6 +56,8 @@ class NotifierTest(SynchronousTestCase):
         notifier = self.notifier()
         notifier.ready("serving;\nall of it")
         self.assertEqual(self.told(), "READY=1\nSTATUS=serving; all of it")
+        notifier.ready("€" * 5000)  # systemd would ignore all of it
+        self.assertEqual(self.told(), f"READY=1\nSTATUS={'€' * 682}")
         notifier.ready("serving", is_new_main=True)
         self.assertEqual(self.told(), f"MAINPID={os.getpid()}\nREADY=1\nSTATUS=serving")
         before = time.monotonic()

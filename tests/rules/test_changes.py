@@ -17,6 +17,12 @@ class ChangesTest(SynchronousTestCase):
         new = "".join(f"[route {n}]\nmatch = redis\nbackend = close\n" for n in "abc")
         self.assertEqual(self.told(old, new), "2 routes new (a, b), 1 changed (c), 1 gone (d)")
 
+    def test_thousands(self) -> None:
+        """Each change names some, so that a line stays one."""
+        new = "".join(f"[route r{n}]\nmatch = redis\nbackend = close\n" for n in range(3000))
+        named = ", ".join(f"r{n}" for n in range(20))
+        self.assertEqual(self.told("", new), f"3000 routes new ({named} and 2980 more)")
+
     def test_order(self) -> None:
         one, other = (f"[route {n}]\nmatch = {n}\nbackend = close\n" for n in ("ssh", "tls"))
         self.assertEqual(self.told(one + other, other + one), "the order of routes changed")

@@ -4,6 +4,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
+from twisted.internet.defer import ensureDeferred
 from twisted.logger import capturedLogs
 from typing_extensions import override
 
@@ -62,10 +63,16 @@ class NoticeTests(WatchCase):
         self.write(plain + "default = reject\n")
         await self.after(5)
         self.assertEqual(await self.attention(), [("rules", "note")])
+        reload = ensureDeferred(self.running.reload())
+        self.assertFalse(self.running.control.has_outdated_rules())  # they are being read
+        self.assertEqual((await reload).errors, ())
         self.write(plain)
         await self.after(5)
+        self.assertEqual(await self.attention(), [("rules", "note")])
+        self.write(plain + "default = reject\n")
+        await self.after(5)
         self.assertEqual(await self.attention(), [])
-        self.assertEqual(self.told(), [])
+        self.assertEqual(self.told(), ["listener x changed"])
 
 
 class FileTests(WatchCase):

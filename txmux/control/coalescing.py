@@ -28,7 +28,7 @@ class Coalescer(Generic[_T]):
     _clock: Any = None
     _spent: Callable[[], float] = process_time
     _not_before: float = attrs.field(default=0.0, init=False)
-    _is_busy: bool = attrs.field(default=False, init=False)
+    is_busy: bool = attrs.field(default=False, init=False)
     _waiting: list[Deferred[_T]] = attrs.field(factory=list, init=False)
     _idle: list[Deferred[None]] = attrs.field(factory=list, init=False)
 
@@ -36,13 +36,13 @@ class Coalescer(Generic[_T]):
         """Return the result of a run that starts after this call."""
         waiting: Deferred[_T] = Deferred()
         self._waiting.append(waiting)
-        if not self._is_busy:
-            self._is_busy = True
+        if not self.is_busy:
+            self.is_busy = True
             Deferred.fromCoroutine(self._run_all())
         return waiting
 
     def wait_until_idle(self) -> Deferred[None]:
-        if not self._is_busy:
+        if not self.is_busy:
             return succeed(None)
         idle: Deferred[None] = Deferred()
         self._idle.append(idle)
@@ -63,7 +63,7 @@ class Coalescer(Generic[_T]):
                 self._not_before = self._clock.seconds() + rest
             for deferred in waiting:
                 deferred.callback(result)  # which takes a failure, too
-        self._is_busy = False
+        self.is_busy = False
         idle, self._idle = self._idle, []
         for deferred_idle in idle:
             deferred_idle.callback(None)

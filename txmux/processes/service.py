@@ -135,7 +135,9 @@ class MuxService(Service):
             reactor, resources, self._fail, self._successor_ended, self.reload, control.renew
         )
         # The new process of an upgrade reads the files itself.
-        control.has_outdated_rules = lambda: watch.has_changed and not self._upgrades.is_under_way
+        control.has_outdated_rules = lambda: (
+            watch.has_changed and not self._upgrades.is_under_way and not self._reloading.is_busy
+        )
         control.are_arriving = self._upgrades.are_arriving
         control.on_override = self._upgrades.override
         control.on_change = self._upgrades.follow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -15,6 +15,13 @@ T = TypeVar("T")
 P = TypeVar("P", Route, Listener)
 _FOR_GOOD = ("user", "group", "relay", "sandbox")
 """Keys of ``[txmux]`` that hold until the process ends."""
+_MOST_NAMES = 20
+"""Names that are listed of each change: rules may have thousands."""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}"
 
 
 @attrs.frozen
@@ -43,7 +50,7 @@ class _NameChanges:
         for names, what in ((self.new, "new"), (self.changed, "changed"), (self.gone, "gone")):
             if names:
                 noun = "" if parts else f" {kind}{'' if len(names) == 1 else 's'}"
-                parts.append(f"{len(names)}{noun} {what} ({', '.join(names)})")
+                parts.append(f"{len(names)}{noun} {what} ({_some(names)})")
         return ", ".join(parts)
 
 
@@ -76,7 +83,7 @@ class Changes:
             (self.listeners.gone, "closed"),
         ):
             if names:
-                yield f"listener{'' if len(names) == 1 else 's'} {', '.join(names)} {what}"
+                yield f"listener{'' if len(names) == 1 else 's'} {_some(names)} {what}"
         if self.settings:
             yield f"{', '.join(self.settings)} of [txmux] changed"
 

@@ -560,7 +560,7 @@ class LimitTests(TrialCase):
                 time.advance(0.5)
                 await self.running.control.missing()
                 await self.running._watch.looking
-            while self.running._reloading._is_busy:
+            while self.running._reloading.is_busy:
                 await turn()
 
         await self.served(request("a.test"), request("b.test"), request("c.test"))

@@ -20,6 +20,7 @@ from txmux.telemetry.steps import RecurringSteps
 
 _PREFIX = "txmux."
 _LONGEST_NAME = 255
+_LONGEST_STATUS = 2048  # bytes: systemd ignores messages of over 4096
 _PATIENCE = 5.0  # seconds that systemd has to take a message
 _PINGS = 10  # in the time after which systemd takes the service for dead
 
@@ -51,7 +52,8 @@ class Notifier:
     def ready(self, status: str, *, is_new_main: bool = False) -> None:
         """Report READY; `is_new_main` if this process has replaced another one."""
         main = [f"MAINPID={os.getpid()}"] if is_new_main else []
-        self._send(*main, "READY=1", f"STATUS={status}")
+        shown = status.encode()[:_LONGEST_STATUS].decode(errors="ignore")
+        self._send(*main, "READY=1", f"STATUS={shown}")
 
     def reloading(self) -> None:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
