@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, cast
 
+import attrs
 from twisted.internet.defer import Deferred, fail
 
 from tests.processes.handover_case import descriptors
@@ -13,6 +14,7 @@ from tests.support.servers import counted
 from tests.udp.handover_case import HandoverCase, There
 from txmux.errors import MuxError
 from txmux.net.channel.message import Message
+from txmux.rules.model import Backend, Server
 from txmux.udp.flow import Flow
 from txmux.udp.handover import adopt_flows, hand_over_flows
 
@@ -52,6 +54,32 @@ class HandoverTests(HandoverCase):
         self.assertEqual(counted(self.old, self.new), {"asked": 2, "answered": 2})
         [backend] = self.new.upstreams.all()
         self.assertEqual(backend.pool.connections, 0)
+
+    async def test_server_that_the_new_rules_do_not_have(self) -> None:
+        """As after a reload: its flows go on, with the backend's time-outs and headers, and new ones go elsewhere."""
+        options = "idle_timeout = 7m\nanswers = 9\nproxy_protocol = v2"
+        server = Talker.listening(self, answer=lambda d: d[28:] if d[28:] != b"quiet" else b"")
+        client, quiet = Talker.listening(self), Talker.listening(self)
+        port = self.begin(server.port, backend=options)
+        await client.asks(b"one", port)
+        quiet.say(b"quiet", port)
+        await server.hears(2)
+        other = Talker.listening(self, answer=lambda d: b"other " + d)
+        server_there = Server(f"udp:127.0.0.1:{other.port}", "udp", "127.0.0.1", other.port)
+        settings = attrs.evolve(
+            self.old.configuration.settings, default=Backend("b", (server_there,))
+        )
+        self.assertEqual(await self.hand_over(settings=settings), 2)
+        for talker in (client, quiet):
+            self.assertEqual(await talker.asks(b"two", port), b"two")
+        self.assertEqual({*server.senders[:2]}, {*server.senders[2:]})
+        new = Talker.listening(self)
+        self.assertEqual(await new.asks(b"three", port), b"other three")
+        timeouts = {flow.queue.timeout[0] for flow in self.new.connections}
+        self.assertEqual(timeouts, {420.0, 180.0})
+        self.new.abort("killed")
+        lines = await self.ended(3)
+        self.assertEqual({line["reason"] for line in lines}, {"killed"})
 
     async def test_flow_that_is_not_taken_goes_on_here(self) -> None:
         server, client, quiet, port = await self.prepare()

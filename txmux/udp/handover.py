@@ -17,6 +17,7 @@ import socket
 from base64 import b64decode
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -24,8 +25,10 @@ from twisted.logger import Logger
 
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
+from txmux.net.addresses import address_in
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
+from txmux.rules.model import Backend, Refusal, Server
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import understood
 from txmux.telemetry.record import ConnectionRecord, check_types
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
 _BATCH = 100  # flows in a message; a message takes 253 descriptors
 _PATIENCE = 2.0  # seconds
 
+_OLDER: WeakValueDictionary[Backend, Upstream] = WeakValueDictionary()  # shared by their flows
 _FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
 _log = Logger()
 
@@ -244,9 +248,37 @@ def _find_destination(
     backend = record.backend or ""
     if server is not None:
         is_answered = fields.get("answered", True)
-        return listener.upstreams.adopt(backend, record.server or "", is_established=is_answered)
+        found = listener.upstreams.adopt(backend, record.server or "", is_established=is_answered)
+        return found or _of_older_rules(listener, record, fields, is_established=is_answered)
     upstream = next(iter(listener.upstreams.all([backend])), None)
     return None if upstream is None else (upstream, None)
+
+
+def _of_older_rules(
+    listener: UDPListener,
+    record: ConnectionRecord,
+    fields: Mapping[str, Any],
+    *,
+    is_established: bool,
+) -> Found | None:
+    """Make the backend of a flow that older rules have led to a server that those here do not have."""
+    text, way = record.server or "", fields.get("way") or {}
+    address = address_in(text.removeprefix("udp:"))
+    if address is None or "idle_timeout" not in way:  # of an older version
+        return None
+    backend = Backend(
+        record.backend or "",
+        (Server(text, "udp", str(address.host), address.port),),
+        proxy_protocol="v2" if way["proxy_protocol"] == "v2" else "off",
+        idle_timeout=max(0.0, float(way["idle_timeout"])),
+        unanswered_timeout=max(0.0, float(way["unanswered_timeout"])),
+        answers=int(way["answers"]),
+    )
+    upstream = _OLDER.get(backend)
+    if upstream is None:
+        upstream = _OLDER[backend] = Upstream(backend, listener.runtime.clock, Refusal.CLOSE)
+    member = upstream.pool.adopt(text, is_established=is_established)
+    return None if member is None else (upstream, member)
 
 
 def end_flows(served: Iterable[object], reasons: Mapping[str, Any]) -> None:

@@ -473,7 +473,13 @@ class ServerSocket:
         tried = {member.target.text: cause for member, cause in self._tried.items()}
         held = self._held if self.is_waiting else None
         waited = None if held is None else self._flow.live.seconds() - held.since
-        return {"tried": tried, "waited": waited}
+        backend = self.upstream.backend
+        names = ("proxy_protocol", "idle_timeout", "unanswered_timeout", "answers")
+        return {
+            "tried": tried,
+            "waited": waited,
+            **{name: getattr(backend, name) for name in names},
+        }
 
     def suspend(self) -> None:
         """Read nothing of the server; what it says waits in the socket."""
