@@ -6,8 +6,9 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.task import Clock
 
 from txmux.net.relay.relay import Relay
+from txmux.tcp.socket_connection import SocketConnection
 
-_LOOK = Relay._end_when_drained.__name__
+_LOOKS = {Relay._end_when_drained.__name__, SocketConnection._server_ended.__name__}
 
 
 def look_again(clock: Clock, timers: Any = None) -> None:
@@ -27,4 +28,4 @@ def is_looked_for(timers: Any) -> bool:
 
 def _is_look(timer: Any) -> bool:
     call = timer.func if isinstance(timer, DelayedCall) else timer._call
-    return getattr(call, "__name__", "") == _LOOK
+    return getattr(call, "__name__", "") in _LOOKS

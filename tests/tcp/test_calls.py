@@ -51,6 +51,23 @@ class CallsTest(MuxTestCase):
             self.assertTrue(all(map(int.__le__, counted, bound)), (match, counted, bound))
             self.assertEqual((self.records[-1].route, self.records[-1].reason), (name, "done"))
 
+    async def test_bound_of_a_reset(self) -> None:
+        """With a client that resets once it has its answer, as in a storm: no stage is made for that."""
+        port, bound = self.mux([route("ssh", backend_at(self.backend_port()))]), Calls(126, 97, 26)
+
+        async def one() -> None:
+            logged, peers = len(self.records), len(self.backend.peers)
+            client = await self.connect(port, SSH)
+            server = await self.backend.heard(len(SSH), peers)
+            server.send(b"hello")
+            await client.has(5)
+            client.reset()
+            await self.until_logged(logged + 1)
+
+        counted = await within(bound, one)
+        self.assertTrue(all(map(int.__le__, counted, bound)), (counted, bound))
+        self.assertEqual(self.records[-1].reason, "client-reset")
+
 
 class TerminatedCallsTest(TerminationCase):
     async def test_bound(self) -> None:

@@ -553,6 +553,7 @@ _STEPS = st.builds(
     st.sampled_from([[], [("client", "send", 100)], [("client", "send", 100)]]),  # which is routed
     st.one_of(st.lists(_STEP, max_size=12), st.lists(_STEP, min_size=6, max_size=12)),
 )
+_ANSWERED = [("client", "send", 16), ("server", "send", 16), ("client", "reset", 0)]
 _FEATURES = st.builds(
     Features,
     proxy_protocol=st.sampled_from(["off", "off", "v1", "v2"]),
@@ -627,6 +628,12 @@ class SocketConnectionTest(SynchronousTestCase):
             *[("mux", "advance", 1), ("mux", "look", 0)] * 5,
         ],
     )
+    @example(Features(), _STREAMS[0], [*_ANSWERED, ("mux", "advance", 1)])
+    @example(Features(), _STREAMS[0], [*_ANSWERED, ("server", "close", 0), ("mux", "advance", 1)])
+    @example(Features(), _STREAMS[0], [*_ANSWERED, ("server", "reset", 0)])
+    @example(Features(), _STREAMS[0], [*_ANSWERED, ("server", "send", 16), ("mux", "look", 0)])
+    @example(Features(), _STREAMS[0], [*_ANSWERED, ("mux", "attach", 0), ("server", "close", 0)])
+    @example(Features(), _STREAMS[0], [*_ANSWERED, ("mux", "end", 0)])
     @settings(deadline=None, max_examples=scaled(300))
     @given(features=_FEATURES, stream=st.sampled_from(_STREAMS), steps=_STEPS)
     def test_nobody_can_tell(self, features: Features, stream: bytes, steps: Any) -> None:

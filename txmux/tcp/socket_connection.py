@@ -4,11 +4,11 @@ Theory of operation. Most connections last a millisecond and exchange a few mess
 object with a timer for each stage would cost more than all their system calls. So at the stages ``introduction``, ``peeking``,
 ``connecting``, ``awaiting-retry`` and ``relaying``, a method stands in for the stage object. It uses the socket directly, and returns an outcome,
 which `TRANSITIONS` handles as it does a stage's. When anything unusual happens - a refusal, a failed server, a full buffer, a
-reset, a deadline that is near - the method returns a stage object with the current state instead. `_attach` then creates the
+server's reset, a deadline that is near - the method returns a stage object with the current state instead. `_attach` then creates the
 `SocketTransport`, and stage objects do the rest. epoll is level-triggered: an event that a method leaves to a stage object is
 reported to it again.
 
-There are no timers, either. A `Sweep` checks all connections of a listener once a second. `MARGIN` before a deadline, it attaches
+There are no timers, either, but for the moment after a client's reset. A `Sweep` checks all connections of a listener once a second. `MARGIN` before a deadline, it attaches
 a stage object, which has an exact timer. Shorter deadlines need a stage object from the beginning (`FastPath`).
 """
 
@@ -39,7 +39,8 @@ from txmux.interfaces import Peeked
 from txmux.net.addresses import text_of
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
-from txmux.net.relay.peer_state import unanswered_by
+from txmux.net.relay.peer_state import has_ended, unacknowledged_by, unanswered_by
+from txmux.net.relay.relay import GRACE, MAX_FINAL_BYTES
 from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer
 from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
@@ -57,6 +58,7 @@ from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, record_sender, take_header
 from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.transitions import Connected, ConnectedByHello, Detected, Finished, Identified
+from txmux.telemetry.reasons import AbortReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.hello.records import asks_again
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete
@@ -85,8 +87,8 @@ class SocketConnection(MuxProtocol):
     """
 
     __slots__ = (
-        "_before_end", "_checked_at", "_detection", "_has_options", "_host", "_member", "_name",
-        "_path", "_server_address", "_upstream", "client", "finished", "server",
+        "_before_end", "_checked_at", "_detection", "_grace", "_has_options", "_host", "_member",
+        "_name", "_path", "_server_address", "_upstream", "client", "finished", "server",
     )  # fmt: skip
 
     transport: Any = None
@@ -115,6 +117,7 @@ class SocketConnection(MuxProtocol):
         self._member: Member | None = None
         self._detection: Detection[CompiledRoute] | None = None
         self._has_options = False
+        self._grace: IDelayedCall | None = None
         self.last_received_at = self._checked_at = self.accepted_at
 
     @override
@@ -456,7 +459,7 @@ class SocketConnection(MuxProtocol):
 
     def _forward(self, source: Any, sink: Any, events: int) -> None:  # noqa: C901, PLR0911, PLR0912 - each message would pay for another call
         try:
-            if events & ERROR or source is self.finished:
+            if source is self.finished or (events & ERROR and source is not self.client):
                 self._side_of(source).ready(events)
                 return
             more = True
@@ -466,7 +469,8 @@ class SocketConnection(MuxProtocol):
                 except BlockingIOError:
                     return
                 except OSError:
-                    self._side_of(source).lost()
+                    if source is not self.client or not self._awaits_end_of_server():
+                        self._side_of(source).lost()
                     return
                 if not count:
                     self._peer_finished(source, sink)
@@ -512,6 +516,49 @@ class SocketConnection(MuxProtocol):
         with suppress(OSError):  # the next read reports the error
             sink.shutdown(socket.SHUT_WR)
 
+    # After a reset of the client, which many clients send once they have what they want.
+
+    def _awaits_end_of_server(self) -> bool:
+        """Close the client's socket, and wait for the server as a `Relay` does; return false if more than that is to be done."""
+        client, server = self.client, self.server
+        if (
+            self.finished is not None
+            or not self.record.bytes_out
+            or unacknowledged_by(server)
+            or unacknowledged_by(client) > MAX_FINAL_BYTES
+            or has_ended(server)
+        ):
+            return False
+        assert server is not None  # noqa: S101 - it is relayed
+        poller = self._path.poller
+        poller.closing(client.fileno())
+        client.close()
+        poller.watch(server.fileno(), 0, self._server_ended)
+        self._grace = self.runtime.clock.callLater(GRACE, self._server_ended, 0)
+        return True
+
+    def _server_ended(self, events: int) -> None:
+        """End the connection; without events, the server has had the time to close it."""
+        try:
+            self._end_after_reset(is_late=events > 0 or has_ended(self.server))
+        except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
+            self._abort_on_error(problem)
+
+    def _end_after_reset(self, *, is_late: bool) -> None:
+        record, server = self.record, self.server
+        assert server is not None  # noqa: S101 - it is relayed
+        reset_on_close(server)
+        if is_late:
+            record.facts = {**record.facts, "reset": "late"}
+        self.finish("done" if is_late else "client-reset")
+
+    @override
+    def end(self, reason: AbortReason) -> None:
+        if self._grace is None:
+            super().end(reason)
+        else:
+            self._end_after_reset(is_late=False)
+
     def _side_of(self, peer: socket.socket) -> Any:
         """Attach a `Relaying` stage, and return the relay's side of one of the sockets."""
         is_client, stage = peer is self.client, self._relaying()
@@ -521,6 +568,8 @@ class SocketConnection(MuxProtocol):
     @property
     @override
     def cannot_move_because(self) -> StayReason | None:
+        if self._grace is not None:
+            return "ending"
         if self.transport is not None or self.finished is not None:
             self.attach_stage()
             return super().cannot_move_because
@@ -530,7 +579,7 @@ class SocketConnection(MuxProtocol):
 
     @override
     def attach_stage(self) -> None:
-        if self.transport is None and self.state != "over":
+        if self.transport is None and self.state != "over" and self._grace is None:
             self.advance(self._stage())
 
     def _stage(self) -> Stage:
@@ -614,7 +663,7 @@ class SocketConnection(MuxProtocol):
     def check(self, now: float) -> None:
         """Check deadlines and the server's socket; `Sweep` calls this once a second."""
         try:
-            if self.transport is None:
+            if self.transport is None and self._grace is None:
                 self._check(now)
         except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
             self._abort_on_error(problem)
@@ -686,6 +735,9 @@ class SocketConnection(MuxProtocol):
     @override
     def _leave(self) -> None:
         client: socket.socket | None = self.client
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
         if self.transport is not None:
             super()._leave()
             client = None  # the transport closes it

@@ -26,8 +26,8 @@ OnOver = Callable[[RelayResult], None]
 _DRAIN_POLL_INTERVAL = 0.05
 """Seconds between the first checks whether a peer has acknowledged everything; doubled each time."""
 _MAX_DRAIN_POLL_INTERVAL = 1.0
-_GRACE = 0.05  # seconds after one peer's reset in which the other may close its connection, too
-_MAX_FINAL_BYTES = 128
+GRACE = 0.05  # seconds after one peer's reset in which the other may close its connection, too
+MAX_FINAL_BYTES = 128
 """The most bytes that may be lost to a reset that counts as late. TLS's close-notify (RFC 8446, section 6.1) has up to 85; most
 answers have more."""
 _STEPS = 32  # different timer lengths for adopted connections
@@ -177,7 +177,7 @@ class Relay:
         self._keepalive, self._peer_check_interval = keepalive, lost_after(keepalive)
         self._reason: RelayReason | None = None
         # Whether a reset came when both peers had sent everything, so that no byte was lost. ``None``: this depends on whether
-        # the other peer closes within `_GRACE`.
+        # the other peer closes within `GRACE`.
         self._is_late: bool | None = False
         # A UNIX socket was aborted, which its peer cannot distinguish from a clean end.
         self._is_unseen = False
@@ -336,7 +336,7 @@ class Relay:
         elif self._is_late is None:
             self._is_late = reason.type is not ConnectionAborted
         elif self._reason == "done" and not clean and side.unacknowledged_at_reset is not None:
-            self._is_late = not _MAX_FINAL_BYTES < side.unacknowledged_at_reset < math.inf
+            self._is_late = not MAX_FINAL_BYTES < side.unacknowledged_at_reset < math.inf
             self._reason = "done" if self._is_late else self._reason_for(side, reason)
         if other.is_closed:
             self._finish()
@@ -350,7 +350,7 @@ class Relay:
             self._stop_watching()
             end = other.close if complete else partial(self._abort_side, other)
             if self._is_late is None:
-                self._timer = self._clock.callLater(_GRACE, self._end_when_drained, other, end)
+                self._timer = self._clock.callLater(GRACE, self._end_when_drained, other, end)
             else:
                 self._end_when_drained(other, end)
 
@@ -358,14 +358,14 @@ class Relay:
         """Return whether a reset came when both peers had sent everything; ``None`` if that depends on the other peer's close.
 
         A reset discards what its sender has not sent yet, and only the sender knows whether there was any. So one peer must have
-        finished, and the other have sent at most `_MAX_FINAL_BYTES` since then.
+        finished, and the other have sent at most `MAX_FINAL_BYTES` since then.
         """
         other = side.other
         if side.unacknowledged_at_reset is None or other.is_closed:
             return False
         first = next((end for end in (side, other) if end.has_finished), None)
         since = 0 if first is None else first.other.received - first.other.received_before_end
-        if max(since, side.unacknowledged_at_reset, other.unacknowledged()) > _MAX_FINAL_BYTES:
+        if max(since, side.unacknowledged_at_reset, other.unacknowledged()) > MAX_FINAL_BYTES:
             return False
         return first is not None or has_ended(other.transport.getHandle()) or None
 
