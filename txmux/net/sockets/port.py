@@ -24,7 +24,7 @@ from txmux.transport import source_of_host
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 _BACKLOG = 64  # clients accepted since the queue was last empty; from then on sources take turns
-_TURN = 0.001  # seconds of accepting, and of serving, before other sockets have their turn
+_TURN = 0.0004  # seconds of accepting, and of serving, before other sockets have their turn
 _BREATH = 0.1  # seconds until serving is tried again that lacked something
 _SERVED = 32  # clients a second that have left and are served all the same
 
