@@ -93,7 +93,18 @@ class KubeconfigTest(SynchronousTestCase):
         for text in ("[", "7", "{:", ""):
             self.file.write_text(text)
             self.assertRaises(MuxError, find_access, None, str(self.file), {})
-        self.assertRaises(MuxError, find_access, None, str(self.folder / "gone"), {})
+        gone = self.folder / "gone"
+        problem = self.assertRaises(MuxError, find_access, None, str(gone), {})
+        self.assertEqual(str(problem), f"{gone}: cannot be read: no such file or directory")
+
+    def test_wrong_urls(self) -> None:
+        for url in ("x", "ftp://a.example", "https://", "https://a.example:x", "http://[::1"):
+            problem = self.assertRaises(MuxError, find_access, url, None, {})
+            self.assertIn(f"'{url.rstrip('/')}' is not the URL of an API", str(problem))
+        problem = self.assertRaises(
+            MuxError, find_access, None, self.write({}, {"server": "x"}), {}
+        )
+        self.assertIn("'x' is not the URL of an API", str(problem))
 
     def test_none(self) -> None:
         self.assertEqual(find_access("https://a.example/", None, {}).url, "https://a.example")

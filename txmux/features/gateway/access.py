@@ -13,12 +13,13 @@ from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 from OpenSSL import SSL, crypto
 from twisted.internet.ssl import Certificate, PrivateCertificate, trustRootFromCertificates
 
-from txmux.errors import MuxError, how_to_install
+from txmux.errors import MuxError, cause_of, how_to_install
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.verification import ClientTLS
 from txmux.wire.jsontext import MISSHAPEN
@@ -68,7 +69,18 @@ def find_access(
         raise MuxError(
             "this is no pod of a cluster; name its API by --kubeconfig FILE or --api URL"
         )
-    return attrs.evolve(found, url=(url or found.url).rstrip("/"))
+    url = (url or found.url).rstrip("/")
+    if not _is_url(url):
+        raise MuxError(f"{url!r} is not the URL of an API; write for example https://10.0.0.1:6443")
+    return attrs.evolve(found, url=url)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _of_pod(url: str) -> Access:
@@ -86,7 +98,7 @@ def _of_file(path: Path) -> Access:
     try:
         text = path.read_text()
     except (OSError, UnicodeError) as problem:
-        raise MuxError(f"{path}: {problem}") from None
+        raise MuxError(f"{path}: cannot be read: {cause_of(problem)}") from None
     try:
         config = _read(text)
         context = _named(config, "contexts", config["current-context"])["context"]
