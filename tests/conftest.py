@@ -36,11 +36,21 @@ WHOLE = (
 """Tests that need root or a real server, run the whole of what is installed, or change services under load; all others run in `script/test`."""
 
 BY_TURNS = {
-    "campaign/": 3,
-    "matchers/test_overlaps.py::SearchTests": 3,
-    "test_benchmarks.py::RunTests": 3,
-}
-"""Of which tests `.ci/run` runs one in so many for each commit: they take long, and each tries much of what the others do."""
+    "browser/test_page.py::ManyRoutesTests": 3, "browser/test_page.py::PageTests::test_accessible": 3,
+    "campaign/": 4, "interop/converted/": 3, "interop/test_acme.py": 3,
+    "interop/test_acme_schedule.py": 3, "interop/test_acme_shared.py": 3, "interop/test_action.py": 3, "interop/test_commands.py": 3,
+    "interop/test_fail2ban.py": 3, "interop/test_hostile_text.py": 3, "interop/test_keepalived.py::": 4,
+    "interop/test_openapi.py": 3, "interop/test_scenario_acme.py": 3, "interop/test_scenario_balancer.py": 3,
+    "interop/test_scenario_jump.py": 3, "interop/test_scenario_one_port.py": 3, "interop/test_scenario_servers.py": 3,
+    "interop/test_tutorial.py": 3, "matchers/test_overlaps.py::SearchTests": 4, "packaging/test_release.py::ReleaseTests": 4,
+    "packaging/": 4, "test_benchmarks.py::RunTests": 4, "test_changes_beside_peers.py": 4, "test_contributing.py": 4,
+    "test_examples.py": 3, "test_manpages.py::ScriptTests": 4, "test_plugin_example.py": 4, "test_reactors.py": 3,
+    "test_soak.py::SoakTests": 4, "test_sources.py::AllPeersTests": 4,
+}  # fmt: skip
+"""Of which tests `.ci/run` runs one in so many for each commit: they take long, and rarely find what the others do not.
+
+Where a place has ``::``, the tests of a class have their turns one by one; elsewhere a class has its own, since its tests share what they start.
+"""
 
 _LONG = ("matchers/", "packaging/", "test_")
 """How those of them begin that take longest, many a minute for a class."""
@@ -179,7 +189,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for item in items:
-        (chosen if has_turn(item.nodeid, share_of(item.nodeid)) else others).append(item)
+        (chosen if has_turn(*turn_of(item.nodeid)) else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = chosen
     for item in filter(is_whole, items):
@@ -196,8 +206,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             os.environ[name] = value
 
 
-def share_of(name: str) -> int:
-    return next((one for begins, one in BY_TURNS.items() if _inside(name).startswith(begins)), 1)
+def turn_of(name: str) -> tuple[str, int]:
+    """Return the name by which a test has its turn, its own or that of its class, and in how many commits it has one."""
+    for place, share in BY_TURNS.items():
+        if _inside(name).startswith(place):
+            return name if "::" in place else name.rpartition("::")[0], share
+    return name, 1
 
 
 def _inside(name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.conftest import BY_TURNS, WHOLE, share_of
+from tests.conftest import BY_TURNS, WHOLE, turn_of
 from tests.interop.children import PATIENCE
 from tests.programs import require_program
 from tests.support.examples import has_turn
@@ -127,17 +127,22 @@ class ScriptTests(SynchronousTestCase):
     def test_whole(self) -> None:
         """What only ``script/test --all`` runs is there, so that nothing that is renamed slips into the short loop."""
         for place in (*WHOLE, *BY_TURNS):
-            file, _, tests = place.partition("::")
+            file, *names = place.split("::")
             path = _CHECKOUT / "tests" / file
             self.assertTrue(path.exists(), f"mend `WHOLE` in tests/conftest.py: no {place}")
-            self.assertIn(f"class {tests}", path.read_text() if tests else "class ", place)
+            for name in names:
+                self.assertRegex(path.read_text(), f"(class|def) {name}", place)
 
     def test_turns(self) -> None:
-        """Each test runs in one of as many commits as its share says, and those without a share in all."""
+        """Each test, or each class, runs in one of as many commits as its share says, and those without a share in all."""
         for place, share in (*BY_TURNS.items(), ("wire/", 1)):
-            self.assertEqual(share_of(f"tests/{place}0"), share)
             for number in range(20):
-                turns = [has_turn(f"{place}{number}", share, f"{turn}") for turn in range(share)]
+                test = f"tests/{place}Case{number}::test"
+                name, its_share = turn_of(test)
+                self.assertEqual(its_share, share)
+                is_whole_class = share > 1 and "::" not in place
+                self.assertEqual(name, test.removesuffix("::test") if is_whole_class else test)
+                turns = [has_turn(name, share, f"{turn}") for turn in range(share)]
                 self.assertEqual(turns.count(True), 1, place)
             self.assertGreater(sum(has_turn(f"{place}{n}", share, "0") for n in range(20)), 1)
         self.assertTrue(has_turn("any", 3, ""))
