@@ -61,6 +61,12 @@ _WAITS = 10
 _LONGEST = 300.0
 """Seconds of a test until it counts as one that hangs: it may be as slow as its machine, and waits longer than for any step."""
 
+_YOUNG = 5_000, 20, 10
+"""How much Python lets come until it looks for garbage: few tests make so much that what they have made counts as old.
+
+To look through all that is old takes a third of a second, of which half of the time of the tests went by.
+"""
+
 _FAILED = os.environ.pop("TXMUX_LIST_FAILED", "")
 """Where failures are listed, but for those that a test wants, in a run of its own."""
 
@@ -110,6 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     To compile is a third of their start.
     """
+    gc.set_threshold(*_YOUNG)
     config.pluginmanager.register(Guard())
     config.pluginmanager.register(RefusedCalls())
     config.add_cleanup(allow_endings())
