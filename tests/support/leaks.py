@@ -217,6 +217,7 @@ class Guard:
         if instance is not None:
             # pytest has made it while it collected, so that it is old; in a circle with what the test has made, it would make that old, too.
             vars(instance).clear()
+        gc.unfreeze()  # by the test, or by txmux in this process
         before = self._before.pop(item, None)
         if before is not None and self._has_failed:
             # What it should have ended is left behind for a reason that is told.
