@@ -26,6 +26,7 @@ _METHODS = {
     0x00C: "connection-attempt",
 }
 _CHANNEL_DATA = "channel-data"
+_NAMES = (*_METHODS.values(), _CHANNEL_DATA)
 _LARGEST = 0x0FFC
 _MAGIC_COOKIE = 0x2112A442
 _HEADER = 20
@@ -247,7 +248,7 @@ class StunMatcher:
     facts = ("method", "username")
     transports = tuple(Transport)
     options = (
-        Option("method", f"patterns of the method: {', '.join(_METHODS.values())}", "binding"),
+        Option("method", f"patterns of the method: {', '.join(_NAMES)}", "binding"),
         Option(
             "username",
             "patterns of the user name, which for ICE begins with that of the server",
@@ -266,4 +267,4 @@ stun = StunMatcher()
 
 
 def _methods(text: str) -> Globs:
-    return names(text, (*_METHODS.values(), _CHANNEL_DATA))
+    return names(text, _NAMES)
