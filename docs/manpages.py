@@ -114,7 +114,10 @@ def _rules_page() -> str:
 
 def _key(key: SectionKey) -> Iterator[str]:
     default = "required" if key.required else "none" if key.default is None else f"`{key.default}`"
-    yield from _markdown(f"{key.meaning}.")
+    sentence = key.meaning
+    if not sentence.startswith("txmux"):
+        sentence = f"{sentence[0].upper()}{sentence[1:]}"
+    yield from _markdown(f"{sentence}.")
     yield ".br"
     yield from _markdown(f"Takes: {key.kind.shape}. Default: {default}.")
 

@@ -243,13 +243,13 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", opens="worker-log", meaning=
         "the [access log](access-log.md) goes into the service's own log (`-`), to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens"),
     "access_log_format": SectionKey(words("text", "json"), example="json", meaning=
-        "its lines have this format"),
+        "the lines of the access log have this format"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", shapes_others=True, meaning=
         "these [name servers](#how-names-are-looked-up) look up the names of servers; without the key, the system's do"),
     "user": SectionKey(_USER, example="txmux", meaning=
         "the service becomes this [user](#user-and-group) once it listens. It has to be started as root"),
     "group": SectionKey(_GROUP, example="txmux", meaning=
-        "it gets this group; without the key, that of `user`"),
+        "the service gets this group; without the key, that of `user`"),
     "admin": SectionKey(_ADMIN, default="auto", example="127.0.0.1:8440", meaning=
         "these [endpoints](#admin-and-metrics) serve the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token` or `admin_tokens`"),
     "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", opens="supervisor", is_secret=True, meaning=
