@@ -26,6 +26,8 @@ default_role = "code"
 myst_heading_anchors = 4
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = "txmux"
 
 autodoc_member_order = "bysource"
