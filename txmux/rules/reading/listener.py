@@ -148,7 +148,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", is_plain=True, meaning=
         "each [source](#sources) may make connections at this rate: `20/s burst=40`"),
     "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="works only over TCP; remove it", is_plain=True, meaning=
-        "TCP probes a client or a server that has been quiet for `idle=` every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, bytes that stay unacknowledged for that long break it, too. A peer that does not read stays connected"),
+        "TCP probes a client or a server that has been quiet for `idle=`, again every `interval=`; after `count=` probes without an answer, the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, bytes that stay unacknowledged for that long break it, too. A peer that does not read stays connected"),
     "freebind": SectionKey(LINUX_ONLY, is_plain=True, meaning=
         "txmux may listen on an IP address that this machine does not have (yet), such as a virtual one. This works on Linux only"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
