@@ -120,9 +120,12 @@ def match_makers() -> tuple[StageMaker, ...]:
     return tuple(named(stage.maker)() for stage in STAGES["match"])
 
 
+_LETTING_SOME = {name: key.usual for name, key in KEYS["route"].items() if key.lets_some}
+
+
 def conditions(route: Route) -> tuple[object, ...]:
     """Return the values of features' keys by which a route lets only some clients pass."""
-    return tuple(key.value_in(route, name) for name, key in KEYS["route"].items() if key.lets_some)
+    return tuple([route.more.get(name, usual) for name, usual in _LETTING_SOME.items()])
 
 
 def networks_of(

@@ -15,6 +15,7 @@ from txmux.rules.model import (
     Clients,
     Listener,
     NetworkSet,
+    Outcome,
     Route,
     Rules,
     TlsSettings,
@@ -141,17 +142,18 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
     for scope in scopes(rules):
         owner = scope.owner
         is_open = not isinstance(owner, Route) or takes_anyone(owner, named)
-        ways = [
-            (one.outcome, is_open and not (one.clients.allowed or any(conditions(one))))
-            for one in rules.routes_of(owner)
-        ]
+        ways: list[tuple[Outcome | None, Route | None]]
+        ways = [(one.outcome, one) for one in rules.routes_of(owner)]
         if isinstance(owner, Listener):
-            ways.append((owner.default, True))
-        for outcome, is_for_all in ways:
+            ways.append((owner.default, None))
+        for outcome, route in ways:
             for backend in backends_of([outcome]):
                 names = backend.allow_names
                 if names is None or not all(map(names.allow, _ANY_NAMES)):
                     continue
+                is_for_all = route is None or (
+                    is_open and not (route.clients.allowed or any(conditions(route)))
+                )
                 transport = Transport.UDP if backend.servers[0].kind == "udp" else Transport.TCP
                 for listener in [it for it in scope.listeners if it.transport is transport]:
                     for message in _dangers(listener, is_for_all=is_for_all):

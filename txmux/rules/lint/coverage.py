@@ -12,8 +12,8 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from itertools import product
-from typing import Any, Generic, TypeVar
+from itertools import chain, product
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import attrs
 
@@ -34,8 +34,7 @@ _WILDCARD = re.compile(r"[*?]")
 _NO_NAME = ""  # stands for `sni=none`; no pattern of names is empty
 
 
-@attrs.frozen(weakref_slot=False)
-class PatternCase:
+class PatternCase(NamedTuple):
     """A matcher with one pattern for each option that it has here, the options sorted by name."""
 
     name: str
@@ -232,7 +231,7 @@ class CoverageIndex(Generic[T]):
             for option, pattern in case.options
         ]
         for chosen in product(*choices):
-            yield PatternCase(case.name, tuple(pair for pairs in chosen for pair in pairs))
+            yield PatternCase(case.name, tuple(chain.from_iterable(chosen)))
 
     def _wider(self, name: str, option: str, pattern: str) -> Iterable[str]:
         wild = self._wild.get((name, option))

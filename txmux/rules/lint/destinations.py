@@ -24,7 +24,7 @@ def bypassed_routes(rules: Rules) -> Iterator[Problem]:
     for scope in scopes(rules):
         guards: list[tuple[Route, str, str]] = []
         for rule in (*rules.routes_of(scope.owner), scope.owner):
-            for backend in _by_name(rules, rule):
+            for backend in _by_name(rules, rule) if guards else ():
                 for guard, fact, name in guards:
                     is_new = (backend.name, guard.name) not in reported
                     if is_new and _is_wider(rule, guard) and _leads_to(backend, fact, name):
@@ -68,7 +68,8 @@ def bypassed_databases(rules: Rules) -> Iterator[Problem]:
     for scope in scopes(rules):
         guards: list[Route] = []
         for rule in (*rules.routes_of(scope.owner), scope.owner):
-            servers = _servers(rule) if rule is scope.owner or _takes_requests(rule) else set()
+            may_ask = guards and (rule is scope.owner or _takes_requests(rule))
+            servers = _servers(rule) if may_ask else set()
             for guard in guards if servers else ():
                 is_closed = isinstance(guard.outcome, Refusal)
                 if _is_wider(rule, guard) and (is_closed or servers & _servers(guard)):

@@ -65,17 +65,19 @@ class Narrowing:
         self._default = servers_of(outcome for one in listeners for outcome in one.outcomes)
         before = {} if last is None else {id(one): n for n, one in enumerate(last.rules.routes)}
         positions = [before.get(id(route)) for route in rules.routes]
-        self._plain = bytes(
-            self._is_plain(route) if position is None or last is None else last.plain[position]
-            for route, position in zip(rules.routes, positions, strict=True)
-        )
+        self._plain = b""
         if last is not None:
+            self._plain = bytes(
+                self._is_plain(route) if position is None else last.plain[position]
+                for route, position in zip(rules.routes, positions, strict=True)
+            )
             self._narrow(last, positions)
 
     def remember(self, problems: Sequence[Problem]) -> None:
         """Remember what the lint has found, for the next one."""
         global _last  # noqa: PLW0603 - it is about the process
-        _last = _Linted(self._all, self._plain, problems)
+        plain = self._plain or bytes(map(self._is_plain, self._all.routes))
+        _last = _Linted(self._all, plain, problems)
 
     def _narrow(self, last: _Linted, positions: Sequence[int | None]) -> None:
         routes, plain = self._all.routes, self._plain

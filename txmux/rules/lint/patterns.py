@@ -78,7 +78,7 @@ _IDENTIFICATION = re.compile(r"SSH-[0-9.]+-", re.IGNORECASE)
 def suspicious_patterns(rules: Rules) -> Iterator[Problem]:
     """Find patterns that cannot match any value of their option."""
     for route, number, line in lines_of(rules.routes):
-        for option, value in line.options.items():
+        for option, value in line.given:
             if value.startswith("~"):
                 messages = [_of_expression(line.known[option], value)]
             else:

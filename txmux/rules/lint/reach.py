@@ -126,11 +126,10 @@ class _ReachabilityCheck:
     def _find_misplaced(
         self, plain: dict[str, list[_DecidingLine]], later: _DecidingLine, over: Transport
     ) -> None:
-        effect = _effect_of(later.route)
         pairs = () if later.line.negated else _pairs(over).get(later.line.name, ())
         for other, before, why in pairs:
             for owner in plain[other]:
-                same = _effect_of(owner.route) == effect
+                same = _effect_of(owner.route) == _effect_of(later.route)
                 one, two = owner.route.client_cert, later.route.client_cert
                 if one is not None and two is not None and one.excludes(two):
                     continue

@@ -4,6 +4,7 @@ Only what is certain is reported. A wrong warning would teach readers to ignore 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 import attrs
 
@@ -32,14 +33,28 @@ _MANY_ROUTES = 200
 _OF_ADDRESSES = frozenset({"tcp", "udp", "ssl", "tls"})  # endpoints whose clients have addresses
 
 
-def lint(rules: Rules, user: FileUser | None = None, folders: Iterable[str] = ()) -> list[Problem]:
-    """Return warnings in the order of files and lines; rules made in Python get none. The user is that of the service, whose workers may read `folders`."""
+def lint(
+    rules: Rules,
+    user: FileUser | None = None,
+    folders: Iterable[str] = (),
+    *,
+    remember: bool = True,
+) -> list[Problem]:
+    """Return warnings in the order of files and lines; rules made in Python get none.
+
+    Args:
+        rules: The rules.
+        user: That of the service.
+        folders: Those that its workers may read.
+        remember: Whether the next one is likely to be much the same, which then takes little time.
+    """
     if not rules.files.texts:
         return []
     with uncollected():
         narrowing = Narrowing(rules)
         found = warnings(rules, _problems(narrowing.rules, user, folders))
-        narrowing.remember(found)
+        if remember:
+            narrowing.remember(found)
     set_of.cache_clear()
     forget_lines()
     return found
@@ -130,11 +145,10 @@ def _kept_by(guards: Iterable[Route]) -> str:
 def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
     by_route: dict[str, dict[str, Listener]] = {route.name: {} for route in rules.routes}
     for scope in scopes(rules):
+        # A datagram is looked at as a whole, however long it is.
+        over_tcp = {one.name: one for one in scope.listeners if one.transport is Transport.TCP}
         for route in rules.routes_of(scope.owner):
-            # A datagram is looked at as a whole, however long it is.
-            by_route[route.name].update(
-                {one.name: one for one in scope.listeners if one.transport is Transport.TCP}
-            )
+            by_route[route.name].update(over_tcp)
     for route, number, line in lines_of(rules.routes):
         needed = max((line.known[option].needs for option, _ in line.given), default=0)
         what = f"looks at what often is in the first {needed} bytes only"
@@ -274,7 +288,9 @@ def _empty_includes(rules: Rules) -> Iterator[Problem]:
 
 def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
     """Find quotes that are a part of a value, where plain ones would enclose it."""
-    for section in rules.sections:
+    read = rules.files.texts.values(), filter(None, rules.files.variables.values())
+    has_some = any(map(QUOTES.search, chain.from_iterable(read)))
+    for section in rules.sections if has_some else ():
         for entry in section.entries.values():
             for item in entry.items:
                 if QUOTES.search(item.text):

@@ -181,13 +181,13 @@ class Route:
     def opens(self) -> Opening | None:
         if self.terminate_tls is not None:
             return _TLS
+        if not self.more:  # as nearly all of thousands
+            return None
         return next((one for one in self.more.values() if isinstance(one, Opening)), None)
 
     @property
     def is_outer(self) -> bool:
-        if self.terminate_tls is None and not self.more:  # as nearly all of thousands
-            return False
-        return self.opens is not None
+        return self.terminate_tls is not None or self.opens is not None
 
     @property
     def is_restricted(self) -> bool:

@@ -270,6 +270,7 @@ TLS_FIELDS = {
     "tls_minimum": "minimum",
 }
 """The attributes of `TlsSettings`, by their keys."""
+_OPENING = frozenset(("terminate_tls", *OUTER))
 _OF_CLIENTS = ("tls_client_crl", "allow_client", "tls_client")
 
 
@@ -286,7 +287,7 @@ def _certificate(reading: RulesReading, text: str) -> Path | str:
 def make_route(name: str, section: Section, found: Mapping[str, Any], settings: Settings) -> Route:
     # Stand-ins for what could not be read let the rest be checked.
     fields = {"alternatives": (), **found}
-    tls = {field: fields.pop(key) for key, field in TLS_FIELDS.items() if key in fields}
+    tls = {TLS_FIELDS[key]: fields.pop(key) for key in TLS_FIELDS.keys() & fields}
     files = fields.pop("terminate_tls", None)
     if MANAGED is not None and files and isinstance(files[0], str):
         tls["managed"] = names = MANAGED.names(section, files)
@@ -305,6 +306,8 @@ def make_route(name: str, section: Section, found: Mapping[str, Any], settings: 
 
 def is_outer(section: Section) -> bool:
     written = section.entries
+    if _OPENING.isdisjoint(written):  # as nearly all of thousands
+        return False
     opening = [written[key] for key in OUTER if key in written]
     return "terminate_tls" in written or any(
         [item.text for item in entry.items] == ["yes"] for entry in opening
@@ -315,7 +318,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
     """Find keys that would wrongly make their reader believe that TLS is ended, and names that no certificate is for."""
     if MANAGED is not None and found.get("terminate_tls") == ("",):
         yield from MANAGED.problems(section)
-    for key in [key for key in TLS_FIELDS if key in section.entries]:
+    for key in filter(section.entries.__contains__, TLS_FIELDS):
         if "terminate_tls" not in section.entries:
             message = "does nothing without 'terminate_tls'; add that, or remove this"
             yield section.problem(message, key)
