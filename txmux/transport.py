@@ -23,6 +23,8 @@ class Transport(enum.Enum):
     TCP = "tcp"
     UDP = "udp"
 
+    __hash__ = object.__hash__  # in C, and each member is there once
+
 
 @attrs.frozen
 class Keepalive:

@@ -255,10 +255,19 @@ def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> 
                 yield listener.section.problem(message, key)
     transports = {listener.transport for listener in of.values()}
     ends = {route.name for route in routes if route.is_outer}
+    # Thousands of routes may have the same few backends, and matchers of the same transports.
+    right = set[object]()
     for route in routes:
+        over = tuple((line.streams, line.datagrams is None) for line in route.alternatives)
+        kind = id(route.outcome), route.under, route.opens, over
+        if kind in right:
+            continue
         owners = {f"[listen {name}]": of[name].transport for name in route.under if name in of}
         owners |= {f"[route {name}]": Transport.TCP for name in route.under if name in ends}
-        for key, message in _of_route(route, owners, transports):
+        found = [*_of_route(route, owners, transports)]
+        if not found:
+            right.add(kind)
+        for key, message in found:
             yield route.section.problem(message, key)
 
 
@@ -344,6 +353,8 @@ def _other_server(outcome: Outcome | None) -> str:
 
 def unknown_certificates(routes: Sequence[Route]) -> Iterator[Problem]:
     """Find routes whose ``client_cert`` never holds: no client is asked for a certificate, or the conditions exclude each other."""
+    if all(route.client_cert is None for route in routes):
+        return
     # By what is written, since files that cannot be read leave nothing else.
     ends = {one.name: one for one in routes if is_outer(one.section) or one.opens}
     for route in routes:

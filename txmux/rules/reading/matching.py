@@ -1,6 +1,6 @@
 """The lines of ``match =``: ``[not] MATCHER [option=value]…``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from txmux.detection.registry import UnusableMatcherError, datagram_predicate, transports_of
 from txmux.errors import OptionError
@@ -39,23 +39,28 @@ def _options(
     matcher: IProtocolMatcher, words: Sequence[str], matchers: Mapping[str, IProtocolMatcher]
 ) -> dict[str, str]:
     names = _option_names(matcher)
-    takes = f"{matcher.name} takes {'=, '.join(names) + '=' if names else 'no options'}"
     options: dict[str, str] = {}
-    messages = []
+    wrong = []
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals:
-            messages.append(f"{word!r} is not an option ({takes})")
-        elif name not in names:
-            messages.append(f"unknown option {name!r} ({takes})")
-        elif name in options:
-            messages.append(f"option {name!r} is given twice; keep one")
+        if not equals or name not in names or name in options:
+            wrong.append(word)
         else:
             options[name] = value
-    if messages:
-        error = InvalidValueError(*messages)
+    if wrong:
+        takes = f"{matcher.name} takes {'=, '.join(names) + '=' if names else 'no options'}"
+        error = InvalidValueError(*(_wrong_option(word, names, takes) for word in wrong))
         raise error.ask("matching:matcher_options", matcher.name, words, takes, matchers)
     return options
+
+
+def _wrong_option(word: str, names: Collection[str], takes: str) -> str:
+    name, equals, _ = word.partition("=")
+    if not equals:
+        return f"{word!r} is not an option ({takes})"
+    if name not in names:
+        return f"unknown option {name!r} ({takes})"
+    return f"option {name!r} is given twice; keep one"
 
 
 def _option_names(matcher: IProtocolMatcher) -> list[str]:
@@ -76,9 +81,10 @@ def _predicates(
     try:
         predicate = matcher.predicate(options)
         longest = predicate.longest
-        datagrams = datagram_predicate(matcher, options, predicate)
+        over = transports_of(matcher)
+        has_datagrams = Transport.UDP in over
+        datagrams = datagram_predicate(matcher, options, predicate) if has_datagrams else None
         longest_flow = 1 if datagrams is None else datagrams.longest
-        streams = Transport.TCP in transports_of(matcher)
     except OptionError as error:
         empty = error.option is not None and options.get(error.option) == ""
         message = f"{error.option}= has no value" if empty else f"{matcher.name} {error}"
@@ -90,7 +96,7 @@ def _predicates(
             raise _broken(matcher, f"its predicate {one!r} cannot be called")
         if not isinstance(needs, int):
             raise _broken(matcher, f"its predicate's 'longest' is {needs!r}, not a whole number")
-    return predicate, datagrams, streams
+    return predicate, datagrams, Transport.TCP in over
 
 
 def _failed(matcher: IProtocolMatcher, error: Exception) -> InvalidValueError:

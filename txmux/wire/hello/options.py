@@ -105,6 +105,8 @@ def hello_options(
     """
     if not options:
         return None
+    if options.keys() == {"sni"}:  # as most of thousands
+        return HelloOptions(server_names(options))
     return HelloOptions(
         sni=server_names(options),
         alpn=option_globs(options, "alpn"),
