@@ -58,12 +58,13 @@ def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Sil
 
 def matchers_of_other_transport(rules: Rules) -> Iterator[Problem]:
     """Find matchers for UDP in routes that only have clients of TCP, and the other way round."""
-    over: dict[str, set[Transport]] = {route.name: set() for route in rules.routes}
+    over: dict[str, frozenset[Transport]] = {}
     for owner in (scope.owner for scope in scopes(rules)):
+        its = frozenset([owner.transport if isinstance(owner, Listener) else Transport.TCP])
         for route in rules.routes_of(owner):
-            over[route.name].add(owner.transport if isinstance(owner, Listener) else Transport.TCP)
+            over[route.name] = its if route.name not in over else over[route.name] | its
     for route in rules.routes:
-        transports = over[route.name]
+        transports = over.get(route.name, frozenset())
         if len(transports) != 1:
             continue
         [there] = transports

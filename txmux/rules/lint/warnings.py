@@ -143,12 +143,14 @@ def _kept_by(guards: Iterable[Route]) -> str:
 
 
 def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
-    by_route: dict[str, dict[str, Listener]] = {route.name: {} for route in rules.routes}
+    # Thousands of routes share what they have of one scope.
+    by_route: dict[str, dict[str, Listener]] = {}
     for scope in scopes(rules):
         # A datagram is looked at as a whole, however long it is.
         over_tcp = {one.name: one for one in scope.listeners if one.transport is Transport.TCP}
         for route in rules.routes_of(scope.owner):
-            by_route[route.name].update(over_tcp)
+            before = by_route.get(route.name)
+            by_route[route.name] = over_tcp if before is None else {**before, **over_tcp}
     for route, number, line in lines_of(rules.routes):
         needed = max((line.known[option].needs for option, _ in line.given), default=0)
         what = f"looks at what often is in the first {needed} bytes only"
@@ -159,7 +161,7 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
             advice = "raise that, or look at fewer"
         limits = [
             f"{listener.peek_limit} ([listen {listener.name}])"
-            for listener in by_route[route.name].values()
+            for listener in by_route.get(route.name, {}).values()
             if listener.peek_limit < needed
         ]
         if limits:
