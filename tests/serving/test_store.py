@@ -308,6 +308,20 @@ class StoreTest(SynchronousTestCase):
         self.store.close()
         self.assertFalse(path.exists())
 
+    def test_file_that_cannot_be_removed(self) -> None:
+        """The log says which, and why."""
+        folder = self.folder / "gone"
+        folder.mkdir()
+        self.store.open([self.listener(f"unix:{folder / 'x.sock'}")])
+        folder.rename(self.folder / "elsewhere")
+        folder.touch()
+        with capturedLogs() as events:
+            self.store.close()
+        self.assertEqual(
+            [formatEvent(event) for event in events if event["log_level"].name == "warn"],
+            [f"{folder / 'x.sock'} cannot be removed: not a directory"],
+        )
+
     def test_file_that_another_program_has_bound_since_stays(self) -> None:
         """At a stop and a reload, where clients are refused, and after an upgrade before which it was bound."""
         path = self.folder / "x.sock"

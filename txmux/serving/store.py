@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 from twisted.logger import Logger
 
-from txmux.errors import ListenError
+from txmux.errors import ListenError, cause_of
 from txmux.files import FileId, file_id, remove_socket
 from txmux.net.addresses import text_of
 from txmux.net.sockets.plainsocket import listen_again
@@ -317,7 +317,7 @@ class ListeningSockets:
                 remove_socket(_path_of(key), self.files.pop(key))
         except OSError as problem:
             # The folder may belong to root, whose privileges were dropped for `user`.
-            _log.warn("a listening socket cannot be removed: {why}", why=problem)
+            _log.warn("{path} cannot be removed: {why}", path=_path_of(key), why=cause_of(problem))
 
 
 @attrs.define
