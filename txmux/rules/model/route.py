@@ -187,7 +187,7 @@ class Route:
 
     @property
     def is_outer(self) -> bool:
-        return self.terminate_tls is not None or self.opens is not None
+        return self.terminate_tls is not None or bool(self.more and self.opens)
 
     @property
     def is_restricted(self) -> bool:
