@@ -9,7 +9,16 @@ from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.hello.ja4 import fingerprint
 from txmux.wire.hello.sslv2 import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.wire.hello.sslv2 import read_sslv2_hello
-from txmux.wire.hello.whole import WholeHello, protocols, read_whole
+from txmux.wire.hello.whole import (
+    ALPN,
+    ENCRYPTED_CLIENT_HELLO,
+    SERVER_NAME,
+    SIGNATURE_ALGORITHMS,
+    SUPPORTED_VERSIONS,
+    WholeHello,
+    protocols,
+    read_whole,
+)
 
 __all__ = [
     "DTLS_VERSIONS", "LONGEST_HELLO", "VERSIONS", "ClientHello", "HelloReader",
@@ -42,9 +51,7 @@ LONGEST_HELLO = (5 + 1) * (_HEADER + _LONGEST_BODY)
 _MOST_ELEMENTS = 128
 """The most extensions, and names in those that are looked into; clients have about thirty."""
 
-_SERVER_NAME, _SIGNATURE_ALGORITHMS, _ALPN, _SUPPORTED_VERSIONS = 0, 13, 16, 43
-_ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849, section 5
-_LISTS = {_SERVER_NAME: (2, 3), _ALPN: (2, 2), _SUPPORTED_VERSIONS: (1, 2)}
+_LISTS = {SERVER_NAME: (2, 3), ALPN: (2, 2), SUPPORTED_VERSIONS: (1, 2)}
 """By extension: the size of the length of the list that fills it, and the least such length."""
 
 
@@ -257,9 +264,9 @@ class HelloReader:
         """Read an element that must be complete before the next one."""
         if cursor.at == self._list_end:
             self._read_extension(cursor)
-        elif self._extension == _SERVER_NAME:
+        elif self._extension == SERVER_NAME:
             self._read_server_name(cursor)
-        elif self._extension == _ALPN:
+        elif self._extension == ALPN:
             self._read_protocol(cursor)
         else:
             body = cursor.take(self._list_end - cursor.at)
@@ -279,9 +286,9 @@ class HelloReader:
         if extension in _LISTS:
             width, least = _LISTS[extension]
             length = size - width
-            if extension == _SERVER_NAME and size in {0, width}:
+            if extension == SERVER_NAME and size in {0, width}:
                 width, length = size, 0  # no list, or an empty one
-            elif length < least or (extension == _SUPPORTED_VERSIONS and length % 2):
+            elif length < least or (extension == SUPPORTED_VERSIONS and length % 2):
                 raise MalformedError
             cursor.number(width, length, length)
             self._seen |= {extension}
@@ -291,9 +298,9 @@ class HelloReader:
         else:
             body = cursor.take(size)
             self._list_end = cursor.at
-            if extension == _ENCRYPTED_CLIENT_HELLO:
+            if extension == ENCRYPTED_CLIENT_HELLO:
                 self.ech = True
-            elif extension == _SIGNATURE_ALGORITHMS:
+            elif extension == SIGNATURE_ALGORITHMS:
                 self._signature_algorithms = body
         self._extensions += (extension,)
 

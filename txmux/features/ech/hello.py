@@ -20,15 +20,16 @@ from txmux.wire.cursor import Cursor, IllegalHelloError, MalformedError, ShortEr
 from txmux.wire.facts import printable
 from txmux.wire.hello.records import records, take_hello
 from txmux.wire.hello.second import ILLEGAL_PARAMETER, MALFORMED, SecondHello, check_same
+from txmux.wire.hello.whole import ENCRYPTED_CLIENT_HELLO, SUPPORTED_VERSIONS
 from txmux.wire.preamble import InnerHello
 
-VERSION = 0xFE0D
+VERSION = ENCRYPTED_CLIENT_HELLO
 """The number of the extension, and that of a configuration."""
 
 DECRYPT_ERROR, MISSING_EXTENSION = 51, 109
 
 _OUTER_EXTENSIONS = 0xFD00
-_SUPPORTED_VERSIONS, _TLS13 = 43, 0x0304
+_TLS13 = 0x0304
 _OUTER, _INNER = b"\0", b"\1"
 _MOST_EXTENSIONS = 128  # of a hello; clients have about thirty
 _USUAL_NAME = 64  # bytes that hide how long a name is
@@ -253,7 +254,7 @@ def _restored(encoded: bytes, outer: _Hello) -> bytes:
         if not extensions.keys().isdisjoint(found):
             raise MalformedError
         extensions.update(found)
-    versions = _numbers(extensions.get(_SUPPORTED_VERSIONS, b"")[1:])
+    versions = _numbers(extensions.get(SUPPORTED_VERSIONS, b"")[1:])
     if (
         inner.session
         or inner.rest.strip(b"\0")

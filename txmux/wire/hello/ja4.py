@@ -4,10 +4,9 @@ import functools
 import hashlib
 import struct
 
-from txmux.wire.hello.whole import WholeHello
+from txmux.wire.hello.whole import ALPN, SERVER_NAME, WholeHello
 
 _GREASE = frozenset(0x0A0A + 0x1010 * digit for digit in range(16))
-_SERVER_NAME, _ALPN = 0, 16
 _VERSIONS = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2"}
 _NOTHING = "000000000000"
 _MOST_CACHED = 256
@@ -50,9 +49,9 @@ def _of_extensions(types: tuple[int, ...], body: bytes) -> tuple[str, str, str]:
     """Return whether there is a name, the count of extensions, and the hash of them and of the signature algorithms."""
     extensions = [kind for kind in types if kind not in _GREASE]
     algorithms = _numbers(body[2:])
-    hashed = [kind for kind in extensions if kind not in {_SERVER_NAME, _ALPN}]
+    hashed = [kind for kind in extensions if kind not in {SERVER_NAME, ALPN}]
     lists = [hashed, algorithms] if hashed and algorithms else [hashed]
-    return "d" if _SERVER_NAME in extensions else "i", _count(extensions), _digest(*lists)
+    return "d" if SERVER_NAME in extensions else "i", _count(extensions), _digest(*lists)
 
 
 _known_suites = functools.lru_cache(_MOST_CACHED)(_of_suites)

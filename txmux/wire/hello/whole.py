@@ -13,8 +13,9 @@ _BEGINNING_SIZE = 44
 _NUMBER = struct.Struct(">H").unpack_from
 _TWO_NUMBERS = struct.Struct(">HH").unpack_from
 _HOST_NAME = struct.Struct(">HBH").unpack_from
-_SERVER_NAME, _SIGNATURE_ALGORITHMS, _ALPN, _SUPPORTED_VERSIONS = 0, 13, 16, 43
-_ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849, section 5
+SERVER_NAME, SIGNATURE_ALGORITHMS, ALPN, SUPPORTED_VERSIONS = 0, 13, 16, 43
+ENCRYPTED_CLIENT_HELLO = 0xFE0D
+"""The numbers of extensions (RFC 6066, 7301 and 8446; RFC 9849, section 5)."""
 
 
 class WholeHello(NamedTuple):
@@ -94,24 +95,24 @@ def _read_extensions(  # noqa: C901, PLR0911, PLR0912 - to call something for ea
         at = start + size
         if at > end or 0 < end - at < 4:
             return None
-        if kind == _SERVER_NAME:
+        if kind == SERVER_NAME:
             if sni is not None or size < 6 or _HOST_NAME(data, start) != (size - 2, 0, size - 5):
                 return None
             sni = data[start + 5 : at].lower().decode("latin-1").removesuffix(".")
-        elif kind == _ALPN:
+        elif kind == ALPN:
             if alpn is not None or size < 4 or _NUMBER(data, start)[0] != size - 2:
                 return None
             most_elements -= size // 2
             alpn = protocols(data[start + 2 : at]) if most_elements > 0 else None
             if alpn is None:
                 return None
-        elif kind == _SUPPORTED_VERSIONS:
+        elif kind == SUPPORTED_VERSIONS:
             if versions or size < 3 or not size % 2 or data[start] != size - 1:
                 return None
             versions = data[start + 1 : at]
-        elif kind == _SIGNATURE_ALGORITHMS:
+        elif kind == SIGNATURE_ALGORITHMS:
             algorithms = data[start:at]
-        elif kind == _ENCRYPTED_CLIENT_HELLO:
+        elif kind == ENCRYPTED_CLIENT_HELLO:
             ech = True
     if at != end or len(kinds) + 2 > most_elements:
         return None
