@@ -18,12 +18,11 @@ from txmux.errors import printable
 from txmux.files import on_disk, replace_file
 from txmux.rules.model import Rules
 from txmux.rules.reading.files import included_paths
-from txmux.telemetry.sources import OVERDUE, SourceState
+from txmux.telemetry.sources import LONGEST_WHY, OVERDUE, SourceState
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
-_MODE = 0o644  # the service is another user
+MODE = 0o644  # the service is another user
 _MOST = 4096  # bytes
-_LONGEST_WHY = 300
 _EFFECT = "its rules stay as they are"
 
 
@@ -54,7 +53,7 @@ class StateFile:
             self._since = monotonic()
         self._has_answered = self._has_answered or not why
         state = {
-            "why": printable(why, _LONGEST_WHY),
+            "why": printable(why, LONGEST_WHY),
             "since": self._since,
             "has_answered": self._has_answered,
         }
@@ -70,7 +69,7 @@ class StateFile:
             self._lock = None
 
     def _prepare(self, number: int) -> None:
-        os.fchmod(number, _MODE)
+        os.fchmod(number, MODE)
         fcntl.flock(number, fcntl.LOCK_EX)
         self.close()
         self._lock = os.dup(number)  # the lock ends with the last descriptor of the file
@@ -110,7 +109,7 @@ def reported_sources(rules: Rules) -> list[ReportedSource]:
                 if data := _read_if_locked(path):
                     state = parse_json(data)
                     name = path.name.removeprefix(".").removesuffix(".state")
-                    its = f"provider {path.with_name(name)}", printable(state["why"], _LONGEST_WHY)
+                    its = f"provider {path.with_name(name)}", printable(state["why"], LONGEST_WHY)
                     since, has_answered = float(state["since"]), bool(state["has_answered"])
                     found.append(ReportedSource(*its, since, has_answered))
     return found

@@ -14,13 +14,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from txmux.telemetry.access_log import fields_of
 from txmux.telemetry.documents import EndDocument
-from txmux.telemetry.record import ConnectionRecord, check_types
+from txmux.telemetry.record import ConnectionRecord, read_record
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 _KEPT = 200  # the most that are kept
 _LONGEST = 4096  # characters of a row; facts that make it longer are left out
 _PAUSE = 1.0  # seconds between two reports: under attack, many end badly all the time
-_FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
 
 
 class BadEnds:
@@ -90,8 +89,7 @@ def _read(worker: int, text: str) -> list[Any]:
     """Yield the row of a connection; nothing for an invalid text: a worker may be compromised, or of another version."""
     try:
         values = parse_json(text)
-        record = ConnectionRecord(**{name: values[name] for name in _FIELDS & values.keys()})
-        check_types(record)
+        record = read_record(values)
         first = {} if "first" not in values else {"first": bytes.fromhex(values["first"]).hex()}
         ended = record.time + (record.duration_ms or 0.0) / 1000
         row = {**fields_of(record), "ended": ended, **first, "worker": worker}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -69,6 +70,13 @@ _TYPES = [
     (field.name, tuple(kind for word in str(field.type).split(" | ") for kind in _KINDS[word]))
     for field in attrs.fields(ConnectionRecord)
 ]
+
+
+def read_record(values: Mapping[str, Any]) -> ConnectionRecord:
+    """Read the record of another process, which may be of another version; raises `TypeError` as `check_types` does."""
+    record = ConnectionRecord(**{name: values[name] for name, _ in _TYPES if name in values})
+    check_types(record)
+    return record
 
 
 def check_types(record: ConnectionRecord) -> None:

@@ -18,7 +18,7 @@ Kind = Literal["names", "networks"]
 OVERDUE = 60.0
 """Seconds without a good answer after which the operator should know."""
 _MOST_REASONS = 10  # of one outage that are logged: a proxy may number its answers
-_LONGEST_WHY = 300
+LONGEST_WHY = 300
 
 
 @attrs.frozen
@@ -134,7 +134,7 @@ class Source:
         now, self._good_at = self._seconds(), None
         self._since = now if self._since is None else self._since
         self._failures += 1
-        self.why = printable(why, _LONGEST_WHY)
+        self.why = printable(why, LONGEST_WHY)
         if now - self._since < self._steady:
             return
         self.up = False

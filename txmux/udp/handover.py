@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -31,7 +30,7 @@ from txmux.net.channel.message import Message
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import understood
-from txmux.telemetry.record import ConnectionRecord, check_types
+from txmux.telemetry.record import ConnectionRecord, read_record
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow
 from txmux.udp.port import DatagramPort, FlowKey
@@ -56,7 +55,6 @@ _BATCH = 100  # flows in a message; a message takes 253 descriptors
 _PATIENCE = 2.0  # seconds
 
 _OLDER: WeakValueDictionary[Backend, Upstream] = WeakValueDictionary()  # shared by their flows
-_FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
 _log = Logger()
 
 
@@ -164,8 +162,7 @@ def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) 
     if listening is None:
         return False
     listener, port = listening
-    record = ConnectionRecord(**{k: v for k, v in fields["record"].items() if k in _FIELDS})
-    check_types(record)
+    record = read_record(fields["record"])
     if record.reason is not None:
         raise ValueError(f"a flow that has ended: {record.reason!r}")
     key = (tuple(fields["peer"]), bytes.fromhex(fields["local"]))

@@ -22,15 +22,14 @@ from txmux.rules.reading.draft import try_draft
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
 from txmux.telemetry.formatting import plural
-from txmux.telemetry.provider_state import StateFile
+from txmux.telemetry.provider_state import MODE, StateFile
+from txmux.telemetry.sources import LONGEST_WHY
 
 _EVERY = 1.0  # seconds between two writes, at least
 # Times as long as the last one took, so that very many rules leave the processor to others.
 _LOAD = 2
 _AGAIN = 5.0  # seconds until rules with errors are looked at again, and a service that has not reloaded is asked again
 _LONGEST_PAUSE = 300.0  # seconds: who may not ask needs not do so often
-_LONGEST_WHY = 300
-_MODE = 0o644  # the service is another user
 
 _Objects = Callable[[Any], Sequence[ProvidedObject]]
 _Served = Callable[[Sequence[ProvidedObject], str], object]
@@ -153,7 +152,7 @@ class ProviderWriter:
                     self._served(draft.objects, self._unserved)
                 return
         self._path.parent.mkdir(exist_ok=True)
-        replace_file(self._path, text, lambda number: os.fchmod(number, _MODE))
+        replace_file(self._path, text, lambda number: os.fchmod(number, MODE))
         self._log.info("{path}: {served}", path=self._path, served=served)
         self._report(f"{self._path}: {served}")
         Deferred.fromCoroutine(self._reload(draft.objects))
@@ -172,7 +171,7 @@ class ProviderWriter:
         left_out = {one.name: one.problem for one in objects if one.problem}
         for name, problem in left_out.items():
             if self._left_out.get(name) != problem:
-                why = printable(problem, _LONGEST_WHY)
+                why = printable(problem, LONGEST_WHY)
                 self._log.warn("{name} is left out: {why}", name=printable(name), why=why)
         self._left_out = left_out
 
@@ -183,7 +182,7 @@ class ProviderWriter:
         try:
             await self.ask("POST", "/api/reload")
         except MuxError as problem:
-            why = printable(str(problem), _LONGEST_WHY)
+            why = printable(str(problem), LONGEST_WHY)
             # One that starts just now may have read its rules before the file was there.
             self._asks_again = True
             self._schedule(self._pause)
@@ -208,7 +207,7 @@ class _FileDraft:
         lines = ["# This file is written by a program: changes are lost."]
         for one in objects:
             if one.problem:
-                why = printable(one.problem, _LONGEST_WHY)
+                why = printable(one.problem, LONGEST_WHY)
                 lines.append(f"# left out: {printable(one.name)}: {why}")
         owners: list[int | None] = [None] * (len(lines) + 1)  # of each line, counted from 1
         for number, one in enumerate(objects):
