@@ -13,7 +13,7 @@ from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.control.broadcast import Answers
 from txmux.control.gauge import Gauge, list_of, merged, outer_routes
 from txmux.control.overrides import ServiceState, WorkersCondition
-from txmux.net.channel.message import TEXT, TIME, WORD, Field
+from txmux.net.channel.message import AMOUNT, FLAG, NUMBER, TEXT, TIME, WORD, Field
 from txmux.net.channel.messages import between
 from txmux.net.turns import Turns
 from txmux.rules.installed import rows
@@ -33,10 +33,9 @@ def _gauge(default: Any, meaning: str = "", **row: Any) -> Any:
     return attrs.field(metadata={"row": Gauge(meaning, **row)}, **how)
 
 
-_FLAG, _NUMBER, _AMOUNT = Field(bool), Field(int), Field(float)
-_NAMES, _COUNTS = Field(list, of=WORD), Field(dict, of=_NUMBER)
+_NAMES, _COUNTS = Field(list, of=WORD), Field(dict, of=NUMBER)
 _CERTIFICATES = list_of(WORD, WORD, TIME)
-_SOURCE = WORD, _FLAG, attrs.evolve(TIME, is_nullable=True), TIME, _FLAG, WORD, WORD
+_SOURCE = WORD, FLAG, attrs.evolve(TIME, is_nullable=True), TIME, FLAG, WORD, WORD
 
 
 def _chained(reports: Iterable[Iterable[Any]]) -> list[Any]:
@@ -96,11 +95,11 @@ class Gauges:
 
     # fmt: off
     generations: int = _gauge(
-        1, combine=lambda reports: max(1, len({*itertools.chain(*reports)})), bounds=Field(list, of=_NUMBER),
+        1, combine=lambda reports: max(1, len({*itertools.chain(*reports)})), bounds=Field(list, of=NUMBER),
         collect=lambda its: sorted({its.version, *(one.configuration.version for one in its.connections())}),
         metrics=[Metric("generations", "Versions of the rules in use by a connection, or for new ones.")])
     descriptors: tuple[int, int] = _gauge(
-        (0, 0), combine=lambda reports: min(map(tuple, reports), key=lambda pair: pair[1] - pair[0]), bounds=Field(list, row=(_NUMBER, _NUMBER)), collect=lambda its: its.runtime.descriptors.count_and_limit(),
+        (0, 0), combine=lambda reports: min(map(tuple, reports), key=lambda pair: pair[1] - pair[0]), bounds=Field(list, row=(NUMBER, NUMBER)), collect=lambda its: its.runtime.descriptors.count_and_limit(),
         metrics=[
             Metric("open_descriptors", "Open descriptors of the process with the least room.", samples=lambda value, _: only(value[0])),
             Metric("max_descriptors", "Descriptors that this process may have.", samples=lambda value, _: only(value[1]))],
@@ -145,15 +144,15 @@ class Gauges:
     written_logs: Collection[str] = _gauge(frozenset, "The logs that took the last line of some process.", combine=_chained, bounds=_NAMES, collect=lambda _: [*LOST_LINES.written])
     bans: int = _gauge(0, own=lambda state, _: len(state.bans), metrics=[Metric("bans", "Addresses and networks that are banned, beside the rules.", more="See [`txmux ban`](commands.md#txmux-ban).")])
     refusing: Mapping[tuple[str, str, str], float] = _gauge(
-        dict, "Refusals a second, by listener, limit (or ``no-route``) and source, or an empty text for all sources.", combine=merged(add, keys=3), bounds=list_of(WORD, WORD, WORD, _AMOUNT), collect=lambda its: [*its.runtime.clients.refusing()],
+        dict, "Refusals a second, by listener, limit (or ``no-route``) and source, or an empty text for all sources.", combine=merged(add, keys=3), bounds=list_of(WORD, WORD, WORD, AMOUNT), collect=lambda its: [*its.runtime.clients.refusing()],
         metrics=[Metric("widely_refused_per_second", "Clients a second that a limit refuses, or no route takes (no-route), beside those of the two busiest sources.", "listener reason",
                         lambda _, counts: counts.gauges.refused_by_many().items(), "So it takes three [sources](admin-api.md#clients).")])
     flooding: Mapping[str, float] = _gauge(
-        dict, "Connections and flows a second that keep some process busy, by source, or an empty text for all sources.", combine=merged(add), bounds=list_of(WORD, _AMOUNT), collect=lambda its: [*its.runtime.clients.flooding()])
+        dict, "Connections and flows a second that keep some process busy, by source, or an empty text for all sources.", combine=merged(add), bounds=list_of(WORD, AMOUNT), collect=lambda its: [*its.runtime.clients.flooding()])
     cannot_accept: Mapping[str, tuple[str, float]] = _gauge(
         dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=merged(), bounds=_CERTIFICATES, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = _gauge(
-        dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=merged(_more_ports, keys=2), bounds=list_of(WORD, WORD, WORD, _NUMBER, TIME), collect=_ports)
+        dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=merged(_more_ports, keys=2), bounds=list_of(WORD, WORD, WORD, NUMBER, TIME), collect=_ports)
     missing: Sequence[str] = ()
     of_features: Mapping[str, Any] = attrs.field(factory=lambda: {row.name: row.default for row in rows(Gauge)})
     # fmt: on
@@ -237,7 +236,7 @@ def own_gauges(state: ServiceState | None, counters: Counters) -> dict[str, Any]
 
 COUNT = between("supervisor", "worker")(
     "count", "count the bytes of connections until now, and report gauges",
-    gauges=attrs.evolve(_FLAG, is_optional=True), longest_answer=16 * 2**20,
+    gauges=attrs.evolve(FLAG, is_optional=True), longest_answer=16 * 2**20,
     answer=Field(dict, fields={
         row.name: attrs.evolve(row.bounds, is_optional=not row.is_frequent)
         for row in GAUGES if row.bounds is not None

@@ -15,9 +15,8 @@ from txmux.control.report import Report
 from txmux.control.rules_index import known_backend, known_listener, known_server
 from txmux.interfaces import Transport
 from txmux.net.channel import messages
+from txmux.rules.reading.endpoints import MOST_WEIGHT
 from txmux.telemetry.formatting import duration, plural
-
-_MOST_WEIGHT = 65535
 
 
 async def set_server(
@@ -38,9 +37,9 @@ async def set_server(
         return Report.refused(
             f"backend {backend}: {server} is marked down in the rules; remove 'down' and reload"
         )
-    if weight is not None and not 0 <= weight <= _MOST_WEIGHT:
+    if weight is not None and not 0 <= weight <= MOST_WEIGHT:
         return Report.refused(
-            f"weight: must be from 1 to {_MOST_WEIGHT}, or 0 for that of the rules, not {weight}"
+            f"weight: must be from 1 to {MOST_WEIGHT}, or 0 for that of the rules, not {weight}"
         )
     overrides = control.overrides()
     before = overrides.servers.get((backend, server), AS_RULED).state

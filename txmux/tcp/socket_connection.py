@@ -41,7 +41,7 @@ from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
 from txmux.net.relay.peer_state import has_ended, unacknowledged_by, unanswered_by
 from txmux.net.relay.relay import GRACE, MAX_FINAL_BYTES
-from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer
+from txmux.net.sockets.client import KIND, OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer
 from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
@@ -64,7 +64,6 @@ from txmux.wire.hello.records import asks_again
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete
 from txmux.wire.proxyprotocol.header import InvalidHeader
 
-_KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _CLIENT_GONE = Finished("client-gone")
 _CANNOT_MOVE: dict[ConnectionState, StayReason | None] = {
     "relaying": None,
@@ -305,7 +304,7 @@ class SocketConnection(MuxProtocol):
         family, name = self._server_address
         why = ""
         try:
-            server = self.server = open_socket(family, _KIND)
+            server = self.server = open_socket(family, KIND)
             set_options(server, self._path.early_options + member.sockets.options)
             number = server.connect_ex(name)
         except OSError as problem:

@@ -10,11 +10,11 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from txmux.interfaces import Datagrams, Exchange, NameKey, Peeked, Predicate, Verdict
+from txmux.wire.facts import LONGEST_FACT
 
 Sample: TypeAlias = Peeked | bytes | Sequence[bytes]
 
 _SHOWN, _SHOWN_OF_SEVERAL = 120, 60
-_LONGEST_FACT = 255
 
 
 def ask(predicate: Predicate, sample: Peeked) -> Verdict:
@@ -54,7 +54,7 @@ def facts(predicate: Predicate, sample: Peeked) -> dict[str, str]:
             fail(f"the fact {name!r} must be called by a lower-case word", sample)
         if not (isinstance(fact, str) and fact.isascii() and fact.isprintable()):
             fail(f"the fact {name} is {fact!r}, not printable ASCII", sample)
-        if len(fact) > _LONGEST_FACT:
+        if len(fact) > LONGEST_FACT:
             fail(f"the fact {name} has {len(fact)} characters, more than 255", sample)
     return dict(by_name)
 

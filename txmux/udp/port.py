@@ -15,7 +15,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.net.sockets.poller import Poller
-from txmux.net.sockets.port import WatchedPort
+from txmux.net.sockets.port import EVERY_ADDRESS, WatchedPort
 from txmux.net.sockets.transport import host_of
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import HEAD
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 _NO_FIELDS = (b"", 0)
 _CUT = int(socket.MSG_TRUNC)
 _AT_ONCE = 64  # batches before others have their turn
@@ -127,7 +126,7 @@ class DatagramPort(WatchedPort):
     def __init__(self, poller: Poller, bound: socket.socket, to: PortListener) -> None:
         super().__init__(poller, bound)
         name = bound.getsockname()
-        if name[0] in _EVERY_ADDRESS:
+        if name[0] in EVERY_ADDRESS:
             ancillary.ask_for_addresses(bound)
         ancillary.gather(bound)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WANTED_BUFFER)

@@ -2,9 +2,9 @@
 
 import re
 
-__all__ = ["printable"]
+__all__ = ["LONGEST_FACT", "printable"]
 
-_LONGEST_FACT = 255
+LONGEST_FACT = 255
 _PLAIN = re.compile(r"[ -\[\]-~]*")  # printable ASCII but for the backslash
 
 
@@ -17,6 +17,6 @@ def printable(text: str) -> str:
     Returns:
         At most 255 printable ASCII characters; all others, and the backslash, as Python escapes them.
     """
-    if len(text) <= _LONGEST_FACT and _PLAIN.fullmatch(text):
+    if len(text) <= LONGEST_FACT and _PLAIN.fullmatch(text):
         return text
-    return text[:_LONGEST_FACT].encode("unicode_escape").decode("ascii")[:_LONGEST_FACT]
+    return text[:LONGEST_FACT].encode("unicode_escape").decode("ascii")[:LONGEST_FACT]

@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.files import read_bytes
-from txmux.net.tls.errors import CLIENT_CERTIFICATE, HandshakeError
+from txmux.net.tls.errors import CLIENT_CERTIFICATE, UNKNOWN_AUTHORITY, HandshakeError
 from txmux.net.tls.pem import Reader, read_authorities, read_identity
 from txmux.net.tls.transport import TLSTransport
 from txmux.net.tls.verification import ClientTLS, WrongNameError
@@ -39,7 +39,6 @@ from txmux.transport import is_address
 _MOST_OPTIONS = 256  # names times protocols; more than any backend has, unless names come and go
 
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18  # X509_V_ERR_* of OpenSSL
-_UNKNOWN_AUTHORITY = {2, 19, 20, 21}
 _NOT_TLS = {
     "wrong version number",
     "packet length too long",
@@ -159,7 +158,7 @@ class BackendTLS:
             return f"{subject} is valid only from {bad.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on"
         if number == _SELF_SIGNED:
             return "its certificate is self-signed and not trusted; tls_ca can name it"
-        if number in _UNKNOWN_AUTHORITY:
+        if number in UNKNOWN_AUTHORITY:
             issuer = _text_of(bad.issuer)
             return f"its certificate comes from an unknown authority, {issuer}; tls_ca can name one to trust"
         return f"{subject} is not accepted: {text}"

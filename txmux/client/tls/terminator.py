@@ -21,6 +21,7 @@ from txmux.client.tls.client_certificates import (
 from txmux.client.tls.client_transport import ClientTLSTransport
 from txmux.client.tls.contexts import NoCommonProtocolError
 from txmux.errors import printable
+from txmux.net.tls.errors import UNKNOWN_AUTHORITY
 from txmux.net.tls.transport import Distrusted, TLSTransport
 from txmux.rules.model import FoundCertificate
 from txmux.wire.hello.second import SecondHello
@@ -175,7 +176,6 @@ _DISTRUST = {
     18: "is self-signed, and not in tls_client_ca",
     26: "is not meant for clients",
 }
-_UNKNOWN_AUTHORITY = {2, 19, 20, 21}
 
 
 def cause_of(problem: object, distrusted: Distrusted | None = None) -> str:
@@ -200,7 +200,7 @@ def _distrust(number: int, certificate: x509.Certificate | None) -> str:
         return "the client's certificate cannot be read"
     whose = f"the certificate of {certificate.subject.rfc4514_string()!r}"
     issuer = certificate.issuer.rfc4514_string()
-    if number in _UNKNOWN_AUTHORITY:
+    if number in UNKNOWN_AUTHORITY:
         return f"{whose} is of an authority that is not in tls_client_ca, {issuer!r}"
     text = _DISTRUST.get(number, "is not accepted (X509_V_ERR {number} of OpenSSL)")
     times = {"begin": certificate.not_valid_before_utc, "end": certificate.not_valid_after_utc}

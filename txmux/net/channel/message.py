@@ -86,6 +86,7 @@ class Field:
 
 NOTHING = Field(type(None))
 """The answer to a request that has just to be done."""
+FLAG, NUMBER, AMOUNT = Field(bool), Field(int), Field(float)
 WORD, TEXT = Field(str, 4 * 2**10), Field(str, 256 * 2**20)
 TIME = Field(float, 2**37)
 """Seconds, of which a date can be made: 2**37 are 4,355 years."""

@@ -13,17 +13,28 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import attrs
 
-from txmux.net.channel.message import NOTHING, TEXT, TIME, WORD, Field, Message
+from txmux.net.channel.message import (
+    AMOUNT,
+    FLAG,
+    NOTHING,
+    NUMBER,
+    TEXT,
+    TIME,
+    WORD,
+    Field,
+    Message,
+)
 from txmux.telemetry.documents import ConnectionDocument, fields_of
 
 _KIB, _MIB = 2**10, 2**20
 _SHORT, _LARGE, _WHOLE = 64 * _KIB, 16 * _MIB, 256 * _MIB
+PACKET = _SHORT
+"""The most bytes of a packet from and to the processes that start workers and keep root."""
 _SOCKETS = 2**18  # that listen; see `txmux.processes.usable.too_many_sockets`
 
-_FLAG, _NUMBER, _TIME = Field(bool), Field(int), TIME
+_FLAG, _NUMBER, _AMOUNT, _TIME = FLAG, NUMBER, AMOUNT, TIME
 _SIGNED = Field(float, 2**37, least=-(2**37))
 _DATE = Field(float, 2**37, least=-(2**35))  # from the year 881 on
-_AMOUNT = Field(float)
 _NAME, _TEXT = WORD, TEXT
 _OBJECT, _LIST = Field(dict), Field(list)
 _CHECKED_LATER = Field(list, is_read_later=True)

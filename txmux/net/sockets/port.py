@@ -22,7 +22,7 @@ from txmux.net.sockets.poller import READ, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.transport import source_of_host
 
-_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 _BACKLOG = 64  # clients accepted since the queue was last empty; from then on sources take turns
 _TURN = 0.0004  # seconds of accepting, and of serving, before other sockets have their turn
 _BREATH = 0.1  # seconds until serving is tried again that lacked something
@@ -142,7 +142,7 @@ class SocketPort(WatchedPort):
         self._accept = listening._accept  # type: ignore[attr-defined]
         name = listening.getsockname()
         # With a wildcard address, only the accepted socket has the address that the client connected to.
-        every = self._family != socket.AF_UNIX and name[0] in _EVERY_ADDRESS
+        every = self._family != socket.AF_UNIX and name[0] in EVERY_ADDRESS
         self._host = None if every else address_of(self._family, name)
         self._factory = factory
         # `MuxFactory.serve` takes plain TCP sockets, so that most connections need no protocol and no transport.

@@ -5,6 +5,7 @@ import errno
 from txmux.errors import MuxError
 
 CLIENT_CERTIFICATE = "tls_client_certificate"  # the key
+UNKNOWN_AUTHORITY = {2, 19, 20, 21}  # X509_V_ERR_* of OpenSSL
 
 
 class HandshakeError(MuxError):

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-_WORD = 2**32 - 1
+WORD = 2**32 - 1
 
 
 class Given(NamedTuple):
@@ -18,7 +18,7 @@ class Given(NamedTuple):
 
     argument: int
     values: tuple[int, ...]
-    mask: int = _WORD
+    mask: int = WORD
 
 
 class Rule(NamedTuple):

@@ -91,7 +91,6 @@ def _addresses(rules: Rules) -> Iterator[ListenAddress]:
         yield from automatic_addresses(rules.path)
 
 
-_PACKET = 65536  # bytes
 _GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError, LookupError)
 """Raised when the other end has closed, or sends an invalid request."""
 
@@ -155,7 +154,7 @@ class Helper:
     def serve_one(self, connection: socket.socket, *, may_all: bool = False) -> bool:
         """Answer one request; return whether there may be more. Without `may_all`, only the files of workers are opened."""
         try:
-            packet, received, _, _ = socket.recv_fds(connection, _PACKET, 1)
+            packet, received, _, _ = socket.recv_fds(connection, messages.PACKET, 1)
             close_all(received)  # no request has any
             if not packet:
                 return False
@@ -194,9 +193,9 @@ class Helper:
         except OSError as problem:
             return {"errno": problem.errno, "error": problem.strerror or str(problem)}, []
         except MuxError as problem:
-            return {"refused": str(problem)[: _PACKET // 2]}, []
+            return {"refused": str(problem)[: messages.PACKET // 2]}, []
         except Exception as problem:  # noqa: BLE001 - there is only one helper, which cannot be replaced
-            why = cause_of(problem)[: _PACKET // 2]
+            why = cause_of(problem)[: messages.PACKET // 2]
             return {"refused": f"the helper that opens files could not do it: {why}"}, []
 
     def _open(self, may_all: bool, path: str, *, write: bool) -> list[int]:  # noqa: FBT001 - bound by position
@@ -283,7 +282,7 @@ class Helper:
 
 def _asks_to_read(connection: socket.socket) -> bool:
     with suppress(*_GONE):
-        packet = connection.recv(_PACKET, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        packet = connection.recv(messages.PACKET, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         return bool(parse_json(packet)["kind"] == messages.READ_RULES.kind)
     return False
 

@@ -34,7 +34,6 @@ from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.parser import read_again
 from txmux.serving.listen_addresses import ListenAddress
 
-_PACKET = 65536  # bytes
 _PATIENCE = 10.0
 """Seconds that an answer may take, and longer if the helper works on it; the supervisor blocks meanwhile."""
 _STARTING = 60.0  # the same for the first answer, since the helper has to start
@@ -201,7 +200,7 @@ class Opener:
         while True:
             self._connection.settimeout(min(_SLICE, self._limit))
             try:
-                packet, descriptors, _, _ = socket.recv_fds(self._connection, _PACKET, 1)
+                packet, descriptors, _, _ = socket.recv_fds(self._connection, messages.PACKET, 1)
                 break
             except TimeoutError:
                 activity = activity_of(self._pid) if self._pid else None

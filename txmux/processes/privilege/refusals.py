@@ -16,14 +16,13 @@ from contextlib import suppress
 import attrs
 
 from txmux.processes.privilege import seccomp
-from txmux.processes.privilege.calls import rules_for
+from txmux.processes.privilege.calls import WORD, rules_for
 from txmux.processes.privilege.seccomp import MACHINES
 
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 """``SECCOMP_IOCTL_NOTIF_RECV``, ``SECCOMP_IOCTL_NOTIF_SEND``."""
 _NOTIFICATION = struct.Struct("QII" + "iIQ6Q")  # struct seccomp_notif, with struct seccomp_data
 _ANSWER = struct.Struct("QqiI")  # struct seccomp_notif_resp
-_WORD = 2**32 - 1
 _MOST_REPORTED = 64
 """Different calls of one worker, which could make up any number of them."""
 
@@ -131,11 +130,11 @@ def describe(number: int, architecture: int, _: int, *arguments: int) -> str:
     """Return a system call as text: its number and, where known, its name, with the arguments by which it was refused."""
     numbers, own = MACHINES[os.uname().machine]
     names = {at: name for name, at in numbers.items()} if architecture == own else {}
-    name = names.get(number & _WORD)
+    name = names.get(number & WORD)
     if name is None:
-        return f"{number & _WORD} of architecture {architecture:#x}"
+        return f"{number & WORD} of architecture {architecture:#x}"
     counts = {given.argument for rule in dict(rules_for(0)).get(name, ()) for given in rule[0]}
     if not counts:
         return f"{number} ({name})"
-    shown = (str(arguments[at] & _WORD) if at in counts else "…" for at in range(max(counts) + 1))
+    shown = (str(arguments[at] & WORD) if at in counts else "…" for at in range(max(counts) + 1))
     return f"{number} ({name}: {', '.join(shown)})"

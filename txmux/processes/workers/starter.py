@@ -31,7 +31,6 @@ from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
 from txmux.wire.jsontext import parse_json
 
-_PACKET = 65536  # bytes
 _MESSAGES = {
     message.kind: message for message in messages.MESSAGES if message.receiver == "starter"
 }
@@ -58,7 +57,7 @@ def main(connection: socket.socket, oom_score: str = "") -> None:
             ready = dict(poll.poll())
             refusals.serve(ready)
             if woken.fileno() in ready:
-                woken.recv(_PACKET)
+                woken.recv(messages.PACKET)
                 _report_ended(connection)
             if connection.fileno() in ready and not _serve(
                 connection, (woken, wake), refusals, scores
@@ -79,7 +78,7 @@ def _serve(
     scores: StarterScore,
 ) -> bool:
     """Serve one request; return whether there may be more."""
-    packet, descriptors, _, _ = socket.recv_fds(connection, _PACKET, 1)
+    packet, descriptors, _, _ = socket.recv_fds(connection, messages.PACKET, 1)
     if not packet:
         return False
     question = parse_json(packet)

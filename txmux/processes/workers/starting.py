@@ -40,7 +40,6 @@ from txmux.version import __version__
 from txmux.wire.jsontext import parse_json
 
 _PACKAGE = Path(__file__).parents[2]
-_PACKET = 65536  # bytes
 _STDERR = 2
 _ENDED = "the process that starts workers has ended"
 STARTER = "txmux.processes.workers.starter"
@@ -332,7 +331,7 @@ class _Connection(FileDescriptor):
     def doRead(self) -> Failure | None:
         packet = b""
         try:
-            packet = self._child.connection.recv(_PACKET)
+            packet = self._child.connection.recv(messages.PACKET)
         except BlockingIOError:
             return None
         except OSError:

@@ -13,6 +13,7 @@ from txmux.rules.advice.words import (
     with_advice,
 )
 from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.endpoints import NAME_OF_SERVER
 from txmux.transport import is_address
 
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
@@ -52,7 +53,6 @@ _LIKE_PLACE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+|[0-9]+|tcp6?:[0-9]+"
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but not one in use
 _SHORT = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*):[^:]*")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _ENDS_IN_TLS = " For a server with TLS, 'tls = yes' goes into a [backend]"
 
 
@@ -92,7 +92,7 @@ def server(messages: Texts, text: str, words: Texts, read: Callable[[Texts], obj
     both = text.split()
     if len(both) == 2 and both[1].isdecimal() and ":" not in both[0]:
         return [f"{text!r} has no colon; write '{':'.join(both)}'"]
-    if len(words) > 1 and _NAME_OF_SERVER.fullmatch(words[0]) and _SHORT.fullmatch(words[1]):
+    if len(words) > 1 and NAME_OF_SERVER.fullmatch(words[0]) and _SHORT.fullmatch(words[1]):
         advice = "remove it" if _problems_of(read, words[1:2]) else f"write {words[1]!r}"
         name = f"{words[0]!r}: a server has no name here; {advice}"
         return [name, *_problems_of(read, words[1:])]

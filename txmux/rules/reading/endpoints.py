@@ -24,12 +24,12 @@ from txmux.transport import is_address
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
 _ADDRESS_FIRST = re.compile(r"(?![0-9]*:)[^:=\[\]]+:[0-9]+|\[[^\[\]]*\]:[0-9]+")
-_NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _NAME_ASKED_FOR = re.compile(r"\$ssl_(?:preread_)?server_name|%\[(?:req[._]ssl_sni|ssl_fc_sni)\b")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 _NAME_SERVER_PORT = 53
-_MOST_WEIGHT = 65535  # as in an SRV record
+MOST_WEIGHT = 65535  # as in an SRV record
 
 _listening_port = whole_number(0, 65535, "a port")
 _server_port = whole_number(1, 65535, "a port")
@@ -201,7 +201,7 @@ def _server_options(words: Sequence[str], kind: ServerKind | None) -> dict[str, 
 def _weight(text: str) -> int:
     if text == "0":
         raise InvalidValueError("would leave no client to the server; write down instead")
-    return whole_number(1, _MOST_WEIGHT)(text)
+    return whole_number(1, MOST_WEIGHT)(text)
 
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
@@ -233,7 +233,7 @@ def _one_server(text: str) -> Server:
     if kind and (not is_host or kind in {*_BUILT_IN, "tls"}):
         return _endpoint(text, kind, host_like=short is not None)
     if short is None:
-        if _NAME_OF_SERVER.fullmatch(text) or text in {LOCAL, *NAMES}:
+        if NAME_OF_SERVER.fullmatch(text) or text in {LOCAL, *NAMES}:
             raise InvalidValueError(f"{text!r} has no port; write {text}:PORT")
         raise InvalidValueError(
             f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
