@@ -56,8 +56,8 @@ class HandoverTests(HandoverCase):
         self.assertEqual(backend.pool.connections, 0)
 
     async def test_server_that_the_new_rules_do_not_have(self) -> None:
-        """As after a reload: its flows go on, with the backend's time-outs and headers, and new ones go elsewhere."""
-        options = "idle_timeout = 7m\nanswers = 9\nproxy_protocol = v2"
+        """As after a reload: answered flows go on, with the backend's options, and others go elsewhere."""
+        options = "idle_timeout = 7m\nanswers = 9\nproxy_protocol = v2\nsource = 127.0.0.2"
         server = Talker.listening(self, answer=lambda d: d[28:] if d[28:] != b"quiet" else b"")
         client, quiet = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port, backend=options)
@@ -69,14 +69,16 @@ class HandoverTests(HandoverCase):
         settings = attrs.evolve(
             self.old.configuration.settings, default=Backend("b", (server_there,))
         )
-        self.assertEqual(await self.hand_over(settings=settings), 2)
-        for talker in (client, quiet):
-            self.assertEqual(await talker.asks(b"two", port), b"two")
-        self.assertEqual({*server.senders[:2]}, {*server.senders[2:]})
-        new = Talker.listening(self)
-        self.assertEqual(await new.asks(b"three", port), b"other three")
-        timeouts = {flow.queue.timeout[0] for flow in self.new.connections}
-        self.assertEqual(timeouts, {420.0, 180.0})
+        self.assertEqual(await self.hand_over(settings=settings), 1)
+        self.assertEqual(await client.asks(b"two", port), b"two")
+        self.assertEqual(server.senders[0], server.senders[2])
+        self.assertEqual(server.senders[0][0], "127.0.0.2")
+        [moved] = self.new.connections
+        self.assertEqual(moved.queue.timeout[0], 420.0)
+        assert moved._server_socket is not None
+        self.assertEqual(moved._server_socket.upstream.backend.source, ("127.0.0.2",))
+        for talker in (quiet, Talker.listening(self)):
+            self.assertEqual(await talker.asks(b"three", port), b"other three")
         self.new.abort("killed")
         lines = await self.ended(3)
         self.assertEqual({line["reason"] for line in lines}, {"killed"})

@@ -246,19 +246,16 @@ def _find_destination(
     if server is not None:
         is_answered = fields.get("answered", True)
         found = listener.upstreams.adopt(backend, record.server or "", is_established=is_answered)
-        return found or _of_older_rules(listener, record, fields, is_established=is_answered)
+        # One without an answer had better begin anew, at a server of these rules.
+        return found or (_of_older_rules(listener, record, fields) if is_answered else None)
     upstream = next(iter(listener.upstreams.all([backend])), None)
     return None if upstream is None else (upstream, None)
 
 
 def _of_older_rules(
-    listener: UDPListener,
-    record: ConnectionRecord,
-    fields: Mapping[str, Any],
-    *,
-    is_established: bool,
+    listener: UDPListener, record: ConnectionRecord, fields: Mapping[str, Any]
 ) -> Found | None:
-    """Make the backend of a flow that older rules have led to a server that those here do not have."""
+    """Make the backend of a flow with a server that older rules had, and those here do not have."""
     text, way = record.server or "", fields.get("way") or {}
     address = address_in(text.removeprefix("udp:"))
     if address is None or "idle_timeout" not in way:  # of an older version
@@ -268,13 +265,13 @@ def _of_older_rules(
         (Server(text, "udp", str(address.host), address.port),),
         proxy_protocol="v2" if way["proxy_protocol"] == "v2" else "off",
         idle_timeout=max(0.0, float(way["idle_timeout"])),
-        unanswered_timeout=max(0.0, float(way["unanswered_timeout"])),
         answers=int(way["answers"]),
+        source=tuple(map(str, way["source"])),
     )
     upstream = _OLDER.get(backend)
     if upstream is None:
         upstream = _OLDER[backend] = Upstream(backend, listener.runtime.clock, Refusal.CLOSE)
-    member = upstream.pool.adopt(text, is_established=is_established)
+    member = upstream.pool.adopt(text, is_established=True)
     return None if member is None else (upstream, member)
 
 

@@ -474,12 +474,11 @@ class ServerSocket:
         held = self._held if self.is_waiting else None
         waited = None if held is None else self._flow.live.seconds() - held.since
         backend = self.upstream.backend
-        names = ("proxy_protocol", "idle_timeout", "unanswered_timeout", "answers")
-        return {
-            "tried": tried,
-            "waited": waited,
-            **{name: getattr(backend, name) for name in names},
+        its = {
+            name: getattr(backend, name)
+            for name in ("proxy_protocol", "idle_timeout", "answers", "source")
         }
+        return {"tried": tried, "waited": waited, **its}
 
     def suspend(self) -> None:
         """Read nothing of the server; what it says waits in the socket."""
