@@ -538,10 +538,7 @@ class SocketConnection(MuxProtocol):
 
     def _server_ended(self, events: int) -> None:
         """End the connection; without events, the server has had the time to close it."""
-        try:
-            self._end_after_reset(is_late=events > 0 or has_ended(self.server))
-        except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
-            self._abort_on_error(problem)
+        self._end_after_reset(is_late=events > 0 or has_ended(self.server))
 
     def _end_after_reset(self, *, is_late: bool) -> None:
         record, server = self.record, self.server
@@ -549,7 +546,10 @@ class SocketConnection(MuxProtocol):
         reset_on_close(server)
         if is_late:
             record.facts = {**record.facts, "reset": "late"}
-        self.finish("done" if is_late else "client-reset")
+        try:
+            self.finish("done" if is_late else "client-reset")
+        except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
+            self._abort_on_error(problem)
 
     @override
     def end(self, reason: AbortReason) -> None:
