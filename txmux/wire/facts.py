@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["LONGEST_FACT", "printable"]
+__all__ = ["printable"]
 
 LONGEST_FACT = 255
 _PLAIN = re.compile(r"[ -\[\]-~]*")  # printable ASCII but for the backslash
