@@ -39,7 +39,7 @@ BY_TURNS = {
     "browser/test_page.py::ManyRoutesTests": 3, "browser/test_page.py::PageTests::test_accessible": 3,
     "campaign/": 4, "interop/converted/": 3, "interop/test_acme.py": 3,
     "interop/test_acme_schedule.py": 3, "interop/test_acme_shared.py": 3, "interop/test_action.py": 3, "interop/test_commands.py": 3,
-    "interop/test_fail2ban.py": 3, "interop/test_hostile_text.py": 3, "interop/test_keepalived.py::": 4,
+    "interop/test_keepalived.py::": 4,
     "interop/test_openapi.py": 3, "interop/test_scenario_acme.py": 3, "interop/test_scenario_balancer.py": 3,
     "interop/test_scenario_jump.py": 3, "interop/test_scenario_one_port.py": 3, "interop/test_scenario_servers.py": 3,
     "interop/test_tutorial.py": 3, "matchers/test_overlaps.py::SearchTests": 4, "packaging/test_release.py::ReleaseTests": 4,

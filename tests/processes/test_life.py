@@ -206,7 +206,10 @@ class StreamsTest(WorkersTestCase):
             self.assertEqual({path.name for path in folder.iterdir()}, {log.name, rules.name})
 
     def wait_for_lines(self, log: Path, count: int) -> None:
-        eventually(lambda: log.read_text().count("\n") == count, f"the log has {count} lines")
+        try:
+            eventually(lambda: log.read_text().count("\n") == count, f"the log has {count} lines")
+        except AssertionError as problem:
+            raise AssertionError(f"{problem}, but {log.read_text()!r}") from None
 
     def test_too_late(self) -> None:
         """Where the reactor has the number of the standard error stream already, it does not start, and says so."""
