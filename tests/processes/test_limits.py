@@ -487,11 +487,15 @@ class _Chain:
             self.running.add(pid := next(self.pids))
             program.start_worker(pid)
 
-    def enter(self, choice: int) -> None:
-        number, host = choice % 2, f"192.0.2.{choice // 2 % 3}"
+    def collect(self) -> None:
+        """As supervisors do each second."""
         for program in self.programs:
             if program.has_supervisor:
-                program.limits.collect()  # as each second
+                program.limits.collect()
+
+    def enter(self, choice: int) -> None:
+        number, host = choice % 2, f"192.0.2.{choice // 2 % 3}"
+        self.collect()
         admission = self.serving.admissions[number]
         of_source = sum(host == its for *_, its, _ in self.open)
         has_room = len(self.open) < _LISTENER and of_source < _SOURCE
@@ -513,6 +517,8 @@ class _Chain:
         if self.open:
             at = choice % len(self.open)
             program, number, host, permit = self.open[at]
+            # Where a process is found ended at the very moment, what is on its way is not counted.
+            self.collect()
             program.admissions[number].move_away(permit)
             self.enter(choice)
             other = choice % 2
@@ -557,12 +563,14 @@ _DOES = (_Chain.enter, _Chain.enter, _Chain.leave, _Chain.move, _Chain.upgrade, 
 
 
 class ChainTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.addCleanup(gc.collect)  # the memory is mapped until then
+
     @given(
         st.lists(st.tuples(st.sampled_from((*_DOES, _Chain.fail)), st.integers(0, 99)), max_size=60)
     )
     def test_each_client_is_counted_once(self, steps: list[tuple[Any, int]]) -> None:
         """Whatever upgrades, fails and dies: no limit is exceeded, and no client is refused where there is room."""
-        self.addCleanup(gc.collect)  # the memory is mapped until then
         chain = _Chain()
         with patch.object(across_processes, "_is_running", chain.running.__contains__):
             try:
@@ -576,7 +584,6 @@ class ChainTest(SynchronousTestCase):
 
     def test_too_many_columns_in_use(self) -> None:
         """Each service needs as many as it may have workers; processes that have ended need none."""
-        self.addCleanup(gc.collect)  # the memory is mapped until then
         chain = _Chain()
         with patch.object(across_processes, "_is_running", chain.running.__contains__):
             for _ in range(5):
