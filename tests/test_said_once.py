@@ -10,7 +10,7 @@ from txmux import cli
 from txmux.admin.api import connections
 from txmux.admin.site import ADMIN
 from txmux.cli import completion
-from txmux.cli.remote import command
+from txmux.cli.remote import changes, command
 from txmux.cli.remote.changes import CHANGES
 from txmux.cli.remote.reports import REPORTS
 from txmux.control.filters import FILTERS
@@ -62,6 +62,10 @@ class RulesTest(SynchronousTestCase):
                     self.assertEqual({*words}, {*get_args(type_)}, name)
                     compared += 1
         self.assertGreater(compared, 6)
+
+    def test_most_weight(self) -> None:
+        """The command does not import what reads rules, which takes a while."""
+        self.assertEqual(changes._MOST_WEIGHT, endpoints.MOST_WEIGHT)
 
     def test_kinds_of_checks(self) -> None:
         self.assertEqual({*checks._KINDS}, {*get_args(CheckKind)})

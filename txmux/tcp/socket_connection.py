@@ -41,7 +41,13 @@ from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
 from txmux.net.relay.peer_state import has_ended, unacknowledged_by, unanswered_by
 from txmux.net.relay.relay import GRACE, MAX_FINAL_BYTES
-from txmux.net.sockets.client import KIND, OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer
+from txmux.net.sockets.client import (
+    NONBLOCKING_STREAM,
+    OWN_PEER,
+    UNDER_WAY,
+    SocketConnector,
+    is_own_peer,
+)
 from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
@@ -304,7 +310,7 @@ class SocketConnection(MuxProtocol):
         family, name = self._server_address
         why = ""
         try:
-            server = self.server = open_socket(family, KIND)
+            server = self.server = open_socket(family, NONBLOCKING_STREAM)
             set_options(server, self._path.early_options + member.sockets.options)
             number = server.connect_ex(name)
         except OSError as problem:

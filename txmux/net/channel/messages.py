@@ -32,14 +32,13 @@ PACKET = _SHORT
 """The most bytes of a packet from and to the processes that start workers and keep root."""
 _SOCKETS = 2**18  # that listen; see `txmux.processes.usable.too_many_sockets`
 
-_FLAG, _NUMBER, _AMOUNT, _TIME = FLAG, NUMBER, AMOUNT, TIME
 _SIGNED = Field(float, 2**37, least=-(2**37))
 _DATE = Field(float, 2**37, least=-(2**35))  # from the year 881 on
 _NAME, _TEXT = WORD, TEXT
 _OBJECT, _LIST = Field(dict), Field(list)
 _CHECKED_LATER = Field(list, is_read_later=True)
-_NAMES, _OBJECTS, _NUMBERS = Field(list, of=_NAME), Field(list, of=_OBJECT), Field(list, of=_NUMBER)
-_TEXTS, _PLACES = Field(dict, of=_NAME), Field(dict, of=_NUMBER)
+_NAMES, _OBJECTS, _NUMBERS = Field(list, of=_NAME), Field(list, of=_OBJECT), Field(list, of=NUMBER)
+_TEXTS, _PLACES = Field(dict, of=_NAME), Field(dict, of=NUMBER)
 
 _optional = partial(attrs.evolve, is_optional=True)
 _nullable = partial(attrs.evolve, is_nullable=True)
@@ -68,14 +67,14 @@ def _bounds_of(form: Any) -> Field:
         return _nullable(_bounds_of(inner[0]))
     if kind is dict:
         return Field(dict, of=_bounds_of(inner[1]))
-    return {int: _NUMBER, float: _AMOUNT, str: _TEXT}.get(form, _NAME)
+    return {int: NUMBER, float: AMOUNT, str: _TEXT}.get(form, _NAME)
 
 
-_LAYOUT = _object(columns=_NUMBER, rows=_PLACES, tables=_PLACES, size=_NUMBER)
+_LAYOUT = _object(columns=NUMBER, rows=_PLACES, tables=_PLACES, size=NUMBER)
 _LAYOUT_CHANGES = _object(
-    rows=_PLACES, tables=_PLACES, gone_rows=_NAMES, gone_tables=_NAMES, size=_NUMBER
+    rows=_PLACES, tables=_PLACES, gone_rows=_NAMES, gone_tables=_NAMES, size=NUMBER
 )
-_TAKEN = _object(taken=_NUMBERS, connections=_NUMBER)
+_TAKEN = _object(taken=_NUMBERS, connections=NUMBER)
 """Which of a batch the process takes, by their indexes, and how many connections it has then."""
 _HEALTH = _object(
     backend=_NAME,
@@ -85,44 +84,42 @@ _HEALTH = _object(
     why=_TEXT,
     age=_nullable(_SIGNED),
     came=_nullable(_SIGNED),
-    out=_TIME,
+    out=TIME,
     failed=Field(list, of=_SIGNED),
     credit=_SIGNED,
-    contrary=_NUMBER,
-    connections=_NUMBER,
+    contrary=NUMBER,
+    connections=NUMBER,
 )
 """See `txmux.backends.pool.server_health.ServerHealth.as_json`."""
 
 _ADDRESS = _object(
-    backend=_NAME, server=_NAME, address=_NAME, state=_NAME, why=_TEXT, since=_nullable(_TIME),
-    weight=_AMOUNT, effective_weight=_AMOUNT,
+    backend=_NAME, server=_NAME, address=_NAME, state=_NAME, why=_TEXT, since=_nullable(TIME),
+    weight=AMOUNT, effective_weight=AMOUNT,
 )  # fmt: skip
 """See `txmux.control.documents.address_states`; only the supervisor checks."""
-_CLIENT = Field(
-    list, row=(_NAME, _NUMBER, _NUMBER, _AMOUNT, _NUMBER, _NUMBER, _NUMBER, _NUMBER, _TIME)
-)
+_CLIENT = Field(list, row=(_NAME, NUMBER, NUMBER, AMOUNT, NUMBER, NUMBER, NUMBER, NUMBER, TIME))
 """See `txmux.client.client_table.Row`."""
 _SAYS = _object(
-    match=_TEXT, says=_nullable(_NAME), at=_nullable(_NUMBER), needs_up_to=_nullable(_NUMBER),
+    match=_TEXT, says=_nullable(_NAME), at=_nullable(NUMBER), needs_up_to=_nullable(NUMBER),
     error=_nullable(_TEXT),
 )  # fmt: skip
 _EXPLANATION = _object(
-    **{"listener": _NAME, "from": _nullable(_NAME), "bytes": _nullable(_NUMBER), "by": _nullable(_NAME),
+    **{"listener": _NAME, "from": _nullable(_NAME), "bytes": _nullable(NUMBER), "by": _nullable(_NAME),
        "route": _nullable(_NAME), "facts": Field(dict, of=_TEXT)},
     routes=Field(list, of=_object(
-        route=_NAME, says=_nullable(_NAME), at=_nullable(_NUMBER), needs_up_to=_nullable(_NUMBER),
-        error=_nullable(_TEXT), excluded_by=_nullable(_NAME), dry_run=_FLAG, lines=Field(list, of=_SAYS),
+        route=_NAME, says=_nullable(_NAME), at=_nullable(NUMBER), needs_up_to=_nullable(NUMBER),
+        error=_nullable(_TEXT), excluded_by=_nullable(_NAME), dry_run=FLAG, lines=Field(list, of=_SAYS),
         inside=_nullable(_NAME),
     )),
 )  # fmt: skip
 """See `txmux.control.explaining.explain_connection`."""
 _WORD = _nullable(_TEXT)
 _CONNECTION = _row_of(ConnectionDocument, id=_NAME, listener=_NAME, client=_NAME)
-_COUNT = _optional(_nullable(_NUMBER))
-_MILLISECONDS = _optional(_nullable(_AMOUNT))
+_COUNT = _optional(_nullable(NUMBER))
+_MILLISECONDS = _optional(_nullable(AMOUNT))
 _MAYBE = _optional(_WORD)
 _EVENT = _object(
-    event=Field(str, words=frozenset({"begin", "decide", "end", "skipped", "server"})), at=_TIME,
+    event=Field(str, words=frozenset({"begin", "decide", "end", "skipped", "server"})), at=TIME,
     time=_MAYBE, id=_MAYBE, listener=_MAYBE, client=_MAYBE, local=_MAYBE, route=_MAYBE, backend=_MAYBE,
     server=_MAYBE, server_local=_MAYBE, bytes_in=_COUNT, bytes_out=_COUNT, datagrams_in=_COUNT,
     datagrams_out=_COUNT, detect_ms=_MILLISECONDS, connect_ms=_MILLISECONDS, duration_ms=_MILLISECONDS,
@@ -167,28 +164,28 @@ _to_worker = between("supervisor", "worker")
 
 COUNT_IN = _to_worker(
     "count_in", "count in this memory; the pipe shows how long the process counts",
-    places=_PLACES, cells=_NUMBER, answer=NOTHING, descriptors=2, longest=_LARGE)
+    places=_PLACES, cells=NUMBER, answer=NOTHING, descriptors=2, longest=_LARGE)
 COUNT_MORE = _to_worker(
     "count_more", "other rules have other counters: these are new, those are gone",
-    places=_PLACES, cells=_NUMBER, gone=_NAMES, longest=_LARGE)
+    places=_PLACES, cells=NUMBER, gone=_NAMES, longest=_LARGE)
 START = _to_worker(
     "start", "serve these rules with these sockets; the answer says whether the process is in the sandbox",
-    rules=_TEXT, version=_NUMBER, limits=_LAYOUT, column=_NUMBER, sockets=_NAMES, opener=_FLAG,
-    may_lack=_FLAG, state=_OBJECT, answer=_FLAG, descriptors=_SOCKETS, longest=_WHOLE)
+    rules=_TEXT, version=NUMBER, limits=_LAYOUT, column=NUMBER, sockets=_NAMES, opener=FLAG,
+    may_lack=FLAG, state=_OBJECT, answer=FLAG, descriptors=_SOCKETS, longest=_WHOLE)
 PING = _to_worker(
     "ping", "the answer shows that the loop turns, also where no counter does", answer=NOTHING)
 STOP = _to_worker(
     "stop", "drain; clients that wait for a server may do so for these seconds more",
-    longest_wait=_NUMBER)
+    longest_wait=NUMBER)
 END_ALL = _to_worker("end_all", "end all connections")
 REOPEN = _to_worker("reopen", "reopen the access log")
 PREPARE = _to_worker(
     "prepare", "get ready for other rules, of which there may be only what is different from those of version `base`; version 0 stands for the next one, if the rules have changed; the sockets are those that the worker lacks; the answer is false if it needs all of the rules",
-    rules=_TEXT, base=_NUMBER, digest=_NAME, rules_changed=_FLAG, version=_NUMBER, limits=_LAYOUT_CHANGES, sockets=_NAMES,
-    answer=_FLAG, descriptors=_SOCKETS, longest=_WHOLE)
+    rules=_TEXT, base=NUMBER, digest=_NAME, rules_changed=FLAG, version=NUMBER, limits=_LAYOUT_CHANGES, sockets=_NAMES,
+    answer=FLAG, descriptors=_SOCKETS, longest=_WHOLE)
 COMMIT = _to_worker(
     "commit", "use the rules that were prepared; the answer is the number of connections that keep older ones",
-    listening=_FLAG, removed=_NAMES, answer=_NUMBER, longest=_LARGE)
+    listening=FLAG, removed=_NAMES, answer=NUMBER, longest=_LARGE)
 ABANDON = _to_worker("abandon", "forget the rules that were prepared")
 END_REMOVED = _to_worker(
     "end_removed", "end the connections of removed routes and backends after `drain_timeout`",
@@ -201,16 +198,16 @@ GIVE_UP = _to_worker(
 RETIRE = _to_worker(
     "retire", "stop accepting; answered when there are no connections", answer=NOTHING)
 LEAVE = _to_worker(
-    "leave", "end, unless there are connections; the answer says which", answer=_FLAG)
+    "leave", "end, unless there are connections; the answer says which", answer=FLAG)
 HAND_OVER = _to_worker(
     "hand_over", "move the connections over these pairs of sockets, as soon as the workers at the other ends take some; the answer is how many have moved, and how many stay, by the reason",
-    answer=_object(moved=_NUMBER, stays=_PLACES), descriptors=1_000)
+    answer=_object(moved=NUMBER, stays=_PLACES), descriptors=1_000)
 WOULD_STAY = _to_worker(
     "would_stay", "count the connections that `hand_over` would move, and those that it would not, by the reason",
-    answer=_object(moves=_NUMBER, stays=_PLACES))
+    answer=_object(moves=NUMBER, stays=_PLACES))
 TAKE_OVER = _to_worker(
     "take_over", "connections will come over these pairs of sockets, with so many descriptors: clients that wait must not take their room",
-    offered=_optional(_NUMBER), answer=NOTHING, descriptors=1_000)
+    offered=_optional(NUMBER), answer=NOTHING, descriptors=1_000)
 EXPECT = _to_worker(
     "expect", "count the connections of processes that accept no clients for the limits of servers: this worker's part of them",
     servers=_OBJECTS, longest=_WHOLE)
@@ -226,7 +223,7 @@ FLOWS_LEFT = _to_worker(
     "flows_left", "report the removed listeners that still have flows", answer=_NAMES)
 STATUS = _to_worker(
     "status", "count the connections",
-    answer=_object(active=_NUMBER, undecided=_NUMBER, older=_NUMBER, generation=_NUMBER))
+    answer=_object(active=NUMBER, undecided=NUMBER, older=NUMBER, generation=NUMBER))
 MISSING = _to_worker("missing", "report what `/readyz` lacks", answer=_NAMES, longest_answer=_LARGE)
 SERVERS = _to_worker(
     "servers", "report the health of servers",
@@ -234,7 +231,7 @@ SERVERS = _to_worker(
 RECALL = _to_worker(
     "recall", "continue with what another process knew", state=_OBJECT, longest=_WHOLE)
 CHECK = _to_worker(
-    "check", "what health checks have found of a server, when that changes: `ok` if it is up again", backend=_NAME, key=_NAME, ok=_FLAG, why=_TEXT)
+    "check", "what health checks have found of a server, when that changes: `ok` if it is up again", backend=_NAME, key=_NAME, ok=FLAG, why=_TEXT)
 NAMES = _to_worker("names", "results of look-ups", names=_OBJECT, longest=_WHOLE)
 PART = _to_worker(
     "part", "what the supervisor keeps for a feature has something for what a worker keeps for it, or asks that, which answers by a list",
@@ -251,7 +248,7 @@ FEED = _to_worker(
     "feed", "changed lists of networks", published=_OBJECT, answer=NOTHING, longest=_WHOLE)
 CONNECTIONS = _to_worker(
     "connections", "list connections",
-    filters=_TEXTS, limit=_NUMBER, after=_optional(_NAME), id=_optional(_NAME),
+    filters=_TEXTS, limit=NUMBER, after=_optional(_NAME), id=_optional(_NAME),
     answer=Field(list, of=_CONNECTION),
     longest_answer=_LARGE)
 EXPLAIN_CONNECTION = _to_worker(
@@ -259,17 +256,17 @@ EXPLAIN_CONNECTION = _to_worker(
     id=_NAME, answer=_nullable(_EXPLANATION), longest_answer=_LARGE)
 CLOSE = _to_worker(
     "close", "end connections; the answer is their number",
-    filters=_TEXTS, id=_optional(_NAME), answer=_NUMBER)
+    filters=_TEXTS, id=_optional(_NAME), answer=NUMBER)
 CLOSE_SERVER = _to_worker(
     "close_server", "end the connections of a server; the answer is their number",
-    backend=_NAME, server=_NAME, answer=_NUMBER)
+    backend=_NAME, server=_NAME, answer=NUMBER)
 ADDRESSES = _to_worker(
     "addresses", "report the addresses of servers, of all backends or of some",
     backends=_optional(_NAMES), answer=Field(list, of=_ADDRESS), longest_answer=_LARGE)
 CLIENTS = _to_worker(
     "clients", "list the busiest sources of clients, with what is counted of each",
     answer=Field(list, of=_CLIENT), longest_answer=_LARGE)
-LISTEN = _to_worker("listen", "report events from now on, or no longer", on=_FLAG)
+LISTEN = _to_worker("listen", "report events from now on, or no longer", on=FLAG)
 
 # From a worker to the supervisor, which trusts it least.
 
@@ -284,7 +281,7 @@ BAD_ENDS = _to_supervisor(
     rows=Field(list, 200, of=_NAME), answer=NOTHING, longest=2 * _MIB)
 WAITING = _to_supervisor(
     "waiting", "whether clients of a backend wait for a server: its `wake` is sent",
-    backend=_NAME, waiting=_FLAG)
+    backend=_NAME, waiting=FLAG)
 REPLACE = _to_supervisor(
     "replace", "it received SIGTERM alone and wants a successor, to which its connections move",
     answer=NOTHING)
@@ -295,9 +292,9 @@ _to_successor = between("old supervisor", "new supervisor")
 
 BEGIN = _to_successor(
     "begin", "the listening sockets by their keys, and the state so far; answered when the new process could serve",
-    version=_NUMBER, sockets=_NAMES, state=_OBJECT, answer=_OBJECT, descriptors=_SOCKETS,
+    version=NUMBER, sockets=_NAMES, state=_OBJECT, answer=_OBJECT, descriptors=_SOCKETS,
     longest=_WHOLE)
-_COUNTERS = {"layouts": _OBJECTS, "past": _LIST, "all": _LIST, "format": _NAME, "pid": _NUMBER}
+_COUNTERS = {"layouts": _OBJECTS, "past": _LIST, "all": _LIST, "format": _NAME, "pid": NUMBER}
 COUNT_ON = _to_successor(
     "count_on", "the memory of the counters; sent before `serve`",
     **_COUNTERS, answer=NOTHING, descriptors=10_000, longest=_WHOLE)
@@ -306,15 +303,15 @@ SERVE = _to_successor(
     state=_OBJECT, answer=_nullable(_NAMES), longest=_WHOLE, longest_answer=_LARGE)
 ADOPT_CONNECTIONS = _to_successor(
     "adopt_connections", "pairs of sockets over which the connections of one worker will come, one for each new worker, and how many descriptors these have",
-    offered=_optional(_NUMBER), answer=NOTHING, descriptors=10_000)
+    offered=_optional(NUMBER), answer=NOTHING, descriptors=10_000)
 HANDED_OVER = _to_successor(
     "handed_over", "all connections have come that can, so that none is on its way")
 RELOAD = _to_successor(
     "reload", "read the rules again: the old process was asked to meanwhile",
-    answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)), longest_answer=_MIB)
+    answer=_object(ok=FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)), longest_answer=_MIB)
 RENEW = _to_successor(
     "renew", "renew a certificate: the old process was asked to, and has not done so",
-    name=_TEXT, answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
+    name=_TEXT, answer=_object(ok=FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
     longest_answer=_MIB)
 
 _to_predecessor = between("new supervisor", "old supervisor")
@@ -323,7 +320,7 @@ COUNT_BACK = _to_predecessor(
     "count_back", "the memory of its counters, and where in that of the limits it counts; sent when it serves and after reloads",
     **_COUNTERS, limits=_optional(_OBJECT), answer=NOTHING, descriptors=10_000, longest=_WHOLE)
 EXITS = _to_predecessor(
-    "exits", "the new process ends on purpose, or not after all", on=_FLAG, answer=NOTHING)
+    "exits", "the new process ends on purpose, or not after all", on=FLAG, answer=NOTHING)
 OVERRIDE = _to_predecessor(
     "override", "what an operator overrides: clients of the old process may wait for a `release`",
     overrides=_OBJECT, longest=_LARGE)
@@ -341,18 +338,18 @@ _to_taker = between("giving worker", "taking worker")
 
 ADOPT = _to_taker(
     "adopt", "the state of each connection (`MovedConnection`) with its two descriptors; the answer names those that the new process takes, and how many it has",
-    batch=_NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_CHECKED_LATER)), answer=_TAKEN, descriptors=253,
+    batch=NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_CHECKED_LATER)), answer=_TAKEN, descriptors=253,
     longest=_LARGE)
 ADOPT_WAITING = _to_taker(
     "adopt_waiting", "the same for clients that wait for a server: each has one descriptor",
-    batch=_NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_CHECKED_LATER)), answer=_TAKEN, descriptors=253,
+    batch=NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_CHECKED_LATER)), answer=_TAKEN, descriptors=253,
     longest=_LARGE)
 GO_ON = _to_taker(
     "go_on", "which of them belong to the new process now, and which keep a slot in a limited pool; the others resume in the old one",
-    batch=_NUMBER, which=_NUMBERS, kept=_NUMBERS)
+    batch=NUMBER, which=_NUMBERS, kept=_NUMBERS)
 OFFERED_AGAIN = _to_taker(
     "offered_again", "how many descriptors those have that were not taken; they are offered again, and their room is kept until the channel is closed",
-    descriptors_left=_NUMBER)
+    descriptors_left=NUMBER)
 RECEIVED = _to_taker("received", "answered when all has arrived", answer=NOTHING)
 ADOPT_FLOWS = _to_taker(
     "adopt_flows", "the same as `adopt` for flows of datagrams, which pause until the answer",
@@ -364,7 +361,7 @@ _to_giver = between("taking worker", "giving worker")
 
 TAKES = _to_giver(
     "takes", "it takes connections from now on; how many it has, and whether it reads the UDP ports",
-    connections=_NUMBER, reads=_FLAG)
+    connections=NUMBER, reads=FLAG)
 ENDED = _to_giver(
     "ended", "a connection with a slot ended; answered when the old process has released the slot",
     id=_NAME, answer=NOTHING)
@@ -378,43 +375,43 @@ STDERR = _to_starter(
     descriptors=1)
 BECOME = _to_starter(
     "become", "switch to this `Account` for good; if that fails, the starter ends",
-    user=_NAME, uid=_NUMBER, gid=_NUMBER)
+    user=_NAME, uid=NUMBER, gid=NUMBER)
 IMPORT = _to_starter("import", "import what workers of other rules need", modules=_NAMES)
 STARTER_PING = _to_starter("ping", "answered by `pong`; else the starter is killed")
 FORK = _to_starter(
     "fork", "fork the worker of this number, with this channel",
-    number=_NUMBER, reactor=_NAME, sandbox=_NAME, descriptors=1)
+    number=NUMBER, reactor=_NAME, sandbox=_NAME, descriptors=1)
 
 _from_starter = between("starter", "supervisor")
 
 PONG = _from_starter("pong", "the starter is not halted")
 FORKED = _from_starter(
     "forked", "the ID of the worker's process, or why there is none",
-    number=_NUMBER, pid=_optional(_NUMBER), error=_optional(_NAME))
+    number=NUMBER, pid=_optional(NUMBER), error=_optional(_NAME))
 EXITED = _from_starter(
-    "ended", "a worker has ended, with this status of `os.waitpid`", pid=_NUMBER, status=_NUMBER)
+    "ended", "a worker has ended, with this status of `os.waitpid`", pid=NUMBER, status=NUMBER)
 REFUSED_CALL = _from_starter(
-    "refused_call", "the sandbox has refused a worker this system call", number=_NUMBER, call=_NAME)
+    "refused_call", "the sandbox has refused a worker this system call", number=NUMBER, call=_NAME)
 
 _worker_to_helper = between("worker", "helper")
 
 OPEN = _worker_to_helper(
     "open", "open a file of the rules for reading, or the access log for appending",
-    path=_NAME, write=_FLAG, answer=NOTHING)
+    path=_NAME, write=FLAG, answer=NOTHING)
 
 _to_helper = between("supervisor", "helper")
 
 BIND = _to_helper(
     "bind", "open the socket of an endpoint of the rules",
-    listener=_NAME, text=_NAME, beside=_FLAG, answer=NOTHING)
+    listener=_NAME, text=_NAME, beside=FLAG, answer=NOTHING)
 READ_RULES = _to_helper(
     "rules", "read the rules again; the answer is a file with their text", answer=NOTHING)
 HELPER_COMMIT = _to_helper("commit", "forget what only earlier rules name", answer=NOTHING)
 ANOTHER = _to_helper(
     "another", "open another connection; with `may_all` not only for files",
-    may_all=_FLAG, answer=NOTHING)
+    may_all=FLAG, answer=NOTHING)
 NAME = _to_helper(
-    "name", "write the PID file, or remove it", pid=_NUMBER, remove=_FLAG, answer=NOTHING)
-REMOVE = _to_helper("remove", "remove the file of a UNIX socket, if it is this one", path=_NAME, device=_NUMBER, inode=_NUMBER, answer=NOTHING)
+    "name", "write the PID file, or remove it", pid=NUMBER, remove=FLAG, answer=NOTHING)
+REMOVE = _to_helper("remove", "remove the file of a UNIX socket, if it is this one", path=_NAME, device=NUMBER, inode=NUMBER, answer=NOTHING)
 
 # fmt: on

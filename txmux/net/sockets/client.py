@@ -33,7 +33,7 @@ IN_USE = "all ports of all addresses in source are in use towards this server"
 _NO_PORT = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
 UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 _AGAIN = 0.02  # seconds between two tries at a UNIX socket whose queue is full
-KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+NONBLOCKING_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 _address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
 
@@ -125,7 +125,7 @@ class SocketConnector:
         self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
         for _ in range(1 if source is None else source.tries):
-            self._socket = self._open(self._family, KIND)
+            self._socket = self._open(self._family, NONBLOCKING_STREAM)
             number, why = self._try_to_connect(source, options, eager=eager)
             if number not in _NO_PORT:
                 break

@@ -14,6 +14,7 @@ from txmux.rules.advice.words import (
 )
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpoints import NAME_OF_SERVER
+from txmux.rules.reading.values import NAME
 from txmux.transport import is_address
 
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
@@ -52,7 +53,6 @@ _SEVERAL = re.compile(r"\S+:[0-9]+\s*,")
 _LIKE_PLACE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+|[0-9]+|tcp6?:[0-9]+")
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but not one in use
 _SHORT = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*):[^:]*")
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ENDS_IN_TLS = " For a server with TLS, 'tls = yes' goes into a [backend]"
 
 
@@ -218,7 +218,7 @@ def outcome(messages: Texts, text: str, sections: Sections, refusals: Texts) -> 
     answer = ""
     if text in sections["backend"]:
         return messages
-    if _NAME.fullmatch(text) and (text in OUTCOME_WORDS or not text.replace(".", "").isdigit()):
+    if NAME.fullmatch(text) and (text in OUTCOME_WORDS or not text.replace(".", "").isdigit()):
         answer = _unknown_outcome(text, sections, refusals)
     elif _SEVERAL.match(text):
         answer = "takes one server; for several write a [backend] with one server a line, and its name here"
@@ -229,7 +229,7 @@ def outcome(messages: Texts, text: str, sections: Sections, refusals: Texts) -> 
     elif rest and first in {*refusals, "backend", "handover"}:
         right = {"backend": rest[0], "handover": f"handover:{rest[0]}"}.get(first, first)
         answer = f"{text!r} is not one word; write {right!r}"
-    elif "," in text and all(_NAME.fullmatch(part.strip()) for part in text.split(",")):
+    elif "," in text and all(NAME.fullmatch(part.strip()) for part in text.split(",")):
         answer = "takes one backend; put the servers of all of them into one [backend], and write its name here"
     return [answer] if answer else messages
 
