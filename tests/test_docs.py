@@ -254,11 +254,9 @@ class KeyTests(PageTestCase):
     def value(self, kind: str, name: str, value: str = "") -> Any:
         """Parse a file with a key, or without, and give what the model makes of it."""
         text = {
-            "txmux": "",
-            "listen": "endpoint = 127.0.0.1:0\n",
-            "route": "match = any\nbackend = NAME\n",
-            "backend": "server = 127.0.0.1:1\n",
-        }
+            "txmux": "", "listen": "endpoint = 127.0.0.1:0\n",
+            "route": "match = any\nbackend = NAME\n", "backend": "server = 127.0.0.1:1\n",
+        }  # fmt: skip
         of_tls = {"tls_minimum": "minimum", "tls_client": "client"}
         if name in of_tls:
             text[kind] += "terminate_tls = x.pem\ntls_client_ca = x.pem\n"

@@ -163,12 +163,9 @@ class CommandTests(SynchronousTestCase):
     def test_whose_files(self) -> None:
         folder = make_folder(self)
         for user, owner, has_sudo, expected in (
-            (0, 0, True, "sudo "),
-            (0, 0, False, ""),
-            (1000, 0, True, "sudo "),
-            (1000, 1000, True, ""),
-            (1000, 1001, True, "sudo "),
-        ):
+            (0, 0, True, "sudo "), (0, 0, False, ""), (1000, 0, True, "sudo "),
+            (1000, 1000, True, ""), (1000, 1001, True, "sudo "),
+        ):  # fmt: skip
             self.patch(os, "geteuid", lambda user=user: user)
             self.patch(shutil, "which", lambda _, found=has_sudo: "sudo" if found else None)
             with mock.patch.object(Path, "stat", return_value=mock.Mock(st_uid=owner)):

@@ -119,12 +119,9 @@ class OtherPythonsTests(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
         for name, version in (
-            ("bin/python3.11", 11),
-            ("bin/python3.12", 12),
-            ("bin/python3.13", None),
-            (".pyenv/versions/3.13.0/bin/python", 13),
-            (".pyenv/versions/3.9.18/bin/python", 9),
-        ):
+            ("bin/python3.11", 11), ("bin/python3.12", 12), ("bin/python3.13", None),
+            (".pyenv/versions/3.13.0/bin/python", 13), (".pyenv/versions/3.9.18/bin/python", 9),
+        ):  # fmt: skip
             python = self.folder / name
             python.parent.mkdir(parents=True, exist_ok=True)
             python.write_text(

@@ -54,13 +54,9 @@ class ScriptTests(SynchronousTestCase):
         (self.folder / ".venv").mkdir()
         shutil.copy(project, self.folder / stamp)
         for changed, groups, expected in (
-            ("", "", 0),
-            ("", "test", 0),
-            ("", "lint test", 0),
-            ("", "test docs", 1),
-            ("", "tes", 1),
-            ("# new", "test", 1),
-        ):
+            ("", "", 0), ("", "test", 0), ("", "lint test", 0), ("", "test docs", 1),
+            ("", "tes", 1), ("# new", "test", 1),
+        ):  # fmt: skip
             project.write_text(f"[project]{changed}")
             told = subprocess.run(
                 ["bash", "-c", f"source script/lib/environment; is_prepared {groups}"],

@@ -15,13 +15,10 @@ from txmux.processes.privilege.account import Account
 
 _PAGES = Path(__file__).parents[1] / "docs/how-to"
 MADE = {
-    "install-on-debian": [],
-    "keep-clients-out": ["secrets/crowdsec.key"],
-    "route-by-hidden-names": ["ech/2026-11.pem"],
-    "run-as-a-service": [],
-    "tunnels": ["secrets/tunnel.htpasswd"],
-    "watch-and-steer": ["secrets/tokens"],
-}
+    "install-on-debian": [], "keep-clients-out": ["secrets/crowdsec.key"],
+    "route-by-hidden-names": ["ech/2026-11.pem"], "run-as-a-service": [],
+    "tunnels": ["secrets/tunnel.htpasswd"], "watch-and-steer": ["secrets/tokens"],
+}  # fmt: skip
 _MAKES = re.compile(r"\binstall -d|\btee\b|--output|\bhtpasswd\b|\bchmod\b|\bchgrp\b|-keyout")
 _PROGRAMS = {
     "cscli": "echo key",

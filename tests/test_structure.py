@@ -41,10 +41,7 @@ _OTHERWISE = {
 """What takes rules once, or for something else."""
 
 
-_IMPORT_FEATURES = {
-    "interop",
-    "test_sources.py",
-}
+_IMPORT_FEATURES = {"interop", "test_sources.py"}
 """Tests that do not run yet where a feature's folder is deleted; those beside real programs are of the whole."""
 
 

@@ -84,14 +84,10 @@ class HopsTests(SynchronousTestCase):
             loops.add_address(every, 80)
         loops.ports.add(22)
         for host, port, here in (
-            ("192.0.2.1", 443, True),
-            ("127.0.0.1", 443, False),
-            ("127.0.0.1", 80, True),
-            ("192.0.2.1", 80, False),
-            ("127.0.0.9", 22, True),
-            ("192.0.2.1", 22, False),
+            ("192.0.2.1", 443, True), ("127.0.0.1", 443, False), ("127.0.0.1", 80, True),
+            ("192.0.2.1", 80, False), ("127.0.0.9", 22, True), ("192.0.2.1", 22, False),
             ("127.0.0.1", 23, False),
-        ):
+        ):  # fmt: skip
             self.assertIs(loops.is_own_address(host, port), here, (host, port))
 
     def test_processes_share_the_memory(self) -> None:

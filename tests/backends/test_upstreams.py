@@ -178,10 +178,7 @@ class ChangedTest(ChangedCase):
                 pool.set_addresses(pool.backend.servers[0], addresses)
         self.assertEqual(
             [formatEvent(event) for event in events],
-            [
-                "backend b: no server is up",
-                "backend b: 2 servers are up again",
-            ],
+            ["backend b: no server is up", "backend b: 2 servers are up again"],
         )
 
     def test_last_server_down_over_a_reload(self) -> None:
@@ -442,13 +439,9 @@ class ToldTest(SynchronousTestCase):
         old.fail(1, 3)
         first, second = old.as_json()
         odd = [
-            {},
-            {"backend": "other"},
-            {"backend": "b"},
-            {**first, "state": "asleep"},
-            {**first, "failed": 5},
-            {**first, "colour": "blue"},
-        ]
+            {}, {"backend": "other"}, {"backend": "b"}, {**first, "state": "asleep"},
+            {**first, "failed": 5}, {**first, "colour": "blue"},
+        ]  # fmt: skip
         new.upstreams.restore([*odd, second])
         self.assertEqual(new.states(), [MemberState.UP, MemberState.EJECTED])
 

@@ -35,11 +35,9 @@ _SHOW = """
 document.querySelector(arguments[0])?.scrollIntoView({block: "center", behavior: "instant"})
 """
 _UPDATED = (
-    ElementClickInterceptedException,
-    ElementNotInteractableException,
-    NoSuchElementException,
+    ElementClickInterceptedException, ElementNotInteractableException, NoSuchElementException,
     StaleElementReferenceException,
-)
+)  # fmt: skip
 """What cannot be clicked on because the page has just been updated."""
 _FAULTS = """
 const done = arguments[arguments.length - 1];

@@ -355,19 +355,10 @@ class PageTests(BrowserCase):
         self.assertEqual(
             [one.text for one in browser.all("h2")],
             [
-                "Now",
-                "Servers",
-                "Ended badly",
-                "Unrecognised",
-                "Connections",
-                "Clients",
-                "Listeners",
-                "Map",
-                "Rules",
-                "Certificates",
-                "Bans",
+                "Now", "Servers", "Ended badly", "Unrecognised", "Connections", "Clients",
+                "Listeners", "Map", "Rules", "Certificates", "Bans",
             ],
-        )
+        )  # fmt: skip
         self.assertEqual(
             [one for one in browser.all("[data-act], .menu, #bans details") if one.is_displayed()],
             [],

@@ -14,12 +14,8 @@ from campaign.fuzz.targets import admin_http
 
 _TRIES = 120
 _SLOW = {
-    "api": 60,
-    "helper_questions": 40,
-    "rules_file": 40,
-    "worker_messages": 60,
-    "worker_start": 20,
-}
+    "api": 60, "helper_questions": 40, "rules_file": 40, "worker_messages": 60, "worker_start": 20,
+}  # fmt: skip
 """How often those are tried whose inputs take milliseconds."""
 
 

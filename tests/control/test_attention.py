@@ -175,13 +175,9 @@ class OthersTest(SynchronousTestCase):
         calm, worst = WorkersCondition(), WorkersCondition(none_serves=True, none_answers=True)
         unsettled = WorkersCondition(is_unsettled=True)
         for before, now, reported in (
-            (calm, calm, [closed, idle]),
-            (worst, worst, missing),
-            (worst, calm, [closed, idle]),
-            (calm, worst, [closed, idle]),
-            (unsettled, calm, [idle]),
-            (calm, unsettled, [idle]),
-        ):
+            (calm, calm, [closed, idle]), (worst, worst, missing), (worst, calm, [closed, idle]),
+            (calm, worst, [closed, idle]), (unsettled, calm, [idle]), (calm, unsettled, [idle]),
+        ):  # fmt: skip
             self.assertEqual(lasting(missing, before, now), reported)
 
     def test_connections_that_stay(self) -> None:
@@ -357,15 +353,13 @@ class MeasuredTest(SynchronousTestCase):
         gauges = Gauges(
             descriptors=(900, 1000),
             certificates=[
-                ("r", "a.pem", 2 * day),
-                ("r", "x.pem", 2 * day),
-                ("r", "y.pem", day),
+                ("r", "a.pem", 2 * day), ("r", "x.pem", 2 * day), ("r", "y.pem", day),
                 ("r", "z.pem", 16 * day),
             ],
             troubles=["it burns"],
             to_servers=[("web", "c.pem", day + 7200)],
             stale={("web", "a.example:80"): (90.0, "no answer"), ("web", "b"): (None, "why")},
-        )
+        )  # fmt: skip
         self.assertEqual(
             [(item.level, item.what, item.text, item.cause) for item in measured(gauges, rules, day)],
             [

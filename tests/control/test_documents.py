@@ -142,8 +142,7 @@ class BackendsTest(LiveCase):
             await set_server(self.running.control, "b", server, state="drain", weight=9)
         first, _ = await self.servers()
         self.assertEqual(
-            (first["state"], first["why"], first["weight"]),
-            ("drain", "drained by an operator", 9),
+            (first["state"], first["why"], first["weight"]), ("drain", "drained by an operator", 9)
         )
         self.assertLess(abs(time.time() - first["since"]), 60)
         self.time.advance(1)

@@ -168,13 +168,10 @@ class InsideTLSTest(LiveCase):
         self.assertEqual(
             [(one["route"], one["says"], one["inside"]) for one in told["routes"]],
             [
-                ("other", "no", None),
-                ("secure", "match", None),
-                ("ssh", "not asked", None),
-                ("web", "no", "secure"),
-                ("shell", "match", "secure"),
+                ("other", "no", None), ("secure", "match", None), ("ssh", "not asked", None),
+                ("web", "no", "secure"), ("shell", "match", "secure"),
             ],
-        )
+        )  # fmt: skip
         self.assertEqual(told["route"], "shell")
         await end_connections(self.running.control, EVERY)
         unknown = await connect_tls(self, port, self.peer())

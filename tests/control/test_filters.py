@@ -84,14 +84,10 @@ class FiltersTest(SynchronousTestCase):
     def test_each_filter_and_missing_values(self) -> None:
         known = record(route="ssh", backend="b", server="10.0.0.1:22")
         wanted = {
-            "listener": ("public", "x"),
-            "route": ("ssh", NONE),
-            "backend": ("b", "ssh"),
-            "server": ("10.0.0.1:22", "10.0.0.1"),
-            "client": ("192.0.2.0/24", "2001:db8::/32"),
-            "state": ("relaying", "peeking"),
-            "older": ("2s", "1m"),
-        }
+            "listener": ("public", "x"), "route": ("ssh", NONE), "backend": ("b", "ssh"),
+            "server": ("10.0.0.1:22", "10.0.0.1"), "client": ("192.0.2.0/24", "2001:db8::/32"),
+            "state": ("relaying", "peeking"), "older": ("2s", "1m"),
+        }  # fmt: skip
         for name, (right, wrong) in wanted.items():
             for text, fits in ((right, True), (wrong, False)):
                 found = Filters.read({name: text}).fit(known, "relaying", 2.0)

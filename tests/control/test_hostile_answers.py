@@ -54,21 +54,10 @@ _SENT = [
 
 _KNOWN = st.sampled_from(
     (
-        "b",
-        "r",
-        "public",
-        "127.0.0.1:1",
-        "up",
-        "down",
-        "silent",
-        "relaying",
-        "peeking",
-        "1-1",
-        "match",
-        "?",
-        "",
+        "b", "r", "public", "127.0.0.1:1", "up", "down", "silent", "relaying", "peeking", "1-1",
+        "match", "?", "",
     )
-)
+)  # fmt: skip
 _TEXTS = st.one_of(_KNOWN, st.text(max_size=8), st.text(st.characters(), max_size=3))
 _ODD = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXTS,

@@ -115,11 +115,9 @@ class PriorityTest(SynchronousTestCase):
         ]
         detector = Detector(routes)
         for moment, expected in (
-            ("2026-11-20T08:00+00:00", "office"),
-            ("2026-11-20T18:00+00:00", "else"),
-            ("2026-11-21T11:00+00:00", "office"),
-            ("2026-11-22T11:00+00:00", "else"),
-        ):
+            ("2026-11-20T08:00+00:00", "office"), ("2026-11-20T18:00+00:00", "else"),
+            ("2026-11-21T11:00+00:00", "office"), ("2026-11-22T11:00+00:00", "else"),
+        ):  # fmt: skip
             now = datetime.fromisoformat(moment).timestamp()
             decision = detector.start_detection(now=now).feed(b"x")
             self.assertEqual(name_of(decision), expected)

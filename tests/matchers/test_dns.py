@@ -116,10 +116,8 @@ REFUSED = (
     *(
         (message(question), at)
         for question, at in (
-            (b"\xc0\x0c" + IN + b"\0" * 9, 15),
-            (b"\3www\3com\0" + b"\0\0\0\1", 25),
-            (b"\3www\3com\0" + b"\0\1\1\1", 26),
-            (b"\3www\3com\0" + b"\0\1\0\2", 27),
+            (b"\xc0\x0c" + IN + b"\0" * 9, 15), (b"\3www\3com\0" + b"\0\0\0\1", 25),
+            (b"\3www\3com\0" + b"\0\1\1\1", 26), (b"\3www\3com\0" + b"\0\1\0\2", 27),
         )
     ),
     # Other protocols that begin with a length, or with text, are a no within a few bytes.

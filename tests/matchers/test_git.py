@@ -29,13 +29,11 @@ REFUSED = (
 NO_HOST = [
     (pkt_line(text), at)
     for text, at in (
-        (b"git-upload-pack /x\0", 23),
-        (b"git-upload-pack /x", 22),
-        (b"git-upload-pack /x\0\0version=2\0", 24),
-        (b"git-upload-pack /x\0hast=a\0", 25),
+        (b"git-upload-pack /x\0", 23), (b"git-upload-pack /x", 22),
+        (b"git-upload-pack /x\0\0version=2\0", 24), (b"git-upload-pack /x\0hast=a\0", 25),
         (b"git-upload-pack /x\0host=\0", 29),
     )
-]
+]  # fmt: skip
 UNICODE = pkt_line("git-upload-pack /é.git\0host=x\0".encode())
 NO_UNICODE = pkt_line(b"git-upload-pack /\xe9\xff.git\0host=x\0")
 VERDICTS = (

@@ -18,24 +18,17 @@ LATE = PREFACE + h2.settings(1) + h2.settings(2, 0xFE03)
 OF_GRPC = [
     typed(value)
     for value in (
-        "application/grpc",
-        "application/grpc+proto",
-        "application/grpc+json",
-        "application/grpc;charset=utf-8",
-        "application/GRPC ; a=b",
+        "application/grpc", "application/grpc+proto", "application/grpc+json",
+        "application/grpc;charset=utf-8", "application/GRPC ; a=b",
     )
-]
+]  # fmt: skip
 OTHERS = [
     typed(*values)
     for values in (
-        ("application/json",),
-        ("application/grpc-web+proto",),
-        ("application/grpcweb",),
-        ("xapplication/grpc",),
-        ("text/plain", "application/grpc"),
-        (),
+        ("application/json",), ("application/grpc-web+proto",), ("application/grpcweb",),
+        ("xapplication/grpc",), ("text/plain", "application/grpc"), (),
     )
-]
+]  # fmt: skip
 MATCHED = (
     # The content type is that of gRPC, with any format, at the end of the header section.
     (h2.NODE, len(h2.NODE) - 9),

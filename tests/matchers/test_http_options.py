@@ -88,12 +88,9 @@ VERDICTS = (
     *(
         (f"host={pattern}", with_fields(f"Host: {value}"), MATCH)
         for pattern, value in (
-            ("127.0.0.2", "[::ffff:127.0.0.2]:80"),
-            ("127.0.0.2", "[0:0:0:0:0:FFFF:7f00:2]"),
-            ("::ffff:127.0.0.2", "127.0.0.2."),
-            ("127.0.0.*", "[::ffff:127.0.0.2]"),
-            ("[::1]", "[0::1]"),
-            ("0:0:0:0:0:0:0:1", "[::1]:8080"),
+            ("127.0.0.2", "[::ffff:127.0.0.2]:80"), ("127.0.0.2", "[0:0:0:0:0:FFFF:7f00:2]"),
+            ("::ffff:127.0.0.2", "127.0.0.2."), ("127.0.0.*", "[::ffff:127.0.0.2]"),
+            ("[::1]", "[0::1]"), ("0:0:0:0:0:0:0:1", "[::1]:8080"),
         )
     ),
     # What comes behind the host is as servers read it: its first colon ends it, and it may be folded.
@@ -124,7 +121,7 @@ VERDICTS = (
     ("method=GET path=/x host=*.example.com version=1.1", REQUEST, NO),
     ("method=GET path=/api/* host=b.example version=1.1", REQUEST, NO),
     ("method=GET path=/api/* host=*.example.com version=1.0", REQUEST, NO),
-)
+)  # fmt: skip
 UNUSABLE = (
     ("version=1.1,3", "version: '3' matches nothing; possible are 1.0, 1.1, 2, 2.0"),
     *((f"method={one}", f"method: {one!r} matches nothing") for one in ("get", "FETCH", "PRI")),

@@ -13,10 +13,7 @@ SAMPLES = (
 )
 BEGUN = b'{"id":1,"params":'
 DECIDED_AT = (18, 33, 11, 13, 68, 41, 13)
-MATCHED = (
-    (b'{"jsonrpc":"', 12),
-    (BEGUN + b'[[[1,"a"]]],"method":"', len(BEGUN) + 22),
-)
+MATCHED = ((b'{"jsonrpc":"', 12), (BEGUN + b'[[[1,"a"]]],"method":"', len(BEGUN) + 22))
 REFUSED = (
     (b"GET", 1), (b"[1", 2), (b"{1", 2), (b"{}", 2), (b"{x", 2), (b'{"method":1}', 12),
     (b'{"jsonrpc":2}', 13), (b'{"id":1}', 8), (b'{"id" 1', 7), (b'{"id":"a\n', 9),

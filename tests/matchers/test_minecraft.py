@@ -66,14 +66,10 @@ REFUSED = (
     (handshake(b"host", 4), 12),
     # Other protocols whose second byte can be NUL are a no.
     *(
-        b"\x10\0\0\0\1\0\0\0\0\0\0\0\xdd\x07\0\0",
-        b"\x12\1\0\x2f\0\0\1\0",
-        b"\x16\3\1\2\0\1",
-        b"\x6c\0\x0b\0\0\0\0\0\0\0\0\0",
-        b"\xff\xfb\x1f",
-        b"GET / HTTP/1.1\r\n",
+        b"\x10\0\0\0\1\0\0\0\0\0\0\0\xdd\x07\0\0", b"\x12\1\0\x2f\0\0\1\0", b"\x16\3\1\2\0\1",
+        b"\x6c\0\x0b\0\0\0\0\0\0\0\0\0", b"\xff\xfb\x1f", b"GET / HTTP/1.1\r\n",
     ),
-)
+)  # fmt: skip
 BEHIND_PROXIES = (
     handshake(b"mc.example.com///192.0.2.7:50000///1700000000"), handshake(b"mc.example.com//192.0.2.7//c29tZQ=="),
     handshake(b"mc.example.com\0FML\0///192.0.2.7:50000///1700000000"), handshake(b"mc.example.com/"),

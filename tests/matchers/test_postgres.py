@@ -96,10 +96,7 @@ LOOSE = (
 JURGEN = startup(b"user", "jürgen".encode())
 # A packet has at most 10000 bytes behind its length.
 LONGEST = startup(b"user", b"alice", b"options", b"o" * 9975)
-MALFORMED = (
-    (startup(b"user", b"a", b"", b"b"), 16),
-    (startup(b"user", b"a", b"database"), 24),
-)
+MALFORMED = ((startup(b"user", b"a", b"", b"b"), 16), (startup(b"user", b"a", b"database"), 24))
 VERDICTS = (
     # The end of the packet is a match if all fit.
     ("user=alice", PSQL, MATCH, 56),

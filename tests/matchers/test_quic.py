@@ -53,12 +53,7 @@ FLOWS = (
 )
 DATAGRAMS = tuple(flow[0] for flow in FLOWS[:4])
 MATCHED_DATAGRAMS = FLOWS[4:]
-REFUSED_DATAGRAMS = (
-    b"\x40" + bytes(30),
-    b"\x80" + bytes(1200),
-    b"GET / HTTP/1.1\r\n\r\n",
-    b"\xc0",
-)
+REFUSED_DATAGRAMS = (b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0")
 UNDECIDED_DATAGRAMS = (zero_rtt(), (zero_rtt(), zero_rtt()))
 IN_TWO = FLOWS[4]
 NAMELESS = initial(crypto(0, client_hello(extension(21, b""))))

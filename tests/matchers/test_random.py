@@ -89,13 +89,9 @@ class OtherBytesTests(SynchronousTestCase):
         """Handshakes that carry random numbers early are refused by their first bytes."""
         tail = SAMPLES[1]
         for head, at in (
-            (b"\x16\x03\x01", 3),
-            (b"\x80\x2e\x01\x03\x01", 5),
-            (b"\0\1\0\x58\x21\x12\xa4\x42", 8),
-            (b"\0\x36\x38", 3),
-            (b"\1\x54\x50", 3),
-            (b"\x2e\x06longadmin\0", 12),
-        ):
+            (b"\x16\x03\x01", 3), (b"\x80\x2e\x01\x03\x01", 5), (b"\0\1\0\x58\x21\x12\xa4\x42", 8),
+            (b"\0\x36\x38", 3), (b"\1\x54\x50", 3), (b"\x2e\x06longadmin\0", 12),
+        ):  # fmt: skip
             verdict, length = said(head + tail)
             self.assertIs(verdict, NO, head)
             self.assertLessEqual(length, at)

@@ -28,8 +28,5 @@ REFUSED = (
     (bytes.fromhex("03000031 02 70"), 5),
     (bytes.fromhex("03000016 11 e0 0000 0001 00 c1020100 c20218"), 18),
     (bytes.fromhex("03000016 11 e0 0000 0001 00 c1024d57 c2024d56"), 19),
-    (
-        bytes.fromhex("03000024 1f e0 0000 0001 00 c0010a c1020600 c210") + b"SIMATIK",
-        27,
-    ),
+    (bytes.fromhex("03000024 1f e0 0000 0001 00 c0010a c1020600 c210") + b"SIMATIK", 27),
 )

@@ -5,11 +5,8 @@ from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 OPENSSH = b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n"
 # As OpenSSH, Paramiko, PuTTY and Go's library send it.
 SAMPLES = (
-    OPENSSH,
-    b"SSH-2.0-paramiko_3.4.0\r\n",
-    b"SSH-2.0-PuTTY_Release_0.81\r\n",
-    b"SSH-2.0-Go\r\n",
-)
+    OPENSSH, b"SSH-2.0-paramiko_3.4.0\r\n", b"SSH-2.0-PuTTY_Release_0.81\r\n", b"SSH-2.0-Go\r\n",
+)  # fmt: skip
 
 MATCHED = (
     # The first four bytes of an identification string are enough.

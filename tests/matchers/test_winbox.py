@@ -41,12 +41,7 @@ REFUSED = (
     # Lengths that do not agree, and the lack of the magic, are a no.
     *(
         (bytes.fromhex(data), at)
-        for data, at in (
-            ("6801 01", 3),
-            ("6801 0067", 4),
-            ("ff01 00fc", 4),
-            ("6801 0066 4d33", 6),
-        )
+        for data, at in (("6801 01", 3), ("6801 0067", 4), ("ff01 00fc", 4), ("6801 0066 4d33", 6))
     ),
     # Text, TLS, SOCKS, TDS and the like are a no at the second byte or soon after.
     (b"SSH-2.0-x\r\n", 2),

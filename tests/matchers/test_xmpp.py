@@ -44,10 +44,7 @@ REFUSED = (
 )  # fmt: skip
 FITS_TO = b"<stream:stream a='" + b"b" * (4096 - 18 - 9) + b"' to='a'>"
 WITHOUT = WORDS.replace(b" to=", b" too=")
-LOOKALIKES = (
-    b"<stream:stream id=\" to='a' \" x:to='a' To='a'>",
-    b"<stream:stream id=' to=\"a\"'>",
-)
+LOOKALIKES = (b"<stream:stream id=\" to='a' \" x:to='a' To='a'>", b"<stream:stream id=' to=\"a\"'>")
 VERDICTS = (
     # The quote that ends the domain is a match, whatever stands before and follows.
     *(
@@ -72,20 +69,16 @@ VERDICTS = (
     *(
         ("to=*", data, NO, at)
         for data, at in (
-            (b"<stream:stream >", 16),
-            (b"<stream:stream a>", 17),
-            (b"<stream:stream a=b", 18),
-            (b"<stream:stream a='b'to='a'>", 21),
-            (b"<stream:stream a='<", 19),
-            (b"<stream:stream a='\x00", 19),
-            (b"<stream:stream a='b'/>", 21),
+            (b"<stream:stream >", 16), (b"<stream:stream a>", 17), (b"<stream:stream a=b", 18),
+            (b"<stream:stream a='b'to='a'>", 21), (b"<stream:stream a='<", 19),
+            (b"<stream:stream a='\x00", 19), (b"<stream:stream a='b'/>", 21),
             (b"<stream:stream 1='b'>", 16),
         )
     ),
     # The header ends within 4 KiB.
     ("to=a", FITS_TO, MATCH, 4095),
     ("to=a", FITS_TO.replace(b"bb", b"bbb", 1), NO),
-)
+)  # fmt: skip
 TRIED = ("to=*", "to=example.com,*.example")
 TRIED_ON = (RFC, *LOOKALIKES, b"<stream:stream to='a' to=\"b\">")
 UNUSABLE = (("to=a,,b", "to: "),)

@@ -16,10 +16,4 @@ SAMPLES = (
     b"ZBXD\x05" + (1 << 30).to_bytes(8, "little") + bytes(8),
 )
 DECIDED_AT = 5
-REFUSED = (
-    (b"ZBXC", 4),
-    (b"ZBXD\0", 5),
-    (b"ZBXD\x02", 5),
-    (b"ZBXD\x09", 5),
-    (b"system.uname\n", 1),
-)
+REFUSED = ((b"ZBXC", 4), (b"ZBXD\0", 5), (b"ZBXD\x02", 5), (b"ZBXD\x09", 5), (b"system.uname\n", 1))

@@ -39,11 +39,9 @@ class AddressTest(SynchronousTestCase):
         """A link-local address that a client has asked for keeps its zone; one without a zone, and any other, is as it is."""
         loopback = socket.if_nametoindex("lo")
         for host, zone, asked in (
-            ("fe80::1", loopback, "fe80::1%lo"),
-            ("fe80::1", 0, "fe80::1"),
-            ("::1", 0, "::1"),
+            ("fe80::1", loopback, "fe80::1%lo"), ("fe80::1", 0, "fe80::1"), ("::1", 0, "::1"),
             ("::ffff:192.0.2.1", 0, "192.0.2.1"),
-        ):
+        ):  # fmt: skip
             self.assertEqual(host_text(address.IPv6Address("TCP", host, 443, 0, zone)), asked)
         self.assertEqual(host_text(address.IPv4Address("TCP", "192.0.2.1", 443)), "192.0.2.1")
         self.assertEqual(host_text(address.UNIXAddress(b"/run/x.sock")), "")

@@ -123,11 +123,9 @@ class LoopbackTests(TestCase):
         await self.check(client)
         await factory.over
         reported = [
-            ("start",),
-            ("connecting", connector),
-            ("lost", connector, error.ConnectionDone),
+            ("start",), ("connecting", connector), ("lost", connector, error.ConnectionDone),
             ("stop",),
-        ]
+        ]  # fmt: skip
         self.assertEqual(factory.reported, reported)
 
     async def test_refused_is_reported(self) -> None:

@@ -42,11 +42,9 @@ class VersionTests(SynchronousTestCase):
     def test_kinds_of_fragments_and_version_numbers(self) -> None:
         changelog = "# Changes\n\n## 1.4.2 (2026-01-01)\n\n## 1.4.1 (2025-01-01)\n"
         for kinds, version in (
-            ({"bugfix", "feature", "doc"}, "1.5.0"),
-            ({"bugfix"}, "1.4.3"),
-            ({"misc"}, "1.4.3"),
+            ({"bugfix", "feature", "doc"}, "1.5.0"), ({"bugfix"}, "1.4.3"), ({"misc"}, "1.4.3"),
             ({"removal", "feature"}, "2.0.0"),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.next(changelog, "1.5.0.dev0", kinds), version)
 
     def test_removal_before_one_counts_the_second_number(self) -> None:

@@ -25,11 +25,9 @@ class RouteTest(SynchronousTestCase):
 
     def test_errors(self) -> None:
         for match, backend, message in [
-            ([], "close", "needs a match line"),
-            ("shh", "close", "did you mean 'ssh'"),
-            ("ssh", "nowhere", "has no port"),
-            ("ssh", 22, "not a protocol factory"),
-        ]:
+            ([], "close", "needs a match line"), ("shh", "close", "did you mean 'ssh'"),
+            ("ssh", "nowhere", "has no port"), ("ssh", 22, "not a protocol factory"),
+        ]:  # fmt: skip
             bad: Any = backend
             with self.assertRaisesRegex(MuxError, message):
                 route(match, bad)

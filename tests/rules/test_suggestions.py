@@ -251,11 +251,9 @@ def _texts() -> Iterator[str]:
 def _text(line: str) -> str:
     where, _, keys = line.partition(" ")
     sections = {
-        "txmux": [],
-        "listen": ["endpoint = :4443"],
-        "route": ["match = ssh", "backend = b"],
+        "txmux": [], "listen": ["endpoint = :4443"], "route": ["match = ssh", "backend = b"],
         "backend": ["server = 127.0.0.1:1"],
-    }
+    }  # fmt: skip
     if where == "udp":
         sections |= {
             "listen": ["endpoint = udp:4443"],

@@ -185,7 +185,5 @@ def rsa_pem(name: str, bits: int = 2048, *, alternative: bool = True) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(
         serialization.Encoding.PEM
     ) + key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

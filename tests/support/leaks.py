@@ -94,14 +94,10 @@ def _namespaces() -> Iterator[tuple[Hashable, object]]:
 
 
 _KINDS: dict[str, Callable[[], Iterator[tuple[Hashable, object]]]] = {
-    "descriptor": _descriptors,
-    "thread": _threads,
-    "delayed call": _delayed_calls,
-    "reader or writer": _selectables,
-    "child process": _children,
-    "temporary file": _temporary,
+    "descriptor": _descriptors, "thread": _threads, "delayed call": _delayed_calls,
+    "reader or writer": _selectables, "child process": _children, "temporary file": _temporary,
     "network namespace": _namespaces,
-}
+}  # fmt: skip
 
 
 def added_since(before: State, patience: float) -> State:

@@ -42,13 +42,7 @@ from txmux.telemetry.access_log import should_log
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE, SERVER, WAITING
 from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.proxyprotocol.encode import SIGNATURE, encode_v2
-from txmux.wire.proxyprotocol.header import (
-    Address,
-    Command,
-    ProxyHeader,
-    Tlv,
-    TlvType,
-)
+from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader, Tlv, TlvType
 
 _HELLO = records(client_hello(server_name("www.example.com")))
 _STREAMS = (
@@ -750,13 +744,9 @@ class SocketConnectionTest(SynchronousTestCase):
         world = _World(Features(), _STREAMS[0], fast=True)
         self.addCleanup(world.close)
         for step in (
-            ("client", "send", 2),
-            ("mux", "advance", 3),
-            ("client", "send", 60),
-            ("server", "send", 500),
-            ("mux", "advance", 200),
-            ("mux", "look", 0),
-        ):
+            ("client", "send", 2), ("mux", "advance", 3), ("client", "send", 60),
+            ("server", "send", 500), ("mux", "advance", 200), ("mux", "look", 0),
+        ):  # fmt: skip
             world.step(*step)
         self.assertEqual(world.transports, {None})
         world.finish()

@@ -31,17 +31,12 @@ _STEPS = {
 _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
     "introduction": (SocketConnection._await_header, SocketConnection._read_header),
     "peeking": (
-        SocketConnection._peek,
-        SocketConnection._peeking,
-        SocketConnection._read,
+        SocketConnection._peek, SocketConnection._peeking, SocketConnection._read,
         SocketConnection._detect,
     ),
     "connecting": (
-        SocketConnection._connect,
-        SocketConnection._dial,
-        SocketConnection._send_first,
-        SocketConnection._failed,
-        SocketConnection._connecting,
+        SocketConnection._connect, SocketConnection._dial, SocketConnection._send_first,
+        SocketConnection._failed, SocketConnection._connecting,
     ),
     "awaiting-retry": (
         SocketConnection._await_answer,
@@ -49,7 +44,7 @@ _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
         SocketConnection._awaiting_retry,
     ),
     "relaying": (SocketConnection._relay, SocketConnection._relaying),
-}
+}  # fmt: skip
 """The functions that stand in for the stage of a state."""
 
 

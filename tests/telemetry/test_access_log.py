@@ -226,14 +226,10 @@ class FileLogTest(SynchronousTestCase):
 class WantedTests(SynchronousTestCase):
     def test_errors_without_clean_ends_and_empty_clients(self) -> None:
         for reason, bytes_in, wanted in (
-            ("done", 5, False),
-            ("client-gone", 0, False),
-            ("client-reset", 0, False),
-            ("client-gone", 1, True),
-            ("client-reset", 1, True),
-            ("silent", 0, True),
+            ("done", 5, False), ("client-gone", 0, False), ("client-reset", 0, False),
+            ("client-gone", 1, True), ("client-reset", 1, True), ("silent", 0, True),
             ("no-server", 0, True),
-        ):
+        ):  # fmt: skip
             record = a_record(reason=reason, bytes_in=bytes_in)
             self.assertIs(should_log(record, "errors"), wanted, reason)
             for log in (True, False):

@@ -41,8 +41,7 @@ class AmountTests(SynchronousTestCase):
             ["0.2 s", "5 s", "59 s", "1 h 30 min", "1 d 1 h", "40 d"],
         )
         self.assertEqual(
-            [count(1234567), rate(0.25), rate(1500)],
-            ["1\u202f234\u202f567", "0.25/s", "1.5 k/s"],
+            [count(1234567), rate(0.25), rate(1500)], ["1\u202f234\u202f567", "0.25/s", "1.5 k/s"]
         )
         self.assertEqual(
             [

@@ -96,11 +96,7 @@ class StalledTest(SynchronousTestCase):
         reading, writing = self.pipe()
         room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
         writer = LineWriter(
-            writing,
-            "log",
-            lambda _: None,
-            lambda lost: writer.write([b"lost: %d\n" % lost]),
-            room,
+            writing, "log", lambda _: None, lambda lost: writer.write([b"lost: %d\n" % lost]), room
         )
         self.addCleanup(writer.close)
         line = b"x" * (room - 1) + b"\n"

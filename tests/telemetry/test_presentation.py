@@ -77,12 +77,10 @@ class ServerTests(SynchronousTestCase):
             (COMMAND, "12.3 k", "3.2 ms", "connection refused, 1 min 30 s ago"),
             (SCREEN, "12.3 k", "3ms", "connection refused, 1m30s"),
             (
-                PAGE,
-                "12\N{NARROW NO-BREAK SPACE}345",
-                "3.2 ms",
+                PAGE, "12\N{NARROW NO-BREAK SPACE}345", "3.2 ms",
                 "connection refused, 1 min 30 s ago",
             ),
-        ):
+        ):  # fmt: skip
             self.assertEqual(
                 table.cells(row, medium, _NOW),
                 [active, "2.5/s", "1.54 kB", first_byte, failed, why],

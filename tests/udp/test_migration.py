@@ -17,13 +17,7 @@ from tests.wire.quic_vectors import (
     VERSION_1,
     VERSION_2,
 )
-from txmux.udp.migration import (
-    MINUTE,
-    MOST_MOVES,
-    SILENCE,
-    MigratingPath,
-    Migration,
-)
+from txmux.udp.migration import MINUTE, MOST_MOVES, SILENCE, MigratingPath, Migration
 
 HOME, OTHER, THIRD = "192.0.2.1:1000", "192.0.2.1:2000", "198.51.100.9:3000"
 ID = bytes(range(100, 108))

@@ -46,11 +46,7 @@ class ServerNameTests(SynchronousTestCase):
 
     def test_empty(self) -> None:
         """An extension without a name, and a name without a character, name nothing, and spoil nothing else."""
-        for part in (
-            extension(0, b""),
-            extension(0, b"\x00\x00"),
-            server_name(""),
-        ):
+        for part in (extension(0, b""), extension(0, b"\x00\x00"), server_name("")):
             hello = offered(part, alpn(b"h2"))
             self.assertEqual(hello, ClientHello(None, ("h2",), "1.2"), part)
 
@@ -75,27 +71,18 @@ class VersionTests(SynchronousTestCase):
     def test_field(self) -> None:
         """Without the extension it is that of the hello, which cannot go beyond TLS 1.2."""
         for number, name in (
-            (0x0300, "ssl3"),
-            (0x0301, "1.0"),
-            (0x0302, "1.1"),
-            (0x0303, "1.2"),
-            (0x0304, "1.2"),
+            (0x0300, "ssl3"), (0x0301, "1.0"), (0x0302, "1.1"), (0x0303, "1.2"), (0x0304, "1.2"),
             (0x03FF, "1.2"),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.version(legacy_version=number), name)
 
     def test_extension(self) -> None:
         """The highest known of those offered counts, in any order."""
         for numbers, name in (
-            ((0x0304,), "1.3"),
-            ((0x0A0A, 0x0303, 0x0304, 0x0302), "1.3"),
-            ((0x0301, 0x0302), "1.1"),
-            ((0x0303, 0x7F1C), "1.2"),
-            ((0x0002, 0x0301), "1.0"),
-            ((0x0002,), "1.2"),
-            ((0x0300,), "ssl3"),
-            ((0x0403,), "1.2"),
-        ):
+            ((0x0304,), "1.3"), ((0x0A0A, 0x0303, 0x0304, 0x0302), "1.3"),
+            ((0x0301, 0x0302), "1.1"), ((0x0303, 0x7F1C), "1.2"), ((0x0002, 0x0301), "1.0"),
+            ((0x0002,), "1.2"), ((0x0300,), "ssl3"), ((0x0403,), "1.2"),
+        ):  # fmt: skip
             self.assertEqual(self.version(versions(*numbers)), name, numbers)
 
 

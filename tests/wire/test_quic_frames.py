@@ -122,12 +122,9 @@ class VarintTests(SynchronousTestCase):
     def test_sizes(self) -> None:
         """The examples of RFC 9000, appendix A.1."""
         for text, value in (
-            ("c2197c5eff14e88c", 151288809941952652),
-            ("9d7f3e7d", 494878333),
-            ("7bbd", 15293),
-            ("25", 37),
-            ("4025", 37),
-        ):
+            ("c2197c5eff14e88c", 151288809941952652), ("9d7f3e7d", 494878333), ("7bbd", 15293),
+            ("25", 37), ("4025", 37),
+        ):  # fmt: skip
             data = bytes.fromhex(text)
             self.assertEqual(varint(b"x" + data, 1), (value, 1 + len(data)))
             for end in range(len(data)):

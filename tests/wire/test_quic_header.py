@@ -6,11 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.quic_builder import DESTINATION, V1, V2, V29, initial
 from tests.wire.quic_vectors import RETRY_1, SERVER_1, VERSION_1, VERSION_2
-from txmux.wire.quic.header import (
-    has_known_version,
-    opens_connection,
-    opens_first_connection,
-)
+from txmux.wire.quic.header import has_known_version, opens_connection, opens_first_connection
 
 UNKNOWN = 0x1A2A3A4A
 

@@ -265,12 +265,8 @@ class AddressesTest(DestinationCase):
             deny_names=names("admin.*"),
         )
         for name in (
-            "alias.test",
-            "nat64.test",
-            "127.0.0.2",
-            "::ffff:127.0.0.2",
-            "64:ff9b::7f00:2",
-        ):
+            "alias.test", "nat64.test", "127.0.0.2", "::ffff:127.0.0.2", "64:ff9b::7f00:2",
+        ):  # fmt: skip
             self.assertEqual((await self.ends(port, hello(name))).reason, "address-denied", name)
         self.assertEqual((await self.ends(port, hello("ADMIN.test."))).reason, "name-denied")
         for _ in range(3):
@@ -380,19 +376,13 @@ _HOSTILE = st.text("aZ0.-_:%[]\0\xe9xn*{}1:f", max_size=300) | st.sampled_from(
     [
         *("127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "::1", "::ffff:127.0.0.1"),
         *(
-            "64:ff9b::7f00:1",
-            "fe80::1%lo",
-            "localhost",
-            "localhost.",
-            "0",
-            "0.0.0.0",
-            "::",
+            "64:ff9b::7f00:1", "fe80::1%lo", "localhost", "localhost.", "0", "0.0.0.0", "::",
             "[::1]",
         ),
         *("xn--a-ecp.test", "b\xfccher.test", "a" * 255, ".", "..", "-a.test", "a.test.."),
         *("169.254.169.254", "8.8.8.8", "2606:4700::1111", "10.0.0.1."),
     ]
-)
+)  # fmt: skip
 _ADDRESSES = st.integers(0, 2**32 - 1).map(ip_address) | st.integers(0, 2**128 - 1).map(ip_address)
 
 

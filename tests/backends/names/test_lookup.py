@@ -436,11 +436,8 @@ class SourceTests(LookupTestCase):
 
     async def test_what_answers_say(self) -> None:
         for code, up in (
-            (dns.EREFUSED, False),
-            (dns.ESERVER, True),
-            (dns.EREFUSED, True),
-            (dns.ENAME, True),
-        ):
+            (dns.EREFUSED, False), (dns.ESERVER, True), (dns.EREFUSED, True), (dns.ENAME, True),
+        ):  # fmt: skip
             self.server.fail(HOST, code)
             await self.look_up()
             self.assertEqual(self.source.up, up, code)

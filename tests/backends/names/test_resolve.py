@@ -414,14 +414,8 @@ class TimeTests(NamesTestCase):
     async def test_wait_is_ttl_within_bounds(self) -> None:
         pool = self.pool(resolve=Resolve(30))
         for ttl, seconds in (
-            (0, 1),
-            (1, 1),
-            (7, 7),
-            (30, 30),
-            (31, 30),
-            (2**31 - 1, 30),
-            (2**31, 1),
-        ):
+            (0, 1), (1, 1), (7, 7), (30, 30), (31, 30), (2**31 - 1, 30), (2**31, 1),
+        ):  # fmt: skip
             self.zone[HOST] = a("10.0.0.1", ttl=ttl)
             if not pool.members:
                 await self.found(pool)

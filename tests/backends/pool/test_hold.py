@@ -94,24 +94,12 @@ class LineTests(SynchronousTestCase):
     def test_limit_makes_room_for_sources_that_have_less(self) -> None:
         # Each has its source, a small letter if it may have left.
         for there, comes, leaves in (
-            ("AAB", "C", "A2"),
-            ("AAB", "B", ""),
-            ("AAAB", "B", "A3"),
-            ("AAA", "A", ""),
-            ("AAa", "A", ""),
-            ("aaA", "A", "a2"),
-            ("aaA", "B", "a2"),
-            ("aa", "A", "a2"),
-            ("AAAb", "C", "b4"),
-            ("AAAb", "B", "b4"),
-            ("AAAb", "c", ""),
-            ("aaab", "c", "a3"),
-            ("aab", "b", ""),
-            ("bcdeAA", "A", "b1"),
-            ("bcdAAA", "A", ""),
-            ("ABC", "D", ""),
+            ("AAB", "C", "A2"), ("AAB", "B", ""), ("AAAB", "B", "A3"), ("AAA", "A", ""),
+            ("AAa", "A", ""), ("aaA", "A", "a2"), ("aaA", "B", "a2"), ("aa", "A", "a2"),
+            ("AAAb", "C", "b4"), ("AAAb", "B", "b4"), ("AAAb", "c", ""), ("aaab", "c", "a3"),
+            ("aab", "b", ""), ("bcdeAA", "A", "b1"), ("bcdAAA", "A", ""), ("ABC", "D", ""),
             ("", "A", ""),
-        ):
+        ):  # fmt: skip
             self.setUp()
             for number, source in enumerate(there + comes, start=1):
                 client = HeldClient(

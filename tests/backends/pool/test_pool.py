@@ -58,10 +58,7 @@ class LimitTests(SynchronousTestCase):
         self.assertIs(pool.pick(), first)
         self.assertIs(pool.pool.next_after(first, "", (first,)), second)
         self.assertEqual(asked, [Unavailable.FULL])
-        self.assertIs(
-            pool.pool.next_after(second, "", (first, second)),
-            Unavailable.NO_SERVER,
-        )
+        self.assertIs(pool.pool.next_after(second, "", (first, second)), Unavailable.NO_SERVER)
         self.assertEqual(asked[1:], [second])
 
     def test_backups_take_what_full_servers_cannot(self) -> None:
@@ -95,13 +92,9 @@ class NameTests(SynchronousTestCase):
 
     def test_which(self) -> None:
         for text, expected in {
-            "db:1": True,
-            "tcp:db:1": True,
-            "10.0.0.1:1": False,
-            "[::1]:1": False,
-            "unix:/run/x.sock": False,
-            "tls:db:1": False,
-        }.items():
+            "db:1": True, "tcp:db:1": True, "10.0.0.1:1": False, "[::1]:1": False,
+            "unix:/run/x.sock": False, "tls:db:1": False,
+        }.items():  # fmt: skip
             self.assertEqual(is_name(server(text)), expected, text)
             self.assertEqual(len(Watched(server(text)).members), not expected, text)
 

@@ -46,11 +46,9 @@ class Starting(Watched):
 class RampTests(SynchronousTestCase):
     def test_share_grows_evenly_whatever_chooses(self) -> None:
         methods: list[tuple[Balance, bool]] = [
-            ("round-robin", False),
-            ("least-connections", True),
-            ("random", True),
+            ("round-robin", False), ("least-connections", True), ("random", True),
             ("source-hash", False),
-        ]
+        ]  # fmt: skip
         for balance, held in methods:
             pool = Starting(balance=balance)
             self.assertLess(abs(pool.shares(held=held)[1] - 0.5), 0.05)

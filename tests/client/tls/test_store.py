@@ -123,12 +123,9 @@ class ContextTests(StoreCase):
         files = tuple(map(self.pem, ("first.example", "*.example", "x.example")))
         contexts = Contexts(TlsSettings(files))
         for name, expected in (
-            ("x.example", "x.example"),
-            ("y.example", "*.example"),
-            ("a.y.example", "first.example"),
-            ("example", "first.example"),
-            ("", "first.example"),
-        ):
+            ("x.example", "x.example"), ("y.example", "*.example"),
+            ("a.y.example", "first.example"), ("example", "first.example"), ("", "first.example"),
+        ):  # fmt: skip
             self.assertEqual(name_of(shown(contexts.context_for(name))), expected, name)
 
     def test_by_address(self) -> None:

@@ -109,13 +109,9 @@ class AdmissionTests(SynchronousTestCase):
         )
         listener = rules_of(output).listeners[0]
         for address, is_in in (
-            ("::1", True),
-            ("10.0.0.0", True),
-            ("10.0.0.1", False),
-            ("10.0.0.3", True),
-            ("192.0.2.1", False),
-            ("127.0.0.1", False),
-        ):
+            ("::1", True), ("10.0.0.0", True), ("10.0.0.1", False), ("10.0.0.3", True),
+            ("192.0.2.1", False), ("127.0.0.1", False),
+        ):  # fmt: skip
             self.assertEqual(listener.clients.serves(ip_address(address)), is_in, address)
 
     def test_every_line_of_lost_rules_is_reported(self) -> None:

@@ -72,11 +72,9 @@ class CheckTests(SynchronousTestCase):
     def test_protocols(self) -> None:
         """Whether a protocol is spoken is seen by its first answer; where that is less than HAProxy asks, with a word."""
         for option, warnings, words in (
-            ("mysql-check user x", 1, r"expect=\0\n"),
-            ("smtpchk EHLO a", 1, "expect=220"),
-            ("ssl-hello-chk", 1, "tcp tls=yes"),
-            ("spop-check", 1, "tcp"),
-        ):
+            ("mysql-check user x", 1, r"expect=\0\n"), ("smtpchk EHLO a", 1, "expect=220"),
+            ("ssl-hello-chk", 1, "tcp tls=yes"), ("spop-check", 1, "tcp"),
+        ):  # fmt: skip
             self.assertEqual(self.check(f"option {option}", warnings=warnings), f"{words} {_USUAL}")
             output = backend(f"option {option}", server="server s 127.0.0.1:1 check")
             self.assertEqual(len(looks(output)), option == "ssl-hello-chk")
@@ -192,13 +190,10 @@ class CheckTests(SynchronousTestCase):
 
     def test_check_that_would_find_something_else_is_a_look(self) -> None:
         for server in (
-            "check addr 10.0.0.1",
-            "check track a/b",
-            "check agent-check",
-            "check check-send-proxy",
-            "check port 2 check-send-proxy send-proxy",
+            "check addr 10.0.0.1", "check track a/b", "check agent-check",
+            "check check-send-proxy", "check port 2 check-send-proxy send-proxy",
             "check check-alpn h2",
-        ):
+        ):  # fmt: skip
             output = backend("option redis-check", server=f"server s 127.0.0.1:1 {server}")
             self.assertIn("its check is left out", looks(output)[0])
             self.assertIsNone(rules_of(output).backends["x"].check)

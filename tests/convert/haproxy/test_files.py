@@ -29,10 +29,7 @@ class FileTests(SynchronousTestCase):
         waits = "HAProxy lets further clients wait, and txmux closes them"
         self.assertEqual(
             output.warnings,
-            (
-                f"x.cfg:2: maxconn 9: {waits}",
-                "x.cfg:3: left out: daemon; see 'Run as a service'",
-            ),
+            (f"x.cfg:2: maxconn 9: {waits}", "x.cfg:3: left out: daemon; see 'Run as a service'"),
         )
 
     def test_frontend_limits(self) -> None:
@@ -97,13 +94,10 @@ class FileTests(SynchronousTestCase):
 
     def test_what_decides_is_a_look_and_the_rest_a_warning(self) -> None:
         for line in (
-            "stick match src",
-            "use-server s if HTTP",
-            "server s",
-            "tcp-request content use-service lua.x",
-            "tcp-request connection set-src src",
+            "stick match src", "use-server s if HTTP", "server s",
+            "tcp-request content use-service lua.x", "tcp-request connection set-src src",
             "tcp-response content reject",
-        ):
+        ):  # fmt: skip
             output = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
             self.assertIn(f"{line}: has no counterpart", looks(output)[0])
         for line in ("tcp-request connection track-sc0 src", "errorfile 503 /x", "log global"):

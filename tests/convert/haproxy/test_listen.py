@@ -63,11 +63,7 @@ class BindTests(SynchronousTestCase):
         )
 
     def test_bind_with_inexpressible_tls_is_left_out(self) -> None:
-        for words in (
-            "ssl",
-            "ssl crt-list /no/such",
-            "ssl crt /x strict-sni",
-        ):
+        for words in ("ssl", "ssl crt-list /no/such", "ssl crt /x strict-sni"):
             output = frontend("default_backend a", bind=f"bind :1\n    bind :444 {words}")
             self.assertIn(f"line 3: bind :444 {words}: is left out", looks(output)[0])
         output = frontend(
@@ -185,14 +181,11 @@ class BackendTests(SynchronousTestCase):
 
     def test_forms_of_server_addresses(self) -> None:
         for given_as, text in (
-            ("127.0.0.1:1", "127.0.0.1:1"),
-            ("ipv4@127.0.0.1:1", "127.0.0.1:1"),
-            ("db.example:1", "db.example:1"),
-            ("[::1]:1", "[::1]:1"),
-            ("2001:db8::1:1", "[2001:db8::1]:1"),
-            ("unix@/run/x.sock", "unix:/run/x.sock"),
+            ("127.0.0.1:1", "127.0.0.1:1"), ("ipv4@127.0.0.1:1", "127.0.0.1:1"),
+            ("db.example:1", "db.example:1"), ("[::1]:1", "[::1]:1"),
+            ("2001:db8::1:1", "[2001:db8::1]:1"), ("unix@/run/x.sock", "unix:/run/x.sock"),
             ("/run/x.sock", "unix:/run/x.sock"),
-        ):
+        ):  # fmt: skip
             output = self.only(server=f"server s {given_as}")
             self.assertEqual([server.text for server in output.servers], [text])
 
@@ -207,12 +200,10 @@ class BackendTests(SynchronousTestCase):
 
     def test_server_without_port_has_the_only_one_of_its_clients(self) -> None:
         for server, text in (
-            ("10.0.0.1", "10.0.0.1:443"),
-            ("10.0.0.1:+100", "10.0.0.1:543"),
-            ("10.0.0.1:-1", "10.0.0.1:442"),
-            ("10.0.0.1:0", "10.0.0.1:443"),
+            ("10.0.0.1", "10.0.0.1:443"), ("10.0.0.1:+100", "10.0.0.1:543"),
+            ("10.0.0.1:-1", "10.0.0.1:442"), ("10.0.0.1:0", "10.0.0.1:443"),
             ("db.example", "db.example:443"),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.only(server=f"server s {server}").servers[0].text, text)
         output = converted("listen x\n    bind :1\n    bind :2\n    server s 10.0.0.1\n")
         self.assertIn("\nserver = 10.0.0.1:{port}\n", output.text)
@@ -233,12 +224,9 @@ class BackendTests(SynchronousTestCase):
 
     def test_proxy_protocol_versions(self) -> None:
         for parameter, version in (
-            ("", "off"),
-            ("send-proxy", "v1"),
-            ("send-proxy-v2", "v2"),
-            ("send-proxy-v2-ssl", "v2"),
-            ("no-send-proxy", "off"),
-        ):
+            ("", "off"), ("send-proxy", "v1"), ("send-proxy-v2", "v2"),
+            ("send-proxy-v2-ssl", "v2"), ("no-send-proxy", "off"),
+        ):  # fmt: skip
             server = f"default-server {parameter}\n    server s 127.0.0.1:1"
             self.assertEqual(self.only(server=server).proxy_protocol, version)
 

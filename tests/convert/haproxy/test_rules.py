@@ -91,14 +91,10 @@ class AclTests(SynchronousTestCase):
 
     def test_never_true(self) -> None:
         for test in (
-            "FALSE",
-            "{ always_false }",
-            "{ req.ssl_hello_type 2 }",
-            "{ req.ssl_ver 9 }",
-            "{ req.payload(0,1) -m bin 1616 }",
-            "{ req.payload(0,3) -m str ab }",
+            "FALSE", "{ always_false }", "{ req.ssl_hello_type 2 }", "{ req.ssl_ver 9 }",
+            "{ req.payload(0,1) -m bin 1616 }", "{ req.payload(0,3) -m str ab }",
             "{ src 10.0.0.0/8 } { src 192.0.2.1 }",
-        ):
+        ):  # fmt: skip
             self.assertEqual(routes(f"use_backend a if {test}"), [], test)
 
 

@@ -55,12 +55,10 @@ class SecuredTests(SynchronousTestCase):
                 "use_backend b if { ssl_fc_sni x.example y }",
             ),
             [
-                ("tls sni=x.example", "a"),
-                ("tls sni=*.example", "a"),
-                ("tls sni=x.example,y", "b"),
-                ("tls", "close"),
+                ("tls sni=x.example", "a"), ("tls sni=*.example", "a"),
+                ("tls sni=x.example,y", "b"), ("tls", "close"),
             ],
-        )
+        )  # fmt: skip
 
     def test_only_protocols_before_the_agreed_one_count(self) -> None:
         self.assertEqual(
@@ -72,12 +70,10 @@ class SecuredTests(SynchronousTestCase):
         self.assertEqual(
             ended("use_backend a if HTTP", "use_backend b if { ssl_fc_sni x }"),
             [
-                ("tls sni=x", "b"),
-                ("http in f-tls", "a"),
-                ("tls", "close"),
+                ("tls sni=x", "b"), ("http in f-tls", "a"), ("tls", "close"),
                 ("http in f-tls-2", "a"),
             ],
-        )
+        )  # fmt: skip
 
     def test_networks_alone_decide_before_anything_is_read(self) -> None:
         text = frontend("use_backend a if { src 10.0.0.0/8 }", "default_backend b", bind=_TLS).text
@@ -134,12 +130,9 @@ class CertificateTests(SynchronousTestCase):
         [made, _] = self.routes("{ ssl_c_s_dn(cn) alice } { ssl_c_i_dn(CN) -i ours }")
         self.assertRegex(made, r"^any issuer=~.*\(\?i:ours\).* subject=~.*\(\?:alice\).*: a$")
         for condition in (
-            "{ ssl_c_s_dn /CN=alice }",
-            "{ ssl_c_s_dn(cn) -m reg ^a }",
-            "{ ssl_c_s_dn(cn,2) alice }",
-            "{ ssl_c_s_dn(cn) a,b }",
-            "{ ssl_c_s_dn(o) Example }",
-        ):
+            "{ ssl_c_s_dn /CN=alice }", "{ ssl_c_s_dn(cn) -m reg ^a }",
+            "{ ssl_c_s_dn(cn,2) alice }", "{ ssl_c_s_dn(cn) a,b }", "{ ssl_c_s_dn(o) Example }",
+        ):  # fmt: skip
             self.assertEqual(self.routes(condition), ["lost", "all others: b"], condition)
 
     def test_certificates_that_are_not_valid(self) -> None:

@@ -113,12 +113,9 @@ class ProcessTests(SynchronousTestCase):
             "    log stdout format raw local0\nlisten x\n    bind :9\n    server s 127.0.0.1:1\n"
         )
         keys = (
-            "user = haproxy",
-            "group = haproxy",
-            "workers = 4",
-            "drain_timeout = 30s",
+            "user = haproxy", "group = haproxy", "workers = 4", "drain_timeout = 30s",
             "grace = 2s",
-        )
+        )  # fmt: skip
         for line in (*keys, "access_log = stdout"):
             self.assertIn(f"\n{line}\n", output.text)
         self.assertEqual(len(output.warnings), 1, "limits hold for each worker")

@@ -16,12 +16,10 @@ class UpstreamTests(SynchronousTestCase):
         self.assertEqual(
             [(s.text, s.weight, s.max_connections, s.backup, s.down) for s in output.servers],
             [
-                ("127.0.0.1:1", 5, 20, False, False),
-                ("unix:/run/x.sock", 1, 0, True, False),
-                ("[2001:db8::1]:2", 1, 0, False, True),
-                ("name.example:3", 1, 0, False, False),
+                ("127.0.0.1:1", 5, 20, False, False), ("unix:/run/x.sock", 1, 0, True, False),
+                ("[2001:db8::1]:2", 1, 0, False, True), ("name.example:3", 1, 0, False, False),
             ],
-        )
+        )  # fmt: skip
         self.assertEqual(output.retries, 3)
 
     def test_balance_and_lost_hashes(self) -> None:
@@ -63,13 +61,10 @@ class UpstreamTests(SynchronousTestCase):
 
     def test_impossible_servers_and_parameters_are_left_out(self) -> None:
         for line in (
-            "server 127.0.0.1;",
-            "server 127.0.0.1:1 weight=x;",
-            "server 127.0.0.1:1 fail_timeout=x;",
-            "server x.example:1 service=_http._tcp;",
-            "server 127.0.0.1:1 slow_start=x;",
-            "keepalive 16;",
-        ):
+            "server 127.0.0.1;", "server 127.0.0.1:1 weight=x;",
+            "server 127.0.0.1:1 fail_timeout=x;", "server x.example:1 service=_http._tcp;",
+            "server 127.0.0.1:1 slow_start=x;", "keepalive 16;",
+        ):  # fmt: skip
             output = server("proxy_pass x;", f"upstream x {{ server 127.0.0.9:9; {line} }}")
             self.assertEqual(len(looks(output)), 1, line)
         output = server("proxy_pass x;", "upstream x { server x.example service=http resolve; }")

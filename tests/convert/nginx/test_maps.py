@@ -164,27 +164,21 @@ class OtherFactTests(SynchronousTestCase):
             (
                 (r"~^TLSv1\.[01] c", '"" a', "~^TLSv b"),
                 [
-                    (["tls version=ssl2,ssl3"], "close"),
-                    (["tls version=1.1"], "c"),
-                    (["tls"], "b"),
-                    (["default"], "a"),
+                    (["tls version=ssl2,ssl3"], "close"), (["tls version=1.1"], "c"),
+                    (["tls"], "b"), (["default"], "a"),
                 ],
             ),
-        ):
+        ):  # fmt: skip
             self.assertEqual(routes(mapped(source, *entries)), expected)
 
     def test_protocols_are_offered_ones(self) -> None:
         source = "$ssl_preread_alpn_protocols"
         for entry, expected, told in (
-            (r"~\bh2\b", "h2", 0),
-            (r'"~(^|,)h2(,|$)"', "h2", 0),
-            (r'"~\b(h2|http/1\.1)\b"', "h2,http/1.1", 0),
-            ("~xmpp", "*xmpp*", 0),
-            ("acme-tls/1", "acme-tls/1", 0),
-            ("h2", "h2", 1),
-            ('"h2,http/1.1"', "h2", 1),
+            (r"~\bh2\b", "h2", 0), (r'"~(^|,)h2(,|$)"', "h2", 0),
+            (r'"~\b(h2|http/1\.1)\b"', "h2,http/1.1", 0), ("~xmpp", "*xmpp*", 0),
+            ("acme-tls/1", "acme-tls/1", 0), ("h2", "h2", 1), ('"h2,http/1.1"', "h2", 1),
             ("~^h2", "h2*", 1),
-        ):
+        ):  # fmt: skip
             output = mapped(source, f"{entry} a", "default b")
             self.assertEqual(routes(output)[0], ([f"tls alpn={expected}"], "a"))
             self.assertEqual(len(looks(output)), told, entry)
@@ -212,13 +206,10 @@ class OtherFactTests(SynchronousTestCase):
         self.assertEqual(
             routes(output),
             [
-                (["tls sni=w.example"], "c"),
-                (["tls sni=~(x|y)"], "a"),
-                (["tls sni=z*"], "b"),
-                (["tls alpn=acme-tls/1"], "a"),
-                (["default"], "b"),
+                (["tls sni=w.example"], "c"), (["tls sni=~(x|y)"], "a"), (["tls sni=z*"], "b"),
+                (["tls alpn=acme-tls/1"], "a"), (["default"], "b"),
             ],
-        )
+        )  # fmt: skip
         self.assertEqual(looks(output), [])
 
     def test_map_that_needs_itself(self) -> None:

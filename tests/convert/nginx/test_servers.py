@@ -232,13 +232,9 @@ class LeadingTests(SynchronousTestCase):
 
     def test_clients_without_destination_are_closed(self) -> None:
         for text in (
-            "proxy_pass $remote_addr:443;",
-            "proxy_pass 10.0.0.1;",
-            "proxy_pass $nobody;",
-            "return $remote_addr;",
-            "",
-            "proxy_pass none;",
-        ):
+            "proxy_pass $remote_addr:443;", "proxy_pass 10.0.0.1;", "proxy_pass $nobody;",
+            "return $remote_addr;", "", "proxy_pass none;",
+        ):  # fmt: skip
             output = server(text, "upstream none { zone z 64k; }")
             self.assertEqual(len(looks(output)), 1, output.text)
             self.assertEqual(routes(output), [(["default"], "close")])
@@ -283,11 +279,9 @@ class LeadingTests(SynchronousTestCase):
         self.assertEqual([a.text for a in second.alternatives], ["tls"])
         self.assertEqual((name_of(first.outcome), name_of(second.outcome)), ("a", "b"))
         for line in (
-            "alpn = h2, http/1.1\n",
-            "tls_minimum = 1.3\n",
-            "tls_client_ca = /ca.pem\n",
+            "alpn = h2, http/1.1\n", "tls_minimum = 1.3\n", "tls_client_ca = /ca.pem\n",
             "terminate_tls = /c.pem\n    /",
-        ):
+        ):  # fmt: skip
             self.assertEqual(output.text.count(line), 2)
         self.assertIn("detect_timeout = 60s\n", output.text)
 

@@ -29,16 +29,11 @@ def _backend(entry: str, more: str = "") -> Backend:
 class SniproxyTests(SynchronousTestCase):
     def test_addresses_to_listen_on(self) -> None:
         for text, endpoint in (
-            ("80", ":80"),
-            ("[::]:80", ":80"),
-            ("[::]:80 { ipv6_v6only yes;", "[::]:80"),
-            ("0.0.0.0 80", "0.0.0.0:80"),
-            ("192.0.2.1:8080", "192.0.2.1:8080"),
-            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
-            ("192.0.2.1 { proto http;", "192.0.2.1:80"),
-            ("::1 { proto tls;", "[::1]:443"),
-            ("unix:/run/s.sock", "unix:/run/s.sock"),
-        ):
+            ("80", ":80"), ("[::]:80", ":80"), ("[::]:80 { ipv6_v6only yes;", "[::]:80"),
+            ("0.0.0.0 80", "0.0.0.0:80"), ("192.0.2.1:8080", "192.0.2.1:8080"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"), ("192.0.2.1 { proto http;", "192.0.2.1:80"),
+            ("::1 { proto tls;", "[::1]:443"), ("unix:/run/s.sock", "unix:/run/s.sock"),
+        ):  # fmt: skip
             block = "" if "{" in text else "{"
             output = _sniproxy(f"listener {text} {block}\n}}\ntable {{\na 192.0.2.7:9\n}}\n")
             self.assertEqual(rules_of(output).listeners[0].endpoints, (endpoint,), text)
@@ -50,15 +45,11 @@ class SniproxyTests(SynchronousTestCase):
 
     def test_addresses_of_servers(self) -> None:
         for text, place in (
-            ("192.0.2.1", "192.0.2.1:443"),
-            ("192.0.2.1:80", "192.0.2.1:80"),
-            ("192.0.2.1 80", "192.0.2.1:80"),
-            ("2001:db8::1", "[2001:db8::1]:443"),
-            ("[2001:db8::1]:8443", "[2001:db8::1]:8443"),
-            ("unix:/run/a.sock", "unix:/run/a.sock"),
-            ("*", "{sni}:443"),
-            ("*:8443", "{sni}:8443"),
-        ):
+            ("192.0.2.1", "192.0.2.1:443"), ("192.0.2.1:80", "192.0.2.1:80"),
+            ("192.0.2.1 80", "192.0.2.1:80"), ("2001:db8::1", "[2001:db8::1]:443"),
+            ("[2001:db8::1]:8443", "[2001:db8::1]:8443"), ("unix:/run/a.sock", "unix:/run/a.sock"),
+            ("*", "{sni}:443"), ("*:8443", "{sni}:8443"),
+        ):  # fmt: skip
             backend = _backend(f"a {text} proxy_protocol")
             self.assertEqual(backend.servers[0].text, place)
             self.assertEqual(backend.proxy_protocol, "v1")

@@ -44,12 +44,8 @@ class FileTests(SynchronousTestCase):
 
     def test_unreadable_file_is_one_error(self) -> None:
         for text in (
-            "listen: (",
-            "listen: @",
-            'listen: "\\xzz";',
-            "timeout: 09;",
-            "listen: " + "(" * 3000,
-        ):
+            "listen: (", "listen: @", 'listen: "\\xzz";', "timeout: 09;", "listen: " + "(" * 3000,
+        ):  # fmt: skip
             error = self.assertRaises(ConvertError, converted, text, "sslh")
             self.assertIn("is not a file that libconfig reads", str(error))
 

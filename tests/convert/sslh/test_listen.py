@@ -24,14 +24,11 @@ class ListenTests(SynchronousTestCase):
             ),
             [
                 (
-                    "192.0.2.1:443",
-                    "[::]:443",
-                    "[2001:db8::1]:444",
-                    "tcp:22:interface=example.com",
-                    "unix:/run/x.sock",
+                    "192.0.2.1:443", "[::]:443", "[2001:db8::1]:444",
+                    "tcp:22:interface=example.com", "unix:/run/x.sock",
                 )
             ],
-        )
+        )  # fmt: skip
 
     def test_udp_is_a_listener_of_its_own(self) -> None:
         output = converted(
@@ -129,10 +126,7 @@ class TopLevelTests(SynchronousTestCase):
     def test_only_warning(self) -> None:
         for more, message in (
             ("inetd: true;", "LOOK: inetd: inetd listens for it"),
-            (
-                "verbose-config: 0; verbose-fd: 1; verbose: 3;",
-                "left out: verbose-* (",
-            ),
+            ("verbose-config: 0; verbose-fd: 1; verbose: 3;", "left out: verbose-* ("),
             ("nonsense: 1;", "nonsense: is not an option of sslh that is known here"),
         ):
             (warning,) = with_protocols(more=more).warnings

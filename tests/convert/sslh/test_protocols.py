@@ -17,13 +17,9 @@ class ProtocolTests(SynchronousTestCase):
 
     def test_all_probes_of_sslh(self) -> None:
         for name, matcher in (
-            ("openvpn",) * 2,
-            ("tinc",) * 2,
-            ("xmpp",) * 2,
-            ("adb",) * 2,
-            ("socks5",) * 2,
+            ("openvpn",) * 2, ("tinc",) * 2, ("xmpp",) * 2, ("adb",) * 2, ("socks5",) * 2,
             ("msrdp", "rdp"),
-        ):
+        ):  # fmt: skip
             self.assertIn(f"match = {matcher}", with_protocol(f'name: "{name}";').text)
 
     def test_unknown_probe_is_a_route_in_comments(self) -> None:

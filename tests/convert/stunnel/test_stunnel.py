@@ -16,14 +16,11 @@ _PIECES = (
     *("[a]", "[b]", "accept = 1", "accept = :::2", "connect = 3", "connect = a.example:4"),
     *("client = yes", "cert = /x.pem", "sni = a:*.example", "sni =", "verify = 3", "verify = x"),
     *(
-        "protocol = connect",
-        "protocol = pgsql",
-        "protocolHost = b:5",
-        "redirect = 6",
+        "protocol = connect", "protocol = pgsql", "protocolHost = b:5", "redirect = 6",
         "CApath = /x",
     ),
     *("checkHost = é", "include = x\0", "failover = rr", "TIMEOUTclose =", "= x", "x", "exec = /x"),
-)
+)  # fmt: skip
 
 
 def _stunnel(text: str) -> Conversion:
@@ -38,12 +35,9 @@ def _service(more: str, *, client: bool = False) -> Conversion:
 class ServiceTests(SynchronousTestCase):
     def test_addresses_to_listen_on(self) -> None:
         for text, endpoint in (
-            ("993", "0.0.0.0:993"),
-            (":::993", ":993"),
-            ("::1:993", "[::1]:993"),
-            ("192.0.2.1:993", "192.0.2.1:993"),
-            ("/run/s.sock", "unix:/run/s.sock"),
-        ):
+            ("993", "0.0.0.0:993"), (":::993", ":993"), ("::1:993", "[::1]:993"),
+            ("192.0.2.1:993", "192.0.2.1:993"), ("/run/s.sock", "unix:/run/s.sock"),
+        ):  # fmt: skip
             output = _stunnel(f"[s]\naccept={text}\nconnect=143\ncert=/x.pem\n")
             self.assertEqual(rules_of(output).listeners[0].endpoints, (endpoint,))
 
@@ -149,12 +143,9 @@ class ServiceTests(SynchronousTestCase):
 
     def test_patterns_of_names(self) -> None:
         for pattern, option in (
-            ("a.example", "a.example"),
-            ("*.a.example", "*.a.example"),
-            ("*", "*"),
-            (".a.example", r"~\.a\.example"),
-            ("a.*.example", r"~a\.\*\.example"),
-        ):
+            ("a.example", "a.example"), ("*.a.example", "*.a.example"), ("*", "*"),
+            (".a.example", r"~\.a\.example"), ("a.*.example", r"~a\.\*\.example"),
+        ):  # fmt: skip
             more = f"connect = 2\n[t]\nsni = s:{pattern}\nconnect = 3\ncert = /y.pem"
             (match, _) = [r.alternatives[0].text for r in rules_of(_service(more)).routes]
             self.assertEqual(match.replace("'", ""), f"tls sni={option}")

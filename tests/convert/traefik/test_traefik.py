@@ -65,12 +65,10 @@ class RouterTests(SynchronousTestCase):
         self.assertEqual(
             led(output),
             [
-                (["tls sni=~(x|y)[.]example"], "b"),
-                (["tls sni=a.example"], "a"),
-                (["tls"], "b"),
+                (["tls sni=~(x|y)[.]example"], "b"), (["tls sni=a.example"], "a"), (["tls"], "b"),
                 (["default"], "a"),
             ],
-        )
+        )  # fmt: skip
         self.assertEqual(looks(output), [])
 
     def test_tls_that_no_router_takes_is_closed(self) -> None:
@@ -171,12 +169,10 @@ class RouterTests(SynchronousTestCase):
         self.assertEqual(
             led(output),
             [
-                (["tls sni=a.example"], "a"),
-                (["tls sni=a.example"], "close"),
-                (["tls"], "b"),
+                (["tls sni=a.example"], "a"), (["tls sni=a.example"], "close"), (["tls"], "b"),
                 (["default"], "close"),
             ],
-        )
+        )  # fmt: skip
         self.assertIn("from = 10.0.0.0/8\n    192.0.2.1\n", output.text)
         self.assertEqual(len(looks(points("HostSNI(`*`) -> a middlewares: [few]", more=more))), 1)
 

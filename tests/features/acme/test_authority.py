@@ -149,13 +149,9 @@ class AccountTests(AuthorityCase):
         self.assertRegex(await self.said(authority), "only to customers; .* name it as 'acme_eab'$")
         authority._settings = attrs.evolve(authority._settings, eab=eab)
         for text in (
-            "",
-            "kid",
-            "kid k!yyyyyyyyyyyyyyy",
-            "kid aGVsbG8gd29ybGQh x",
-            "a\nb",
+            "", "kid", "kid k!yyyyyyyyyyyyyyy", "kid aGVsbG8gd29ybGQh x", "a\nb",
             "kid aGVsbG8gd29yb",
-        ):
+        ):  # fmt: skip
             eab.write_text(text)
             said = await self.said(authority)
             self.assertRegex(said, f"^acme_eab: '{eab}' does not hold ")

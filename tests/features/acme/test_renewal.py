@@ -229,11 +229,8 @@ class RenewalTests(TestCase):
         self.assertEqual(made._quiet("a"), 0.0)
         rows = [(row["name"], row["authority"], row["profile"]) for row in made.certificates()]
         expected = [
-            ("a", good, None),
-            ("b", good, "shortlived"),
-            ("c", good, None),
-            ("d", away, None),
-        ]
+            ("a", good, None), ("b", good, "shortlived"), ("c", good, None), ("d", away, None),
+        ]  # fmt: skip
         self.assertEqual(rows, expected)
         # A restart knows by what each was got.
         made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])

@@ -426,12 +426,10 @@ class InstancesTests(SynchronousTestCase):
             self.assertEqual(
                 _texts(_answer(*instances)),
                 [
-                    ("10.0.0.1", 80, 1),
-                    ("10.0.0.1", 443, 1),
-                    ("10.0.0.2", 80, 1),
+                    ("10.0.0.1", 80, 1), ("10.0.0.1", 443, 1), ("10.0.0.2", 80, 1),
                     ("2001:db8::1", 80, 1),
                 ],
-            )
+            )  # fmt: skip
 
     def test_health(self) -> None:
         body = _answer(
@@ -493,13 +491,8 @@ class InstancesTests(SynchronousTestCase):
 class IndexTests(SynchronousTestCase):
     def test_next_index(self) -> None:
         for before, reported, expected in (
-            (0, "7", 7),
-            (7, "7", 7),
-            (7, "12", 12),
-            (12, "7", 0),
-            (0, "0", 1),
-            (5, "0", 0),
-        ):
+            (0, "7", 7), (7, "7", 7), (7, "12", 12), (12, "7", 0), (0, "0", 1), (5, "0", 0),
+        ):  # fmt: skip
             self.assertEqual(next_index(before, reported), expected)
 
     def test_invalid_index(self) -> None:

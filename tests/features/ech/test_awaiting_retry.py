@@ -247,12 +247,9 @@ class AwaitingRetryTest(HiddenCase):
     async def test_ends_meanwhile(self) -> None:
         """Whichever side goes, and however, the other one learns it, and nothing is left."""
         for who, reason in (
-            ("client closes", "done"),
-            ("client resets", "client-gone"),
-            ("server closes", "done"),
-            ("server resets", "server-reset"),
-            ("killed", "killed"),
-        ):
+            ("client closes", "done"), ("client resets", "client-gone"), ("server closes", "done"),
+            ("server resets", "server-reset"), ("killed", "killed"),
+        ):  # fmt: skip
             for begin in (self.began, self.asked_again):
                 self.sealer = Sealer(_MADE)
                 client, server = await begin()

@@ -23,18 +23,11 @@ class FolderTest(OpenerCase):
         self.assertIn("a.pem", os.listdir(listed))  # noqa: PTH208 - a descriptor
         for name in (
             *(
-                "..",
-                ".",
-                "",
-                "./",
-                "notes",
-                ".hidden.pem",
-                "below.pem",
-                "below.pem/..",
+                "..", ".", "", "./", "notes", ".hidden.pem", "below.pem", "below.pem/..",
                 "../beside.pem",
             ),
             *("../ech/a.pem", "./a.pem", "/a.pem", "a.pem/", "..pem", ".pem", "../ech"),
-        ):
+        ):  # fmt: skip
             with self.assertRaises(PermissionError, msg=name):
                 # As no client of the helper does, which makes the path a plain one.
                 os.close(

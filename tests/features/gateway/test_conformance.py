@@ -113,13 +113,10 @@ class GatewayTests(SynchronousTestCase):
                 ["TLSRoute"],
             ),
             (
-                ("name: end, port: 443, protocol: TLS",),
-                "end",
-                "Accepted",
-                "!InvalidCertificateRef",
-                ["TLSRoute"],
+                ("name: end, port: 443, protocol: TLS",), "end", "Accepted",
+                "!InvalidCertificateRef", ["TLSRoute"],
             ),
-        ):
+        ):  # fmt: skip
             made = Made(gateway(*listeners))
             its = made.of_listener(name)
             self.assertEqual((its["Accepted"], its["ResolvedRefs"]), (accepted, resolved))
@@ -137,10 +134,8 @@ class GatewayTests(SynchronousTestCase):
             ("None", TCP, ("!NotAllowed", "!NotAllowed"), ""),
             ("Same", TCP, ("Accepted", "Programmed"), ""),
             (
-                "Same",
-                "name: x, port: 443, protocol: TCP",
-                ("!ListenersNotValid", "!ListenersNotValid"),
-                "ProtocolConflict",
+                "Same", "name: x, port: 443, protocol: TCP",
+                ("!ListenersNotValid", "!ListenersNotValid"), "ProtocolConflict",
             ),
             (
                 "Same",
@@ -148,7 +143,7 @@ class GatewayTests(SynchronousTestCase):
                 ("!ListenersNotValid", "!ListenersNotValid"),
                 "HostnameConflict",
             ),
-        ):
+        ):  # fmt: skip
             edge = gateway(TLS)
             if where:
                 edge = edge.replace("  gatewayClassName", allowed % where)

@@ -225,14 +225,9 @@ class FailureTests(GatewayTest):
         self.patch(api, "_PATIENCE", 0.1)
         self.patch(api, "_MOST", 4000)
         answers = (
-            (500, b"{}"),
-            (200, b"[]"),
-            (200, b"no json"),
-            (200, b" " * 5000),
-            (401, b"{}"),
-            "silent",
-            (200, b'{"items": 1, "metadata": {}}'),
-        )
+            (500, b"{}"), (200, b"[]"), (200, b"no json"), (200, b" " * 5000), (401, b"{}"),
+            "silent", (200, b'{"items": 1, "metadata": {}}'),
+        )  # fmt: skip
         wrong: list[Any] = [*answers]
         self.kube.wrong = lambda _, path: wrong[0] if path.endswith("tcproutes") and wrong else None
         self.begin()

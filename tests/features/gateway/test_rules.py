@@ -130,12 +130,9 @@ class NameTests(SynchronousTestCase):
     def test_exact_before_wildcard_longer_before_shorter_older_before_younger(self) -> None:
         text = gateway(TLS)
         for name, hosts in (
-            ("all", ""),
-            ("wide", '"*.example"'),
-            ("narrow", '"*.a.example"'),
-            ("one", "b.a.example"),
-            ("two", 'b.a.example, "*.b.example"'),
-        ):
+            ("all", ""), ("wide", '"*.example"'), ("narrow", '"*.a.example"'),
+            ("one", "b.a.example"), ("two", 'b.a.example, "*.b.example"'),
+        ):  # fmt: skip
             text += route(
                 "TLSRoute", name, "{name: web, port: 443}", f"hostnames: [{hosts}]" if hosts else ""
             )
@@ -334,13 +331,10 @@ class ReferenceTests(SynchronousTestCase):
             self.assertEqual(
                 made.sections()["backend tcp_shop_db"],
                 [
-                    "retries = 0",
-                    "eject = off",
-                    "server = 10.0.0.1:15432 weight=2",
-                    "10.0.0.2:15432 down",
-                    "127.0.0.1:1",
+                    "retries = 0", "eject = off", "server = 10.0.0.1:15432 weight=2",
+                    "10.0.0.2:15432 down", "127.0.0.1:1",
                 ],
-            )
+            )  # fmt: skip
             made.rules()
 
     def test_no_endpoint_refuses(self) -> None:

@@ -12,11 +12,9 @@ _READ = NETWORKS["geo"].read
 class ReadingTests(SynchronousTestCase):
     def test_forms(self) -> None:
         for text, name in (
-            ("geo:country=fr", "geo:country=FR"),
-            ("geo:continent=EU", "geo:continent=EU"),
-            ("as:AS64500", "geo:as=64500"),
-            ("as:AS4294967295", "geo:as=4294967295"),
-        ):
+            ("geo:country=fr", "geo:country=FR"), ("geo:continent=EU", "geo:continent=EU"),
+            ("as:AS64500", "geo:as=64500"), ("as:AS4294967295", "geo:as=4294967295"),
+        ):  # fmt: skip
             self.assertEqual(_READ(text, Settings(), alone=True).name, name)
         for text, why in (
             ("geo:country=FRA", "'FRA' is not the code of a country; write two letters"),

@@ -25,14 +25,10 @@ class ExplanationTest(SynchronousTestCase):
         self.assertEqual(
             found.text.splitlines(),
             [
-                "listener x",
-                "   route  match  says",
-                "   a      http   no at byte 1",
-                ">  b      ssh    match",
-                "",
-                "decision b",
+                "listener x", "   route  match  says", "   a      http   no at byte 1",
+                ">  b      ssh    match", "", "decision b",
             ],
-        )
+        )  # fmt: skip
         ((title, text),) = found.folded
         self.assertEqual(
             (title, text.splitlines()[1:]),

@@ -119,11 +119,9 @@ class MapTests(SynchronousTestCase):
 
     def test_servers_that_nothing_checks_are_not_called_up(self) -> None:
         for states, detail in (
-            (("unchecked", "unchecked"), "not checked"),
-            (("checking", "checking"), "checking"),
-            (("unchecked", "down"), "1/2 out"),
-            (("up", "down"), "1/2 up"),
-        ):
+            (("unchecked", "unchecked"), "not checked"), (("checking", "checking"), "checking"),
+            (("unchecked", "down"), "1/2 out"), (("up", "down"), "1/2 up"),
+        ):  # fmt: skip
             servers = [MapServer(str(at), health) for at, health in enumerate(states)]  # type: ignore[arg-type]
             drawn = draw({"public": "up"}, [MapRoute("r", backend="x")], {"x": servers})
             self.assertEqual([box.detail for box in drawn.boxes if box.kind == "backend"], [detail])

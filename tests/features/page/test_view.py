@@ -246,13 +246,10 @@ class PartTests(SynchronousTestCase):
         recent = [
             {"client": client, "listener": "public", "reason": "no-route", "first": first}
             for client, first in (
-                ("192.0.2.2:9", "0a"),
-                ("192.0.2.1:8", "0b"),
-                ("192.0.2.1:7", "0a"),
-                ("192.0.2.1:6", "0a"),
-                ("192.0.2.1:5", "0b"),
+                ("192.0.2.2:9", "0a"), ("192.0.2.1:8", "0b"), ("192.0.2.1:7", "0a"),
+                ("192.0.2.1:6", "0a"), ("192.0.2.1:5", "0b"),
             )
-        ]
+        ]  # fmt: skip
         rows = self.view({}, recent=recent).unrecognised.rows
         self.assertEqual(
             [(row["client"], row["count"]) for row in rows],
@@ -296,12 +293,10 @@ class PartTests(SynchronousTestCase):
         sections = [
             {"name": name, "line": line, "text": body}
             for name, line, body in (
-                ("listen public", 2, "[listen public]"),
-                ("route a", 3, "[route a]\nbackend = b"),
-                ("route c", 5, "[route c]"),
-                ("backend b", 6, "[backend b]"),
+                ("listen public", 2, "[listen public]"), ("route a", 3, "[route a]\nbackend = b"),
+                ("route c", 5, "[route c]"), ("backend b", 6, "[backend b]"),
             )
-        ]
+        ]  # fmt: skip
         parts: dict[str, Any] = {
             "rules": [{"file": "r.ini", "text": text, "sections": sections}],
             "routes": [{"name": "a", "backend": "b"}, {"name": "c", "backend": "close"}],

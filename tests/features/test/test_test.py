@@ -212,8 +212,7 @@ class PortTests(CommandTestCase):
             code, output, error = self.run_test(self.port(serve), "--sni=www.example.com")
             self.assertEqual((code, output), (3, ""))
             self.assertRegex(
-                error,
-                rf"asked for www.example.com: .*{problem}, although nothing was cut",
+                error, rf"asked for www.example.com: .*{problem}, although nothing was cut"
             )
 
     def test_silent_when_cut(self) -> None:

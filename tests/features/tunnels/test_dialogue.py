@@ -48,14 +48,11 @@ class DialogueTest(SynchronousTestCase):
         self.assertEqual(
             [(one.kind, one.host, one.port, one.received) for one in found],
             [
-                ("connect", "db.example", 5432, b""),
-                ("connect", "2001:db8::1", 22, b"SSH"),
-                ("socks5", "a", 80, b"rest"),
-                ("socks5", "::1", 443, b""),
-                ("socks4", "host", 80, b"rest"),
-                ("socks4", "127.0.0.1", 80, b""),
+                ("connect", "db.example", 5432, b""), ("connect", "2001:db8::1", 22, b"SSH"),
+                ("socks5", "a", 80, b"rest"), ("socks5", "::1", 443, b""),
+                ("socks4", "host", 80, b"rest"), ("socks4", "127.0.0.1", 80, b""),
             ],
-        )
+        )  # fmt: skip
 
     @given(
         st.sampled_from(_REQUESTS) | st.binary(min_size=1, max_size=60), st.data(), st.booleans()
@@ -89,13 +86,10 @@ class DialogueTest(SynchronousTestCase):
 
     def test_codes(self) -> None:
         for number, reason, code in (
-            (errno.ENETUNREACH, "connect-refused", 3),
-            (errno.EHOSTUNREACH, "connect-refused", 4),
-            (errno.ECONNREFUSED, "connect-refused", 5),
-            (0, "connect-timeout", 6),
-            (0, "limit", 1),
+            (errno.ENETUNREACH, "connect-refused", 3), (errno.EHOSTUNREACH, "connect-refused", 4),
+            (errno.ECONNREFUSED, "connect-refused", 5), (0, "connect-timeout", 6), (0, "limit", 1),
             (0, "tls-failed", 1),
-        ):
+        ):  # fmt: skip
             dialogue = told([_REQUESTS[2]])[1]
             dialogue.connect_failed(number)
             self.assertEqual(dialogue.refusal(reason)[:3], bytes([5, code, 0]))

@@ -18,10 +18,7 @@ NAME = TunnelTarget("db.example", 5432)
 LOGIN = TunnelTarget("db.example", 5432, "ops", "secret")
 
 # What is sent, and the answer to it, by turns; RFC 1928 and RFC 1929, the SOCKS 4A memo, and RFC 9110.
-SOCKS5 = [
-    (b"\5\1\0", b"\5\0"),
-    (b"\5\1\0\3\ndb.example\x15\x38", b"\5\0\0\1\xc0\0\2\1\xc3\x50"),
-]
+SOCKS5 = [(b"\5\1\0", b"\5\0"), (b"\5\1\0\3\ndb.example\x15\x38", b"\5\0\0\1\xc0\0\2\1\xc3\x50")]
 SOCKS5_LOGIN = [
     (b"\5\2\0\2", b"\5\2"),
     (b"\1\3ops\6secret", b"\1\0"),
@@ -44,12 +41,9 @@ HTTP_LOGIN = [
     )
 ]
 TALKS: list[tuple[ProxyKind, TunnelTarget, list[tuple[bytes, bytes]]]] = [
-    ("socks5", NAME, SOCKS5),
-    ("socks5", LOGIN, SOCKS5_LOGIN),
-    ("socks4", NAME, SOCKS4),
-    ("http", NAME, HTTP),
-    ("http", LOGIN, HTTP_LOGIN),
-]
+    ("socks5", NAME, SOCKS5), ("socks5", LOGIN, SOCKS5_LOGIN), ("socks4", NAME, SOCKS4),
+    ("http", NAME, HTTP), ("http", LOGIN, HTTP_LOGIN),
+]  # fmt: skip
 
 
 def fed(request: TunnelRequest, parts: Iterable[bytes]) -> str:

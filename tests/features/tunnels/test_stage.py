@@ -80,11 +80,7 @@ class FixedServerTest(TunnelCase):
             (
                 (connect_to("db.example:5432"), OPEN, "connect"),
                 (socks4a("db.example", 5432), b"\0\x5a" + bytes(6), "socks4"),
-                (
-                    b"\5\2\0\2" + socks5("db.example", 5432),
-                    b"\5\0\5\0" + NO_ADDRESS,
-                    "socks5",
-                ),
+                (b"\5\2\0\2" + socks5("db.example", 5432), b"\5\0\5\0" + NO_ADDRESS, "socks5"),
             )
         ):
             with self.subTest(kind):

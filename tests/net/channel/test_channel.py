@@ -316,13 +316,10 @@ class PairTest(TestCase):
         self.there.handlers[given_up] = give_up
         self.here.send(given_up)  # without an answer, nobody hears of it
         for message, why in [
-            (KNOWN, "known: 'x' is missing"),
-            (refused, "not today"),
-            (failed, "oh"),
-            (lacking, "[Errno 24] Too many open files"),
-            (given_up, "CancelledError"),
+            (KNOWN, "known: 'x' is missing"), (refused, "not today"), (failed, "oh"),
+            (lacking, "[Errno 24] Too many open files"), (given_up, "CancelledError"),
             (X, "'x' is not known here"),
-        ]:
+        ]:  # fmt: skip
             with self.assertRaises(ChannelError) as caught:
                 await self.here.ask(message)
             self.assertEqual(str(caught.exception), why)

@@ -22,10 +22,7 @@ from txmux.net.relay.peer_state import (
     queued_in,
     unanswered_by,
 )
-from txmux.net.sockets.plainsocket import (
-    open_multipath,
-    set_options,
-)
+from txmux.net.sockets.plainsocket import open_multipath, set_options
 from txmux.rules.model import Keepalive
 
 _KEEPALIVE = Keepalive(idle=60, interval=15, count=4)

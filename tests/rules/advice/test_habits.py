@@ -68,8 +68,7 @@ class ForeignTests(ReadingTestCase):
 
     def test_rules_with_a_mistake_stay_rules(self) -> None:
         self.assertEqual(
-            self.complaints("endpoint: x\n")[0],
-            "1 : a key is followed by '=', not ':'",
+            self.complaints("endpoint: x\n")[0], "1 : a key is followed by '=', not ':'"
         )
         (told,) = self.complaints(f"# stream {{\n{self.listen}server:\n")
         self.assertEqual(told, "4 : a key is followed by '=', not ':'")

@@ -188,12 +188,10 @@ class SignatureTests(SynchronousTestCase):
 
     def test_part_of_a_signature(self) -> None:
         for line, name in {
-            "payload hex=2a320d0a": "redis",
-            r"payload text=*2\r\n": "redis",
-            "payload hex=160301": "tls",
-            "payload text=@RSYNCD": "rsync",
+            "payload hex=2a320d0a": "redis", r"payload text=*2\r\n": "redis",
+            "payload hex=160301": "tls", "payload text=@RSYNCD": "rsync",
             "payload hex=13426974": "bittorrent",
-        }.items():
+        }.items():  # fmt: skip
             message = (
                 f"{line!r} is how some clients of '{name}' begin, and others begin otherwise; "
                 f"'match = {name}' knows all of them"

@@ -128,11 +128,9 @@ class AccountTests(SynchronousTestCase):
 
     def test_no_warning(self) -> None:
         for settings, user in (
-            ("user = txmux", 0),
-            ("user = 900\ngroup = txmux", 0),
-            ("workers = 1", 1000),
+            ("user = txmux", 0), ("user = 900\ngroup = txmux", 0), ("workers = 1", 1000),
             ("user = txmux", 900),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.found(settings, user), [])
 
     def test_unknown_user_and_group(self) -> None:

@@ -448,11 +448,9 @@ class HandoverTests(ReadingTestCase):
 
     def test_only_plain_tcp_sockets(self) -> None:
         for endpoint in (
-            "unix:/run/y.sock",
-            "haproxy:tcp:1",
-            "systemd:domain=UNIX:index=0",
+            "unix:/run/y.sock", "haproxy:tcp:1", "systemd:domain=UNIX:index=0",
             "ssl:1:privateKey=k.pem:certKey=c.pem",
-        ):
+        ):  # fmt: skip
             self.refuses(
                 f"[listen a]\nendpoint = :7\n  {endpoint}\n{_ROUTE}",
                 f"6 backend: '{endpoint}' of [listen a] has no plain TCP sockets to hand over; "

@@ -30,12 +30,10 @@ _OF_PORTS = [
 class ListeningTests(ReadingTestCase):
     def test_short_forms(self) -> None:
         for text, parts in {
-            "127.0.0.1:443": ("127.0.0.1", 443),
-            "0.0.0.0:0": ("0.0.0.0", 0),
-            "[::1]:65535": ("::1", 65535),
-            "[fe80::1%eth0]:22": ("fe80::1%eth0", 22),
+            "127.0.0.1:443": ("127.0.0.1", 443), "0.0.0.0:0": ("0.0.0.0", 0),
+            "[::1]:65535": ("::1", 65535), "[fe80::1%eth0]:22": ("fe80::1%eth0", 22),
             ":8443": ("", 8443),
-        }.items():
+        }.items():  # fmt: skip
             self.assertEqual(listening(text), text)
             self.assertEqual(short_form(text), parts)
 

@@ -74,12 +74,8 @@ class FileTests(SynchronousTestCase):
             f"{LISTEN}[route own]\nmatch = any\nbackend = pool\n",
         )
         for name in (
-            "rules.d/20.ini",
-            "rules.d/10.ini",
-            "last/z.ini",
-            "abs.ini",
-            "rules.d/.30.ini",
-        ):
+            "rules.d/20.ini", "rules.d/10.ini", "last/z.ini", "abs.ini", "rules.d/.30.ini",
+        ):  # fmt: skip
             stem = Path(name).stem
             self.write(name, f"[route r{stem}]\nmatch = any\nbackend = close\n")
         self.write("rules.d/pool.ini", "[backend pool]\nserver = 127.0.0.1:1\n")
@@ -99,7 +95,7 @@ class FileTests(SynchronousTestCase):
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n{LISTEN}")
         self.refuses(
             "rules.ini:3: [txmux] include: cannot read 'd/a.ini': No such file or directory; a relative "
-            f"path starts at the folder of the rules file, '{self.folder.resolve()}'",
+            f"path starts at the folder of the rules file, '{self.folder.resolve()}'"
         )
 
     def test_include_absolute(self) -> None:

@@ -41,13 +41,11 @@ class ListenerTests(ReadingTestCase):
         self.assertEqual(sorted(map(str, found.accept_proxy_from)), sorted(map(str, networks)))
         self.assertEqual(
             (
-                found.proxy_timeout,
-                found.max_connections_per_source,
-                found.max_undecided_per_source,
-                found.connection_rate_per_source,
+                found.proxy_timeout, found.max_connections_per_source,
+                found.max_undecided_per_source, found.connection_rate_per_source,
             ),
             (0.25, 5, 6, Rate(20.0, 40)),
-        )
+        )  # fmt: skip
 
     def test_silent(self) -> None:
         found = self.listener(
@@ -84,14 +82,11 @@ class ListenerTests(ReadingTestCase):
         found = self.listener("")
         self.assertEqual(
             (
-                found.accept_proxy_from,
-                found.proxy_timeout,
-                found.max_connections_per_source,
-                found.max_undecided_per_source,
-                found.connection_rate_per_source,
+                found.accept_proxy_from, found.proxy_timeout, found.max_connections_per_source,
+                found.max_undecided_per_source, found.connection_rate_per_source,
             ),
             (None, 3.0, 0, 0, None),
-        )
+        )  # fmt: skip
 
     def test_keepalive(self) -> None:
         for text, wanted in (

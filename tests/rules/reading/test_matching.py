@@ -161,11 +161,9 @@ class ProblemTests(SynchronousTestCase):
 
     def test_blank_after_a_comma(self) -> None:
         for line, right in (
-            ("tls sni=a, b", "sni=a,b"),
-            ("tls sni=a ,b", "sni=a,b"),
-            ("tls sni=a , b, c alpn=h2", "sni=a,b,c"),
-            ("tls host=a, b", "sni=a,b"),
-        ):
+            ("tls sni=a, b", "sni=a,b"), ("tls sni=a ,b", "sni=a,b"),
+            ("tls sni=a , b, c alpn=h2", "sni=a,b,c"), ("tls host=a, b", "sni=a,b"),
+        ):  # fmt: skip
             told = f"no spaces beside ','; write '{right}' (tls takes sni=, alpn=)"
             self.refuses(line, told)
         (told,) = self.complaints("payload text=a, b")
@@ -252,10 +250,7 @@ class HintTests(ReadingTestCase):
         self.refuses_match(
             "https host=a.example", "4 match: unknown matcher 'https'; write 'tls sni=a.example'"
         )
-        self.refuses_match(
-            "not not ssh",
-            "4 match: unknown matcher 'not'; write 'not ssh'",
-        )
+        self.refuses_match("not not ssh", "4 match: unknown matcher 'not'; write 'not ssh'")
 
     def test_colon(self) -> None:
         for line, meant in (

@@ -286,11 +286,9 @@ class AgainTest(SynchronousTestCase):
 
 
 REQUIRED = {
-    "listen": {"endpoint": ":1"},
-    "route": {"match": "ssh", "backend": "b"},
-    "backend": {"server": "h:1"},
-    "txmux": {},
-}
+    "listen": {"endpoint": ":1"}, "route": {"match": "ssh", "backend": "b"},
+    "backend": {"server": "h:1"}, "txmux": {},
+}  # fmt: skip
 _TEXT = (
     "ssh tls sni=a.org sni= = not and || !ssh :443 127.0.0.1:22 h:1 [::1]:1 [fe80::1%x]:1 unix:/x udp:1 http://a/ "
     'https://h:1/x a.org,b.org , 10.0.0.0/8 10.* 10.0.0.1-10.0.0.9 all yes 5s 5sec 10k \' "x" ; #c ${X:-1} $PORT $$ web b '

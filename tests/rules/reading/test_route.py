@@ -279,11 +279,9 @@ class CoversTests(SynchronousTestCase):
     def test_zone(self) -> None:
         noon = period("12:00-13:00 Europe/Paris")
         for moment, inside in (
-            ("2026-11-20T11:30", True),
-            ("2026-11-20T10:30", False),
-            ("2026-07-20T10:30", True),
+            ("2026-11-20T11:30", True), ("2026-11-20T10:30", False), ("2026-07-20T10:30", True),
             ("2026-07-20T11:30", False),
-        ):
+        ):  # fmt: skip
             self.assertIs(noon.covers(at(moment)), inside, moment)
 
     def test_spring(self) -> None:

@@ -34,11 +34,8 @@ class WorkersTest(ReadingTestCase):
 
     def test_wrong(self) -> None:
         for value, hint in (
-            ("0", ""),
-            ("1001", ""),
-            ("two", ""),
-            ("atuo", "; did you mean 'auto'?"),
-        ):
+            ("0", ""), ("1001", ""), ("two", ""), ("atuo", "; did you mean 'auto'?"),
+        ):  # fmt: skip
             message = f"must be auto or a whole number from 1 to 1000, not '{value}'{hint}"
             self.refuses(f"{self.listen}[txmux]\nworkers = {value}", f"4 workers: {message}")
 
@@ -147,12 +144,9 @@ class KeysTest(SynchronousTestCase):
 
     def test_address(self) -> None:
         for text, host in (
-            ("127.0.0.1:9", "127.0.0.1"),
-            (":9", ""),
-            ("[::1]:9", "::1"),
-            ("tcp:9", ""),
+            ("127.0.0.1:9", "127.0.0.1"), (":9", ""), ("[::1]:9", "::1"), ("tcp:9", ""),
             ("tcp6:9:interface=\\:\\:1", "::1"),
-        ):
+        ):  # fmt: skip
             self.assertEqual(address_of(text), host)
 
 

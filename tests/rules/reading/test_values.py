@@ -68,11 +68,8 @@ class SizeTests(ReadingTestCase):
     def test_forms(self) -> None:
         read = values.size(1, 4 * 1024**3)
         for text, number in {
-            "512": 512,
-            "16KiB": 16384,
-            "1MiB": 1048576,
-            "1GiB": 1073741824,
-        }.items():
+            "512": 512, "16KiB": 16384, "1MiB": 1048576, "1GiB": 1073741824,
+        }.items():  # fmt: skip
             self.assertEqual(read(text), number, text)
 
     def test_near_misses(self) -> None:
@@ -112,12 +109,8 @@ class WordTests(ReadingTestCase):
     def test_boolean(self) -> None:
         self.assertEqual((values.boolean("yes"), values.boolean("no")), (True, False))
         for text, meant in {
-            "true": "yes",
-            "On": "yes",
-            "0": "no",
-            "Yes": "yes",
-            "noo": "no",
-        }.items():
+            "true": "yes", "On": "yes", "0": "no", "Yes": "yes", "noo": "no",
+        }.items():  # fmt: skip
             self.assertIn(f"did you mean {meant!r}?", self.complaint(values.boolean, text))
         self.assertEqual(
             self.complaint(values.boolean, "perhaps"), "must be yes or no, not 'perhaps'"

@@ -39,14 +39,11 @@ class AgreementTests(TerminationCase):
         files = tuple(map(self.pem, ("first.example", "*.wild.example", "x.wild.example")))
         port = self.mux([self.tls_route(files=files)])
         for asked, shown in (
-            ("first.example", "first.example"),
-            ("a.wild.example", "*.wild.example"),
-            ("X.Wild.Example", "x.wild.example"),
-            ("a.b.wild.example", "first.example"),
-            ("wild.example", "first.example"),
-            ("other.example", "first.example"),
+            ("first.example", "first.example"), ("a.wild.example", "*.wild.example"),
+            ("X.Wild.Example", "x.wild.example"), ("a.b.wild.example", "first.example"),
+            ("wild.example", "first.example"), ("other.example", "first.example"),
             (None, "first.example"),
-        ):
+        ):  # fmt: skip
             context = client_context(self.ca)
             context.check_hostname = False
             client = await connect_tls(self, port, self.peer(asked, context=context))

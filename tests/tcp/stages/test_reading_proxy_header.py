@@ -168,15 +168,11 @@ class AcceptedTest(IntroducedTestCase):
         self.assertEqual(
             facts,
             {
-                "alpn": "h2",
-                "authority": "www.example.com",
-                "unique_id": r"\x00id",
-                "ssl_version": "TLSv1.3",
-                "ssl_cn": r"J\xc3\xbcrgen",
-                "ssl_cipher": "TLS_AES_128_GCM_SHA256",
-                "ssl_verified": "yes",
+                "alpn": "h2", "authority": "www.example.com", "unique_id": r"\x00id",
+                "ssl_version": "TLSv1.3", "ssl_cn": r"J\xc3\xbcrgen",
+                "ssl_cipher": "TLS_AES_128_GCM_SHA256", "ssl_verified": "yes",
             },
-        )
+        )  # fmt: skip
 
     async def test_facts_of_detection_join_those_of_the_header(self) -> None:
         port = self.introduced_mux([route("http host=here", "close")])

@@ -149,11 +149,8 @@ class RelayedTest(MuxTestCase):
 
     async def test_proxy_header_precedes_the_clients_bytes(self) -> None:
         for version, host in [
-            ("v1", "127.0.0.1"),
-            ("v2", "127.0.0.1"),
-            ("v1", "::1"),
-            ("v2", "::1"),
-        ]:
+            ("v1", "127.0.0.1"), ("v2", "127.0.0.1"), ("v1", "::1"), ("v2", "::1"),
+        ]:  # fmt: skip
             self.backend = PeerFactory()
             backend = backend_at(self.backend_port(), proxy_protocol=version)
             port = self.mux([route("any", backend)], interface=host)

@@ -61,11 +61,9 @@ def damaged(draw: st.DrawFn, originals: st.SearchStrategy[bytes], bytes_in: byte
 
 def tails() -> list[bytes]:
     lines = (
-        b"PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n",
-        b"PROXY TCP6 0::0.0.0.0 0::0.0.0.0 0 0\r\n",
-        b"PROXY TCP6 :: :: 0 0\r\n",
-        b"PROXY UNKNOWN\r\n",
-    )
+        b"PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n", b"PROXY TCP6 0::0.0.0.0 0::0.0.0.0 0 0\r\n",
+        b"PROXY TCP6 :: :: 0 0\r\n", b"PROXY UNKNOWN\r\n",
+    )  # fmt: skip
     return sorted({line[at:] for line in lines for at in range(len(line))}, key=len)
 
 

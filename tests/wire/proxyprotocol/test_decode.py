@@ -12,13 +12,7 @@ from tests.wire.proxyprotocol.vectors import (
     address,
 )
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
-from txmux.wire.proxyprotocol.header import (
-    Command,
-    InvalidHeader,
-    ProxyHeader,
-    Tlv,
-    TlvType,
-)
+from txmux.wire.proxyprotocol.header import Command, InvalidHeader, ProxyHeader, Tlv, TlvType
 
 IPV4_BLOCK = bytes.fromhex("c0a80001c0a8000bdc0401bb")
 
