@@ -48,9 +48,11 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=FR"])
         self.successResultOf(Deferred.fromCoroutine(self.places.read_again()))
         self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=DE"])
-        self.countries.write_bytes(b"no database")
-        self.successResultOf(Deferred.fromCoroutine(self.places.read_again()))
-        self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=DE"])
+        data = self.countries.read_bytes()
+        for bad in (b"no database", b"\xff" * (len(data) // 3) + data[len(data) // 3 :]):
+            self.countries.write_bytes(bad)
+            self.successResultOf(Deferred.fromCoroutine(self.places.read_again()))
+            self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=DE"])
 
     def test_bad_file_is_refused_with_a_hint(self) -> None:
         bad = self.folder / "bad.mmdb"
@@ -64,7 +66,7 @@ class PlacesTests(SynchronousTestCase):
 
     @given(st.data())
     def test_damaged(self, data: st.DataObject) -> None:
-        """Whatever is in a file, it is refused, or addresses are looked up; the log says once that a record cannot be read."""
+        """Whatever is in a file, it is refused, or addresses are looked up; log and status say once that a record cannot be read."""
         content = bytearray(self.countries.read_bytes())
         for _ in range(data.draw(st.integers(1, 4))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -79,3 +81,4 @@ class PlacesTests(SynchronousTestCase):
             for address in ("192.0.2.1", "192.0.2.200", "198.51.100.1", "2001:db8::1"):
                 places.find(ip_address(address))
         self.assertLessEqual(len(lines), 1)
+        self.assertEqual(bool(lines), bool(places.trouble))

@@ -23,6 +23,8 @@ from txmux.transport import IPAddress
 Found = frozenset[tuple[str, str | int]]
 
 _MOST_CACHED = 10_000
+_TRIED = (*(f"{first}.0.0.1" for first in range(0, 256, 4)), *(f"2{x:x}00::1" for x in range(16)))
+"""Addresses in all parts of a database. One in which they cannot be looked up is not used."""
 
 
 class GeoDatabaseError(MuxError):
@@ -33,7 +35,7 @@ class GeoDatabase:
     """Looks addresses up. Results are cached for a while, since a look-up reads a tree bit by bit.
 
     Attributes:
-        trouble: Why a file is not in use; empty if all are.
+        trouble: Why a file is not in use, or is damaged; empty if all are right.
     """
 
     _log = Logger()
@@ -42,7 +44,6 @@ class GeoDatabase:
         self._paths: Sequence[Path] = ()
         self._readers: list[Any] = []
         self._found: dict[IPAddress, Found] = {}
-        self._is_damaged = False
         self.trouble = ""
 
     def prepare(self, settings: Settings, *, may_lack: bool) -> None:
@@ -73,7 +74,6 @@ class GeoDatabase:
                     self._log.error("{trouble}", trouble=trouble)
             self._readers, self.trouble = readers, trouble
             self._paths = paths
-            self._is_damaged = False
             self._found.clear()
 
     async def read_again(self) -> None:
@@ -85,7 +85,7 @@ class GeoDatabase:
             self._log.error("{problem}; keeping its previous contents", problem=problem)
             return
         if paths is self._paths:
-            self._readers, self._is_damaged, self.trouble = readers, False, ""
+            self._readers, self.trouble = readers, ""
             self._found.clear()
 
     def find(self, address: IPAddress) -> Found:
@@ -106,10 +106,9 @@ class GeoDatabase:
         except ValueError:  # an IPv6 address in a database of IPv4
             return None
         except Exception as problem:  # noqa: BLE001 - what is raised depends on what is damaged
-            if not self._is_damaged:
-                self._is_damaged = True
-                what = f"{DATABASES}: one is damaged, so some addresses are in no country or system"
-                self._log.error("{what}: {why}; get it again", what=what, why=repr(problem))
+            if not self.trouble:
+                self.trouble = f"{DATABASES}: one is damaged, so some addresses are in no country or system: {problem!r}; get it again"
+                self._log.error("{trouble}", trouble=self.trouble)
             return None
 
 
@@ -140,11 +139,15 @@ def read_geo_database(path: Path, data: bytes) -> Any:
         ) from None
     try:
         # Read as a whole: a mapped file that is truncated would end the process.
-        return maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
+        reader = maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
+        for address in _TRIED:
+            with suppress(ValueError):  # an IPv6 address in a database of IPv4
+                reader.get(address)
     except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
         raise GeoDatabaseError(
             f"'{path}' is not a database in MaxMind's format; write the path of a file ending in .mmdb"
         ) from None
+    return reader
 
 
 class WatchedDatabase:
