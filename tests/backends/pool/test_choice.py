@@ -15,11 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import SPARE, Watched, servers
 from tests.support.examples import scaled
-from txmux.backends.pool.balance import Choice
+from txmux.backends.pool.balance import Choice, Tournament
 from txmux.backends.pool.member import SUSPECT, Member, is_due
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.server_health import BackendHealth, MemberState, ServerHealth
-from txmux.backends.pool.tournament import Tournament
 from txmux.rules.model import Balance, Check, Ejection, Refusal, Server
 from txmux.testing import steps_in
 

@@ -6,8 +6,7 @@ import warnings
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.detection.regex import PatternError, StreamPattern, compile_pattern
-from txmux.detection.regex.automaton import MAX_STATES
-from txmux.detection.regex.stream import MAX_KEPT
+from txmux.detection.regex.automaton import MAX_KEPT, MAX_STATES
 from txmux.interfaces import Verdict
 
 

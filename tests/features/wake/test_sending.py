@@ -16,7 +16,7 @@ from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
-from txmux.backends.starting import ServerStarter
+from txmux.backends.upstreams import ServerStarter
 from txmux.features.wake.reading import Wake
 from txmux.rules.model import Backend
 

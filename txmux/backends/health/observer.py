@@ -3,34 +3,266 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txmux.backends.health.checking import CheckResult, CheckRun
-from txmux.backends.health.observing import (
-    FAILURES,
-    Activity,
-    ObservedState,
-    ServerObservation,
-    has_answered,
-    is_suspicious,
-    usual_wait,
-)
+from txmux.backends.health.silence import ServerSilence
 from txmux.backends.pool.member import Member
-from txmux.backends.pool.server_health import MemberState
+from txmux.backends.pool.server_health import ENOUGH_SOURCES, MemberState
 from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Rules, Server
-from txmux.telemetry.counting.counter_groups import SERVER
+from txmux.telemetry.counting.counter_groups import SERVER, SERVER_CAUSES
 from txmux.telemetry.counting.counters import Counters, ServerChanges
 from txmux.telemetry.events import server_event
-from txmux.telemetry.formatting import duration
+from txmux.telemetry.formatting import duration, plural
+from txmux.telemetry.reasons import FAILURE_TEXTS, ServerFailure
+
+ObservedState = Literal["failing", "silent"]
+
+FAILURES = 3
+"""Attempts in a row that have failed when a server is failing."""
+
+_FAILING_AFTER = 2.0  # seconds since the first of them
+_SETTLED = 10.0
+"""Seconds without a reset after which a connection is a success: gateways accept first, and reset when their server does not answer."""
+
+_REFUSED_LATELY = 3.0
+"""Seconds since a client was refused in which a datagram that nothing refuses says little: systems limit such refusals, by ICMP."""
+
+_RESET_LATELY = 30.0
+"""Seconds since a client was reset in which a connection that stays open without a byte says little: some reset who sends something."""
+
+_BY_CLIENTS: tuple[ServerFailure, ...] = ("reset", "tls-failed")
+"""What a server may do rightly for what one client sends: of one or two sources, it says nothing."""
+
+_SILENT_CLIENTS = 5
+_SILENT_AFTER = 15.0  # seconds since the first of them has sent something
+_PATIENCE = 3.0  # seconds that the last of them had for a byte
+_TIMES_AS_LONG = 3  # as a server usually needs for its first byte
+_LONGEST_USUAL = 200.0  # seconds of that: one answer may come after hours
+_FADES = 0.9  # of it remains if the next slow answer is faster
+_STALE = 60.0  # seconds after which what the last sources have met no longer counts
+
+_FAILED = {cause: SERVER.failed.positions[cause] for cause in SERVER_CAUSES}
+_ASKED, _ANSWERED = SERVER.asked.at, SERVER.answered.at
+_CELLS = SERVER.total.at, _ASKED, _ANSWERED, SERVER.unanswered.at
+_LOCAL, _ANSWER_TIME = SERVER.local_faults.at, SERVER.answer_time.at
+
+
+def has_answered(cells: Sequence[int]) -> bool:
+    return cells[_ANSWERED] > 0
+
+
+def usual_wait(cells: Sequence[int], before: float) -> float:
+    """Return how many seconds a server takes for its first byte where it takes long, as for long polls; `before` is the last such result.
+
+    The mean of a second counts: where much faster answers hide slow ones, they also show that it answers.
+    """
+    wait = cells[_ANSWER_TIME] / 1e6 / max(1, cells[_ANSWERED])
+    is_slow = wait * _TIMES_AS_LONG > _PATIENCE
+    return min(_LONGEST_USUAL, max(wait, _FADES * before)) if is_slow else before
+
+
+def is_suspicious(cells: Sequence[int]) -> bool:
+    """Whether growth of cells may be the beginning of a trouble."""
+    if cells[_ANSWERED]:
+        return False
+    return bool(cells[_ASKED]) or any(cells[at] for at in _FAILED.values())
+
+
+@attrs.frozen
+class Activity:
+    """What has happened at a server since the last reading.
+
+    Attributes:
+        failed: Its failures, by cause.
+        waiting: The sources of clients that have had no byte from it.
+        reset: The sources of clients that it has reset before its first byte, or whose TLS failed.
+    """
+
+    connected: int = 0
+    asked: int = 0
+    answered: int = 0
+    unanswered: int = 0
+    failed: Mapping[ServerFailure, int] = attrs.field(factory=dict)
+    waiting: Collection[int] = ()
+    reset: Collection[int] = ()
+
+    @classmethod
+    def of(
+        cls, cells: Sequence[int], waiting: Collection[int] = (), reset: Collection[int] = ()
+    ) -> Activity:
+        failed = {cause: cells[at] for cause, at in _FAILED.items() if cells[at]}
+        if local := cells[_LOCAL]:
+            failed["error"] = max(0, failed.get("error", 0) - local)
+        connected, asked, answered, unanswered = (cells[at] for at in _CELLS)
+        return cls(connected, asked, answered, unanswered, failed, waiting, reset)
+
+
+@attrs.define(eq=False)
+class ServerObservation:
+    """Judges one server by its connections.
+
+    Attributes:
+        failures: Attempts in a row that have failed.
+        may_be_silent: Whether an answer can be expected of it.
+        is_udp: Whether it gets datagrams, which may go unanswered without a server, too.
+        tries_tls: Whether an attempt of txmux itself includes TLS, as that of a client does.
+        usual: For how many seconds its clients usually wait for its first byte; see `usual_wait`.
+    """
+
+    may_be_silent: bool = True
+    is_udp: bool = False
+    tries_tls: bool = attrs.field(default=False, kw_only=True)
+    usual: float = attrs.field(default=0.0, kw_only=True)
+    failures: int = attrs.field(default=0, init=False)
+    _first_failure: float = attrs.field(default=0.0, init=False)
+    _last_failure: float = attrs.field(default=0.0, init=False)
+    _kind: ServerFailure = attrs.field(default="error", init=False)
+    _cause: str = attrs.field(default="", init=False)
+    # Of connections since the first failure: those that are still young, the number of others, and of resets.
+    _young: deque[tuple[float, int]] = attrs.field(factory=deque, init=False)
+    _settled: int = attrs.field(default=0, init=False)
+    _resets: int = attrs.field(default=0, init=False)
+    _by_clients: int = attrs.field(default=0, init=False)  # of the failures
+    _sources: set[int] = attrs.field(factory=set, init=False)  # of those
+    _is_tried: bool = attrs.field(default=False, init=False)  # without success
+    _silence: ServerSilence = attrs.field(
+        factory=lambda: ServerSilence(_SILENT_CLIENTS), init=False
+    )
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.failures or self._silence.clients)
+
+    @property
+    def is_stale(self) -> bool:
+        return 0 < self._silence.clients < self._silence.enough
+
+    def record(self, now: float, activity: Activity) -> None:
+        if activity.answered or (activity.unanswered and not self.is_udp):
+            self._clear()
+        else:
+            self._record_failures(now, activity)
+        self._silence.record(now, activity.asked, activity.answered, activity.waiting)
+
+    def _record_failures(self, now: float, activity: Activity) -> None:
+        failed = activity.failed
+        if count := sum(failed.values()):
+            if not self.failures:
+                self._first_failure = now
+            self.failures += count
+            self._last_failure = now
+            kind = max(failed, key=lambda cause: failed[cause])
+            if kind != self._kind or not self._cause:
+                self._kind, self._cause = kind, FAILURE_TEXTS[kind]
+        if self.failures:
+            self._resets += failed.get("reset", 0)
+            self._by_clients += sum(failed.get(cause, 0) for cause in _BY_CLIENTS)
+            if len(self._sources) < ENOUGH_SOURCES:
+                self._sources.update(activity.reset)
+            if activity.connected:
+                self._young.append((now, activity.connected))
+
+    def _clear(self) -> None:
+        self.failures = self._settled = self._resets = self._by_clients = 0
+        self._cause, self._is_tried = "", False
+        self._young.clear()
+        self._sources.clear()
+
+    def tried(self, now: float, *, ok: bool, why: str = "", has_answered: bool = False) -> None:
+        """Record an attempt of txmux itself, which without a byte says less than what clients have just met."""
+        if not ok:
+            self._cause, self._is_tried = why, True
+            return
+        is_met = self._kind != "reset" and (self._kind != "tls-failed" or self.tries_tls)
+        lately = _REFUSED_LATELY if self.is_udp else 0.0 if is_met else _RESET_LATELY
+        if has_answered or now - self._last_failure >= lately:
+            self._clear()
+            self._silence.clear()  # those had no connection
+
+    def state(self, now: float) -> ObservedState | None:
+        while self._young and now - self._young[0][0] >= _SETTLED:
+            self._settled += self._young.popleft()[1]
+        if self._settled > self._resets:
+            self._clear()
+        if self._is_failing and now - self._first_failure >= _FAILING_AFTER:
+            return "failing"
+        silence = self._silence
+        if not silence.is_enough or not self.may_be_silent:
+            return None
+        long = _TIMES_AS_LONG * self.usual
+        if now - silence.last >= _STALE + long:
+            silence.clear()
+            silence.clients = silence.enough - 1  # the next ones show whether it is still so
+            return None
+        waited, the_last_waited = now - silence.first, now - silence.reached
+        is_silent = waited >= max(_SILENT_AFTER, long) and the_last_waited >= max(_PATIENCE, long)
+        return "silent" if is_silent else None
+
+    @property
+    def _is_failing(self) -> bool:
+        """Whether enough attempts have failed, other than by what one source sends, which a server may reset rightly."""
+        are_several = len(self._sources) >= ENOUGH_SOURCES or self._is_tried
+        return self.failures - (0 if are_several else self._by_clients) >= FAILURES
+
+    def why(self, state: ObservedState, now: float) -> str:
+        if state == "silent":
+            silence = self._silence
+            clients = plural(silence.clients, "client")
+            return f"no byte from it to {clients} in a row for {_span(silence.first, now)}"
+        span = _span(self._first_failure, self._last_failure)
+        return f"{self._cause}, {self.failures} of {self.failures} in {span}"
+
+    def began(self, state: ObservedState) -> float:
+        return self._first_failure if state == "failing" else self._silence.first
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        """Return what another process needs to continue; its clock is another, so times are ages."""
+        silence = self._silence
+        return {
+            "failures": self.failures,
+            "kind": self._kind,
+            "cause": self._cause,
+            "failed": [now - self._first_failure, now - self._last_failure],
+            "clients": silence.clients,
+            "asked": [now - silence.first, now - silence.reached],
+            "sources": {str(source): now - at for source, at in silence.sources.items()},
+            "resets": [self._resets, *self._sources],
+            "by_clients": self._by_clients,
+            "tried": self._is_tried,
+            "usual": self.usual,
+        }
+
+    def restore(self, fields: Mapping[str, Any], now: float) -> None:
+        """Raises `KeyError`, `TypeError` or `ValueError`."""
+        first, last = (now - float(age) for age in fields["failed"])
+        asked = [now - float(age) for age in fields["asked"]]
+        self.failures, self._silence.clients = int(fields["failures"]), int(fields["clients"])
+        self._first_failure, self._last_failure = first, last
+        self._kind = next((cause for cause in SERVER_CAUSES if cause == fields["kind"]), "error")
+        self._cause = str(fields["cause"])
+        self._silence.first, self._silence.reached = asked
+        sources = fields["sources"].items()
+        self._silence.sources = {int(source): now - float(age) for source, age in sources}
+        self._resets, *reset = map(int, fields["resets"])
+        self._by_clients = int(fields.get("by_clients", self._resets))
+        self._sources, self._is_tried = {*reset}, bool(fields["tried"])
+        self.usual = float(fields["usual"])
+
+
+def _span(first: float, last: float) -> str:
+    return duration(max(1, round(last - first)))
+
 
 ServerKey = tuple[str, str]
 """A backend's name, and the server as the rules write it."""

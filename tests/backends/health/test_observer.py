@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.health.observing import Activity, ServerObservation, usual_wait
+from txmux.backends.health.observer import Activity, ServerObservation, usual_wait
 from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.telemetry.reasons import ServerFailure
 
