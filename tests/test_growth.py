@@ -17,8 +17,7 @@ from tests.support.growth import AT_ALL, AT_NONE, MANY, RULES, finished, growth
 from tests.support.limits import allow_descriptors
 from txmux.access.admission import Admission
 from txmux.access.bans import Ban, Banned, Bans
-from txmux.access.handshakes import Handshakes
-from txmux.access.per_source import PerSource, SourceLimits
+from txmux.access.per_source import Handshakes, PerSource, SourceLimits
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.queue import ClientQueue
 from txmux.control.worker_answers import WorkerAnswers

@@ -8,8 +8,7 @@ from typing_extensions import override
 
 from txmux.errors import OptionError
 from txmux.interfaces import Predicate
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Pattern
+from txmux.wire.predicates import Pattern, PlainMatcher
 
 _GET_NAME = 16  # prctl(2)
 

@@ -11,7 +11,7 @@ import txmux
 from txmux.errors import MuxError
 from txmux.rules.feature import Feature
 from txmux.rules.installed import FEATURES, STAGES
-from txmux.rules.keys_in_use import needed_modules
+from txmux.rules.named_files import needed_modules
 from txmux.rules.optional import load
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.sections import TABLES

@@ -30,8 +30,8 @@ from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError
 from txmux.processes.privilege.account import find_account
 from txmux.processes.usable import unusable
-from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.model import Rules
+from txmux.rules.named_files import needed_modules
 from txmux.rules.optional import missing, named
 from txmux.rules.problems import Problem, RulesError
 

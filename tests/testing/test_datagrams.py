@@ -11,8 +11,7 @@ from txmux.matchers.any import any as any_client
 from txmux.matchers.tls import tls
 from txmux.testing import check_datagrams, check_matcher, flow_decided
 from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import DatagramFields
+from txmux.wire.predicates import DatagramFields, PlainMatcher
 
 HELLO = b"HELLO world"
 FLOW = (b"HELLO1", b"more")

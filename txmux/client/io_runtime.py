@@ -10,10 +10,9 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from txmux.access.bans import Banned
-from txmux.access.handshakes import Handshakes
 from txmux.access.lists.current import Lists, dynamic_networks_in
 from txmux.access.loops import LoopDetector
-from txmux.access.per_source import LimitsElsewhere
+from txmux.access.per_source import Handshakes, LimitsElsewhere
 from txmux.backends.connect.dial import dial
 from txmux.client.client_table import ClientTable
 from txmux.client.parts import Parts, ServingContext, ServingPart

@@ -6,7 +6,13 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
-from txmux.wire.client_hello import LONGEST_HELLO, parse_client_hello, read_record_header
+from txmux.wire.client_hello import (
+    LONGEST_HELLO,
+    SSLV2_FIRST_BYTES,
+    parse_client_hello,
+    read_record_header,
+    read_sslv2_beginning,
+)
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.hello.options import (
     ECH,
@@ -17,8 +23,6 @@ from txmux.wire.hello.options import (
     hello_options,
     name_in,
 )
-from txmux.wire.hello.sslv2 import FIRST_BYTES as SSLV2_FIRST_BYTES
-from txmux.wire.hello.sslv2 import read_sslv2_beginning
 
 _MATCH, _NEED_MORE = Verdict.MATCH, Verdict.NEED_MORE
 

@@ -18,8 +18,13 @@ from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.io_runtime import IORuntime
-from txmux.client.recording import count_bytes, record_decision, record_end, record_multipath
-from txmux.client.session import CountedSession
+from txmux.client.session import (
+    CountedSession,
+    count_bytes,
+    record_decision,
+    record_end,
+    record_multipath,
+)
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.interface import RelayedBytes
 from txmux.net.relay.peers import Peer

@@ -12,7 +12,7 @@ from txmux.backends.connect.connector import BackendConnector, proxy_header
 from txmux.backends.names.destinations import ClientTarget, Destinations
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
-from txmux.client.recording import record_multipath
+from txmux.client.session import record_multipath
 from txmux.net.addresses import host_text
 from txmux.rules.model import Backend
 from txmux.tcp.stage import Client

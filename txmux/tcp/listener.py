@@ -19,7 +19,7 @@ from txmux.backends.upstreams import Upstreams
 from txmux.client.active_listener import ActiveListener
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
-from txmux.client.recording import new_id
+from txmux.client.session import new_id
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.interfaces import Transport
 from txmux.net.addresses import text_of

@@ -33,7 +33,7 @@ from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.client.configuration import CompiledRoute, RuleLayer
-from txmux.client.recording import new_id
+from txmux.client.session import new_id
 from txmux.detection.detector import Detection
 from txmux.interfaces import Peeked
 from txmux.net.addresses import text_of

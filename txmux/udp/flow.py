@@ -29,7 +29,7 @@ from txmux.access.per_source import Permit
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
 from txmux.client.configuration import CompiledRoute, Configuration
-from txmux.client.recording import record_decision
+from txmux.client.session import record_decision
 from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
 from txmux.interfaces import Datagrams
 from txmux.net.relay.interface import RelayedBytes

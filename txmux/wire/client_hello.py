@@ -7,8 +7,6 @@ import attrs
 
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.hello.ja4 import fingerprint
-from txmux.wire.hello.sslv2 import FIRST_BYTES as SSLV2_FIRST_BYTES
-from txmux.wire.hello.sslv2 import read_sslv2_hello
 from txmux.wire.hello.whole import (
     ALPN,
     ENCRYPTED_CLIENT_HELLO,
@@ -19,6 +17,57 @@ from txmux.wire.hello.whole import (
     protocols,
     read_whole,
 )
+
+_SSLV2_FIXED = 9
+_LEAST_SSLV2, _MOST_SSLV2 = _SSLV2_FIXED + 3 + 16, 0x1FF
+SSLV2_FIRST_BYTES = frozenset({0x80, 0x81})
+"""It begins with its length, whose highest bit is set; up to 511 bytes of it are plausible."""
+
+
+def read_sslv2_beginning(cursor: Cursor) -> tuple[int, int]:
+    """Read the length, the type and the version of the message (RFC 5246, appendix E.2).
+
+    Returns:
+        Where the message ends, and the highest version that the client offers.
+
+    Raises:
+        MalformedError: They are none, whatever follows.
+        ShortError: They are not there in full.
+    """
+    size = cursor.number(2, 0x8000 | _LEAST_SSLV2, 0x8000 | _MOST_SSLV2) & 0x7FFF
+    end = cursor.at + size
+    cursor.number(1, 1, 1)
+    major = cursor.number(1, 0, 3)
+    if major == 0:
+        return end, cursor.number(1, 2, 2)
+    if major != 3:
+        raise MalformedError
+    return end, 0x0300 | cursor.number(1, 0, 4)
+
+
+def read_sslv2_hello(cursor: Cursor) -> int:
+    """Read the whole message.
+
+    Returns:
+        The highest version that the client offers.
+
+    Raises:
+        MalformedError: It is none, whatever follows.
+        ShortError: It is not there in full.
+    """
+    end, version = read_sslv2_beginning(cursor)
+    room = end - cursor.at - 6
+    cipher_suites = cursor.number(2, 3, room - 16)
+    if cipher_suites % 3:
+        raise MalformedError
+    session_id = cursor.number(2, 0, min(16, room - 16 - cipher_suites))
+    challenge = room - cipher_suites - session_id
+    if session_id % 16 or challenge > 32:
+        raise MalformedError
+    cursor.number(2, challenge, challenge)
+    cursor.take(room)
+    return version
+
 
 __all__ = [
     "DTLS_VERSIONS", "LONGEST_HELLO", "VERSIONS", "ClientHello", "HelloReader",

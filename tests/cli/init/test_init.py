@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
 from txmux.cli import init
-from txmux.cli.init.listening import Listening, listening
+from txmux.cli.init.services import Listening, listening
 
 _LISTENING = """
 import socket, sys

@@ -6,8 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.init.test_listening import is_plain
 from txmux.cli.init import services
-from txmux.cli.init.listening import Listening
-from txmux.cli.init.services import FoundService, recognise
+from txmux.cli.init.services import FoundService, Listening, recognise
 from txmux.cli.init.writing import endpoint, rules_text
 from txmux.detection.registry import installed_matchers
 from txmux.rules.reading.parser import parse

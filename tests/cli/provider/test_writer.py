@@ -10,11 +10,10 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.cli.provider.writer import ProviderWriter
+from txmux.cli.provider.writer import ProviderWriter, try_draft
 from txmux.errors import MuxError
 from txmux.interfaces import ProvidedObject
 from txmux.rules.reading import parser
-from txmux.rules.reading.draft import try_draft
 from txmux.rules.reading.files import SourceFile
 
 RULES = """

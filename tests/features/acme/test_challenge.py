@@ -8,7 +8,7 @@ from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.tls.test_store import Handshake, credulous
-from txmux.features.acme.challenge import ChallengeStore
+from txmux.features.acme.challenges import ChallengeStore
 
 
 class ChallengeTest(SynchronousTestCase):

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.docker import NETWORK, inspected
 from txmux.cli.labels import ALLOWED
+from txmux.cli.provider.writer import try_draft
 from txmux.features.docker import labels as reading
 from txmux.features.docker.labels import Container, LabelRules, read_labels
-from txmux.rules.reading.draft import try_draft
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
 

@@ -17,7 +17,7 @@ from tests.features.gateway.test_rules import TCP, reasons
 from tests.support.certificates import make_authority
 from tests.support.kubernetes import GATEWAY, KubernetesPlayed
 from tests.support.peers import reactor
-from txmux.features.gateway import api, lease, provider, reflector, status
+from txmux.features.gateway import api, provider, reflector, status
 from txmux.features.gateway.provider import gateway as gateway_provider
 
 _EXAMPLES = Path(__file__).parents[3] / "examples/kubernetes/gateway"
@@ -32,7 +32,7 @@ class GatewayTest(ProviderTestCase):
         self.kube = KubernetesPlayed(self)
         self.patch(reflector, "_SHORTEST_PAUSE", 0.05)
         self.patch(provider, "_STATUS_PAUSE", 0.05)
-        self.patch(lease, "_EVERY", 0.05)
+        self.patch(status, "_RENEWED_EVERY", 0.05)
         self.patch(status, "_EVERY", 0.3)
         self.reloads: list[str] = []
 
@@ -149,7 +149,7 @@ class RightsTests(GatewayTest):
         self.begin(text)
         plurals = {
             kind.plural: kind.group
-            for kind in [*provider.KINDS.values(), provider.SECRETS, lease.LEASES]
+            for kind in [*provider.KINDS.values(), provider.SECRETS, status.LEASES]
         }
         plurals["pods"] = ""
         asked: set[tuple[str, str, str]] = set()
@@ -376,7 +376,7 @@ class StatusTests(GatewayTest):
         self.assertEqual(self.logged().count("the status of a GatewayClass is not written"), 1)
 
     async def test_one_of_two_writes_and_the_other_takes_over(self) -> None:
-        self.patch(lease, "_DURATION", 0.3)
+        self.patch(status, "_DURATION", 0.3)
         holders: list[str] = []
         self.patch(socket, "gethostname", lambda: holders[-1])
         self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))

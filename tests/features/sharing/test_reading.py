@@ -6,8 +6,8 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.features.sharing.store import Store
-from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.model import Settings
+from txmux.rules.named_files import needed_modules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 

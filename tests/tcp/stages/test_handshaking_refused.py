@@ -11,7 +11,7 @@ from tests.support.mux import CLOSE
 from tests.support.peers import Peer, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
-from txmux.access import handshakes
+from txmux.access import per_source
 from txmux.rules.embedding import route
 from txmux.rules.reading.route import allowed_client
 
@@ -334,7 +334,7 @@ class LimitTests(TerminationCase):
         return peers
 
     async def test_further_ones_wait_in_order(self) -> None:
-        self.patch(handshakes, "MOST_PER_SOURCE", 2)
+        self.patch(per_source, "MOST_PER_SOURCE", 2)
         port = self.mux([self.tls_route()])
         begun = [await self.unfinished(port) for _ in range(2)]
         await self.answered(*begun)
@@ -349,7 +349,7 @@ class LimitTests(TerminationCase):
         self.assertEqual(bytes(last.received), b"")
 
     async def test_handshake_that_takes_long_makes_room(self) -> None:
-        self.patch(handshakes, "MOST_PER_SOURCE", 2)
+        self.patch(per_source, "MOST_PER_SOURCE", 2)
         port = self.mux([self.tls_route()])
         old = [await self.unfinished(port) for _ in range(2)]
         await self.answered(*old)
@@ -368,7 +368,7 @@ class LimitTests(TerminationCase):
         await self.assert_logged(3, reason="limit", route="tls")
 
     async def test_client_waits_for_detect_timeout(self) -> None:
-        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls_route()])
         await self.answered(await self.unfinished(port))
         *begun, last = await self.waiting(port, 3)
@@ -383,7 +383,7 @@ class LimitTests(TerminationCase):
         self.assertEqual({record.reason for record in self.records}, {"limit"})
 
     async def test_handshake_that_has_waited_has_its_time(self) -> None:
-        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls_route()], detect_timeout=5)
         first = await self.unfinished(port)
         await self.answered(first)
@@ -400,7 +400,7 @@ class LimitTests(TerminationCase):
         self.assertIn("took longer than detect_timeout", record.facts["tls_error"])
 
     async def test_client_that_waits_may_not_send_much(self) -> None:
-        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls_route()])
         await self.answered(await self.unfinished(port))
         (peer,) = await self.waiting(port, 1)
@@ -410,7 +410,7 @@ class LimitTests(TerminationCase):
         await self.assert_ended(at_once, 2, reason="limit", route="tls")
 
     async def test_every_kind_of_end_makes_room(self) -> None:
-        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls_route(), self.inner()])
         for number, end in enumerate((Peer.close, Peer.reset, Peer.finish, None), 1):
             peer = await self.unfinished(port, "127.0.0.1")
@@ -427,7 +427,7 @@ class LimitTests(TerminationCase):
         self.assertEqual(self.factory.runtime.handshakes._sources, {})
 
     async def test_who_waits_may_leave(self) -> None:
-        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls_route()])
         first = await self.unfinished(port)
         await self.answered(first)
@@ -445,7 +445,7 @@ class LimitTests(TerminationCase):
         self.assertEqual(self.factory.runtime.handshakes._sources, {})
 
     async def test_handshake_begins_when_the_hello_is_complete(self) -> None:
-        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls_route(match="any")])
         for part in (1, 4, 100):
             await self.unfinished(port, part=part)

@@ -110,7 +110,9 @@ class Activity:
 
 @attrs.define(eq=False)
 class ServerObservation:
-    """Judges one server by its connections.
+    """Judges one server by its connections. Pure.
+
+    Readings come about once a second, so the order of what happened within one is unknown; a success then outweighs failures.
 
     Attributes:
         failures: Attempts in a row that have failed.

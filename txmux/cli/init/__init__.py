@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from txmux.cli.init.listening import Listening, listening
-from txmux.cli.init.services import recognise
+from txmux.cli.init.services import Listening, listening, recognise
 from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
 from txmux.errors import MuxError
 from txmux.files import replace_file

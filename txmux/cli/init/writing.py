@@ -3,8 +3,15 @@
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
-from txmux.cli.init.listening import Listening, address_text
-from txmux.cli.init.services import HTTP, SSH, TLS, FoundService, ServiceKind
+from txmux.cli.init.services import (
+    HTTP,
+    SSH,
+    TLS,
+    FoundService,
+    Listening,
+    ServiceKind,
+    address_text,
+)
 
 OWN_PROGRAM = "txmux"
 """The name of the program that serves: its own sockets are not servers for clients."""

@@ -28,9 +28,9 @@ from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.supervisor.notify import name_passed_sockets
 from txmux.processes.upgrade import ENDS
 from txmux.processes.workers.starting import STARTER, reactor_of_workers, spawn_starter
-from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules
+from txmux.rules.named_files import needed_modules
 from txmux.rules.packing import share_with_forks
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load_within_patience

@@ -1,7 +1,7 @@
 """Regular expressions for streams: read once, then followed byte by byte in linear time.
 
 A pattern is parsed by `re`'s own parser (``syntax``), becomes an automaton that knows how far each of its states is from
-a match, and is run as a deterministic one, built as bytes ask for it (``stream``): nothing backtracks.
+a match, and is run as a deterministic one, built as bytes ask for it (``automaton``): nothing backtracks.
 """
 
 from txmux.detection.regex.automaton import Progress, StreamPattern, compile_pattern

@@ -15,7 +15,7 @@ from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
-from txmux.client.recording import record_decision
+from txmux.client.session import record_decision
 from txmux.features.cancel_requests import MOST_SERVERS, destinations
 from txmux.features.cancel_requests.rows import REQUESTS
 from txmux.rules.feature import StageMaker

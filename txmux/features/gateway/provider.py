@@ -20,7 +20,6 @@ from txmux.features.gateway.api import Kind, KubeApi, NoServerError
 from txmux.features.gateway.certificates import SecretFiles
 from txmux.features.gateway.cluster import Cluster, Key, key_of, selects
 from txmux.features.gateway.conditions import statuses
-from txmux.features.gateway.lease import StatusLease
 from txmux.features.gateway.listeners import (
     GatewayListener,
     GatewaySettings,
@@ -30,7 +29,7 @@ from txmux.features.gateway.listeners import (
 from txmux.features.gateway.reflector import Reflector
 from txmux.features.gateway.routes import GatewayRoute, read_routes
 from txmux.features.gateway.sections import LISTEN_KEYS, make_sections
-from txmux.features.gateway.status import StatusWriter
+from txmux.features.gateway.status import StatusLease, StatusWriter
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
 from txmux.wire.jsontext import MISSHAPEN
 

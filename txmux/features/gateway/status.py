@@ -9,11 +9,13 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from txmux.features.gateway.api import KubeApi, NoServerError
+from txmux.features.gateway.api import Kind, KubeApi, NoServerError
 from txmux.features.gateway.cluster import Key
 from txmux.features.gateway.conditions import Wanted, merged
+from txmux.wire.jsontext import MISSHAPEN
 
 _EVERY = 10.0  # seconds between two writes of one status
 _AT_ONCE = 8
@@ -90,3 +92,85 @@ class StatusWriter:
         if why and why != self._whys.get(kind):
             self._log.warn("the status of a {kind} is not written: {why}", kind=kind, why=why)
         self._whys[kind] = why
+
+
+LEASES = Kind("Lease", "leases", "coordination.k8s.io")
+_DURATION = 15  # seconds
+_RENEWED_EVERY = 5.0
+
+
+@attrs.define(eq=False)
+class StatusLease:
+    """Tries to hold a Lease, by which one of several providers writes status; `is_held` says whether it does.
+
+    Source: coordination.k8s.io/v1, ``LeaseSpec``; a holder that has not renewed for the time that it set has lost it, by the clock of who looks.
+    """
+
+    _log = Logger()
+
+    _reactor: Any
+    _api: KubeApi
+    _name: str
+    _holder: str
+    _now: Callable[[], float]
+    # The last renewal of another one, and when it was seen.
+    _seen: tuple[object, float] = attrs.field(default=(None, 0.0), init=False)
+    _until: float = attrs.field(default=0.0, init=False)
+    _why: str = attrs.field(default="", init=False)
+
+    @property
+    def is_held(self) -> bool:
+        return bool(self._reactor.seconds() < self._until)
+
+    async def run(self) -> None:
+        """Take it when it is free, and renew it, until this is cancelled."""
+        while True:
+            why = ""
+            try:
+                await self._try()
+            except NoServerError as problem:
+                if problem.status != 409:  # another one was faster
+                    why = str(problem)
+            if why and why != self._why:
+                self._log.warn("no status is written: {why}", why=why)
+            self._why = why
+            await deferLater(self._reactor, _RENEWED_EVERY)
+
+    async def _try(self) -> None:
+        namespace = self._api.access.namespace
+        path = LEASES.path("v1", namespace, self._name)
+        begun = self._reactor.seconds()
+        lease: Any
+        try:
+            lease = await self._api.get(path)
+        except NoServerError as problem:
+            if problem.status != 404:
+                raise
+            lease = {"metadata": {"name": self._name, "namespace": namespace}}
+            method, path = "POST", LEASES.path("v1", namespace)
+        else:
+            method = "PUT"
+        try:
+            spec = lease.setdefault("spec", {})
+            holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
+            duration = float(spec.get("leaseDurationSeconds") or _DURATION)
+        except MISSHAPEN:
+            raise NoServerError("the Lease cannot be read") from None
+        if self._seen[0] != (holder, renewed):
+            self._seen = (holder, renewed), begun
+        if holder not in {None, "", self._holder} and begun < self._seen[1] + duration:
+            return
+        now = datetime.fromtimestamp(self._now(), timezone.utc).isoformat(timespec="microseconds")
+        time = now.replace("+00:00", "Z")
+        if holder != self._holder:
+            spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
+            spec["acquireTime"] = time
+        spec |= {
+            "holderIdentity": self._holder,
+            "renewTime": time,
+            "leaseDurationSeconds": _DURATION,
+        }
+        await self._api.send(
+            method, path, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease}
+        )
+        self._until = begun + _DURATION

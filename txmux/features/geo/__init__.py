@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from txmux.errors import how_to_install
-from txmux.features.geo.region import DATABASES, GeoRegion
 from txmux.rules.feature import FILE_MEANWHILE, FILE_SECONDS, Feature, NetworkKind, WatchedSource
 from txmux.rules.model import DynamicNetworks, Settings
 from txmux.rules.optional import imported_late
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import SectionKey, ValueKind
+from txmux.transport import IPAddress
+
+DATABASES = "geo_databases"
+"""The key with the files."""
+
+
+@attrs.define(eq=False)
+class GeoRegion:
+    """The networks of a country, or of an autonomous system, as a database knows them.
+
+    Attributes:
+        key: ``country``, ``continent`` or ``as``.
+        value: As in ISO 3166-1 (two capital letters), the code of a continent, or a number.
+    """
+
+    key: str
+    value: str | int
+    find: Callable[[IPAddress], frozenset[tuple[str, str | int]]] | None = attrs.field(
+        default=None, init=False, repr=False
+    )
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return self.find is not None and (self.key, self.value) in self.find(address)
+
 
 _CODE = re.compile("[A-Za-z]{2}")
 _NUMBER = re.compile("(?:AS)?([0-9]{1,10})", re.IGNORECASE)

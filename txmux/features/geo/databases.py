@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from txmux.access.lists.updates import WatchedFile
 from txmux.errors import MuxError, how_to_install
-from txmux.features.geo.region import DATABASES, GeoRegion
+from txmux.features.geo import DATABASES, GeoRegion
 from txmux.files import LARGEST, read_bytes
 from txmux.net.turns import look_in_thread
 from txmux.rules.model import DynamicNetworks, Settings

@@ -17,6 +17,8 @@ from itertools import groupby
 from txmux.processes.privilege.calls import Given, Rule, rules_for
 from txmux.processes.privilege.libc import system_call
 
+# Of each table of numbers, the first number of a block of names, in the order of the kernel's. Source:
+# arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux 6.19, by their headers for programs.
 _COMMON = """
 pidfd_send_signal io_uring_setup io_uring_enter io_uring_register open_tree move_mount fsopen fsconfig fsmount fspick
 pidfd_open clone3 close_range openat2 pidfd_getfd faccessat2 process_madvise epoll_pwait2 mount_setattr quotactl_fd

@@ -31,8 +31,8 @@ from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.oom import score_of_supervisor
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
-from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.model import Rules
+from txmux.rules.named_files import needed_modules
 from txmux.rules.packing import rules_at_fork
 from txmux.serving.listen_addresses import are_plain
 from txmux.telemetry.attention import CANNOT_START

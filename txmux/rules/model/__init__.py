@@ -11,7 +11,10 @@ from txmux.rules.model.backend import (
     CheckKind,
     Ejection,
     ForwardProxy,
+    Handover,
+    InProcess,
     Outcome,
+    Refusal,
     Resolve,
     Server,
     ServerTLS,
@@ -36,7 +39,6 @@ from txmux.rules.model.networks import (
     Senders,
     UnixClients,
 )
-from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.route import Alternative, Opening, Period, Route, TLSMinimum, TlsSettings
 from txmux.rules.model.rules import Files, Rules
 from txmux.rules.model.section import NOWHERE, KeyEntry, Section, ValueLine

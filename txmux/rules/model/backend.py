@@ -1,7 +1,8 @@
-"""A backend: its servers, and how connections to them are made and maintained."""
+"""A backend: its servers, and how connections to them are made and maintained; and the other outcomes of a client."""
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -11,12 +12,52 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import attrs
 
 from txmux.rules.model.networks import Public, Reachable
-from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 from txmux.transport import IPAddress, Transport, embedded, normal_host
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProtocolFactory
+
     from txmux.wire.globs import Globs
+
+
+class Refusal(enum.Enum):
+    """How a client without a backend is turned away."""
+
+    CLOSE = "close"
+    RESET = "reset"
+    REJECT = "reject"
+
+
+@attrs.frozen
+class InProcess:
+    """A Twisted protocol factory of this process, which gets the connection itself. Only from Python.
+
+    Attributes:
+        name: For logs.
+        factory: Builds the protocol that serves the client.
+    """
+
+    name: str
+    factory: IProtocolFactory = attrs.field(hash=False)  # it may have no hash
+
+
+@attrs.frozen
+class Handover:
+    """Where clients' sockets are handed over; the bytes that decided are still in them.
+
+    Attributes:
+        path: Of the UNIX socket where the server takes them.
+        users: The numbers of the users whose servers may take them, beside root and the user of this process.
+    """
+
+    path: str
+    users: frozenset[int] = frozenset()
+
+    @property
+    def name(self) -> str:
+        return f"handover:{self.path}"
+
 
 _PUBLIC = Reachable([Public.PUBLIC])
 _WITH_PORTS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})(?:-([0-9]{1,5}))?")

@@ -7,9 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from txmux.rules.model.backend import Outcome
+from txmux.rules.model.backend import Outcome, Refusal
 from txmux.rules.model.networks import EVERY_CLIENT, Clients, NetworkSet
-from txmux.rules.model.outcomes import Refusal
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 from txmux.transport import Keepalive, Transport
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from txmux.rules.model.backend import Backend, Outcome
+from txmux.rules.model.backend import Backend, Handover, Outcome, Refusal
 from txmux.rules.model.client_certificate import AllowedClient, CertificateCondition
 from txmux.rules.model.listener import Listener, Logged
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
-from txmux.rules.model.outcomes import Handover, Refusal
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 from txmux.transport import Transport
 

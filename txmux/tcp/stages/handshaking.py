@@ -11,9 +11,8 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from txmux.access import handshakes
-from txmux.access.handshakes import PATIENCE
-from txmux.access.per_source import source_of
+from txmux.access import per_source
+from txmux.access.per_source import PATIENCE, source_of
 from txmux.rules.installed import watchers_of
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
@@ -81,7 +80,7 @@ class Handshaking(Stage):
         if self._key is None:
             self._key = settings.name, source_of(address.host) if address else -1
             # A source that may have more undecided connections is many clients.
-            most = max(handshakes.MOST_PER_SOURCE, settings.max_undecided_per_source)
+            most = max(per_source.MOST_PER_SOURCE, settings.max_undecided_per_source)
             limit = most if address else 0
             pause = client.runtime.handshakes.enter(self._key, self, limit)
             if not pause:
