@@ -12,7 +12,8 @@ from txmux.cli import matchers
 from txmux.detection.registry import PluginProblem, Registry, installed_matchers, transports_of
 from txmux.interfaces import IProtocolMatcher, Option, Transport
 from txmux.rules.reading.parser import parse
-from txmux.wire.predicates import Pattern, PlainMatcher
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Pattern
 
 OWN = f"txmux {txmux.__version__}"
 

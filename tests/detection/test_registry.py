@@ -27,7 +27,8 @@ from txmux.matchers.tls import tls
 from txmux.rules.model import Alternative, Refusal, Route
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.matching import read_alternative
-from txmux.wire.predicates import PlainMatcher, Prefix
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Prefix
 
 _MATCHER = """\
 from txmux.matchers.regex import RegexMatcher

@@ -8,7 +8,8 @@ from typing_extensions import override
 
 from txmux.errors import OptionError
 from txmux.interfaces import Predicate
-from txmux.wire.predicates import Pattern, PlainMatcher
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Pattern
 
 _GET_NAME = 16  # prctl(2)
 

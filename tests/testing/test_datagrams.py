@@ -11,7 +11,8 @@ from txmux.matchers.any import any as any_client
 from txmux.matchers.tls import tls
 from txmux.testing import check_datagrams, check_matcher, flow_decided
 from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.predicates import DatagramFields, PlainMatcher
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import DatagramFields
 
 HELLO = b"HELLO world"
 FLOW = (b"HELLO1", b"more")

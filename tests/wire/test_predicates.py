@@ -10,7 +10,8 @@ from tests.support.examples import scaled
 from txmux.detection.regex import PatternError, compile_pattern
 from txmux.testing import check_matcher, check_predicate
 from txmux.wire.cursor import Cursor
-from txmux.wire.predicates import Either, Fields, Pattern, PlainMatcher, Prefix
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Either, Fields, Pattern, Prefix
 
 
 def read_numbers(cursor: Cursor) -> None:

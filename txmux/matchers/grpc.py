@@ -12,7 +12,7 @@ import attrs
 from txmux.interfaces import Peeked, Verdict
 from txmux.wire import http2_fields as _http2_fields  # noqa: F401 - now, not for the first client
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, parse_opening
-from txmux.wire.predicates import PlainMatcher
+from txmux.wire.plain import PlainMatcher
 
 _TRUE_BINARY_METADATA = 0xFE03
 _CONTENT_TYPE = re.compile(r"application/grpc(?:[+; \t].*)?", re.IGNORECASE | re.DOTALL)

@@ -7,7 +7,7 @@ signature, version and command, family and transport, length.
 import attrs
 
 from txmux.interfaces import Peeked, Verdict
-from txmux.wire.predicates import PlainMatcher
+from txmux.wire.plain import PlainMatcher
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
 from txmux.wire.proxyprotocol.header import InvalidHeader
 

@@ -23,7 +23,7 @@ from functools import cache
 import attrs
 
 from txmux.interfaces import Peeked, Transport, Verdict
-from txmux.wire.predicates import PlainMatcher
+from txmux.wire.plain import PlainMatcher
 
 ENOUGH = 48
 """The number of bytes that decide.

@@ -12,7 +12,7 @@ import re
 import attrs
 
 from txmux.interfaces import Peeked, Verdict
-from txmux.wire.predicates import PlainMatcher
+from txmux.wire.plain import PlainMatcher
 
 _COMMANDS = frozenset(
     b"""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor, MalformedError, ShortError
+    from txmux.wire.plain import PlainMatcher
     from txmux.wire.predicates import (
         DatagramFields,
         Either,
         Fields,
         Pattern,
-        PlainMatcher,
         Prefix,
         begins_with,
         verdict_of,
