@@ -16,6 +16,7 @@ _OF_CLASS = {
     "ConnectingCancelledError": "no connection in time",
     "ConnectionDone": "the connection was closed",
     "ConnectionLost": "the connection was lost",
+    "ParseError": "it is not HTTP",
     "TimeoutError": "timed out",
 }
 """For errors whose own text names no cause."""

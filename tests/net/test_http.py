@@ -68,7 +68,7 @@ class GetTests(TestCase):
         self.server = PeerFactory()
         await self.fails(b"HTTP/1.1 200", "no whole answer")
         self.server = PeerFactory()
-        await self.fails(b"SSH-2.0-x\r\n\r\n", "no whole answer")
+        await self.fails(b"SSH-2.0-x\r\n\r\n", "no whole answer: it is not HTTP")
         self.server = PeerFactory()
         await self.fails(b"", "no whole answer")
 
