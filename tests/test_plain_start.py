@@ -56,8 +56,11 @@ _FORBIDDEN = {
 }
 """Modules that take long to import, and why a plain start has no use for them; those in them are meant, too."""
 
-_OF_TWISTED = {"asyncio", "email", "http.client", "http.cookiejar", "ssl", "urllib.request"}
-"""What the base of Twisted imports for names that no service uses; `twist` has done so before txmux begins."""
+_OF_TWISTED = {
+    "asyncio", "calendar", "email", "http.client", "http.cookiejar", "ssl", "twisted.cred", "twisted.trial", "twisted.words", "unittest",
+    "urllib.request", "zipfile",
+}  # fmt: skip
+"""What Twisted imports for names that no service uses, and for plugins that are not txmux's; `twist` has done so before txmux begins."""
 
 _TELLING = """\
 import atexit, os, sys

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import attrs
 from twisted import plugins
+from twisted.plugin import getCache
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -147,6 +148,23 @@ class PluginTest(SynchronousTestCase):
         self.assertEqual(list(found), [])
         (problem,) = found.problems
         self.assertIn(f"{path} cannot be used: ModuleNotFoundError: No module", str(problem))
+
+    def test_cache_of_others(self) -> None:
+        """What Twisted keeps of others' plugins stays as it is, although no interface of theirs is imported."""
+        theirs = "twisted.words.iwords"
+        imports = f"from twisted.plugin import IPlugin\nfrom {theirs} import IProtocolPlugin\n"
+        made = "@implementer(IPlugin, IProtocolPlugin)\nclass It: pass\nit = It()\n"
+        self.write("others", f"{imports}from zope.interface import implementer\n{made}")
+        self.assertEqual(list(self.found()), [])
+        imported = sys.modules.pop(theirs)
+        self.addCleanup(sys.modules.update, {theirs: imported})
+        for is_new in (False, True):
+            self.forget()
+            self.write("mine", _module("Mine", "mine") if is_new else "")
+            self.assertEqual("mine" in self.found(), is_new)
+        (it,) = getCache(importlib.import_module(self.name))["others"].plugins
+        provided = importlib.import_module(theirs).IProtocolPlugin
+        self.assertIn(provided, it.provided)
 
     def test_repaired_meanwhile(self) -> None:
         flag = self.folder / "flag"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import pickle
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from twisted import plugin as plugin_finder
 from twisted import plugins
 from twisted.plugin import CachedPlugin, getCache
 from twisted.python.modules import getModule
+from zope.interface import Interface
+from zope.interface.interface import InterfaceClass
 
 from txmux.errors import MuxError
 from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Predicate, Transport, Verdict
@@ -173,7 +177,7 @@ def _find(package: ModuleType) -> Registry:
         module.name: Path(module.filePath.path)
         for module in getModule(package.__name__).iterModules()
     }
-    with _tracebacks_off():
+    with _seldom_importing():
         dropins = getCache(package)
     problems = [
         _failed(name, file, error)
@@ -206,16 +210,33 @@ def _find(package: ModuleType) -> Registry:
     return Registry(dict(sorted(usable.items())), tuple(problems))
 
 
+class _Unpickler(pickle.Unpickler):
+    """Reads plugins without importing interfaces of Twisted's: no matcher has one, and those of trial import unittest."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in sys.modules or not module.startswith("twisted."):
+            return super().find_class(module, name)
+        return InterfaceClass(name, (Interface,), __module__=module)
+
+
+def _pickled(dropins: Mapping[str, Any]) -> bytes:
+    for plugin in (plugin for dropin in dropins.values() for plugin in dropin.plugins):
+        names = ((its.__module__, its.__name__) for its in plugin.provided)
+        plugin.provided = [getattr(importlib.import_module(module), name) for module, name in names]
+    return pickle.dumps(dropins)
+
+
 @contextmanager
-def _tracebacks_off() -> Iterator[None]:
-    """Keep `getCache` from logging a traceback of each module that cannot be imported: a `PluginProblem` says why."""
+def _seldom_importing() -> Iterator[None]:
+    """Have `getCache` import less, and log no traceback of each module that cannot be imported: a `PluginProblem` says why."""
     module: Any = plugin_finder
-    log = module.log
+    log, pickling = module.log, module.pickle
     module.log = SimpleNamespace(err=lambda *_: None, msg=log.msg)
+    module.pickle = SimpleNamespace(load=lambda file: _Unpickler(file).load(), dumps=_pickled)
     try:
         yield
     finally:
-        module.log = log
+        module.log, module.pickle = log, pickling
 
 
 def _itself(matcher: IProtocolMatcher | _BuiltIn) -> IProtocolMatcher:

@@ -74,19 +74,39 @@ from txmux.net.tls.deferred import import_reactor_without_tls
 
 import_reactor_without_tls()
 from twisted.internet.defer import Deferred, succeed
-from twisted.python.compat import cookielib
+from twisted.python.compat import cookielib, escape
+from twisted.python.zippath import ZipArchive
 
 async def add():
     return 1 + await succeed(1)
 
 Deferred.fromCoroutine(add()).addCallback(print)
-assert not {"asyncio", "http.cookiejar", "http.client", "ssl"} & set(sys.modules)
+seldom = {"asyncio", "http.cookiejar", "http.client", "ssl", "zipfile"}
+assert not seldom & set(sys.modules)
+assert "coverage" in sys.modules or "html" not in sys.modules
 import asyncio
 
 async def convert():
     return await Deferred.fromCoroutine(add()).asFuture(asyncio.get_running_loop())
 
 print(asyncio.run(convert()), asyncio.__file__ is not None, cookielib.CookieJar.__name__)
+try:
+    ZipArchive("/nonexistent")
+except FileNotFoundError:
+    print(escape("<"))
+"""
+
+_WEB = """\
+import sys
+from txmux.net.tls.deferred import import_reactor_without_tls, import_web_without_email
+
+import_reactor_without_tls()
+import_web_without_email()
+assert not {"calendar", "email", "email.message"} & set(sys.modules)
+from twisted.web import http
+
+print(http.stringToDatetime(b"Sun, 06 Nov 1994 08:49:37 GMT"))
+print(http.EmailMessage().is_multipart(), http.message_from_bytes(b"A: b").items())
 """
 
 _AT_ONCE = """\
@@ -116,7 +136,11 @@ class DeferredTest(SynchronousTestCase):
 
     def test_asyncio(self) -> None:
         """Coroutines are run without asyncio, which can be used later, as can what Twisted has of the HTTP client."""
-        self.assertEqual(self.output(_ASYNCIO), "2\n2 True CookieJar\n")
+        self.assertEqual(self.output(_ASYNCIO), "2\n2 True CookieJar\n&lt;\n")
+
+    def test_web(self) -> None:
+        """Twisted's HTTP server can do what it needs e-mail and a calendar for."""
+        self.assertEqual(self.output(_WEB), "784111777\nFalse [('A', 'b')]\n")
 
     def test_asyncio_at_once(self) -> None:
         """A Twisted that needs more of asyncio at once has it imported."""

@@ -20,6 +20,7 @@ from txmux.errors import MuxError, printable
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
+from txmux.net.tls.deferred import import_web_without_email
 from txmux.processes import oom
 from txmux.processes.forking import Child, name_process
 from txmux.processes.memory import give_back
@@ -72,6 +73,8 @@ def start_early(rules: Rules, pidfile: str | Path | None) -> Child:
     """
     reactor = reactor_of_workers(import_module("twisted.internet.default").install.__module__)
     admin = _ADMIN if rules.settings.admin else ()
+    if admin:
+        import_web_without_email()
     for module in (reactor, "txmux.processes.service", STARTER, *admin, *needed_modules(rules)):
         import_module(module)
     folders_of_python()  # it walks all modules

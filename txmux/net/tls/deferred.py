@@ -6,25 +6,35 @@ name that only its own HTTP client uses, Twisted imports 60 modules of Python: a
 """
 
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from types import CoroutineType, ModuleType
 from typing import Any
 
-_NAMES = ("http.cookiejar", "twisted.protocols.tls", "twisted.internet.ssl")
-
 
 class _Later(ModuleType):
+    """A module that is imported when something of it is used.
+
+    Args:
+        called: Functions and classes that others import by name, and use no sooner than they call them.
+    """
+
+    def __init__(self, name: str, *called: str) -> None:
+        super().__init__(name)
+        for function in called:
+            setattr(self, function, partial(self._call, function))
+
+    def _call(self, function: str, *args: Any, **options: Any) -> Any:
+        return self.__getattr__(function)(*args, **options)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # the import system looks for these in every module
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:  # a Twisted that needs it at once
             del sys.modules[self.__name__]
         return getattr(import_module(self.__name__), name)
-
-    def TLSMemoryBIOFactory(self, *args: Any, **options: Any) -> Any:
-        # Importing the reactor imports this name.
-        return self.__getattr__("TLSMemoryBIOFactory")(*args, **options)
 
 
 class _AsyncIO(_Later):
@@ -43,11 +53,33 @@ def import_reactor_without_tls() -> None:
     """
     if "twisted.internet.tcp" in sys.modules:
         return
-    every = (_AsyncIO("asyncio"), *map(_Later, _NAMES))
+    with _left_out(
+        _AsyncIO("asyncio"),
+        _Later("html", "escape"),
+        _Later("http.cookiejar"),
+        _Later("twisted.internet.ssl"),
+        _Later("twisted.protocols.tls", "TLSMemoryBIOFactory"),
+        _Later("zipfile", "ZipFile"),
+    ):
+        import_module("twisted.internet.posixbase")
+        import_module("twisted.python.modules")
+
+
+def import_web_without_email() -> None:
+    """Import Twisted's HTTP server, for a process as above; it reads dates and the types of what is sent by what is left out."""
+    email = _Later("email", "message_from_bytes")
+    message = _Later("email.message", "EmailMessage")
+    message.Message = Any  # type: ignore[attr-defined]  # it is for an annotation
+    with _left_out(_Later("calendar"), email, message):
+        import_module("twisted.web.http")
+
+
+@contextmanager
+def _left_out(*every: _Later) -> Iterator[None]:
     left_out = {later.__name__: later for later in every if later.__name__ not in sys.modules}
     sys.modules.update(left_out)
     try:
-        import_module("twisted.internet.posixbase")
+        yield
     finally:
         for name, module in left_out.items():
             if sys.modules.get(name) is module:
