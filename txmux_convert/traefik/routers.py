@@ -89,6 +89,8 @@ class Router:
         return self.tls is not None and self.tls.get("passthrough").is_set
 
 
+_VERIFYING = ("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
+_UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert")
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -189,20 +191,19 @@ class Routing:
             self.routes.route(section, condition, outcome, line)
             return
         resolver = router.tls.get("certResolver")
-        at, names, why = line, list[str](), ""
+        name = router.tls.get("options").text or "default"
+        options = self.options.get(name.partition("@")[0].lower())
+        at, names, why = line, list[str](), _broken(name, options)
         if resolver.text and resolver.text == self.resolver:
             at, names = resolver.line, _acme_names(router.tls, condition)
-            if not all(map(_HOST.fullmatch, names)):
+            if not why and not all(map(_HOST.fullmatch, names)):
                 why = "terminate_tls = acme needs names, and no pattern; name them, or the files of another client"
-        elif not self.certificates:
+        elif not why and not self.certificates:
             why = "there is no certificate in the files; name one in terminate_tls of a route"
         if why:
             section.flag(at, f"router {router.name}: its clients are closed: {why}")
             self.routes.route(section, condition, CLOSE, line)
             return
-        options = self.options.get(
-            (router.tls.get("options").text or "default").partition("@")[0].lower()
-        )
         for route in self.routes.route(section, condition, outcome, line):
             if names:
                 route.add("terminate_tls", f"acme {', '.join(names)}", at)
@@ -217,17 +218,19 @@ class Routing:
             return
         if options.get("minVersion").text == "VersionTLS13":
             route.add("tls_minimum", "1.3", options.get("minVersion").line)
-        client_auth = options.get("clientAuth", "clientAuthType")
-        if client_auth.text in {"RequireAndVerifyClientCert", "VerifyClientCertIfGiven"}:
-            authorities = options.get("clientAuth", "caFiles").each()
+        kind, authorities = _client_auth(options)
+        line = options.get("clientAuth", "clientAuthType").line
+        if kind in _VERIFYING:
             self.services.add_files(route, "tls_client_ca", authorities)
-            if client_auth.text == "VerifyClientCertIfGiven":
-                route.add("tls_client", "optional", client_auth.line)
+            if kind == "VerifyClientCertIfGiven":
+                route.add("tls_client", "optional", line)
                 message = "VerifyClientCertIfGiven: Traefik refuses a certificate that is not valid, and txmux takes it for none"
-                route.warn(client_auth.line, message)
-        elif client_auth.text not in {"", "NoClientCert"}:
-            message = f"{client_auth.text}: txmux asks for a certificate only where it has to be shown and verified"
-            route.flag(client_auth.line, message)
+                route.warn(line, message)
+        elif kind in _UNVERIFIED:
+            message = (
+                f"{kind}: txmux asks for a certificate only where it has to be shown and verified"
+            )
+            route.flag(line, message)
         for name, node in options.items():
             key = name.lower()
             if key in _READ or not node.is_set or (key, node.text) in _USUAL:
@@ -249,6 +252,24 @@ class Routing:
             "proxyProtocol: for Traefik these may begin with a PROXY header, for txmux they must"
         )
         section.warn(node.line, message)
+
+
+def _client_auth(options: Node) -> tuple[str, list[Node]]:
+    """Return how Traefik treats certificates of clients, and the files of their authorities."""
+    authorities = options.get("clientAuth", "caFiles").each()
+    kind = options.get("clientAuth", "clientAuthType").text
+    return kind or ("RequireAndVerifyClientCert" if authorities else "NoClientCert"), authorities
+
+
+def _broken(name: str, options: Node | None) -> str:
+    """Return why Traefik closes all clients of a router with these options; empty if it does not."""
+    if options is None:
+        return "" if name == "default" else f"there are no tls.options {name!r} in the files"
+    kind, authorities = _client_auth(options)
+    if kind in _VERIFYING and not authorities:
+        return f"clientAuthType {kind} needs caFiles"
+    is_known = kind in {"NoClientCert", *_VERIFYING, *_UNVERIFIED}
+    return "" if is_known else f"{kind!r} is no clientAuthType"
 
 
 def _acme_names(tls: Node, condition: Condition) -> list[str]:

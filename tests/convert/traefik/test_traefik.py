@@ -198,6 +198,26 @@ class RouterTests(SynchronousTestCase):
         self.assertIn("tls_client_ca = /ca.pem\ntls_client = optional\n", output.text)
         self.assertEqual(len(output.warnings), 1)
 
+    def test_clients_without_a_certificate_are_kept_out_where_traefik_does(self) -> None:
+        for options, found in (
+            ("default: {clientAuth: {caFiles: [/ca.pem]}}", "tls_client_ca = /ca.pem"),
+            (
+                "default: {clientAuth: {clientAuthType: RequireAndVerifyClientCert}}",
+                "needs caFiles",
+            ),
+            (
+                "default: {clientAuth: {clientAuthType: Require, caFiles: [/ca.pem]}}",
+                "is no client",
+            ),
+            ("other: {}", "there are no tls.options 'strict@file'"),
+        ):
+            more = f"tls:\n  certificates: [{{certFile: /b.pem, keyFile: /b.key}}]\n  options: {{{options}}}\n"
+            name = "strict@file" if "other" in options else "default"
+            output = points(f"HostSNI(`a.example`) -> a tls: {{options: {name}}}", more=more)
+            self.assertIn(found, output.text)
+            self.assertEqual("backend = close" in output.text, "tls_client_ca" not in found)
+            self.assertEqual(len(looks(output)), "tls_client_ca" not in found)
+
     def test_other_tls_options_are_warned_of(self) -> None:
         for option, word in (
             ("maxVersion: VersionTLS12", "TLS 1.3 is always spoken"),
