@@ -35,19 +35,21 @@ WHOLE = (
 )  # fmt: skip
 """Tests that need root or a real server, run the whole of what is installed, or change services under load; all others run in `script/test`."""
 
-BY_TURNS = {
-    "browser/test_page.py::ManyRoutesTests": 3, "browser/test_page.py::PageTests::test_accessible": 3,
-    "campaign/": 4, "interop/converted/": 3, "interop/test_acme.py": 3,
-    "interop/test_acme_schedule.py": 3, "interop/test_acme_shared.py": 3, "interop/test_action.py": 3, "interop/test_commands.py": 3,
-    "interop/test_keepalived.py::": 4,
-    "interop/test_openapi.py": 3, "interop/test_scenario_acme.py": 3, "interop/test_scenario_balancer.py": 3,
-    "interop/test_scenario_jump.py": 3, "interop/test_scenario_one_port.py": 3, "interop/test_scenario_servers.py": 3,
-    "interop/test_tutorial.py": 3, "matchers/test_overlaps.py::SearchTests": 4, "packaging/test_release.py::ReleaseTests": 4,
-    "packaging/": 4, "test_benchmarks.py::RunTests": 4, "test_changes_beside_peers.py": 4, "test_contributing.py": 4,
-    "test_examples.py": 3, "test_manpages.py::ScriptTests": 4, "test_plugin_example.py": 4, "test_reactors.py": 3,
-    "test_soak.py::SoakTests": 4, "test_sources.py::AllPeersTests": 4,
-}  # fmt: skip
-"""Of which tests `.ci/run` runs one in so many for each commit: they take long, and rarely find what the others do not.
+BY_TURNS = (
+    "browser/test_page.py::", "campaign/", "interop/converted/", "interop/datagrams/", "interop/quic/", "interop/test_acme",
+    "interop/test_action.py", "interop/test_addresses.py", "interop/test_clock.py", "interop/test_commands.py",
+    "interop/test_descriptors.py", "interop/test_dnsmasq.py", "interop/test_fail2ban.py", "interop/test_hold.py",
+    "interop/test_keepalived.py::", "interop/test_openapi.py", "interop/test_provider_sources.py", "interop/test_scenario_",
+    "interop/test_shared_bans.py", "interop/test_signals.py", "interop/test_tutorial.py", "interop/test_under_systemd.py",
+    "matchers/test_overlaps.py::SearchTests", "packaging/", "processes/test_datagrams_load.py::",
+    "processes/test_handover_rough.py::", "processes/test_held.py::", "processes/test_opener.py::",
+    "processes/test_reload_load.py::", "processes/test_reload_rough.py::", "processes/test_removed_listeners.py::",
+    "processes/test_sandbox.py::", "processes/test_short_of_memory.py::", "processes/test_store_load.py::",
+    "processes/test_upgrade.py::", "processes/test_upgrade_", "test_benchmarks.py::RunTests", "test_changes_beside_peers.py",
+    "test_contributing.py", "test_examples.py", "test_manpages.py::ScriptTests", "test_plugin_example.py", "test_reactors.py",
+    "test_soak.py::SoakTests", "test_sources.py::AllPeersTests",
+)  # fmt: skip
+"""Of which tests `.ci/run` runs one in `SHARE` for each commit: they take long, and rarely find what the others do not.
 
 Where a place has ``::``, the tests of a class have their turns one by one; elsewhere a class has its own, since its tests share what they start.
 """
@@ -196,7 +198,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for item in items:
-        (chosen if has_turn(*turn_of(item.nodeid)) else others).append(item)
+        name = turn_of(item.nodeid)
+        (chosen if not name or has_turn(name) else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = chosen
     for item in filter(is_whole, items):
@@ -213,12 +216,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             os.environ[name] = value
 
 
-def turn_of(name: str) -> tuple[str, int]:
-    """Return the name by which a test has its turn, its own or that of its class, and in how many commits it has one."""
-    for place, share in BY_TURNS.items():
+def turn_of(name: str) -> str:
+    """Return the name by which a test has its turn, its own or that of its class; empty if it runs for each commit."""
+    for place in BY_TURNS:
         if _inside(name).startswith(place):
-            return name if "::" in place else name.rpartition("::")[0], share
-    return name, 1
+            return name if "::" in place else name.rpartition("::")[0]
+    return ""
 
 
 def _inside(name: str) -> str:

@@ -134,12 +134,12 @@ class ListTests(SynchronousTestCase):
 
 
 class WithoutTests(SynchronousTestCase):
-    """Each folder is deleted from a copy; `.ci/run` takes a third of them for each commit."""
+    """Each folder is deleted from a copy; `.ci/run` takes a fifth of them for each commit."""
 
     def test_rules_that_need_it(self) -> None:
         """They are refused, with the name of what is missing; others are not."""
         for feature in FEATURES:
-            if not has_turn(feature.name, 3):
+            if not has_turn(feature.name):
                 continue
             folder = self.copy_without(feature.name)
             for word in optional.WORDS[feature.name]:
@@ -157,7 +157,7 @@ class WithoutTests(SynchronousTestCase):
             gone |= {f"stage {stage.state}" for stage in feature.stages}
             gone |= {name for row in feature.rows() for name in named_by(row)}
             used = [word for word in optional.WORDS[feature.name] if word.count(" ") > 1]
-            if not (gone or used) or not has_turn(feature.name, 3):
+            if not (gone or used) or not has_turn(feature.name):
                 continue
             folder = self.copy_without(feature.name)
             look = f"{inspect.getsource(everything)}\nimport json\nprint(json.dumps(everything()))"

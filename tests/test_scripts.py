@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.conftest import BY_TURNS, WHOLE, turn_of
 from tests.interop.children import PATIENCE
 from tests.programs import require_program
-from tests.support.examples import has_turn
+from tests.support.examples import SHARE, has_turn
 
 _CHECKOUT = Path(__file__).parent.parent
 
@@ -125,23 +125,30 @@ class ScriptTests(SynchronousTestCase):
         for place in (*WHOLE, *BY_TURNS):
             file, *names = place.split("::")
             path = _CHECKOUT / "tests" / file
-            self.assertTrue(path.exists(), f"mend `WHOLE` in tests/conftest.py: no {place}")
+            found = [*path.parent.glob(f"{path.name}*")]
+            self.assertTrue(found, f"mend `WHOLE` or `BY_TURNS` in tests/conftest.py: no {place}")
             for name in names:
                 self.assertRegex(path.read_text(), f"(class|def) {name}", place)
 
     def test_turns(self) -> None:
         """Each test, or each class, runs in one of as many commits as its share says, and those without a share in all."""
-        for place, share in (*BY_TURNS.items(), ("wire/", 1)):
+        for place in BY_TURNS:
             for number in range(20):
                 test = f"tests/{place}Case{number}::test"
-                name, its_share = turn_of(test)
-                self.assertEqual(its_share, share)
-                is_whole_class = share > 1 and "::" not in place
-                self.assertEqual(name, test.removesuffix("::test") if is_whole_class else test)
-                turns = [has_turn(name, share, f"{turn}") for turn in range(share)]
+                name = turn_of(test)
+                self.assertEqual(name, test if "::" in place else test.removesuffix("::test"))
+                turns = [has_turn(name, f"{turn}") for turn in range(SHARE)]
                 self.assertEqual(turns.count(True), 1, place)
-            self.assertGreater(sum(has_turn(f"{place}{n}", share, "0") for n in range(20)), 1)
-        self.assertTrue(has_turn("any", 3, ""))
+            self.assertGreater(sum(has_turn(f"{place}{n}", "0") for n in range(20)), 1)
+        self.assertEqual(turn_of("tests/wire/Case::test"), "")
+        self.assertTrue(has_turn("any", ""))
+
+    def test_pythons_have_all_turns(self) -> None:
+        """Those of the workflow, each of which adds the number of its version, try all of them for each commit."""
+        text = (_CHECKOUT / ".github/workflows/ci.yml").read_text()
+        [pythons] = re.findall(r"^ +python: (\[.+\])$", text, re.MULTILINE)
+        turns = {int(version.partition(".")[2]) % SHARE for version in json.loads(pythons)}
+        self.assertEqual(turns, {*range(SHARE)})
 
     def test_scripts_are_executable_bash(self) -> None:
         scripts = [*(_CHECKOUT / "script").iterdir(), _CHECKOUT / ".ci" / "run"]

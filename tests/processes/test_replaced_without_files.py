@@ -68,7 +68,7 @@ class ReplacedTest(DamagedFilesCase):
 
     def in_each_way(self, name: str) -> Iterator[str]:
         for kind in self.damages(self.folder / name):
-            if kind in _KINDS and has_turn(f"{name} {kind}", 3):
+            if kind in _KINDS and has_turn(f"{name} {kind}"):
                 yield kind
 
     async def test_each_file(self) -> None:

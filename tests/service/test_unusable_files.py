@@ -93,7 +93,7 @@ class AgreementTest(DamagedFilesCase):
         differing, untold = [], []
         for name in FILES:
             for damage in self.damages(self.folder / name):
-                if not has_turn(f"{name} {damage}", 3):
+                if not has_turn(f"{name} {damage}"):
                     continue
                 # First, since a start makes some files.
                 check, said = self.checked()
@@ -135,7 +135,7 @@ class AgreementTest(DamagedFilesCase):
         await self.run_service(self.file.read_text())
         for name in FILES:
             for damage in self.damages(self.folder / name):
-                if damage in {"half", "appended"} or not has_turn(f"{name} {damage}", 3):
+                if damage in {"half", "appended"} or not has_turn(f"{name} {damage}"):
                     continue
                 with capturedLogs() as events:
                     report = await self.running.reload()
