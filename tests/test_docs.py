@@ -413,4 +413,4 @@ def _used_by(package: str) -> set[str]:
                 used |= {
                     one.name for one in places if one.exists() or one.with_suffix(".py").exists()
                 }
-    return used - {own}
+    return used - {own, "classes"}

@@ -12,10 +12,10 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-import attrs
 from twisted.plugin import IPlugin
 from zope.interface import Attribute
 
+from txmux.classes import frozen
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Learns(Protocol):
         ...
 
 
-@attrs.frozen
+@frozen
 class Exchange:
     """A request that a client begins with, and the answer that it waits for.
 
@@ -223,7 +223,7 @@ class Converses(Protocol):
         ...
 
 
-@attrs.frozen
+@frozen
 class NameKey:
     """The name that a predicate depends on, which picks one of thousands of routes in one look-up.
 
@@ -275,7 +275,7 @@ class Guards(Protocol):
         ...
 
 
-@attrs.frozen
+@frozen
 class Option:
     """An option that a matcher understands, as ``name=value`` in a ``match =`` line.
 
@@ -323,7 +323,7 @@ class IProtocolMatcher(IPlugin):
         """
 
 
-@attrs.frozen
+@frozen
 class ProvidedObject:
     """An object of the system that a provider watches, such as a container.
 

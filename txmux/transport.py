@@ -6,7 +6,7 @@ import socket
 from functools import lru_cache
 from zlib import crc32
 
-import attrs
+from txmux.classes import frozen
 
 __all__ = ["Transport"]
 
@@ -26,7 +26,7 @@ class Transport(enum.Enum):
     __hash__ = object.__hash__  # in C, and each member is there once
 
 
-@attrs.frozen
+@frozen
 class Keepalive:
     """TCP keepalive.
 

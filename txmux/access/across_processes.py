@@ -23,6 +23,7 @@ from typing_extensions import override
 from txmux.access.admission import Admission, Counter, Tally
 from txmux.access.loops import LoopDetector
 from txmux.access.per_source import PerSource, SourceLimits, SourceTable
+from txmux.classes import define
 from txmux.errors import MuxError
 from txmux.rules.model import Listener, Rules
 from txmux.telemetry.sharedmemory import grow, make, mapped, written
@@ -141,7 +142,7 @@ class LayoutError(MuxError):
     """The memory has no room for something that has to be counted."""
 
 
-@attrs.define
+@define
 class LimitsLayout:
     """Where each number is in the memory. A listener keeps its place while anything may count there.
 

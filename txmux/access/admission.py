@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
-
 from txmux.access.bans import Banned
 from txmux.access.per_source import Permit, PerSource, SourceLimits, source_of
+from txmux.classes import define
 from txmux.rules.model import Listener
 from txmux.telemetry.reasons import EndReason, LimitName
 from txmux.wire.proxyprotocol.header import Address
@@ -27,7 +26,7 @@ class Refused(Exception):  # noqa: N818 - it is not an error
         self.limit = limit
 
 
-@attrs.define
+@define
 class Counter:
     """The number of connections in this process, among listeners that share a limit."""
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from txmux.classes import define, frozen
 from txmux.errors import MuxError, printable
 from txmux.rules.model import IPNetwork
 from txmux.telemetry.documents import BanDocument
@@ -35,7 +36,7 @@ def banned_network(text: str) -> IPNetwork:
     return type(network)((int(network.network_address), network.prefixlen))
 
 
-@attrs.frozen
+@frozen
 class Ban:
     """One ban."""
 
@@ -241,7 +242,7 @@ class BanError(MuxError):
     """A ban cannot be added or lifted."""
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class ServiceBans:
     """Adds and lifts bans in every process of a service.
 

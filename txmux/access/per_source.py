@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 import attrs
 
+from txmux.classes import define, frozen
 from txmux.rules.model import Listener
 from txmux.telemetry.reasons import LimitName
 from txmux.transport import IPAddress, embedded
@@ -69,7 +70,7 @@ def text_of_source(source: int) -> str:
     return str(IPv6Network((source << 64, 64)))
 
 
-@attrs.frozen
+@frozen
 class SourceLimits:
     """The limits of one source; 0 means no limit. The rate is a token bucket."""
 
@@ -374,7 +375,7 @@ class _WaitingHandshake(Protocol):
     def make_room(self) -> None: ...
 
 
-@attrs.define
+@define
 class _SourceHandshakes:
     """In both, the oldest is the first."""
 

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from txmux.access.lists.updates import WatchedFile
 from txmux.admin.listen_addresses import read_token
+from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.rules.model import Settings
 from txmux.rules.model.settings import RIGHTS, AdminUser, Right
@@ -24,7 +25,7 @@ from txmux.telemetry.formatting import plural
 _ROOT = 0
 
 
-@attrs.frozen
+@frozen
 class AdminAccess:
     """Who may use the endpoint ``admin``: by a token over TCP, as a user by a UNIX socket.
 

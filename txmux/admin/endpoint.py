@@ -6,7 +6,6 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -18,6 +17,7 @@ from txmux.admin.listen_addresses import (
     make_own_folder,
     why_not,
 )
+from txmux.classes import define
 from txmux.control.control import Control
 from txmux.files import FileId
 from txmux.net.sockets.descriptors import Descriptors
@@ -242,7 +242,7 @@ class AdminEndpoints:
         self.store.close(keep_files=keep_files)
 
 
-@attrs.define
+@define
 class PreparedAdminEndpoints:
     """The next endpoints, for `AdminEndpoints.commit`, or to abandon their sockets."""
 

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from txmux.admin.access import NO_ACCESS, AdminAccess
 from txmux.admin.peer import groups_of, is_worker
+from txmux.classes import frozen
 from txmux.errors import MuxError, joined
 from txmux.net.addresses import text_of
 from txmux.net.namespaces import UNKNOWN, user_text
@@ -236,7 +237,7 @@ def _is_loopback(name: str) -> bool:
         return False
 
 
-@attrs.frozen
+@frozen
 class Caller:
     """The other end of a connection.
 

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
+from txmux.classes import frozen
 from txmux.control.control import Control
 from txmux.control.filters import FilterError
 from txmux.control.report import UnknownError
@@ -64,7 +65,7 @@ class AnswerStream:
             callback()
 
 
-@attrs.frozen
+@frozen
 class ApiAnswer:
     """An answer; its headers replace those of every answer.
 
@@ -104,7 +105,7 @@ class ApiAnswer:
         return cls.json(document, refused.status, headers=refused.headers)
 
 
-@attrs.frozen
+@frozen
 class Query:
     """A request to a resource.
 
@@ -122,7 +123,7 @@ class Query:
     body: Mapping[str, Any]
 
 
-@attrs.frozen
+@frozen
 class Resource:
     """What is at a path, with its description for OpenAPI.
 

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.adopt.receiving import HandedOver, NotGivenError, receive
+from txmux.classes import define
 from txmux.files import FileId, file_id, remove_own_socket
 from txmux.net.sockets.handoff import TAKEN
 from txmux.net.sockets.unixpath import open_listening
@@ -69,7 +70,7 @@ def _twisted_address(pair: tuple[str, int]) -> IAddress:
 
 
 @implementer(IStreamServerEndpoint)
-@attrs.define(eq=False)
+@define(eq=False)
 class AdoptingEndpoint:
     """Serves clients whose sockets txmux hands over with ``handover:/PATH``.
 
@@ -122,7 +123,7 @@ def _user_id(name: str | int) -> int:
 
 
 @implementer(IListeningPort, IReadDescriptor)
-@attrs.define(eq=False, repr=False)
+@define(eq=False, repr=False)
 class _Port:
     """Accepts the connections over which sockets come."""
 

@@ -8,8 +8,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import MuxError, printable
 from txmux.net.namespaces import UNKNOWN, user_text
 from txmux.net.sockets.handoff import MOST
@@ -26,7 +25,7 @@ class NotGivenError(MuxError):
     """The message is not a client's socket with its facts, or its sender may not send it; its descriptors have been closed."""
 
 
-@attrs.frozen
+@frozen
 class HandedOver:
     """The facts that txmux sends with a client's socket.
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -19,6 +18,7 @@ from txmux.backends.pool.member import SUSPECT, Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
 from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, MemberState
+from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
@@ -56,7 +56,7 @@ _WAITED_FOR = {"connect-refused", "connect-timeout", "no-server"}
 _log = Logger()
 
 
-@attrs.frozen
+@frozen
 class BackendFiles:
     """What the files of a backend have: for TLS, and the password of its proxy.
 

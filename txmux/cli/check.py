@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.cli.launch import Launch, launch_of
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, own_command, sudo_for
@@ -54,7 +55,7 @@ _HOME = "/root"  # which is not to be opened to others
 _MOVE = "move it to another folder, such as /etc/txmux"
 
 
-@attrs.frozen
+@frozen
 class _Checked:
     """What was found in one file."""
 
@@ -337,7 +338,7 @@ def _as_json(
     return document
 
 
-@attrs.frozen
+@frozen
 class Reached:
     """A server, and what became of all tries at it that ended in the same way.
 

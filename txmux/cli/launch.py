@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.files import RULES
 from txmux.processes.privilege.account import Account, AccountError, find_account, group_id
 
@@ -28,7 +29,7 @@ _HIDING = {"ProtectHome": ("/home", "/root", "/run/user"), "PrivateTmp": ("/tmp"
 _SHOWING = {"BindPaths", "BindReadOnlyPaths", "RootDirectory", "RootImage"}
 
 
-@attrs.frozen
+@frozen
 class Launch:
     """What is known of the start of a service.
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
@@ -13,11 +12,12 @@ from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import Upstreams
+from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.rules.model import Backend, Check, Rules
 
 
-@attrs.frozen
+@frozen
 class Tried:
     """The result of a try; `address` is that of its name, and `problem` is empty if it is healthy."""
 

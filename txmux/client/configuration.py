@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.client.socket_options import socket_options
 from txmux.detection.detector import Detector, cancels_apart, reads_hello
 from txmux.detection.ranked import ListChange, RankedList, filtered, finish
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from txmux.wire.preamble import HelloOpener
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class CompiledRoute(Route):
     """A route, with its destination and its TLS termination in this process."""
 
@@ -49,7 +50,7 @@ class CompiledRoute(Route):
         object.__setattr__(self, "is_plain", is_all_plain(self, sections.TABLES["route"]))
 
 
-@attrs.frozen
+@frozen
 class Silent:
     """A destination of clients that send nothing, and the time after which they count as silent."""
 
@@ -58,7 +59,7 @@ class Silent:
     after: float | None = None  # seconds without a byte; ``None`` is ``detect_timeout``
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class RuleLayer:
     """The routes for the plain stream of clients, or for what is inside the TLS or the tunnels of one route."""
 
@@ -128,7 +129,7 @@ class RuleLayer:
 _NO_ROUTES = RuleLayer(Detector([]), (), Refusal.CLOSE)
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Compiler:
     """Compiles the routes of a listener, in steps."""
 
@@ -182,7 +183,7 @@ class HelloOpening(Protocol):
         """Return what looks at the first bytes of a client, at most so many; `counts` are those of its listener."""
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Configuration:
     """A listener under one version of the rules. Each connection keeps the configuration that it was accepted under.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import attrs
 from twisted.internet.defer import Deferred
 
 from txmux.access.bans import ServiceBans
 from txmux.access.per_source import LimitsElsewhere
+from txmux.classes import define, frozen
 from txmux.rules.feature import Feature
 from txmux.rules.installed import FEATURES
 from txmux.rules.model import Rules
@@ -17,7 +17,7 @@ from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.sources import Source, SourceState
 
 
-@attrs.frozen
+@frozen
 class ServiceContext:
     """What the process lends that keeps something for a whole service.
 
@@ -33,7 +33,7 @@ class ServiceContext:
     workers: Callable[[], Sequence[Any]] = tuple
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ServingContext:
     """What a process lends that serves clients.
 

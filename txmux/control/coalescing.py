@@ -9,6 +9,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from txmux.classes import define
+
 _T = TypeVar("_T")
 
 _REST = 3
@@ -16,7 +18,7 @@ _REST = 3
 _LONGEST_REST = 2.0  # seconds
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Coalescer(Generic[_T]):
     """Does one run at a time. Requests that come during a run share the next one, so no result is older than its request.
 

@@ -10,6 +10,7 @@ import attrs
 from twisted.internet.interfaces import IDelayedCall
 
 from txmux.backends.upstreams import Upstreams
+from txmux.classes import define
 from txmux.control.broadcast import WorkerLink
 from txmux.control.report import Report
 from txmux.telemetry.events import Sampling
@@ -20,7 +21,7 @@ _BEAT = 5.0
 """Keep-alive interval in seconds; workers that were started since then are subscribed to as well."""
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Hub:
     """Passes events of all workers on to followers; without a follower, workers send none."""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.rules.model import IPNetwork
 from txmux.rules.problems import InvalidValueError, suggestion
@@ -27,7 +28,7 @@ class FilterError(MuxError):
     """A filter cannot be read; the message begins with its name."""
 
 
-@attrs.frozen
+@frozen
 class Filters:
     """A filter of connections, which have to match all of these; ``None`` matches all, and `NONE` a missing value.
 
@@ -90,7 +91,7 @@ class Filters:
 EVERY = Filters()  # matches every connection
 
 
-@attrs.frozen
+@frozen
 class Page:
     """A part of a list, after the ID of a connection, even if that has ended."""
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.net.channel.message import Field
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counter_rows import Metric
 
 
-@attrs.frozen
+@frozen
 class Gauge:
     """A row: how a value comes about, and where it is shown.
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import attrs
 
 from txmux.backends.pool.ports import PORT_SHORTAGE
+from txmux.classes import frozen
 from txmux.control.broadcast import Answers
 from txmux.control.gauge import Gauge, list_of, merged, outer_routes
 from txmux.control.overrides import ServiceState, WorkersCondition
@@ -84,7 +85,7 @@ def _source_states(serving: Serving) -> list[Any]:
     return [attrs.astuple(source.state()) for source in sources if not source.logs]
 
 
-@attrs.frozen
+@frozen
 class Gauges:
     """Measured values of all processes, a `Gauge` each; everything else is counted.
 
@@ -244,7 +245,7 @@ COUNT = between("supervisor", "worker")(
 )  # fmt: skip
 
 
-@attrs.frozen
+@frozen
 class ServiceCounts(Counts):
     """All numbers of a service.
 
@@ -260,7 +261,7 @@ class ServiceCounts(Counts):
     attention: Sequence[AttentionItem] = ()
 
 
-@attrs.frozen
+@frozen
 class WorkerReports:
     """What the workers report, asked at one moment.
 

@@ -22,6 +22,7 @@ from txmux.backends.pool.server_health import (
     overrides_from_json,
 )
 from txmux.backends.upstreams import Upstreams
+from txmux.classes import define, frozen
 from txmux.client.parts import Parts, ServicePart
 from txmux.control.broadcast import WorkerLink
 from txmux.net.sockets.queues import ListenQueues
@@ -33,7 +34,7 @@ _MOST_REFUSED = 100
 ServerState = Literal["ready", "drain", "maintenance"]
 
 
-@attrs.frozen
+@frozen
 class Overrides:
     """All overrides. They outlast reloads, upgrades and workers.
 
@@ -88,7 +89,7 @@ class Overrides:
         return attrs.evolve(self, held={**held, backend: until} if until > now else held)
 
 
-@attrs.frozen
+@frozen
 class WorkersCondition:
     """How the workers are, by what they do.
 
@@ -105,7 +106,7 @@ class WorkersCondition:
     silent: Sequence[tuple[int, int]] = ()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ServiceState:
     """The workers of a running service, and the state that they share beside the rules.
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.telemetry.counting.counter_groups import ServerTotals
 from txmux.telemetry.counting.snapshot import ServerSample
 
@@ -18,7 +17,7 @@ _ANSWERS = 13  # samples in which the mean time until a server's first byte is t
 _MOMENTS = 120  # ten minutes, as `txmux.admin.endpoint` takes samples
 
 
-@attrs.frozen
+@frozen
 class Moment:
     """Rates between a sample, taken `ago` seconds before now, and the one before it; `active` is the number of open connections."""
 

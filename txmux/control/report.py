@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.telemetry.documents import ReportDocument
 
@@ -15,7 +16,7 @@ class UnknownError(MuxError):
     """The rules name no such listener, backend, server or certificate."""
 
 
-@attrs.frozen
+@frozen
 class Report:
     """The result of a change.
 

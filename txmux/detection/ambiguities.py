@@ -3,15 +3,14 @@
 Real clients match both of a pair with a reason. For the other pairs, a search has found bytes that no known client sends.
 """
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.detection.overlaps import DATAGRAM_OVERLAPS, OVERLAPS
 from txmux.interfaces import Transport
 
 _SHOWN = 32
 
 
-@attrs.frozen
+@frozen
 class Ambiguity:
     """Two matchers that both match some streams, or some datagrams; the route of the first should come first.
 

@@ -21,6 +21,7 @@ from typing import Any, Generic
 import attrs
 from twisted.logger import Logger
 
+from txmux.classes import define, frozen
 from txmux.detection.plan import (
     AlternativeLike,
     Beginnings,
@@ -37,7 +38,7 @@ from txmux.detection.ranked import Cut, ListChange, RankedList, RanksByKey, filt
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Exchange, Peeked, Verdict
 
 
-@attrs.frozen
+@frozen
 class Decision(Generic[R]):
     """The result of detection.
 
@@ -268,7 +269,7 @@ class Detector(Generic[R]):
         )
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _RouteScan(Generic[R]):
     """Scans the routes for one client."""
 
@@ -411,7 +412,7 @@ class _RouteScan(Generic[R]):
         self._detector.report(route, alternative)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Detection(_RouteScan[R]):
     """Scans the routes for one TCP client."""
 
@@ -467,7 +468,7 @@ class Detection(_RouteScan[R]):
             position += 1
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class FlowDetection(_RouteScan[R]):
     """Scans the routes for one UDP flow, whose first datagrams are buffered until the decision."""
 

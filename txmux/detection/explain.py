@@ -10,8 +10,7 @@ from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Literal
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.detection.detector import (
     Decision,
     Detector,
@@ -23,7 +22,7 @@ from txmux.detection.plan import AlternativeLike, R, RouteLike
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
 
 
-@attrs.frozen
+@frozen
 class PredicateAnswer:
     """The verdict of a ``match`` line, or of a whole route, on the bytes so far.
 
@@ -44,7 +43,7 @@ ExcludingKey = Literal["from", "not_from", "client_cert", "during"]
 """A key by which a client is none of a route's."""
 
 
-@attrs.frozen
+@frozen
 class RouteAnswer(Generic[R]):
     """The verdict of a route and its lines.
 
@@ -58,7 +57,7 @@ class RouteAnswer(Generic[R]):
     lines: tuple[PredicateAnswer, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Explanation(Generic[R]):
     """How the routes of a listener decide on some bytes.
 
@@ -160,7 +159,7 @@ def explain_in_steps(
     return Explanation(tuple(answers), decided_at, decision, bool(received and not held))
 
 
-@attrs.frozen
+@frozen
 class _Seen:
     """The bytes, or datagrams, that all lines are tried on."""
 

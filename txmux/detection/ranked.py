@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Se
 from types import MappingProxyType
 from typing import Generic, TypeAlias, TypeVar
 
-import attrs
+from txmux.classes import frozen
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -26,7 +26,7 @@ Cut: TypeAlias = "tuple[int, int, Sequence[tuple[int, T]]]"
 """The first position that goes, the one after the last, and what comes there, with its ranks."""
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class ListChange(Generic[T]):
     """What goes from a list, and what comes.
 
@@ -70,7 +70,7 @@ class ListChange(Generic[T]):
         return [*reversed(cuts)]
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class RankedList(Generic[T]):
     """Items with their ranks; it does not change."""
 

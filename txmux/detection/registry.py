@@ -21,6 +21,7 @@ from twisted.python.modules import getModule
 from zope.interface import Interface
 from zope.interface.interface import InterfaceClass
 
+from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Predicate, Transport, Verdict
 
@@ -51,7 +52,7 @@ def datagram_predicate(
     return WholeDatagram(predicate) if Transport.TCP in transports else predicate
 
 
-@attrs.frozen
+@frozen
 class WholeDatagram:
     """Asks a predicate for streams about the first datagram: what is undecided is a no, as nothing will be added."""
 
@@ -89,7 +90,7 @@ class UnusableMatcherError(MuxError):
     """A matcher is incomplete, or several plugins claim its name, so that a rules file could mean any of them."""
 
 
-@attrs.frozen
+@frozen
 class PluginProblem:
     """A problem of the installed plugins. Its ``str()`` is one line for the user.
 
@@ -105,7 +106,7 @@ class PluginProblem:
         return self.message
 
 
-@attrs.frozen
+@frozen
 class Registry(Mapping[str, IProtocolMatcher]):
     """Matchers by name, sorted. What is wrong with some plugins does not touch the others.
 
@@ -135,7 +136,7 @@ class Registry(Mapping[str, IProtocolMatcher]):
         return len(self.matchers)
 
 
-@attrs.frozen
+@frozen
 class _FoundMatcher:
     matcher: IProtocolMatcher | _BuiltIn
     file: Path

@@ -1,12 +1,11 @@
 """Matches every client at its first byte, or with its first datagram; one that says nothing is the listener's ``silent``."""
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.interfaces import Peeked, Transport, Verdict
 from txmux.wire import Cursor, DatagramFields, PlainMatcher
 
 
-@attrs.frozen
+@frozen
 class _FirstByte:
     longest: int = 1
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from struct import Struct
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import define, frozen
 from txmux.interfaces import (
     IProtocolMatcher,
     NameKey,
@@ -62,7 +62,7 @@ _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
 _OTHER_TYPE = re.compile("TYPE[0-9]{1,5}")
 
 
-@attrs.define
+@define
 class _DnsMessage:
     """The first message, as far as it has come; of the name, the labels that are there in full."""
 
@@ -103,7 +103,7 @@ class _DnsMessage:
         return left
 
 
-@attrs.frozen
+@frozen
 class _DnsStream:
     name: Globs | None
     type: Globs | None
@@ -146,7 +146,7 @@ def _name_begun(peeked: Peeked) -> str:
     return normal_host(peeked.parsed(_parse).name)
 
 
-@attrs.frozen
+@frozen
 class _DnsDatagram(Message):
     """Learns the name as it is written for people: in lower case, the root as a dot."""
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.interfaces import (
     MOST_DATAGRAMS,
     Datagrams,
@@ -27,7 +27,7 @@ from txmux.wire.hello.options import (
 )
 
 
-@attrs.frozen
+@frozen
 class _DtlsPredicate:
     wanted: HelloOptions | None
     first_bytes: frozenset[int] = frozenset({0x16})

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import define, frozen
 from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, normal_host, option_globs
@@ -19,7 +19,7 @@ _HEX = re.compile(rb"[0-9A-Fa-f]{0,4}")
 _HOST = b"host="
 
 
-@attrs.define
+@define
 class _GitRequest:
     """The request, as far as it has come; `host` is without its port, and empty if the request names none."""
 
@@ -58,7 +58,7 @@ class _GitRequest:
             self.host = ""
 
 
-@attrs.frozen
+@frozen
 class _GitPredicate:
     host: Globs | None
     path: Globs | None

@@ -7,8 +7,7 @@ setting of their own, 0xfe03 (grpc/grpc src/core/ext/transport/chttp2/transport/
 
 import re
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.interfaces import Peeked, Verdict
 from txmux.wire import http2_fields as _http2_fields  # noqa: F401 - now, not for the first client
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, parse_opening
@@ -18,7 +17,7 @@ _TRUE_BINARY_METADATA = 0xFE03
 _CONTENT_TYPE = re.compile(r"application/grpc(?:[+; \t].*)?", re.IGNORECASE | re.DOTALL)
 
 
-@attrs.frozen
+@frozen
 class _GrpcPredicate:
     longest: int = OPENING_LIMIT
     first_bytes: frozenset[int] = frozenset(PREFACE[:1])

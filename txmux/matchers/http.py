@@ -6,6 +6,7 @@ from functools import partial
 import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire import http2_fields as _http2_fields  # noqa: F401 - now, not for the first client
@@ -37,7 +38,7 @@ _VERSIONS_1 = tuple(f"1.{minor}" for minor in range(10))
 _HEAD = 1024  # bytes: what clients send before a Host that comes late
 
 
-@attrs.frozen
+@frozen
 class _HttpPredicate:
     http1: bool
     http2: bool

@@ -5,8 +5,7 @@ them. Binary: magic 0x80, opcode, the lengths of key and extras that it may have
 of a body that has both and, with some opcodes, a value.
 """
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.wire import Cursor, Either, Fields, Pattern, PlainMatcher
 
 _TEXT = rb"""(?x:
@@ -29,7 +28,7 @@ _LONGEST_KEY = 250
 _LONGEST_BODY = 1 << 30
 
 
-@attrs.frozen
+@frozen
 class _TextRequest:
     """The lengths that extras and key may have, and whether a value comes behind the key."""
 

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import define, frozen
 from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire import Cursor, MalformedError, begins_with, verdict_of
 from txmux.wire.facts import printable
@@ -24,7 +24,7 @@ _CHANNEL = "MC|PingHost".encode("utf-16-be")
 _LONGEST_LEGACY_HOST = 255
 
 
-@attrs.define
+@define
 class _MinecraftHandshake:
     """The handshake, as far as it has come; `ping` is that of the releases 1.4 to 1.6."""
 
@@ -68,7 +68,7 @@ class _MinecraftHandshake:
         self.host = normal_host(_APPENDED.split(host, 1)[0])
 
 
-@attrs.frozen
+@frozen
 class _MinecraftPredicate:
     host: Globs | None
     key: NameKey | None

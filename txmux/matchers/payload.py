@@ -4,9 +4,9 @@ import operator
 import re
 from collections.abc import Mapping
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
 from txmux.wire.predicates import begins_with
@@ -16,7 +16,7 @@ _PIECE = re.compile(r"\\x[0-9A-Fa-f]{2}|\\.?|[^\\]+", re.DOTALL)
 _ESCAPES = {r"\r": b"\r", r"\n": b"\n", r"\t": b"\t", r"\0": b"\0", r"\\": b"\\"}
 
 
-@attrs.frozen
+@frozen
 class _PayloadPredicate:
     offset: int
     value: bytes

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.errors import OptionError
 from txmux.interfaces import Exchange, IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
@@ -21,7 +21,7 @@ from txmux.wire.postgres_startup import (
 )
 
 
-@attrs.frozen
+@frozen
 class _PostgresPredicate:
     user: Globs | None
     database: Globs | None
@@ -75,7 +75,7 @@ class _PostgresPredicate:
         return {name: printable(value.decode("latin-1")) for name, value in facts.items() if value}
 
 
-@attrs.frozen
+@frozen
 class _PostgresTlsPredicate:
     sni: ServerNames
     longest: int = LONGEST_TLS_START

@@ -4,8 +4,7 @@ Version 1 is matched at the end of its line, of at most 107 bytes; version 2 at 
 signature, version and command, family and transport, length.
 """
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.interfaces import Peeked, Verdict
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
@@ -15,7 +14,7 @@ _LONGEST_LINE = 107
 _START_OF_V2 = 16
 
 
-@attrs.frozen
+@frozen
 class _ProxyPredicate:
     longest: int = _LONGEST_LINE
     first_bytes: frozenset[int] = frozenset(b"P\r")

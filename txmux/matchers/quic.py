@@ -7,6 +7,7 @@ from functools import partial
 import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.interfaces import (
     MOST_DATAGRAMS,
     Datagrams,
@@ -34,7 +35,7 @@ from txmux.wire.quic.opening import OTHER_VERSION, parse_opening
 _LONG_HEADERS = frozenset(range(0x80, 0x100))
 
 
-@attrs.frozen
+@frozen
 class _QuicPredicate:
     version: Globs | None
     hello: HelloOptions | None

@@ -20,8 +20,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.interfaces import Peeked, Transport, Verdict
 from txmux.wire.plain import PlainMatcher
 
@@ -103,7 +102,7 @@ def _all_bounds() -> tuple[tuple[int, ...], ...]:
     )
 
 
-@attrs.frozen
+@frozen
 class _RandomPredicate:
     longest: int = ENOUGH
     first_bytes: None = None
@@ -115,7 +114,7 @@ class _RandomPredicate:
         return Verdict.MATCH if len(data) == ENOUGH else Verdict.NEED_MORE
 
 
-@attrs.frozen
+@frozen
 class _RandomDatagram:
     longest: int = 1
     first_bytes: None = None

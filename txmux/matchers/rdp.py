@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire import Cursor, MalformedError, verdict_of
@@ -23,7 +23,7 @@ _END = "\r\n"
 _COOKIE, _TOKEN = "Cookie: mstshash=", "Cookie: msts="
 
 
-@attrs.frozen
+@frozen
 class _RoutingLine:
     """What has come of the line behind the fixed part, and of its CR LF."""
 
@@ -39,7 +39,7 @@ class _RoutingLine:
         return "token", self.text.removeprefix(_TOKEN)
 
 
-@attrs.frozen
+@frozen
 class _RdpPredicate:
     option: str
     globs: Globs | None

@@ -9,8 +9,7 @@ client goes to Redis, whatever version it has. ``CLIENT`` is followed by one of 
 
 import re
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.interfaces import Peeked, Verdict
 from txmux.wire.plain import PlainMatcher
 
@@ -62,7 +61,7 @@ _FIRST_BYTES = frozenset(
 )
 
 
-@attrs.frozen
+@frozen
 class _RedisPredicate:
     longest: int = _LONGEST_LINE
     first_bytes: frozenset[int] = _FIRST_BYTES

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
@@ -17,7 +17,7 @@ _COMPLETE = re.compile(rb"SSH-[0-9.]+-([!-~]+)[ \r\n]")
 _BEGINNING = re.compile(rb"SSH-(?:[0-9.]+(?:-([!-~]*))?)?")
 
 
-@attrs.frozen
+@frozen
 class _Identification:
     broken: bool = False
     complete: bool = False
@@ -37,7 +37,7 @@ def _parse(data: bytes, earlier: _Identification | None) -> _Identification:
     return _Identification(broken=begins_with(line, _MAGIC) is not Verdict.NEED_MORE)
 
 
-@attrs.frozen
+@frozen
 class _SshPredicate:
     software: Globs | None
     first_bytes: frozenset[int] = frozenset(_MAGIC[:1])

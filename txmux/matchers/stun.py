@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import attrs
 from zope.interface import implementer
 
+from txmux.classes import define, frozen
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
@@ -67,7 +68,7 @@ def _read_header(cursor: Cursor) -> tuple[str, int]:
     return _METHODS[request], length
 
 
-@attrs.define
+@define
 class _StunOpening:
     """The first request of a stream, as far as it has come; attributes are read from `at` to `end`."""
 
@@ -111,7 +112,7 @@ def _parse(data: bytes, earlier: _StunOpening | None) -> _StunOpening:
     return opening
 
 
-@attrs.frozen
+@frozen
 class _StunStream:
     wanted: Mapping[str, Globs]
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
 from txmux.wire import Cursor, MalformedError, verdict_of
@@ -34,7 +34,7 @@ _LARGEST_NUMBER = 0xFFFF
 _NAMES = {number: name for name, number in _PROGRAMS.items()}
 
 
-@attrs.frozen
+@frozen
 class _SunrpcPredicate:
     programs: frozenset[int] | None
     longest: int = _HEADER

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.client_hello import (
     LONGEST_HELLO,
@@ -35,7 +35,7 @@ class _TlsBase:
         return hello_facts(peeked.parsed(parse_client_hello))
 
 
-@attrs.frozen
+@frozen
 class _TlsPredicate(_TlsBase):
     longest: int = 6
 
@@ -57,7 +57,7 @@ class _TlsPredicate(_TlsBase):
         return Verdict.MATCH
 
 
-@attrs.frozen
+@frozen
 class _ClientHelloPredicate(_TlsBase):
     wanted: HelloOptions
     longest: int = LONGEST_HELLO

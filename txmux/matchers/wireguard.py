@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from hashlib import blake2s
 
-import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
 
@@ -25,7 +25,7 @@ _COUNTS_OF_DNS = b"\0\1\0\0"
 """The counts in a query, where a peer has its index, a random number: a query may have any ID and length."""
 
 
-@attrs.frozen
+@frozen
 class _WireguardPredicate:
     labels: tuple[bytes, ...]
     reserved: bytes

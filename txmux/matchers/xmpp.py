@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.detection.regex import Progress, compile_pattern
 from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
@@ -28,7 +29,7 @@ _NAMED = re.compile(rb"%b+(%b)%b" % (_BLANK, _NAME, _EQUALS))
 _QUOTE = re.compile(b"['\"]")
 
 
-@attrs.frozen
+@frozen
 class _StreamHeader:
     progress: Progress
     to: str | None = None
@@ -37,7 +38,7 @@ class _StreamHeader:
     searched: int = 0  # where the next quotation mark is looked for
 
 
-@attrs.frozen
+@frozen
 class _XmppPredicate:
     to: Globs | None
     key: NameKey | None

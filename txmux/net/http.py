@@ -6,7 +6,6 @@ import codecs
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -25,6 +24,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.errors import MuxError, cause_of, printable
 from txmux.net.tls.verification import ClientTLS
 from txmux.version import __version__
@@ -52,7 +52,7 @@ class DistrustedError(RequestFailedError):
     """The certificate of the host is not valid, or not of a trusted authority."""
 
 
-@attrs.frozen
+@frozen
 class HttpResponse:
     """A response; its headers by name in lower case, the last of each name."""
 
@@ -154,7 +154,7 @@ def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
 
 
 @implementer(IBodyProducer)
-@attrs.frozen
+@frozen
 class _Sent:
     """Sends a body as a whole."""
 

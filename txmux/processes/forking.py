@@ -16,8 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.processes.held_signals import held, release_signals
 
@@ -36,7 +35,7 @@ _FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGU
 """systemd and terminals send these to all processes of a service; only the supervisor acts on them."""
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Child:
     """A child process, and this one's end of the pair of packet sockets (``SOCK_SEQPACKET``, unix(7)) between them.
 

@@ -14,7 +14,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-import attrs
+from txmux.classes import define, frozen
 
 MOST_SILENT = 10
 """Seconds that a process may wait in one turn of its loop."""
@@ -37,7 +37,7 @@ _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 """The units of processor time in a second."""
 
 
-@attrs.frozen
+@frozen
 class ProcessActivity:
     """What the main thread of a process has done, and what it does now.
 
@@ -101,7 +101,7 @@ def activity_of_family(pid: int) -> ProcessActivity | None:
     return ProcessActivity(shown, cpu / _TICKS, faults)
 
 
-@attrs.define
+@define
 class HangDetector:
     """Judges one process, by a `look` each second.
 

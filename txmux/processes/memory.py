@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-import attrs
+from txmux.classes import frozen
 
 PROC = Path("/proc")
 _MACHINE = "this machine has no more"
 
 
-@attrs.frozen
+@frozen
 class MemoryGroup:
     """A memory cgroup, by its folder; see ``Documentation/admin-guide/cgroup-v2.rst`` and ``cgroup-v1/memory.rst`` of Linux."""
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Settings
 from txmux.rules.problems import Problem
 
@@ -24,7 +25,7 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_MOST_NAMES])}{more}"
 
 
-@attrs.frozen
+@frozen
 class _NameChanges:
     """What has become of the sections of one kind."""
 
@@ -54,7 +55,7 @@ class _NameChanges:
         return ", ".join(parts)
 
 
-@attrs.frozen
+@frozen
 class Changes:
     """What is different."""
 

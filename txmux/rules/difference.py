@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.detection.ranked import GAP, ListChange
 from txmux.rules.model import Backend, Listener, Route, Rules, Settings
 
@@ -20,7 +21,7 @@ T = TypeVar("T")
 _MOST_SPLICES = 200
 
 
-@attrs.frozen
+@frozen
 class Splice(Generic[T]):
     """Items in the place of those from `start` to before `stop`; positions are those of the older sequence."""
 
@@ -29,7 +30,7 @@ class Splice(Generic[T]):
     items: tuple[T, ...]
 
 
-@attrs.frozen
+@frozen
 class Difference:
     """How rules become others.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from txmux.classes import frozen
+
 if TYPE_CHECKING:  # a command does without them
     from pathlib import Path
 
@@ -32,7 +34,7 @@ class NetworkSource(Protocol):
         """Return the new contents for all processes; ``None`` if nothing has changed."""
 
 
-@attrs.frozen
+@frozen
 class WatchedSource:
     """A source that one process asks for all; one with another `what` replaces that of its name.
 
@@ -64,7 +66,7 @@ class NetworkReader(Protocol):
         """Read the same again, since a source has something new. If that is bad, nothing changes."""
 
 
-@attrs.frozen
+@frozen
 class NetworkKind:
     """Networks that rules name as ``WORD:TEXT``.
 
@@ -87,7 +89,7 @@ class NetworkKind:
     not_allowed: str = ""
 
 
-@attrs.frozen
+@frozen
 class ServerStart:
     """What starts the servers of a backend; `text` says it in a log.
 
@@ -98,7 +100,7 @@ class ServerStart:
     send: Callable[[Any], Awaitable[None]]
 
 
-@attrs.frozen
+@frozen
 class HelloOpenings:
     """What opens inner hellos of clients, by what a key of ``[listen]`` names.
 
@@ -142,7 +144,7 @@ class StageMaker:
         return ()
 
 
-@attrs.frozen
+@frozen
 class FeatureStage:
     """A stage of connections that clients pass by a key: of their listener, once they are admitted, or of their route, once that is decided.
 
@@ -191,7 +193,7 @@ class ServerDialler(Protocol):
         """
 
 
-@attrs.frozen
+@frozen
 class ManagedCertificates:
     """Certificates that a feature gets and renews: ``terminate_tls = WORD``, also with names behind it.
 
@@ -215,7 +217,7 @@ class ManagedCertificates:
     file: Callable[[Path, str], Path]
 
 
-@attrs.frozen
+@frozen
 class Feature:
     """One optional capability.
 

@@ -9,8 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.files import names_in, open_once
 from txmux.rules.installed import STAGES
 from txmux.rules.model import Rules, Section
@@ -21,7 +20,7 @@ from txmux.rules.reading.values import Opens, SectionKey
 _WITHIN = {"route": ("terminate_tls", route.TLS_FIELDS), "backend": ("tls", backend.TLS_FIELDS)}
 
 
-@attrs.frozen
+@frozen
 class KeyInUse:
     """A key in a part of the rules, with the files that its value names and the modules that it needs, one of them at least."""
 
@@ -94,7 +93,7 @@ def is_key_file(name: str) -> bool:
     return name.endswith(SUFFIXES) and name[0] != "."
 
 
-@attrs.frozen
+@frozen
 class NamedFile:
     """A file, or a folder of files, that a key names; `row` says what it is."""
 

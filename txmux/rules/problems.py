@@ -4,15 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Literal, Self
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import MuxError, listed, printable
 
 _MOST_ALIKE = 3  # lines that say the same
 _MOST_NUMBERS = 10
 
 
-@attrs.frozen
+@frozen
 class Problem:
     """One thing that is wrong in a rules file, or that is probably a mistake.
 

@@ -8,6 +8,7 @@ from operator import itemgetter
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.detection.ranked import ListChange, RankedList, RanksByKey
 from txmux.rules.difference import Difference, rank
 from txmux.rules.model import Backend, Listener, Route, Rules
@@ -16,7 +17,7 @@ _ANYWHERE = ""
 """Stands for what a route without ``under`` is under."""
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class RouteTable:
     """The routes of rules by their ranks, which they keep from one version of the rules to the next, and by what they are under."""
 
@@ -52,7 +53,7 @@ class RouteTable:
                 yield at, route
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Replacement:
     """Rules for a process that has others.
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.detection.detector import is_keepalive_only
 from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
 from txmux.interfaces import Verdict
@@ -29,7 +30,7 @@ from txmux.transport import is_address
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 
 
-@attrs.frozen
+@frozen
 class TracedSample:
     """The first bytes or datagrams of a client.
 
@@ -51,7 +52,7 @@ class TracedSample:
     facts: Mapping[str, str] = attrs.field(factory=dict)
 
 
-@attrs.frozen
+@frozen
 class Trace:
     """What one listener makes of a sample; `inner` is what it makes of the bytes inside what its route opens."""
 
@@ -106,7 +107,7 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-@attrs.frozen
+@frozen
 class TracedOutcome:
     """The outcome for a client, and what decides it; the outcome is ``None`` if routes under that one decide."""
 

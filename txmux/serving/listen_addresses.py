@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.client.socket_options import socket_options
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, SocketOption, open_multipath, set_options
 from txmux.net.sockets.unixpath import open_listening
@@ -27,7 +28,7 @@ BACKLOG = 65535
 _MPTCP = " mptcp"
 
 
-@attrs.frozen
+@frozen
 class ListenAddress:
     """One line of ``endpoint =``, one port of such a line, or an endpoint of ``admin`` or ``metrics``.
 
@@ -195,7 +196,7 @@ _FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.I
 """IP_FREEBIND and IPV6_FREEBIND: ip(7), ``linux/in.h``, ``linux/in6.h``."""
 
 
-@attrs.frozen
+@frozen
 class SocketAddress:
     """The address of a TCP or UDP socket.
 

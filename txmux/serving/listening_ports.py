@@ -7,10 +7,10 @@ import socket
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar
 
-import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 
+from txmux.classes import define
 from txmux.client.active_listener import ActiveListener
 from txmux.client.socket_options import socket_options
 from txmux.net.sockets.descriptors import cannot_accept
@@ -19,7 +19,7 @@ from txmux.rules.model import Listener
 from txmux.serving import endpoints
 
 
-@attrs.define
+@define
 class ListeningPort:
     """A TCP port.
 

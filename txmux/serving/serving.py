@@ -20,6 +20,7 @@ from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import no_server_up
 from txmux.backends.pool.server_health import MemberState, held_until, overrides_from_json
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
+from txmux.classes import define
 from txmux.client.active_listener import ActiveListener
 from txmux.client.configuration import Compiler, Configuration
 from txmux.client.io_runtime import IORuntime
@@ -603,7 +604,7 @@ def _open_port(opened: socket.socket, listener: ActiveListener) -> ListeningPort
     return ListeningPort(listener.listen(opened), listener, listener.configuration.options)
 
 
-@attrs.define
+@define
 class PreparedServing:
     """Prepared rules, for `Serving.commit` or `Serving.abandon`.
 

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 from twisted.logger import Logger
 
+from txmux.classes import define
 from txmux.errors import ListenError, cause_of
 from txmux.files import FileId, file_id, remove_socket
 from txmux.net.addresses import text_of
@@ -320,7 +321,7 @@ class ListeningSockets:
             _log.warn("{path} cannot be removed: {why}", path=_path_of(key), why=cause_of(problem))
 
 
-@attrs.define
+@define
 class PreparedSockets:
     """The sockets of prepared rules, for `commit` or `abandon`.
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http2 import http2
 from txmux.matchers.redis import redis
@@ -25,7 +24,7 @@ from txmux.wire.http2_opening import (
 from txmux.wire.http_head import Stage, parse_request
 
 
-@attrs.frozen
+@frozen
 class RejectionAnswer:
     """The answer to a client that has sent certain bytes.
 

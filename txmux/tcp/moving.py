@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.rules.model import Logged
 from txmux.telemetry.record import ConnectionRecord, check_types, checked_facts
@@ -40,7 +41,7 @@ SlotRelease: TypeAlias = "Callable[[Callable[[], None]], None]"
 no connection has the slot there."""
 
 
-@attrs.frozen
+@frozen
 class MovedConnection:
     """All that another process needs of a connection, besides its sockets.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, cast
 import attrs
 from typing_extensions import override
 
+from txmux.classes import define
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Refusal
 from txmux.tcp.transitions import Finished, Outcome, TurnedAway
@@ -150,7 +151,7 @@ def count_asked(client: Client, counts: ServerCounts | None, came: int = 0) -> N
             counts.asked(source_number(client.record.client))
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Stage:
     """Receives the events of the client's connection, until the connection enters the next stage.
 

@@ -13,6 +13,7 @@ import attrs
 from attrs.validators import min_len
 from twisted.logger import Logger
 
+from txmux.classes import frozen
 from txmux.telemetry.documents import AttentionDocument, row_of
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.presentation import attention_text
@@ -32,7 +33,7 @@ _MANY = 0.8  # of the connections
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 
-@attrs.frozen
+@frozen
 class AttentionItem:
     """One thing that needs attention.
 
@@ -66,7 +67,7 @@ class AttentionItem:
         return row_of(AttentionDocument, self)
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@frozen(eq=False, kw_only=True)
 class AttentionRow:
     """What all items of a kind have in common; an item has values for the names in ``{}``.
 

@@ -12,8 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import printable
 from txmux.files import on_disk, replace_file
 from txmux.rules.model import Rules
@@ -75,7 +74,7 @@ class StateFile:
         self._lock = os.dup(number)  # the lock ends with the last descriptor of the file
 
 
-@attrs.frozen
+@frozen
 class ReportedSource:
     """What a provider that runs says of its source.
 

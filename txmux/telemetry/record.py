@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from txmux.classes import define
 from txmux.telemetry.reasons import EndReason
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -19,7 +20,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-@attrs.define
+@define
 class ConnectionRecord:
     """The record of one connection or flow, filled during its lifetime and written to the access log at its end.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-import attrs
 from twisted.logger import Logger
 
+from txmux.classes import frozen
 from txmux.errors import printable
 from txmux.telemetry import documents
 from txmux.telemetry.formatting import duration
@@ -21,7 +21,7 @@ _MOST_REASONS = 10  # of one outage that are logged: a proxy may number its answ
 LONGEST_WHY = 300
 
 
-@attrs.frozen
+@frozen
 class SourceState:
     """Whether a source answers.
 

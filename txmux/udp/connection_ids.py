@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import define
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import LONG_HEADER, LONGEST_ID, Packet, may_open, read_long_header
 
@@ -37,7 +38,7 @@ def _version(head: bytes) -> bytes:
     return head[1:5]
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@define(eq=False, weakref_slot=False)
 class ConnectionIds:
     """The IDs of one connection. All packets in a datagram have the same (RFC 9000, section 12.2).
 

@@ -24,8 +24,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Generic, TypeVar
 
-import attrs
-
+from txmux.classes import define
 from txmux.udp.flow_ids import QUIC, WIREGUARD, id_asked, may_have_id, protocol_of, server_id
 
 F = TypeVar("F")
@@ -105,7 +104,7 @@ class Migration(Generic[F]):
                 del self._lengths[length]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Visitor:
     """An address that a flow may move to.
 
@@ -127,7 +126,7 @@ class Visitor:
     is_alone: bool = True
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@define(eq=False, weakref_slot=False)
 class MigratingPath(Generic[F]):
     """The addresses where a flow is, was, and may move to. `Migration.begin_path` makes it.
 

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 
+from txmux.classes import define
 from txmux.udp.connection_ids import ConnectionIds, destination_of
 from txmux.wire.quic.header import LONG_HEADER, opens_connection, opens_first_connection
 
@@ -55,7 +56,7 @@ class Beside(Protocol):
 F = TypeVar("F", bound=Beside)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Guess(Generic[F]):
     """The flow to which an unknown ID may belong.
 

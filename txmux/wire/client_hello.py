@@ -3,8 +3,7 @@
 import functools
 from struct import Struct
 
-import attrs
-
+from txmux.classes import define, frozen
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.hello.ja4 import fingerprint
 from txmux.wire.hello.whole import (
@@ -104,7 +103,7 @@ _LISTS = {SERVER_NAME: (2, 3), ALPN: (2, 2), SUPPORTED_VERSIONS: (1, 2)}
 """By extension: the size of the length of the list that fills it, and the least such length."""
 
 
-@attrs.frozen
+@frozen
 class ClientHello:
     """What a TLS client offers (RFC 8446, section 4.1.2; RFC 5246, section 7.4.1.2).
 
@@ -122,7 +121,7 @@ class ClientHello:
     ech: bool = False
 
 
-@attrs.define(slots=False)
+@define(slots=False)
 class HelloReader:
     """The state of a hello; frozen once `parse_client_hello` has returned it.
 

@@ -5,6 +5,7 @@ from struct import Struct
 
 import attrs
 
+from txmux.classes import define
 from txmux.wire.client_hello import HelloReader
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, Fragment, reassemble
@@ -18,7 +19,7 @@ _LEAST_HELLO = 2 + 32 + 1 + 1 + 4 + 2
 _LONGEST_SESSION_ID = 32
 
 
-@attrs.define(slots=False)
+@define(slots=False)
 class DtlsOpening:
     """The state of an opening association; frozen once `parse_dtls` has returned it.
 

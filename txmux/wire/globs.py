@@ -9,6 +9,7 @@ from itertools import islice
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.detection.regex import PatternError, StreamPattern, compile_pattern
 from txmux.errors import OptionError
 from txmux.interfaces import NameKey, Peeked
@@ -27,7 +28,7 @@ PLAIN_HOST = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]*[a-z_-]")  # which is its
 _NO_EMPTY_LABEL = r"(?!\.|(?s:.*)\.\.)"
 
 
-@attrs.frozen
+@frozen
 class Globs:
     """Patterns of which a name has to match one; made by `names` or `hosts`."""
 

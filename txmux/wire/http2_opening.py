@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from txmux.classes import define
 from txmux.interfaces import Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
 from txmux.wire.predicates import begins_with
@@ -31,7 +32,7 @@ END_HEADERS, _PADDED, _HAS_PRIORITY = 0x4, 0x8, 0x20
 _SIZES = {PRIORITY: 5, _PING: 8, WINDOW_UPDATE: 4}
 
 
-@attrs.define(slots=False)
+@define(slots=False)
 class Opening:
     """The state of an opening connection; frozen once `parse_opening` has returned it.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from txmux.classes import define
 from txmux.wire.cursor import copied
 
 __all__ = [
@@ -85,7 +86,7 @@ class Stage(enum.IntEnum):
 _TARGET, _FIELDS = Stage.TARGET, Stage.FIELDS
 
 
-@attrs.define(slots=False)
+@define(slots=False)
 class Request:
     """The state of a request; frozen once `parse_request` has returned it.
 
@@ -334,7 +335,7 @@ _MOST_PROTOCOLS = 16
 """More are not looked at; clients offer one or two."""
 
 
-@attrs.define(slots=False)
+@define(slots=False)
 class UpgradeRequest:
     """Its state; frozen once `parse_upgrade` has returned it.
 

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.interfaces import (
     IProtocolMatcher,
     NameKey,
@@ -28,7 +29,7 @@ _FEW = frozenset({"method", "type", "version"})
 """Names with few values, which would find all routes at once."""
 
 
-@attrs.frozen
+@frozen
 class Message:
     """Whether the first datagram of a flow is a message; it is all there, so the answer is never *need more*.
 
@@ -72,7 +73,7 @@ class Message:
         return _fact_reader(self._parse, tuple(self.facts)) if self.facts else None
 
 
-@attrs.frozen
+@frozen
 class FirstMessage:
     """Whether a stream begins with a message. Its names are read only where patterns ask for them, so the rest need not be awaited otherwise.
 
@@ -200,7 +201,7 @@ def _first_bytes(read: Callable[[Cursor], Mapping[str, str]]) -> frozenset[int] 
 
 
 @implementer(IProtocolMatcher)
-@attrs.frozen(slots=False)
+@frozen(slots=False)
 class MessageMatcher:
     """A matcher whose messages have names: one reader, and its words. It is for UDP, or for TCP if it has `begins`.
 

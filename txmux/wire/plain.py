@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Mapping
 import attrs
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.interfaces import IProtocolMatcher, Option, Predicate, Transport
 
 __all__ = ["PlainMatcher"]
 
 
 @implementer(IProtocolMatcher)
-@attrs.frozen(slots=False)
+@frozen(slots=False)
 class PlainMatcher:
     """A matcher without options: one predicate, and its words.
 

@@ -4,6 +4,7 @@ import re
 
 import attrs
 
+from txmux.classes import define
 from txmux.interfaces import Exchange
 from txmux.wire.client_hello import LONGEST_HELLO, HelloReader, parse_client_hello
 from txmux.wire.cursor import Cursor, MalformedError, ShortError, copied
@@ -35,7 +36,7 @@ LONGEST_BEGINNING = _HEADER + _LONGEST_FIRST + 1
 """With the end of the first name it is certain that this is PostgreSQL."""
 
 
-@attrs.define(slots=False)
+@define(slots=False)
 class Startup:
     """The state of the packet; frozen once `parse_startup` has returned it.
 
@@ -191,7 +192,7 @@ LONGEST_TLS_START = 2 * _REQUEST + LONGEST_HELLO
 """The most bytes up to the end of the ClientHello."""
 
 
-@attrs.define(slots=False)
+@define(slots=False)
 class TlsStart:
     """Its state; frozen once `parse_tls_start` has returned it.
 

@@ -7,9 +7,9 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import attrs
 from typing_extensions import override
 
+from txmux.classes import frozen
 from txmux.interfaces import Exchange
 from txmux.wire.cursor import IllegalHelloError
 from txmux.wire.hello.second import SecondHello
@@ -91,7 +91,7 @@ class AnsweredRequest(Preamble):
         return (Step(self.request, partial(_length_of, self._answer), hint),)
 
 
-@attrs.frozen
+@frozen
 class InnerHello(Preamble):
     """The start of a client's stream, and its inner hello if a key has opened one.
 

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.detection.regex import Progress, StreamPattern, compile_pattern
 from txmux.interfaces import Datagrams, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
@@ -158,7 +159,7 @@ def possible_first_bytes(verdict: Callable[[bytes], Verdict]) -> frozenset[int] 
     return allowed if len(allowed) < 256 else None
 
 
-@attrs.frozen
+@frozen
 class DatagramFields:
     """Whether the first datagram has binary fields, each of which allows only some values.
 

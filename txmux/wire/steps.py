@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import MuxError
 
 
@@ -11,7 +10,7 @@ class RequestRefusedError(MuxError):
     """A server has given another answer than it must; the message says why, with the server as its subject."""
 
 
-@attrs.frozen
+@frozen
 class Step:
     """A request to a server.
 

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.access.lists.current import Packed, dynamic_networks_of, pack
+from txmux.classes import define
 from txmux.errors import MuxError, cause_of
 from txmux.files import LARGEST_LIST, FileState, read_list, state_at
 from txmux.net.turns import Turns, look_in_thread
@@ -65,7 +66,7 @@ class BadFileError(MuxError):
     """A file contains something that is not a network."""
 
 
-@attrs.define
+@define
 class NetworksFile:
     """A file of networks: ``@FILE``."""
 
@@ -116,7 +117,7 @@ def _networks(text: str) -> Generator[None, None, NetworkSet]:
     return NetworkSet(networks)
 
 
-@attrs.define
+@define
 class _WatchedList:
     """A source that is watched; one with another `what` replaces it."""
 

@@ -20,6 +20,7 @@ from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from txmux.classes import define
 from txmux.net.relay.peers import NO_RECEIVER, IRelayTransport, Peer
 from txmux.net.sockets.client import OWN_PEER
 from txmux.net.sockets.transport import SocketTransport
@@ -31,7 +32,7 @@ _Callbacks = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
 _LONGEST = 16 * 1024  # bytes of an answer
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Replay:
     """Sends a server the requests that its client was answered here, STARTTLS among them, and discards its answers.
 

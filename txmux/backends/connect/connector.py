@@ -20,6 +20,7 @@ from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.backends.pool.queue import Waiter
 from txmux.backends.upstream import Upstream
+from txmux.classes import define
 from txmux.net.header_first import HeaderFirst
 from txmux.net.sockets.client import IN_USE
 from txmux.net.tls.errors import HandshakeError
@@ -33,7 +34,7 @@ from txmux.wire.steps import RequestRefusedError, Step
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@define(eq=False, weakref_slot=False)
 class BackendConnector:
     """Makes one connection to a backend for one client. After a failure, up to ``retries`` other servers are tried.
 

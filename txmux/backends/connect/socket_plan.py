@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import attrs
-
 from txmux.backends.connect.source import Sources
+from txmux.classes import frozen
 from txmux.net.sockets.plainsocket import SocketOption, congestion_options
 from txmux.rules.model import Backend, Server
 
 _ANY = Sources(())
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class ServerSocketPlan:
     """What all sockets of a backend have in common: a key that `of` reads holds for each of them.
 

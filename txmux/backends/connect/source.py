@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from random import randrange
 
-import attrs
 from twisted.internet.error import ConnectBindError
 
+from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.plainsocket import SocketOption, set_options
@@ -30,7 +30,7 @@ _MOST_TRIES = 500  # to find a port of a range that is free; each costs some mic
 _TABLE = 100  # of the routes in the hints; other proxies' documentation has the same number
 
 
-@attrs.frozen
+@frozen
 class SourceAddress:
     """The local address of a connection."""
 

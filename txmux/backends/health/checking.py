@@ -14,6 +14,7 @@ from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, Dial
 from txmux.backends.health.probes import Probe, UnhealthyError, probe, shown
 from txmux.backends.pool.member import Member
+from txmux.classes import define, frozen
 from txmux.errors import cause_of
 from txmux.net.addresses import ip_address_of
 from txmux.net.header_first import HeaderFirst
@@ -26,7 +27,7 @@ Wrap = Callable[[Any, str], Any]
 LONGEST_ANSWER = 64 * 1024  # the most bytes of an answer that are looked at
 
 
-@attrs.frozen
+@frozen
 class CheckResult:
     """The result of a check; `ok` is ``None`` if this machine could not connect, and `has_answered` whether a byte came."""
 
@@ -35,7 +36,7 @@ class CheckResult:
     has_answered: bool = attrs.field(default=False, eq=False)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class CheckRun:
     """One check of one server. Implements `txmux.net.relay.peers.PeerReceiver`.
 

@@ -7,7 +7,6 @@ from collections import deque
 from random import Random
 from typing import Protocol
 
-import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -15,6 +14,7 @@ from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget, Wrap
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
+from txmux.classes import frozen
 from txmux.rules.model import Check
 from txmux.telemetry.documents import CheckDocument
 
@@ -87,7 +87,7 @@ class HealthChecks:
                 watches[key] = _MemberChecks(self, member)
 
 
-@attrs.frozen
+@frozen
 class LastCheck:
     """The result of a server's last check."""
 

@@ -19,6 +19,7 @@ from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import ENOUGH_SOURCES, MemberState
 from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import Upstreams
+from txmux.classes import define, frozen
 from txmux.rules.model import Rules, Server
 from txmux.telemetry.counting.counter_groups import SERVER, SERVER_CAUSES
 from txmux.telemetry.counting.counters import Counters, ServerChanges
@@ -79,7 +80,7 @@ def is_suspicious(cells: Sequence[int]) -> bool:
     return bool(cells[_ASKED]) or any(cells[at] for at in _FAILED.values())
 
 
-@attrs.frozen
+@frozen
 class Activity:
     """What has happened at a server since the last reading.
 
@@ -108,7 +109,7 @@ class Activity:
         return cls(connected, asked, answered, unanswered, failed, waiting, reset)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ServerObservation:
     """Judges one server by its connections. Pure.
 
@@ -273,7 +274,7 @@ _TRY_EVERY = 5.0
 _MOST_STARTED = 100  # tries that begin in one turn of the reactor
 
 
-@attrs.frozen
+@frozen
 class ObservedServer:
     """The state of a server by its connections; `since` is in seconds since 1970."""
 
@@ -282,7 +283,7 @@ class ObservedServer:
     since: float
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Watched:
     observation: ServerObservation
     shown: ObservedServer | None = None

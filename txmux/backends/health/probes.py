@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.rules.model import Check
 from txmux.wire.dns_codes import code_name
 
@@ -18,7 +17,7 @@ class UnhealthyError(Exception):
     """The answer shows that the server is not healthy; the message says why, for logs."""
 
 
-@attrs.frozen
+@frozen
 class Probe:
     """One request to a server.
 

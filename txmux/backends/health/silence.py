@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.server_health import ENOUGH_SOURCES, MemberState
+from txmux.classes import define
 from txmux.rules.model import Ejection, Server
 from txmux.telemetry.counting.counter_groups import SERVER, WAITING, sources_in
 from txmux.telemetry.formatting import duration, plural
@@ -17,7 +18,7 @@ _PERIOD = 1.0
 _ASKED, _ANSWERED = SERVER.asked.at, SERVER.answered.at
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ServerSilence:
     """Clients in a row that have sent something to a server and have had no byte from it.
 
@@ -122,7 +123,7 @@ class SilenceWatch:
             silence.enough = 1
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _WatchedSilence:
     silence: ServerSilence
     cells: Sequence[int]

@@ -4,20 +4,20 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Protocol
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 
 from txmux.backends.names.lookup import HostAnswer, Lookup, all_settled, has_route
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
+from txmux.classes import frozen
 from txmux.rules.model import Backend, Server
 from txmux.telemetry.sources import Source
 
 MOST_ADDRESSES = 1000  # of one name; if it has more, always the same ones are used
 
 
-@attrs.frozen
+@frozen
 class FoundAddresses:
     """The addresses of a name, in an order that does not depend on that of the answer; a host's have no port."""
 

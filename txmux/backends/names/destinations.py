@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from txmux.access.per_source import source_of
 from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.pool.member import Member
+from txmux.classes import define
 from txmux.rules.model import LOCAL, Backend
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.transport import IPAddress, embedded, unmapped
@@ -57,7 +58,7 @@ class Unknown(NamedTuple):
     name: str
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Candidate:
     address: IPAddress
     member: Member

@@ -25,6 +25,7 @@ from txmux.backends.names.question import (
     ServerFailureError,
     TrackedServers,
 )
+from txmux.classes import frozen
 from txmux.files import read_own
 from txmux.transport import is_address
 
@@ -37,7 +38,7 @@ _MOST_DOTS = 15  # the highest ndots
 _TOP_BIT = 1 << 31
 
 
-@attrs.frozen
+@frozen
 class ResolvConf:
     """The settings of ``resolv.conf(5)``; others, such as ``rotate`` and ``timeout``, are ignored."""
 
@@ -99,7 +100,7 @@ def has_route(host: str) -> bool:
     return True
 
 
-@attrs.frozen
+@frozen
 class HostAnswer:
     """The addresses of a host, at least one, by type of record; a type without an answer is missing, see `trouble`."""
 
@@ -108,7 +109,7 @@ class HostAnswer:
     trouble: str = ""
 
 
-@attrs.frozen
+@frozen
 class ServiceRecord:
     """One SRV record. The target has no final dot; it is empty if the service is not available."""
 
@@ -118,7 +119,7 @@ class ServiceRecord:
     target: str
 
 
-@attrs.frozen
+@frozen
 class ServiceAnswer:
     """The SRV records of a service, at least one, and the seconds for which they are valid."""
 
@@ -274,7 +275,7 @@ def _located(results: Mapping[int, _Records | LookupFailedError]) -> list[Lookup
     return [type(it)(f"{it} for {dns.QUERY_TYPES[kind]}{but}") for kind, it in failed.items()]
 
 
-@attrs.frozen
+@frozen
 class _Records:
     name: bytes
     payloads: Sequence[Any]

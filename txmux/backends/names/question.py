@@ -20,6 +20,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmux.classes import define
 from txmux.errors import MuxError, cause_of
 from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.telemetry.sources import Source
@@ -70,7 +71,7 @@ class _Response(dns.Message):
     maxCompressionPointers = 20_000
 
 
-@attrs.define
+@define
 class _DnsQuery:
     """One query to one server; its name is in lower case and without the final dot."""
 

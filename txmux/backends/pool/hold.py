@@ -14,6 +14,7 @@ import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmux.access.admission import Tally
+from txmux.classes import define
 from txmux.telemetry.counting.counter_groups import BackendCounts
 from txmux.telemetry.reasons import ConnectFailure
 
@@ -33,7 +34,7 @@ class _Pool(Protocol):
     def pace(self) -> float: ...
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class HeldClient:
     """One of the `WaitingClients`, until it is connected or leaves.
 

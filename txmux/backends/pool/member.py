@@ -10,6 +10,7 @@ import attrs
 
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.server_health import BY_OPERATOR, MemberState, ServerHealth
+from txmux.classes import define, frozen
 from txmux.net.sockets.client import socket_name
 from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.model import Server
@@ -21,7 +22,7 @@ _LEAST_PART = 0.01
 """Of its weight, for a server that has just come."""
 
 
-@attrs.frozen
+@frozen
 class ResolvedAddress:
     """One address of a name."""
 
@@ -32,7 +33,7 @@ class ResolvedAddress:
     name: str = ""  # the host that has the address, which TLS verifies; empty is the server's own
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Member:
     """One address for a backend's connections. Only `BackendPool` makes and changes it."""
 
@@ -107,7 +108,7 @@ SUSPECT = {MemberState.EJECTED, MemberState.PROBING}
 """States caused by failed connections, not by checks."""
 
 
-@attrs.frozen
+@frozen
 class Tiers:
     """Members in groups; a group is used only when the groups before it have no member left."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import attrs
 from twisted.logger import Logger
 
+from txmux.classes import define
 from txmux.telemetry.attention import of_few
 from txmux.telemetry.formatting import plural
 
@@ -15,7 +16,7 @@ _MOST_SOURCES = 1000  # that are counted
 _CALM = 5.0  # seconds after which a connection shows that ports are free again: until then, some are free by chance
 
 
-@attrs.define
+@define
 class _Lack:
     why: str
     since: float  # in seconds since 1970

@@ -8,12 +8,14 @@ from typing import Protocol
 
 import attrs
 
+from txmux.classes import define
+
 
 class _Cancellable(Protocol):
     def cancel(self) -> None: ...
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@define(eq=False, weakref_slot=False)
 class Waiter:
     """One client's place in a queue."""
 
@@ -24,7 +26,7 @@ class Waiter:
     timer: _Cancellable | None = attrs.field(default=None, init=False)
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class ClientQueue:
     """Serves clients in the order in which they came; one that finds no room does not hold up others.
 

@@ -13,6 +13,7 @@ import attrs
 from txmux.access.admission import Counter as SharedCounter
 from txmux.access.admission import Tally
 from txmux.backends.pool.hold import WaitingClients
+from txmux.classes import define, frozen
 
 ENOUGH_SOURCES = 3
 """Of clients, for saying something about a server: what one source meets may be its own doing."""
@@ -42,7 +43,7 @@ class MemberState(enum.Enum):
         return self not in {MemberState.DISABLED, MemberState.MAINTENANCE}
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ServerHealth:
     """The health of one address of a server. Only pools change it."""
 
@@ -233,7 +234,7 @@ class BackendHealth:
         return [other for other in pools if other is not None and other is not pool]
 
 
-@attrs.frozen
+@frozen
 class ServerOverride:
     """An operator's override of one server; `since` is when the state was set, in seconds since 1970."""
 

@@ -7,14 +7,13 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.transport import unmapped
 
 _LISTEN = "0A"  # TCP_LISTEN in linux/include/net/tcp_states.h
 
 
-@attrs.frozen
+@frozen
 class Listening:
     """A port that is listened at; the program is empty where this user may not know it."""
 
@@ -96,7 +95,7 @@ def address_text(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@attrs.frozen
+@frozen
 class ServiceKind:
     """A protocol.
 
@@ -108,7 +107,7 @@ class ServiceKind:
     is_public: bool = False
 
 
-@attrs.frozen
+@frozen
 class FoundService:
     """A server and its protocol, if that is known, and how: by ``program``, ``greeting`` or ``port``."""
 

@@ -13,6 +13,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txmux.classes import define, frozen
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, printable
 from txmux.files import replace_file
@@ -28,7 +29,7 @@ from txmux.telemetry.provider_state import MODE, StateFile
 from txmux.telemetry.sources import LONGEST_WHY
 
 
-@attrs.frozen
+@frozen
 class Draft:
     """What rules would be with a file that is not written yet.
 
@@ -78,7 +79,7 @@ class _PostponedError(MuxError):
     """The file cannot be written now."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ProviderWriter:
     """Writes a provider's file, and asks the service to reload it.
 

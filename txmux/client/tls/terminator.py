@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from txmux.classes import frozen
 from txmux.client.tls.client_certificates import (
     NOT_ALLOWED,
     ClientVerification,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from txmux.wire.client_hello import ClientHello
 
 
-@attrs.frozen
+@frozen
 class AgreedTLS:
     """The TLS of a client, ended here, in OpenSSL's words.
 

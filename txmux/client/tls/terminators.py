@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 from twisted.internet.defer import Deferred, succeed
 
+from txmux.classes import define
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
@@ -236,7 +237,7 @@ def _problems(
     return problems
 
 
-@attrs.define
+@define
 class PreparedTerminators:
     """The terminators of changed rules; `kept_files` has a sentence for each route whose files cannot be read."""
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from math import inf
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.detection.regex import syntax
 from txmux.detection.regex.syntax import PatternError, parse
 from txmux.interfaces import Verdict
@@ -76,7 +75,7 @@ def _copies(repeat: syntax.Repeat, longest: int | None) -> tuple[int, bool]:
     return maximum, False
 
 
-@attrs.frozen
+@frozen
 class _Fragment:
     """A part of the pattern, seen from its left side.
 
@@ -219,7 +218,7 @@ class _Builder:
 _Jumps = tuple[tuple[int, int], ...]
 
 
-@attrs.frozen
+@frozen
 class Automaton:
     """The transitions: what each state takes, and the states that follow.
 
@@ -342,7 +341,7 @@ class _PatternState:
         self.moves: dict[int, _PatternState] = {}
 
 
-@attrs.frozen
+@frozen
 class Progress:
     """How far a pattern has read a stream; see `StreamPattern.scan`."""
 

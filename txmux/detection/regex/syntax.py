@@ -10,8 +10,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import MuxError
 
 _parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
@@ -30,28 +29,28 @@ class Assertion(enum.Enum):
     NO_BOUNDARY = r"\B"
 
 
-@attrs.frozen
+@frozen
 class OneByte:
     """Any one byte of a set, which is a number whose bit `b` stands for the byte `b`."""
 
     allowed: int
 
 
-@attrs.frozen
+@frozen
 class Sequence:
     """One node after the other; none at all is the empty string."""
 
     items: tuple[Node, ...]
 
 
-@attrs.frozen
+@frozen
 class Alternation:
     """Any one of the nodes."""
 
     items: tuple[Node, ...]
 
 
-@attrs.frozen
+@frozen
 class Repeat:
     """A node again and again; `maximum` is ``None`` where there is none."""
 

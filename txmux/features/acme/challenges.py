@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL, crypto
 from twisted.internet.defer import Deferred
 
+from txmux.classes import frozen
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.parts import ServingContext, ServingPart
 from txmux.client.tls.terminator import TlsTerminator
@@ -31,7 +32,7 @@ _OCTETS = b"\x04\x20"  # before a digest: an OCTET STRING of 32 bytes
 _DAY = timedelta(days=1)
 
 
-@attrs.frozen
+@frozen
 class ChallengeStore:
     """The certificate of one challenge, as a `CertificateStore` has those of a route."""
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.logger import Logger
 
+from txmux.classes import frozen
 from txmux.client.tls.client_certificates import alternative_names
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
@@ -38,7 +39,7 @@ _LARGEST = 1 << 20
 _log = Logger()
 
 
-@attrs.frozen
+@frozen
 class ShownCertificate:
     """A certificate in the folder; times are in seconds since 1970."""
 

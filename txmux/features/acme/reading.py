@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.errors import joined
 from txmux.rules.model import Listener, Route, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem
@@ -34,7 +35,7 @@ NEEDS_EAB = "gives certificates only to customers; write the key ID and the HMAC
 _NO_AUTHORITY = "needs 'acme' in [txmux]; add for example 'acme = letsencrypt' in [txmux] with 'acme_terms = yes' if you agree to its terms"
 
 
-@attrs.frozen
+@frozen
 class _PublicAuthority:
     name: str
     terms: str
@@ -61,7 +62,7 @@ _NO_PATTERN = (
 _LONGEST_NAME = 246  # of a file: 255 with what is added while it is written
 
 
-@attrs.frozen
+@frozen
 class AcmeSettings:
     """What rules say of the authority of a certificate: an attribute is the key of its name, behind ``acme_``.
 

@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, succe
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from txmux.classes import define
 from txmux.client.parts import ServicePart
 from txmux.errors import MuxError
 from txmux.features.acme import rows
@@ -66,7 +67,7 @@ _KINDS: Mapping[type, Any] = {
 """The types that the state file may have for a field, by the type of the default."""
 
 
-@attrs.define
+@define
 class Renewal:
     """The state of the renewal of one certificate; times are in seconds since 1970.
 
@@ -113,7 +114,7 @@ class Renewal:
         return max(when, self.not_before)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Account:
     """An authority, and what came of asking it.
 
@@ -132,7 +133,7 @@ class Account:
     quiet_until: float = 0.0
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Certificates(ServicePart):
     """Renews certificates, a few at a time, in `look`.
 

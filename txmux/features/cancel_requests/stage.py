@@ -15,6 +15,7 @@ from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
+from txmux.classes import define
 from txmux.client.session import record_decision
 from txmux.features.cancel_requests import MOST_SERVERS, destinations
 from txmux.features.cancel_requests.rows import REQUESTS
@@ -40,7 +41,7 @@ _AT_ONCE = 10  # connections to servers, for one client
 _CLIENTS = 16  # of one source that are served at once; others wait for their turn
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Cancelling(Stage):
     """Sends the request to several servers, and closes the client's connection when they have closed theirs, as libpq waits for that."""
 
@@ -125,7 +126,7 @@ class Cancelling(Stage):
             self._client.runtime.handshakes.leave(self._key, self)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _CancelRequest:
     """A request to one server, and the receiver of that connection. Implements `txmux.net.relay.peers.PeerReceiver`."""
 

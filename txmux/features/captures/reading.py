@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
+from txmux.classes import define, frozen
 from txmux.errors import MuxError, how_to_install
 from txmux.interfaces import MOST_DATAGRAMS
 from txmux.wire.proxyprotocol.header import Address
@@ -16,7 +17,7 @@ _SEQUENCE_NUMBERS = 1 << 32
 _UDP_HEADER = 8
 
 
-@attrs.frozen
+@frozen
 class Segment:
     """A TCP segment (RFC 9293, section 3.1)."""
 
@@ -29,7 +30,7 @@ class Segment:
     payload: bytes
 
 
-@attrs.frozen
+@frozen
 class Datagram:
     """A datagram (RFC 768); `whole` says whether all of it was captured."""
 
@@ -39,7 +40,7 @@ class Datagram:
     whole: bool = True
 
 
-@attrs.frozen
+@frozen
 class CapturedStream:
     """The first bytes that a client sent on one connection, or the first datagrams of one flow.
 
@@ -214,7 +215,7 @@ def _distance(start: int, sequence: int) -> int:
     return (sequence - start + half) % _SEQUENCE_NUMBERS - half
 
 
-@attrs.define
+@define
 class _CapturedFlow:
     client: Address
     server: Address

@@ -9,12 +9,11 @@ from random import Random
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit
 
-import attrs
-
 from txmux.backends.names.addresses import FoundAddresses
 from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
+from txmux.classes import frozen
 from txmux.errors import MuxError, printable
 from txmux.features.consul.reading import ConsulAPI, ConsulService
 from txmux.net.http import HttpResponse, ResponseTimeoutError, request
@@ -49,7 +48,7 @@ class NotConsulError(MuxError):
     """The answer is not from Consul's API."""
 
 
-@attrs.frozen
+@frozen
 class Instances:
     """The available instances of a service; `named` are left out, since Consul has a name in place of an address."""
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.rules.model import Server, Settings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import RulesReading
@@ -21,7 +20,7 @@ _EXAMPLE = "write for example 'http://127.0.0.1:8500'"
 _SCHEMES = frozenset({"http", "https"})
 
 
-@attrs.frozen
+@frozen
 class ConsulService:
     """A query for instances of a service in Consul.
 
@@ -37,7 +36,7 @@ class ConsulService:
     passing: bool = False
 
 
-@attrs.frozen
+@frozen
 class ConsulAPI:
     """Where Consul answers queries.
 

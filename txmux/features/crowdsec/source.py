@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from txmux.access.bans import banned_network
 from txmux.access.lists.current import Packed, pack
+from txmux.classes import define
 from txmux.errors import MuxError
 from txmux.net.http import NotConnectedError, ResponseTimeoutError, request
 from txmux.net.secrets import secret_of
@@ -90,7 +91,7 @@ class DecisionsReader:
             (self.new if name == "new" else self.deleted).update(_bans(decision, self._now))
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class CrowdSec:
     """A client of one CrowdSec. That records what it has sent to each key, so this service needs a key of its own."""
 

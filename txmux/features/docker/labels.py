@@ -8,8 +8,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.cli.labels import (
     KEYS,
     PREFIX,
@@ -36,7 +35,7 @@ _HOLD = "60s"
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 
 
-@attrs.frozen
+@frozen
 class Container:
     """What the daemon reports of a container; `published` has its addresses on the host now, by ports such as ``80/tcp``."""
 
@@ -98,7 +97,7 @@ def _published(on: Any) -> tuple[str, int]:
     return str(on.get("HostIp", "")), int(on["HostPort"])
 
 
-@attrs.frozen
+@frozen
 class LabelRules:
     """How labels are read.
 
@@ -113,7 +112,7 @@ class LabelRules:
     wake: str = "unix:/run/txmux/wake.sock:"
 
 
-@attrs.frozen
+@frozen
 class LabelledRoute:
     """A route that the labels of a container describe, and its backend."""
 

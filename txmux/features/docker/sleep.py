@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from txmux.classes import define
 from txmux.errors import MuxError, printable
 from txmux.features.docker.api import DockerApi
 from txmux.features.docker.labels import Container, LabelledRoute
@@ -30,7 +31,7 @@ _BACKLOG = 64
 _log = Logger()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Held:
     """A container, and what is known of it from one look to the next."""
 
@@ -45,7 +46,7 @@ class _Held:
         return self.container.sleep > 0 and self.container.state == "running"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Sleepers:
     """Starts and stops the containers of one daemon.
 

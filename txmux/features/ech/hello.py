@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
-import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from typing_extensions import override
 
+from txmux.classes import frozen
 from txmux.features.ech import can_forward
 from txmux.features.ech.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
 from txmux.features.ech.rows import HELLOS
@@ -39,7 +39,7 @@ _HEADER = 4
 _SUITES = frozenset((HKDF_SHA256, aead) for aead in AEADS)
 
 
-@attrs.frozen
+@frozen
 class Config:
     """One ECHConfig (RFC 9849, section 4).
 
@@ -58,7 +58,7 @@ class Config:
     public_name: str
 
 
-@attrs.frozen
+@frozen
 class EchKey:
     """A configuration with its private key, which opens hellos."""
 

@@ -8,11 +8,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from typing_extensions import override
 
+from txmux.classes import frozen
 from txmux.client.watched import WatchedFiles
 from txmux.features.ech.hello import EchKey, EchReader, read_configs
 from txmux.files import names_in, read_bytes, state_at
@@ -31,7 +31,7 @@ HOST_NAME = re.compile(
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.+?)-----END \1-----", re.DOTALL)
 
 
-@attrs.frozen
+@frozen
 class KeyFile:
     """A file with a key.
 

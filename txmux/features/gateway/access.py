@@ -19,6 +19,7 @@ import attrs
 from OpenSSL import SSL, crypto
 from twisted.internet.ssl import Certificate, PrivateCertificate, trustRootFromCertificates
 
+from txmux.classes import frozen
 from txmux.errors import MuxError, cause_of, how_to_install
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.verification import ClientTLS
@@ -27,7 +28,7 @@ from txmux.wire.jsontext import MISSHAPEN
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-@attrs.frozen
+@frozen
 class Access:
     """Where the API is, and who asks.
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import MuxError, printable
 from txmux.features.gateway.access import Access
 from txmux.features.gateway.cluster import GROUP
@@ -34,7 +33,7 @@ class NoServerError(MuxError):
         self.status = status
 
 
-@attrs.frozen
+@frozen
 class Kind:
     """A kind of objects, where it is served, and by which versions, the preferred one first.
 

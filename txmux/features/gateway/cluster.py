@@ -14,8 +14,7 @@ from functools import cached_property, lru_cache
 from ipaddress import ip_address
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.wire.jsontext import MISSHAPEN
 
 GROUP = "gateway.networking.k8s.io"
@@ -57,7 +56,7 @@ def selects(selector: Any, labels: Mapping[str, str]) -> bool:
     return True
 
 
-@attrs.frozen
+@frozen
 class Reference:
     """A ``backendRef`` or ``certificateRef``, as it was found.
 
@@ -72,7 +71,7 @@ class Reference:
     found: Any = None
 
 
-@attrs.frozen(eq=False, slots=False)  # for cached properties
+@frozen(eq=False, slots=False)  # for cached properties
 class Cluster:
     """The objects of a cluster, by kind and key."""
 

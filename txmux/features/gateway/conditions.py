@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import methodcaller
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import printable
 from txmux.features.gateway.cluster import GROUP, Cluster, Key, key_of
 from txmux.features.gateway.listeners import (
@@ -26,7 +25,7 @@ from txmux.features.gateway.routes import KINDS, GatewayRoute
 _LONGEST = 1024  # characters of a message; the specification has 32,768
 
 
-@attrs.frozen
+@frozen
 class Wanted:
     """What the status of an object should be.
 

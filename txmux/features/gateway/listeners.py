@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import define, frozen
 from txmux.features.gateway.cluster import GROUP, HOSTNAME, Cluster, Key, key_of
 from txmux.rules.reading.values import NAME
 from txmux.wire.jsontext import MISSHAPEN
@@ -26,7 +27,7 @@ _KINDS = {
 _SPOKEN = sorted({protocol for protocol, _ in _KINDS})
 
 
-@attrs.frozen
+@frozen
 class GatewaySettings:
     """What a provider was started with.
 
@@ -41,7 +42,7 @@ class GatewaySettings:
     ports: Mapping[int, int] = attrs.field(factory=dict)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class GatewayListener:
     """A listener of a Gateway, or of a ListenerSet that belongs to one.
 

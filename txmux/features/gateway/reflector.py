@@ -9,6 +9,7 @@ import attrs
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from txmux.classes import define
 from txmux.features.gateway.api import Kind, KubeApi, NoServerError
 from txmux.features.gateway.cluster import GROUP, Key, key_of
 from txmux.wire.jsontext import MISSHAPEN
@@ -20,7 +21,7 @@ _FORBIDDEN, _ABSENT = 403, 404
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Reflector:
     """Follows the objects of a kind.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import define
 from txmux.cli.labels import (
     KEYS,
     PREFIX,
@@ -43,7 +44,7 @@ _ANNOTATIONS = KEYS - {"backend", "server", "terminate_tls", "under"}
 _MOST_NAMES = 64  # host names of a route; the specification has 16
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Attached:
     """A route at one of its parents.
 
@@ -60,7 +61,7 @@ class Attached:
     lost: str = ""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class GatewayRoute:
     """A route with a parent of this controller.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
+from txmux.classes import define
 from txmux.cli.labels import section
 from txmux.features.gateway.cluster import Key
 from txmux.features.gateway.listeners import GatewayListener, GatewaySettings, specificity
@@ -16,7 +17,7 @@ LISTEN_KEYS = frozenset({"endpoint", "default", "first", "silent"})
 """What the provider writes of listeners."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _GatewayPort:
     """A port of a Gateway, with its listeners, and the host names or all clients that routes have there."""
 

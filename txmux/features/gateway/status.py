@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from txmux.classes import define
 from txmux.features.gateway.api import Kind, KubeApi, NoServerError
 from txmux.features.gateway.cluster import Key
 from txmux.features.gateway.conditions import Wanted, merged
@@ -23,7 +24,7 @@ _AT_ONCE = 8
 _Find = Callable[[str, Key], tuple[str, Any]]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class StatusWriter:
     """Writes each status when it has changed, and at most once in ten seconds.
 
@@ -99,7 +100,7 @@ _DURATION = 15  # seconds
 _RENEWED_EVERY = 5.0
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class StatusLease:
     """Tries to hold a Lease, by which one of several providers writes status; `is_held` says whether it does.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import define
 from txmux.errors import how_to_install
 from txmux.rules.feature import FILE_MEANWHILE, FILE_SECONDS, Feature, NetworkKind, WatchedSource
 from txmux.rules.model import DynamicNetworks, Settings
@@ -24,7 +25,7 @@ DATABASES = "geo_databases"
 """The key with the files."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class GeoRegion:
     """The networks of a country, or of an autonomous system, as a database knows them.
 

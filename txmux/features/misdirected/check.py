@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.client.tls.contexts import Contexts
 from txmux.detection.detector import Detector
 from txmux.errors import MuxError
@@ -28,7 +29,7 @@ _CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _CONTEXT.set_alpn_protocols(["h2", "http/1.1"])
 
 
-@attrs.frozen
+@frozen
 class _CheckedLayer:
     detector: Detector[Any]
     default: object

@@ -9,6 +9,7 @@ import attrs
 from hpack import Encoder
 from typing_extensions import override
 
+from txmux.classes import frozen
 from txmux.detection.detector import Detection, Detector
 from txmux.rules.model import Backend, Refusal, Route
 from txmux.transport import normal_host
@@ -96,7 +97,7 @@ class _QuietDetection(Detection[Any]):
         return {}
 
 
-@attrs.frozen
+@frozen
 class Place:
     """What a client reaches.
 

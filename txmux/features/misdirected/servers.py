@@ -20,6 +20,7 @@ from txmux.backends.connect.dial import dial
 from txmux.backends.health.checking import with_header
 from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import Upstreams
+from txmux.classes import frozen
 from txmux.client.tls.contexts import names_of
 from txmux.errors import MuxError
 from txmux.features.misdirected.check import Names, names_of_listeners
@@ -31,7 +32,7 @@ _AT_ONCE = 50
 _PATIENCE = 10.0  # seconds
 
 
-@attrs.frozen
+@frozen
 class _NameQuery:
     """A name that clients ask a server for."""
 

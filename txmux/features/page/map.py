@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import define, frozen
 from txmux.telemetry.formatting import byte_rate
 from txmux.telemetry.presentation import Health
 
@@ -36,7 +37,7 @@ def flow_text(active: int, rate: str) -> str:
     return " · ".join(filter(None, [f"{active} active" if active else "", rate]))
 
 
-@attrs.frozen
+@frozen
 class RouteFlow:
     """The traffic of a line: connections now, and bytes a second, both ways."""
 
@@ -52,7 +53,7 @@ class RouteFlow:
         return flow_text(self.active, byte_rate(self.traffic) if self.traffic >= 1 else "")
 
 
-@attrs.frozen
+@frozen
 class MapRoute:
     """A route, as the map needs it.
 
@@ -78,7 +79,7 @@ class MapRoute:
         return RouteFlow(self.active, self.traffic)
 
 
-@attrs.frozen
+@frozen
 class MapServer:
     """A server: its address, its state, and a few words about it."""
 
@@ -87,7 +88,7 @@ class MapServer:
     detail: str = ""
 
 
-@attrs.frozen
+@frozen
 class Box:
     """A rectangle with text.
 
@@ -120,7 +121,7 @@ class Box:
         return self.y + ROW / 2 - 2
 
 
-@attrs.frozen
+@frozen
 class MapLine:
     """A line between two boxes: a path of SVG, its width, and its colour."""
 
@@ -129,7 +130,7 @@ class MapLine:
     health: Health
 
 
-@attrs.frozen
+@frozen
 class Map:
     """The drawing; `folded` is the number of routes that are not shown by themselves."""
 
@@ -256,7 +257,7 @@ def _sources(route: MapRoute, listeners: Mapping[str, Box], routes: Mapping[str,
     return [both[name] for name in route.under if name in both]
 
 
-@attrs.define
+@define
 class _Drawing:
     most: float
     boxes: list[Box] = attrs.field(factory=list)
@@ -430,7 +431,7 @@ def map_route(route: Mapping[str, Any], traffic: Mapping[str, float]) -> MapRout
     )
 
 
-@attrs.frozen
+@frozen
 class Chart:
     """One series over the last minutes; `points` are the line, for SVG's `polyline`, and `times` are in seconds since 1970."""
 

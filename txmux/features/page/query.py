@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.control.filters import FILTERS
 
 PARTS = ("servers", "ends", "unrecognised", "clients", "listeners", "rules", "certificates", "bans")
@@ -17,7 +18,7 @@ _LONGEST = 8192
 _MOST_TEXT = 200
 
 
-@attrs.frozen
+@frozen
 class PageQuery:
     """The part of the page's address after the question mark."""
 

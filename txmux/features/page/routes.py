@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import define
 from txmux.control.rules_index import RulesIndex
 from txmux.features.page.map import MOST_ROUTES, TROUBLE, RouteFlow
 from txmux.features.page.query import PageQuery
@@ -22,7 +23,7 @@ _MEASURED = 30.0  # seconds that a rate covers
 _MOST_AT_ALL = 500  # routes of the map on request: more could not be read
 
 
-@attrs.define
+@define
 class RouteUse:
     """What a route has done, on all listeners together."""
 
@@ -31,7 +32,7 @@ class RouteUse:
     weight: float = 0  # connections now, and bytes a second
 
 
-@attrs.define
+@define
 class RouteTraffic:
     """Computes the byte rates of routes from earlier totals."""
 

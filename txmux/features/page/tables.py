@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.features.page.map import MapServer, flow_text, health_of, how_many
 from txmux.features.page.query import PageQuery
 from txmux.features.page.routes import RouteUse
@@ -43,7 +44,7 @@ class Action(NamedTuple):
     field: str = ""
 
 
-@attrs.frozen
+@frozen
 class Folded(Generic[_Row]):
     """The first rows of a part, their total, and whether the part gets a search field."""
 
@@ -80,7 +81,7 @@ def fold(
     return Folded(shown, len(items), bool(query[part]) or len(items) > most)
 
 
-@attrs.frozen
+@frozen
 class PageColumn:
     """A column: its name, whether it has numbers, a link that sorts by it, and how it is sorted now."""
 
@@ -90,7 +91,7 @@ class PageColumn:
     sorted: str = ""
 
 
-@attrs.frozen
+@frozen
 class TableRow:
     """A row: its cells as text, a link of the first one, its actions, and the colour of its state."""
 
@@ -100,7 +101,7 @@ class TableRow:
     menu: Sequence[Action] = ()
 
 
-@attrs.frozen
+@frozen
 class PageTable:
     """A table, of which some rows may be folded."""
 
@@ -274,7 +275,7 @@ def _server_menu(backend: str, server: str, state: str) -> list[Action]:
     ]
 
 
-@attrs.frozen
+@frozen
 class BackendGroup:
     """A backend and those of its servers that are shown; `menu` is for all of them."""
 
@@ -354,7 +355,7 @@ def connections_table(connections: Sequence[Row], query: PageQuery, now: float) 
     return page_table(_CONNECTIONS, shown, query, now, len(shown))
 
 
-@attrs.frozen
+@frozen
 class RulesLine:
     """A line of a rules file: its number, its text, the hits of the route that begins there, and an anchor for that section."""
 
@@ -364,7 +365,7 @@ class RulesLine:
     section: str = ""
 
 
-@attrs.frozen
+@frozen
 class RulesFile:
     """A rules file; without lines if it is so long that they are shown on request."""
 

@@ -12,6 +12,7 @@ import attrs
 import jinja2
 from markupsafe import Markup
 
+from txmux.classes import frozen
 from txmux.control.filters import FILTERS
 from txmux.control.rates import Moment
 from txmux.errors import printable_lines
@@ -46,7 +47,7 @@ _FACTS = [
 _ROUTE = documents.ROUTES.only("to", "matches", "dry run", "last match", "active", "in", "out")
 
 
-@attrs.frozen(slots=False)
+@frozen(slots=False)
 class View:
     """The variable `page` of the template."""
 
@@ -339,7 +340,7 @@ _TABLES: Mapping[str, tuple[Table, Callable[[View], Iterable[Row]], int]] = {
 """By its part of the page, a table, its rows, and of how many of them all are shown."""
 
 
-@attrs.frozen
+@frozen
 class PageSnapshot:
     """The answers of the API at one moment, under the names of its resources.
 
@@ -374,7 +375,7 @@ class PageSnapshot:
     explained: Sequence[PageExplanation] = ()
 
 
-@attrs.frozen
+@frozen
 class PageExplanation:
     """How routes answered: a text, and others below their titles that are shown on request."""
 

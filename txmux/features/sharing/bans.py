@@ -27,6 +27,7 @@ from txmux.access.bans import (
     banned_network,
     written,
 )
+from txmux.classes import define
 from txmux.client.parts import ServicePart
 from txmux.control.attention import problems
 from txmux.errors import printable
@@ -85,7 +86,7 @@ return {found[1], table.concat(known, '\\n')}
 left out."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _UnconfirmedChange:
     """A change here that Redis has not confirmed yet, and records of its network that came meanwhile."""
 

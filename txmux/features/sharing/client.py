@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
+from txmux.classes import define, frozen
 from txmux.errors import cause_of
 from txmux.features.sharing.redis import RedisError, RedisProtocol, reason
 from txmux.features.sharing.store import Store
@@ -27,7 +28,7 @@ _WRITE: _Words = ("PEXPIRE", "txmux:up", 0)
 """A write without effect, which a replica refuses, as does a server that is loading its data."""
 
 
-@attrs.frozen
+@frozen
 class SharingTimes:
     """Seconds."""
 
@@ -39,7 +40,7 @@ class SharingTimes:
 SHARING_TIMES = SharingTimes()
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class RedisConnection:
     """Connects, and reconnects: at once, then after delays that double until a connection has lasted.
 

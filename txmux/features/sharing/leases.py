@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from txmux.classes import define
 from txmux.client.parts import ServingPart
 from txmux.features.sharing.client import STEADY, RedisClient
 from txmux.features.sharing.redis import RedisProtocol, reason
@@ -87,7 +87,7 @@ others have, and 0."""
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Lease:
     """The leased tokens of one busy source."""
 
@@ -184,7 +184,7 @@ class Leases:
         self._recent.clear()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _CountedSource:
     """A source with many connections."""
 

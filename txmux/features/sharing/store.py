@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.rules.model import Settings
 from txmux.rules.optional import named
 from txmux.telemetry.sources import SourceState
@@ -15,7 +14,7 @@ from txmux.telemetry.sources import SourceState
 RULE = "shared_limits"
 
 
-@attrs.frozen
+@frozen
 class Store:
     """A Redis, or what speaks its protocol.
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import attrs
 from typing_extensions import override
 
+from txmux.classes import frozen
 from txmux.errors import printable
 from txmux.wire.preamble import Preamble
 from txmux.wire.steps import RequestRefusedError, Step
@@ -23,7 +24,7 @@ Then: TypeAlias = Literal["", "tls", "end"]
 """What follows a command: another one, TLS, or the end of the connection."""
 
 
-@attrs.frozen
+@frozen
 class ClearProtocol:
     """A protocol that begins in the clear.
 

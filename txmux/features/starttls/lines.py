@@ -4,8 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from functools import partial
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.features.starttls.dialogue import ClearProtocol, ClientDialogue, Then, answered
 from txmux.wire.steps import Step
 
@@ -16,7 +15,7 @@ _OF_SERVER = re.compile(r"^\s*\[[^]]*\]|<[^>]*>|[^ -~]")
 _LONGEST_BANNER = 200  # characters
 
 
-@attrs.frozen
+@frozen
 class _Lines:
     """A protocol of lines.
 

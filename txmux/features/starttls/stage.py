@@ -10,6 +10,7 @@ from typing_extensions import override
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
+from txmux.classes import define
 from txmux.client.configuration import Configuration
 from txmux.features.starttls.protocols import begun
 from txmux.rules.feature import StageMaker
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _BANNER_WAIT = 1.0  # seconds that a server has to greet, whose banner is not known yet
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class StartTLS(Stage):
     """Waits for the command that starts TLS, and for the first byte of that. No byte before reaches a server.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
+from txmux.classes import define
 from txmux.client.tls.client_certificates import alternative_names
 from txmux.errors import MuxError, cause_of
 
@@ -24,7 +24,7 @@ HAS_POST_QUANTUM = SSL.OPENSSL_VERSION_NUMBER >= 0x30500000
 """Whether the TLS library begins with a key share of X25519MLKEM768, as browsers do."""
 
 
-@attrs.define
+@define
 class Answer:
     """What came of one connection.
 

@@ -14,6 +14,7 @@ from itertools import permutations
 
 import attrs
 
+from txmux.classes import define, frozen
 from txmux.cli._output import Output
 from txmux.errors import MuxError, cause_of, how_to_install, printable
 from txmux.features.test.dialogues import HAS_POST_QUANTUM, Answer, Handshake, Sample
@@ -179,7 +180,7 @@ def _quic_plan(where: Where, name: str) -> _Plan:
     return calls(1)[0], cut, partial(send, where, name, 2, (0,))
 
 
-@attrs.frozen
+@frozen
 class _Row:
     """A line of the output; `differing` counts the connections with another answer than a whole hello."""
 
@@ -195,7 +196,7 @@ class _Row:
         return f"{self.sent:<27}{self.result:<11}{took}{self.answer}".rstrip()
 
 
-@attrs.define
+@define
 class _Asking:
     """Opens connections, a few at a time; `patience` is in seconds."""
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import printable
 from txmux.features.top.state import TABLE_OF, Pane, Snapshot, TopState
 from txmux.telemetry import presentation
 from txmux.telemetry.formatting import duration, plural
 
 
-@attrs.frozen
+@frozen
 class PaneLine:
     """A row; its `key` names it as long as it is there, and its `style` is in the terms of `rich`."""
 

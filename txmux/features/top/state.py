@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.telemetry.documents import CONNECTIONS, ENDS, ROUTES, SERVERS
 from txmux.telemetry.presentation import Table
 
@@ -17,7 +18,7 @@ PANES: tuple[Pane, ...] = (*TABLE_OF,)
 Mode = Literal["browse", "filter", "question", "value", "help", "explanation"]
 
 
-@attrs.frozen
+@frozen
 class Snapshot:
     """The last answers of the service.
 
@@ -44,7 +45,7 @@ class Snapshot:
         return {name: getattr(self, name) for name in names}
 
 
-@attrs.frozen
+@frozen
 class ChangeRequest:
     """A request to change something; `what` says in words what it does."""
 
@@ -53,7 +54,7 @@ class ChangeRequest:
     what: str
 
 
-@attrs.frozen
+@frozen
 class ValueRequest:
     """A value that is typed before a change; `request` returns the change, or raises `UsageError`."""
 
@@ -61,14 +62,14 @@ class ValueRequest:
     request: Callable[[str], ChangeRequest]
 
 
-@attrs.frozen
+@frozen
 class ExplainRequest:
     """A request to explain how a connection was decided."""
 
     identity: str
 
 
-@attrs.frozen
+@frozen
 class RequestResult:
     """The result of a request: a line; or a connection with its explanation."""
 
@@ -80,7 +81,7 @@ class RequestResult:
 TopRequest = ChangeRequest | ExplainRequest
 
 
-@attrs.frozen
+@frozen
 class TopState:
     """The state of the screen.
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from typing_extensions import override
 
+from txmux.classes import frozen
 from txmux.client.parts import ServingContext, ServingPart
 from txmux.features.trial import remembered_clients
 from txmux.rules.model import FoundCertificate, Rules
@@ -26,7 +26,7 @@ _LATEST = 1e11  # seconds since 1970: what a calendar has
 _ROOM = 6 << 20  # bytes of them in one answer: certificates may have hundreds of names
 
 
-@attrs.frozen
+@frozen
 class RememberedClient:
     """A client whose destination has been decided.
 

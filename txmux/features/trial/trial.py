@@ -12,6 +12,7 @@ import attrs
 from typing_extensions import override
 
 from txmux.access.lists.current import dynamic_networks_of
+from txmux.classes import frozen
 from txmux.client.parts import ServicePart
 from txmux.control.broadcast import WorkerLink, broadcast
 from txmux.errors import MuxError
@@ -79,7 +80,7 @@ class _ReloadLimitError(MuxError):
     do = "txmux reload --try, then txmux reload"
 
 
-@attrs.frozen
+@frozen
 class _Destination:
     """Where a client goes.
 

@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from txmux.classes import define
+
 T = TypeVar("T", bound=Hashable)
 
 _MOST = 1000  # logins that wait, each with a connection of its own
@@ -17,7 +19,7 @@ _REMEMBERED = 10_000  # sources with a wrong login
 _FORGIVEN = 600.0  # seconds after the last one
 
 
-@attrs.define
+@define
 class _Waiting(Generic[T]):
     turn: int  # when it came or had its last turn
     logins: deque[T] = attrs.field(factory=deque)

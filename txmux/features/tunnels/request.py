@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.errors import MuxError, printable
 
 LONGEST_HEAD = 8 * 1024  # bytes of one answer of HTTP
@@ -27,7 +28,7 @@ class ProxyRefusedError(MuxError):
     """The proxy has not connected to the server; the message says why, with the proxy as its subject."""
 
 
-@attrs.frozen
+@frozen
 class TunnelTarget:
     """The server to connect to, and the login of the client.
 

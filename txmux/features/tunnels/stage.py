@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from typing_extensions import override
 
 from txmux.access.per_source import source_of
+from txmux.classes import define
 from txmux.client.configuration import CompiledRoute, RuleLayer
 from txmux.features.tunnels.dialogue import FurtherRequest, Login, TunnelDialogue
 from txmux.features.tunnels.users import TunnelUsers
@@ -73,7 +74,7 @@ class TunnelMaker(StageMaker):
         return None if self._users is None else self._users.crowded()
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Tunnelling(Stage):
     """Waits for the whole request, and for the thread that checks a password.
 

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from typing_extensions import override
 
 from txmux.access.per_source import text_of_source
+from txmux.classes import define
 from txmux.client.watched import WatchedFiles
 from txmux.errors import MuxError, how_to_install
 from txmux.features.tunnels.dialogue import Login
@@ -29,7 +30,7 @@ _COST = re.compile(rb"\$2[abxy]\$([0-9]{2})\$")
 _RECENT = 60.0  # seconds for which it is reported that many have waited
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _PasswordCheck:
     """A login that is to be checked, and the connections of its source that wait for that."""
 

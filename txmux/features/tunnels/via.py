@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.rules.model import ForwardProxy, Section, Server
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
@@ -23,7 +24,7 @@ _MEANT = {"socks": "socks5", "socks5h": "socks5", "socks4a": "socks4", "https": 
 _LONGEST_USER = 255  # bytes (RFC 1929, section 2)
 
 
-@attrs.frozen
+@frozen
 class Via(ForwardProxy):
     """A proxy through which connections to the servers of a backend are made.
 

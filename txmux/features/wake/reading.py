@@ -7,8 +7,7 @@ import re
 from typing import Literal
 from urllib.parse import urlsplit
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import split_words, whole_number
 
@@ -19,7 +18,7 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,247}\.service")  # systemd.unit(5)
 _WAKES = "write for example 'wol 00:11:22:33:44:55 192.168.1.255', 'systemd app.service' or 'http POST https://10.0.0.2/start'"
 
 
-@attrs.frozen
+@frozen
 class Wake:
     """What is sent to start the servers of a backend for a client that waits.
 

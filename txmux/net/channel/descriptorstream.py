@@ -16,6 +16,8 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IProtocol
 from twisted.python.failure import Failure
 
+from txmux.classes import define
+
 MOST = 253  # descriptors that one system call takes (SCM_MAX_FD, unix(7))
 _AT_ONCE = 2**18  # bytes of one read
 _REST = 8  # reads of what a socket holds, at most
@@ -52,7 +54,7 @@ def _duplicate(descriptor: int) -> _Duplicate:
     return _waiting_sockets.setdefault(key, made)
 
 
-@attrs.define
+@define
 class _Unsent:
     """Bytes that the other process has not taken yet, with the descriptors of the first of them."""
 

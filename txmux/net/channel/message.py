@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import MuxError
 
 
@@ -14,7 +13,7 @@ class InvalidMessageError(MuxError):
     """A message of another process is invalid."""
 
 
-@attrs.frozen
+@frozen
 class Field:
     """A value in a message.
 
@@ -95,7 +94,7 @@ TIME = Field(float, 2**37)
 _WORKERS = ("worker", "giving worker", "taking worker")
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Message:
     """A row of the table of messages.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.telemetry.reasons import RelayReason
 
 
-@attrs.frozen
+@frozen
 class Timeouts:
     """How long a relay lasts, in seconds.
 
@@ -24,7 +23,7 @@ class Timeouts:
     max_duration: float | None = None
 
 
-@attrs.frozen
+@frozen
 class RelayedBytes:
     """How much has been relayed so far.
 
@@ -41,7 +40,7 @@ class RelayedBytes:
     datagrams: tuple[int, int] | None = None
 
 
-@attrs.frozen
+@frozen
 class RelayResult:
     """The outcome of a relay.
 
@@ -59,7 +58,7 @@ class RelayResult:
     reset: Literal["", "late", "unseen"] = ""
 
 
-@attrs.frozen
+@frozen
 class SideState:
     """One side of a relay that is suspended.
 
@@ -84,7 +83,7 @@ class SideState:
     after_end: int = 0
 
 
-@attrs.frozen
+@frozen
 class RelayState:
     """All that another relay needs to continue a suspended one, besides the two sockets.
 

@@ -19,6 +19,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from txmux.classes import define
 from txmux.net.relay.interface import SideState
 from txmux.net.relay.marks import Mark, MarkGuard
 from txmux.net.relay.peer_state import (
@@ -70,7 +71,7 @@ class Pipe:
         os.close(self.sink)
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class PipePool:
     """Keeps pipes for further use. Linux lets a user have 64 MiB of them.
 

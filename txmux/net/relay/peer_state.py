@@ -16,8 +16,7 @@ import sys
 import termios
 from typing import Any, TypeGuard
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.net.relay.peers import IRelayTransport
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, is_multipath, multipath_info
 from txmux.net.sockets.transport import below_tls, unsent_bytes
@@ -87,7 +86,7 @@ def _is_dead(connected: socket.socket) -> bool:
     return state == _TCP_CLOSE and not is_multipath(connected)
 
 
-@attrs.frozen
+@frozen
 class UnansweredBytes:
     """The bytes that a peer has not answered."""
 

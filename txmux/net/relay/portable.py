@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import attrs
 from twisted.internet import interfaces
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -14,6 +13,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import directlyProvides, implementer, providedBy
 
+from txmux.classes import frozen
 from txmux.net.relay.peer_state import (
     ANSWERED,
     UnansweredBytes,
@@ -143,7 +143,7 @@ _BURST = 0.1  # seconds; what is not used in this time is lost
 _TICK = 0.02  # seconds; shorter would cost more, and longer would be felt
 
 
-@attrs.frozen
+@frozen
 class RelayRates:
     """How fast a connection may be to and from the server, in bytes per second; ``None`` means no limit."""
 

@@ -17,6 +17,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from txmux.classes import define
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.plainsocket import SocketOption, open_socket, prepare, reset_on_close
 from txmux.net.sockets.poller import READ, WRITE, Poller
@@ -66,7 +67,7 @@ class Binding(Protocol):
     def bind(self, unbound: socket.socket, /) -> None: ...
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@define(eq=False, weakref_slot=False)
 class SocketConnector:
     """Makes one connection for a client factory, which it notifies of the end as any reactor does.
 

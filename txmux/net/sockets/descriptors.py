@@ -14,6 +14,7 @@ import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from txmux.classes import define
 from txmux.net.sockets.memory import MEMORY
 
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -154,7 +155,7 @@ _short: set[AcceptPause] = set()  # of ports of this process in whose queues cli
 _end: list[IDelayedCall] = []  # logs the end of the shortage; at most one
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class AcceptPause:
     """A port's pause while the machine lacks what a connection takes. It is logged once for all ports of the process.
 

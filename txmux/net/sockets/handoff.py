@@ -11,6 +11,7 @@ from typing import Literal
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from txmux.classes import define
 from txmux.net.namespaces import UNKNOWN, user_text
 from txmux.net.sockets.plainsocket import open_socket
 from txmux.net.sockets.poller import READ, Poller
@@ -27,7 +28,7 @@ _KIND = int(socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
 _LATER = {errno.EAGAIN, errno.ETOOMANYREFS}  # the system allows no further sockets on their way
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class SocketHandoff:
     """Hands one socket, which stays the caller's to close, to the ``SOCK_SEQPACKET`` server at a path.
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP
 
 _PERIOD = 60.0  # seconds for which an overflow is reported
@@ -20,7 +19,7 @@ _QUEUE = struct.Struct(
 _NETSTAT = Path("/proc/net/netstat")
 
 
-@attrs.frozen
+@frozen
 class Overflow:
     """Clients that were turned away within the last minute, and when this began, in seconds since 1970."""
 

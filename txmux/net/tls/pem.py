@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import SSL, crypto
 
+from txmux.classes import frozen
 from txmux.files import read_bytes
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 
@@ -25,7 +25,7 @@ _STRANGERS = "the private key does not belong to the certificate"
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
 
 
-@attrs.frozen
+@frozen
 class KeyPair:
     """A certificate with its key, and the chain to its authority."""
 
@@ -53,7 +53,7 @@ class KeyPair:
             raise TLSFileError(key, message) from None
 
 
-@attrs.frozen
+@frozen
 class _File:
     """The certificates and keys of one file, by the public key (SubjectPublicKeyInfo, RFC 5280)."""
 

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.processes.privilege.libc import c_call, system_call
 from txmux.processes.privilege.seccomp import MACHINES
@@ -32,7 +31,7 @@ class AccountError(MuxError):
         self.problems = problems
 
 
-@attrs.frozen
+@frozen
 class Account:
     """A user, by its name or its ID in digits, and the group that the process gets.
 

@@ -22,6 +22,7 @@ from typing import Any
 import attrs
 
 from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, make_token
+from txmux.classes import define
 from txmux.errors import MuxError, cause_of
 from txmux.files import (
     FileId,
@@ -47,7 +48,7 @@ from txmux.telemetry import sharedmemory
 from txmux.wire.jsontext import parse_json
 
 
-@attrs.define
+@define
 class AllowedPaths:
     """The files and addresses in the rules.
 
@@ -95,7 +96,7 @@ _GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError, LookupE
 """Raised when the other end has closed, or sends an invalid request."""
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Helper:
     """Answers requests to open files and sockets; `data` is the text of rules that are in no file."""
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 import attrs
 
+from txmux.classes import define
 from txmux.processes.privilege import seccomp
 from txmux.processes.privilege.calls import WORD, rules_for
 from txmux.processes.privilege.seccomp import MACHINES
@@ -37,7 +38,7 @@ def restrict_calls(listener_to: socket.socket) -> None:
         os.close(listener)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _RefusingWorker:
     """A worker: the socket by which its listener comes, then that."""
 

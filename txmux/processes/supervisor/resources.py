@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-import attrs
 from twisted.logger import Logger
 
 from txmux.admin.endpoint import PREFIX, AdminEndpoints
+from txmux.classes import frozen
 from txmux.client.parts import Parts, ServicePart
 from txmux.files import FileId
 from txmux.processes.privilege.privilege import OPENER, Privilege
@@ -23,7 +23,7 @@ from txmux.telemetry.steps import RecurringSteps
 _log = Logger()
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@frozen(eq=False, kw_only=True)
 class Resources:
     """What the supervisor owns from the start of the service to its end; `MuxService` closes each part."""
 

@@ -10,10 +10,11 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txmux.classes import define
 from txmux.processes.held_signals import release_signals
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class SignalWatch:
     """Calls a function in the reactor when a signal arrives, or has been held until now; `stop` restores the previous handler.
 

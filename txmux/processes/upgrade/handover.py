@@ -35,6 +35,7 @@ from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherR
 from twisted.logger import Logger
 
 from txmux.access.admission import Admission
+from txmux.classes import define
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError
@@ -299,7 +300,7 @@ class Taker:
             release_slot(_nothing)
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Adopting:
     """Takes connections that another process hands over.
 

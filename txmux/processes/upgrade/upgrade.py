@@ -19,7 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport
@@ -29,6 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.admin.endpoint import AdminEndpoints
+from txmux.classes import define
 from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel import messages
@@ -277,7 +277,7 @@ _STILL = 10.0
 _log = Logger()
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Upgrade:
     """One attempt to upgrade; see the steps above. `on_committed` is called when the new process serves."""
 

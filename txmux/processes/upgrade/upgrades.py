@@ -31,6 +31,7 @@ from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - this i
 from twisted.logger import Logger
 
 from txmux.access.across_processes import SharedLimits
+from txmux.classes import define
 from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.errors import MuxError
@@ -64,7 +65,7 @@ _RELOADS = 180.0
 """Seconds that the new process may take to reload, when all connections have come."""
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Upgrades:
     """Coordinates both roles for `MuxService`.
 

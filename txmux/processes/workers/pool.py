@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from txmux.classes import define
 from txmux.control.attention import NONE_ANSWERS, NONE_SERVES
 from txmux.control.broadcast import ANSWER_TIMEOUT, broadcast
 from txmux.control.overrides import WorkersCondition
@@ -59,7 +60,7 @@ def _name_of_look(worker: Worker) -> str:
     return f"look at worker {worker.number + 1}"
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class WorkerPool:
     """Keeps a given number of workers running.
 

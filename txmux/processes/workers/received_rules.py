@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from txmux.access.across_processes import LimitsLayout, SharedLimits
+from txmux.classes import frozen
 from txmux.client.tls.terminators import FilesInUse
 from txmux.detection.ranked import finish
 from txmux.net.channel.descriptorstream import close_all
@@ -121,7 +120,7 @@ def _unpacked(files: Mapping[str, Mapping[str, str]]) -> FilesInUse:
     }
 
 
-@attrs.frozen
+@frozen
 class Start:
     """What a worker needs to serve; see `txmux.serving.state` for the state.
 

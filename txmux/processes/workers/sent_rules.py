@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from txmux.access.across_processes import LimitsLayout
 from txmux.backends.upstreams import PreparedUpstreams
+from txmux.classes import define
 from txmux.client.tls.terminators import PreparedTerminators
 from txmux.net.channel.channel import ChannelError
 from txmux.net.turns import in_thread
@@ -21,7 +22,7 @@ from txmux.rules.model import Rules
 from txmux.rules.packing import pack, pack_difference
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PendingRules:
     """The rules of a reload that is being prepared; `preparing` has the process ID of each worker."""
 

@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.classes import define
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY
@@ -45,7 +46,7 @@ _ENDED = "the process that starts workers has ended"
 STARTER = "txmux.processes.workers.starter"
 
 
-@attrs.define
+@define
 class BackOff:
     """Restart delays in seconds: zero after a life of at least `settled`; otherwise they double, from `first` to `longest`."""
 

@@ -15,8 +15,7 @@ from functools import cache
 from itertools import chain, product
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import Option, Predicate
 from txmux.rules.model import Alternative, Route
@@ -46,7 +45,7 @@ class PatternCase(NamedTuple):
 _ANY = PatternCase("any")
 
 
-@attrs.frozen(weakref_slot=False)
+@frozen(weakref_slot=False)
 class ParsedLine:
     """A ``match =`` line, taken apart; `given` are its options as written, `cases` share them: there may be thousands."""
 

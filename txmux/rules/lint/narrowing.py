@@ -16,6 +16,7 @@ from itertools import compress, pairwise
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.rules.lint.coverage import ParsedLine, read_line
 from txmux.rules.lint.reach import ANY_MAKES, shares_clients_with
 from txmux.rules.model import Backend, Outcome, Refusal, Route, Rules
@@ -31,7 +32,7 @@ _MOST = 4
 """The part of all routes that is at most looked at without the others: a fourth."""
 
 
-@attrs.frozen
+@frozen
 class _Linted:
     """The rules of the last lint, which of its routes are plain, and the problems."""
 

@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.rules.installed import MANAGED
 from txmux.rules.lint.warnings import warnings
 from txmux.rules.model import NOWHERE, Backend, Handover, Outcome, Rules, Section, Server
@@ -64,7 +63,7 @@ def _may(path: Path, mode: int) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
-@attrs.frozen
+@frozen
 class Privileges:
     """What a process of a user may do, and what its machine has."""
 
@@ -270,7 +269,7 @@ def _files(rules: Rules) -> Iterator[tuple[str, Path]]:
         yield "access_log", settings.access_log
 
 
-@attrs.frozen
+@frozen
 class _ListenLine:
     """Where rules name an address to listen on.
 

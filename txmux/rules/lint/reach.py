@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, cached_property
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.detection.ambiguities import ambiguities_over
 from txmux.errors import joined
 from txmux.interfaces import Transport
@@ -21,7 +20,7 @@ ANY_MAKES = "'any' makes the later "
 _NO_TAKERS: dict[str, Route] = {}
 
 
-@attrs.frozen(weakref_slot=False)
+@frozen(weakref_slot=False)
 class _DecidingLine:
     """A line of a route that decides, and the clients it is for."""
 

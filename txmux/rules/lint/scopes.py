@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from zlib import crc32
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.rules.installed import READ_BY_EACH
 from txmux.rules.model import Clients, Listener, NetworkSet, Route, Rules
 
@@ -20,7 +19,7 @@ _PLACES = (1 << 32) + (1 << 128)
 _FIRST, _END = -1, _PLACES + (1 << 32)
 
 
-@attrs.frozen
+@frozen
 class ClientSet:
     """A set of clients, as intervals without their ends: sorted, apart from each other, none empty."""
 
@@ -102,7 +101,7 @@ NO_CLIENTS = ClientSet(())
 WITH_ADDRESS = ClientSet(((0, _END),))
 
 
-@attrs.frozen
+@frozen
 class RouteScope:
     """What routes belong to: a listener, or a route that ends TLS or opens tunnels."""
 

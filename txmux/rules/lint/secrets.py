@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import sudo_for
 from txmux.files import on_disk, read_own
 from txmux.rules.installed import FEATURES
@@ -21,7 +20,7 @@ from txmux.rules.problems import Problem
 _PEM = re.compile(rb"^-----BEGIN ", re.MULTILINE)
 
 
-@attrs.frozen
+@frozen
 class FileUser:
     """A user who reads files that belong to others.
 

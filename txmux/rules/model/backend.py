@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.rules.model.networks import Public, Reachable
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 from txmux.transport import IPAddress, Transport, embedded, normal_host
@@ -29,7 +30,7 @@ class Refusal(enum.Enum):
     REJECT = "reject"
 
 
-@attrs.frozen
+@frozen
 class InProcess:
     """A Twisted protocol factory of this process, which gets the connection itself. Only from Python.
 
@@ -42,7 +43,7 @@ class InProcess:
     factory: IProtocolFactory = attrs.field(hash=False)  # it may have no hash
 
 
-@attrs.frozen
+@frozen
 class Handover:
     """Where clients' sockets are handed over; the bytes that decided are still in them.
 
@@ -91,7 +92,7 @@ NAMES = {"{sni}": "sni", "{host}": "host"}
 """In a server's host: the name that the client asks for, and the fact with that name."""
 
 
-@attrs.frozen
+@frozen
 class Server:
     """One server of a backend.
 
@@ -148,7 +149,7 @@ class Server:
         return attrs.evolve(self, text=f"{before}{place}:{port}", host=host, port=port)
 
 
-@attrs.frozen
+@frozen
 class AllowedNames:
     """The names that clients may, or may not, be connected to; made by `txmux.rules.reading.backend.allowed_names`.
 
@@ -164,7 +165,7 @@ class AllowedNames:
         return any(pattern.matches(name) for pattern in self.patterns)
 
 
-@attrs.frozen
+@frozen
 class Check:
     """A health check of servers. Times are seconds.
 
@@ -204,7 +205,7 @@ class Check:
     name: str = ""
 
 
-@attrs.frozen
+@frozen
 class Ejection:
     """When connections that fail take a server out, and for how long. Times are seconds.
 
@@ -226,7 +227,7 @@ class Ejection:
     after: float = 15.0
 
 
-@attrs.frozen
+@frozen
 class Resolve:
     """How names of servers are looked up again. Times are seconds.
 
@@ -239,7 +240,7 @@ class Resolve:
     keep: float = 86400.0
 
 
-@attrs.frozen
+@frozen
 class ServerTLS:
     """TLS to the servers of a backend.
 
@@ -271,7 +272,7 @@ class ForwardProxy:
     password: Path | None
 
 
-@attrs.frozen(cache_hash=True)  # thousands of routes may look one with thousands of servers up
+@frozen(cache_hash=True)  # thousands of routes may look one with thousands of servers up
 class Backend:
     """A group of servers, and the settings of connections to it. Times are seconds, rates bytes per second.
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.rules.model.networks import NetworkSet
 from txmux.transport import unmapped
 
@@ -18,7 +19,7 @@ class NamePatterns(Protocol):
     def matches(self, name: str, /) -> bool: ...
 
 
-@attrs.frozen
+@frozen
 class AddressPatterns:
     """Networks that an IP address has to be in."""
 
@@ -31,7 +32,7 @@ class AddressPatterns:
             return False
 
 
-@attrs.frozen
+@frozen
 class AllowedClient:
     """Client certificates that are accepted; made by `txmux.rules.reading.route.allowed_client`.
 
@@ -49,7 +50,7 @@ ALTERNATIVE_NAMES = ("dns", "email", "uri", "ip")
 """The kinds of names in a certificate beside its subject."""
 
 
-@attrs.frozen
+@frozen
 class FoundCertificate:
     """What a client's TLS showed of its certificate.
 
@@ -74,7 +75,7 @@ NO_CERTIFICATE = FoundCertificate(frozenset({"none"}))
 REVOKED = FoundCertificate(frozenset({"none", "revoked"}))
 
 
-@attrs.frozen
+@frozen
 class CertificateCondition:
     """The value of ``client_cert``: conditions that all have to hold.
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.rules.model.backend import Outcome, Refusal
 from txmux.rules.model.networks import EVERY_CLIENT, Clients, NetworkSet
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
@@ -22,7 +23,7 @@ def fewer(one: Logged, other: Logged) -> Logged:
     return one if one is other else min(one, other, key=_ORDER.index)
 
 
-@attrs.frozen
+@frozen
 class Silence:
     """One line of ``silent =``.
 
@@ -44,7 +45,7 @@ def silences(silent: Outcome | Iterable[Silence]) -> tuple[Silence, ...]:
     return tuple(line if isinstance(line, Silence) else Silence(line) for line in lines)
 
 
-@attrs.frozen
+@frozen
 class Rate:
     """A rate limit, as a bucket of tokens, which is full at the beginning.
 
@@ -57,7 +58,7 @@ class Rate:
     burst: int
 
 
-@attrs.frozen
+@frozen
 class Listener:
     """One ``[listen]`` section. Times are seconds, sizes are bytes.
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Protocol
 
-import attrs
-
+from txmux.classes import define, frozen
 from txmux.transport import IPAddress, embedded, unmapped
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -115,7 +114,7 @@ class AddressSet(Protocol):
     def __contains__(self, address: IPAddress, /) -> bool: ...
 
 
-@attrs.define(eq=False, repr=False)
+@define(eq=False, repr=False)
 class DynamicNetworks:
     """Networks whose contents may be replaced while the rules that name them are in use.
 
@@ -154,7 +153,7 @@ class DynamicNetworks:
 AnyNetworks = IPNetwork | NetworkSet | DynamicNetworks
 
 
-@attrs.frozen
+@frozen
 class Clients:
     """Which clients a listener or a route serves.
 

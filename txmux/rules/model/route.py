@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.rules.model.backend import Backend, Handover, Outcome, Refusal
 from txmux.rules.model.client_certificate import AllowedClient, CertificateCondition
 from txmux.rules.model.listener import Listener, Logged
@@ -25,7 +26,7 @@ WEEK = frozenset(range(7))
 MIDNIGHT = 24 * 60
 
 
-@attrs.frozen
+@frozen
 class Period:
     """Times of the week, in local time: an hour that occurs twice in autumn is included twice.
 
@@ -56,7 +57,7 @@ TLSMinimum = Literal["1.2", "1.3"]
 """The oldest version of TLS that is spoken."""
 
 
-@attrs.frozen
+@frozen
 class TlsSettings:
     """How a route terminates TLS.
 
@@ -77,7 +78,7 @@ class TlsSettings:
     managed: tuple[str, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Alternative:
     """One ``match =`` line: ``[not] MATCHER [option=value]…``.
 
@@ -110,7 +111,7 @@ class Alternative:
         return attrs.evolve(found, predicate=found.predicate.naming(fact))
 
 
-@attrs.frozen
+@frozen
 class Opening:
     """What a route opens for its clients, so that the routes ``under`` it decide on what is inside: TLS, or the value of a feature's key.
 
@@ -149,7 +150,7 @@ _TLS = Opening(
 )
 
 
-@attrs.frozen(weakref_slot=False)
+@frozen(weakref_slot=False)
 class Route:
     """The conditions under which clients get an outcome.
 

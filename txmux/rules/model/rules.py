@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import attrs
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
+from txmux.classes import frozen
 from txmux.errors import MuxError
 from txmux.rules.model.backend import Backend, Outcome, Server, backends_of
 from txmux.rules.model.listener import Listener
@@ -30,7 +31,7 @@ OPTIONS = "<options>"
 """The file name in problems of rules that come from the options of a command."""
 
 
-@attrs.frozen
+@frozen
 class Files:
     """What was in the files when they were read: enough to read the same rules again after the files have changed.
 
@@ -56,7 +57,7 @@ class Files:
         return hashlib.sha256(texts).hexdigest() if self.texts else ""
 
 
-@attrs.frozen
+@frozen
 class Rules:
     """A whole rules file with all that it includes, free of errors.
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.rules.problems import Problem
 
 NOTHING_MORE: Mapping[str, Any] = {}
 """Stands for no keys of features; it must not be changed."""
 
 
-@attrs.frozen(weakref_slot=False)
+@frozen(weakref_slot=False)
 class ValueLine:
     """One line of a value, without the blanks around it."""
 
@@ -21,7 +20,7 @@ class ValueLine:
     text: str
 
 
-@attrs.frozen(weakref_slot=False)
+@frozen(weakref_slot=False)
 class KeyEntry:
     """A key and its value; blank lines and comments inside the value are left out, and so is the key where it is repeated."""
 
@@ -31,7 +30,7 @@ class KeyEntry:
     repeated_at: int = 0
 
 
-@attrs.frozen
+@frozen
 class Section:
     """A section.
 

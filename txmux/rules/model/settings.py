@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 
 Right = Literal["read", "steer", "all"]
@@ -16,7 +17,7 @@ Right = Literal["read", "steer", "all"]
 RIGHTS: tuple[Right, ...] = get_args(Right)
 
 
-@attrs.frozen
+@frozen
 class AdminUser:
     """Who may do what by a UNIX socket of ``admin``: a user or a group, by name or number."""
 
@@ -25,7 +26,7 @@ class AdminUser:
     is_group: bool = False
 
 
-@attrs.frozen
+@frozen
 class Settings:
     """The ``[txmux]`` section. Times are seconds.
 

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
+from txmux.classes import frozen
 from txmux.errors import listed
 from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Settings
 from txmux.rules.problems import InvalidValueError, Problem
@@ -97,7 +98,7 @@ def short_form(text: str) -> tuple[str, int] | None:
     return host, int(short["port"].partition("-")[0])
 
 
-@attrs.frozen
+@frozen
 class ServerKind:
     """Servers that rules name as ``WORD:TEXT``, and whose addresses are found by more than a name.
 

@@ -9,8 +9,7 @@ import pwd
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.errors import listed
 from txmux.rules.model import LOCAL, NAMES, PORT, Handover, Server
 from txmux.rules.problems import InvalidValueError
@@ -32,7 +31,7 @@ _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
-@attrs.frozen
+@frozen
 class Arguments:
     """A Twisted endpoint string, taken apart."""
 
@@ -167,7 +166,7 @@ def _complaints(checks: _Checks, name: str, value: str) -> tuple[str, ...]:
     return ()
 
 
-@attrs.frozen
+@frozen
 class Form:
     """What one kind of endpoint takes.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.files import on_disk, read_list, read_own
 from txmux.rules.model import Files, Section
 from txmux.rules.model.section import ValueLine
@@ -20,7 +21,7 @@ LARGEST_RULES = 16 << 20
 """The most bytes of a rules file with all that it includes."""
 
 
-@attrs.frozen
+@frozen
 class SourceFile:
     """A file that was read.
 

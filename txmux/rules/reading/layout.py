@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterator
 
-import attrs
-
+from txmux.classes import define
 from txmux.rules.reading.ini import COMMENT, LineKind, lines_of, read_ini, split_list
 from txmux.rules.reading.sections import TABLES
 
@@ -59,7 +58,7 @@ def _values(header: str, key: str, text: str) -> list[str]:
     return parts
 
 
-@attrs.define
+@define
 class _EntryLayout:
     """A key and its value."""
 

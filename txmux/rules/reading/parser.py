@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.detection.registry import installed_matchers
 from txmux.files import within_patience
 from txmux.interfaces import IProtocolMatcher
@@ -122,7 +123,7 @@ def read_again(files: Files) -> Rules:
     return _read(SourceFile(path, text), installed_matchers(), known=files)
 
 
-@attrs.frozen
+@frozen
 class _FilePart:
     """The sections of a part of a file; `line` is its first one, `variables` are those in it."""
 
@@ -131,7 +132,7 @@ class _FilePart:
     variables: tuple[str, ...]
 
 
-@attrs.frozen(weakref_slot=False)
+@frozen(weakref_slot=False)
 class _Value:
     """What a section was read as; `needs` as in `RulesReading`."""
 
@@ -142,7 +143,7 @@ class _Value:
 _Parts = dict[str, dict[str, _FilePart]]
 
 
-@attrs.frozen
+@frozen
 class _LastRules:
     """The rules that were read last, so that what has not changed is not read again.
 

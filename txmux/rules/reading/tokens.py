@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.errors import joined
 from txmux.rules.model.settings import RIGHTS, Right
 
@@ -17,7 +18,7 @@ OWN = "admin"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
-@attrs.frozen
+@frozen
 class AdminToken:
     """The secret of a client of ``admin``, with its name for the log."""
 

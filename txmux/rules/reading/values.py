@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.errors import joined
 from txmux.rules.model import IPNetwork, Logged, Rate
 from txmux.rules.problems import InvalidValueError
@@ -320,7 +321,7 @@ Opens: TypeAlias = Literal[
 """Which process opens the file of a key: workers too, without the helper, also what is right in it if it is a folder, or to write to it; or the supervisor alone."""
 
 
-@attrs.frozen
+@frozen
 class ValueKind:
     """A kind of values.
 
@@ -347,7 +348,7 @@ class ValueKind:
     paths: Callable[[Any], Iterable[Path | None]] | None = None
 
 
-@attrs.frozen
+@frozen
 class SectionKey:
     """A key of a section.
 

@@ -13,6 +13,7 @@ from typing_extensions import override
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
+from txmux.classes import define
 from txmux.net.relay.peers import NO_RECEIVER
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage, count_asked
@@ -24,7 +25,7 @@ from txmux.wire.hello.records import asks_again, take_hello
 from txmux.wire.hello.second import ILLEGAL_PARAMETER, SecondHello
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class AwaitingRetry(Stage):
     """Sends the hello, and waits until the answer is no HelloRetryRequest, or the second hello asks for the same (RFC 8446, 4.1.2).
 

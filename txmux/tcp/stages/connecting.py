@@ -17,6 +17,7 @@ from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
+from txmux.classes import define
 from txmux.net.addresses import text_of
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.net.relay.peers import NO_RECEIVER
@@ -90,7 +91,7 @@ def lacks_hello(client: Client, upstream: Upstream) -> bool:
     return not (reader.hello or reader.malformed)
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class AwaitingHello(Stage):
     """Waits for the rest of a ClientHello, so that neither its route nor the PROXY header depends on how the network segmented it.
 
@@ -141,7 +142,7 @@ class AwaitingHello(Stage):
         return decision.route is client.decided_route
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Connecting(Stage):
     """Waits for a server. What the client sends is buffered, up to the peek limit.
 

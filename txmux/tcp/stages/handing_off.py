@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from txmux.classes import define
 from txmux.net.sockets.handoff import Failure as HandoffFailure
 from txmux.net.sockets.handoff import SocketHandoff
 from txmux.rules.model import Handover, Refusal
@@ -26,7 +27,7 @@ _TIMEOUT = 5.0  # seconds until the other process must have answered
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class HandingOff(Stage):
     """Waits for the other process to take the socket. What the client sends meanwhile stays there."""
 

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from txmux.access import per_source
 from txmux.access.per_source import PATIENCE, source_of
+from txmux.classes import define
 from txmux.rules.installed import watchers_of
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
@@ -35,7 +36,7 @@ _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_erro
 
 
 @implementer(IHandshakeListener)
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Handshaking(Stage):
     """Waits for the client's TLS. It is the protocol on top of TLS until the handshake is complete.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import attrs
 from twisted.internet.interfaces import IDelayedCall
 from typing_extensions import override
 
+from txmux.classes import define
 from txmux.client.configuration import CompiledRoute, RuleLayer, Silent
 from txmux.detection.detector import Decision
 from txmux.interfaces import Exchange
@@ -22,7 +22,7 @@ from txmux.wire.preamble import AnsweredRequest, HelloOpener, InnerHello
 _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Peeking(Stage):
     """Waits for bytes. The timer calls `Client.stop_detection`, or has; without one, all of `detect_timeout` is left."""
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
+from txmux.classes import define
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
 from txmux.net.relay.kernel import has_plain_socket
 from txmux.net.relay.peers import NO_RECEIVER
@@ -25,7 +26,7 @@ from txmux.transport import source_number
 _LONGEST_REQUEST = 1 << 14  # bytes of one that are looked at
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Relaying(Stage):
     """A relay carries the bytes, and is the receiver of both ends.
 

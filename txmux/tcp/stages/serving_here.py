@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
 
+from txmux.classes import define
 from txmux.rules.model import InProcess
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Finished
@@ -22,7 +23,7 @@ from txmux.telemetry.record import ConnectionState
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class ServingHere(Stage):
     """A protocol of this process has the connection, and all timeouts are its own; it may put another one in its place."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import attrs
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from txmux.classes import define
 from txmux.interfaces import Peeked
 from txmux.net.sockets.transport import unsent_bytes
 from txmux.rules.model import Refusal
@@ -27,7 +27,7 @@ _NOT_ALLOWED = frozenset(
 )
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Closing(Stage):
     """Waits for the client to go; `Refusal.RESET` breaks the connection off."""
 
@@ -62,7 +62,7 @@ class Closing(Stage):
         self._client.transport.abortConnection()
 
 
-@attrs.define(eq=False, slots=False)
+@define(eq=False, slots=False)
 class Rejecting(Stage):
     """Sends the client an answer, and closes the connection once the client has had time to read it.
 

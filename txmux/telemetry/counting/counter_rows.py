@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 import attrs
 from typing_extensions import Self
 
+from txmux.classes import frozen
 from txmux.rules.installed import rows as rows_of_features
 
 Cells = Sequence[int] | memoryview
@@ -26,7 +27,7 @@ def newest(cells: Sequence[int]) -> int:
     return next(filter(None, reversed(cells)), 0)
 
 
-@attrs.frozen
+@frozen
 class Metric:
     """A row of `/metrics`.
 
@@ -50,7 +51,7 @@ class Metric:
         return "counter" if self.name.endswith("_total") else "gauge"
 
 
-@attrs.frozen
+@frozen
 class Observed:
     """A histogram: for each bucket but the last, its highest value and the number of all that were no higher; and number and sum of all."""
 
@@ -219,7 +220,7 @@ class Name:
         return totals.labels[self.at]
 
 
-@attrs.frozen
+@frozen
 class Totals:
     """The numbers of a listener, of a route, and so on. A subclass has its rows, which are read on demand, since there may be very many.
 

@@ -12,8 +12,7 @@ from itertools import chain, filterfalse
 from mmap import mmap
 from typing import Any
 
-import attrs
-
+from txmux.classes import define, frozen
 from txmux.rules.model import Rules
 from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.counting.counter_rows import Totals
@@ -264,7 +263,7 @@ class Counters:
             self._past = [_added(self._past)]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class CountingProgram:
     """A program that may still count; `life` is the reading end of its pipe, `pid` its supervisor, if known, and `past` what it has of others."""
 
@@ -321,7 +320,7 @@ def _group(key: str) -> type[Totals]:
     return groups.BLOCKS[key.partition("\n")[0]]
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class CountersReading:
     """The numbers of one moment. Only what is asked for is added up, since there may be very many routes.
 

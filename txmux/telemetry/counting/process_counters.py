@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 from attrs.validators import deep_mapping, ge, instance_of
 
+from txmux.classes import define, frozen
 from txmux.rules.model import Listener, Route, Rules
 from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.sharedmemory import mapped, written
@@ -44,7 +45,7 @@ def keys_of(rules: Rules) -> Iterator[str]:
             yield groups.SERVER.key(backend.name, server.text)
 
 
-@attrs.define
+@define
 class CounterLayout:
     """Where each block is. A block keeps its position while a process may count there."""
 
@@ -90,7 +91,7 @@ class CounterLayout:
         return max(1, -(-self.cells * groups.CELL // _STEP)) * _STEP
 
 
-@attrs.frozen
+@frozen
 class Image:
     """The bytes of all cells, and in which places of them anything was ever counted, which are few of very many."""
 

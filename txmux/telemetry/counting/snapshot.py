@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.rules.model import Backend, Rules
 from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.counting.counters import Counters, CountersReading
@@ -20,7 +19,7 @@ ServerSample = tuple[int, int, int]
 """Connections to a server, those that it has answered, and how long these waited for that, in microseconds."""
 
 
-@attrs.frozen
+@frozen
 class Counts:
     """All numbers.
 
@@ -36,7 +35,7 @@ class Counts:
     process: groups.ProcessTotals
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class RoutesCounted:
     """The numbers of routes, in the order of the rules, listener by listener; after the routes of each, those that none has taken.
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.errors import OptionError
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, NameKey, Option, Verdict
 from txmux.wire.client_hello import VERSIONS, HelloReader
@@ -27,7 +28,7 @@ ECH = Option("ech", "yes or no: whether the hello has an encrypted one with it",
 _NO_NAME = "none"
 
 
-@attrs.frozen(weakref_slot=False)
+@frozen(weakref_slot=False)
 class ServerNames:
     """The server names that match.
 
@@ -57,7 +58,7 @@ class ServerNames:
         return self.some is not None and self.some.matches(reader.sni)
 
 
-@attrs.frozen
+@frozen
 class HelloOptions:
     """What a hello has to have; ``None`` is anything.
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import attrs
 
+from txmux.classes import define
 from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello
 from txmux.wire.cursor import IllegalHelloError
 from txmux.wire.hello.records import HANDSHAKE, OTHER_RECORDS, before_hello
@@ -71,7 +72,7 @@ def check_same(first: ClientHello | None, second: ClientHello | None, where: str
             raise IllegalHelloError(ILLEGAL_PARAMETER, why)
 
 
-@attrs.define
+@define
 class SecondHello:
     """Waits for a second hello, and compares it with the first, however the network cut it.
 

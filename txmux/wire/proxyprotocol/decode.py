@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.wire.proxyprotocol.encode import SIGNATURE
 from txmux.wire.proxyprotocol.header import (
     LARGEST_HEADER,
@@ -24,7 +23,7 @@ from txmux.wire.proxyprotocol.header import (
 )
 
 
-@attrs.frozen
+@frozen
 class Incomplete:
     """The bytes so far may be the beginning of a header.
 
@@ -35,7 +34,7 @@ class Incomplete:
     need: int
 
 
-@attrs.frozen
+@frozen
 class Decoded:
     """A whole header.
 
@@ -86,7 +85,7 @@ _SHORTEST_V1 = len(b"PROXY UNKNOWN\r\n")
 _LONGEST_V1 = 107
 
 
-@attrs.frozen
+@frozen
 class _LineField:
     """The form of a field of the line: its pattern, its reader, and what may complete a part of it.
 

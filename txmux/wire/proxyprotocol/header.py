@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 
+from txmux.classes import frozen
 from txmux.errors import MuxError
 
 _POLYNOMIAL = 0x82F63B78  # 0x1EDC6F41 with its bits reversed
@@ -97,7 +98,7 @@ def _is_port(_address: Address, attribute: attrs.Attribute[int], value: int) -> 
         raise ValueError(f"'{attribute.name}' must be 0 to 65535: {value}")
 
 
-@attrs.frozen
+@frozen
 class Address:
     """One end of a TCP connection.
 
@@ -120,7 +121,7 @@ class Address:
         return Address(IPv6Address(bytes(10) + b"\xff\xff" + self.host.packed), self.port)
 
 
-@attrs.frozen
+@frozen
 class Tlv:
     """A type-length-value field.
 
@@ -137,7 +138,7 @@ def _value_of(tlvs: tuple[Tlv, ...], type_: int) -> bytes | None:
     return next((tlv.value for tlv in tlvs if tlv.type == type_), None)
 
 
-@attrs.frozen
+@frozen
 class SslInfo:
     """The content of an SSL field: the facts of the client's TLS (PROXY protocol, section 2.2.6).
 
@@ -161,7 +162,7 @@ class SslInfo:
         return _value_of(self.tlvs, type_)
 
 
-@attrs.frozen
+@frozen
 class ProxyHeader:
     """A PROXY protocol header of either version.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from txmux.classes import define
 from txmux.interfaces import Datagrams
 from txmux.wire.client_hello import ClientHello
 from txmux.wire.cursor import MalformedError
@@ -22,7 +23,7 @@ _MOST_OPENINGS = 16
 _MOST_BYTES = 2 * LONGEST_STREAM  # kept of all of them
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class DecidedHello:
     """Judges the datagrams of a client after the decision.
 

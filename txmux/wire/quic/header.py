@@ -6,8 +6,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812
 from typing import Any
 
-import attrs
-
+from txmux.classes import frozen
 from txmux.wire.cursor import MalformedError
 
 LEAST_DATAGRAM = 1200
@@ -40,7 +39,7 @@ class Packet(enum.IntEnum):
     RETRY = 3
 
 
-@attrs.frozen
+@frozen
 class Version:
     """What differs between the versions whose Initial packets can be read.
 
@@ -83,7 +82,7 @@ _KNOWN = frozenset(tuple(number.to_bytes(4, "big")) for number in VERSIONS)
 _NOT_FIRST = bytes({*range(256)} - {first for first, *_ in _KNOWN})
 
 
-@attrs.frozen
+@frozen
 class LongHeader:
     """The header of a packet of a handshake (RFC 8999, section 5.1; RFC 9000, section 17.2).
 

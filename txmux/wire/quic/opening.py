@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.classes import define
 from txmux.wire.client_hello import ClientHello, HelloReader
 from txmux.wire.cursor import MalformedError, copied
 from txmux.wire.quic.header import (
@@ -102,7 +103,7 @@ def _skip_ack(payload: bytes, at: int, *, ecn: bool) -> int:
     return at
 
 
-@attrs.define(slots=False)
+@define(slots=False)
 class QuicOpening:
     """The state of an opening connection; frozen once `parse_opening` has returned it.
 
