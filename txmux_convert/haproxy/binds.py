@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 
 import attrs
 
+from txmux_convert.terms import InexpressibleError
 from txmux_convert.values import bracketed
 from txmux_convert.writer import ConfigLine, Draft, DraftSection, Origin
 
@@ -99,7 +100,8 @@ class BindContext:
 
 _ADDRESS = re.compile(r"(?:(?:ipv[46]|(?:mp)?tcp[46]?)@)?(?P<host>.*):(?P<port>[^:]*)")
 _VALUES = {
-    *("alpn", "backlog", "ca-file", "ciphers", "ciphersuites", "crl-file", "crt", "crt-list"),
+    *("alpn", "backlog", "ca-file", "ca-verify-file", "ciphers", "ciphersuites", "crl-file"),
+    *("crt", "crt-list"),
     *("ecdhe", "gid", "group", "id", "interface", "level", "maxconn", "mode", "mss", "name"),
     *(
         "ca-ignore-err", "ca-sign-file", "crt-ignore-err", "namespace", "nbconn", "nice", "npn",
@@ -118,9 +120,13 @@ WITHOUT_EFFECT = {
 """Parameters that have no counterpart and no report, and why they need none."""
 
 _OF_TLS = frozenset(
-    {"alpn", "ca-file", "crl-file", "crt", "crt-list", "ssl", "ssl-min-ver", "verify"}
+    {"alpn", "ca-file", "ca-verify-file", "crl-file", "crt", "crt-list", "ssl", "ssl-min-ver"}
+    | {"verify"}
 )
 _IGNORED = frozenset({"ca-ignore-err", "crt-ignore-err"})
+_ASKING = frozenset({"required", "optional"})
+_OWN_VERIFICATION = re.compile(r"\[[^]]*\b(?:verify|ca-file|ca-verify-file|crl-file)\b")
+"""In a list of certificates: options about those of clients, for one certificate alone."""
 _MOST_PORTS = 200
 _NARROWING = {
     "accept-netscaler-cip": "its clients begin with a header that txmux does not know",
@@ -217,29 +223,43 @@ def lost(bind: Bind) -> list[str]:
     why = [f"{flag}: {reason}" for flag, reason in _NARROWING.items() if flag in bind.flags]
     if "ssl" in bind.flags and not {"crt", "crt-list"} & bind.flags.keys():
         why.append("ssl: it names no certificate")
+    if bind.flags.keys() >= {"ca-file", "ca-verify-file"} and bind.last("verify") in _ASKING:
+        why.append("ca-verify-file: tls_client_ca is one file, which has to have both")
     return why
 
 
 def bind_context(bind: Bind, files: SideFiles) -> BindContext:
-    """Return the context of a bind line; `OSError` if a list of certificates cannot be read."""
+    """Return the context of a bind line; `InexpressibleError` if its list of certificates is none of txmux's."""
     host, port = address(bind.address) or ("", "")
     secured = None
     if "ssl" in bind.flags:
         named = [*bind.flags.get("crt", ())]
         for path in bind.flags.get("crt-list", ()):
-            named += [line.split()[0] for line in files.lines(path)]
+            named += _listed(path, files)
         verify = bind.last("verify")
-        asks = verify in {"required", "optional"}
+        asks = verify in _ASKING
+        authorities = bind.last("ca-file") or bind.last("ca-verify-file")
         secured = Secured(
             tuple(dict.fromkeys(file for path in named for file in files.certificates(path))),
             tuple(filter(None, bind.last("alpn").split(","))),
-            bind.last("ca-file") if asks else "",
+            authorities if asks else "",
             bind.last("crl-file") if asks else "",
-            verify if verify == "optional" and bind.last("ca-file") else "",
+            verify if verify == "optional" and authorities else "",
             bind.last("ssl-min-ver").removeprefix("TLSv"),
             not _IGNORED.isdisjoint(bind.flags),
         )
     return BindContext(files, secured, host.replace("*", ""), port)
+
+
+def _listed(path: str, files: SideFiles) -> list[str]:
+    try:
+        lines = files.lines(path)
+    except OSError as error:
+        why = f"{path} cannot be read here: {error.strerror or error}"
+        raise InexpressibleError(why) from None
+    if any(map(_OWN_VERIFICATION.search, lines)):
+        raise InexpressibleError(f"{path}: clients of one certificate show theirs, others do not")
+    return [line.split()[0] for line in lines]
 
 
 def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -> None:

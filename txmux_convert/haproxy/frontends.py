@@ -301,8 +301,8 @@ def convert_frontend(
         why = lost(bind)
         try:
             place = bind_context(bind, files)
-        except OSError as error:
-            why = [f"{bind.last('crt-list')} cannot be read here: {error.strerror or error}"]
+        except InexpressibleError as error:
+            why = [str(error)]
         if why:
             made.draft.flag(bind.line, f"is left out; {'; '.join(why)}")
             continue

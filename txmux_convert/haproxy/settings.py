@@ -56,7 +56,13 @@ def _without_minimum(line: ConfigLine) -> ConfigLine:
     return attrs.evolve(line, words=(*line.words[:place], *line.words[place + 2 :]))
 
 
-_FILES = {"ca-file": "ca-base", "crl-file": "ca-base", "crt": "crt-base", "crt-list": "crt-base"}
+_FILES = {
+    "ca-file": "ca-base",
+    "ca-verify-file": "ca-base",
+    "crl-file": "ca-base",
+    "crt": "crt-base",
+    "crt-list": "crt-base",
+}
 """Parameters with the path of a file, and the setting of ``global`` with its folder."""
 
 _HOLDERS = frozenset({"bind", "default-server", "server", "server-template"})

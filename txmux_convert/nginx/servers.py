@@ -185,7 +185,7 @@ class ServerBlock:
 
     def _client_certificates(self, section: DraftSection) -> None:
         scope = self._scope
-        verify = scope.text("ssl_verify_client", "off")
+        verify = scope.text("ssl_verify_client", "off").lower()
         if verify == "off":
             return
         # nginx trusts both, and names only the former to clients.

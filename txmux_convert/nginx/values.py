@@ -29,7 +29,7 @@ class DirectiveScope:
 
     def is_on(self, name: str, *, default: bool = False) -> bool:
         directive = self.get(name)
-        return directive.value == "on" if directive else default
+        return directive.value.lower() == "on" if directive else default
 
     def text(self, name: str, default: str = "") -> str:
         directive = self.get(name)

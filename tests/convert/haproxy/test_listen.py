@@ -63,13 +63,22 @@ class BindTests(SynchronousTestCase):
         )
 
     def test_bind_with_inexpressible_tls_is_left_out(self) -> None:
-        for words in ("ssl", "ssl crt-list /no/such", "ssl crt /x strict-sni"):
+        mixed = Path(self.mktemp())
+        mixed.write_text("/x\n/y [alpn h2 verify required ca-file /ca] a.example\n")
+        for words in (
+            "ssl",
+            "ssl crt-list /no/such",
+            "ssl crt /x strict-sni",
+            f"ssl crt-list {mixed}",
+            "ssl crt /x verify required ca-file /ca ca-verify-file /root",
+        ):
             output = frontend("default_backend a", bind=f"bind :1\n    bind :444 {words}")
             self.assertIn(f"line 3: bind :444 {words}: is left out", looks(output)[0])
-        output = frontend(
-            "default_backend a", bind="bind :444 ssl crt /x verify required ca-file /ca"
-        )
-        self.assertIn("tls_client_ca = /ca\n", output.text)
+        for name in ("ca-file", "ca-verify-file"):
+            output = frontend(
+                "default_backend a", bind=f"bind :444 ssl crt /x verify required {name} /ca"
+            )
+            self.assertIn("tls_client_ca = /ca\n", output.text)
 
     def test_multipath_addresses(self) -> None:
         output = converted(

@@ -271,7 +271,7 @@ class LeadingTests(SynchronousTestCase):
     def test_tls_termination_by_name_and_protocol(self) -> None:
         output = stream(
             "server { listen 1 ssl; ssl_certificate /c.pem; ssl_certificate_key k.pem; ssl_alpn h2 http/1.1;"
-            " ssl_protocols TLSv1.3; ssl_client_certificate /ca.pem; ssl_verify_client on; proxy_pass $x; }"
+            " ssl_protocols TLSv1.3; ssl_client_certificate /ca.pem; ssl_verify_client ON; proxy_pass $x; }"
             "map $ssl_server_name $x { x.example a; default b; }"
         )
         first, second = rules_of(output).routes
@@ -283,6 +283,7 @@ class LeadingTests(SynchronousTestCase):
             "terminate_tls = /c.pem\n    /",
         ):  # fmt: skip
             self.assertEqual(output.text.count(line), 2)
+        self.assertNotIn("tls_client = optional", output.text)
         self.assertIn("detect_timeout = 60s\n", output.text)
 
     def test_certificates_of_clients_that_need_none(self) -> None:
