@@ -25,10 +25,11 @@ from txmux.interfaces import Transport
 from txmux.net.addresses import text_of
 from txmux.rules.model import NOWHERE, Listener, Route
 from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.fast_path import FastPath, Sweep
+from txmux.tcp.fast_path import FastPath
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
 from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import OVER
+from txmux.tcp.sweep import Sweep
 from txmux.telemetry.access_log import AccessLog
 from txmux.telemetry.record import ConnectionRecord
 

@@ -10,7 +10,7 @@ from tests.backends.connect.tls_case import authority
 from tests.cli.support import CommandTestCase
 from tests.features.ech.client import HIDDEN, MadeKey, Sealer, inner
 from tests.wire.hello_builder import records, server_name, versions
-from txmux.features import ech
+from txmux.features.ech import forwarding
 from txmux.features.ech.hello import read_configs
 from txmux.features.ech.keys import read_key_file
 
@@ -114,7 +114,7 @@ class EchTest(CommandTestCase):
         self.assertIn("route public", self.explained(hello, "--listener", "public"))
         ends = records(Sealer(self.made).hello(inner(name="ends.example")))
         for version, taker in ((0, "ends"), (1 << 32, "public")):
-            self.patch(ech, "_CONFIRMS", version)
+            self.patch(forwarding, "_CONFIRMS", version)
             self.assertIn(f": route {taker}", self.explained(ends))
         illegal = inner(server_name(HIDDEN), versions(0x0304))
         hello = records(Sealer(self.made).hello(illegal))
@@ -129,9 +129,9 @@ class EchTest(CommandTestCase):
         ]
 
     def test_check(self) -> None:
-        self.patch(ech, "_CONFIRMS", 0)
+        self.patch(forwarding, "_CONFIRMS", 0)
         self.assertEqual(self.checked(), [])
-        self.patch(ech, "_CONFIRMS", 1 << 32)
+        self.patch(forwarding, "_CONFIRMS", 1 << 32)
         (ends,) = self.checked()
         self.assertIn("hellos in which [listen public] finds such a name hidden go by", ends)
         MadeKey(8, "lost.example").write(self.keys / "b.pem").chmod(0o644)

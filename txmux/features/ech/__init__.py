@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from txmux.features.ech.forwarding import can_forward
 from txmux.rules.feature import Feature, HelloOpenings
-from txmux.rules.model import Handover, InProcess, Outcome, Refusal, Route, Rules
+from txmux.rules.model import Refusal, Rules
 from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import Problem
 from txmux.rules.reading import values
@@ -15,18 +16,6 @@ from txmux.rules.reading.values import SectionKey, ValueKind
 
 if TYPE_CHECKING:
     from txmux.rules.reading.context import RulesReading
-
-_CONFIRMS = 0x4000_0000
-"""The first version of OpenSSL that confirms an inner hello to its client (RFC 9849, section 7.2)."""
-
-
-def can_forward(route: Route | None, default: Outcome) -> bool:
-    """Return whether an inner hello can be forwarded by a route, or to the default: not with the socket, nor to an older OpenSSL here."""
-    if route is not None and route.terminate_tls is not None:
-        from OpenSSL import SSL  # noqa: PLC0415 - it takes a while
-
-        return SSL.OPENSSL_VERSION_NUMBER >= _CONFIRMS
-    return not isinstance(default if route is None else route.outcome, (Handover, InProcess))
 
 
 def _keys(reading: RulesReading, text: str) -> Path:

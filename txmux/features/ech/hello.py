@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from typing_extensions import override
 
 from txmux.classes import frozen
-from txmux.features.ech import can_forward
+from txmux.features.ech.forwarding import can_forward
 from txmux.features.ech.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
 from txmux.features.ech.rows import HELLOS
 from txmux.telemetry.counting.counter_groups import ListenerCounts

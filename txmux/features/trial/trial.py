@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import TypedDict
 
 import attrs
 from typing_extensions import override
@@ -17,6 +16,7 @@ from txmux.client.parts import ServicePart
 from txmux.control.broadcast import WorkerLink, broadcast
 from txmux.errors import MuxError
 from txmux.features.trial import LIMIT, MOST, REMEMBER, remembered_clients
+from txmux.features.trial.documents import MovedDocument, TrialDocument
 from txmux.features.trial.memory import RememberedClient
 from txmux.interfaces import Transport
 from txmux.net.addresses import address_in
@@ -29,41 +29,6 @@ from txmux.serving.listen_addresses import listen_addresses, listen_lines, socke
 from txmux.telemetry.formatting import plural
 from txmux.transport import unmapped
 from txmux.wire.jsontext import MISSHAPEN
-
-
-class MovedDocument(TypedDict):
-    """Clients that would go elsewhere, by listener and destinations, with one of them as an example."""
-
-    listener: str
-    now: str
-    then: str
-    count: int
-    client: str
-    name: str | None
-    time: float
-
-
-class UnknownDocument(TypedDict):
-    """Clients of which it is not known, and by what it is decided."""
-
-    listener: str
-    why: str
-    count: int
-
-
-class TrialDocument(TypedDict):
-    """Where the remembered clients would go by other rules; `since` is when the first of them came, `incomplete` has a line for each worker that does not answer."""
-
-    ok: bool
-    clients: int
-    since: float | None
-    moved: int
-    unknown: int
-    moves: list[MovedDocument]
-    unknowns: list[UnknownDocument]
-    incomplete: list[str]
-    changes: str
-
 
 _ask = partial(broadcast, message=messages.PART, seconds=10.0, if_late="skip", feature="trial")
 _AT_PORTS = ("tcp", "udp")
