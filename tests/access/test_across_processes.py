@@ -83,7 +83,9 @@ class _Worker:
         assert sources is not None
         sources.tracked()
         sources.restore(sources.buckets())
-        self.limits.clear_expected()
+
+    def offered(self, _: Address) -> None:
+        self.limits.awaited(1).add()
 
     def other_ended(self, _: Address) -> None:
         self.limits.clear(2)
@@ -95,7 +97,7 @@ class _Worker:
         with contextlib.suppress(MuxError):
             SharedLimits.adopt(self.limits.descriptor, self.limits.handed_over(), 2)
 
-    DOES = (enter, adopt, leave, move_away, hold, report, other_ended, another)
+    DOES = (enter, adopt, leave, move_away, offered, hold, report, other_ended, another)
 
 
 _STEPS = st.lists(

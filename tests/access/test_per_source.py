@@ -107,8 +107,8 @@ class PerSourceTest(SynchronousTestCase):
         for _ in range(2):
             one.move_away(self.entered(one))
         self.assertIsNone(other.enter(1))
-        adopted = other.adopt(1)
-        other.clear_expected()
+        adopted = other.adopt(1, has_moved=True)
+        table.clear(2)
         self.assertEqual(other.count(1), 1)
         self.entered(one)
         self.assertIsNone(other.enter(1))

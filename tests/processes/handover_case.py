@@ -13,6 +13,7 @@ from typing_extensions import override
 from tests.support.messages import BY_KIND
 from tests.support.mux import MuxTestCase, server_at
 from tests.support.peers import Peer, connect, reactor
+from txmux.access.admission import Tally
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.channel.message import Message
@@ -40,6 +41,7 @@ class HandoverCase(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(handover, "_SHARES", 1)  # so that a batch has as many as there are
+        self.awaited = Tally()
 
     async def relayed(
         self, count: int = 1, *, of_server: int = 0, **settings: Any
@@ -106,7 +108,7 @@ class HandoverCase(MuxTestCase):
 
     def adopting(self, **changed: Callable[..., object]) -> Channel:
         """Return a channel to a process that adopts, with some handlers replaced."""
-        adopting = Adopting(lambda _: self.new)
+        adopting = self.adopts = Adopting(lambda _: self.new, awaited=self.awaited)
         self.does = {message.kind: does for message, does in adopting.handlers.items()}
         return self.adopted_by(adopting, **changed)
 

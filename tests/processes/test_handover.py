@@ -14,6 +14,7 @@ from twisted.logger import capturedLogs
 
 from tests.processes.handover_case import HandoverCase, descriptors
 from tests.support.peers import Peer, reactor
+from txmux.access.admission import Tally
 from txmux.client.io_runtime import IORuntime
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
@@ -225,7 +226,7 @@ class HandoverTest(HandoverCase):
             connections=list,
             runtime=self.new.runtime,
         )
-        transfer = ConnectionTransfer(serving, reactor)
+        transfer = ConnectionTransfer(serving, reactor, Tally())
         own, far = socket.socketpair()
         transfer.handlers[messages.TAKE_OVER](descriptors=[far.detach()])
         channel = Channel({}, lambda: None, reactor)
@@ -247,7 +248,7 @@ class HandoverTest(HandoverCase):
         serving: Any = SimpleNamespace(
             listening_ports=ListeningPorts(accepting=True), connections=lambda: self.old.connections
         )
-        giving = ConnectionTransfer(serving, reactor)
+        giving = ConnectionTransfer(serving, reactor, Tally())
         (own, far), (other, last) = socket.socketpair(), socket.socketpair()
         first = Channel({messages.ADOPT: late}, lambda: None, reactor)
         attach(reactor, first, far)

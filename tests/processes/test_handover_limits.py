@@ -23,6 +23,7 @@ class LimitsTest(HandoverCase):
         super().setUp()
         self.limits = SharedLimits.make(parse(_RULES, "x"), 3)
         self.addCleanup(self.limits.close)
+        self.awaited = self.limits.awaited(2)
         self.found: list[tuple[str, int]] = []
 
     def counted_by(self, factory: MuxFactory, worker: int) -> MuxFactory:
@@ -42,7 +43,8 @@ class LimitsTest(HandoverCase):
         return self.counted_by(super().another(), 2)
 
     def count(self) -> int:
-        """Tell the lowest limits of the service and of the listener that let one more in, as the third worker finds; they are one number."""
+        """Tell, once the supervisor has looked, the lowest limits of the service and of the listener that let one more in, as the third worker finds; they are one number."""
+        self.limits.collect()
         found = []
         for name in ("", "public"):
             limit = 1
@@ -78,8 +80,11 @@ class LimitsTest(HandoverCase):
             self.found.append(("let go", self.count()))
             self.there.transport.abortConnection()
 
-        self.assertEqual(await self.hand(self.adopting(go_on=go_on)), 2)
+        channel = self.adopting(go_on=go_on)
+        self.assertEqual(await self.hand(channel), 2)
         self.assertEqual(self.found, [("let go", 2)])
+        while self.adopts.undecided:
+            await self.turn()
         self.assertEqual(self.count(), 0)
 
     async def test_connections_that_cannot_go_on_count_no_more(self) -> None:
@@ -94,16 +99,16 @@ class LimitsTest(HandoverCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     async def test_killed(self) -> None:
-        """When a worker is killed, its parent counts none on its way; whoever comes all the same counts once."""
+        """When a worker is killed, what is on its way to another one still counts, and once."""
         peers = await self.relayed(1)
 
         def go_on(batch: int, which: list[int], kept: list[int]) -> None:
-            self.limits.clear_expected()
+            self.limits.worker_ended(2)
             self.found.append(("killed", self.count()))
             self.does["go_on"](batch, which, kept)
 
         await self.hand(self.adopting(go_on=go_on))
-        self.assertEqual(self.found, [("killed", 0)])
+        self.assertEqual(self.found, [("killed", 1)])
         self.assertEqual(self.count(), 1)
         await self.end_all(peers)
         await self.logged(1)

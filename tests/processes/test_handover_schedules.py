@@ -20,16 +20,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
-from txmux.access.admission import Admission
 from txmux.net.channel.channel import Channel
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
-from txmux.rules.model import Listener
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
 from txmux.telemetry.record import ConnectionRecord
 
-_ADMISSION = Admission(Listener("public"), lambda: 0.0)
 _BATCH = 3
 
 
@@ -148,12 +145,11 @@ class _Connection:
         assert not self.let_gone
         self.is_here = True
 
-    def count_elsewhere(self) -> Admission:
+    def count_elsewhere(self) -> None:
         assert self.there is None
         assert not self.is_here
         assert not self.counts_elsewhere
         self.counts_elsewhere = True
-        return _ADMISSION
 
     def detach(self, *, keeps_slot: bool) -> SlotRelease | None:
         assert not self.is_here

@@ -96,7 +96,8 @@ with limits._lock:
 WAITING = """
 tally = limits.tally(3, "", worker)
 most = sum(tally.take() for _ in range(4))
-limits.clear_expected()
+limits.clear(layout.columns - 1)
+limits.collect()
 """
 
 RACER = """
@@ -442,6 +443,7 @@ class _Program:
         self.has_supervisor = True
         self.workers: dict[int, int] = {}  # process IDs by number
         self.admissions: dict[int, Admission] = {}
+        self.awaited: dict[int, Tally] = {}
 
     def start_worker(self, pid: int) -> None:
         number = 1 if 0 in self.workers else 0
@@ -450,6 +452,7 @@ class _Program:
         its = SharedLimits(self.limits.descriptor, self.limits.layout)
         make = its.admissions(column, self.seconds, _SERVICE)
         self.admissions[number] = make(named(parse(_CHAIN, "x"), "a"))
+        self.awaited[number] = its.awaited(column)
 
 
 _SERVICE, _LISTENER, _SOURCE = 6, 5, 3
@@ -513,17 +516,26 @@ class _Chain:
             program.admissions[number].leave(permit)
 
     def move(self, choice: int) -> None:
-        """Hand a connection over to a worker of the service that serves; another client may come in between."""
-        if self.open:
-            at = choice % len(self.open)
-            program, number, host, permit = self.open[at]
-            # Where a process is found ended at the very moment, what is on its way is not counted.
-            self.collect()
-            program.admissions[number].move_away(permit)
-            self.enter(choice)
-            other = choice % 2
-            permit = self.serving.admissions[other].adopt(Address(ip_address(host), 1))
-            self.open[at] = (self.serving, other, host, permit)
+        """Hand a connection over to a worker of the service that serves; meanwhile another client may come, and any worker die."""
+        if not self.open:
+            return
+        program, number, host, permit = self.open.pop(choice % len(self.open))
+        to, other = self.serving, choice // 2 % 2
+        awaited, admission, pid = to.awaited[other], to.admissions[other], to.workers[other]
+        awaited.add()
+        program.admissions[number].move_away(permit)
+        on_its_way = (_Program(to.limits, to.seconds), 0, host, None)
+        self.open.append(on_its_way)
+        if choice % 3:
+            self.kill(choice)
+        if pid not in self.running:
+            self.open.remove(on_its_way)
+        self.enter(choice)
+        if pid in self.running:
+            self.open.remove(on_its_way)
+            permit = admission.adopt(Address(ip_address(host), 1))
+            awaited.give_back()
+            self.open.append((to, other, host, permit))
 
     def upgrade(self, _: int) -> None:
         before = self.serving.limits
@@ -545,6 +557,7 @@ class _Chain:
             dead.has_supervisor = False
             self.programs.insert(0, dead)
             self.programs[-1].limits.follow(dead.limits.handed_over())
+            self.start_workers(self.serving)
             if not self.serving.has_supervisor:
                 raise AssertionError
 
@@ -616,12 +629,13 @@ class ChainTest(SynchronousTestCase):
             self.assertEqual(limits.handed_over(), told)
 
     def two(self, *names: str) -> tuple[SharedLimits, SharedLimits, Admission]:
-        """Make a service, and one that takes its place, in whose worker 7 a client is, and one on its way from there."""
+        """Make a service, and one that takes its place, in whose worker 7 a client is, and one on its way, for which that waits."""
         old = SharedLimits.make(rules := limited(*names), 2, lambda _: ())
         self.addCleanup(old.close)
         new = SharedLimits.adopt(os.dup(old.descriptor), old.handed_over(), 2)
         self.addCleanup(new.close)
-        make = new.admissions(new.assign(0, 7), Clock().seconds, 0)
+        make = new.admissions(column := new.assign(0, 7), Clock().seconds, 0)
+        new.awaited(column).add()
         admission = make(named(rules, "a"))
         admission.enter(CLIENT)
         admission.move_away(admission.enter(CLIENT))

@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.peers import reactor
+from txmux.access.admission import Tally
 from txmux.net import collecting
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
@@ -24,7 +25,7 @@ class TransferTestCase(TestCase):
     def setUp(self) -> None:
         self.ports = ListeningPorts(accepting=True)
         serving: Any = SimpleNamespace(listening_ports=self.ports, connections=list)
-        self.transfer = ConnectionTransfer(serving, reactor)
+        self.transfer = ConnectionTransfer(serving, reactor, Tally())
 
     async def told(self) -> int:
         own, far = socket.socketpair()

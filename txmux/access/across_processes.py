@@ -4,6 +4,9 @@ Theory of operation. The memory outlives the service that made it: an upgrade ha
 the new ones, and whichever process serves finds the same counts, rates and table names. Each worker has a column of its own, which
 only that worker changes. The memory says which process a column belongs to. When that process has ended, its supervisor clears
 the column; if the supervisor has ended, too, any other supervisor of the chain does.
+
+A connection that moves counts in a column of its own from when one process has let go of it until another has adopted it. That one
+counts in a row what it is offered, before the first lets go: so once nobody awaits anything, what is left there has been lost.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from txmux.telemetry.sharedmemory import grow, make, mapped, written
 
 _SIZE = 8  # of a number, in bytes
 _MOST = 2 ** (8 * _SIZE) - 1
+_AWAITED = "[awaited]"  # a row, of what processes are offered
 _MOVING = -1  # the column that belongs to no process: connections in transit
 _PATIENCE = 1.0  # seconds that a process waits for another one to release the lock
 _REGAINED = 0.01  # of its patience in each second
@@ -41,7 +45,7 @@ _FEWEST_WORKERS = 16
 """The memory has room for this many workers, or for twice those of the rules if that is more."""
 _GENERATIONS = 3
 """Columns for each worker that a service may have: processes that an upgrade has replaced keep theirs until they end."""
-_FORMAT = 1
+_FORMAT = 2
 """The version of what is in the memory; a service of another version makes memory of its own."""
 
 
@@ -127,11 +131,6 @@ class SharedTally(Tally):
         with self._lock:
             self._counts[_MOVING] = min(self._counts[_MOVING] + 1, _MOST)
             self.give_back()
-
-    @override
-    def clear_expected(self) -> None:
-        with self._lock:
-            self._counts[_MOVING] = 0
 
     def give_back(self) -> None:
         self._counter.count -= 1
@@ -362,22 +361,25 @@ class SharedLimits:
         return column
 
     def collect(self) -> None:
-        """Clear the columns of processes that have ended, where no other supervisor does."""
-        own = {*self._columns.values()}
-        if all(_is_running(owner) for owner in {*self._owners} - {0}):
+        """Clear the columns of processes that have ended, where no other supervisor does, and that of connections in transit if none are."""
+        own, moving = {*self._columns.values()}, self._row("")
+        if not moving[_MOVING] and all(_is_running(owner) for owner in {*self._owners} - {0}):
             return
         with self._lock:  # another supervisor may be about to do the same, and assign the column
             for column, owner in enumerate(self._owners):
                 if owner and column not in own and not _is_running(owner):
                     self.clear(column)
-                    self.clear(self.layout.columns - 1)
                     self._owners[column] = 0
+            # One that ended has left them, in its column if it was to take them.
+            if moving[_MOVING] and not any(self._row(_AWAITED)):
+                self.clear(self.layout.columns - 1)
 
     def worker_ended(self, worker: int) -> None:
         column = self._columns.pop(worker, 0)
         if column:
             self.clear(column)
             self._owners[column] = 0
+        self.collect()
 
     @property
     def _is_shared(self) -> bool:
@@ -466,6 +468,10 @@ class SharedLimits:
     def held(self, backend: str, limit: int, worker: int) -> Tally:
         return self.tally(limit, _of_held(backend), worker)
 
+    def awaited(self, worker: int) -> Tally:
+        """Make the counter of batches of connections that a process is offered; before it counts one, none of these moves."""
+        return self.tally(0, _AWAITED, worker)
+
     def _row(self, name: str) -> memoryview[int]:
         start = self.layout.rows[name]
         return self._memory[start : start + self.layout.columns * _SIZE].cast("Q")
@@ -498,11 +504,6 @@ class SharedLimits:
         for table in self._tables.values():
             table.clear(column)
 
-    def clear_expected(self) -> None:
-        """Reset the count of connections in transit, after a sending or receiving worker has ended. Other workers still adopt theirs."""
-        with self._lock:
-            self.clear(self.layout.columns - 1)
-
     def close(self) -> None:
         os.close(self.descriptor)
 
@@ -513,7 +514,7 @@ def names_counted(rules: Rules) -> Sequence[str]:
 
 def _names_counted(rules: Rules) -> Sequence[str]:
     backends = [_of_held(backend.name) for backend in rules.every_backend()]
-    return ["", *[listener.name for listener in rules.listeners], *backends]
+    return ["", _AWAITED, *[listener.name for listener in rules.listeners], *backends]
 
 
 def _written_numbers(descriptor: int, start: int, size: int) -> Iterator[tuple[int, int]]:

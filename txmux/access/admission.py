@@ -65,9 +65,6 @@ class Tally:
     def move_away(self) -> None:
         self.give_back()  # another process adopts it next
 
-    def clear_expected(self) -> None:
-        """Forget the connections that moved away and were not adopted: their adopting process has ended."""
-
     def give_back(self) -> None:
         self._counter.count -= 1  # once for each `add`, `adopt`, and successful `take`
 
@@ -146,13 +143,22 @@ class Admission:
     def serves(self, client: Address) -> bool:
         return self._clients.serves(client.host) and client.host not in self.banned
 
-    def adopt(self, client: Address | None) -> Permit | None:
-        """Count a client admitted elsewhere, with its real address if it has one; call `leave` when it ends."""
-        for tally in self._tallies:
-            tally.adopt()
-        if client is None or self.per_source is None:
-            return None
-        return self.per_source.adopt(source_of(client.host))
+    def adopt(self, client: Address | None, *, has_moved: bool = True) -> Permit | None:
+        """Count a client admitted elsewhere, with its real address if it has one; call `leave` when it ends.
+
+        Args:
+            client: As for `enter`.
+            has_moved: Whether the other process has called `move_away`.
+        """
+        permit = None
+        if client is not None and self.per_source is not None:
+            permit = self.per_source.adopt(source_of(client.host), has_moved=has_moved)
+        for tally in reversed(self._tallies):
+            if has_moved:
+                tally.adopt()
+            else:
+                tally.add()
+        return permit
 
     def move(
         self, permit: Permit | None, before: Address, after: Address, *, is_known: bool = False
@@ -164,7 +170,8 @@ class Admission:
         source = source_of(after.host)
         if self.per_source is None or (permit is not None and source == source_of(before.host)):
             return permit
-        moved = self.per_source.adopt(source) if is_known else self.per_source.enter(source)
+        its = self.per_source
+        moved = its.adopt(source, has_moved=False) if is_known else its.enter(source)
         if moved is None:
             raise Refused("limit", self.per_source.reached)
         moved.mark_decided()
@@ -178,15 +185,11 @@ class Admission:
             tally.give_back()
 
     def move_away(self, permit: Permit | None) -> None:
-        """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts."""
-        if permit is not None and self.per_source is not None:
-            self.per_source.move_away(permit)
+        """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts.
+
+        That of the service is the first to count it as moving, and the last to stop: it shows whether any other does.
+        """
         for tally in self._tallies:
             tally.move_away()
-
-    def clear_expected(self) -> None:
-        """Forget clients that moved away and were not adopted: their adopting process has ended."""
-        for tally in self._tallies:
-            tally.clear_expected()
-        if self.per_source is not None:
-            self.per_source.clear_expected()
+        if permit is not None and self.per_source is not None:
+            self.per_source.move_away(permit)

@@ -300,8 +300,8 @@ class PerSource:
     def tracked(self) -> int:
         return self._table.tracked(int(self._seconds() * _SECOND))
 
-    def adopt(self, source: int) -> Permit:
-        """Count a connection that another process admitted, routed and moved away."""
+    def adopt(self, source: int, *, has_moved: bool) -> Permit:
+        """Count a connection that another process admitted and routed, and moved away if it `has_moved`."""
         with self._lock:
             slot = self._table.find(source, int(self._seconds() * _SECOND))
             if slot is None:
@@ -309,8 +309,9 @@ class PerSource:
             else:
                 numbers = self._table.numbers
                 permit = Permit(numbers, slot + self._column)
-                if self._moving is not None and (count := numbers[slot + self._moving]):
-                    numbers[slot + self._moving] = count - 1
+                moving = self._moving if has_moved else None
+                if moving is not None and (count := numbers[slot + moving]):
+                    numbers[slot + moving] = count - 1
         permit.mark_decided()
         return permit
 
@@ -321,12 +322,6 @@ class PerSource:
         else:
             with self._lock:
                 permit.move(self._moving - self._column)
-
-    def clear_expected(self) -> None:
-        """Forget connections that moved away and were not adopted."""
-        if self._moving is not None:
-            with self._lock:
-                self._table.clear(self._moving - 2)
 
 
 class Permit:

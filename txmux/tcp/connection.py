@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from txmux.access.admission import Admission, Refused
+from txmux.access.admission import Refused
 from txmux.access.per_source import Permit
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
@@ -417,12 +417,11 @@ class MuxProtocol(Peer, Client):
     def keeps_slot(self) -> bool:
         return isinstance(self.stage, Relaying) and self.stage.keeps_slot
 
-    def count_elsewhere(self) -> Admission:
-        """Stop counting it for the listener's limits, since another process counts it; returns this process's admission. `detach` follows."""
+    def count_elsewhere(self) -> None:
+        """Stop counting it for the listener's limits, since another process counts it. `detach` follows."""
         if self.admitted:
             self.admitted = False
             self.configuration.admission.move_away(self.permit)
-        return self.configuration.admission
 
     def detach(self, *, keeps_slot: bool = False) -> SlotRelease | None:
         """Forget a connection that another process has taken, and logs; with `keeps_slot`, return a function that releases its slot."""

@@ -211,7 +211,7 @@ class UDPListener(ActiveListener):
         configuration = self.configuration
         if 0 < fields.get("generation", 0) < configuration.version:
             configuration = attrs.evolve(configuration, version=fields["generation"])
-        permit = configuration.admission.adopt(client)
+        permit = configuration.admission.adopt(client, has_moved=False)
         flow = Flow(self.live, port, key, configuration, record, client, permit)
         flow.ids = ids
         port.enter(key, flow)

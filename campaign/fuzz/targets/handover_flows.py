@@ -18,6 +18,7 @@ from campaign.fuzz.messages import hear, line
 from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target
 from tests.wire.quic_builder import HELLO, crypto, initial
+from txmux.access.admission import Tally
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.serving.serving import Serving
 
@@ -42,7 +43,7 @@ def _check(data: bytes) -> None:
         no_files(),
     ):
         server.connect(("127.0.0.1", 1))
-        transfer = ConnectionTransfer(running, reactor)
+        transfer = ConnectionTransfer(running, reactor, Tally())
         own, end = socket.socketpair()
         with own:
             transfer._adopt(end)

@@ -17,6 +17,7 @@ from campaign.fuzz.files import no_files
 from campaign.fuzz.messages import each, hear, line
 from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target
+from txmux.access.admission import Tally
 from txmux.backends.pool.server_health import HealthRegistry
 from txmux.control.rates import Rates
 from txmux.errors import MuxError
@@ -30,7 +31,7 @@ from txmux.telemetry.record import ConnectionRecord
 def _adopt(stream: bytes) -> None:
     """Take connections over."""
     with socket.socket() as far, serving() as (running, reactor):
-        transfer = ConnectionTransfer(running, reactor)
+        transfer = ConnectionTransfer(running, reactor, Tally())
         own, end = socket.socketpair()
         with own:
             transfer._adopt(end)

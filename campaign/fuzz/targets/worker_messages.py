@@ -16,6 +16,7 @@ from campaign.fuzz.files import no_files
 from campaign.fuzz.messages import each, hear, line
 from campaign.fuzz.served import RULES, Reactor, serving
 from campaign.fuzz.target import Target
+from txmux.access.admission import Tally
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel
 from txmux.processes.upgrade.transfer import ConnectionTransfer
@@ -39,7 +40,7 @@ def _check(data: bytes) -> None:
 def _worker(running: Serving, reactor: Reactor) -> Channel:
     """Give the end of a worker that serves."""
     worker = WorkerProcess(1, reactor)
-    worker.begin(running, ConnectionTransfer(running, reactor))
+    worker.begin(running, ConnectionTransfer(running, reactor, Tally()))
     for kind in _NOT_HERE:
         del worker.channel.handlers[kind]
     return worker.channel

@@ -197,7 +197,7 @@ class WaitingClients:
         client.tally = self._tally(limit)
         if client.since < 0:
             return client.tally.take()
-        client.tally.adopt()
+        client.tally.add()
         return True
 
     def replace(self, client: HeldClient) -> bool:

@@ -666,13 +666,10 @@ class Supervisor:
     async def _status(self) -> dict[str, Any]:
         return {"generation": self.version, **await self.pool.status()}
 
-    def ended(self, number: int, *, is_left: bool) -> None:
-        """Clear the counts of a worker that has ended. With `is_left`, it had no connections, and none were moving to it."""
+    def ended(self, number: int) -> None:
         self.pool.share_datagrams()
         self.state.upstreams.server_starter.process_ended(number)
         self.limits.worker_ended(number)
-        if not is_left:
-            self.limits.clear_expected()
         lost = self.counters.ended(number + 1)
         if lost:
             self._log.warn("connections that ended with a worker: {lost}", lost=lost)

@@ -34,7 +34,7 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherResults  # noqa: A004 - this is what it raises
 from twisted.logger import Logger
 
-from txmux.access.admission import Admission
+from txmux.access.admission import Tally
 from txmux.classes import define
 from txmux.errors import MuxError
 from txmux.net.channel import messages
@@ -206,7 +206,7 @@ class Taker:
     def __init__(self) -> None:
         self.opened: Deferred[None] = Deferred()
         self.has = self.offered = 0
-        self._admissions: set[Admission] = set()
+        self._has_taken = False
         self._leased: dict[str, SlotRelease] = {}
         self._answering = 0
         self._is_closing = False
@@ -245,7 +245,8 @@ class Taker:
         """Leave connections of a batch, by their indexes in it, to the process: from here on they are its own, whatever fails."""
         leased = {index for index, connection in connections.items() if connection.keeps_slot}
         for connection in connections.values():  # before the other process counts them
-            self._admissions.add(connection.count_elsewhere())
+            connection.count_elsewhere()
+            self._has_taken = True
         self.channel.send(messages.GO_ON, batch=number, which=[*connections], kept=[*leased])
         for index, connection in connections.items():
             try:
@@ -258,12 +259,9 @@ class Taker:
 
     async def finish(self) -> None:
         """Wait until the process has received everything; this one may end then."""
-        if self._admissions:
-            try:
+        if self._has_taken:
+            with suppress(ChannelError):
                 await self.channel.ask(messages.RECEIVED, seconds=_PATIENCE)
-            except ChannelError:
-                for admission in self._admissions:
-                    admission.clear_expected()
 
     def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
         release_slot = self._leased.pop(id, None)
@@ -308,6 +306,7 @@ class Adopting:
         while_moving: Entered while connections arrive.
         decided: Called whenever the other process has decided about a batch.
         descriptors: Those of this process, in which room is kept for what is offered.
+        awaited: Shows other processes while batches are offered.
         count: Returns how many connections this process has, with those that it is offered.
 
     Attributes:
@@ -321,6 +320,7 @@ class Adopting:
     _decided: Callable[[], object] = lambda: None
     _count: Callable[[], int] = lambda: 0
     _descriptors: Descriptors = attrs.field(factory=Descriptors)
+    _awaited: Tally = attrs.field(factory=Tally)
     _room: int = attrs.field(default=0, init=False)  # descriptors for which room is kept
     _offered: dict[int, dict[int, _Offered]] = attrs.field(factory=dict, init=False)
 
@@ -380,6 +380,7 @@ class Adopting:
         if not self._are_moving:
             self._are_moving = True
             self._while_moving.__enter__()
+        self._awaited.add()
         offered = self._offered[batch] = {}
         unpacking = Unpacking(connections["names"])
         for index, row in enumerate(rows):
@@ -398,12 +399,15 @@ class Adopting:
         return {"taken": [*offered], "connections": self._count()}
 
     def _go_on(self, batch: int, which: Sequence[int], kept: Sequence[int] = ()) -> None:
-        for index, (factory, moved, sockets) in self._offered.pop(batch, {}).items():
+        if (offered := self._offered.pop(batch, None)) is None:
+            return
+        for index, (factory, moved, sockets) in offered.items():
             if index in which:
                 release_slot = partial(self._report_end, moved.record.id) if index in kept else None
                 _adopt(factory, moved, sockets, release_slot)
             else:
                 close(sockets)
+        self._awaited.give_back()
         self._decided()
 
     def _report_end(self, identity: str, free: Callable[[], None]) -> None:
@@ -419,7 +423,6 @@ def _adopt(
         factory.adopt(moved, sockets, release_slot)
     except Exception:  # noqa: BLE001 - its failure must not affect the next one
         _log.failure("{id} cannot be adopted, and is closed", id=moved.record.id)
-        factory.configuration.admission.clear_expected()
         close(sockets)
         if release_slot is not None:  # a second call does nothing
             release_slot(_nothing)

@@ -13,6 +13,7 @@ from twisted.internet.defer import DeferredLock, TimeoutError  # noqa: A004 - th
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from txmux.access.admission import Tally
 from txmux.client.session import ClientSession, has_ended
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
@@ -46,8 +47,9 @@ _log = Logger()
 class ConnectionTransfer:
     """The transfers of a worker, in both directions; see `txmux.processes.upgrade.handover`."""
 
-    def __init__(self, serving: Serving, reactor: Any) -> None:
+    def __init__(self, serving: Serving, reactor: Any, awaited: Tally) -> None:
         self._serving = serving
+        self._awaited = awaited
         self._reactor = reactor
         self._adopting: dict[Adopting, int] = {}  # with `ListeningPorts.awaited` at its start
         self._handing_over = 0
@@ -218,6 +220,7 @@ class ConnectionTransfer:
             self._changes.check,
             self._count,
             self._serving.runtime.descriptors,
+            self._awaited,
         )
         adopting.keep_room(offered)
         adopting.is_closed = self._is_closed

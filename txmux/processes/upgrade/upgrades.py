@@ -166,8 +166,6 @@ class Upgrades:
             return left_out
 
         def all_here() -> None:
-            if supervisor.pool.all():  # otherwise the service has stopped
-                supervisor.limits.clear_expected()
             transfers.await_flows(on=False)
             self.expect_no_more()
 

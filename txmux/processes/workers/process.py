@@ -221,7 +221,8 @@ class WorkerProcess:
         finally:
             close(start.sockets.values())  # each was duplicated
         serving.restore(start.state)
-        self.begin(serving, ConnectionTransfer(serving, self._reactor))
+        awaited = self._limits.awaited(self._column)
+        self.begin(serving, ConnectionTransfer(serving, self._reactor, awaited))
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
         most = rules.settings.max_connections
