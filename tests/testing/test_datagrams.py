@@ -1,11 +1,13 @@
 """`check_datagrams` finds what is wrong with a matcher for UDP."""
 
+import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.testing.matchers import Matcher
+from tests.testing.matchers import Matcher, answering
 from txmux.interfaces import Datagrams, NameKey, Option, Transport, Verdict
 from txmux.matchers.any import any as any_client
 from txmux.matchers.tls import tls
@@ -14,6 +16,7 @@ from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import DatagramFields
 
+MATCH, NO = Verdict.MATCH, Verdict.NO
 HELLO = b"HELLO world"
 FLOW = (b"HELLO1", b"more")
 
@@ -60,112 +63,70 @@ class CheckTests(SynchronousTestCase):
         check_datagrams(udp_matcher(options=(option,)), [HELLO], options={"word": "x"}, examples=10)
 
     def test_expected(self) -> None:
-        """Another answer than the one that is expected is told."""
-        self.assert_told(Greeting, "greeting: MATCH, not NO: [b'HELLO world']", not_samples=[HELLO])
-        self.assert_told(Greeting, "NO, not MATCH: [b'x']", samples=[b"x"])
-
-    def test_not_a_flow(self) -> None:
-        """A sample that is something else is told, such as one with a byte at which the answer is due."""
-        self.assert_told(
-            Greeting,
-            "(b'GET', 1) is not what a client says; write the bytes",
-            not_samples=[(b"GET", 1)],
-        )
+        """Another answer is told, and a sample that is no flow, as one with a byte at which the answer is due."""
+        expected: dict[str, dict[str, Any]] = {
+            "greeting: MATCH, not NO: [b'HELLO world']": {"not_samples": [HELLO]},
+            "NO, not MATCH: [b'x']": {"samples": [b"x"]},
+            "(b'GET', 1) is not what a client says; write the bytes": {
+                "not_samples": [(b"GET", 1)]
+            },
+        }
+        for message, samples in expected.items():
+            self.assert_told(Greeting, message, **samples)
 
     def test_other_transport(self) -> None:
         """Each check refuses matchers of the other transport."""
-        error = self.assertRaises(AssertionError, check_datagrams, tls, [])
-        self.assertIn("tls is not for UDP", str(error))
-        error = self.assertRaises(AssertionError, check_matcher, udp_matcher(), [])
-        self.assertIn("greeting is not for TCP", str(error))
-        error = self.assertRaises(AssertionError, check_datagrams, udp_matcher(transports=()), [])
-        self.assertIn("not a collection of Transport", str(error))
+        for check, matcher, message in (
+            (check_datagrams, tls, "tls is not for UDP"),
+            (check_matcher, udp_matcher(), "greeting is not for TCP"),
+            (check_datagrams, udp_matcher(transports=()), "not a collection of Transport"),
+        ):
+            self.assertIn(message, str(self.assertRaises(AssertionError, check, matcher, [])))
 
-    def test_raises(self) -> None:
-        """A datagram that is cut off makes many raise."""
-
-        class Raises(Greeting):
-            def __call__(self, flow: Datagrams, /) -> Verdict:
-                return Verdict.MATCH if flow.data[8] else Verdict.NO
-
-        self.assert_told(Raises, "the predicate raised IndexError")
-
-    def test_no_verdict(self) -> None:
-        """It gives verdicts."""
-
-        class NoVerdict(Greeting):
-            def __call__(self, flow: Datagrams, /) -> Verdict:
-                return None  # type: ignore[return-value]
-
-        self.assert_told(NoVerdict, "gave None, not a Verdict")
-
-    def test_changes_its_mind(self) -> None:
-        """Later datagrams change no answer."""
-
-        class Last(Greeting):
-            def __call__(self, flow: Datagrams, /) -> Verdict:
-                return Verdict.MATCH if flow.datagrams[-1] == HELLO else Verdict.NO
-
-        self.assert_told(Last, "NO after MATCH for fewer datagrams", samples=[HELLO])
+    def test_answers(self) -> None:
+        for message, answer in {
+            # A datagram that is cut off makes many raise.
+            "the predicate raised IndexError": lambda flow: MATCH if flow.data[8] else NO,
+            "gave None, not a Verdict": lambda _: None,
+            # Later datagrams change no answer.
+            "NO after MATCH for fewer datagrams": (
+                lambda flow: MATCH if flow.datagrams[-1] == HELLO else NO
+            ),
+        }.items():
+            self.assert_told(partial(answering, answer, Greeting), message, samples=[HELLO])
 
     def test_waits(self) -> None:
         """It is decided with `longest` datagrams, of which there are at most four."""
-
-        class Waits(Greeting):
-            longest = 1
-
-        class Long(Greeting):
-            longest = 5
-
-        self.assert_told(Waits, "NEED_MORE with 1 datagrams, but longest is 1")
-        self.assert_told(Long, "longest is 5")
+        for longest, message in (
+            (1, "NEED_MORE with 1 datagrams, but longest is 1"),
+            (5, "longest is 5"),
+        ):
+            self.assert_told(partial(answering, Greeting(), Greeting, longest=longest), message)
 
     def test_state(self) -> None:
         """It remembers nothing but by a parser."""
 
-        class Counts(Greeting):
-            def __init__(self) -> None:
-                self.asked = 0
+        def counts() -> Any:
+            turns = itertools.cycle((MATCH, NO))
+            return answering(lambda _: next(turns), Greeting)
 
-            def __call__(self, flow: Datagrams, /) -> Verdict:
-                self.asked += 1
-                return Verdict.MATCH if self.asked % 2 else Verdict.NO
-
-        self.assert_told(Counts, "one by one, but not at once")
+        self.assert_told(counts, "one by one, but not at once")
 
     def test_told(self) -> None:
         """First bytes, key and facts are true."""
-
-        class First(Greeting):
-            first_bytes = frozenset(b"x")
-
-        class Keyed(Greeting):
-            key = NameKey(lambda _: "bob", exact=frozenset({"alice"}))
-
-        class Changing(Greeting):
-            key = NameKey(lambda flow: str(len(flow.datagrams)), frozenset({"1", "2"}))
-
-        class Failing(Greeting):
-            key = NameKey(lambda flow: flow.datagrams[4])
-
-        class Facts(Greeting):
-            def learnt(self, flow: Datagrams) -> dict[str, str]:
-                return {"Bad": "x"}
-
-        class Differs(Greeting):
-            def __init__(self) -> None:
-                self.asked = 0
-
-            def learnt(self, flow: Datagrams) -> dict[str, str]:
-                self.asked += 1
-                return {"asked": str(self.asked)}
-
-        self.assert_told(First, "first_bytes has no 0x48")
-        self.assert_told(Keyed, "but the key has no 'bob'")
-        self.assert_told(Changing, "key.read gave '2' after '1'")
-        self.assert_told(Failing, "key.read raised IndexError")
-        self.assert_told(Facts, "the fact 'Bad' must be")
-        self.assert_told(Differs, "learnt other facts")
+        counts = itertools.count()
+        faults: dict[str, dict[str, Any]] = {
+            "first_bytes has no 0x48": {"first_bytes": frozenset(b"x")},
+            "but the key has no 'bob'": {"key": NameKey(lambda _: "bob", frozenset({"alice"}))},
+            "key.read gave '2' after '1'": {
+                "key": NameKey(lambda flow: str(len(flow.datagrams)), frozenset({"1", "2"}))
+            },
+            "key.read raised IndexError": {"key": NameKey(lambda flow: flow.datagrams[4])},
+            "the fact 'Bad' must be": {"learnt": lambda *_: {"Bad": "x"}},
+            "learnt other facts": {"learnt": lambda *_: {"asked": str(next(counts))}},
+        }
+        for message, attributes in faults.items():
+            self.assert_told(partial(answering, Greeting(), Greeting, **attributes), message)
 
     def test_cost(self) -> None:
         """What a datagram costs grows with its bytes."""

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.testing.matchers import HELLO, KEY, OPTION, Greeting, Matcher
+from tests.testing.matchers import HELLO, KEY, OPTION, Greeting, Matcher, answering
 from txmux.errors import OptionError
 from txmux.interfaces import Exchange, IProtocolMatcher, Peeked, Verdict
 from txmux.testing import check_matcher, decided, with_example
@@ -65,14 +65,8 @@ class PredicateTests(CheckTestCase):
     """What predicates must not do."""
 
     def test_raises(self) -> None:
-        """Raise."""
-
-        class Raises(Greeting):
-            def __call__(self, peeked: Peeked, /) -> Verdict:
-                return MATCH if peeked.data[4] == 0x4F else NO
-
         self.assertEqual(
-            self.fault(Raises(), HELLO),
+            self.fault(answering(lambda peeked: MATCH if peeked.data[4] == 0x4F else NO), HELLO),
             "greeting: the predicate raised IndexError('index out of range') with 1 bytes: b'H'",
         )
 
@@ -87,27 +81,19 @@ class PredicateTests(CheckTestCase):
 
         matcher = Matcher(lambda _: Raises())
         check_matcher(matcher, [HELLO], examples=0)
-        said = self.complaint(matcher, HELLO, examples=300)
-        self.assertIn("ValueError('rare')", said)
+        self.assertIn("ValueError('rare')", self.complaint(matcher, HELLO, examples=300))
 
     def test_no_verdict(self) -> None:
-        """Give something else."""
-
-        class Boolean(Greeting):
-            def __call__(self, peeked: Peeked, /) -> Any:
-                return peeked.startswith(HELLO)
-
-        self.assertIn("gave False, not a Verdict", self.fault(Boolean(), HELLO))
+        boolean = answering(lambda peeked: peeked.startswith(HELLO))
+        self.assertIn("gave False, not a Verdict", self.fault(boolean, HELLO))
 
     def test_changes_its_mind(self) -> None:
-        """Say otherwise with more bytes."""
-
-        class Whole(Greeting):
-            def __call__(self, peeked: Peeked, /) -> Verdict:
-                return MATCH if peeked.data == HELLO[:3] else super().__call__(peeked)
-
+        greeting = Greeting()
         self.assertEqual(
-            self.fault(Whole(), HELLO),
+            self.fault(
+                answering(lambda peeked: MATCH if peeked.data == HELLO[:3] else greeting(peeked)),
+                HELLO,
+            ),
             "greeting: NEED_MORE for the first 4 bytes at once, but MATCH byte by byte: b'HELLO\\n'",
         )
 
@@ -129,41 +115,32 @@ class PredicateTests(CheckTestCase):
         def length(data: bytes, last: int | None) -> int:
             return len(data) if last is None else 1000
 
-        class Parses(Greeting):
-            def __call__(self, peeked: Peeked, /) -> Verdict:
-                return MATCH if peeked.parsed(length) >= 3 else NEED_MORE
-
-        said = self.fault(Parses(), HELLO)
-        self.assertIn("NEED_MORE for the first 2 bytes at once, but MATCH byte by byte", said)
+        parses = answering(lambda peeked: MATCH if peeked.parsed(length) >= 3 else NEED_MORE)
+        self.assertIn(
+            "NEED_MORE for the first 2 bytes at once, but MATCH byte by byte",
+            self.fault(parses, HELLO),
+        )
 
     def test_longest(self) -> None:
         """Need more than they said, or not say how many."""
-
-        class Longer(Greeting):
-            longest = 64
-
-            def __call__(self, peeked: Peeked, /) -> Verdict:
-                return MATCH if b"\n" in peeked.data else NEED_MORE
-
-        short = Longer()
-        short.longest = 3
-        said = self.fault(short, HELLO)
-        self.assertIn("MATCH only at byte 6, longest is 3", said)
-        self.assertIn("NEED_MORE with 4 bytes, but longest is 3", self.fault(short, b"HELL"))
-        said = self.fault(Longer(), HELLO)
-        self.assertIn("NEED_MORE for all of 64 bytes, which is longest", said)
-        for longest in (0, None):
-            short.longest = longest  # type: ignore[assignment]
-            self.assertIn(f"longest is {longest}, not a number", self.fault(short, HELLO))
+        for longest, sample, said in (
+            (3, HELLO, "MATCH only at byte 6, longest is 3"),
+            (3, b"HELL", "NEED_MORE with 4 bytes, but longest is 3"),
+            (64, HELLO, "NEED_MORE for all of 64 bytes, which is longest"),
+            (0, HELLO, "longest is 0, not a number"),
+            (None, HELLO, "longest is None, not a number"),
+        ):
+            predicate = answering(
+                lambda peeked: MATCH if b"\n" in peeked.data else NEED_MORE, longest=longest
+            )
+            self.assertIn(said, self.fault(predicate, sample))
 
     def test_first_bytes(self) -> None:
         """Leave a first byte out that they do not rule out."""
-
-        class First(Greeting):
-            first_bytes = frozenset(b"h")
-
-        self.assertIn("MATCH, but first_bytes has no 0x48", self.fault(First(), HELLO))
-        self.assertIn("NEED_MORE, but first_bytes has no 0x48", self.fault(First()))
+        first = Greeting()
+        first.first_bytes = frozenset(b"h")  # type: ignore[attr-defined]
+        self.assertIn("MATCH, but first_bytes has no 0x48", self.fault(first, HELLO))
+        self.assertIn("NEED_MORE, but first_bytes has no 0x48", self.fault(first))
 
     def test_key(self) -> None:
         """Match a stream with a name that their key has not."""
