@@ -275,8 +275,7 @@ class ReplaceTest(SynchronousTestCase):
         for replace in (lambda: replace_file(path, b""), lambda: name_process(path, os.getpid())):
             os.mkfifo(path)
             before = path.lstat()
-            with self.assertRaises(OSError):
-                replace()
+            self.assertRaises(OSError, replace)
             self.assertEqual((path.lstat(), [*folder.iterdir()]), (before, [path]))
             path.unlink()
             path.symlink_to("nowhere")

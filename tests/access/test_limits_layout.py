@@ -40,7 +40,6 @@ class LimitsLayoutTest(SynchronousTestCase):
         changes = limits.layout.changes(before)
         limits.layout = before
         limits.remap_changed(**changes)
-        admission = limits.admissions(1, float, 0)(rules.listeners[1])
-        self.assertIsNotNone(admission.per_source)
+        self.assertIsNotNone(limits.admissions(1, float, 0)(rules.listeners[1]).per_source)
         for wrong in ({"size": 8}, {"rows": {"a": -8}}, {"tables": {"a": changes["size"]}}):
             self.assertRaises(LayoutError, limits.remap_changed, **{**changes, **wrong})

@@ -305,8 +305,7 @@ class ToldTest(SynchronousTestCase):
         while MemberState.PROBING not in old.states():
             old.pick()
         new.upstreams.restore(old.as_json())
-        picked = {new.pick().target.text for _ in range(4)}
-        self.assertEqual(picked, {"10.0.0.1:80", "10.0.0.2:80"})
+        self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.1:80", "10.0.0.2:80"})
         self.assertEqual(new.states()[0], MemberState.PROBING)
 
     def test_failures_count_on(self) -> None:
@@ -540,8 +539,7 @@ class HeardTest(SynchronousTestCase):
             self.assertEqual(self.pool.members[0].state, MemberState.DOWN)
             self.hear(ok=True, key=key)
             self.assertEqual(self.pool.members[0].state, MemberState.UP)
-        levels = [event["log_level"].name for event in events]
-        self.assertEqual(levels, ["debug", "debug"])
+        self.assertEqual([event["log_level"].name for event in events], ["debug", "debug"])
 
     def test_own_ejection_is_logged_as_warning(self) -> None:
         self.backend("10.0.0.1:80")

@@ -102,8 +102,7 @@ class ClientTableTests(SynchronousTestCase):
             self.table.ended(_ended("192.0.2.2:50000", reason="done"))
         live = (_live("192.0.2.3:50000"), _live("192.0.2.3:50001", 3600.0, b"x"))
         rows = rows_of(self.table, *live)
-        sources = [source for source, *_ in rows]
-        self.assertEqual(sources, ["192.0.2.3", "192.0.2.2", "192.0.2.1"])
+        self.assertEqual([source for source, *_ in rows], ["192.0.2.3", "192.0.2.2", "192.0.2.1"])
         _, active, ended, recent, bytes_in, bytes_out, refused, unrecognised, since = rows[0]
         self.assertEqual((active, ended, bytes_in, bytes_out), (2, 0, 6, 10))
         self.assertEqual((refused, unrecognised, since), (0, 1, 1000.0))

@@ -131,8 +131,7 @@ class BackendsTest(LiveCase):
             await client.has(6)
         self.time.advance(0.5)
         (good, _) = await self.servers()
-        found = [good[name] for name in ("rate", "bytes_in", "bytes_out")]
-        self.assertEqual(found, [4.0, 22, 12])
+        self.assertEqual([good[name] for name in ("rate", "bytes_in", "bytes_out")], [4.0, 22, 12])
         self.assertGreater(good["first_byte_ms"], 0)
 
     async def test_drained_by_an_operator_with_the_time(self) -> None:

@@ -142,11 +142,8 @@ class PropertyTests(SynchronousTestCase):
     @given(
         st.sampled_from(
             [
-                {},
-                {"host": "*.example.com"},
-                {"path": "/api/*,*x"},
-                {"method": "P*", "version": "1.1"},
-                {"version": "2"},
+                {}, {"host": "*.example.com"}, {"path": "/api/*,*x"},
+                {"method": "P*", "version": "1.1"}, {"version": "2"},
                 {"host": "a*", "path": "/*", "method": "GET"},
             ]
         ),
@@ -155,10 +152,7 @@ class PropertyTests(SynchronousTestCase):
             lambda sample, at, junk, cut: sample[:at] + junk + sample[at + cut :],
             st.sampled_from(
                 [
-                    REQUEST,
-                    PREFACE,
-                    h2.CURL,
-                    b"\r\nCONNECT a:1 HTTP/1.0\nHost:b\n\n",
+                    REQUEST, PREFACE, h2.CURL, b"\r\nCONNECT a:1 HTTP/1.0\nHost:b\n\n",
                     b"GET http://a/b HTTP/1.1\r\n",
                 ]
             ),
@@ -166,7 +160,7 @@ class PropertyTests(SynchronousTestCase):
             st.binary(max_size=4) | st.sampled_from([b"\r\n", b"\n", b" ", b"Host: a\r\n"]),
             st.integers(0, 9),
         ),
-    )
+    )  # fmt: skip
     def test_any_bytes(self, options: dict[str, str], data: bytes) -> None:
         """Any bytes at all get one answer, however they are cut."""
         said(data, **options)

@@ -61,11 +61,9 @@ class BytesTests(SynchronousTestCase):
 
     @settings(max_examples=scaled(50), deadline=None)
     @given(
-        st.binary(min_size=1, max_size=6),
-        st.integers(0, 6),
-        st.binary(max_size=14),
+        st.binary(min_size=1, max_size=6), st.integers(0, 6), st.binary(max_size=14),
         st.binary(min_size=6, max_size=6),
-    )
+    )  # fmt: skip
     def test_any_bytes(self, value: bytes, offset: int, data: bytes, mask: bytes) -> None:
         """It matches what a comparison of the masked bytes says, however the sample is cut."""
         mask = mask[: len(value)]
@@ -121,8 +119,7 @@ class OptionTests(SynchronousTestCase):
         """The offset is a whole number from 0 to 65536."""
         for text in ("-1", "65537", "1.5", "", "x", "\u0661", "1_0", " 1"):
             self.assertIn(f"offset: {text!r} is not a whole", self.refused(text="a", offset=text))
-        predicate = payload.predicate({"text": "abc", "offset": "65536"})
-        self.assertEqual(predicate.longest, 65539)
+        self.assertEqual(payload.predicate({"text": "abc", "offset": "65536"}).longest, 65539)
 
     def test_mask_length(self) -> None:
         """A mask has as many bytes as it masks."""

@@ -245,8 +245,7 @@ class PacketTests(QuicTestCase):
         """A server drops an Initial packet in a datagram of less than 1200 bytes (RFC 9000, section 14.1)."""
         self.assert_dropped(initial(crypto(0, HELLO), pad=1199))
         self.assert_dropped(initial(crypto(0, HELLO[:90])), initial(crypto(90, HELLO[90:]), pad=0))
-        early = zero_rtt()
-        self.assert_dropped(early, initial(crypto(0, HELLO), pad=0))
+        self.assert_dropped(zero_rtt(), initial(crypto(0, HELLO), pad=0))
 
     def test_reserved_bits(self) -> None:
         """Bits that have to be 0 under the protection (RFC 9000, section 17.2)."""

@@ -98,8 +98,7 @@ class OptionTests(SynchronousTestCase):
                     "within", "write one from 1 to 64KiB, such as 256", pattern="a", within=within
                 )
         for within, longest in {"1": 1, "65536": 65536, "1KiB": 1024, "64KiB": 65536}.items():
-            predicate = regex.predicate({"pattern": "a", "within": within})
-            self.assertEqual(predicate.longest, longest)
+            self.assertEqual(regex.predicate({"pattern": "a", "within": within}).longest, longest)
 
 
 class DatagramTests(SynchronousTestCase):

@@ -62,8 +62,7 @@ class MakeConnectionTests(SynchronousTestCase):
     def test_steps_out_of_the_way(self) -> None:
         client = Client()
         before = set(vars(client))
-        built = HeaderFirst(Recorder(client), HEADER).buildProtocol(None)
-        self.assertIs(built, client)
+        self.assertIs(HeaderFirst(Recorder(client), HEADER).buildProtocol(None), client)
         transport = StringTransport()
         client.makeConnection(transport)
         self.assertIs(client.transport, transport)

@@ -124,8 +124,7 @@ class DeadDiskTest(TestCase):
         late = await first_late(check)
         assert late is not None
         self.assertEqual((late.filename, len(self.threads())), ("a/x", 3))
-        with self.assertRaisesRegex(TimeoutError, "for 0.05 s when 'a/x' was read"):
-            self.read("a/z")
+        self.assertRaisesRegex(TimeoutError, "for 0.05 s when 'a/x' was read", self.read, "a/z")
         self.is_back.set()
         for thread in self.threads() - {self.jobs._thread}:
             thread.join()

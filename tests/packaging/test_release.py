@@ -284,8 +284,7 @@ class ReleaseTests(SynchronousTestCase):
             self.git("reset", "--quiet", "--hard", self.before)
             (self.folder / "txmux" / path).write_text("")
             self.git("commit", "--quiet", "--all", "--message", "net: be faster")
-            asked = "net: be faster): run script/bench --rounds 5"
-            self.assert_refused(asked, "7.8.9")
+            self.assert_refused("net: be faster): run script/bench --rounds 5", "7.8.9")
         self.git("tag", "v7.8.9")
         self.assert_refused("there is a tag v7.8.9 already", "7.8.9")
         self.git("reset", "--quiet", "--hard", "HEAD~")

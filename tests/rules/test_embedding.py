@@ -29,8 +29,7 @@ class RouteTest(SynchronousTestCase):
             ("ssh", "nowhere", "has no port"), ("ssh", 22, "not a protocol factory"),
         ]:  # fmt: skip
             bad: Any = backend
-            with self.assertRaisesRegex(MuxError, message):
-                route(match, bad)
+            self.assertRaisesRegex(MuxError, message, route, match, bad)
 
 
 class OutcomeTest(SynchronousTestCase):

@@ -89,8 +89,7 @@ class ModulesTest(SynchronousTestCase):
             always = {stage.maker.partition(":")[0] for stage in STAGES["match"]}
             return {*needed_modules(parse(text, Path("x.ini")))} - always
 
-        listen = "[listen a]\nendpoint = 127.0.0.1:1\n"
-        self.assertEqual(modules(listen), set())
+        self.assertEqual(modules("[listen a]\nendpoint = 127.0.0.1:1\n"), set())
         udp = modules("[listen a]\nendpoint = udp:127.0.0.1:1\ndefault = udp:127.0.0.1:2\n")
         self.assertEqual(udp, {"txmux.serving.udp_listening_port"})
 

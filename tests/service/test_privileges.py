@@ -130,8 +130,7 @@ class DroppingTests(SynchronousTestCase):
         self.assert_nobody(mux.child.pid)
 
     def test_group_of_the_rules(self) -> None:
-        mux = self.mux("group = daemon")
-        self.assert_nobody(mux.child.pid, gid=1)
+        self.assert_nobody(self.mux("group = daemon").child.pid, gid=1)
 
     def test_all_processes_become_the_user(self) -> None:
         mux = self.mux("workers = 2")

@@ -81,8 +81,7 @@ class InProcessTest(ServiceTestCase):
             f"[txmux]\naccess_log = missing/log\n{LISTEN}{more}",
             f"{LISTEN}{more}[listen z]\nendpoint = tls:x:0\n",
         ):
-            with self.assertRaises(MuxError):
-                self.reload(text)
+            self.assertRaises(MuxError, self.reload, text)
             after = (self.running.rules, len(os.listdir("/proc/self/fd")))  # noqa: PTH208
             self.assertEqual((self.ports(), after), ([port], before))
         await (await greeted(self, port, b"x")).is_lost()
@@ -169,8 +168,7 @@ class ListenersTest(ReloadCase):
         await self.gone(peer)
         await self.logged("listener=b ")
         more = f"{LISTEN}[listen c]\nendpoint = {ssl.replace('PORT', str(other))}\n"
-        told = await self.refused(more.replace("a.pem", "b.pem"))
-        self.assertIn("[listen c] endpoint", told)
+        self.assertIn("[listen c] endpoint", await self.refused(more.replace("a.pem", "b.pem")))
         await self.change(more)
         peer = SecurePeer((client_context(None), None))
         await (await connect_tls(self, other, peer)).ready()

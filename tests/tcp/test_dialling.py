@@ -158,8 +158,7 @@ class OwnFieldsTest(AnnouncedTestCase):
     async def test_checksum(self) -> None:
         await self.connect(self.announcing("crc32c"), b"x")
         await self.heard(b"x")
-        received = bytes(self.backend.peers[0].received)
-        self.assertEqual(received[28:31], b"\x03\x00\x04")
+        self.assertEqual(bytes(self.backend.peers[0].received)[28:31], b"\x03\x00\x04")
 
     async def test_terminated_tls_precedes_what_is_inside(self) -> None:
         agreed = AgreedTLS("TLSv1.3", "TLS_AES_256_GCM_SHA384", sni="outer", alpn=b"spoken")

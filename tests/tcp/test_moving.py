@@ -86,8 +86,7 @@ class MovingTest(MuxTestCase):
         server.send(b" and more")
         await client.has(15)
         await self.end(client, server, bytes_out=15)
-        total = counted(first, self.old, self.factory)
-        self.assertEqual(total, {"asked": 1, "answered": 1})
+        self.assertEqual(counted(first, self.old, self.factory), {"asked": 1, "answered": 1})
 
     async def test_duration_includes_the_move(self) -> None:
         client, server = await self.relayed()
@@ -172,8 +171,7 @@ class MovingTest(MuxTestCase):
     async def test_undecided_connection_cannot_be_moved(self) -> None:
         port = self.mux([route("ssh", backend_at(1))])
         client = await self.connect_read(port, b"SS")
-        connection = self.only()
-        self.assertEqual(connection.cannot_move_because, "undecided")
+        self.assertEqual(self.only().cannot_move_because, "undecided")
         client.close()
         await self.logged()
 

@@ -139,8 +139,7 @@ class FileLogTest(SynchronousTestCase):
         with capturedLogs() as events:
             log = FileAccessLog(self.path, clock=clock, may_lack=True)
             self.addCleanup(log.close)
-            why = f"{name}: Is a directory; lines are lost"
-            self.assertEqual(LOST_LINES.report()[why], 0)
+            self.assertEqual(LOST_LINES.report()[f"{name}: Is a directory; lines are lost"], 0)
             before = LOST_LINES.totals[name]
             log.write(a_record())
             log.write(a_record())

@@ -92,8 +92,7 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertEqual((ids.known, ids.served), ((DESTINATION,), None))
 
     def test_client_may_have_an_empty_id(self) -> None:
-        ids = ids_of(initial(b"\1", source=b""))
-        self.assertTrue(ids.learn(answer(destination=b"")))
+        self.assertTrue(ids_of(initial(b"\1", source=b"")).learn(answer(destination=b"")))
 
     def test_remembers_the_first_and_the_last_few_ids(self) -> None:
         ids = ids_of()
@@ -149,5 +148,4 @@ class RecallTests(SynchronousTestCase):
     def test_senseless_values_are_refused(self) -> None:
         reported = ids_of().as_json()
         for known in ([], ["xy"]):
-            with self.assertRaises(ValueError):
-                ConnectionIds.from_json({**reported, "known": known})
+            self.assertRaises(ValueError, ConnectionIds.from_json, {**reported, "known": known})

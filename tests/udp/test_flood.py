@@ -130,8 +130,7 @@ class FloodTests(FlowCase):
             flood.send(count)
             said = KNOWN + b"%d" % number
             self.assertEqual(await client.asks(said, port), said)
-            flows = _open_descriptors() - descriptors
-            self.assertLessEqual(flows, _MOST + 10)
+            self.assertLessEqual(_open_descriptors() - descriptors, _MOST + 10)
         heard = [
             sender
             for sender, said in zip(server.senders, server.heard, strict=True)
@@ -140,8 +139,7 @@ class FloodTests(FlowCase):
         self.assertEqual(set(heard), {known})
         self.assertEqual(flood.answers(), 0)
         # Where a burst is longer than a port lets wait, most of it begins no flow.
-        begun = len(server.heard) - len(heard)
-        self.assertLess(begun, _SOURCES)
+        self.assertLess(len(server.heard) - len(heard), _SOURCES)
 
     async def test_overflow_of_a_port_is_counted_as_lost(self) -> None:
         _, client, port = self.served(_known_alone)

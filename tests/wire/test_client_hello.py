@@ -47,8 +47,7 @@ class ServerNameTests(SynchronousTestCase):
     def test_empty(self) -> None:
         """An extension without a name, and a name without a character, name nothing, and spoil nothing else."""
         for part in (extension(0, b""), extension(0, b"\x00\x00"), server_name("")):
-            hello = offered(part, alpn(b"h2"))
-            self.assertEqual(hello, ClientHello(None, ("h2",), "1.2"), part)
+            self.assertEqual(offered(part, alpn(b"h2")), ClientHello(None, ("h2",), "1.2"), part)
 
     def test_any_bytes(self) -> None:
         """Bytes that belong in no name are kept one character a byte."""

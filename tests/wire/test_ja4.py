@@ -64,8 +64,7 @@ class ExampleTests(SynchronousTestCase):
         ]
         parts[parts.index(KNOWN["002b"])] = versions(0xFAFA, 0x0304)
         parts[parts.index(KNOWN["0010"])] = alpn(b"\x1a\x1a", b"h2")
-        found = ja4(*parts, cipher_suites=f"0a0a {CIPHER_SUITES}")
-        self.assertEqual(found, EXAMPLE)
+        self.assertEqual(ja4(*parts, cipher_suites=f"0a0a {CIPHER_SUITES}"), EXAMPLE)
 
     def test_order(self) -> None:
         """The order of cipher suites and extensions does not count; that of the algorithms does."""

@@ -57,8 +57,7 @@ class MatcherTests(SynchronousTestCase):
         lines = [matcher.predicate({"host": f"{number}.example"}) for number in range(20)]
         lines.append(matcher.predicate({"host": "*.example", "secret": "x"}))
         seen = Datagrams((b"!\x09a.example",))
-        verdicts = [line(seen) for line in lines]
-        self.assertEqual(verdicts, [Verdict.NO] * 20 + [Verdict.MATCH])
+        self.assertEqual([line(seen) for line in lines], [Verdict.NO] * 20 + [Verdict.MATCH])
         self.assertEqual(reader.asked, 1)
 
     def test_facts(self) -> None:

@@ -115,11 +115,7 @@ class AnswerTests(SynchronousTestCase):
                 [
                     b"X: " + b"y" * 700 + b"\r\n",
                     *(
-                        b"\r\n",
-                        b"a:b\n",
-                        b"h",
-                        b"Host:",
-                        b"host:" + b"." * 255,
+                        b"\r\n", b"a:b\n", b"h", b"Host:", b"host:" + b"." * 255,
                         b"Host: b.example\r\n",
                     ),
                     *(b"Upgrade: x/1, y\r\n", b"Upgrade: ", b"z" * 255, b" ", b"w" * 256),
@@ -129,7 +125,7 @@ class AnswerTests(SynchronousTestCase):
         ),
         st.integers(1, 300),
         st.sampled_from([LINE, b"GET /", b"CONNECT ", b"GET http://c.example/?"]),
-    )
+    )  # fmt: skip
     def test_http(self, parts: list[bytes], step: int, start: bytes) -> None:
         """Heads in pieces of any size."""
         data = start + b"".join(parts)

@@ -73,8 +73,7 @@ class WholeHelloTest(SynchronousTestCase):
         secure = ssl.create_default_context().wrap_bio(
             incoming, outgoing, server_hostname="a.example"
         )
-        with self.assertRaises(ssl.SSLWantReadError):
-            secure.do_handshake()
+        self.assertRaises(ssl.SSLWantReadError, secure.do_handshake)
         data = outgoing.read()
         found = read_whole(data, _MOST)
         assert found is not None

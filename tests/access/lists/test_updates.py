@@ -197,8 +197,7 @@ class FilesTests(TestCase):
             self.assertEqual(file.trouble, "cannot read it: it is no regular file")
             self.path.unlink()
         of_line = "line 2: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
-        missing = "cannot read it: No such file or directory"
-        self.assertEqual(problems, [of_line, of_line, missing])
+        self.assertEqual(problems, [of_line, of_line, "cannot read it: No such file or directory"])
         self.write("192.0.2.3\n")
         with capturedLogs() as events:
             self.assertEqual(await self.found(file), ["192.0.2.3/32"])

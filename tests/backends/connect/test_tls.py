@@ -162,8 +162,7 @@ class HandshakeTests(TLSCase):
         client.transport.write(b"?")  # this side's handshake is done before the other's
         peer = await self.peers.peer()
         await peer.has(1)
-        shown = peer.transport.getPeerCertificate().to_cryptography()
-        self.assertEqual(shown, own.certificate)
+        self.assertEqual(peer.transport.getPeerCertificate().to_cryptography(), own.certificate)
 
     async def test_alpn(self) -> None:
         port = self.serve(authority().issue("a.example"), acceptableProtocols=[b"h2", b"imap"])

@@ -193,8 +193,7 @@ class OtherTests(ProbeTestCase):
         question = probe(Check("dns", name="a.example"), "", 0, tls=False)
         for code, said in ((5, "^DNS REFUSED$"), (2, "^DNS SERVFAIL$"), (12, "response code 12")):
             answer = question.request[:2] + bytes([0x81, 0x80 | code]) + bytes(8)
-            with self.assertRaisesRegex(UnhealthyError, said):
-                question.is_healthy(answer)
+            self.assertRaisesRegex(UnhealthyError, said, question.is_healthy, answer)
 
     def test_shown(self) -> None:
         self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")

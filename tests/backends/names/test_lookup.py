@@ -177,8 +177,7 @@ class ServiceTests(LookupTestCase):
             dns.Record_SRV(0, 0, 22, b"\n\xe4.test", 30),
         ]
         answer = await self.lookup.service("_ssh._tcp.test")
-        targets = {it.target for it in answer.services}
-        self.assertEqual(targets, {"one.test", r"\n\xe4.test"})
+        self.assertEqual({it.target for it in answer.services}, {"one.test", r"\n\xe4.test"})
 
     async def test_failure(self) -> None:
         self.server.fail("_ssh._tcp.test", dns.ESERVER)

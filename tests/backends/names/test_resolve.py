@@ -46,8 +46,7 @@ class AnswerTests(NamesTestCase):
 
     async def test_no_server_before_first_answer(self) -> None:
         self.server.fail(HOST, SILENCE)
-        pool = self.pool()
-        self.assertEqual(pool.pick(), Unavailable.NO_SERVER)
+        self.assertEqual(self.pool().pick(), Unavailable.NO_SERVER)
 
     async def test_change(self) -> None:
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=5)
@@ -110,8 +109,7 @@ class AnswerTests(NamesTestCase):
             await self.found(self.pool(resolve=Resolve(resolve)), "10.0.0.1:80")
         await self.asked(HOST, dns.A, 2)
         await self.until(lambda: not self.lookup.open)
-        times = [call.getTime() for call in self.time.clock.getDelayedCalls()]
-        self.assertEqual(times, [10, 20])
+        self.assertEqual([call.getTime() for call in self.time.clock.getDelayedCalls()], [10, 20])
 
 
 class FailureTests(NamesTestCase):
@@ -264,8 +262,7 @@ class FailureTests(NamesTestCase):
         for last in (2, 3, 4):
             self.zone[HOST] = a(f"10.0.0.{last}", ttl=5)
             await self.next_look_up()
-        levels = [line.partition(":")[0] for line in self.said()]
-        self.assertEqual(levels[:2], ["critical", "warn"])
+        self.assertEqual([line.partition(":")[0] for line in self.said()][:2], ["critical", "warn"])
         self.assertEqual(
             [str(it.value) for it in self.flushLoggedErrors(RuntimeError)][:1], ["broken"]
         )

@@ -122,8 +122,7 @@ class LineTests(SynchronousTestCase):
             self.join(str(number))
         self.pass_time(1)
         self.is_up = True
-        names = self.pass_time(10)
-        self.assertEqual(names, [str(number) for number in range(500)])
+        self.assertEqual(self.pass_time(10), [str(number) for number in range(500)])
         times = [at for _, at in self.went]
         most = max(sum(first <= at < first + 1 for at in times) for first in times)
         self.assertLessEqual(most, 100)

@@ -189,8 +189,7 @@ class ContextTests(StoreCase):
     def test_bad_authorities(self) -> None:
         path = self.folder / "none.pem"
         end = TlsSettings((self.pem("a.example"),), client_ca=path)
-        error = self.assertRaises(TLSFileError, Contexts, end)
-        self.assertEqual(error.key, "tls_client_ca")
+        self.assertEqual(self.assertRaises(TLSFileError, Contexts, end).key, "tls_client_ca")
 
 
 class ClientTests(StoreCase):

@@ -163,8 +163,7 @@ class BindTests(SynchronousTestCase):
 
     def test_limits_are_taken_and_the_rest_warned_of(self) -> None:
         output = frontend(bind="bind 127.0.0.1:1 maxconn 9 backlog 8 tfo tcp-ut 3s")
-        listener = rules_of(output).listeners[0]
-        self.assertEqual(listener.max_connections, 9)
+        self.assertEqual(rules_of(output).listeners[0].max_connections, 9)
         self.assertIn("no counterpart of tfo, tcp-ut", output.warnings[0])
 
     def test_bind_with_narrower_access_is_left_out(self) -> None:

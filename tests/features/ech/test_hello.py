@@ -277,8 +277,7 @@ class ConfigTest(SynchronousTestCase):
         mandatory = raw[:4] + raw[4:-2] + sized(2, extension(0x8001, b""))
         mandatory = raw[:2] + sized(2, mandatory[4:])
         for unknown in (other_version, other_kem, mandatory):
-            configs = [*read_configs(sized(2, unknown + raw))]
-            self.assertEqual(configs, [_MADE.key.config])
+            self.assertEqual([*read_configs(sized(2, unknown + raw))], [_MADE.key.config])
 
     def test_damaged(self) -> None:
         whole = _MADE.configs

@@ -38,8 +38,7 @@ class HPKETest(SynchronousTestCase):
             self.assertEqual(shared.hex(), secret)
             context = Context(shared, _INFO, aead)
             for number, sealed in enumerate(map(bytes.fromhex, messages)):
-                opened = context.open(sealed, b"Count-%d" % number)
-                self.assertEqual(opened, _TEXT)
+                self.assertEqual(context.open(sealed, b"Count-%d" % number), _TEXT)
 
     def test_refused(self) -> None:
         """A changed message does not count: the next one is opened all the same."""
@@ -51,5 +50,4 @@ class HPKETest(SynchronousTestCase):
                 context.open(bytes.fromhex(wrong), associated)
         self.assertEqual(context.open(bytes.fromhex(sealed), b"Count-0"), _TEXT)
         for nonsense in (b"", bytes(31), bytes(32), bytes(33)):
-            with self.assertRaises(MalformedError):
-                shared_secret(private, nonsense)
+            self.assertRaises(MalformedError, shared_secret, private, nonsense)

@@ -138,8 +138,7 @@ class TlsTerminatorsTest(EchCase):
     def test_start_and_reload(self) -> None:
         terminators = TlsTerminators(self.clock)
         wrong = self.rules(self.folder / "none.pem")
-        with self.assertRaises(RulesError):
-            terminators.prepare(wrong)
+        self.assertRaises(RulesError, terminators.prepare, wrong)
         terminators.prepare(wrong, {}).commit()  # as a worker that starts beside others
         self.assertIn("cannot read", "".join(terminators.troubles()))
         made = MadeKey(1)

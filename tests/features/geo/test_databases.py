@@ -61,8 +61,7 @@ class PlacesTests(SynchronousTestCase):
             (bad, f"'{bad}' is not a database in MaxMind's format"),
             (self.folder / "none", f"cannot read '{self.folder / 'none'}': No such file"),
         ):
-            with self.assertRaisesRegex(MuxError, expected):
-                self.places.read([path])
+            self.assertRaisesRegex(MuxError, expected, self.places.read, [path])
 
     @given(st.data())
     def test_damaged(self, data: st.DataObject) -> None:

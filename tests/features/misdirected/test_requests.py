@@ -106,8 +106,7 @@ class MisdirectedTest(TerminationCase):
         record = await self.assert_logged(reason="client-reset")
         facts = record.facts
         self.assertEqual((facts["misdirected"], facts["misdirected_host"]), ("1", _B))
-        cells = self.factory.configuration.counts.cells
-        self.assertEqual(cells[MISDIRECTED.at], 1)
+        self.assertEqual(self.factory.configuration.counts.cells[MISDIRECTED.at], 1)
 
     async def test_later_request_for_another_route(self) -> None:
         """Its stream is answered; the connection goes on, and the server gets nothing of it."""
@@ -184,8 +183,7 @@ class MisdirectedTest(TerminationCase):
         client = await self.speak(port)
         client.send(_BEGUN + self.request(1, _B))
         await self.answers(client, 2)
-        detector = self.factory.configuration.top.detector
-        self.assertEqual(detector.would_have_taken, {"dry": 1})
+        self.assertEqual(self.factory.configuration.top.detector.would_have_taken, {"dry": 1})
         client.reset()
 
     async def test_one_place_alone_is_not_watched(self) -> None:

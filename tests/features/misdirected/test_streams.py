@@ -102,11 +102,9 @@ class StreamsTest(SynchronousTestCase):
         for piece in cut(served, others):
             answers += its.from_server(piece)
         read = client.read(answers)
-        answered = [stream for kind, stream, fields in read if fields == _ANSWER]
-        self.assertEqual(answered, refused)
+        self.assertEqual([stream for kind, stream, fields in read if fields == _ANSWER], refused)
         sizes: list[Any] = [size for kind, _, size in read if kind == WINDOW_UPDATE]
-        counted = sum(int.from_bytes(size, "big") for size in sizes)
-        self.assertEqual(counted, returned)
+        self.assertEqual(sum(int.from_bytes(size, "big") for size in sizes), returned)
         self.assertEqual(read[0][0], SETTINGS)
         whole = [(SETTINGS, 0, b"")] * (1 + bool(refused))
         self.assertEqual([one for one in read if one[0] == SETTINGS], whole)
@@ -152,8 +150,7 @@ class StreamsTest(SynchronousTestCase):
         its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
         first, second = frame(SETTINGS, 0, 0, bytes(6)), frame(PING, 0, 0, bytes(8))
         got = its.from_server(first[:3]) + its.from_server(first[3:] + second)
-        kinds = [one.kind for one in frames_of(got)]
-        self.assertEqual(kinds, [SETTINGS, HEADERS, PING])
+        self.assertEqual([one.kind for one in frames_of(got)], [SETTINGS, HEADERS, PING])
 
     def test_what_is_no_http2_passes(self) -> None:
         for said in (b"GET / HTTP/1.1\r\n", PREFACE[:9] + b"x", b"SSH-2.0-x"):

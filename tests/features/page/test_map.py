@@ -136,8 +136,7 @@ class MapTests(SynchronousTestCase):
         routes = [MapRoute(f"r{n}", backend="db", active=n < 20) for n in range(300)]
         routes[200] = MapRoute("chosen", backend="x")
         drawn = draw({"public": "up"}, routes, _SERVERS, chosen="chosen")
-        folded = {box.health for box in drawn.boxes if box.kind == "folded"}
-        self.assertEqual(folded, {"down"})
+        self.assertEqual({box.health for box in drawn.boxes if box.kind == "folded"}, {"down"})
         self.assertIn("chosen", [box.name for box in drawn.boxes])
 
     def test_of_many_servers_those_with_trouble_are_shown(self) -> None:

@@ -85,8 +85,7 @@ class ParserTests(SynchronousTestCase):
             (b":1_0\r\n", "does not speak"),
             (b":" + b"9" * 4000 + b"\r\n", "does not speak"),
         ):
-            with self.assertRaisesRegex(RedisError, why):
-                self.parse(data)
+            self.assertRaisesRegex(RedisError, why, self.parse, data)
 
 
 class ConnectionTests(TestCase):

@@ -128,12 +128,9 @@ class ScreenTests(SynchronousTestCase):
                 self.assertEqual(rows, in_order, text)
 
     @given(
-        st.integers(60, 200),
-        st.integers(20, 60),
-        st.sampled_from(PANES),
-        *(st.integers(0, 30) for _ in range(4)),
-        st.integers(0, 8),
-    )
+        st.integers(60, 200), st.integers(20, 60), st.sampled_from(PANES),
+        *(st.integers(0, 30) for _ in range(4)), st.integers(0, 8),
+    )  # fmt: skip
     def test_no_row_is_hidden_while_lines_are_blank(
         self,
         width: int,
@@ -206,8 +203,7 @@ class ScreenTests(SynchronousTestCase):
         snapshot = attrs.evolve(SNAPSHOT, backends=[{"name": "web", "servers": servers}])
         state = TopState(chosen={"servers": ("web/s49", 49)})
         self.assertIn("s0  ", "\n".join(_drawn(state, snapshot)))
-        chosen = "\n".join(_drawn(attrs.evolve(state, pane="servers"), snapshot))
-        self.assertIn("s49", chosen)
+        self.assertIn("s49", "\n".join(_drawn(attrs.evolve(state, pane="servers"), snapshot)))
 
     def test_colours_of_servers(self) -> None:
         states = {"down": "bold red", "drain": "yellow", "up": "green"}
@@ -248,12 +244,9 @@ class ScreenTests(SynchronousTestCase):
         self.assertEqual((sparkline([], 5), sparkline([1], 0)), ("", ""))
 
     @given(
-        st.integers(1, 250),
-        st.integers(1, 80),
-        st.sampled_from(PANES),
-        st.sampled_from(_MODES),
+        st.integers(1, 250), st.integers(1, 80), st.sampled_from(PANES), st.sampled_from(_MODES),
         st.text(st.characters(), max_size=30),
-    )
+    )  # fmt: skip
     @example(80, 24, "connections", "browse", "\x1b[31m\u202e\x07\x9b2J\n")
     @example(200, 60, "ends", "browse", "日本語" * 10)
     def test_any_size(self, width: int, height: int, pane: Pane, mode: Mode, text: str) -> None:

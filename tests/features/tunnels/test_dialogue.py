@@ -81,8 +81,7 @@ class DialogueTest(SynchronousTestCase):
             ((), None),
         ):
             head = b"\r\n".join((b"CONNECT a:1 HTTP/1.0", *fields, b"\r\n"))
-            event = told([head], wants_login=True)[0][0]
-            self.assertEqual(event, login or False, fields)
+            self.assertEqual(told([head], wants_login=True)[0][0], login or False, fields)
 
     def test_codes(self) -> None:
         for number, reason, code in (
@@ -120,21 +119,14 @@ class DialogueTest(SynchronousTestCase):
         st.one_of(
             st.sampled_from(
                 (
-                    "[::ffff:127.0.0.2]",
-                    "127.0.0.2",
-                    "[0::1]",
-                    "DB.example.",
-                    "a@b",
-                    "http://a",
-                    "[v1.a]",
-                    "[a]",
-                    "a:1",
+                    "[::ffff:127.0.0.2]", "127.0.0.2", "[0::1]", "DB.example.", "a@b", "http://a",
+                    "[v1.a]", "[a]", "a:1",
                 )
             ),
             st.text("aA01.:[]@/-_\\", max_size=8),
         ),
         st.sampled_from((":22", ":0", "", ":22:22", ":x")),
-    )
+    )  # fmt: skip
     def test_target_is_what_routes_decide_by(
         self, before: str, blank: str, host: str, port: str
     ) -> None:

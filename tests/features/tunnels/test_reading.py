@@ -92,8 +92,7 @@ class OpenTests(SynchronousTestCase):
             self.assertEqual(problems(limit + outer + inner), [])
         optional = asking.replace("ca.pem", "ca.pem\ntls_client = optional")
         self.assertEqual(len(problems(f"{limit}{optional}{_TUNNEL}under = o\n{inner}")), 2)
-        both = f"{asking}{_TUNNEL}under = o, public\n"
-        self.assertEqual(len(problems(limit + both + inner)), 2)
+        self.assertEqual(len(problems(limit + f"{asking}{_TUNNEL}under = o, public\n" + inner)), 2)
 
 
 class UsersTests(SynchronousTestCase):

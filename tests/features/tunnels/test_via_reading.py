@@ -50,8 +50,7 @@ class ViaTests(BackendTestCase):
             "http://ops:@proxy:1": login,
             "http://öps:file@proxy:1": login,
         }.items():
-            said = self.complaint(proxy, text)
-            self.assertEqual(said.split(";")[0], expected.split(";")[0])
+            self.assertEqual(self.complaint(proxy, text).split(";")[0], expected.split(";")[0])
 
     @given(st.text("socks5htp:/@[]{}.1 ", max_size=25))
     def test_any_text_is_read_or_refused(self, text: str) -> None:

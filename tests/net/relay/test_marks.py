@@ -287,8 +287,7 @@ class PauseTest(SynchronousTestCase):
         self.addCleanup(self.player.close)
 
     def play(self, steps: list[Step]) -> None:
-        result = self.player.play(Schedule(tuple(steps), buffers=_BUFFERS))
-        self.assertEqual(result.reason, "done")
+        self.assertEqual(self.player.play(Schedule(tuple(steps), buffers=_BUFFERS)).reason, "done")
 
     def test_about_the_mark(self) -> None:
         for more in (*range(-20, 21), 1 - _SMALL_LEVEL, _SMALL_LEVEL // 2):

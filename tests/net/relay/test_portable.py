@@ -169,8 +169,7 @@ class RateTests(_Case):
         for _ in range(10):
             self.client.deliver(bytes(1000))
         self.assertTrue(self.client.paused)
-        held = self.running._server.unsent()
-        self.assertLess(held, 1001)
+        self.assertLess(self.running._server.unsent(), 1001)
         self.taken(self.server, 11)
         self.assertFalse(self.client.paused)
 
@@ -181,8 +180,7 @@ class RateTests(_Case):
         for _ in range(500):
             self.clock.advance(0.01)
         self.assertTrue(self.client.paused)
-        waiting = len(self.server.unsent)
-        self.assertLess(waiting, 3 * 65536)
+        self.assertLess(len(self.server.unsent), 3 * 65536)
         self.assertEqual(self.taken(self.server, 2), 1_000_000)
         self.assertFalse(self.client.paused)
 

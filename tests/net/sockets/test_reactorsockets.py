@@ -77,5 +77,4 @@ class WriteTest(TestCase):
         half_close(ours.transport)
         close(ours.transport)
         await ours.is_lost()
-        with self.assertRaises(ConnectionResetError):
-            theirs.recv(10)
+        self.assertRaises(ConnectionResetError, theirs.recv, 10)

@@ -346,8 +346,7 @@ class ValueTests(ReadingTestCase):
             f"{self.listen}[route r]\nmatch = tls\nterminate_tls = a.pem b.pem\nbackend = close\n"
         )
         told = r"b.pem': No such file or directory; write 'a.pem, b.pem'$"
-        with self.assertRaisesRegex(RulesError, told):
-            load(rules, MATCHERS)
+        self.assertRaisesRegex(RulesError, told, load, rules, MATCHERS)
 
     def test_values_of_options_alone(self) -> None:
         for line, meant in (("tls a.example", "sni=a.example"), ("payload PING", "text=PING")):

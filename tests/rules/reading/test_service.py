@@ -84,8 +84,7 @@ class KeysTest(SynchronousTestCase):
 
     def test_endpoints(self) -> None:
         for text in ("127.0.0.1:9", "[::1]:9", "tcp:9:interface=127.0.0.1", "tcp6:9", ":9"):
-            settings = read(f"admin = {text}\n{TOKEN}")
-            self.assertEqual(settings.admin, ("auto", text))
+            self.assertEqual(read(f"admin = {text}\n{TOKEN}").admin, ("auto", text))
             self.assertTrue(is_by_tcp(text))
             self.assertEqual(read(f"metrics = {text}").metrics, text)
         for text in ("unix:/run/a.sock", "unix:/run/a.sock:mode=600"):
@@ -209,20 +208,13 @@ class TokensTests(SynchronousTestCase):
         st.lists(
             st.sampled_from(
                 (
-                    "a",
-                    "read",
-                    "all",
-                    "stop",
-                    "\xe9",
-                    "#",
-                    "the-first-secret-here",
-                    "the-second-secret-here",
-                    "short",
+                    "a", "read", "all", "stop", "\xe9", "#", "the-first-secret-here",
+                    "the-second-secret-here", "short",
                 )
             ),
             max_size=5,
         ).map(" ".join)
-    )
+    )  # fmt: skip
     def test_problems_name_the_line_and_no_word(self, line: str) -> None:
         first = "the-second-secret-here all the-first-secret-here"
         tokens, problems = read_tokens(f"{first}\n\n{line}\n".encode())

@@ -299,8 +299,7 @@ class NotTakenTest(HandingOffCase):
         given.close()
         giver.close()
         record = await self.assert_logged(reason="not-taken", server=self.taker.outcome)
-        why = "its server closed the connection"
-        self.assertEqual(record.facts["handover_error"], why)
+        self.assertEqual(record.facts["handover_error"], "its server closed the connection")
         self.assertEqual(client.recv(9), b"")
 
     async def test_server_that_dies_before_reading_its_queue_lets_go_of_the_socket(self) -> None:

@@ -321,5 +321,4 @@ class RelayTests(TerminationCase):
                 self.time.advance(0.05)
                 await self.turn()
         await self.turn(3)
-        left = [thing for thing in gc.get_objects() if type(thing) is TLSTransport]
-        self.assertEqual(left, [])
+        self.assertEqual([thing for thing in gc.get_objects() if type(thing) is TLSTransport], [])

@@ -144,8 +144,7 @@ class RelayedTest(MuxTestCase):
             self.assertEqual(await self.options(), [(1, 60, 15, 4)] * 2)
             keepalive = Keepalive(7, 8, 9)
             self.assertEqual(await self.options(keepalive=keepalive), [(1, 7, 8, 9)] * 2)
-            off = [options[0] for options in await self.options(keepalive=None)]
-            self.assertEqual(off, [0, 0])
+            self.assertEqual([options[0] for options in await self.options(keepalive=None)], [0, 0])
 
     async def test_proxy_header_precedes_the_clients_bytes(self) -> None:
         for version, host in [

@@ -84,8 +84,7 @@ class HandedOverTest(SynchronousTestCase):
         self.hand_over()
         del self.old, self.column
         self.assertEqual(self.told(), (2, 0, 2, 1, 0))
-        crashed = next(iter(counts_of(self.new, self.rules).routes)).ended["crashed"]
-        self.assertEqual(crashed, 1)
+        self.assertEqual(next(iter(counts_of(self.new, self.rules).routes)).ended["crashed"], 1)
 
     def test_third_program_has_the_counts_of_both(self) -> None:
         begin(self.column)

@@ -74,8 +74,7 @@ class EncodeV2Tests(SynchronousTestCase):
         room = 4096 - len(encode_v2(IPV4)) - 3
         largest = ProxyHeader.between(IPV4.source, IPV4.destination, (Tlv(0xE0, bytes(room)),))
         self.assertEqual(len(encode_v2(largest)), 4096)
-        with self.assertRaisesRegex(InvalidHeader, "4103 bytes"):
-            encode_v2(largest, checksum=True)
+        self.assertRaisesRegex(InvalidHeader, "4103 bytes", encode_v2, largest, checksum=True)
 
     def test_unique_id(self) -> None:
         """A unique ID has at most 128 bytes."""
