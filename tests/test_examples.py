@@ -59,12 +59,9 @@ class TacTests(InteropTestCase):
         command = (_twistd(), "--nodaemon", "--pidfile=", "--python", _EXAMPLES / "txmux.tac")
         for line, status, message in (
             ("colour = red", 78, rf"\A{rules}:3: .*colour: unknown key.*\n\Z"),
-            (
-                f"default = close\n[txmux]\naccess_log = {self.folder}/no/log",
-                1,
-                "/no/log cannot be opened",
-            ),
-        ):
+            (f"default = close\n[txmux]\naccess_log = {self.folder}/no/log", 1,
+             "/no/log cannot be opened"),
+        ):  # fmt: skip
             rules.write_text(f"[listen public]\nendpoint = 127.0.0.1:0\n{line}\n")
             done = run("env", f"TXMUX_RULES={rules}", *command)
             said = (done.stdout + done.stderr).decode()

@@ -175,11 +175,9 @@ class BansTests(SynchronousTestCase):
         self.assertEqual([*bans], [Ban(_ONE, 2.0)])
         for network, why in (
             (_MANY, "198.51.100.0/24 is not banned"),
-            (
-                ip_network("198.51.100.9"),
-                "198.51.100.9 is not banned; 198.51.100.0/24 is: unban that",
-            ),
-        ):
+            (ip_network("198.51.100.9"),
+             "198.51.100.9 is not banned; 198.51.100.0/24 is: unban that"),
+        ):  # fmt: skip
             failed = self.failureResultOf(Deferred.fromCoroutine(service.lift(network)), BanError)
             self.assertEqual(failed.getErrorMessage(), why)
             bans.change([banning(_MANY)])

@@ -52,13 +52,11 @@ class SourceLimitsTest(SynchronousTestCase):
     def test_limits_of_a_listener(self) -> None:
         for settings, limits in (
             ({"max_connections": 5}, None),
-            (
-                {"connection_rate_per_source": Rate(20.0, 40)},
-                SourceLimits(interval=SECOND // 20, burst=40),
-            ),
+            ({"connection_rate_per_source": Rate(20.0, 40)},
+             SourceLimits(interval=SECOND // 20, burst=40)),
             ({"max_connections_per_source": 3}, SourceLimits(connections=3)),
             ({"max_undecided_per_source": 3}, SourceLimits(undecided=3)),
-        ):
+        ):  # fmt: skip
             self.assertEqual(SourceLimits.for_listener(Listener("x", **settings)), limits)
 
 

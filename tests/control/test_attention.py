@@ -147,15 +147,12 @@ class OthersTest(SynchronousTestCase):
             [(item.level, item.text, item.do) for item in waiting],
             [
                 ("note", "backend a: held by an operator: 1 client waits", "txmux release a"),
-                (
-                    "note",
-                    "backend b: held by an operator, for 1 min more: 0 clients wait",
-                    "txmux release b",
-                ),
+                ("note", "backend b: held by an operator, for 1 min more: 0 clients wait",
+                 "txmux release b"),
                 ("note", "backend over: 1 client waits for a server", "txmux servers over"),
                 ("note", "backend down: 2 clients wait for a server", "txmux servers down"),
             ],
-        )
+        )  # fmt: skip
 
     def test_not_served(self) -> None:
         missing = [

@@ -22,15 +22,11 @@ class DocumentTests(SynchronousTestCase):
     def test_sum_over_workers_with_the_busiest_first(self) -> None:
         now = time.time()
         rows: list[list[Row]] = [
-            [
-                ("192.0.2.1", 1, 2, 0.5, 3, 4, 5, 6, now - 100),
-                ("192.0.2.2", 0, 9, 4.0, 0, 0, 0, 0, now - 9),
-            ],
-            [
-                ("192.0.2.3", 0, 9, 5.0, 0, 0, 0, 0, now - 9),
-                ("192.0.2.1", 10, 20, 1.5, 30, 40, 50, 60, now - 3600),
-            ],
-        ]
+            [("192.0.2.1", 1, 2, 0.5, 3, 4, 5, 6, now - 100),
+             ("192.0.2.2", 0, 9, 4.0, 0, 0, 0, 0, now - 9)],
+            [("192.0.2.3", 0, 9, 5.0, 0, 0, 0, 0, now - 9),
+             ("192.0.2.1", 10, 20, 1.5, 30, 40, 50, 60, now - 3600)],
+        ]  # fmt: skip
         first, *others = clients_document(rows, 1000)
         self.assertEqual(
             first,
@@ -95,21 +91,15 @@ class RefusedClientsTests(SynchronousTestCase):
         self.refused.record(("public", "other"))
         self.refuse(10)
         for rates, cause, do in (
-            (
-                {"": 10.0, "192.0.2.1": 9.0, "192.0.2.2": 1.0},
-                ", 90 % from 192.0.2.1",
-                "txmux ban 192.0.2.1 1h",
-            ),
-            (
-                {"": 10.0, "2001:db8::/64": 10.0},
-                ", 100 % from 2001:db8::/64",
-                "txmux ban 2001:db8::/64 1h",
-            ),
+            ({"": 10.0, "192.0.2.1": 9.0, "192.0.2.2": 1.0}, ", 90 % from 192.0.2.1",
+             "txmux ban 192.0.2.1 1h"),
+            ({"": 10.0, "2001:db8::/64": 10.0}, ", 100 % from 2001:db8::/64",
+             "txmux ban 2001:db8::/64 1h"),
             ({"": 100.0, "192.0.2.1": 2.0}, ", 2 % from 192.0.2.1", "txmux clients"),
             ({"": 1.0, "unix": 1.0}, ", 100 % from unix", "txmux clients"),
             ({"": 1.0, "x; reboot": 1.0}, ", 100 % from x; reboot", "txmux clients"),
             ({"192.0.2.1": 2.0}, "", "txmux clients"),
-        ):
+        ):  # fmt: skip
             (item,) = self.attention(**rates)
             self.assertEqual(item.cause, f"10 refused in 1 s{cause}")
             self.assertTrue(item.do.endswith(f": {do}"), item.do)

@@ -62,17 +62,14 @@ class CommentTests(SynchronousTestCase):
     def test_comment_of_other_languages(self) -> None:
         """HAProxy and nginx do not know it either; what is behind it is read as what was meant."""
         cases: list[tuple[str, Program, list[int]]] = [
-            (
-                "// x\nlisten x\n    bind :1 // y\n    server s 127.0.0.1:9\n//\n",
-                "haproxy",
-                [1, 3, 5],
-            ),
+            ("// x\nlisten x\n    bind :1 // y\n    server s 127.0.0.1:9\n//\n", "haproxy",
+             [1, 3, 5]),
             (
                 "stream {\n    server { listen 1; // y\n    // z\n        proxy_pass 127.0.0.1:9; //z\n}}",
                 "nginx",
                 [2, 3, 4],
             ),
-        ]
+        ]  # fmt: skip
         for text, program, lines in cases:
             output = converted(text, program)
             message = f"has //, which {program} does not know as a comment either; write #"

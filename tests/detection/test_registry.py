@@ -184,11 +184,9 @@ class PluginTest(SynchronousTestCase):
             ("predicate, summary, options = print, 5, ['sni']", "summary (5), options (['sni'])"),
             ("predicate, summary, options = print, 'x', None", "options (None)"),
             ("predicate, summary, options = print, 'x', ()\n    transports = 'udp'", "transports"),
-            (
-                "predicate, summary = print, 'x'\n    @property\n    def options(self): 1/0",
-                "options (ZeroDivisionError: division by zero)",
-            ),
-        ):
+            ("predicate, summary = print, 'x'\n    @property\n    def options(self): 1/0",
+             "options (ZeroDivisionError: division by zero)"),
+        ):  # fmt: skip
             text = (
                 "from zope.interface import implementer\nfrom txmux.interfaces import IProtocolMatcher\n"
                 f"@implementer(IProtocolMatcher)\nclass Half:\n    name = 'half'\n    {body}\nhalf = Half()\n"

@@ -178,11 +178,9 @@ class AgreementTest(DamagedFilesCase):
         look = self.problems_of_looks(rules, clock)
         self.assertEqual(look(), [""] * 3)
         files = (
-            [
-                *("terminate_tls", "tls_client_ca", "tls_client_crl"),
-                *(path for name in KEY_FOLDERS for path in (f"{name}/a.pem", name)),
-            ],
-        )
+            [*("terminate_tls", "tls_client_ca", "tls_client_crl"),
+             *(path for name in KEY_FOLDERS for path in (f"{name}/a.pem", name))],
+        )  # fmt: skip
         kinds = (*files, ["admin_tokens"], ["networks"])
         for kind, names in enumerate(kinds):
             for name in names:

@@ -22,19 +22,11 @@ class CallsTest(MuxTestCase):
     async def test_bounds(self) -> None:
         for match, asked, answer, bound in (
             ("ssh", b"SSH-2.0-x\r\n", b"SSH-2.0-y\r\n", Calls(109, 81, 23)),
-            (
-                f"tls sni={_NAME}",
-                records(_HELLO),
-                records(server_hello(bytes(32))),
-                Calls(121, 90, 23),
-            ),
-            (
-                f"http host={_NAME}",
-                b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
-                b"HTTP/1.1 204 OK\r\n\r\n",
-                Calls(115, 89, 23),
-            ),
-        ):
+            (f"tls sni={_NAME}", records(_HELLO), records(server_hello(bytes(32))),
+             Calls(121, 90, 23)),
+            (f"http host={_NAME}", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+             b"HTTP/1.1 204 OK\r\n\r\n", Calls(115, 89, 23)),
+        ):  # fmt: skip
             name = match.split()[0]
             port = self.mux([route(match, backend_at(self.backend_port()), name=name)])
 

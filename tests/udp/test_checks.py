@@ -78,11 +78,8 @@ class RuleTests(ReadingTestCase):
         advice = "add the 'port=' of a service beside it, or write send= and expect=, or dns name="
         for server, check, reported in (
             ("udp:h:1", "tcp", f"tcp works only over TCP; {advice}"),
-            (
-                "udp:h:1",
-                "dns",
-                "needs a name to ask for; write for example dns name=www.example.com",
-            ),
+            ("udp:h:1", "dns",
+             "needs a name to ask for; write for example dns name=www.example.com"),
             ("udp:h:1", "dns name=a port=1", "dns asks a server at its own port; remove 'port='"),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.complaints(text % (server, check)), [f"5 check: {reported}"])

@@ -363,15 +363,11 @@ class FileTests(TLSCase):
             ((own.pem,), f"no private key in it; {expected}"),
             ((own.key_pem(),), f"no certificate in it; {expected}"),
             ((own.pem, damaged), f"the private key is damaged; {expected}"),
-            (
-                (own.pem, own.key_pem(b"secret")),
-                "the private key is encrypted; write it without a passphrase",
-            ),
-            (
-                (own.pem, other.key_pem()),
-                f"the private key does not belong to the certificate; {expected}",
-            ),
-        ):
+            ((own.pem, own.key_pem(b"secret")),
+             "the private key is encrypted; write it without a passphrase"),
+            ((own.pem, other.key_pem()),
+             f"the private key does not belong to the certificate; {expected}"),
+        ):  # fmt: skip
             path = self.file("client.pem", *contents)
             self.assert_refused(
                 "tls_client_certificate", f"'client.pem': {message}", certificate=(path,)

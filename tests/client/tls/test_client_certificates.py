@@ -117,28 +117,22 @@ class RankTests(SynchronousTestCase):
 class LineTests(SynchronousTestCase):
     def test_errors(self) -> None:
         for text, expected in (
-            (
-                "alice",
-                "'alice' is not of the form KIND=PATTERN; write for example 'cn=alice ou=ops'",
-            ),
+            ("alice",
+             "'alice' is not of the form KIND=PATTERN; write for example 'cn=alice ou=ops'"),
             ("un=x", "unknown 'un' (possible are cn=, ou=, san=, spiffe=)"),
             ("cn=", "cn='' has an empty item"),
             ("cn=a cn=b", "'cn' is given twice; put commas between the patterns"),
             ("san=a san=DNS:b", "'san=dns:' is given twice; put commas between the patterns"),
-            (
-                "san=mail:a@b",
-                "unknown kind 'mail'; did you mean 'email'? (possible are dns:, email",
-            ),
+            ("san=mail:a@b",
+             "unknown kind 'mail'; did you mean 'email'? (possible are dns:, email"),
             ("san=a.t:8443", "unknown kind 'a.t' (possible are dns:, email:, uri:, ip:)"),
             ("san=a,uri:x://b", "'uri:' stands only before the first pattern; give it a word"),
             ("san=email:example.org", "'example.org' has no '@'; write for example *@example.com"),
             ("san=ip:10.0.0.*", "'10.0.0.*' is not a network"),
             ("san=uri:", "'' has an empty item"),
-            (
-                "spiffe=example.org",
-                "'example.org' is no SPIFFE ID; write spiffe://TRUST-DOMAIN/PATH",
-            ),
-        ):
+            ("spiffe=example.org",
+             "'example.org' is no SPIFFE ID; write spiffe://TRUST-DOMAIN/PATH"),
+        ):  # fmt: skip
             error = self.assertRaises(InvalidValueError, allowed_client, text)
             self.assertIn(expected, str(error).replace(": ", "="), text)
         error = self.assertRaises(InvalidValueError, allowed_client, "a b")

@@ -41,32 +41,21 @@ class CheckTests(SynchronousTestCase):
             (("option tcp-check",), "tcp"),
             (("option tcp-check", "tcp-check connect"), "tcp"),
             (("option tcp-check", "tcp-check connect port 8080"), "tcp port=8080"),
+            (("option tcp-check", "tcp-check connect ssl port 8443 linger"),
+             "tcp tls=yes port=8443"),
+            (("option tcp-check", "tcp-check connect port 6379", "tcp-check expect string +x"),
+             "expect=+x port=6379"),
             (
-                ("option tcp-check", "tcp-check connect ssl port 8443 linger"),
-                "tcp tls=yes port=8443",
-            ),
-            (
-                ("option tcp-check", "tcp-check connect port 6379", "tcp-check expect string +x"),
-                "expect=+x port=6379",
-            ),
-            (
-                (
-                    "option httpchk",
-                    "http-check connect port 8008",
-                    "http-check send meth GET uri / hdr host a",
-                ),
+                ("option httpchk", "http-check connect port 8008",
+                 "http-check send meth GET uri / hdr host a"),
                 "http path=/ host=a port=8008",
             ),
             (("option tcp-check", "tcp-check expect string SSH-"), "expect=SSH-"),
-            (
-                ("option tcp-check", r'tcp-check send "PING\r\n"', "tcp-check expect string +PONG"),
-                r"send=PING\r\n expect=+PONG",
-            ),
-            (
-                ("option tcp-check", "tcp-check send-binary 00ff", "tcp-check expect binary 16"),
-                r"send=\x00\xff expect=\x16",
-            ),
-        ):
+            (("option tcp-check", r'tcp-check send "PING\r\n"', "tcp-check expect string +PONG"),
+             r"send=PING\r\n expect=+PONG"),
+            (("option tcp-check", "tcp-check send-binary 00ff", "tcp-check expect binary 16"),
+             r"send=\x00\xff expect=\x16"),
+        ):  # fmt: skip
             self.assertEqual(self.check(*lines), f"{kind} {_USUAL}")
 
     def test_protocols(self) -> None:
@@ -124,35 +113,21 @@ class CheckTests(SynchronousTestCase):
             (("option httpchk /h",), r"send='OPTIONS /h HTTP/1.0\r\n\r\n'"),
             (("option httpchk GET /h",), r"send='GET /h HTTP/1.0\r\n\r\n'"),
             ((r"option httpchk GET /h HTTP/1.1\r\nHost:\ a.example",), "path=/h host=a.example"),
-            (
-                (r"option httpchk HEAD /h HTTP/1.1\r\nHost:\ a.example",),
-                "method=HEAD path=/h host=a.example",
-            ),
-            (
-                (r"option httpchk DELETE /h HTTP/1.1\r\nHost:\ a.example",),
-                r"send='DELETE /h HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'",
-            ),
-            (
-                (r"option httpchk OPTIONS * HTTP/1.1\r\nHost:\ a.example",),
-                r"send='OPTIONS * HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'",
-            ),
-            (
-                ("http-check send meth GET uri /h ver HTTP/1.1 hdr Host ''",),
-                r"send='GET /h HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n'",
-            ),
-            (
-                ("http-check send uri /h ver HTTP/1.1 hdr Host a.example",),
-                "method=OPTIONS path=/h host=a.example",
-            ),
-            (
-                ("http-check send meth GET uri /h ver HTTP/1.1 hdr Host a.example comment x",),
-                "path=/h host=a.example",
-            ),
-            (
-                ("http-check send meth POST body 'a b'",),
-                r"send='POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\na b'",
-            ),
-        ):
+            ((r"option httpchk HEAD /h HTTP/1.1\r\nHost:\ a.example",),
+             "method=HEAD path=/h host=a.example"),
+            ((r"option httpchk DELETE /h HTTP/1.1\r\nHost:\ a.example",),
+             r"send='DELETE /h HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'"),
+            ((r"option httpchk OPTIONS * HTTP/1.1\r\nHost:\ a.example",),
+             r"send='OPTIONS * HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'"),
+            (("http-check send meth GET uri /h ver HTTP/1.1 hdr Host ''",),
+             r"send='GET /h HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n'"),
+            (("http-check send uri /h ver HTTP/1.1 hdr Host a.example",),
+             "method=OPTIONS path=/h host=a.example"),
+            (("http-check send meth GET uri /h ver HTTP/1.1 hdr Host a.example comment x",),
+             "path=/h host=a.example"),
+            (("http-check send meth POST body 'a b'",),
+             r"send='POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\na b'"),
+        ):  # fmt: skip
             self.assertEqual(self.check("option httpchk", *lines), f"http {words} {_USUAL}")
 
     def test_expected_answer(self) -> None:

@@ -28,10 +28,7 @@ class DecisionTests(SynchronousTestCase):
             (("use_backend a if METH_GET", "use_backend b if HTTP"), []),
             (("use_backend a if !HTTP", "use_backend b if HTTP"), []),
             (("use_backend a if FALSE",), ["use_backend a if FALSE"]),
-            (
-                ("tcp-request content reject", "use_backend a if HTTP"),
-                ["use_backend a if HTTP"],
-            ),
+            (("tcp-request content reject", "use_backend a if HTTP"), ["use_backend a if HTTP"]),
             (("tcp-request content accept", "use_backend a if HTTP"), []),
             (
                 ("tcp-request content accept if HTTP", "tcp-request content reject", "use_backend a if HTTP"),

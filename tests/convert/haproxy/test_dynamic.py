@@ -100,32 +100,20 @@ class LimitTests(SynchronousTestCase):
     def test_limits_depend_on_the_order_of_counting(self) -> None:
         track = "tcp-request connection track-sc0 src"
         for lines, expected in (
+            ((track, "tcp-request connection reject if { sc0_conn_cur gt 5 }"),
+             ["max_connections_per_source = 5"]),
+            ((track, "tcp-request content reject if { src_conn_cur ge 5 }"),
+             ["max_connections_per_source = 4"]),
+            (("tcp-request connection reject if { src_conn_cur ge 5 }", track),
+             ["max_connections_per_source = 5"]),
+            ((track, "tcp-request connection reject if { sc_conn_rate(0) gt 20 }"),
+             ["connection_rate_per_source = 2/s burst=20"]),
             (
-                (track, "tcp-request connection reject if { sc0_conn_cur gt 5 }"),
-                ["max_connections_per_source = 5"],
-            ),
-            (
-                (track, "tcp-request content reject if { src_conn_cur ge 5 }"),
-                ["max_connections_per_source = 4"],
-            ),
-            (
-                ("tcp-request connection reject if { src_conn_cur ge 5 }", track),
-                ["max_connections_per_source = 5"],
-            ),
-            (
-                (track, "tcp-request connection reject if { sc_conn_rate(0) gt 20 }"),
-                ["connection_rate_per_source = 2/s burst=20"],
-            ),
-            (
-                (
-                    "acl abuse src_conn_rate gt 3",
-                    "acl abuse src_conn_cur ge 2",
-                    track,
-                    "tcp-request connection silent-drop if abuse",
-                ),
+                ("acl abuse src_conn_rate gt 3", "acl abuse src_conn_cur ge 2", track,
+                 "tcp-request connection silent-drop if abuse"),
                 ["connection_rate_per_source = 18/m burst=3", "max_connections_per_source = 1"],
             ),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.limits(*lines), expected, lines)
 
     def test_table_of_another_backend(self) -> None:

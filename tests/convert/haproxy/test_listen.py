@@ -247,12 +247,9 @@ class BackendTests(SynchronousTestCase):
         for server, lines, message in (
             ("source ::1", ("server t 127.0.0.1:2 source 10.0.0.2",), "source: is left out"),
             ("source 10.0.0.1", ("server t 127.0.0.1:2",), "source: is left out"),
-            (
-                "",
-                ("balance rdp-cookie(x)", "server t 127.0.0.1:2"),
-                "balance rdp-cookie(x): has no counterpart",
-            ),
-        ):
+            ("", ("balance rdp-cookie(x)", "server t 127.0.0.1:2"),
+             "balance rdp-cookie(x): has no counterpart"),
+        ):  # fmt: skip
             output = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
             self.assertIn(message, looks(output)[0])
 
@@ -277,11 +274,8 @@ class BackendTests(SynchronousTestCase):
             ("weight 3 backup disabled", (), "server = 127.0.0.1:1 weight=3 backup down"),
             ("source 10.0.0.1:2000-3000", (), "source = 10.0.0.1:2000-3000"),
             ("send-proxy-v2-ssl", (), "proxy_protocol = v2\nproxy_tlvs = ssl"),
-            (
-                "send-proxy-v2 proxy-v2-options ssl,cert-cn,unique-id,crc32c",
-                (),
-                "proxy_protocol = v2\nproxy_tlvs = ssl, unique-id, crc32c",
-            ),
+            ("send-proxy-v2 proxy-v2-options ssl,cert-cn,unique-id,crc32c", (),
+             "proxy_protocol = v2\nproxy_tlvs = ssl, unique-id, crc32c"),
             ("send-proxy-v2 proxy-v2-options authority", (), "proxy_tlvs = authority"),
             ("", ("source 10.0.0.1",), "source = 10.0.0.1"),
             ("", ("source 0.0.0.0 usesrc clientip",), "source = client"),
@@ -289,7 +283,7 @@ class BackendTests(SynchronousTestCase):
             ("source 0.0.0.0 usesrc client", (), "source = client"),
             ("", ("balance source", "server t 127.0.0.1:2"), "balance = source-hash"),
             ("", ("server t 127.0.0.1:2",), "balance = round-robin"),
-        ):
+        ):  # fmt: skip
             output = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
             self.assertIn(f"{line}\n", output.text)
             self.assertEqual(output.warnings, ())

@@ -111,16 +111,14 @@ class ConditionTests(SynchronousTestCase):
 
     def test_and_joins_options_and_keeps_longer_bytes(self) -> None:
         for test, lines in (
-            (
-                "{ req_ssl_hello_type 1 } { req_ssl_sni a } { req.ssl_alpn h2 } { req_ssl_ver 3.1 }",
-                ["tls sni=a alpn=h2 version=1.0"],
-            ),
+            ("{ req_ssl_hello_type 1 } { req_ssl_sni a } { req.ssl_alpn h2 } { req_ssl_ver 3.1 }",
+             ["tls sni=a alpn=h2 version=1.0"]),
             ("HTTP HTTP", ["http"]),
             ("TRUE HTTP", ["http"]),
             ("{ req.len gt 0 } HTTP", ["http"]),
             ("{ req.payload(0,1) 16 } { req.payload(0,2) 1603 }", ["payload hex=1603"]),
             ("{ req.payload(0,2) 1603 } { req.payload(0,1) 16 }", ["payload hex=1603"]),
-        ):
+        ):  # fmt: skip
             self.assertEqual(matches(test), lines)
 
     def test_different_bytes_contradict(self) -> None:
@@ -171,13 +169,11 @@ class ConditionTests(SynchronousTestCase):
     def test_narrower_of_two_names(self) -> None:
         ours = "{ req.ssl_sni -m end .example.com }"
         for names, expected in (
-            (
-                "{ req.ssl_sni a.example.com b.example.com c.example.org }",
-                "a.example.com,b.example.com",
-            ),
+            ("{ req.ssl_sni a.example.com b.example.com c.example.org }",
+             "a.example.com,b.example.com"),
             ("{ req.ssl_sni -m end .a.example.com }", "*.a.example.com"),
             ("{ req.ssl_sni x.example.org }", None),
-        ):
+        ):  # fmt: skip
             output = routes(f"use_backend a if {ours} {names}")
             self.assertEqual(output, [([f"tls sni={expected}"], "a")] if expected else [])
 
@@ -199,20 +195,14 @@ class ConditionTests(SynchronousTestCase):
 
     def test_silent_clients_by_network(self) -> None:
         for line, expected in (
-            (
-                "use_backend a if { src 10.0.0.0/8 }",
-                "silent = a from=10.0.0.0/8 after=1ms\n    b\n",
-            ),
-            (
-                "use_backend a if !{ src 10.0.0.0/8 }",
-                "silent = b from=10.0.0.0/8 after=1ms\n    a\n",
-            ),
-            (
-                "use_backend a if { src ::1 10.1.1.1 } or HTTP",
-                "silent = a from=10.1.1.1/32,::1/128\n    b\n",
-            ),
+            ("use_backend a if { src 10.0.0.0/8 }",
+             "silent = a from=10.0.0.0/8 after=1ms\n    b\n"),
+            ("use_backend a if !{ src 10.0.0.0/8 }",
+             "silent = b from=10.0.0.0/8 after=1ms\n    a\n"),
+            ("use_backend a if { src ::1 10.1.1.1 } or HTTP",
+             "silent = a from=10.1.1.1/32,::1/128\n    b\n"),
             ("use_backend b if { src ::1 } HTTP", "default = b\n"),
-        ):
+        ):  # fmt: skip
             output = frontend(line, "default_backend b")
             self.assertIn(expected, output.text)
             self.assertEqual(looks(output), [])

@@ -85,11 +85,9 @@ class SecuredTests(SynchronousTestCase):
     def test_tests_before_the_handshake_are_lost(self) -> None:
         for line, why in (
             ("use_backend a if { ssl_fc_alpn spdy }", "a protocol that bind does not speak"),
-            (
-                "use_backend a if { ssl_fc_sni -m reg ^a } or { ssl_fc_sni -m end b }",
-                "at once; all clients are closed",
-            ),
-        ):
+            ("use_backend a if { ssl_fc_sni -m reg ^a } or { ssl_fc_sni -m end b }",
+             "at once; all clients are closed"),
+        ):  # fmt: skip
             output = frontend(line, "default_backend b", bind=_TLS)
             self.assertIn(why, looks(output)[0])
             self.assertIn("backend = close\n", output.text)

@@ -11,17 +11,13 @@ _VERIFIED = "ssl verify required ca-file /ca-bundle.crt"
 class SpokenToTests(SynchronousTestCase):
     def test_tls_keys(self) -> None:
         for server, keys in (
-            (
-                f"{_VERIFIED} verifyhost a.example",
-                "tls_name = a.example\ntls_ca = /ca-bundle.crt\n",
-            ),
+            (f"{_VERIFIED} verifyhost a.example",
+             "tls_name = a.example\ntls_ca = /ca-bundle.crt\n"),
             (f"{_VERIFIED} sni str(a.example)", "tls_name = a.example\n"),
-            (
-                f"{_VERIFIED} verifyhost a crt /own.pem alpn h2",
-                "tls_client_certificate = /own.pem\nalpn = h2\n",
-            ),
+            (f"{_VERIFIED} verifyhost a crt /own.pem alpn h2",
+             "tls_client_certificate = /own.pem\nalpn = h2\n"),
             ("ssl verify required ca-file @system-ca verifyhost a", "tls = yes\ntls_name = a\n"),
-        ):
+        ):  # fmt: skip
             output = backend(server=f"server s 127.0.0.1:1 {server}")
             self.assertIn(keys, output.text)
             self.assertEqual(output.warnings, ())
@@ -123,11 +119,9 @@ class ProcessTests(SynchronousTestCase):
     def test_ssl_min_ver_of_global_is_not_reported(self) -> None:
         for options, warnings in (
             ("ssl-min-ver TLSv1.3", []),
-            (
-                "no-sslv3 ssl-min-ver TLSv1.3 no-tls-tickets",
-                ["ssl-default-bind-options no-sslv3 no-tls-tickets: has no counterpart"],
-            ),
-        ):
+            ("no-sslv3 ssl-min-ver TLSv1.3 no-tls-tickets",
+             ["ssl-default-bind-options no-sslv3 no-tls-tickets: has no counterpart"]),
+        ):  # fmt: skip
             output = converted(
                 f"global\n    ssl-default-bind-options {options}\nlisten x\n    bind :9 ssl crt /x.pem\n    server s 127.0.0.1:1\n"
             )

@@ -44,12 +44,10 @@ class UpstreamTests(SynchronousTestCase):
                 "eject = failures=2 within=60s for=60s\n",
             ),
             ("server 127.0.0.1:1 max_fails=0; server 127.0.0.1:2 max_fails=0;", "eject = off\n"),
-            (
-                "server 127.0.0.1:1 slow_start=30s; server 127.0.0.1:2 slow_start=30;",
-                "slow_start = 30s\n",
-            ),
+            ("server 127.0.0.1:1 slow_start=30s; server 127.0.0.1:2 slow_start=30;",
+             "slow_start = 30s\n"),
             ("server 127.0.0.1:1; server 127.0.0.1:2;", "eject = failures=1 within=10s for=10s\n"),
-        ):
+        ):  # fmt: skip
             output = server("proxy_pass x;", f"upstream x {{ {servers} }}")
             self.assertIn(line, output.text)
             self.assertEqual(output.warnings, ())
@@ -143,38 +141,23 @@ class ConnectTests(SynchronousTestCase):
             "proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate /ca-bundle.crt;"
         )
         for text, lines, told in (
-            (
-                f"{verified} proxy_pass x.example;",
-                ["tls = yes", "tls_name = x.example", "tls_ca = /ca-bundle.crt"],
-                0,
-            ),
-            (
-                f"{verified} proxy_ssl_name y.example:1; proxy_pass x.example;",
-                ["tls_name = y.example"],
-                0,
-            ),
-            (
-                "proxy_ssl on; proxy_ssl_name y.example; proxy_pass x.example;",
-                ["tls_name = y.example"],
-                1,
-            ),
-            (
-                f"{verified} proxy_ssl_name $ssl_preread_server_name; proxy_pass x.example;",
-                ["tls = yes"],
-                1,
-            ),
+            (f"{verified} proxy_pass x.example;",
+             ["tls = yes", "tls_name = x.example", "tls_ca = /ca-bundle.crt"], 0),
+            (f"{verified} proxy_ssl_name y.example:1; proxy_pass x.example;",
+             ["tls_name = y.example"], 0),
+            ("proxy_ssl on; proxy_ssl_name y.example; proxy_pass x.example;",
+             ["tls_name = y.example"], 1),
+            (f"{verified} proxy_ssl_name $ssl_preread_server_name; proxy_pass x.example;",
+             ["tls = yes"], 1),
             (
                 f"{verified} proxy_ssl_certificate /c.pem; proxy_ssl_certificate_key /k.pem; proxy_pass x.example;",
                 ["tls_client_certificate = /c.pem\n    /k.pem"],
                 0,
             ),
             # An authority of one's own may still sign certificates with a common name only.
-            (
-                f"{verified.replace('/ca-bundle.crt', '/ca.pem')} proxy_pass x.example;",
-                ["tls_ca = /ca.pem"],
-                1,
-            ),
-        ):
+            (f"{verified.replace('/ca-bundle.crt', '/ca.pem')} proxy_pass x.example;",
+             ["tls_ca = /ca.pem"], 1),
+        ):  # fmt: skip
             output = server(text, more)
             for line in lines:
                 self.assertIn(f"{line}\n", output.text)
@@ -233,10 +216,8 @@ class ConnectTests(SynchronousTestCase):
         usual = "interval=30s timeout=1s rise=2 fall=5"
         for lines, words in (
             ("check;", f"tcp {usual}"),
-            (
-                "check interval=1500 rise=1 fall=3 timeout=2000 default_down=false;",
-                "tcp interval=1500ms timeout=2s rise=1 fall=3",
-            ),
+            ("check interval=1500 rise=1 fall=3 timeout=2000 default_down=false;",
+             "tcp interval=1500ms timeout=2s rise=1 fall=3"),
             ("check type=ssl_hello port=8443;", f"tcp tls=yes port=8443 {usual}"),
             ("check type=mysql;", rf"expect=\0\n {usual}"),
             ("check type=pop3;", f"expect=+OK {usual}"),
@@ -246,7 +227,7 @@ class ConnectTests(SynchronousTestCase):
                 'check type=http; check_http_send "HEAD /up HTTP/1.0\\r\\n\\r\\n"; check_http_expect_alive http_2xx;',
                 rf"http 'send=HEAD /up HTTP/1.0\r\n\r\n' expect=2xx {usual}",
             ),
-        ):
+        ):  # fmt: skip
             output = server("proxy_pass x;", f"upstream x {{ server 127.0.0.1:1; {lines} }}")
             self.assertEqual(output.warnings, ())
             (check,) = [x for x in output.text.splitlines() if x.startswith("check = ")]

@@ -120,13 +120,11 @@ class FileTests(SynchronousTestCase):
 
     def test_process(self) -> None:
         for text, lines in (
-            (
-                "user www-data adm; worker_processes auto;",
-                "user = www-data\ngroup = adm\nworkers = auto\n",
-            ),
+            ("user www-data adm; worker_processes auto;",
+             "user = www-data\ngroup = adm\nworkers = auto\n"),
             ("worker_processes 4;", "workers = 4\n"),
             ("user root; worker_processes 1;", ""),
-        ):
+        ):  # fmt: skip
             head = converted(f"{text} {_STREAM}", name="nginx.conf").text.partition("[listen")[0]
             self.assertEqual(head, f"[txmux]\n{lines}\n" if lines else "")
 

@@ -157,10 +157,8 @@ class OtherFactTests(SynchronousTestCase):
         for entries, expected in (
             (('"" a', "default b"), [(["tls"], "b"), (["default"], "a")]),
             (("TLSv1.3 a",), [(["tls version=1.3"], "a"), (["default"], "close")]),
-            (
-                ('"" a', "TLSv1.2 c", "default b"),
-                [(["tls version=1.2"], "c"), (["tls"], "b"), (["default"], "a")],
-            ),
+            (('"" a', "TLSv1.2 c", "default b"),
+             [(["tls version=1.2"], "c"), (["tls"], "b"), (["default"], "a")]),
             (
                 (r"~^TLSv1\.[01] c", '"" a', "~^TLSv b"),
                 [
@@ -218,20 +216,14 @@ class OtherFactTests(SynchronousTestCase):
 
     def test_parts_of_a_text_by_their_sign(self) -> None:
         for source, entry, expected in (
-            (
-                '"$ssl_preread_protocol:$ssl_preread_server_name"',
-                "TLSv1.3:x.example",
-                "version=1.3 sni=x.example",
-            ),
+            ('"$ssl_preread_protocol:$ssl_preread_server_name"', "TLSv1.3:x.example",
+             "version=1.3 sni=x.example"),
             ('"x-$ssl_preread_server_name-y"', "x-a.example-y", "sni=a.example"),
             ('"$ssl_preread_server_name|$server_port"', r'"~\.example\|443$"', "sni=*.example"),
             ('"$ssl_preread_server_name:$server_port"', r"~^a\.example:4", "sni=a.example"),
-            (
-                '"$ssl_preread_server_name,$ssl_preread_alpn_protocols"',
-                r'"~^a\.example,.*\bh2\b"',
-                "sni=a.example alpn=h2",
-            ),
-        ):
+            ('"$ssl_preread_server_name,$ssl_preread_alpn_protocols"', r'"~^a\.example,.*\bh2\b"',
+             "sni=a.example alpn=h2"),
+        ):  # fmt: skip
             output = mapped(source, f"{entry} a", "default b")
             self.assertEqual(routes(output)[0], ([f"tls {expected}"], "a"), output.text)
             self.assertEqual(looks(output), [])

@@ -39,15 +39,13 @@ class ListenTests(SynchronousTestCase):
             (["443"], ["0.0.0.0:443"]),
             (["*:443", "[::]:443"], [":443"]),
             (["[::]:443 ipv6only=off"], [":443"]),
-            (
-                ["192.0.2.1:443 reuseport", "[2001:db8::1]:443"],
-                ["192.0.2.1:443", "[2001:db8::1]:443"],
-            ),
+            (["192.0.2.1:443 reuseport", "[2001:db8::1]:443"],
+             ["192.0.2.1:443", "[2001:db8::1]:443"]),
             (["unix:/run/x.sock"], ["unix:/run/x.sock"]),
             (["127.0.0.1:5000-5002"], ["127.0.0.1:5000-5002"]),
             (["1-60000", "[::]:1-60000"], [":1-60000"]),
             (["5-6 udp"], ["udp:0.0.0.0:5-6"]),
-        ):
+        ):  # fmt: skip
             self.assertEqual(self.endpoints(*listens), [tuple(expected)])
 
     def test_different_parameters_make_listeners(self) -> None:

@@ -47,19 +47,13 @@ class ProtocolTests(SynchronousTestCase):
                 'name: "tls"; sni_hostnames: [ "a.example", "*.b.example" ]; alpn_protocols: [ "h2" ];',
                 ["tls sni=a.example,*.b.example alpn=h2"],
             ),
-            (
-                'name: "tls"; sni_hostnames: [ "www[12].example", "a.example" ];',
-                ["tls sni=a.example", "tls sni=~www[12]\\.example"],
-            ),
-            (
-                r'name: "regex"; regex_patterns: [ "^\x00[\x0D-\xFF]\x38", "jabber", "" ];',
-                [r"regex pattern=^\x00[\x0d-\xff]8", "regex pattern=(?s:.*)(?:jabber)", "any"],
-            ),
-            (
-                'name: "regex"; regex_patterns: [ "^a|b", "(?i)^c d" ];',
-                ["regex pattern=(?s:.*)(?:^a|b)", "regex pattern='(?i)^c d'"],
-            ),
-        ):
+            ('name: "tls"; sni_hostnames: [ "www[12].example", "a.example" ];',
+             ["tls sni=a.example", "tls sni=~www[12]\\.example"]),
+            (r'name: "regex"; regex_patterns: [ "^\x00[\x0D-\xFF]\x38", "jabber", "" ];',
+             [r"regex pattern=^\x00[\x0d-\xff]8", "regex pattern=(?s:.*)(?:jabber)", "any"]),
+            ('name: "regex"; regex_patterns: [ "^a|b", "(?i)^c d" ];',
+             ["regex pattern=(?s:.*)(?:^a|b)", "regex pattern='(?i)^c d'"]),
+        ):  # fmt: skip
             self.assertEqual(match_of(settings), lines)
 
     def test_quotes_in_a_pattern(self) -> None:

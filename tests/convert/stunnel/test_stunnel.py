@@ -43,15 +43,13 @@ class ServiceTests(SynchronousTestCase):
 
     def test_servers(self) -> None:
         for lines, written in (
-            (
-                ("143",),
-                ("server = localhost:143\n", "connect_timeout = 10s\nidle_timeout = 43200s\n"),
-            ),
+            (("143",),
+             ("server = localhost:143\n", "connect_timeout = 10s\nidle_timeout = 43200s\n")),
             (("192.0.2.1:1", "b:2"), ("server = 192.0.2.1:1\n    b:2\nbalance = first\n",)),
             (("b:2",), ("server = b:2\nbalance = first\n",)),
             (tuple(map(str, range(1, 6))), ("balance = first\nretries = 4\n",)),
             (("/run/s.sock",), ("server = unix:/run/s.sock\nconnect",)),
-        ):
+        ):  # fmt: skip
             output = _service("\n".join(f"connect = {line}" for line in lines))
             for text in written:
                 self.assertIn(text, output.text)
@@ -122,12 +120,10 @@ class ServiceTests(SynchronousTestCase):
             ("connect = 1\ncert = pkcs11:token=x", "no cert in a PEM file"),
             ("connect = 1\ncert = x.p12", "no cert in a PEM file"),
             ("connect = 1\nverify = 2", "it has no CAfile"),
-            (
-                "connect = 1\nclient = yes\nprotocol = smtp",
-                "protocol = smtp with client = yes has no counterpart",
-            ),
+            ("connect = 1\nclient = yes\nprotocol = smtp",
+             "protocol = smtp with client = yes has no counterpart"),
             ("connect = 1\nclient = ${CLIENT}", "protocol = none with client = ${client} has no"),
-        ):
+        ):  # fmt: skip
             text = f"[s]\ncert = /x.pem\naccept = 1\n{options}\n"
             self.assertIn(said, str(self.assertRaises(ConvertError, _stunnel, text)))
             output = _stunnel(f"{text}[t]\naccept = 2\nconnect = 3\ncert = /x.pem\n")

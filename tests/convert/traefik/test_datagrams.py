@@ -49,15 +49,11 @@ class DatagramRouterTests(SynchronousTestCase):
     def test_lost_and_second_routers_are_reported(self) -> None:
         for routers, told in (
             ("{a: {service: gone, entryPoints: [dns]}}", "there is no service 'gone'"),
-            (
-                "{a: {service: one, entryPoints: [dns]}, b: {service: two, entryPoints: [dns]}}",
-                "router b: is left out",
-            ),
-            (
-                "{a: {service: one, entryPoints: [dns, web]}}",
-                "entryPoints.web is not for UDP; write /udp after its port",
-            ),
-        ):
+            ("{a: {service: one, entryPoints: [dns]}, b: {service: two, entryPoints: [dns]}}",
+             "router b: is left out"),
+            ("{a: {service: one, entryPoints: [dns, web]}}",
+             "entryPoints.web is not for UDP; write /udp after its port"),
+        ):  # fmt: skip
             [said] = looks(converted(f"{_POINTS}udp:\n  routers: {routers}\n{_SERVICES}"))
             self.assertIn(told, said)
 

@@ -86,15 +86,13 @@ class RouterTests(SynchronousTestCase):
     def test_operators(self) -> None:
         for rule, lines in (
             ("HostSNI(`a.example`) && ALPN(`h2`)", ["tls sni=a.example alpn=h2"]),
-            (
-                "(HostSNI(`a.example`) || HostSNI(`b.example`)) && ClientIP(`10.0.0.1`)",
-                ["tls sni=a.example", "tls sni=b.example"],
-            ),
+            ("(HostSNI(`a.example`) || HostSNI(`b.example`)) && ClientIP(`10.0.0.1`)",
+             ["tls sni=a.example", "tls sni=b.example"]),
             ("HostSNI(`a.example`, `b.example`)", ["tls sni=a.example", "tls sni=b.example"]),
             ("HostSNI(`a.example`) && !ClientIP(`10.0.0.0/8`)", ["tls sni=a.example"]),
             ("HostSNIRegexp(`^.*$`)", ["tls"]),
             ("HostSNI(`none`)", ["tls sni=~none"]),
-        ):
+        ):  # fmt: skip
             output = points(f"{rule} -> a {_PASSED}")
             self.assertEqual(led(output)[0], (lines, "a"), output.text)
             self.assertEqual(looks(output), [])
@@ -201,16 +199,12 @@ class RouterTests(SynchronousTestCase):
     def test_clients_without_a_certificate_are_kept_out_where_traefik_does(self) -> None:
         for options, found in (
             ("default: {clientAuth: {caFiles: [/ca.pem]}}", "tls_client_ca = /ca.pem"),
-            (
-                "default: {clientAuth: {clientAuthType: RequireAndVerifyClientCert}}",
-                "needs caFiles",
-            ),
-            (
-                "default: {clientAuth: {clientAuthType: Require, caFiles: [/ca.pem]}}",
-                "is no client",
-            ),
+            ("default: {clientAuth: {clientAuthType: RequireAndVerifyClientCert}}",
+             "needs caFiles"),
+            ("default: {clientAuth: {clientAuthType: Require, caFiles: [/ca.pem]}}",
+             "is no client"),
             ("other: {}", "there are no tls.options 'strict@file'"),
-        ):
+        ):  # fmt: skip
             more = f"tls:\n  certificates: [{{certFile: /b.pem, keyFile: /b.key}}]\n  options: {{{options}}}\n"
             name = "strict@file" if "other" in options else "default"
             output = points(f"HostSNI(`a.example`) -> a tls: {{options: {name}}}", more=more)

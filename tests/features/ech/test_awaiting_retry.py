@@ -161,13 +161,10 @@ class AwaitingRetryTest(HiddenCase):
         shared = INNER, outer_extensions(43, KEY_SHARE)
         for encoded, public, what in (
             (inner(name="vip.example"), PUBLIC, "server name inside"),
-            (
-                inner(server_name(HIDDEN), alpn(b"x"), *shared),
-                PUBLIC,
-                "application protocols inside",
-            ),
+            (inner(server_name(HIDDEN), alpn(b"x"), *shared), PUBLIC,
+             "application protocols inside"),
             (inner(), "vip.example", "server name"),
-        ):
+        ):  # fmt: skip
             self.sealer = Sealer(_MADE)
             client, server = await self.asked_again()
             client.send(records(self.sealer.second(encoded, public=public)))

@@ -101,20 +101,16 @@ class KeysTest(EchCase):
             (config, "no private key"),
             (made.pem + private, "line 7: a second private key"),
             (made.pem + config, "line 7: a second ECHCONFIG"),
-            (
-                private.replace("MC4CAQAw", "MC4CAQAx") + config,
-                "line 1: the private key is damaged",
-            ),
+            (private.replace("MC4CAQAw", "MC4CAQAx") + config,
+             "line 1: the private key is damaged"),
             (private.replace("K2Vu", "K2V3") + config, "line 1: the private key is damaged"),
             (strange.decode() + config, "line 1: the private key is not of X25519"),
             (private + config.replace("AEX", "AEY"), "line 4: the ECHCONFIG is damaged"),
             (private + config.replace("AEX", "*"), "line 4: the ECHCONFIG is damaged"),
             (MadeKey(1, "a..b").pem, "line 4: the public name 'a..b' is not the name of a host"),
-            (
-                other.pem.split("-----BEGIN ECHC")[0] + config,
-                "no configuration for the private key",
-            ),
-        ):
+            (other.pem.split("-----BEGIN ECHC")[0] + config,
+             "no configuration for the private key"),
+        ):  # fmt: skip
             with self.assertRaises(TLSFileError) as caught:
                 read_key_file(self.write("a.pem", content))
             self.assertIn(said, str(caught.exception))

@@ -98,20 +98,10 @@ class GatewayTests(SynchronousTestCase):
         for listeners, name, accepted, resolved, kinds in (
             ((_HTTP,), "http", "!UnsupportedProtocol", "ResolvedRefs", []),
             ((TLS,), "tls", "Accepted", "ResolvedRefs", ["TLSRoute"]),
-            (
-                (f"{TLS}, allowedRoutes: {{kinds: [{{kind: Odd}}]}}",),
-                "tls",
-                "Accepted",
-                "!InvalidRouteKinds",
-                [],
-            ),
-            (
-                (f"{TLS}, allowedRoutes: {{kinds: [{{kind: Odd}}, {{kind: TLSRoute}}]}}",),
-                "tls",
-                "Accepted",
-                "!InvalidRouteKinds",
-                ["TLSRoute"],
-            ),
+            ((f"{TLS}, allowedRoutes: {{kinds: [{{kind: Odd}}]}}",), "tls", "Accepted",
+             "!InvalidRouteKinds", []),
+            ((f"{TLS}, allowedRoutes: {{kinds: [{{kind: Odd}}, {{kind: TLSRoute}}]}}",), "tls",
+             "Accepted", "!InvalidRouteKinds", ["TLSRoute"]),
             (
                 ("name: end, port: 443, protocol: TLS",), "end", "Accepted",
                 "!InvalidCertificateRef", ["TLSRoute"],
@@ -137,12 +127,8 @@ class GatewayTests(SynchronousTestCase):
                 "Same", "name: x, port: 443, protocol: TCP",
                 ("!ListenersNotValid", "!ListenersNotValid"), "ProtocolConflict",
             ),
-            (
-                "Same",
-                TLS.replace("tls,", "x,"),
-                ("!ListenersNotValid", "!ListenersNotValid"),
-                "HostnameConflict",
-            ),
+            ("Same", TLS.replace("tls,", "x,"), ("!ListenersNotValid", "!ListenersNotValid"),
+             "HostnameConflict"),
         ):  # fmt: skip
             edge = gateway(TLS)
             if where:

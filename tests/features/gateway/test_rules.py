@@ -315,13 +315,10 @@ class ReferenceTests(SynchronousTestCase):
             ("{name: db, port: 1}", "", "BackendNotFound"),
             ("{name: db, port: 53}", "", "BackendNotFound"),
             ("{name: db, kind: Bucket, port: 1}", "", "InvalidKind"),
-            (
-                "{name: far, namespace: far, port: 1}",
-                other % ("far", "ClusterIP"),
-                "RefNotPermitted",
-            ),
+            ("{name: far, namespace: far, port: 1}", other % ("far", "ClusterIP"),
+             "RefNotPermitted"),
             ("{name: far, port: 1}", other % ("shop", "ExternalName"), "InvalidKind"),
-        ):
+        ):  # fmt: skip
             made = self.made(f"{{name: db, port: 5432, weight: 2}}, {ref}", more)
             self.assertEqual(
                 made.of_route("TCPRoute", "db"),

@@ -361,10 +361,8 @@ class UnrecognisedTests(SynchronousTestCase):
         for data, line in (
             (b"SSH-2.0-x\r\n", "match = ssh"),
             (b"GET / HTTP/1.1\r\n\r\n", "match = http"),
-            (
-                b"GET / HTTP/1.1\r\nHost: a-b.Example.com:80\r\n\r\n",
-                "match = http host=a-b.Example.com",
-            ),
+            (b"GET / HTTP/1.1\r\nHost: a-b.Example.com:80\r\n\r\n",
+             "match = http host=a-b.Example.com"),
             *((b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host, "match = http") for host in _HOSTILE),
             (bytes.fromhex("1603010200010001fc0303"), "match = tls"),
             (client_hello("www.example.com"), "match = tls sni=www.example.com"),
@@ -372,7 +370,7 @@ class UnrecognisedTests(SynchronousTestCase):
             (b"\x05\x01\x00", "match = socks5"),
             (b"HELO-there", ""),
             (b"", ""),
-        ):
+        ):  # fmt: skip
             self.assertEqual((data, matcher_of(data)), (data, line))
 
     def test_matcher_of_a_datagram_is_one_for_datagrams(self) -> None:

@@ -24,12 +24,10 @@ class StoreTests(SynchronousTestCase):
             ("rediss://me@r.example", Store("", "r.example", tls=True, user="me")),
             ("redis://[2001:db8::1]:1", Store("", "2001:db8::1", 1)),
             ("unix:/run/r.sock?db=3", Store("", path=Path("/run/r.sock"), database=3)),
-            (
-                "unix:r.sock password=p",
-                Store("", path=Path("/etc/txmux/r.sock"), password=Path("/etc/txmux/p")),
-            ),
+            ("unix:r.sock password=p",
+             Store("", path=Path("/etc/txmux/r.sock"), password=Path("/etc/txmux/p"))),
             ("unix:r.sock", Store("", path=Path("/etc/txmux/r.sock"))),
-        ):
+        ):  # fmt: skip
             found = read(f"shared_limits = {text}").more["shared_limits"]
             self.assertEqual(found.text, text.split()[0])
             self.assertEqual(attrs.evolve(found, text=""), expected)

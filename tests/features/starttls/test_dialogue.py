@@ -60,17 +60,13 @@ CLIENTS: dict[str, tuple[tuple[bytes, bytes], ...]] = {
         (b" \n" + _STARTTLS, b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"),
     ),
     "ldap": (
-        (
-            b"\x30\x0c\x02\x01\x07\x60\x07\x02\x01\x03\x04\x00\x80\x00",
-            b"\x30\x1a\x02\x01\x07\x61\x15\x0a\x01\x0d\x04\x00\x04\x0eStartTLS first",
-        ),
+        (b"\x30\x0c\x02\x01\x07\x60\x07\x02\x01\x03\x04\x00\x80\x00",
+         b"\x30\x1a\x02\x01\x07\x61\x15\x0a\x01\x0d\x04\x00\x04\x0eStartTLS first"),
         (b"\x30\x06\x02\x01\x08\x50\x01\x07", b""),
-        (
-            b"\x30\x84\x00\x00\x00\x1e\x02\x02\x01\x09" + _EXTENDED,
-            b"\x30\x0d\x02\x02\x01\x09\x78\x07\x0a\x01\x00\x04\x00\x04\x00",
-        ),
+        (b"\x30\x84\x00\x00\x00\x1e\x02\x02\x01\x09" + _EXTENDED,
+         b"\x30\x0d\x02\x02\x01\x09\x78\x07\x0a\x01\x00\x04\x00\x04\x00"),
     ),
-}
+}  # fmt: skip
 """What clients send, and are answered; the last command starts TLS."""
 
 SERVERS: dict[str, tuple[tuple[bytes, bytes, bytes], ...]] = {
@@ -93,11 +89,8 @@ SERVERS: dict[str, tuple[tuple[bytes, bytes, bytes], ...]] = {
     ),
     "xmpp": (
         (_HEADER, b"<?xml version='1.0'?><stream:stream id='1'>" + _OFFER, b"<stream:error>"),
-        (
-            _STARTTLS,
-            b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'></proceed>",
-            b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
-        ),
+        (_STARTTLS, b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'></proceed>",
+         b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"),
     ),
     "ldap": (
         (
@@ -106,7 +99,7 @@ SERVERS: dict[str, tuple[tuple[bytes, bytes, bytes], ...]] = {
             b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x02\x04\x00\x04\x00",
         ),
     ),
-}
+}  # fmt: skip
 """What servers are asked, with the answer that is expected, and another one."""
 
 _names = st.sampled_from(sorted(PROTOCOLS))

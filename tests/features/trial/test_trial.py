@@ -369,12 +369,9 @@ class LintTests(TestCase):
             ("remember = 10000\n", six, []),
             ("remember = 10000\n", seven, [("txmux", "remember", much.format(293))]),
             ("workers = 2\nremember = 5000\n", seven, [("txmux", "remember", much.format(293))]),
-            (
-                "workers = 20\n",
-                seven + "remember = 10000\n",
-                [("listen l7", "remember", much.format(839))],
-            ),
-        )
+            ("workers = 20\n", seven + "remember = 10000\n",
+             [("listen l7", "remember", much.format(839))]),
+        )  # fmt: skip
         for settings, listeners_text, found in rows:
             with self.subTest(settings=settings):
                 rules = parse(f"[txmux]\n{settings}{listeners_text}", "rules.ini")

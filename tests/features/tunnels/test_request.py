@@ -26,11 +26,9 @@ SOCKS5_LOGIN = [
 ]
 SOCKS4 = [(b"\4\1\x15\x38\0\0\0\1\0db.example\0", b"\0\x5a\0\0\0\0\0\0")]
 HTTP = [
-    (
-        b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n",
-        b"HTTP/1.0 200 Connection established\r\nContent-Length: 3\r\n\r\n",
-    )
-]
+    (b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n",
+     b"HTTP/1.0 200 Connection established\r\nContent-Length: 3\r\n\r\n"),
+]  # fmt: skip
 HTTP_LOGIN = [
     (
         (
@@ -140,40 +138,24 @@ REFUSALS: list[tuple[ProxyKind, TunnelTarget, bytes, str]] = [
     ("socks5", NAME, b"HTTP/1.1 400 Bad Request", "answers 'HT', which is HTTP; write 'http://'"),
     ("socks5", NAME, b"\0\x5a", "answers '\\x00Z', which is no SOCKS of this version"),
     ("socks4", NAME, b"\0\x5b" + bytes(6), "cannot connect: request rejected (91)"),
-    (
-        "socks4",
-        NAME,
-        b"\5" + bytes(7),
-        "answers '\\x05\\x00\\x00\\x00\\x00\\x00\\x00\\x00', which is no SOCKS of this version",
-    ),
+    ("socks4", NAME, b"\5" + bytes(7),
+     "answers '\\x05\\x00\\x00\\x00\\x00\\x00\\x00\\x00', which is no SOCKS of this version"),
     ("http", NAME, b"SSH-2.0-x\r\n", "answers 'SSH-2.0-x\\r\\n', which is not HTTP"),
     ("http", NAME, b"\5", "answers '\\x05', which is not HTTP"),
-    (
-        "http",
-        NAME,
-        b"HTTP/1.1 200x\r\n\r\n",
-        "answers 'HTTP/1.1 200x\\r\\n\\r\\n', which is not HTTP",
-    ),
+    ("http", NAME, b"HTTP/1.1 200x\r\n\r\n",
+     "answers 'HTTP/1.1 200x\\r\\n\\r\\n', which is not HTTP"),
     ("http", NAME, b"x" * 20, f"answers '{'x' * 20}', which is not HTTP"),
     ("http", NAME, b"x" * 21, f"answers '{'x' * 20}'…, which is not HTTP"),
     ("http", NAME, b"HTTP/1.1 403 Filtered\x1b\r\n\r\nx", "answers 403 Filtered\\x1b"),
     ("http", NAME, b"HTTP/1.1 502\r\n\r\n", "answers 502"),
     ("http", NAME, b"HTTP/1.1 101 Switching\r\n\r\n", "answers 101 Switching"),
     ("http", NAME, b"HTTP/1.1 407 No\r\n\r\n", "answers 407 No; it wants a user and a password"),
-    (
-        "http",
-        LOGIN,
-        b"HTTP/1.1 407 No\r\n\r\n",
-        "answers 407 No; it does not accept user 'ops' with this password",
-    ),
-    (
-        "http",
-        NAME,
-        b"HTTP/1.1 200 OK\r\nx: " + bytes(LONGEST_HEAD),
-        f"answers with a head of more than {LONGEST_HEAD} bytes",
-    ),
+    ("http", LOGIN, b"HTTP/1.1 407 No\r\n\r\n",
+     "answers 407 No; it does not accept user 'ops' with this password"),
+    ("http", NAME, b"HTTP/1.1 200 OK\r\nx: " + bytes(LONGEST_HEAD),
+     f"answers with a head of more than {LONGEST_HEAD} bytes"),
     ("http", NAME, b"HTTP/1.1 100 Continue\r\n\r\n" * 20, "gives more than 20 interim answers"),
-]
+]  # fmt: skip
 
 
 class RefusalTests(SynchronousTestCase):

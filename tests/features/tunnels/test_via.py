@@ -186,13 +186,10 @@ class TroubleTests(ViaCase):
             ("socks5", (b"\5\0", None), "closed the connection instead of answering"),
             ("socks5", (b"\5\xff",), "accepts only clients with a user and a password"),
             ("http", (b"HTTP/1.1 403 Filtered\r\n\r\n",), "answers 403 Filtered"),
-            (
-                "http",
-                (b"HTTP/1.1 200 OK\r\nx: ".ljust(10_000, b"x"),),
-                "answers with a head of more than 8192 bytes",
-            ),
+            ("http", (b"HTTP/1.1 200 OK\r\nx: ".ljust(10_000, b"x"),),
+             "answers with a head of more than 8192 bytes"),
             ("http", (None,), "closed the connection instead of answering"),
-        ):
+        ):  # fmt: skip
             said = await self.try_answer(kind, *answers)
             self.assertEqual(said, begin + expected)
 

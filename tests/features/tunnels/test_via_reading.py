@@ -63,14 +63,11 @@ class ViaTests(BackendTestCase):
         other = "or put that server into a [backend] of its own"
         for kind, server, why in (
             ("http", "unix:/x", "is a UNIX socket of this machine; write HOST:PORT"),
-            (
-                "http",
-                "srv:_a._tcp.x",
-                "is looked up here, but its proxy looks names up; write it as HOST:PORT",
-            ),
+            ("http", "srv:_a._tcp.x",
+             "is looked up here, but its proxy looks names up; write it as HOST:PORT"),
             ("http", "[fe80::1%eth0]:1", "has a zone of this machine; write it without"),
             ("socks4", "[2001:db8::1]:1", "is IPv6, which SOCKS 4 does not know; write socks5"),
-        ):
+        ):  # fmt: skip
             self.refuses(
                 f"via = {kind}://127.0.0.1:9", f"6 via: {server!r} {why}, {other}", servers=server
             )

@@ -141,15 +141,12 @@ class WakeTests(TestCase):
         program.write_text(_SYSTEMCTL)
         for unit, mode, expected in (
             ("app.service", 0o755, "sent systemctl start app.service"),
-            (
-                "no.service",
-                0o755,
-                "start no.service): Failed to start no.service: Access denied; it",
-            ),
+            ("no.service", 0o755,
+             "start no.service): Failed to start no.service: Access denied; it"),
             ("mute.service", 0o755, "systemctl ended with status 5"),
             ("lost.service", 0o755, "systemctl ended with signal 9"),
             ("app.service", 0o644, "there is no systemctl on this machine"),
-        ):
+        ):  # fmt: skip
             program.chmod(mode)
             waker = self.waker(Wake("systemd", unit))
             with patch.dict(os.environ, PATH=f"{folder}"), capturedLogs() as events:

@@ -23,12 +23,10 @@ class RevocationTests(SynchronousTestCase):
         self.assertEqual(issuers, ["CN=Test Authority", "CN=Other"])
         expected = "name a PEM file with certificate revocation lists"
         for data, reported in (
-            (
-                b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
-                f"'{path}': a list is damaged; {expected}",
-            ),
+            (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+             f"'{path}': a list is damaged; {expected}"),
             (authority().pem, f"'{path}' has no list in it; {expected}"),
-        ):
+        ):  # fmt: skip
             path.write_bytes(data)
             self.assertEqual(str(self.assertRaises(TLSFileError, read_revocations, path)), reported)
         path.unlink()

@@ -45,25 +45,17 @@ class ForeignTests(ReadingTestCase):
             (NGINX, f"this is a configuration of nginx, {CONVERT}"),
             ('{"listen": {}}\n', f"this is JSON, {WRITE}"),
             ("{\n  layer4 {\n  }\n}\n", f"this is a configuration with braces, {WRITE}"),
-            (
-                "listener 443 {\n  proto tls\n}\ntable {\n  a.example 10.0.0.1\n}\n",
-                f"this is a configuration of sniproxy, {CONVERT}",
-            ),
+            ("listener 443 {\n  proto tls\n}\ntable {\n  a.example 10.0.0.1\n}\n",
+             f"this is a configuration of sniproxy, {CONVERT}"),
             ("tcp:\n  routers: {}\n", f"this is a configuration of Traefik, {CONVERT}"),
-            (
-                "[https]\naccept = 443\nconnect = 80\n",
-                f"this is a configuration of stunnel, {CONVERT}",
-            ),
-            (
-                "[entryPoints]\n  [entryPoints.web]\n    address = ':80'\n",
-                f"this is a configuration of Traefik, {CONVERT}",
-            ),
-            (
-                "[tcp.routers.r]\nrule = 'HostSNI(`a`)'\n[[tcp.services.s.loadBalancer.servers]]\n",
-                f"this is a configuration of Traefik, {CONVERT}",
-            ),
+            ("[https]\naccept = 443\nconnect = 80\n",
+             f"this is a configuration of stunnel, {CONVERT}"),
+            ("[entryPoints]\n  [entryPoints.web]\n    address = ':80'\n",
+             f"this is a configuration of Traefik, {CONVERT}"),
+            ("[tcp.routers.r]\nrule = 'HostSNI(`a`)'\n[[tcp.services.s.loadBalancer.servers]]\n",
+             f"this is a configuration of Traefik, {CONVERT}"),
             ("listen:\n  endpoint: ':443'\nroutes:\n  - match: ssh\n", f"this is YAML, {WRITE}"),
-        ):
+        ):  # fmt: skip
             self.refuses(text, f"1 : {told}")
 
     def test_rules_with_a_mistake_stay_rules(self) -> None:

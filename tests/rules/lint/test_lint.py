@@ -340,15 +340,11 @@ class LintTests(SynchronousTestCase):
             ("tls sni=h{0}.test\n  http path=/{0}", "", "tcp", tried),
             ("dns type=A", "", "udp", tried),
             ("tls sni=h{0}.test\n  wireguard", "", "tcp", ()),
-            (
-                "tls sni=h{0}.test\n  http host=h{0}.test,*.h{0}.test\n  dns name=h{0}.test",
-                "",
-                "tcp",
-                (),
-            ),
+            ("tls sni=h{0}.test\n  http host=h{0}.test,*.h{0}.test\n  dns name=h{0}.test", "",
+             "tcp", ()),
             ("dns name=h{0}.test\n  quic sni=h{0}.test", "from = 10.0.0.0/8\n", "udp", ()),
             ("http host=h{0}.test", "from = 10.0.{0}.0/24\n", "tcp", conditions),
-        ):
+        ):  # fmt: skip
             for count in (199, 200):
                 text = f"[listen x]\nendpoint = {transport}:1\n" + "".join(
                     f"[route r{n}]\nmatch = {line.format(n)}\nbackend = close\n{keys.format(n)}"

@@ -214,11 +214,9 @@ class FolderTests(SynchronousTestCase):
             ("[txmux]\nadmin = unix:{0}/x\n  unix:no/y\n", "3: [txmux] admin: "),
             ("[txmux]\nmetrics = unix:no/y\n", "2: [txmux] metrics: "),
             ("[txmux]\naccess_log = no/log\n", "2: [txmux] access_log: "),
-            (
-                "[txmux]\nadmin = 127.0.0.1:1\nadmin_token = {0}/no/token\n",
-                "3: [txmux] admin_token: ",
-            ),
-        ):
+            ("[txmux]\nadmin = 127.0.0.1:1\nadmin_token = {0}/no/token\n",
+             "3: [txmux] admin_token: "),
+        ):  # fmt: skip
             listener = "" if "[listen" in text else "[listen a]\nendpoint = :0\n"
             self.assertEqual(self.stops(text.format(self.folder) + listener), [f"{wrong}{no}"])
 

@@ -318,14 +318,10 @@ class DatagramTests(ReadingTestCase):
                 f"{_UDP}[route r]\n{ends}",
                 f"5 terminate_tls: TLS ends over TCP only, and no [listen] uses TCP; {ends_elsewhere}",
             ),
-            (
-                f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}under = t, u\n",
-                f"7 terminate_tls: TLS ends over TCP only, and [listen u] uses UDP; {ends_elsewhere}",
-            ),
-            (
-                f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}backend = udp:h:1\n",
-                "8 backend: its servers use UDP, but TLS ends over TCP only; use another backend",
-            ),
+            (f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}under = t, u\n",
+             f"7 terminate_tls: TLS ends over TCP only, and [listen u] uses UDP; {ends_elsewhere}"),
+            (f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}backend = udp:h:1\n",
+             "8 backend: its servers use UDP, but TLS ends over TCP only; use another backend"),
             (
                 (
                     f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}"
@@ -333,7 +329,7 @@ class DatagramTests(ReadingTestCase):
                 ),
                 "11 backend: its servers use UDP, but [route r] uses TCP; write h:1, or use another backend",
             ),
-        ):
+        ):  # fmt: skip
             self.refuses(text, told)
         rules = self.read(f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}")
         self.assertEqual(

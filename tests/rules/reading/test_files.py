@@ -180,19 +180,15 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(
             [problem.split(": ")[:2] for problem in self.problems()],
             [
-                [
-                    "rules.ini:1",
-                    "there is no [listen NAME] section; add 'endpoint = :443' in a [listen NAME]",
-                ],
+                ["rules.ini:1",
+                 "there is no [listen NAME] section; add 'endpoint = :443' in a [listen NAME]"],
                 ["rules.ini:3", "[route x] backend"],
                 ["z.ini:2", "[route x]"],
-                [
-                    "a.ini:1",
-                    "a line needs '=', as in KEY = VALUE; to continue the value above, indent it",
-                ],
+                ["a.ini:1",
+                 "a line needs '=', as in KEY = VALUE; to continue the value above, indent it"],
                 ["a.ini:3", "[backend b] server"],
             ],
-        )
+        )  # fmt: skip
 
 
 class ExpandTests(ReadingTestCase):

@@ -113,25 +113,21 @@ class KeysTest(SynchronousTestCase):
 
     def test_errors(self) -> None:
         for lines, message in (
-            (
-                "admin = on",
-                "'on' is not an endpoint; write auto or off, unix:/path or ADDRESS:PORT",
-            ),
+            ("admin = on",
+             "'on' is not an endpoint; write auto or off, unix:/path or ADDRESS:PORT"),
             ("metrics = auto", "'auto' is not an endpoint; write off, unix:/path or ADDRESS:PORT"),
             ("metrics = none", "'none' is not an endpoint"),
             (f"admin = ssl:9\n{TOKEN}", "an endpoint of type 'ssl' is not possible here"),
             (f"admin = systemd:domain=INET:index=0\n{TOKEN}", "'systemd' is not possible here"),
-            (
-                "admin = 8440",
-                "did you mean '127.0.0.1:8440' with 'admin_token = /var/lib/txmux/token'?",
-            ),
+            ("admin = 8440",
+             "did you mean '127.0.0.1:8440' with 'admin_token = /var/lib/txmux/token'?"),
             ("metrics = 8440", "did you mean '127.0.0.1:8440'?"),
             ("admin = /run/a.sock", "did you mean 'unix:/run/a.sock'?"),
             ("admin = unix:", "unix needs its 'address'"),
             (f"admin = unix:{'x' * 100}", "the path of a UNIX socket has at most 107"),
             ("admin = 127.0.0.1:9", "a TCP endpoint needs 'admin_token' beside it"),
             ("grace = 5", "'5' is not a duration"),
-        ):
+        ):  # fmt: skip
             error = self.assertRaises(RulesError, read, lines)
             self.assertIn(message, str(error))
             self.assertEqual(len(error.problems), 1, str(error))

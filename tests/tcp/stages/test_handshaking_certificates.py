@@ -159,12 +159,9 @@ class CertificateTests(TerminationCase):
         port = self.asking(self.when("none"), self.when("any"), allow_client=allowed)
         for identity, route, error in (
             (self.staff, "any", None),
-            (
-                self.good,
-                "none",
-                "the certificate of 'CN=any.example' is not one of those in allow_client",
-            ),
-        ):
+            (self.good, "none",
+             "the certificate of 'CN=any.example' is not one of those in allow_client"),
+        ):  # fmt: skip
             session, context = None, self.context(identity, _VERSIONS[1])
             for _ in range(2):
                 record, session = await self.record(port, context, session)

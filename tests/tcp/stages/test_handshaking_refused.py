@@ -98,23 +98,14 @@ class HandshakeTests(TerminationCase):
         weak = self.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
         weak.set_ciphers("AES128-SHA:@SECLEVEL=0")
         for end, context, cause in (
-            (
-                {"minimum": "1.3"},
-                old,
-                "the client speaks only older versions of TLS than tls_minimum",
-            ),
-            (
-                {},
-                client_context(stranger),
-                "the client ended the TLS handshake with the alert 'unknown ca'",
-            ),
+            ({"minimum": "1.3"}, old,
+             "the client speaks only older versions of TLS than tls_minimum"),
+            ({}, client_context(stranger),
+             "the client ended the TLS handshake with the alert 'unknown ca'"),
             ({}, weak, "the client and txmux have no cipher in common"),
-            (
-                {"client_ca": self.ca},
-                client_context(self.ca),
-                "the client has sent no certificate, but tls_client_ca wants one",
-            ),
-        ):
+            ({"client_ca": self.ca}, client_context(self.ca),
+             "the client has sent no certificate, but tls_client_ca wants one"),
+        ):  # fmt: skip
             peer, port = self.peer(context=context), self.mux([self.tls_route(**end)])
             self.assertEqual(await self.cause(peer, port), cause)
             self.records.clear()
@@ -175,15 +166,11 @@ class HandshakeTests(TerminationCase):
                 young,
                 f"the certificate of 'CN=young.example' is valid only from {begin:%Y-%m-%d %H:%M} UTC on",
             ),
-            (
-                authority().issue("server.example"),
-                "the certificate of 'CN=server.example' is not meant for clients",
-            ),
-            (
-                make_authority("Self"),
-                "the certificate of 'CN=Self' is self-signed, and not in tls_client_ca",
-            ),
-        ):
+            (authority().issue("server.example"),
+             "the certificate of 'CN=server.example' is not meant for clients"),
+            (make_authority("Self"),
+             "the certificate of 'CN=Self' is self-signed, and not in tls_client_ca"),
+        ):  # fmt: skip
             port = self.mux([self.tls_route(client_ca=self.ca)])
             self.assertEqual(await self.cause(self.shown_by(identity), port), cause)
             self.records.clear()
@@ -217,17 +204,11 @@ class HandshakeTests(TerminationCase):
         of = "CN=Test Authority"
         for revoked, identity, cause in (
             (authority().revoke(bad), bad, f"was revoked by {of!r}"),
-            (
-                authority().revoke(ends=-1),
-                good,
-                f"cannot be checked: the list of {of!r} in tls_client_crl has expired",
-            ),
-            (
-                make_authority("Stranger").revoke(),
-                good,
-                f"is of an authority of which tls_client_crl has no list, {of!r}",
-            ),
-        ):
+            (authority().revoke(ends=-1), good,
+             f"cannot be checked: the list of {of!r} in tls_client_crl has expired"),
+            (make_authority("Stranger").revoke(), good,
+             f"is of an authority of which tls_client_crl has no list, {of!r}"),
+        ):  # fmt: skip
             file.write_bytes(revoked)
             port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
             reported = await self.cause(self.shown_by(identity), port)
