@@ -1,5 +1,6 @@
 """The matcher for DNS."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from struct import Struct
@@ -196,17 +197,25 @@ def _name_in(data: bytes) -> tuple[str, int]:
     """Read the name in the question of a datagram, and tell where what follows begins."""
     at = _HEADER
     last = min(len(data) - _TYPE_AND_CLASS, _HEADER + _LONGEST_NAME) - 1
-    labels = []
     while size := data[at]:
-        behind = at + 1 + size
-        if size > _LONGEST_LABEL or behind > last:
+        at += 1 + size
+        if size > _LONGEST_LABEL or at > last:
             raise MalformedError
-        labels.append(data[at + 1 : behind])
+    return _name_of(data[_HEADER:at]), at + 1
+
+
+@functools.lru_cache(maxsize=1024)  # many clients ask for the same names
+def _name_of(encoded: bytes) -> str:
+    """Return a name by its labels, each after its length."""
+    labels, at = [], 0
+    while at < len(encoded):
+        behind = at + 1 + encoded[at]
+        labels.append(encoded[at + 1 : behind])
         at = behind
     name = b".".join(labels)
     if _PLAIN_NAME.fullmatch(name) and name.count(b".") < max(1, len(labels)):
-        return name.decode("ascii"), at + 1
-    return ".".join(map(_presented, labels)), at + 1
+        return name.decode("ascii")
+    return ".".join(map(_presented, labels))
 
 
 def _pass_record(cursor: Cursor) -> None:
