@@ -21,7 +21,7 @@ from typing import Any, Generic
 import attrs
 from twisted.logger import Logger
 
-from txmux.classes import define, frozen
+from txmux.classes import define
 from txmux.detection.plan import (
     AlternativeLike,
     Beginnings,
@@ -38,7 +38,7 @@ from txmux.detection.ranked import Cut, ListChange, RankedList, RanksByKey, filt
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Exchange, Peeked, Verdict
 
 
-@frozen
+@define  # frozen ones take three times as long to make
 class Decision(Generic[R]):
     """The result of detection.
 
