@@ -59,8 +59,9 @@ def as_text(record: ConnectionRecord, count: int = 1) -> str:
     client sent can neither break the line nor pretend to be another field.
     """
     # A fact comes last and is never confused with a field: its name is marked.
-    facts = "".join([f" facts.{name}={_text_value(value)}" for name, value in record.facts.items()])
-    datagrams = ""
+    facts = datagrams = ""
+    for name, value in record.facts.items():
+        facts += f" facts.{name}={_text_value(value)}"
     if record.datagrams_in is not None:
         datagrams = f" datagrams_in={record.datagrams_in} datagrams_out={record.datagrams_out}"
     detect, connect, duration = record.detect_ms, record.connect_ms, record.duration_ms

@@ -188,7 +188,7 @@ def _fact_reader(
 ) -> Callable[[Peeked], dict[str, str]]:
     def facts_from(peeked: Peeked, /) -> dict[str, str]:
         fields = peeked.parsed(parse)
-        if not isinstance(fields, Mapping):
+        if fields is None or isinstance(fields, ShortError):
             return {}
         return {name: printable(fields[name]) for name in names if fields.get(name)}
 
