@@ -38,6 +38,7 @@ class LeanSocket(socket.socket):
     if not TYPE_CHECKING:
         __init__ = socket.SocketType.__init__
         close = socket.SocketType.close
+        family = socket.SocketType.family  # a number, not of an enumeration: that takes four calls
 
 
 def open_socket(family: int, kind: int) -> socket.socket:

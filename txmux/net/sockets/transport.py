@@ -33,6 +33,7 @@ _NO_MEMORY = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 _log = Logger()
 
 
+@functools.lru_cache(maxsize=1024)  # a client is asked for its own twice, and servers are few
 def address_of(family: int, name: Any) -> IAddress:
     """Convert what ``getsockname()`` returns to a Twisted address."""
     if family == socket.AF_INET:
