@@ -25,33 +25,27 @@ class ContractTests(SynchronousTestCase):
 
 
 class BytesTests(SynchronousTestCase):
-    def test_text(self) -> None:
-        """The text matches at its last byte, whatever follows."""
-        self.assertEqual(said(b"JDWP-Handshake", text="JDWP-"), (MATCH, 5))
-        self.assertEqual(said(b"JDWP", text="JDWP-"), (NEED_MORE, 4))
-
-    def test_first_difference(self) -> None:
-        """The first byte that differs is a no."""
-        self.assertEqual(said(b"JDBC-Handshake", text="JDWP-"), (NO, 3))
-        self.assertEqual(said(b"\x00", text="JDWP-"), (NO, 1))
-
-    def test_hex(self) -> None:
-        """Hex digits may be parted by blanks and colons."""
-        for text in ("160301", "16 03 01", "16:03:01", "16 0301"):
-            self.assertEqual(said(b"\x16\x03\x01\x00", hex=text), (MATCH, 3))
-
-    def test_offset(self) -> None:
-        """The bytes before the offset may be any."""
-        self.assertEqual(said(b"....SMB.", text="SMB", offset="4"), (MATCH, 7))
-        self.assertEqual(said(b"....SMA.", text="SMB", offset="4"), (NO, 7))
-        self.assertEqual(said(b"....", text="SMB", offset="4"), (NEED_MORE, 4))
-
-    def test_mask(self) -> None:
-        """Only the bits of the mask count, in the bytes looked for too."""
-        options = {"hex": "16 03 ff", "mask": "ff ff f0"}
-        self.assertEqual(said(b"\x16\x03\xf4", **options), (MATCH, 3))
-        self.assertEqual(said(b"\x16\x03\x04", **options), (NO, 3))
-        self.assertEqual(said(b"\x17\x03\xf4", **options), (NO, 1))
+    def test_bytes(self) -> None:
+        for data, options, expected in (
+            # The last byte matches, whatever follows; the first that differs is a no.
+            (b"JDWP-Handshake", {"text": "JDWP-"}, (MATCH, 5)),
+            (b"JDWP", {"text": "JDWP-"}, (NEED_MORE, 4)),
+            (b"JDBC-Handshake", {"text": "JDWP-"}, (NO, 3)), (b"\x00", {"text": "JDWP-"}, (NO, 1)),
+            # Hex digits may be parted by blanks and colons.
+            *(
+                (b"\x16\x03\x01\x00", {"hex": text}, (MATCH, 3))
+                for text in ("160301", "16 03 01", "16:03:01", "16 0301")
+            ),
+            # The bytes before the offset may be any.
+            (b"....SMB.", {"text": "SMB", "offset": "4"}, (MATCH, 7)),
+            (b"....SMA.", {"text": "SMB", "offset": "4"}, (NO, 7)),
+            (b"....", {"text": "SMB", "offset": "4"}, (NEED_MORE, 4)),
+            # Only the bits of the mask count, in the bytes looked for too.
+            (b"\x16\x03\xf4", {"hex": "16 03 ff", "mask": "ff ff f0"}, (MATCH, 3)),
+            (b"\x16\x03\x04", {"hex": "16 03 ff", "mask": "ff ff f0"}, (NO, 3)),
+            (b"\x17\x03\xf4", {"hex": "16 03 ff", "mask": "ff ff f0"}, (NO, 1)),
+        ):  # fmt: skip
+            self.assertEqual(said(data, **options), expected, (data, options))
 
     def test_escapes(self) -> None:
         r"""Text is UTF-8 with \r \n \t \0 \\ and \xNN, which is one byte."""

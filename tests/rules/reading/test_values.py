@@ -152,24 +152,16 @@ class NetworkTests(ReadingTestCase):
 
 class SplitWordsTests(ReadingTestCase):
     def test_words(self) -> None:
-        self.assertEqual(
-            values.split_words("""tls  sni='a b' "x y"\talpn=h2,"http/1.1" ''"""),
-            ["tls", "sni=a b", "x y", "alpn=h2,http/1.1", ""],
-        )
-
-    def test_backslash_outside_quotes_escapes_little(self) -> None:
-        self.assertEqual(
-            values.split_words(r"""text=\r\n\x00 pattern=^\d+\s\\a a\ b \'c \"d e\ """ + "\\"),
-            [r"text=\r\n\x00", r"pattern=^\d+\s\a", "a b", "'c", '"d', "e \\"],
-        )
-
-    def test_backslash_inside_quotes(self) -> None:
-        self.assertEqual(values.split_words(r""" "a\"b\\c\d" 'e\d\\' """), [r'a"b\c\d', r"e\d\\"])
-
-    def test_no_comments(self) -> None:
-        self.assertEqual(
-            values.split_words("payload text=#1 # x"), ["payload", "text=#1", "#", "x"]
-        )
+        for text, words in (
+            ("""tls  sni='a b' "x y"\talpn=h2,"http/1.1" ''""",
+             ["tls", "sni=a b", "x y", "alpn=h2,http/1.1", ""]),
+            # Outside quotes a backslash escapes little, inside even less.
+            (r"""text=\r\n\x00 pattern=^\d+\s\\a a\ b \'c \"d e\ """ + "\\",
+             [r"text=\r\n\x00", r"pattern=^\d+\s\a", "a b", "'c", '"d', "e \\"]),
+            (r""" "a\"b\\c\d" 'e\d\\' """, [r'a"b\c\d', r"e\d\\"]),
+            ("payload text=#1 # x", ["payload", "text=#1", "#", "x"]),
+        ):  # fmt: skip
+            self.assertEqual(values.split_words(text), words)
 
     def test_open_quotes(self) -> None:
         for text in ("'a", 'a"b', r'"a\"', "it's", r"\\'"):
