@@ -20,8 +20,9 @@ from txmux.udp.listener import UDPListener
 Address = tuple[str, int]
 
 
-async def turn() -> None:
-    await deferLater(reactor, 0.01)
+async def turn(times: int = 1) -> None:
+    for _ in range(times):
+        await deferLater(reactor, 0.01)
 
 
 def udp_listener(

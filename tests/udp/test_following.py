@@ -34,8 +34,7 @@ class MovingTests(MovingCase):
         _, old, new, port = self.quic_service()
         await old.asks(FIRST, port)
         await old.asks(SHORT, port)
-        for _ in range(6):
-            await turn()
+        await turn(6)
         self.assertEqual(await new.asks(SHORT, port), SHORT)
         self.assertEqual(len(new.heard), 1)
 
@@ -43,16 +42,14 @@ class MovingTests(MovingCase):
         server, old, new, port = self.quic_service("127.0.0.2")
         await old.asks(FIRST, port)
         await old.asks(SHORT, port)
-        for _ in range(6):
-            await turn()
+        await turn(6)
         self.assertEqual(await new.asks(SHORT, port), SHORT)
         first, second = dict.fromkeys(server.senders)
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         new.say(SHORT, port)
         self.assertEqual((await old.hears(4))[3], SHORT)
         self.assertEqual([*server.senders[-2:]], [first, first])
-        for _ in range(6):
-            await turn()
+        await turn(6)
         self.assertEqual(await new.asks(SHORT, port), SHORT)
         server.say(b"to the new one", second[1])
         server.say(b"to the old one", first[1])
@@ -103,8 +100,7 @@ class MovingTests(MovingCase):
         server, old, new, port = self.quic_service("127.0.0.2")
         await old.asks(FIRST, port)
         await old.asks(SHORT, port)
-        for _ in range(6):
-            await turn()
+        await turn(6)
         await new.asks(SHORT, port)
         [first, second] = dict.fromkeys(server.senders)
         # Both wait when the flow moves.
@@ -231,12 +227,10 @@ class ForgedTests(MovingCase):
         await old.asks(FIRST, port)
         old.say(SHORT + b"last", port)
         await server.hears(2)
-        for _ in range(6):
-            await turn()
+        await turn(6)
         victim.say(SHORT[:29], port)
         await victim.hears(3)
-        for _ in range(6):
-            await turn()
+        await turn(6)
         self.assertEqual([*map(len, victim.heard)], [40, 40, 7])
 
     async def test_client_that_speaks_keeps_all_answers_and_no_other_address_gets_more(

@@ -39,16 +39,18 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(at, len(data))
         self.assertEqual(parse_opening(data, None), known)
 
-    def test_plain(self) -> None:
+    def test_whole(self) -> None:
         """It is known at the end of its HEADERS; of several fields of a name the first counts."""
-        self.check(h2.request(SECTION))
-        self.check(h2.request(SECTION, stream=13))
-
-    def test_padding(self) -> None:
-        """Padding and priority are no part of the header section."""
-        self.check(h2.request(b"\x03" + SECTION + bytes(3), flags=0xD))
-        self.check(h2.request(bytes(5) + SECTION, flags=0x24))
-        self.check(h2.request(b"\x02" + bytes(5) + SECTION + bytes(2), flags=0x2C))
+        for section, more in (
+            (SECTION, {}), (SECTION, {"stream": 13}),
+            # The bit before the stream's number does not count.
+            (SECTION, {"stream": 0x80000001}),
+            # Padding and priority are no part of the header section.
+            (b"\x03" + SECTION + bytes(3), {"flags": 0xD}),
+            (bytes(5) + SECTION, {"flags": 0x24}),
+            (b"\x02" + bytes(5) + SECTION + bytes(2), {"flags": 0x2C}),
+        ):  # fmt: skip
+            self.check(h2.request(section, **more))
 
     def test_continuation(self) -> None:
         """It may go on in CONTINUATION frames, of any size."""
@@ -67,10 +69,6 @@ class RequestTests(SynchronousTestCase):
             h2.frame(0xFA, b"x", flags=0xFF, stream=2),
             h2.request(SECTION),
         )
-
-    def test_reserved_bit(self) -> None:
-        """The bit before the stream's number does not count."""
-        self.check(h2.request(SECTION, stream=0x80000001))
 
     def test_settings(self) -> None:
         """The identifiers of settings are known at the end of their frame."""

@@ -181,16 +181,14 @@ class OwnPrivilegesTests(SynchronousTestCase):
         self.assertEqual(own.user, os.geteuid())
         return own.first_port
 
-    def test_capability_allows_every_port(self) -> None:
-        self.assertEqual(self.first_port("Name:\tx\nCapEff:\t0000000000000400\n", "1024\n"), 0)
-
-    def test_limit_of_the_system_without_the_capability(self) -> None:
-        self.assertEqual(self.first_port("CapEff:\t00000000000003ff\n"), 1024)
-        self.assertEqual(self.first_port("CapEff:\t00000000000003ff\n", "80\n"), 80)
-
-    def test_nothing_is_refused_where_nothing_is_known(self) -> None:
-        self.assertEqual(self.first_port(None), 0)
-        self.assertEqual(self.first_port("Name:\tx\n"), 0)
+    def test_first_port(self) -> None:
+        """A capability allows every port; without it the limit is the system's. Nothing is refused where nothing is known."""
+        for status, start, port in (
+            (None, None, 0), ("Name:\tx\n", None, 0), ("CapEff:\t00000000000003ff\n", None, 1024),
+            ("CapEff:\t00000000000003ff\n", "80\n", 80),
+            ("Name:\tx\nCapEff:\t0000000000000400\n", "1024\n", 0),
+        ):  # fmt: skip
+            self.assertEqual(self.first_port(status, start), port, (status, start))
 
 
 class FolderTests(SynchronousTestCase):

@@ -398,16 +398,20 @@ class HandoverTests(ReadingTestCase):
         }.items():
             self.refuses(f"{self.listen}default = {text}\n", f"3 default: {told}")
 
-    def test_neither_server_nor_fallback(self) -> None:
-        self.refuses(
-            f"{self.listen}default = b\n[backend b]\nserver = {_TO}\n",
-            f"5 server: '{_TO}' is not a server to connect to, so nothing else of a [backend] would count; "
-            "write it where this backend is named",
-        )
-        self.refuses(
-            f"{self.listen}default = b\n[backend b]\nserver = a:1\nfallback = {_TO}\n",
-            "6 fallback: the client's bytes have been read by then, and cannot be put back into its socket; name a server",
-        )
+    def test_where_no_socket_can_be_handed_over(self) -> None:
+        for text, told in (
+            (f"{self.listen}default = b\n[backend b]\nserver = {_TO}\n",
+             f"5 server: '{_TO}' is not a server to connect to, so nothing else of a [backend] would count; write it where this backend is named"),
+            (f"{self.listen}default = b\n[backend b]\nserver = a:1\nfallback = {_TO}\n",
+             "6 fallback: the client's bytes have been read by then, and cannot be put back into its socket; name a server"),
+            (f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n",
+             "3 default: sockets are handed over for TCP only, but [listen u] uses UDP; name a server"),
+            (f"[listen u]\nendpoint = udp:5\n{_ROUTE}",
+             "5 backend: its servers use TCP, but no [listen] does; add a listener"),
+            (f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}",
+             "7 backend: sockets cannot be handed over with 'relay = portable'; remove that, or name a server"),
+        ):  # fmt: skip
+            self.refuses(text, told)
 
     def test_nothing_where_tls_ends(self) -> None:
         ends = "[route web]\nmatch = tls\nterminate_tls = cert.pem\n"
@@ -454,22 +458,6 @@ class HandoverTests(ReadingTestCase):
             )
         for endpoint in ("[::1]:1", "tcp:1", "tcp6:1", "systemd:domain=INET:index=0", "0.0.0.0:1"):
             self.read(f"[listen a]\nendpoint = {endpoint}\n{_ROUTE}")
-
-    def test_no_flows(self) -> None:
-        self.refuses(
-            f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n",
-            "3 default: sockets are handed over for TCP only, but [listen u] uses UDP; name a server",
-        )
-        self.refuses(
-            f"[listen u]\nendpoint = udp:5\n{_ROUTE}",
-            "5 backend: its servers use TCP, but no [listen] does; add a listener",
-        )
-
-    def test_no_portable_relay(self) -> None:
-        self.refuses(
-            f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}",
-            "7 backend: sockets cannot be handed over with 'relay = portable'; remove that, or name a server",
-        )
 
 
 class EmbeddingTests(SynchronousTestCase):

@@ -98,12 +98,17 @@ class FileTests(SynchronousTestCase):
             f"path starts at the folder of the rules file, '{self.folder.resolve()}'"
         )
 
-    def test_include_absolute(self) -> None:
-        self.write("rules.ini", f"[txmux]\ninclude = /no/such/file.ini\n{LISTEN}")
-        self.refuses(
-            "rules.ini:2: [txmux] include: cannot read '/no/such/file.ini': No such file or directory; "
-            "correct the path, or create the file"
-        )
+    def test_include_of_what_cannot_be_included(self) -> None:
+        self.write("d/a.ini", "")
+        itself = "'rules.ini' is this file itself; put what is included into a folder of its own"
+        for include, *told in (
+            ("/no/such/file.ini",
+             "2: [txmux] include: cannot read '/no/such/file.ini': No such file or directory; correct the path, or create the file"),
+            ("d", "2: [txmux] include: cannot read 'd': Is a directory; write 'd/*.ini' for the files in it"),
+            ("rules.ini\n  *.ini", *(f"{line}: [txmux] include: {itself}" for line in (2, 3))),
+        ):  # fmt: skip
+            self.write("rules.ini", f"[txmux]\ninclude = {include}\n{LISTEN}")
+            self.refuses(*(f"rules.ini:{one}" for one in told))
 
     def test_include_broken_links(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
@@ -144,23 +149,6 @@ class FileTests(SynchronousTestCase):
         self.refuses(
             "rules.ini:2: [txmux] include: cannot read 'b.inc': rules may have 0 MiB in all; is it the right file?; "
             "include other files, or mend that one"
-        )
-
-    def test_include_folder(self) -> None:
-        self.write("d/a.ini", "")
-        self.write("rules.ini", f"[txmux]\ninclude = d\n{LISTEN}")
-        self.refuses(
-            "rules.ini:2: [txmux] include: cannot read 'd': Is a directory; write 'd/*.ini' for the files in it"
-        )
-
-    def test_include_itself(self) -> None:
-        self.write("rules.ini", f"[txmux]\ninclude = rules.ini\n  *.ini\n{LISTEN}")
-        self.refuses(
-            *(
-                f"rules.ini:{line}: [txmux] include: 'rules.ini' is this file itself; "
-                "put what is included into a folder of its own"
-                for line in (2, 3)
-            )
         )
 
     def test_listeners_that_a_pattern_may_bring(self) -> None:

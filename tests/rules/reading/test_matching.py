@@ -136,8 +136,16 @@ class ProblemTests(SynchronousTestCase):
             (message,) = self.complaints(name)
             self.assertIn("'silent = HOST:PORT' in [listen NAME]", message)
 
-    def test_not_alone(self) -> None:
-        self.refuses("not", "names no matcher after 'not'; write for example 'not tls'")
+    def test_one_mistake(self) -> None:
+        for line, message in {
+            "not": "names no matcher after 'not'; write for example 'not tls'",
+            "any x=1": "unknown option 'x' (any takes no options)",
+            "tls host=a": "unknown option 'host'; write sni=a (tls takes sni=, alpn=)",
+            "picky port=bad": "picky port: must be good",
+            "picky": "picky needs port=",
+            "broken": "the matcher 'broken' failed: ZeroDivisionError: oh; report it to its author, and do without it until then",
+        }.items():
+            self.refuses(line, message)
 
     def test_all_wrong_options_at_once(self) -> None:
         self.refuses(
@@ -146,17 +154,6 @@ class ProblemTests(SynchronousTestCase):
             "option 'sni' is given twice; keep one; several values have commas between them: 'sni=a,b'",
             "'h2' is not an option; several values have commas between them: 'sni=b,h2' (tls takes sni=, alpn=)",
             "unknown option 'x' (tls takes sni=, alpn=)",
-        )
-        self.refuses("any x=1", "unknown option 'x' (any takes no options)")
-
-    def test_value_that_the_plugin_refuses(self) -> None:
-        self.refuses("picky port=bad", "picky port: must be good")
-        self.refuses("picky", "picky needs port=")
-
-    def test_broken_plugin(self) -> None:
-        self.refuses(
-            "broken",
-            "the matcher 'broken' failed: ZeroDivisionError: oh; report it to its author, and do without it until then",
         )
 
     def test_blank_after_a_comma(self) -> None:
@@ -168,9 +165,6 @@ class ProblemTests(SynchronousTestCase):
             self.refuses(line, told)
         (told,) = self.complaints("payload text=a, b")
         self.assertIn("has blanks and no quotes; write text='a, b'", told)
-
-    def test_option_of_another_matcher(self) -> None:
-        self.refuses("tls host=a", "unknown option 'host'; write sni=a (tls takes sni=, alpn=)")
 
     def test_malformed_plugin(self) -> None:
         fake: Any = FakeMatcher
@@ -211,28 +205,20 @@ class HintTests(ReadingTestCase):
     def refuses_match(self, line: str, *told: str) -> None:
         self.refuses(f"{self.listen}[route r]\nmatch = {line}\nbackend = close\n", *told)
 
-    def test_several_matchers(self) -> None:
-        message = "is not an option; write one matcher a line (ssh takes software=)"
-        self.refuses_match("ssh tls", f"4 match: 'tls' {message}")
-        self.refuses_match("ssh or tls", f"4 match: 'or' {message}")
-        self.refuses_match("ssh || tls", f"4 match: '||' {message}")
-        self.refuses_match(
-            "ssh and not tls",
-            "4 match: 'and' is not an option; write one matcher a line, any of which is enough; "
-            "exclude clients with an earlier route (ssh takes software=)",
-        )
-
-    def test_blanks_beside_equals(self) -> None:
-        message = "no spaces around '='; write 'software=x' (ssh takes software=)"
-        for line in ("ssh software = x", "ssh software= x", "ssh software =x"):
-            self.refuses_match(line, f"4 match: {message}")
-
-    def test_values_without_commas(self) -> None:
-        self.refuses_match(
-            "ssh software=x y",
-            "4 match: 'y' is not an option; several values have commas between them: 'software=x,y' "
-            "(ssh takes software=)",
-        )
+    def test_options_that_are_none(self) -> None:
+        one = "is not an option; write one matcher a line"
+        blanks = "no spaces around '='; write 'software=x'"
+        for line, message in {
+            "ssh tls": f"'tls' {one}",
+            "ssh or tls": f"'or' {one}",
+            "ssh || tls": f"'||' {one}",
+            "ssh and not tls": f"'and' {one}, any of which is enough; exclude clients with an earlier route",
+            "ssh software = x": blanks,
+            "ssh software= x": blanks,
+            "ssh software =x": blanks,
+            "ssh software=x y": "'y' is not an option; several values have commas between them: 'software=x,y'",
+        }.items():
+            self.refuses_match(line, f"4 match: {message} (ssh takes software=)")
 
     def test_no_matcher(self) -> None:
         for line, hint in {
