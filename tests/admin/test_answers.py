@@ -32,6 +32,12 @@ class HealthTest(AdminCase):
             ready.json, {"ready": False, "missing": ["[backend b]: no server is up"], "stale": []}
         )
 
+    async def test_backend_that_its_first_client_wakes_is_well(self) -> None:
+        asleep = "1 down\nhold = 9s\nwake = http POST http://127.0.0.1:1/"
+        await self.start(rules=LED.replace("PORT", asleep))
+        self.assertEqual((await self.get("/readyz")).status, 200)
+        self.assertEqual((await self.get("/api/status")).json["attention"], [])
+
     async def test_head_is_get_without_the_body(self) -> None:
         await self.start()
         peer = await self.connect()

@@ -36,7 +36,7 @@ from txmux.detection.ranked import finish
 from txmux.errors import MuxError, cause_of
 from txmux.net.sockets.timers import Timers
 from txmux.rules.feature import ServerStart
-from txmux.rules.installed import start_of
+from txmux.rules.installed import is_asleep, start_of
 from txmux.rules.model import Backend, Check, Outcome, Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.replacement import all_backends_in
@@ -142,8 +142,12 @@ class Upstreams:
                 those.pop(upstream, None)
 
     def without_server(self, used: Callable[[], Mapping[str, Backend]]) -> list[str]:
-        """Return the names of those used backends of which no server is up; `used` is only called if there may be some."""
-        without = {upstream.backend for upstream in self._by_availability[Availability.NONE]}
+        """Return the names of those used backends of which no server is up; `used` is only called if there may be some.
+
+        One that is asleep waits for its first client, which would not come if a balancer took this machine out for it.
+        """
+        of_none = (upstream.backend for upstream in self._by_availability[Availability.NONE])
+        without = {backend for backend in of_none if not is_asleep(backend)}
         return [name for name, backend in used().items() if backend in without] if without else []
 
     def troubled(self) -> list[str]:

@@ -14,6 +14,7 @@ from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
+from txmux.rules.installed import is_asleep
 from txmux.rules.model import Backend, Rules
 from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import listen_addresses
@@ -71,6 +72,8 @@ def backends(
         unable = [server for server in servers if server["state"] in _UNABLE]
         if not unable and (name not in idle or name not in used):
             continue  # those that are out were taken out on purpose, and others serve
+        if not unable and not backend["held"] and is_asleep(every[name]):
+            continue
         if name not in idle:
             verb = "is" if len(unable) == 1 else "are"
             of = plural(len(servers), "server")

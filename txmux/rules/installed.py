@@ -159,3 +159,8 @@ def read_server(text: str) -> Server:
 
 def start_of(backend: Backend) -> ServerStart | None:
     return next(filter(None, (feature.start_of(backend) for feature in FEATURES)), None)
+
+
+def is_asleep(backend: Backend) -> bool:
+    """Return whether the rules have all its servers out of use until a client waits for them."""
+    return all(server.down for server in backend.servers) and start_of(backend) is not None
