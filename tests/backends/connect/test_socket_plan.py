@@ -2,23 +2,17 @@
 
 import socket
 
-import attrs
-
 from tests.support.server_sockets import DATAGRAMS, STREAMS, ServerSocketCase
-from txmux.backends.connect.socket_plan import ServerSocketPlan
+from txmux.backends.connect import socket_plan
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, open_multipath
-from txmux.rules.model import Backend
+from txmux.rules.reading import sections
 
 
 class ServerSocketPlanTest(ServerSocketCase):
     async def test_options(self) -> None:
-        option, made = (socket.SOL_SOCKET, socket.SO_PRIORITY, 5), ServerSocketPlan.of
-
-        def of(backend: Backend) -> ServerSocketPlan:
-            return attrs.evolve(made(backend), options=(option,))
-
-        self.patch(ServerSocketPlan, "of", of)
-        await self.assert_everywhere(*option)
+        row = sections.TABLES["backend"]["retries"]
+        self.patch(socket_plan, "_OPTIONS", [("retries", row, "SOL_SOCKET", "SO_PRIORITY")])
+        await self.assert_everywhere(socket.SOL_SOCKET, socket.SO_PRIORITY, 5, retries=5)
 
     async def test_source(self) -> None:
         found = {

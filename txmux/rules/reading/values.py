@@ -374,6 +374,7 @@ class SectionKey:
             the default, a connection has its stages from the beginning: what is not thought of is slow, and never ignored.
         is_outer: Whether routes may be under one for which it is ``yes``; its value is an `Opening` then.
         lets_some: Whether it lets only some clients pass.
+        socket_option: Its level and name in `socket`, if its value, unless false, is an option of each socket to a backend's servers.
         usual: The model's value if it is not written; see `with_defaults`.
         feature: Which one knows it, if not the core: its value is in `more` of the model.
     """
@@ -397,6 +398,7 @@ class SectionKey:
     is_plain: bool | Callable[[Any], bool] = False
     is_outer: bool = False
     lets_some: bool = False
+    socket_option: tuple[str, str] | None = None
     usual: Any = None
     feature: str = ""
 
