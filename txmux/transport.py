@@ -65,6 +65,12 @@ def normal_host(name: str) -> str:
     return name
 
 
+def bracketed(host: object) -> str:
+    """Return a host as it stands before a port: an IPv6 address in brackets."""
+    text = str(host)
+    return f"[{text}]" if ":" in text else text
+
+
 def unmapped(address: IPAddress) -> IPAddress:
     """Return the IPv4 address that a v4-mapped IPv6 address (RFC 4291, section 2.5.5.2) means; others as they are."""
     return getattr(address, "ipv4_mapped", None) or address

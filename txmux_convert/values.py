@@ -6,7 +6,7 @@ from math import gcd, lcm
 from pathlib import PurePath
 
 from txmux.rules.model.networks import IPNetwork
-from txmux.transport import is_address
+from txmux.transport import bracketed, is_address
 
 COMMON_NAME = (
     "the name in a certificate without subjectAltName, its common name, is taken there, and by txmux it is not; "
@@ -32,10 +32,6 @@ def is_public(file: str) -> bool:
 
 def milliseconds(number: int) -> str:
     return f"{number}ms" if number % 1000 else f"{number // 1000}s"
-
-
-def bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def without(network: IPNetwork, holes: Iterable[IPNetwork]) -> list[IPNetwork]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from txmux.transport import bracketed
 from txmux_convert.haproxy.binds import address
 from txmux_convert.haproxy.checks import add_check
 from txmux_convert.haproxy.lines import duration, seconds
 from txmux_convert.haproxy.servers import BackendDraft, ServerLine, add_servers
-from txmux_convert.values import bracketed
 from txmux_convert.writer import ConfigLine
 
 _BALANCE = {

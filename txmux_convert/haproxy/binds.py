@@ -7,8 +7,8 @@ from pathlib import Path, PurePath
 
 import attrs
 
+from txmux.transport import bracketed
 from txmux_convert.terms import InexpressibleError
-from txmux_convert.values import bracketed
 from txmux_convert.writer import ConfigLine, Draft, DraftSection, Origin
 
 _LARGEST = 1 << 20

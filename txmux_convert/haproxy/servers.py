@@ -8,10 +8,10 @@ import attrs
 from txmux.rules.model import LOCAL, PORT
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
-from txmux.transport import is_address
+from txmux.transport import bracketed, is_address
 from txmux_convert.haproxy.binds import address, is_multipath, ports, unix_path
 from txmux_convert.haproxy.lines import Proxy
-from txmux_convert.values import COMMON_NAME, bracketed, is_public
+from txmux_convert.values import COMMON_NAME, is_public
 from txmux_convert.writer import ConfigLine, DraftSection
 
 SPEAKS: Mapping[str, str] = {"send-proxy": "v1", "send-proxy-v2": "v2"}

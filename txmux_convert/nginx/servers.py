@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 import attrs
 
+from txmux.transport import bracketed
 from txmux_convert.decision_list import DecidedCase, DecisionList, always
 from txmux_convert.nginx.backends import Backends
 from txmux_convert.nginx.lookups import tls
@@ -18,7 +19,6 @@ from txmux_convert.nginx.variables import ListenContext, Variables
 from txmux_convert.patterns import written
 from txmux_convert.routes import CLOSE, RouteWriter
 from txmux_convert.terms import InexpressibleError, Term
-from txmux_convert.values import bracketed
 from txmux_convert.writer import Draft, DraftSection
 
 _CUT_HELLO = (

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from txmux.detection.regex import PatternError, compile_pattern
+from txmux.transport import bracketed
 from txmux_convert.matching import (
     glob_as_regex,
     is_searched,
@@ -19,7 +20,6 @@ from txmux_convert.matching import (
 )
 from txmux_convert.sslh.arguments import IS_DEFAULTS, merged, read_arguments, read_defaults
 from txmux_convert.sslh.settings import Setting, SettingsGroup, read_libconfig
-from txmux_convert.values import bracketed
 from txmux_convert.writer import ConvertError, Draft, DraftSection, shown
 
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}

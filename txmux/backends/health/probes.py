@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from txmux.classes import frozen
 from txmux.rules.model import Check
+from txmux.transport import bracketed
 from txmux.wire.dns_codes import code_name
 
 _DNS_ID, _DNS_HEADER = b"tx", 12
@@ -80,7 +81,7 @@ _SHOWN = 80
 
 
 def _host(name: str, port: int, usual: int) -> str:
-    host = f"[{name}]" if ":" in name else name or "localhost"
+    host = bracketed(name) or "localhost"
     return f"{host}:{port}" if port not in {0, usual} else host
 
 

@@ -24,6 +24,7 @@ from txmux.classes import define
 from txmux.errors import MuxError, cause_of
 from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.telemetry.sources import Source
+from txmux.transport import bracketed
 from txmux.wire.dns_codes import code_name
 
 ServerAddress = tuple[str, int]  # the IP address and the port of a name server
@@ -359,7 +360,7 @@ class NameServers:
 
 def _shown(address: ServerAddress) -> str:
     host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{bracketed(host)}:{port}"
 
 
 async def _query(

@@ -91,10 +91,6 @@ def _name(folder: Path) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "+-._") else "_" for c in name)
 
 
-def address_text(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 @frozen
 class ServiceKind:
     """A protocol.

@@ -10,8 +10,8 @@ from txmux.cli.init.services import (
     FoundService,
     Listening,
     ServiceKind,
-    address_text,
 )
+from txmux.transport import bracketed
 
 OWN_PROGRAM = "txmux"
 """The name of the program that serves: its own sockets are not servers for clients."""
@@ -149,7 +149,7 @@ def _suggested(services: Iterable[FoundService]) -> Iterator[str]:
 
 def _described(service: FoundService) -> str:
     listening = service.listening
-    where = f"{listening.program or 'a program'} at {address_text(str(listening.address), listening.port)}"
+    where = f"{listening.program or 'a program'} at {bracketed(listening.address)}:{listening.port}"
     if service.kind is None:
         return f"{where}: not recognised."
     how = {"program": "", "greeting": ", as it says itself", "port": ", by its port"}[service.by]
@@ -157,4 +157,5 @@ def _described(service: FoundService) -> str:
 
 
 def _address(service: FoundService) -> str:
-    return address_text(*service.listening.reached_at)
+    host, port = service.listening.reached_at
+    return f"{bracketed(host)}:{port}"

@@ -11,6 +11,7 @@ from txmux.rules.model import Server, Settings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import of_form, read_options, split_words
+from txmux.transport import bracketed
 
 CONSUL = "consul"
 """The key in [txmux]; with a colon, how a server begins that stands for the instances of a service."""
@@ -82,8 +83,7 @@ def api_url(text: str) -> str:
         raise InvalidValueError(
             f"{text!r} has a path; Consul's API has none before /v1, {_EXAMPLE}"
         )
-    host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}"
+    return f"{parts.scheme}://{bracketed(host)}{'' if port is None else f':{port}'}"
 
 
 def _tags(text: str) -> tuple[str, ...]:

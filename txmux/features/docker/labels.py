@@ -24,6 +24,7 @@ from txmux.interfaces import ProvidedObject
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import NAME, positive_duration
+from txmux.transport import bracketed
 
 _OF_CONTAINER = frozenset({"backend", "sleep", "wake"})
 _OWN = frozenset({*_OF_CONTAINER, "listen", "match", "port"})
@@ -266,5 +267,5 @@ def _server(its: Container, settings: LabelRules, port: int, transport: str) -> 
         ip = ip_address(host)
     except ValueError:
         raise LabelError(why) from None
-    address = f"[{ip}]:{number}" if ip.version == 6 else f"{ip}:{number}"
+    address = f"{bracketed(ip)}:{number}"
     return f"udp:{address}" if transport == "udp" else address

@@ -23,6 +23,7 @@ from txmux.classes import frozen
 from txmux.errors import MuxError, cause_of, how_to_install
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.verification import ClientTLS
+from txmux.transport import bracketed
 from txmux.wire.jsontext import MISSHAPEN
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -62,8 +63,8 @@ def find_access(
     if file:
         found = _of_file(Path(file))
     elif host := environment.get("KUBERNETES_SERVICE_HOST"):
-        host = f"[{host}]" if ":" in host else host
-        found = _of_pod(f"https://{host}:{environment.get('KUBERNETES_SERVICE_PORT', '443')}")
+        port = environment.get("KUBERNETES_SERVICE_PORT", "443")
+        found = _of_pod(f"https://{bracketed(host)}:{port}")
     elif url:
         found = Access(url)
     else:

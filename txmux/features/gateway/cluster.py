@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from txmux.classes import frozen
+from txmux.transport import bracketed
 from txmux.wire.jsontext import MISSHAPEN
 
 GROUP = "gateway.networking.k8s.io"
@@ -161,7 +162,7 @@ class Cluster:
                 if (its.get("name") or "") == names[0] and its.get("port")
             ]
             for address, is_drained in _addresses(one) if ports else ():
-                text = f"[{address}]:{ports[0]}" if ":" in address else f"{address}:{ports[0]}"
+                text = f"{bracketed(address)}:{ports[0]}"
                 found[text] = found.get(text, True) and is_drained
         return dict(sorted(found.items()))
 

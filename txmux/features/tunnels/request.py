@@ -10,6 +10,7 @@ import attrs
 
 from txmux.classes import frozen
 from txmux.errors import MuxError, printable
+from txmux.transport import bracketed
 
 LONGEST_HEAD = 8 * 1024  # bytes of one answer of HTTP
 _MOST_INTERIM = 20
@@ -44,8 +45,7 @@ class TunnelTarget:
 
     @property
     def text(self) -> str:
-        """``HOST:PORT``, with brackets around an IPv6 address."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{bracketed(self.host)}:{self.port}"
 
 
 class TunnelRequest:

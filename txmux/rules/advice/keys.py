@@ -10,7 +10,7 @@ from txmux.rules.advice import habits
 from txmux.rules.advice.matching import MEANT
 from txmux.rules.advice.words import Texts, did_you_mean, is_read, like_key, nearest
 from txmux.rules.model import Section
-from txmux.transport import is_address
+from txmux.transport import bracketed, is_address
 
 Tables = Mapping[str, Mapping[str, Any]]
 Readers = Mapping[str, Callable[[str], object]]
@@ -172,7 +172,7 @@ def _with_value(hint: str, value: str, readers: Readers) -> str:
     host = server.strip("[]")
     is_host = is_address(host) or host == "localhost"
     if hint in {habits.BACKEND, habits.NAMED} and is_host:
-        server = f"[{host}]:PORT" if ":" in host else f"{host}:PORT"
+        server = f"{bracketed(host)}:PORT"
     is_server = ":" in server and (is_host or is_read(readers["server"], server))
     if hint in {habits.BACKEND, habits.NAMED} and is_server:
         return f"write 'backend = {server}'"

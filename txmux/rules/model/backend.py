@@ -14,7 +14,7 @@ import attrs
 from txmux.classes import frozen
 from txmux.rules.model.networks import Public, Reachable
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
-from txmux.transport import IPAddress, Transport, embedded, normal_host
+from txmux.transport import IPAddress, Transport, bracketed, embedded, normal_host
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
@@ -145,8 +145,8 @@ class Server:
     def at(self, host: str, port: int = 0) -> Server:
         """Return it with an IP address in the place of its host, and perhaps another port."""
         before, port = "udp:" if self.kind == "udp" else "", port or self.port
-        place = f"[{host}]" if ":" in host else host
-        return attrs.evolve(self, text=f"{before}{place}:{port}", host=host, port=port)
+        text = f"{before}{bracketed(host)}:{port}"
+        return attrs.evolve(self, text=text, host=host, port=port)
 
 
 @frozen
