@@ -35,7 +35,6 @@ _OTHERWISE = {
     *(("extend", of) for of in ("Counters", "LimitsLayout", "SharedLimits")),  # more memory
     *(("open", of) for of in ("AdminEndpoints", "Privilege", "Resources", "Upgrades")),  # at the start alone
     ("add_backends", "Upstreams"), ("start_forking", "Starter"),
-    ("check_tls_files", "Supervisor"),  # nothing changes
     ("listen_all", "Serving"),
 }  # fmt: skip
 """What takes rules once, or for something else."""

@@ -22,6 +22,7 @@ from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.server_health import MemberState, ServerOverride
 from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
+from txmux.detection.ranked import finish
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Rules, ServerTLS, Settings
 
 ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
@@ -35,7 +36,8 @@ class ChangedCase(SynchronousTestCase):
 
     def prepare(self, *backends: Backend) -> PreparedUpstreams:
         named = {backend.name: backend for backend in backends}
-        return self.upstreams.prepare(Rules(Path("rules"), Settings(), (), (), named))
+        rules = Rules(Path("rules"), Settings(), (), (), named)
+        return finish(self.upstreams.prepare_all_in_steps(rules))
 
     def change(self, *texts: str, **keys: Any) -> Upstream:
         backend = Backend("b", servers(*texts), **keys)

@@ -32,7 +32,6 @@ from txmux.backends.pool.server_health import (
     ServerOverrides,
 )
 from txmux.backends.upstream import BackendFiles, Destination, Upstream, read_backend_files
-from txmux.detection.ranked import finish
 from txmux.errors import MuxError, cause_of
 from txmux.net.sockets.timers import Timers
 from txmux.rules.feature import ServerStart
@@ -288,9 +287,6 @@ class Upstreams:
         self._files_in_use = {}
         if problems:
             raise RulesError(problems)
-
-    def prepare(self, rules: Rules) -> PreparedUpstreams:
-        return finish(self.prepare_all_in_steps(rules))
 
     def prepare_all_in_steps(self, rules: Rules) -> Generator[None, None, PreparedUpstreams]:
         return self.prepare_in_steps(all_backends_in(rules), placed=rules.placed_error)

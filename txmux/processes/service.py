@@ -413,8 +413,9 @@ class MuxService(Service):
             raise MuxError(why)
         rules = await self._read(None)
         await self._reloading.wait_until_idle()  # one may have begun meanwhile
-        if self.supervisor is not None:
-            self.supervisor.check_tls_files(rules)
+        if (supervisor := self.supervisor) is not None:
+            async with supervisor.reading_files:
+                await supervisor.check_tls_files(rules)
         return rules
 
     async def _read(self, rules: Rules | None) -> Rules:
@@ -449,13 +450,14 @@ class MuxService(Service):
         steps = CommittedSteps("the rules are in force")
         try:
             await self.control.make_room(rules, supervisor.version)
-            older = await supervisor.change(
-                rules,
-                self._resources.sockets.prepare(rules.listeners),
-                account.owner if account else None,
-                steps,
-                rules_changed=rules_changed,
-            )
+            async with supervisor.reading_files:
+                older = await supervisor.change(
+                    rules,
+                    self._resources.sockets.prepare(rules.listeners),
+                    account.owner if account else None,
+                    steps,
+                    rules_changed=rules_changed,
+                )
         except BaseException as problem:
             endpoints.sockets.abandon()
             if isinstance(problem, MuxError):

@@ -34,6 +34,7 @@ from txmux.errors import MuxError
 from txmux.features.trial import FEATURE
 from txmux.features.trial.memory import ClientMemory, RememberedClient
 from txmux.features.trial.trial import Trial
+from txmux.net import turns
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.rules.model import FoundCertificate
@@ -303,6 +304,25 @@ class TryTests(TrialCase):
                 told = await self.post("/api/reload/try", {"files": packed})
                 self.assertEqual(told.status, 422)
                 self.assertNotIn(b"c2VjcmV0", told.body)
+
+    async def test_reload_that_begins_meanwhile(self) -> None:
+        """Files for TLS are read in turns, and a reload reads its own after them."""
+        self.patch(turns, "_PIECE", 0.0)
+        certificate = authority().issue("a.test").write(self.folder / "a.pem", key=True)
+        rules = self.rules(self.a)
+        await self.start(self.settings, rules)
+        for number in range(20):
+            rules += f"[route r{number}]\nmatch = tls\nterminate_tls = {certificate}\nbackend = {self.a}\n"
+        reading = self.supervisor.reading_files
+        tried = Deferred.fromCoroutine(self.tried(rules))
+        while not reading.locked:
+            await turn()
+        reloaded = Deferred.fromCoroutine(self.running.reload())
+        while not reading.waiting:
+            await turn()
+        self.assertEqual((await tried)["clients"], 0)
+        self.assertEqual((await reloaded).errors, ())
+        self.assertEqual(len(self.supervisor._terminators.shown()), 20)
 
     async def test_rights(self) -> None:
         """Who may only read, or steer, gets nothing of it."""

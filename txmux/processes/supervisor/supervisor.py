@@ -25,7 +25,7 @@ from typing import Any
 
 import attrs
 from twisted.internet import defer
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -35,9 +35,9 @@ from txmux.access.bans import rows_of
 from txmux.backends.health.observer import ServerObserver
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import no_server_up
-from txmux.backends.upstreams import Upstreams
+from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.client.io_runtime import IORuntime
-from txmux.client.tls.terminators import TlsTerminators, expiry_warnings
+from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators, expiry_warnings
 from txmux.control.broadcast import broadcast
 from txmux.control.overrides import Overrides, ServiceState
 from txmux.errors import MuxError
@@ -64,7 +64,7 @@ from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
 from txmux.rules.named_files import check_disks
-from txmux.rules.problems import Problem
+from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read
 from txmux.serving.listen_addresses import are_plain
 from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
@@ -96,6 +96,7 @@ class Supervisor:
         version: The version of the rules, from 1.
         kept_files: What each route or backend has kept whose files for TLS the last reload could not use, a sentence each.
         state: What workers share besides the rules: overrides, bans, and the results of health checks and look-ups of this process.
+        reading_files: Held while the files for TLS of other rules are read, and until those of a reload are in force.
         is_changing: Whether a reload is being prepared. Meanwhile no retiring worker exits, since the reload may reuse it.
     """
 
@@ -137,6 +138,7 @@ class Supervisor:
         self._is_started = False
         self._draining_sockets: set[str] = set()
         self._terminators = TlsTerminators(reactor, is_copied=True)
+        self.reading_files = DeferredLock()
         self._look_at_files = 0.0
         self.kept_files: list[str] = []
         self._pending: PendingRules | None = None
@@ -396,12 +398,7 @@ class Supervisor:
             undo.callback(self._parts.abandon)
             self._check(rules, owner)
             self._check_room(rules)
-            terminators = self._terminators.prepare(rules)
-            undo.callback(terminators.abandon)
-            upstreams = await Turns().run(self.state.upstreams.prepare_all_in_steps(rules))
-            undo.callback(upstreams.abandon)
-            if upstreams.problems:
-                raise MuxError("\n".join(upstreams.problems))
+            terminators, upstreams = await self._read_tls_files(rules, undo)
             await in_thread(self._files.prepare, rules)
             self._extend(rules)
             looked_up = self.state.upstreams.first_look_ups()
@@ -426,13 +423,24 @@ class Supervisor:
         await steps.wait("close the sockets of removed listeners", self._close_removed)
         return older or 0
 
-    def check_tls_files(self, rules: Rules) -> None:
+    async def check_tls_files(self, rules: Rules) -> None:
         """Read the files for TLS as a reload does, and change nothing; raises a `MuxError` if it would be refused."""
-        self._terminators.prepare(rules).abandon()
-        upstreams = self.state.upstreams.prepare(rules)
-        upstreams.abandon()
+        with ExitStack() as undo:
+            await self._read_tls_files(rules, undo)
+
+    async def _read_tls_files(
+        self, rules: Rules, undo: ExitStack
+    ) -> tuple[PreparedTerminators, PreparedUpstreams]:
+        turns = Turns()
+        terminators = await turns.run(self._terminators.prepare_in_steps(rules, rules.routes))
+        undo.callback(terminators.abandon)
+        if terminators.problems:
+            raise RulesError(terminators.problems)
+        upstreams = await turns.run(self.state.upstreams.prepare_all_in_steps(rules))
+        undo.callback(upstreams.abandon)
         if upstreams.problems:
             raise MuxError("\n".join(upstreams.problems))
+        return terminators, upstreams
 
     async def _close_removed(self) -> None:
         """Close the sockets of removed listeners; `close_unused` closes UDP sockets once they have no flows."""
