@@ -74,6 +74,20 @@ class NoticeTests(WatchCase):
         self.assertEqual(await self.attention(), [])
         self.assertEqual(self.told(), ["listener x changed"])
 
+    async def test_change_that_cannot_be_reloaded(self) -> None:
+        """One item says it: that which says why."""
+        plain = "[txmux]\naccess_log = LOG\n" + LISTEN
+        await self.begin(plain)
+        self.write(plain + "what\n")
+        await self.after(5)
+        self.assertFalse((await self.running.reload()).ok)
+        await self.after(5)
+        self.assertTrue(self.running.control.has_outdated_rules())
+        self.assertEqual(await self.attention(), [("reload", "warning")])
+        self.write(plain)
+        self.assertTrue((await self.running.reload()).ok)
+        self.assertEqual(await self.attention(), [])
+
 
 class FileTests(WatchCase):
     async def test_change(self) -> None:

@@ -257,18 +257,16 @@ def left_behind(stayed: int, orphaned: int) -> Iterator[AttentionItem]:
         yield rows.ORPHANED.item(connections=plural(orphaned, "connection"), go=go)
 
 
-def outdated_rules(path: str, has_changed: bool) -> Iterator[AttentionItem]:  # noqa: FBT001 - what was found
-    if has_changed:
-        yield rows.RULES_CHANGED.item(path=path)
-
-
 def failed_upgrade(last_upgrade: tuple[float, Report] | None) -> Iterator[AttentionItem]:
     if last_upgrade is not None and not last_upgrade[1].ok:
         when, report = last_upgrade
         yield rows.UPGRADE_FAILED.item(when, why="; ".join(report.errors))
 
 
-def failed_reload(last_reload: tuple[float, Report] | None, path: str) -> Iterator[AttentionItem]:
+def rules_not_in_force(
+    last_reload: tuple[float, Report] | None, path: str, *, has_changed: bool
+) -> Iterator[AttentionItem]:
+    """Yield why the files are not in force: that a reload has failed, or that they `has_changed` since they were read."""
     if last_reload is not None and not last_reload[1].ok:
         when, report = last_reload
         why, *others = report.errors or ["no reason is known"]
@@ -277,7 +275,10 @@ def failed_reload(last_reload: tuple[float, Report] | None, path: str) -> Iterat
         if not report.changes:
             outcome = "failed, the previous rules are in force"
             do = report.do or f"txmux check {path}, then txmux reload"
+            has_changed = False  # the same item says so
         yield rows.RELOAD_FAILED.item(when, outcome=outcome, why=why, do=do)
+    if has_changed:
+        yield rows.RULES_CHANGED.item(path=path)
 
 
 def problems(

@@ -275,8 +275,9 @@ class Control:
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *(attention.overflowed(self.rules, self.state.queues.lost()) if self.state else ()),
             *attention.failing_steps(self.recurring.failing),
-            *attention.failed_reload(self.last_reload, str(self.rules.path)),
-            *attention.outdated_rules(str(self.rules.path), self.has_outdated_rules()),
+            *attention.rules_not_in_force(
+                self.last_reload, str(self.rules.path), has_changed=self.has_outdated_rules()
+            ),
             *attention.failed_upgrade(self.last_upgrade),
             *attention.left_behind(0 if self.are_arriving() else stayed, orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
