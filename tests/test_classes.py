@@ -3,6 +3,8 @@
 import copy
 import linecache
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -95,6 +97,12 @@ class ClassesTest(SynchronousTestCase):
                 self.assertTrue(all(same), at)
             self.assertFalse(its == other[at] and type(its).__name__ == "Identical")
         self.assertEqual(hash(one[1]), hash(one[2]))  # its dict is none of it
+
+    def test_all_share(self) -> None:
+        """A class of `txmux` that attrs alone makes would cost a start 0.2 ms and 4 KiB more."""
+        code = {path: path.read_text() for path in Path(classes.__file__).parent.rglob("*.py")}
+        alone = [path for path, text in code.items() if re.search(r"@attrs\.(frozen|define)", text)]
+        self.assertEqual(alone, [])
 
     def test_circle(self) -> None:
         *_, changing = (its for its in self.instances(classes) if type(its).__name__ == "Changing")

@@ -127,7 +127,7 @@ def keys_meant(kind: str, section: Section, known: Texts) -> set[str | None]:
         if habits.AFTER_IT not in hint:
             meant.update(re.findall(r"'([a-z_]+)(?: = [^']*)?'", hint))
         meant.add(entry.key if entry.key in known else nearest(entry.key, known))
-        meant.update(like_key(item.text) for item in entry.items[1:] if item.line != entry.line)
+        meant.update(like_key(item.text) for item in entry.items[1:] if item.below != entry.below)
     return meant
 
 

@@ -279,7 +279,7 @@ def mended(
         with suppress(InvalidValueError):
             return [*map(read, parts)], [f"has blanks and no commas; write {', '.join(parts)}"]
     comment = LIKE_COMMENT.search(text)
-    if comment is None or (item.line != entry.line and like_key(item.text) in known):
+    if comment is None or (item.below != entry.below and like_key(item.text) in known):
         return [], [with_advice(message, advice) for message in error.messages]
     shown = text[comment.start() :].strip().replace("//", "#", 1)
     message = f"a comment needs its own line; put {shown!r} above this one"
@@ -312,7 +312,7 @@ def _bare(text: str) -> tuple[str, str]:
 
 
 def _advice(entry: KeyEntry, item: ValueLine, known: Collection[str]) -> str:
-    continues = item.line != entry.line
+    continues = item.below != entry.below
     variable = _UNBRACED.search(item.text)
     name = f"{{{variable[1]}}}" if variable else ""
     there = "" if entry.key == "server" else " in the 'server' of a [backend]"

@@ -285,7 +285,7 @@ def _empty_includes(rules: Rules) -> Iterator[Problem]:
         for pattern in split_list(item.text):
             if not rules.files.included.get(pattern, (pattern,)):
                 message = f"{pattern!r} matches no file; correct it, or create one"
-                yield section.problem(message, "include", line=item.line)
+                yield section.problem(message, "include", line=section.line_of(item))
 
 
 def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
@@ -297,7 +297,7 @@ def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
             for item in entry.items:
                 if QUOTES.search(item.text):
                     message = "has typographic quotes, which are a part of the value; write plain ones, or none"
-                    yield section.problem(message, entry.key, line=item.line)
+                    yield section.problem(message, entry.key, line=section.line_of(item))
 
 
 _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (

@@ -1,4 +1,7 @@
-"""The form of a rules file: sections, keys and values, with the number of each line."""
+"""The form of a rules file: sections, keys and values, and where they stand.
+
+What stands below the header counts its lines from there, so that thousands of sections share the same keys with the same values.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ NOTHING_MORE: Mapping[str, Any] = {}
 class ValueLine:
     """One line of a value, without the blanks around it."""
 
-    line: int
+    below: int
     text: str
 
 
@@ -24,7 +27,7 @@ class ValueLine:
 class KeyEntry:
     """A key and its value; blank lines and comments inside the value are left out, and so is the key where it is repeated."""
 
-    line: int
+    below: int
     key: str
     items: Sequence[ValueLine]
     repeated_at: int = 0
@@ -49,6 +52,9 @@ class Section:
         entry = self.entries.get(key)
         return entry.items if entry else ()
 
+    def line_of(self, where: KeyEntry | ValueLine) -> int:
+        return self.line + where.below
+
     def problem(
         self, message: str, key: str = "", number: int | None = None, *, line: int = 0
     ) -> Problem:
@@ -56,7 +62,7 @@ class Section:
         if not line:
             entry = self.entries.get(key)
             where = entry.items[number] if entry and number is not None else entry
-            line = where.line if where else self.line
+            line = self.line_of(where) if where else self.line
         return Problem(self.path, line, self.header, key, message)
 
 

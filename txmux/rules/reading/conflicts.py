@@ -61,7 +61,7 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
                 which = f" ({ports_text(ports)})" if split_ports(item.text) else ""
                 message = f"{item.text!r} is taken by {other}{which}; {advice}"
                 yield section.problem(message, key, number)
-            place = f"{item.text!r} at {section.path}:{item.line}"
+            place = f"{item.text!r} at {section.path}:{section.line_of(item)}"
             for claim in claimed:
                 first.setdefault(claim, place)
 

@@ -267,11 +267,11 @@ def expand_section(
                     lines = expand(item.text, variable or (lambda _: None)).splitlines()
             except InvalidValueError as error:
                 if variable is not None or not isinstance(error, UnsetError):
-                    problems.append(section.problem(str(error), key, line=item.line))
-                unread.append(item.line)
+                    problems.append(section.problem(str(error), key, line=section.line_of(item)))
+                unread.append(section.line_of(item))
                 break
             # The lines of a variable are those of a value.
-            items += (ValueLine(item.line, line.strip()) for line in lines if line.strip())
+            items += (ValueLine(item.below, line.strip()) for line in lines if line.strip())
         else:
             entries[key] = attrs.evolve(entry, items=tuple(items))
     return attrs.evolve(section, entries=entries, unread=tuple(unread)), problems

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from itertools import starmap
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -100,15 +101,16 @@ def read_ini(
     path: str,
     keys: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     first: int = 1,
+    shared: dict[object, KeyEntry] | None = None,
 ) -> tuple[list[Section], list[Problem]]:
     """Read the form of a file, whatever its sections and keys mean.
 
     `keys` have by the kind of section the words that are keys there, each with an example, for messages. `first` is the
-    number of the first line.
+    number of the first line. What is in `shared` is not made again.
 
     Two sections with the same header are both returned: only the caller, which knows all included files, can say where the other is.
     """
-    reader = _IniReader(path, keys)
+    reader = _IniReader(path, keys, {} if shared is None else shared)
     for line in lines_of(text, first):
         if line.kind is LineKind.HEADER:
             reader.header(line.number, line.text)
@@ -124,18 +126,21 @@ def read_ini(
 
 
 class _IniReader:
-    def __init__(self, path: str, keys: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self, path: str, keys: Mapping[str, Mapping[str, str]], shared: dict[object, KeyEntry]
+    ) -> None:
         self._keys = keys
+        self._shared = shared
         self.sections: list[Section] = []
         self.problems: list[Problem] = []
         self._path = path
         self._header = ""
         self._entries: dict[str, KeyEntry] | None = None
         self._unread: list[int] = []
-        self._items: list[ValueLine] = []
+        self._items: list[tuple[int, str]] = []
         self._line = 0
         self._key = ""  # whose lines are being read
-        self._key_line = 0
+        self._key_below = 0
         self._repeated_at = 0
         self._is_unread = False
 
@@ -143,7 +148,7 @@ class _IniReader:
         if line.startswith("//"):
             self._problem(number, self._key, "a comment begins with '#'")
             return
-        self._items.append(ValueLine(number, line))
+        self._items.append((number - self._line, line))
 
     def header(self, number: int, line: str) -> None:
         self.finish()
@@ -175,9 +180,13 @@ class _IniReader:
 
     def _finish_entry(self) -> None:
         if self._key and self._entries is not None and (self._items or not self._is_unread):
-            self._entries[self._key] = KeyEntry(
-                self._key_line, self._key, tuple(self._items), self._repeated_at
-            )
+            parts = (self._key_below, self._key, self._repeated_at, *self._items)
+            entry = self._shared.get(parts)
+            if entry is None:
+                items = tuple(starmap(ValueLine, self._items))
+                entry = KeyEntry(self._key_below, self._key, items, self._repeated_at)
+                self._shared[parts] = entry
+            self._entries[self._key] = entry
         self._key = ""
 
     def entry(self, number: int, line: str) -> None:
@@ -213,11 +222,12 @@ class _IniReader:
         if self._entries is not None and key:
             # A key that takes several values may be repeated.
             earlier = self._entries.get(key)
-            self._items = [*earlier.items] if earlier else []
+            below = number - self._line
+            self._items = [(its.below, its.text) for its in earlier.items] if earlier else []
             if value:
-                self._items.append(ValueLine(number, value))
-            self._key, self._key_line = sys.intern(key), earlier.line if earlier else number
-            self._repeated_at = (earlier.repeated_at or number) if earlier else 0
+                self._items.append((below, value))
+            self._key, self._key_below = sys.intern(key), earlier.below if earlier else below
+            self._repeated_at = (earlier.repeated_at or below) if earlier else 0
 
     def _problem(self, number: int, key: str, message: str) -> None:
         self.problems.append(Problem(self._path, number, self._header, key, message))

@@ -17,6 +17,7 @@ from txmux.interfaces import IProtocolMatcher
 from txmux.rules.collecting import uncollected
 from txmux.rules.installed import CONFLICTS, CONTRADICTIONS, networks_of, server_kind_of
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
+from txmux.rules.model.section import KeyEntry
 from txmux.rules.problems import InvalidValueError, Problem, RulesError
 from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.conflicts import (
@@ -297,6 +298,7 @@ class RulesParser:
         self._naming_files: list[Section] = []
         self._changed: list[Any] = []  # the values that are not taken over
         self._shifts: dict[tuple[str, str], int] = {}
+        self._entries: dict[object, KeyEntry] = {}
         self._path = main.path
         self._alone, self._on_disk = alone, on_disk
         self._files = FileReader(main, known, draft)
@@ -411,7 +413,7 @@ class RulesParser:
             part = self._same_part(source.path, text)
             sections: list[Section] = []
             if part is None:
-                sections, wrong = read_ini(text, source.path, _EXAMPLES, line)
+                sections, wrong = read_ini(text, source.path, _EXAMPLES, line, self._entries)
                 problems += wrong
             parts.append((line, text, part, sections))
         is_ours = any(

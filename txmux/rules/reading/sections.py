@@ -126,24 +126,25 @@ def _values(
         meant = ", ".join(parts) if kind.takes == "list" else f"{parts[0]}{rest}"
         message = f"no brackets around values; write {meant}"
         problems.append(section.problem(message, entry.key))
-        items = [ValueLine(items[0].line, part) for part in parts]
+        items = [ValueLine(items[0].below, part) for part in parts]
     if kind.takes == "list":
-        items = [ValueLine(item.line, part) for item in items for part in split_list(item.text)]
+        items = [ValueLine(item.below, part) for item in items for part in split_list(item.text)]
         if kind.word and items and items[0].text.split()[0] == kind.word:
-            others = (ValueLine(item.line, f"{kind.word} {item.text}") for item in items[1:])
+            others = (ValueLine(item.below, f"{kind.word} {item.text}") for item in items[1:])
             items = [items[0], *others]
     if not items:
         message = f"has no value; write for example '{entry.key} = {key.example}'"
         problems.append(section.problem(message, entry.key))
     if kind.takes == "one" and entry.repeated_at:
-        message = f"is already at line {entry.line}; keep one of the two"
-        problems.append(section.problem(message, entry.key, line=entry.repeated_at))
-        items = [item for item in items if item.line < entry.repeated_at]
+        message = f"is already at line {section.line_of(entry)}; keep one of the two"
+        line = section.line + entry.repeated_at
+        problems.append(section.problem(message, entry.key, line=line))
+        items = [item for item in items if item.below < entry.repeated_at]
     if kind.takes == "one":
         for item in items[1:]:
             error = InvalidValueError("takes one value")
             message = error.ask("values:further_line", entry, item, known).messages[0]
-            problems.append(section.problem(message, entry.key, line=item.line))
+            problems.append(section.problem(message, entry.key, line=section.line_of(item)))
         items = items[:1]
     read = partial(kind.read, reading) if kind.in_context else kind.read
     values: list[Any] = []
@@ -155,5 +156,6 @@ def _values(
 
             found, messages = mended(entry, item, error, kind, read, known)
             values += found
-            problems += (section.problem(one, entry.key, line=item.line) for one in messages)
+            line = section.line_of(item)
+            problems += (section.problem(one, entry.key, line=line) for one in messages)
     return values
