@@ -312,6 +312,20 @@ class PageTests(BrowserCase):
         browser.shows("#rules pre[aria-label=Explanation]", "by route ssh")
         browser.complaints()  # of the reload that was refused
 
+    def test_new_rules_and_hits_are_shown_by_themselves(self) -> None:
+        watched = self.own(Watched(self.folder, many_routes(6, self.holding.port)))
+        self.log_in(watched)
+        browser, file = self.browser, watched.mux.file
+        about = browser.text("#about")
+        watched.say("public", b"GET / HTTP/1.1\r\nHost: site-1.example\r\n\r\n")
+        browser.shows("#rules tr[id$=site-1] .hits", "1")
+        file.write_text(f"{file.read_text()}[route added]\nmatch = ssh\nbackend = close\n")
+        browser.click("#rules button[data-act]")
+        browser.shows("#rules .fine", "1 route new (added)")
+        browser.shows("#text", "[route added]")
+        self.assertNotEqual(browser.text("#about"), about)
+        self.assert_quiet(watched)
+
     def test_unrecognised_client_with_verdicts_and_a_rule_to_copy(self) -> None:
         browser = self.browser
         self.watched.say("office", b"\x05\x01\x00")

@@ -2,6 +2,8 @@
 "use strict";
 
 const PERIOD = 2000; // ms
+const WHOLE = 10000; // ms after which what is no part is fetched, with the whole page
+const LONG = 1000; // lines of rules that are fetched again only when they have changed
 const SHORTEST = 60; // seconds of a chart
 const said = document.getElementById("said");
 const live = document.getElementById("live");
@@ -10,6 +12,12 @@ let opener = null; // the button whose menu is open
 const charts = new Map();
 const shown = new Map([...document.querySelectorAll("[data-live]")].map((part) => [part, part.innerHTML.trim()])); // as they came
 const tags = new Map(); // of what is shown, by the part
+let whole = { at: Date.now(), version: version() };
+
+// The process that serves and its rules.
+function version() {
+  return document.querySelector("[data-version]")?.dataset.version;
+}
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -85,6 +93,28 @@ function replace(part, content) {
   if (focused) [...part.querySelectorAll(focused.tagName)].find((one) => same(one, focused))?.focus({ preventScroll: true });
 }
 
+// The head, the rules with their hits, and the listeners of the form.
+async function updateWhole() {
+  const now = { at: Date.now(), version: version() };
+  const isLong = document.querySelectorAll("#text tr").length > LONG;
+  if (now.version === whole.version && (isLong || now.at - whole.at < WHOLE)) return;
+  const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
+  if (!answer.ok) throw new Error("the service answers " + answer.status);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const id of ["about", "text", "on"]) {
+    const part = document.getElementById(id);
+    const next = page.getElementById(id);
+    if (part.innerHTML === next.innerHTML) continue;
+    if (busy(part) || part === document.activeElement) { now.version = whole.version; continue; } // later
+    const [at] = [...part.querySelectorAll(".rules")].map((one) => [one.scrollTop, one.scrollLeft]);
+    const content = document.createDocumentFragment();
+    content.append(...next.childNodes);
+    replace(part, content);
+    if (at) part.querySelector(".rules")?.scrollTo(at[1], at[0]);
+  }
+  whole = now;
+}
+
 async function update() {
   const query = new URLSearchParams(location.search);
   query.set("have", [...tags.values()].join(" "));
@@ -102,6 +132,7 @@ async function update() {
     replace(part, next.content);
     if (name === "now") drawCharts();
   }
+  await updateWhole();
 }
 
 async function keepUpdating() {
