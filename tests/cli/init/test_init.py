@@ -122,7 +122,10 @@ class InitTests(CommandTestCase):
         code, out, _ = self.run_main("init", "--listen", "127.0.0.1:9")
         self.assertEqual(code, 0)
         self.assertIn("\nendpoint = 127.0.0.1:9\n", out)
-        self.assertEqual(self.run_main("init", "--listen", "a\nb")[0], 1)
+        for bad in ("a\nb", "443", ":99999"):
+            code, out, err = self.run_main("init", "--listen", bad)
+            self.assertEqual((code, out), (1, ""))
+            self.assertTrue(err.startswith("txmux: --listen: "), err)
 
     def test_servers_are_connected_to_only_with_probe(self) -> None:
         port = self.serve(b"SSH-2.0-a\r\n")

@@ -14,6 +14,8 @@ from txmux.cli.init.services import Listening, listening, recognise
 from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
 from txmux.errors import MuxError
 from txmux.files import replace_file
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading import endpoints
 from txmux.telemetry.formatting import plural
 
 _PROC = Path("/proc")
@@ -34,8 +36,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.listen is not None and not arguments.listen.isprintable():
-        raise MuxError("--listen has characters in it that cannot be printed")
+    if arguments.listen is not None:
+        try:
+            endpoints.listening(arguments.listen)
+        except InvalidValueError as error:
+            raise MuxError(f"--listen: {error}") from None
     try:
         servers = listening(_PROC)
     except OSError as error:
