@@ -3,6 +3,7 @@
 The process of which they are forked is a child of the tests' own. It waits, and imports nothing before the first program is wanted.
 """
 
+import gc
 import json
 import os
 import resource
@@ -211,19 +212,25 @@ def _serve(connection: socket.socket) -> Callable[[], object] | None:
 
 def _import() -> None:
     """Import what programs and their processes need; the reactor not, since it would keep them from forking."""
-    from txmux.net.tls.deferred import import_reactor_without_tls  # noqa: PLC0415 - not in the tests
+    from txmux.net.tls.deferred import (  # noqa: PLC0415 - not in the tests
+        import_reactor_without_tls,
+        import_web_without_email,
+    )
 
     import_reactor_without_tls()
+    import_web_without_email()
     from twisted.application.twist import _twist  # noqa: F401, PLC0415
 
-    from txmux.admin import endpoint  # noqa: F401, PLC0415
+    from txmux.admin import endpoint, site  # noqa: F401, PLC0415
     from txmux.cli import twist  # noqa: F401, PLC0415
+    from txmux.processes import service  # noqa: F401, PLC0415
     from txmux.processes.privilege import helper  # noqa: F401, PLC0415
-    from txmux.processes.workers import starter  # noqa: F401, PLC0415
+    from txmux.processes.workers import starter, worker  # noqa: F401, PLC0415
 
     see_no_services()
     # Where it may write the name of a process, it finds out with the first one, by the variables that the process began with.
     name_process("tests")
+    gc.freeze()  # each program would look through all of this when it ends, and get its own copy, which takes a quarter of a second
 
 
 def _report_ended(running: dict[int, int]) -> None:
