@@ -64,16 +64,16 @@ class BackendTest(SynchronousTestCase):
         used: bool = True,
         hold: bool = False,
         fallback: str = "",
-        waiting: int = 0,
+        keeps: float = 0.0,
     ) -> list[AttentionItem]:
         servers: list[dict[str, Any]] = [
             {"server": f"10.0.0.{at}:80", "state": state, "why": f"why {at}", "since": float(at)}
             for at, state in enumerate(states, 1)
         ]
-        held = {"hold": {"until": None} if hold else None, "held": waiting}
+        held = {"hold": {"until": None} if hold else None, "held": 0}
         document: Any = {"name": "web", **held, "servers": servers}
         other = Backend("other", ())
-        web = Backend("web", (), fallback=other if fallback else Refusal.CLOSE, hold=30.0)
+        web = Backend("web", (), fallback=other if fallback else Refusal.CLOSE, hold=keeps)
         routes = (Route("all", (), web),) if used else ()
         rules = Rules(Path("x.ini"), Settings(), (), routes, {"web": web, "other": other})
         there: Any = {
@@ -132,10 +132,10 @@ class BackendTest(SynchronousTestCase):
             ),
         )
         self.assertEqual(self.items("down", fallback="drain")[0].level, "critical")
-        # Its clients wait for 'hold', and those that come last may still do so later.
-        self.assertEqual(self.items("failing", waiting=1)[0].level, "warning")
+        # Until 'hold' is over, whoever comes waits, whether or not somebody does by now.
+        self.assertEqual(self.items("failing", keeps=30.0)[0].level, "warning")
         self.now = 31.0
-        self.assertEqual(self.items("failing", waiting=1)[0].level, "critical")
+        self.assertEqual(self.items("failing", keeps=30.0)[0].level, "critical")
 
 
 class OthersTest(SynchronousTestCase):
