@@ -16,6 +16,7 @@ from txmux.errors import MuxError
 from txmux.files import replace_file
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
+from txmux.rules.reading.endpointstrings import is_for_datagrams
 from txmux.telemetry.formatting import plural
 
 _PROC = Path("/proc")
@@ -41,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
             endpoints.listening(arguments.listen)
         except InvalidValueError as error:
             raise MuxError(f"--listen: {error}") from None
+        if is_for_datagrams(arguments.listen):
+            raise MuxError("--listen: only servers of TCP are found; write for example :443")
     try:
         servers = listening(_PROC)
     except OSError as error:
