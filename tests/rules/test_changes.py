@@ -23,29 +23,21 @@ class ChangesTest(SynchronousTestCase):
         named = ", ".join(f"r{n}" for n in range(20))
         self.assertEqual(self.told("", new), f"3000 routes new ({named} and 2980 more)")
 
-    def test_order(self) -> None:
-        one, other = (f"[route {n}]\nmatch = {n}\nbackend = close\n" for n in ("ssh", "tls"))
-        self.assertEqual(self.told(one + other, other + one), "the order of routes changed")
-
-    def test_backend_does_not_change_what_leads_to_it(self) -> None:
-        rules = "[route a]\nmatch = ssh\nbackend = b\n[backend b]\nserver = 127.0.0.1:{}\n"
-        lead = rules + "[backend c]\nserver = 127.0.0.1:9\nfallback = b\n"
-        self.assertEqual(self.told(lead.format(1), lead.format(2)), "1 backend changed (b)")
-
-    def test_listeners(self) -> None:
+    def test_told(self) -> None:
+        ssh, tls = (f"[route {n}]\nmatch = {n}\nbackend = close\n" for n in ("ssh", "tls"))
+        lead = "[route a]\nmatch = ssh\nbackend = b\n[backend c]\nserver = 127.0.0.1:9\nfallback = b\n[backend b]\nserver = "
         more = "[listen y]\nendpoint = :80\n"
-        self.assertEqual(self.told("", more), "listener y opened")
-        self.assertEqual(self.told(more, ""), "listener y closed")
-        self.assertEqual(self.told(more, more + "peek_limit = 5\n"), "listener y changed")
-
-    def test_settings(self) -> None:
-        self.assertEqual(
-            self.told("", "[txmux]\nworkers = 2\ndrain_timeout = 5s\n"),
-            "workers, drain_timeout of [txmux] changed",
-        )
-
-    def test_comments_and_blanks_change_nothing(self) -> None:
-        self.assertEqual(self.told("", "# so\n\n[txmux]\ndrain_timeout = 30s\n"), "")
+        for old, new, said in (
+            (ssh + tls, tls + ssh, "the order of routes changed"),
+            # What leads to a backend does not change with it.
+            (f"{lead}127.0.0.1:1\n", f"{lead}127.0.0.1:2\n", "1 backend changed (b)"),
+            ("", more, "listener y opened"), (more, "", "listener y closed"),
+            (more, f"{more}peek_limit = 5\n", "listener y changed"),
+            ("", "[txmux]\nworkers = 2\ndrain_timeout = 5s\n",
+             "workers, drain_timeout of [txmux] changed"),
+            ("", "# so\n\n[txmux]\ndrain_timeout = 30s\n", ""),
+        ):  # fmt: skip
+            self.assertEqual(self.told(old, new), said)
 
     def test_unchangeable(self) -> None:
         old = parse(_BASE, "r.ini").settings

@@ -23,7 +23,7 @@ IN_QUOTES = (
 
 
 class FileTests(SynchronousTestCase):
-    def test_global_limits(self) -> None:
+    def test_limits(self) -> None:
         output = converted("global\n    maxconn 9\n    daemon\nlisten x\n    bind :1\n")
         self.assertEqual(rules_of(output).settings.max_connections, 9)
         waits = "HAProxy lets further clients wait, and txmux closes them"
@@ -31,12 +31,9 @@ class FileTests(SynchronousTestCase):
             output.warnings,
             (f"x.cfg:2: maxconn 9: {waits}", "x.cfg:3: left out: daemon; see 'Run as a service'"),
         )
-
-    def test_frontend_limits(self) -> None:
         output = frontend("maxconn 7", "backlog 8")
-        listener = rules_of(output).listeners[0]
         self.assertIn("txmux closes them", output.warnings[0])
-        self.assertEqual(listener.max_connections, 7)
+        self.assertEqual(rules_of(output).listeners[0].max_connections, 7)
 
     def test_mode_of_the_frontend_counts(self) -> None:
         output = converted(
