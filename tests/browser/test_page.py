@@ -265,6 +265,16 @@ class PageTests(BrowserCase):
         said = "return document.activeElement.ariaLabel"
         self.assertEqual(f"button[aria-label='{browser.run(said)}']", menu)
 
+    def test_table_stays_scrolled_while_the_page_is_updated(self) -> None:
+        self.browser.look_like(640, "light")
+        self.go()
+        before = self.browser.text("#servers")
+        self.browser.run("document.querySelector('#servers .wide').scrollLeft = 50")
+        self.watched.say("public", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        eventually(lambda: self.browser.text("#servers") != before, "the table is updated")
+        scrolled = "return document.querySelector('#servers .wide').scrollLeft"
+        self.assertEqual(self.browser.run(scrolled), 50)
+
     def test_ban_and_pause(self) -> None:
         browser = self.browser
         browser.click("#bans summary")

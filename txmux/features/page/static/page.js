@@ -86,9 +86,11 @@ function same(one, other) {
 
 function replace(part, content) {
   const open = [...part.querySelectorAll("details")].map((one) => one.open);
+  const scrolled = [...part.querySelectorAll("[role=region]")].map((one) => [one.scrollLeft, one.scrollTop]);
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
   part.replaceChildren(content);
   part.querySelectorAll("details").forEach((one, number) => { if (open[number]) one.open = true; });
+  part.querySelectorAll("[role=region]").forEach((one, number) => { if (scrolled[number]) one.scrollTo(...scrolled[number]); });
   show(part);
   if (focused) [...part.querySelectorAll(focused.tagName)].find((one) => same(one, focused))?.focus({ preventScroll: true });
 }
@@ -106,11 +108,9 @@ async function updateWhole() {
     const next = page.getElementById(id);
     if (part.innerHTML === next.innerHTML) continue;
     if (busy(part) || part === document.activeElement) { now.version = whole.version; continue; } // later
-    const [at] = [...part.querySelectorAll(".rules")].map((one) => [one.scrollTop, one.scrollLeft]);
     const content = document.createDocumentFragment();
     content.append(...next.childNodes);
     replace(part, content);
-    if (at) part.querySelector(".rules")?.scrollTo(at[1], at[0]);
   }
   whole = now;
 }
