@@ -244,36 +244,27 @@ def at(text: str, zone: ZoneInfo = UTC, fold: int = 0) -> float:
 
 
 class CoversTests(SynchronousTestCase):
-    def check(self, text: str, inside: str, outside: str, zone: ZoneInfo = UTC) -> None:
-        found = period(f"{text} {zone.key}")
-        for moment in inside.split(", "):
-            self.assertTrue(found.covers(at(moment, zone)), moment)
-        for moment in outside.split(", "):
-            self.assertFalse(found.covers(at(moment, zone)), moment)
-
     def test_days_and_hours(self) -> None:
-        self.check(
-            "mon-fri 08:00-18:00",
-            "mon 08:00, wed 12:00, fri 17:59",
-            "mon 07:59, fri 18:00, sat 12:00, sun 12:00",
-        )
-
-    def test_over_midnight(self) -> None:
-        self.check(
-            "fri 22:00-06:00", "fri 22:00, fri 23:59, sat 00:00, sat 05:59", "fri 05:59, sat 06:00"
-        )
-        self.check("sun 22:00-06:00", "sun 23:00, mon 03:00", "sun 03:00, mon 22:00")
-        self.check("22:00-06:00", "mon 22:00, thu 03:00", "mon 21:59, mon 06:00")
-        self.check("mon 22:00-00:00", "mon 22:00, mon 23:59", "tue 00:00, mon 21:59")
-
-    def test_days(self) -> None:
-        self.check("sat,sun 00:00-24:00", "sat 00:00, sun 23:59", "mon 00:00, fri 23:59")
-        self.check(
-            "mon, wed-thu 00:00-24:00", "mon 10:00, wed 10:00, thu 10:00", "tue 10:00, fri 10:00"
-        )
-        self.check(
-            "fri-mon 10:00 - 11:00", "fri 10:30, sun 10:30, mon 10:30", "tue 10:30, thu 10:30"
-        )
+        for text, inside, outside in (
+            ("mon-fri 08:00-18:00", "mon 08:00, wed 12:00, fri 17:59",
+             "mon 07:59, fri 18:00, sat 12:00, sun 12:00"),
+            # Over midnight.
+            ("fri 22:00-06:00", "fri 22:00, fri 23:59, sat 00:00, sat 05:59",
+             "fri 05:59, sat 06:00"),
+            ("sun 22:00-06:00", "sun 23:00, mon 03:00", "sun 03:00, mon 22:00"),
+            ("22:00-06:00", "mon 22:00, thu 03:00", "mon 21:59, mon 06:00"),
+            ("mon 22:00-00:00", "mon 22:00, mon 23:59", "tue 00:00, mon 21:59"),
+            # Several days.
+            ("sat,sun 00:00-24:00", "sat 00:00, sun 23:59", "mon 00:00, fri 23:59"),
+            ("mon, wed-thu 00:00-24:00", "mon 10:00, wed 10:00, thu 10:00",
+             "tue 10:00, fri 10:00"),
+            ("fri-mon 10:00 - 11:00", "fri 10:30, sun 10:30, mon 10:30", "tue 10:30, thu 10:30"),
+        ):  # fmt: skip
+            found = period(f"{text} UTC")
+            for moment in inside.split(", "):
+                self.assertTrue(found.covers(at(moment)), moment)
+            for moment in outside.split(", "):
+                self.assertFalse(found.covers(at(moment)), moment)
         self.assertEqual(period("sat,sun"), period("sat-sun 0:00-24:00"))
 
     def test_zone(self) -> None:
