@@ -117,9 +117,9 @@ def free_memory(proc: Path = PROC) -> tuple[int, str] | None:
     return min(found, default=None)
 
 
-def own_memory(proc: Path = PROC) -> int:
+def own_memory() -> int:
     """Return how many bytes this process uses, without what is in files; 0 if the system does not say so."""
-    return 1024 * _table(proc / "self/status").get("RssAnon:", 0)
+    return 1024 * _table(PROC / "self/status").get("RssAnon:", 0)
 
 
 def _free_by(top: MemoryGroup) -> int | None:

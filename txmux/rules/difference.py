@@ -79,7 +79,7 @@ def difference(old: Rules, new: Rules) -> Difference:
     return Difference(
         new.path,
         None if _is_same(old.settings, new.settings) else new.settings,
-        (*splices(old.listeners, new.listeners, _listener_key, _is_same),),
+        (*splices(old.listeners, new.listeners, _NAME_AND_TRANSPORT, _is_same),),
         (*splices(old.routes, new.routes, _NAME, is_same_route),),
         {
             name: backend
@@ -96,7 +96,7 @@ def digest(rules: Rules) -> str:
     return blake2b("\n".join(names).encode(), digest_size=16).hexdigest()
 
 
-_NAME = attrgetter("name")
+_NAME, _NAME_AND_TRANSPORT = attrgetter("name"), attrgetter("name", "transport")
 
 
 def spliced(items: Sequence[T], splices: Sequence[Splice[T]]) -> list[T]:
@@ -158,10 +158,6 @@ _plain = attrgetter(
 
 def _is_same(one: object, other: object) -> bool:
     return one is other or one == other
-
-
-def _listener_key(listener: Listener) -> object:
-    return listener.name, listener.transport
 
 
 def splices(

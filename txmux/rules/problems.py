@@ -106,9 +106,9 @@ class InvalidValueError(MuxError):
         return "; ".join(self.messages).replace("?; ", "? ")
 
 
-def suggestion(word: str, known: Iterable[str], there_are: str = "there are") -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'ssh'?`` with the nearest known word, or else ``(there are http, tls)``."""
     from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - only errors need it
 
     words = list(known)
-    return did_you_mean(word, words) or listed(words, there_are)
+    return did_you_mean(word, words) or listed(words)

@@ -543,7 +543,7 @@ class SocketConnection(MuxProtocol):
         return True
 
     def _server_ended(self, events: int) -> None:
-        """End the connection; without events, the server has had the time to close it."""
+        # Without events, the server has had the time to close it.
         self._end_after_reset(is_late=events > 0 or has_ended(self.server))
 
     def _end_after_reset(self, *, is_late: bool) -> None:

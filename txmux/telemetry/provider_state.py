@@ -26,7 +26,7 @@ _EFFECT = "its rules stay as they are"
 
 
 def _state_path(path: Path) -> Path:
-    """Return the path of the file; it is hidden, so that no pattern of ``include`` matches it."""
+    # It is hidden, so that no pattern of `include` matches it.
     return path.with_name(f".{path.name}.state")
 
 

@@ -198,7 +198,6 @@ class ConsulFinder:
         backend: Backend,
         query: tuple[ConsulService, ConsulAPI],
         agent: ConsulAgent,
-        random: Random | None = None,
     ) -> None:
         self._reactor = reactor
         self._lookup = lookup
@@ -206,7 +205,7 @@ class ConsulFinder:
         self._url = api.url
         self._token = api.token
         self._wait = min(backend.resolve.interval, _MOST_WAIT)
-        self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
+        self._random = Random()  # nosec B311  # noqa: S311 - not for secrets
         self._index = 0
         self._agent = agent
         agent.answers[self] = True
