@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
@@ -159,6 +160,32 @@ class FileLogTest(SynchronousTestCase):
         )
         self.assertIn("opened again", told[-1])
         self.assertEqual(len(told), 2)
+
+    def test_reopening_that_takes_long(self) -> None:
+        """Lines go to the old file meanwhile; who asks again gets what the name means then, and a log that is closed opens nothing."""
+        asked: list[tuple[Any, Any]] = []
+
+        def opens(function: Any) -> Any:
+            ended = Deferred[Any]()
+            asked.append((function, ended))
+            return ended
+
+        log = FileAccessLog(self.path, opens=opens)
+        first = self.path.rename(self.path.with_suffix(".1"))
+        log.reopen()
+        log.write(a_record())
+        opened = asked[0][0]()
+        second = self.path.rename(self.path.with_suffix(".2"))
+        log.reopen()
+        asked[0][1].callback((opened, None))
+        asked[1][1].callback((asked[1][0](), None))
+        log.write(a_record())
+        log.reopen()
+        log.close()
+        asked[2][1].callback((asked[2][0](), None))
+        lines = [path.read_text().count("\n") for path in (first, second, self.path)]
+        self.assertEqual(lines, [1, 0, 1])
+        self.assertEqual(len(asked), 3)
 
     def test_reopening_is_tried_again(self) -> None:
         clock = Clock()

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from typing_extensions import override
@@ -156,6 +157,17 @@ class ServiceAccessLog:
         pass
 
 
+_Opened: TypeAlias = tuple[int | None, Exception | None]
+_Opens: TypeAlias = Callable[[Callable[[], int]], Deferred[_Opened]]
+
+
+def _at_once(function: Callable[[], int]) -> Deferred[_Opened]:
+    try:
+        return succeed((function(), None))
+    except OSError as problem:
+        return succeed((None, problem))
+
+
 class FileAccessLog:
     """Appends to a file, only ever whole lines.
 
@@ -166,6 +178,7 @@ class FileAccessLog:
         is_quiet: Whether another process logs how many lines were lost in all.
         may_lack: Whether a file that cannot be opened is no error, as for a process that replaces another one: lines are lost until
             it can.
+        opens: Runs what opens the file again, in a thread if that takes long, and returns its result or error.
 
     Raises:
         AccessLogError: It cannot be opened.
@@ -175,7 +188,7 @@ class FileAccessLog:
     _retry: IDelayedCall | None = None
     _opening: IDelayedCall | None = None
     _file: int | None = None
-    _is_closed = False
+    _is_closed = _is_opening = _is_outdated = False
     _trouble = ""  # why it could not be opened
 
     def __init__(
@@ -188,7 +201,9 @@ class FileAccessLog:
         *,
         is_quiet: bool = False,
         may_lack: bool = False,
+        opens: _Opens = _at_once,
     ) -> None:
+        self._opens = opens
         self._is_quiet = is_quiet
         self._clock = clock
         self._path = path
@@ -252,12 +267,26 @@ class FileAccessLog:
 
     def reopen(self) -> None:
         """Open the file again under its name; keep the old one if that fails, and try again later."""
-        try:
-            fresh = self._open()
-        except OSError as problem:
+        self._is_outdated = self._is_opening  # the file may have been moved since that began
+        if not self._is_opening:
+            self._is_opening = True
+            self._opens(self._open).addCallback(self._opened)
+
+    def _opened(self, opened: _Opened) -> None:
+        fresh, problem = opened
+        self._is_opening = False
+        if self._is_closed or self._is_outdated:
+            self._close(fresh)
+            if not self._is_closed:
+                self.reopen()
+            return
+        if isinstance(problem, OSError):
             where = "are lost" if self._file is None else "go to the file that was opened before"
             self._cannot_open(problem, f"lines {where}")
             return
+        if problem is not None:
+            raise problem
+        assert fresh is not None  # noqa: S101 - there is one or the other
         self._flush()
         old, self._file = self._file, fresh
         self._writer.move(fresh)
@@ -381,6 +410,7 @@ def open_log(
     *,
     is_quiet: bool = False,
     may_lack: bool = False,
+    opens: _Opens = _at_once,
 ) -> AccessLog | None:
     """Open the access log that the settings ask for, if any; see `FileAccessLog`, and `MergingLog` if there is a clock."""
     form = settings.access_log_format
@@ -392,6 +422,6 @@ def open_log(
     elif settings.access_log == "stdout":
         log = StandardOutputLog(Path("stdout"), form, later, clock=clock)
     else:
-        path, more = settings.access_log, {"is_quiet": is_quiet, "may_lack": may_lack}
-        log = FileAccessLog(path, form, later, owner, clock, **more)
+        more: Any = {"is_quiet": is_quiet, "may_lack": may_lack, "opens": opens}
+        log = FileAccessLog(settings.access_log, form, later, owner, clock, **more)
     return log if clock is None else MergingLog(log, clock)

@@ -28,7 +28,7 @@ from txmux.net.channel.message import Message
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.poller import after_turn
 from txmux.net.sockets.timers import use_monotonic_time
-from txmux.net.turns import Turns, first_late
+from txmux.net.turns import Turns, first_late, outcome_of_look
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
@@ -48,6 +48,8 @@ _BEAT = 1.0
 """Seconds between two beats, by which the supervisor sees that the loop turns."""
 _PATIENCE = 5.0
 """Seconds that the helper may take to open a file: less than the time after which a hanging worker is replaced."""
+_WAIT = 0.5
+"""Seconds that clients wait for the access log to be opened again; what takes longer is done in a thread."""
 
 
 class WorkerProcess:
@@ -182,6 +184,7 @@ class WorkerProcess:
                 self._reactor,
                 is_quiet=True,
                 may_lack=start.may_lack,
+                opens=partial(outcome_of_look, wait=_WAIT),
             )
             serving = self._serving = Serving(
                 rules,
