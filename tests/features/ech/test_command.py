@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import stat
 
@@ -80,6 +81,13 @@ class EchTest(CommandTestCase):
         self.assertEqual(rows[1][:3] + rows[1][-2:-1], ["public", "9", "new.example", "published"])
         self.assertEqual(rows[2][:3] + rows[2][-2:-1], ["public", "7", "public.example", "opens"])
         self.assertIn(base64.b64encode(new.configs).decode(), out)
+        code, shown, _ = self.run_main("ech", "show", self.rules, "--json")
+        (listener,) = json.loads(shown)
+        keys = [(key["ids"], key["public_names"], key["state"]) for key in listener.pop("keys")]
+        record = out.splitlines()[-1].removeprefix("public: ")
+        self.assertEqual((code, listener), (0, {"listener": "public", "record": record}))
+        expected = [([9], ["new.example"], "published"), ([7], ["public.example"], "opens")]
+        self.assertEqual(keys, expected)
         code, of_keys, _ = self.run_main("ech", "show", self.keys)
         self.assertEqual(
             (code, of_keys),

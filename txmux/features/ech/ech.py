@@ -2,13 +2,15 @@
 
 import argparse
 import base64
+import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -25,6 +27,7 @@ from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import utc_time
 
 _RECORD = 'NAME. 300 IN HTTPS 1 . alpn="h2,http/1.1" ech="{}"'
+_Listeners: TypeAlias = list[dict[str, Any]]
 _HEAD = "listener", "id", "public name", "written", "", "file"
 
 
@@ -37,18 +40,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="new: the name that clients show to the network; show: a rules file, or a file or folder of keys; without it, the rules of the running service",
     )
     parser.add_argument("--output", metavar="FILE", type=Path, help="new: write the key to this file, which must not be there yet; without it, the key is printed")  # fmt: skip
+    command.configure(parser, seconds=10)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "new":
         return _new((arguments.subject or "").lower().removesuffix("."), arguments.output)
     if arguments.subject:
-        _show(Path(arguments.subject))
+        listeners = _listeners(Path(arguments.subject))
+        print(json.dumps(listeners, indent=2)) if arguments.json else _show(listeners)
         return 0
     return command.run(
-        argparse.Namespace(admin=None, rules=None, token_file=None, timeout=10.0, json=False),
-        lambda ask, _: ask("GET", "/api/status"),
-        lambda status, _: _show(Path(status["rules_path"])),
+        arguments,
+        lambda ask, _: _listeners(Path(ask("GET", "/api/status")["rules_path"])),
+        lambda listeners, _: _show(listeners),
     )
 
 
@@ -89,23 +94,40 @@ def _taken(folder: Path) -> set[int]:
     return taken
 
 
-def _show(path: Path) -> None:
-    output, found = Output(), _found(path)
+def _show(listeners: _Listeners) -> None:
+    output = Output()
     rows = []
-    for listener, files in found.items():
-        newer: set[int] = set()  # of two keys with one number, only the newer opens hellos
-        for number, file in enumerate(files):
-            ids = [key.config.id for key in file.keys]
-            opens = "opens nothing" if newer.issuperset(ids) else "opens"
-            newer.update(ids)
-            names = ", ".join(key.config.public_name for key in file.keys)
-            state = opens if number else "published"
-            shown = ", ".join(map(str, ids)), names, utc_time(file.made), state, str(file.path)
-            rows.append(((listener, *shown), ""))
+    for one in listeners:
+        for key in one["keys"]:
+            ids, names = ", ".join(map(str, key["ids"])), ", ".join(key["public_names"])
+            shown = one["listener"], ids, names, key["written"], key["state"], key["file"]
+            rows.append((shown, ""))
     output.table(rows, _HEAD)
-    for listener, files in found.items():
+    for one in listeners:
         output.line()
-        output.line(f"{listener}: {_RECORD.format(files[0].configs)}")
+        output.line(f"{one['listener']}: {one['record']}")
+
+
+def _listeners(path: Path) -> _Listeners:
+    return [
+        {"listener": name, "record": _RECORD.format(files[0].configs), "keys": [*_keys(files)]}
+        for name, files in _found(path).items()
+    ]
+
+
+def _keys(files: Sequence[KeyFile]) -> Iterator[dict[str, Any]]:
+    newer: set[int] = set()  # of two keys with one number, only the newer opens hellos
+    for number, file in enumerate(files):
+        ids = [key.config.id for key in file.keys]
+        opens = "opens nothing" if newer.issuperset(ids) else "opens"
+        newer.update(ids)
+        yield {
+            "ids": ids,
+            "public_names": [key.config.public_name for key in file.keys],
+            "written": utc_time(file.made),
+            "state": opens if number else "published",
+            "file": str(file.path),
+        }
 
 
 def _found(path: Path) -> Mapping[str, Sequence[KeyFile]]:
