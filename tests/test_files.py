@@ -91,6 +91,22 @@ class LinksTest(SynchronousTestCase):
         self.assertRaises(OSError, open_log, log, (_NOBODY, _NOBODY))
         self.assertFalse((self.folder / "made").exists())
 
+    def test_log_of_a_late_disk(self) -> None:
+        """It is closed when it comes after all, and belongs to its owner, who can open it next time."""
+        log, thread = self.theirs / "log", threading.get_ident()
+
+        def open_late(path: Path, flags: int) -> tuple[int, bool]:
+            self.assertIsNotNone(files.late_disk(thread))
+            return open_safely(path, flags)
+
+        self.patch(files, "PATIENCE", -1.0)
+        self.patch(files, "open_safely", open_late)
+        self.addCleanup(files.forget_thread, thread)
+        before = look()
+        self.assertRaises(TimeoutError, open_log, log, (_NOBODY, _NOBODY))
+        self.assertEqual(added_since(before, patience=0), {})
+        self.assertEqual(log.stat().st_uid, _NOBODY)
+
     def test_no_descriptor_stays_open(self) -> None:
         path = self.link(self.theirs / "link", self.secret, 0)
         before = look()

@@ -108,20 +108,28 @@ def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = 
 
     With `alone`, no helper is asked.
     """
+    file = None
     try:
         with on_disk(path):
-            if path.is_fifo() or path.is_socket():
-                raise OSError(errno.EINVAL, "it is neither a file nor a device")
-            if os.geteuid() == 0:
-                file, made = open_safely(path, _LOG)
-            else:
-                made = not path.exists()
-                file = os.open(path, _LOG | os.O_CLOEXEC, _MODE)
+            file = _open_to_append(path, owner)
     except PermissionError:
         if _helper is None or alone:
             raise
         return _helper(path, _LOG)
-    if made and owner is not None and os.geteuid() == 0:
+    except TimeoutError:
+        if file is not None:  # it came too late, and nobody waits for it
+            os.close(file)
+        raise
+    return file
+
+
+def _open_to_append(path: Path, owner: tuple[int, int] | None) -> int:
+    if path.is_fifo() or path.is_socket():
+        raise OSError(errno.EINVAL, "it is neither a file nor a device")
+    if os.geteuid() != 0:
+        return os.open(path, _LOG | os.O_CLOEXEC, _MODE)
+    file, made = open_safely(path, _LOG)
+    if made and owner is not None:
         os.fchown(file, *owner)
     return file
 
