@@ -4,9 +4,11 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
@@ -19,6 +21,7 @@ from tests.support.service import ServiceTestCase
 from txmux.errors import MuxError
 from txmux.rules.model import Keepalive, Listener, Settings
 from txmux.serving.listen_addresses import listen_addresses
+from txmux.telemetry.access_log import FileAccessLog
 from txmux.telemetry.formatting import utc_time
 
 _LOG = "[txmux]\naccess_log = LOG\n"
@@ -86,6 +89,22 @@ class InProcessTest(ServiceTestCase):
             self.assertEqual((self.ports(), after), ([port], before))
         await (await greeted(self, port, b"x")).is_lost()
         self.assertIn("reason=no-route", self.log.read_text())
+
+    async def test_log_that_is_slow_to_open_again(self) -> None:
+        """Clients wait for it no longer after a reload that has made another one."""
+        self.run_service(_LOG + LISTEN)
+        await deferLater(reactor, 0)  # it runs
+        self.reload(f"{_LOG}access_log_format = json\n{LISTEN}")
+        opened, opens = Deferred[Thread](), FileAccessLog._open
+
+        def note_thread(log: FileAccessLog) -> int:
+            reactor.callFromThread(opened.callback, current_thread())
+            return opens(log)
+
+        self.patch(FileAccessLog, "_open", note_thread)
+        assert self.running.serving is not None
+        self.running.serving.reopen_log()
+        self.assertIsNot(await opened, main_thread())
 
     async def test_port_options(self) -> None:
         """A reload changes each option of a port for the next connections, and keeps the socket."""

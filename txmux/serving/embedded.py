@@ -16,16 +16,14 @@ from txmux.access.per_source import PerSource, SourceLimits
 from txmux.client.active_listener import ActiveListener
 from txmux.client.parts import Parts, ServiceContext, ServicePart
 from txmux.errors import ListenError
-from txmux.net.sockets.poller import after_turn
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.embedding import rules_from_python
 from txmux.rules.model import Listener, Rules
 from txmux.rules.problems import RulesError
 from txmux.serving.endpoints import check_servers
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.serving.serving import Serving
+from txmux.serving.serving import Serving, open_access_log
 from txmux.serving.store import ListeningSockets
-from txmux.telemetry.access_log import open_log
 
 __all__ = ["EmbeddedService"]
 
@@ -94,7 +92,7 @@ class EmbeddedService(Service):
         self._check(rules)
         serving = Serving(
             rules,
-            open_log(rules.settings, after_turn(self._reactor), clock=self._reactor),
+            open_access_log(rules.settings, self._reactor),
             self._reactor,
         )
         try:

@@ -30,6 +30,7 @@ from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.sockets.poller import after_turn
+from txmux.net.turns import outcome_of_look
 from txmux.rules.model import Backend, Listener, Rules, Settings
 from txmux.rules.replacement import Replacement, RouteTable, replace_all
 from txmux.serving import endpoints
@@ -44,6 +45,8 @@ from txmux.telemetry.counting.process_counters import ProcessCounters
 if TYPE_CHECKING:
     from txmux.udp.listener import UDPListener
 
+_WAIT = 0.5
+"""Seconds that clients wait for the access log to be opened again; what takes longer is done in a thread."""
 _Added = TypeVar("_Added", bound=ActiveListener)
 
 
@@ -315,8 +318,7 @@ class Serving:
             before.access_log_format,
         ):
             return self._access_log  # not a new one, since this one counts its lost lines
-        later = after_turn(self._reactor)
-        return open_log(settings, later, clock=self._reactor, is_quiet=self._shared)
+        return open_access_log(settings, self._reactor, is_quiet=self._shared)
 
     def _compile_listeners(
         self,
@@ -594,6 +596,14 @@ class Serving:
     def reopen_log(self) -> None:
         if self._access_log is not None:
             self._access_log.reopen()
+
+
+def open_access_log(
+    settings: Settings, reactor: Any, owner: tuple[int, int] | None = None, **more: bool
+) -> AccessLog | None:
+    """Open the access log of a process that serves, for whose clients it is opened again in a thread if that takes long; see `open_log`."""
+    opens = partial(outcome_of_look, wait=_WAIT)
+    return open_log(settings, after_turn(reactor), owner, reactor, opens=opens, **more)
 
 
 def _open_port(opened: socket.socket, listener: ActiveListener) -> ListeningPort:

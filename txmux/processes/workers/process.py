@@ -26,9 +26,8 @@ from txmux.net.channel.channel import Channel, LogForwarder, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.net.sockets.memory import keep_running
-from txmux.net.sockets.poller import after_turn
 from txmux.net.sockets.timers import use_monotonic_time
-from txmux.net.turns import Turns, first_late, outcome_of_look
+from txmux.net.turns import Turns, first_late
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
@@ -39,8 +38,7 @@ from txmux.rules.difference import digest as digest_of
 from txmux.rules.model import Listener, Rules
 from txmux.rules.named_files import check_disks
 from txmux.serving.endpoints import open_ports
-from txmux.serving.serving import PreparedServing, Serving
-from txmux.telemetry.access_log import open_log
+from txmux.serving.serving import PreparedServing, Serving, open_access_log
 from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
 from txmux.telemetry.lines import ServiceLog
 
@@ -48,8 +46,6 @@ _BEAT = 1.0
 """Seconds between two beats, by which the supervisor sees that the loop turns."""
 _PATIENCE = 5.0
 """Seconds that the helper may take to open a file: less than the time after which a hanging worker is replaced."""
-_WAIT = 0.5
-"""Seconds that clients wait for the access log to be opened again; what takes longer is done in a thread."""
 
 
 class WorkerProcess:
@@ -177,14 +173,12 @@ class WorkerProcess:
             await first_late(check_disks, rules, start.unread(in_use))
             admission = self._admission(rules)
             account = account_of(rules)
-            access_log = open_log(
+            access_log = open_access_log(
                 rules.settings,
-                after_turn(self._reactor),
-                account.owner if account else None,
                 self._reactor,
+                account.owner if account else None,
                 is_quiet=True,
                 may_lack=start.may_lack,
-                opens=partial(outcome_of_look, wait=_WAIT),
             )
             serving = self._serving = Serving(
                 rules,
