@@ -67,7 +67,12 @@ class BackendTest(SynchronousTestCase):
         keeps: float = 0.0,
     ) -> list[AttentionItem]:
         servers: list[dict[str, Any]] = [
-            {"server": f"10.0.0.{at}:80", "state": state, "why": f"why {at}", "since": float(at)}
+            {
+                "server": f"10.0.0.{at}:80",
+                "state": state,
+                "why": f"why {at}",
+                "since": None if state == "unresolved" else float(at),
+            }
             for at, state in enumerate(states, 1)
         ]
         held = {"hold": {"until": None} if hold else None, "held": 0}
@@ -133,6 +138,8 @@ class BackendTest(SynchronousTestCase):
         )
         self.assertEqual(self.items("down", fallback="drain")[0].level, "critical")
         # Until 'hold' is over, whoever comes waits, whether or not somebody does by now.
+        self.assertEqual(self.items("unresolved", "failing", keeps=30.0)[0].level, "warning")
+        self.assertEqual(self.items("unresolved", keeps=9.0)[0].level, "critical")
         self.assertEqual(self.items("failing", keeps=30.0)[0].level, "warning")
         self.now = 31.0
         self.assertEqual(self.items("failing", keeps=30.0)[0].level, "critical")

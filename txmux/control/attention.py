@@ -82,7 +82,7 @@ def backends(
             more = "; its clients go to its fallback" if is_covered(name) else ""
             text = f"no server is up: {_names(servers)}{more}"
         newest = max(unable or servers, key=lambda server: server["since"] or 0.0)
-        is_new = now - (newest["since"] or now) < every[name].hold
+        is_new = now - (newest["since"] or 0.0) < every[name].hold
         is_held = backend["hold"] is not None or is_new
         turns_away = name in used and name in idle and not (is_covered(name) or is_held)
         # What an operator or the rules took out on purpose is planned work.

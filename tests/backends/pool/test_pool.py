@@ -217,12 +217,15 @@ class EjectionTests(SynchronousTestCase):
     def test_probe_fails(self) -> None:
         pool = Watched()
         first, second = pool.members
-        self.failures(pool, 0, 0, 0, 10)
+        self.failures(pool, 1, 1, 1, 11)
         self.assertIs(first.state, MemberState.EJECTED)
         pool.clock.advance(9)
         self.assertEqual({pool.pick() for _ in range(4)}, {second})
         pool.clock.advance(1)
         self.assertIs(pool.pick(second), first)
+        self.assertEqual(pool.pool.since(first), 20)  # it has been out all the time
+        pool.pool.connected(first)
+        self.assertEqual(pool.pool.since(first), 0)
 
     def test_probe_given_up(self) -> None:
         pool = Watched()

@@ -11,7 +11,7 @@ import attrs
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.balance import Choice
 from txmux.backends.pool.hold import WaitingClients
-from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
+from txmux.backends.pool.member import SUSPECT, Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.backends.pool.server_health import ENOUGH_SOURCES, UNCHECKED, BackendHealth, MemberState
 from txmux.rules.model import Backend, Refusal, Server
@@ -457,7 +457,9 @@ class BackendPool:
     def _change(self, member: Member, state: MemberState, why: str) -> None:
         before, health = member.state, member.health
         by_checks = MemberState.DOWN in {health.state, state}
-        health.state, health.why, health.since = state, why, self._seconds()
+        if not SUSPECT.issuperset({health.state, state}):  # else it has been out since before
+            health.since = self._seconds()
+        health.state, health.why = state, why
         if state is MemberState.UP:
             health.came_at = health.since
         self._arrange()
@@ -492,7 +494,7 @@ class BackendPool:
             self.on_members()
 
     def since(self, member: Member) -> float | None:
-        """Return how many seconds ago the state of a member changed; ``None`` if never."""
+        """Return how many seconds ago a member came to its state, or was ejected if it is tried since; ``None`` if never."""
         since = member.health.since
         return max(0.0, self._seconds() - since) if since else None
 
