@@ -448,6 +448,15 @@ def _without_tls(
     yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
 
 
+def _lacking(sample: TracedSample) -> Iterator[str]:
+    """Yield what a capture lacks of a connection or a flow."""
+    if sample.stream.is_late:
+        yield "the SYN, so these may not be the client's first bytes: begin it before the client connects"
+    if sample.stream.gap:
+        after = f"what the client sent after byte {len(sample.data)}"
+        yield after if sample.datagrams is None else "the end of a datagram"
+
+
 def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]:
     listener, verdicts, is_stream = trace.listener, trace.found, sample.datagrams is None
     target = traced_outcome(sample, trace)
@@ -476,9 +485,8 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
     facts = trace.facts
     if facts:
         yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
-    if sample.stream and sample.stream.gap:
-        after = f"what the client sent after byte {len(sample.data)}"
-        yield "note", f"the capture lacks {after if is_stream else 'the end of a datagram'}"
+    for part in _lacking(sample) if sample.stream else ():
+        yield "note", f"the capture lacks {part}"
     if sample.stream and sample.stream.server_first:
         silent = TracedOutcome("silent", None, silence.outcome)
         yield ("note", "the server spoke first; a client that waits for that says nothing here:")

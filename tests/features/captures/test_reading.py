@@ -102,7 +102,7 @@ class ReassemblyTests(SynchronousTestCase):
 class ClientTests(SynchronousTestCase):
     def test_first_speaker_is_the_client_without_syn(self) -> None:
         stream = first(from_server(900), from_client(101, b"ab"), from_server(900, b"xy"))
-        self.assertEqual((stream.client, stream.data), (CLIENT, b"ab"))
+        self.assertEqual((stream.client, stream.data, stream.is_late), (CLIENT, b"ab", True))
 
     def test_client_and_start_from_the_answer_to_syn(self) -> None:
         stream = first(
@@ -111,7 +111,7 @@ class ClientTests(SynchronousTestCase):
             from_client(103, b"cd"),
             from_client(101, b"ab"),
         )
-        self.assertEqual((stream.client, stream.data), (CLIENT, b"abcd"))
+        self.assertEqual((stream.client, stream.data, stream.is_late), (CLIENT, b"abcd", False))
         self.assertTrue(stream.server_first)
 
     def test_server_first(self) -> None:
@@ -347,6 +347,13 @@ clients  listener  decision
         )
         other = self.explain(data, "--from", "10.0.0.1")
         self.assertIn("198.51.100.1:443, as if from 10.0.0.1: SSH-\n", other)
+
+    def test_connection_that_was_there_before(self) -> None:
+        """What its client says is not shown as its first bytes without a word."""
+        said = self.explain(capture(FRAMES[1](packet(CLIENT, SERVER, ACK, 101, b"SSH-"))))
+        self.assertIn(
+            "to 127.0.0.1:22\nnote      the capture lacks the SYN, so these may not be", said
+        )
 
     def test_capture_without_connections(self) -> None:
         self.assertEqual(

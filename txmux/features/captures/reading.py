@@ -47,6 +47,7 @@ class CapturedStream:
     Attributes:
         gap: The capture lacks what comes after these, though it has later ones.
         server_first: Whether the server has sent bytes before these.
+        is_late: The capture began after the connection, so there may have been earlier ones.
     """
 
     client: Address
@@ -55,6 +56,7 @@ class CapturedStream:
     gap: bool
     server_first: bool
     datagrams: tuple[bytes, ...] | None = None
+    is_late: bool = False
 
 
 def read_packets(file: BinaryIO, name: str) -> Iterator[Segment | Datagram]:
@@ -200,9 +202,8 @@ class _CapturedConnection:
                 gap = True
                 break
             data += self._pieces[offset][len(data) - (offset - start) :]
-        return CapturedStream(
-            self._client, self._server, data[: self._limit], gap, self._server_first
-        )
+        ends, is_late = (self._client, self._server), not self._known_start
+        return CapturedStream(*ends, data[: self._limit], gap, self._server_first, is_late=is_late)
 
 
 def _plus(sequence: int, count: int) -> int:
