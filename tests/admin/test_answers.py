@@ -33,10 +33,14 @@ class HealthTest(AdminCase):
         )
 
     async def test_backend_that_its_first_client_wakes_is_well(self) -> None:
-        asleep = "1 down\nhold = 9s\nwake = http POST http://127.0.0.1:1/"
-        await self.start(rules=LED.replace("PORT", asleep))
+        asleep = "1 down\nwake = http POST http://127.0.0.1:1/\n"
+        await self.start(rules=LED.replace("PORT", f"{asleep}hold = 9s"))
         self.assertEqual((await self.get("/readyz")).status, 200)
         self.assertEqual((await self.get("/api/status")).json["attention"], [])
+        self.write_rules(rules=LED.replace("PORT", asleep))  # its clients are refused at once
+        await self.post("/api/reload")
+        self.assertEqual((await self.get("/readyz")).status, 503)
+        self.assertTrue((await self.get("/api/status")).json["attention"])
 
     async def test_head_is_get_without_the_body(self) -> None:
         await self.start()

@@ -163,4 +163,5 @@ def start_of(backend: Backend) -> ServerStart | None:
 
 def is_asleep(backend: Backend) -> bool:
     """Return whether the rules have all its servers out of use until a client waits for them."""
-    return all(server.down for server in backend.servers) and start_of(backend) is not None
+    are_down = all(server.down for server in backend.servers)
+    return bool(backend.hold) and are_down and start_of(backend) is not None
