@@ -63,6 +63,19 @@ class PlacesTests(SynchronousTestCase):
         ):
             self.assertRaisesRegex(MuxError, expected, self.places.read, [path])
 
+    def test_damaged_text_is_in_log_and_status(self) -> None:
+        data = self.countries.read_bytes()
+        self.countries.write_bytes(data.replace(b"FR", b"F\xff"))
+        self.assertNotEqual(self.countries.read_bytes(), data)
+        with capturedLogs() as lines:
+            self.places.read([self.countries])
+            self.assertEqual(self.found("192.0.2.1"), [])
+        self.assertEqual(len(lines), 1)
+        self.assertIn("one is damaged", self.places.trouble)
+        write_places(self.countries, {"0.0.0.0/1": country("FR")})
+        self.countries.write_bytes(self.countries.read_bytes().replace(b"FR", b"F\xff"))
+        self.assertRaises(GeoDatabaseError, GeoDatabase().read, [self.countries])
+
     @given(st.data())
     def test_damaged(self, data: st.DataObject) -> None:
         """Whatever is in a file, it is refused, or addresses are looked up; log and status say once that a record cannot be read."""

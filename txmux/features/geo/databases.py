@@ -6,6 +6,7 @@ Source: MaxMind DB File Format Specification 2.0, as the package maxminddb reads
 import io
 from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,17 @@ class GeoDatabase:
 
     def _record(self, reader: Any, address: IPAddress) -> Any:
         try:
-            return reader.get(address)
-        except ValueError:  # an IPv6 address in a database of IPv4
-            return None
+            return _look_up(reader, address)
         except Exception as problem:  # noqa: BLE001 - what is raised depends on what is damaged
             if not self.trouble:
                 self.trouble = f"{DATABASES}: one is damaged, so some addresses are in no country or system: {problem!r}; get it again"
                 self._log.error("{trouble}", trouble=self.trouble)
             return None
+
+
+def _look_up(reader: Any, address: IPAddress) -> Any:
+    is_missing = address.version == 6 and reader.metadata().ip_version == 4
+    return None if is_missing else reader.get(address)
 
 
 def _facts_of(record: Any) -> list[tuple[str, str | int]]:
@@ -141,8 +145,7 @@ def read_geo_database(path: Path, data: bytes) -> Any:
         # Read as a whole: a mapped file that is truncated would end the process.
         reader = maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
         for address in _TRIED:
-            with suppress(ValueError):  # an IPv6 address in a database of IPv4
-                reader.get(address)
+            _look_up(reader, ip_address(address))
     except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
         raise GeoDatabaseError(
             f"'{path}' is not a database in MaxMind's format; write the path of a file ending in .mmdb"
