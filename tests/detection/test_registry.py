@@ -1,6 +1,7 @@
 """Finding the installed matchers, and telling what is wrong with plugins."""
 
 import importlib
+import pickle
 import shutil
 import sys
 import tempfile
@@ -9,11 +10,13 @@ from pathlib import Path
 from types import ModuleType
 
 import attrs
+import twisted
 from twisted import plugins
 from twisted.plugin import getCache
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from txmux.detection import registry
 from txmux.detection.detector import Detector
 from txmux.detection.registry import (
     Registry,
@@ -165,6 +168,36 @@ class PluginTest(SynchronousTestCase):
         (it,) = getCache(importlib.import_module(self.name))["others"].plugins
         provided = importlib.import_module(theirs).IProtocolPlugin
         self.assertIn(provided, it.provided)
+
+    def test_cache_of_an_interface_that_has_left(self) -> None:
+        """It is made anew, so that no later start has to import what has not changed."""
+        gone = self.folder / "gone.py"
+        gone.write_text("from twisted.plugin import IPlugin\nclass IGone(IPlugin): pass\n")
+        self.patch(twisted, "__path__", [*twisted.__path__, str(self.folder)])
+        made = "@implementer(IGone)\nclass It: pass\nit = It()\n"
+        imports = "from zope.interface import implementer\nfrom twisted.gone import IGone\n"
+        self.write("others", imports + made)
+        self.assertEqual(self.found(), Registry({}))
+        del sys.modules["twisted.gone"]
+        gone.unlink()
+        self.write("mine", _module("Mine", "mine"))
+        for _ in range(2):
+            self.forget()
+            self.assertEqual(list(self.found()), ["mine"])
+        cache = pickle.loads((self.package / "dropin.cache").read_bytes())
+        self.assertEqual(list(cache), ["mine"])
+
+    def test_own_interface_of_a_plugin_at_the_next_start(self) -> None:
+        imports = "from zope.interface import implementer\nfrom txmux.interfaces import IProtocolMatcher\n"
+        its = "name, summary, options, predicate = 'own', 'x', (), print"
+        made = f"class IOwn(IProtocolMatcher): pass\n@implementer(IOwn)\nclass Own: {its}\nown = Own()\n"
+        self.write("txmux_own", imports + made)
+        self.patch(plugins, "__path__", [str(self.package)])
+        for _ in range(2):
+            importlib.invalidate_caches()
+            self.patch(registry, "_known", {})
+            self.assertIn("own", installed_matchers())
+            del sys.modules["twisted.plugins.txmux_own"]
 
     def test_repaired_meanwhile(self) -> None:
         flag = self.folder / "flag"

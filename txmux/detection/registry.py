@@ -215,7 +215,8 @@ class _Unpickler(pickle.Unpickler):
     """Reads plugins without importing interfaces of Twisted's: no matcher has one, and those of trial import unittest."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in sys.modules or not module.startswith("twisted."):
+        is_twisteds = module.startswith("twisted.") and not module.startswith("twisted.plugins.")
+        if module in sys.modules or not is_twisteds:
             return super().find_class(module, name)
         return InterfaceClass(name, (Interface,), __module__=module)
 
@@ -223,7 +224,10 @@ class _Unpickler(pickle.Unpickler):
 def _pickled(dropins: Mapping[str, Any]) -> bytes:
     for plugin in (plugin for dropin in dropins.values() for plugin in dropin.plugins):
         names = ((its.__module__, its.__name__) for its in plugin.provided)
-        plugin.provided = [getattr(importlib.import_module(module), name) for module, name in names]
+        try:
+            plugin.provided = [getattr(importlib.import_module(module), it) for module, it in names]
+        except (ImportError, AttributeError):  # it has left Twisted; the next start looks anew
+            return pickle.dumps({})
     return pickle.dumps(dropins)
 
 
