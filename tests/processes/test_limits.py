@@ -653,6 +653,32 @@ class ChainTest(SynchronousTestCase):
             old.collect()
             self.assertEqual(sum(counts), 0)
 
+    def test_what_moves_is_cleared_by_each_supervisor(self) -> None:
+        """Whoever has looked before, what nobody takes counts no more, for the service, the listener and the source.
+
+        A process whose rules do not limit the sources takes none of them, a supervisor that is replaced does not know the listeners
+        that came after it, and a sender may find out later than supervisors that a receiver has ended.
+        """
+        with patch.object(across_processes, "_is_running", {7, 8}.__contains__):
+            old, new, _ = self.two("a")
+            new.extend(rules := limited("a", "b"))
+            make = new.admissions(new.assign(1, 8), Clock().seconds, 0)
+            make(Listener("a")).adopt(CLIENT)
+            new.worker_ended(0)
+            self.assertEqual(self.counts(new, "a"), [1, 1, 0])
+            sender = make(named(rules, "b"))
+            sender.move_away(sender.enter(CLIENT))
+            self.assertEqual(self.counts(new, "b"), [2, 1, 1])
+            old.collect()
+            new.collect()
+            self.assertEqual(self.counts(new, "b"), [1, 0, 0])
+
+    def counts(self, limits: SharedLimits, name: str) -> list[int]:
+        per_source = limits.sources(Clock().seconds)[name]
+        assert per_source is not None
+        tallies = [sum(limits._row(row)) for row in ("", name)]
+        return [*tallies, per_source.count(source_of(CLIENT.host))]
+
     def test_rows_are_not_used_again_while_another_service_counts(self) -> None:
         """It may serve again, and knows them by their names."""
         running = {7}

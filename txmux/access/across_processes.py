@@ -6,7 +6,8 @@ only that worker changes. The memory says which process a column belongs to. Whe
 the column; if the supervisor has ended, too, any other supervisor of the chain does.
 
 A connection that moves counts in a column of its own from when one process has let go of it until another has adopted it. That one
-counts in a row what it is offered, before the first lets go: so once nobody awaits anything, what is left there has been lost.
+counts in a row what it is offered, before the first lets go: so once nobody awaits anything, what is left there has been lost. By a
+number of all moves, which never falls, each supervisor knows whether anything may be left since it last looked.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _FEWEST_WORKERS = 16
 """The memory has room for this many workers, or for twice those of the rules if that is more."""
 _GENERATIONS = 3
 """Columns for each worker that a service may have: processes that an upgrade has replaced keep theirs until they end."""
-_FORMAT = 2
+_FORMAT = 3
 """The version of what is in the memory; a service of another version makes memory of its own."""
 
 
@@ -93,12 +94,20 @@ class SharedTally(Tally):
         counter: The number in this worker, under whichever rules.
         counts: A number for each worker, which only that worker changes, and at last that of connections that are on their way
             from one process to another.
+        moves: The number of all that ever were on their way, which it raises.
     """
 
     def __init__(
-        self, limit: int, counter: Counter, counts: memoryview[int], worker: int, lock: FileLock
+        self,
+        limit: int,
+        counter: Counter,
+        counts: memoryview[int],
+        worker: int,
+        lock: FileLock,
+        moves: memoryview[int],
     ) -> None:
         super().__init__(limit, counter)
+        self._moves = moves
         self._counts = counts
         self._worker = worker
         self._lock = lock
@@ -130,6 +139,7 @@ class SharedTally(Tally):
         """Count one less here, and one more that is on its way."""
         with self._lock:
             self._counts[_MOVING] = min(self._counts[_MOVING] + 1, _MOST)
+            self._moves[0] = (self._moves[0] + 1) & _MOST
             self.give_back()
 
     def give_back(self) -> None:
@@ -238,11 +248,11 @@ class LimitsLayout:
 class SharedLimits:
     """All limits that the listeners of rules have.
 
-    The memory has `LoopDetector`, the process ID that each column belongs to, a row of counts for the service and for each listener and
-    backend, with a column for each process, and a `SourceTable` for each listener that limits sources. A process changes only
-    its own column and the slots of sources, so what a worker that ended by itself leaves behind can be cleared. The first
-    column belongs to no worker, unless there are more than columns; the last one is that of connections that have left one
-    process for another.
+    The memory has `LoopDetector`, the process ID that each column belongs to (that of what moves has the number of all moves), a row of
+    counts for the service and for each listener and backend, with a column for each process, and a `SourceTable` for each listener that
+    limits sources. A process changes only its own column and the slots of sources, so what a worker that ended by itself leaves behind can
+    be cleared. The first column belongs to no worker, unless there are more than columns; the last one is that of connections that have
+    left one process for another.
 
     Args:
         workers: The highest number of workers that this service may have.
@@ -255,6 +265,7 @@ class SharedLimits:
         self.descriptor = descriptor
         self._most_workers = workers
         self._columns: dict[int, int] = {}  # by the number of a worker of this service
+        self._moves_seen = -1  # when this process last found that none was under way
         self._lock = FileLock(descriptor)
         # By worker and place, not by name: should a connection outlive its listener's place, both users of it write the same number.
         self._counters: dict[tuple[int, int], Counter] = {}
@@ -346,14 +357,14 @@ class SharedLimits:
     @property
     def workers(self) -> int:
         """The highest number of workers that this service may have now."""
-        free = sum(not owner for owner in self._owners[1:_MOVING])
+        free = sum(not owner for owner in self._owners[1:])
         return min(self._most_workers, free + len(self._columns))
 
     def assign(self, worker: int, pid: int) -> int:
         """Return the column of a worker's process from now on; the first one if all others are in use, where it may miscount."""
         self.collect()
         with self._lock:
-            columns = range(1, len(self._owners) - 1)
+            columns = range(1, len(self._owners))
             free = (column for column in columns if not self._owners[column])
             column = self._columns[worker] = next(free, 0)
             if column:
@@ -362,17 +373,18 @@ class SharedLimits:
 
     def collect(self) -> None:
         """Clear the columns of processes that have ended, where no other supervisor does, and that of connections in transit if none are."""
-        own, moving = {*self._columns.values()}, self._row("")
-        if not moving[_MOVING] and all(_is_running(owner) for owner in {*self._owners} - {0}):
+        own, moves = {*self._columns.values()}, self._moves[0]
+        if moves == self._moves_seen and all(_is_running(owner) for owner in {*self._owners} - {0}):
             return
         with self._lock:  # another supervisor may be about to do the same, and assign the column
             for column, owner in enumerate(self._owners):
                 if owner and column not in own and not _is_running(owner):
                     self.clear(column)
                     self._owners[column] = 0
-            # One that ended has left them, in its column if it was to take them.
-            if moving[_MOVING] and not any(self._row(_AWAITED)):
+            # One that ended has left them, or one whose rules do not limit sources has taken them.
+            if not any(self._row(_AWAITED)):
                 self.clear(self.layout.columns - 1)
+                self._moves_seen = moves
 
     def worker_ended(self, worker: int) -> None:
         column = self._columns.pop(worker, 0)
@@ -431,7 +443,8 @@ class SharedLimits:
             self._memory = mapped(self.descriptor, _room(layout))
         self.layout = layout
         owners = slice(LoopDetector.SIZE, LoopDetector.SIZE + layout.columns * _SIZE)
-        self._owners = self._memory[owners].cast("Q")
+        numbers = self._memory[owners].cast("Q")
+        self._owners, self._moves = numbers[:_MOVING], numbers[_MOVING:]
         size = SourceTable.size(layout.columns)
         self._tables = {
             name: SourceTable(
@@ -463,7 +476,7 @@ class SharedLimits:
         if name not in self.layout.rows:  # one that the rules do not have, but older connections
             return Tally(limit)
         counter = self._counters.setdefault((worker, self.layout.rows[name]), Counter())
-        return SharedTally(limit, counter, self._row(name), worker, self._lock)
+        return SharedTally(limit, counter, self._row(name), worker, self._lock, self._moves)
 
     def held(self, backend: str, limit: int, worker: int) -> Tally:
         return self.tally(limit, _of_held(backend), worker)

@@ -150,15 +150,14 @@ class Admission:
             client: As for `enter`.
             has_moved: Whether the other process has called `move_away`.
         """
-        permit = None
-        if client is not None and self.per_source is not None:
-            permit = self.per_source.adopt(source_of(client.host), has_moved=has_moved)
-        for tally in reversed(self._tallies):
+        for tally in self._tallies:
             if has_moved:
                 tally.adopt()
             else:
                 tally.add()
-        return permit
+        if client is None or self.per_source is None:
+            return None
+        return self.per_source.adopt(source_of(client.host), has_moved=has_moved)
 
     def move(
         self, permit: Permit | None, before: Address, after: Address, *, is_known: bool = False
@@ -185,11 +184,8 @@ class Admission:
             tally.give_back()
 
     def move_away(self, permit: Permit | None) -> None:
-        """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts.
-
-        That of the service is the first to count it as moving, and the last to stop: it shows whether any other does.
-        """
-        for tally in self._tallies:
-            tally.move_away()
+        """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts."""
         if permit is not None and self.per_source is not None:
             self.per_source.move_away(permit)
+        for tally in self._tallies:  # last: they show that something has moved
+            tally.move_away()
