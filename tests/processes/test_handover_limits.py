@@ -9,6 +9,7 @@ from tests.processes.handover_case import HandoverCase
 from tests.support.peers import Peer
 from txmux.access.across_processes import SharedLimits
 from txmux.net.channel.channel import Channel
+from txmux.processes.upgrade import handover
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.listener import MuxFactory
@@ -88,15 +89,18 @@ class LimitsTest(HandoverCase):
         self.assertEqual(self.count(), 0)
 
     async def test_connections_that_cannot_go_on_count_no_more(self) -> None:
-        await self.relayed(1)
+        """Whether one of them fails, or what goes through all."""
 
-        def adopt(*_: object) -> None:
+        def fail(*_: object) -> None:
             raise ValueError
 
-        self.patch(self.new, "adopt", adopt)
-        self.assertEqual(await self.hand(self.adopting()), 1)
-        self.assertEqual(self.count(), 0)
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        for does in ("adopt", "_adopt"):
+            await self.relayed(1)
+            self.patch(self.new if does == "adopt" else handover, does, fail)
+            self.assertEqual(await self.hand(self.adopting()), 1)
+            self.assertEqual(self.count(), 0)
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+            self.backend.peers.clear()
 
     async def test_killed(self) -> None:
         """When a worker is killed, what is on its way to another one still counts, and once."""

@@ -401,14 +401,16 @@ class Adopting:
     def _go_on(self, batch: int, which: Sequence[int], kept: Sequence[int] = ()) -> None:
         if (offered := self._offered.pop(batch, None)) is None:
             return
-        for index, (factory, moved, sockets) in offered.items():
-            if index in which:
-                release_slot = partial(self._report_end, moved.record.id) if index in kept else None
-                _adopt(factory, moved, sockets, release_slot)
-            else:
-                close(sockets)
-        self._awaited.give_back()
-        self._decided()
+        try:
+            for index, (factory, moved, sockets) in offered.items():
+                if index in which:
+                    release = partial(self._report_end, moved.record.id) if index in kept else None
+                    _adopt(factory, moved, sockets, release)
+                else:
+                    close(sockets)
+        finally:
+            self._awaited.give_back()
+            self._decided()
 
     def _report_end(self, identity: str, free: Callable[[], None]) -> None:
         # No time limit: a client that waited longer in the other process may keep the slot for any time. A process that hangs is
