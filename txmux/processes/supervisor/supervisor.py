@@ -244,9 +244,12 @@ class Supervisor:
 
     async def start_message(self, worker: Worker) -> dict[str, Any]:
         """Return the message that starts a worker; see `txmux.processes.workers.received_rules.Start`."""
+        pid = worker.pid
         await first_late(check_disks, self._rules)
         await self._terminators.look_at_all()  # a moment ago they may have been there
         unreadable = await look_in_thread(self.state.upstreams.unreadable)
+        if worker.pid != pid:
+            return {}  # it has ended, and a column without owner would go to two others
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             rules, version, worker.sockets = pending.rules, pending.version, pending.sockets
