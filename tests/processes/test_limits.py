@@ -522,20 +522,25 @@ class _Chain:
         program, number, host, permit = self.open.pop(choice % len(self.open))
         to, other = self.serving, choice // 2 % 2
         awaited, admission, pid = to.awaited[other], to.admissions[other], to.workers[other]
+        sender, its_pid = program.admissions[number], program.workers[number]
         awaited.add()
-        program.admissions[number].move_away(permit)
-        on_its_way = (_Program(to.limits, to.seconds), 0, host, None)
-        self.open.append(on_its_way)
-        if choice % 3:
+        if choice % 3 == 1:
             self.kill(choice)
-        if pid not in self.running:
+        if is_sent := its_pid in self.running:
+            sender.move_away(permit)
+            on_its_way = (_Program(to.limits, to.seconds), 0, host, None)
+            self.open.append(on_its_way)
+        if choice % 3 == 2:
+            self.kill(choice)
+        if is_sent and pid not in self.running:
             self.open.remove(on_its_way)
         self.enter(choice)
         if pid in self.running:
-            self.open.remove(on_its_way)
-            permit = admission.adopt(Address(ip_address(host), 1))
+            if is_sent:
+                self.open.remove(on_its_way)
+                permit = admission.adopt(Address(ip_address(host), 1))
+                self.open.append((to, other, host, permit))
             awaited.give_back()
-            self.open.append((to, other, host, permit))
 
     def upgrade(self, _: int) -> None:
         before = self.serving.limits
