@@ -417,6 +417,17 @@ class AttentionLogTest(SynchronousTestCase):
             ],
         )
 
+    def test_failed_reload_of_changed_files(self) -> None:
+        """It resolves nothing: the changed files are not in force."""
+        log = AttentionLog(lambda: 100.0)
+        failed = 100.0, Report(ok=False, errors=("[what]: unknown section",))
+        complete = 100.0, Report(ok=False, changes="1 route new", errors=("no worker",))
+        with capturedLogs() as logged:
+            for last in (None, failed, None, complete):
+                log.record(rules_not_in_force(last, "x.ini", has_changed=last is not complete))
+        lines = [event["log_format"].format(**event).split(":")[0] for event in logged]
+        self.assertEqual(lines, ["needs attention", "needs attention", "resolved after 0 s"])
+
     def test_process_that_goes_on(self) -> None:
         """It has a minute to notice what another has reported, and then that is over; later it begins anew."""
         now = [100.0]

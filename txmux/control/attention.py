@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
+import attrs
+
 from txmux.control.clients import flooding
 from txmux.control.gauges import Gauges
 from txmux.control.overrides import ServiceState, WorkersCondition
@@ -271,12 +273,13 @@ def rules_not_in_force(
         when, report = last_reload
         why, *others = report.errors or ["no reason is known"]
         why += f"; and {len(others)} more" if others else ""
-        outcome, do = "is not complete", "see the log"
+        outcome, do, stands_for = "is not complete", "see the log", ""
         if not report.changes:
             outcome = "failed, the previous rules are in force"
             do = report.do or f"txmux check {path}, then txmux reload"
-            has_changed = False  # the same item says so
-        yield rows.RELOAD_FAILED.item(when, outcome=outcome, why=why, do=do)
+            has_changed, stands_for = False, rows.RULES_CHANGED.what  # the same item says so
+        item = rows.RELOAD_FAILED.item(when, outcome=outcome, why=why, do=do)
+        yield attrs.evolve(item, instead_of=stands_for)
     if has_changed:
         yield rows.RULES_CHANGED.item(path=path)
 

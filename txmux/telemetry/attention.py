@@ -47,6 +47,7 @@ class AttentionItem:
         link: The page that shows it, relative to that of the service, such as ``?backend=web#servers``; empty if there is none.
         subject: With `what`, the same as long as the item is the same one, such as the name of a backend; the text if empty.
         is_logged: Whether another part logs its beginning and its end.
+        instead_of: The topic whose items it stands for: they have not ended.
     """
 
     level: Level
@@ -58,6 +59,7 @@ class AttentionItem:
     link: str = ""
     subject: str = ""
     is_logged: bool = False
+    instead_of: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -142,8 +144,11 @@ class AttentionLog:
         """
         now, found = self._now(), {item.key: item for item in items}
         if complete and self._seconds() >= self._settled_at:
+            last = {item.instead_of for item in found.values()}
             for key in [key for key in self._lasting if key not in found]:
-                self._end(self._lasting.pop(key), now)
+                before = self._lasting.pop(key)
+                if before.what not in last:
+                    self._end(before, now)
         noted = [self._noted(item, now) for item in found.values()]
         return sorted(noted, key=lambda item: (LEVELS.index(item.level), item.since or 0.0))
 
