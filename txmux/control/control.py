@@ -143,8 +143,9 @@ class Control:
             part.commit(rules)
         Deferred.fromCoroutine(self.index.look_at_secrets())
 
-    async def unusable_lists(self) -> list[str]:
-        return await self._lists.unusable_files()
+    async def unusable_files(self) -> list[str]:
+        """Return a sentence for each file that cannot be used of those that are read again by themselves, beside files for TLS."""
+        return [*await self._lists.unusable_files(), *(await self._gauges()).unread]
 
     def be_replaced(self) -> None:
         """Leave to another process what changes; it sends what concerns the clients that stay here, until `commit`."""

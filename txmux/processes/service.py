@@ -495,7 +495,7 @@ class MuxService(Service):
         if gone is not None:
             steps.run("end the connections of removed routes", supervisor.end_removed, *gone)
         failed = await steps.wait("wait for the workers", supervisor.all_serve) or []
-        unusable = await steps.wait("look at lists of networks", self.control.unusable_lists) or []
+        unusable = await steps.wait("look for unusable files", self.control.unusable_files) or []
         kept = [*supervisor.kept_files, *unusable]
         for sentence in kept:
             self._log.warn("{kept}", kept=sentence)

@@ -339,13 +339,15 @@ class Serving:
                 )
                 is_udp = listener.transport is Transport.UDP
                 active = (self._make_udp if is_udp else self._make_tcp)(configuration)
-            elif replacement is not None and not replacement.is_whole:
+            elif replacement is None:
+                yield from active.configuration.look_at_files()
+            elif not replacement.is_whole:
                 compiler = self._compiler(listener)
                 prepared.configurations[active] = changed = yield from active.configuration.changed(
                     replacement, compiler, admission(listener), version
                 )
                 yield from changed.look_at_files()
-            elif replacement is not None:
+            else:
                 prepared.configurations[active] = yield from self._compile(
                     table, listener, admission(listener), version
                 )

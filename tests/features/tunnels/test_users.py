@@ -7,8 +7,10 @@ from typing import Any
 
 import bcrypt
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
+from tests.service.reload_case import LISTEN, ReloadCase
 from tests.support.folders import make_folder
 from txmux.features.tunnels import login_queue, users
 from txmux.features.tunnels.dialogue import Login
@@ -130,3 +132,20 @@ class TunnelUsersTest(TestCase):
         users = TunnelUsers("r", make_folder(self) / "none")
         self.addCleanup(self.flushLoggedErrors)
         self.assertIn("none cannot be read: No such file or directory; nobody", users.trouble)
+
+
+class ReloadTest(ReloadCase):
+    async def test_file_that_is_of_no_use(self) -> None:
+        """A reload says so, whether the rules have changed or not."""
+        file = self.folder / "users"
+        file.write_text(f"ann:$2y$05${53 * 'a'}\n")
+        text = f"{LISTEN}[route t]\nmatch = socks5\ntunnel = yes\ntunnel_users = {file}\nbackend = 10.0.0.1:22\n"
+        await self.run_service(text)
+        self.assertEqual(await self.change(text), "nothing changed")
+        with capturedLogs():
+            file.write_text("nonsense")
+            told = await self.change(text)
+            self.assertIn(f"nothing changed; [route t] tunnel_users: {file}:1: no USER:", told)
+            file.write_text("# nobody")
+            told = await self.change(f"{text}[route s]\nmatch = ssh\nbackend = close\n")
+        self.assertIn(f"new (s); [route t] tunnel_users: {file}: no user ", told)
