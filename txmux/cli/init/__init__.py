@@ -38,6 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.listen is not None:
+        if not arguments.listen.isprintable():
+            raise MuxError("--listen: has characters in it that cannot be printed")
         try:
             endpoints.listening(arguments.listen)
         except InvalidValueError as error:
