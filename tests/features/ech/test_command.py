@@ -66,6 +66,9 @@ class EchTest(CommandTestCase):
         self.assertIn("BEGIN PRIVATE KEY", out)
         self.assertTrue(out.startswith("# NAME. 300 IN HTTPS 1 . "))
         self.assertEqual(len(read_key_file(self.write("new.pem", out)).keys), 1)
+        code, out, err = self.run_main("ech", "new", "public.example", "--json")
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("--json is only for show", err)
         for name in ("a..example", "*.example", "x" * 70, "1.2.3.4", ""):
             code, _, err = self.run_main("ech", "new", name)
             self.assertEqual((name, code), (name, 1))

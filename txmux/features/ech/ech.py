@@ -45,6 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "new":
+        if arguments.json:
+            arguments.parser.error("--json is only for show")
         return _new((arguments.subject or "").lower().removesuffix("."), arguments.output)
     if arguments.subject:
         listeners = _listeners(Path(arguments.subject))
