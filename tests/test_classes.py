@@ -109,6 +109,15 @@ class ClassesTest(SynchronousTestCase):
         changing.inner = changing
         self.assertEqual(repr(changing), "Changing(inner=...)")
 
+    def test_field_that_is_not_set_yet(self) -> None:
+        for library in (attrs, classes):
+
+            @library.define
+            class Early:
+                late: int = attrs.field(init=False)
+
+            self.assertEqual(repr(Early()).rpartition(".")[2], "Early(late=NOTHING)")
+
     def test_copies(self) -> None:
         value = self.instances(classes)[1]
         self.assertEqual(copy.copy(value), value)

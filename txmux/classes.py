@@ -20,7 +20,7 @@ __all__ = ["define", "frozen"]
 def _repr(instance: Any) -> str:
     kind = type(instance)
     names = (field.name for field in attrs.fields(kind) if field.repr)
-    shown = ", ".join(f"{name}={getattr(instance, name)!r}" for name in names)
+    shown = ", ".join(f"{name}={getattr(instance, name, attrs.NOTHING)!r}" for name in names)
     return f"{kind.__qualname__.rpartition('>.')[2]}({shown})"
 
 
