@@ -119,9 +119,9 @@ WITHOUT_EFFECT = {
 }
 """Parameters that have no counterpart and no report, and why they need none."""
 
-_OF_TLS = frozenset(
-    {"alpn", "ca-file", "ca-verify-file", "crl-file", "crt", "crt-list", "ssl", "ssl-min-ver"}
-    | {"verify"}
+_OF_TLS = (
+    *("alpn", "ca-file", "ca-verify-file", "crl-file", "crt", "crt-list"),
+    *("ssl", "ssl-min-ver", "verify"),
 )
 _IGNORED = frozenset({"ca-ignore-err", "crt-ignore-err"})
 _ASKING = frozenset({"required", "optional"})

@@ -194,11 +194,11 @@ class Routing:
         name = router.tls.get("options").text or "default"
         options = self.options.get(name.partition("@")[0].lower())
         at, names, why = line, list[str](), _broken(name, options)
-        if resolver.text and resolver.text == self.resolver:
+        if not why and resolver.text and resolver.text == self.resolver:
             at, names = resolver.line, _acme_names(router.tls, condition)
-            if not why and not all(map(_HOST.fullmatch, names)):
+            if not all(map(_HOST.fullmatch, names)):
                 why = "terminate_tls = acme needs names, and no pattern; name them, or the files of another client"
-        elif not why and not self.certificates:
+        elif not (why or self.certificates):
             why = "there is no certificate in the files; name one in terminate_tls of a route"
         if why:
             section.flag(at, f"router {router.name}: its clients are closed: {why}")

@@ -142,12 +142,13 @@ class RouterTests(SynchronousTestCase):
         output = self.resolved(f"HostSNI(`*`) -> a {domains}", staged)
         self.assertIn("acme = letsencrypt-staging", output.text)
         self.assertIn("terminate_tls = acme b.example, c.example", output.text)
-        for router, told in (
-            ("HostSNI(`*`) -> a tls: {certResolver: le}", acme),
-            ("HostSNI(`a.example`) -> a tls: {certResolver: le}", "dnsChallenge: {provider: x}"),
+        for router, told, at in (
+            ("HostSNI(`*`) -> a tls: {certResolver: le}", acme, 10),
+            ("HostSNI(`a.example`) -> a tls: {certResolver: le}", "dnsChallenge: {provider: x}", 7),
+            ("HostSNI(`*`) -> a tls: {options: gone,\n certResolver: le}", acme, 7),
         ):
             output = self.resolved(router, told)
-            self.assertTrue(looks(output), output.text)
+            self.assertIn(f"line {at}: router r0: its clients are closed", looks(output)[-1])
             self.assertNotIn("\nterminate_tls", output.text)
 
     def test_deeply_nested_rule_has_one_message(self) -> None:
