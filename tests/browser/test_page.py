@@ -329,10 +329,12 @@ class PageTests(BrowserCase):
         about = browser.text("#about")
         watched.say("public", b"GET / HTTP/1.1\r\nHost: site-1.example\r\n\r\n")
         browser.shows("#rules tr[id$=site-1] .hits", "1")
+        browser.click("#text summary")  # what is folded up stays so
         file.write_text(f"{file.read_text()}[route added]\nmatch = ssh\nbackend = close\n")
         browser.click("#rules button[data-act]")
         browser.shows("#rules .fine", "1 route new (added)")
         browser.shows("#text", "[route added]")
+        self.assertFalse(browser.run("return document.querySelector('#text details').open"))
         self.assertNotEqual(browser.text("#about"), about)
         self.assert_quiet(watched)
 

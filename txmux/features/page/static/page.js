@@ -84,12 +84,12 @@ function same(one, other) {
   return one.tagName === other.tagName && one.ariaLabel === other.ariaLabel && one.href === other.href && (one.ariaLabel || one.textContent === other.textContent);
 }
 
-function replace(part, content) {
+function replace(part, ...content) {
   const open = [...part.querySelectorAll("details")].map((one) => one.open);
   const scrolled = [...part.querySelectorAll("[role=region]")].map((one) => [one.scrollLeft, one.scrollTop]);
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
-  part.replaceChildren(content);
-  part.querySelectorAll("details").forEach((one, number) => { if (open[number]) one.open = true; });
+  part.replaceChildren(...content);
+  part.querySelectorAll("details").forEach((one, number) => { if (number in open) one.open = open[number]; });
   part.querySelectorAll("[role=region]").forEach((one, number) => { if (scrolled[number]) one.scrollTo(...scrolled[number]); });
   show(part);
   if (focused) [...part.querySelectorAll(focused.tagName)].find((one) => same(one, focused))?.focus({ preventScroll: true });
@@ -108,9 +108,7 @@ async function updateWhole() {
     const next = page.getElementById(id);
     if (part.innerHTML === next.innerHTML) continue;
     if (busy(part) || part === document.activeElement) { now.version = whole.version; continue; } // later
-    const content = document.createDocumentFragment();
-    content.append(...next.childNodes);
-    replace(part, content);
+    replace(part, ...next.childNodes);
   }
   whole = now;
 }
