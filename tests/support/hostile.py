@@ -20,6 +20,7 @@ import attrs
 from typing_extensions import Self
 
 from tests.interop.children import PATIENCE
+from tests.support.ports import free_port
 
 Respond: TypeAlias = Callable[[bytes], bytes]
 """Returns the answer to a request."""
@@ -233,15 +234,16 @@ class HostilePeer:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self.sent = self.most = self.connections = self.flooded = self.followed = 0
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        port = free_port("127.0.0.1", kind=socket.SOCK_DGRAM)  # which is free for TCP, too
+        self._listening = socket.create_server(("127.0.0.1", port), backlog=256)
         self._elsewhere = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
+        self.port = port
         self._opened += [self._listening, self._elsewhere]
         url = f"http://127.0.0.1:{self._elsewhere.getsockname()[1]}/"
         self._redirect = http_answer(b"", "302 Found", f"Location: {url}\r\n")
         if dialect.has_datagrams:
             self._datagrams = socket.socket(type=socket.SOCK_DGRAM)
-            self._datagrams.bind(("127.0.0.1", self.port))
+            self._datagrams.bind(("127.0.0.1", port))
             self._opened.append(self._datagrams)
 
     def __enter__(self) -> Self:
