@@ -149,6 +149,7 @@ class ScriptTests(SynchronousTestCase):
         [pythons] = re.findall(r"^ +python: (\[.+\])$", text, re.MULTILINE)
         turns = {int(version.partition(".")[2]) % SHARE for version in json.loads(pythons)}
         self.assertEqual(turns, {*range(SHARE)})
+        self.assertIn(f"TXMUX_TURN:-0}} % {SHARE}))", (_CHECKOUT / ".ci/run").read_text())
 
     def test_scripts_are_executable_bash(self) -> None:
         scripts = [*(_CHECKOUT / "script").iterdir(), _CHECKOUT / ".ci" / "run"]

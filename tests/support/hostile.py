@@ -234,10 +234,9 @@ class HostilePeer:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self.sent = self.most = self.connections = self.flooded = self.followed = 0
-        port = free_port("127.0.0.1", kind=socket.SOCK_DGRAM)  # which is free for TCP, too
+        port = self.port = free_port("127.0.0.1", kind=socket.SOCK_DGRAM)  # and for TCP
         self._listening = socket.create_server(("127.0.0.1", port), backlog=256)
         self._elsewhere = socket.create_server(("127.0.0.1", 0))
-        self.port = port
         self._opened += [self._listening, self._elsewhere]
         url = f"http://127.0.0.1:{self._elsewhere.getsockname()[1]}/"
         self._redirect = http_answer(b"", "302 Found", f"Location: {url}\r\n")

@@ -82,7 +82,7 @@ def run(
                 write(answer, arguments)
     except ServiceRefusedError as error:
         if arguments.json:
-            _write_json(error.document)
+            write_json(error.document)
         # As `txmux check` prints them.
         for line in str(error).splitlines():
             print(printable(line), file=sys.stderr)
@@ -90,7 +90,7 @@ def run(
     except (NoServiceError, UsageError) as error:
         return failed(error)
     if arguments.json:
-        _write_json(as_json(answer))
+        write_json(as_json(answer))
     return code(answer)
 
 
@@ -181,7 +181,7 @@ class RemoteCommand(NamedTuple):
         )
 
 
-def _write_json(document: object) -> None:
+def write_json(document: object) -> None:
     print(json.dumps(document, indent=2))
 
 

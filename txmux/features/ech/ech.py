@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import json
 import os
 import secrets
 import stat
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _new((arguments.subject or "").lower().removesuffix("."), arguments.output)
     if arguments.subject:
         listeners = _listeners(Path(arguments.subject))
-        print(json.dumps(listeners, indent=2)) if arguments.json else _show(listeners)
+        (command.write_json if arguments.json else _show)(listeners)
         return 0
     return command.run(
         arguments,
