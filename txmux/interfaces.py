@@ -331,11 +331,14 @@ class ProvidedObject:
         name: What it is called in the log and in the comments of the file.
         text: Its sections, as in a rules file; empty if it has none.
         problem: Why it is left out; empty if it is not.
+        unit: The name of the unit that its sections belong to, of letters, digits, ``.``, ``_`` and ``-``: objects of one unit
+            follow each other. Those without one come first, and belong to the file.
     """
 
     name: str
     text: str = ""
     problem: str = ""
+    unit: str = ""
 
 
 class RulesWriter(Protocol):

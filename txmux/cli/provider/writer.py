@@ -250,9 +250,13 @@ class _FileDraft:
                 why = printable(one.problem, LONGEST_WHY)
                 lines.append(f"# left out: {printable(one.name)}: {why}")
         owners: list[int | None] = [None] * (len(lines) + 1)  # of each line, counted from 1
+        unit = ""
         for number, one in enumerate(objects):
             if one.text:
                 its = one.text.split("\n")
+                if one.unit != unit:
+                    unit = one.unit
+                    its = ["", f"[unit {unit}]", *its]
                 lines += its
                 owners += [number] * len(its)
         self.objects = objects

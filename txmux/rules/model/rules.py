@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import merge
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +70,8 @@ class Rules:
         files: What they were read from; nothing if they were made in Python.
         shifts: By file and header, how many lines further down a section stands now than when it was read: one that reads the
             same as before is the same object.
+        units: By file, of those that a pattern of ``include`` found, where units begin, and their names. All other files are
+            one unit, the operator's.
     """
 
     path: Path
@@ -77,6 +81,7 @@ class Rules:
     backends: dict[str, Backend] = attrs.field(factory=dict)
     files: Files = attrs.field(factory=Files, eq=False, repr=False)
     shifts: Mapping[tuple[str, str], int] = attrs.field(factory=dict, eq=False, repr=False)
+    units: Mapping[str, Sequence[tuple[int, str]]] = attrs.field(factory=dict, eq=False, repr=False)
     # The positions of routes by what they are under: there may be thousands of owners.
     _under: dict[str, list[int]] = attrs.field(factory=dict, init=False, eq=False, repr=False)
     _over: dict[object, tuple[Route, ...]] = attrs.field(
@@ -108,6 +113,10 @@ class Rules:
 
     def line_of(self, section: Section) -> int:
         return section.line + self.shifts.get((section.path, section.header), 0)
+
+    def unit_of(self, section: Section) -> str:
+        """Return the name of the unit that a section belongs to; empty for the operator's."""
+        return unit_at(self.units, section.path, self.line_of(section)) if self.units else ""
 
     def placed(self, problem: Problem) -> Problem:
         """Return a problem of one of the sections with the line where that is now."""
@@ -186,6 +195,12 @@ class Rules:
         """Return the routes of `routes_of` with the lines that are for a transport, of which a route needs one."""
         routes = (route.for_transport(transport) for route in self.routes_of(owner))
         return tuple(filter(None, routes))
+
+
+def unit_at(units: Mapping[str, Sequence[tuple[int, str]]], path: str, line: int) -> str:
+    """Return the name of the unit that a line of a file belongs to; empty for the operator's."""
+    begun = units.get(path)
+    return begun[max(bisect(begun, line, key=itemgetter(0)) - 1, 0)][1] if begun else ""
 
 
 def _managed(rules: Rules) -> dict[str, Path]:

@@ -74,9 +74,13 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
+def is_pattern(text: str) -> bool:
+    return any(c in text for c in "*?[")
+
+
 def included_paths(folder: Path, pattern: str) -> list[Path]:
     """Return the files that one item of ``include =`` means now, sorted; without wildcards, the file may be missing."""
-    if not any(c in pattern for c in "*?["):
+    if not is_pattern(pattern):
         return [folder / pattern]
     with on_disk(folder / pattern):
         # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
-from operator import is_
+from operator import is_, itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +43,7 @@ from txmux.rules.reading.ini import parts_of, read_ini
 from txmux.rules.reading.sections import (
     HEADERS,
     TABLES,
+    UNIT,
     missing_keys,
     read_keys,
     wrong_transport,
@@ -298,6 +299,7 @@ class RulesParser:
         self._naming_files: list[Section] = []
         self._changed: list[Any] = []  # the values that are not taken over
         self._shifts: dict[tuple[str, str], int] = {}
+        self._units: dict[str, list[tuple[int, str]]] = {}
         self._entries: dict[object, KeyEntry] = {}
         self._path = main.path
         self._alone, self._on_disk = alone, on_disk
@@ -380,7 +382,7 @@ class RulesParser:
         self._last = None
         self._cached = {}
         path = Path(self._path)
-        return Rules(path, settings, listeners, routes, backends, files, self._shifts)
+        return Rules(path, settings, listeners, routes, backends, files, self._shifts, self._units)
 
     def _to_check(self, listeners: Sequence[Listener], routes: Sequence[Route]) -> Sequence[Route]:
         """Return the routes that may not go with the others: those that have changed, if what all depend on has not."""
@@ -448,6 +450,9 @@ class RulesParser:
     def _keep(self, part: _FilePart, line: int) -> _FilePart:
         for section in part.sections:
             kind, _, name = section.header.partition(" ")
+            if kind == UNIT:
+                self._begin_unit(section, name, line)
+                continue
             if name in self._sections[kind]:
                 self._problems.append(section.problem("is already there"))
             self._sections[kind].setdefault(name, []).append(section)
@@ -467,6 +472,10 @@ class RulesParser:
             section, problems = expand_section(written, None if self._alone else value_of)
             self._problems += problems
             kind, _, name = section.header.partition(" ")
+            if kind == UNIT:
+                self._begin_unit(section, name, section.line)
+                found.append(section)
+                continue
             if kind in HEADERS:
                 message = self._header_message(kind, name)
             else:
@@ -481,6 +490,21 @@ class RulesParser:
                 self._sections[kind].setdefault(name, []).append(section)
                 found.append(section)
         return _FilePart(line, tuple(found), tuple(variables))
+
+    def _begin_unit(self, section: Section, name: str, line: int) -> None:
+        units = self._units.get(section.path)
+        problem = partial(section.problem, line=line)
+        if units is None and not self._alone:
+            message = "is only for files that a pattern of 'include' finds; this file is one unit"
+            self._problems.append(problem(message))
+        elif not NAME.fullmatch(name):
+            message = f"needs a name of letters, digits, '.', '_' and '-': write [{UNIT} NAME]"
+            self._problems.append(problem(message))
+        elif section.entries:
+            message = "takes no keys: it only says whose the sections after it are"
+            self._problems.append(problem(message))
+        if units is not None:
+            units.append((line, f"{section.path} [{section.header}]"))
 
     def _header_message(self, kind: str, name: str) -> str:
         if kind == "txmux":
@@ -514,7 +538,11 @@ class RulesParser:
             return Settings()
         fields = self._read("txmux", name, section)
         self._problems += service.contradictions(section, fields)
-        for source in itertools.chain.from_iterable(fields.get("include", ())):
+        included = itertools.chain.from_iterable(fields.get("include", ()))
+        # The operator's come first: another unit that contradicts them is wrong, not they.
+        for source, is_unit in sorted(included, key=itemgetter(1)):
+            if is_unit:
+                self._units[source.path] = [(1, source.path)]
             self._add(source)
         return service.make_settings(section, fields)
 

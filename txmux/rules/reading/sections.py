@@ -21,7 +21,10 @@ HEADERS = {
     "route": "[route NAME]",
     "backend": "[backend NAME]",
 }
-"""The kinds of sections, and how their headers are written."""
+"""The kinds of sections with keys, and how their headers are written."""
+
+UNIT = "unit"
+"""The kind of a section without keys, ``[unit NAME]``: what follows in its file belongs to another owner than what is before it."""
 
 TABLES: Mapping[str, Mapping[str, SectionKey]] = {
     "txmux": {**service.KEYS, **KEYS["txmux"]},

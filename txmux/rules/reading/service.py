@@ -16,7 +16,7 @@ from txmux.rules.reading import values
 from txmux.rules.reading.context import RESOLVERS, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments, split_ports
-from txmux.rules.reading.files import SourceFile
+from txmux.rules.reading.files import SourceFile, is_pattern
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
@@ -101,8 +101,11 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         yield section.problem("needs 'user' beside it; add that, or remove this", "group")
 
 
-def _include(reading: RulesReading, text: str) -> list[SourceFile]:
-    return [] if reading.alone else reading.files.include(text)
+def _include(reading: RulesReading, text: str) -> list[tuple[SourceFile, bool]]:
+    """Return the files of a path or a pattern, each with whether it is a unit of its own."""
+    if reading.alone:
+        return []
+    return [(source, is_pattern(text)) for source in reading.files.include(text)]
 
 
 def _account(text: str) -> str:
