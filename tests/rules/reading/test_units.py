@@ -5,8 +5,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.rules.problems import RulesError
-from txmux.rules.reading.parser import load
+from txmux.rules.model import Files, Rules
+from txmux.rules.problems import Problem, RulesError
+from txmux.rules.reading.parser import is_as_read, load, read_again, retaken
 
 LISTEN = "[listen public]\nendpoint = :443\n"
 
@@ -44,6 +45,97 @@ class UnitsTest(SynchronousTestCase):
         self.write("own.ini", "[unit a]\n")
         [problem] = self.problems(path)
         self.assertIn("is only for files that a pattern of 'include' finds", problem)
+
+    def test_left_out(self) -> None:
+        """A unit with an error, or one that contradicts what is before it, is left out, and the others are read."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        backend = "[backend {}]\nserver = 127.0.0.1:{}\n"
+        good, other = backend.format("good", 1), backend.format("other", 1)
+        self.write(
+            "d/good.ini",
+            f"[unit one]\n{good}[unit bad]\n[listen x]\nendpoint = :443\n[unit two]\n{other}",
+        )
+        for name, text, message in (
+            ("key", "[backend bad]\nservers = 127.0.0.1:1\n", "unknown key"),
+            ("form", "nothing\n", "a line needs"),
+            ("twice", good, "is already at"),
+            ("settings", "[txmux]\nworkers = 2\n", "is already at"),
+            ("port", "[listen b]\nendpoint = :443\n", "is taken by"),
+            ("name", "[unit a b]\n[backend bad]\nserver = 127.0.0.1:1\n", "needs a name"),
+            ("indented", f"  [unit a b]\n{backend.format('bad', 1)}", "needs a name"),
+            ("nul", "\0", "NUL"),
+        ):
+            bad = self.write(f"d/z-{name}.ini", text)
+            rules = load(path)
+            units = {name: str(problem) for name, [problem, *_] in rules.files.untaken.items()}
+            first, second = sorted(units)
+            self.assertEqual(first, f"{self.folder}/d/good.ini [unit bad]")
+            self.assertTrue(second.startswith(str(bad)), second)
+            self.assertIn(message, units[second])
+            self.assertIn("good.ini:6: [listen x] endpoint: ':443' is taken by", units[first])
+            self.assertEqual([*rules.backends], ["good", "other"])
+            self.assertEqual(rules.line_of(rules.backends["other"].section), 8)
+            self.assertTrue(is_as_read(rules))
+            self.assertEqual(rules.files.on_disk[str(bad)], text.replace("\0", ""))
+            bad.unlink()
+
+    def test_unreadable(self) -> None:
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
+        link = self.folder / "d" / "b.ini"
+        link.symlink_to("nowhere")
+        rules = load(path)
+        self.assertEqual([*rules.backends], ["a"])
+        [[problem]] = rules.files.untaken.values()
+        self.assertIn(f"{link}: cannot be read: No such file or directory", str(problem))
+
+    def test_operator(self) -> None:
+        """Errors of the operator's files are errors, beside which those of units are named."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}bad = 1\n")
+        self.write("d/a.ini", "worse\n")
+        first, second = sorted(self.problems(path))
+        self.assertIn("d/a.ini:1: a line needs", first)
+        self.assertIn("rules.ini:5: [listen public] bad", second)
+
+    def test_in_force(self) -> None:
+        """A unit that is not taken keeps what is in force for it, unless that has become wrong, too."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        text = "[backend a]\nserver = 127.0.0.1:{}\n[unit u]\n[backend b]\nserver = 127.0.0.1:{}\n"
+        unit = self.write("d/a.ini", text.format(1, 1))
+        before = load(path)
+
+        def servers(rules: Rules) -> dict[str, str]:
+            return {name: its.servers[0].text for name, its in rules.backends.items()}
+
+        unit.write_text(text.format(2, "x"))
+        rules = retaken(load(path), before.files)
+        self.assertEqual(servers(rules), {"a": "127.0.0.1:2", "b": "127.0.0.1:1"})
+        self.assertEqual([*rules.files.untaken], [f"{unit} [unit u]"])
+        # Nothing has changed since, also for a process that is sent what was read.
+        self.assertEqual(servers(retaken(load(path), rules.files)), servers(rules))
+        again = read_again(rules.files)
+        self.assertEqual(servers(again), servers(rules))
+        self.assertEqual(again.files.untaken, rules.files.untaken)
+        unit.write_bytes(b"\0")
+        rules = retaken(load(path), rules.files)
+        self.assertEqual(servers(rules), {"a": "127.0.0.1:2", "b": "127.0.0.1:1"})
+        path.write_text(f"{path.read_text()}[backend a]\nserver = 127.0.0.1:3\n")
+        rules = retaken(load(path), rules.files)
+        self.assertEqual(servers(rules), {"a": "127.0.0.1:3", "b": "127.0.0.1:1"})
+        unit.unlink()
+        self.assertEqual(servers(retaken(load(path), rules.files)), {"a": "127.0.0.1:3"})
+
+    def test_more(self) -> None:
+        """Units that cannot be served are left out, too."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
+        self.write("d/b.ini", "[backend b]\nserver = 127.0.0.1:1\n")
+        before = load(path)
+        why = {str(unit): [Problem(str(unit), 1, "listen x", "endpoint", "cannot listen")]}
+        rules = retaken(before, Files(), why)
+        self.assertEqual([*rules.backends], ["b"])
+        self.assertEqual([*map(str, rules.files.untaken[str(unit)])], [str(why[str(unit)][0])])
+        self.assertEqual([*retaken(before, before.files, why).backends], ["a", "b"])
 
     def problems(self, path: Path) -> list[str]:
         with self.assertRaises(RulesError) as caught:

@@ -29,6 +29,15 @@ _Found = TypeVar("_Found")
 _TEXT = instance_of(str)
 _LINE = re.compile(r":\d+: $")
 
+
+def _problems(units: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Problem]]:
+    """Take problems as another process sends them, too."""
+    return {
+        name: tuple(Problem(**one) if isinstance(one, dict) else one for one in problems)
+        for name, problems in units.items()
+    }
+
+
 OPTIONS = "<options>"
 """The file name in problems of rules that come from the options of a command."""
 
@@ -41,6 +50,9 @@ class Files:
         texts: By path; the main file is the first.
         included: The paths that each item of ``include`` matched.
         variables: Those of the environment that values name; ``None`` for one that was not set.
+        untaken: What is wrong with units that are not taken, by their names. The texts have what is in force for them instead, or
+            empty lines, and
+        as_read: the texts of these files as they are on disk.
     """
 
     texts: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))
@@ -51,6 +63,13 @@ class Files:
     variables: Mapping[str, str | None] = attrs.field(
         factory=dict, validator=deep_mapping(_TEXT, optional(_TEXT))
     )
+    untaken: Mapping[str, Sequence[Problem]] = attrs.field(factory=dict, converter=_problems)
+    as_read: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))
+
+    @property
+    def on_disk(self) -> Mapping[str, str]:
+        """The texts as they were read, also of what is not taken."""
+        return {**self.texts, **self.as_read}
 
     @property
     def sha256(self) -> str:

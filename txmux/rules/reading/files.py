@@ -118,14 +118,20 @@ def text_of(data: bytes) -> str:
 class FileReader:
     """Reads the files that a rules file names, and keeps what was in them; where that is known, neither the disk nor the environment is read.
 
-    A draft stands for the file of its path, which may be missing yet.
+    A draft stands for the file of its path, which may be missing yet. `taken` returns what counts of a file that a pattern found.
     """
 
     def __init__(
-        self, main: SourceFile, known: Files | None = None, draft: SourceFile | None = None
+        self,
+        main: SourceFile,
+        known: Files | None = None,
+        draft: SourceFile | None = None,
+        taken: Callable[[SourceFile], SourceFile] = lambda source: source,
     ) -> None:
         self._main = Path(main.path)
         self._draft = draft
+        self._taken = taken
+        self._as_read: dict[str, str] = {}
         self.folder = self._main.parent
         self._known = known
         self._seen: set[Path] = set()
@@ -135,7 +141,14 @@ class FileReader:
         self._variables: dict[str, str | None] = {}
 
     def files(self) -> Files:
-        return Files(self._texts, self._included, self._variables)
+        known = self._known or Files()
+        return Files(
+            self._texts,
+            self._included,
+            self._variables,
+            known.untaken,
+            {**known.as_read, **self._as_read},
+        )
 
     def variable(self, name: str) -> str | None:
         known = os.environ if self._known is None else self._known.variables
@@ -157,13 +170,19 @@ class FileReader:
         else:
             paths = [path for path in self._known.included[pattern] if path not in self._texts]
             files = [SourceFile(path, self._known.texts[path]) for path in paths]
+        if is_pattern(pattern):
+            read, files = files, [*map(self._taken, files)]
+            self._as_read |= {
+                one.path: one.text for one, its in zip(read, files, strict=True) if its is not one
+            }
         self._texts.update((source.path, source.text) for source in files)
         self._included.setdefault(pattern, [source.path for source in files])
         return files
 
     def _matching(self, pattern: str) -> list[SourceFile]:
+        read = self._read_unit if is_pattern(pattern) else self._read
         try:
-            sources = [self._read(path) for path in self._paths(pattern)]
+            sources = [read(path) for path in self._paths(pattern)]
         except OSError as error:
             raise InvalidValueError(
                 f"cannot read {str(error.filename)!r}: {error.strerror}; {self._advice(error, pattern)}"
@@ -171,6 +190,13 @@ class FileReader:
         except ValueError:
             raise InvalidValueError(f"{pattern!r} is not a path of a file") from None
         return [source for source in sources if source is not None]
+
+    def _read_unit(self, path: Path) -> SourceFile | None:
+        try:
+            return self._read(path)
+        except OSError as error:
+            message = f"cannot be read: {error.strerror}; {self._advice(error, str(path))}"
+            return SourceFile(str(path), "", (Problem(str(path), 0, "", "", message),))
 
     def _paths(self, pattern: str) -> list[Path]:
         paths, draft = included_paths(self.folder, pattern), self._draft

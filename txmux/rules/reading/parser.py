@@ -49,6 +49,7 @@ from txmux.rules.reading.sections import (
     wrong_transport,
 )
 from txmux.rules.reading.service import CONTEXT
+from txmux.rules.reading.units import UntakenUnits
 from txmux.rules.reading.values import NAME
 
 T = TypeVar("T")
@@ -87,7 +88,7 @@ def load(
     last = _last  # a thread may read others meanwhile
     if last is not None and last.is_still_so(source, matchers):
         return last.rules
-    return _read(source, matchers, on_disk=on_disk)
+    return _read(source, matchers, UntakenUnits(), on_disk=on_disk)
 
 
 def load_within_patience(path: Path | str, *arguments: Any, **options: Any) -> Rules:
@@ -184,7 +185,12 @@ class _LastRules:
         """Return whether reading all files again would come to the same rules."""
         rules, files, settings = self.rules, self.rules.files, self.rules.settings
         read = service.KEYS["workers"].kind.read
-        if self.checked is None or matchers is not self.matchers or main.path != str(rules.path):
+        if (
+            files.untaken
+            or self.checked is None
+            or matchers is not self.matchers
+            or main.path != str(rules.path)
+        ):
             return False
         now = FileReader(main)
         try:
@@ -212,12 +218,54 @@ _last: _LastRules | None = None
 
 
 @uncollected()
-def _read(main: SourceFile, matchers: Mapping[str, IProtocolMatcher], **options: Any) -> Rules:
-    """Read rules, taking over what reads the same as in the last ones. Errors are found by reading all of it."""
-    if last := last_of(main, matchers, looks_on_disk=bool(options.get("on_disk"))):
-        with suppress(RulesError):
-            return remembered(RulesParser(main, matchers, last=last, **options))
-    return remembered(RulesParser(main, matchers, **options))
+def _read(
+    main: SourceFile,
+    matchers: Mapping[str, IProtocolMatcher],
+    untaken: UntakenUnits | None = None,
+    *,
+    remember: bool = True,
+    own: str = "",
+    **options: Any,
+) -> Rules:
+    """Read rules, taking over what reads the same as in the last ones; with `untaken`, without the units that have errors.
+
+    Other errors are found by reading all of it, and raised, as are those of the file `own`.
+    """
+    last = last_of(main, matchers, looks_on_disk=bool(options.get("on_disk")))
+    while True:
+        parser = RulesParser(main, matchers, last=last, untaken=untaken, **options)
+        try:
+            return remembered(parser) if remember else parser.rules()
+        except RulesError as error:
+            try:
+                if untaken is None:
+                    raise
+                untaken.leave_out(error, {**parser._units, own: ()})
+            except RulesError:
+                if last is None:
+                    raise
+                last = None
+
+
+def retaken(rules: Rules, in_force: Files, more: Mapping[str, Sequence[Problem]] = {}) -> Rules:
+    """Return rules with what is in force in the place of units that are not taken.
+
+    Args:
+        rules: Some that were just read.
+        in_force: The files of the rules in force.
+        more: Further units that cannot be taken, and why.
+    """
+    files = rules.files
+    if not files.untaken and not more:
+        return rules
+    known = attrs.evolve(files, texts=files.on_disk, as_read={}, untaken={})
+    untaken = UntakenUnits(in_force, {**files.untaken, **more})
+    path, text = next(iter(known.texts.items()))
+    last = _last
+    on_disk = last.reading._on_disk if last is not None and last.rules is rules else ""
+    return _read(
+        SourceFile(path, text), installed_matchers(), untaken, known=known, on_disk=on_disk
+    )
 
 
 def last_of(
@@ -242,7 +290,7 @@ def remembered(parser: "RulesParser") -> Rules:
 
 def _comparable(files: Files) -> object:
     included = {item: [*paths] for item, paths in files.included.items()}
-    return files.texts, included, files.variables
+    return files.texts, included, files.variables, files.untaken
 
 
 def errors_alone(
@@ -291,8 +339,10 @@ class RulesParser:
         on_disk: OnDisk = "",
         alone: bool = False,
         last: _LastRules | None = None,
+        untaken: UntakenUnits | None = None,
     ) -> None:
         self._last = last
+        self._untaken = untaken or UntakenUnits()
         self._parts: _Parts = {}
         self._cached: Mapping[int, _Value] = {}
         self._values: dict[int, _Value] = {}
@@ -303,7 +353,7 @@ class RulesParser:
         self._entries: dict[object, KeyEntry] = {}
         self._path = main.path
         self._alone, self._on_disk = alone, on_disk
-        self._files = FileReader(main, known, draft)
+        self._files = FileReader(main, known, draft, self._untaken.taken)
         if matchers is None:
             matchers = installed_matchers()
         self._reading = RulesReading(
@@ -360,7 +410,8 @@ class RulesParser:
             self._problems += find(listeners, routes, settings)
         opened = [same[0] for same in self._sections["listen"].values()]
         own = [same[0] for same in self._sections["txmux"].values()]
-        self._problems += conflicts([*opened, *own])
+        claiming = sorted([*opened, *own], key=lambda section: section.path in self._units)
+        self._problems += conflicts(claiming)
         self._problems += unshareable(opened, settings)
         if self._on_disk:
             for kind in self._sections:
@@ -373,6 +424,8 @@ class RulesParser:
             message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
             self._problems.append(Problem(self._path, 1, "", "", message))
         files = self._files.files()
+        if self._untaken.problems:
+            files = attrs.evolve(files, untaken=self._untaken.problems)
         not_text = {(problem.path, problem.line) for problem in self._not_text}
         problems = [p for p in self._problems if (p.path, p.line) not in not_text] + self._not_text
         if problems:

@@ -1,0 +1,103 @@
+"""Units that are not taken: what counts of the files that patterns of ``include`` find. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+import attrs
+
+from txmux.rules.model import Files
+from txmux.rules.model.rules import unit_at
+from txmux.rules.problems import Problem, RulesError
+from txmux.rules.reading.files import SourceFile
+
+_HEADER = re.compile(r"^\[(unit\b[^\]\n]*)\]\s*$", re.MULTILINE)
+
+
+class UntakenUnits:
+    """Which units are left out of the next reading, and why: each has what is in force for it instead, or else nothing.
+
+    Args:
+        in_force: The files of the rules in force.
+        untaken: Units that are not to be taken, and what is wrong with them.
+    """
+
+    def __init__(
+        self,
+        in_force: Files | None = None,
+        untaken: Mapping[str, Sequence[Problem]] | None = None,
+    ) -> None:
+        self._in_force: Mapping[str, str] = {} if in_force is None else in_force.texts
+        self.problems = dict(untaken or {})
+        self._emptied: set[str] = set()
+        self._closed: set[str] = set()  # files of which nothing is taken
+
+    def leave_out(self, error: RulesError, units: Mapping[str, Sequence[tuple[int, str]]]) -> None:
+        """Leave the units out that have problems; raises the error if the operator's has some, or if that was of no use."""
+        found: dict[str, list[Problem]] = {}
+        for problem in error.problems:
+            found.setdefault(unit_at(units, problem.path, problem.line), []).append(problem)
+        if "" in found or self._closed >= {*map(_path_of, found)}:
+            raise RulesError([*chain.from_iterable(self.problems.values()), *error.problems])
+        for name, problems in found.items():
+            if name not in self.problems:
+                self.problems[name] = tuple(problems)
+            elif name not in self._emptied:  # what is in force for it is wrong, too
+                self._emptied.add(name)
+            else:  # its header is none that `_HEADER` finds
+                self._closed.add(_path_of(name))
+
+    def taken(self, source: SourceFile) -> SourceFile:
+        """Return what counts of a file."""
+        here = [name for name in self.problems if _path_of(name) == source.path]
+        if not here:
+            return source
+        before = self._in_force.get(source.path, "")
+        if source.path in self._closed:
+            text = _emptied(source.text)
+        elif source.path in here and not _HEADER.search(source.text):
+            text = before  # such as one that cannot be read
+        else:
+            old = dict(_parts(source.path, before))
+            text = "\n".join(
+                old.get(name, _emptied(its)) if name in here else its
+                for name, its in _parts(source.path, source.text)
+            )
+        text = "\n".join(
+            _emptied(its) if name in self._emptied else its
+            for name, its in _parts(source.path, text)
+        )
+        begun = [(1, source.path), *_begun(source.path, source.text)]
+        rest = [
+            its
+            for its in source.problems
+            if unit_at({source.path: begun}, its.path, its.line) not in here
+        ]
+        return attrs.evolve(source, text=text, problems=tuple(rest))
+
+
+def _path_of(unit: str) -> str:
+    return unit.rpartition(" [unit ")[0] if unit.endswith("]") else unit
+
+
+def _begun(path: str, text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if header := _HEADER.fullmatch(line):
+            yield number, f"{path} [{' '.join(header[1].split())}]"
+
+
+def _parts(path: str, text: str) -> Iterator[tuple[str, str]]:
+    """Yield the parts of a text by the names of their units."""
+    lines, first, name = text.split("\n"), 0, path
+    for number, following in _begun(path, text):
+        if number > 1:
+            yield name, "\n".join(lines[first : number - 1])
+        first, name = number - 1, following
+    yield name, "\n".join(lines[first:])
+
+
+def _emptied(text: str) -> str:
+    # What is below keeps its lines.
+    return "\n" * text.count("\n")
