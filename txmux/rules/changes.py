@@ -20,6 +20,27 @@ _MOST_NAMES = 20
 """Names that are listed of each change: rules may have thousands."""
 
 
+def untaken(rules: Rules) -> Iterator[tuple[str, Problem, bool]]:
+    """Yield the units that are not taken, the first thing that is wrong with each, and whether what was in force for it stays."""
+    in_force = {rules.unit_of(section) for section in rules.sections} if rules.files.untaken else ()
+    for unit, problems in rules.files.untaken.items():
+        yield unit, problems[0], unit in in_force
+
+
+def described_untaken(rules: Rules) -> list[str]:
+    """Say it as ``3 of 4 files taken``, and why for each of the others; nothing if all are."""
+    units = {
+        name for begun in rules.units.values() for _, name in begun
+    } | rules.files.untaken.keys()
+    left = [*untaken(rules)]
+    what = "files" if units <= rules.units.keys() else "units"
+    lines = [f"{len(units) - len(left)} of {len(units)} {what} taken"] if left else []
+    for unit, problem, is_in_force in left:
+        stays = "what was in force for it stays" if is_in_force else "it is not served"
+        lines.append(f"{unit} is not taken, {stays}: {problem}")
+    return lines
+
+
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return f"{', '.join(names[:_MOST_NAMES])}{more}"

@@ -5,7 +5,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.rules.model import Files, Rules
+from txmux.rules.lint.destinations import unprovided
+from txmux.rules.model import Files, Refusal, Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read, load, read_again, retaken
 
@@ -136,6 +137,38 @@ class UnitsTest(SynchronousTestCase):
         self.assertEqual([*rules.backends], ["b"])
         self.assertEqual([*map(str, rules.files.untaken[str(unit)])], [str(why[str(unit)][0])])
         self.assertEqual([*retaken(before, before.files, why).backends], ["a", "b"])
+
+    def test_unprovided(self) -> None:
+        """A name that only another file brings closes the clients while that is away, and does not refuse the rules."""
+        text = (
+            "[txmux]\ninclude = d/*.ini\n[listen public]\nendpoint = :443\n"
+            "silent = box after=1s\n  close\ndefault = box\n"
+            "[route r]\nmatch = ssh\nbackend = box\n"
+            "[backend own]\nserver = 127.0.0.1:1\nfallback = box\n"
+        )
+        path = self.write("rules.ini", text)
+        box = self.write("d/box.ini", "[backend box]\nserver = 127.0.0.1:1\n")
+        for _ in range(2):
+            rules = load(path)
+            outcome = rules.backends["box"]
+            self.assertEqual([*map(str, unprovided(rules))], [])
+            self.assertEqual(rules.routes[0].outcome, outcome)
+            box.rename(f"{box}.away")
+            rules = load(path)
+            its = rules.listeners[0]
+            away = [*its.outcomes, rules.routes[0].outcome, rules.backends["own"].fallback]
+            self.assertEqual(away, [Refusal.CLOSE] * 5)
+            found = [(problem.line, problem.key) for problem in unprovided(rules)]
+            keys = [(5, "silent"), (7, "default"), (10, "backend"), (13, "fallback")]
+            self.assertEqual(found, keys)
+            Path(f"{box}.away").rename(box)
+        box.unlink()
+        self.write("d/other.ini", "[backend other]\nserver = 127.0.0.1:1\nfallback = box\n")
+        rules = load(path)
+        [[problem]] = rules.files.untaken.values()
+        self.assertIn("[backend other] fallback: there is no [backend box]", str(problem))
+        path.write_text(text.replace("include = d/*.ini", ""))
+        self.assertIn("there is no [backend box]", self.problems(path)[0])
 
     def problems(self, path: Path) -> list[str]:
         with self.assertRaises(RulesError) as caught:

@@ -1,18 +1,39 @@
 """Warnings about servers that clients reach by one route although another one keeps some clients from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from txmux.rules.installed import conditions
 from txmux.rules.lint.coverage import lines_of
 from txmux.rules.lint.scopes import scopes
-from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
+from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules, Section
 from txmux.rules.model.backend import backends_of
-from txmux.rules.problems import Problem
+from txmux.rules.problems import Problem, suggestion
 from txmux.transport import is_address, normal_host
 
 _OF_STARTUP = frozenset({"user", "database", "application"})
 """The options of ``postgres`` that a request for encryption says nothing about."""
+
+
+def unprovided(rules: Rules) -> Iterator[Problem]:
+    """Find names of backends that files of others may bring, and that none has now."""
+    words = {refusal.value for refusal in Refusal}
+    named: list[tuple[Section, str, Sequence[Outcome | None]]] = [
+        *((its.section, "silent", [one.outcome for one in its.silent]) for its in rules.listeners),
+        *((its.section, "default", [its.default]) for its in rules.listeners),
+        *((its.section, "backend", [its.outcome]) for its in rules.routes),
+        *((its.section, "fallback", [its.fallback]) for its in rules.backends.values()),
+    ]
+    for section, key, outcomes in named:
+        for number, (item, outcome) in enumerate(zip(section.items(key), outcomes, strict=False)):
+            name = item.text.partition(" ")[0]
+            if outcome is Refusal.CLOSE and name not in words:
+                hint = suggestion(name, sorted(rules.backends))
+                message = (
+                    f"no file that 'include' finds has a [backend {name}] now, so these clients are closed{hint}; "
+                    "have its owner bring it back, or name another backend"
+                )
+                yield section.problem(message, key, number)
 
 
 def bypassed_routes(rules: Rules) -> Iterator[Problem]:
@@ -193,4 +214,4 @@ def forged_headers(rules: Rules) -> Iterator[Problem]:
                 break
 
 
-FINDERS = bypassed_routes, forged_headers, bypassed_certificates, bypassed_databases
+FINDERS = unprovided, bypassed_routes, forged_headers, bypassed_certificates, bypassed_databases

@@ -27,6 +27,7 @@ from txmux.rules.model.client_certificate import (
     CertificateCondition,
     FoundCertificate,
 )
+from txmux.rules.model.files import Files
 from txmux.rules.model.listener import Listener, Logged, Rate, Silence, fewer
 from txmux.rules.model.networks import (
     AnyNetworks,
@@ -40,7 +41,7 @@ from txmux.rules.model.networks import (
     UnixClients,
 )
 from txmux.rules.model.route import Alternative, Opening, Period, Route, TLSMinimum, TlsSettings
-from txmux.rules.model.rules import Files, Rules
+from txmux.rules.model.rules import Rules
 from txmux.rules.model.section import NOWHERE, KeyEntry, Section, ValueLine
 from txmux.rules.model.settings import Settings
 from txmux.transport import Keepalive

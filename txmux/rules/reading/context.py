@@ -56,7 +56,9 @@ class RulesReading:
 
     Attributes:
         home: The folder of the main file.
-        folder: That of the file which is being read.
+        folder: That of the file which is being read, and
+        is_of_unit: whether that belongs to another unit than the operator's.
+        may_be_provided: Whether files that a pattern finds may have what is missing.
         sections: By kind and name; several of one name are an error already.
         checked: The files that are there, and what each is.
         needs: What the values of the section that is read come from beside its text: a function, its text, and the result.
@@ -76,6 +78,7 @@ class RulesReading:
     ) -> None:
         self.files = files
         self.alone = alone
+        self.is_of_unit = self.may_be_provided = False
         self.matchers = matchers
         self.home = self.folder = files.folder
         self.problems: list[Problem] = []
@@ -190,9 +193,10 @@ class RulesReading:
             return backend
         if is_handover(text):
             return handover(text)
+        if not self.is_of_unit and (refusal := self._unprovided(text)) is not None:
+            self.needs.append((RulesReading._unprovided, text, refusal))
+            return refusal
         try:
-            if self.alone and NAME.fullmatch(text) and not text.replace(".", "").isdigit():
-                return Refusal.CLOSE
             short = self._in_short_form(text)
         except InvalidValueError as error:
             raise error.ask("endpoints:outcome", text, self.sections, [*REFUSALS]) from None
@@ -202,6 +206,11 @@ class RulesReading:
 
     def named_backend(self, text: str) -> Backend | None:
         return self._backend(text)
+
+    def _unprovided(self, text: str) -> Refusal | None:
+        """Return what becomes of clients as long as there is no backend of a name that a file may bring."""
+        is_name = NAME.fullmatch(text) and not text.replace(".", "").isdigit()
+        return Refusal.CLOSE if is_name and (self.alone or self.may_be_provided) else None
 
     def _in_short_form(self, text: str) -> Backend:
         before = self._short.get(text) or self._short_before.get(text)

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache, partial
 from operator import is_, itemgetter
 from pathlib import Path
@@ -36,6 +35,7 @@ from txmux.rules.reading.files import (
     SourceFile,
     check_file,
     expand_section,
+    is_pattern,
     read_source,
     source_of,
 )
@@ -89,6 +89,24 @@ def load(
     if last is not None and last.is_still_so(source, matchers):
         return last.rules
     return _read(source, matchers, UntakenUnits(), on_disk=on_disk)
+
+
+def load_draft(path: Path | str, draft: SourceFile, *, keep: bool = True) -> Rules:
+    """Read a rules file with a draft in the place of a file that it includes.
+
+    Args:
+        path: The rules file; `OSError` if it cannot be read.
+        draft: The text of the included file, of which every problem is raised.
+        keep: Whether the next one is likely to be much the same, which then takes little time.
+    """
+    return _read(
+        read_source(path),
+        installed_matchers(),
+        UntakenUnits(),
+        keep=keep,
+        own=draft.path,
+        draft=draft,
+    )
 
 
 def load_within_patience(path: Path | str, *arguments: Any, **options: Any) -> Rules:
@@ -223,7 +241,7 @@ def _read(
     matchers: Mapping[str, IProtocolMatcher],
     untaken: UntakenUnits | None = None,
     *,
-    remember: bool = True,
+    keep: bool = True,
     own: str = "",
     **options: Any,
 ) -> Rules:
@@ -231,20 +249,19 @@ def _read(
 
     Other errors are found by reading all of it, and raised, as are those of the file `own`.
     """
-    last = last_of(main, matchers, looks_on_disk=bool(options.get("on_disk")))
+    last = before = last_of(main, matchers, looks_on_disk=bool(options.get("on_disk")))
     while True:
         parser = RulesParser(main, matchers, last=last, untaken=untaken, **options)
         try:
-            return remembered(parser) if remember else parser.rules()
+            return remembered(parser) if keep else parser.rules()
         except RulesError as error:
-            try:
-                if untaken is None:
-                    raise
-                untaken.leave_out(error, {**parser._units, own: ()})
-            except RulesError:
-                if last is None:
-                    raise
+            if last is not None:
                 last = None
+                continue
+            if untaken is None:
+                raise
+            untaken.leave_out(error, {**parser._units, own: ()})
+            last = before
 
 
 def retaken(rules: Rules, in_force: Files, more: Mapping[str, Sequence[Problem]] = {}) -> Rules:
@@ -327,7 +344,7 @@ def _outline(rules: Rules) -> object:
 
 
 class RulesParser:
-    """Reads a rules file with all that it includes, and finds every problem. The arguments are those of `load` and `try_draft`."""
+    """Reads a rules file with all that it includes, and finds every problem. The arguments are those of `load` and `load_draft`."""
 
     def __init__(
         self,
@@ -418,14 +435,13 @@ class RulesParser:
                 self._find_naming_files(kind)
             self._problems += missing_files(self._naming_files)
         # What a provider writes may bring the first one.
-        is_provided = any("*" in item.text for its in own for item in its.items("include"))
+        is_provided = self._reading.may_be_provided
         if not (self._sections["listen"] or self._not_text or self._alone or is_provided):
             missing = "there is no [listen NAME] section"
             message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
             self._problems.append(Problem(self._path, 1, "", "", message))
         files = self._files.files()
-        if self._untaken.problems:
-            files = attrs.evolve(files, untaken=self._untaken.problems)
+        files = attrs.evolve(files, untaken={**files.untaken, **self._untaken.problems})
         not_text = {(problem.path, problem.line) for problem in self._not_text}
         problems = [p for p in self._problems if (p.path, p.line) not in not_text] + self._not_text
         if problems:
@@ -551,7 +567,7 @@ class RulesParser:
             message = "is only for files that a pattern of 'include' finds; this file is one unit"
             self._problems.append(problem(message))
         elif not NAME.fullmatch(name):
-            message = f"needs a name of letters, digits, '.', '_' and '-': write [{UNIT} NAME]"
+            message = "needs a name of letters, digits, '.', '_' and '-', as in [unit docker]"
             self._problems.append(problem(message))
         elif section.entries:
             message = "takes no keys: it only says whose the sections after it are"
@@ -593,6 +609,8 @@ class RulesParser:
         self._problems += service.contradictions(section, fields)
         included = itertools.chain.from_iterable(fields.get("include", ()))
         # The operator's come first: another unit that contradicts them is wrong, not they.
+        patterns = (item.text for item in section.items("include"))
+        self._reading.may_be_provided = any(map(is_pattern, patterns))
         for source, is_unit in sorted(included, key=itemgetter(1)):
             if is_unit:
                 self._units[source.path] = [(1, source.path)]
@@ -660,9 +678,11 @@ class RulesParser:
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
         # The outcome of a section may be a backend that is read in between, from another folder.
-        outer, self._reading.folder = self._reading.folder, _folder_of(section.path)
-        fields = read_keys(section, kind, self._reading)
-        self._reading.folder = outer
+        reading = self._reading
+        outer = reading.folder, reading.is_of_unit
+        reading.folder, reading.is_of_unit = _folder_of(section.path), section.path in self._units
+        fields = read_keys(section, kind, reading)
+        reading.folder, reading.is_of_unit = outer
         # What a second section of the same name has not, it may have in the first.
         if section is self._sections[kind][name][0]:
             self._problems += missing_keys(section, kind)

@@ -9,7 +9,7 @@ from itertools import chain
 import attrs
 
 from txmux.rules.model import Files
-from txmux.rules.model.rules import unit_at
+from txmux.rules.model.files import unit_at
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import SourceFile
 

@@ -1,0 +1,67 @@
+"""What was in the files of rules, and the units that they are divided into."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import attrs
+from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
+
+from txmux.classes import frozen
+from txmux.rules.problems import Problem
+
+_TEXT = instance_of(str)
+
+
+def _problems(units: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Problem]]:
+    """Take problems as another process sends them, too."""
+    return {
+        name: tuple(Problem(**one) if isinstance(one, dict) else one for one in problems)
+        for name, problems in units.items()
+    }
+
+
+@frozen
+class Files:
+    """What was in the files when they were read: enough to read the same rules again after the files have changed.
+
+    Attributes:
+        texts: By path; the main file is the first.
+        included: The paths that each item of ``include`` matched.
+        variables: Those of the environment that values name; ``None`` for one that was not set.
+        untaken: What is wrong with units that are not taken, by their names. The texts have what is in force for them instead, or
+            empty lines, and
+        as_read: the texts of these files as they are on disk.
+    """
+
+    texts: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))
+    included: Mapping[str, Sequence[str]] = attrs.field(
+        factory=dict,
+        validator=deep_mapping(_TEXT, deep_iterable(_TEXT, instance_of((list, tuple)))),
+    )
+    variables: Mapping[str, str | None] = attrs.field(
+        factory=dict, validator=deep_mapping(_TEXT, optional(_TEXT))
+    )
+    untaken: Mapping[str, Sequence[Problem]] = attrs.field(factory=dict, converter=_problems)
+    as_read: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))
+
+    @property
+    def on_disk(self) -> Mapping[str, str]:
+        """The texts as they were read, also of what is not taken."""
+        return {**self.texts, **self.as_read}
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the texts in their order, in hexadecimal: of one file, what ``sha256sum`` says; empty if there is none."""
+        texts = "".join(self.texts.values()).encode()
+        return hashlib.sha256(texts).hexdigest() if self.texts else ""
+
+
+def unit_at(units: Mapping[str, Sequence[tuple[int, str]]], path: str, line: int) -> str:
+    """Return the name of the unit that a line of a file belongs to; empty for the operator's."""
+    begun = units.get(path)
+    return begun[max(bisect(begun, line, key=itemgetter(0)) - 1, 0)][1] if begun else ""
