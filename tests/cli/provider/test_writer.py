@@ -4,15 +4,17 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.cli.provider.writer import ProviderWriter, try_draft
+from txmux.cli.provider.writer import ProviderWriter
 from txmux.errors import MuxError
 from txmux.interfaces import ProvidedObject
+from txmux.rules.problems import RulesError
 from txmux.rules.reading import parser
 from txmux.rules.reading.files import SourceFile
 
@@ -44,6 +46,7 @@ class WriterTest(SynchronousTestCase):
         self.asked: list[str] = []
         self.told: list[str] = []
         self.refuses = False
+        self.answer: Any = None
         self.writer = ProviderWriter(self.clock, self.path, self.rules, self._ask, self.told.append)
         self.addCleanup(self.writer.stop)
 
@@ -51,7 +54,7 @@ class WriterTest(SynchronousTestCase):
         self.asked.append(f"{method} {path}")
         if self.refuses:
             raise MuxError("you may not")
-        return succeed(None)
+        return succeed(self.answer)
 
     def write(self, *objects: ProvidedObject, seconds: float = 0.0) -> str:
         """Write objects; return what is logged."""
@@ -117,13 +120,14 @@ class WriterTest(SynchronousTestCase):
         self.clock.advance(5)
         self.assertEqual(self.write(*objects), "")
 
-    def test_a_name_of_a_later_file(self) -> None:
-        (self.folder / "p/z.ini").write_text(route("a").text)
-        logged = self.write(route("a"), route("b"))
-        self.assertRegex(
-            logged, r"object a\b.* is left out: is already at \S*p/z.ini:\d+; give one another"
-        )
-        self.assertEqual(self.routes(), ["[route b]"])
+    def test_a_name_of_another_file(self) -> None:
+        """The earlier file has it, by the order of the files."""
+        for other, routes in (("z.ini", ["[route a]", "[route b]"]), ("a.ini", ["[route b]"])):
+            (self.folder / "p" / other).write_text(route("a").text)
+            logged = self.write(route("a"), route("b"), seconds=1)
+            self.assertEqual(self.routes(), routes)
+        message = r"object a\b.* is left out: is already at \S*p/a.ini:\d+; give one another"
+        self.assertRegex(logged, message)
 
     def test_rules_with_errors_or_without_the_file(self) -> None:
         self.path.write_text("# before\n")
@@ -236,6 +240,38 @@ class WriterTest(SynchronousTestCase):
         asking.callback(None)
         self.assertEqual(told[4:], [([""], "")])
 
+    def test_units_that_the_service_has_not_taken(self) -> None:
+        """Their objects have the reason, and the service is asked again until they are taken."""
+        told: list[list[tuple[str, str]]] = []
+        answer: dict[str, Any] = {
+            "untaken": [
+                {"unit": "elsewhere/other.ini [unit b]", "errors": ["other.ini:1: [listen b] endpoint: wrong"]},
+                {"unit": "p/own.ini [unit b]", "errors": ["p/own.ini:9: [listen b] endpoint: cannot listen at :1: in use"]},
+            ]
+        }  # fmt: skip
+        self.answer = answer
+        objects = [attrs.evolve(route(name), unit=name) for name in "ab"]
+        self.writer.write(
+            lambda _: objects, lambda its, _: told.append([(one.name, one.problem) for one in its])
+        )
+        self.clock.advance(0)
+        self.assertEqual(self.routes(), ["[unit a]", "[route a]", "[unit b]", "[route b]"])
+        b = "object b", "cannot listen at :1: in use"
+        self.assertEqual(told, [[("object a", ""), b]])
+        self.clock.advance(5)
+        self.assertEqual(told[1:], [[("object a", ""), b]])
+        answer["untaken"] = []
+        self.clock.advance(5)
+        self.assertEqual(told[2:], [[("object a", ""), ("object b", "")]])
+        self.clock.advance(20)
+        self.assertEqual(self.asked, ["POST /api/reload", *["GET /api/status"] * 2])
+
+    def test_rules_of_others(self) -> None:
+        """The file is written though another one that is included has errors, or has the same names."""
+        (self.path.parent / "a.ini").write_text("[route a]\nmatch = oops\n")
+        self.write(route("b"))
+        self.assertEqual(self.routes(), ["[route b]"])
+
     def test_drafts_after_another_are_read_as_the_first(self) -> None:
         texts = [
             route(name, match).text
@@ -243,9 +279,11 @@ class WriterTest(SynchronousTestCase):
         ]
 
         def read(text: str) -> object:
-            its = try_draft(self.rules, SourceFile(str(self.path), text))
-            names = [one.name for one in its.rules.routes] if its.rules else None
-            return names, its.problems, its.is_included
+            try:
+                rules = parser.load_draft(self.rules, SourceFile(str(self.path), text))
+            except RulesError as error:
+                return error.problems
+            return [one.name for one in rules.routes]
 
         self.patch(parser, "_last", None)
         after = [read(text) for text in texts]

@@ -10,11 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.docker import NETWORK, inspected
 from txmux.cli.labels import ALLOWED
-from txmux.cli.provider.writer import try_draft
 from txmux.features.docker import labels as reading
 from txmux.features.docker.labels import Container, LabelRules, read_labels
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
+from txmux.rules.reading.parser import load_draft
 
 _EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -202,11 +202,10 @@ class ExampleTests(SynchronousTestCase):
         draft = SourceFile(
             "/run/txmux/providers/docker.ini", "\n".join(its.text for its in objects)
         )
-        found = try_draft(folder / "rules.ini", draft)
-        self.assertEqual((found.problems, found.is_included), ((), True))
-        assert found.rules is not None
+        rules = load_draft(folder / "rules.ini", draft)
+        self.assertIn(draft.path, rules.files.texts)
         names = ["site", "git", "git.ssh", "wiki"]
-        self.assertEqual([its.name for its in found.rules.routes], names)
+        self.assertEqual([its.name for its in rules.routes], names)
 
     def test_keys_that_labels_may_set(self) -> None:
         self.assertLessEqual(ALLOWED, reading.SETTABLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,63 +13,26 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txmux.classes import define, frozen
-from txmux.detection.registry import installed_matchers
+from txmux.classes import define
 from txmux.errors import MuxError, printable
 from txmux.files import replace_file
 from txmux.interfaces import ProvidedObject
 from txmux.rules.collecting import uncollected
-from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.files import SourceFile, read_source
+from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
-from txmux.rules.reading.parser import RulesParser, last_of, remembered
+from txmux.rules.reading.parser import load_draft
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.provider_state import MODE, StateFile
 from txmux.telemetry.sources import LONGEST_WHY
-
-
-@frozen
-class Draft:
-    """What rules would be with a file that is not written yet.
-
-    Attributes:
-        rules: ``None`` if they would have errors.
-        is_included: Whether the rules include that file.
-    """
-
-    rules: Rules | None
-    problems: tuple[Problem, ...]
-    is_included: bool
-
-
-def try_draft(path: Path, draft: SourceFile, *, remember: bool = True) -> Draft:
-    """Read a rules file with a draft in the place of a file that it includes.
-
-    Args:
-        path: The rules file; `OSError` if it cannot be read.
-        draft: The text of the included file.
-        remember: Whether the next one is likely to be much the same, which then takes little time.
-    """
-    main, matchers = read_source(path), installed_matchers()
-    problems: tuple[Problem, ...] = ()
-    is_included = False
-    for last in [*filter(None, [last_of(main, matchers)]), None]:
-        parser = RulesParser(main, matchers, draft=draft, last=last)
-        try:
-            rules = remembered(parser) if remember else parser.rules()
-        except RulesError as error:
-            problems, is_included = error.problems, draft.path in parser._files.files().texts
-        else:
-            return Draft(rules, (), draft.path in rules.files.texts)
-    return Draft(None, problems, is_included)
-
 
 _EVERY = 1.0  # seconds between two writes, at least
 # Times as long as the last one took, so that very many rules leave the processor to others.
 _LOAD = 2
 _AGAIN = 5.0  # seconds until rules with errors are looked at again, and a service that has not reloaded is asked again
 _LONGEST_PAUSE = 300.0  # seconds: who may not ask needs not do so often
+
+_PLACE = re.compile(r"^.*?: \[[^\]]*\] \w+: ")  # before the message of a problem
 
 _Objects = Callable[[Any], Sequence[ProvidedObject]]
 _Served = Callable[[Sequence[ProvidedObject], str], object]
@@ -102,6 +65,7 @@ class ProviderWriter:
     _objects: _Objects = attrs.field(default=lambda _: (), init=False)
     _served: _Served = attrs.field(default=lambda *_: None, init=False)
     _unserved: str = attrs.field(default="", init=False)  # why the service may not have the file
+    _untaken: dict[str, str] = attrs.field(factory=dict, init=False)  # why, by the names of units
     _asks_again: bool = attrs.field(default=False, init=False)
     _pause: float = attrs.field(default=_AGAIN, init=False)  # until it is asked again
     _timer: Any = attrs.field(default=None, init=False)
@@ -170,15 +134,17 @@ class ProviderWriter:
         self._next = begun + max(_EVERY, _LOAD * (now - begun))
 
     def _replace(self, make: _Objects) -> None:
-        before = try_draft(self._rules, SourceFile(str(self._path), ""), remember=False)
-        if not before.is_included:
+        try:
+            rules = load_draft(self._rules, SourceFile(str(self._path), ""), keep=False)
+        except RulesError as error:
+            first, *others = error.problems
+            more = f", and {len(others)} more" if others else ""
+            raise _PostponedError(f"the rules have errors: {first}{more}") from None
+        if str(self._path) not in rules.files.texts:
             line = f"[txmux]: include = {self._path.absolute().parent}/*.ini"
             raise _PostponedError(f"{self._rules} does not include it; write there in {line}")
-        if before.rules is None:
-            others = f", and {len(before.problems) - 1} more" if before.problems[1:] else ""
-            raise _PostponedError(f"the rules have errors: {before.problems[0]}{others}")
-        draft = _FileDraft(str(self._path), [self._allowed(one) for one in make(before.rules)])
-        while problems := try_draft(self._rules, draft.source).problems:
+        draft = _FileDraft(str(self._path), [self._allowed(one) for one in make(rules)])
+        while problems := _problems(self._rules, draft.source):
             draft = draft.without(problems)
         self._log_left_out(draft.objects)
         text = draft.source.text.encode()
@@ -188,6 +154,8 @@ class ProviderWriter:
                 self._report(f"{self._path}: {served}")
                 if self._asks_again:
                     Deferred.fromCoroutine(self._reload(draft.objects))
+                elif self._untaken:
+                    Deferred.fromCoroutine(self._reload(draft.objects, "GET", "/api/status"))
                 else:
                     self._served(draft.objects, self._unserved)
                 return
@@ -215,12 +183,13 @@ class ProviderWriter:
                 self._log.warn("{name} is left out: {why}", name=printable(name), why=why)
         self._left_out = left_out
 
-    async def _reload(self, objects: Sequence[ProvidedObject]) -> None:
-        """Ask for a reload at once; a service that does not let this process has ``watch_rules``."""
+    async def _reload(self, objects: Sequence[ProvidedObject], *question: str) -> None:
+        """Ask for a reload at once, or what became of the last one; a service that does not let this process has ``watch_rules``."""
         self._unserved, self._asks_again = "the service has not answered yet", False
         why, served = "", self._served
         try:
-            await self.ask("POST", "/api/reload")
+            answer = await self.ask(*(question or ("POST", "/api/reload")))
+            self._untaken = dict(_untaken(answer, self._path.name))
         except MuxError as problem:
             why = printable(str(problem), LONGEST_WHY)
             # One that starts just now may have read its rules before the file was there.
@@ -228,11 +197,34 @@ class ProviderWriter:
             self._schedule(self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE) if why else _AGAIN
         self._unserved = why
+        if self._untaken and not why:
+            self._schedule(_AGAIN)
         if self._is_new("not asked", why) and why:
             what = "the service does not reload at once, so watch_rules has to do it"
             self._log.info("{what}: {why}", what=what, why=why)
         with uncollected():
-            served(objects, why)
+            served([*map(self._taken, objects)], why)
+
+    def _taken(self, one: ProvidedObject) -> ProvidedObject:
+        """Return an object with why the service has not taken its unit, if it has not."""
+        why = self._untaken.get(one.unit, "") or self._untaken.get("", "")
+        return attrs.evolve(one, problem=why) if one.text and why else one
+
+
+def _untaken(answer: Any, file: str) -> Iterator[tuple[str, str]]:
+    """Yield the units of a file that a service has not taken, each with the reason; the file itself is an empty one."""
+    for one in (answer or {}).get("untaken", ()):
+        path, _, unit = one["unit"].removesuffix("]").partition(" [unit ")
+        if Path(path).name == file:
+            yield unit, _PLACE.sub("", one["errors"][0])
+
+
+def _problems(rules: Path, draft: SourceFile) -> Sequence[Problem]:
+    try:
+        load_draft(rules, draft)
+    except RulesError as error:
+        return error.problems
+    return ()
 
 
 class _FileDraft:
@@ -266,18 +258,13 @@ class _FileDraft:
     def without(self, problems: Sequence[Problem]) -> _FileDraft:
         """Leave the objects out that have problems, each with its first; raises if none of them has."""
         path = self.source.path
-        here = re.compile(re.escape(path) + r":(\d+)")
         whys: dict[int, str] = {}
         for problem in problems:
-            line, message = problem.line if problem.path == path else 0, problem.message
-            # A name that another file has, too, may be reported there, as already here.
-            if problem.path != path and (found := here.search(message)):
-                line = int(found[1])
-                message = message.replace(found[0], f"{problem.path}:{problem.line}")
+            line = problem.line if problem.path == path else 0
             owner = self._owners[line] if line < len(self._owners) else None
             if owner is not None:
                 key = f"{problem.key}: " if problem.key else ""
-                whys.setdefault(owner, f"{key}{message}")
+                whys.setdefault(owner, f"{key}{problem.message}")
         if not whys:
             raise _PostponedError(f"the rules would have errors: {problems[0]}")
         objects = [
