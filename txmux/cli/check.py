@@ -160,6 +160,7 @@ def _check(
         rules = load(path, matchers, data)
         launch = launch_of(Path(path), user)
         found = [
+            *chain.from_iterable(rules.files.untaken.values()),
             *unusable(rules, launch.descriptors),
             *_hidden(rules, launch),
             *_closed(rules, launch),

@@ -16,6 +16,7 @@ from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
+from txmux.rules.changes import untaken
 from txmux.rules.installed import is_asleep
 from txmux.rules.model import Backend, Rules
 from txmux.rules.problems import Problem
@@ -282,6 +283,12 @@ def rules_not_in_force(
         yield attrs.evolve(item, instead_of=stands_for)
     if has_changed:
         yield rows.RULES_CHANGED.item(path=path)
+
+
+def untaken_units(rules: Rules) -> Iterator[AttentionItem]:
+    for unit, problem, is_in_force in untaken(rules):
+        stays = "what was in force for it stays" if is_in_force else "it is not served"
+        yield rows.UNIT_NOT_TAKEN.item(unit=unit, stays=stays, why=problem)
 
 
 def problems(

@@ -254,6 +254,7 @@ class Control:
             "draining": self.is_stopping,
             "rules_path": self.index.path,
             "rules_sha256": self.index.sha256,
+            "untaken": [*building.untaken_documents(self.rules)],
             **gauges.in_status(),
             "bans": {"active": len(self.bans), "shared": next(filter(None, shared), None)},
             "attention": [item.as_json() for item in await self.attention(reports, backends)],
@@ -279,6 +280,7 @@ class Control:
             *attention.rules_not_in_force(
                 self.last_reload, str(self.rules.path), has_changed=self.has_outdated_rules()
             ),
+            *attention.untaken_units(self.rules),
             *attention.failed_upgrade(self.last_upgrade),
             *attention.left_behind(0 if self.are_arriving() else stayed, orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),

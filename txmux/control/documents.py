@@ -15,6 +15,7 @@ from txmux.control.gauges import Gauges
 from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
 from txmux.control.rules_index import RulesIndex
+from txmux.rules.changes import untaken
 from txmux.rules.model import Backend, Refusal, Route, Rules, Section, Server
 from txmux.serving.listen_addresses import listen_lines
 from txmux.serving.store import ListeningSockets
@@ -50,6 +51,12 @@ def listener_documents(
         totals = ListenerTotals.of(counters.cells, name)
         add_fields(row, documents.ListenerDocument, gauges, totals)
         yield row
+
+
+def untaken_documents(rules: Rules) -> Iterator[documents.UntakenDocument]:
+    for unit, _, is_in_force in untaken(rules):
+        errors = [*map(str, rules.files.untaken[unit])]
+        yield {"unit": unit, "in_force": is_in_force, "errors": errors}
 
 
 def certificates_document(

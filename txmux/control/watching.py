@@ -14,7 +14,7 @@ from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
-from txmux.rules.reading.files import LARGEST_RULES, included_paths, source_of
+from txmux.rules.reading.files import LARGEST_RULES, included_paths, is_pattern, source_of
 from txmux.telemetry.steps import RecurringSteps
 
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
@@ -107,15 +107,24 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
     """Read the files in the order in which rules are read; each once, as there."""
     main, room = folder / next(iter(files.texts)), LARGEST_RULES
     seen: set[Path] = set()
-    included = (path for pattern in files.included for path in _included(folder, files, pattern))
-    for path in itertools.chain((main,), included):
-        with on_disk(path):
-            real = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
-        if real not in seen:
-            seen.add(real)
-            data = read_bytes(path, room)
-            room -= len(data)
-            yield source_of(path, data).text
+    included = (
+        (path, is_pattern(pattern))
+        for pattern in files.included
+        for path in _included(folder, files, pattern)
+    )
+    for path, is_unit in itertools.chain(((main, False),), included):
+        try:
+            with on_disk(path):
+                real = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
+            if real not in seen:
+                seen.add(real)
+                data = read_bytes(path, room)
+                room -= len(data)
+                yield source_of(path, data).text
+        except OSError as error:  # noqa: PERF203 - the others are read
+            if not is_unit or error.errno in SHORTAGE:
+                raise
+            yield ""  # as it is read
 
 
 def _included(folder: Path, files: Files, pattern: str) -> list[Path]:
@@ -136,9 +145,10 @@ def _is_gone(path: Path) -> bool:
 
 
 def _loaded(files: Files) -> Iterator[str]:
-    yield next(iter(files.texts.values()))
+    texts = files.on_disk
+    yield next(iter(texts.values()))
     for paths in files.included.values():
-        yield from (files.texts[path] for path in paths)
+        yield from (texts[path] for path in paths)
 
 
 def _digest(texts: Iterable[str]) -> str:

@@ -20,11 +20,13 @@ from twisted.logger import Logger
 from txmux.admin.endpoint import AdminEndpoints
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
+from txmux.control.documents import untaken_documents
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError, cause_of
 from txmux.files import within_patience
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
+from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.turns import first_late, in_thread, start_thread
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
@@ -39,13 +41,15 @@ from txmux.processes.supervisor.signals import SignalWatch, StopSignals, stop_by
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.upgrade import Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades, collect_state, last_reload_in, number_in
+from txmux.processes.usable import too_many_sockets
 from txmux.processes.workers.starting import Starter
-from txmux.rules.changes import changes, unchangeable
+from txmux.rules.changes import changes, described_untaken, unchangeable
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import Rules
+from txmux.rules.model import Files, Rules
+from txmux.rules.model.files import unit_at
 from txmux.rules.named_files import check_disks
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.parser import load_within_patience
+from txmux.rules.reading.parser import load_within_patience, retaken
 from txmux.serving.endpoints import check_servers
 from txmux.serving.state import TransferState
 from txmux.serving.store import ListeningSockets
@@ -119,6 +123,7 @@ class MuxService(Service):
             pidfile=named,
         )
         sockets.others, endpoints.store.others = endpoints.store, sockets
+        sockets.on_available = self._rules_changed
         sockets.on_replaced = endpoints.store.on_replaced = resources.store
         self._starter = Starter(reactor, starter, self._start_upgrade)
         self.supervisor: Supervisor | None = None
@@ -431,14 +436,17 @@ class MuxService(Service):
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(map(rules.placed, problems))
-        return rules
+        return await in_thread(retaken, rules, self.control.rules.files)
 
     async def _change(
         self, supervisor: Supervisor, given: Rules | None, *, is_asked_for: bool
     ) -> Report:
         if changed := self._starter.code.change():
             raise MuxError(f"{changed}: run 'txmux upgrade'")
-        rules = await self._read(given)
+        rules, in_force = await self._read(given), self.control.rules.files
+        self._resources.sockets.awaited.clear()
+        while unservable := self._unservable(rules):
+            rules = await in_thread(retaken, rules, in_force, unservable)
         for part in () if is_asked_for else self.control.parts.values():
             await part.check_change(rules)
         account = self._account = account_of(rules)
@@ -500,7 +508,9 @@ class MuxService(Service):
         for sentence in kept:
             self._log.warn("{kept}", kept=sentence)
         errors = (*failed, *steps.troubles)
-        return Report(ok=not errors, changes="; ".join([changes, *kept]), errors=errors)
+        changes = "; ".join([changes, *kept, *described_untaken(rules)])
+        details = {"untaken": [*untaken_documents(rules)]}
+        return Report(ok=not errors, changes=changes, errors=errors, details=details)
 
     async def _warn(self, supervisor: Supervisor, rules: Rules, *, rules_changed: bool) -> None:
         warnings = await in_thread(lint, rules) if rules_changed else []
@@ -534,11 +544,31 @@ class MuxService(Service):
                 raise
         return supervisor
 
+    def _unservable(self, rules: Rules) -> dict[str, list[Problem]]:
+        """Return the units that cannot have what they listen on or connect to, and why."""
+        sockets, found = self._resources.sockets, dict[str, list[Problem]]()
+        of_units = [one for one in rules.listeners if rules.unit_of(one.section)]
+        problems = [*sockets.unavailable(of_units)]
+        if rules.units and not problems:
+            used = len(sockets.sockets())
+            problems += map(rules.placed, too_many_sockets(rules, soft_limit(), used))
+        for problem in problems:
+            if unit := unit_at(rules.units, problem.path, problem.line):
+                found.setdefault(unit, []).append(problem)
+        return found
+
     def _open_all(self) -> Supervisor:
         """Open all sockets; no worker is started yet."""
         rules, counters = self.control.rules, self.control.counters
         account = self._account = account_of(rules)
         self._resources.privilege.open(rules)
+        in_force = Files(self._upgrades.state.get("units", {}))
+        rules = retaken(rules, in_force)
+        while unservable := self._unservable(rules):
+            rules = retaken(rules, in_force, unservable)
+        for line in described_untaken(rules):
+            self._log.error("{line}", line=line)
+        self.control.rules = rules
         try:
             within_patience(check_disks, rules)
         except TimeoutError as problem:

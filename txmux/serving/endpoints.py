@@ -200,8 +200,15 @@ def listen_error(
 ) -> ListenError:
     """Describe why there is no socket at an address, or at some of the ports of its line."""
     key = "" if address.setting else "endpoint "
+    why = why_no_socket(address, cause, ports)
+    return ListenError(f"{address.section} {key}{address.line}: cannot listen: {why}")
+
+
+def why_no_socket(
+    address: ListenAddress, cause: BaseException | None, ports: Sequence[int] = ()
+) -> str:
     why = why_not(cause)
-    if key and why.endswith(_HINTS[errno.EADDRNOTAVAIL]):
+    if not address.setting and why.endswith(_HINTS[errno.EADDRNOTAVAIL]):
         why += "; for one that it will have, 'freebind = yes'"
     if address.text.startswith("unix:"):
         why = why.replace(
@@ -211,7 +218,7 @@ def listen_error(
         why = why.replace("ss -ltnp", "ss -lunp")
     if address.ports:
         why = f"{ports_text(ports or [address.port])}: {why}"
-    return ListenError(f"{address.section} {key}{address.line}: cannot listen: {why}")
+    return why
 
 
 def why_not(cause: object) -> str:

@@ -21,8 +21,9 @@ from txmux.net.addresses import text_of
 from txmux.net.sockets.plainsocket import listen_again
 from txmux.net.sockets.transport import address_of
 from txmux.rules.model import Listener
+from txmux.rules.problems import Problem
 from txmux.rules.reading.endpointstrings import ports_text
-from txmux.serving.endpoints import listen_error
+from txmux.serving.endpoints import listen_error, why_no_socket
 from txmux.serving.listen_addresses import (
     ListenAddress,
     listen_addresses,
@@ -46,6 +47,8 @@ class ListeningSockets:
         files: Those of UNIX sockets, by key.
         on_replaced: Called when `revive` has replaced sockets.
         left_out: The keys of closed sockets that the process with the ID `predecessor` may have open.
+        awaited: Where units would listen if they could.
+        on_available: Called when one of these addresses is free.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -60,6 +63,8 @@ class ListeningSockets:
         self.on_replaced: Callable[[], object] = lambda: None
         self.predecessor = 0
         self.left_out: Collection[str] = ()
+        self.awaited: list[ListenAddress] = []
+        self.on_available: Callable[[], object] = lambda: None
         self.passed: Collection[str] = ()
         # Of the same service: sockets for clients know those of its admin.
         self.others: ListeningSockets | None = None
@@ -114,6 +119,26 @@ class ListeningSockets:
             ]
             raise ListenError("\n".join(map(str, lines))) from failures[0][1]
         return prepared
+
+    def unavailable(self, listeners: Iterable[Listener]) -> Iterator[Problem]:
+        """Yield why some of these listeners would get no socket; `look_at_awaited` tries again."""
+        for listener in listeners:
+            prepared = PreparedSockets(self)
+            for address in listen_addresses(listener):
+                failure = prepared.add(address) if address.is_plain else None
+                if failure is not None:
+                    self.awaited.append(address)
+                    why = f"cannot listen at {address.line}: {why_no_socket(address, failure)}"
+                    yield listener.section.problem(why, "endpoint")
+            prepared.abandon()
+
+    def look_at_awaited(self) -> None:
+        for address in self.awaited:
+            prepared = PreparedSockets(self)
+            if prepared.add(address) is None:
+                prepared.abandon()
+                self.on_available()
+                break
 
     def get(self, key: str) -> socket.socket | None:
         return self._sockets.get(key) or self._adopted.get(key)

@@ -154,6 +154,10 @@ CLIENTS_HELD = _hold(
 RELOAD_FAILED = AttentionRow(
     what="reload", level="warning", text="the last reload {outcome}", cause="{why}", do="{do}", link="#rules", subject="reload", is_logged=True, runbook="a-reload-fails",
     sources=NO_SOURCE, when="the last reload failed, or is in force but not complete", alerts=["TxmuxReloadFailed"])
+UNIT_NOT_TAKEN = AttentionRow(
+    what="unit", level="warning", text="{unit} is not taken: {stays}", cause="{why}", do="mend what is wrong there; txmux check names all of it", link="#rules",
+    subject="{unit}", runbook="a-reload-fails", sources=NO_SOURCE, alerts=COMMON,
+    when="an included file, or a part of it, has an error, contradicts what is before it, or has a port that cannot be opened; all others are in force")
 _upgrade = partial(AttentionRow, what="upgrade", runbook=SELF, sources=NO_SOURCE)
 UPGRADE_FAILED = _upgrade(
     level="warning", text="the last upgrade failed, this process keeps serving", cause="{why}", do="txmux upgrade, once the cause is mended", subject="failed", is_logged=True,

@@ -333,6 +333,7 @@ ReportDocument = TypedDict("ReportDocument", {"ok": bool, "changes": str, "error
 LastReload = TypedDict("LastReload", {"time": float, "ok": bool, "changes": str, "errors": list[str]})
 Descriptors = TypedDict("Descriptors", {"open": int, "max": int})
 Expiry = TypedDict("Expiry", {"route": str, "file": str, "expires": float})
+UntakenDocument = TypedDict("UntakenDocument", {"unit": str, "in_force": bool, "errors": list[str]})
 BanCounts = TypedDict("BanCounts", {"active": int, "shared": str | None})
 Source = TypedDict("Source", {"source": str, "up": bool, "age": float | None, "why": str})
 
@@ -350,6 +351,8 @@ class _Status(TypedDict):
     rules_path: Annotated[str, "the rules are in this file; `<options>` is a service that runs without one"]
     rules_sha256: Annotated[str, "it is the SHA-256 of the current rules as they were read: of one file, the result of `sha256sum`; with [`include`](rules.md#included-files), of all files one after another, the main one first"]
 
+    untaken: Annotated[list[UntakenDocument], "each [unit](rules.md#units) that is not taken has its name, whether what was in force for it stays `in_force`, and its `errors`"]
+
 class StatusGauges(TypedDict):
     """What ``/api/status`` has of what processes measure: `txmux.control.gauges`."""
     descriptors: Annotated[Descriptors, "the process with the least room has this many `open`, of its `max`"]
@@ -366,6 +369,7 @@ SectionDocument = TypedDict("SectionDocument", {"name": str, "line": int, "text"
 FileDocument = TypedDict("FileDocument", {"file": str, "text": str, "sections": Iterable[SectionDocument]})
 Error = TypedDict("Error", {"error": str, "errors": NotRequired[list[str]]})
 Done = TypedDict("Done", {"ok": bool, "changes": str})
+Reloaded = TypedDict("Reloaded", {"ok": bool, "changes": str, "untaken": NotRequired[list[UntakenDocument]]})
 Closed = TypedDict("Closed", {"ok": bool, "changes": str, "closed": int, "incomplete": NotRequired[list[str]]})
 Upgraded = TypedDict("Upgraded", {
     "ok": bool, "changes": str, "moved": int, "stays": dict[str, int], "until": float | None, "complete": bool,

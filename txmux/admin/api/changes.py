@@ -9,12 +9,12 @@ from txmux.admin.resource import ApiAnswer, Query, ResourceList
 from txmux.control import steering
 from txmux.control.overrides import ServerState
 from txmux.control.report import Report
-from txmux.telemetry.documents import UpgradeCheck, Upgraded
+from txmux.telemetry.documents import Reloaded, UpgradeCheck, Upgraded
 
 RESOURCES = ResourceList()
 
 
-@RESOURCES.change("/api/reload", "read the rules again", right="all")
+@RESOURCES.change("/api/reload", "read the rules again", Reloaded, right="all")
 async def _reload(query: Query) -> ApiAnswer:
     return _reported(await query.control.reload(), 422, "the rules are not reloaded")
 

@@ -78,7 +78,7 @@ from txmux.telemetry.steps import CommittedSteps
 _GRACE = 5.0
 """Seconds that a worker has to exit, after the time limit of its connections."""
 
-_LOOK = 5.0  # seconds between two looks at the files of certificates
+_LOOK = 5.0  # seconds between two looks at the files of certificates, and two tries to listen
 
 
 class Supervisor:
@@ -139,7 +139,7 @@ class Supervisor:
         self._draining_sockets: set[str] = set()
         self._terminators = TlsTerminators(reactor, is_copied=True)
         self.reading_files = DeferredLock()
-        self._look_at_files = 0.0
+        self._look_at_files = self._try_again_at = 0.0
         self.kept_files: list[str] = []
         self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
@@ -469,6 +469,7 @@ class Supervisor:
         do("look at certificates", self._look)
         if self.transfers.accepting and not self.is_changing:
             do("listen again", lambda: self._listen_on_new(self._resources.look()))
+            do("try to listen where units could not", self._try_unavailable)
         do("lift bans that have ended", self._end_bans)
         if self.transfers.accepting:  # otherwise another process logs it
             do("end holds", self.state.end_holds)
@@ -490,6 +491,12 @@ class Supervisor:
         if now >= self._look_at_files and not self.is_changing:
             self._look_at_files = now + _LOOK
             self._terminators.look()
+
+    def _try_unavailable(self) -> None:
+        now = self._reactor.seconds()
+        if now >= self._try_again_at:
+            self._try_again_at = now + _LOOK
+            self._sockets.look_at_awaited()
 
     def _listen_on_new(self, keys: Collection[str]) -> None:
         for worker in self.pool.workers if keys else ():

@@ -559,6 +559,7 @@ async def collect_state(
         "attention": control.attention_state(),
         "files": resources.files(),
         "passed": [*resources.sockets.passed],
+        "units": {path: control.rules.files.texts[path] for path in control.rules.units},
     }
 
 
