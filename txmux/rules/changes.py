@@ -29,9 +29,8 @@ def untaken(rules: Rules) -> Iterator[tuple[str, Problem, bool]]:
 
 def described_untaken(rules: Rules) -> list[str]:
     """Say it as ``3 of 4 files taken``, and why for each of the others; nothing if all are."""
-    units = {
-        name for begun in rules.units.values() for _, name in begun
-    } | rules.files.untaken.keys()
+    parts = (begun[1:] or begun for begun in rules.units.values())
+    units = {name for part in parts for _, name in part} | rules.files.untaken.keys()
     left = [*untaken(rules)]
     what = "files" if units <= rules.units.keys() else "units"
     lines = [f"{len(units) - len(left)} of {len(units)} {what} taken"] if left else []

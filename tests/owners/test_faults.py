@@ -1,0 +1,174 @@
+"""Of several owners, one makes a mistake: the clients of the others notice nothing, and changes of theirs are in force."""
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+from tests.admin.processes import get, post
+from tests.owners.owners import BYSTANDERS, Owner, OwnersCase
+
+Fault = Callable[[OwnersCase], None]
+
+
+def _adds(text: str) -> Fault:
+    def make(case: OwnersCase) -> None:
+        case.faulty.more = text.format(taken=case.taken, other=case.owners["older"].port)
+
+    return make
+
+
+_ENDPOINT = "[listen wrong]\nendpoint = "
+FAULTS: Mapping[str, tuple[Fault, str]] = {
+    "text": (_adds("nothing\n"), "a line needs '='"),
+    "key": (_adds("servers = 127.0.0.1:1\n"), "unknown key"),
+    "settings": (_adds("[txmux]\nworkers = 2\n"), "is already at"),
+    "name taken": (_adds("[backend older]\nserver = 127.0.0.1:1\n"), "is already at"),
+    "address of another owner": (_adds(f"{_ENDPOINT}127.0.0.1:{{other}}\n"), "is taken by"),
+    "port taken": (_adds(f"{_ENDPOINT}127.0.0.1:{{taken}}\n"), "cannot listen at"),
+    "port denied": (_adds(f"{_ENDPOINT}192.0.2.1:1\n"), "cannot listen at 192.0.2.1:1"),
+    "too many ports": (_adds(f"{_ENDPOINT}127.0.0.2:20000-29999\n"), "cannot listen|descriptors"),
+    "circle": (_adds("fallback = faulty\n"), "is a circle"),
+}
+"""What an owner does wrong, and what is said of it."""
+
+
+class FaultsTest(OwnersCase):
+    def bystanders(self) -> list[tuple[Owner, tuple[socket.socket, socket.socket]]]:
+        return [(self.owners[name], self.connect(self.owners[name])) for name in BYSTANDERS]
+
+    def change_bystanders(self) -> None:
+        for name in BYSTANDERS:
+            self.owners[name].server = self.backend()
+
+    def assert_untaken(self, fault: str, *, in_force: bool) -> None:
+        untaken, message = self.untaken(), FAULTS[fault][1]
+        self.assertEqual([*untaken], ["faulty"], fault)
+        self.assertRegex(untaken["faulty"]["errors"][0], message)
+        self.assertEqual(untaken["faulty"]["in_force"], in_force)
+        [item] = [
+            one for one in get(self.admin, "/api/status")["attention"] if one["what"] == "unit"
+        ]
+        stays = "what was in force for it stays" if in_force else "it is not served"
+        self.assertRegex(item["text"], rf"faulty.*{stays}")
+        self.assertRegex(item["cause"], message)
+
+    def test_start(self) -> None:
+        """At a start, the faulty owner is not served, and the others are."""
+        for fault, (make, _) in FAULTS.items():
+            make(self)
+            self.write()
+            mux = self.serve()
+            self.assert_untaken(fault, in_force=False)
+            for _, pair in self.bystanders():
+                self.answers(*pair)
+            self.assert_refused(self.faulty)
+            self.assertIn("2 of 3 ", mux.child.output)
+            mux.stop()
+
+    def test_reload(self) -> None:
+        """At a reload, what was in force for the faulty owner stays."""
+        self.write()
+        self.serve()
+        for fault, (make, message) in FAULTS.items():
+            held, faulty = self.bystanders(), self.connect(self.faulty)
+            make(self)
+            self.change_bystanders()
+            before, self.faulty.server = self.faulty.server, self.backend()
+            self.write()
+            changes = post(self.admin, "/api/reload")["changes"]
+            self.assertRegex(changes, rf"; 2 of 3 (?:files|units) taken; .*(?:{message})")
+            self.assert_untaken(fault, in_force=True)
+            for _, pair in [*held, *self.bystanders()]:
+                self.answers(*pair)
+            self.answers(*faulty)
+            after, self.faulty.server = self.faulty.server, before
+            self.answers(*self.connect(self.faulty))
+            self.faulty.server, self.faulty.more = after, ""
+            self.write()
+            self.assertNotIn("taken", post(self.admin, "/api/reload")["changes"])
+            self.assertEqual(self.untaken(), {})
+            self.answers(*self.connect(self.faulty))
+
+    def test_upgrade(self) -> None:
+        """The same holds for a new process, though that reads the files itself."""
+        self.write()
+        mux = self.serve()
+        for fault, (make, _) in FAULTS.items():
+            held, faulty = self.bystanders(), self.connect(self.faulty)
+            make(self)
+            self.change_bystanders()
+            before, self.faulty.server = self.faulty.server, self.backend()
+            self.write()
+            mux.upgrade()
+            self.assert_untaken(fault, in_force=True)
+            for _, pair in [*held, *self.bystanders()]:
+                self.answers(*pair)
+            self.answers(*faulty)
+            self.faulty.server, self.faulty.more = before, ""
+            self.answers(*self.connect(self.faulty))
+            self.write()
+            mux.upgrade()
+            self.assertEqual(self.untaken(), {})
+
+    def test_owner_deleted(self) -> None:
+        """An owner who goes takes nobody along, not even with the folder of all."""
+        self.write()
+        mux = self.serve()
+        for change in (lambda: post(self.admin, "/api/reload"), mux.upgrade):
+            held = self.bystanders()
+            self.write(without=["faulty"])
+            change()
+            self.assertEqual(self.untaken(), {})
+            for _, pair in [*held, *self.bystanders()]:
+                self.answers(*pair)
+            self.assert_refused(self.faulty)
+            self.write()
+            change()
+            self.answers(*self.connect(self.faulty))
+        self.write(without=self.owners)
+        if not self.marked:
+            self.units.rmdir()
+        change()
+        for _, pair in held:
+            self.answers(*pair)
+        for owner in self.owners.values():
+            self.assert_refused(owner)
+        self.write()
+        change()
+        self.bystanders()
+
+    def test_freed(self) -> None:
+        """A port is tried again, and its unit is taken when it is free."""
+        FAULTS["port taken"][0](self)
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            self.faulty.more = f"{_ENDPOINT}127.0.0.1:{other.getsockname()[1]}\n"
+            self.write()
+            mux = self.serve()
+            self.assertEqual([*self.untaken()], ["faulty"])
+        mux.child.wait_for("listener.*? faulty, wrong opened|listeners new .*wrong")
+        self.answers(*self.connect(self.faulty))
+        self.assertEqual(self.untaken(), {})
+
+    def test_check(self) -> None:
+        """The check of the rules names what is wrong, and with which owner."""
+        for make, message in FAULTS.values():
+            make(self)
+            self.write()
+            file = self.own / "check.ini"
+            file.write_text(
+                f"[txmux]\ninclude = {self.units}/*.ini\n[listen operator]\nendpoint = :1\n"
+            )
+            command = [sys.executable, "-m", "txmux", "check", str(file)]
+            found = subprocess.run(command, capture_output=True, text=True, check=False)
+            if "cannot listen" not in message:
+                self.assertEqual(found.returncode, 1, message)
+                self.assertRegex(found.stdout + found.stderr, rf"(?m)^{self.units}.*{message}")
+                self.assertFalse(re.search(r"(?m)^\S*(older|younger).ini", found.stdout))
+
+
+class MarkedFaultsTest(FaultsTest):
+    """The same for units of one file."""
+
+    marked = True
