@@ -32,6 +32,7 @@ from txmux.control.attention import (
     rules_not_in_force,
     secrets,
     silent_workers,
+    untaken_units,
 )
 from txmux.control.gauges import Gauges
 from txmux.control.overrides import WorkersCondition
@@ -41,7 +42,7 @@ from txmux.net.sockets.queues import Overflow
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsSettings
-from txmux.rules.reading.parser import parse
+from txmux.rules.reading.parser import load, parse
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import (
@@ -314,6 +315,7 @@ class AdviceTest(SynchronousTestCase):
             *failing_steps({"look": (1.0, "no")}),
             *left_behind(1, 1),
             *rules_not_in_force(None, "rules.ini", has_changed=True),
+            *untaken_units(_with_units(make_folder(self))),
             *failed_upgrade(failed),
             *rules_not_in_force(failed, "rules.ini", has_changed=True),
             *secrets(open_secrets(rules, secret_files(rules)), "the file of tokens has an error"),
@@ -324,6 +326,29 @@ class AdviceTest(SynchronousTestCase):
         self.assertEqual({row.what for row in ROWS} - {item.what for item in items}, {"limits"})
         left = {row.text for row in ROWS if row not in made}
         self.assertEqual(left, {"listener {listener} refuses clients at {at}"})
+
+
+def _with_units(folder: Path) -> Rules:
+    """Return rules with a unit that is not taken, and a name that only another one would bring."""
+    (folder / "units").mkdir()
+    (folder / "units/a.ini").write_text("nothing")
+    main = "[txmux]\ninclude = units/*.ini\n[listen x]\nendpoint = :1\ndefault = box\n"
+    (folder / "rules.ini").write_text(main)
+    return load(folder / "rules.ini")
+
+
+class UnitsTest(SynchronousTestCase):
+    def test_texts(self) -> None:
+        """A unit that is not taken is named with its file, line and text, and so is a name that nobody brings."""
+        folder = make_folder(self)
+        items = [(item.text, item.cause) for item in untaken_units(_with_units(folder))]
+        unit = f"{folder}/units/a.ini"
+        self.assertEqual(items[0][0], f"{unit} is not taken: it is not served")
+        self.assertRegex(items[0][1], rf"^{unit}:1: a line needs '='")
+        missing = (
+            "no file that 'include' finds has a [backend box] now, so these clients are closed"
+        )
+        self.assertEqual(items[1:], [(f"[listen x] default: {missing}", "")])
 
 
 class KilledTest(SynchronousTestCase):

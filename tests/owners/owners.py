@@ -49,8 +49,8 @@ class OwnersCase(WorkersTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.own = make_folder(self)
-        self.units = self.own / "d"
+        self.home = make_folder(self)
+        self.units = self.home / "d"
         self.units.mkdir()
         self.owners = {name: Owner(name, free_port(), self.backend()) for name in _FILES}
         self.faulty = self.owners["faulty"]
@@ -70,12 +70,12 @@ class OwnersCase(WorkersTestCase):
 
     def _replace(self, file: str, text: str) -> None:
         self.units.mkdir(exist_ok=True)
-        draft = self.own / "draft"
+        draft = self.home / "draft"
         draft.write_text(text)
         draft.rename(self.units / file)
 
     def serve(self) -> Upgrading:
-        self.admin = self.own / "admin.sock"
+        self.admin = self.home / "admin.sock"
         settings = f"include = {self.units}/*.ini\nadmin = unix:{self.admin}\ndrain_timeout = 1s"
         operator = f"[listen operator]\nendpoint = 127.0.0.1:{free_port()}\n"
         mux = Upgrading(self.folder, operator, settings)

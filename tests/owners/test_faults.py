@@ -29,6 +29,11 @@ FAULTS: Mapping[str, tuple[Fault, str]] = {
     "port taken": (_adds(f"{_ENDPOINT}127.0.0.1:{{taken}}\n"), "cannot listen at"),
     "port denied": (_adds(f"{_ENDPOINT}192.0.2.1:1\n"), "cannot listen at 192.0.2.1:1"),
     "too many ports": (_adds(f"{_ENDPOINT}127.0.0.2:20000-29999\n"), "cannot listen|descriptors"),
+    "endpoint of Twisted's": (_adds(f"{_ENDPOINT}haproxy:tcp:1\n"), "cannot have an endpoint"),
+    "server of Twisted's": (
+        _adds("[route b]\nmatch = ssh\nbackend = tls:a.example:443:trustRoots=/none\n"),
+        "cannot be used",
+    ),
     "circle": (_adds("fallback = faulty\n"), "is a circle"),
 }
 """What an owner does wrong, and what is said of it."""
@@ -156,7 +161,7 @@ class FaultsTest(OwnersCase):
         for make, message in FAULTS.values():
             make(self)
             self.write()
-            file = self.own / "check.ini"
+            file = self.home / "check.ini"
             file.write_text(
                 f"[txmux]\ninclude = {self.units}/*.ini\n[listen operator]\nendpoint = :1\n"
             )

@@ -171,6 +171,24 @@ class FileTests(WatchCase):
         changes = ["1 route new (a)", "1 route changed (a)", "1 route new (b)", "1 route gone (a)"]
         self.assertEqual(self.told(), changes)
 
+    async def test_included_with_errors(self) -> None:
+        """An included file with an error, or one that cannot be read, is told of once, and read when it has changed."""
+        include = _WATCHED.replace("access_log", "include = more/*.ini\naccess_log")
+        folder = self.folder / "more"
+        folder.mkdir()
+        await self.begin(include + LISTEN)
+        for text in ("nothing", None):
+            if text is None:
+                (folder / "a.ini").symlink_to("nowhere")
+            else:
+                (folder / "a.ini").write_text(text)
+            await self.after(5 * _PERIOD)
+            [told] = self.told()
+            self.assertRegex(told, r"0 of 1 files taken; \S+a.ini is not taken, it is not served: ")
+            (folder / "a.ini").unlink()
+            await self.after(_PERIOD + _SETTLED)
+            self.assertEqual(self.told(), ["nothing changed"])
+
     async def test_no_timer_is_left_after_the_stop(self) -> None:
         await self.begin()
         self.write(_WATCHED + "what")

@@ -22,6 +22,7 @@ from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules import optional
 from txmux.rules.advice.words import did_you_mean
+from txmux.rules.changes import described_untaken
 from txmux.rules.installed import OPENINGS
 from txmux.rules.model import (
     NO_CERTIFICATE,
@@ -104,6 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.connection is not None:
         return _explain_connection(arguments)
     rules = load(arguments.rules_file)
+    for line in described_untaken(rules):
+        print(f"warning: {line}", file=sys.stderr)
     listeners = _listeners(rules, arguments.listener)
     listeners, end, certificate = _listeners_inside(rules, listeners, arguments)
     tracer = Tracer(rules, _opening(arguments))

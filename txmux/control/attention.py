@@ -18,6 +18,7 @@ from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
 from txmux.rules.changes import untaken
 from txmux.rules.installed import is_asleep
+from txmux.rules.lint.destinations import unprovided
 from txmux.rules.model import Backend, Rules
 from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import listen_addresses
@@ -289,6 +290,10 @@ def untaken_units(rules: Rules) -> Iterator[AttentionItem]:
     for unit, problem, is_in_force in untaken(rules):
         stays = "what was in force for it stays" if is_in_force else "it is not served"
         yield rows.UNIT_NOT_TAKEN.item(unit=unit, stays=stays, why=problem)
+    for problem in rules.once("unprovided", lambda rules: [*unprovided(rules)]):
+        text = problem.message.partition("; ")[0]
+        where = f"[{problem.section}] {problem.key}"
+        yield rows.BACKEND_MISSING.item(where=where, text=text)
 
 
 def problems(

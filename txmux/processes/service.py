@@ -47,10 +47,11 @@ from txmux.rules.changes import changes, described_untaken, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.files import unit_at
-from txmux.rules.named_files import check_disks
+from txmux.rules.named_files import check_disks, named_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load_within_patience, retaken
-from txmux.serving.endpoints import check_servers
+from txmux.rules.reading.units import UntakenUnits
+from txmux.serving.endpoints import check_servers, unusable_servers
 from txmux.serving.state import TransferState
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
@@ -429,24 +430,28 @@ class MuxService(Service):
             if rules is None:
                 read = self._resources.privilege.read
                 rules = await in_thread(read, self.control.rules.path)
-            if (late := await first_late(check_disks, rules)) is not None:
-                raise late
         except TimeoutError as problem:
             raise _unreadable(problem) from problem
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(map(rules.placed, problems))
-        return await in_thread(retaken, rules, self.control.rules.files)
+        units = UntakenUnits(self.control.rules.files)
+        rules = await in_thread(retaken, rules, units)
+        self._resources.sockets.awaited.clear()
+        while True:
+            late = await first_late(check_disks, rules)
+            problems = self._unservable(rules, [late] if late else ())
+            if not problems:
+                return rules
+            units.leave_out(problems, rules.units)
+            rules = await in_thread(retaken, rules, units)
 
     async def _change(
         self, supervisor: Supervisor, given: Rules | None, *, is_asked_for: bool
     ) -> Report:
         if changed := self._starter.code.change():
             raise MuxError(f"{changed}: run 'txmux upgrade'")
-        rules, in_force = await self._read(given), self.control.rules.files
-        self._resources.sockets.awaited.clear()
-        while unservable := self._unservable(rules):
-            rules = await in_thread(retaken, rules, in_force, unservable)
+        rules = await self._read(given)
         for part in () if is_asked_for else self.control.parts.values():
             await part.check_change(rules)
         account = self._account = account_of(rules)
@@ -544,35 +549,42 @@ class MuxService(Service):
                 raise
         return supervisor
 
-    def _unservable(self, rules: Rules) -> dict[str, list[Problem]]:
-        """Return the units that cannot have what they listen on or connect to, and why."""
-        sockets, found = self._resources.sockets, dict[str, list[Problem]]()
-        of_units = [one for one in rules.listeners if rules.unit_of(one.section)]
-        problems = [*sockets.unavailable(of_units)]
-        if rules.units and not problems:
+    def _unservable(self, rules: Rules, late: Iterable[OSError] = ()) -> list[Problem]:
+        """Return why units cannot be served: what they listen on, what they connect to, or a file whose disk does not answer.
+
+        For the operator's own rules, that is an error, which is raised here or found later.
+        """
+        problems: list[Problem] = []
+        for problem in late:
+            naming = [its for its in named_files(rules) if str(its.path) == problem.filename]
+            of_units = [its for its in naming if rules.unit_of(its.section)]
+            if not of_units or len(of_units) < len(naming):
+                raise _unreadable(problem) from problem
+            why = str(_unreadable(problem))
+            problems += [its.section.problem(why, its.key) for its in of_units]
+        if rules.units:
+            sockets = self._resources.sockets
+            listeners = [one for one in rules.listeners if rules.unit_of(one.section)]
+            problems += sockets.unavailable(listeners)
+            problems += unusable_servers(self._reactor, rules)
             used = len(sockets.sockets())
-            problems += map(rules.placed, too_many_sockets(rules, soft_limit(), used))
-        for problem in problems:
-            if unit := unit_at(rules.units, problem.path, problem.line):
-                found.setdefault(unit, []).append(problem)
-        return found
+            problems += () if problems else too_many_sockets(rules, soft_limit(), used)
+        problems = [*map(rules.placed, problems)]
+        return [one for one in problems if unit_at(rules.units, one.path, one.line)]
 
     def _open_all(self) -> Supervisor:
         """Open all sockets; no worker is started yet."""
         rules, counters = self.control.rules, self.control.counters
         account = self._account = account_of(rules)
         self._resources.privilege.open(rules)
-        in_force = Files(self._upgrades.state.get("units", {}))
-        rules = retaken(rules, in_force)
-        while unservable := self._unservable(rules):
-            rules = retaken(rules, in_force, unservable)
+        units = UntakenUnits(Files(self._upgrades.state.get("units", {})))
+        rules = retaken(rules, units)
+        while unservable := self._unservable(rules, _late_disks(rules)):
+            units.leave_out(unservable, rules.units)
+            rules = retaken(rules, units)
         for line in described_untaken(rules):
             self._log.error("{line}", line=line)
         self.control.rules = rules
-        try:
-            within_patience(check_disks, rules)
-        except TimeoutError as problem:
-            raise _unreadable(problem) from problem
         check_servers(self._reactor, rules.servers())
         counters.extend(rules)
         supervisor = self.supervisor = Supervisor(
@@ -607,6 +619,14 @@ class MuxService(Service):
     def _end(self) -> None:
         with suppress(ReactorNotRunning):  # it may be about to stop for another reason
             self._reactor.stop()
+
+
+def _late_disks(rules: Rules) -> list[OSError]:
+    try:
+        within_patience(check_disks, rules)
+    except TimeoutError as problem:
+        return [problem]
+    return []
 
 
 def _unreadable(problem: OSError) -> MuxError:

@@ -16,7 +16,7 @@ from txmux.access.per_source import PerSource, SourceLimits
 from txmux.client.active_listener import ActiveListener
 from txmux.client.parts import Parts, ServiceContext, ServicePart
 from txmux.errors import ListenError
-from txmux.rules.changes import changes, unchangeable
+from txmux.rules.changes import changes, described_untaken, unchangeable
 from txmux.rules.embedding import rules_from_python
 from txmux.rules.model import Listener, Rules
 from txmux.rules.problems import RulesError
@@ -120,6 +120,8 @@ class EmbeddedService(Service):
         return received if isinstance(received, Deferred) else succeed(received)
 
     def _check(self, rules: Rules) -> None:
+        for line in described_untaken(rules):
+            self._log.error("{line}", line=line)
         self._parts.prepare(rules)
         check_servers(self._reactor, rules.servers())
         for listener in rules.listeners:

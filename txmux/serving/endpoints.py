@@ -6,7 +6,7 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -22,7 +22,9 @@ from txmux.client.active_listener import ActiveListener
 from txmux.errors import ListenError, cause_of
 from txmux.files import on_disk
 from txmux.net.addresses import text_of
-from txmux.rules.model import Listener, Server
+from txmux.rules.lint.privileges import named_servers
+from txmux.rules.model import Listener, Rules, Server
+from txmux.rules.problems import Problem
 from txmux.rules.reading.endpoints import files_of
 from txmux.rules.reading.endpointstrings import SERVER, ports_text, split_arguments
 from txmux.serving.listen_addresses import BACKLOG, ListenAddress, listen_addresses
@@ -137,6 +139,16 @@ def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
             except Exception as problem:
                 why = cause_of(problem)
                 raise ListenError(f"server {server.text} cannot be used: {why}") from problem
+
+
+def unusable_servers(reactor: Any, rules: Rules) -> Iterator[Problem]:
+    """Yield why endpoint strings of units name no servers."""
+    for section, key, number, server in named_servers(rules):
+        if isinstance(server, Server) and rules.unit_of(section):
+            try:
+                check_servers(reactor, [server])
+            except ListenError as problem:
+                yield section.problem(str(problem), key, number)
 
 
 def accept_waiting(port: IListeningPort) -> None:

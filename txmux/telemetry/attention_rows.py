@@ -158,6 +158,9 @@ UNIT_NOT_TAKEN = AttentionRow(
     what="unit", level="warning", text="{unit} is not taken: {stays}", cause="{why}", do="mend what is wrong there; txmux check names all of it", link="#rules",
     subject="{unit}", runbook="a-reload-fails", sources=NO_SOURCE, alerts=COMMON,
     when="an included file, or a part of it, has an error, contradicts what is before it, or has a port that cannot be opened; all others are in force")
+BACKEND_MISSING = AttentionRow(
+    what="unit", level="warning", text="{where}: {text}", do="have its owner bring it back, or name another backend", link="#rules", subject="{where}", is_logged=True,
+    runbook="a-client-goes-to-the-wrong-server", sources=NO_SOURCE, alerts=COMMON, when="the operator's rules name a backend that only a file of others brings, and none has it now")
 _upgrade = partial(AttentionRow, what="upgrade", runbook=SELF, sources=NO_SOURCE)
 UPGRADE_FAILED = _upgrade(
     level="warning", text="the last upgrade failed, this process keeps serving", cause="{why}", do="txmux upgrade, once the cause is mended", subject="failed", is_logged=True,

@@ -9,6 +9,7 @@ from txmux.rules.lint.destinations import unprovided
 from txmux.rules.model import Files, Refusal, Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read, load, read_again, retaken
+from txmux.rules.reading.units import UntakenUnits
 
 LISTEN = "[listen public]\nendpoint = :443\n"
 
@@ -109,22 +110,24 @@ class UnitsTest(SynchronousTestCase):
             return {name: its.servers[0].text for name, its in rules.backends.items()}
 
         unit.write_text(text.format(2, "x"))
-        rules = retaken(load(path), before.files)
+        rules = retaken(load(path), UntakenUnits(before.files))
         self.assertEqual(servers(rules), {"a": "127.0.0.1:2", "b": "127.0.0.1:1"})
         self.assertEqual([*rules.files.untaken], [f"{unit} [unit u]"])
         # Nothing has changed since, also for a process that is sent what was read.
-        self.assertEqual(servers(retaken(load(path), rules.files)), servers(rules))
+        self.assertEqual(servers(retaken(load(path), UntakenUnits(rules.files))), servers(rules))
         again = read_again(rules.files)
         self.assertEqual(servers(again), servers(rules))
         self.assertEqual(again.files.untaken, rules.files.untaken)
         unit.write_bytes(b"\0")
-        rules = retaken(load(path), rules.files)
+        rules = retaken(load(path), UntakenUnits(rules.files))
         self.assertEqual(servers(rules), {"a": "127.0.0.1:2", "b": "127.0.0.1:1"})
         path.write_text(f"{path.read_text()}[backend a]\nserver = 127.0.0.1:3\n")
-        rules = retaken(load(path), rules.files)
+        rules = retaken(load(path), UntakenUnits(rules.files))
         self.assertEqual(servers(rules), {"a": "127.0.0.1:3", "b": "127.0.0.1:1"})
         unit.unlink()
-        self.assertEqual(servers(retaken(load(path), rules.files)), {"a": "127.0.0.1:3"})
+        self.assertEqual(
+            servers(retaken(load(path), UntakenUnits(rules.files))), {"a": "127.0.0.1:3"}
+        )
 
     def test_more(self) -> None:
         """Units that cannot be served are left out, too."""
@@ -132,11 +135,18 @@ class UnitsTest(SynchronousTestCase):
         unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
         self.write("d/b.ini", "[backend b]\nserver = 127.0.0.1:1\n")
         before = load(path)
-        why = {str(unit): [Problem(str(unit), 1, "listen x", "endpoint", "cannot listen")]}
-        rules = retaken(before, Files(), why)
-        self.assertEqual([*rules.backends], ["b"])
-        self.assertEqual([*map(str, rules.files.untaken[str(unit)])], [str(why[str(unit)][0])])
-        self.assertEqual([*retaken(before, before.files, why).backends], ["a", "b"])
+        problem = Problem(str(unit), 1, "listen x", "endpoint", "cannot listen")
+        for in_force, left in ((Files(), ["b"]), (before.files, ["a", "b"])):
+            units = UntakenUnits(in_force)
+            units.leave_out([problem], before.units)
+            rules = retaken(before, units)
+            self.assertEqual([*rules.backends], left)
+            self.assertEqual(rules.files.untaken, {str(unit): (problem,)})
+        units.leave_out([problem], rules.units)  # what is in force cannot be served either
+        self.assertEqual([*retaken(rules, units).backends], ["b"])
+        units.leave_out([problem], rules.units)
+        self.assertEqual([*retaken(rules, units).backends], ["b"])
+        self.assertRaises(RulesError, units.leave_out, [problem], rules.units)
 
     def test_unprovided(self) -> None:
         """A name that only another file brings closes the clients while that is away, and does not refuse the rules."""

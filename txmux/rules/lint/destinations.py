@@ -8,7 +8,7 @@ from txmux.rules.lint.coverage import lines_of
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules, Section
 from txmux.rules.model.backend import backends_of
-from txmux.rules.problems import Problem, suggestion
+from txmux.rules.problems import Problem
 from txmux.transport import is_address, normal_host
 
 _OF_STARTUP = frozenset({"user", "database", "application"})
@@ -28,7 +28,9 @@ def unprovided(rules: Rules) -> Iterator[Problem]:
         for number, (item, outcome) in enumerate(zip(section.items(key), outcomes, strict=False)):
             name = item.text.partition(" ")[0]
             if outcome is Refusal.CLOSE and name not in words:
-                hint = suggestion(name, sorted(rules.backends))
+                from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - only errors need it
+
+                hint = did_you_mean(name, sorted(rules.backends))
                 message = (
                     f"no file that 'include' finds has a [backend {name}] now, so these clients are closed{hint}; "
                     "have its owner bring it back, or name another backend"

@@ -66,13 +66,21 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
                 first.setdefault(claim, place)
 
 
-def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Problem]:
-    """Find endpoints that several workers cannot share, or that a confined one cannot open."""
+def unshareable(
+    sections: Iterable[Section], settings: Settings, units: Collection[str]
+) -> Iterator[Problem]:
+    """Find endpoints that several workers cannot share, that a confined one cannot open, or that fail for all if they fail.
+
+    `units` are the files of units.
+    """
     which, instead = "several workers cannot share", ["workers = 1"] * (settings.workers > 1)
     if settings.sandbox == "yes":
         which = which if instead else "a confined worker cannot open"
         instead.insert(0, "sandbox = auto")
-    for section in sections if instead else ():
+    for section in sections:
+        is_of_unit = section.path in units
+        if not (instead or is_of_unit):
+            continue
         for number, item in enumerate(section.items("endpoint")):
             try:
                 short = short_form(listening(item.text))
@@ -80,10 +88,15 @@ def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Pro
                 continue
             kind = item.text.partition(":")[0].lower()
             if short is None and kind not in _SHAREABLE:
-                message = (
-                    f"{which} an endpoint of type {kind!r}; write ADDRESS:PORT, :PORT, unix:/path, "
-                    f"or {' and '.join(map(repr, instead))} in [txmux]"
-                )
+                advice = "write ADDRESS:PORT, :PORT, unix:/path, "
+                if is_of_unit:
+                    which, advice = (
+                        "an included file cannot have",
+                        f"{advice}or move it to the main file",
+                    )
+                else:
+                    advice += f"or {' and '.join(map(repr, instead))} in [txmux]"
+                message = f"{which} an endpoint of type {kind!r}; {advice}"
                 yield section.problem(message, "endpoint", number)
 
 

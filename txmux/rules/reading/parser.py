@@ -260,23 +260,17 @@ def _read(
                 continue
             if untaken is None:
                 raise
-            untaken.leave_out(error, {**parser._units, own: ()})
+            untaken.leave_out(error.problems, {**parser._units, own: ()})
             last = before
 
 
-def retaken(rules: Rules, in_force: Files, more: Mapping[str, Sequence[Problem]] = {}) -> Rules:
-    """Return rules with what is in force in the place of units that are not taken.
-
-    Args:
-        rules: Some that were just read.
-        in_force: The files of the rules in force.
-        more: Further units that cannot be taken, and why.
-    """
+def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
+    """Return rules, read just now, with what is in force in the place of units that are not taken."""
     files = rules.files
-    if not files.untaken and not more:
+    untaken.problems = {**files.untaken, **untaken.problems}
+    if not untaken.problems:
         return rules
     known = attrs.evolve(files, texts=files.on_disk, as_read={}, untaken={})
-    untaken = UntakenUnits(in_force, {**files.untaken, **more})
     path, text = next(iter(known.texts.items()))
     last = _last
     on_disk = last.reading._on_disk if last is not None and last.rules is rules else ""
@@ -429,7 +423,7 @@ class RulesParser:
         own = [same[0] for same in self._sections["txmux"].values()]
         claiming = sorted([*opened, *own], key=lambda section: section.path in self._units)
         self._problems += conflicts(claiming)
-        self._problems += unshareable(opened, settings)
+        self._problems += unshareable(opened, settings, self._units)
         if self._on_disk:
             for kind in self._sections:
                 self._find_naming_files(kind)

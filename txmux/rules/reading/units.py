@@ -21,29 +21,29 @@ class UntakenUnits:
 
     Args:
         in_force: The files of the rules in force.
-        untaken: Units that are not to be taken, and what is wrong with them.
+
+    Attributes:
+        problems: What is wrong with each, by their names.
     """
 
-    def __init__(
-        self,
-        in_force: Files | None = None,
-        untaken: Mapping[str, Sequence[Problem]] | None = None,
-    ) -> None:
+    def __init__(self, in_force: Files | None = None) -> None:
         self._in_force: Mapping[str, str] = {} if in_force is None else in_force.texts
-        self.problems = dict(untaken or {})
+        self.problems: dict[str, Sequence[Problem]] = {}
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
 
-    def leave_out(self, error: RulesError, units: Mapping[str, Sequence[tuple[int, str]]]) -> None:
-        """Leave the units out that have problems; raises the error if the operator's has some, or if that was of no use."""
+    def leave_out(
+        self, problems: Sequence[Problem], units: Mapping[str, Sequence[tuple[int, str]]]
+    ) -> None:
+        """Leave the units out that have problems; it is a `RulesError` if the operator's has some, or if that was of no use."""
         found: dict[str, list[Problem]] = {}
-        for problem in error.problems:
+        for problem in problems:
             found.setdefault(unit_at(units, problem.path, problem.line), []).append(problem)
         if "" in found or self._closed >= {*map(_path_of, found)}:
-            raise RulesError([*chain.from_iterable(self.problems.values()), *error.problems])
-        for name, problems in found.items():
+            raise RulesError([*chain.from_iterable(self.problems.values()), *problems])
+        for name, its in found.items():
             if name not in self.problems:
-                self.problems[name] = tuple(problems)
+                self.problems[name] = tuple(its)
             elif name not in self._emptied:  # what is in force for it is wrong, too
                 self._emptied.add(name)
             else:  # its header is none that `_HEADER` finds
