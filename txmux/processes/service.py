@@ -514,7 +514,8 @@ class MuxService(Service):
             self._log.warn("{kept}", kept=sentence)
         errors = (*failed, *steps.troubles)
         changes = "; ".join([changes, *kept, *described_untaken(rules)])
-        details = {"untaken": [*untaken_documents(rules)]}
+        untaken = [*untaken_documents(rules)]
+        details = {"untaken": untaken} if untaken else {}
         return Report(ok=not errors, changes=changes, errors=errors, details=details)
 
     async def _warn(self, supervisor: Supervisor, rules: Rules, *, rules_changed: bool) -> None:

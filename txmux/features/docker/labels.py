@@ -151,7 +151,7 @@ def read_labels(
             objects.append(ProvidedObject(f"container {its.name}", problem=str(error)))
     for name, group in groups.items():
         of = ", ".join(its.container.name for its in group)
-        objects.append(ProvidedObject(f"container {of}, route {name}", _text(group)))
+        objects.append(ProvidedObject(f"container {of}, route {name}", _text(group), unit=name))
     return objects, [its for group in groups.values() for its in group]
 
 
