@@ -67,6 +67,7 @@ class RuleLayer:
     silent: tuple[Silent, ...]  # the destinations of silent clients; the first that fits counts
     default: Destination  # for clients that match no route
     server_first: bool = False  # whether all clients go to `default`, without detection
+    awaits_bytes: bool = False  # whatever its routes are: further ones may come
     outer: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # may have routes inside
     hello_readers: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # restricted ones
     cancelling: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # see `cancels_apart`
@@ -147,7 +148,11 @@ class Compiler:
         )
         default = destination_of(settings.default)
         return attrs.evolve(
-            _NO_ROUTES, silent=silent, default=default, server_first=settings.first == "server"
+            _NO_ROUTES,
+            silent=silent,
+            default=default,
+            server_first=settings.first == "server",
+            awaits_bytes=bool(settings.routes_from),
         )
 
     def enter(
@@ -263,7 +268,11 @@ class Configuration:
         was = before.top
         top = yield from enter(
             attrs.evolve(
-                was, silent=empty.silent, default=empty.default, server_first=empty.server_first
+                was,
+                silent=empty.silent,
+                default=empty.default,
+                server_first=empty.server_first,
+                awaits_bytes=empty.awaits_bytes,
             ),
             lambda route: route.stands_under(settings),
         )

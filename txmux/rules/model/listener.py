@@ -69,6 +69,7 @@ class Listener:
         transport: Streams or datagrams.
         silent: One outcome is for all clients.
         clients: ``allow =`` and ``deny =``.
+        is_of_unit: Whether it belongs to another unit than the operator's, so that only routes which name it are for it.
         section: Its section of a file; `NOWHERE` if it was made in Python.
         more: The values of the keys of features, by name.
     """
@@ -97,6 +98,8 @@ class Listener:
     log: Logged = True
     max_flows: int | None = None
     max_flows_per_source: int = 0
+    routes_from: tuple[str, ...] = ()
+    is_of_unit: bool = False
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
     more: Mapping[str, Any] = attrs.field(default=NOTHING_MORE, hash=False)
 

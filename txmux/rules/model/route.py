@@ -202,8 +202,10 @@ class Route:
         # No listener has the name of such a route, if any route is under that name.
         if self.under:
             return owner.name in self.under
+        if not isinstance(owner, Listener) or owner.is_of_unit:
+            return False
         transport = self.transport
-        return isinstance(owner, Listener) and (transport is None or transport is owner.transport)
+        return transport is None or transport is owner.transport
 
     @property
     def transport(self) -> Transport | None:

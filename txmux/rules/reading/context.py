@@ -24,6 +24,7 @@ from txmux.rules.reading import endpoints
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import FileReader, check_file
 from txmux.rules.reading.networks import NetworkLists
+from txmux.rules.reading.scope import Scope
 from txmux.rules.reading.values import (
     NAME,
     SWITCH_WORDS,
@@ -57,7 +58,9 @@ class RulesReading:
     Attributes:
         home: The folder of the main file.
         folder: That of the file which is being read, and
-        is_of_unit: whether that belongs to another unit than the operator's.
+        unit: the unit of the section; empty for the operator's.
+        owners: The units of sections, by their identities.
+        scope: Which listeners routes may be under.
         may_be_provided: Whether files that a pattern finds may have what is missing.
         sections: By kind and name; several of one name are an error already.
         checked: The files that are there, and what each is.
@@ -78,7 +81,9 @@ class RulesReading:
     ) -> None:
         self.files = files
         self.alone = alone
-        self.is_of_unit = self.may_be_provided = False
+        self.unit, self.may_be_provided = "", False
+        self.scope = Scope(files.folder)
+        self.owners: Mapping[int, str] = {}
         self.matchers = matchers
         self.home = self.folder = files.folder
         self.problems: list[Problem] = []
@@ -99,6 +104,23 @@ class RulesReading:
         self.checked: dict[Path, str] = {}
         self.needs: list[Need] = []
 
+    def is_owned(self, section: Section) -> bool:
+        """Return whether a section belongs to another unit than the operator's."""
+        return id(section) in self.owners
+
+    def usual_listeners(self, unit: str) -> tuple[str, ...]:
+        return self.scope.usual(unit)
+
+    def every_listener(self, unit: str) -> tuple[str, ...]:
+        return self.scope.every(unit)
+
+    def check_owner(self, section: Section, name: str) -> None:
+        """Raise if a route may not be under a listener or a route, of which this is the section."""
+        if section.header.startswith("listen "):
+            self.scope.refuse_listener(self.unit, name)
+        elif self.owners.get(id(section), "") != self.unit:
+            raise InvalidValueError(f"[route {name}] has another owner; name one of yours")
+
     def take_over_short_forms(self, before: "RulesReading") -> None:
         self._short_before = before._short
 
@@ -106,7 +128,7 @@ class RulesReading:
         """Keep what the next reading takes over, not the one before, and not the tables of the parser."""
         self._short_before, self._short_needs = {}, {}
         self._lists.forget_before()
-        del self.sections, self._backend
+        del self.sections, self._backend, self.owners
 
     @property
     def lists_are_as_read(self) -> bool:
@@ -193,7 +215,7 @@ class RulesReading:
             return backend
         if is_handover(text):
             return handover(text)
-        if not self.is_of_unit and (refusal := self._unprovided(text)) is not None:
+        if not self.unit and (refusal := self._unprovided(text)) is not None:
             self.needs.append((RulesReading._unprovided, text, refusal))
             return refusal
         try:

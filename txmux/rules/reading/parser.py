@@ -40,6 +40,7 @@ from txmux.rules.reading.files import (
     source_of,
 )
 from txmux.rules.reading.ini import parts_of, read_ini
+from txmux.rules.reading.scope import EVERY, foreign_backends
 from txmux.rules.reading.sections import (
     HEADERS,
     TABLES,
@@ -361,6 +362,7 @@ class RulesParser:
         self._changed: list[Any] = []  # the values that are not taken over
         self._shifts: dict[tuple[str, str], int] = {}
         self._units: dict[str, list[tuple[int, str]]] = {}
+        self._owners: dict[int, str] = {}  # the units of sections, by their identities
         self._entries: dict[object, KeyEntry] = {}
         self._path = main.path
         self._alone, self._on_disk = alone, on_disk
@@ -377,6 +379,7 @@ class RulesParser:
             alone=alone,
             before=last.reading if last else None,
         )
+        self._reading.owners = self._owners
         self._problems = self._reading.problems
         self._not_text: list[Problem] = []
         self._sections = self._reading.sections
@@ -411,29 +414,7 @@ class RulesParser:
                 self._backend(name, section)
         listeners = tuple(self._listener(*named) for named in self._named("listen"))
         routes = tuple(self._route(*named) for named in self._named("route"))
-        checked = self._to_check(listeners, routes)
-        self._problems += route.circles(checked)
-        self._problems += loops(listeners, checked)
-        self._problems += wrong_transports(listeners, checked)
-        self._problems += misplaced(listeners, checked, settings.relay)
-        self._problems += () if self._alone else unknown_certificates(checked)
-        for find in CONFLICTS if not self._alone else ():
-            self._problems += find(listeners, routes, settings)
-        opened = [same[0] for same in self._sections["listen"].values()]
-        own = [same[0] for same in self._sections["txmux"].values()]
-        claiming = sorted([*opened, *own], key=lambda section: section.path in self._units)
-        self._problems += conflicts(claiming)
-        self._problems += unshareable(opened, settings, self._units)
-        if self._on_disk:
-            for kind in self._sections:
-                self._find_naming_files(kind)
-            self._problems += missing_files(self._naming_files)
-        # What a provider writes may bring the first one.
-        is_provided = self._reading.may_be_provided
-        if not (self._sections["listen"] or self._not_text or self._alone or is_provided):
-            missing = "there is no [listen NAME] section"
-            message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
-            self._problems.append(Problem(self._path, 1, "", "", message))
+        self._check(settings, listeners, routes)
         files = self._files.files()
         files = attrs.evolve(files, untaken={**files.untaken, **self._untaken.problems})
         not_text = {(problem.path, problem.line) for problem in self._not_text}
@@ -446,6 +427,48 @@ class RulesParser:
         self._cached = {}
         path = Path(self._path)
         return Rules(path, settings, listeners, routes, backends, files, self._shifts, self._units)
+
+    def _check(
+        self, settings: Settings, listeners: Sequence[Listener], routes: Sequence[Route]
+    ) -> None:
+        """Find what does not go together."""
+        checked = self._to_check(listeners, routes)
+        self._problems += route.circles(checked)
+        self._problems += loops(listeners, checked)
+        self._problems += wrong_transports(listeners, checked)
+        self._problems += misplaced(listeners, checked, settings.relay)
+        self._problems += () if self._alone else unknown_certificates(checked)
+        for find in CONFLICTS if not self._alone else ():
+            self._problems += find(listeners, routes, settings)
+        opened = [same[0] for same in self._sections["listen"].values()]
+        own = [same[0] for same in self._sections["txmux"].values()]
+        claiming = sorted([*opened, *own], key=lambda section: section.path in self._units)
+        self._problems += conflicts(claiming)
+        self._problems += foreign_backends(self._of_units(listeners, routes), self._owners)
+        self._problems += unshareable(opened, settings, self._units)
+        if self._on_disk:
+            for kind in self._sections:
+                self._find_naming_files(kind)
+            self._problems += missing_files(self._naming_files)
+        # What a provider writes may bring the first one.
+        is_provided = self._reading.may_be_provided
+        if not (self._sections["listen"] or self._not_text or self._alone or is_provided):
+            missing = "there is no [listen NAME] section"
+            message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
+            self._problems.append(Problem(self._path, 1, "", "", message))
+
+    def _of_units(
+        self, listeners: Iterable[Listener], routes: Iterable[Route]
+    ) -> Iterator[tuple[Section, str, Outcome | None]]:
+        """Yield what sections of units lead to."""
+        every: list[tuple[Section, str, Outcome | None]] = []
+        if self._owners:
+            every += [(one.section, "backend", one.outcome) for one in routes]
+            every += [(one.section, "fallback", one.fallback) for one in self._backends.values()]
+            for one in listeners:
+                every += [(one.section, "default", one.default)]
+                every += [(one.section, "silent", line.outcome) for line in one.silent]
+        return (one for one in every if id(one[0]) in self._owners)
 
     def _to_check(self, listeners: Sequence[Listener], routes: Sequence[Route]) -> Sequence[Route]:
         """Return the routes that may not go with the others: those that have changed, if what all depend on has not."""
@@ -518,7 +541,7 @@ class RulesParser:
                 continue
             if name in self._sections[kind]:
                 self._problems.append(section.problem("is already there"))
-            self._sections[kind].setdefault(name, []).append(section)
+            self._add_section(kind, name, section)
             if line != part.line:
                 self._shifts[section.path, section.header] = line - part.line
         return part
@@ -550,9 +573,16 @@ class RulesParser:
             if message:
                 self._problems.append(section.problem(message))
             if kind:
-                self._sections[kind].setdefault(name, []).append(section)
+                self._add_section(kind, name, section)
                 found.append(section)
         return _FilePart(line, tuple(found), tuple(variables))
+
+    def _add_section(self, kind: str, name: str, section: Section) -> None:
+        self._sections[kind].setdefault(name, []).append(section)
+        if units := self._units.get(section.path):
+            self._owners[id(section)] = units[-1][1]
+        if kind == "listen":
+            self._reading.scope.add(self._owners.get(id(section), ""), name, section)
 
     def _begin_unit(self, section: Section, name: str, line: int) -> None:
         units = self._units.get(section.path)
@@ -654,13 +684,31 @@ class RulesParser:
             self._begun.pop()
         return self._backends.get(name)
 
+    def _add_scope(self, section: Section, fields: dict[str, Any]) -> None:
+        """Add which listeners a route is under that names none, or all that it may be under."""
+        under, unit = fields.get("under", ()), self._reading.unit
+        if "under" in section.entries and EVERY not in under:
+            return
+        find = RulesReading.every_listener if under else RulesReading.usual_listeners
+        if len(under) > 1:
+            message = f"'{EVERY}' means all listeners; remove the names beside it"
+            self._problems.append(section.problem(message, "under"))
+        try:
+            fields["under"] = found = find(self._reading, unit)
+        except InvalidValueError as error:
+            self._problems.append(section.problem(str(error), "under"))
+        else:
+            self._reading.needs.append((find, unit, found))
+
     def _listener(self, name: str, section: Section) -> Listener:
         return self._value(name, section, self._read_listener)
 
     def _read_listener(self, name: str, section: Section) -> Listener:
         fields = self._read("listen", name, section)
         self._problems += wrong_transport(section, "listen")
-        return listener.make_listener(name, section, fields)
+        is_of_unit = self._reading.is_owned(section)
+        self._reading.needs.append((RulesReading.is_owned, section, is_of_unit))
+        return listener.make_listener(name, section, {**fields, "is_of_unit": is_of_unit})
 
     def _route(self, name: str, section: Section) -> Route:
         return self._value(name, section, self._read_route)
@@ -673,10 +721,12 @@ class RulesParser:
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
         # The outcome of a section may be a backend that is read in between, from another folder.
         reading = self._reading
-        outer = reading.folder, reading.is_of_unit
-        reading.folder, reading.is_of_unit = _folder_of(section.path), section.path in self._units
+        outer = reading.folder, reading.unit
+        reading.folder, reading.unit = _folder_of(section.path), self._owners.get(id(section), "")
         fields = read_keys(section, kind, reading)
-        reading.folder, reading.is_of_unit = outer
+        if kind == "route" and not self._alone:
+            self._add_scope(section, fields)
+        reading.folder, reading.unit = outer
         # What a second section of the same name has not, it may have in the first.
         if section is self._sections[kind][name][0]:
             self._problems += missing_keys(section, kind)

@@ -32,6 +32,7 @@ from txmux.rules.optional import missing
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, RulesReading
 from txmux.rules.reading.matching import read_alternative
+from txmux.rules.reading.scope import EVERY
 from txmux.rules.reading.values import (
     BOOLEAN,
     LOG,
@@ -353,7 +354,9 @@ def _checked_under(reading: RulesReading, text: str) -> str:
         raise InvalidValueError(
             f"{text!r} is a listener, and a route that ends TLS or opens tunnels, too; give one of the two another name"
         )
-    if text in listeners or is_route or reading.alone:
+    if text in listeners or is_route:
+        reading.check_owner((listeners if text in listeners else routes)[text][0], text)
+    if text in listeners or is_route or reading.alone or text == EVERY:
         return text
     if text in routes:
         raise InvalidValueError(

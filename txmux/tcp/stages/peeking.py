@@ -50,7 +50,7 @@ class Peeking(Stage):
             limit, counts = ours.settings.peek_limit, ours.counts
             self._openers = [opening.reader(limit, counts) for opening in ours.openings]
         self._silent = silent = layer.silent_for(host) or _CLOSE
-        can_decide = layer.detector.takes_any_client or detection.can_decide()
+        can_decide = layer.awaits_bytes or layer.detector.takes_any_client or detection.can_decide()
         if silent is _CLOSE and not can_decide:
             self._silent = silent = Silent(layer.default)
         if layer.server_first or (

@@ -1,0 +1,139 @@
+"""Scope: which listeners the routes of each owner may be under, and what else of others they may use. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+
+import attrs
+
+from txmux.classes import define
+from txmux.rules.model import Backend, Outcome, Section
+from txmux.rules.problems import InvalidValueError, Problem
+from txmux.rules.reading.ini import split_list
+
+EVERY = "*"
+"""In ``under =``: every listener that the route may be under."""
+_MOST_NAMED = 10
+
+Names = tuple[str, ...]
+
+
+@lru_cache(1000)
+def _same(names: Names) -> Names:
+    """Return the same object for equal names, by which a later reading knows that nothing has changed."""
+    return names
+
+
+@define(eq=False)
+class Scope:
+    """The listeners of each unit, and the units that those of the operator allow.
+
+    Args:
+        folder: That of the main file, from which paths of units are relative.
+    """
+
+    folder: Path
+    _own: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by unit
+    _patterns: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by listener
+    _open_to: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by unit
+
+    def add(self, unit: str, name: str, section: Section) -> None:
+        """Add a listener."""
+        self._own.setdefault(unit, []).append(name)
+        if not unit:
+            texts = (item.text for item in section.items("routes_from"))
+            self._patterns[name] = [part for text in texts for part in split_list(text)]
+
+    def open_to(self, unit: str) -> list[str]:
+        """Return the operator's listeners that allow routes of a unit."""
+        found = self._open_to.get(unit)
+        if found is None:
+            names = names_of(unit, self.folder)
+            found = self._open_to[unit] = [
+                listener
+                for listener, patterns in self._patterns.items()
+                if any(fnmatchcase(name, one) for one in patterns for name in names)
+            ]
+        return found
+
+    def usual(self, unit: str) -> Names:
+        """Return the listeners of a route that names none; for the operator's, nothing is all of its own."""
+        own = self._own.get(unit, [])
+        if not unit:
+            if len(own) < 2:
+                return ()
+            raise InvalidValueError(
+                f"is missing, and there are {len(own)} listeners; write 'under = {_some(own)}' "
+                f"with those that the route is for, or 'under = {EVERY}'"
+            )
+        found = own or self.open_to(unit)
+        if len(found) == 1:
+            return _same((found[0],))
+        if found:
+            raise InvalidValueError(
+                f"is missing, and the route may be under {len(found)} listeners; write 'under = {_some(found)}' "
+                f"with those that it is for, or 'under = {EVERY}'"
+            )
+        raise InvalidValueError(self._none(unit))
+
+    def every(self, unit: str) -> Names:
+        """Return the listeners of ``under = *``."""
+        if not unit:
+            return ()
+        found = (*self._own.get(unit, ()), *self.open_to(unit))
+        if not found:
+            raise InvalidValueError(self._none(unit))
+        return _same(found)
+
+    def refuse_listener(self, unit: str, name: str) -> None:
+        """Raise if routes of a unit may not be under a listener."""
+        if name in self._own.get(unit, ()) or (unit and name in self.open_to(unit)):
+            return
+        if unit and name in self._patterns:
+            raise InvalidValueError(
+                f"[listen {name}] takes no routes of this file; let its owner add 'routes_from = {_shortest(unit)}' there"
+            )
+        raise InvalidValueError(f"[listen {name}] has another owner; name one of yours")
+
+    def _none(self, unit: str) -> str:
+        return (
+            "names no listener, and none allows routes of this file; add a [listen NAME] here, "
+            f"or let the owner of a listener add 'routes_from = {_shortest(unit)}' there"
+        )
+
+
+def names_of(unit: str, folder: Path) -> list[str]:
+    """Return what a pattern of ``routes_from`` may say of a unit: its file in several forms, and the name of its part."""
+    path, _, part = unit.removesuffix("]").partition(" [unit ")
+    absolute = Path(path).absolute()
+    relative = os.path.relpath(absolute, folder.absolute())
+    return [path, str(absolute), relative, absolute.name, absolute.stem, *[part] * bool(part)]
+
+
+def _shortest(unit: str) -> str:
+    return Path(unit.partition(" [unit ")[0]).stem
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + ", …" * (len(names) > _MOST_NAMED)
+
+
+def foreign_backends(
+    sections: Iterable[tuple[Section, str, Outcome | None]], owners: Mapping[int, str]
+) -> Iterator[Problem]:
+    """Find backends of other units.
+
+    Args:
+        sections: Sections of units, each with a key and what that leads to.
+        owners: The units of sections, by their identities; those of the operator are not there.
+    """
+    for section, key, outcome in sections:
+        if isinstance(outcome, Backend):
+            owner = owners.get(id(outcome.section), "")
+            if owner not in {"", owners[id(section)]}:
+                message = f"[backend {outcome.name}] has another owner; write one of your own, with another name"
+                yield section.problem(message, key)
