@@ -277,7 +277,8 @@ class Upstream:
     ) -> ConnectFailure | None:
         """Let a client without a server wait; returns why it may not."""
         waiting = self.pool.waiting
-        if cause not in _WAITED_FOR or not waiting.may_wait(client):
+        is_over = cause not in _WAITED_FOR or any(member.server.final for member in tried)
+        if is_over or not waiting.may_wait(client):
             return cause
         if not waiting.reserve(client, self.backend.hold_limit):
             if not self._has_logged_limit:

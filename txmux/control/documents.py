@@ -330,5 +330,5 @@ def _server(
         "bytes_out": totals.bytes_out,
         "first_byte_ms": first_byte_ms,
         "last_failure": failure,
-        "checked": backend.check is not None,
+        "checked": backend.check is not None and server.is_judged,
     }

@@ -48,6 +48,40 @@ class ChoiceTests(SynchronousTestCase):
         pool.pool.connected(main)
         self.assertIs(pool.pick(), main)
 
+    def test_final(self) -> None:
+        """A share that is refused stays refused, and moves neither to the others nor from them."""
+        of = servers("10.0.0.1:80", "10.0.0.2:80"), servers("10.0.0.9:80", final=True, weight=2)
+        pool = Watched(*of[0], *of[1], eject=Ejection(1, lone=False), check=Check("tcp"))
+        first, second, final = pool.members
+        for _ in range(5):
+            for _ in range(10):
+                self.assertIs(
+                    pool.pool.next_after(pool.pick(first, second), "", (final,)),
+                    Unavailable.NO_SERVER,
+                )
+            picked = [pool.pick() for _ in range(20)]
+            self.assertEqual([picked.count(one) for one in (first, second, final)], [5, 5, 10])
+        self.assertEqual(pool.changes, [])
+        pool.take_out(first)
+        self.assertEqual({pool.pick() for _ in range(9)}, {second, final})
+        pool.pool.check_result(second, ok=False, why="")
+        self.assertEqual(pool.changes[-1], "short")
+        self.assertIs(
+            pool.pool.pick(), first
+        )  # as the last resort, as it would be without the other
+
+    def test_one_server_beside_a_final_one_is_not_ejected(self) -> None:
+        of = (*servers("10.0.0.1:80"), *servers("10.0.0.9:80", final=True))
+        pool = Watched(*of, eject=Ejection(1, lone=False))
+        first, final = pool.members
+        pool.pool.failed(pool.pick(final))
+        self.assertIs(first.state, MemberState.UP)
+
+    def test_final_alone(self) -> None:
+        self.assertIs(
+            Watched(*servers("10.0.0.9:80", final=True)).pool.pick(), Unavailable.NO_SERVER
+        )
+
 
 class LimitTests(SynchronousTestCase):
     def test_retry_before_waiting_clients(self) -> None:

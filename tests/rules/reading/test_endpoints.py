@@ -403,11 +403,11 @@ class ServerLineTests(BackendTestCase):
                 "a port must be a whole number from 1 to 65535, not '0'\n"
                 "weight: would leave no client to the server; write down instead\n"
                 "'backup=yes' is not an option; did you mean 'backup'? "
-                "(a server takes weight=, max_connections=, backup, down)"
+                "(a server takes weight=, max_connections=, backup, down, final)"
             ),
             "h:1 weight weight=2 weight=x": (
                 "'weight' is not an option; did you mean 'weight=VALUE'? "
-                "(a server takes weight=, max_connections=, backup, down)\n"
+                "(a server takes weight=, max_connections=, backup, down, final)\n"
                 "option 'weight' is given twice; keep one"
             ),
             "h:1 weight=65536": "weight: must be a whole number from 1 to 65535, not '65536'",

@@ -76,7 +76,9 @@ class HealthChecks:
         if watches is None:
             return
         members = {
-            key_of(member): member for member in self._pool.members if member.state.is_checked
+            key_of(member): member
+            for member in self._pool.members
+            if member.state.is_checked and not member.server.final
         }
         for key in [key for key in watches if key not in members]:
             watches.pop(key).stop()

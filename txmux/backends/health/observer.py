@@ -373,7 +373,7 @@ class ServerObserver:
                 (upstream.backend.name, server.text): (upstream, server)
                 for upstream in upstreams
                 for server in upstream.backend.servers
-                if not server.depends_on_client
+                if server.is_judged
             }
             self._usual = {key: self._usual[key] for key in self._usual.keys() & self._servers}
 

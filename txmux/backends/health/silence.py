@@ -87,7 +87,7 @@ class SilenceWatch:
         self._timer = self._clock.callLater(_PERIOD, self.start)
         now = self._clock.seconds()
         for server in self._pool.backend.servers:
-            if not server.depends_on_client:
+            if server.is_judged:
                 self._look_at(server, now)
 
     def stop(self) -> None:

@@ -126,6 +126,10 @@ class Tiers:
                 usable.append(member)
             elif member.state in SUSPECT:
                 suspect.append(member)
+        if all(
+            member.server.final for member in usable
+        ):  # they have a share of those beside others
+            usable = []
         return cls(
             _groups(usable),
             _groups(suspect) if has_last_resort else (),

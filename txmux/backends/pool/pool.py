@@ -124,7 +124,9 @@ class BackendPool:
 
     @property
     def has_server_up(self) -> bool:
-        return any(member.state is MemberState.UP for member in self.members)
+        return any(
+            member.state is MemberState.UP and not member.server.final for member in self.members
+        )
 
     @property
     def is_as_at_start(self) -> bool:
@@ -282,7 +284,7 @@ class BackendPool:
 
         With `is_local_fault`, the cause is on this machine, so the failure does not count against the server.
         """
-        again = len(tried) <= self.backend.retries
+        again = len(tried) <= self.backend.retries and not member.server.final
         if is_local_fault:
             self.abandoned(member)
         elif again and not in_turn:
@@ -427,7 +429,8 @@ class BackendPool:
     def _count_failure(self, member: Member) -> None:
         eject = self._eject
         state = member.health.state
-        if eject is None or state not in {MemberState.UP, MemberState.PROBING}:
+        is_counted = state in {MemberState.UP, MemberState.PROBING} and not member.server.final
+        if eject is None or not is_counted:
             return
         if not eject.lone and self._is_last_usable(member):
             return
@@ -452,7 +455,7 @@ class BackendPool:
         self._change(member, MemberState.EJECTED, why)
 
     def _is_last_usable(self, member: Member) -> bool:
-        return all(m is member or m.state.is_out for m in self.members)
+        return all(m is member or m.state.is_out or m.server.final for m in self.members)
 
     def _change(self, member: Member, state: MemberState, why: str) -> None:
         before, health = member.state, member.health
@@ -540,7 +543,7 @@ class BackendPool:
             self.on_availability()
 
     def _find_availability(self) -> Availability:
-        states = [member.state is MemberState.UP for member in self.members]
+        states = [m.state is MemberState.UP for m in self.members if not m.server.final]
         if not any(states):
             return Availability.NONE
         # A name has no members until it has been looked up.

@@ -107,6 +107,7 @@ class Server:
         backup: Whether it is for the time when no other server is up.
         max_connections: 0 means no limit. Where there are several addresses, for each of them.
         down: Whether it is out of use.
+        final: Whether its clients go to no other server: it keeps its share, whatever is found out about it.
         query: What the feature asks for, and where; empty for all other kinds.
     """
 
@@ -119,12 +120,18 @@ class Server:
     backup: bool = False
     max_connections: int = 0
     down: bool = False
+    final: bool = False
     query: tuple[Any, ...] = ()
 
     @property
     def depends_on_client(self) -> bool:
         """Whether it is another one for each client, so that its health for one says nothing of others."""
         return "{" in self.host or (not self.port and self.kind in {"tcp", "udp"})
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether failures of connections and checks say that it should get no clients."""
+        return not (self.final or self.depends_on_client)
 
     @property
     def placeholder(self) -> str:

@@ -209,7 +209,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "weight": _weight,
     "max_connections": whole_number(0, 1_000_000_000),
 }
-_FLAGS: tuple[str, ...] = ("backup", "down")
+_FLAGS: tuple[str, ...] = ("backup", "down", "final")
 
 
 def _server(text: str) -> Server:
