@@ -85,7 +85,9 @@ class ClusterTest(TestCase):
             return b""
         peer.transport.write(b"?")
         await peer.until(lambda: bool(peer.received) or peer.finished)
-        peer.transport.abortConnection()
+        if not peer.finished:
+            peer.transport.loseWriteConnection()
+            await peer.until(lambda: peer.finished)
         return bytes(peer.received)
 
     async def answered_by(self, name: bytes, port: int) -> None:
@@ -140,6 +142,23 @@ class ClusterTest(TestCase):
         await all_answer(4)
         for word in ("critical", "Traceback", "Unhandled"):
             self.assertNotIn(word, self.provider.output + self.service.output)
+
+    async def test_the_share_of_a_service_without_endpoints_is_refused(self) -> None:
+        """Neither another try, nor checks, nor a server that is taken out for a while, give it to the others."""
+        await self.answered_by(b"a", self.port)
+        self.put("---\nkind: Service\nmetadata: {name: idle}\nspec: {ports: [{port: 1}]}\n")
+        refs = "{name: idle, port: 1, weight: 1}, {name: db, port: 5432, weight: 4}"
+        more = ", annotations: {txmux.check: tcp interval=100ms, txmux.balance: least-connections, txmux.hold: 5s}"
+        self.put(route("TCPRoute", "db", refs, more=more, parent=", sectionName: tcp"))
+        while b"" not in [await self.answer(self.port) for _ in range(5)]:
+            await deferLater(reactor, 0.05)
+        answers = [await self.answer(self.port) for _ in range(100)]
+        self.assertEqual((answers.count(b""), answers.count(b"a")), (20, 80))
+        self.put_pods("", "ab")  # all end, and still serve
+        while b"b" not in [await self.answer(self.port) for _ in range(5)]:
+            await deferLater(reactor, 0.05)
+        answers = [await self.answer(self.port) for _ in range(50)]
+        self.assertEqual([answers.count(one) for one in (b"", b"a", b"b")], [10, 20, 20])
 
 
 def _host(name: str) -> str:

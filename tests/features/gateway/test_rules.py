@@ -327,11 +327,8 @@ class ReferenceTests(SynchronousTestCase):
             )
             self.assertEqual(
                 made.sections()["backend tcp_shop_db"],
-                [
-                    "retries = 0", "eject = off", "server = 10.0.0.1:15432 weight=2",
-                    "10.0.0.2:15432 down", "127.0.0.1:1",
-                ],
-            )  # fmt: skip
+                ["server = 10.0.0.1:15432 weight=2", "10.0.0.2:15432 down", "127.0.0.1:1 final"],
+            )
             made.rules()
 
     def test_no_endpoint_refuses(self) -> None:
@@ -341,6 +338,30 @@ class ReferenceTests(SynchronousTestCase):
             ["endpoint = :5432", "default = close", "first = server"],
         )
         made.rules()
+
+    def test_a_service_without_endpoints_takes_its_share(self) -> None:
+        idle = "---\nkind: Service\nmetadata: {name: idle}\nspec: {ports: [{port: 1}]}\n"
+        refs = "{name: idle, port: 1, weight: 1}, {name: web, port: 443, weight: 4}"
+        made = self.made(refs, idle)
+        self.assertEqual(
+            made.of_route("TCPRoute", "db"),
+            {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"},
+        )
+        served = [f"[fd00::{n}]:8443 weight=4" for n in (1, 2, 3)]
+        lines = ["server = 127.0.0.1:1 weight=3 final", *served]
+        self.assertEqual(made.sections()["backend tcp_shop_db"], lines)
+        made.rules()
+        made = self.made("{name: idle, port: 1}, {name: gone, port: 1}", idle)
+        self.assertIn("default = close", made.text)
+        for balance, used in (("least-connections", "round-robin"), ("source-hash", "source-hash")):
+            more = f", annotations: {{txmux.balance: {balance}}}"
+            made = Made(gateway(TCP) + idle + route("TCPRoute", "db", refs, more=more))
+            lines = made.sections()["backend tcp_shop_db"]
+            self.assertEqual(lines[0], f"balance = {used}")
+
+    def test_endpoints_that_all_end_are_used_while_they_serve(self) -> None:
+        its = "---\nkind: EndpointSlice\nmetadata: {name: db-1, labels: {kubernetes.io/service-name: db}}\naddressType: IPv4\nports: [{name: sql, port: 1}]\nendpoints:\n- {addresses: [10.0.0.1], conditions: {ready: false, serving: true, terminating: true}}\n- {addresses: [10.0.0.2], conditions: {ready: false, serving: false, terminating: true}}\n"
+        self.assertEqual(self.servers("{name: db, port: 5432}", its), ["10.0.0.1:1"])
 
     def test_annotations_of_a_service(self) -> None:
         more = "---\nkind: Service\nmetadata: {name: db, annotations: {txmux.check: tcp, txmux.balance: first}}\nspec: {ports: [{name: sql, port: 5432}]}\n"

@@ -20,7 +20,7 @@ from txmux.wire.jsontext import MISSHAPEN
 
 GROUP = "gateway.networking.k8s.io"
 NOBODY = "127.0.0.1:1"
-"""Where nothing listens: clients of a reference that does not resolve are refused there."""
+"""Where nothing listens: the share of a reference without servers is refused there."""
 HOSTNAME = re.compile(r"(?:\*\.)?[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 """A host name, or a wildcard in the place of its first labels."""
 _HEAVIEST = 65535  # the weight of a server
@@ -145,7 +145,7 @@ class Cluster:
     def servers(self, service: Any, port: int, transport: str) -> dict[str, bool] | None:
         """Return the endpoints behind a port of a Service, and whether each is drained; ``None`` if it has no such port.
 
-        One that ends and still serves is drained, one that is not ready is left out.
+        One that ends and still serves is drained, unless there are no others; one that is not ready is left out.
         """
         names = [
             its.get("name") or ""
@@ -164,7 +164,8 @@ class Cluster:
             for address, is_drained in _addresses(one) if ports else ():
                 text = f"{bracketed(address)}:{ports[0]}"
                 found[text] = found.get(text, True) and is_drained
-        return dict(sorted(found.items()))
+        are_ending = all(found.values())
+        return {server: ends and not are_ending for server, ends in sorted(found.items())}
 
 
 def _addresses(one: Any) -> Iterator[tuple[str, bool]]:
@@ -183,17 +184,22 @@ def _normal(address: str) -> str:
 
 
 def weighted(shares: Sequence[tuple[int, Mapping[str, bool]]]) -> list[str]:
-    """Return the lines of ``server``, so that each reference has its share of the clients, and its servers have equal ones."""
-    if len(shares) == 1 and shares[0][0]:
+    """Return the lines of ``server``, so that each reference has its share of the clients, and its servers have equal ones.
+
+    The share of one without servers is refused; there are no lines if all are.
+    """
+    shares = [(weight, servers) for weight, servers in shares if weight > 0]
+    if not any(servers for _, servers in shares):
+        return []
+    if len(shares) == 1:
         return [server + " down" * is_drained for server, is_drained in shares[0][1].items()]
     parts: dict[str, tuple[Fraction, bool]] = {}
-    for weight, servers in shares:
+    for weight, found in shares:
+        servers = found or {NOBODY: False}
         active = sum(not is_drained for is_drained in servers.values())
         for server, is_drained in servers.items():
-            share = Fraction(weight, active or 1)
             before, was_drained = parts.get(server, (Fraction(0), True))
-            if share:
-                parts[server] = before + share, was_drained and is_drained
+            parts[server] = before + Fraction(weight, active), was_drained and is_drained
     using = [share for share, is_drained in parts.values() if not is_drained]
     scale = Fraction(math.lcm(*(share.denominator for share in using)))
     scale /= math.gcd(*(int(share * scale) for share in using)) or 1
@@ -203,5 +209,6 @@ def weighted(shares: Sequence[tuple[int, Mapping[str, bool]]]) -> list[str]:
     for server, (share, is_drained) in parts.items():
         weight = max(1, round(share * scale))
         words = [f"weight={weight}"] * (weight > 1 and not is_drained) + ["down"] * is_drained
+        words += ["final"] * (server == NOBODY)
         lines.append(" ".join([server, *words]))
     return lines

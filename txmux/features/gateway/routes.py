@@ -200,12 +200,12 @@ def _read(its: GatewayRoute, cluster: Cluster) -> None:
             found, servers = _servers(its, cluster, ref)
             if found.reason and not its.reference.reason:
                 its.reference = found
-            if weight > 0:
-                shares.append((weight, {NOBODY: False} if found.reason else servers))
+            shares.append((weight, servers))
         lines = weighted(shares)
         _check_keys(its)
-        if its.reference.reason:  # its share may go to no other server
-            its.backend_keys |= {"retries": ["0"], "eject": ["off"]}
+        is_shared = any(line.endswith("final") for line in lines)
+        if is_shared and not its.backend_keys.get("balance", ["-hash"])[0].endswith("-hash"):
+            its.backend_keys["balance"] = ["round-robin"]  # by other rules who is refused is idle
         if lines:
             its.backend_keys["server"] = [its.udp + line for line in lines]
     except (MuxError, *MISSHAPEN) as problem:
