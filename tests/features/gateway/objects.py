@@ -80,3 +80,19 @@ def route(
     spec = f", {spec}" if spec else ""
     parents = f"[{{name: edge{parent}}}]"
     return f"---\nkind: {kind}\nmetadata: {{name: {name}{more}}}\nspec: {{parentRefs: {parents}, rules: [{{backendRefs: [{refs}]}}]{spec}}}\n"
+
+
+def policy(
+    name: str,
+    target: str = "db",
+    validation: str = "hostname: db.example, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]",
+    more: str = "",
+) -> str:
+    """Return a BackendTLSPolicy for a Service; `target` may go on with a `sectionName`."""
+    ref = f"{{group: '', kind: Service, name: {target}}}"
+    return f"---\nkind: BackendTLSPolicy\nmetadata: {{name: {name}{more}}}\nspec: {{targetRefs: [{ref}], validation: {{{validation}}}}}\n"
+
+
+def authority(pem: str = "", name: str = "ca") -> str:
+    """Return a ConfigMap with the certificate of an authority."""
+    return f"---\n{yaml.safe_dump({'kind': 'ConfigMap', 'metadata': {'name': name}, 'data': {'ca.crt': pem}})}"

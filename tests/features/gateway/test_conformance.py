@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.features.gateway import test_rules
+from tests.features.gateway import test_policies, test_rules
 from tests.features.gateway.objects import gateway, route, things
 from tests.features.gateway.test_rules import TCP, TLS, Made
 from txmux.features.gateway.conditions import Wanted, merged
@@ -286,7 +286,8 @@ class TableTests(SynchronousTestCase):
     def test_each_case_has_a_test_or_a_reason(self) -> None:
         lines = Path(__file__).with_name("conformance.md").read_text().splitlines()
         rows = [[*map(str.strip, line.strip("|").split("|"))] for line in lines if "|" in line][2:]
-        tests = Path(__file__).read_text() + Path(test_rules.__file__).read_text()
+        files = (__file__, test_rules.__file__, test_policies.__file__)
+        tests = "".join(Path(file).read_text() for file in files)
         by_table = {case.split()[0].replace("UDPRouteSimple", "UDPRoute") for case in ROUTES}
         for case, test, verdict in rows:
             self.assertEqual(bool(test), verdict.startswith("as expected"), case)

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from tests.cli.provider.running import ProviderTestCase
-from tests.features.gateway.objects import SERVICES, gateway, route, things
+from tests.features.gateway.objects import SERVICES, authority, gateway, policy, route, things
 from tests.features.gateway.test_rules import TCP, reasons
 from tests.support.certificates import make_authority
 from tests.support.kubernetes import GATEWAY, KubernetesPlayed
@@ -98,12 +98,23 @@ class FollowTests(GatewayTest):
         }
         self.kube.put(secret)
         self.begin(gateway(END) + route("TLSRoute", "web", "{name: web, port: 443}"))
-        path = self.folder / "gateway.certificates/shop_cert.pem"
-        await self.written(f"terminate_tls = {path}")
+        folder = self.folder / "gateway.certificates"
+        await self.written(f"terminate_tls = {folder}/shop_cert_")
+        (path,) = folder.iterdir()
         self.assertEqual(
             (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777), (0o600, 0o700)
         )
         self.assertEqual(path.read_bytes(), certificate + b"\n" + key)
+        # The service reads a renewed one, as it has another name.
+        new = make_authority().issue("a.example")
+        pems = (("tls.crt", new.pem), ("tls.key", new.key_pem()))
+        renewed = {n: base64.b64encode(pem).decode() for n, pem in pems}
+        metadata = {"name": "cert", "namespace": "shop"}
+        self.kube.put({**secret, "metadata": metadata, "data": renewed})
+        await self.written(f"terminate_tls = {folder}/shop_cert_", gone=str(path))
+        await self.until(lambda: not path.exists())
+        (path,) = folder.iterdir()
+        self.assertIn(str(path), self.text())
         rubbish = {**data, "tls.key": base64.b64encode(b"rubbish").decode()}
         self.kube.put(
             {**secret, "metadata": {"name": "cert", "namespace": "shop"}, "data": rubbish}
@@ -131,7 +142,8 @@ class FollowTests(GatewayTest):
 
 class RightsTests(GatewayTest):
     async def test_the_example_gives_the_rights_that_are_used_and_no_others(self) -> None:
-        made = make_authority().issue("a.example")
+        its = make_authority()
+        made, made_ca = its.issue("a.example"), its.pem.decode()
         pems = {"tls.crt": made.pem, "tls.key": made.key_pem()}
         data = {name: base64.b64encode(pem).decode() for name, pem in pems.items()}
         metadata = {"name": "cert", "namespace": "shop"}
@@ -146,10 +158,15 @@ class RightsTests(GatewayTest):
         text += "---\nkind: ListenerSet\nmetadata: {name: more}\nspec: {parentRef: {name: edge}, listeners: []}\n"
         for kind, port in (("TCPRoute", "db"), ("TLSRoute", "web"), ("UDPRoute", "dns")):
             text += route(kind, port)
+        text += policy("over") + authority(made_ca)
         self.begin(text)
         plurals = {
             kind.plural: kind.group
-            for kind in [*provider.KINDS.values(), provider.SECRETS, status.LEASES]
+            for kind in [
+                *provider.KINDS.values(),
+                *(named for named, *_ in provider.NAMED),
+                status.LEASES,
+            ]
         }
         plurals["pods"] = ""
         asked: set[tuple[str, str, str]] = set()

@@ -1,13 +1,17 @@
 """What Gateways and routes become: sections of rules, and the conditions of their status."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.features.gateway.objects import cluster, gateway, route
+from txmux.features.gateway.certificates import SecretFiles
+from txmux.features.gateway.cluster import key_of
 from txmux.features.gateway.conditions import statuses
 from txmux.features.gateway.listeners import GatewaySettings, read_listeners
+from txmux.features.gateway.policies import Policies
 from txmux.features.gateway.routes import read_routes
 from txmux.features.gateway.sections import make_sections
 from txmux.rules.model.rules import Rules
@@ -18,24 +22,39 @@ TLS = "name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}"
 TCP = "name: tcp, port: 5432, protocol: TCP"
 
 
+class NamedFiles(SecretFiles):
+    """Files whose content nobody reads, of which some are bad by their names."""
+
+    def problem(self, secret: Any) -> str:
+        return "bad" * ("bad" in secret["metadata"]["name"])
+
+    def authority_problem(self, config_map: Any) -> str:
+        return self.problem(config_map)
+
+    def certificate(self, secret: Any) -> str:
+        return f"/pem/{'_'.join(key_of(secret))}.pem"
+
+    def bundle(self, config_maps: Sequence[Any]) -> str:
+        return f"/pem/{'_'.join(one['metadata']['name'] for one in config_maps)}.pem"
+
+
 class Made:
     """What is made of objects, all of which are served."""
 
     def __init__(self, text: str, settings: GatewaySettings = _DEFAULT, unserved: str = "") -> None:
         known = cluster(text)
-        listeners = read_listeners(
-            known, settings, lambda its: "bad" * ("bad" in its["metadata"]["name"])
-        )
-        routes = read_routes(known, listeners)
-        objects = [
-            *make_sections(listeners, routes, settings, lambda key: f"/pem/{'_'.join(key)}.pem")
-        ]
+        files = NamedFiles(Path("/pem"))
+        listeners = read_listeners(known, settings, files)
+        policies = Policies(known, files)
+        routes = read_routes(known, listeners, policies)
+        objects = [*make_sections(listeners, routes, settings)]
         self.problems: dict[str, str] = {}
         for one in objects:
             if one.problem:
                 self.problems.setdefault(one.name, one.problem)
         self.text = "\n".join(one.text for one in objects)
-        wanted = statuses(known, settings, listeners, routes, self.problems, unserved, [])
+        made = listeners, routes, policies.all
+        wanted = statuses(known, settings, *made, self.problems, unserved, [])
         self.status = {(its.kind, its.key[1]): its.status for its in wanted}
 
     def rules(self) -> Rules:

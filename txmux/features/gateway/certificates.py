@@ -1,11 +1,12 @@
-"""Certificates of Secrets, as files that the service reads."""
+"""Certificates of Secrets and ConfigMaps, as files that the service reads."""
 
 from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +15,64 @@ from OpenSSL import SSL
 from txmux.features.gateway.cluster import Key, key_of
 from txmux.files import replace_file
 from txmux.net.tls.errors import TLSFileError
-from txmux.net.tls.pem import read_key_pairs
+from txmux.net.tls.pem import read_authorities, read_key_pairs
 from txmux.wire.jsontext import MISSHAPEN
 
 _MODE = 0o600
+_LONGEST, _DIGITS = 150, 32  # of a file's name
 
 
 class SecretFiles:
-    """Keeps files with certificates and their keys in a folder that no other user reads."""
+    """Keeps files with certificates and their keys in a folder that no other user reads.
+
+    Their names say what is in them: the service reads a file again when its rules name another one.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._problems: dict[Key, tuple[str, str]] = {}  # by Secrets, of a version
+        self._problems: dict[tuple[object, Key], tuple[str, str]] = {}  # of a version
+        self._contents: dict[str, bytes] = {}
         self._used: set[Path] = set()
-
-    def path(self, key: Key) -> str:
-        # No name has an underscore in it.
-        return str(self._folder / f"{'_'.join(key)}.pem")
 
     def problem(self, secret: Any) -> str:
         """Return why a Secret cannot be used by the service; empty if it can."""
-        key, version = key_of(secret), str(secret["metadata"].get("resourceVersion"))
+        return self._problem(secret, _problem_of)
+
+    def authority_problem(self, config_map: Any) -> str:
+        """Return why a ConfigMap cannot be used as an authority; empty if it can."""
+        return self._problem(config_map, _problem_of_authority)
+
+    def _problem(self, thing: Any, find: Callable[[Any], str]) -> str:
+        key, version = (find, key_of(thing)), str(thing["metadata"].get("resourceVersion"))
         known, problem = self._problems.get(key, (None, ""))
         if known != version:
-            problem = _problem_of(secret)
+            problem = find(thing)
             self._problems[key] = version, problem
         return problem
 
-    def write(self, secrets: Mapping[Key, Any]) -> None:
-        """Have a file for each Secret; raises `OSError`."""
-        if secrets:
+    def certificate(self, secret: Any) -> str:
+        """Return the path of a file with the certificate and the key of a Secret, which can be used."""
+        return self._path("_".join(key_of(secret)), _content(secret))
+
+    def bundle(self, config_maps: Sequence[Any]) -> str:
+        """Return the path of a file with the authorities of ConfigMaps, which can be used."""
+        return self._path("ca", b"\n".join(map(_authorities, config_maps)))
+
+    def _path(self, name: str, content: bytes) -> str:
+        digest = sha256(content).hexdigest()[:_DIGITS]
+        path = str(self._folder / f"{name[:_LONGEST]}_{digest}.pem")
+        self._contents[path] = content
+        return path
+
+    def write(self, paths: Collection[str]) -> None:
+        """Have the files of these paths; raises `OSError`."""
+        if paths:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.chmod(0o700)
-        self._used = set()
-        for key, secret in secrets.items():
-            path = Path(self.path(key))
-            self._used.add(path)
-            content = _content(secret)
+        self._contents = {path: self._contents[path] for path in paths}
+        self._used = set(map(Path, paths))
+        for path in self._used:
+            content = self._contents[str(path)]
             with suppress(FileNotFoundError):
                 if path.read_bytes() == content:
                     continue
@@ -68,6 +90,22 @@ def _content(secret: Any) -> bytes:
     return b"\n".join(
         base64.b64decode(data[name], validate=True) for name in ("tls.crt", "tls.key")
     )
+
+
+def _authorities(config_map: Any) -> bytes:
+    return str(config_map["data"]["ca.crt"]).encode()
+
+
+def _problem_of_authority(config_map: Any) -> str:
+    name = f"ConfigMap {'/'.join(key_of(config_map))}"
+    try:
+        content = _authorities(config_map)
+        read_authorities(Path(name), "ca.crt", lambda _: content)
+    except MISSHAPEN:
+        return f"{name} has no ca.crt"
+    except TLSFileError as problem:
+        return str(problem)
+    return ""
 
 
 def _problem_of(secret: Any) -> str:

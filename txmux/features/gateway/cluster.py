@@ -142,24 +142,17 @@ class Cluster:
             for grant in self._grants.get(where, ())
         )
 
-    def servers(self, service: Any, port: int, transport: str) -> dict[str, bool] | None:
-        """Return the endpoints behind a port of a Service, and whether each is drained; ``None`` if it has no such port.
+    def servers(self, service: Any, port: str) -> dict[str, bool]:
+        """Return the endpoints behind a port of a Service, by its name, and whether each is drained.
 
         One that ends and still serves is drained, unless there are no others; one that is not ready is left out.
         """
-        names = [
-            its.get("name") or ""
-            for its in service["spec"].get("ports") or ()
-            if its["port"] == port and (its.get("protocol") or "TCP") == transport
-        ]
-        if not names:
-            return None
         found: dict[str, bool] = {}
         for one in self._slices.get(key_of(service), ()):
             ports = [
                 its["port"]
                 for its in one.get("ports") or ()
-                if (its.get("name") or "") == names[0] and its.get("port")
+                if (its.get("name") or "") == port and its.get("port")
             ]
             for address, is_drained in _addresses(one) if ports else ():
                 text = f"{bracketed(address)}:{ports[0]}"
@@ -176,6 +169,16 @@ def _addresses(one: Any) -> Iterator[tuple[str, bool]]:
         ends = conditions.get("terminating") is True and conditions.get("serving") is True
         if ends or conditions.get("ready") is not False:
             yield _normal(endpoint["addresses"][0]), ends
+
+
+def port_name(service: Any, port: int, transport: str) -> str | None:
+    """Return the name of a port of a Service, which may be empty; ``None`` if it has no such port."""
+    names = (
+        its.get("name") or ""
+        for its in service["spec"].get("ports") or ()
+        if its["port"] == port and (its.get("protocol") or "TCP") == transport
+    )
+    return next(names, None)
 
 
 @lru_cache(50_000)

@@ -5,7 +5,8 @@ Source: Gateway API 1.5, ``GatewayClassStatus``, ``GatewayStatus``, ``ListenerSt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import methodcaller
 from typing import Any
 
@@ -15,13 +16,17 @@ from txmux.features.gateway.cluster import GROUP, Cluster, Key, key_of
 from txmux.features.gateway.listeners import (
     GatewayListener,
     GatewaySettings,
+    is_lax,
     our_classes,
     our_gateways,
     refusal,
     sets_of,
 )
+from txmux.features.gateway.policies import KIND as POLICY
+from txmux.features.gateway.policies import BackendPolicy
 from txmux.features.gateway.routes import KINDS, GatewayRoute
 
+_ENTRIES = (("parents", "parentRef", 32), ("ancestors", "ancestorRef", 16))  # and the most of them
 _LONGEST = 1024  # characters of a message; the specification has 32,768
 
 
@@ -60,6 +65,7 @@ def statuses(
     settings: GatewaySettings,
     listeners: Sequence[GatewayListener],
     routes: Sequence[GatewayRoute],
+    policies: Sequence[BackendPolicy],
     problems: Mapping[str, str],
     unserved: str,
     addresses: Sequence[Any],
@@ -71,6 +77,7 @@ def statuses(
         settings: Those of the provider.
         listeners: Of all Gateways.
         routes: Those with a Gateway of this controller.
+        policies: For servers of any routes.
         problems: Why objects are left out, by their titles.
         unserved: Why the service may not have the newest rules; empty if it has.
         addresses: Where clients reach Gateways.
@@ -88,6 +95,7 @@ def statuses(
             status = _refused(one, "InvalidParameters", "Invalid", refused)
         else:
             status = _of_gateway(one, own, problem, unserved)
+            status["conditions"] += conditions(one, _of_tls(one, own))
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
         yield Wanted("Gateway", key_of(one), {"addresses": [*addresses], **status})
     for one, _, no in sets_of(cluster, [key_of(one) for one in gateways]):
@@ -98,13 +106,26 @@ def statuses(
     for its in routes:
         parents = [*_parents(its, settings, its.problem or problems.get(its.title, ""))]
         yield Wanted(its.kind, key_of(its.thing), {"parents": parents})
+    for policy in policies:
+        if policy.gateways:
+            ancestors = [*_ancestors(policy, settings)]
+            yield Wanted(POLICY, key_of(policy.thing), {"ancestors": ancestors})
     here = {(its.kind, key_of(its.thing)) for its in routes}
-    for kind in () if settings.only else KINDS:  # another provider may serve the other classes
+    here |= {(POLICY, key_of(policy.thing)) for policy in policies if policy.gateways}
+    yield from _left(cluster, settings, here)
+
+
+def _left(
+    cluster: Cluster, settings: GatewaySettings, here: Collection[tuple[str, Key]]
+) -> Iterator[Wanted]:
+    """Yield the status of what was of this controller, and is no longer here."""
+    for kind in () if settings.only else (*KINDS, POLICY):  # another provider may serve the others
+        entries = _ENTRIES[kind == POLICY][0]
         for one in cluster.all(kind):
-            before = (one.get("status") or {}).get("parents") or ()
+            before = (one.get("status") or {}).get(entries) or ()
             was_ours = any(its.get("controllerName") == settings.controller for its in before)
             if was_ours and (kind, key_of(one)) not in here:
-                yield Wanted(kind, key_of(one), {"parents": []})
+                yield Wanted(kind, key_of(one), {entries: []})
 
 
 def _of_gateway(
@@ -153,6 +174,34 @@ def _of_listener(
     }
 
 
+def _of_tls(
+    gateway: Any, listeners: Sequence[GatewayListener]
+) -> dict[str, tuple[bool | None, str, str]]:
+    types: dict[str, tuple[bool | None, str, str]] = {}
+    if any(its.has_identity for its in listeners):
+        reason, why = listeners[0].identity_problem or ("ResolvedRefs", "")
+        types["ResolvedRefs"] = (not why, reason, why)
+    if is_lax(gateway):
+        why = "tls.frontend lets clients in whose certificates are not valid"
+        types["InsecureFrontendValidationMode"] = (True, "ConfigurationChanged", why)
+    return types
+
+
+def _ancestors(its: BackendPolicy, settings: GatewaySettings) -> Iterator[Any]:
+    types: dict[str, tuple[bool | None, str, str]] = {}
+    refused = its.problem or its.lost
+    options = "spec.options are not read" if its.thing["spec"].get("options") else ""
+    types["Accepted"] = (False, *refused) if refused else (True, "Accepted", options)
+    types["ResolvedRefs"] = (not its.unresolved, *(its.unresolved or ("ResolvedRefs", "")))
+    for namespace, name in its.gateways:
+        ref = {"group": GROUP, "kind": "Gateway", "namespace": namespace, "name": name}
+        yield {
+            "ancestorRef": ref,
+            "controllerName": settings.controller,
+            "conditions": conditions(its.thing, types),
+        }
+
+
 def _parents(its: GatewayRoute, settings: GatewaySettings, problem: str) -> Iterator[Any]:
     for attached in its.parents:
         accepted = (
@@ -174,11 +223,14 @@ def merged(thing: Any, wanted: Wanted, controller: str, now: str) -> Mapping[str
     """Return the status to write, with the times of conditions and what others have written; ``None`` if nothing changes."""
     before = thing.get("status") or {}
     status = dict(wanted.status)
-    if "parents" in status:
-        written = before.get("parents") or ()
+    for entries, ref, most in _ENTRIES:
+        if entries not in status:
+            continue
+        written = before.get(entries) or ()
         others = [one for one in written if one.get("controllerName") != controller]
-        status["parents"] = [*others, *_all_timed(status["parents"], written, _ref, now)]
-    else:
+        ours = _all_timed(status[entries], written, partial(_ref, ref), now)
+        status[entries] = [*others, *ours][:most]
+    if "conditions" in status:
         status["conditions"] = _timed(status["conditions"], before.get("conditions"), now)
     if "listeners" in status:
         written, name = before.get("listeners") or (), methodcaller("get", "name")
@@ -187,8 +239,8 @@ def merged(thing: Any, wanted: Wanted, controller: str, now: str) -> Mapping[str
     return status if is_new else None
 
 
-def _ref(one: Any) -> object:
-    ref = one.get("parentRef") or {}
+def _ref(name: str, one: Any) -> object:
+    ref = one.get(name) or {}
     return (
         one.get("controllerName"),
         *(ref.get(key) for key in ("kind", "namespace", "name", "sectionName", "port")),

@@ -6,13 +6,15 @@ Source: Gateway API 1.5, ``GatewaySpec``, ``ListenerSetSpec``, and the reasons o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from txmux.classes import define, frozen
+from txmux.features.gateway.certificates import SecretFiles
 from txmux.features.gateway.cluster import GROUP, HOSTNAME, Cluster, Key, key_of
+from txmux.features.gateway.policies import find_authorities
 from txmux.rules.reading.values import NAME
 from txmux.wire.jsontext import MISSHAPEN
 
@@ -24,6 +26,7 @@ _KINDS = {
     ("TCP", ""): ("TCPRoute",),
     ("UDP", ""): ("UDPRoute",),
 }
+_LAX = "AllowInsecureFallback"
 _SPOKEN = sorted({protocol for protocol, _ in _KINDS})
 
 
@@ -51,7 +54,10 @@ class GatewayListener:
         gateway: The key of the Gateway.
         spec: As it was written.
         kinds: Those of routes that it takes.
-        certificates: The keys of Secrets that can be used.
+        certificates: The files of Secrets that can be used.
+        authorities: The file by which clients' certificates are verified; empty if clients are not asked for one.
+        identity: The file with its Gateway's certificate for servers; empty if there is none that can be used.
+        identity_problem: Why there is none: the reason, and the message.
         problems: What is wrong, by the type of the condition: its reason, and the message.
         routes: How many are attached.
     """
@@ -60,7 +66,10 @@ class GatewayListener:
     gateway: Key
     spec: Any
     kinds: Sequence[str] = ()
-    certificates: Sequence[Key] = ()
+    certificates: Sequence[str] = ()
+    authorities: str = ""
+    identity: str = ""
+    identity_problem: tuple[str, str] | None = None
     problems: dict[str, tuple[str, str]] = attrs.field(factory=dict)
     routes: int = 0
 
@@ -83,6 +92,15 @@ class GatewayListener:
     @property
     def terminates(self) -> bool:
         return self.protocol == "TLS" and self._mode == "Terminate"
+
+    @property
+    def passes_tls(self) -> bool:
+        """Whether its clients speak TLS with the servers."""
+        return self.protocol == "TLS" and not self.terminates
+
+    @property
+    def has_identity(self) -> bool:
+        return bool(self.identity or self.identity_problem)
 
     @property
     def _mode(self) -> str:
@@ -167,12 +185,9 @@ def sets_of(
 
 
 def read_listeners(
-    cluster: Cluster, settings: GatewaySettings, bad_secret: Callable[[Any], str]
+    cluster: Cluster, settings: GatewaySettings, files: SecretFiles
 ) -> list[GatewayListener]:
-    """Return all listeners of our Gateways, in the order of their precedence.
-
-    `bad_secret` returns why a Secret cannot be used as a certificate; empty if it can.
-    """
+    """Return all listeners of our Gateways, in the order of their precedence. `files` says which certificates can be used."""
     gateways = our_gateways(cluster, settings)
     keys = [key_of(one) for one in gateways]
     sets = [(one, key) for one, key, problem in sets_of(cluster, keys) if not problem]
@@ -187,7 +202,9 @@ def read_listeners(
     for listener in listeners:
         _find_kinds(listener)
         if listener.terminates:
-            _find_certificates(listener, cluster, bad_secret)
+            _find_certificates(listener, cluster, files)
+            _find_validation(listener, cluster, files)
+        _find_identity(listener, cluster, files)
     shared = {
         key
         for gateway, key in zip(gateways, keys, strict=True)
@@ -207,7 +224,40 @@ def secret_namespaces(cluster: Cluster, settings: GatewaySettings) -> set[str]:
         for thing in [*gateways, *sets]
         for listener in thing["spec"].get("listeners") or ()
         for ref in (listener.get("tls") or {}).get("certificateRefs") or ()
+    } | {
+        ref.get("namespace") or key_of(gateway)[0]
+        for gateway in gateways
+        if (ref := _tls_of(gateway, "backend").get("clientCertificateRef"))
     }
+
+
+def validation_namespaces(cluster: Cluster, settings: GatewaySettings) -> set[str]:
+    """Return the namespaces of the ConfigMaps that our Gateways name, as far as they may."""
+    return {
+        ref.get("namespace") or key_of(gateway)[0]
+        for gateway in our_gateways(cluster, settings)
+        for one in _validations(gateway).values()
+        for ref in one.get("caCertificateRefs") or ()
+        if cluster.resolve(ref, "ConfigMap", "Gateway", key_of(gateway)[0]).reason
+        in {"", "NotFound"}
+    }
+
+
+def is_lax(gateway: Any) -> bool:
+    """Return whether a Gateway lets clients in whose certificates are not valid."""
+    return any(one.get("mode") == _LAX for one in _validations(gateway).values())
+
+
+def _tls_of(gateway: Any, side: str) -> Any:
+    return (gateway["spec"].get("tls") or {}).get(side) or {}
+
+
+def _validations(gateway: Any) -> dict[int, Any]:
+    """Return how clients' certificates are verified, by ports; 0 is all others."""
+    frontend = _tls_of(gateway, "frontend")
+    by_port = {0: frontend.get("default")}
+    by_port |= {one["port"]: one.get("tls") for one in frontend.get("perPort") or ()}
+    return {port: (one or {}).get("validation") or {} for port, one in by_port.items()}
 
 
 def _of(kind: str, thing: Any, gateway: Key) -> Iterator[GatewayListener]:
@@ -240,25 +290,54 @@ def _find_kinds(listener: GatewayListener) -> None:
         listener.problems["ResolvedRefs"] = "InvalidRouteKinds", why
 
 
-def _find_certificates(
-    listener: GatewayListener, cluster: Cluster, bad_secret: Callable[[Any], str]
-) -> None:
+def _find_certificates(listener: GatewayListener, cluster: Cluster, files: SecretFiles) -> None:
     kind, (namespace, _) = listener.of
     refs = (listener.spec.get("tls") or {}).get("certificateRefs") or ()
     usable = []
     reason, why = "InvalidCertificateRef", "" if refs else "it names no certificate"
     for ref in refs:
         found = cluster.resolve(ref, "Secret", kind, namespace)
-        problem = found.message or bad_secret(found.found)
+        problem = found.message or files.problem(found.found)
         if problem:
             why = why or problem
             if found.reason == "RefNotPermitted":
                 reason, why = found.reason, problem
         else:
-            usable.append(key_of(found.found))
+            usable.append(files.certificate(found.found))
     listener.certificates = usable
     if why:
         listener.problems["ResolvedRefs"] = reason, why
+
+
+def _find_validation(listener: GatewayListener, cluster: Cluster, files: SecretFiles) -> None:
+    gateway = cluster.objects["Gateway"][listener.gateway]
+    by_port = _validations(gateway)
+    wanted = by_port.get(listener.port, by_port[0])
+    if not wanted or wanted.get("mode") == _LAX:
+        return
+    refs = wanted.get("caCertificateRefs") or ()
+    listener.authorities, unresolved = find_authorities(refs, cluster, gateway, "Gateway", files)
+    if unresolved is not None:
+        reason, why = unresolved
+        reason = "InvalidCACertificateKind" if reason == "InvalidKind" else reason
+        listener.problems["ResolvedRefs"] = reason, why
+    if not listener.authorities:
+        why = unresolved[1] if unresolved else "tls.frontend names no certificate of an authority"
+        listener.problems.setdefault("Accepted", ("NoValidCACertificate", why))
+
+
+def _find_identity(listener: GatewayListener, cluster: Cluster, files: SecretFiles) -> None:
+    gateway = cluster.objects["Gateway"][listener.gateway]
+    ref = _tls_of(gateway, "backend").get("clientCertificateRef")
+    if not ref:
+        return
+    found = cluster.resolve(ref, "Secret", "Gateway", listener.gateway[0])
+    if problem := found.message or files.problem(found.found):
+        is_denied = found.reason == "RefNotPermitted"
+        reason = found.reason if is_denied else "InvalidClientCertificateRef"
+        listener.identity_problem = reason, problem
+    else:
+        listener.identity = files.certificate(found.found)
 
 
 def _find_conflicts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from txmux.features.gateway.listeners import (
     read_listeners,
     secret_namespaces,
 )
+from txmux.features.gateway.policies import BackendPolicy, Policies
 from txmux.features.gateway.reflector import Reflector
-from txmux.features.gateway.routes import GatewayRoute, read_routes
+from txmux.features.gateway.routes import GatewayRoute, config_map_namespaces, read_routes
 from txmux.features.gateway.sections import LISTEN_KEYS, make_sections
 from txmux.features.gateway.status import StatusLease, StatusWriter
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
@@ -42,17 +43,23 @@ KINDS = {
         Kind("TLSRoute", "tlsroutes", versions=("v1", "v1alpha3", "v1alpha2")),
         Kind("TCPRoute", "tcproutes", versions=("v1", "v1alpha2")),
         Kind("UDPRoute", "udproutes", versions=("v1", "v1alpha2")),
+        Kind("BackendTLSPolicy", "backendtlspolicies", versions=("v1", "v1alpha3")),
         Kind("ReferenceGrant", "referencegrants", versions=("v1", "v1beta1")),
         Kind("Namespace", "namespaces", ""),
         Kind("Service", "services", "", status_counts=True),
         Kind("EndpointSlice", "endpointslices", "discovery.k8s.io"),
     )
 }
-SECRETS = Kind("Secret", "secrets", "")
-_TLS_SECRETS = {"fieldSelector": "type=kubernetes.io/tls"}
+NAMED: Sequence[tuple[Kind, Callable[[Cluster, GatewaySettings], set[str]], Mapping[str, str]]] = (
+    (Kind("Secret", "secrets", ""), secret_namespaces, {"fieldSelector": "type=kubernetes.io/tls"}),
+    (Kind("ConfigMap", "configmaps", ""), config_map_namespaces, {}),
+)
+"""Kinds of which only namespaces are followed that other objects name: a kind, what returns those, and further queries."""
 _SETTLE = 0.05  # seconds in which several changes are one
 _STATUS_PAUSE = 0.5  # seconds between two looks whether a status is to be written
 _MOST_ADDRESSES = 16  # as in the specification
+
+_Made = tuple[Cluster, Sequence[GatewayListener], Sequence[GatewayRoute], Sequence[BackendPolicy]]
 
 
 @implementer(IProvider)
@@ -103,14 +110,14 @@ class ClusterFollower:
         self._certificates = SecretFiles(file.absolute().with_suffix(".certificates"))
         self._running: list[Deferred[None]] = []
         self._reflectors: dict[str, Reflector] = {}  # by kind
-        self._secrets: dict[str, Reflector] = {}  # by namespace
+        self._named: dict[tuple[str, str], Reflector] = {}  # by kind and namespace
         self._holder = socket.gethostname()  # in a pod, its name
         lease = f"txmux-{settings.controller.replace('/', '-').lower()}"
         self._lease = StatusLease(reactor, api, lease, self._holder, time.time)
         self._status = StatusWriter(reactor, api, settings.controller, self._find)
         self._labels: Mapping[str, str] | None = None  # of this pod; not known yet
         self._settling: Any = None
-        self._made: tuple[Cluster, Sequence[GatewayListener], Sequence[GatewayRoute]] | None = None
+        self._made: _Made | None = None
 
     async def run(self) -> None:
         """Follow until this is cancelled."""
@@ -154,35 +161,41 @@ class ClusterFollower:
     def _settle(self) -> None:
         """Have the file written if all is known."""
         self._settling = None
-        everything = [*self._reflectors.values(), *self._secrets.values()]
+        everything = [*self._reflectors.values(), *self._named.values()]
         if all(its.why for its in everything):
             self._writer.lost(everything[0].why)
         elif all(its.objects is not None for its in self._reflectors.values()):
             with suppress(*MISSHAPEN):  # `_objects` says so
-                for namespace in secret_namespaces(self._cluster(), self._settings):
-                    if namespace not in self._secrets:
-                        its = self._reflector(SECRETS, namespace, **_TLS_SECRETS)
-                        self._secrets[namespace] = its
-            if all(its.objects is not None for its in self._secrets.values()):
+                cluster = self._cluster()
+                for kind, namespaces, query in NAMED:
+                    for one in namespaces(cluster, self._settings):
+                        if (kind.name, one) not in self._named:
+                            its = self._reflector(kind, one, **query)
+                            self._named[kind.name, one] = its
+            if all(its.objects is not None for its in self._named.values()):
                 self._writer.write(self._objects, self._served)
 
     def _cluster(self) -> Cluster:
         objects = {name: its.objects or {} for name, its in self._reflectors.items()}
-        secrets = {k: v for its in self._secrets.values() for k, v in (its.objects or {}).items()}
-        return Cluster({**objects, "Secret": secrets})
+        for (kind, _), its in self._named.items():
+            objects[kind] = {**objects.get(kind, {}), **(its.objects or {})}
+        return Cluster(objects)
 
     def _objects(self, _: Any) -> Sequence[ProvidedObject]:
         cluster = self._cluster()
         try:
-            listeners = read_listeners(cluster, self._settings, self._certificates.problem)
+            listeners = read_listeners(cluster, self._settings, self._certificates)
         except MISSHAPEN as problem:
             why = "a Gateway cannot be read; its CRD needs the schema of Gateway API"
             raise MuxError(f"{why}: {problem!r}") from None
-        routes = read_routes(cluster, listeners)
-        self._made = cluster, listeners, routes
-        keys = {key for its in listeners if its.is_served for key in its.certificates}
-        self._certificates.write({key: cluster.objects["Secret"][key] for key in keys})
-        return [*make_sections(listeners, routes, self._settings, self._certificates.path)]
+        policies = Policies(cluster, self._certificates)
+        routes = read_routes(cluster, listeners, policies)
+        self._made = cluster, listeners, routes, policies.all
+        served = [its for its in listeners if its.is_served]
+        used = {path for its in served for path in (*its.certificates, its.identity)}
+        used |= {its.authorities for its in served} | {its.authorities for its in policies.all}
+        self._certificates.write(used - {""})
+        return [*make_sections(listeners, routes, self._settings)]
 
     def _served(self, objects: Sequence[ProvidedObject], unserved: str) -> None:
         if self._made is None:
@@ -191,11 +204,13 @@ class ClusterFollower:
         for one in objects:
             if one.problem:
                 problems.setdefault(one.name, one.problem)
-        cluster, listeners, routes = self._made
+        cluster, listeners, routes, policies = self._made
         if not unserved:
             self._certificates.remove_others()
         addresses = addresses_of(cluster, self._api.access.namespace, self._labels or {})
-        wanted = statuses(cluster, self._settings, listeners, routes, problems, unserved, addresses)
+        wanted = statuses(
+            cluster, self._settings, listeners, routes, policies, problems, unserved, addresses
+        )
         self._status.want(wanted)
 
     def _find(self, kind: str, key: Key) -> tuple[str, Any]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import attrs
 
-from txmux.classes import define
+from txmux.classes import define, frozen
 from txmux.cli.labels import (
     KEYS,
     PREFIX,
@@ -32,9 +33,15 @@ from txmux.features.gateway.cluster import (
     Reference,
     age_of,
     key_of,
+    port_name,
     weighted,
 )
-from txmux.features.gateway.listeners import GatewayListener
+from txmux.features.gateway.listeners import (
+    GatewayListener,
+    GatewaySettings,
+    validation_namespaces,
+)
+from txmux.features.gateway.policies import Policies, ServerTLSKeys, services_of_authorities
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 from txmux.wire.jsontext import MISSHAPEN
@@ -61,6 +68,16 @@ class Attached:
     lost: str = ""
 
 
+@frozen
+class Share:
+    """A ``backendRef``: its share of the clients, and the servers for it, each with whether it is drained."""
+
+    weight: int
+    title: str = ""
+    servers: Mapping[str, bool] = attrs.field(factory=dict)
+    tls: ServerTLSKeys = attrs.field(factory=ServerTLSKeys)
+
+
 @define(eq=False)
 class GatewayRoute:
     """A route with a parent of this controller.
@@ -71,7 +88,9 @@ class GatewayRoute:
         reference: The first that does not resolve, or one that does.
         problem: Why nothing of it can be served.
         route_keys: Of its ``[route]`` sections.
-        backend_keys: Of its ``[backend]``; without a server, all clients are refused.
+        backend_keys: Of its ``[backend]`` sections, of all alike.
+        shares: Of its clients.
+        backends: The keys of its ``[backend]`` sections by their names; without a server, all clients are refused.
     """
 
     kind: str
@@ -81,6 +100,8 @@ class GatewayRoute:
     problem: str = ""
     route_keys: dict[str, Sequence[str]] = attrs.field(factory=dict)
     backend_keys: dict[str, Sequence[str]] = attrs.field(factory=dict)
+    shares: list[Share] = attrs.field(factory=list)
+    backends: dict[str, Mapping[str, Sequence[str]]] = attrs.field(factory=dict)
 
     @property
     def title(self) -> str:
@@ -94,12 +115,23 @@ class GatewayRoute:
     def section(self) -> str:
         return "_".join((self.kind.removesuffix("Route").lower(), *key_of(self.thing)))
 
-    @property
-    def backend(self) -> str:
-        return self.section if "server" in self.backend_keys else "close"
+    def backend_for(self, listener: GatewayListener) -> str:
+        """Return where clients of a listener go."""
+        name = self.backend_name(listener)
+        return name if "server" in self.backends.get(name, ()) else "close"
+
+    def backend_name(self, listener: GatewayListener) -> str:
+        # TLS to servers is not for clients who speak it with them, and has the certificate of a Gateway.
+        if not any(one.tls.keys or one.tls.refusal for one in self.shares):
+            return self.section
+        if listener.passes_tls:
+            return f"{self.section}_passthrough"
+        return "_".join([self.section, *(listener.gateway if listener.has_identity else ())])
 
 
-def read_routes(cluster: Cluster, listeners: Sequence[GatewayListener]) -> list[GatewayRoute]:
+def read_routes(
+    cluster: Cluster, listeners: Sequence[GatewayListener], policies: Policies
+) -> list[GatewayRoute]:
     """Return the routes that name our Gateways, the oldest first, and count them at their listeners."""
     by_object: dict[tuple[str, Key], list[GatewayListener]] = defaultdict(list)
     for listener in listeners:
@@ -117,7 +149,7 @@ def read_routes(cluster: Cluster, listeners: Sequence[GatewayListener]) -> list[
     routes.sort(key=lambda its: age_of(its.thing))
     taken: dict[tuple[GatewayListener, str], GatewayRoute] = {}
     for its in routes:
-        _read(its, cluster)
+        _read(its, cluster, policies)
         if not its.problem:
             _claim(its, taken)
     return routes
@@ -156,6 +188,22 @@ def _attach(
         yield attached
 
 
+def config_map_namespaces(cluster: Cluster, settings: GatewaySettings) -> set[str]:
+    """Return the namespaces of the ConfigMaps that policies for Services of routes, and our Gateways, name."""
+    wanted = {*services_of_authorities(cluster)}
+    namespaces = set(validation_namespaces(cluster, settings))
+    for kind in KINDS if wanted else ():
+        for thing in cluster.all(kind):
+            with suppress(*MISSHAPEN):
+                home = key_of(thing)[0]
+                for rule in thing["spec"]["rules"]:
+                    for ref in rule.get("backendRefs") or ():
+                        service = ref.get("namespace") or home, ref["name"]
+                        if service in wanted:
+                            namespaces.add(service[0])
+    return namespaces
+
+
 def _hostnames(thing: Any) -> list[str]:
     return [str(name).lower() for name in thing["spec"].get("hostnames") or ()]
 
@@ -182,7 +230,7 @@ def _covers(wide: str, name: str) -> bool:
     return wide in {"", name} or (wide.startswith("*.") and name.endswith(wide[1:]))
 
 
-def _read(its: GatewayRoute, cluster: Cluster) -> None:
+def _read(its: GatewayRoute, cluster: Cluster, policies: Policies) -> None:
     """Read annotations and references; what is wrong stands in the route."""
     try:
         rules = its.thing["spec"]["rules"]
@@ -194,20 +242,18 @@ def _read(its: GatewayRoute, cluster: Cluster) -> None:
                 f"hostnames: at most {_MOST_NAMES}, each a name such as a.example or *.a.example"
             )
         _read_annotations(its, its.thing, is_service=False)
-        shares = []
+        listeners = [one for attached in its.parents for one, _ in attached.listeners]
+        gateways = dict.fromkeys(one.gateway for one in listeners)
         for ref in rules[0].get("backendRefs") or ():
-            weight = 1 if ref.get("weight") is None else int(ref["weight"])
-            found, servers = _servers(its, cluster, ref)
-            if found.reason and not its.reference.reason:
-                its.reference = found
-            shares.append((weight, servers))
-        lines = weighted(shares)
+            policies.note((ref.get("namespace") or key_of(its.thing)[0], ref["name"]), gateways)
+            found, share = _share(its, cluster, policies, ref)
+            its.shares.append(share)
+            _unresolved(its, found)
         _check_keys(its)
-        is_shared = any(line.endswith("final") for line in lines)
-        if is_shared and not its.backend_keys.get("balance", ["-hash"])[0].endswith("-hash"):
-            its.backend_keys["balance"] = ["round-robin"]  # by other rules who is refused is idle
-        if lines:
-            its.backend_keys["server"] = [its.udp + line for line in lines]
+        for listener in listeners:
+            name = its.backend_name(listener)
+            if name not in its.backends:
+                its.backends[name] = _backend_keys(its, listener)
     except (MuxError, *MISSHAPEN) as problem:
         why = str(problem) if isinstance(problem, MuxError) else "its spec cannot be read"
         its.problem = printable(why, 300)
@@ -234,22 +280,62 @@ def _problem_of(text: str) -> str:
     return ""
 
 
-def _servers(its: GatewayRoute, cluster: Cluster, ref: Any) -> tuple[Reference, Mapping[str, bool]]:
+def _unresolved(its: GatewayRoute, found: Reference) -> None:
+    if found.reason and not its.reference.reason:
+        its.reference = found
+
+
+def _backend_keys(its: GatewayRoute, listener: GatewayListener) -> dict[str, Sequence[str]]:
+    """Return the keys of a ``[backend]`` for clients of a listener. A share that needs other TLS than the first is refused."""
+    tls: Mapping[str, Sequence[str]] | None = None
+    shares = []
+    for share in its.shares:
+        servers, why = share.servers, share.tls.refusal
+        if servers and share.weight > 0 and not listener.passes_tls:
+            if share.tls.keys and its.udp:
+                why = f"{share.title} has a BackendTLSPolicy, and there is no TLS over UDP"
+            elif share.tls.keys and listener.identity_problem is not None:
+                why = f"tls.backend.clientCertificateRef: {listener.identity_problem[1]}"
+            elif not why and tls not in (None, share.tls.keys):
+                why = f"{share.title} needs other TLS than a Service before it; write a route for each"
+            if why:
+                _unresolved(its, Reference("UnsupportedProtocol", why))
+                servers = {}
+            else:
+                tls = share.tls.keys
+        shares.append((share.weight, servers))
+    keys = {**its.backend_keys, **(tls or {})}
+    if tls and listener.identity:
+        keys["tls_client_certificate"] = [listener.identity]
+    lines = weighted(shares)
+    is_shared = any(line.endswith("final") for line in lines)
+    if is_shared and not keys.get("balance", ["-hash"])[0].endswith("-hash"):
+        keys["balance"] = ["round-robin"]  # by other rules who is refused is idle
+    if lines:
+        keys["server"] = [its.udp + line for line in lines]
+    return keys
+
+
+def _share(
+    its: GatewayRoute, cluster: Cluster, policies: Policies, ref: Any
+) -> tuple[Reference, Share]:
+    weight = 1 if ref.get("weight") is None else int(ref["weight"])
     found = cluster.resolve(ref, "Service", its.kind, key_of(its.thing)[0])
     if found.reason:
         reason = "BackendNotFound" if found.reason == "NotFound" else found.reason
-        return attrs.evolve(found, reason=reason), {}
-    service, name = found.found, "/".join(key_of(found.found))
+        return attrs.evolve(found, reason=reason), Share(weight)
+    service, title = found.found, f"Service {'/'.join(key_of(found.found))}"
     if service["spec"].get("type") == "ExternalName":
-        why = f"Service {name} is only another name; name one with endpoints"
-        return Reference("InvalidKind", why), {}
+        why = f"{title} is only another name; name one with endpoints"
+        return Reference("InvalidKind", why), Share(weight)
     transport = "UDP" if its.udp else "TCP"
-    servers = cluster.servers(service, int(ref["port"]), transport)
-    if servers is None:
-        why = f"Service {name} has no port {ref['port']} of {transport}"
-        return Reference("BackendNotFound", why), {}
+    port = port_name(service, int(ref["port"]), transport)
+    if port is None:
+        why = f"{title} has no port {ref['port']} of {transport}"
+        return Reference("BackendNotFound", why), Share(weight)
     _read_annotations(its, service, is_service=True)
-    return found, servers
+    tls = policies.tls_to(key_of(service), port)
+    return found, Share(weight, title, cluster.servers(service, port), tls)
 
 
 def _read_annotations(its: GatewayRoute, thing: Any, *, is_service: bool) -> None:

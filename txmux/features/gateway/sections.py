@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 
 from txmux.classes import define
 from txmux.cli.labels import section
-from txmux.features.gateway.cluster import Key
 from txmux.features.gateway.listeners import GatewayListener, GatewaySettings, specificity
 from txmux.features.gateway.routes import GatewayRoute
 from txmux.interfaces import ProvidedObject
@@ -29,7 +28,6 @@ def make_sections(
     listeners: Sequence[GatewayListener],
     routes: Sequence[GatewayRoute],
     settings: GatewaySettings,
-    pem_path: Callable[[Key], str],
 ) -> Iterator[ProvidedObject]:
     """Yield the objects of a rules file in the order of their routes.
 
@@ -39,7 +37,6 @@ def make_sections(
         listeners: In the order of their precedence.
         routes: The oldest first.
         settings: Where ports are.
-        pem_path: Returns where the certificate of a Secret is, with its key.
     """
     ports: dict[str, _GatewayPort] = {}
     for listener in listeners:
@@ -55,26 +52,26 @@ def make_sections(
                     ports[listener.section].routes += [(listener, name, its) for name in names]
     begun: set[GatewayRoute] = set()
     for name, port in ports.items():
-        yield from _of_port(name, port, settings, pem_path, begun)
+        yield from _of_port(name, port, settings, begun)
 
 
 def _of_port(
     name: str,
     port: _GatewayPort,
     settings: GatewaySettings,
-    pem_path: Callable[[Key], str],
     begun: set[GatewayRoute],
 ) -> Iterator[ProvidedObject]:
     first = port.listeners[0]
     gateway = f"Gateway {'/'.join(first.gateway)}"
     udp = "udp" * (first.protocol == "UDP")
     endpoint = f"{udp}:{settings.ports.get(first.port, first.port)}"
-    plain = [its for listener, _, its in port.routes if listener.protocol != "TLS"]
-    rest = next((its for its in plain if not its.route_keys), None)
-    listen = {"endpoint": [endpoint], "default": [rest.backend if rest else "close"]}
+    plain = [(one, its) for one, _, its in port.routes if one.protocol != "TLS"]
+    rest_of, rest = next(((one, its) for one, its in plain if not its.route_keys), (first, None))
+    outcome = rest.backend_for(rest_of) if rest else "close"
+    listen = {"endpoint": [endpoint], "default": [outcome]}
     if rest and not udp:  # its server may speak first
         is_alone = len(plain) == len(port.listeners) == 1
-        listen |= {"first": ["server"]} if is_alone else {"silent": [rest.backend]}
+        listen |= {"first": ["server"]} if is_alone else {"silent": [outcome]}
     yield ProvidedObject(gateway, "\n" + section("listen", name, listen))
     if rest is not None and rest not in begun:
         begun.add(rest)
@@ -86,7 +83,7 @@ def _of_port(
         # With a match line, a route takes less than all clients.
         mine.sort(key=lambda one: (specificity(one[0]), "match" not in one[1].route_keys))
         for host, its in mine:
-            text = _route(listener, host, its, pem_path)
+            text = _route(listener, host, its)
             if its not in begun:
                 begun.add(its)
                 text += _backend(its)
@@ -105,18 +102,17 @@ def _sni(hostname: str) -> str:
 
 
 def _backend(its: GatewayRoute) -> str:
-    if "server" not in its.backend_keys:
-        return ""
-    return "\n" + section("backend", its.section, its.backend_keys)
+    used = {name: keys for name, keys in its.backends.items() if "server" in keys}
+    return "".join("\n" + section("backend", name, keys) for name, keys in used.items())
 
 
-def _route(
-    listener: GatewayListener, host: str, its: GatewayRoute, pem_path: Callable[[Key], str]
-) -> str:
+def _route(listener: GatewayListener, host: str, its: GatewayRoute) -> str:
     is_tls = listener.protocol == "TLS"
     keys = {"match": [_sni(host)] if is_tls else ["any"]} | its.route_keys
-    keys |= {"under": [listener.section], "backend": [its.backend]}
+    keys |= {"under": [listener.section], "backend": [its.backend_for(listener)]}
     if listener.terminates:
-        keys["terminate_tls"] = [pem_path(key) for key in listener.certificates]
+        keys["terminate_tls"] = listener.certificates
+        if listener.authorities:
+            keys["tls_client_ca"] = [listener.authorities]
     words = [its.section, listener.word, *[host.replace("*", "any")] * bool(host)]
     return "\n" + section("route", "_".join(words), keys)

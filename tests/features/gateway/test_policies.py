@@ -1,0 +1,259 @@
+"""TLS to servers by BackendTLSPolicy: what is served, what is refused, and what the status says."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.features.gateway.objects import authority, gateway, policy, route
+from tests.features.gateway.test_rules import TCP, TLS, Made, reasons
+
+_CERT = "---\nkind: Secret\nmetadata: {name: cert}\ntype: kubernetes.io/tls\n"
+_END = "name: end, port: 443, protocol: TLS, tls: {certificateRefs: [{name: cert}]}"
+_GOOD = {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"}
+_KEYS = ["tls = yes", "tls_name = db.example", "tls_ca = /pem/ca.pem"]
+
+
+def _reasons_of(made: Made, name: str) -> dict[str, str]:
+    (ancestor,) = made.status["BackendTLSPolicy", name]["ancestors"]
+    return reasons(ancestor["conditions"])
+
+
+class ServedTests(SynchronousTestCase):
+    def test_a_policy(self) -> None:
+        """BackendTLSPolicyTLSRouteTermination, and the same for a TCPRoute."""
+        text = gateway(TCP, _END) + _CERT + policy("over") + authority()
+        text += route("TCPRoute", "db") + route("TLSRoute", "db")
+        made = Made(text)
+        for kind in ("tcp", "tls"):
+            lines = made.sections()[f"backend {kind}_shop_db"]
+            self.assertEqual(lines[:3], _KEYS)
+            self.assertEqual(lines[3], "server = 10.0.0.1:15432")
+        (ancestor,) = made.status["BackendTLSPolicy", "over"]["ancestors"]
+        self.assertEqual({one["observedGeneration"] for one in ancestor["conditions"]}, {1})
+        self.assertEqual(
+            ancestor["ancestorRef"],
+            {
+                "group": "gateway.networking.k8s.io", "kind": "Gateway",
+                "namespace": "shop", "name": "edge",
+            },
+        )  # fmt: skip
+        self.assertEqual(_reasons_of(made, "over"), _GOOD)
+
+    def test_authorities_of_the_system(self) -> None:
+        system = "hostname: db.example, wellKnownCACertificates: System"
+        made = Made(gateway(TCP) + policy("over", validation=system) + route("TCPRoute", "db"))
+        self.assertEqual(made.sections()["backend tcp_shop_db"][:2], _KEYS[:2])
+        self.assertNotIn("tls_ca", made.text)
+        made.rules()
+
+    def test_clients_that_speak_tls_with_the_server(self) -> None:
+        """Of one route, some clients may pass through, and others be served here."""
+        text = gateway(TLS.replace("443", "444"), _END) + _CERT + policy("over") + authority()
+        made = Made(text + route("TLSRoute", "db"))
+        sections = made.sections()
+        self.assertEqual(sections["backend tls_shop_db_passthrough"][0], "server = 10.0.0.1:15432")
+        self.assertEqual(sections["backend tls_shop_db"][:3], _KEYS)
+        self.assertIn(
+            "backend = tls_shop_db_passthrough", sections["route tls_shop_db_shop_edge_tls"]
+        )
+        self.assertIn("backend = tls_shop_db", sections["route tls_shop_db_shop_edge_end"])
+
+    def test_a_port_before_the_whole_service(self) -> None:
+        """BackendTLSPolicyConflictResolution: neither is in conflict."""
+        other = "hostname: other.example, wellKnownCACertificates: System"
+        text = gateway(TCP) + policy("all") + policy("one", "db, sectionName: sql", other)
+        made = Made(text + authority() + route("TCPRoute", "db"))
+        self.assertEqual(made.sections()["backend tcp_shop_db"][1], "tls_name = other.example")
+        for name in ("all", "one"):
+            self.assertEqual(_reasons_of(made, name), _GOOD)
+
+    def test_the_older_policy_has_the_target(self) -> None:
+        """BackendTLSPolicyConflictResolution."""
+        other = "hostname: other.example, wellKnownCACertificates: System"
+        for target in ("db", "db, sectionName: sql"):
+            text = gateway(TCP) + policy("old", target) + policy("new", target, other)
+            made = Made(text + authority() + route("TCPRoute", "db"))
+            self.assertEqual(made.sections()["backend tcp_shop_db"][:3], _KEYS)
+            self.assertEqual(_reasons_of(made, "old"), _GOOD)
+            self.assertEqual(_reasons_of(made, "new")["Accepted"], "!Conflicted")
+
+    def test_of_other_services_and_namespaces(self) -> None:
+        text = gateway(TCP) + policy("web", "web") + policy("far", more=", namespace: far")
+        made = Made(text + authority() + route("TCPRoute", "db"))
+        self.assertNotIn("tls", made.text)
+        self.assertEqual(
+            made.status.keys() & {("BackendTLSPolicy", n) for n in ("web", "far")}, set()
+        )
+
+    def test_one_that_was_ours(self) -> None:
+        was = policy("over").replace(
+            "metadata", "status: {ancestors: [{controllerName: txmux/gateway}]}\nmetadata", 1
+        )
+        self.assertEqual(Made(was).status["BackendTLSPolicy", "over"], {"ancestors": []})
+
+
+class RefusedTests(SynchronousTestCase):
+    """Clients of what cannot be served are refused: never is it plain text."""
+
+    def refused(self, text: str, name: str = "over") -> dict[str, str]:
+        made = Made(gateway(TCP) + text + route("TCPRoute", "db"))
+        self.assertNotIn("10.0.0.1", made.text)
+        self.assertIn("default = close", made.text)
+        made.rules()
+        self.assertEqual(
+            made.of_route("TCPRoute", "db"),
+            {"Accepted": "Accepted", "ResolvedRefs": "!UnsupportedProtocol"},
+        )
+        return _reasons_of(made, name)
+
+    def test_authorities_that_cannot_be_used(self) -> None:
+        """BackendTLSPolicyInvalidCACertificateRef, BackendTLSPolicyInvalidKind."""
+        gone = {"Accepted": "!NoValidCACertificate", "ResolvedRefs": "!InvalidCACertificateRef"}
+        self.assertEqual(self.refused(policy("over")), gone)
+        bad = policy("over").replace("name: ca}", "name: bad}") + authority(name="bad")
+        self.assertEqual(self.refused(bad), gone)
+        kind = policy("over").replace("kind: ConfigMap", "kind: InvalidKind")
+        self.assertEqual(
+            self.refused(kind),
+            {"Accepted": "!NoValidCACertificate", "ResolvedRefs": "!InvalidKind"},
+        )
+
+    def test_one_of_two_authorities(self) -> None:
+        both = policy("over").replace("name: ca}", "name: gone}, {kind: ConfigMap, name: ca}")
+        made = Made(gateway(TCP) + both + authority() + route("TCPRoute", "db"))
+        self.assertEqual(made.sections()["backend tcp_shop_db"][:3], _KEYS)
+        self.assertEqual(
+            _reasons_of(made, "over"),
+            {"Accepted": "Accepted", "ResolvedRefs": "!InvalidCACertificateRef"},
+        )
+
+    def test_what_is_not_supported(self) -> None:
+        for validation in (
+            "hostname: db.example, wellKnownCACertificates: example.com/own",
+            "hostname: db.example",
+            'hostname: "*.example", wellKnownCACertificates: System',
+            'hostname: "a\\ntls_ca = /etc/x", wellKnownCACertificates: System',
+            "hostname: 7, wellKnownCACertificates: System",
+            "wellKnownCACertificates: System",
+            "hostname: db.example, wellKnownCACertificates: System, subjectAltNames: [{type: Hostname, hostname: x.example}]",
+            "hostname: db.example, wellKnownCACertificates: System, subjectAltNames: [{type: URI, uri: 'spiffe://x'}]",
+        ):
+            accepted = self.refused(policy("over", validation=validation))["Accepted"]
+            self.assertEqual(accepted, "!Invalid", validation)
+
+    def test_the_hostname_as_the_only_other_name(self) -> None:
+        """BackendTLSPolicySANValidation, as far as it is served."""
+        same = "hostname: db.example, wellKnownCACertificates: System, subjectAltNames: [{type: Hostname, hostname: db.example}]"
+        made = Made(gateway(TCP) + policy("over", validation=same) + route("TCPRoute", "db"))
+        self.assertEqual(_reasons_of(made, "over"), _GOOD)
+
+    def test_a_port_that_is_not_there(self) -> None:
+        accepted = self.refused(policy("over", "db, sectionName: sqll") + authority())["Accepted"]
+        self.assertEqual(accepted, "!TargetNotFound")
+
+    def test_an_older_one_that_cannot_be_served_keeps_its_target(self) -> None:
+        text = policy("over") + policy(
+            "new", validation="hostname: x, wellKnownCACertificates: System"
+        )
+        self.refused(text)
+
+    def test_datagrams(self) -> None:
+        text = gateway("name: udp, port: 53, protocol: UDP") + policy("over") + authority()
+        made = Made(text + route("UDPRoute", "db", "{name: db, port: 53}"))
+        self.assertEqual(made.of_route("UDPRoute", "db")["ResolvedRefs"], "!UnsupportedProtocol")
+        self.assertIn("default = close", made.text)
+
+    def test_two_services_of_a_route_with_different_tls(self) -> None:
+        refs = "{name: web, port: 443, weight: 3}, {name: db, port: 5432}"
+        made = Made(gateway(TCP) + policy("over") + authority() + route("TCPRoute", "db", refs))
+        lines = made.sections()["backend tcp_shop_db"]
+        self.assertEqual(lines[-1], "127.0.0.1:1 final")
+        self.assertNotIn("tls", made.text)
+        self.assertEqual(made.of_route("TCPRoute", "db")["ResolvedRefs"], "!UnsupportedProtocol")
+        both = policy("over") + policy("too", "web")
+        made = Made(gateway(TCP) + both + authority() + route("TCPRoute", "db", refs))
+        self.assertEqual(made.sections()["backend tcp_shop_db"][:3], _KEYS)
+        self.assertEqual(made.of_route("TCPRoute", "db")["ResolvedRefs"], "ResolvedRefs")
+
+    def test_annotations_do_not_change_it(self) -> None:
+        more = ', annotations: {txmux.tls: "no"}'
+        text = gateway(TCP) + policy("over") + authority()
+        made = Made(text + route("TCPRoute", "db", more=more))
+        self.assertEqual(made.sections()["backend tcp_shop_db"][:3], _KEYS)
+
+
+class GatewayTests(SynchronousTestCase):
+    def text(self, tls: str, more: str = "") -> str:
+        its = gateway(TCP, _END).replace("  listeners", f"  tls: {tls}\n  listeners")
+        return its + _CERT + policy("over") + authority() + route("TCPRoute", "db") + more
+
+    def test_a_certificate_for_servers(self) -> None:
+        """GatewayTLSBackendClientCertificate."""
+        made = Made(self.text("{backend: {clientCertificateRef: {name: cert}}}"))
+        lines = made.sections()["backend tcp_shop_db_shop_edge"]
+        self.assertEqual(lines[:3], _KEYS)
+        self.assertEqual(lines[3], "tls_client_certificate = /pem/shop_cert.pem")
+        self.assertEqual(made.of_gateway()["ResolvedRefs"], "ResolvedRefs")
+
+    def test_a_certificate_for_servers_that_cannot_be_used(self) -> None:
+        """GatewayInvalidTLSBackendConfiguration."""
+        bad = "---\nkind: Secret\nmetadata: {name: bad}\n"
+        far = "---\nkind: Secret\nmetadata: {name: far, namespace: far}\n"
+        for ref, reason in (
+            ("{name: gone}", "!InvalidClientCertificateRef"),
+            ("{name: bad}", "!InvalidClientCertificateRef"),
+            ("{name: cert, group: x.example}", "!InvalidClientCertificateRef"),
+            ("{name: cert, kind: ConfigMap}", "!InvalidClientCertificateRef"),
+            ("{name: far, namespace: far}", "!RefNotPermitted"),
+        ):
+            made = Made(self.text(f"{{backend: {{clientCertificateRef: {ref}}}}}", bad + far))
+            got = made.of_gateway()
+            self.assertEqual((got["Accepted"], got["ResolvedRefs"]), ("Accepted", reason))
+            self.assertNotIn("10.0.0.1", made.text)
+
+    def test_certificates_of_clients(self) -> None:
+        """GatewayFrontendClientCertificateValidation, with TLS in the place of HTTPS."""
+        made = Made(
+            self.text(
+                "{frontend: {default: {validation: {caCertificateRefs: [{kind: ConfigMap, name: ca}]}}}}"
+            )
+            + route("TLSRoute", "db")
+        )
+        lines = made.sections()["route tls_shop_db_shop_edge_end"]
+        self.assertEqual(
+            lines[-2:],
+            ["terminate_tls = /pem/shop_cert.pem", "tls_client_ca = /pem/ca.pem"],
+        )
+        self.assertEqual(made.of_listener("end")["ResolvedRefs"], "ResolvedRefs")
+        self.assertNotIn("InsecureFrontendValidationMode", made.of_gateway())
+
+    def test_certificates_of_clients_of_one_port(self) -> None:
+        tls = "{frontend: {default: {validation: {caCertificateRefs: [{kind: ConfigMap, name: gone}]}}, perPort: [{port: 443, tls: {}}]}}"
+        made = Made(self.text(tls) + route("TLSRoute", "db"))
+        self.assertNotIn("tls_client_ca", made.text)
+        self.assertEqual(made.of_listener("end")["Programmed"], "Programmed")
+
+    def test_clients_without_a_valid_certificate(self) -> None:
+        """GatewayFrontendClientCertificateValidationInsecureFallback."""
+        tls = "{frontend: {default: {validation: {mode: AllowInsecureFallback, caCertificateRefs: [{kind: ConfigMap, name: ca}]}}}}"
+        made = Made(self.text(tls) + route("TLSRoute", "db"))
+        self.assertNotIn("tls_client_ca", made.text)
+        self.assertEqual(
+            made.of_gateway()["InsecureFrontendValidationMode"], "ConfigurationChanged"
+        )
+
+    def test_authorities_of_clients_that_cannot_be_used(self) -> None:
+        """GatewayInvalidFrontendClientCertificateValidation, GatewayFrontendInvalidDefaultClientCertificateValidation."""
+        far = authority(name="far").replace("name: far", "name: far\n  namespace: far")
+        for ref, reason in (
+            ("{kind: ConfigMap, name: gone}", "!InvalidCACertificateRef"),
+            ("{kind: Service, name: db}", "!InvalidCACertificateKind"),
+            ("{kind: ConfigMap, name: far, namespace: far}", "!RefNotPermitted"),
+        ):
+            tls = f"{{frontend: {{default: {{validation: {{caCertificateRefs: [{ref}]}}}}}}}}"
+            made = Made(self.text(tls, far) + route("TLSRoute", "web"))
+            its = made.of_listener("end")
+            self.assertEqual(
+                (its["Accepted"], its["ResolvedRefs"], its["Programmed"]),
+                ("!NoValidCACertificate", reason, "!Invalid"),
+            )
+            self.assertNotIn("terminate_tls", made.text)
+            self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
