@@ -388,6 +388,48 @@ class ReferenceTests(SynchronousTestCase):
         self.assertEqual(lines[:2], ["balance = first", "check = tcp"])
 
 
+class PatternTests(SynchronousTestCase):
+    """Regular expressions cost all clients of a port time, so each namespace has a part of it."""
+
+    def routes(self, count: int, match: str, more: str = "", parent: str = "") -> str:
+        notes = f', annotations: {{txmux.match: "{match}"}}{more}'
+        names = (f"r{number:03}" for number in range(count))
+        return "".join(route("TCPRoute", name, more=notes, parent=parent) for name in names)
+
+    def accepted(self, made: Made) -> list[str]:
+        names = sorted(name for kind, name in made.status if kind == "TCPRoute")
+        return [name for name in names if made.of_route("TCPRoute", name)["Accepted"] == "Accepted"]
+
+    def test_the_oldest_have_theirs(self) -> None:
+        for match, count in (
+            ("regex pattern=[ab]*x", 16),
+            ("regex pattern=[ab]*x within=1KiB", 4),
+            ("not regex within=100 pattern=x", 40),
+            ("http host=~a+[.]example path=~b", 8),
+            ("payload text=x", 50),
+        ):
+            made = Made(gateway(TCP) + self.routes(50, match))
+            self.assertEqual(self.accepted(made), [f"r{n:03}" for n in range(count)], match)
+            self.assertEqual(made.text.count("[route"), count)
+            made.rules()
+        made = Made(gateway(TCP) + self.routes(17, "regex pattern=x"))
+        self.assertEqual(
+            made.problems["TCPRoute shop/r016"],
+            "txmux.match: its patterns look at 256 bytes of each client of port 5432, where those of older routes of namespace"
+            " shop look at 4096; 4096 is the most in all: lower within=, or write fewer",
+        )
+
+    def test_others_have_their_own(self) -> None:
+        """Another namespace, and another port of the same one."""
+        every = ", allowedRoutes: {namespaces: {from: All}}"
+        listeners = f"{TCP}{every}", f"name: more, port: 2, protocol: TCP{every}"
+        heavy = "regex pattern=[ab]*x within=4KiB"
+        text = gateway(*listeners) + self.routes(2, heavy, parent=", sectionName: tcp")
+        text += self.routes(1, heavy, parent=", sectionName: more").replace("r000", "s000")
+        text += self.routes(1, heavy, ", namespace: far", ", namespace: shop").replace("r0", "t0")
+        self.assertEqual(self.accepted(Made(text)), ["r000", "s000", "t000"])
+
+
 class HostileTests(SynchronousTestCase):
     def problem(self, more: str, kind: str = "TCPRoute", spec: str = "") -> str:
         listener = TCP if kind == "TCPRoute" else TLS

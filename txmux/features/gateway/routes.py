@@ -44,10 +44,15 @@ from txmux.features.gateway.listeners import (
 from txmux.features.gateway.policies import Policies, ServerTLSKeys, services_of_authorities
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
+from txmux.rules.reading.values import split_words
 from txmux.wire.jsontext import MISSHAPEN
+from txmux.wire.sizes import option_size
 
 KINDS = ("TLSRoute", "TCPRoute", "UDPRoute")
 _ANNOTATIONS = KEYS - {"backend", "server", "terminate_tls", "under"}
+_MOST_OF_PATTERNS = 4096
+"""Bytes of each client that the patterns of one namespace may look at; on a port, they cost all clients time."""
+_OF_PATTERN = 256  # of one that says no other number
 _MOST_NAMES = 64  # host names of a route; the specification has 16
 
 
@@ -148,8 +153,11 @@ def read_routes(
                 routes.append(GatewayRoute(kind, thing, parents))
     routes.sort(key=lambda its: age_of(its.thing))
     taken: dict[tuple[GatewayListener, str], GatewayRoute] = {}
+    spent: dict[tuple[str, str], int] = defaultdict(int)
     for its in routes:
         _read(its, cluster, policies)
+        if not its.problem:
+            _spend(its, spent)
         if not its.problem:
             _claim(its, taken)
     return routes
@@ -358,6 +366,34 @@ def _read_annotations(its: GatewayRoute, thing: Any, *, is_service: bool) -> Non
             raise LabelError(f"txmux.{key} is of a route; write it there")
         else:
             its.route_keys[key] = values
+
+
+def _spend(its: GatewayRoute, spent: dict[tuple[str, str], int]) -> None:
+    """Count what the patterns of a route cost each client of its ports; the older routes of a namespace come first."""
+    cost = sum(map(_cost, its.route_keys.get("match", ())))
+    namespace = key_of(its.thing)[0]
+    ports = {one.section: one.port for attached in its.parents for one, _ in attached.listeners}
+    for name, port in ports.items() if cost else ():
+        before = spent[namespace, name]
+        if before + cost > _MOST_OF_PATTERNS:
+            its.problem = (
+                f"txmux.match: its patterns look at {cost} bytes of each client of port {port}, where those of older routes"
+                f" of namespace {namespace} look at {before}; {_MOST_OF_PATTERNS} is the most in all: lower within=, or write fewer"
+            )
+            return
+    for name in ports:
+        spent[namespace, name] += cost
+
+
+@lru_cache(1000)
+def _cost(line: str) -> int:
+    """Return how many bytes of a client the regular expressions of a valid line may look at."""
+    words = split_words(line)
+    options = dict(word.partition("=")[::2] for word in words)
+    cost = _OF_PATTERN * sum(value.startswith("~") for value in options.values())
+    if "regex" in words:
+        cost += option_size(options, "within", _OF_PATTERN, range(1 << 17))
+    return cost
 
 
 def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRoute]) -> None:
