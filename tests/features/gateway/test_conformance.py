@@ -282,6 +282,26 @@ class GatewayTests(SynchronousTestCase):
                 self.assertEqual(its["ResolvedRefs"], resolved, (kind, grant))
 
 
+class AddressTests(SynchronousTestCase):
+    def test_addresses(self) -> None:
+        """GatewayStaticAddresses, GatewayOptionalAddressValue."""
+        usable, other = ({"type": "IPAddress", "value": f"192.0.2.{n}"} for n in (1, 2))
+        for asked, accepted, programmed, given in (
+            ("{type: test/fake, value: x}, {value: 192.0.2.9}, {value: 192.0.2.1}",
+             "!UnsupportedAddress", "!AddressNotUsable", [usable]),
+            ("{value: 192.0.2.9}, {value: 192.0.2.1}", "Accepted", "!AddressNotUsable", [usable]),
+            ("{value: 192.0.2.1}", "Accepted", "Programmed", [usable]),
+            ("{type: IPAddress}", "Accepted", "Programmed", [usable, other]),
+            ("", "Accepted", "Programmed", [usable, other]),
+        ):  # fmt: skip
+            text = gateway(TCP).replace("  listeners", f"  addresses: [{asked}]\n  listeners")
+            made = Made(text, addresses=[usable, other])
+            self.assertEqual(
+                made.of_gateway(), {"Accepted": accepted, "Programmed": programmed}, asked
+            )
+            self.assertEqual(made.status["Gateway", "edge"]["addresses"], given)
+
+
 class TableTests(SynchronousTestCase):
     def test_each_case_has_a_test_or_a_reason(self) -> None:
         lines = Path(__file__).with_name("conformance.md").read_text().splitlines()

@@ -41,7 +41,13 @@ class NamedFiles(SecretFiles):
 class Made:
     """What is made of objects, all of which are served."""
 
-    def __init__(self, text: str, settings: GatewaySettings = _DEFAULT, unserved: str = "") -> None:
+    def __init__(
+        self,
+        text: str,
+        settings: GatewaySettings = _DEFAULT,
+        unserved: str = "",
+        addresses: Sequence[Any] = (),
+    ) -> None:
         known = cluster(text)
         files = NamedFiles(Path("/pem"))
         listeners = read_listeners(known, settings, files)
@@ -54,7 +60,7 @@ class Made:
                 self.problems.setdefault(one.name, one.problem)
         self.text = "\n".join(one.text for one in objects)
         made = listeners, routes, policies.all
-        wanted = statuses(known, settings, *made, self.problems, unserved, [])
+        wanted = statuses(known, settings, *made, self.problems, unserved, addresses)
         self.status = {(its.kind, its.key[1]): its.status for its in wanted}
 
     def rules(self) -> Rules:

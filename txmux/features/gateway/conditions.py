@@ -29,6 +29,9 @@ from txmux.features.gateway.routes import KINDS, GatewayRoute
 _ENTRIES = (("parents", "parentRef", 32), ("ancestors", "ancestorRef", 16))  # and the most of them
 _LONGEST = 1024  # characters of a message; the specification has 32,768
 
+_Condition = tuple[bool | None, str, str]
+_Types = dict[str, _Condition]
+
 
 @frozen
 class Wanted:
@@ -45,7 +48,7 @@ class Wanted:
     status: Mapping[str, Any]
 
 
-def conditions(thing: Any, types: Mapping[str, tuple[bool | None, str, str]]) -> list[Any]:
+def conditions(thing: Any, types: Mapping[str, _Condition]) -> list[Any]:
     """Return conditions by their types: whether they are true, or unknown, the reason, and the message."""
     words = {True: "True", False: "False", None: "Unknown"}
     return [
@@ -94,13 +97,13 @@ def statuses(
         if refused := refusal(one):
             status = _refused(one, "InvalidParameters", "Invalid", refused)
         else:
-            status = _of_gateway(one, own, problem, unserved)
-            status["conditions"] += conditions(one, _of_tls(one, own))
+            more = _of_tls(one, own) | _of_addresses(one, addresses)
+            status = _of_gateway(one, own, problem, unserved, more)
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
-        yield Wanted("Gateway", key_of(one), {"addresses": [*addresses], **status})
+        yield Wanted("Gateway", key_of(one), {"addresses": _given(one, addresses), **status})
     for one, _, no in sets_of(cluster, [key_of(one) for one in gateways]):
         own = [its for its in listeners if its.of == ("ListenerSet", key_of(one))]
-        status = _refused(one, no[0], *no) if no else _of_gateway(one, own, "", unserved)
+        status = _refused(one, no[0], *no) if no else _of_gateway(one, own, "", unserved, {})
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
         yield Wanted("ListenerSet", key_of(one), status)
     for its in routes:
@@ -129,14 +132,15 @@ def _left(
 
 
 def _of_gateway(
-    thing: Any, listeners: Sequence[GatewayListener], problem: str, unserved: str
+    thing: Any, listeners: Sequence[GatewayListener], problem: str, unserved: str, more: _Types
 ) -> dict[str, Any]:
     bad = [its.name for its in listeners if not its.is_served or its.problems]
     is_served = any(its.is_served for its in listeners)
     why = f"see {', '.join(bad)}" if bad else ""
     accepted = (is_served or not bad, "ListenersNotValid" if bad else "Accepted", why)
     programmed = _programmed("" if is_served else "ListenersNotValid", problem, unserved)
-    return {"conditions": conditions(thing, {"Accepted": accepted, "Programmed": programmed})}
+    types = {"Accepted": accepted, "Programmed": programmed, **more}
+    return {"conditions": conditions(thing, types)}
 
 
 def _refused(thing: Any, accepted: str, programmed: str, why: str) -> dict[str, Any]:
@@ -144,7 +148,7 @@ def _refused(thing: Any, accepted: str, programmed: str, why: str) -> dict[str, 
     return {"conditions": conditions(thing, types)}
 
 
-def _programmed(reason: str, problem: str, unserved: str) -> tuple[bool | None, str, str]:
+def _programmed(reason: str, problem: str, unserved: str) -> _Condition:
     if reason or problem:
         return False, reason or "Invalid", problem or "see the other conditions"
     return (None, "Pending", unserved) if unserved else (True, "Programmed", "")
@@ -153,7 +157,7 @@ def _programmed(reason: str, problem: str, unserved: str) -> tuple[bool | None, 
 def _of_listener(
     thing: Any, its: GatewayListener, problems: Mapping[str, str], unserved: str
 ) -> dict[str, Any]:
-    def of(name: str, reason: str, *, is_true: bool = True) -> tuple[bool | None, str, str]:
+    def of(name: str, reason: str, *, is_true: bool = True) -> _Condition:
         problem = its.problems.get(name)
         return (not is_true, *problem) if problem else (is_true, reason, "")
 
@@ -174,10 +178,28 @@ def _of_listener(
     }
 
 
-def _of_tls(
-    gateway: Any, listeners: Sequence[GatewayListener]
-) -> dict[str, tuple[bool | None, str, str]]:
-    types: dict[str, tuple[bool | None, str, str]] = {}
+def _given(gateway: Any, addresses: Sequence[Any]) -> list[Any]:
+    """Return those of the addresses that a Gateway asks for; all if it asks for none."""
+    wanted = {one.get("value") for one in gateway["spec"].get("addresses") or ()} - {None, ""}
+    return [one for one in addresses if not wanted or one["value"] in wanted]
+
+
+def _of_addresses(gateway: Any, addresses: Sequence[Any]) -> _Types:
+    types: _Types = {}
+    ours = {one["value"] for one in addresses}
+    for one in gateway["spec"].get("addresses") or ():
+        kind, value = one.get("type") or "IPAddress", one.get("value")
+        if kind not in {"IPAddress", "Hostname"}:
+            why = f"addresses: {kind} is not supported; write IPAddress or Hostname"
+            types["Accepted"] = (False, "UnsupportedAddress", why)
+        elif value and value not in ours:
+            why = f"addresses: the Service before the pods does not have {value}"
+            types["Programmed"] = (False, "AddressNotUsable", why)
+    return types
+
+
+def _of_tls(gateway: Any, listeners: Sequence[GatewayListener]) -> _Types:
+    types: _Types = {}
     if any(its.has_identity for its in listeners):
         reason, why = listeners[0].identity_problem or ("ResolvedRefs", "")
         types["ResolvedRefs"] = (not why, reason, why)
@@ -188,7 +210,7 @@ def _of_tls(
 
 
 def _ancestors(its: BackendPolicy, settings: GatewaySettings) -> Iterator[Any]:
-    types: dict[str, tuple[bool | None, str, str]] = {}
+    types: _Types = {}
     refused = its.problem or its.lost
     options = "spec.options are not read" if its.thing["spec"].get("options") else ""
     types["Accepted"] = (False, *refused) if refused else (True, "Accepted", options)
@@ -209,7 +231,7 @@ def _parents(its: GatewayRoute, settings: GatewaySettings, problem: str) -> Iter
         )
         if problem:
             accepted = (False, "Invalid", problem)
-        types: dict[str, tuple[bool | None, str, str]] = {"Accepted": accepted}
+        types: _Types = {"Accepted": accepted}
         ref = its.reference
         types["ResolvedRefs"] = (not ref.reason, ref.reason or "ResolvedRefs", ref.message)
         yield {
