@@ -145,6 +145,11 @@ class RefusedTests(SynchronousTestCase):
         made = Made(gateway(TCP) + policy("over", validation=same) + route("TCPRoute", "db"))
         self.assertEqual(_reasons_of(made, "over"), _GOOD)
 
+    def test_misshapen_ones(self) -> None:
+        text = policy("a", "[]") + policy("over", validation="hostname: [], caCertificateRefs: 7")
+        text += "---\nkind: BackendTLSPolicy\nmetadata: {name: b}\nspec: {targetRefs: 7}\n"
+        self.assertEqual(self.refused(text)["Accepted"], "!Invalid")
+
     def test_a_port_that_is_not_there(self) -> None:
         accepted = self.refused(policy("over", "db, sectionName: sqll") + authority())["Accepted"]
         self.assertEqual(accepted, "!TargetNotFound")

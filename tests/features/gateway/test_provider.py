@@ -141,6 +141,21 @@ class FollowTests(GatewayTest):
 
 
 class RightsTests(GatewayTest):
+    async def test_only_config_maps_that_are_named_are_asked_for(self) -> None:
+        """Of Services of routes, and by names that can be asked for: an odd one must not stop all others."""
+        text = (
+            gateway(TCP) + route("TCPRoute", "db") + policy("web", "web", more=", namespace: far")
+        )
+        odd = policy("over").replace("name: ca}", 'name: "ca,metadata.namespace=far"}')
+        self.begin(text + odd)
+        await self.written("default = close")
+        self.assertNotIn("configmaps", str(self.kube.asked))
+        self.put(policy("over") + authority(make_authority().pem.decode()))
+        await self.written("tls_ca = ")
+        asked = {one for one in self.kube.asked if "configmaps" in one}
+        path = "/api/v1/namespaces/shop/configmaps"
+        self.assertEqual(asked - {f"WATCH {path}"}, {f"GET {path}"})
+
     async def test_the_example_gives_the_rights_that_are_used_and_no_others(self) -> None:
         its = make_authority()
         made, made_ca = its.issue("a.example"), its.pem.decode()
@@ -164,7 +179,8 @@ class RightsTests(GatewayTest):
             kind.plural: kind.group
             for kind in [
                 *provider.KINDS.values(),
-                *(named for named, *_ in provider.NAMED),
+                provider.SECRETS,
+                provider.CONFIG_MAPS,
                 status.LEASES,
             ]
         }

@@ -231,10 +231,10 @@ def secret_namespaces(cluster: Cluster, settings: GatewaySettings) -> set[str]:
     }
 
 
-def validation_namespaces(cluster: Cluster, settings: GatewaySettings) -> set[str]:
-    """Return the namespaces of the ConfigMaps that our Gateways name, as far as they may."""
+def named_authorities(cluster: Cluster, settings: GatewaySettings) -> set[Key]:
+    """Return the keys of the ConfigMaps that our Gateways name, as far as they may."""
     return {
-        ref.get("namespace") or key_of(gateway)[0]
+        (ref.get("namespace") or key_of(gateway)[0], ref["name"])
         for gateway in our_gateways(cluster, settings)
         for one in _validations(gateway).values()
         for ref in one.get("caCertificateRefs") or ()

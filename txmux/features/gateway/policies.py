@@ -130,7 +130,7 @@ class Policies:
 def _targets(thing: Any) -> Iterator[tuple[Key, str]]:
     for ref in thing["spec"].get("targetRefs") or ():
         if (ref.get("group") or "", ref.get("kind")) == ("", "Service"):
-            yield (key_of(thing)[0], ref["name"]), ref.get("sectionName") or ""
+            yield (key_of(thing)[0], str(ref["name"])), str(ref.get("sectionName") or "")
 
 
 def _read(its: BackendPolicy, cluster: Cluster, files: SecretFiles) -> None:
@@ -182,9 +182,12 @@ def find_authorities(
     return files.bundle(usable) if usable else "", unresolved
 
 
-def services_of_authorities(cluster: Cluster) -> Iterator[Key]:
-    """Yield the Services for which policies name ConfigMaps."""
+def authorities_of_services(cluster: Cluster) -> dict[Key, set[Key]]:
+    """Return the keys of the ConfigMaps that policies name, by the Services that these are for."""
+    found: dict[Key, set[Key]] = defaultdict(set)
     for thing in cluster.all(KIND):
         with suppress(*MISSHAPEN):
-            if _authority_refs(thing):
-                yield from (service for service, _ in _targets(thing))
+            named = {(key_of(thing)[0], ref["name"]) for ref in _authority_refs(thing)}
+            for service, _ in _targets(thing):
+                found[service] |= named
+    return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from txmux.features.gateway.listeners import (
 )
 from txmux.features.gateway.policies import BackendPolicy, Policies
 from txmux.features.gateway.reflector import Reflector
-from txmux.features.gateway.routes import GatewayRoute, config_map_namespaces, read_routes
+from txmux.features.gateway.routes import GatewayRoute, named_config_maps, read_routes
 from txmux.features.gateway.sections import LISTEN_KEYS, make_sections
 from txmux.features.gateway.status import StatusLease, StatusWriter
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
@@ -50,11 +51,9 @@ KINDS = {
         Kind("EndpointSlice", "endpointslices", "discovery.k8s.io"),
     )
 }
-NAMED: Sequence[tuple[Kind, Callable[[Cluster, GatewaySettings], set[str]], Mapping[str, str]]] = (
-    (Kind("Secret", "secrets", ""), secret_namespaces, {"fieldSelector": "type=kubernetes.io/tls"}),
-    (Kind("ConfigMap", "configmaps", ""), config_map_namespaces, {}),
-)
-"""Kinds of which only namespaces are followed that other objects name: a kind, what returns those, and further queries."""
+SECRETS, CONFIG_MAPS = Kind("Secret", "secrets", ""), Kind("ConfigMap", "configmaps", "")
+_TLS_SECRETS = {"fieldSelector": "type=kubernetes.io/tls"}
+_MOST_CONFIG_MAPS = 64  # of a namespace
 _SETTLE = 0.05  # seconds in which several changes are one
 _STATUS_PAUSE = 0.5  # seconds between two looks whether a status is to be written
 _MOST_ADDRESSES = 16  # as in the specification
@@ -110,7 +109,7 @@ class ClusterFollower:
         self._certificates = SecretFiles(file.absolute().with_suffix(".certificates"))
         self._running: list[Deferred[None]] = []
         self._reflectors: dict[str, Reflector] = {}  # by kind
-        self._named: dict[tuple[str, str], Reflector] = {}  # by kind and namespace
+        self._named: dict[tuple[object, ...], Reflector] = {}  # by kind, namespace and query
         self._holder = socket.gethostname()  # in a pod, its name
         lease = f"txmux-{settings.controller.replace('/', '-').lower()}"
         self._lease = StatusLease(reactor, api, lease, self._holder, time.time)
@@ -167,17 +166,25 @@ class ClusterFollower:
         elif all(its.objects is not None for its in self._reflectors.values()):
             with suppress(*MISSHAPEN):  # `_objects` says so
                 cluster = self._cluster()
-                for kind, namespaces, query in NAMED:
-                    for one in namespaces(cluster, self._settings):
-                        if (kind.name, one) not in self._named:
-                            its = self._reflector(kind, one, **query)
-                            self._named[kind.name, one] = its
+                for namespace in secret_namespaces(cluster, self._settings):
+                    self._follow(SECRETS, namespace, **_TLS_SECRETS)
+                followed: Counter[str] = Counter()
+                for namespace, name in sorted(named_config_maps(cluster, self._settings)):
+                    followed[namespace] += 1
+                    if followed[namespace] <= _MOST_CONFIG_MAPS:
+                        self._follow(CONFIG_MAPS, namespace, fieldSelector=f"metadata.name={name}")
             if all(its.objects is not None for its in self._named.values()):
                 self._writer.write(self._objects, self._served)
 
+    def _follow(self, kind: Kind, namespace: str, **query: object) -> None:
+        key = kind.name, namespace, *query.values()
+        if key not in self._named:
+            self._named[key] = self._reflector(kind, namespace, **query)
+
     def _cluster(self) -> Cluster:
         objects = {name: its.objects or {} for name, its in self._reflectors.items()}
-        for (kind, _), its in self._named.items():
+        for key, its in self._named.items():
+            kind = str(key[0])
             objects[kind] = {**objects.get(kind, {}), **(its.objects or {})}
         return Cluster(objects)
 

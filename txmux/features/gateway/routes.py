@@ -39,9 +39,9 @@ from txmux.features.gateway.cluster import (
 from txmux.features.gateway.listeners import (
     GatewayListener,
     GatewaySettings,
-    validation_namespaces,
+    named_authorities,
 )
-from txmux.features.gateway.policies import Policies, ServerTLSKeys, services_of_authorities
+from txmux.features.gateway.policies import Policies, ServerTLSKeys, authorities_of_services
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.values import split_words
@@ -196,20 +196,18 @@ def _attach(
         yield attached
 
 
-def config_map_namespaces(cluster: Cluster, settings: GatewaySettings) -> set[str]:
-    """Return the namespaces of the ConfigMaps that policies for Services of routes, and our Gateways, name."""
-    wanted = {*services_of_authorities(cluster)}
-    namespaces = set(validation_namespaces(cluster, settings))
-    for kind in KINDS if wanted else ():
+def named_config_maps(cluster: Cluster, settings: GatewaySettings) -> set[Key]:
+    """Return the keys of the ConfigMaps that policies for Services of routes, and our Gateways, name."""
+    by_service = authorities_of_services(cluster)
+    keys = set(named_authorities(cluster, settings))
+    for kind in KINDS if by_service else ():
         for thing in cluster.all(kind):
             with suppress(*MISSHAPEN):
                 home = key_of(thing)[0]
                 for rule in thing["spec"]["rules"]:
                     for ref in rule.get("backendRefs") or ():
-                        service = ref.get("namespace") or home, ref["name"]
-                        if service in wanted:
-                            namespaces.add(service[0])
-    return namespaces
+                        keys |= by_service.get((ref.get("namespace") or home, ref["name"]), set())
+    return {key for key in keys if all(map(HOSTNAME.fullmatch, key))}
 
 
 def _hostnames(thing: Any) -> list[str]:
