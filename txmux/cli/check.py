@@ -41,7 +41,7 @@ from txmux.rules.lint.warnings import (
     warnings,
 )
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
-from txmux.rules.named_files import named_files
+from txmux.rules.named_files import forbidden_files, named_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import plural, printable_json
@@ -161,6 +161,7 @@ def _check(
         launch = launch_of(Path(path), user)
         found = [
             *chain.from_iterable(rules.files.untaken.values()),
+            *forbidden_files(rules),
             *unusable(rules, launch.descriptors),
             *_hidden(rules, launch),
             *_closed(rules, launch),

@@ -47,7 +47,7 @@ from txmux.rules.changes import changes, described_untaken, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.files import unit_at
-from txmux.rules.named_files import check_disks, named_files
+from txmux.rules.named_files import check_disks, forbidden_files, named_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load_within_patience, retaken
 from txmux.rules.reading.units import UntakenUnits
@@ -567,7 +567,7 @@ class MuxService(Service):
             sockets = self._resources.sockets
             listeners = [one for one in rules.listeners if rules.unit_of(one.section)]
             problems += sockets.unavailable(listeners)
-            problems += unusable_servers(self._reactor, rules)
+            problems += [*forbidden_files(rules), *unusable_servers(self._reactor, rules)]
             used = len(sockets.sockets())
             problems += () if problems else too_many_sockets(rules, soft_limit(), used)
         problems = [*map(rules.placed, problems)]

@@ -13,7 +13,9 @@ from txmux.classes import frozen
 from txmux.files import names_in, open_once
 from txmux.rules.installed import STAGES
 from txmux.rules.model import Rules, Section
+from txmux.rules.problems import Problem
 from txmux.rules.reading import backend, route
+from txmux.rules.reading.files import may_be_named
 from txmux.rules.reading.sections import TABLES
 from txmux.rules.reading.values import Opens, SectionKey
 
@@ -112,6 +114,17 @@ def named_files(rules: Rules) -> Iterator[NamedFile]:
     for text in rules.files.texts:
         label = "include" if text in included else ""  # else the main file, or a list of networks
         yield NamedFile(rules.settings.section, label, Path(text), _INCLUDE)
+
+
+def forbidden_files(rules: Rules) -> Iterator[Problem]:
+    """Find files that units name, and that the owners of these units may not read."""
+    for key in keys_in_use(rules) if rules.units else ():
+        section = key.part.section
+        if rules.unit_of(section):
+            for path in key.paths:
+                if not may_be_named(path, Path(section.path), rules.path):
+                    why = f"the owner of {section.path!r} may not read {str(path)!r}; let them, or name another file"
+                    yield section.problem(why, key.name)
 
 
 def paths_by_opener(rules: Rules) -> Mapping[Opens, set[str]]:

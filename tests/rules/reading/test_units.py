@@ -1,12 +1,15 @@
 """Tests of units: the parts of rules with owners of their own."""
 
+import os
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.rules.lint.destinations import unprovided
 from txmux.rules.model import Files, Refusal, Rules
+from txmux.rules.named_files import forbidden_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read, load, read_again, retaken
 from txmux.rules.reading.units import UntakenUnits
@@ -147,6 +150,32 @@ class UnitsTest(SynchronousTestCase):
         units.leave_out([problem], rules.units)
         self.assertEqual([*retaken(rules, units).backends], ["b"])
         self.assertRaises(RulesError, units.leave_out, [problem], rules.units)
+
+    def test_files_that_an_owner_may_not_read(self) -> None:
+        """What a user has written names nothing that is closed to them; what root has written may name all."""
+        if os.geteuid():
+            raise SkipTest("only root can write files of other users")
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
+        secret = self.write("secret", "10.0.0.0/8\n")
+        secret.chmod(0o600)
+        route = "[route r]\nmatch = tls\n{}\n"
+        unit = self.write("d/a.ini", "")
+        for text, find in (
+            (route.format(f"backend = close\nfrom = @{secret}"), lambda its: its.files.untaken.values()),
+            (route.format(f"terminate_tls = {secret}\nbackend = close"), lambda its: [[*forbidden_files(its)]]),
+        ):  # fmt: skip
+            unit.write_text(text)
+            for owner, mode, is_wrong in (
+                (12345, 0o600, True),
+                (12345, 0o604, False),
+                (0, 0o600, False),
+            ):
+                os.chown(unit, owner, -1)
+                secret.chmod(mode)
+                problems = [str(one) for some in find(load(path)) for one in some]
+                self.assertEqual(len(problems), is_wrong, (text, owner, oct(mode)))
+                for problem in problems:
+                    self.assertIn(f"the owner of '{unit}' may not read '{secret}'", problem)
 
     def test_unprovided(self) -> None:
         """A name that only another file brings closes the clients while that is away, and does not refuse the rules."""

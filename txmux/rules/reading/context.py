@@ -22,7 +22,7 @@ from txmux.rules.model import (
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.endpointstrings import handover, is_handover
-from txmux.rules.reading.files import FileReader, check_file
+from txmux.rules.reading.files import FileReader, check_file, may_be_named
 from txmux.rules.reading.networks import NetworkLists
 from txmux.rules.reading.scope import Scope
 from txmux.rules.reading.values import (
@@ -189,9 +189,17 @@ class RulesReading:
         if self.alone:
             return NetworkSet([])
         path = self.folder / name
+        if self.unit and self.looks_on_disk:
+            self.check_author(path, Path(self.unit.partition(" [unit ")[0]))
         found = self._list(path)
         self.needs.append((RulesReading._list, path, found))
         return found
+
+    def check_author(self, path: Path, author: Path) -> None:
+        if not may_be_named(path, author, self.files.main):
+            raise InvalidValueError(
+                f"the owner of {str(author)!r} may not read {str(path)!r}; let them, or name another file"
+            )
 
     def _list(self, path: Path) -> NetworkSet:
         return self._lists(path)

@@ -111,6 +111,24 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
         raise InvalidValueError(f"'{path}' is a folder; write {what}")
 
 
+def may_be_named(path: Path, author: Path, operator: Path) -> bool:
+    """Return whether rules in a file may name another one: what root and the operator have written may name all, others what they may read.
+
+    Otherwise, the author of an included file would have txmux read what is closed to them.
+    """
+    try:
+        with on_disk(path):
+            who = author.stat().st_uid
+            if who in {0, operator.stat().st_uid}:
+                return True
+            status = path.stat()
+    except FileNotFoundError:
+        return True  # others report it
+    except OSError:
+        return False
+    return status.st_uid == who or bool(status.st_mode & stat.S_IROTH)
+
+
 def text_of(data: bytes) -> str:
     return data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
@@ -128,11 +146,11 @@ class FileReader:
         draft: SourceFile | None = None,
         taken: Callable[[SourceFile], SourceFile] = lambda source: source,
     ) -> None:
-        self._main = Path(main.path)
+        self.main = Path(main.path)
         self._draft = draft
         self._taken = taken
         self._as_read: dict[str, str] = {}
-        self.folder = self._main.parent
+        self.folder = self.main.parent
         self._known = known
         self._seen: set[Path] = set()
         self._room = LARGEST_RULES - len(main.text.encode())
@@ -225,7 +243,7 @@ class FileReader:
         source = draft if draft is not None and is_draft else read_source(path, self._room)
         self._room -= len(source.text.encode())
         with on_disk(path):
-            real, main = Path(os.path.realpath(path)), Path(os.path.realpath(self._main))
+            real, main = Path(os.path.realpath(path)), Path(os.path.realpath(self.main))
         if real == main:
             raise InvalidValueError(
                 f"{str(path)!r} is this file itself; put what is included into a folder of its own"
