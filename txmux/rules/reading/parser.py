@@ -174,6 +174,7 @@ class _LastRules:
         parts: By file and text.
         values: By the identity of sections.
         naming_files: The sections whose endpoints name files.
+        is_all_taken: Whether every unit is taken that can be read.
     """
 
     rules: Rules
@@ -181,6 +182,7 @@ class _LastRules:
     parts: _Parts
     values: Mapping[int, _Value]
     naming_files: Sequence[Section]
+    is_all_taken: bool
 
     @property
     def matchers(self) -> Mapping[str, IProtocolMatcher]:
@@ -222,8 +224,10 @@ class _LastRules:
             return False
         for name in files.variables:
             now.variable(name)
+        found = attrs.evolve(now.files(), untaken=files.untaken)
         return (
-            self.says(now.files())
+            _comparable(found) == _comparable(attrs.evolve(files, texts=files.on_disk))
+            and self.reading.lists_are_as_read
             and not any(source.problems for source in sources)
             and not any(missing_files(self.naming_files))
             # As many as there are processors now, with `auto`.
@@ -268,6 +272,9 @@ def _read(
 def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
     """Return rules, read just now, with what is in force in the place of units that are not taken."""
     files = rules.files
+    if files is untaken.in_force and not untaken.problems:
+        return rules
+    untaken.has_further = bool(untaken.problems.keys() - files.untaken.keys())
     untaken.problems = {**files.untaken, **untaken.problems}
     if not untaken.problems:
         return rules
@@ -296,7 +303,10 @@ def remembered(parser: "RulesParser") -> Rules:
     reading = parser._reading
     rules = parser.rules()
     reading.finish()
-    _last = _LastRules(rules, reading, parser._parts, parser._values, parser._naming_files)
+    is_all_taken = not parser._untaken.has_further
+    _last = _LastRules(
+        rules, reading, parser._parts, parser._values, parser._naming_files, is_all_taken
+    )
     return rules
 
 

@@ -24,11 +24,13 @@ class UntakenUnits:
 
     Attributes:
         problems: What is wrong with each, by their names.
+        has_further: Whether some cannot be served, though they can be read.
     """
 
     def __init__(self, in_force: Files | None = None) -> None:
-        self._in_force: Mapping[str, str] = {} if in_force is None else in_force.texts
+        self.in_force = in_force or Files()
         self.problems: dict[str, Sequence[Problem]] = {}
+        self.has_further = False
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
 
@@ -54,7 +56,7 @@ class UntakenUnits:
         here = [name for name in self.problems if _path_of(name) == source.path]
         if not here:
             return source
-        before = self._in_force.get(source.path, "")
+        before = self.in_force.texts.get(source.path, "")
         if source.path in self._closed:
             text = _emptied(source.text)
         elif source.path in here and not _HEADER.search(source.text):
