@@ -75,14 +75,17 @@ default = F
 """
 _TLS = f"""
 [route through]
+under = *
 match = tls sni=through.{NAME}
 backend = X
 
 [route named]
+under = *
 match = tls sni=*.{DOMAIN}
 backend = N
 
 [route outside]
+under = *
 match = tls sni={OUTSIDE}
 terminate_tls = {{folder}}/server.pem
 
@@ -92,6 +95,7 @@ match = tls sni={NAME}
 terminate_tls = {{folder}}/server.pem
 
 [route ended]
+under = *
 match = tls sni={NAME}
 terminate_tls = {{folder}}/server.pem
 """
@@ -369,6 +373,7 @@ endpoint = udp:127.0.0.1:0
 default = D
 
 [route spare{number}]
+under = *
 match = payload text=spare{number}
 backend = D
 

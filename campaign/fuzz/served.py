@@ -28,14 +28,17 @@ default = web
 endpoint = udp:127.0.0.1:443
 
 [route ssh]
+under = *
 match = ssh
 backend = ssh
 
 [route tls]
+under = *
 match = tls sni=*.example.com
 backend = web
 
 [route quic]
+under = *
 match = quic
 backend = udp:127.0.0.1:1
 

@@ -69,6 +69,7 @@ under = unasked, moving, late
 match = any
 backend = watched
 [route flow]
+under = *
 match = any
 backend = flow
 

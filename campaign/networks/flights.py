@@ -61,6 +61,7 @@ detect_timeout = 1h
 """
 _ROUTE = """
 [route {name}]
+under   = *
 match   = {name}
 backend = close
 """
@@ -136,9 +137,11 @@ detect_timeout = 10m
 endpoint       = {MUX}:0
 detect_timeout = 500ms
 [route late]
+under   = *
 match   = tls sni=late.example.com
 backend = close
 [route rest]
+under   = *
 match   = any
 backend = close
 """

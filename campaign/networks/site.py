@@ -56,12 +56,15 @@ detect_timeout = 10m
 endpoint       = udp:{mux}:{port}
 
 [route ssh]
+under   = *
 match   = ssh
 backend = {at}:{ssh}
 [route passed]
+under   = *
 match   = tls sni={passed}
 backend = {at}:{secure}
 [route ended]
+under   = *
 match   = tls sni={ended}
 terminate_tls = {certificate.both}
 [route inside]
@@ -69,25 +72,32 @@ under   = ended
 match   = http
 backend = {at}:{web}
 [route web]
+under   = *
 match   = http
 backend = {at}:{web}
 [route redis]
+under   = *
 match   = redis
 backend = {at}:{redis}
 [route postgres]
+under   = *
 match   = postgres
 backend = {at}:{postgres}
 [route names]
+under   = *
 match   = dns
 backend = {at}:53
 [route vpn]
+under   = *
 match   = openvpn
 backend = {at}:1195
 
 [route asked]
+under   = *
 match   = dns
 backend = udp:{at}:53
 [route site]
+under   = *
 match   = quic sni=site.example.com
 backend = udp:{at}:{site}
 """
