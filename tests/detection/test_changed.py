@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.detection.test_plan import hello
 from tests.support.examples import scaled
 from txmux.detection.detector import Detector
+from txmux.detection.flows import FlowDetection
 from txmux.detection.plan import Plan
 from txmux.detection.ranked import GAP, ListChange, finish
 from txmux.interfaces import Peeked, Transport
@@ -80,7 +81,7 @@ def decisions(detector: Detector[Route], *, datagrams: bool) -> list[object]:
         for client in (None, ip_address("10.1.1.1")):
             detection: Any
             if datagrams:
-                detection = detector.start_flow_detection(client)
+                detection = FlowDetection(detector, client)
                 decided = detection.feed([data]) or detection.finish()
             else:
                 at_once = detector.decide_at_once(Peeked(data))

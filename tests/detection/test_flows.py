@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.detection.test_detector import Raises, name_of
-from txmux.detection.detector import Decision, Detector, is_limit_reached
+from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import explain
+from txmux.detection.flows import FlowDetection, is_limit_reached
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, NameKey, Transport, Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Refusal, Route
@@ -78,42 +79,40 @@ def asks(name: str, *predicates: object, **settings: object) -> Route:
 
 class FlowTests(SynchronousTestCase):
     def test_waits_for_an_earlier_route(self) -> None:
-        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).start_flow_detection()
+        detection = FlowDetection(Detector([asks("a", Nth(2)), asks("b", Nth(1))]))
         self.assertIsNone(detection.feed([b"x"]))
         self.assertEqual(name_of(detection.feed([b"x", b"x"])), "a")
-        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).start_flow_detection()
+        detection = FlowDetection(Detector([asks("a", Nth(2)), asks("b", Nth(1))]))
         self.assertIsNone(detection.feed([b"x"]))
         self.assertEqual(name_of(detection.feed([b"x", b"y"])), "b")
 
     def test_undecided_is_a_no_at_the_deadline(self) -> None:
-        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).start_flow_detection()
+        detection = FlowDetection(Detector([asks("a", Nth(2)), asks("b", Nth(1))]))
         self.assertIsNone(detection.feed([b"x"]))
         self.assertEqual(name_of(detection.finish()), "b")
-        self.assertIsNone(Detector([asks("a", Nth(1))]).start_flow_detection().finish().route)
+        self.assertIsNone(FlowDetection(Detector([asks("a", Nth(1))])).finish().route)
 
     def test_decides_with_the_fourth_datagram_or_enough_bytes(self) -> None:
         routes = [asks("a", Nth(9)), asks("b", Nth(1))]
-        detection = Detector(routes).start_flow_detection()
+        detection = FlowDetection(Detector(routes))
         self.assertIsNone(detection.feed([b"x"] * 3))
         self.assertEqual(name_of(detection.feed([b"x"] * 4)), "b")
-        detection = Detector(routes, 10).start_flow_detection()
+        detection = FlowDetection(Detector(routes, 10))
         self.assertIsNone(detection.feed([b"x" * 9]))
         self.assertEqual(name_of(detection.feed([b"x" * 9, b"x"])), "b")
         self.assertTrue(is_limit_reached([b"x"] * MOST_DATAGRAMS, 99))
 
     def test_datagram_beyond_the_limit_is_seen_whole(self) -> None:
         route = asks("a", Named("x" * 30))
-        self.assertEqual(
-            name_of(Detector([route], 10).start_flow_detection().feed([b"x" * 30])), "a"
-        )
+        self.assertEqual(name_of(FlowDetection(Detector([route], 10)).feed([b"x" * 30])), "a")
 
     def test_empty_first_datagram_leads_to_any(self) -> None:
         routes = [
             route(text, "close", name=text).for_transport(Transport.UDP) for text in ("sip", "any")
         ]
         detector = Detector([one for one in routes if one is not None])
-        self.assertEqual(name_of(detector.start_flow_detection().feed([b""])), "any")
-        detection = Detector([asks("a", Nth(3))]).start_flow_detection()
+        self.assertEqual(name_of(FlowDetection(detector).feed([b""])), "any")
+        detection = FlowDetection(Detector([asks("a", Nth(3))]))
         self.assertEqual(name_of(detection.feed([b"y", b"", b"x"])), "a")
 
     def test_keep_alive_decides_nothing(self) -> None:
@@ -122,43 +121,43 @@ class FlowTests(SynchronousTestCase):
         assert sip is not None
         assert dns is not None
         for noise in (b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b""):
-            detection = Detector([dns, sip]).start_flow_detection()
+            detection = FlowDetection(Detector([dns, sip]))
             self.assertIsNone(detection.feed([noise]))
             self.assertEqual(detection.left, ())
             self.assertIsNone(detection.feed([noise, noise]))
             decision = detection.feed([noise, noise, register])
             self.assertIs(decision and decision.route, sip)
-            at_once = Detector([dns, sip]).start_flow_detection()
+            at_once = FlowDetection(Detector([dns, sip]))
             decision = at_once.feed([*[noise] * 9, register])
             self.assertIs(decision and decision.route, sip)
-            self.assertIsNone(Detector([dns, sip]).start_flow_detection().finish().route)
+            self.assertIsNone(FlowDetection(Detector([dns, sip])).finish().route)
 
     def test_what_servers_drop_decides_nothing(self) -> None:
         routes = [asks("dropping", Dropping()), asks("second", Nth(2, ord("-")))]
-        detection = Detector(routes).start_flow_detection()
+        detection = FlowDetection(Detector(routes))
         for _ in range(9):
             self.assertIsNone(detection.feed([*detection.left, b"-", b"-"]))
             self.assertEqual(detection.left, ())
         self.assertIsNone(detection.finish().route)
         self.assertEqual(name_of(detection.feed([b"-", b"yes"])), "dropping")
         self.assertEqual(detection.left, (b"yes",))
-        other = Detector(routes).start_flow_detection()
+        other = FlowDetection(Detector(routes))
         self.assertIsNone(other.feed([b"-", b"no", b"-"]))
         self.assertEqual(other.left, (b"no",))
         self.assertIsNone(other.feed([b"no", b"-"]))
         self.assertEqual(name_of(other.feed([b"no", b"x"])), None)
-        self.assertIsNone(Detector(routes, 5).start_flow_detection().feed([b"-123456789"]))
+        self.assertIsNone(FlowDetection(Detector(routes, 5)).feed([b"-123456789"]))
 
     def test_first_route_may_take_what_servers_drop(self) -> None:
         routes = [asks("any", Nth(1, ord("-"))), asks("dropping", Dropping())]
-        detection = Detector(routes).start_flow_detection()
+        detection = FlowDetection(Detector(routes))
         self.assertEqual(name_of(detection.feed([b"-"])), "any")
         self.assertEqual(
             explain(routes, [b"-", b"yes"]).decision, Decision(routes[0], {"datagrams": "1"})
         )
 
     def test_matcher_that_raises_drops_nothing(self) -> None:
-        detection = Detector([asks("dropping", Dropping())]).start_flow_detection()
+        detection = FlowDetection(Detector([asks("dropping", Dropping())]))
         self.assertIsNone(detection.feed([b"-raise"]))
         self.assertEqual(detection.left, (b"-raise",))
 
@@ -177,16 +176,14 @@ class FlowTests(SynchronousTestCase):
     def test_keep_alive_that_is_taken(self) -> None:
         takes = route("payload hex=00000000", "close", name="zeros").for_transport(Transport.UDP)
         assert takes is not None
-        self.assertEqual(
-            name_of(Detector([takes]).start_flow_detection().feed([bytes(4)])), "zeros"
-        )
+        self.assertEqual(name_of(FlowDetection(Detector([takes])).feed([bytes(4)])), "zeros")
         for data in (b"\r\nx", b" ", b"\xff"):
-            decision = Detector([takes]).start_flow_detection().feed([data])
+            decision = FlowDetection(Detector([takes])).feed([data])
             self.assertEqual(decision, Decision(None, {}))
 
     def test_keep_alive_that_nobody_looks_at(self) -> None:
         takes = asks("a", Nth(1), clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])))
-        detection = Detector([takes]).start_flow_detection(ip_address("192.0.2.1"))
+        detection = FlowDetection(Detector([takes]), ip_address("192.0.2.1"))
         self.assertIsNotNone(detection.feed([b"\r\n"]))
 
     def test_each_protocol_has_its_facts(self) -> None:
@@ -199,7 +196,7 @@ class FlowTests(SynchronousTestCase):
             (b"\x40\x01\0\x01\xb4temp", {"method": "GET", "path": "/temp"}),
             (radius, {"user": "alice"}),
         ):
-            decision = detector.start_flow_detection().feed([datagram])
+            decision = FlowDetection(detector).feed([datagram])
             assert decision is not None
             self.assertEqual(decision.facts, facts)
 
@@ -216,7 +213,7 @@ class FlowTests(SynchronousTestCase):
         routes.insert(20, asks("every", Nth(1, ord("n"))))
         detector = Detector(routes)
         for name, expected in (("n3", "r3"), ("n19", "r19"), ("n20", "every"), ("m", None)):
-            decision = detector.start_flow_detection().feed([name.encode()])
+            decision = FlowDetection(detector).feed([name.encode()])
             self.assertEqual(name_of(decision), expected)
 
     def test_clients_and_dry_runs(self) -> None:
@@ -228,7 +225,7 @@ class FlowTests(SynchronousTestCase):
             asks("b", Nth(1)),
         ]
         detector = Detector(routes, on_would_take=reported.append)
-        decision = detector.start_flow_detection(ip_address("198.51.100.1")).feed([b"x"])
+        decision = FlowDetection(detector, ip_address("198.51.100.1")).feed([b"x"])
         self.assertEqual(name_of(decision), "b")
         assert decision is not None
         self.assertEqual(decision.facts, {"datagrams": "1", "dry_run": "dry"})
@@ -247,7 +244,7 @@ class FlowTests(SynchronousTestCase):
         batches = data.draw(st.sets(st.sampled_from(one_by_one))) | {len(datagrams)}
 
         def decide(counts: Sequence[int]) -> Decision[Route]:
-            detection, fed = Detector(routes, 5).start_flow_detection(), 0
+            detection, fed = FlowDetection(Detector(routes, 5)), 0
             for count in counts:
                 decision = detection.feed((*detection.left, *datagrams[fed:count]))
                 if decision is not None:
@@ -264,7 +261,7 @@ class AtOnceTests(SynchronousTestCase):
         for first in b"xyz":
             peeked = Datagrams((bytes([first]),))
             decision = detector.decide_at_once(peeked)
-            self.assertEqual(detector.start_flow_detection().feed(peeked.datagrams), decision)
+            self.assertEqual(FlowDetection(detector).feed(peeked.datagrams), decision)
         self.assertEqual(name_of(decision), "b")
 
     def test_leaves_all_else_to_the_whole_way(self) -> None:

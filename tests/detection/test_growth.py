@@ -22,6 +22,7 @@ from tests.support.growth import AT_NONE
 from tests.wire.dtls_builder import dtls_body, hello_datagrams
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.detection.detector import Decision, Detector
+from txmux.detection.flows import FlowDetection
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import Datagrams, Peeked, Transport
 from txmux.rules.embedding import route
@@ -129,7 +130,7 @@ def _decide(detector: Detector[Route], data: bytes, transport: Transport) -> Dec
     peeked = Peeked(data) if transport is Transport.TCP else Datagrams((data,))
     decision = detector.decide_at_once(peeked)
     if decision is None and isinstance(peeked, Datagrams):
-        flow = detector.start_flow_detection(ip_address("192.0.2.1"), 0.0)
+        flow = FlowDetection(detector, ip_address("192.0.2.1"), 0.0)
         flow.has_routes_for_client()
         decision = flow.feed(peeked.datagrams) or flow.finish()
         detector.guard(decision.route, peeked)

@@ -35,7 +35,7 @@ from txmux.detection.plan import (
     declared_functions,
 )
 from txmux.detection.ranked import Cut, ListChange, RankedList, RanksByKey, filtered, finish
-from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Exchange, Peeked, Verdict
+from txmux.interfaces import Datagrams, Exchange, Peeked, Verdict
 
 
 @define  # frozen ones take three times as long to make
@@ -194,15 +194,6 @@ class Detector(Generic[R]):
         """Return whether a client whose stream begins so may wait for an answer (such as PostgreSQL's to a request for TLS)."""
         return bool(self.plan(data[0]).exchanges)
 
-    def start_flow_detection(
-        self,
-        client: IPv4Address | IPv6Address | None = None,
-        now: float | None = None,
-        peeked: Datagrams | None = None,
-    ) -> FlowDetection[R]:
-        """Start detection for a UDP flow; `peeked` has what parsers have already read in its first datagram."""
-        return FlowDetection(self, client, now, peeked=peeked)
-
     def decide_at_once(self, peeked: Peeked) -> Decision[R] | None:
         """Decide by the first bytes or datagram without a `Detection`, which most clients do not need; ``None`` if it is needed."""
         data = peeked.data
@@ -270,12 +261,12 @@ class Detector(Generic[R]):
 
 
 @define(eq=False)
-class _RouteScan(Generic[R]):
+class RouteScan(Generic[R]):
     """Scans the routes for one client."""
 
     _detector: Detector[R]
-    _client: IPv4Address | IPv6Address | None
-    _now: float | None
+    _client: IPv4Address | IPv6Address | None = None
+    _now: float | None = None
     _certificate: object = None
     _peeked: Peeked | None = None
     _plan: Plan[R] | None = attrs.field(default=None, init=False)
@@ -413,7 +404,7 @@ class _RouteScan(Generic[R]):
 
 
 @define(eq=False)
-class Detection(_RouteScan[R]):
+class Detection(RouteScan[R]):
     """Scans the routes for one TCP client."""
 
     def feed(self, data: bytes) -> Decision[R] | None:
@@ -468,63 +459,6 @@ class Detection(_RouteScan[R]):
             position += 1
 
 
-@define(eq=False)
-class FlowDetection(_RouteScan[R]):
-    """Scans the routes for one UDP flow, whose first datagrams are buffered until the decision."""
-
-    left: tuple[bytes, ...] = attrs.field(default=(), init=False)
-    """The datagrams so far that count: neither keepalives before them, nor what servers drop."""
-
-    def feed(self, datagrams: Sequence[bytes]) -> Decision[R] | None:
-        """Decide by those that are `left` and new ones, evaluated one by one, however many have arrived at once; ``None`` if more are needed.
-
-        An empty first datagram can match a route for any datagram (RFC 867 and 868 require it). Keepalives for a NAT that match
-        no route are ignored, and the next datagram counts as the first. After `MOST_DATAGRAMS` datagrams or `peek_limit` bytes
-        there is always a decision.
-        """
-        for datagram in datagrams[len(self.left) :]:
-            before, earlier = self.left, self._peeked
-            received = self.left = (*before, datagram)
-            self._peeked = peeked = Datagrams(received, self.peeked)
-            is_dropped = self._detector.drops_last(peeked)
-            # A route before those of that protocol may take a first datagram.
-            decision = (
-                None if is_dropped and before else self._decide(peeked, is_last=not is_dropped)
-            )
-            if decision is None:
-                if is_dropped:
-                    self.left, self._peeked = before, earlier
-            elif (
-                decision.route is not None
-                or not is_keepalive_only(received)
-                or not self.has_routes_for_client()
-            ):
-                return decision
-            else:
-                self.left = ()
-            if not self.left:
-                self._plan, self._peeked, self._position = None, None, 0
-        return None
-
-    @property
-    def peeked(self) -> Datagrams | None:
-        """The datagrams that are `left`, with what parsers have read; ``None`` if there are none."""
-        assert self._peeked is None or isinstance(self._peeked, Datagrams)  # noqa: S101
-        return self._peeked
-
-    def decide_on(self, peeked: Datagrams) -> Decision[R]:
-        """Decide at once by what parsers have read."""
-        self._peeked = peeked
-        self._plan = self._detector.plan(peeked.data[0] if peeked.data else None)
-        return self.finish()
-
-    def _decide(self, peeked: Datagrams, *, is_last: bool) -> Decision[R] | None:
-        if self._plan is None:
-            self._plan = self._detector.plan(peeked.data[0] if peeked.data else None)
-        last = is_last and is_limit_reached(peeked.datagrams, self._detector.peek_limit)
-        return self._resolve(self._plan, peeked, last=last)
-
-
 def reads_hello(route: RouteLike) -> bool:
     """Return whether a route goes by what a ClientHello says, so that a second one must not say something else."""
     return not route.dry_run and any(
@@ -538,15 +472,6 @@ def cancels_apart(route: RouteLike) -> bool:
         getattr(one.predicate, "cancels_apart", False) and not one.negated
         for one in route.alternatives
     )
-
-
-def is_limit_reached(datagrams: Sequence[bytes], peek_limit: int) -> bool:
-    return len(datagrams) >= MOST_DATAGRAMS or sum(map(len, datagrams)) >= peek_limit
-
-
-def is_keepalive_only(datagrams: Iterable[bytes]) -> bool:
-    # SIP phones keep a NAT's mapping open by CR and LF (RFC 5626), other programs by NUL or empty datagrams.
-    return not any(datagram.strip(b"\r\n\0") for datagram in datagrams)
 
 
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE

@@ -6,7 +6,7 @@ that counts bytes here counts datagrams.
 
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Literal
 
@@ -14,10 +14,9 @@ from txmux.classes import frozen
 from txmux.detection.detector import (
     Decision,
     Detector,
-    is_keepalive_only,
-    is_limit_reached,
     serves_at,
 )
+from txmux.detection.flows import FlowDetection, is_keepalive_only, is_limit_reached
 from txmux.detection.plan import AlternativeLike, R, RouteLike
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
 
@@ -129,7 +128,7 @@ def explain_in_steps(
     if isinstance(received, bytes):
         held, limit = received[:peek_limit], peek_limit
     else:
-        start, view, limit = detector.start_flow_detection, Datagrams, MOST_DATAGRAMS
+        start, view, limit = partial(FlowDetection, detector), Datagrams, MOST_DATAGRAMS
         arguments = (client, now)
         for datagram in received:
             before, held = held, (*held, datagram)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import attrs
 
 from txmux.classes import frozen
-from txmux.detection.detector import is_keepalive_only
 from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
+from txmux.detection.flows import is_keepalive_only
 from txmux.interfaces import Verdict
 from txmux.rules.installed import stages_in_use
 from txmux.rules.model import (

@@ -30,7 +30,8 @@ from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
 from txmux.client.configuration import CompiledRoute, Configuration
 from txmux.client.session import record_decision
-from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
+from txmux.detection.detector import Decision
+from txmux.detection.flows import FlowDetection, is_keepalive_only
 from txmux.interfaces import Datagrams
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Logged, fewer
@@ -367,7 +368,7 @@ class Flow:
         """Start a detection over several datagrams; returns ``None`` if no route can take the client."""
         detector = self._layer.detector
         host = self.client.host if self._layer.depends_on_client else None
-        detection = detector.start_flow_detection(host, self.record.time, peeked)
+        detection = FlowDetection(detector, host, self.record.time, peeked=peeked)
         return detection if detector.takes_any_client or detection.has_routes_for_client() else None
 
     def _detect(self) -> None:
