@@ -182,7 +182,7 @@ deadline  after 3s, or when the client finishes sending: default, reset
         self.assertTrue(
             out.endswith(
                 "decision  no byte: undecided, waits for more\n"
-                "deadline  after 3s: silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)\n"
+                "deadline  after 3s: route silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)\n"
                 "          if the client finishes sending before that: close\n"
             ),
             out,
@@ -202,12 +202,23 @@ deadline  after 3s, or when the client finishes sending: default, reset
                 "  127.0.0.1:3306 after=300ms",
             ),
             "no byte: undecided, waits for more\n"
-            "deadline  after 0.3s: silent, to 127.0.0.1:3306\n"
+            "deadline  after 0.3s: route silent, to 127.0.0.1:3306\n"
             "          if the client finishes sending before that: close\n",
         )
         self.assertIn(
             "after 5s: silent, close\n", self.of_listener("silent = reset from=10.0.0.0/8")
         )
+
+    def test_route_by_silence_before_the_listeners_lines(self) -> None:
+        for keys, found in {
+            "from = 192.0.2.0/24": "after 1s: route mail, to backend ssh-server",
+            "not_from = 192.0.2.0/24": "after 2s: route silent, reset",
+            "dry_run = yes": "after 2s: route silent, reset",
+        }.items():
+            mail = f"[route mail]\nmatch = silent after=1s\n{keys}\nbackend = ssh-server\n"
+            rules = RULES.replace("= ssh-server\ndefault", "= reset after=2s\ndefault")
+            self.rules = self.write("rules.ini", rules + mail)
+            self.assertIn(found, self.explain("--text", "", "--from", "192.0.2.1"))
 
     def test_default_at_once_if_no_route_needs_a_byte(self) -> None:
         at_once = "at once, before any byte: default, to 127.0.0.1:25\n"
@@ -401,7 +412,13 @@ class JsonTests(ServiceTestCase):
         self.assertEqual(found["routes"][2]["lines"][0]["says"], "not asked")
 
     def test_silent_and_denied(self) -> None:
-        self.assertEqual(self.explain_json("--text", "")["at_deadline"]["by"], "silent")
+        end = self.explain_json("--text", "")["at_deadline"]
+        self.assertEqual((end["by"], end["route"], end["after"]), ("silent", "silent", 3.0))
+        self.write("rules.ini", RULES + "[route mail]\nmatch = silent after=1s\nbackend = close\n")
+        end = self.explain_json("--text", "")["at_deadline"]
+        self.assertEqual(
+            (end["by"], end["route"], end["to"], end["after"]), ("route", "mail", "close", 1.0)
+        )
         denied = self.explain_json("--text", "x", "--from", "203.0.113.1")["decision"]
         self.assertEqual((denied["by"], denied["at"], denied["to"]), ("denied", 0, "close"))
 

@@ -71,7 +71,7 @@ class PrintTests(CommandTestCase):
         words = [
             word
             for name in for_streams()
-            if name not in {"any", "payload", "regex"}
+            if name not in {"any", "payload", "regex", "silent"}
             for word in (f"--{name}", "127.0.0.1:1")
         ]
         text = self.printed(*_LISTEN, *words)

@@ -86,7 +86,7 @@ ONE_BY_ONE = {
     *itertools.product(["http"], ("path", "method", "version", "upgrade")),
     ("dns", "type"), ("dns", "within"), ("git", "path"), ("ike", "version"), ("kcp", "conv"),
     ("rdp", "cookie"), ("rdp", "token"), ("regex", "pattern"), ("regex", "within"), ("ssh", "software"),
-    ("stun", "method"), ("sunrpc", "program"), ("wireguard", "key"), ("wireguard", "reserved"),
+    ("silent", "after"), ("stun", "method"), ("sunrpc", "program"), ("wireguard", "key"), ("wireguard", "reserved"),
 }  # fmt: skip
 """Options by which routes are tried one by one, as the page on performance says."""
 

@@ -28,7 +28,7 @@ from txmux.interfaces import IProtocolMatcher, Transport, Verdict
 Facts = tuple[tuple[str, bytes | tuple[bytes, ...], dict[str, str]], ...]
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
-CONFIGURED = frozenset({"any", "payload", "regex"})
+CONFIGURED = frozenset({"any", "payload", "regex", "silent"})
 """These match what their line says, not a protocol."""
 
 

@@ -18,7 +18,7 @@ from txmux.rules.embedding import route
 from txmux.rules.model import Refusal, Route
 
 _TESTS = Path(__file__).parent.parent
-_CONFIGURED = {"payload", "regex"}
+_CONFIGURED = {"payload", "regex", "silent"}
 """These match what their line says, not a protocol."""
 _TAKES_ALL = {"random", "any"}
 

@@ -113,6 +113,7 @@ class Features:
     refusing: int = 0  # servers before the one that listens
     tries: int = 2
     proxied_first: bool = False  # whether the default is a server, too
+    silent: str = ""  # the line by which a route takes clients that say nothing
     settings: tuple[tuple[str, Any], ...] = ()
     limits: tuple[tuple[str, Any], ...] = ()
     header: bytes = (
@@ -227,6 +228,8 @@ class _World:
             route("http", "close", name="others"),
             route("tls sni=www.example.com", backend, name="tls"),
         ]
+        if features.silent:
+            routes.append(route(features.silent, backend, name="silent"))
         options = dict(features.settings)
         self.header = features.header
         if features.header:
@@ -554,6 +557,7 @@ _FEATURES = st.builds(
     refusing=st.sampled_from([0, 0, 1, 2]),
     tries=st.integers(0, 2),
     proxied_first=st.booleans(),
+    silent=st.sampled_from(["", "", "silent", *(f"silent after={n}ms" for n in (900, 2500, 9000))]),
     settings=st.lists(
         st.sampled_from(
             [

@@ -33,7 +33,7 @@ class HandedOver:
         id: Identifies the connection in the access log of txmux.
         time: When the client was accepted, in seconds since the epoch.
         listener: The name of the ``[listen]`` section.
-        route: The name of the route; ``None`` if the client came by ``silent`` or ``default``.
+        route: The name of the route; ``None`` if the client came by ``default``, and ``silent`` by that key.
         client: The client's address and port, those in the PROXY protocol header if there was one.
         local: The address and port that it connected to.
         facts: What was learnt of it: ``sni``, ``host`` …

@@ -473,8 +473,8 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
     if silence is None or verdicts.decided_at == 0:
         yield "decision", f"at once, before any byte: {target}"
         return
-    silent_for = f"{silence.after or listener.detect_timeout:g}s"
-    if target.by == "silent":
+    silent_for = f"{silence.after:g}s"
+    if target.after is not None or target.by == "silent":
         yield from _silent(sample, f"after {silent_for}: ", target)
     elif verdicts.decided_at is not None:
         is_limit = is_stream and verdicts.decided_at == listener.peek_limit
@@ -491,6 +491,5 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
     for part in _lacking(sample) if sample.stream else ():
         yield "note", f"the capture lacks {part}"
     if sample.stream and sample.stream.server_first:
-        silent = TracedOutcome("silent", None, silence.outcome)
         yield ("note", "the server spoke first; a client that waits for that says nothing here:")
-        yield "", f"after {silent_for}: {silent}"
+        yield "", f"after {silent_for}: {silence}"

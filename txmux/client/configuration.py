@@ -17,7 +17,7 @@ from txmux.errors import MuxError
 from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.feature import StageMaker
 from txmux.rules.installed import match_makers, stage_makers
-from txmux.rules.model import Handover, InProcess, Listener, Refusal, Route
+from txmux.rules.model import SHORT_FORM, Handover, InProcess, Listener, Refusal, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.reading import sections
 from txmux.rules.reading.conflicts import has_handover, misplaced
@@ -57,6 +57,7 @@ class Silent:
     destination: Destination
     clients: Clients = EVERY_CLIENT
     after: float | None = None  # seconds without a byte; ``None`` is ``detect_timeout``
+    route: CompiledRoute | None = attrs.field(default=None, eq=False)
 
 
 @frozen(eq=False)
@@ -71,6 +72,7 @@ class RuleLayer:
     outer: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # may have routes inside
     hello_readers: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # restricted ones
     cancelling: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # see `cancels_apart`
+    silent_routes: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # before `silent`
     stages: Sequence[StageMaker] = attrs.field(init=False)  # that clients pass, or do not, first
     goes_by_hello: bool = attrs.field(init=False)  # whether routes look into hellos …
     restricting: Sequence[CompiledRoute] = attrs.field(init=False)  # … and do not take everyone
@@ -111,16 +113,18 @@ class RuleLayer:
             change.new, lambda route: reads_hello(route) and route.is_restricted
         )
         apart = yield from filtered(change.new, cancels_apart)
+        silent = yield from filtered(change.new, lambda route: route.takes_silent)
         return attrs.evolve(
             self,
             detector=detector,
             cancelling=(yield from self.cancelling.changed(ListChange(change.gone, apart))),
             outer=(yield from self.outer.changed(ListChange(change.gone, outer))),
             hello_readers=(yield from self.hello_readers.changed(ListChange(change.gone, readers))),
+            silent_routes=(yield from self.silent_routes.changed(ListChange(change.gone, silent))),
         )
 
     def silent_for(self, address: IPv4Address | IPv6Address | None) -> Silent | None:
-        """Return the destination of a silent client; ``None`` if the rules do not say."""
+        """Return the line of ``silent`` for a client that no route takes; ``None`` if there is none."""
         for silent in self.silent:
             if silent.clients.serves(address):
                 return silent
@@ -143,7 +147,12 @@ class Compiler:
         """Return the layer in which detection begins, without routes."""
         settings, destination_of = self.settings, self.upstreams.destination_of
         silent = tuple(
-            Silent(destination_of(line.outcome), line.clients, line.after)
+            Silent(
+                destination_of(line.outcome),
+                line.clients,
+                line.after,
+                self._compiled(Route(SHORT_FORM, (), line.outcome)),
+            )
             for line in settings.silent
         )
         default = destination_of(settings.default)

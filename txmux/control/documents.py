@@ -16,7 +16,7 @@ from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
 from txmux.control.rules_index import RulesIndex
 from txmux.rules.changes import untaken
-from txmux.rules.model import Backend, Refusal, Route, Rules, Section, Server
+from txmux.rules.model import SHORT_FORM, Backend, Refusal, Route, Rules, Section, Server
 from txmux.serving.listen_addresses import listen_lines
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry import documents
@@ -119,6 +119,15 @@ def routes_document(
             "line": index.rules.line_of(route.section) or None,
             "rule": index.text_of(route.section),
         }
+
+
+def short_forms(rules: Rules) -> Iterator[Route]:
+    """Yield for each listener with lines of ``silent`` the route that they are, to the first one's outcome."""
+    for listener in rules.listeners:
+        if listener.silent:
+            outcome = listener.silent[0].outcome
+            under, section = (listener.name,), listener.section
+            yield Route(SHORT_FORM, (), outcome, under=under, section=section)
 
 
 def _sums(counted: Iterable[Mapping[str, Any]]) -> documents.RouteNumbers:

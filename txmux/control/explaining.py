@@ -7,7 +7,7 @@ how many bytes at most, and in which order routes were asked, from which it foll
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
-from typing import Literal, TypedDict, cast
+from typing import Literal, NotRequired, TypedDict, cast
 
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.session import ClientSession
@@ -20,7 +20,7 @@ from txmux.detection.explain import (
 )
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
-from txmux.rules.model import Rules
+from txmux.rules.model import SHORT_FORM, Rules
 from txmux.rules.tracing import Trace, TracedSample, as_json, route_json, seen_by, trace_json
 from txmux.telemetry.documents import ConnectionDocument
 
@@ -49,7 +49,7 @@ class ExplainedConnectionDocument(ConnectionDocument):
     explanation: DecisionDocument | None
 
 _Target = TypedDict("_Target", {
-    "at": int | None, "by": Literal["route", "default", "silent", "denied", "tls-failed"], "route": str | None, "to": str | None,
+    "after": NotRequired[float], "at": int | None, "by": Literal["route", "default", "silent", "denied", "tls-failed"], "route": str | None, "to": str | None,
     "servers": list[str],
 })
 _ListenerAnswer = TypedDict("_ListenerAnswer", {
@@ -144,7 +144,7 @@ def _by(one: ClientSession) -> _By | None:
     record = one.record
     if record.detect_ms is None:
         return None
-    if record.route is not None:
+    if record.route is not None and (record.route, one.refusal_reason) != (SHORT_FORM, "silent"):
         return "route"
     return "silent" if one.refusal_reason == "silent" else "default"
 

@@ -276,6 +276,10 @@ class RouteScan(Generic[R]):
     # The requests to answer before the next `feed`.
     answered: tuple[Exchange, ...] = attrs.field(default=(), init=False)
 
+    def serves(self, route: R) -> bool:
+        """Return whether the client is one of a route's, whatever it says."""
+        return self._serves(route)
+
     def can_decide(self) -> bool:
         return any(map(self._may_decide, self._detector.conditions))
 

@@ -153,7 +153,7 @@ def explain_in_steps(
         answers.append(
             _route_answer(route, excluded, seen) if has_answers else RouteAnswer(route, excluded)
         )
-        if not has_answers and excluded is None and not route.dry_run:
+        if not has_answers and held and excluded is None and not route.dry_run:
             break
     return Explanation(tuple(answers), decided_at, decision, bool(received and not held))
 

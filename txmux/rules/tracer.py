@@ -34,7 +34,7 @@ def inner_listener(listener: Listener, end: Route) -> Listener:
         listener,
         first="client",
         default=end.outcome or listener.default,
-        silent=(Silence(end.outcome),) if end.outcome else listener.silent,
+        silent=(Silence(end.outcome, route=None),) if end.outcome else listener.silent,
     )
 
 

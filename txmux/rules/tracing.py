@@ -23,7 +23,6 @@ from txmux.rules.model import (
     Opening,
     Outcome,
     Refusal,
-    Silence,
 )
 from txmux.transport import is_address
 
@@ -109,13 +108,19 @@ def _text(value: object) -> str | None:
 
 @frozen
 class TracedOutcome:
-    """The outcome for a client, and what decides it; the outcome is ``None`` if routes under that one decide."""
+    """The outcome for a client, and what decides it.
+
+    Attributes:
+        outcome: ``None`` if routes under that one decide.
+        after: For one that says nothing: in how many seconds.
+    """
 
     by: Literal["route", "default", "silent", "denied", "tls-failed", "cancel"]
     route: str | None
     outcome: Outcome | None
     facts: Mapping[str, str] = attrs.field(factory=dict)
     opens: Opening | None = None
+    after: float | None = None
 
     def __str__(self) -> str:
         by = f"route {self.route}" if self.route else self.by
@@ -155,7 +160,8 @@ class TracedOutcome:
         to = self.outcome.value if isinstance(self.outcome, Refusal) else None
         if isinstance(self.outcome, (Backend, Handover, InProcess)):
             to = self.outcome.name
-        return {"at": at, "by": self.by, "route": self.route, "to": to, "servers": self.servers}
+        how = {"at": at, "by": self.by, "route": self.route, "to": to, "servers": self.servers}
+        return how | ({} if self.after is None else {"after": self.after})
 
 
 def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:  # noqa: PLR0911 - one for each cause
@@ -170,7 +176,7 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:  # noqa
     if silence is None and is_open:
         return TracedOutcome("default", None, listener.default, trace.facts)
     if not sample.data and sample.datagrams is None and is_open and silence is not None:
-        return TracedOutcome("silent", None, silence.outcome, trace.facts)
+        return attrs.evolve(silence, facts=trace.facts)
     route = trace.found.decision.route
     if route is None:
         is_undecided = trace.found.decided_at is None
@@ -184,15 +190,25 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:  # noqa
     return TracedOutcome("route", route.name, outcome, trace.facts, route.opens)
 
 
-def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
-    """Return the line of ``silent`` for a client; ``None`` if it goes to ``default`` before it can send anything."""
+def silence_of(sample: TracedSample, trace: Trace) -> TracedOutcome | None:
+    """Return what becomes of a client that says nothing; ``None`` if it goes to ``default`` before it can send anything."""
     listener = trace.listener
+    usual = listener.detect_timeout
     if sample.datagrams is not None:
-        return Silence(Refusal.CLOSE)
+        return TracedOutcome("silent", None, Refusal.CLOSE, after=usual)
     candidates = [its.route for its in trace.found.routes if its.excluded_by is None]
-    fits = (line for line in listener.silent if line.clients.serves(sample.client))
-    is_dry = all(route.dry_run for route in candidates)
-    silence = next(fits, Silence(listener.default if is_dry else Refusal.CLOSE))
+    deciding = [route for route in candidates if not route.dry_run]
+    for route in deciding:
+        if route.takes_silent:
+            after = route.silent_after(listener)
+            return TracedOutcome("route", route.name, route.outcome, after=after)
+    silence = TracedOutcome(
+        "silent", None, Refusal.CLOSE if deciding else listener.default, after=usual
+    )
+    for line in listener.silent:
+        if line.clients.serves(sample.client):
+            silence = TracedOutcome("silent", line.route, line.outcome, after=line.after or usual)
+            break
     is_same = silence.outcome == listener.default and not isinstance(listener.default, Refusal)
     at_once = listener.first == "server" or (is_same and not candidates)
     return None if at_once else silence

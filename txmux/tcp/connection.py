@@ -300,14 +300,15 @@ class MuxProtocol(Peer, Client):
             step = make(self, step)
         return step
 
-    def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Step:  # noqa: C901 - each client would pay for another call
+    def _decide(self, layer: RuleLayer, route: CompiledRoute | None, reason: EndReason) -> Step:  # noqa: C901 - each client would pay for another call
         for make in layer.stages:
             stage: Stage | None = make(self, None, layer, route)
             if stage is not None:
                 return stage
         record = self.record
+        # Who says nothing goes to a server that speaks first, whatever it answers.
         goes_by_hello = layer.goes_by_hello and (
-            self.received[:1] in FIRST_BYTES
+            (self.received[:1] in FIRST_BYTES and reason != "silent")
             or self.is_request_cut
             or bool(self.preambles and asked_before(self))
         )
@@ -337,7 +338,7 @@ class MuxProtocol(Peer, Client):
             step = TerminatesTLS(route.terminator, self.configuration.inside[route.name], layer)
         else:  # without a destination, a stage opens something
             destination = Refusal.CLOSE if route.destination is None else route.destination
-            step = Routed(destination, "denied")
+            step = Routed(destination, reason)
         for make in route.stages:
             step = make(self, step, layer, route)
         return step

@@ -53,7 +53,13 @@ class FastPath:
         self.host_text = ""
         # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.
         self.can_wait = settings.detect_timeout > MARGIN
-        self.can_be_silent = self.can_wait and all(silent.after is None for silent in top.silent)
+        # A client that says nothing has a stage before the first of these times, and a longer one makes others wait longer, too.
+        times = [silent.after or self.detect_timeout for silent in top.silent]
+        times += [route.silent_after(settings) for route in top.silent_routes.items]
+        self.silent_timeout = min([self.detect_timeout, *times])
+        self.can_be_silent = (
+            self.silent_timeout > MARGIN and max(times, default=0) <= self.detect_timeout
+        )
         self.is_open = (
             is_all_plain(settings, sections.TABLES["listen"]) and not configuration.hands_over
         )

@@ -682,7 +682,9 @@ class SocketConnection(MuxProtocol):
             self._check_relay(now)
             return
         since, timeout = self.accepted_at, path.detect_timeout
-        if state == "introduction":
+        if state == "peeking" and not self.received:
+            timeout = path.silent_timeout
+        elif state == "introduction":
             timeout = path.header_timeout
         elif state == "awaiting-retry":
             since, timeout = self.last_received_at, self._upstream.timeouts.idle

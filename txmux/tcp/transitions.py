@@ -40,10 +40,11 @@ class Identified(NamedTuple):
 
 
 class Detected(NamedTuple):
-    """Detection came to an end; ``route`` is ``None`` if no route of the layer matched."""
+    """Detection came to an end; ``route`` is ``None`` if no route of the layer matched, and ``reason`` is for the log, should it refuse."""
 
     layer: RuleLayer
     route: CompiledRoute | None
+    reason: EndReason = "denied"
 
 
 class Routed(NamedTuple):

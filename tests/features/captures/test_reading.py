@@ -338,7 +338,7 @@ listener a: 2 bytes from [2001:db8::1]:40000 to [2001:db8::2]:443: EH
 decision  at byte 1: default, close
 note      the capture lacks what the client sent after byte 2
 note      the server spoke first; a client that waits for that says nothing here:
-          after 3s: silent, to 127.0.0.1:25
+          after 3s: route silent, to 127.0.0.1:25
 
 clients  listener  decision
       1  a         route ssh

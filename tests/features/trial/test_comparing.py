@@ -150,7 +150,7 @@ class DestinationTests(TestCase):
             ),
             "silent": (
                 SILENT, LISTEN + "silent = 10.0.0.1:80\n" + WEB, web,
-                ("silent, to 10.0.0.1:80", "silent, close", False),
+                ("route silent, to 10.0.0.1:80", "silent, close", False),
             ),
             "served before it says anything": (
                 CLIENT, LISTEN + SERVER_FIRST, LISTEN + SERVER_FIRST.replace("0.1", "0.2"),

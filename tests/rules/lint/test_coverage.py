@@ -16,7 +16,7 @@ from txmux.rules.lint.coverage import HOSTS, CoverageIndex, read_line
 from txmux.rules.model import Alternative
 from txmux.rules.reading.matching import read_alternative
 
-_NO_BARE_LINE = frozenset({"payload", "regex"})
+_NO_BARE_LINE = frozenset({"payload", "regex", "silent"})
 _FEW_VALUES = frozenset({"method", "version"})
 _NO_PATTERNS = frozenset({("sunrpc", "program")})
 _PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*")

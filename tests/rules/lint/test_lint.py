@@ -143,12 +143,24 @@ FILES = {
     ),
     # lines of `silent`
     "{listen}silent = h:1\n  h:2 from=10.0.0.0/8\n": (
-        "4: [listen l] silent: no client is left for this line: earlier ones have them all, or 'allow' and 'deny' "
-        "keep them out; put it first, or remove it"
+        "4: [listen l] silent: no client is left for this line: earlier ones, or routes with 'match = silent', have them all, "
+        "or 'allow' and 'deny' keep them out; put it first, or remove it"
     ),
     "{listen}allow = 10.0.0.0/8\nsilent = h:1 from=192.0.2.0/24\n  h:2\n": (
-        "4: [listen l] silent: no client is left for this line: earlier ones have them all, or 'allow' and 'deny' "
-        "keep them out; put it first, or remove it"
+        "4: [listen l] silent: no client is left for this line: earlier ones, or routes with 'match = silent', have them all, "
+        "or 'allow' and 'deny' keep them out; put it first, or remove it"
+    ),
+    "{listen}silent = h:1\n[route a]\nmatch = silent\nfrom = 0.0.0.0/0, ::/0\n{to}[route b]\nmatch = silent\nbackend = h:2\n": (
+        "3: [listen l] silent: no client is left for this line: earlier ones, or routes with 'match = silent', have them all, "
+        "or 'allow' and 'deny' keep them out; put it first, or remove it"
+    ),
+    # routes by silence
+    "{listen}[route a]\nmatch = silent after=5s\n{to}[route b]\nmatch = silent after=1s\nfrom = 10.0.0.0/8\nbackend = h:2\n": (
+        "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or remove this"
+    ),
+    "{listen}[route a]\nmatch = any\nbackend = h:25\n": (
+        "4: [route a] match: 'any' waits for the client's first byte, and a server at port 25 usually waits to speak, too: "
+        "write 'match = silent'"
     ),
     "{listen}silent = h:1 from=10.0.0.0/7\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n": (
         "3: [listen l] silent: clients that 'from' and 'not_from' of [route a] keep away come to the same server if "
@@ -191,6 +203,15 @@ FINE = (
     # who speaks first: a route that another listener asks, or that is inside TLS
     "{listen}first = server\ndefault = h:1\n[listen m]\nendpoint = :2\n[route a]\nmatch = ssh\n{to}",
     "{listen}silent = h:1 from=10.0.0.0/8\n  h:2 after=1s\n[route a]\nmatch = ssh\n{to}",
+    # no byte decides on silence, nor does a time before the first that fits
+    "{listen}[route a]\nmatch = any\n{to}[route b]\nmatch = silent\nbackend = h:2\n",
+    "{listen}[route a]\nmatch = not tls\n{to}[route b]\nmatch = silent\nbackend = h:2\n",
+    "{listen}[route a]\nmatch = silent\nfrom = 10.0.0.0/8\n{to}[route b]\nmatch = silent after=1s\nbackend = h:2\n",
+    "{listen}silent = h:2\n[route a]\nmatch = silent\nfrom = 10.0.0.0/8\n{to}",
+    # 'any' beside what takes silent clients to the same server, or to one whose clients may speak first
+    "{listen}[route a]\nmatch = any\n  silent\nbackend = h:25\n",
+    "{listen}silent = h:25\n[route a]\nmatch = any\nbackend = h:25\n",
+    "{listen}[route a]\nmatch = any\nbackend = h:22\n",
     # a default that is more than is looked at
     "{listen}peek_limit = 10\n[route a]\nmatch = regex pattern=a\n{to}",
 )

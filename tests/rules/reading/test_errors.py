@@ -69,7 +69,7 @@ BAD_FILES = {
         "6: [route b] match: unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)\n"
         "7: [route b] match: a quote is not closed; close it, or write \\' or \\\" for the character itself\n"
         "8: [route b] match: unknown matcher 'mysql'; its clients wait for the server to speak, so no byte "
-        "identifies them: write 'silent = HOST:PORT' in [listen NAME]"
+        "identifies them: write 'silent'"
     ),
     "[txmux]\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": (
         "2: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'; did you mean '0'?\n"

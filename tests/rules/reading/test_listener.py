@@ -67,6 +67,15 @@ class ListenerTests(ReadingTestCase):
         }.items():  # fmt: skip
             self.assertEqual(self.listener(silent).detect_timeout, seconds, silent)
 
+    def test_time_of_routes_by_silence(self) -> None:
+        """It is the usual one unless the listener's own is written, and clients that say something keep theirs."""
+        for keys, seconds, of_others in (
+            ("", 3, 5), ("detect_timeout = 9s\n", 9, 9), ("detect_timeout = 5s\n", 5, 5),
+            ("detect_timeout = 1s\n", 1, 1), ("silent = h:1\n", 3, 3),
+        ):  # fmt: skip
+            found = self.listener(keys)
+            self.assertEqual((found.silent_after, found.detect_timeout), (seconds, of_others), keys)
+
     def test_silent_wrong(self) -> None:
         text = "[listen a]\nendpoint = :1\nsilent = reset\n  closed form=10.0.0.0/8 after=0s\n  reset from=,\n"
         self.refuses(

@@ -134,7 +134,44 @@ class ProblemTests(SynchronousTestCase):
     def test_server_speaks_first(self) -> None:
         for name in ("mysql", "smtp", "imap", "pop3", "FTP", "vnc", "nats", "mariadb", "lmtp"):
             (message,) = self.complaints(name)
-            self.assertIn("'silent = HOST:PORT' in [listen NAME]", message)
+            self.assertIn("write 'silent'", message)
+
+    def test_silence_takes_a_time_and_nobody_who_speaks(self) -> None:
+        known = installed_matchers()
+        times = [
+            read_alternative(text, known).silent_after
+            for text in ("silent", "silent after=2m", "any")
+        ]
+        self.assertEqual(times, [0.0, 120.0, None])
+        for line, why in {
+            "not silent": "every client that says something is not silent; write 'any'",
+            "silent after=5": "silent after: '5' is not a duration; ",
+            "silent after=0s": "silent after: must be more than 0; ",
+            "silent for=5s": "unknown option 'for' (silent takes after=)",
+        }.items():
+            with self.assertRaises(InvalidValueError) as caught:
+                read_alternative(line, known)
+            self.assertIn(why, str(caught.exception))
+
+    def test_silence_of_what_begins_tls_or_a_tunnel_or_is_a_flow(self) -> None:
+        listen = "[listen a]\nendpoint = :1\n[listen u]\nendpoint = udp:127.0.0.1:1\n[route r]\nmatch = tls\n  silent\n"
+        for keys, why in (
+            (
+                "terminate_tls = x.pem\n",
+                ":7: [route r] match: who says nothing begins neither TLS nor a tunnel",
+            ),
+            (
+                "tunnel = yes\n",
+                ":7: [route r] match: who says nothing begins neither TLS nor a tunnel",
+            ),
+            (
+                "under = u\nbackend = udp:h:1\n",
+                "'tls' and 'silent' work only over TCP, but [listen u] uses UDP",
+            ),
+        ):
+            with self.assertRaises(RulesError) as caught:
+                parse(listen + keys, "x.ini")
+            self.assertIn(why, str(caught.exception))
 
     def test_one_mistake(self) -> None:
         for line, message in {

@@ -205,10 +205,10 @@ class HandingOffTest(HandingOffCase):
         client = await self.client(port)
         await self.accepted_for(3.1)
         given, reported = await self.taker.taken()
-        self.assertEqual((reported["route"], reported["facts"]), (None, {}))
+        self.assertEqual((reported["route"], reported["facts"]), ("silent", {}))
         given.sendall(b"220 mail\r\n")
         self.assertEqual(client.recv(100), b"220 mail\r\n")
-        record = await self.assert_logged(reason="handed-over", route=None, bytes_in=0)
+        record = await self.assert_logged(reason="handed-over", route="silent", bytes_in=0)
         times = record.detect_ms or 0.0, record.connect_ms or 0.0
         self.assertEqual([round(one) for one in times], [3100, 0])
 

@@ -230,7 +230,7 @@ _SINGLE = ("silent", "default", *_SETTINGS)
 NAMES = ("listen", *_SINGLE, "print")
 """Options without a rules file, but for those of protocols."""
 
-_NOT = {"any"}  # which is what --default is for
+_NOT = {"any", "silent"}  # which is what --default and --silent are for
 
 
 class _AddRoute(argparse.Action):

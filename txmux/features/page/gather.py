@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from txmux.control.broadcast import Listing, concurrently
 from txmux.control.connections import find_connection, list_clients, list_connections
 from txmux.control.control import Control
-from txmux.control.documents import routes_document, rules_document
+from txmux.control.documents import routes_document, rules_document, short_forms
 from txmux.control.filters import FilterError, Filters, Page
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
@@ -68,6 +68,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     for route in shown_routes(index, by_route, healths, query):
         routes += [route] if isinstance(route, dict) else routes_document(index, counts, [route])
         await turns.pause()
+    routes += routes_document(index, counts, short_forms(index.rules))
     rules = [] if is_update else [*rules_document(index)]
     listings = (connections, backends, clients, certificates, chosen)
     lacking = (reports.lacking, *(listing.missing for listing in listings))

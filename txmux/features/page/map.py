@@ -171,11 +171,12 @@ def draw(
     named = [route.backend for route in shown if isinstance(route, MapRoute) and route.backend]
     right = drawing.backends(dict.fromkeys(named), backends, healths)
     middle = drawing.routes(shown, healths)
+    by_name = {box.name: box for box in middle.values()}
     for route in routes:
-        box = middle.get(route.name)
+        box = middle.get(id(route))
         if box is None:
             continue
-        for source in _sources(route, left, middle):
+        for source in _sources(route, left, by_name):
             flow = route.by_listener.get(source.name) if source.kind == "listener" else None
             drawing.join(source, box, flow or route.flow, box.health)
         if route.backend in right:
@@ -311,16 +312,19 @@ class _Drawing:
 
     def routes(
         self, shown: Iterable[MapRoute | list[MapRoute]], healths: Mapping[str, Health]
-    ) -> dict[str, Box]:
-        boxes: dict[str, Box] = {}
+    ) -> dict[int, Box]:
+        """Put them into the second column; by their identity, since several listeners may have one of a name: `short_forms`."""
+        boxes: dict[int, Box] = {}
+        names: set[str] = set()
         y: float = _TOP
         for route in shown:
             if isinstance(route, list):
                 named, health = f"{_length(route)} more", _worst(route, healths)
                 self._box("folded", named, y, _ROUTES, health=health, title=f"{named}: show all")
             else:
-                inner = any(name in boxes for name in route.under)
-                boxes[route.name] = self._box(
+                inner = not names.isdisjoint(route.under)
+                names.add(route.name)
+                boxes[id(route)] = self._box(
                     "route",
                     route.name,
                     y,

@@ -81,14 +81,14 @@ MEANT = {
 
 _EITHER = {
     "docker": "write 'http', or 'tls' if the daemon has certificates",
-    "ftps": "write 'tls' if TLS comes first; else the server speaks first: write 'silent = HOST:PORT' in [listen NAME]",
+    "ftps": "write 'tls' if TLS comes first; else the server speaks first: write 'silent'",
     "hex": "write 'payload hex=00ff'",
     **each("begins bytes prefix starts_with text", "write 'payload text=HELLO'"),
     **each("pattern re regexp ~", "write 'regex pattern=^HELLO'"),
     **each("builtin probe", "write a protocol, as in 'ssh', or 'regex pattern=^HELLO'"),
     **each("client_ip clientip from ip remote_addr remote_ip source src", "write 'match = any' with 'from = NETWORKS'"),
     **each("starttls stls", "write 'match = tls' with 'starttls = smtp' in [listen NAME]"),
-    **each("silence silent timeout", "clients that say nothing go to 'silent' of [listen NAME]"),
+    **each("silence timeout", "write 'silent' for clients that say nothing"),
 }  # fmt: skip
 """What to write for what others call a matcher, where one word does not say it."""
 
@@ -109,7 +109,7 @@ _KEYS = frozenset({"backend", "during", "from", "not_from", "under"})
 _ONE_VALUE = frozenset({"hex", "mask", "pattern", "text"})
 """Options whose value has no commas between several."""
 
-_WAITS = "its clients wait for the server to speak, so no byte identifies them: write 'silent = HOST:PORT' in [listen NAME]"
+_WAITS = "its clients wait for the server to speak, so no byte identifies them: write 'silent'"
 _MOST_LISTED = 30
 _JOINERS = frozenset({"and", "or", "not", "&&", "||", "&", "|", "!"})
 _CALL = re.compile(r"(?P<name>[\w.-]+)\((?P<options>.*)\)")

@@ -43,6 +43,8 @@ class PatternCase(NamedTuple):
 
 
 _ANY = PatternCase("any")
+_SILENT = PatternCase("silent")
+"""Of all times: the first route that fits a silent client has it, after its own time."""
 
 
 @frozen(weakref_slot=False)
@@ -124,6 +126,8 @@ def _apart(alternative: Alternative) -> ParsedLine:
 def _cases(
     name: str, given: tuple[tuple[str, str], ...], predicate: Predicate
 ) -> tuple[PatternCase, ...]:
+    if name == _SILENT.name:
+        return (_SILENT,)
     known, options = _options_of(name), given if len(given) < 2 else tuple(sorted(given))
     module = type(predicate).__module__
     own = module.startswith("txmux.matchers.") or (module.startswith("txmux.wire.") and not options)
@@ -207,7 +211,7 @@ class CoverageIndex(Generic[T]):
         for wider in self._wider_cases(case):
             if wider in self._cases:
                 yield wider, self._cases[wider]
-        if case.negated or not self._unless_begun_with:
+        if case.negated or case == _SILENT or not self._unless_begun_with:
             return
         beginnings = _first_bytes(predicate)
         for others, owners in self._unless_begun_with.items():
@@ -216,7 +220,7 @@ class CoverageIndex(Generic[T]):
                 yield None, owners
 
     def _wider_cases(self, case: PatternCase) -> Iterator[PatternCase]:
-        if case != _ANY:
+        if case not in {_ANY, _SILENT}:
             yield _ANY
         if not case.compared:
             yield case

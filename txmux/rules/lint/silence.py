@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from txmux.interfaces import Transport
+from txmux.rules.lint.narrowing import servers_of
 from txmux.rules.lint.scopes import ClientSet, scopes, set_of
-from txmux.rules.model import Listener, Refusal, Route, Rules, Silence
+from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Silence
 from txmux.rules.problems import Problem
 
 
@@ -39,21 +40,54 @@ def unreachable_silent_lines(rules: Rules) -> Iterator[Problem]:
     """Find lines of ``silent`` that no client comes to."""
     for listener in rules.listeners:
         section, everyone = listener.section, set_of(listener.clients)
-        for number, (_, clients) in enumerate(silent_clients(listener, everyone)):
+        for number, (_, clients) in enumerate(silent_clients(rules, listener, everyone)):
             if everyone and not clients:
                 message = (
-                    "no client is left for this line: earlier ones have them all, or 'allow' and 'deny' keep them out; "
-                    "put it first, or remove it"
+                    "no client is left for this line: earlier ones, or routes with 'match = silent', have them all, "
+                    "or 'allow' and 'deny' keep them out; put it first, or remove it"
                 )
                 yield section.problem(message, "silent", number)
 
 
-def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Silence, ClientSet]]:
+def silent_clients(
+    rules: Rules, listener: Listener, clients: ClientSet
+) -> Iterator[tuple[Silence, ClientSet]]:
     """Yield the lines of ``silent``, each with those of a listener's clients that it applies to."""
+    for route in rules.routes_of(listener) if listener.silent else ():
+        if route.takes_silent and not (route.dry_run or route.during or route.client_cert):
+            clients -= set_of(route.clients)
     for line in listener.silent:
         fit = set_of(line.clients)
         yield line, clients & fit
         clients -= fit
+
+
+SPEAK_FIRST = frozenset({21, 25, 110, 143, 587, 3306, *range(5900, 5910)})
+"""The ports of servers whose clients wait for them: FTP, SMTP, POP3, IMAP, MySQL and VNC."""
+
+
+def waits_for_both(match: str, port: int) -> str:
+    """Return what is wrong with a line of ``match`` for a server at such a port."""
+    usual = f"and a server at port {port} usually waits to speak, too"
+    return f"{match!r} waits for the client's first byte, {usual}: write 'match = silent'"
+
+
+def any_before_speakers(rules: Rules) -> Iterator[Problem]:
+    """Find routes by ``any`` to servers that usually speak first, and get no silent client."""
+    speaking: set[object] = set()
+    for listener in rules.listeners:
+        speaking |= servers_of([listener.default] if listener.first == "server" else [])
+        speaking |= servers_of(line.outcome for line in listener.silent)
+    speaking |= servers_of(route.outcome for route in rules.routes if route.takes_silent)
+    for route in rules.routes:
+        outcome = route.outcome
+        if route.is_outer or not isinstance(outcome, Backend) or outcome.transport is Transport.UDP:
+            continue
+        ports = {server.port for server in outcome.servers}
+        lines = [number for number, one in enumerate(route.alternatives) if one.text == "any"]
+        if lines and ports <= SPEAK_FIRST and speaking.isdisjoint(servers_of([outcome])):
+            message = waits_for_both("any", min(ports))
+            yield route.section.problem(message, "match", lines[0])
 
 
 def matchers_of_other_transport(rules: Rules) -> Iterator[Problem]:

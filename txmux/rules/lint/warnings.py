@@ -20,6 +20,7 @@ from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
 from txmux.rules.lint.secrets import FileUser, open_secrets, secret_files
 from txmux.rules.lint.silence import (
+    any_before_speakers,
     ineffective_with_server_first,
     matchers_of_other_transport,
     silent_clients,
@@ -101,7 +102,9 @@ def _open_to_all(rules: Rules) -> Iterator[Problem]:
             keeps = "'allow' or 'deny' here"
             outcomes = [
                 ("silent", number, line.outcome, "say nothing", clients)
-                for number, (line, clients) in enumerate(silent_clients(owner, scope.clients))
+                for number, (line, clients) in enumerate(
+                    silent_clients(rules, owner, scope.clients)
+                )
             ]
             outcomes.append(("default", None, owner.default, "match no route", scope.clients))
         else:
@@ -303,7 +306,7 @@ def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
 _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
     *access.FINDERS, *destinations.FINDERS, unreachable_routes, suspicious_patterns,
     matchers_of_other_transport, _without_clients, _open_to_all, _beyond_peek_limit,
-    ineffective_with_server_first, unreachable_silent_lines, _idle_backends, _idle_servers,
+    ineffective_with_server_first, unreachable_silent_lines, any_before_speakers, _idle_backends, _idle_servers,
     _empty_includes, _typographic_quotes,
     *(find for feature in FEATURES for find in feature.lint),
 )  # fmt: skip

@@ -28,7 +28,7 @@ from txmux.rules.model.client_certificate import (
     FoundCertificate,
 )
 from txmux.rules.model.files import Files
-from txmux.rules.model.listener import Listener, Logged, Rate, Silence, fewer
+from txmux.rules.model.listener import SHORT_FORM, Listener, Logged, Rate, Silence, fewer
 from txmux.rules.model.networks import (
     AnyNetworks,
     Clients,
@@ -47,7 +47,7 @@ from txmux.rules.model.settings import Settings
 from txmux.transport import Keepalive
 
 __all__ = [
-    "LOCAL", "NAMES", "NOWHERE", "NO_CERTIFICATE", "PORT", "REVOKED", "AllowedClient",
+    "LOCAL", "NAMES", "NOWHERE", "NO_CERTIFICATE", "PORT", "REVOKED", "SHORT_FORM", "AllowedClient",
     "AllowedNames", "Alternative", "AnyNetworks", "Backend", "Balance", "CertificateCondition",
     "Check", "CheckKind", "Clients", "DynamicNetworks", "Ejection",
     "Files", "ForwardProxy", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",

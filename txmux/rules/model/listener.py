@@ -16,6 +16,10 @@ from txmux.transport import Keepalive, Transport
 Logged: TypeAlias = bool | Literal["errors"]
 """All, none, or only those with something to look into."""
 
+SHORT_FORM = "silent"
+"""The name of the route that the lines of ``silent =`` are, in logs and numbers."""
+
+_USUAL, _USUAL_OF_SILENT = 5.0, 3.0  # seconds
 _ORDER: tuple[Logged, ...] = (False, "errors", True)
 
 
@@ -31,11 +35,13 @@ class Silence:
         outcome: The outcome for its clients.
         clients: Which clients it is for.
         after: Seconds without a byte; ``None`` is the listener's ``detect_timeout``.
+        route: The name of the route whose short form it is; ``None`` for what another route does with such clients.
     """
 
     outcome: Outcome
     clients: Clients = EVERY_CLIENT
     after: float | None = None
+    route: str | None = SHORT_FORM
 
 
 def silences(silent: Outcome | Iterable[Silence]) -> tuple[Silence, ...]:
@@ -109,7 +115,8 @@ class Listener:
             return 0.3
         # ssh-keyscan, which waits for the server, gives up after 5 seconds in all.
         refusals = (*Refusal, *(one.value for one in Refusal))  # a program may write the word
-        return 3.0 if any(line.outcome not in refusals for line in self.silent) else 5.0
+        names_server = any(line.outcome not in refusals for line in self.silent)
+        return _USUAL_OF_SILENT if names_server else _USUAL
 
     @peek_limit.default
     def _usual_peek_limit(self) -> int:
@@ -121,6 +128,13 @@ class Listener:
             if text.startswith("udp:"):
                 return Transport.UDP
         return Transport.TCP
+
+    @property
+    def silent_after(self) -> float:
+        """Seconds after which a route with ``match = silent`` takes a client, if it does not say itself."""
+        # A longer time is given to clients that say something; who has written one means it.
+        is_usual = self.detect_timeout == _USUAL and "detect_timeout" not in self.section.entries
+        return _USUAL_OF_SILENT if is_usual else self.detect_timeout
 
     @property
     def outcomes(self) -> list[Outcome]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,6 +89,7 @@ class Alternative:
         negated: Whether ``not`` comes before it.
         datagrams: The predicate for datagrams; ``None`` if the matcher is not for UDP.
         streams: Whether the matcher is for TCP.
+        silent_after: Seconds without a byte after which it matches, 0 if the listener says; ``None`` if it goes by bytes.
     """
 
     text: str
@@ -95,6 +97,7 @@ class Alternative:
     negated: bool = False
     datagrams: Predicate | None = None
     streams: bool = True
+    silent_after: float | None = None
 
     def for_transport(self, transport: Transport, fact: str = "") -> Alternative | None:
         """Return the line for listeners of a transport; ``None`` if its matcher is not for that.
@@ -188,6 +191,15 @@ class Route:
     @property
     def is_outer(self) -> bool:
         return self.terminate_tls is not None or bool(self.more and self.opens)
+
+    @property
+    def takes_silent(self) -> bool:
+        return any(one.silent_after is not None for one in self.alternatives)
+
+    def silent_after(self, listener: Listener) -> float:
+        """Return after how many seconds without a byte it takes a client of a listener, if it takes any such."""
+        times = (one.silent_after for one in self.alternatives)
+        return min((one or listener.silent_after for one in times if one is not None), default=inf)
 
     @property
     def is_restricted(self) -> bool:

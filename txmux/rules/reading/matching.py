@@ -8,7 +8,7 @@ from txmux.interfaces import IProtocolMatcher, Predicate, Transport
 from txmux.rules.model import Alternative, Section
 from txmux.rules.model.section import NOTHING_MORE
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading.values import split_words
+from txmux.rules.reading.values import positive_duration, split_words
 
 
 def read_alternative(
@@ -32,7 +32,19 @@ def read_alternative(
         raise InvalidValueError(str(error)) from None
     options = _options(matcher, rest, matchers)
     predicate, datagrams, streams = _predicates(matcher, options)
-    return Alternative(text, predicate, negated, datagrams, streams)
+    silent_after = getattr(predicate, "silent_after", None)
+    if silent_after is None:
+        return Alternative(text, predicate, negated, datagrams, streams)
+    if negated:
+        message = "every client that says something is not silent; write 'any', or what it says"
+        raise InvalidValueError(message)
+    seconds = 0.0
+    if silent_after:
+        try:
+            seconds = positive_duration(silent_after)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{name} after: {error}") from None
+    return Alternative(text, predicate, negated, datagrams, streams, seconds)
 
 
 def _options(

@@ -319,6 +319,11 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
     """Find keys that would wrongly make their reader believe that TLS is ended, and names that no certificate is for."""
     if MANAGED is not None and found.get("terminate_tls") == ("",):
         yield from MANAGED.problems(section)
+    silent = (line.silent_after is not None for line in found.get("alternatives", ()))
+    for number, is_silent in enumerate(silent if is_outer(section) else ()):
+        if is_silent:
+            message = "who says nothing begins neither TLS nor a tunnel; put this line into a route of its own"
+            yield section.problem(message, "match", number)
     for key in filter(section.entries.__contains__, TLS_FIELDS):
         if "terminate_tls" not in section.entries:
             message = "does nothing without 'terminate_tls'; add that, or remove this"

@@ -34,6 +34,7 @@ class Peeking(Stage):
     _answers = 0  # given to the client
     _since = 0.0  # in milliseconds after the client was accepted
     _has_own_time = False  # while the client is silent
+    _dry_run: CompiledRoute | None = None  # would have taken it by its silence
     _openers: Sequence[HelloOpener] = ()  # until the hello is whole
 
     @override
@@ -49,7 +50,8 @@ class Peeking(Stage):
             ours = client.configuration
             limit, counts = ours.settings.peek_limit, ours.counts
             self._openers = [opening.reader(limit, counts) for opening in ours.openings]
-        self._silent = silent = layer.silent_for(host) or _CLOSE
+        by_route = self._silence() if layer.silent_routes.items else None
+        self._silent = silent = by_route or layer.silent_for(host) or _CLOSE
         can_decide = layer.awaits_bytes or layer.detector.takes_any_client or detection.can_decide()
         if silent is _CLOSE and not can_decide:
             self._silent = silent = Silent(layer.default)
@@ -80,6 +82,18 @@ class Peeking(Stage):
             return outcome
         outcome = self.on_data() if client.received else None
         return self.on_timeout() if outcome is None and not timer.active() else outcome
+
+    def _silence(self) -> Silent | None:
+        """Return the route that the client comes to by saying nothing, and note one that only counts such clients."""
+        client = self._client
+        for route in self.layer.silent_routes.items:
+            if not self._detection.serves(route):
+                continue
+            if not route.dry_run:
+                after = route.silent_after(client.configuration.settings)
+                return Silent(route.destination or Refusal.CLOSE, after=after, route=route)
+            self._dry_run = self._dry_run or route
+        return None
 
     def _wait_until(self, seconds: float) -> None:
         self.wait(max(0.0, seconds - self._passed()), self.on_timeout)
@@ -135,9 +149,16 @@ class Peeking(Stage):
         return TurnedAway(Refusal.CLOSE, "client-gone")
 
     def on_timeout(self) -> Outcome | None:
-        if self._client.received:
+        client, silent, dry = self._client, self._silent, self._dry_run
+        if client.received:
             return self._finish()
-        return Routed(self._silent.destination, "silent")
+        if dry is not None and dry.silent_after(client.configuration.settings) <= self._passed():
+            dry.counts.would_have_matched()
+            self.layer.detector.would_have_taken[dry.name] += 1
+            client.record.facts = {**client.record.facts, "dry_run": dry.name}
+        if silent.route is None:
+            return Routed(silent.destination, "silent")
+        return Detected(self.layer, silent.route, "silent")
 
     def _finish(self) -> Outcome | None:
         decision = None

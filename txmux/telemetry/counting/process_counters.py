@@ -13,7 +13,7 @@ import attrs
 from attrs.validators import deep_mapping, ge, instance_of
 
 from txmux.classes import define, frozen
-from txmux.rules.model import Listener, Route, Rules
+from txmux.rules.model import SHORT_FORM, Listener, Route, Rules
 from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.sharedmemory import mapped, written
 
@@ -37,6 +37,8 @@ def keys_of(rules: Rules) -> Iterator[str]:
     for listener in rules.listeners:
         yield groups.LISTENER.key(listener.name)
         yield groups.ROUTE.key(listener.name, groups.NO_ROUTE)
+        if listener.silent:
+            yield groups.ROUTE.key(listener.name, SHORT_FORM)
         for route in routes_of(rules, listener):
             yield groups.ROUTE.key(listener.name, route.name)
     for backend in rules.every_backend():

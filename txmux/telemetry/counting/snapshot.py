@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from typing import TypeVar
 
 from txmux.classes import frozen
-from txmux.rules.model import Backend, Rules
+from txmux.rules.model import SHORT_FORM, Backend, Rules
 from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.counting.counters import Counters, CountersReading
 from txmux.telemetry.counting.process_counters import routes_of
@@ -49,6 +49,8 @@ class RoutesCounted:
         for listener in self._rules.listeners:
             for route in routes_of(self._rules, listener):
                 yield self.of(listener.name, route.name)
+            if listener.silent:
+                yield self.of(listener.name, SHORT_FORM)
             yield self.of(listener.name, groups.NO_ROUTE)
 
     def of(self, listener: str, name: str) -> groups.RouteTotals:

@@ -1,0 +1,188 @@
+"""Routes for clients that say nothing: `match = silent`."""
+
+from typing import Any
+
+import attrs
+
+from tests.support.mux import CLOSE, RESET, backend_at
+from tests.support.peers import Peer, PeerFactory, close, listen
+from tests.tcp.silent_case import GREETING, Greeter, ServerFirstCase
+from tests.tcp.stages.handshaking_case import TerminationCase
+from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
+from txmux.rules.embedding import route
+from txmux.rules.model import Period, Route, Silence
+
+_NEVER = Period(days=frozenset())
+
+
+class SilentRouteTest(ServerFirstCase):
+    def mail(self, match: Any = "silent", **settings: Any) -> Route:
+        return route(match, self.greeting(), name="mail", **settings)
+
+    def numbers(self, name: str) -> Any:
+        return self.factory.runtime.counters.route("public", name).cells
+
+    async def waiting(self, routes: Any, **settings: Any) -> Peer:
+        client = await self.connect(self.mux(routes, **settings))
+        await self.accepted()
+        return client
+
+    async def test_client_that_says_nothing_is_the_routes(self) -> None:
+        client = await self.waiting([self.mail()])
+        await self.accepted_for(2.9)
+        self.assertEqual(self.greeter.peers, [])
+        await self.greeted(client, after=0.2)
+        client.send(b"HELO x\r\n")
+        server = await self.greeter.peer()
+        await server.has(8)
+        server.close()
+        await self.assert_ended(client, backend="greeter", route="mail", reason="done", bytes_in=8)
+
+    async def test_it_has_the_listeners_time_or_its_own(self) -> None:
+        await self.greeted(await self.waiting([self.mail()], detect_timeout=1.0), after=1.1)
+        client = await self.waiting([self.mail()], detect_timeout=9.0)
+        await self.accepted_for(8.9)
+        await self.greeted(client, after=0.2)
+        client = await self.waiting([self.mail("silent after=500ms")], detect_timeout=9.0)
+        await self.greeted(client, after=0.6)
+
+    async def test_who_says_something_keeps_the_usual_time(self) -> None:
+        routes = [route("ssh", backend_at(self.backend_port())), self.mail()]
+        client = await self.waiting(routes)
+        client.send(b"S")
+        await self.seen(1)
+        await self.accepted_for(4.5)
+        self.assertEqual((self.greeter.peers, self.records), ([], []))
+        client.send(b"SH-")
+        await (await self.backend.peer()).has(4)
+
+    async def test_who_says_something_is_never_its_client(self) -> None:
+        port = self.mux([self.mail()], default=backend_at(self.backend_port()))
+        for byte in (b"\0", b"\n", b"x"):
+            client = await self.connect(port, byte)
+            await (await self.backend.peer()).has(1)
+            await self.ended(client, self.backend.peers.pop())
+            self.assertIsNone(self.records.pop().route)
+
+    async def test_scan_opens_no_connection(self) -> None:
+        client = await self.waiting([self.mail()])
+        client.close()
+        await self.assert_ended(client, route=None, reason="client-gone", bytes_in=0)
+        self.assertEqual(self.greeter.peers, [])
+
+    async def test_first_that_fits_decides_after_its_own_time(self) -> None:
+        routes = [
+            route("silent after=100ms", RESET, name="far", from_=["192.0.2.0/24"]),
+            route("silent after=100ms", RESET, name="not", not_from=["127.0.0.0/8"]),
+            attrs.evolve(route("silent after=100ms", RESET, name="night"), during=(_NEVER,)),
+            self.mail("silent after=2s"),
+            route("silent after=1s", RESET, name="later"),
+        ]
+        client = await self.waiting(routes, silent=(Silence(RESET, after=0.1),))
+        await self.accepted_for(1.9)
+        self.assertEqual(self.records, [])
+        await self.greeted(client, after=0.2)
+
+    async def test_lines_of_the_listener_are_for_those_whom_no_route_takes(self) -> None:
+        far = route("silent after=100ms", RESET, name="far", from_=["192.0.2.0/24"])
+        client = await self.waiting([far], silent=(Silence(self.greeting(), after=1.0),))
+        await self.greeted(client, after=1.1)
+        record = await self.ended(client, await self.greeter.peer())
+        self.assertEqual(record.route, "silent")
+
+    async def test_line_of_the_listener_has_the_name_of_its_key(self) -> None:
+        client = await self.waiting([route("ssh", CLOSE)], silent=self.greeting())
+        await self.greeted(client, after=5.1)
+        record = await self.ended(client, await self.greeter.peer())
+        self.assertEqual((record.route, record.reason), ("silent", "done"))
+        self.assertEqual(sum(self.numbers("silent")[:1]), 1)
+
+    async def test_listener_without_another_route_waits(self) -> None:
+        client = await self.waiting([self.mail()], default=self.greeting())
+        await self.turn(5)
+        self.assertEqual(self.greeter.peers, [])
+        await self.greeted(client, after=3.1)
+
+    async def test_excluded_client_does_not_wait_for_it(self) -> None:
+        other = self.mail(from_=["192.0.2.0/24"])
+        await self.greeted(await self.connect(self.mux([other], default=self.greeting())))
+
+    async def test_route_may_also_go_by_bytes(self) -> None:
+        backend = backend_at(self.backend_port())
+        port = self.mux([route(["silent after=1s", "ssh"], backend, name="ssh")])
+        client = await self.connect(port, b"SSH-")
+        await (await self.backend.peer()).has(4)
+        await self.ended(client, self.backend.peers.pop())
+        client = await self.connect(port)
+        await self.accepted_for(1.1)
+        close(client, await self.backend.peer())
+        await self.assert_logged(count=2, route="ssh", reason="done")
+
+    async def test_refusing_route(self) -> None:
+        client = await self.waiting([route("silent after=1s", RESET, name="scan")])
+        await self.accepted_for(1.1)
+        await client.is_lost()
+        self.assertTrue(client.was_reset())
+        await self.assert_logged(route="scan", reason="silent")
+
+    async def test_log_no(self) -> None:
+        client = await self.waiting([attrs.evolve(self.mail(), log=False)])
+        await self.greeted(client, after=3.1)
+        server = await self.greeter.peer()
+        server.close()
+        client.close()
+        await self.turn(5)
+        self.assertEqual(self.records, [])
+
+    async def test_dry_run_takes_nobody_and_counts(self) -> None:
+        dry = attrs.evolve(route("silent after=1s", RESET, name="dry"), dry_run=True)
+        client = await self.waiting([dry, self.mail("silent after=2s")])
+        await self.greeted(client, after=2.1)
+        record = await self.ended(client, await self.greeter.peer())
+        self.assertEqual((record.route, record.facts["dry_run"]), ("mail", "dry"))
+        self.assertEqual(dict(self.factory.configuration.dry_runs), {"dry": 1})
+
+    async def test_dry_run_counts_nobody_before_its_time(self) -> None:
+        late = attrs.evolve(route("silent after=1h", RESET, name="late"), dry_run=True)
+        client = await self.waiting([late, self.mail("silent after=2s")])
+        await self.greeted(client, after=2.1)
+        record = await self.ended(client, await self.greeter.peer())
+        self.assertNotIn("dry_run", record.facts)
+
+    async def test_headers_client_counts_and_time_from_accept(self) -> None:
+        routes = [
+            route("silent", RESET, name="here", from_=["127.0.0.0/8"]),
+            self.mail("silent after=2s", from_=["192.168.0.1"]),
+        ]
+        client = await self.connect(self.mux(routes, accept_proxy_from=SENDERS))
+        await self.accepted_for(1.5)
+        client.send(LINE)
+        await self.accepted()
+        await self.turn(5)
+        self.assertEqual(self.greeter.peers, [])
+        await self.greeted(client, after=0.6)
+
+    async def test_server_may_get_a_hello_that_other_routes_would_read(self) -> None:
+        routes = [route("tls sni=a.example", CLOSE, from_=["192.0.2.0/24"]), self.mail()]
+        await self.greeted(await self.waiting(routes), after=3.1)
+
+
+class PortableSilentRouteTest(SilentRouteTest):
+    relay = "portable"
+
+
+class InsideTLSTest(TerminationCase):
+    async def test_client_that_says_nothing_inside_tls(self) -> None:
+        greeter = PeerFactory(Greeter)
+        ends = self.tls_route(outcome=None)
+        mail = attrs.evolve(
+            route("silent after=1s", backend_at(listen(self, greeter)), name="mail"),
+            under=(ends.name,),
+        )
+        client = await self.client(self.mux([ends, mail]))
+        await self.turn(5)
+        self.assertEqual(greeter.peers, [])
+        self.time.advance(1.1)
+        await client.has(len(GREETING))
+        (connection,) = self.factory.connections
+        self.assertEqual(connection.record.route, "mail")
