@@ -331,6 +331,7 @@ class ProvidedObject:
         name: What it is called in the log and in the comments of the file.
         text: Its sections, as in a rules file; empty if it has none.
         problem: Why it is left out; empty if it is not.
+        warning: What is suspicious in what it has, though that is served.
         unit: The name of the unit that its sections belong to, of letters, digits, ``.``, ``_`` and ``-``: objects of one unit
             follow each other. Those without one come first, and belong to the file.
     """
@@ -339,6 +340,7 @@ class ProvidedObject:
     text: str = ""
     problem: str = ""
     unit: str = ""
+    warning: str = ""
 
 
 class RulesWriter(Protocol):

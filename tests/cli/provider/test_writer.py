@@ -120,6 +120,13 @@ class WriterTest(SynchronousTestCase):
         self.clock.advance(5)
         self.assertEqual(self.write(*objects), "")
 
+    def test_what_is_suspicious_is_served_and_said_once(self) -> None:
+        mail = attrs.evolve(route("mail"), warning="it waits")
+        self.assertIn("mail: it waits", self.write(mail))
+        self.assertEqual(self.routes(), ["[route mail]"])
+        self.clock.advance(5)
+        self.assertNotIn("it waits", self.write(mail, route("b")))
+
     def test_a_name_of_another_file(self) -> None:
         """The earlier file has it, by the order of the files."""
         for other, routes in (("z.ini", ["[route a]", "[route b]"]), ("a.ini", ["[route b]"])):

@@ -48,6 +48,20 @@ class LabelTests(SynchronousTestCase):
             ],
         )
 
+    def test_server_that_speaks_first(self) -> None:
+        """It has a route by silence, and 'any' would wait for its client, which waits for it."""
+        mail = container("mail", {"match": "silent after=1s", "port": "25"})
+        self.assertIn("[route mail]\nmatch = silent after=1s\nbackend = mail", *read(mail))
+
+        def warning(**labels: str) -> str:
+            (made,), _ = read_labels([container("mail", labels)], ON_NETWORK, {"public"})
+            return made.warning
+
+        self.assertIn("at port 25 usually waits", warning(match="any", port="25"))
+        self.assertIn("write 'match = silent'", warning(match="any", port="3306"))
+        for match, port in (("silent", "25"), ("tls", "25"), ("any", "22"), ("any", "25/udp")):
+            self.assertEqual(warning(match=match, port=port), "")
+
     def test_several_routes_of_one_container(self) -> None:
         labels = {"match": "http", "a-1.match": "ssh", "a-1.port": "22", "port": "53/udp"}
         one, other = read(container("web", labels))

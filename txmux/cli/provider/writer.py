@@ -176,11 +176,15 @@ class ProviderWriter:
         return attrs.evolve(one, text="", problem=f"not for its provider: {what}")
 
     def _log_left_out(self, objects: Sequence[ProvidedObject]) -> None:
-        left_out = {one.name: one.problem for one in objects if one.problem}
+        left_out = {
+            one.name: f" is left out: {one.problem}" if one.problem else f": {one.warning}"
+            for one in objects
+            if one.problem or one.warning
+        }
         for name, problem in left_out.items():
             if self._left_out.get(name) != problem:
                 why = printable(problem, LONGEST_WHY)
-                self._log.warn("{name} is left out: {why}", name=printable(name), why=why)
+                self._log.warn("{name}{why}", name=printable(name), why=why)
         self._left_out = left_out
 
     async def _reload(self, objects: Sequence[ProvidedObject], *question: str) -> None:

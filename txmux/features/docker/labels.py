@@ -22,6 +22,7 @@ from txmux.cli.labels import (
 from txmux.errors import printable
 from txmux.interfaces import ProvidedObject
 from txmux.rules.advice.words import did_you_mean
+from txmux.rules.lint.silence import SPEAK_FIRST, waits_for_both
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import NAME, positive_duration
 from txmux.transport import bracketed
@@ -122,6 +123,7 @@ class LabelledRoute:
     keys: tuple[Keys, Keys]  # of the route, and of the backend
     server: str  # nothing listens there while the container does not run
     is_drained: bool
+    warning: str = ""
 
 
 def read_labels(
@@ -151,7 +153,8 @@ def read_labels(
             objects.append(ProvidedObject(f"container {its.name}", problem=str(error)))
     for name, group in groups.items():
         of = ", ".join(its.container.name for its in group)
-        objects.append(ProvidedObject(f"container {of}, route {name}", _text(group), unit=name))
+        title, warning = f"container {of}, route {name}", group[0].warning
+        objects.append(ProvidedObject(title, _text(group), unit=name, warning=warning))
     return objects, [its for group in groups.values() for its in group]
 
 
@@ -188,14 +191,17 @@ def _routes(
     for name, keys in read_by_route(its.labels, _KNOWN, _OF_CONTAINER).items():
         if "match" not in keys:
             raise LabelError(f"{'.'.join(filter(None, ('txmux', name, 'match')))} is missing")
-        server = _server(its, settings, *_port(its, keys.pop("port", [""])[0]))
+        port, transport = _port(its, keys.pop("port", [""])[0])
+        server = _server(its, settings, port, transport)
         whole = f"{its.word}.{name}" if name else its.word
         if whole in listeners and "terminate_tls" in keys:  # else routes of others are wrong
             why = f"[listen {whole}] has the same name; give the container another one, or add txmux.backend"
             raise LabelError(f"txmux.terminate_tls: {why}")
         sections = _sections(its, keys, settings, listeners)
         if its.is_running or its.wakes:
-            yield LabelledRoute(its, whole, sections, server, is_drained)
+            waits = keys["match"] == ["any"] and transport == "tcp" and port in SPEAK_FIRST
+            warning = waits_for_both("any", port) if waits else ""
+            yield LabelledRoute(its, whole, sections, server, is_drained, warning)
 
 
 def _check_container(its: Container) -> None:
