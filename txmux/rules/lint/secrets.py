@@ -1,7 +1,8 @@
-"""Warnings about files with secrets, and commands that let one user read a file, and no other."""
+"""Warnings about files with secrets and with rules, and commands that let one user read a file, and no other."""
 
 import grp
 import os
+import pwd
 import re
 import shlex
 import stat
@@ -86,7 +87,7 @@ def open_secrets(
     user: FileUser | None = None,
     folders: Iterable[str] = (),
 ) -> Iterator[Problem]:
-    """Find those of the `secret_files` of rules that others can read, or replace.
+    """Find those of the `secret_files` of rules that others can read, or replace, and the files of the rules that they can change.
 
     Others are every user of this machine, and workers, where they may read `folders`, for what only the supervisor opens. The user,
     by default that of this process, continues to read them.
@@ -108,8 +109,50 @@ def open_secrets(
         for folder in within[:1] if named.row.opens == "supervisor" else ():
             message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{named.path}' to another folder"
             yield named.section.problem(message, named.key)
+    yield from open_rules(rules)
     for feature in FEATURES:
         yield from feature.open_secrets(rules)
+
+
+def open_rules(rules: Rules) -> Iterator[Problem]:
+    """Find the files of rules that every user can change, or a group that has other members than the owner and root."""
+    seen: set[Path] = set()
+    for file in map(Path, rules.files.on_disk):
+        with suppress(OSError), on_disk(file):  # who needs it reports it
+            for place, who, command in _writers(file, seen):
+                what = (
+                    f"'{place}'"
+                    if place == file
+                    else f"'{place}', and so choose what is in '{file}'"
+                )
+                message = f"{who} can write to {what}; run: {sudo_for(place)}chmod {command} {shlex.quote(str(place))}"
+                yield Problem(str(file), 0, "", "", message)
+
+
+def _writers(file: Path, seen: set[Path]) -> Iterator[tuple[Path, str, str]]:
+    """Yield where others can put something else in the place of a file, with who they are and what takes that from them."""
+    real = Path(os.path.realpath(file))
+    places = dict.fromkeys((real, *file.absolute().parents, *real.parents))
+    for place in [one for one in places if one not in seen]:
+        seen.add(place)
+        status = place.stat()
+        mode = status.st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or mode & stat.S_ISVTX:
+            continue  # a device, or a folder in which others replace nothing
+        if mode & stat.S_IWOTH:
+            yield place, "every user of this machine", "o-w"
+        elif mode & stat.S_IWGRP and (group := _group_of_others(status)):
+            yield place, f"group {group!r}", "g-w"
+
+
+def _group_of_others(status: os.stat_result) -> str:
+    """Return the name of the group of a file, if it has members beside the file's owner and root."""
+    try:
+        group, owner = grp.getgrgid(status.st_gid), pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:  # as in a container without lists of users
+        return ""
+    own = (user.pw_name for user in pwd.getpwall() if user.pw_gid == status.st_gid)
+    return group.gr_name if status.st_gid and {*group.gr_mem, *own} - {owner, "root"} else ""
 
 
 def _open_to_all(path: Path) -> tuple[Sequence[Path], Path | None]:
