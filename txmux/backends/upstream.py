@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
 from txmux.net.secrets import SecretFileError
-from txmux.net.tls.errors import TLSFileError
+from txmux.net.tls.errors import HandshakeError, TLSFileError
 from txmux.rules.installed import KEYS, dialler_of
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
 from txmux.rules.optional import named
@@ -38,7 +39,7 @@ from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
-    from txmux.backends.connect.tls import BackendTLS
+    from txmux.backends.connect.tls import BackendTLS, LackingTLS
     from txmux.backends.names.destinations import Destinations
     from txmux.rules.feature import ServerDialler
 
@@ -61,10 +62,10 @@ class BackendFiles:
     """What the files of a backend have: for TLS, and the password of its proxy.
 
     Attributes:
-        trouble: Why what was in use already is kept; empty if it is not.
+        trouble: Why what was in use already is kept, or no server is connected; empty if all is well.
     """
 
-    tls: BackendTLS | None = None
+    tls: BackendTLS | LackingTLS | None = None
     password: str = ""
     trouble: str = ""
 
@@ -73,10 +74,14 @@ def read_backend_files(
     backend: Backend,
     in_use: Callable[[Backend], BackendTLS | None] = lambda _: None,
     password_in_use: Callable[[Backend], str | None] = lambda _: None,
+    seconds: Callable[[], float] = time.monotonic,
+    *,
+    is_quiet: bool = False,
 ) -> BackendFiles:
     """Read a backend's files for TLS and the password of its proxy, and check the privilege for its ``source``.
 
-    Where its files for TLS cannot be used, what is `in_use` already is kept, if anything is; and so is the password.
+    Where its files for TLS cannot be used, what is `in_use` already is kept, if anything is; and so is the password. If they may be
+    lacking, they are looked at again by the clock of `seconds`.
 
     Raises:
         RulesError: A file cannot be used, and the rules are from a file, too.
@@ -89,14 +94,18 @@ def read_backend_files(
         password, trouble = _read_password(backend, name, password_in_use)
         if not backend.tls:
             return BackendFiles(None, password, trouble)
-        from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
+        from txmux.backends.connect.tls import BackendTLS, LackingTLS  # noqa: PLC0415 - OpenSSL takes a while
 
         try:
             return BackendFiles(BackendTLS(backend.tls), password, trouble)
         except TLSFileError as problem:
             tls = in_use(backend)
             if tls is None:
-                raise
+                if not backend.tls.may_lack:
+                    raise
+                lacking = LackingTLS(backend.name, backend.tls, problem, seconds, is_quiet=is_quiet)
+                trouble = "; ".join(filter(None, [trouble, lacking.trouble]))
+                return BackendFiles(lacking, password, trouble)
             end = "" if tls.identity is None else f", until {utc_time(tls.identity.valid_until[1])}"
             why = f"{name} {problem.key}: {problem.what}; what is in use is kept{end}"
             return BackendFiles(tls, password, "; ".join(filter(None, [trouble, why])))
@@ -176,7 +185,7 @@ class Upstream:
         destinations: Chooses servers that depend on the client; ``None`` if none does.
         current: Finds the upstream of the same name under the current rules; ``None`` if they have none.
         greeting: The text with which a server has last greeted a client that speaks of TLS in the clear first.
-        trouble: Why its files for TLS are those that were in use already; empty if they are not.
+        trouble: As in `BackendFiles`.
         depends_on_client: Whether anything depends on the client's identity.
     """
 
@@ -261,8 +270,24 @@ class Upstream:
             return self.dialler.dial(dial, *to, on_open=on_open, **options)
         return dial(*to, plan=self.sockets, client=client, **options)
 
+    def lacks_tls(self) -> bool:
+        """Return whether no server may be connected now, since files for TLS cannot be used yet."""
+        lacking = self.tls
+        if lacking is None or lacking.is_lacking is False:
+            return False
+        lacking.look()
+        self.trouble = lacking.trouble
+        if lacking.made is None:
+            return True
+        self.tls = lacking.made
+        _log.info("[backend {name}] tls: its files can be used", name=self.backend.name)
+        return False
+
     def wrap(self, *args: Any) -> Any:
-        return self.tls and self.tls.wrap(*args)
+        if self.lacks_tls():
+            raise HandshakeError(self.trouble)
+        tls: Any = self.tls  # a lacking one has been replaced
+        return tls and tls.wrap(*args)
 
     def note_greeting(self, text: str) -> None:
         self.greeting = text

@@ -155,15 +155,22 @@ class Upstreams:
         )
 
     def _read_files(self, backend: Backend) -> BackendFiles:
-        return read_backend_files(backend, self._tls_in_use, self._password_in_use)
+        return read_backend_files(
+            backend,
+            self._tls_in_use,
+            self._password_in_use,
+            self._reactor.seconds,
+            is_quiet=self._publish is not None,
+        )
 
     def _tls_in_use(self, backend: Backend) -> BackendTLS | None:
         """Return the TLS that a backend of this name has already, by the same files, here or in another process."""
         for upstream in self._called(backend.name):
-            if upstream.backend.tls == backend.tls:
-                return upstream.tls
+            tls = upstream.tls
+            if upstream.backend.tls == backend.tls and tls is not None and tls.is_lacking is False:
+                return tls
         files = self._files_in_use.get(backend.name)
-        if files is None or backend.tls is None:
+        if files is None or backend.tls is None or not files.keys() >= {*backend.tls.files}:
             return None
         from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
 
@@ -175,14 +182,16 @@ class Upstreams:
         data = self._files_in_use.get(backend.name, {}).get(path) if path else None
         return None if data is None else data.decode()
 
-    def unreadable(self) -> Mapping[str, Mapping[Path, bytes]]:
-        """Return the files in use of the backends whose files cannot be read now, for a process that starts."""
+    def unreadable(self, *, of_units: bool = False) -> Mapping[str, Mapping[Path, bytes]]:
+        """Return the files in use of the backends whose files cannot be read now, or only of those whose files may be lacking, for a process that starts."""
         unreadable = {}
         for upstream in [*self._with_files]:  # a thread may look
-            backend = upstream.backend
-            try:
-                read_backend_files(backend)
-            except MuxError:
+            backend, trouble = upstream.backend, True
+            if of_units and not (backend.tls and backend.tls.may_lack):
+                continue
+            with suppress(MuxError):
+                trouble = bool(read_backend_files(backend, is_quiet=True).trouble)
+            if trouble:
                 files = {} if upstream.tls is None else dict(upstream.tls.files)
                 path = backend.proxy and backend.proxy.password
                 if upstream.dialler is not None and path:
@@ -190,7 +199,13 @@ class Upstreams:
                 unreadable[backend.name] = files
         return unreadable
 
+    def look(self) -> None:
+        """Look at the files that backends lack, and use those that are right by now."""
+        for upstream in self._with_files:
+            upstream.lacks_tls()
+
     def troubles(self) -> list[str]:
+        self.look()
         return [upstream.trouble for upstream in self._with_files if upstream.trouble]
 
     def _destinations_of(self, backend: Backend) -> Destinations | None:

@@ -510,8 +510,7 @@ class MuxService(Service):
         failed = await steps.wait("wait for the workers", supervisor.all_serve) or []
         unusable = await steps.wait("look for unusable files", self.control.unusable_files) or []
         kept = [*supervisor.kept_files, *unusable]
-        for sentence in kept:
-            self._log.warn("{kept}", kept=sentence)
+        self._log_warnings(kept)
         errors = (*failed, *steps.troubles)
         changes = "; ".join([changes, *kept, *described_untaken(rules)])
         untaken = [*untaken_documents(rules)]
@@ -523,7 +522,7 @@ class MuxService(Service):
         ending = map(rules.placed, supervisor.ending_certificates())
         self._log_warnings([*warnings, *ending])
 
-    def _log_warnings(self, warnings: Iterable[Problem]) -> None:
+    def _log_warnings(self, warnings: Iterable[Problem | str]) -> None:
         for warning in warnings:
             self._log.warn("{warning}", warning=str(warning))
 
@@ -600,9 +599,10 @@ class MuxService(Service):
         )
         supervisor.transfers.leave_elsewhere = self._upgrades.leave_out
         supervisor.version = number_in(self._upgrades.state, rules)
-        supervisor.check(account.owner if account else None)
+        pem = self._upgrades.state.get("pem", ({}, {}))
+        supervisor.check(account.owner if account else None, pem)
         warnings = lint(rules) if self._warnings is None else self._warnings
-        self._log_warnings([*warnings, *supervisor.ending_certificates()])
+        self._log_warnings([*warnings, *supervisor.ending_certificates(), *supervisor.kept_files])
         self._upgrades.open(rules)
         return supervisor
 

@@ -107,7 +107,7 @@ class HelloOpenings:
     Attributes:
         key: The key, whose value is a path.
         option: What the option of `txmux explain` of that name does.
-        make: Returns a `txmux.client.configuration.HelloOpening` that is a `txmux.client.watched.WatchedFiles`, by the path and the clock,
+        make: Returns a `txmux.client.configuration.HelloOpening` that is a `txmux.net.watched.WatchedFiles`, by the path and the clock,
             and by whether files ``may_lack`` and the process ``is_quiet``; raises `TLSFileError`.
     """
 

@@ -13,6 +13,7 @@ observed     servers that are failing or silent: see `txmux.backends.health.obse
 names        the addresses of names: see `txmux.backends.names.resolve.NameResolver.as_json`
 wanted       the operator's overrides: see `txmux.control.overrides`
 files        which file each UNIX socket has: device and inode, by the key of the socket
+pem          files for TLS of units that are in use and gone, as workers get them, of routes and of backends
 units        the texts in force of files that patterns found, by path
 passed       the keys of the sockets that systemd has opened, and has open itself
 bans         banned clients: see `txmux.access.bans.Bans.as_json`; a worker receives them as ``banned``, see `Row` there

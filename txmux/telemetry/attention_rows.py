@@ -138,7 +138,7 @@ CERTIFICATE_ENDS = _certificate(
 
 renewal = partial(
     AttentionRow, what="renewal", link="#certificates", is_logged=True, runbook="clients-warn-of-the-certificate", sources=NO_SOURCE, alerts=["TxmuxCertificateUnusable"])
-CERTIFICATE_UNREADABLE = renewal(level="warning", text="{text}", do=_MEND, when="a certificate or a key cannot be read again")
+CERTIFICATE_UNREADABLE = renewal(level="warning", text="{text}", do=_MEND, when="a certificate or a key cannot be read again, or that of a [unit](rules.md#units) cannot be used yet")
 
 LIMIT_REFUSES = AttentionRow(
     what="limits", level="note", text="listener {listener} refuses clients at {at}", cause="{refused:,} refused in {span}{who}", do="{do}", link="#clients",
@@ -182,7 +182,7 @@ RULES_CHANGED = AttentionRow(
 _secret = partial(AttentionRow, what="token", text="{text}", runbook=SELF, sources=NO_SOURCE)
 TOKENS_UNREADABLE = _secret(level="warning", do=_MEND, subject="file", alerts=COMMON, when="the file of `admin_tokens` cannot be read, or has an error")
 SECRET_READABLE = _secret(
-    level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user of the machine can read a file with a secret, or replace it")
+    level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user of the machine can read a file with a secret, or replace it; or every user, or a group, can change a file of the rules")
 # fmt: on
 
 ROWS = tuple(value for value in vars().values() if isinstance(value, AttentionRow))

@@ -22,12 +22,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.connect.tls_case import authority
 from tests.support.certificates import make_authority, rsa_pem
 from tests.support.folders import make_folder
-from txmux.client import watched
 from txmux.client.tls.client_certificates import NOT_ALLOWED
 from txmux.client.tls.contexts import Contexts
 from txmux.client.tls.store import CertificateStore
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.files import state_at
+from txmux.net import watched
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.reading.route import allowed_client

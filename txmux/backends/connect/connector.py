@@ -221,6 +221,10 @@ class BackendConnector:
 
     def start_with(self, member: Member, dial: Dial | None = None) -> None:
         """Try a server that the pool has already chosen; `dial` replaces the usual one for this attempt."""
+        if self._upstream.lacks_tls():
+            self._upstream.pool.abandoned(member)
+            self.on_failed("tls-failed")
+            return
         self._member = member
         self._factory = client = ProxyClientFactory(self._connected, self._failed)
         client.requests = self.requests
@@ -228,7 +232,7 @@ class BackendConnector:
         timeout = upstream.backend.connect_timeout
         factory: Any = client
         if upstream.tls is not None:
-            factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
+            factory = upstream.wrap(factory, member.name or target.host, self.alpn)
         proxy = upstream.dialler and upstream.backend.proxy
         if (proxy or upstream.tls) is not None or target.kind == "endpoint" or self.requests:
             # `dial` limits only the TCP handshake. This timer also covers TLS, the proxy's answer and repeated requests.

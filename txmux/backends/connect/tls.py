@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -26,13 +27,20 @@ from twisted.internet.ssl import (
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.files import read_bytes
-from txmux.net.tls.errors import CLIENT_CERTIFICATE, UNKNOWN_AUTHORITY, HandshakeError
+from txmux.net.tls.errors import (
+    CLIENT_CERTIFICATE,
+    UNKNOWN_AUTHORITY,
+    HandshakeError,
+    TLSFileError,
+)
 from txmux.net.tls.pem import Reader, read_authorities, read_identity
 from txmux.net.tls.transport import TLSTransport
 from txmux.net.tls.verification import ClientTLS, WrongNameError
+from txmux.net.watched import WatchedFiles
 from txmux.rules.model import ServerTLS
 from txmux.transport import is_address
 
@@ -63,6 +71,8 @@ class BackendTLS:
         files: The files as they were read.
         identity: The certificate that servers are shown; ``None`` if there is none.
     """
+
+    is_lacking: Literal[False] = False
 
     def __init__(self, tls: ServerTLS, *, verified: bool = True, read: Reader = read_bytes) -> None:
         self.files: dict[Path, bytes] = {}
@@ -173,6 +183,54 @@ class BackendTLS:
         for authority in self._authorities or ():
             store.add_cert(authority)
         return context
+
+
+class LackingTLS(WatchedFiles):
+    """Stands for the TLS of a backend whose files cannot be used yet: no server may be connected.
+
+    Args:
+        name: The backend's.
+        problem: Why they cannot be used; `is_quiet` is whether another process logs it.
+
+    Attributes:
+        made: What to use instead from now on; ``None`` until the files can be used.
+    """
+
+    is_lacking: Literal[True] = True
+    _rule = "tls"
+    files: Mapping[Path, bytes] = MappingProxyType({})
+    identity = None
+    made: BackendTLS | None = None
+
+    def __init__(
+        self,
+        name: str,
+        tls: ServerTLS,
+        problem: TLSFileError,
+        seconds: Callable[[], float],
+        *,
+        is_quiet: bool = False,
+    ) -> None:
+        self._tls = tls
+        super().__init__(seconds, f"[backend {name}] ", is_quiet=is_quiet)
+        self._report(self._why_kept(problem))
+
+    @override
+    def _paths(self) -> Sequence[Path]:
+        return self._tls.files
+
+    @override
+    def _read(self) -> Callable[[], None]:
+        made = BackendTLS(self._tls)
+
+        def use() -> None:
+            self.made = made
+
+        return use
+
+    @override
+    def _why_kept(self, problem: TLSFileError) -> str:
+        return f"{self._section}{problem.key}: {problem.what}; no server is connected until it can be used"
 
 
 class _ServerTLSTransport(TLSTransport):

@@ -8,9 +8,9 @@ from OpenSSL import SSL
 from typing_extensions import override
 
 from txmux.client.tls.contexts import Contexts
-from txmux.client.watched import WatchedFiles
 from txmux.files import read_bytes
 from txmux.net.tls.errors import TLSFileError
+from txmux.net.watched import WatchedFiles
 from txmux.rules.model import TlsSettings
 from txmux.telemetry.formatting import utc_time
 
@@ -19,15 +19,14 @@ class CertificateStore(WatchedFiles):
     """The certificates, and the authorities of clients.
 
     Args:
-        in_use: The files as another process of this service uses them, which it cannot read now.
+        in_use: The files as another process of this service uses them, which it cannot read now; empty if it has none, either.
         is_copied: Whether `files` is needed, for other processes; what happens is not logged here then.
 
-    Attributes:
-        files: The files as they are in use.
-
     Raises:
-        TLSFileError: A file cannot be used.
+        TLSFileError: A file cannot be used, and none may be lacking.
     """
+
+    _contexts: Contexts | None  # `None` until files can be used that may be lacking
 
     _rule = "terminate_tls"
 
@@ -44,17 +43,24 @@ class CertificateStore(WatchedFiles):
         self._is_copied = is_copied
         section, is_read = f"[route {route}] ", in_use is None
         super().__init__(seconds, section, is_quiet=is_copied, is_read=is_read)
+        self._contexts = None
         if in_use is None:
-            self._contexts = self._make_contexts()
-        else:  # a disk that did not answer there might halt this process: its first look says more
+            try:
+                self._contexts = self._make_contexts()
+            except TLSFileError as problem:
+                if not tls.may_lack:
+                    raise
+                self._report(self._why_kept(problem))
+        elif in_use:
+            # A disk that did not answer there might halt this process: its first look says more.
             self._contexts = Contexts(tls, in_use.__getitem__, route)
+            self._contexts.files = in_use
             files = " or ".join(f"'{path}'" for path in in_use)
             self.trouble = self._why_kept(TLSFileError(self._rule, f"cannot use {files}"))
 
     @override
     def _paths(self) -> list[Path]:
-        tls = self._tls
-        return [*tls.files, *filter(None, (tls.client_ca, tls.client_crl))]
+        return [*self._tls.paths]
 
     def _make_contexts(self) -> Contexts:
         if not self._is_copied:
@@ -71,18 +77,28 @@ class CertificateStore(WatchedFiles):
 
     @property
     def files(self) -> Mapping[Path, bytes]:
-        return self._contexts.files
+        """The files as they are in use."""
+        return {} if self._contexts is None else self._contexts.files
+
+    def is_lacking(self) -> bool:
+        """Return whether clients have to be refused now, since what is in the files cannot be used yet."""
+        if self._contexts is None:
+            self.look()
+        return self._contexts is None
 
     def connection(self, name: str | None = None, version: str | None = None) -> SSL.Connection:
-        """Make a connection for a client; see `Contexts.connection_for`."""
+        """Make a connection for a client, where nothing is lacking; see `Contexts.connection_for`."""
         self.look()
+        assert self._contexts is not None  # noqa: S101 - the caller has asked
         return self._contexts.connection_for(name, version)
 
     def valid_until(self) -> list[tuple[str, float]]:
-        return self._contexts.valid_until
+        return [] if self._contexts is None else self._contexts.valid_until
 
     def shown(self) -> list[dict[str, Any]]:
         """Return each certificate: its file, names, issuer, and when it expires, in seconds since 1970."""
+        if self._contexts is None:
+            return []
         return [
             {"file": file, "names": names, "issuer": issuer, "not_after": until}
             for (file, until), (names, issuer) in zip(
@@ -90,7 +106,7 @@ class CertificateStore(WatchedFiles):
             )
         ]
 
-    def prepare(self) -> tuple[Contexts, list[object], str]:
+    def prepare(self) -> tuple[Contexts | None, list[object], str]:
         """Read the files for `commit`, and return their states before, and why what is in use is kept, if it is.
 
         Files that this process has lost the permission to read need not be read if they have not changed.
@@ -99,14 +115,15 @@ class CertificateStore(WatchedFiles):
         try:
             return self._make_contexts(), states, ""
         except TLSFileError as problem:
-            is_as_before = problem.forbidden and states == self._seen
+            is_in_use = self._contexts is not None
+            is_as_before = is_in_use and problem.forbidden and states == self._seen
             return self._contexts, states, "" if is_as_before else self._why_kept(problem)
 
-    def commit(self, contexts: Contexts, states: list[object], trouble: str = "") -> None:
+    def commit(self, contexts: Contexts | None, states: list[object], trouble: str = "") -> None:
         self._seen = states
         before, self.trouble = self.trouble, trouble
         # With the same certificates, clients keep their sessions.
-        has_changed = contexts.content != self._contexts.content
+        has_changed = _content(contexts) != _content(self._contexts)
         if has_changed:
             self._contexts = contexts
         if (has_changed or before) and not trouble and not self._is_copied:
@@ -120,5 +137,11 @@ class CertificateStore(WatchedFiles):
 
     @override
     def _why_kept(self, problem: TLSFileError) -> str:
+        if self._contexts is None:
+            return f"{self._section}{problem.key}: {problem.what}; its clients are refused until it can be used"
         until = utc_time(min(seconds for _, seconds in self.valid_until()))
         return f"{super()._why_kept(problem)}, until {until}"
+
+
+def _content(contexts: Contexts | None) -> object:
+    return None if contexts is None else contexts.content

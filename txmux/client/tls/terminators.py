@@ -72,11 +72,14 @@ class TlsTerminators:
             from txmux.client.tls.store import CertificateStore  # noqa: PLC0415 - OpenSSL takes a while
             from txmux.client.tls.terminator import TlsTerminator  # noqa: PLC0415 - the same
 
+            in_use = self._in_use.get(route.name)
+            if in_use and not in_use.keys() >= {*tls.paths}:
+                in_use = None  # of older rules
             store = CertificateStore(
                 tls,
                 self._reactor.seconds,
                 route.name,
-                self._in_use.get(route.name),
+                in_use,
                 is_copied=self._is_copied,
             )
             made = self._made[route.name, tls] = TlsTerminator(store, self._reactor)
@@ -112,7 +115,8 @@ class TlsTerminators:
     ) -> Generator[None, None, PreparedTerminators]:
         """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned.
 
-        A route whose files are in use and cannot be read keeps what it has, as ``kept_files`` says.
+        A route whose files are in use and cannot be read keeps what it has, and one whose files may be lacking refuses its clients, as
+        ``kept_files`` says.
 
         Args:
             rules: The newer ones.
@@ -130,10 +134,12 @@ class TlsTerminators:
             if key is not None:
                 prepared.removed.discard(key)
                 if key not in before:
-                    prepared.made[key] = self._terminator_of(route, key[1])
+                    prepared.made[key] = made = self._terminator_of(route, key[1])
+                    prepared.kept_files += filter(None, [made.store.trouble])
 
         def read_keys(listener: Listener) -> None:
-            for opening in self.openings_of(listener, may_lack=in_use is not None):
+            may_lack = in_use is not None or listener.is_of_unit
+            for opening in self.openings_of(listener, may_lack=may_lack):
                 if opening in known:
                     opening.look_now()
                 prepared.kept_files += filter(None, [opening.trouble])
@@ -187,13 +193,17 @@ class TlsTerminators:
             if made is not None:
                 await made.store.look_in_thread()
 
-    def unreadable(self, rules: Rules) -> FilesInUse:
-        """Return the files in use of the routes whose files could not be read at the last look, for a process that starts."""
+    def unreadable(self, rules: Rules, *, of_units: bool = False) -> FilesInUse:
+        """Return the files in use of the routes whose files could not be read at the last look, for a process that starts.
+
+        With `of_units`, only of routes whose files may be lacking, and are not.
+        """
         unreadable = {}
         for route in rules.routes:
             if route.terminate_tls is not None:
                 store = self._terminator_of(route, route.terminate_tls).store
-                if store.trouble:
+                is_wanted = not of_units or (route.terminate_tls.may_lack and store.files)
+                if store.trouble and is_wanted:
                     unreadable[route.name] = store.files
         return unreadable
 
@@ -239,14 +249,14 @@ def _problems(
 
 @define
 class PreparedTerminators:
-    """The terminators of changed rules; `kept_files` has a sentence for each route whose files cannot be read."""
+    """The terminators of changed rules; `kept_files` has a sentence for each route whose files cannot be used."""
 
     _all: dict[tuple[str, TlsSettings], TlsTerminator]
     _all_openings: dict[tuple[str, Path], Any]
     made: dict[tuple[str, TlsSettings], TlsTerminator] = attrs.field(factory=dict, init=False)
     removed: set[tuple[str, TlsSettings]] = attrs.field(factory=set, init=False)
     openings: set[Any] = attrs.field(factory=set, init=False)
-    read: dict[TlsTerminator, tuple[Contexts, list[object], str]] = attrs.field(
+    read: dict[TlsTerminator, tuple[Contexts | None, list[object], str]] = attrs.field(
         factory=dict, init=False
     )
     kept_files: list[str] = attrs.field(factory=list, init=False)

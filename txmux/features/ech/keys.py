@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from typing_extensions import override
 
 from txmux.classes import frozen
-from txmux.client.watched import WatchedFiles
 from txmux.features.ech.hello import EchKey, EchReader, read_configs
 from txmux.files import names_in, read_bytes, state_at
 from txmux.net.tls.errors import TLSFileError
+from txmux.net.watched import WatchedFiles
 from txmux.rules.named_files import is_key_file
 from txmux.telemetry.counting.counter_groups import ListenerCounts
 from txmux.wire.cursor import MalformedError

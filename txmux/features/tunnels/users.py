@@ -14,7 +14,6 @@ from typing_extensions import override
 
 from txmux.access.per_source import text_of_source
 from txmux.classes import define
-from txmux.client.watched import WatchedFiles
 from txmux.errors import MuxError, how_to_install
 from txmux.features.tunnels.dialogue import Login
 from txmux.features.tunnels.login_queue import LoginQueue
@@ -22,6 +21,7 @@ from txmux.features.tunnels.reading import read_users
 from txmux.files import read_list
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import outcome_in_thread
+from txmux.net.watched import WatchedFiles
 
 _MANY = 16  # logins that wait: then an operator should know
 _MOST_KNOWN = 1000

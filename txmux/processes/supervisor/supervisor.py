@@ -20,6 +20,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from socket import SOCK_DGRAM
 from typing import Any
 
@@ -58,7 +59,7 @@ from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.usable import too_many_sockets
 from txmux.processes.workers.moving import LONGEST_WAIT
 from txmux.processes.workers.pool import STARTING, WorkerPool, WorkersError, failures
-from txmux.processes.workers.received_rules import packed_files
+from txmux.processes.workers.received_rules import PackedFiles, packed_files, unpacked_files
 from txmux.processes.workers.sent_rules import PendingRules, SentRules
 from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
@@ -94,7 +95,8 @@ class Supervisor:
 
     Attributes:
         version: The version of the rules, from 1.
-        kept_files: What each route or backend has kept whose files for TLS the last reload could not use, a sentence each.
+        kept_files: What each route or backend has kept, or lacks, whose files for TLS the start or the last reload could not use, a
+            sentence each.
         state: What workers share besides the rules: overrides, bans, and the results of health checks and look-ups of this process.
         reading_files: Held while the files for TLS of other rules are read, and until those of a reload are in force.
         is_changing: Whether a reload is being prepared. Meanwhile no retiring worker exits, since the reload may reuse it.
@@ -173,16 +175,21 @@ class Supervisor:
             ),
         )
 
-    def check(self, owner: tuple[int, int] | None = None) -> None:
+    def check(
+        self, owner: tuple[int, int] | None = None, pem: Sequence[PackedFiles] = ({}, {})
+    ) -> None:
         """Check the rules for problems that would stop every worker, before the sockets are opened.
 
-        `owner` has the user and group IDs of the workers, if they differ from this process's.
+        `owner` has the user and group IDs of the workers, if they differ from this process's; `pem` is of `txmux.serving.state`.
         """
-        self.state.upstreams.add_backends(self._rules)
+        of_routes, of_backends = map(unpacked_files, pem)
+        self.state.upstreams.add_backends(self._rules, of_backends)
         self.state.lists.prepare(self._rules)
         self._check(self._rules, owner)
         self._check_room(self._rules)
-        self._terminators.prepare(self._rules).commit()
+        terminators = self._terminators.prepare(self._rules, of_routes or None)
+        terminators.commit()
+        self.kept_files = [*terminators.kept_files, *self.state.upstreams.troubles()]
         self._files.prepare(self._rules)
 
     def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
@@ -298,11 +305,18 @@ class Supervisor:
         return {
             **state,
             "names": self._names.as_json(),
+            "pem": await self._lost_files(),
             "bans": self.state.bans.state(now, again=again),
             "recent": self.state.recent.state(),
             "observed": self._observer.as_json(),
             "limits": self.limits.handed_over(),
         }
+
+    async def _lost_files(self) -> list[PackedFiles]:
+        await self._terminators.look_at_all()
+        lost = await look_in_thread(partial(self.state.upstreams.unreadable, of_units=True))
+        of_routes = self._terminators.unreadable(self._rules, of_units=True)
+        return [packed_files(of_routes), packed_files(lost)]
 
     def restore(self, state: TransferState) -> None:
         """Apply the state of another process, here and in all workers."""
@@ -491,6 +505,7 @@ class Supervisor:
         if now >= self._look_at_files and not self.is_changing:
             self._look_at_files = now + _LOOK
             self._terminators.look()
+            self.state.upstreams.look()
 
     def _try_unavailable(self) -> None:
         now = self._reactor.seconds()

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.classes import frozen
@@ -106,14 +106,17 @@ def close(sockets: Iterable[socket.socket]) -> None:
         opened.close()
 
 
-def packed_files(files: FilesInUse) -> dict[str, dict[str, str]]:
+PackedFiles: TypeAlias = Mapping[str, Mapping[str, str]]
+
+
+def packed_files(files: FilesInUse) -> PackedFiles:
     return {
         name: {str(path): base64.b64encode(data).decode() for path, data in its.items()}
         for name, its in files.items()
     }
 
 
-def _unpacked(files: Mapping[str, Mapping[str, str]]) -> FilesInUse:
+def unpacked_files(files: PackedFiles) -> FilesInUse:
     return {
         name: {Path(path): base64.b64decode(text) for path, text in its.items()}
         for name, its in files.items()
@@ -142,7 +145,7 @@ class Start:
     def files_in_use(self) -> tuple[FilesInUse, FilesInUse]:
         """Return the files for TLS that cannot be read now, as they are in use: by route, and by backend."""
         routes, backends = self.state.get("files", ({}, {}))
-        return _unpacked(routes), _unpacked(backends)
+        return unpacked_files(routes), unpacked_files(backends)
 
     def unread(self, in_use: Iterable[FilesInUse]) -> set[Path]:
         """Return the files of the rules that need not be read: their content has come, or the supervisor alone reads them."""

@@ -256,12 +256,18 @@ class ServerTLS:
         ca: A PEM file with the certificates that are trusted; ``None`` is those of the system.
         certificate: PEM files with the client's certificate chain and its key; empty is none.
         alpn: The protocols that are offered; empty is those of the client.
+        may_lack: Whether files that cannot be used are no error, as those of a unit: until they can, no server is connected.
     """
 
     name: str = ""
     ca: Path | None = None
     certificate: tuple[Path, ...] = ()
     alpn: tuple[str, ...] = ()
+    may_lack: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (*filter(None, [self.ca]), *self.certificate)
 
 
 class ForwardProxy:

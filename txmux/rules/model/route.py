@@ -67,6 +67,7 @@ class TlsSettings:
     Attributes:
         files: The PEM files of ``terminate_tls =``, at least one; those of `managed` are made.
         managed: The names of whose certificates, which a feature gets and renews, these are the files.
+        may_lack: Whether files that cannot be used are no error, as those of a unit: until they can, clients are refused.
     """
 
     files: tuple[Path, ...]
@@ -77,6 +78,11 @@ class TlsSettings:
     client_crl: Path | None = None
     client: Literal["required", "optional"] = "required"
     managed: tuple[str, ...] = ()
+    may_lack: bool = False
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (*self.files, *filter(None, (self.client_ca, self.client_crl)))
 
 
 @frozen

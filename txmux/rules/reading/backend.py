@@ -95,6 +95,7 @@ def _as_allowed_names(lines: Iterable[tuple[str, ...]]) -> AllowedNames:
 def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backend:
     fields = {"servers": (), **found}
     tls = {field: fields.pop(key) for key, field in TLS_FIELDS.items() if key in fields}
+    tls["may_lack"] = fields.pop("is_of_unit", False)
     fields["tls"] = ServerTLS(**tls) if fields.get("tls") else None
     return Backend(name, section=section, **fields)
 

@@ -143,7 +143,9 @@ class RulesReading:
             raise InvalidValueError(
                 f"takes the paths of PEM files, not {text!r}; write them, or remove this"
             )
-        return self._beside(text, "the path of a PEM file", check=self._on_disk == "all")
+        # What another owner than the operator names may come later.
+        must_be_there = self._on_disk == "all" and not self.unit
+        return self._beside(text, "the path of a PEM file", check=must_be_there)
 
     def beside(self, text: str, what: str) -> Path:
         return self._beside(text, what, check=bool(self._on_disk))

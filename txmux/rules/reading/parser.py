@@ -678,6 +678,7 @@ class RulesParser:
         self._problems += wrong_transport(section, "backend")
         self._problems += backend.contradictions(section, fields, self._reading.server)
         usual = {"resolvers": self._reading.settings.resolvers}
+        fields["is_of_unit"] = "tls" in section.entries and self._is_of_unit(section)
         return backend.make_backend(name, section, {**usual, **fields})
 
     def _backend_called(self, name: str) -> Backend | None:
@@ -716,8 +717,7 @@ class RulesParser:
     def _read_listener(self, name: str, section: Section) -> Listener:
         fields = self._read("listen", name, section)
         self._problems += wrong_transport(section, "listen")
-        is_of_unit = self._reading.is_owned(section)
-        self._reading.needs.append((RulesReading.is_owned, section, is_of_unit))
+        is_of_unit = self._is_of_unit(section)
         return listener.make_listener(name, section, {**fields, "is_of_unit": is_of_unit})
 
     def _route(self, name: str, section: Section) -> Route:
@@ -726,7 +726,13 @@ class RulesParser:
     def _read_route(self, name: str, section: Section) -> Route:
         fields = self._read("route", name, section)
         self._problems += route.contradictions(section, fields)
+        fields["is_of_unit"] = "terminate_tls" in section.entries and self._is_of_unit(section)
         return route.make_route(name, section, fields, self._reading.settings)
+
+    def _is_of_unit(self, section: Section) -> bool:
+        is_of_unit = self._reading.is_owned(section)
+        self._reading.needs.append((RulesReading.is_owned, section, is_of_unit))
+        return is_of_unit
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
         # The outcome of a section may be a backend that is read in between, from another folder.

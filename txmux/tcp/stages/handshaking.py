@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LONGEST_HELLO = 2**15  # bytes that are waited for; OpenSSL says what is wrong with a longer one
 _LONGEST = 3 * 2**10  # bytes that are kept of a client that waits; more than a hello has
+_LACKING = "the certificate cannot be used yet"
 _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_error")
 
 
@@ -85,8 +86,7 @@ class Handshaking(Stage):
             limit = most if address else 0
             pause = client.runtime.handshakes.enter(self._key, self, limit)
             if not pause:
-                self._start()
-                return None
+                return self._start()
             self._waits_until = client.runtime.clock.seconds() + settings.detect_timeout
             self.wait(min(pause, settings.detect_timeout), self._waited)
         return self._bounded()
@@ -121,8 +121,11 @@ class Handshaking(Stage):
         self._reason = "limit"
         self._client.transport.abortConnection()
 
-    def _start(self) -> None:
+    def _start(self) -> Outcome | None:
         client = self._client
+        if self._terminator.store.is_lacking():
+            client.record.facts = {**client.record.facts, "tls_error": _LACKING}
+            return TurnedAway(Refusal.CLOSE, "tls-failed")
         below: Any = client.transport
         settings = client.configuration.settings
         self.wait(settings.detect_timeout, self._on_timeout)
@@ -141,6 +144,7 @@ class Handshaking(Stage):
         tls.accept(below, self._received)
         if has_finished:
             tls.readConnectionLost()
+        return None
 
     @override
     def leave(self) -> None:

@@ -47,7 +47,7 @@ class WatchedFiles:
         self.trouble, self._again_at, self._is_looking = "", 0.0, False
         # Before reading, so that a change in between is noticed.
         self._seen: list[object] = self._states() if is_read else []
-        self._looked_at = seconds()
+        self._looked_at = seconds() if is_read else -self._pause
 
     def look(self) -> None:
         """Check the files, unless they were checked a moment ago, or are being checked: their disk may not answer."""

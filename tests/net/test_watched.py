@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from tests.support.folders import make_folder
-from txmux.client.watched import WatchedFiles
 from txmux.net.tls.errors import TLSFileError
+from txmux.net.watched import WatchedFiles
 
 
 class SlowFiles(WatchedFiles):

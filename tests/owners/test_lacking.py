@@ -1,0 +1,119 @@
+"""Of two owners, one has no certificate, or loses it: an upgrade goes well, and the other's clients notice nothing."""
+
+import ssl
+
+from tests.admin.processes import get
+from tests.interop.children import PATIENCE, eventually
+from tests.processes.running import RULES, Pair
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.support.certificates import Identity, make_authority
+from tests.support.folders import make_folder
+
+_UNIT = """\
+[route {0}]
+match = tls sni={0}.team.example
+under = public
+terminate_tls = {1}/{0}.pem
+backend = 127.0.0.1:{2}
+"""
+NAMES = "faulty", "other"
+
+
+class UpgradeTest(UpgradeTestCase):
+    authority: Identity
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.home, self.authority = make_folder(self), make_authority()
+        self.home.chmod(0o755)
+        self.authority.write(self.home / "ca.pem")
+        self.backends = {name: self.backend() for name in NAMES}
+        for name, server in self.backends.items():
+            text = _UNIT.format(name, self.home, server.getsockname()[1])
+            (self.home / f"{name}.ini").write_text(text)
+            self.issue(name)
+        self.pem = self.home / "faulty.pem"
+
+    def issue(self, name: str) -> None:
+        self.authority.issue(f"{name}.team.example").write(self.home / f"{name}.pem", key=True)
+
+    def serve(self) -> Upgrading:
+        self.admin = self.home / "admin.sock"
+        settings = f"include = {self.home}/*.ini\nadmin = unix:{self.admin}"
+        return self.upgrading(f"{RULES}routes_from = *\n", settings)
+
+    def connect_to(self, mux: Upgrading, name: str) -> Pair:
+        """Have a client served by the server of an owner, with a certificate that is verified."""
+        context = ssl.create_default_context(cafile=str(self.home / "ca.pem"))
+        client = context.wrap_socket(mux.connect(), server_hostname=f"{name}.team.example")
+        self.addCleanup(client.close)
+        client.settimeout(PATIENCE)
+        client.sendall(b"x")
+        return client, self.accept_from(self.backends[name], b"x")
+
+    def is_served(self, mux: Upgrading) -> bool:
+        try:
+            self.connect_to(mux, "faulty")
+        except (ssl.SSLError, ConnectionError, TimeoutError):
+            return False
+        return True
+
+    def troubles(self) -> list[str]:
+        items = get(self.admin, "/api/status")["attention"]
+        return [item["text"] for item in items if item["what"] == "renewal"]
+
+    def test_missing(self) -> None:
+        """Neither process needs the file, and from when it is there, the owner's clients are served."""
+        self.pem.unlink()
+        mux = self.serve()
+        held = self.connect_to(mux, "other")
+        self.assertFalse(self.is_served(mux))
+        mux.replace()
+        self.assertFalse(self.is_served(mux))
+        eventually(lambda: bool(self.troubles()), "it needs attention")
+        [text] = self.troubles()
+        self.assertIn(f"[route faulty] terminate_tls: cannot read '{self.pem}'", text)
+        for pair in (held, self.connect_to(mux, "other")):
+            self.answers(*pair)
+        self.issue("faulty")
+        eventually(lambda: self.is_served(mux), "its clients are served")
+        eventually(lambda: not self.troubles(), "it needs no attention")
+
+    def test_lost(self) -> None:
+        """A new process, and the next one, serve with the certificate that was in use when its file was lost."""
+        mux = self.serve()
+        held = self.connect_to(mux, "other")
+        for damage in (self.pem.unlink, lambda: self.pem.write_text("damaged")):
+            damage()
+            mux.replace()
+            self.answers(*self.connect_to(mux, "faulty"))
+            self.answers(*self.connect_to(mux, "other"))
+            eventually(lambda: bool(self.troubles()), "it needs attention")
+            [text] = self.troubles()
+            self.assertRegex(text, r"\[route faulty\] terminate_tls: .* what is in use is kept")
+        self.answers(*held)
+
+    def test_lost_authorities(self) -> None:
+        """So does what a backend trusts."""
+        self.authority.write(self.home / "servers.pem")
+        identity = self.authority.issue("server.team.example")
+        identity.write(self.home / "server.pem", key=True)
+        unit = self.home / "faulty.ini"
+        port = self.backends["faulty"].getsockname()[1]
+        unit.write_text(
+            unit.read_text().replace(f"127.0.0.1:{port}", "faulty")
+            + f"[backend faulty]\nserver = 127.0.0.1:{port}\ntls = yes\n"
+            f"tls_name = server.team.example\ntls_ca = {self.home}/servers.pem\n"
+        )
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.home / "server.pem")
+        mux = self.serve()
+        (self.home / "servers.pem").unlink()
+        mux.replace()
+        client = ssl.create_default_context(cafile=str(self.home / "ca.pem"))
+        with client.wrap_socket(mux.connect(), server_hostname="faulty.team.example") as end:
+            end.settimeout(PATIENCE)
+            end.sendall(b"x")
+            plain, _ = self.backends["faulty"].accept()
+            with context.wrap_socket(plain, server_side=True) as server:
+                self.assertEqual(server.recv(1), b"x")
