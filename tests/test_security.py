@@ -43,5 +43,9 @@ class SecurityTests(SynchronousTestCase):
             self.assertRegex(cannot, _NAMED, who)
             without += not _NAMED.search(can)
         self.assertLessEqual(without, _UNTESTED)
+        for author, *cells in _rows("What authors of rules can do to others"):
+            self.assertEqual(len(cells), 6, author)
+            for cell in cells:
+                self.assertRegex(cell, _NAMED, author)
         for place, *_, tests in _rows("What is decided by is what is done"):
             self.assertRegex(tests, _NAMED, place)

@@ -459,6 +459,24 @@ class HostileTests(SynchronousTestCase):
             why = self.problem(f', annotations: {{txmux.{key}: "{value}"}}')
             self.assertIn(f"txmux.{key.partition('.')[0]}", why)
 
+    def test_annotations_of_a_service_that_would_open_more(self) -> None:
+        """The routes that name it are refused, and those of other Services are not."""
+        for key, value in (
+            ("server", "{sni}:443"), ("from", "@/etc/passwd"), ("tls_ca", "/etc/ssl/x"), ("under", "other"), ("match", "any"),
+            ("via", "socks5://h:1"), ("fallback", "127.0.0.1:22"), ("source", "client"), ("check", "tcp\\n[backend x]"),
+        ):  # fmt: skip
+            text = gateway(TCP, TLS) + route("TCPRoute", "db")
+            text += route("TLSRoute", "web", "{name: web, port: 443}", "hostnames: [a.example]")
+            text += (
+                f'---\nkind: Service\nmetadata: {{name: db, annotations: {{txmux.{key}: "{value}"}}}}\n'
+                "spec: {ports: [{name: sql, port: 5432}]}\n"
+            )
+            made = Made(text)
+            self.assertEqual(made.of_route("TCPRoute", "db")["Accepted"], "!Invalid", key)
+            self.assertIn(f"txmux.{key}: ", made.problems["TCPRoute shop/db"])
+            self.assertEqual(made.of_route("TLSRoute", "web")["Accepted"], "Accepted", key)
+            made.rules()
+
     def test_names_that_are_none(self) -> None:
         for name in ("a example", "*", "a,b", "a\\n[route x]", "~.*"):
             self.assertIn("hostnames", self.problem("", "TLSRoute", f'hostnames: ["{name}"]'))
