@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,26 @@ class KubernetesApi:
         }
         path.write_text(yaml.safe_dump(config))
         return path
+
+    def ask(self, method: str, path: str, content: Any = None) -> Any:
+        """Ask as one who may do all; a PATCH is a server-side apply, and what is not there is ``None``."""
+        kind = "apply-patch+yaml" if method == "PATCH" else "json"
+        query = "?fieldManager=tests&force=true" if method == "PATCH" else ""
+        request = urllib.request.Request(
+            f"https://{_HOST}:{self._port}{path}{query}",
+            None if content is None else json.dumps(content).encode(),
+            {"Authorization": f"Bearer {_ADMIN}", "Content-Type": f"application/{kind}"},
+            method=method,
+        )
+        trust = ssl.create_default_context(cafile=str(self._certificate.chain))
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            if error.code == 404 and method != "PATCH":
+                return None
+            raise AssertionError(f"{method} {path}: {error.code}: {said}") from None
 
     def kubectl(self, *arguments: str | Path) -> str:
         """Run it as one who may do all; returns what it prints."""

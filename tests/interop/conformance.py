@@ -1,0 +1,653 @@
+"""The conformance suite of Gateway API: its objects from its own files, servers for its Services, and what it asserts of status.
+
+``TXMUX_GATEWAY_CONFORMANCE`` names the folder `conformance` of a checkout of kubernetes-sigs/gateway-api.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import SkipTest
+
+import yaml  # type: ignore[import-untyped]
+
+from tests.interop.children import Child, InteropTestCase
+from tests.interop.kubernetes_api import KubernetesApi
+from tests.interop.namespaces import Namespace
+from tests.programs import require_long
+from tests.support.certificates import Identity, make_authority
+from tests.support.ports import stop_listening
+
+INFRA = "gateway-conformance-infra"
+APP = "gateway-conformance-app-backend"
+WEB = "gateway-conformance-web-backend"
+CONTROLLER = "txmux/gateway"
+_GROUP = "gateway.networking.k8s.io"
+_MANIFESTS = Path(__file__).parents[2] / "examples/kubernetes/gateway"
+_POD = "10.9.0.1"  # an API server takes no address of a loopback network for an endpoint
+_PATIENCE = 60.0  # seconds, as there
+_HANDSHAKE = b"\x16"
+_PATHS = {
+    "Namespace": "/api/v1/namespaces",
+    "Service": "/api/v1/namespaces/{}/services",
+    "Secret": "/api/v1/namespaces/{}/secrets",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "Pod": "/api/v1/namespaces/{}/pods",
+    "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
+    "GatewayClass": f"/apis/{_GROUP}/v1/gatewayclasses",
+    "BackendTLSPolicy": f"/apis/{_GROUP}/v1/namespaces/{{}}/backendtlspolicies",
+    **{
+        kind: f"/apis/{_GROUP}/v1/namespaces/{{}}/{kind.lower()}s"
+        for kind in ("Gateway", "ListenerSet", "ReferenceGrant", "HTTPRoute", "TLSRoute", "TCPRoute", "UDPRoute")
+    },
+}  # fmt: skip
+
+
+class WhoServer:
+    """Stands for the endpoints of a Service: it tells each client which Service it is, and how the client came."""
+
+    def __init__(self, service: str, certificate: Path, *, datagrams: bool) -> None:
+        self._service = service
+        self._certificate = certificate
+        kind = socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM
+        self._socket = socket.socket(socket.AF_INET, kind)
+        self._socket.bind((_POD, 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._datagrams = datagrams
+        if not datagrams:
+            self._socket.listen(1024)
+        serve = self._answer if datagrams else self._accept
+        self._thread = threading.Thread(target=serve, daemon=True)
+        self._thread.start()
+
+    def _who(self, **how: object) -> bytes:
+        return json.dumps({"service": self._service, **how}).encode()
+
+    def _answer(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                asked, client = self._socket.recvfrom(2**16)
+                if not asked:
+                    return
+                self._socket.sendto(self._who(), client)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = self._socket.accept()
+                threading.Thread(target=self._serve, args=[accepted], daemon=True).start()
+
+    def _serve(self, accepted: socket.socket) -> None:
+        names: list[str | None] = []
+        with accepted, contextlib.suppress(OSError):
+            accepted.settimeout(60)
+            if accepted.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
+                if accepted.recv(2**16):
+                    accepted.sendall(self._who(tls=False))
+                return
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            context.load_verify_locations(self._certificate.with_name("authority.pem"))
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.sni_callback = lambda _, name, __: names.append(name)
+            with context.wrap_socket(accepted, server_side=True) as client:
+                if client.recv(2**16):
+                    presented = bool(client.getpeercert())
+                    client.sendall(self._who(tls=True, name=names[0], presented=presented))
+
+    def end(self) -> None:
+        if self._datagrams:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
+                waker.sendto(b"", (_POD, self.port))
+            self._thread.join(60)
+            self._socket.close()
+        else:
+            stop_listening(self._socket)
+            self._thread.join(60)
+
+
+def ask(
+    address: tuple[str, int],
+    name: str | None = None,
+    trust: Path | None = None,
+    certificate: Path | None = None,
+) -> dict[str, Any]:
+    """Return what the server behind a port says to a client, of TLS if it has a name; nothing if it is refused."""
+    with contextlib.suppress(OSError, ValueError):
+        raw = socket.create_connection(address, 10)
+        with contextlib.ExitStack() as closing:
+            client: socket.socket = closing.enter_context(raw)
+            if name is not None:
+                context = ssl.create_default_context(cafile=trust)
+                if trust is None:
+                    context.check_hostname = False
+                    context.verify_mode = ssl.CERT_NONE
+                if certificate is not None:
+                    context.load_cert_chain(certificate)
+                client = closing.enter_context(context.wrap_socket(raw, server_hostname=name))
+            client.sendall(b"who\n")
+            said: dict[str, Any] = json.loads(client.recv(2**16))
+            return said
+    return {}
+
+
+def ask_datagram(address: tuple[str, int]) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError), socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(2)
+        client.connect(address)
+        client.send(b"who\n")
+        said: dict[str, Any] = json.loads(client.recv(2**16))
+        return said
+    return {}
+
+
+def with_tls(objects: Iterable[Any], mode: str = "Passthrough") -> list[Any]:
+    """Translate what is for HTTP: a listener becomes one of TLS, and each rule of a route a TLSRoute.
+
+    A listener of HTTP gets this mode, one of HTTPS ends TLS as before. A route without host names has all of `.com`; one of
+    several rules, which differ by path, becomes a route each with the last part of its path as a host name.
+    """
+    return [one for each in objects for one in _with_tls(copy.deepcopy(each), mode)]
+
+
+def _with_tls(one: Any, mode: str) -> Iterable[Any]:
+    spec = one.get("spec") or {}
+    for listener in spec.get("listeners", ()):
+        _translate_listener(listener, mode)
+    for source in spec.get("from", ()) if one["kind"] == "ReferenceGrant" else ():
+        source["kind"] = source["kind"].replace("HTTPRoute", "TLSRoute")
+    if one["kind"] != "HTTPRoute":
+        yield one
+        return
+    one["kind"] = "TLSRoute"
+    rules = spec.pop("rules")
+    for rule in rules:
+        made = copy.deepcopy(one)
+        if len(rules) > 1:
+            matches = rule.get("matches") or [{"path": {"value": one["metadata"]["name"]}}]
+            path = made["metadata"]["name"] = matches[0]["path"]["value"].strip("/")
+            made["spec"]["hostnames"] = [f"{path}.example.com"]
+        made["spec"].setdefault("hostnames", ["*.com"])
+        made["spec"]["rules"] = [{"backendRefs": rule["backendRefs"]}]
+        yield made
+
+
+def _translate_listener(listener: dict[str, Any], mode: str) -> None:
+    if listener["protocol"] == "HTTP":
+        listener["tls"] = {"mode": mode}
+        if mode == "Terminate":
+            listener["tls"]["certificateRefs"] = [{"name": "tls-validity-checks-certificate"}]
+    if listener["protocol"] in {"HTTP", "HTTPS"}:
+        listener["protocol"] = "TLS"
+    for kind in (listener.get("allowedRoutes") or {}).get("kinds", ()):
+        kind["kind"] = kind["kind"].replace("HTTPRoute", "TLSRoute")
+
+
+class ConformanceTestCase(InteropTestCase):
+    """One cluster for all tests of a class, with the suite's base, a txmux and a provider with the rights of the manifests."""
+
+    api: ClassVar[KubernetesApi]
+    service: ClassVar[Child]
+    provider: ClassVar[Child]
+    suite: ClassVar[Path]
+    authority: ClassVar[Path]
+    _certificate: ClassVar[Path]
+    _base: ClassVar[list[Any]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        require_long()
+        folder = os.environ.get("TXMUX_GATEWAY_CONFORMANCE")
+        if not folder or not os.environ.get("TXMUX_GATEWAY_CRDS"):
+            raise SkipTest("TXMUX_GATEWAY_CONFORMANCE and TXMUX_GATEWAY_CRDS name no folders")
+        super().setUpClass()
+        cls.suite = Path(folder)
+        network = Namespace(cls)
+        network.ip(f"addr add {_POD}/32 dev lo")
+        network.enter()
+        cls.api = cls.share(KubernetesApi(cls.folder))
+        cls.api.start()
+        cls.api.define_gateways()
+        cls.api.kubectl("apply", "-k", _MANIFESTS)
+        cls._stand_before_pods()
+        cls._base = cls.read(cls.suite / "base/manifests.yaml")
+        authority = make_authority("conformance")
+        cls.authority = authority.write(cls.folder / "authority.pem")
+        cls._certificate = cls.folder / "server.pem"
+        names = ("abc.example.com", "other.example.com", "spiffe://abc.example.com/test-identity")
+        for one in (*cls._base, *cls._programmatic(authority, authority.issue(*names))):
+            cls.addClassCleanup(cls._apply(one))
+        for namespace, what in (
+            (INFRA, "certificates"),
+            (WEB, "certificates"),
+            (INFRA, "authorities"),
+        ):
+            role = f"txmux-{what}"
+            rights = (
+                f"--clusterrole={role}",
+                "--serviceaccount=txmux:txmux",
+                f"--namespace={namespace}",
+            )
+            cls.api.kubectl("create", "rolebinding", role, *rights)
+        token = cls.api.kubectl("create", "token", "txmux", "--namespace=txmux").strip()
+        rules = cls.folder / "rules.ini"
+        admin = f"unix:{cls.folder}/txmux.sock"
+        rules.write_text(
+            f"[txmux]\ninclude = providers/*.ini\nadmin = {admin}\naccess_log = off\ngrace = 0s\ndrain_timeout = 1s\n"
+        )
+        cls.service = cls.share(Child("txmux", "run", rules))
+        cls.provider = cls.share(
+            Child(
+                *("txmux", "provider", "gateway", f"--rules={rules}"),
+                f"--write={cls.folder}/providers/gateway.ini",
+                f"--kubeconfig={cls.api.kubeconfig(token, 'txmux')}",
+            )
+        )
+
+    def setUp(self) -> None:
+        super().setUp()
+        self._removes: list[Callable[[], object]] = []
+        self.addCleanup(self.clean)
+
+    @classmethod
+    def _stand_before_pods(cls) -> None:
+        """Make the provider's Pod, and give the Service before it an address."""
+        name = socket.gethostname().lower()
+        labels = {"app.kubernetes.io/name": "txmux"}
+        container = {"name": "txmux", "image": "txmux"}
+        pod = {"metadata": {"name": name, "namespace": "txmux", "labels": labels}}
+        spec = {"serviceAccountName": "txmux", "containers": [container]}
+        cls._apply({"apiVersion": "v1", "kind": "Pod", **pod, "spec": spec})
+        status = {"loadBalancer": {"ingress": [{"ip": _POD}]}}
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "txmux"}}
+        path = _PATHS["Service"].format("txmux") + "/txmux/status"
+        cls.api.ask("PATCH", path, {**service, "status": status})
+
+    @classmethod
+    def _programmatic(cls, authority: Identity, server: Identity) -> Iterable[Any]:
+        """Make the Secrets and ConfigMaps that the suite makes by itself."""
+        server.write(cls._certificate, key=True)
+
+        def secret(namespace: str, name: str, identity: Identity) -> Any:
+            data = {"tls.crt": identity.pem, "tls.key": identity.key_pem()}
+            coded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+            return {
+                **_metadata("Secret", namespace, name),
+                "type": "kubernetes.io/tls",
+                "data": coded,
+            }
+
+        def trust(namespace: str, name: str, identity: Identity) -> Any:
+            return {
+                **_metadata("ConfigMap", namespace, name),
+                "data": {"ca.crt": identity.pem.decode()},
+            }
+
+        wide = authority.issue("*", "*.com", "*.org", "*.wildcard.org")
+        yield secret(WEB, "certificate", wide)
+        yield secret(INFRA, "tls-validity-checks-certificate", wide)
+        yield secret(INFRA, "tls-checks-certificate", server)
+        yield secret(INFRA, "tls-passthrough-checks-certificate", server)
+        yield secret(APP, "tls-passthrough-checks-certificate", server)
+        yield secret(INFRA, "tls-terminate-checks-certificate", authority.issue("tls.example.com"))
+        client = authority.issue("client", usage=False)
+        yield secret(INFRA, "tls-checks-client-certificate", client)
+        yield trust(INFRA, "tls-checks-ca-certificate", authority)
+        for which in ("", "per-port-"):
+            own = make_authority(f"{which}clients")
+            yield trust(INFRA, f"tls-validity-checks-{which}ca-certificate", own)
+            own.issue("client", usage=False).write(cls.folder / f"{which}client.pem", key=True)
+        other = make_authority("other")
+        yield trust(INFRA, "mismatch-ca-certificate", other)
+        yield trust(WEB, "web-backend-cm", other)
+
+    @classmethod
+    def read(cls, file: Path) -> list[Any]:
+        """Read what a file of the suite has, without that for which there are no nodes."""
+        if not file.exists():
+            raise SkipTest(f"{file} is not in this version of the suite")
+        text = file.read_text().replace("{GATEWAY_CLASS_NAME}", "txmux")
+        text = text.replace("{GATEWAY_CONTROLLER_NAME}", CONTROLLER)
+        found = [one for one in yaml.safe_load_all(text) if one and one["kind"] in _PATHS]
+        for one in found:
+            if one["apiVersion"].startswith(_GROUP):
+                one["apiVersion"] = f"{_GROUP}/v1"
+        return found
+
+    @classmethod
+    def _path(cls, kind: str, key: str) -> str:
+        """Return where an object is in the API, by `name` in the suite's first namespace, or `namespace/name`."""
+        namespace, _, name = key.rpartition("/")
+        return f"{_PATHS[kind].format(namespace or INFRA)}/{name}"
+
+    @classmethod
+    def _apply(cls, one: Any) -> Callable[[], object]:
+        """Create or change an object, and what stands for its endpoints; return what removes all of it."""
+        kind, metadata = one["kind"], one["metadata"]
+        namespace = metadata.get("namespace", "")
+        path = cls._path(kind, f"{namespace}/{metadata['name']}")
+        cls.api.ask("PATCH", path, one)
+        if kind == "Namespace":  # nobody would finish its removal
+            return lambda: None
+        ends: list[Callable[[], object]] = [lambda: cls.api.ask("DELETE", path)]
+        if kind == "Service" and namespace != "txmux":
+            ends += cls._serve(namespace, metadata["name"], one["spec"]["ports"])
+        return lambda: [end() for end in reversed(ends)]
+
+    @classmethod
+    def _serve(cls, namespace: str, name: str, ports: Sequence[Any]) -> list[Callable[[], object]]:
+        servers: list[WhoServer] = []
+        entries = []
+        for port in ports:
+            server = WhoServer(
+                f"{namespace}/{name}", cls._certificate, datagrams=port["protocol"] == "UDP"
+            )
+            servers.append(server)
+            known = {"name": port.get("name", ""), "protocol": port["protocol"]}
+            entries.append({**known, "port": server.port})
+        endpoints = _metadata("EndpointSlice", namespace, name)
+        endpoints["metadata"]["labels"] = {"kubernetes.io/service-name": name}
+        endpoint = {"addresses": [_POD], "conditions": {"ready": True}}
+        made = {**endpoints, "addressType": "IPv4", "ports": entries, "endpoints": [endpoint]}
+        removes = cls._apply(made)
+        return [*(server.end for server in servers), removes]
+
+    def use(
+        self, file: str, mode: str = "", gateways: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> None:
+        """Apply a file of the suite for one test: as it is, or translated to TLS.
+
+        Args:
+            file: Its name, without what it ends with.
+            mode: The mode that listeners of HTTP get.
+            gateways: Which Gateways of the suite's base are translated meanwhile.
+            without: Names of objects that are left out.
+        """
+        objects = self.read(self.suite / f"tests/{file}.yaml")
+        if mode:
+            base = [one for one in self._base if one["kind"] == "Gateway"]
+            base = [one for one in base if one["metadata"]["name"] in gateways]
+            objects = with_tls([*base, *objects], mode)
+            self._removes += [lambda its=one: self._apply(its) for one in base]  # type: ignore[misc]
+        self.put(*(one for one in objects if one["metadata"]["name"] not in without))
+
+    def put(self, *objects: Any) -> None:
+        """Apply objects for one test."""
+        self._removes += [self._apply(one) for one in objects]
+
+    def clean(self) -> None:
+        """Remove all that the test has applied."""
+        while self._removes:
+            self._removes.pop()()
+
+    def change(self, kind: str, key: str, alter: Callable[[Any], object]) -> None:
+        """Change the spec of an object, whose generation changes with it."""
+        its = self.get(kind, key)
+        before = its["metadata"]["generation"]
+        alter(its["spec"])
+        self.api.ask("PUT", self._path(kind, key), its)
+        self.assertNotEqual(self.get(kind, key)["metadata"]["generation"], before)
+
+    def remove(self, kind: str, key: str) -> None:
+        self.api.ask("DELETE", self._path(kind, key))
+
+    def get(self, kind: str, key: str) -> Any:
+        return self.api.ask("GET", self._path(kind, key))
+
+    def until(self, look: Callable[[], str]) -> None:
+        """Wait until there is nothing wrong any more."""
+        deadline = time.monotonic() + _PATIENCE
+        while wrong := look():
+            if time.monotonic() > deadline:
+                raise AssertionError(wrong)
+            time.sleep(0.1)
+
+    def conditions(self, kind: str, key: str, *wanted: str) -> None:
+        """Wait for conditions of an object, each ``[!]Type[:Reason]``, that are all of its last generation."""
+
+        def look() -> str:
+            its = self.get(kind, key)
+            found = (its.get("status") or {}).get("conditions") or ()
+            return _missing(its, found, wanted) and f"{kind} {key}: {_missing(its, found, wanted)}"
+
+        self.until(look)
+
+    def listeners(
+        self, kind: str, key: str, wanted: Mapping[str, tuple[int, str, Sequence[str]]]
+    ) -> None:
+        """Wait for the status of all listeners: the routes, the kinds of routes, and conditions."""
+
+        def look() -> str:
+            its = self.get(kind, key)
+            status = its.get("status") or {}
+            found = {one["name"]: one for one in status.get("listeners") or ()}
+            wrong = _missing(its, status.get("conditions") or (), ())
+            if found.keys() != wanted.keys():
+                wrong = wrong or f"listeners {[*found]}"
+            for name, (routes, kinds, conditions) in wanted.items() if not wrong else ():
+                one = found[name]
+                those = " ".join(its["kind"] for its in one.get("supportedKinds") or ())
+                if (one["attachedRoutes"], those) != (routes, kinds):
+                    wrong = f"listener {name}: {one['attachedRoutes']} routes, kinds {those!r}"
+                wrong = wrong or _missing(its, one["conditions"], conditions)
+            return wrong and f"{kind} {key}: {wrong}"
+
+        self.until(look)
+
+    def listener(self, kind: str, key: str, name: str, *wanted: str) -> None:
+        """Wait for conditions of one listener; of all without a name."""
+
+        def look() -> str:
+            its = self.get(kind, key)
+            found = (its.get("status") or {}).get("listeners") or ()
+            those = [one for one in found if name in {"", one["name"]}]
+            if not those:
+                return f"{kind} {key}: no status of listener {name!r}"
+            whys = (
+                f"{kind} {key} {one['name']}: {_missing(its, one['conditions'], wanted)}"
+                for one in those
+                if _missing(its, one["conditions"], wanted)
+            )
+            return next(whys, "")
+
+        self.until(look)
+
+    def no_routes(self, gateway: str) -> None:
+        """Wait until a Gateway of one listener has no route attached."""
+
+        def look() -> str:
+            its = self.get("Gateway", gateway)
+            found = (its.get("status") or {}).get("listeners") or ()
+            counts = [one["attachedRoutes"] for one in found]
+            return (
+                f"Gateway {gateway}: routes attached: {counts}" if counts not in ([], [0]) else ""
+            )
+
+        self.until(look)
+
+    def sets(self, gateway: str, count: int) -> None:
+        """Wait for the number of ListenerSets that are attached to a Gateway."""
+
+        def look() -> str:
+            status = self.get("Gateway", gateway).get("status") or {}
+            found = status.get("attachedListenerSets", 0)
+            return f"Gateway {gateway}: {found} ListenerSets" if found != count else ""
+
+        self.until(look)
+
+    def route(self, kind: str, key: str, parent: str, *wanted: str) -> None:
+        """Wait for conditions of a route at a parent, ``name`` or ``namespace/name``."""
+        namespace, _, name = parent.rpartition("/")
+
+        def look() -> str:
+            its = self.get(kind, key)
+            parents = (its.get("status") or {}).get("parents") or ()
+            wrong = f"no status for {parent}: {parents}"
+            for one in parents:
+                ref = one["parentRef"]
+                if ref["name"] == name and ref.get("namespace", INFRA) == (namespace or INFRA):
+                    wrong = _missing(its, one["conditions"], wanted)
+                    if not wrong:
+                        break
+            return wrong and f"{kind} {key}: {wrong}"
+
+        self.until(look)
+
+    def not_accepted(self, kind: str, key: str) -> None:
+        """Wait until a route has one parent at most, which has not accepted it."""
+
+        def look() -> str:
+            its = self.get(kind, key)
+            parents = (its.get("status") or {}).get("parents") or ()
+            wrong = f"{len(parents)} parents" if len(parents) > 1 else ""
+            for one in parents:
+                wrong = wrong or _missing(its, one["conditions"], ("!Accepted",))
+            return wrong and f"{kind} {key}: {wrong}"
+
+        self.until(look)
+
+    def parents(
+        self, kind: str, key: str, *parents: str, wanted: Sequence[str] = ("Accepted:Accepted",)
+    ) -> None:
+        """Wait for the parents of a route in its status, each ``Kind name`` or ``Kind namespace/name``, with group and kind."""
+        own = key.rpartition("/")[0] or INFRA
+
+        def look() -> str:
+            its = self.get(kind, key)
+            found = (its.get("status") or {}).get("parents") or ()
+            wrong = ""
+            for parent in parents:
+                what, _, which = parent.partition(" ")
+                namespace, _, name = which.rpartition("/")
+                theirs = [
+                    one
+                    for one in found
+                    for ref in (one["parentRef"],)
+                    if (one["controllerName"], ref.get("group"), ref.get("kind"), ref["name"])
+                    == (CONTROLLER, _GROUP, what, name)
+                    and ref.get("namespace", own) == (namespace or INFRA)
+                ]
+                whys = [_missing(its, one["conditions"], wanted) for one in theirs]
+                if not theirs or all(whys):
+                    wrong = wrong or f"no {parent} with {wanted}: {found}"
+            return wrong and f"{kind} {key}: {wrong}"
+
+        self.until(look)
+
+    def accepted(self, parent: str, kind: str, *routes: str) -> None:
+        """Wait until a Gateway has an address, its routes are accepted, and all its listeners programmed; so for ``ListenerSet name``."""
+        what, _, name = parent.rpartition(" ")
+        if not what:
+            self.address(name)
+        for route in routes:
+            self.parents(kind, route, f"{what or 'Gateway'} {name}")
+        good = ("ResolvedRefs", "Accepted", "Programmed")
+        self.listener(what or "Gateway", name, "", *good)
+
+    def address(self, gateway: str, listener: str = "") -> tuple[str, int]:
+        """Wait for a Gateway's address; return it with the port of a listener, of the first by default."""
+        addresses: list[Any] = []
+
+        def look() -> str:
+            its = self.get("Gateway", gateway)
+            status = its.get("status") or {}
+            addresses[:] = status.get("addresses") or ()
+            wrong = _missing(its, status.get("conditions") or (), ())
+            return wrong or ("" if addresses else f"Gateway {gateway}: no address")
+
+        self.until(look)
+        listeners = self.get("Gateway", gateway)["spec"]["listeners"]
+        port = next(one["port"] for one in listeners if listener in {"", one["name"]})
+        return addresses[0]["value"], port
+
+    def reaches(
+        self,
+        address: tuple[str, int],
+        host: str | None,
+        *services: str,
+        trust: Path | None = None,
+        certificate: Path | None = None,
+        **how: object,
+    ) -> None:
+        """Wait until a client reaches one of these Services, of the suite's first namespace unless it is said; refused without any."""
+        wanted = {one if "/" in one else f"{INFRA}/{one}" for one in services}
+
+        def look() -> str:
+            said = ask(address, host, trust, certificate)
+            good = {key: said.get(key) for key in how} == how
+            good = good and ((said.get("service") in wanted) if wanted else not said)
+            return "" if good else f"{host} at {address} reaches {said}, not {wanted} {how}"
+
+        self.until(look)
+
+    def policy(self, key: str, gateway: str, *wanted: str) -> None:
+        """Wait for conditions of a BackendTLSPolicy at a Gateway."""
+
+        def look() -> str:
+            its = self.get("BackendTLSPolicy", key)
+            found = (its.get("status") or {}).get("ancestors") or ()
+            wrong = f"no status for {gateway}: {found}"
+            for one in found:
+                if one["ancestorRef"]["name"] == gateway:
+                    wrong = _missing(its, one["conditions"], wanted)
+            return wrong and f"BackendTLSPolicy {key}: {wrong}"
+
+        self.until(look)
+
+    def shares(
+        self, send: Callable[[], dict[str, Any]], wanted: dict[str, float], total: int = 500
+    ) -> None:
+        """Have many clients served, of which each Service gets its share, within 5 %; it is tried ten times, as there."""
+
+        def look() -> str:
+            counts = dict.fromkeys(wanted, 0)
+            for _ in range(total):
+                service = str(send().get("service", "")).removeprefix(f"{INFRA}/")
+                if service not in counts:
+                    return f"reached {service!r}"
+                counts[service] += 1
+            off = {name: counts[name] / total - share for name, share in wanted.items()}
+            zero = [name for name, share in wanted.items() if not share and counts[name]]
+            return f"shares {counts}" if zero or max(map(abs, off.values())) > 0.05 else ""
+
+        self.until(look)
+
+
+def _metadata(kind: str, namespace: str, name: str) -> Any:
+    version = "discovery.k8s.io/v1" if kind == "EndpointSlice" else "v1"
+    return {
+        "apiVersion": version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": namespace},
+    }
+
+
+def _missing(its: Any, conditions: Iterable[Any], wanted: Sequence[str]) -> str:
+    """Return what is wrong with conditions: one that is not of the last generation, or not as wanted."""
+    found = {one["type"]: one for one in conditions}
+    shown = {
+        name: ("" if one["status"] == "True" else "!") + one["reason"]
+        for name, one in found.items()
+    }
+    for name, one in found.items():
+        if one.get("observedGeneration", 0) != its["metadata"].get("generation", 0):
+            return f"{name} is of an older generation: {shown}"
+    for text in wanted:
+        name, _, reason = text.removeprefix("!").partition(":")
+        status = "False" if text.startswith("!") else "True"
+        its_condition = found.get(name)
+        if its_condition is None or its_condition["status"] != status:
+            return f"wanted {text}, not {shown}"
+        if reason and its_condition["reason"] != reason:
+            return f"wanted {text}, not {shown}"
+    return ""

@@ -1,0 +1,471 @@
+"""The conformance tests of Gateway and ListenerSet beside a real API server: each has the name that it has there.
+
+Runs with ``TXMUX_LONG=1``; ``TXMUX_GATEWAY_CONFORMANCE`` and ``TXMUX_GATEWAY_CRDS`` name folders of a checkout of
+kubernetes-sigs/gateway-api. The table of ``tests/features/gateway/conformance.md`` says what becomes of each test.
+"""
+
+from typing import Any
+
+from tests.interop.conformance import ConformanceTestCase, with_tls
+
+_GOOD = ("Accepted", "ResolvedRefs")
+_SERVED = ("Accepted", "ResolvedRefs", "Programmed")
+_NOT_PERMITTED = "!ResolvedRefs:RefNotPermitted"
+
+
+class GatewayTests(ConformanceTestCase):
+    def test_http_is_refused(self) -> None:
+        """What is for HTTP alone, as it is in the suite: no listener of it is accepted, and no route is answered."""
+        refused = "!Accepted:UnsupportedProtocol"
+        for gateway in ("same-namespace", "all-namespaces", "backend-namespaces"):
+            self.listeners("Gateway", gateway, {"http": (0, "", (refused, "!Programmed"))})
+            self.conditions("Gateway", gateway, "!Accepted:ListenersNotValid")
+        self.listener("Gateway", "same-namespace-with-https-listener", "", refused)
+
+    def test_gateway_invalid_listeners_unsupported_protocol(self) -> None:
+        file, wrong = (
+            "gateway-invalid-listeners-unsupported-protocol",
+            "!Accepted:UnsupportedProtocol",
+        )
+        # As it is, without a protocol that is supported; then with TLS for HTTP.
+        self.use(file)
+        for gateway in ("only-unsupported-protocols", "supported-and-unsupported-protocols"):
+            self.conditions("Gateway", f"gateway-{gateway}", "!Accepted:ListenersNotValid")
+        self.listeners(
+            "Gateway", "gateway-only-unsupported-protocols", {"invalid": (0, "", (wrong,))}
+        )
+        self.use(file, "Passthrough")
+        gateway = "gateway-supported-and-unsupported-protocols"
+        self.conditions("Gateway", gateway, "Accepted:ListenersNotValid")
+        good = ("Accepted:Accepted",)
+        wanted = {"http": (0, "TLSRoute", good), "invalid": (0, "", (wrong,))}
+        self.listeners("Gateway", gateway, wanted)
+
+    def test_gateway_invalid_parameters_ref(self) -> None:
+        self.use("gateway-invalid-parameters-ref")
+        self.conditions("Gateway", "gateway-invalid-parameters-ref", "!Accepted:InvalidParameters")
+
+    def test_gateway_invalid_route_kind(self) -> None:
+        self.use("gateway-invalid-route-kind", "Passthrough")
+        for gateway, kinds in (
+            ("gateway-only-invalid-route-kind", ""),
+            ("gateway-supported-and-invalid-route-kind", "TLSRoute"),
+        ):
+            wanted = {"http": (0, kinds, ("!ResolvedRefs:InvalidRouteKinds",))}
+            self.listeners("Gateway", gateway, wanted)
+
+    def test_gateway_invalid_tls_configuration(self) -> None:
+        self.use("gateway-invalid-tls-configuration", "Passthrough")
+        for why in (
+            "nonexistent-secret",
+            "unsupported-group",
+            "unsupported-kind",
+            "malformed-secret",
+        ):
+            wanted = {"https": (0, "TLSRoute", ("!ResolvedRefs:InvalidCertificateRef",))}
+            self.listeners("Gateway", f"gateway-certificate-{why}", wanted)
+
+    def test_gateway_modify_listeners(self) -> None:
+        """Its two Gateways have the same host name on the same port: here, one after the other has them."""
+        file, names = (
+            "gateway-modify-listeners",
+            ("gateway-add-listener", "gateway-remove-listener"),
+        )
+        good = (1, "TLSRoute", _GOOD)
+        more: dict[str, Any] = {"name": "http", "port": 80, "protocol": "TLS"}
+        more |= {"hostname": "data.test.com", "tls": {"mode": "Passthrough"}}
+        more |= {"allowedRoutes": {"namespaces": {"from": "All"}}}
+        self.use(file, "Passthrough", without=[names[1]])
+        self.conditions("Gateway", names[0], "Accepted")
+        self.change("Gateway", names[0], lambda its: its["listeners"].append(more))
+        self.listeners("Gateway", names[0], {"https": good, "http": good})
+        self.clean()
+        self.use(file, "Passthrough", without=[names[0]])
+        self.conditions("Gateway", names[1], "Accepted")
+        self.change("Gateway", names[1], lambda its: its["listeners"].pop(0))
+        self.listeners("Gateway", names[1], {"http": good})
+
+    def test_gateway_name_maximum_length(self) -> None:
+        self.use("gateway-name-maximum-length")
+        prefix = "gateway-name-maximum-length-"
+        self.conditions("Gateway", prefix + "a" * (253 - len(prefix)), "!Accepted")
+
+    def test_gateway_observed_generation_bump(self) -> None:
+        self.use("gateway-observed-generation-bump", "Passthrough")
+        name = "gateway-observed-generation-bump"
+        self.conditions("Gateway", name)
+        more: dict[str, Any] = {"name": "alternate", "port": 80, "protocol": "TLS"}
+        more |= {"hostname": "foo.com", "tls": {"mode": "Passthrough"}}
+        self.change("Gateway", name, lambda its: its["listeners"].append(more))
+        self.conditions("Gateway", name, "Accepted", "Programmed")
+
+    def test_gatewayclass_observed_generation_bump(self) -> None:
+        self.use("gatewayclass-observed-generation-bump")
+        name = "gatewayclass-observed-generation-bump"
+        self.conditions("GatewayClass", name, "Accepted")
+        self.change("GatewayClass", name, lambda its: its.update(description="new"))
+        self.conditions("GatewayClass", name, "Accepted")
+
+    def test_gateway_secret_reference_grant(self) -> None:
+        """Of a missing grant, of one for another, for one Secret, and for all of a namespace."""
+        for grant in ("missing", "invalid"):
+            self.use(f"gateway-secret-{grant}-reference-grant", "Passthrough")
+            wanted = {"https": (0, "TLSRoute", (_NOT_PERMITTED,))}
+            self.listeners("Gateway", f"gateway-secret-{grant}-reference-grant", wanted)
+            self.clean()
+        for grant in ("specific", "all-in-namespace"):
+            self.use(f"gateway-secret-reference-grant-{grant}", "Passthrough")
+            good = {"https": (0, "TLSRoute", ("Programmed:Programmed", "ResolvedRefs"))}
+            self.listeners("Gateway", f"gateway-secret-reference-grant-{grant}", good)
+            self.clean()
+
+    def test_gateway_with_attached_routes(self) -> None:
+        """A route without a host name becomes one with the listener's."""
+        file = "gateway-with-attached-routes"
+        self.use(file, "Passthrough")
+        two = "gateway-with-two-attached-routes"
+        self.listeners(
+            "Gateway", "gateway-with-one-attached-route", {"http": (1, "TLSRoute", _GOOD)}
+        )
+        self.listeners("Gateway", two, {"http": (2, "TLSRoute", _GOOD)})
+        wrong = "!Accepted:NoMatchingListenerHostname"
+        self.route("TLSRoute", "http-route-not-accepted", two, wrong)
+        unresolved = "unresolved-gateway-with-one-attached-unresolved-route"
+        wanted = {"tls": (1, "TLSRoute", ("!Programmed", "!ResolvedRefs"))}
+        self.listeners("Gateway", unresolved, wanted)
+        self.route("TLSRoute", "http-route-4", unresolved, "!ResolvedRefs")
+
+    def test_gateway_with_attached_routes_with_port_8080(self) -> None:
+        self.use("gateway-with-attached-routes-with-port-8080", "Passthrough")
+        wanted = {"http-unattached": (0, "TLSRoute", _GOOD), "http": (1, "TLSRoute", _GOOD)}
+        self.listeners("Gateway", "gateway-with-two-listeners-and-one-attached-route", wanted)
+
+    def test_gateway_http_listener_isolation(self) -> None:
+        """Each path there is of one route, so that the route that a host name reaches shows the same."""
+        # By listener, the Service that its route leads to, in place of the one of all there, and the host name that reaches it.
+        services = ("infra-backend-v1", "infra-backend-v2", "infra-backend-v3", "tls-backend")
+        listeners = (
+            "empty-hostname",
+            "wildcard-example-com",
+            "wildcard-foo-example-com",
+            "abc-foo-example-com",
+        )
+        hosts = ("bar.com", "bar.example.com", "bar.foo.example.com", "abc.foo.example.com")
+        file = "gateway-http-listener-isolation"
+        for suffix in ("", "-with-hostname-intersection"):
+            objects = with_tls(self.read(self.suite / f"tests/{file}{suffix}.yaml"))
+            names = [f"attaches-to-{one}{suffix}" for one in listeners]
+            ports = {"tls-backend": 443}
+            for one in objects:
+                if one["kind"] == "TLSRoute":
+                    service = services[names.index(one["metadata"]["name"])]
+                    ref = {"name": service, "port": ports.get(service, 8080)}
+                    one["spec"]["rules"] = [{"backendRefs": [ref]}]
+            self.put(*objects)
+            gateway = f"http-listener-isolation{suffix}"
+            self.accepted(gateway, "TLSRoute", *names)
+            address = self.address(gateway)
+            for name, service, host in zip(names, services, hosts, strict=True):
+                self.route("TLSRoute", name, gateway, "ResolvedRefs")
+                self.reaches(address, host, service)
+            self.clean()
+
+    def test_gateway_infrastructure(self) -> None:
+        """Nothing is made in the cluster that labels could be passed on to, which is said in no condition there."""
+        self.use("gateway-infrastructure", "Passthrough")
+        self.conditions("Gateway", "gateway-with-infrastructure-metadata", "Accepted")
+
+    def test_gateway_optional_address_value(self) -> None:
+        self.use("gateway-optional-address-value", "Passthrough")
+        self.address("gateway-without-address-value")
+
+    def test_gateway_static_addresses(self) -> None:
+        name = "gateway-static-addresses"
+        objects = with_tls(self.read(self.suite / f"tests/{name}.yaml"))
+        (gateway,) = objects
+        gateway["spec"]["addresses"][1]["value"] = "192.0.2.9"
+        gateway["spec"]["addresses"][2]["value"] = "10.9.0.1"
+        self.put(gateway)
+        self.conditions("Gateway", name, "!Accepted:UnsupportedAddress")
+        self.change("Gateway", name, lambda its: its["addresses"].pop(0))
+        self.conditions("Gateway", name, "Accepted:Accepted", "!Programmed:AddressNotUsable")
+        self.change("Gateway", name, lambda its: its["addresses"].pop(0))
+        self.conditions("Gateway", name, "Accepted:Accepted", "Programmed:Programmed")
+        self.listeners("Gateway", name, {"http": (0, "TLSRoute", _GOOD)})
+        addresses = self.get("Gateway", name)["status"]["addresses"]
+        self.assertEqual([one["value"] for one in addresses], ["10.9.0.1"])
+
+
+class FrontendTests(ConformanceTestCase):
+    """Certificates of clients, at listeners of TLS in place of HTTPS."""
+
+    SERVICES = ("infra-backend-v1", "infra-backend-v2")
+
+    def test_gateway_with_clientcertificate_validation(self) -> None:
+        """HTTPRoute `…-no-hostname` becomes a route for `*.org`, as the listener's host name."""
+        self.check(
+            "gateway-with-clientcertificate-validation", "client-validation-default", refused=True
+        )
+
+    def test_gateway_with_clientcertificate_validation_insecure_fallback(self) -> None:
+        gateway = "client-validation-insecure-fallback"
+        self.check(
+            "gateway-with-clientcertificate-validation-insecure-fallback", gateway, refused=False
+        )
+        wanted = "InsecureFrontendValidationMode:ConfigurationChanged"
+        self.conditions("Gateway", gateway, wanted)
+        for listener, host in (
+            ("https", "example.org"),
+            ("https-with-hostname", "second-example.org"),
+        ):
+            self.reaches(self.address(gateway, listener), host, *self.SERVICES)
+
+    def check(self, file: str, gateway: str, *, refused: bool) -> None:
+        objects = with_tls(self.read(self.suite / f"tests/{file}.yaml"))
+        routes = [one for one in objects if one["kind"] == "TLSRoute"]
+        for one in routes:
+            hosts = one["spec"]["hostnames"]
+            one["spec"]["hostnames"] = ["*.org"] if hosts == ["*.com"] else hosts
+        self.put(*objects)
+        self.accepted(gateway, "TLSRoute", *(one["metadata"]["name"] for one in routes))
+        good, other = self.folder / "client.pem", self.folder / "per-port-client.pem"
+        for listener, host, service, mine, others in (
+            ("https", "example.org", self.SERVICES[0], good, other),
+            ("https-with-hostname", "second-example.org", self.SERVICES[1], other, good),
+        ):
+            address = self.address(gateway, listener)
+            self.reaches(address, host, service, certificate=mine)
+            self.reaches(address, host, *([] if refused else [service]), certificate=others)
+
+    def test_gateway_with_invalid_clientcertificate_validation(self) -> None:
+        gateway = "gateway-with-invalid-client-cert-validation"
+        self.use("gateway-with-invalid-clientcertificate-validation", "Passthrough")
+        self.listener("Gateway", gateway, "https", "ResolvedRefs", "Accepted", "Programmed")
+        for listener, reason in (
+            ("unresolved", "InvalidCACertificateRef"),
+            ("invalid-kind", "InvalidCACertificateKind"),
+            ("grant-missing", "RefNotPermitted"),
+        ):
+            wanted = (f"!ResolvedRefs:{reason}", "!Accepted:NoValidCACertificate", "!Programmed")
+            self.listener("Gateway", gateway, f"https-{listener}", *wanted)
+
+    def test_gateway_invalid_default_frontend_client_certificate_validation(self) -> None:
+        """The listener of HTTP becomes one of TLS that ends nowhere here, so that it needs no certificate either."""
+        self.use("gateway-invalid-default-frontend-client-certificate-validation", "Passthrough")
+        gateway = "invalid-default-client-validation-config"
+        self.listener("Gateway", gateway, "http", "ResolvedRefs", "Accepted", "Programmed")
+        wanted = (
+            "!ResolvedRefs:InvalidCACertificateRef",
+            "!Accepted:NoValidCACertificate",
+            "!Programmed",
+        )
+        self.listener("Gateway", gateway, "https", *wanted)
+        address, _ = self.address(gateway)
+        self.reaches((address, 80), "example.org", "infra-backend-v1")
+        self.reaches((address, 443), "example.org")
+
+
+class ListenerSetTests(ConformanceTestCase):
+    def refused(self, key: str, reason: str) -> None:
+        self.conditions("ListenerSet", key, f"!Accepted:{reason}", f"!Programmed:{reason}")
+
+    def served(self, key: str) -> None:
+        self.conditions("ListenerSet", key, "Accepted", "Programmed:Programmed")
+
+    def test_listenerset_allowed_namespace(self) -> None:
+        """ListenerSetAllowedNamespaceNone, …Same, …Selector, ListenerSetDefaultNotAllowed."""
+        for file, gateway, served, others in (
+            ("allowed-namespace-none", "does-not-allow-listenerset", "", ("listenerset-not-allowed",)),
+            ("default-not-allowed", "default-does-not-allow-listenerset", "", ("listenerset-default-not-allowed",)),
+            ("allowed-namespace-same", "allows-listenerset-in-same-namespace", "listenerset-in-same-namespace",
+             ("gateway-api-listenerset-not-allowed-ns/listenerset-in-different-namespace",)),
+            ("allowed-namespace-selector", "allows-listenerset-in-selected-namespace",
+             "gateway-api-listenerset-selector-allowed-ns/listenerset-in-selected-namespace",
+             ("gateway-api-listenerset-selector-not-allowed-ns/listenerset-not-in-selected-namespace",)),
+        ):  # fmt: skip
+            self.use(f"listenerset-{file}", "Passthrough")
+            self.conditions("Gateway", f"gateway-{gateway}", "Accepted")
+            self.sets(f"gateway-{gateway}", int(bool(served)))
+            if served:
+                self.conditions("ListenerSet", served, "Accepted:Accepted", "Programmed:Programmed")
+                self.listener("ListenerSet", served, "", *_SERVED)
+            for one in others:
+                self.refused(one, "NotAllowed")
+            self.clean()
+
+    def test_listenerset_allowed_routes_namespaces(self) -> None:
+        """Routes of one host name differ by path there: here, the oldest has the clients."""
+        self.use("listenerset-allowed-routes-namespaces", "Passthrough")
+        gateway, prefix = (
+            "gateway-with-listener-sets-test-allowed-routes",
+            "listener-set-listener-allowed-routes",
+        )
+        self.conditions("Gateway", gateway, "Accepted")
+        self.sets(gateway, 2)
+        name = "listenerset-test-allowed-routes-namespaces"
+        routes = (
+            "route-in-same-namespace",
+            "gateway-api-routes-allowed-ns/route-in-selected-namespace",
+            "gateway-api-routes-not-allowed-ns/route-not-in-selected-namespace",
+        )
+        self.accepted(f"ListenerSet {name}", "TLSRoute", *routes)
+        wanted = {
+            f"{prefix}-{which}": (count, "TLSRoute", _SERVED)
+            for which, count in (("all", 3), ("same", 1), ("selector", 1))
+        }
+        self.listeners("ListenerSet", name, wanted)
+        address = self.address(gateway)
+        backends = [f"infra-backend-v{number}" for number in (1, 2, 3)]
+        self.reaches(address, f"{prefix}-all.com", *backends)
+        self.reaches(address, f"{prefix}-same.com", backends[0])
+        self.reaches(address, f"{prefix}-selector.com", backends[1])
+        name = "gateway-api-ls-cross-ns/listenerset-test-allowed-routes-cross-ns"
+        inside = "gateway-api-ls-cross-ns/route-in-listenerset-namespace"
+        self.accepted(f"ListenerSet {name}", "TLSRoute", inside)
+        self.route(
+            "TLSRoute", "route-in-gateway-namespace", name, "!Accepted:NotAllowedByListeners"
+        )
+        self.listeners("ListenerSet", name, {f"{prefix}-cross-ns-same": (1, "TLSRoute", _SERVED)})
+        self.reaches(address, f"{prefix}-cross-ns-same.com", backends[0])
+
+    def test_listenerset_allowed_routes_supported_kinds(self) -> None:
+        """The Gateway's own listener is of HTTP there, and of TLS here; the ListenerSet's of TLS with HTTPRoutes is as it is."""
+        objects = self.read(self.suite / "tests/listenerset-allowed-routes-supported-kinds.yaml")
+        self.put(*(with_tls([one])[0] if one["kind"] == "Gateway" else one for one in objects))
+        gateway = "gateway-with-listener-sets-test-supported-route-kinds"
+        self.conditions("Gateway", gateway, "Accepted")
+        name = "listenerset-test-allowed-routes-supported-kinds"
+        self.listener("ListenerSet", name, "", "!ResolvedRefs:InvalidRouteKinds")
+
+    def test_listenerset_dual_parentref_independence(self) -> None:
+        self.use("listenerset-dual-parentref-independence", "Passthrough")
+        gateway, name, one = (
+            "gateway-dual-parentref",
+            "ls-dual-parentref",
+            "route-dual-parentref-one",
+        )
+        self.conditions("Gateway", gateway, "Accepted")
+        self.sets(gateway, 1)
+        self.listeners(
+            "ListenerSet", name, {"ls-dual-parentref-listener": (2, "TLSRoute", _SERVED)}
+        )
+        address = self.address(gateway)
+        for parent in (gateway, name):
+            self.route("TLSRoute", "route-dual-parentref-both", parent, "Accepted")
+        self.reaches(address, "gw-dual.com", "infra-backend-v1")
+        self.route("TLSRoute", one, gateway, "!Accepted:NoMatchingParent")
+        self.route("TLSRoute", one, name, "Accepted")
+        self.accepted(f"ListenerSet {name}", "TLSRoute", one)
+        self.reaches(address, "ls-dual.com", "infra-backend-v1", "infra-backend-v2")
+        self.remove("TLSRoute", "route-dual-parentref-both")
+        self.reaches(address, "ls-dual.com", "infra-backend-v2")
+        self.reaches(address, "gw-dual.com")
+
+    def test_listenerset_gateway_parent_section_name_not_found(self) -> None:
+        self.use("listenerset-gateway-parent-section-name-not-found", "Passthrough")
+        gateway = "gateway-section-name"
+        self.conditions("Gateway", gateway, "Accepted")
+        self.sets(gateway, 1)
+        self.accepted("ListenerSet listenerset-section-name", "TLSRoute", "route-via-listenerset")
+        self.route("TLSRoute", "route-via-gateway", gateway, "!Accepted:NoMatchingParent")
+        address = self.address(gateway)
+        self.reaches(address, "ls-section-name.com", "infra-backend-v1")
+        self.reaches(address, "gw-section.com")
+
+    def conflicts(self, kind: str, mode: str) -> None:
+        """ListenerSetHostnameConflict and ListenerSetProtocolConflict differ by their names alone."""
+        gateway = f"gateway-with-listenerset-{kind}-conflict"
+        own, others = (
+            f"{kind}-conflict-with-gateway-listener",
+            f"{kind}-conflict-with-listener-set-listener",
+        )
+        reason = f"{kind.title()}Conflict"
+        conflict = (f"!Accepted:{reason}", f"!Programmed:{reason}", f"Conflicted:{reason}")
+        self.use(f"listenerset-{kind}-conflict", mode)
+        self.conditions("Gateway", gateway, "Accepted")
+        for name in ("gateway-listener", own):
+            self.listener("Gateway", gateway, name, *_SERVED)
+        self.sets(gateway, 2)
+        name = f"listenerset-with-{kind}-conflict-with-gateway"
+        self.served(f"{name}-1")
+        self.listener("ListenerSet", f"{name}-1", "listener-set-1-listener", *_SERVED)
+        self.listener("ListenerSet", f"{name}-1", own, *conflict)
+        self.listener("ListenerSet", f"{name}-1", others, *_SERVED)
+        self.refused(f"{name}-2", "ListenersNotValid")
+        self.listener("ListenerSet", f"{name}-2", own, *conflict)
+        name = f"listenerset-with-{kind}-conflict-with-listener-set"
+        self.served(f"{name}-1")
+        self.listener("ListenerSet", f"{name}-1", "listener-set-2-listener", *_SERVED)
+        self.listener("ListenerSet", f"{name}-1", others, *conflict)
+        self.refused(f"{name}-2", "ListenersNotValid")
+        self.listener("ListenerSet", f"{name}-2", others, *conflict)
+
+    def test_listenerset_hostname_conflict(self) -> None:
+        self.conflicts("hostname", "Passthrough")
+
+    def test_listenerset_protocol_conflict(self) -> None:
+        self.conflicts("protocol", "Passthrough")
+
+    def test_listenerset_http_routing(self) -> None:
+        """Routes of one host name differ by path there: here, the oldest has the clients, and after it the next."""
+        self.use("listenerset-http-routing", "Passthrough")
+        gateway, sets = (
+            "gateway-with-listener-sets-http-routing",
+            ("listener-set-http-routing-1", "listener-set-http-routing-2"),
+        )
+        every = "attaches-to-all-listeners"
+        self.accepted(gateway, "TLSRoute", every, "gateway-route", "gateway-section-route")
+        self.sets(gateway, 2)
+        one, two = sets
+        self.accepted(
+            f"ListenerSet {one}", "TLSRoute", every, f"{one}-route", f"{one}-section-route"
+        )
+        wanted = {
+            f"{one}-listener-1": (3, "TLSRoute", _SERVED),
+            f"{one}-listener-2": (2, "TLSRoute", _SERVED),
+        }
+        self.listeners("ListenerSet", one, wanted)
+        self.accepted(f"ListenerSet {two}", "TLSRoute", every, f"{two}-route")
+        good = (2, "TLSRoute", _SERVED)
+        self.listeners("ListenerSet", two, {f"{two}-listener-1": good, f"{two}-listener-2": good})
+        address = self.address(gateway)
+        v1, v2, v3 = (f"infra-backend-v{number}" for number in (1, 2, 3))
+        hosts = {
+            "gateway-listener-1.com": (v2, v3), "gateway-listener-2.com": (v2,),
+            f"{one}-listener-1.com": (v2, v3), f"{one}-listener-2.com": (v2,),
+            f"{two}-listener-1.com": (v2,), f"{two}-listener-2.com": (v2,),
+        }  # fmt: skip
+        for host, services in hosts.items():
+            self.reaches(address, host, v1, *services)
+        self.remove("TLSRoute", every)
+        for host, services in hosts.items():
+            self.reaches(address, host, *services)
+        for name in ("gateway-route", f"{one}-route", f"{two}-route"):
+            self.remove("TLSRoute", name)
+        for host, services in hosts.items():
+            self.reaches(address, host, *services[1:])
+
+    def test_listenerset_reference_grant(self) -> None:
+        self.use("listenerset-reference-grant", "Passthrough")
+        self.conditions("Gateway", "gateway-with-listener-sets-test-reference-grant", "Accepted")
+        granted = "listenerset-with-reference-grant"
+        self.conditions("ListenerSet", granted, "Accepted", "Programmed")
+        self.listener("ListenerSet", granted, "", "ResolvedRefs")
+        refused = (
+            "gateway-api-listener-sets-test-reference-grant-ns/listenerset-without-reference-grant"
+        )
+        self.refused(refused, "ListenersNotValid")
+        self.listener("ListenerSet", refused, "", _NOT_PERMITTED)
+
+    def test_listenerset_route_status_scoped_to_parentref(self) -> None:
+        self.use("listenerset-route-status-scoped-to-parentref", "Passthrough")
+        self.conditions("Gateway", "gateway-parentref", "Accepted")
+        self.sets("gateway-parentref", 1)
+        wanted = {"listenerset-parentref-listener": (1, "TLSRoute", _SERVED)}
+        self.listeners("ListenerSet", "listenerset-parentref", wanted)
+        for name, parent in (
+            ("route-parentref-gwonly", "Gateway gateway-parentref"),
+            ("route-parentref-lsonly", "ListenerSet listenerset-parentref"),
+        ):
+            self.parents("TLSRoute", name, parent)
+            self.assertEqual(len(self.get("TLSRoute", name)["status"]["parents"]), 1)
