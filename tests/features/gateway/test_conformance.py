@@ -83,10 +83,16 @@ class RouteTests(SynchronousTestCase):
                 self.assertEqual(accepted if isinstance(counts, str) else routes, counts, of)
 
     def test_multiple_routes_attachment(self) -> None:
-        """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment: both are accepted, the older one has the clients."""
-        for kind, listener in (("TCPRoute", TCP), ("UDPRoute", _UDP)):
-            refs = "{name: db, port: %s}" % ("5432" if kind == "TCPRoute" else "53")
-            made = Made(gateway(listener) + route(kind, "old", refs) + route(kind, "new", refs))
+        """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment, and GatewayWithAttachedRoutes with TLSRoutes for one name:
+        both are accepted, the older one has the clients."""
+        for kind, listener, spec in (
+            ("TCPRoute", TCP, ""),
+            ("UDPRoute", _UDP, ""),
+            ("TLSRoute", TLS, _NAMES),
+        ):
+            refs = "{name: db, port: %s}" % ("53" if kind == "UDPRoute" else "5432")
+            routes = (route(kind, name, refs, spec) for name in ("old", "new"))
+            made = Made(gateway(listener) + "".join(routes))
             for name in ("old", "new"):
                 self.assertEqual(made.of_route(kind, name)["Accepted"], "Accepted")
             self.assertEqual(made.of_listener(kind[:3].lower())["routes"], 2)

@@ -396,7 +396,6 @@ def _cost(line: str) -> int:
 
 def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRoute]) -> None:
     """Leave a route what no older one has: the host names of a listener, or all of its clients."""
-    is_by_name = its.kind == "TLSRoute"
     for attached in its.parents:
         left: list[tuple[GatewayListener, Sequence[str]]] = []
         lost: list[str] = []
@@ -413,8 +412,5 @@ def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRo
                     lost.append(f"{owner.title} is older, and has {what}")
             if free:
                 left.append((listener, free))
-            # All routes of a port without names are accepted, of which the oldest has the clients.
-            listener.routes += bool(free) or not is_by_name
+            listener.routes += 1  # all are accepted, of which the oldest has the clients
         attached.listeners, attached.lost = left, "; ".join(lost)
-        if lost and is_by_name and not left:
-            attached.problem = "Conflicted", attached.lost
