@@ -25,7 +25,7 @@ _FOLDER = Path(__file__).parent
 
 WHOLE = (
     "admin/test_privileges.py", "browser/", "campaign/", "features/top/test_terminal.py", "interop/",
-    "matchers/test_overlaps.py::SearchTests", "packaging/", "processes/test_datagrams_load.py",
+    "matchers/test_overlaps.py::SearchTests", "owners/", "packaging/", "processes/test_datagrams_load.py",
     "processes/test_handover_rough.py", "processes/test_reload_load.py",
     "processes/test_reload_rough.py", "processes/test_short_of_memory.py", "processes/test_store_load.py",
     "processes/test_upgrade_load.py", "processes/test_watched.py::KilledTest",
