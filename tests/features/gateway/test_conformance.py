@@ -83,8 +83,7 @@ class RouteTests(SynchronousTestCase):
                 self.assertEqual(accepted if isinstance(counts, str) else routes, counts, of)
 
     def test_multiple_routes_attachment(self) -> None:
-        """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment, and GatewayWithAttachedRoutes with TLSRoutes for one name:
-        both are accepted, the older one has the clients."""
+        """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment, and TLSRoutes for one name: both are accepted, the older has the clients."""
         for kind, listener, spec in (
             ("TCPRoute", TCP, ""),
             ("UDPRoute", _UDP, ""),
