@@ -1,7 +1,7 @@
 """What the conformance tests of Gateway API 1.6 expect of status, by their names.
 
 Source: ``conformance/tests`` of kubernetes-sigs/gateway-api. There, each Gateway has an address of its own; here, those of one
-pod share its ports, so each case has its Gateway alone. Where clients go is in `test_rules` and `tests/interop/test_gateway`.
+pod share its ports where names and protocols allow it, so each case has its Gateway alone. Where clients go is in `test_rules` and `tests/interop/test_gateway`.
 """
 
 import re

@@ -49,12 +49,17 @@ class ServedTests(SynchronousTestCase):
         text = gateway(TLS.replace("443", "444"), _END) + _CERT + policy("over") + authority()
         made = Made(text + route("TLSRoute", "db"))
         sections = made.sections()
-        self.assertEqual(sections["backend tls_shop_db_passthrough"][0], "server = 10.0.0.1:15432")
-        self.assertEqual(sections["backend tls_shop_db"][:3], _KEYS)
-        self.assertIn(
-            "backend = tls_shop_db_passthrough", sections["route tls_shop_db_shop_edge_tls"]
+        self.assertEqual(
+            sections["backend tls_shop_db_passthrough_at_tcp_444"][0], "server = 10.0.0.1:15432"
         )
-        self.assertIn("backend = tls_shop_db", sections["route tls_shop_db_shop_edge_end"])
+        self.assertEqual(sections["backend tls_shop_db_at_tcp_443"][:3], _KEYS)
+        self.assertIn(
+            "backend = tls_shop_db_passthrough_at_tcp_444",
+            sections["route tls_shop_db_shop_edge_tls"],
+        )
+        self.assertIn(
+            "backend = tls_shop_db_at_tcp_443", sections["route tls_shop_db_shop_edge_end"]
+        )
 
     def test_a_port_before_the_whole_service(self) -> None:
         """BackendTLSPolicyConflictResolution: neither is in conflict."""

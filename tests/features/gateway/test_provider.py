@@ -119,7 +119,7 @@ class FollowTests(GatewayTest):
         self.kube.put(
             {**secret, "metadata": {"name": "cert", "namespace": "shop"}, "data": rubbish}
         )
-        await self.written("", gone="[")
+        await self.written("backend = reject", gone="terminate_tls")
         await self.until(lambda: not path.exists())
         await self.until(
             lambda: "Invalid" in str(self.kube.get("Gateway", "shop", "edge").get("status"))

@@ -1,5 +1,6 @@
 """What Gateways and routes become: sections of rules, and the conditions of their status."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from txmux.rules.reading.parser import parse
 _DEFAULT = GatewaySettings()
 TLS = "name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}"
 TCP = "name: tcp, port: 5432, protocol: TCP"
+SHARED = ', annotations: {txmux.shared-port: "yes"}'
 
 
 class NamedFiles(SecretFiles):
@@ -39,7 +41,7 @@ class NamedFiles(SecretFiles):
 
 
 class Made:
-    """What is made of objects, all of which are served."""
+    """What is made of objects, all of which are served, but for units that are not taken, each for a reason."""
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Made:
         settings: GatewaySettings = _DEFAULT,
         unserved: str = "",
         addresses: Sequence[Any] = (),
+        untaken: Mapping[str, str] = {},
     ) -> None:
         known = cluster(text)
         files = NamedFiles(Path("/pem"))
@@ -56,14 +59,20 @@ class Made:
         objects = [*make_sections(listeners, routes, settings)]
         self.problems: dict[str, str] = {}
         for one in objects:
-            if one.problem:
-                self.problems.setdefault(one.name, one.problem)
+            if problem := one.problem or untaken.get(one.unit, ""):
+                self.problems.setdefault(one.name, problem)
+        self.units: dict[str, str] = defaultdict(str)
+        for one in objects:
+            self.units[one.unit] += one.text
         self.text = "\n".join(one.text for one in objects)
         made = listeners, routes, policies.all
         wanted = statuses(known, settings, *made, self.problems, unserved, addresses)
         self.status = {(its.kind, its.key[1]): its.status for its in wanted}
 
     def rules(self) -> Rules:
+        for unit in self.units.values():  # none needs another one
+            if unit:
+                parse(unit, "x")
         return parse(self.text, "x")
 
     def sections(self) -> dict[str, list[str]]:
@@ -98,7 +107,7 @@ class PortTests(SynchronousTestCase):
     def test_tcp(self) -> None:
         made = Made(gateway(TCP) + route("TCPRoute", "db"))
         self.assertEqual(made.sections(), {
-            "listen shop_edge_5432": ["endpoint = :5432", "default = tcp_shop_db", "first = server"],
+            "listen tcp_5432": ["endpoint = :5432", "default = tcp_shop_db", "first = server"],
             "backend tcp_shop_db": ["server = 10.0.0.1:15432", "10.0.0.2:15432 down"],
         })  # fmt: skip
         made.rules()
@@ -126,7 +135,7 @@ class PortTests(SynchronousTestCase):
         )
         made = Made(text, GatewaySettings(ports={53: 1053}))
         self.assertEqual(made.sections(), {
-            "listen shop_edge_udp_53": ["endpoint = udp:1053", "default = udp_shop_dns"],
+            "listen udp_53": ["endpoint = udp:1053", "default = udp_shop_dns"],
             "backend udp_shop_dns": ["server = udp:10.0.0.1:1053", "udp:10.0.0.2:1053 down"],
         })  # fmt: skip
         made.rules()
@@ -144,8 +153,8 @@ class PortTests(SynchronousTestCase):
         more = ', annotations: {txmux.from: "10.0.0.0/8", txmux.check: tcp, other: x}'
         made = Made(gateway(TCP) + route("TCPRoute", "db", more=more))
         self.assertEqual(made.sections(), {
-            "listen shop_edge_5432": ["endpoint = :5432", "default = close"],
-            "route tcp_shop_db_shop_edge_tcp": ["match = any", "from = 10.0.0.0/8", "under = shop_edge_5432", "backend = tcp_shop_db"],
+            "listen tcp_5432": ["endpoint = :5432", "default = close"],
+            "route tcp_shop_db_shop_edge_tcp": ["match = any", "from = 10.0.0.0/8", "under = tcp_5432", "backend = tcp_shop_db"],
             "backend tcp_shop_db": ["check = tcp", "server = 10.0.0.1:15432", "10.0.0.2:15432 down"],
         })  # fmt: skip
         made.rules()
@@ -210,9 +219,9 @@ class NameTests(SynchronousTestCase):
         sections = made.sections()
         # Clients of a.example are of its own listener, which has no route.
         self.assertEqual([*sections], [
-            "listen shop_edge_443", "route shop_edge_one_rest",
+            "listen tcp_443", "route shop_edge_one_rest",
             "route tls_shop_web_shop_edge_tls_b.example", "backend tls_shop_web",
-            "route tls_shop_web_shop_edge_tls_any.a.example", "route shop_edge_tls_rest",
+            "route tls_shop_web_shop_edge_tls_.a.example", "route shop_edge_tls_rest",
         ])  # fmt: skip
         self.assertEqual(sections["route shop_edge_one_rest"][0], "match = tls sni=a.example")
         self.assertEqual(
@@ -255,11 +264,10 @@ class NameTests(SynchronousTestCase):
             self.assertEqual(its["ResolvedRefs"], reason, refs)
             is_served = reason == "ResolvedRefs"
             self.assertEqual(its["Programmed"], "Programmed" if is_served else "!Invalid")
-            self.assertEqual("[listen" in made.text, is_served)
+            self.assertEqual("terminate_tls" in made.text, is_served)
 
 
 class SharedPortTests(SynchronousTestCase):
-    MORE = ', annotations: {txmux.shared-port: "yes"}'
     BOTH = (TLS, "name: rest, port: 443, protocol: TCP")
 
     def test_without_the_annotation_neither_is_served(self) -> None:
@@ -273,7 +281,7 @@ class SharedPortTests(SynchronousTestCase):
         )
 
     def test_tls_by_name_and_others_by_match(self) -> None:
-        text = gateway(*self.BOTH, more=self.MORE)
+        text = gateway(*self.BOTH, more=SHARED)
         text += route("TLSRoute", "web", "{name: web, port: 443}", "hostnames: [a.example]")
         text += route("TCPRoute", "db") + route(
             "TCPRoute", "ssh", more=", annotations: {txmux.match: ssh, txmux.match.2: telnet}"
@@ -281,12 +289,12 @@ class SharedPortTests(SynchronousTestCase):
         made = Made(text)
         sections = made.sections()
         self.assertEqual([*sections], [
-            "listen shop_edge_443", "backend tcp_shop_db",
+            "listen tcp_443", "backend tcp_shop_db",
             "route tls_shop_web_shop_edge_tls_a.example", "backend tls_shop_web", "route shop_edge_tls_rest",
             "route tcp_shop_ssh_shop_edge_rest", "backend tcp_shop_ssh",
         ])  # fmt: skip
         self.assertEqual(
-            sections["listen shop_edge_443"],
+            sections["listen tcp_443"],
             ["endpoint = :443", "default = tcp_shop_db", "silent = tcp_shop_db"],
         )
         self.assertEqual(
@@ -297,7 +305,7 @@ class SharedPortTests(SynchronousTestCase):
 
     def test_an_older_gateway_has_the_port(self) -> None:
         made = Made(gateway(TCP) + gateway(TCP.replace("tcp,", "other,"), name="late"))
-        self.assertEqual(made.of_listener("other", "late")["Accepted"], "!PortUnavailable")
+        self.assertEqual(made.of_listener("other", "late")["Accepted"], "!ProtocolConflict")
         self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
 
     def test_same_name_twice_and_http(self) -> None:
@@ -306,6 +314,200 @@ class SharedPortTests(SynchronousTestCase):
         )
         self.assertEqual(made.of_listener("tls")["Conflicted"], "HostnameConflict")
         self.assertEqual(made.of_listener("http")["Accepted"], "!UnsupportedProtocol")
+
+
+class PlaceTests(SynchronousTestCase):
+    """What is recognised and cannot be served keeps its place, and refuses its clients; losers hold nothing."""
+
+    SET = "---\nkind: ListenerSet\nmetadata: {name: %s}\nspec: {parentRef: {name: edge}, listeners: [%s]}\n"
+    TAKES = "  allowedListeners: {namespaces: {from: Same}}\n"
+    WRONG = ', annotations: {txmux.check: "nonsense"}'
+
+    def outcomes(self, made: Made) -> dict[str, str]:
+        """Return where clients of a port go, by its match lines, in the order of the rules."""
+        made.rules()
+        found: dict[str, str] = {}
+        for name, lines in made.sections().items():
+            keys = dict(line.partition(" = ")[::2] for line in lines if " = " in line)
+            if name.startswith("route "):
+                found.setdefault(keys["match"], keys["backend"])
+            elif name.startswith("listen "):
+                found["default"] = keys["default"]
+        return found
+
+    def test_a_listener_without_its_certificate(self) -> None:
+        """Its name goes to no wildcard of somebody else, also if the authorities of its clients are missing."""
+        end = 'name: end, port: 443, protocol: TLS, hostname: "*.a.example", tls: {certificateRefs: [{name: %s}]}'
+        secrets = "---\nkind: Secret\nmetadata: {name: %s}\n"
+        authorities = "  tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: gone}]}}}}\n"
+        wide = gateway(f'{TLS}, hostname: "*.example"', name="wide")
+        theirs = route("TLSRoute", "theirs", "{name: web, port: 443}").replace("edge", "wide")
+        mine = route("TLSRoute", "mine", spec="hostnames: [b.a.example]")
+        for name, more, resolved, accepted in (
+            ("gone", "", "!InvalidCertificateRef", "Accepted"),
+            ("bad", "", "!InvalidCertificateRef", "Accepted"),
+            ("cert, namespace: far", "", "!RefNotPermitted", "Accepted"),
+            ("cert", authorities, "!InvalidCACertificateRef", "!NoValidCACertificate"),
+        ):
+            text = gateway(end % name) + more + wide + theirs + mine
+            made = Made(
+                text + secrets % "bad" + secrets % "cert" + secrets % "cert, namespace: far"
+            )
+            its = made.of_listener("end")
+            self.assertEqual((its["ResolvedRefs"], its["Accepted"]), (resolved, accepted))
+            self.assertEqual(its["Programmed"], "!Invalid")
+            self.assertEqual([*self.outcomes(made).items()], [
+                ("default", "close"), ("tls sni=b.a.example", "reject"),
+                ("tls sni=*.a.example", "reject"), ("tls sni=*.example", "tls_shop_theirs"),
+            ])  # fmt: skip
+            self.assertNotIn("backend tls_shop_mine", made.text)
+            self.assertEqual(made.of_gateway("wide")["Programmed"], "Programmed")
+
+    def test_an_invalid_route_keeps_its_names(self) -> None:
+        service = "---\nkind: Service\nmetadata: {name: odd, annotations: {txmux.from: x}}\nspec: {ports: [{port: 1}]}\n"
+        for refs, more in (("{name: db, port: 5432}", self.WRONG), ("{name: odd, port: 1}", "")):
+            text = gateway(TLS) + service
+            text += route("TLSRoute", "old", refs, "hostnames: [a.example]", more)
+            text += route("TLSRoute", "new", spec='hostnames: [a.example, "*.example"]')
+            made = Made(text)
+            self.assertEqual(made.of_route("TLSRoute", "old")["Accepted"], "!Invalid")
+            self.assertEqual(self.outcomes(made), {
+                "default": "close", "tls sni=a.example": "reject", "tls sni=*.example": "tls_shop_new", "tls": "reject",
+            })  # fmt: skip
+            lines = made.sections()["route tls_shop_old_shop_edge_tls_a.example"]
+            self.assertEqual([one.split()[0] for one in lines], ["match", "under", "backend"])
+            self.assertEqual(made.of_listener("tls")["routes"], 1)
+
+    def test_an_invalid_route_keeps_its_port(self) -> None:
+        for more in (self.WRONG, f'{self.WRONG[:-1]}, txmux.from: "10.0.0.0/8"}}'):
+            made = Made(
+                gateway(TCP) + route("TCPRoute", "old", more=more) + route("TCPRoute", "new")
+            )
+            self.assertEqual(self.outcomes(made), {"default": "close"})
+        shared = gateway(TCP, more=SHARED)
+        more = f"{self.WRONG[:-1]}, txmux.match: ssh}}"
+        made = Made(shared + route("TCPRoute", "old", more=more) + route("TCPRoute", "new"))
+        self.assertEqual(self.outcomes(made), {"default": "tcp_shop_new"})
+
+    def test_match_counts_on_a_shared_port_alone(self) -> None:
+        more = ", annotations: {txmux.match: any}"
+        text = route("TCPRoute", "old") + route("TCPRoute", "new", more=more)
+        made = Made(gateway(TCP) + text)
+        self.assertEqual(
+            made.sections()["listen tcp_5432"],
+            ["endpoint = :5432", "default = tcp_shop_old", "first = server"],
+        )
+        self.assertNotIn("new", made.text)
+        (parent,) = made.status["TCPRoute", "new"]["parents"]
+        self.assertIn(
+            'txmux.match counts only where Gateway shop/edge has txmux.shared-port: "yes"',
+            parent["conditions"][0]["message"],
+        )
+        text = route("TCPRoute", "ssh", more=more) + route("TCPRoute", "db")
+        self.assertEqual(self.outcomes(Made(gateway(TCP) + text)), {"default": "tcp_shop_ssh"})
+
+    def test_losers_make_no_others_lose(self) -> None:
+        one, two = (f"{TLS.replace('tls,', f'{n},')}, hostname: {n}.example" for n in "ab")
+        tcp = "name: x, port: 443, protocol: TCP"
+        text = gateway(one) + self.TAKES
+        text += self.SET % ("first", f"{{{tcp}}}, {{{two}}}")  # its TCP loses to the Gateway's
+        text += self.SET % ("second", f"{{{two.replace('b,', 'c,')}}}, {{{TLS}}}")
+        made = Made(text)
+        self.assertEqual(
+            made.of_listener("x", "first", "ListenerSet")["Accepted"], "!ProtocolConflict"
+        )
+        for name, of, accepted in (
+            ("b", "first", "Accepted"), ("c", "second", "!HostnameConflict"), ("tls", "second", "Accepted"),
+        ):  # fmt: skip
+            its = made.of_listener(name, of, "ListenerSet")
+            self.assertEqual(its["Accepted"], accepted, name)
+        self.assertEqual(made.of_listener("a")["Programmed"], "Programmed")
+
+    def test_ports_that_are_mapped_to_one(self) -> None:
+        other = TLS.replace("tls,", "other,").replace("443", "8443")
+        text = gateway(TLS) + gateway(other, name="late")
+        made = Made(text, GatewaySettings(ports={443: 8443}))
+        self.assertEqual(made.of_listener("other", "late")["Accepted"], "!PortUnavailable")
+        (its,) = made.status["Gateway", "late"]["listeners"]
+        why = "--port has it listen on 8443, as port 443 does; map it to another port"
+        self.assertEqual(its["conditions"][0]["message"], why)
+        self.assertEqual(made.of_listener("tls")["Programmed"], "Programmed")
+        self.assertEqual(made.text.count("[listen"), 1)
+
+    def test_a_wildcard_and_a_name_like_it(self) -> None:
+        made = Made(
+            gateway(TLS)
+            + route("TLSRoute", "web", spec='hostnames: ["*.a.example", any.a.example]')
+        )
+        self.assertEqual(self.outcomes(made)["tls sni=any.a.example"], "tls_shop_web")
+        self.assertEqual(self.outcomes(made)["tls sni=*.a.example"], "tls_shop_web")
+
+
+class UnitTests(SynchronousTestCase):
+    """Each port is a unit, of whichever Gateways its listeners are."""
+
+    LATE = gateway(f"{TLS}, hostname: b.example", name="late")
+
+    def test_two_gateways_on_one_port(self) -> None:
+        text = gateway(f"{TLS}, hostname: a.example") + self.LATE
+        text += route("TLSRoute", "one") + route("TLSRoute", "two").replace("edge", "late")
+        made = Made(text)
+        self.assertEqual(made.text.count("[listen"), 1)
+        for name, host, its in (("edge", "a.example", "one"), ("late", "b.example", "two")):
+            self.assertEqual(made.of_gateway(name)["Programmed"], "Programmed")
+            lines = made.sections()[f"route tls_shop_{its}_shop_{name}_tls_{host}"]
+            self.assertIn(f"match = tls sni={host}", lines)
+        made.rules()
+        # The port stays the same without the older one.
+        late = Made(self.LATE + route("TLSRoute", "two").replace("edge", "late")).sections()
+        self.assertEqual({**made.sections(), **late}, made.sections())
+
+    def test_a_set_is_younger_than_gateways_before_it(self) -> None:
+        """The one made last takes no port from a Gateway that was there, also if its own Gateway is older."""
+        takes = PlaceTests.TAKES
+        own = PlaceTests.SET % ("more", f"{{{TCP}}}")
+        for text, served in (
+            (gateway(TLS) + takes + gateway(TCP, name="late") + own, "Gateway"),
+            (gateway(TLS) + takes + own + gateway(TCP, name="late"), "ListenerSet"),
+        ):
+            made = Made(text)
+            for name, kind in (("late", "Gateway"), ("more", "ListenerSet")):
+                accepted = made.of_listener("tcp", name, kind)["Accepted"]
+                expected = "Accepted" if kind == served else "!ProtocolConflict"
+                self.assertEqual(accepted, expected)
+
+    def test_a_shared_port_needs_both_owners(self) -> None:
+        tcp = gateway("name: tcp, port: 443, protocol: TCP", name="old")
+        made = Made(tcp + gateway(TLS, more=SHARED))
+        self.assertEqual(made.of_listener("tls")["Accepted"], "!ProtocolConflict")
+        self.assertEqual(made.of_listener("tcp", "old")["Programmed"], "Programmed")
+
+    def test_a_route_at_two_ports(self) -> None:
+        made = Made(
+            gateway(TCP, TCP.replace("tcp", "more").replace("5432", "2")) + route("TCPRoute", "db")
+        )
+        self.assertEqual([*made.units], ["tcp_5432", "tcp_2"])
+        for unit, text in made.units.items():
+            self.assertIn(f"default = tcp_shop_db_at_{unit}\n", text)
+            self.assertIn(f"[backend tcp_shop_db_at_{unit}]", text)
+        made.rules()
+
+    def test_a_port_that_cannot_be_opened(self) -> None:
+        why = "cannot listen at tcp:443: Permission denied"
+        text = gateway(f"{TLS}, hostname: a.example", TCP) + self.LATE
+        made = Made(text + route("TLSRoute", "web"), untaken={"tcp_443": why})
+        for name in ("edge", "late"):
+            its = made.of_listener("tls", name)
+            self.assertEqual((its["Accepted"], its["Programmed"]), ("!PortUnavailable", "!Invalid"))
+        self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
+        self.assertEqual(
+            made.of_gateway(), {"Accepted": "ListenersNotValid", "Programmed": "Programmed"}
+        )
+        self.assertEqual(
+            made.of_gateway("late"),
+            {"Accepted": "!ListenersNotValid", "Programmed": "!ListenersNotValid"},
+        )
+        self.assertEqual(made.of_route("TLSRoute", "web")["Accepted"], "Accepted")
 
 
 class ReferenceTests(SynchronousTestCase):
@@ -359,7 +561,7 @@ class ReferenceTests(SynchronousTestCase):
     def test_no_endpoint_refuses(self) -> None:
         made = self.made("{name: db, port: 5432, weight: 0}")
         self.assertEqual(
-            made.sections()["listen shop_edge_5432"],
+            made.sections()["listen tcp_5432"],
             ["endpoint = :5432", "default = close", "first = server"],
         )
         made.rules()
@@ -414,11 +616,11 @@ class PatternTests(SynchronousTestCase):
             ("http host=~a+[.]example path=~b", 8),
             ("payload text=x", 50),
         ):
-            made = Made(gateway(TCP) + self.routes(50, match))
+            made = Made(gateway(TCP, more=SHARED) + self.routes(50, match))
             self.assertEqual(self.accepted(made), [f"r{n:03}" for n in range(count)], match)
             self.assertEqual(made.text.count("[route"), count)
             made.rules()
-        made = Made(gateway(TCP) + self.routes(17, "regex pattern=x"))
+        made = Made(gateway(TCP, more=SHARED) + self.routes(17, "regex pattern=x"))
         self.assertEqual(
             made.problems["TCPRoute shop/r016"],
             "txmux.match: its patterns look at 256 bytes of each client of port 5432, where those of older routes of namespace"
@@ -430,7 +632,7 @@ class PatternTests(SynchronousTestCase):
         every = ", allowedRoutes: {namespaces: {from: All}}"
         listeners = f"{TCP}{every}", f"name: more, port: 2, protocol: TCP{every}"
         heavy = "regex pattern=[ab]*x within=4KiB"
-        text = gateway(*listeners) + self.routes(2, heavy, parent=", sectionName: tcp")
+        text = gateway(*listeners, more=SHARED) + self.routes(2, heavy, parent=", sectionName: tcp")
         text += self.routes(1, heavy, parent=", sectionName: more").replace("r000", "s000")
         text += self.routes(1, heavy, ", namespace: far", ", namespace: shop").replace("r0", "t0")
         self.assertEqual(self.accepted(Made(text)), ["r000", "s000", "t000"])
@@ -446,7 +648,8 @@ class HostileTests(SynchronousTestCase):
         )
         self.assertEqual(made.of_route(kind, "db")["Accepted"], "!Invalid")
         self.assertEqual(made.of_route(kind, "good")["Accepted"], "Accepted")
-        self.assertIn("_shop_good", made.text)
+        self.assertEqual("_shop_good" in made.text, kind == "TLSRoute")  # db is older
+        self.assertIn("default = close", made.text)
         made.rules()
         return made.problems[f"{kind} shop/db"]
 
@@ -502,8 +705,10 @@ class HostileTests(SynchronousTestCase):
         )
         text += "---\nkind: TCPRoute\nmetadata: {name: c}\n---\nkind: TCPRoute\nmetadata: {name: d}\nspec: {parentRefs: 7}\n"
         made = Made(text)
-        self.assertIn("default = tcp_shop_good", made.text)
-        self.assertEqual(made.of_route("TCPRoute", "b")["Accepted"], "!Invalid")
+        self.assertIn("default = close", made.text)
+        for name in "ab":
+            self.assertEqual(made.of_route("TCPRoute", name)["Accepted"], "!Invalid")
+        self.assertEqual(made.of_route("TCPRoute", "good")["Accepted"], "Accepted")
 
 
 class ParentTests(SynchronousTestCase):
@@ -569,7 +774,7 @@ class ParentTests(SynchronousTestCase):
             reasons(status["listeners"][1]["conditions"])["Conflicted"], "ProtocolConflict"
         )
         self.assertEqual(made.of_listener("tcp")["Conflicted"], "!NoConflicts")
-        self.assertIn("[listen shop_edge_1]", made.text)
+        self.assertIn("[listen tcp_1]", made.text)
         made.rules()
 
     def test_pending(self) -> None:

@@ -93,21 +93,23 @@ def statuses(
     gateways = our_gateways(cluster, settings)
     for one in gateways:
         own = [its for its in listeners if its.of == ("Gateway", key_of(one))]
-        problem = problems.get(f"Gateway {'/'.join(key_of(one))}", "")
         if refused := refusal(one):
             status = _refused(one, "InvalidParameters", "Invalid", refused)
         else:
             more = _of_tls(one, own) | _of_addresses(one, addresses)
-            status = _of_gateway(one, own, problem, unserved, more)
+            status = _of_gateway(one, own, problems, unserved, more)
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
         yield Wanted("Gateway", key_of(one), {"addresses": _given(one, addresses), **status})
     for one, _, no in sets_of(cluster, [key_of(one) for one in gateways]):
         own = [its for its in listeners if its.of == ("ListenerSet", key_of(one))]
-        status = _refused(one, no[0], *no) if no else _of_gateway(one, own, "", unserved, {})
+        status = _refused(one, no[0], *no) if no else _of_gateway(one, own, problems, unserved, {})
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
         yield Wanted("ListenerSet", key_of(one), status)
+    of_ports = {problems.get(its.port_title) for its in listeners}  # none of them is of a route
     for its in routes:
-        parents = [*_parents(its, settings, its.problem or problems.get(its.title, ""))]
+        problem = problems.get(its.title, "")
+        problem = its.problem or problem * (problem not in of_ports)
+        parents = [*_parents(its, settings, problem)]
         yield Wanted(its.kind, key_of(its.thing), {"parents": parents})
     for policy in policies:
         if policy.gateways:
@@ -132,13 +134,18 @@ def _left(
 
 
 def _of_gateway(
-    thing: Any, listeners: Sequence[GatewayListener], problem: str, unserved: str, more: _Types
+    thing: Any,
+    listeners: Sequence[GatewayListener],
+    problems: Mapping[str, str],
+    unserved: str,
+    more: _Types,
 ) -> dict[str, Any]:
-    bad = [its.name for its in listeners if not its.is_served or its.problems]
-    is_served = any(its.is_served for its in listeners)
+    served = [its for its in listeners if its.is_served and not problems.get(its.port_title)]
+    bad = [its.name for its in listeners if its not in served or its.problems]
     why = f"see {', '.join(bad)}" if bad else ""
-    accepted = (is_served or not bad, "ListenersNotValid" if bad else "Accepted", why)
-    programmed = _programmed("" if is_served else "ListenersNotValid", problem, unserved)
+    reason = "ListenersNotValid" if bad else "Accepted"
+    programmed = _programmed("" if served else "ListenersNotValid", "", unserved)
+    accepted = (bool(served) or not bad, reason, why)
     types = {"Accepted": accepted, "Programmed": programmed, **more}
     return {"conditions": conditions(thing, types)}
 
@@ -163,9 +170,12 @@ def _of_listener(
 
     conflict = its.problems.get("Conflicted")
     reason = conflict[0] if conflict else "" if its.is_served else "Invalid"
-    problem = problems.get(f"Gateway {'/'.join(its.gateway)}", "")
+    problem = problems.get(its.port_title, "") if its.holds_place else ""
+    accepted = (False, *conflict) if conflict else of("Accepted", "Accepted")
+    if accepted[0] and problem.startswith("cannot listen"):
+        accepted = (False, "PortUnavailable", problem)
     types = {
-        "Accepted": (False, *conflict) if conflict else of("Accepted", "Accepted"),
+        "Accepted": accepted,
         "Conflicted": of("Conflicted", "NoConflicts", is_true=False),
         "ResolvedRefs": of("ResolvedRefs", "ResolvedRefs"),
         "Programmed": _programmed(reason, problem, unserved),

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import combinations, groupby
 from typing import Any
 
 import attrs
 
 from txmux.classes import define, frozen
 from txmux.features.gateway.certificates import SecretFiles
-from txmux.features.gateway.cluster import GROUP, HOSTNAME, Cluster, Key, key_of
+from txmux.features.gateway.cluster import GROUP, HOSTNAME, Cluster, Key, age_of, key_of
 from txmux.features.gateway.policies import find_authorities
 from txmux.rules.reading.values import NAME
 from txmux.wire.jsontext import MISSHAPEN
@@ -27,6 +28,7 @@ _KINDS = {
     ("UDP", ""): ("UDPRoute",),
 }
 _LAX = "AllowInsecureFallback"
+_NO_AUTHORITY = "NoValidCACertificate"
 _SPOKEN = sorted({protocol for protocol, _ in _KINDS})
 
 
@@ -59,6 +61,7 @@ class GatewayListener:
         identity: The file with its Gateway's certificate for servers; empty if there is none that can be used.
         identity_problem: Why there is none: the reason, and the message.
         problems: What is wrong, by the type of the condition: its reason, and the message.
+        is_shared: Whether its Gateway lets TLS and TCP have one port.
         routes: How many are attached.
     """
 
@@ -71,6 +74,7 @@ class GatewayListener:
     identity: str = ""
     identity_problem: tuple[str, str] | None = None
     problems: dict[str, tuple[str, str]] = attrs.field(factory=dict)
+    is_shared: bool = False
     routes: int = 0
 
     @property
@@ -113,17 +117,25 @@ class GatewayListener:
         return _KINDS.get((self.protocol, self._mode), ())
 
     @property
+    def holds_place(self) -> bool:
+        """Whether its port and its host name are no one else's; if it cannot be served, its clients are refused."""
+        refused, *_ = self.problems.get("Accepted", ("",))
+        return "Conflicted" not in self.problems and refused in {"", _NO_AUTHORITY}
+
+    @property
     def is_served(self) -> bool:
         """Whether clients are taken; without a usable certificate they cannot be."""
-        return not {"Accepted", "Conflicted"} & self.problems.keys() and (
-            not self.terminates or bool(self.certificates)
-        )
+        is_accepted = self.holds_place and "Accepted" not in self.problems
+        return is_accepted and (not self.terminates or bool(self.certificates))
 
     @property
     def section(self) -> str:
-        """The name of its ``[listen]`` section, which is that of all of its port."""
-        transport = "udp_" if self.protocol == "UDP" else ""
-        return f"{'_'.join(self.gateway)}_{transport}{self.port}"
+        """The name of its ``[listen]`` section and unit, which are those of all listeners of its port."""
+        return f"{'udp' if self.protocol == 'UDP' else 'tcp'}_{self.port}"
+
+    @property
+    def port_title(self) -> str:
+        return f"port {self.section}"
 
     @property
     def word(self) -> str:
@@ -188,29 +200,28 @@ def read_listeners(
     cluster: Cluster, settings: GatewaySettings, files: SecretFiles
 ) -> list[GatewayListener]:
     """Return all listeners of our Gateways, in the order of their precedence. `files` says which certificates can be used."""
-    gateways = our_gateways(cluster, settings)
-    keys = [key_of(one) for one in gateways]
-    sets = [(one, key) for one, key, problem in sets_of(cluster, keys) if not problem]
+    gateways = {key_of(one): one for one in our_gateways(cluster, settings)}
+    found: list[tuple[Any, str, Any, Key]] = [
+        ((age_of(one), False), "Gateway", one, key) for key, one in gateways.items()
+    ]
+    for one, key, problem in sets_of(cluster, gateways.keys()):
+        if not problem:  # it comes after its Gateway, also after one that was made anew
+            age = age_of(one)
+            found.append(((max(age, age_of(gateways[key])), True, age), "ListenerSet", one, key))
+    found.sort(key=lambda its: its[0])
     listeners: list[GatewayListener] = []
-    for gateway, key in zip(gateways, keys, strict=True):
-        if refusal(gateway):
-            continue
-        listeners += _of("Gateway", gateway, key)
-        for one, its in sets:
-            if its == key:
-                listeners += _of("ListenerSet", one, key)
+    for _, kind, one, key in found:
+        if not refusal(gateways[key]):
+            annotations = gateways[key]["metadata"].get("annotations") or {}
+            is_shared = annotations.get(SHARED_PORT) == "yes"
+            listeners += _of(kind, one, key, is_shared=is_shared)
     for listener in listeners:
         _find_kinds(listener)
         if listener.terminates:
             _find_certificates(listener, cluster, files)
             _find_validation(listener, cluster, files)
         _find_identity(listener, cluster, files)
-    shared = {
-        key
-        for gateway, key in zip(gateways, keys, strict=True)
-        if (gateway["metadata"].get("annotations") or {}).get(SHARED_PORT) == "yes"
-    }
-    _find_conflicts(listeners, shared, settings)
+    _find_conflicts(listeners, settings)
     return listeners
 
 
@@ -260,9 +271,9 @@ def _validations(gateway: Any) -> dict[int, Any]:
     return {port: (one or {}).get("validation") or {} for port, one in by_port.items()}
 
 
-def _of(kind: str, thing: Any, gateway: Key) -> Iterator[GatewayListener]:
+def _of(kind: str, thing: Any, gateway: Key, *, is_shared: bool) -> Iterator[GatewayListener]:
     for spec in thing["spec"].get("listeners") or ():
-        listener = GatewayListener((kind, key_of(thing)), gateway, spec)
+        listener = GatewayListener((kind, key_of(thing)), gateway, spec, is_shared=is_shared)
         try:
             is_valid = (
                 NAME.fullmatch(listener.name) is not None
@@ -323,7 +334,7 @@ def _find_validation(listener: GatewayListener, cluster: Cluster, files: SecretF
         listener.problems["ResolvedRefs"] = reason, why
     if not listener.authorities:
         why = unresolved[1] if unresolved else "tls.frontend names no certificate of an authority"
-        listener.problems.setdefault("Accepted", ("NoValidCACertificate", why))
+        listener.problems.setdefault("Accepted", (_NO_AUTHORITY, why))
 
 
 def _find_identity(listener: GatewayListener, cluster: Cluster, files: SecretFiles) -> None:
@@ -340,34 +351,45 @@ def _find_identity(listener: GatewayListener, cluster: Cluster, files: SecretFil
         listener.identity = files.certificate(found.found)
 
 
-def _find_conflicts(
-    listeners: Sequence[GatewayListener], shared: Collection[Key], settings: GatewaySettings
-) -> None:
-    """Note which listeners want what another one has: of two of a Gateway's own, neither is served."""
+def _find_conflicts(listeners: Sequence[GatewayListener], settings: GatewaySettings) -> None:
+    """Note which listeners want what another one has: of two of one object, neither has it."""
     on_port: dict[tuple[bool, int], list[GatewayListener]] = defaultdict(list)
-    for listener in listeners:
-        if "Accepted" in listener.problems:
-            continue
-        where = settings.ports.get(listener.port, listener.port)
-        others = on_port[listener.protocol == "UDP", where]
-        others.append(listener)
-        for other in (its for its in others[:-1] if "Accepted" not in its.problems):
-            if other.gateway != listener.gateway:
-                why = f"Gateway {'/'.join(other.gateway)}, which is older, has port {where}"
-                listener.problems["Accepted"] = "PortUnavailable", why
-            elif reason := _conflict(other, listener, is_shared=listener.gateway in shared):
-                why = f"listener {other.name} has the same port"
-                listener.problems.setdefault("Conflicted", (reason, why))
-                if listener.of == other.of:
-                    why = f"listener {listener.name} has the same port"
-                    other.problems.setdefault("Conflicted", (reason, why))
+    for _, group in groupby(listeners, lambda its: its.of):
+        own = [(its, on_port[its.protocol == "UDP", _where(its, settings)]) for its in group]
+        for its, holders in own:
+            for other in holders:
+                _lose(its, other)
+        left = [(its, holders) for its, holders in own if its.holds_place]
+        for (one, _), (other, _) in combinations(left, 2):
+            if _conflict(one, other):
+                _lose(one, other)
+                _lose(other, one)
+        for its, holders in left:
+            if its.holds_place and holders and holders[0].port != its.port:
+                why = f"--port has it listen on {_where(its, settings)}, as port {holders[0].port} does; map it to another port"
+                its.problems["Accepted"] = "PortUnavailable", why
+            elif its.holds_place:
+                holders.append(its)
 
 
-def _conflict(one: GatewayListener, other: GatewayListener, *, is_shared: bool) -> str:
-    """Return the reason why two listeners of a Gateway cannot have one port; empty if they can."""
+def _where(its: GatewayListener, settings: GatewaySettings) -> int:
+    return settings.ports.get(its.port, its.port)
+
+
+def _lose(its: GatewayListener, other: GatewayListener) -> None:
+    if its.holds_place and (reason := _conflict(other, its)):
+        kind, key = other.of
+        why = f"listener {other.name} of {kind} {'/'.join(key)} has port {other.port} {other.hostname}"
+        its.problems["Conflicted"] = reason, why.rstrip()
+
+
+def _conflict(one: GatewayListener, other: GatewayListener) -> str:
+    """Return the reason why two listeners cannot have one port; empty if they can, or want others."""
     protocols = {one.protocol, other.protocol}
+    if one.section != other.section:
+        return ""
     if protocols == {"TLS"}:
         return "HostnameConflict" if one.hostname == other.hostname else ""
-    if protocols == {"TLS", "TCP"} and is_shared:
-        return "" if one.port == other.port else "ProtocolConflict"
+    if protocols == {"TLS", "TCP"} and one.is_shared and other.is_shared:
+        return ""
     return "ProtocolConflict"

@@ -5,6 +5,7 @@ Source: Gateway API 1.5, ``ParentReference``, ``TLSRoute``, ``TCPRoute``, ``UDPR
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ from txmux.features.gateway.cluster import (
     weighted,
 )
 from txmux.features.gateway.listeners import (
+    SHARED_PORT,
     GatewayListener,
     GatewaySettings,
     named_authorities,
@@ -49,6 +51,7 @@ from txmux.wire.jsontext import MISSHAPEN
 from txmux.wire.sizes import option_size
 
 KINDS = ("TLSRoute", "TCPRoute", "UDPRoute")
+_MATCH = re.compile(rf"{re.escape(PREFIX)}match(?:\..*)?")
 _ANNOTATIONS = KEYS - {"backend", "server", "terminate_tls", "under"}
 _MOST_OF_PATTERNS = 4096
 """Bytes of each client that the patterns of one namespace may look at; on a port, they cost all clients time."""
@@ -64,7 +67,7 @@ class Attached:
         ref: The ``parentRef``.
         listeners: The accepted ones, each with the host names that the route has there.
         problem: Why it is not accepted: the reason, and the message.
-        lost: Which older routes have what it wants.
+        lost: Which older routes have what it wants, and which annotations do not count.
     """
 
     ref: Any
@@ -91,7 +94,8 @@ class GatewayRoute:
         thing: The object.
         parents: Those that are ours.
         reference: The first that does not resolve, or one that does.
-        problem: Why nothing of it can be served.
+        problem: Why nothing of it can be served: it keeps its host names, and refuses their clients.
+        has_several_ports: Whether it is at listeners of more than one port, each of which needs backends of its own.
         route_keys: Of its ``[route]`` sections.
         backend_keys: Of its ``[backend]`` sections, of all alike.
         shares: Of its clients.
@@ -103,6 +107,7 @@ class GatewayRoute:
     parents: list[Attached]
     reference: Reference = attrs.field(factory=Reference)
     problem: str = ""
+    has_several_ports: bool = False
     route_keys: dict[str, Sequence[str]] = attrs.field(factory=dict)
     backend_keys: dict[str, Sequence[str]] = attrs.field(factory=dict)
     shares: list[Share] = attrs.field(factory=list)
@@ -120,18 +125,37 @@ class GatewayRoute:
     def section(self) -> str:
         return "_".join((self.kind.removesuffix("Route").lower(), *key_of(self.thing)))
 
+    def keys_at(self, listener: GatewayListener) -> Mapping[str, Sequence[str]]:
+        """Return what its sections for a listener have of their own; where it refuses its clients, nothing."""
+        if self.problem or not listener.is_served:
+            return {}
+        is_open = listener.is_shared or self.kind == "TLSRoute"
+        return {key: lines for key, lines in self.route_keys.items() if is_open or key != "match"}
+
+    @property
+    def has_match(self) -> bool:
+        """Whether it has match lines of its own, which may be wrong."""
+        annotations = self.thing["metadata"].get("annotations") or {}
+        return self.kind != "TLSRoute" and any(map(_MATCH.fullmatch, annotations))
+
     def backend_for(self, listener: GatewayListener) -> str:
         """Return where clients of a listener go."""
+        if self.problem or not listener.is_served:
+            return "reject" if listener.protocol == "TLS" else "close"
         name = self.backend_name(listener)
         return name if "server" in self.backends.get(name, ()) else "close"
 
     def backend_name(self, listener: GatewayListener) -> str:
+        parts = [self.section]
         # TLS to servers is not for clients who speak it with them, and has the certificate of a Gateway.
-        if not any(one.tls.keys or one.tls.refusal for one in self.shares):
-            return self.section
-        if listener.passes_tls:
-            return f"{self.section}_passthrough"
-        return "_".join([self.section, *(listener.gateway if listener.has_identity else ())])
+        if any(one.tls.keys or one.tls.refusal for one in self.shares):
+            if listener.passes_tls:
+                parts.append("passthrough")
+            elif listener.has_identity:
+                parts += listener.gateway
+        if self.has_several_ports:
+            parts += "at", listener.section
+        return "_".join(parts)
 
 
 def read_routes(
@@ -158,8 +182,7 @@ def read_routes(
         _read(its, cluster, policies)
         if not its.problem:
             _spend(its, spent)
-        if not its.problem:
-            _claim(its, taken)
+        _claim(its, taken)
     return routes
 
 
@@ -249,6 +272,7 @@ def _read(its: GatewayRoute, cluster: Cluster, policies: Policies) -> None:
             )
         _read_annotations(its, its.thing, is_service=False)
         listeners = [one for attached in its.parents for one, _ in attached.listeners]
+        its.has_several_ports = len({one.section for one in listeners if one.holds_place}) > 1
         gateways = dict.fromkeys(one.gateway for one in listeners)
         for ref in rules[0].get("backendRefs") or ():
             policies.note((ref.get("namespace") or key_of(its.thing)[0], ref["name"]), gateways)
@@ -370,8 +394,13 @@ def _spend(its: GatewayRoute, spent: dict[tuple[str, str], int]) -> None:
     """Count what the patterns of a route cost each client of its ports; the older routes of a namespace come first."""
     cost = sum(map(_cost, its.route_keys.get("match", ())))
     namespace = key_of(its.thing)[0]
-    ports = {one.section: one.port for attached in its.parents for one, _ in attached.listeners}
-    for name, port in ports.items() if cost else ():
+    ports = {
+        one.section: one.port
+        for attached in its.parents
+        for one, _ in attached.listeners
+        if "match" in its.keys_at(one)
+    }
+    for name, port in ports.items():
         before = spent[namespace, name]
         if before + cost > _MOST_OF_PATTERNS:
             its.problem = (
@@ -399,18 +428,23 @@ def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRo
     for attached in its.parents:
         left: list[tuple[GatewayListener, Sequence[str]]] = []
         lost: list[str] = []
+        unread: list[str] = []
         for listener, names in attached.listeners:
             free = []
-            for name in names:
-                # With a match line of its own, a route takes no clients of others.
-                has_match = "match" in its.route_keys
+            if its.has_match and not listener.is_shared:
+                of = f"Gateway {'/'.join(listener.gateway)}"
+                unread.append(f'txmux.match counts only where {of} has {SHARED_PORT}: "yes"')
+            # Names that are none are written nowhere.
+            for name in [one for one in names if not one or HOSTNAME.fullmatch(one)][:_MOST_NAMES]:
+                # With match lines that count, a route takes no clients of others.
+                has_match = its.has_match and listener.is_shared
                 owner = its if has_match else taken.setdefault((listener, name), its)
                 if owner is its:
-                    free.append(name)
+                    free += [name] * (not its.problem or not has_match)
                 else:
                     what = f"{name or 'all clients'} of listener {listener.name}"
                     lost.append(f"{owner.title} is older, and has {what}")
             if free:
                 left.append((listener, free))
-            listener.routes += 1  # all are accepted, of which the oldest has the clients
-        attached.listeners, attached.lost = left, "; ".join(lost)
+            listener.routes += not its.problem  # all are accepted, of which the oldest has the clients
+        attached.listeners, attached.lost = left, "; ".join(dict.fromkeys([*lost, *unread]))

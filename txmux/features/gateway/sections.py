@@ -18,7 +18,7 @@ LISTEN_KEYS = frozenset({"endpoint", "default", "first", "silent"})
 
 @define(eq=False)
 class _GatewayPort:
-    """A port of a Gateway, with its listeners, and the host names or all clients that routes have there."""
+    """A port of Gateways, with its listeners, and the host names or all clients that routes have there."""
 
     listeners: list[GatewayListener] = attrs.field(factory=list)
     routes: list[tuple[GatewayListener, str, GatewayRoute]] = attrs.field(factory=list)
@@ -31,7 +31,8 @@ def make_sections(
 ) -> Iterator[ProvidedObject]:
     """Yield the objects of a rules file in the order of their routes.
 
-    Of a route with several sections, each is an object with its title; the first has its backend.
+    Each port is a unit. Of a route with several sections, each is an object with its title; the first that leads to
+    a backend has it.
 
     Args:
         listeners: In the order of their precedence.
@@ -40,57 +41,46 @@ def make_sections(
     """
     ports: dict[str, _GatewayPort] = {}
     for listener in listeners:
-        if listener.is_served:
+        if listener.holds_place:
             ports.setdefault(listener.section, _GatewayPort()).listeners.append(listener)
     for its in routes:
         if its.problem:
             yield ProvidedObject(its.title, problem=its.problem)
-            continue
         for attached in its.parents:
             for listener, names in attached.listeners:
-                if listener.is_served:
+                if listener.holds_place:
                     ports[listener.section].routes += [(listener, name, its) for name in names]
-    begun: set[GatewayRoute] = set()
     for name, port in ports.items():
-        yield from _of_port(name, port, settings, begun)
+        for title, text in _of_port(name, port, settings):
+            yield ProvidedObject(title, text, unit=name)
 
 
-def _of_port(
-    name: str,
-    port: _GatewayPort,
-    settings: GatewaySettings,
-    begun: set[GatewayRoute],
-) -> Iterator[ProvidedObject]:
+def _of_port(name: str, port: _GatewayPort, settings: GatewaySettings) -> Iterator[tuple[str, str]]:
     first = port.listeners[0]
-    gateway = f"Gateway {'/'.join(first.gateway)}"
     udp = "udp" * (first.protocol == "UDP")
     endpoint = f"{udp}:{settings.ports.get(first.port, first.port)}"
     plain = [(one, its) for one, _, its in port.routes if one.protocol != "TLS"]
-    rest_of, rest = next(((one, its) for one, its in plain if not its.route_keys), (first, None))
+    rest_of, rest = next(((one, its) for one, its in plain if not its.keys_at(one)), (first, None))
     outcome = rest.backend_for(rest_of) if rest else "close"
     listen = {"endpoint": [endpoint], "default": [outcome]}
     if rest and not udp:  # its server may speak first
         is_alone = len(plain) == len(port.listeners) == 1
         listen |= {"first": ["server"]} if is_alone else {"silent": [outcome]}
-    yield ProvidedObject(gateway, "\n" + section("listen", name, listen))
-    if rest is not None and rest not in begun:
-        begun.add(rest)
-        yield ProvidedObject(rest.title, _backend(rest))
+    yield first.port_title, "\n" + section("listen", name, listen)
+    begun: set[str] = set()
+    if rest is not None:
+        yield rest.title, _backend(rest, rest_of, begun)
     for listener in sorted(port.listeners, key=_precedence):
         mine = [
             (host, its) for one, host, its in port.routes if one is listener and its is not rest
         ]
         # With a match line, a route takes less than all clients.
-        mine.sort(key=lambda one: (specificity(one[0]), "match" not in one[1].route_keys))
+        mine.sort(key=lambda one: (specificity(one[0]), "match" not in one[1].keys_at(listener)))
         for host, its in mine:
-            text = _route(listener, host, its)
-            if its not in begun:
-                begun.add(its)
-                text += _backend(its)
-            yield ProvidedObject(its.title, text)
+            yield its.title, _route(listener, host, its) + _backend(its, listener, begun)
         if listener.protocol == "TLS":  # its clients are of no listener with a wider name
             keys = {"match": [_sni(listener.hostname)], "under": [name], "backend": ["reject"]}
-            yield ProvidedObject(gateway, "\n" + section("route", f"{listener.word}_rest", keys))
+            yield first.port_title, "\n" + section("route", f"{listener.word}_rest", keys)
 
 
 def _precedence(listener: GatewayListener) -> tuple[bool, tuple[bool, bool, int]]:
@@ -101,18 +91,22 @@ def _sni(hostname: str) -> str:
     return f"tls sni={hostname}" if hostname else "tls"
 
 
-def _backend(its: GatewayRoute) -> str:
-    used = {name: keys for name, keys in its.backends.items() if "server" in keys}
-    return "".join("\n" + section("backend", name, keys) for name, keys in used.items())
+def _backend(its: GatewayRoute, listener: GatewayListener, begun: set[str]) -> str:
+    name = its.backend_for(listener)
+    if name in begun or name not in its.backends:
+        return ""
+    begun.add(name)
+    return "\n" + section("backend", name, its.backends[name])
 
 
 def _route(listener: GatewayListener, host: str, its: GatewayRoute) -> str:
     is_tls = listener.protocol == "TLS"
-    keys = {"match": [_sni(host)] if is_tls else ["any"]} | its.route_keys
+    keys = {"match": [_sni(host)] if is_tls else ["any"], **its.keys_at(listener)}
     keys |= {"under": [listener.section], "backend": [its.backend_for(listener)]}
-    if listener.terminates:
+    if listener.terminates and keys["backend"] != ["reject"]:
         keys["terminate_tls"] = listener.certificates
         if listener.authorities:
             keys["tls_client_ca"] = [listener.authorities]
-    words = [its.section, listener.word, *[host.replace("*", "any")] * bool(host)]
+    # No host name begins with a dot, so a wildcard has a name of its own.
+    words = [its.section, listener.word, *[host.removeprefix("*")] * bool(host)]
     return "\n" + section("route", "_".join(words), keys)
