@@ -446,5 +446,7 @@ def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRo
                     lost.append(f"{owner.title} is older, and has {what}")
             if free:
                 left.append((listener, free))
-            listener.routes += not its.problem  # all are accepted, of which the oldest has the clients
+            listener.routes += (
+                not its.problem
+            )  # all are accepted, of which the oldest has the clients
         attached.listeners, attached.lost = left, "; ".join(dict.fromkeys([*lost, *unread]))
