@@ -350,6 +350,7 @@ class RulesWriter(Protocol):
         self,
         objects: Callable[[Any], Sequence[ProvidedObject]],
         served: Callable[[Sequence[ProvidedObject], str], object] = lambda *_: None,
+        failing: str = "",
         /,
     ) -> None:
         """Write the file soon: at most once a second, and always the newest state.
@@ -359,6 +360,7 @@ class RulesWriter(Protocol):
                 those of this file.
             served: Gets the objects each time when they are written and the service has been asked to take them over: those that
                 are left out have a `problem` and no text. With them comes why the service may not have them yet; empty if it has.
+            failing: What of the source cannot be read, and why, while the rest is up to date; `sources` of the service say so.
         """
 
     def lost(self, why: str, /) -> None:

@@ -99,7 +99,7 @@ class SourcesTest(TestCase):
         admin = f"--admin=unix:{self.socket}"
         said = (await deferToThread(output_of, "txmux", "status", admin)).decode()
         self.assertIn(f"{self.name}: no good answer for ", said)
-        self.assertIn("its rules stay as they are", said)
+        self.assertIn("what was known stays in use", said)
         self.assertIn("the daemon is away", said)
         counted = (await self.answer("/metrics")).decode()
         self.assertIn(f'txmux_source_up{{source="{self.name}"}} 0.0\n', counted)

@@ -22,7 +22,7 @@ from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 MODE = 0o644  # the service is another user
 _MOST = 4096  # bytes
-_EFFECT = "its rules stay as they are"
+_EFFECT = "what was known stays in use"
 
 
 def _state_path(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """A provider whose API server the test plays."""
 
 import base64
+import json
 import re
 import socket
 from collections.abc import Callable
@@ -271,24 +272,80 @@ class FailureTests(GatewayTest):
             wrong.pop(0)
         await self.written("tcp_shop_db")
 
-    async def test_a_kind_that_is_denied_is_left_out(self) -> None:
-        denied = {"udproutes", "listenersets", "leases"}
+    def deny(self, *plurals: str) -> None:
+        """Deny these kinds, lists and new watches of them alike."""
         self.kube.wrong = lambda _, path: (
-            (403, b'{"message": "forbidden"}') if denied & set(path.split("/")) else None
+            (403, b'{"message": "forbidden"}') if {*plurals} & {*path.split("/")} else None
         )
+
+    def failing(self) -> str:
+        """Return what the provider says to the service of its source."""
+        state = json.loads((self.folder / f".{self.file.name}.state").read_text())
+        return str(state["why"])
+
+    async def test_a_kind_that_is_denied_is_left_out(self) -> None:
+        self.deny("udproutes", "listenersets", "leases")
         self.begin()
         await self.written("tcp_shop_db")
         await deferLater(reactor, 0.3)
         self.assertEqual(self.logged().count("udproutes: "), 1)
         self.assertIn("forbidden; they are left out", self.logged())
         self.assertEqual(self.logged().count("no status is written"), 1)
-        denied |= {"tcproutes", "gateways", "services", "endpointslices"}
+        self.assertRegex(self.failing(), "^listenersets, udproutes: the API .* forbidden$")
+        self.deny("tcproutes", "gateways", "services", "endpointslices", "udproutes")
         self.kube.oldest = 1 << 30
         self.kube.cut()
         await self.until(
             lambda: "gateways: " in self.logged() and "what was known stays in use" in self.logged()
         )
         self.assertIn("tcp_shop_db", self.text())
+        await self.until(lambda: re.match(r"gateways, \w+, \w+, \w+ and 1 more: ", self.failing()))
+        self.kube.oldest = 0
+        self.deny()
+        await self.until(lambda: not self.failing())
+
+    async def test_a_kind_that_is_denied_at_a_restart_leaves_the_file_as_it_is(self) -> None:
+        """Those that the file was made of, and those without which nothing is known."""
+        labels = "kind: Namespace\nmetadata: {name: shop}\n---\n"
+        text = gateway(TCP).replace(
+            "  gatewayClassName",
+            "  allowedListeners: {namespaces: {from: All}}\n  gatewayClassName",
+        )
+        text += route("TCPRoute", "db") + "---\nkind: ListenerSet\nmetadata: {name: more}\n"
+        text += "spec: {parentRef: {name: edge}, listeners: [{name: x, port: 2, protocol: TCP}]}\n"
+        self.put(labels + SERVICES + text)
+        end = self.run_provider()
+        await self.written("endpoint = :2\n")
+        await self.until(lambda: self.of_route("db"))
+        await end()
+        before = self.text()
+        for plural in (
+            "gatewayclasses", "gateways", "services", "endpointslices",
+            "tcproutes", "listenersets", "namespaces",
+        ):  # fmt: skip
+            self.deny(plural)
+            end = self.run_provider()
+            await self.until(lambda: self.failing().startswith(f"{plural}: "))  # noqa: B023
+            await deferLater(reactor, 0.2)
+            self.assertEqual(self.text(), before, plural)
+            self.assertRegex(self.logged(), f"{plural}: .*; .* stays as it is until it answers")
+            self.assertEqual(self.of_route("db")["Accepted"], "Accepted")
+            self.deny()
+            await self.until(lambda: not self.failing())
+            await end()
+        self.deny("udproutes", "tlsroutes")  # of which there were none
+        self.run_provider()
+        self.kube.remove("TCPRoute", "shop", "db")
+        await self.written("[listen", gone="tcp_shop_db")
+
+    async def test_a_kind_that_is_denied_before_there_is_a_file(self) -> None:
+        self.deny("services", "tcproutes")
+        self.begin()
+        await self.until(lambda: "nothing is written until it answers" in self.logged())
+        self.assertIn("services: ", self.failing())
+        self.assertFalse(self.file.exists())
+        self.deny("tcproutes")
+        await self.written("[listen", gone="tcp_shop_db")
 
     async def test_a_gateway_without_a_shape(self) -> None:
         self.begin()

@@ -64,6 +64,7 @@ class ProviderWriter:
     _listen_keys: Collection[str] = ()
     _objects: _Objects = attrs.field(default=lambda _: (), init=False)
     _served: _Served = attrs.field(default=lambda *_: None, init=False)
+    _failing: str = attrs.field(default="", init=False)  # what of the source, and why
     _unserved: str = attrs.field(default="", init=False)  # why the service may not have the file
     _untaken: dict[str, str] = attrs.field(factory=dict, init=False)  # why, by the names of units
     _asks_again: bool = attrs.field(default=False, init=False)
@@ -78,10 +79,12 @@ class ProviderWriter:
     def _make_state(self) -> StateFile:
         return StateFile(self._path)
 
-    def write(self, objects: _Objects, served: _Served = lambda *_: None) -> None:
+    def write(
+        self, objects: _Objects, served: _Served = lambda *_: None, failing: str = ""
+    ) -> None:
         """Write the file soon; see `RulesWriter`."""
-        self._objects, self._served = objects, served
-        self._state.report("")
+        self._objects, self._served, self._failing = objects, served, failing
+        self._state.report(failing)
         if self._is_new("lost", ""):
             self._log.info("the source answers again")
         self._schedule(self._next - self._reactor.seconds())
@@ -149,9 +152,10 @@ class ProviderWriter:
         self._log_left_out(draft.objects)
         text = draft.source.text.encode()
         served = plural(sum(bool(one.text) for one in draft.objects), "object")
+        state = f"{self._path}: {served}" + f"; {self._failing}" * bool(self._failing)
         with suppress(OSError):
             if self._path.read_bytes() == text:
-                self._report(f"{self._path}: {served}")
+                self._report(state)
                 if self._asks_again:
                     Deferred.fromCoroutine(self._reload(draft.objects))
                 elif self._untaken:
@@ -162,7 +166,7 @@ class ProviderWriter:
         self._path.parent.mkdir(exist_ok=True)
         replace_file(self._path, text, lambda number: os.fchmod(number, MODE))
         self._log.info("{path}: {served}", path=self._path, served=served)
-        self._report(f"{self._path}: {served}")
+        self._report(state)
         Deferred.fromCoroutine(self._reload(draft.objects))
 
     def _allowed(self, one: ProvidedObject) -> ProvidedObject:

@@ -6,7 +6,7 @@ Source: Kubernetes API concepts: "Efficient detection of changes", "Retrieving l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +17,7 @@ from txmux.features.gateway.cluster import GROUP
 from txmux.net.http import RequestFailedError, ResponseTimeoutError, request
 from txmux.wire.jsontext import MISSHAPEN, JsonLines, parse_json
 
+FORBIDDEN, ABSENT, CONFLICT, GONE = 403, 404, 409, 410
 _PATIENCE = 10.0  # seconds for an answer
 _MOST = 1 << 26  # bytes of an answer
 _PAGE = 500  # objects
@@ -37,7 +38,8 @@ class NoServerError(MuxError):
 class Kind:
     """A kind of objects, where it is served, and by which versions, the preferred one first.
 
-    `status_counts` says whether rules or status of others depend on its status.
+    `status_counts` says whether rules or status of others depend on its status, and `may_lack` with which status of HTTP a provider
+    goes on without it: then nobody is served by it. Without the others, nothing is known.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Kind:
     group: str = GROUP
     versions: tuple[str, ...] = ("v1",)
     status_counts: bool = False
+    may_lack: Collection[int] = ()
 
     def path(self, version: str, namespace: str = "", name: str = "") -> str:
         parts = ["apis", self.group, version] if self.group else ["api", version]

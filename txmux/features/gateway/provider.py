@@ -6,18 +6,19 @@ import socket
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from txmux.errors import MuxError
 from txmux.features.gateway.access import find_access
-from txmux.features.gateway.api import Kind, KubeApi, NoServerError
+from txmux.features.gateway.api import ABSENT, FORBIDDEN, Kind, KubeApi, NoServerError
 from txmux.features.gateway.certificates import SecretFiles
 from txmux.features.gateway.cluster import Cluster, Key, key_of, selects
 from txmux.features.gateway.conditions import statuses
@@ -35,18 +36,25 @@ from txmux.features.gateway.status import StatusLease, StatusWriter
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
 from txmux.wire.jsontext import MISSHAPEN
 
+_MAY_LACK = ABSENT, FORBIDDEN
 KINDS = {
     its.name: its
     for its in (
         Kind("GatewayClass", "gatewayclasses"),
         Kind("Gateway", "gateways"),
-        Kind("ListenerSet", "listenersets"),
-        Kind("TLSRoute", "tlsroutes", versions=("v1", "v1alpha3", "v1alpha2")),
-        Kind("TCPRoute", "tcproutes", versions=("v1", "v1alpha2")),
-        Kind("UDPRoute", "udproutes", versions=("v1", "v1alpha2")),
-        Kind("BackendTLSPolicy", "backendtlspolicies", versions=("v1", "v1alpha3")),
-        Kind("ReferenceGrant", "referencegrants", versions=("v1", "v1beta1")),
-        Kind("Namespace", "namespaces", ""),
+        Kind("ListenerSet", "listenersets", may_lack=_MAY_LACK),
+        Kind("TLSRoute", "tlsroutes", versions=("v1", "v1alpha3", "v1alpha2"), may_lack=_MAY_LACK),
+        Kind("TCPRoute", "tcproutes", versions=("v1", "v1alpha2"), may_lack=_MAY_LACK),
+        Kind("UDPRoute", "udproutes", versions=("v1", "v1alpha2"), may_lack=_MAY_LACK),
+        # Who may not read them would send plain text.
+        Kind(
+            "BackendTLSPolicy",
+            "backendtlspolicies",
+            versions=("v1", "v1alpha3"),
+            may_lack=(ABSENT,),
+        ),
+        Kind("ReferenceGrant", "referencegrants", versions=("v1", "v1beta1"), may_lack=_MAY_LACK),
+        Kind("Namespace", "namespaces", "", may_lack=_MAY_LACK),
         Kind("Service", "services", "", status_counts=True),
         Kind("EndpointSlice", "endpointslices", "discovery.k8s.io"),
     )
@@ -57,6 +65,8 @@ _MOST_CONFIG_MAPS = 64  # of a namespace
 _SETTLE = 0.05  # seconds in which several changes are one
 _STATUS_PAUSE = 0.5  # seconds between two looks whether a status is to be written
 _MOST_ADDRESSES = 16  # as in the specification
+_MOST_NAMED = 4  # kinds in a message
+_MADE_OF = "# made of: "
 
 _Made = tuple[Cluster, Sequence[GatewayListener], Sequence[GatewayRoute], Sequence[BackendPolicy]]
 
@@ -106,6 +116,7 @@ class ClusterFollower:
         self._api = api
         self._settings = settings
         self._writer = writer
+        self._file = file
         self._certificates = SecretFiles(file.absolute().with_suffix(".certificates"))
         self._running: list[Deferred[None]] = []
         self._reflectors: dict[str, Reflector] = {}  # by kind
@@ -121,7 +132,10 @@ class ClusterFollower:
     async def run(self) -> None:
         """Follow until this is cancelled."""
         self._start(self._lease.run())
-        self._reflectors |= {name: self._reflector(kind) for name, kind in KINDS.items()}
+        made_of = _kinds_of(self._file)
+        for name, kind in KINDS.items():
+            needed = attrs.evolve(kind, may_lack=()) if name in made_of else kind
+            self._reflectors[name] = self._reflector(needed)
         try:
             while True:
                 await deferLater(self._reactor, _STATUS_PAUSE)
@@ -161,9 +175,12 @@ class ClusterFollower:
         """Have the file written if all is known."""
         self._settling = None
         everything = [*self._reflectors.values(), *self._named.values()]
-        if all(its.why for its in everything):
-            self._writer.lost(everything[0].why)
-        elif all(its.objects is not None for its in self._reflectors.values()):
+        failing = [its for its in everything if its.why and not its.is_absent]
+        unread = [its for its in self._reflectors.values() if its.objects is None]
+        why = _joined(failing)
+        if len(failing) == len(everything) or any(its.why for its in unread):
+            self._writer.lost(why)
+        elif not unread:
             with suppress(*MISSHAPEN):  # `_objects` says so
                 cluster = self._cluster()
                 for namespace in secret_namespaces(cluster, self._settings):
@@ -174,7 +191,12 @@ class ClusterFollower:
                     if followed[namespace] <= _MOST_CONFIG_MAPS:
                         self._follow(CONFIG_MAPS, namespace, fieldSelector=f"metadata.name={name}")
             if all(its.objects is not None for its in self._named.values()):
-                self._writer.write(self._objects, self._served)
+                self._writer.write(self._objects, self._served, why)
+
+    def _follow(self, kind: Kind, namespace: str, **query: object) -> None:
+        key = kind.name, namespace, *query.values()
+        if key not in self._named:
+            self._named[key] = self._reflector(kind, namespace, **query)
 
     def _follow(self, kind: Kind, namespace: str, **query: object) -> None:
         key = kind.name, namespace, *query.values()
@@ -202,7 +224,11 @@ class ClusterFollower:
         used = {path for its in served for path in (*its.certificates, its.identity)}
         used |= {its.authorities for its in served} | {its.authorities for its in policies.all}
         self._certificates.write(used - {""})
-        return [*make_sections(listeners, routes, self._settings)]
+        made_of = [name for name, kind in KINDS.items() if kind.may_lack and cluster.objects[name]]
+        return [
+            *[ProvidedObject("Gateway API", _MADE_OF + ", ".join(made_of))] * bool(made_of),
+            *make_sections(listeners, routes, self._settings),
+        ]
 
     def _served(self, objects: Sequence[ProvidedObject], unserved: str) -> None:
         if self._made is None:
@@ -237,6 +263,24 @@ class ClusterFollower:
         except MISSHAPEN:
             self._labels = {}
         self._settle_soon()
+
+
+def _kinds_of(file: Path) -> Collection[str]:
+    """Return the kinds without which a file that is there would serve less."""
+    with suppress(OSError):
+        for line in file.read_text(errors="replace").split("\n"):
+            if line.startswith(_MADE_OF):
+                return line.removeprefix(_MADE_OF).split(", ")
+    return ()
+
+
+def _joined(failing: Sequence[Reflector]) -> str:
+    """Return which reflectors fail, and why the first of them does."""
+    if not failing:
+        return ""
+    names = ", ".join(its.name for its in failing[:_MOST_NAMED])
+    more = f" and {len(failing) - _MOST_NAMED} more" if failing[_MOST_NAMED:] else ""
+    return f"{names}{more}: {failing[0].why}"
 
 
 def addresses_of(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> list[Any]:

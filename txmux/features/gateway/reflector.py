@@ -10,13 +10,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmux.classes import define
-from txmux.features.gateway.api import Kind, KubeApi, NoServerError
+from txmux.features.gateway.api import ABSENT, GONE, Kind, KubeApi, NoServerError
 from txmux.features.gateway.cluster import GROUP, Key, key_of
 from txmux.wire.jsontext import MISSHAPEN
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
-_GONE = 410
-_FORBIDDEN, _ABSENT = 403, 404
 # Of no use here, and most of an object: managedFields, and what `kubectl apply` remembers.
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -37,6 +35,7 @@ class Reflector:
         objects: By their keys; ``None`` until they are known.
         version: The version of the kind that is served.
         why: Why they are not up to date; empty if they are.
+        is_absent: Whether that is so because the cluster has no such kind, and never had objects of it.
     """
 
     _log = Logger()
@@ -51,6 +50,11 @@ class Reflector:
     objects: dict[Key, Any] | None = attrs.field(default=None, init=False)
     version: str = attrs.field(default="", init=False)
     why: str = attrs.field(default="", init=False)
+    is_absent: bool = attrs.field(default=False, init=False)
+
+    @property
+    def name(self) -> str:
+        return self._kind.plural + f" of namespace {self._namespace}" * bool(self._namespace)
 
     async def run(self) -> None:
         """Follow them until this is cancelled."""
@@ -95,7 +99,7 @@ class Reflector:
                 answer = await self._api.get(f"/apis/{kind.group}/{version}")
                 names = {one["name"] for one in answer["resources"]}
             except NoServerError as problem:
-                if problem.status != _ABSENT:
+                if problem.status != ABSENT:
                     raise
                 continue
             except MISSHAPEN:
@@ -103,25 +107,27 @@ class Reflector:
             if kind.plural in names:
                 self.version = version
                 return
-        raise NoServerError(f"the cluster has no such kind of {kind.group}", _ABSENT)
+        raise NoServerError(f"the cluster has no such kind of {kind.group}", ABSENT)
 
     def _good(self) -> None:
         if self.why:
-            self._log.info("{kind} can be read again", kind=self._kind.plural)
-        self.why = ""
+            self._log.info("{kind} can be read again", kind=self.name)
+        self.why, self.is_absent = "", False
         self._changed(None, is_status=False)
 
     def _failed(self, problem: NoServerError) -> str:
-        if problem.status == _GONE:
+        if problem.status in {GONE, ABSENT}:  # the version may be served no more
             self._since = ""
+        if problem.status == GONE:
             return ""
-        is_left_out = problem.status in {_FORBIDDEN, _ABSENT} and not self.objects
+        is_left_out = problem.status in self._kind.may_lack and not self.objects
         if is_left_out:  # what was known before stays: who may ask can be unknown for a while
             self.objects = {}
+        self.is_absent = is_left_out and problem.status == ABSENT
         why = str(problem)
         if why != self.why:
             what = "they are left out" if is_left_out else "what was known stays in use"
-            self._log.warn("{kind}: {why}; {what}", kind=self._kind.plural, why=why, what=what)
+            self._log.warn("{kind}: {why}; {what}", kind=self.name, why=why, what=what)
         self.why = why
         self._changed(None, is_status=False)
         return why
