@@ -100,6 +100,11 @@ class KubernetesPlayed(Resource):
     def get(self, kind: str, namespace: str, name: str) -> Any:
         return self.objects[_PLURALS[kind]][namespace, name]
 
+    @property
+    def watched(self) -> list[tuple[str, str]]:
+        """The collections and namespaces of the watches that are open."""
+        return [(path, namespace) for path, namespace, _ in self._watching]
+
     def tell(self, line: bytes) -> None:
         """Send a line to all watches."""
         for *_, request in self._watching:

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from tests.cli.provider.running import ProviderTestCase
 from tests.features.gateway.objects import SERVICES, authority, gateway, policy, route, things
 from tests.features.gateway.test_rules import TCP, reasons
-from tests.support.certificates import make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.kubernetes import GATEWAY, KubernetesPlayed
 from tests.support.peers import reactor
 from txmux.features.gateway import api, provider, reflector, status
@@ -23,6 +23,13 @@ from txmux.features.gateway.provider import gateway as gateway_provider
 
 _EXAMPLES = Path(__file__).parents[3] / "examples/kubernetes/gateway"
 END = "name: end, port: 443, protocol: TLS, tls: {certificateRefs: [{name: cert}]}"
+_GRANT = """
+kind: ReferenceGrant
+metadata: {name: g, namespace: %s}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: shop}]
+  to: [{group: "", kind: Secret}]
+"""
 
 
 class GatewayTest(ProviderTestCase):
@@ -49,8 +56,23 @@ class GatewayTest(ProviderTestCase):
         self.put(SERVICES + text)
         self.run_provider()
 
+    def failing(self) -> str:
+        """Return what the provider says to the service of its source."""
+        state = json.loads((self.folder / f".{self.file.name}.state").read_text())
+        return str(state["why"])
+
     def run_provider(self, *more: str) -> Callable[[], Deferred[Any]]:
         return self.start("--api", self.kube.url, *more)
+
+    def put_secret(self, namespace: str = "shop", key: bytes | None = None) -> Identity:
+        """Have a certificate with its key, or with another one."""
+        made = make_authority().issue("a.example")
+        pems = {"tls.crt": made.pem, "tls.key": key or made.key_pem()}
+        data = {name: base64.b64encode(pem).decode() for name, pem in pems.items()}
+        metadata = {"name": "cert", "namespace": namespace}
+        kind = {"kind": "Secret", "type": "kubernetes.io/tls"}
+        self.kube.put({**kind, "metadata": metadata, "data": data})
+        return made
 
     def of_route(
         self, name: str, kind: str = "TCPRoute", namespace: str = "shop"
@@ -85,19 +107,7 @@ class FollowTests(GatewayTest):
         await self.written("server = 10.0.0.9:15432\n", gone="10.0.0.2")
 
     async def test_certificates(self) -> None:
-        made = make_authority().issue("a.example")
-        certificate, key = made.pem, made.key_pem()
-        data = {
-            n: base64.b64encode(pem).decode()
-            for n, pem in (("tls.crt", certificate), ("tls.key", key))
-        }
-        secret = {
-            "kind": "Secret",
-            "type": "kubernetes.io/tls",
-            "metadata": {"name": "cert", "namespace": "shop"},
-            "data": data,
-        }
-        self.kube.put(secret)
+        made = self.put_secret()
         self.begin(gateway(END) + route("TLSRoute", "web", "{name: web, port: 443}"))
         folder = self.folder / "gateway.certificates"
         await self.written(f"terminate_tls = {folder}/shop_cert_")
@@ -105,21 +115,13 @@ class FollowTests(GatewayTest):
         self.assertEqual(
             (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777), (0o600, 0o700)
         )
-        self.assertEqual(path.read_bytes(), certificate + b"\n" + key)
-        # The service reads a renewed one, as it has another name.
-        new = make_authority().issue("a.example")
-        pems = (("tls.crt", new.pem), ("tls.key", new.key_pem()))
-        renewed = {n: base64.b64encode(pem).decode() for n, pem in pems}
-        metadata = {"name": "cert", "namespace": "shop"}
-        self.kube.put({**secret, "metadata": metadata, "data": renewed})
+        self.assertEqual(path.read_bytes(), made.pem + b"\n" + made.key_pem())
+        self.put_secret()  # the service reads a renewed one, as it has another name
         await self.written(f"terminate_tls = {folder}/shop_cert_", gone=str(path))
         await self.until(lambda: not path.exists())
         (path,) = folder.iterdir()
         self.assertIn(str(path), self.text())
-        rubbish = {**data, "tls.key": base64.b64encode(b"rubbish").decode()}
-        self.kube.put(
-            {**secret, "metadata": {"name": "cert", "namespace": "shop"}, "data": rubbish}
-        )
+        self.put_secret(key=b"rubbish")
         await self.written("backend = reject", gone="terminate_tls")
         await self.until(lambda: not path.exists())
         await self.until(
@@ -127,6 +129,55 @@ class FollowTests(GatewayTest):
         )
         listener = self.kube.get("Gateway", "shop", "edge")["status"]["listeners"][0]
         self.assertEqual(reasons(listener["conditions"])["ResolvedRefs"], "!InvalidCertificateRef")
+
+    async def test_secrets_that_are_denied_at_a_restart_are_those_of_before(self) -> None:
+        self.put_secret()
+        text = gateway(END, TCP) + route("TLSRoute", "web", "{name: web, port: 443}")
+        text += policy("over", "web") + authority(make_authority().pem.decode())
+        self.put(SERVICES + text)
+        end = self.run_provider()
+        await self.written("terminate_tls = ")
+        await end()
+        is_file = lambda line: line.startswith(("terminate_tls", "tls_ca"))  # noqa: E731
+        before = [*filter(is_file, self.text().split("\n"))]
+        self.assertEqual(len(before), 2)
+        self.kube.wrong = lambda _, path: (
+            (403, b"{}") if {"secrets", "configmaps"} & {*path.split("/")} else None
+        )
+        self.put(route("TCPRoute", "db"))
+        end = self.run_provider()
+        await self.written("tcp_shop_db")
+        self.assertEqual([*filter(is_file, self.text().split("\n"))], before)
+        self.assertRegex(self.failing(), "^(secrets|configmaps ca) of namespace shop, ")
+        await end()
+        for path in (self.folder / "gateway.certificates").iterdir():
+            path.unlink()
+        self.run_provider()
+        why = "Secret shop/cert is not known: the API at"
+        await self.until(lambda: why in str(self.kube.get("Gateway", "shop", "edge")))
+        for name in ("secrets", "configmaps ca"):  # in two programs
+            self.assertEqual(self.logged().count(f"{name} of namespace shop: "), 2)
+
+    async def test_secrets_are_asked_for_as_far_as_they_are_permitted(self) -> None:
+        refs = [f"{{name: c{n}, namespace: n{n}}}" for n in range(60)]
+        lines = [
+            f"name: l{n}, port: {1000 + n}, protocol: TLS, tls: {{certificateRefs: [{', '.join(refs)}]}}"
+            for n in range(40)
+        ]
+        last = f"name: last, port: 2, protocol: TLS, tls: {{certificateRefs: [{refs[19]}]}}"
+        self.begin(gateway(*lines, last, TCP) + route("TCPRoute", "db"))
+        await self.written("tcp_shop_db")
+        self.assertNotIn("secrets", str(self.kube.asked))
+        self.put("---\n".join(_GRANT % f"n{n}" for n in range(2, 20)))
+        secrets = "/api/v1/secrets"
+        of = lambda: sorted(where for path, where in self.kube.watched if path == secrets)  # noqa: E731
+        await self.until(lambda: len(of()) == 16)
+        why = "name Secrets of more than 16 other namespaces: those of n19 are not read"
+        await self.until(lambda: why in str(self.kube.get("Gateway", "shop", "edge")))
+        self.kube.remove("ReferenceGrant", "n2", "g")
+        await self.until(lambda: "n2" not in of() and len(of()) == 16)
+        self.kube.remove("Gateway", "shop", "edge")
+        await self.until(lambda: not of())
 
     async def test_older_versions(self) -> None:
         new, old = (f"{GATEWAY}/{version}/tcproutes" for version in ("v1", "v1alpha2"))
@@ -158,14 +209,8 @@ class RightsTests(GatewayTest):
         self.assertEqual(asked - {f"WATCH {path}"}, {f"GET {path}"})
 
     async def test_the_example_gives_the_rights_that_are_used_and_no_others(self) -> None:
-        its = make_authority()
-        made, made_ca = its.issue("a.example"), its.pem.decode()
-        pems = {"tls.crt": made.pem, "tls.key": made.key_pem()}
-        data = {name: base64.b64encode(pem).decode() for name, pem in pems.items()}
-        metadata = {"name": "cert", "namespace": "shop"}
-        self.kube.put(
-            {"kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": data}
-        )
+        self.put_secret()
+        made_ca = make_authority().pem.decode()
         more = "name: dns, port: 53, protocol: UDP"
         text = gateway(TCP, END, more).replace(
             "  gatewayClassName",
@@ -180,8 +225,7 @@ class RightsTests(GatewayTest):
             kind.plural: kind.group
             for kind in [
                 *provider.KINDS.values(),
-                provider.SECRETS,
-                provider.CONFIG_MAPS,
+                *provider.NAMED.values(),
                 status.LEASES,
             ]
         }
@@ -277,11 +321,6 @@ class FailureTests(GatewayTest):
         self.kube.wrong = lambda _, path: (
             (403, b'{"message": "forbidden"}') if {*plurals} & {*path.split("/")} else None
         )
-
-    def failing(self) -> str:
-        """Return what the provider says to the service of its source."""
-        state = json.loads((self.folder / f".{self.file.name}.state").read_text())
-        return str(state["why"])
 
     async def test_a_kind_that_is_denied_is_left_out(self) -> None:
         self.deny("udproutes", "listenersets", "leases")

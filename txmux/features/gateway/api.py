@@ -39,7 +39,8 @@ class Kind:
     """A kind of objects, where it is served, and by which versions, the preferred one first.
 
     `status_counts` says whether rules or status of others depend on its status, and `may_lack` with which status of HTTP a provider
-    goes on without it: then nobody is served by it. Without the others, nothing is known.
+    goes on without it: then nobody is served by it. Without the others, nothing is known. `only` is the ``fieldSelector`` of those
+    that are of use.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Kind:
     versions: tuple[str, ...] = ("v1",)
     status_counts: bool = False
     may_lack: Collection[int] = ()
+    only: str = ""
 
     def path(self, version: str, namespace: str = "", name: str = "") -> str:
         parts = ["apis", self.group, version] if self.group else ["api", version]

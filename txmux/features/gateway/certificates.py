@@ -20,6 +20,8 @@ from txmux.wire.jsontext import MISSHAPEN
 
 _MODE = 0o600
 _LONGEST, _DIGITS = 150, 32  # of a file's name
+_TYPE = "kubernetes.io/tls"
+_TYPE = "kubernetes.io/tls"
 
 
 class SecretFiles:
@@ -33,6 +35,30 @@ class SecretFiles:
         self._problems: dict[tuple[object, Key], tuple[str, str]] = {}  # of a version
         self._contents: dict[str, bytes] = {}
         self._used: set[Path] = set()
+
+    def remembered(self, kind: str, namespace: str, only: str) -> dict[Key, Any]:
+        """Return the Secrets or ConfigMaps of a namespace as their newest files have them, for when no others are known."""
+        found = {}
+        prefix = "ca_" * (kind == "ConfigMap") + f"{namespace}_"
+        with suppress(OSError):
+            for path in sorted(self._folder.glob(f"{prefix}{only or '*'}_*.pem"), key=_age):
+                name = path.stem.removeprefix(prefix).rpartition("_")[0]
+                content = path.read_bytes()
+                # How they were divided is lost; together, they are what was written.
+                parts = [*map(base64.b64encode, content.partition(b"\n")[::2])]
+                data = dict(zip(("tls.crt", "tls.key"), parts, strict=True))
+                if kind == "ConfigMap":
+                    data = {"ca.crt": content}
+                found[namespace, name] = {
+                    "type": _TYPE,
+                    "metadata": {
+                        "namespace": namespace,
+                        "name": name,
+                        "resourceVersion": path.stem,
+                    },
+                    "data": {key: value.decode() for key, value in data.items()},
+                }
+        return found
 
     def problem(self, secret: Any) -> str:
         """Return why a Secret cannot be used by the service; empty if it can."""
@@ -56,7 +82,8 @@ class SecretFiles:
 
     def bundle(self, config_maps: Sequence[Any]) -> str:
         """Return the path of a file with the authorities of ConfigMaps, which can be used."""
-        return self._path("ca", b"\n".join(map(_authorities, config_maps)))
+        name = "_".join(["ca", *(key_of(config_maps[0]) if len(config_maps) == 1 else ())])
+        return self._path(name, b"\n".join(map(_authorities, config_maps)))
 
     def _path(self, name: str, content: bytes) -> str:
         digest = sha256(content).hexdigest()[:_DIGITS]
@@ -85,6 +112,10 @@ class SecretFiles:
                 path.unlink()
 
 
+def _age(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
 def _content(secret: Any) -> bytes:
     data = secret["data"]
     return b"\n".join(
@@ -110,8 +141,8 @@ def _problem_of_authority(config_map: Any) -> str:
 
 def _problem_of(secret: Any) -> str:
     name = f"Secret {'/'.join(key_of(secret))}"
-    if secret.get("type") != "kubernetes.io/tls":
-        return f"{name} is not of the type kubernetes.io/tls"
+    if secret.get("type") != _TYPE:
+        return f"{name} is not of the type {_TYPE}"
     try:
         content = _content(secret)
     except MISSHAPEN:

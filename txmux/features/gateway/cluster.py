@@ -14,6 +14,8 @@ from functools import cached_property, lru_cache
 from ipaddress import ip_address
 from typing import Any
 
+import attrs
+
 from txmux.classes import frozen
 from txmux.transport import bracketed
 from txmux.wire.jsontext import MISSHAPEN
@@ -74,9 +76,15 @@ class Reference:
 
 @frozen(eq=False, slots=False)  # for cached properties
 class Cluster:
-    """The objects of a cluster, by kind and key."""
+    """The objects of a cluster, by kind and key.
+
+    Attributes:
+        objects: Those that are known.
+        unknown: Why others of a kind and a namespace are not known: the one with a name, or all if that is empty.
+    """
 
     objects: Mapping[str, Mapping[Key, Any]]
+    unknown: Mapping[tuple[str, str, str], str] = attrs.field(factory=dict)
 
     def all(self, kind: str) -> list[Any]:
         """Return all objects of a kind that can be read, the oldest first."""
@@ -125,7 +133,10 @@ class Cluster:
             return Reference("RefNotPermitted", why)
         found = self.objects.get(kind, {}).get((where, name))
         if found is None:
-            return Reference("NotFound", f"there is no {kind} {where}/{name}")
+            all_of, its = self.unknown.get((kind, where, "")), f"{kind} {where}/{name}"
+            unknown = all_of or self.unknown.get((kind, where, name))
+            why = f"{its} is not known: {unknown}" if unknown else f"there is no {its}"
+            return Reference("NotFound", why)
         return Reference(found=found)
 
     def _is_granted(self, where: str, kind: str, name: str, of: str, namespace: str) -> bool:

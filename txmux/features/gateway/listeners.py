@@ -29,6 +29,7 @@ _KINDS = {
 }
 _LAX = "AllowInsecureFallback"
 _NO_AUTHORITY = "NoValidCACertificate"
+_MOST_NAMESPACES = 16  # other ones, of whose Secrets the Gateways of one may use some
 _SPOKEN = sorted({protocol for protocol, _ in _KINDS})
 
 
@@ -105,6 +106,10 @@ class GatewayListener:
     @property
     def has_identity(self) -> bool:
         return bool(self.identity or self.identity_problem)
+
+    @property
+    def certificate_refs(self) -> Sequence[Any]:
+        return (self.spec.get("tls") or {}).get("certificateRefs") or () if self.terminates else ()
 
     @property
     def _mode(self) -> str:
@@ -225,21 +230,30 @@ def read_listeners(
     return listeners
 
 
-def secret_namespaces(cluster: Cluster, settings: GatewaySettings) -> set[str]:
-    """Return the namespaces of the Secrets that our Gateways name."""
+def secret_namespaces(cluster: Cluster, settings: GatewaySettings) -> dict[str, str]:
+    """Return the namespaces of the Secrets that our Gateways name and may use, each with why it is not read; empty if it is."""
     gateways = our_gateways(cluster, settings)
     keys = [key_of(one) for one in gateways]
-    sets = [one for one, _, problem in sets_of(cluster, keys) if not problem]
-    return {
-        ref.get("namespace") or key_of(thing)[0]
-        for thing in [*gateways, *sets]
-        for listener in thing["spec"].get("listeners") or ()
-        for ref in (listener.get("tls") or {}).get("certificateRefs") or ()
-    } | {
-        ref.get("namespace") or key_of(gateway)[0]
-        for gateway in gateways
-        if (ref := _tls_of(gateway, "backend").get("clientCertificateRef"))
-    }
+    sets = [("ListenerSet", one) for one, _, problem in sets_of(cluster, keys) if not problem]
+    found: dict[str, str] = {}
+    of_others: dict[str, set[str]] = defaultdict(set)  # by the namespace that names them
+    for kind, thing in [*(("Gateway", one) for one in gateways if not refusal(one)), *sets]:
+        home = key_of(thing)[0]
+        refs = [ref for its in _of(kind, thing, key_of(thing)) for ref in its.certificate_refs]
+        refs += filter(None, [_tls_of(thing, "backend").get("clientCertificateRef")])
+        for ref in refs:
+            reason = cluster.resolve(ref, "Secret", kind, home).reason
+            where = ref.get("namespace") or home
+            if reason in {"InvalidKind", "RefNotPermitted"}:
+                continue
+            others = of_others[home]
+            if where == home or where in others or len(others) < _MOST_NAMESPACES:
+                others |= {where} - {home}
+                found[where] = ""
+            else:
+                why = f"Gateways of {home} name Secrets of more than {_MOST_NAMESPACES} other namespaces"
+                found.setdefault(where, f"{why}: those of {where} are not read")
+    return found
 
 
 def named_authorities(cluster: Cluster, settings: GatewaySettings) -> set[Key]:
@@ -303,7 +317,7 @@ def _find_kinds(listener: GatewayListener) -> None:
 
 def _find_certificates(listener: GatewayListener, cluster: Cluster, files: SecretFiles) -> None:
     kind, (namespace, _) = listener.of
-    refs = (listener.spec.get("tls") or {}).get("certificateRefs") or ()
+    refs = listener.certificate_refs
     usable = []
     reason, why = "InvalidCertificateRef", "" if refs else "it names no certificate"
     for ref in refs:

@@ -59,8 +59,13 @@ KINDS = {
         Kind("EndpointSlice", "endpointslices", "discovery.k8s.io"),
     )
 }
-SECRETS, CONFIG_MAPS = Kind("Secret", "secrets", ""), Kind("ConfigMap", "configmaps", "")
-_TLS_SECRETS = {"fieldSelector": "type=kubernetes.io/tls"}
+NAMED = {
+    its.name: its
+    for its in (
+        Kind("Secret", "secrets", "", only="type=kubernetes.io/tls"),
+        Kind("ConfigMap", "configmaps", ""),
+    )
+}
 _MOST_CONFIG_MAPS = 64  # of a namespace
 _SETTLE = 0.05  # seconds in which several changes are one
 _STATUS_PAUSE = 0.5  # seconds between two looks whether a status is to be written
@@ -68,6 +73,7 @@ _MOST_ADDRESSES = 16  # as in the specification
 _MOST_NAMED = 4  # kinds in a message
 _MADE_OF = "# made of: "
 
+_Named = tuple[str, str, str]  # a kind, the namespace, and the name; all of it without one
 _Made = tuple[Cluster, Sequence[GatewayListener], Sequence[GatewayRoute], Sequence[BackendPolicy]]
 
 
@@ -118,9 +124,10 @@ class ClusterFollower:
         self._writer = writer
         self._file = file
         self._certificates = SecretFiles(file.absolute().with_suffix(".certificates"))
-        self._running: list[Deferred[None]] = []
+        self._running: dict[object, Deferred[None]] = {}
         self._reflectors: dict[str, Reflector] = {}  # by kind
-        self._named: dict[tuple[object, ...], Reflector] = {}  # by kind, namespace and query
+        self._named: dict[_Named, Reflector] = {}
+        self._unread: dict[_Named, str] = {}  # why others are not followed
         self._holder = socket.gethostname()  # in a pod, its name
         lease = f"txmux-{settings.controller.replace('/', '-').lower()}"
         self._lease = StatusLease(reactor, api, lease, self._holder, time.time)
@@ -131,7 +138,7 @@ class ClusterFollower:
 
     async def run(self) -> None:
         """Follow until this is cancelled."""
-        self._start(self._lease.run())
+        self._start(self._lease)
         made_of = _kinds_of(self._file)
         for name, kind in KINDS.items():
             needed = attrs.evolve(kind, may_lack=()) if name in made_of else kind
@@ -139,7 +146,7 @@ class ClusterFollower:
         try:
             while True:
                 await deferLater(self._reactor, _STATUS_PAUSE)
-                for one in self._running:
+                for one in self._running.values():
                     if one.called:  # which only a fault of this program does
                         await one
                 if self._lease.is_held:
@@ -147,24 +154,28 @@ class ClusterFollower:
                         await self._find_labels()
                     await self._status.write()
         finally:
-            for one in self._running:
-                one.addErrback(lambda failure: failure.trap(CancelledError))
-                one.cancel()
+            for worker in [*self._running]:
+                self._end(worker)
             if self._settling is not None:
                 self._settling.cancel()
 
-    def _start(self, work: Any) -> None:
-        self._running.append(Deferred.fromCoroutine(work))
+    def _start(self, worker: Any) -> None:
+        self._running[worker] = Deferred.fromCoroutine(worker.run())
 
-    def _reflector(self, kind: Kind, namespace: str = "", **query: object) -> Reflector:
+    def _end(self, worker: object) -> None:
+        running = self._running.pop(worker)
+        running.addErrback(lambda failure: failure.trap(CancelledError))
+        running.cancel()
+
+    def _reflector(self, kind: Kind, namespace: str = "", only: str = "") -> Reflector:
         def changed(key: Key | None, *, is_status: bool) -> None:
             if key is not None:
                 self._status.touch(kind.name, key)
             if not is_status:
                 self._settle_soon()
 
-        its = Reflector(self._reactor, self._api, kind, changed, namespace, query)
-        self._start(its.run())
+        its = Reflector(self._reactor, self._api, kind, changed, namespace, only)
+        self._start(its)
         return its
 
     def _settle_soon(self) -> None:
@@ -182,33 +193,37 @@ class ClusterFollower:
             self._writer.lost(why)
         elif not unread:
             with suppress(*MISSHAPEN):  # `_objects` says so
-                cluster = self._cluster()
-                for namespace in secret_namespaces(cluster, self._settings):
-                    self._follow(SECRETS, namespace, **_TLS_SECRETS)
-                followed: Counter[str] = Counter()
-                for namespace, name in sorted(named_config_maps(cluster, self._settings)):
-                    followed[namespace] += 1
-                    if followed[namespace] <= _MOST_CONFIG_MAPS:
-                        self._follow(CONFIG_MAPS, namespace, fieldSelector=f"metadata.name={name}")
-            if all(its.objects is not None for its in self._named.values()):
+                self._follow_named()
+            if all(its.objects is not None or its.why for its in self._named.values()):
                 self._writer.write(self._objects, self._served, why)
 
-    def _follow(self, kind: Kind, namespace: str, **query: object) -> None:
-        key = kind.name, namespace, *query.values()
-        if key not in self._named:
-            self._named[key] = self._reflector(kind, namespace, **query)
-
-    def _follow(self, kind: Kind, namespace: str, **query: object) -> None:
-        key = kind.name, namespace, *query.values()
-        if key not in self._named:
-            self._named[key] = self._reflector(kind, namespace, **query)
+    def _follow_named(self) -> None:
+        """Follow the Secrets and ConfigMaps that are named and may be used, and no others."""
+        cluster, followed = self._cluster(), Counter[str]()
+        namespaces = secret_namespaces(cluster, self._settings)
+        wanted: dict[_Named, str] = {("Secret", its, ""): why for its, why in namespaces.items()}
+        for namespace, name in sorted(named_config_maps(cluster, self._settings)):
+            followed[namespace] += 1
+            is_few = followed[namespace] <= _MOST_CONFIG_MAPS
+            why = f"more than {_MOST_CONFIG_MAPS} of namespace {namespace} are named"
+            wanted["ConfigMap", namespace, name] = "" if is_few else why
+        self._unread = {key: why for key, why in wanted.items() if why}
+        for key in self._named.keys() - (wanted.keys() - self._unread.keys()):
+            self._end(self._named.pop(key))
+        for kind, namespace, name in wanted.keys() - self._unread.keys() - self._named.keys():
+            its = self._reflector(NAMED[kind], namespace, name)
+            self._named[kind, namespace, name] = its
 
     def _cluster(self) -> Cluster:
         objects = {name: its.objects or {} for name, its in self._reflectors.items()}
+        unknown = {**self._unread}
         for key, its in self._named.items():
-            kind = str(key[0])
-            objects[kind] = {**objects.get(kind, {}), **(its.objects or {})}
-        return Cluster(objects)
+            found = its.objects
+            if found is None:
+                unknown[key] = its.why
+                found = self._certificates.remembered(*key)
+            objects.setdefault(key[0], {}).update(found)
+        return Cluster(objects, unknown)
 
     def _objects(self, _: Any) -> Sequence[ProvidedObject]:
         cluster = self._cluster()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -29,7 +29,7 @@ class Reflector:
         kind: What is followed.
         changed: Called with the key of an object that is new, or ``None``, and with whether its status alone is; see `Kind`.
         namespace: The only one; all if it is empty.
-        query: Further ones of each request, such as ``fieldSelector``.
+        only: The name of the only one; all if it is empty.
 
     Attributes:
         objects: By their keys; ``None`` until they are known.
@@ -45,7 +45,7 @@ class Reflector:
     _kind: Kind
     _changed: Callable[..., object]
     _namespace: str
-    _query: Mapping[str, object]
+    _only: str
     _since: str = attrs.field(default="", init=False)
     objects: dict[Key, Any] | None = attrs.field(default=None, init=False)
     version: str = attrs.field(default="", init=False)
@@ -54,7 +54,17 @@ class Reflector:
 
     @property
     def name(self) -> str:
-        return self._kind.plural + f" of namespace {self._namespace}" * bool(self._namespace)
+        words = [
+            self._kind.plural,
+            self._only,
+            self._namespace and f"of namespace {self._namespace}",
+        ]
+        return " ".join(filter(None, words))
+
+    @property
+    def _query(self) -> dict[str, str]:
+        selector = f"metadata.name={self._only}" if self._only else self._kind.only
+        return {"fieldSelector": selector} if selector else {}
 
     async def run(self) -> None:
         """Follow them until this is cancelled."""
