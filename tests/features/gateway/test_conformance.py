@@ -6,13 +6,15 @@ pod share its ports where names and protocols allow it, so each case has its Gat
 
 import re
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.features.gateway import test_policies, test_rules
 from tests.features.gateway.objects import gateway, route, things
 from tests.features.gateway.test_rules import TCP, TLS, Made
-from txmux.features.gateway.conditions import Wanted, merged
+from txmux.features.gateway.conditions import FEATURES, Wanted, merged
+from txmux.features.gateway.listeners import GatewaySettings
 
 _UDP = "name: udp, port: 53, protocol: UDP"
 _HTTP = "name: http, port: 80, protocol: HTTP"
@@ -327,3 +329,85 @@ class TableTests(SynchronousTestCase):
             self.assertTrue(verdict.startswith(words), case)
         named = {long.strip("`") for _, _, long, _ in rows} - {""}
         self.assertEqual(named | {"test_http_is_refused"}, beside)
+
+
+class MergingTests(SynchronousTestCase):
+    """What is written of a status, and what of others stays."""
+
+    def merge(self, before: Any, wanted: Wanted) -> Any:
+        return merged({"metadata": {}, "status": before}, wanted, "txmux/gateway", "now")
+
+    def test_entries_stay_where_they_are(self) -> None:
+        """Else two writers that each put their own last would never end."""
+        other, ours = (
+            dict[str, Any](controllerName=name) | {"parentRef": {"name": "edge"}, "conditions": []}
+            for name in ("other", "txmux/gateway")
+        )
+        wanted = Wanted("TCPRoute", ("shop", "db"), {"parents": [ours]})
+        for before, after in (
+            ([], [ours]),
+            ([other], [other, ours]),
+            ([other, ours], None),
+            ([ours, other], None),
+            ([ours, ours, other], [ours, other]),
+        ):
+            made = self.merge({"parents": before}, wanted)
+            self.assertEqual(made and made["parents"], after, before)
+
+    def test_entries_of_another_provider_of_the_controller(self) -> None:
+        entry = {"controllerName": "txmux/gateway", "parentRef": {"name": "b"}}
+        for others, after in (((), []), ([("Gateway", ("shop", "b"))], None)):
+            made = self.merge(
+                {"parents": [entry]}, Wanted("TCPRoute", ("shop", "db"), {"parents": []}, others)
+            )
+            self.assertEqual(made and made["parents"], after)
+
+    def test_conditions_of_other_programs_stay(self) -> None:
+        theirs, old, ours = (
+            {"type": its, "status": "True"} for its in ("example.com/Seen", "Gone", "Accepted")
+        )
+        wanted = Wanted(
+            "Gateway", ("shop", "edge"), {"conditions": [ours], "attachedListenerSets": 0}
+        )
+        made = self.merge({"conditions": [theirs, old]}, wanted)
+        self.assertEqual(
+            [one["type"] for one in made["conditions"]], ["example.com/Seen", "Accepted"]
+        )
+        self.assertIsNone(self.merge({"conditions": made["conditions"]}, wanted))
+
+
+class CountTests(SynchronousTestCase):
+    def test_what_a_class_can(self) -> None:
+        (told,) = {
+            str(its["supportedFeatures"])
+            for (kind, _), its in Made("").status.items()
+            if kind == "GatewayClass"
+        }
+        names = [one["name"] for one in FEATURES]
+        self.assertEqual((told, names), (str(FEATURES), sorted(names)))
+        settings = GatewaySettings(only="other")
+        self.assertNotIn(("GatewayClass", "txmux"), Made("", settings).status)
+
+    def test_attached_listener_sets(self) -> None:
+        """GatewayListenerSetAttached: those that the Gateway takes, and that have a listener that can be served."""
+        allowed = gateway(TLS).replace(
+            "  gatewayClassName",
+            "  allowedListeners: {namespaces: {from: Same}}\n  gatewayClassName",
+        )
+        sets = [
+            _SET.replace("NAME", name).replace("LISTENER", listener)
+            for name, listener in (("one", TCP), ("two", _HTTP))
+        ]
+        for text, count in ((gateway(TLS), 0), (allowed, 1)):
+            status = Made(text + "".join(sets)).status
+            self.assertEqual(status["Gateway", "edge"]["attachedListenerSets"], count)
+
+    def test_addresses_that_are_not_known_yet(self) -> None:
+        text = gateway(TCP).replace(
+            "  gatewayClassName", "  addresses: [{value: 10.0.0.9}]\n  gatewayClassName"
+        )
+        made = Made(text, addresses=None)
+        self.assertNotIn("addresses", made.status["Gateway", "edge"])
+        self.assertEqual(made.of_gateway()["Programmed"], "!Pending")
+        has_some = text + "status: {addresses: [{type: IPAddress, value: 10.0.0.9}]}\n"
+        self.assertEqual(Made(has_some, addresses=None).of_gateway()["Programmed"], "Programmed")

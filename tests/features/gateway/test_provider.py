@@ -41,6 +41,7 @@ class GatewayTest(ProviderTestCase):
         self.patch(reflector, "_SHORTEST_PAUSE", 0.05)
         self.patch(provider, "_STATUS_PAUSE", 0.05)
         self.patch(status, "_RENEWED_EVERY", 0.05)
+        self.patch(status, "_TRIED_EVERY", 0.05)
         self.patch(status, "_EVERY", 0.3)
         self.reloads: list[str] = []
 
@@ -470,29 +471,38 @@ class StatusTests(GatewayTest):
         await self.until(lambda: self.of_route("db").get("ResolvedRefs") == "ResolvedRefs")
         self.assertLessEqual(self.patches("db"), 6)
 
-    async def test_addresses_of_a_provider_whose_server_was_away(self) -> None:
+    async def test_addresses_stay_until_others_are_known(self) -> None:
+        """A restart, another writer of status, and a pod that cannot be read for a while."""
+        self.patch(provider, "_LABELS_AGAIN", 0.1)
         self.patch(socket, "gethostname", lambda: "mux-1")
-        self.put(SERVICES + gateway(TCP))
-        service = {
-            "kind": "Service",
-            "spec": {"selector": {"app": "mux"}, "clusterIP": "10.1.1.1", "ports": []},
-        }
-        for thing in (service, {"kind": "Pod"}):
-            metadata = {"name": "mux-1", "namespace": "default", "labels": {"app": "mux"}}
-            self.kube.put({**thing, "metadata": metadata})
+        metadata = {"name": "mux-1", "namespace": "default", "labels": {"app": "mux"}}
+        spec = {"selector": {"app": "mux"}, "clusterIP": "10.1.1.1", "ports": []}
+        for kind in ({"kind": "Service", "spec": spec}, {"kind": "Pod"}):
+            self.kube.put({**kind, "metadata": {**metadata}})
+        before = {"type": "IPAddress", "value": "10.9.9.9"}
+        (edge,) = things(gateway(TCP))
+        self.kube.put({**edge, "status": {"addresses": [before]}})
+        seen = []
+        wrong: list[Any] = [(503, b"{}"), (403, b"{}"), (404, b"{}"), (200, b"[]")]
+
+        def answer(_: str, path: str) -> Any:
+            status = self.kube.get("Gateway", "shop", "edge").get("status", {})
+            seen.append(status.get("addresses"))
+            return wrong.pop(0) if path.endswith("pods/mux-1") and wrong else None
+
+        self.kube.wrong = answer
+        self.put(SERVICES)
         await self.kube.leave()
         self.run_provider()
         await self.until(lambda: "nothing is written until it answers" in self.logged())
         self.kube.listen()
-        address = {"type": "IPAddress", "value": "10.1.1.1"}
+        known = [{"type": "IPAddress", "value": "10.1.1.1"}]
         await self.until(
-            lambda: (
-                address
-                in (self.kube.get("Gateway", "shop", "edge").get("status") or {}).get(
-                    "addresses", ()
-                )
-            )
+            lambda: self.kube.get("Gateway", "shop", "edge")["status"]["addresses"] == known
         )
+        self.assertEqual((wrong, [one for one in seen if one not in ([before], known)]), ([], []))
+        stay = "the addresses of Gateways stay as they are"
+        self.assertGreaterEqual(self.logged().count(stay), 4)
 
     async def test_a_status_that_is_denied_is_said_once(self) -> None:
         self.patch(status, "_EVERY", 0.05)
@@ -518,9 +528,66 @@ class StatusTests(GatewayTest):
         await deferLater(reactor, 0.6)
         self.assertEqual(lease_now()["holderIdentity"], "one")
         self.assertEqual(self.patches("db"), 1)
-        await end_first()
+        self.patch(status, "_DURATION", 60.0)
+        await self.until(lambda: lease_now()["leaseDurationSeconds"] == 60)
+        await end_first()  # which gives it back
         self.kube.put(things(route("TCPRoute", "db", "{name: gone, port: 1}"))[0])
         await self.until(lambda: self.of_route("db").get("ResolvedRefs") == "!BackendNotFound")
         self.assertEqual(
             (lease_now()["holderIdentity"], lease_now()["leaseTransitions"]), ("two", 2)
         )
+
+    async def test_a_lease_that_cannot_be_given_back(self) -> None:
+        self.patch(status, "_RELEASE", 0.1)
+        self.begin()
+        await self.until(lambda: self.of_route("db"))
+        end = self.run_provider("--class", "other")
+        await self.until(lambda: ("default", "txmux-txmux-gateway.other") in self.leases)
+        self.kube.wrong = lambda method, path: (
+            "silent" if (method, "leases" in path) == ("PUT", True) else None
+        )
+        await end()
+        self.assertEqual(self.leases["default", "txmux-txmux-gateway.other"]["leaseTransitions"], 1)
+
+    @property
+    def leases(self) -> dict[tuple[str, str], Any]:
+        path = "/apis/coordination.k8s.io/v1/leases"
+        return {key: one["spec"] for key, one in self.kube.objects[path].items()}
+
+    async def test_a_route_with_parents_of_several_providers(self) -> None:
+        """Of another controller, and of one class each: all entries stay, and nobody writes for ever."""
+        text = "".join(
+            f"---\nkind: GatewayClass\nmetadata: {{name: {name}}}\nspec: {{controllerName: {controller}}}\n"
+            + gateway(TCP, name=name).replace(
+                "gatewayClassName: txmux", f"gatewayClassName: {name}"
+            )
+            for name, controller in (("a", "txmux/gateway"), ("b", "txmux/gateway"), ("c", "x/y"))
+        )
+        parents = "parentRefs: [{name: c}, {name: b}, {name: a}]"
+        text += route("TCPRoute", "db").replace("parentRefs: [{name: edge}]", parents)
+        self.put(SERVICES + text)
+        ends = []
+        for options in (("--class", "a"), ("--class", "b"), ("--controller", "x/y")):
+            self.file = self.folder / f"{options[1].replace('/', '')}.provided"
+            ends.append(self.run_provider(*options))
+
+        def entries() -> Any:
+            return self.kube.get("TCPRoute", "shop", "db").get("status", {}).get("parents", ())
+
+        names = lambda: sorted(one["parentRef"]["name"] for one in entries())  # noqa: E731
+        await self.until(lambda: names() == ["a", "b", "c"])
+        await deferLater(reactor, 1)
+        before = self.patches("db")
+        await deferLater(reactor, 1)
+        self.assertEqual((self.patches("db"), names()), (before, ["a", "b", "c"]))
+        leases = {f"txmux-{name}" for name in ("txmux-gateway.a", "txmux-gateway.b", "x-y")}
+        self.assertEqual({name for _, name in self.leases}, leases)
+        (changed,) = things(
+            route("TCPRoute", "db").replace(
+                "parentRefs: [{name: edge}]", "parentRefs: [{name: c}, {name: b}]"
+            )
+        )
+        self.kube.put({**changed, "status": {"parents": entries()}})
+        await self.until(lambda: names() == ["b", "c"])
+        for end in ends:
+            await end()

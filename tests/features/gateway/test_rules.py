@@ -48,7 +48,7 @@ class Made:
         text: str,
         settings: GatewaySettings = _DEFAULT,
         unserved: str = "",
-        addresses: Sequence[Any] = (),
+        addresses: Sequence[Any] | None = (),
         untaken: Mapping[str, str] = {},
     ) -> None:
         known = cluster(text)

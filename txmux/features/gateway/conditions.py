@@ -5,6 +5,7 @@ Source: Gateway API 1.5, ``GatewayClassStatus``, ``GatewayStatus``, ``ListenerSt
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import methodcaller
@@ -27,10 +28,31 @@ from txmux.features.gateway.policies import BackendPolicy
 from txmux.features.gateway.routes import KINDS, GatewayRoute
 
 _ENTRIES = (("parents", "parentRef", 32), ("ancestors", "ancestorRef", 16))  # and the most of them
+FEATURES = [
+    {"name": name}
+    for name in (
+        "BackendTLSPolicy",
+        "Gateway",
+        "GatewayAddressEmpty",
+        "GatewayBackendClientCertificate",
+        "GatewayFrontendClientCertificateValidation",
+        "GatewayFrontendClientCertificateValidationInsecureFallback",
+        "GatewayStaticAddresses",
+        "ListenerSet",
+        "ReferenceGrant",
+        "TCPRoute",
+        "TLSRoute",
+        "TLSRouteModeMixed",
+        "TLSRouteModeTerminate",
+        "UDPRoute",
+    )
+]
+"""Those that `conformance.md` of the tests shows; of 1.5, and TCPRoute of 1.6."""
 _LONGEST = 1024  # characters of a message; the specification has 32,768
 
 _Condition = tuple[bool | None, str, str]
 _Types = dict[str, _Condition]
+_Target = tuple[str, Key]  # a kind and a key
 
 
 @frozen
@@ -41,11 +63,20 @@ class Wanted:
         kind: That of the object.
         key: Its namespace and name.
         status: What of it is ours: lists and conditions without times.
+        others: The Gateways and ListenerSets of which another provider of the controller writes; see `GatewaySettings.only`.
     """
 
     kind: str
     key: Key
     status: Mapping[str, Any]
+    others: Collection[_Target] = ()
+
+    def has(self, entry: Any, ref: str, controller: str) -> bool:
+        """Return whether an entry for a parent or an ancestor is ours."""
+        its = entry.get(ref) or {}
+        parent = its.get("namespace") or self.key[0], its.get("name")
+        is_other = (its.get("kind") or "Gateway", parent) in self.others
+        return entry.get("controllerName") == controller and not is_other
 
 
 def conditions(thing: Any, types: Mapping[str, _Condition]) -> list[Any]:
@@ -71,7 +102,7 @@ def statuses(
     policies: Sequence[BackendPolicy],
     problems: Mapping[str, str],
     unserved: str,
-    addresses: Sequence[Any],
+    addresses: Sequence[Any] | None,
 ) -> Iterator[Wanted]:
     """Yield the status of all that is ours.
 
@@ -83,14 +114,17 @@ def statuses(
         policies: For servers of any routes.
         problems: Why objects are left out, by their titles.
         unserved: Why the service may not have the newest rules; empty if it has.
-        addresses: Where clients reach Gateways.
+        addresses: Where clients reach Gateways; ``None`` if that is not known yet.
     """
-    for one, why in our_classes(cluster, settings):
-        accepted = (not why, "InvalidParameters" if why else "Accepted", why)
-        yield Wanted(
-            "GatewayClass", key_of(one), {"conditions": conditions(one, {"Accepted": accepted})}
-        )
+    yield from _of_classes(cluster, settings)
     gateways = our_gateways(cluster, settings)
+    attached: Counter[Key] = Counter()
+    for one, gateway, no in sets_of(cluster, [key_of(one) for one in gateways]):
+        own = [its for its in listeners if its.of == ("ListenerSet", key_of(one))]
+        status = _refused(one, no[0], *no) if no else _of_gateway(one, own, problems, unserved, {})
+        status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
+        yield Wanted("ListenerSet", key_of(one), status)
+        attached[gateway] += status["conditions"][0]["status"] == "True"
     for one in gateways:
         own = [its for its in listeners if its.of == ("Gateway", key_of(one))]
         if refused := refusal(one):
@@ -99,38 +133,61 @@ def statuses(
             more = _of_tls(one, own) | _of_addresses(one, addresses)
             status = _of_gateway(one, own, problems, unserved, more)
         status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
-        yield Wanted("Gateway", key_of(one), {"addresses": _given(one, addresses), **status})
-    for one, _, no in sets_of(cluster, [key_of(one) for one in gateways]):
-        own = [its for its in listeners if its.of == ("ListenerSet", key_of(one))]
-        status = _refused(one, no[0], *no) if no else _of_gateway(one, own, problems, unserved, {})
-        status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
-        yield Wanted("ListenerSet", key_of(one), status)
+        status["attachedListenerSets"] = attached[key_of(one)]
+        if addresses is not None:
+            status["addresses"] = _given(one, addresses)
+        yield Wanted("Gateway", key_of(one), status)
+    others = _of_others(cluster, settings)
     of_ports = {problems.get(its.port_title) for its in listeners}  # none of them is of a route
     for its in routes:
         problem = problems.get(its.title, "")
         problem = its.problem or problem * (problem not in of_ports)
         parents = [*_parents(its, settings, problem)]
-        yield Wanted(its.kind, key_of(its.thing), {"parents": parents})
+        yield Wanted(its.kind, key_of(its.thing), {"parents": parents}, others)
     for policy in policies:
         if policy.gateways:
             ancestors = [*_ancestors(policy, settings)]
-            yield Wanted(POLICY, key_of(policy.thing), {"ancestors": ancestors})
+            yield Wanted(POLICY, key_of(policy.thing), {"ancestors": ancestors}, others)
     here = {(its.kind, key_of(its.thing)) for its in routes}
     here |= {(POLICY, key_of(policy.thing)) for policy in policies if policy.gateways}
-    yield from _left(cluster, settings, here)
+    yield from _left(cluster, settings, here, others)
+
+
+def _of_classes(cluster: Cluster, settings: GatewaySettings) -> Iterator[Wanted]:
+    for one, why in our_classes(cluster, settings):
+        if settings.only in {"", key_of(one)[1]}:
+            accepted = (not why, "InvalidParameters" if why else "Accepted", why)
+            status = {"conditions": conditions(one, {"Accepted": accepted})}
+            yield Wanted("GatewayClass", key_of(one), {"supportedFeatures": FEATURES, **status})
 
 
 def _left(
-    cluster: Cluster, settings: GatewaySettings, here: Collection[tuple[str, Key]]
+    cluster: Cluster,
+    settings: GatewaySettings,
+    here: Collection[_Target],
+    others: Collection[_Target],
 ) -> Iterator[Wanted]:
-    """Yield the status of what was of this controller, and is no longer here."""
-    for kind in () if settings.only else (*KINDS, POLICY):  # another provider may serve the others
-        entries = _ENTRIES[kind == POLICY][0]
+    """Yield the status of what was of this provider, and is no longer here."""
+    for kind in (*KINDS, POLICY):
+        entries, ref, _ = _ENTRIES[kind == POLICY]
         for one in cluster.all(kind):
-            before = (one.get("status") or {}).get(entries) or ()
-            was_ours = any(its.get("controllerName") == settings.controller for its in before)
-            if was_ours and (kind, key_of(one)) not in here:
-                yield Wanted(kind, key_of(one), {entries: []})
+            if (kind, key_of(one)) not in here:
+                left = Wanted(kind, key_of(one), {entries: []}, others)
+                before = (one.get("status") or {}).get(entries) or ()
+                if any(left.has(its, ref, settings.controller) for its in before):
+                    yield left
+
+
+def _of_others(cluster: Cluster, settings: GatewaySettings) -> Collection[_Target]:
+    """Return the Gateways and ListenerSets of the controller's other classes."""
+    classes = {key_of(one)[1] for one, _ in our_classes(cluster, settings)} - {settings.only}
+    keys = [
+        key_of(one)
+        for one in (cluster.all("Gateway") if settings.only else ())
+        if one["spec"].get("gatewayClassName") in classes
+    ]
+    sets = {("ListenerSet", key_of(one)) for one, *_ in sets_of(cluster, keys)}
+    return sets | {("Gateway", key) for key in keys}
 
 
 def _of_gateway(
@@ -194,14 +251,17 @@ def _given(gateway: Any, addresses: Sequence[Any]) -> list[Any]:
     return [one for one in addresses if not wanted or one["value"] in wanted]
 
 
-def _of_addresses(gateway: Any, addresses: Sequence[Any]) -> _Types:
+def _of_addresses(gateway: Any, addresses: Sequence[Any] | None) -> _Types:
     types: _Types = {}
-    ours = {one["value"] for one in addresses}
+    before = (gateway.get("status") or {}).get("addresses") or ()
+    ours = {one["value"] for one in (before if addresses is None else addresses)}
     for one in gateway["spec"].get("addresses") or ():
         kind, value = one.get("type") or "IPAddress", one.get("value")
         if kind not in {"IPAddress", "Hostname"}:
             why = f"addresses: {kind} is not supported; write IPAddress or Hostname"
             types["Accepted"] = (False, "UnsupportedAddress", why)
+        elif value and value not in ours and addresses is None:
+            types["Programmed"] = (None, "Pending", "it is not known yet which addresses there are")
         elif value and value not in ours:
             why = f"addresses: the Service before the pods does not have {value}"
             types["Programmed"] = (False, "AddressNotUsable", why)
@@ -258,17 +318,32 @@ def merged(thing: Any, wanted: Wanted, controller: str, now: str) -> Mapping[str
     for entries, ref, most in _ENTRIES:
         if entries not in status:
             continue
-        written = before.get(entries) or ()
-        others = [one for one in written if one.get("controllerName") != controller]
-        ours = _all_timed(status[entries], written, partial(_ref, ref), now)
-        status[entries] = [*others, *ours][:most]
+        written, key = before.get(entries) or (), partial(_ref, ref)
+        ours = _all_timed(status[entries], written, key, now)
+        is_ours = partial(wanted.has, ref=ref, controller=controller)
+        status[entries] = _placed(ours, written, key, is_ours)[:most]
     if "conditions" in status:
-        status["conditions"] = _timed(status["conditions"], before.get("conditions"), now)
+        written, kind = before.get("conditions") or (), methodcaller("get", "type")
+        ours = _timed(status["conditions"], written, now)
+        # Types of other programs begin with their domain.
+        status["conditions"] = _placed(ours, written, kind, lambda one: "/" not in kind(one))
     if "listeners" in status:
         written, name = before.get("listeners") or (), methodcaller("get", "name")
         status["listeners"] = _all_timed(status["listeners"], written, name, now)
-    is_new = any(value != (before.get(key) or []) for key, value in status.items())
+    is_new = any(value != (before.get(key) or type(value)()) for key, value in status.items())
     return status if is_new else None
+
+
+def _placed(
+    ours: Iterable[Any],
+    before: Iterable[Any],
+    key: Callable[[Any], object],
+    is_ours: Callable[[Any], bool],
+) -> list[Any]:
+    """Return what others have written and ours, each in its place, and new ones behind them: two writers that each put their own last would never end."""
+    new = {key(one): one for one in ours}
+    kept = [new.pop(key(one), one) for one in before if key(one) in new or not is_ours(one)]
+    return [*kept, *new.values()]
 
 
 def _ref(name: str, one: Any) -> object:

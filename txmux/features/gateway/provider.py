@@ -6,16 +6,18 @@ import socket
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from zope.interface import implementer
 
+from txmux.classes import define
 from txmux.errors import MuxError
 from txmux.features.gateway.access import find_access
 from txmux.features.gateway.api import ABSENT, FORBIDDEN, Kind, KubeApi, NoServerError
@@ -68,6 +70,7 @@ NAMED = {
 }
 _MOST_CONFIG_MAPS = 64  # of a namespace
 _SETTLE = 0.05  # seconds in which several changes are one
+_LABELS_AGAIN, _LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries
 _STATUS_PAUSE = 0.5  # seconds between two looks whether a status is to be written
 _MOST_ADDRESSES = 16  # as in the specification
 _MOST_NAMED = 4  # kinds in a message
@@ -130,15 +133,17 @@ class ClusterFollower:
         self._unread: dict[_Named, str] = {}  # why others are not followed
         self._holder = socket.gethostname()  # in a pod, its name
         lease = f"txmux-{settings.controller.replace('/', '-').lower()}"
+        lease += f".{settings.only}" * bool(settings.only)
         self._lease = StatusLease(reactor, api, lease, self._holder, time.time)
         self._status = StatusWriter(reactor, api, settings.controller, self._find)
-        self._labels: Mapping[str, str] | None = None  # of this pod; not known yet
+        self._own = OwnPod(reactor, api, self._holder, self._settle_soon)
         self._settling: Any = None
         self._made: _Made | None = None
 
     async def run(self) -> None:
         """Follow until this is cancelled."""
         self._start(self._lease)
+        self._start(self._own)
         made_of = _kinds_of(self._file)
         for name, kind in KINDS.items():
             needed = attrs.evolve(kind, may_lack=()) if name in made_of else kind
@@ -150,27 +155,25 @@ class ClusterFollower:
                     if one.called:  # which only a fault of this program does
                         await one
                 if self._lease.is_held:
-                    if self._labels is None:
-                        await self._find_labels()
                     await self._status.write()
         finally:
-            for worker in [*self._running]:
-                self._end(worker)
+            ending = [self._end(worker) for worker in [*self._running]]
             if self._settling is not None:
                 self._settling.cancel()
+            await DeferredList(ending)
 
     def _start(self, worker: Any) -> None:
         self._running[worker] = Deferred.fromCoroutine(worker.run())
 
-    def _end(self, worker: object) -> None:
+    def _end(self, worker: object) -> Deferred[Any]:
         running = self._running.pop(worker)
         running.addErrback(lambda failure: failure.trap(CancelledError))
         running.cancel()
+        return running
 
     def _reflector(self, kind: Kind, namespace: str = "", only: str = "") -> Reflector:
         def changed(key: Key | None, *, is_status: bool) -> None:
-            if key is not None:
-                self._status.touch(kind.name, key)
+            self._status.touch(kind.name, key)
             if not is_status:
                 self._settle_soon()
 
@@ -255,7 +258,8 @@ class ClusterFollower:
         cluster, listeners, routes, policies = self._made
         if not unserved:
             self._certificates.remove_others()
-        addresses = addresses_of(cluster, self._api.access.namespace, self._labels or {})
+        labels, home = self._own.labels, self._api.access.namespace
+        addresses = None if labels is None else addresses_of(cluster, home, labels)
         wanted = statuses(
             cluster, self._settings, listeners, routes, policies, problems, unserved, addresses
         )
@@ -266,18 +270,43 @@ class ClusterFollower:
         its = self._reflectors[kind]
         return f"{KINDS[kind].path(its.version, *key)}/status", (its.objects or {}).get(key)
 
-    async def _find_labels(self) -> None:
-        """Ask what labels this pod has, by which the Service before it is found; outside of a cluster, there is none."""
-        path = Kind("Pod", "pods", "").path("v1", self._api.access.namespace, self._holder)
+
+@define(eq=False)
+class OwnPod:
+    """Finds the labels of the pod that this process runs in, by which the Service before it is found.
+
+    Attributes:
+        labels: ``None`` until they are known, which outside of a cluster they never are.
+    """
+
+    _log = Logger()
+
+    _reactor: Any
+    _api: KubeApi
+    _name: str
+    _changed: Callable[[], object]
+    labels: Mapping[str, str] | None = attrs.field(default=None, init=False)
+
+    async def run(self) -> None:
+        """Ask until they are known."""
+        last, pause = "", _LABELS_AGAIN
+        while why := await self._find():
+            if why != last:
+                self._log.warn("the addresses of Gateways stay as they are: {why}", why=why)
+            last = why
+            await deferLater(self._reactor, pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._changed()
+
+    async def _find(self) -> str:
+        """Ask for them; returns why they are not known."""
+        path = Kind("Pod", "pods", "").path("v1", self._api.access.namespace, self._name)
         try:
-            self._labels = dict((await self._api.get(path))["metadata"].get("labels") or {})
-        except NoServerError as problem:
-            if not problem.status:  # no answer yet
-                return
-            self._labels = {}
-        except MISSHAPEN:
-            self._labels = {}
-        self._settle_soon()
+            metadata = (await self._api.get(path))["metadata"]
+            self.labels = dict(metadata.get("labels") or {})
+        except (NoServerError, *MISSHAPEN) as problem:
+            return str(problem) or "it has no answer that can be read"
+        return ""
 
 
 def _kinds_of(file: Path) -> Collection[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,12 +14,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmux.classes import define
-from txmux.features.gateway.api import Kind, KubeApi, NoServerError
+from txmux.features.gateway.api import ABSENT, CONFLICT, Kind, KubeApi, NoServerError
 from txmux.features.gateway.cluster import Key
 from txmux.features.gateway.conditions import Wanted, merged
 from txmux.wire.jsontext import MISSHAPEN
 
 _EVERY = 10.0  # seconds between two writes of one status
+_AGAIN = 1.0  # until one is tried again that another client has changed
 _AT_ONCE = 8
 
 _Find = Callable[[str, Key], tuple[str, Any]]
@@ -53,9 +55,11 @@ class StatusWriter:
         self._written = {key: at for key, at in self._written.items() if key in new}
         self._wanted = new
 
-    def touch(self, kind: str, key: Key) -> None:
-        """Look at a status again, since another client may have changed it."""
-        if (kind, key) in self._wanted:
+    def touch(self, kind: str, key: Key | None) -> None:
+        """Look at a status again, or at all of the kind, since another client may have changed it."""
+        if key is None:
+            self._due |= {its for its in self._wanted if its[0] == kind}
+        elif (kind, key) in self._wanted:
             self._due.add((kind, key))
 
     async def write(self) -> None:
@@ -87,7 +91,9 @@ class StatusWriter:
             await self._api.send("PATCH", path, {"metadata": version, "status": status})
         except NoServerError as problem:
             self._due.add(key)
-            if problem.status not in {404, 409}:
+            if problem.status == CONFLICT:  # nothing was written
+                self._written[key] -= max(0.0, _EVERY - _AGAIN)
+            if problem.status not in {ABSENT, CONFLICT}:
                 why = str(problem)
         kind, _ = key
         if why and why != self._whys.get(kind):
@@ -98,11 +104,13 @@ class StatusWriter:
 LEASES = Kind("Lease", "leases", "coordination.k8s.io")
 _DURATION = 15  # seconds
 _RENEWED_EVERY = 5.0
+_TRIED_EVERY = 2.0
+_RELEASE = 2.0  # seconds it may take
 
 
 @define(eq=False)
 class StatusLease:
-    """Tries to hold a Lease, by which one of several providers writes status; `is_held` says whether it does.
+    """Tries to hold a Lease, by which one of several providers writes status; `is_held` says whether it does. Gives it back at the end.
 
     Source: coordination.k8s.io/v1, ``LeaseSpec``; a holder that has not renewed for the time that it set has lost it, by the clock of who looks.
     """
@@ -118,6 +126,7 @@ class StatusLease:
     _seen: tuple[object, float] = attrs.field(default=(None, 0.0), init=False)
     _until: float = attrs.field(default=0.0, init=False)
     _why: str = attrs.field(default="", init=False)
+    _last: Any = attrs.field(default=None, init=False)  # as it was renewed
 
     @property
     def is_held(self) -> bool:
@@ -125,17 +134,27 @@ class StatusLease:
 
     async def run(self) -> None:
         """Take it when it is free, and renew it, until this is cancelled."""
+        try:
+            await self._keep()
+        finally:
+            if self.is_held:
+                self._until = 0.0
+                releasing = Deferred.fromCoroutine(self._release())
+                with suppress(NoServerError):  # then it ends by itself
+                    await releasing.addTimeout(_RELEASE, self._reactor, lambda *_: None)
+
+    async def _keep(self) -> None:
         while True:
             why = ""
             try:
                 await self._try()
             except NoServerError as problem:
-                if problem.status != 409:  # another one was faster
+                if problem.status != CONFLICT:  # another one was faster
                     why = str(problem)
             if why and why != self._why:
                 self._log.warn("no status is written: {why}", why=why)
             self._why = why
-            await deferLater(self._reactor, _RENEWED_EVERY)
+            await deferLater(self._reactor, _RENEWED_EVERY if self.is_held else _TRIED_EVERY)
 
     async def _try(self) -> None:
         namespace = self._api.access.namespace
@@ -145,7 +164,7 @@ class StatusLease:
         try:
             lease = await self._api.get(path)
         except NoServerError as problem:
-            if problem.status != 404:
+            if problem.status != ABSENT:
                 raise
             lease = {"metadata": {"name": self._name, "namespace": namespace}}
             method, path = "POST", LEASES.path("v1", namespace)
@@ -161,8 +180,7 @@ class StatusLease:
             self._seen = (holder, renewed), begun
         if holder not in {None, "", self._holder} and begun < self._seen[1] + duration:
             return
-        now = datetime.fromtimestamp(self._now(), timezone.utc).isoformat(timespec="microseconds")
-        time = now.replace("+00:00", "Z")
+        time = self._time()
         if holder != self._holder:
             spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
             spec["acquireTime"] = time
@@ -171,7 +189,18 @@ class StatusLease:
             "renewTime": time,
             "leaseDurationSeconds": _DURATION,
         }
-        await self._api.send(
-            method, path, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease}
-        )
+        whole = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease}
+        self._last = await self._api.send(method, path, whole)
         self._until = begun + _DURATION
+
+    async def _release(self) -> None:
+        """As client-go has it; if another one has taken it meanwhile, its version is another one."""
+        time = self._time()
+        ends = {"acquireTime": time, "renewTime": time, "leaseDurationSeconds": 1}
+        spec = {**self._last["spec"], **ends, "holderIdentity": ""}
+        path = LEASES.path("v1", self._api.access.namespace, self._name)
+        await self._api.send("PUT", path, {**self._last, "spec": spec})
+
+    def _time(self) -> str:
+        now = datetime.fromtimestamp(self._now(), timezone.utc).isoformat(timespec="microseconds")
+        return now.replace("+00:00", "Z")
