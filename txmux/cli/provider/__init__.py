@@ -21,6 +21,7 @@ from txmux.rules import optional
 from txmux.rules.problems import suggestion
 
 _PATIENCE = 10.0  # seconds for an answer of the service
+_LAST_WORDS = 5.0  # seconds that a provider has to end
 
 
 def providers() -> Mapping[str, IProvider]:
@@ -61,7 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     any_reactor: Any = reactor
-    from twisted.internet.defer import CancelledError, maybeDeferred  # noqa: PLC0415 - as the reactor
+    from twisted.internet.defer import (  # noqa: PLC0415 - as the reactor
+        CancelledError,
+        Deferred,
+        DeferredList,
+        maybeDeferred,
+    )
+    from twisted.internet.task import deferLater  # noqa: PLC0415 - as the reactor
     from twisted.internet.threads import deferToThread  # noqa: PLC0415 - as the reactor
     from twisted.logger import globalLogBeginner  # noqa: PLC0415
 
@@ -89,7 +96,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     def begin() -> None:
         watching = maybeDeferred(provider.run, any_reactor, arguments, writer).addErrback(end)
-        any_reactor.addSystemEventTrigger("before", "shutdown", watching.cancel)
+
+        def stop() -> Deferred[Any]:  # which may still have to tell others, within limits
+            watching.cancel()
+            limit: Deferred[None] = deferLater(any_reactor, _LAST_WORDS)
+            return DeferredList([watching, limit], fireOnOneCallback=True)
+
+        any_reactor.addSystemEventTrigger("before", "shutdown", stop)
         any_reactor.addSystemEventTrigger("before", "shutdown", writer.stop)
 
     any_reactor.callWhenRunning(begin)
