@@ -67,8 +67,10 @@ class KubernetesPlayed(Resource):
         self._port: IListeningPort = reactor.listenTCP(self._number, site, interface="127.0.0.1")
         self._number = self._port.getHost().port
         self.url = f"http://127.0.0.1:{self._number}"
+        self._is_away = False
 
     async def leave(self) -> None:
+        self._is_away = True
         await maybeDeferred(self._port.stopListening)
         self.cut()
 
@@ -120,6 +122,9 @@ class KubernetesPlayed(Resource):
 
     def render(self, request: Any) -> Any:
         method, path = request.method.decode(), unquote(request.path.decode())
+        if self._is_away:  # on a connection that was just made
+            request.channel.transport.abortConnection()
+            return NOT_DONE_YET
         self.asked.append(f"{'WATCH' if b'watch' in request.args else method} {path}")
         wrong = self.wrong(method, path)
         if wrong == "silent":
