@@ -239,7 +239,11 @@ def secret_namespaces(cluster: Cluster, settings: GatewaySettings) -> dict[str, 
     of_others: dict[str, set[str]] = defaultdict(set)  # by the namespace that names them
     for kind, thing in [*(("Gateway", one) for one in gateways if not refusal(one)), *sets]:
         home = key_of(thing)[0]
-        refs = [ref for its in _of(kind, thing, key_of(thing)) for ref in its.certificate_refs]
+        refs = [
+            ref
+            for its in _of(kind, thing, key_of(thing), is_shared=False)
+            for ref in its.certificate_refs
+        ]
         refs += filter(None, [_tls_of(thing, "backend").get("clientCertificateRef")])
         for ref in refs:
             reason = cluster.resolve(ref, "Secret", kind, home).reason
