@@ -19,6 +19,7 @@ from tests.interop.servers import make_certificate
 from tests.programs import require_long
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
+from txmux.features.gateway.conditions import FEATURES
 
 _MANIFESTS = Path(__file__).parents[2] / "examples/kubernetes/gateway"
 _POD = "10.9.0.1"  # an API server takes no address of a loopback network for an endpoint
@@ -151,5 +152,14 @@ class RealApiTests(InteropTestCase):
         said = output_of(*ask, "-CAfile", made.chain, "-verify_return_error", "-brief", stdin=b"x")
         self.assertNotIn(b"error", said)
         self.assert_echo(client)
+
+        # The end: a Lease that another one may take at once, and a status that the API has taken whole.
+        found = json.loads(self.api.kubectl("get", "gatewayclass", "txmux", "-o", "json"))
+        self.assertEqual(found["status"]["supportedFeatures"], FEATURES)
+        self.assertEqual(self.status("gateway", "edge")["attachedListenerSets"], 0)
+        self.provider.end()
+        lease = "lease", "txmux-txmux-gateway", "-n", "txmux", "-o", "json"
+        spec = json.loads(self.api.kubectl("get", *lease))["spec"]
+        self.assertEqual((spec["holderIdentity"], spec["leaseTransitions"]), ("", 1))
         for word in ("critical", "Traceback", "Unhandled"):
             self.assertNotIn(word, self.provider.output + self.service.output)
