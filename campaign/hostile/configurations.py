@@ -46,6 +46,7 @@ terminate_tls = {DIR}/server.pem
 tls_client_ca = {DIR}/authority.pem
 
 [route good]
+under   = *
 match   = payload text=PING
 backend = server
 

@@ -69,7 +69,7 @@ under = unasked, moving, late
 match = any
 backend = watched
 [route flow]
-under = *
+under = flow
 match = any
 backend = flow
 

@@ -19,17 +19,21 @@ detect_timeout = 10m
 endpoint = udp:127.0.0.1:0
 default = held-u
 [route ssh]
+under = *
 match = ssh
 backend = b
 [route secure]
+under = *
 match = tls
 terminate_tls = PEM
 backend = b
 [route tunnel]
+under = *
 match = socks5
 tunnel = yes
 backend = b
 [route held]
+under = *
 match = payload text=hold
 backend = held
 [backend b]

@@ -14,9 +14,11 @@ endpoint = udp:127.0.0.1:0
 max_flows_per_source = 1
 deny = 127.0.0.5
 [route ssh]
+under = *
 match = ssh
 backend = 127.0.0.1:%d
 [route names]
+under = *
 match = payload text=abc
 backend = udp:127.0.0.1:%d
 """

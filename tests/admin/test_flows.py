@@ -6,9 +6,11 @@ endpoint = udp:127.0.0.1:0
 [listen t]
 endpoint = 127.0.0.1:0
 [route names]
+under = *
 match = dns
 backend = udp:127.0.0.1:%d
 [route any]
+under = *
 match = payload text=x
 backend = close
 """

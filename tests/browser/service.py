@@ -166,9 +166,11 @@ default = close
 [listen office]
 endpoint = 127.0.0.1:0
 [route redis]
+under = *
 match = redis
 backend = redis
 [route web]
+under = *
 match = http
 backend = web
 [route ssh]

@@ -13,15 +13,18 @@ endpoint = udp:127.0.0.1:443
 default  = any-vpn
 
 [route vpn]
+under   = *
 match   = openvpn
 backend = udp:127.0.0.1:1194
 
 [route call]
+under   = *
 match   = dtls sni=sip.example.com
 backend = udp:127.0.0.1:5061
 from    = 192.0.2.0/24
 
 [route ssh]
+under   = *
 match   = ssh
 backend = 127.0.0.1:22
 

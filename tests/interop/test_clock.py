@@ -28,7 +28,7 @@ class ClockTests(InteropTestCase):
         rules = (
             "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1h\n"
             "[listen impatient]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1s\nsilent = reset\n"
-            f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
+            f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         )
         settings = f"workers = {self.workers}\nrelay = {self.relay}"
         self.mux = self.own(Mux(self.folder, rules, settings))
@@ -89,7 +89,7 @@ class OperatorClockTests(InteropTestCase):
         echo = self.own(EchoServer())
         rules = (
             "[listen public]\nendpoint = 127.0.0.1:0\n"
-            "[route all]\nmatch = any\nbackend = echo\n"
+            "[route all]\nunder = *\nmatch = any\nbackend = echo\n"
             f"[backend echo]\nserver = 127.0.0.1:{echo.port}\n"
         )
         settings = f"workers = 2\nadmin = unix:{self.admin}\n{settings}"

@@ -57,10 +57,12 @@ endpoint = [::1]:0
 detect_timeout = 1h
 
 [route denied]
+under = *
 match = http
 backend = close
 
 [route pretends]
+under = *
 match = postgres user=*
 backend = 127.0.0.1:{server}
 """
@@ -247,6 +249,7 @@ endpoint = udp:127.0.0.1:0
 default = close
 
 [route socks]
+under = *
 match = socks5
 tunnel = yes
 
@@ -256,6 +259,7 @@ under = socks
 backend = asked
 
 [route rest]
+under = *
 match =
     http
     postgres user=*

@@ -38,6 +38,7 @@ endpoint = udp:127.0.0.1:0
 default = close
 
 [route secure]
+under = *
 match = tls sni=a.example
 terminate_tls = {folder}/{pem}
 tls_client_ca = {folder}/ca.pem
@@ -48,6 +49,7 @@ under = secure
 backend = 127.0.0.1:{server}
 
 [route rest]
+under = *
 match =
     http
     postgres user=*

@@ -96,10 +96,12 @@ endpoint          = 127.0.0.1:0
 accept_proxy_from = 127.0.0.1
 
 [route http]
+under   = *
 match   = http
 backend = site
 
 [route preface]
+under   = *
 match   = http2
 backend = close
 

@@ -230,6 +230,7 @@ endpoint   = 127.0.0.1:0
 tls_strict = yes
 
 [route secure]
+under         = *
 match         = tls
 terminate_tls = {folder}/one.pem
 

@@ -35,6 +35,7 @@ match = socks4
 tunnel = yes
 backend = by-name
 [route ended]
+under = *
 match = tls
 terminate_tls = {identity}
 [route admins]

@@ -47,7 +47,7 @@ def text_of(
             f"detect_timeout = {number}s\n" if at == 0 else ""
         )
     for name, match, backend in routes:
-        text += f"[route {name}]\nmatch = {match}\nbackend = {backend}\n"
+        text += f"[route {name}]\nunder = *\nmatch = {match}\nbackend = {backend}\n"
     return text
 
 

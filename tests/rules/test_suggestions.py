@@ -183,8 +183,12 @@ _NEEDS_MORE = (
 )
 """Messages whose reader has to change several lines."""
 
-_NEXT = ("put the route under a listener with", "a TCP endpoint needs 'admin_token' beside it")
-"""What is asked for next, where the value that was written is right: another transport, and a token."""
+_NEXT = (
+    "put the route under a listener with",
+    "a TCP endpoint needs 'admin_token' beside it",
+    "that the route is for, or 'under = *'",
+)
+"""What is asked for next, where the value that was written is right: another transport, a token, and listeners."""
 
 _NOT_HERE = {
     "txmux/rules/lint/privileges.py": "about files and users; `tests/rules/lint/test_privileges.py` makes these",

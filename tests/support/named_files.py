@@ -32,11 +32,13 @@ allow = @{0}/networks
     ::/0
 deny = crowdsec:http://127.0.0.1:1, geo:country=DE
 [route tls]
+under = public
 match = tls sni=a.example
 terminate_tls = {0}/terminate_tls
 tls_client_ca = {0}/tls_client_ca
 tls_client_crl = {0}/tls_client_crl
 [route acme]
+under = public
 match = tls sni=b.example
 terminate_tls = acme
 backend = web
@@ -45,6 +47,7 @@ match = http
 under = tls, acme
 backend = web
 [route tunnel]
+under = public
 match = socks5
 tunnel = yes
 tunnel_users = {0}/tunnel_users

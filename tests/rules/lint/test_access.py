@@ -49,7 +49,7 @@ FILES = {
     f"starttls = smtp\n[route x]\nmatch = ssh\n  tls\n{TO}": (
         "5: [route x] match: 'ssh' is never TLS, with which clients of [listen public] begin; match tls, or remove this line"
     ),
-    f"starttls = smtp\n[listen b]\nendpoint = :2\n[route x]\nmatch = ssh\n  tls\n{TO}": "",
+    f"starttls = smtp\n[listen b]\nendpoint = :2\n[route x]\nunder = *\nmatch = ssh\n  tls\n{TO}": "",
     # TLS for nothing
     TLS: (
         "5: [route end] terminate_tls: no route is under this one, so all clients go to 'default' or "
@@ -88,7 +88,7 @@ FILES = {
     f"{NAMED}from = 10.0.0.0/8\n[backend b]\nserver = {{sni}}:443\nallow_names = *\n": (
         UNBOUND.replace("8:", "9:")
     ),
-    "[listen u]\nendpoint = udp:443\nallow = 10.0.0.0/8\nmax_flows_per_source = 9\n[route q]\nmatch = quic\nbackend = b\n"
+    "[listen u]\nendpoint = udp:443\nallow = 10.0.0.0/8\nmax_flows_per_source = 9\n[route q]\nunder = u\nmatch = quic\nbackend = b\n"
     "[backend b]\nserver = udp:{sni}:443\nallow_names = *\n": "",
     f"{NAMED}[backend b]\nserver = {{sni}}:443\nallow_names = *.net\nbalance = source-hash\nslow_start = 9s\n": (
         f"9: [backend b] balance: {SAME}\n10: [backend b] slow_start: {SAME}"

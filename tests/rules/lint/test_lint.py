@@ -87,9 +87,9 @@ FILES = {
     # listeners
     (
         "{listen}[listen m]\nendpoint = :2\n[route a]\nmatch = ssh\nunder = l\n{to}[route c]\nmatch = any\n"
-        "under = m\n{to}[route b]\nmatch = ssh\n{to}"
+        "under = m\n{to}[route b]\nunder = *\nmatch = ssh\n{to}"
     ): (
-        "14: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:6) and "
+        "15: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:6) and "
         "[route c] (x.ini:10); put this route first, or remove this"
     ),
     # lines of one route
@@ -183,7 +183,7 @@ FINE = (
     # some clients, or some listeners, are left
     "{listen}[route a]\nmatch = any\nfrom = 10.0.0.0/8\n{to}[route b]\nmatch = ssh\n{to}",
     "{listen}[route a]\nmatch = any\nfrom = 0.0.0.0/0, ::/0\n{to}[route b]\nmatch = ssh\n{to}",
-    "{listen}[listen m]\nendpoint = :2\n[route a]\nmatch = any\nunder = m\n{to}[route b]\nmatch = ssh\n{to}",
+    "{listen}[listen m]\nendpoint = :2\n[route a]\nmatch = any\nunder = m\n{to}[route b]\nunder = *\nmatch = ssh\n{to}",
     # a client that is undecided for both comes to the last
     "{listen}[route a]\nmatch = tls\n{to}[route b]\nmatch = not tls\n{to}[route c]\nmatch = any\n{to}",
     # of two that share clients: the right order, not all of the clients, the same outcome
@@ -201,7 +201,7 @@ FINE = (
     "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 0.0.0.0/0, ::/0\nbackend = h:1\n",
     "{listen}silent = h:1 from=10.1.0.0/16\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n",
     # who speaks first: a route that another listener asks, or that is inside TLS
-    "{listen}first = server\ndefault = h:1\n[listen m]\nendpoint = :2\n[route a]\nmatch = ssh\n{to}",
+    "{listen}first = server\ndefault = h:1\n[listen m]\nendpoint = :2\n[route a]\nunder = *\nmatch = ssh\n{to}",
     "{listen}silent = h:1 from=10.0.0.0/8\n  h:2 after=1s\n[route a]\nmatch = ssh\n{to}",
     # no byte decides on silence, nor does a time before the first that fits
     "{listen}[route a]\nmatch = any\n{to}[route b]\nmatch = silent\nbackend = h:2\n",
@@ -288,23 +288,23 @@ class LintTests(SynchronousTestCase):
         refuse = "backend = close\n"
         for text in (
             # What takes all over TCP leaves datagrams to the next.
-            f"[route a]\nmatch = any\nunder = t\n{refuse}[route b]\nmatch = dns\n{refuse}",
-            f"[route a]\nmatch = tls\n    quic\n{refuse}[route b]\nmatch = dns\n{refuse}",
+            f"[route a]\nmatch = any\nunder = t\n{refuse}[route b]\nunder = *\nmatch = dns\n{refuse}",
+            f"[route a]\nunder = *\nmatch = tls\n    quic\n{refuse}[route b]\nunder = *\nmatch = dns\n{refuse}",
             # These options take what is not taken without them.
-            f"[route a]\nmatch = wireguard\n{refuse}[route b]\nmatch = wireguard reserved=1,2,3\n{refuse}",
-            f"[route a]\nmatch = dns\n{refuse}[route b]\nmatch = dns within=2KiB\n{refuse}",
+            f"[route a]\nunder = *\nmatch = wireguard\n{refuse}[route b]\nunder = *\nmatch = wireguard reserved=1,2,3\n{refuse}",
+            f"[route a]\nunder = *\nmatch = dns\n{refuse}[route b]\nunder = *\nmatch = dns within=2KiB\n{refuse}",
             # A datagram is looked at as a whole.
             f"[route a]\nmatch = payload offset=20000 text=x\nunder = u\n{refuse}",
         ):
             self.assertEqual((text, self.found(both + text)), (text, []))
         for text, problem in {
             # The line for UDP is of no use where all datagrams are gone, though streams come.
-            f"[route a]\nmatch = any\nunder = u\n{refuse}[route b]\nmatch = quic\n    tls\n{refuse}": (
-                "10: [route b] match: 'quic' never decides: all its clients go to the earlier [route a] (x.ini:6); "
+            f"[route a]\nmatch = any\nunder = u\n{refuse}[route b]\nunder = *\nmatch = quic\n    tls\n{refuse}": (
+                "11: [route b] match: 'quic' never decides: all its clients go to the earlier [route a] (x.ini:6); "
                 "put this route first, or remove this"
             ),
-            f"[route a]\nmatch = wireguard\n{refuse}[route b]\nmatch = wireguard key={KEY}\n{refuse}": (
-                "9: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:6); "
+            f"[route a]\nunder = *\nmatch = wireguard\n{refuse}[route b]\nunder = *\nmatch = wireguard key={KEY}\n{refuse}": (
+                "11: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:7); "
                 "put this route first, or remove this"
             ),
         }.items():

@@ -159,7 +159,7 @@ class LoopTests(ReadingTestCase):
         self.refuses(
             "[listen a]\nendpoint = :1\nsilent = 127.0.0.1:1\ndefault = b\n"
             "[listen c]\nendpoint = :2\n"
-            "[route r]\nmatch = any\nbackend = 127.0.0.1:2\n"
+            "[route r]\nunder = *\nmatch = any\nbackend = 127.0.0.1:2\n"
             "[backend b]\nserver = 10.0.0.1:1\nfallback = d\n"
             "[backend d]\nserver = 10.0.0.1:1\nfallback = 127.0.0.1:1",
             *(
@@ -168,7 +168,7 @@ class LoopTests(ReadingTestCase):
                 for line, key, name, port in (
                     (3, "silent", "a", 1),
                     (4, "default", "a", 1),
-                    (9, "backend", "c", 2),
+                    (10, "backend", "c", 2),
                 )
             ),
         )
@@ -320,18 +320,18 @@ class DatagramTests(ReadingTestCase):
             ),
             (f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}under = t, u\n",
              f"7 terminate_tls: TLS ends over TCP only, and [listen u] uses UDP; {ends_elsewhere}"),
-            (f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}backend = udp:h:1\n",
-             "8 backend: its servers use UDP, but TLS ends over TCP only; use another backend"),
+            (f"{_UDP}[listen t]\nendpoint = :1\n[route r]\nunder = *\n{ends}backend = udp:h:1\n",
+             "9 backend: its servers use UDP, but TLS ends over TCP only; use another backend"),
             (
                 (
-                    f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}"
+                    f"{_UDP}[listen t]\nendpoint = :1\n[route r]\nunder = *\n{ends}"
                     "[route s]\nunder = r\nmatch = any\nbackend = udp:h:1\n"
                 ),
-                "11 backend: its servers use UDP, but [route r] uses TCP; write h:1, or use another backend",
+                "12 backend: its servers use UDP, but [route r] uses TCP; write h:1, or use another backend",
             ),
         ):  # fmt: skip
             self.refuses(text, told)
-        rules = self.read(f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}")
+        rules = self.read(f"{_UDP}[listen t]\nendpoint = :1\n[route r]\nunder = *\n{ends}")
         self.assertEqual(
             [len(rules.routes_over(one, one.transport)) for one in rules.listeners], [0, 1]
         )
@@ -341,12 +341,12 @@ class DatagramTests(ReadingTestCase):
         return authority.write(make_folder(self) / "x.pem", key=True)
 
     def test_each_route_where_it_can_be(self) -> None:
-        """Without `under`, a route belongs to the listeners of its servers' transport, and is asked by matchers for that."""
+        """With `under = *`, a route belongs to the listeners of its servers' transport, and is asked by matchers for that."""
         rules = self.read(
             f"{_UDP}[listen t]\nendpoint = :1\n"
-            "[route a]\nmatch = any\nbackend = udp:h:2\n"
-            "[route b]\nmatch = any\nbackend = h:2\n"
-            "[route c]\nmatch = ssh\nbackend = close\n"
+            "[route a]\nunder = *\nmatch = any\nbackend = udp:h:2\n"
+            "[route b]\nunder = *\nmatch = any\nbackend = h:2\n"
+            "[route c]\nunder = *\nmatch = ssh\nbackend = close\n"
         )
         udp, tcp = rules.listeners
         self.assertEqual([r.name for r in rules.routes_over(udp, Transport.UDP)], ["a"])

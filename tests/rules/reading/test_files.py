@@ -75,7 +75,7 @@ class FileTests(SynchronousTestCase):
         self.write(
             "rules.ini",
             f"[txmux]\ninclude = last/z.ini, rules.d/*.ini\n {self.folder.resolve()}/abs*.ini\n"
-            f"{LISTEN}[route own]\nmatch = any\nbackend = pool\n",
+            f"{LISTEN}routes_from = *\n[route own]\nmatch = any\nbackend = pool\n",
         )
         for name in (
             "rules.d/20.ini", "rules.d/10.ini", "last/z.ini", "abs.ini", "rules.d/.30.ini",
@@ -89,7 +89,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(rules.routes[0].outcome, rules.backends["pool"])
 
     def test_include_each_once(self) -> None:
-        self.write("rules.ini", f"[txmux]\ninclude = d/b.ini, d/*.ini\n{LISTEN}")
+        self.write("rules.ini", f"[txmux]\ninclude = d/b.ini, d/*.ini\n{LISTEN}routes_from = *\n")
         for stem in "abc":
             self.write(f"d/{stem}.ini", f"[route {stem}]\nmatch = any\nbackend = close\n")
         rules = load(self.main, MATCHERS)

@@ -74,7 +74,7 @@ class ReadingTests(ListsTestCase):
         )
         (sub / "near.txt").write_text("192.0.2.1")
         rules = self.rules(
-            f"[txmux]\ninclude = sub/*.ini\n{LISTEN}silent = b\ndeny = @list.txt", list=""
+            f"[txmux]\ninclude = sub/x.ini\n{LISTEN}silent = b\ndeny = @list.txt", list=""
         )
         allowed, denied = rules.routes[0].clients.allowed, rules.listeners[0].clients.excluded
         assert allowed is not None
@@ -84,7 +84,7 @@ class ReadingTests(ListsTestCase):
     def test_empty(self) -> None:
         rules = self.rules(
             f"{LISTEN}allow = @list.txt\n[listen b]\nendpoint = :2\n"
-            "[route r]\nmatch = any\nbackend = close\nfrom = @list.txt\n",
+            "[route r]\nunder = *\nmatch = any\nbackend = close\nfrom = @list.txt\n",
             list="# nothing yet\n",
         )
         for clients in (rules.listeners[0].clients, rules.routes[0].clients):

@@ -186,8 +186,8 @@ def _forbidden(*_: object, **__: object) -> None:
 class UnderTests(RouteTestCase):
     def test_scopes(self) -> None:
         rules = self.read(
-            f"[route deep]\n{PLAIN}under = inner\n[route inner]\n{TLS}under = outer\n[route outer]\n{TLS}"
-            f"[route both]\n{PLAIN}under = public, outer\n[route every]\n{PLAIN}"
+            f"[route deep]\n{PLAIN}under = inner\n[route inner]\n{TLS}under = outer\n[route outer]\n{TLS}under = *\n"
+            f"[route both]\n{PLAIN}under = public, outer\n[route every]\n{PLAIN}under = *\n"
             "[listen other]\nendpoint = :444\n"
         )
         found = {
