@@ -257,6 +257,7 @@ class Draft:
         Raises:
             ConvertError: No listener is left.
         """
+        self._name_listeners()
         while True:
             lines = list(self._lines())
             text = "".join(f"{line}\n" for line, _ in lines)
@@ -268,6 +269,13 @@ class Draft:
                 self._drop(error.problems, [source for _, source in lines])
             else:
                 return text
+
+    def _name_listeners(self) -> None:
+        """With several listeners, a route that names none is for all."""
+        kinds = [section.header.partition(" ")[0] for section in self._sections]
+        for section, kind in zip(self._sections, kinds, strict=True):
+            if kind == "route" and kinds.count("listen") > 1 and "under" not in section.entries:
+                section.entries = {"under": [DraftLine("*", section.line)], **section.entries}
 
     def _drop(self, problems: Iterable[Problem], sources: list[_Source | None]) -> None:
         left = [s for s in self._sections if s.header.startswith("listen ") and not s.dropped]

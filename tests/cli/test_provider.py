@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 
 _ROOT = Path(__file__).parents[2]
-_RULES = "[txmux]\ninclude = p/*.ini\n[listen public]\nendpoint = :443\ndefault = close\n"
+_RULES = "[txmux]\ninclude = p/*.ini\n[listen public]\nendpoint = :443\ndefault = close\nroutes_from = *\n"
 
 
 _FAILING = """

@@ -17,6 +17,7 @@ drain_timeout = 1s
 [listen public]
 endpoint = 127.0.0.1:4433
 default = close
+routes_from = docker
 """
 _CLIENTS = 500
 _SOON = 2.0  # seconds

@@ -29,7 +29,7 @@ class SourcesTest(TestCase):
         self.socket = self.folder / "txmux.sock"
         self.rules.write_text(
             f"[txmux]\ninclude = p/*.ini\nadmin = unix:{self.socket}\n"
-            "[listen public]\nendpoint = tcp:0:interface=127.0.0.1\ndefault = close\n"
+            "[listen public]\nendpoint = tcp:0:interface=127.0.0.1\ndefault = close\nroutes_from = own\n"
         )
         self.file = self.folder / "p/own.ini"
         self.name = f"provider {self.file}"

@@ -95,6 +95,8 @@ class MishapsTest(WorkersTestCase):
 
     def test_included_file_that_leads_nowhere_or_is_gone(self) -> None:
         self.begin("include = more/*.inc")
+        self.text += "routes_from = *\n"
+        self.rules.write_text(self.text)
         folder = self.rules.parent / "more"
         folder.mkdir()
         (folder / "one.inc").write_text(_ROUTE)

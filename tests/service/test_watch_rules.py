@@ -157,7 +157,7 @@ class FileTests(WatchCase):
         include = _WATCHED.replace("access_log", "include = more/*.ini\naccess_log")
         folder = self.folder / "more"
         folder.mkdir()
-        await self.begin(include + LISTEN)
+        await self.begin(f"{include}{LISTEN}routes_from = *\n")
         first, second = folder / "a.ini", folder / "b.ini"
         first.write_text("[route a]\nmatch = ssh\nbackend = close\n")
         await self.after(_PERIOD + _SETTLED)

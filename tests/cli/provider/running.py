@@ -19,6 +19,7 @@ _RULES = """
 include = *.provided
 [listen public]
 endpoint = 127.0.0.1:8443
+routes_from = *
 """
 
 

@@ -23,6 +23,7 @@ RULES = """
 include = p/*.ini
 [listen public]
 endpoint = :443
+routes_from = own
 [route ssh]
 match = ssh
 backend = 127.0.0.1:22

@@ -12,13 +12,20 @@ from tests.support.docker import NETWORK, inspected
 from txmux.cli.labels import ALLOWED
 from txmux.features.docker import labels as reading
 from txmux.features.docker.labels import Container, LabelRules, read_labels
+from txmux.rules.model import Rules
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
-from txmux.rules.reading.parser import load_draft
+from txmux.rules.reading.parser import load_draft, parse
 
 _EXAMPLES = Path(__file__).parents[3] / "examples"
 
 ON_NETWORK = LabelRules(NETWORK)
+RULES = parse("[listen public]\nendpoint = :443\nroutes_from = docker\n", "rules.ini")
+BOTH = parse(
+    "[listen public]\nendpoint = :443\nroutes_from = docker\n"
+    "[listen names]\nendpoint = udp:53\nroutes_from = *\n",
+    "rules.ini",
+)
 
 
 def container(name: str = "web", _labels: Any = (), **changed: Any) -> Container:
@@ -26,9 +33,11 @@ def container(name: str = "web", _labels: Any = (), **changed: Any) -> Container
     return Container.read(inspected(name, {"other.match": "any", **labels}, **changed))
 
 
-def read(*containers: Container, rules: LabelRules = ON_NETWORK, drained: Any = ()) -> list[str]:
+def read(
+    *containers: Container, rules: LabelRules = ON_NETWORK, drained: Any = (), within: Rules = RULES
+) -> list[str]:
     """Return the text of each object, or its problem."""
-    objects, _ = read_labels(containers, rules, {"public"}, drained)
+    objects, _ = read_labels(containers, rules, within, drained)
     return [one.problem or one.text.strip() for one in objects]
 
 
@@ -64,11 +73,12 @@ class LabelTests(SynchronousTestCase):
 
     def test_several_routes_of_one_container(self) -> None:
         labels = {"match": "http", "a-1.match": "ssh", "a-1.port": "22", "port": "53/udp"}
-        one, other = read(container("web", labels))
+        one, other = read(container("web", labels), within=BOTH)
+        self.assertIn("under = names\nbackend = web\n", one)
         self.assertIn("server = udp:10.88.0.6:53", one)
         self.assertEqual(
             other,
-            "[route web.a-1]\nmatch = ssh\nbackend = web.a-1\n\n[backend web.a-1]\nserver = 10.88.0.6:22",
+            "[route web.a-1]\nmatch = ssh\nunder = public\nbackend = web.a-1\n\n[backend web.a-1]\nserver = 10.88.0.6:22",
         )
 
     def test_containers_with_one_backend(self) -> None:
@@ -81,7 +91,7 @@ class LabelTests(SynchronousTestCase):
         )
         self.assertEqual(
             found[2:],
-            ["[route pool]\nmatch = any\nbackend = pool\n\n[backend pool]\nserver = 10.0.0.1:80\n    10.0.0.2:80 down"],
+            ["[route pool]\nmatch = any\nunder = public\nbackend = pool\n\n[backend pool]\nserver = 10.0.0.1:80\n    10.0.0.2:80 down"],
         )  # fmt: skip
         self.assertRegex(found[0], "^its labels differ from those of container a, which has")
         self.assertRegex(found[1], r"^container a has a \[route pool\] already; give one")
@@ -158,6 +168,28 @@ class LabelTests(SynchronousTestCase):
         (found,) = read(container("web", {"match": "any"}, exposed="22/tcp"))
         self.assertEqual(found, "txmux.port is missing, and it exposes several ports")
 
+    def test_listeners_that_allow_the_file(self) -> None:
+        """A route is under all of its transport that do; its labels choose among these, and no other."""
+        text = (
+            "[listen closed]\nendpoint = :1\n[listen teams]\nendpoint = :2\nroutes_from = we*, x\n"
+        )
+        rules = parse(f"{text}[listen own]\nendpoint = :3\nroutes_from = docker.ini\n", "rules.ini")
+        web, other = container("web", {"match": "any"}), container("shop", {"match": "any"})
+        shop, its = read(web, other, within=rules)
+        self.assertIn("\nunder = own\n", shop)
+        self.assertIn("\nunder = teams\n    own\n", its)
+        cure = "add 'routes_from = docker'"
+        for labels, within, complaint in (
+            ({"listen": "own, closed"}, rules,
+             f"txmux.listen: [listen closed] allows no routes of docker.ini; {cure} there"),
+            ({}, parse("[listen closed]\nendpoint = :1\n", "rules.ini"),
+             f"no listener allows routes of docker.ini; {cure} to one"),
+            ({"port": "53/udp"}, RULES, f"no listener of UDP allows routes of docker.ini; {cure} to one"),
+        ):  # fmt: skip
+            self.assertEqual(
+                read(container("a", {"match": "any", **labels}), within=within), [complaint]
+            )
+
     def test_nothing_of_the_hosts(self) -> None:
         """A key of files, of other servers or of others' addresses is for labels only if the operator says so."""
         for key, text in (
@@ -180,7 +212,9 @@ class LabelTests(SynchronousTestCase):
         (found,) = read(container("web", {"match": "any", "server": "h:1"}))
         self.assertIn("txmux.server: there is no such label", found)
         (found,) = read(container("web", {"match": "tls", "terminate_tls": "acme", "alpn": "h2"}))
-        self.assertIn("[route web]\nmatch = tls\nalpn = h2\nterminate_tls = acme\n", found)
+        self.assertIn(
+            "[route web]\nmatch = tls\nunder = public\nalpn = h2\nterminate_tls = acme\n", found
+        )
 
     @given(
         st.dictionaries(
@@ -212,7 +246,7 @@ class ExampleTests(SynchronousTestCase):
         self.assertTrue((folder / build["context"] / build["dockerfile"]).is_file())
         labelled = {name: its["labels"] for name, its in services.items() if "labels" in its}
         containers = [Container.read(inspected(name, its)) for name, its in labelled.items()]
-        objects, _ = read_labels(containers, LabelRules("podman"), {"public"})
+        objects, _ = read_labels(containers, LabelRules("podman"), RULES)
         draft = SourceFile(
             "/run/txmux/providers/docker.ini", "\n".join(its.text for its in objects)
         )

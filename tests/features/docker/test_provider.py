@@ -79,7 +79,9 @@ class ProviderTest(ProviderTestCase):
         self.daemon.put(inspected("other", {"match": "any"}))
         self.run_provider()
         await self.written("[backend web]\nserver = 10.88.0.6:80\n")
-        self.assertIn("[route web]\nmatch = tls sni=a.example\nbackend = web\n", self.text())
+        self.assertIn(
+            "[route web]\nmatch = tls sni=a.example\nunder = public\nbackend = web\n", self.text()
+        )
         self.daemon.put(inspected("api", LABELS, address="10.88.0.7"))
         await self.written("10.88.0.7:80")
         self.daemon.put(

@@ -6,6 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.features.docker.test_labels import RULES
 from tests.support.docker import NETWORK, inspected
 from txmux.features.docker.labels import Container, LabelRules, read_labels
 from txmux.features.docker.sleep import Sleepers
@@ -29,7 +30,7 @@ class SleepTests(SynchronousTestCase):
     def hold(self, state: str) -> None:
         containers = [Container.read(inspected("web", LABELS, state=state))]
         self.sleepers.hold(containers)
-        self.sleepers.routes = read_labels(containers, LabelRules(NETWORK), ())[1]
+        self.sleepers.routes = read_labels(containers, LabelRules(NETWORK), RULES)[1]
 
     def drained_in(self, seconds: int) -> bool:
         self.clock.pump([1] * seconds)

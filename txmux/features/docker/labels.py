@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from txmux.classes import frozen
@@ -23,9 +24,11 @@ from txmux.errors import printable
 from txmux.interfaces import ProvidedObject
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.lint.silence import SPEAK_FIRST, waits_for_both
+from txmux.rules.model import Listener, Rules
 from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.scope import open_to
 from txmux.rules.reading.values import NAME, positive_duration
-from txmux.transport import bracketed
+from txmux.transport import Transport, bracketed
 
 _OF_CONTAINER = frozenset({"backend", "sleep", "wake"})
 _OWN = frozenset({*_OF_CONTAINER, "listen", "match", "port"})
@@ -107,11 +110,13 @@ class LabelRules:
         network: Where containers are reached; without it, at their published ports.
         allowed: Keys that labels may set in addition.
         wake: The URL to which the names of backends are added.
+        file: What has the sections, as the service names it.
     """
 
     network: str | None = None
     allowed: frozenset[str] = frozenset()
     wake: str = "unix:/run/txmux/wake.sock:"
+    file: str = "docker.ini"
 
 
 @frozen
@@ -129,7 +134,7 @@ class LabelledRoute:
 def read_labels(
     containers: Iterable[Container],
     settings: LabelRules,
-    listeners: Collection[str],
+    rules: Rules,
     drained: Collection[str] = (),
 ) -> tuple[list[ProvidedObject], list[LabelledRoute]]:
     """Return the sections of containers, in the order of their names, with the routes in them.
@@ -137,7 +142,7 @@ def read_labels(
     Args:
         containers: Those with labels.
         settings: How they are read.
-        listeners: The names of the service's listeners.
+        rules: Those of the service, with the listeners that routes may be under.
         drained: The IDs of those that get no further clients.
     """
     groups: dict[str, list[LabelledRoute]] = {}
@@ -148,7 +153,7 @@ def read_labels(
             if its.name in names:
                 raise LabelError("another container has its name")  # noqa: TRY301
             names.add(its.name)
-            _join(groups, [*_routes(its, settings, listeners, drained)])
+            _join(groups, [*_routes(its, settings, rules, drained)])
         except LabelError as error:  # noqa: PERF203 - a bad one does not hide the others
             objects.append(ProvidedObject(f"container {its.name}", problem=str(error)))
     for name, group in groups.items():
@@ -184,9 +189,10 @@ def _join(groups: dict[str, list[LabelledRoute]], routes: Sequence[LabelledRoute
 
 
 def _routes(
-    its: Container, settings: LabelRules, listeners: Collection[str], drained: Collection[str]
+    its: Container, settings: LabelRules, rules: Rules, drained: Collection[str]
 ) -> Iterator[LabelledRoute]:
     _check_container(its)
+    listeners = {one.name for one in rules.listeners}
     is_drained = its.id in drained or its.state != "running" or its.health == "unhealthy"
     for name, keys in read_by_route(its.labels, _KNOWN, _OF_CONTAINER).items():
         if "match" not in keys:
@@ -197,11 +203,40 @@ def _routes(
         if whole in listeners and "terminate_tls" in keys:  # else routes of others are wrong
             why = f"[listen {whole}] has the same name; give the container another one, or add txmux.backend"
             raise LabelError(f"txmux.terminate_tls: {why}")
-        sections = _sections(its, keys, settings, listeners)
+        open_ones = open_to(rules, f"{settings.file} [unit {whole}]")
+        if "listen" in keys:
+            under = _named(keys["listen"], listeners, open_ones, settings.file)
+        else:
+            under = _usual(Transport(transport), open_ones, settings.file)
+        sections = _sections(its, keys, settings, under)
         if its.is_running or its.wakes:
             waits = keys["match"] == ["any"] and transport == "tcp" and port in SPEAK_FIRST
             warning = waits_for_both("any", port) if waits else ""
             yield LabelledRoute(its, whole, sections, server, is_drained, warning)
+
+
+def _named(
+    lines: Sequence[str], listeners: Collection[str], open_ones: Sequence[Listener], file: str
+) -> list[str]:
+    """Return the listeners that a label names, all of which have to allow the file's routes."""
+    under: list[str] = re.findall(r"[^,\s]+", " ".join(lines))
+    for name in under:
+        if name not in listeners:
+            hint = did_you_mean(name, sorted(listeners))
+            raise LabelError(f"txmux.listen: there is no [listen {name}]{hint}")
+        if all(name != one.name for one in open_ones):
+            why = f"[listen {name}] allows no routes of {file}"
+            raise LabelError(f"txmux.listen: {why}; add 'routes_from = {Path(file).stem}' there")
+    return under
+
+
+def _usual(transport: Transport, open_ones: Sequence[Listener], file: str) -> list[str]:
+    under = [one.name for one in open_ones if one.transport is transport]
+    if not under:
+        of = f" of {transport.value.upper()}" if open_ones else ""
+        why = f"no listener{of} allows routes of {file}"
+        raise LabelError(f"{why}; add 'routes_from = {Path(file).stem}' to one")
+    return under
 
 
 def _check_container(its: Container) -> None:
@@ -220,16 +255,10 @@ def _check_container(its: Container) -> None:
 
 
 def _sections(
-    its: Container, keys: Keys, settings: LabelRules, listeners: Collection[str]
+    its: Container, keys: Keys, settings: LabelRules, under: Sequence[str]
 ) -> tuple[Keys, Keys]:
-    of_route = {"match": keys["match"]}
+    of_route: dict[str, Sequence[str]] = {"match": keys["match"], "under": under}
     of_backend: dict[str, Sequence[str]] = {"hold": [_HOLD]} if its.wakes else {}
-    if "listen" in keys:
-        of_route["under"] = re.findall(r"[^,\s]+", " ".join(keys["listen"]))
-        for name in of_route["under"]:
-            if name not in listeners:
-                hint = did_you_mean(name, sorted(listeners))
-                raise LabelError(f"txmux.listen: there is no [listen {name}]{hint}")
     for key, values in keys.items():
         if key not in _OWN:
             _check_allowed(key, values, settings)

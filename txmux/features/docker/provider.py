@@ -59,7 +59,8 @@ class DockerProvider:
     async def run(self, reactor: Any, arguments: Namespace, writer: RulesWriter) -> None:
         path = _socket_path("--socket", arguments.socket)
         wake = _socket_path("--wake", arguments.wake)
-        settings = LabelRules(arguments.network, frozenset(arguments.allow_label), f"unix:{wake}:")
+        allowed = frozenset(arguments.allow_label)
+        settings = LabelRules(arguments.network, allowed, f"unix:{wake}:", str(arguments.write))
         await Follower(reactor, DockerApi(reactor, path), settings, writer, wake).run()
 
 
@@ -192,9 +193,8 @@ class Follower:
             if its is None
         ]
         containers = [its for _, its in self._known.values() if its is not None]
-        listeners = {listener.name for listener in rules.listeners}
         drained = self._stopping.keys() | self._sleepers.drained
-        objects, routes = read_labels(containers, self._settings, listeners, drained)
+        objects, routes = read_labels(containers, self._settings, rules, drained)
         self._sleepers.routes = routes
         return [*unread, *objects]
 

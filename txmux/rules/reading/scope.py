@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 
 from txmux.classes import define
-from txmux.rules.model import Backend, Outcome, Section
+from txmux.rules.model import Backend, Listener, Outcome, Rules, Section
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.ini import split_list
 
@@ -52,12 +52,7 @@ class Scope:
         """Return the operator's listeners that allow routes of a unit."""
         found = self._open_to.get(unit)
         if found is None:
-            names = names_of(unit, self.folder)
-            found = self._open_to[unit] = [
-                listener
-                for listener, patterns in self._patterns.items()
-                if any(fnmatchcase(name, one) for one in patterns for name in names)
-            ]
+            found = self._open_to[unit] = _allowing(self._patterns, unit, self.folder)
         return found
 
     def usual(self, unit: str) -> Names:
@@ -104,6 +99,22 @@ class Scope:
             "names no listener, and none allows routes of this file; add a [listen NAME] here, "
             f"or let the owner of a listener add 'routes_from = {_shortest(unit)}' there"
         )
+
+
+def open_to(rules: Rules, unit: str) -> list[Listener]:
+    """Return the operator's listeners that allow routes of a unit, which need not be in the rules."""
+    patterns = {one.name: one.routes_from for one in rules.listeners if not one.is_of_unit}
+    names = _allowing(patterns, unit, Path(rules.path).parent)
+    return [one for one in rules.listeners if one.name in names]
+
+
+def _allowing(patterns: Mapping[str, Iterable[str]], unit: str, folder: Path) -> list[str]:
+    names = names_of(unit, folder)
+    return [
+        listener
+        for listener, ours in patterns.items()
+        if any(fnmatchcase(name, one) for one in ours for name in names)
+    ]
 
 
 def names_of(unit: str, folder: Path) -> list[str]:

@@ -1,0 +1,270 @@
+"""Scope: which listeners the routes of each owner are under."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.examples import scaled
+from tests.support.folders import make_folder
+from txmux.rules.model import Rules
+from txmux.rules.problems import RulesError
+from txmux.rules.reading import parser
+from txmux.rules.reading.parser import load, parse
+
+_CURE = "add a [listen NAME] here, or let the owner of a listener add 'routes_from = a' there"
+
+
+def _listen(name: str, port: int, more: str = "") -> str:
+    return f"[listen {name}]\nendpoint = :{port}\n{more}"
+
+
+def _route(name: str, more: str = "", backend: str = "close") -> str:
+    return f"[route {name}]\nmatch = ssh\n{more}backend = {backend}\n"
+
+
+def _under(rules: Rules) -> dict[str, list[str]]:
+    """Return the listeners that have each route."""
+    found: dict[str, list[str]] = {}
+    for listener in rules.listeners:
+        for route in rules.routes_of(listener):
+            found.setdefault(route.name, []).append(listener.name)
+    return found
+
+
+class OperatorTest(SynchronousTestCase):
+    """Routes of the operator."""
+
+    def test_one_listener_has_all_routes(self) -> None:
+        self.assertEqual(_under(parse(_listen("p", 1) + _route("r"), "x.ini")), {"r": ["p"]})
+        text = _listen("p", 1) + _route("r", "under = *\n")
+        self.assertEqual(_under(parse(text, "x.ini")), {"r": ["p"]})
+
+    def test_several_listeners(self) -> None:
+        """Each route says which it is for; what was for all by saying nothing is an error."""
+        both = _listen("p", 1) + _listen("q", 2)
+        text = both + _route("some", "under = q\n") + _route("all", "under = *\n")
+        self.assertEqual(_under(parse(text, "x.ini")), {"some": ["q"], "all": ["p", "q"]})
+        error = self.assertRaises(RulesError, parse, both + _route("r"), "x.ini")
+        self.assertEqual(
+            [*map(str, error.problems)],
+            [
+                (
+                    "x.ini:5: [route r] under: is missing, and there are 2 listeners; write 'under = p, q' "
+                    "with those that the route is for, or 'under = *'"
+                )
+            ],
+        )
+        error = self.assertRaises(RulesError, parse, both + _route("r", "under = *, p\n"), "x.ini")
+        self.assertEqual(
+            [*map(str, error.problems)],
+            ["x.ini:7: [route r] under: '*' means all listeners; remove the names beside it"],
+        )
+
+    def test_not_for_all_transports(self) -> None:
+        """A route under `*` is under the listeners of its transport."""
+        text = _listen("t", 1) + "[listen u]\nendpoint = udp:1\n"
+        text += "[route r]\nunder = *\nmatch = any\nbackend = udp:127.0.0.1:9\n"
+        rules = parse(text, "x.ini")
+        found = [
+            [one.name for one in rules.routes_over(its, its.transport)] for its in rules.listeners
+        ]
+        self.assertEqual(found, [[], ["r"]])
+
+
+class ScopeCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        (self.folder / "d").mkdir()
+        self.patch(parser, "_last", None)
+
+    def write(self, main: str, **units: str) -> None:
+        (self.folder / "rules.ini").write_text(f"[txmux]\ninclude = d/*.ini, own.part\n{main}")
+        (self.folder / "own.part").write_text("")
+        for old in (self.folder / "d").glob("*.ini"):
+            old.unlink()
+        for name, text in units.items():
+            (self.folder / f"d/{name}.ini").write_text(text)
+
+    def load(self) -> Rules:
+        return load(self.folder / "rules.ini")
+
+    def untaken(self) -> Mapping[str, list[str]]:
+        return {
+            Path(name).name.replace(".ini", ""): [
+                f"{one.line} {one.key}: {one.message}" for one in problems
+            ]
+            for name, problems in self.load().files.untaken.items()
+        }
+
+
+class UnitTest(ScopeCase):
+    """Routes of units."""
+
+    def assert_refused(self, main: str, unit: str, *told: str) -> None:
+        self.write(main, a=unit)
+        self.assertEqual(self.untaken(), {"a": [*told]})
+
+    def test_own_listener(self) -> None:
+        """A unit's routes are under its own listener, and those of others are not."""
+        self.write(
+            _listen("p", 1) + _route("r"),
+            a=_listen("a", 2) + _route("ra"),
+            b=_listen("b", 3) + _route("rb", "under = *\n"),
+        )
+        rules = self.load()
+        self.assertEqual(rules.files.untaken, {})
+        self.assertEqual(_under(rules), {"r": ["p"], "ra": ["a"], "rb": ["b"]})
+
+    def test_a_listener_of_a_unit_does_not_count_for_the_operator(self) -> None:
+        self.write(_listen("p", 1) + _route("r"), a=_listen("a", 2))
+        self.assertEqual(_under(self.load()), {"r": ["p"]})
+
+    def test_a_listener_that_allows_the_unit(self) -> None:
+        for pattern in ("a", "a.ini", "*", "d/a.ini", "d/*", "b, a", f"{self.folder}/d/a.ini"):
+            self.write(_listen("p", 1, f"routes_from = {pattern}\n"), a=_route("r"))
+            self.assertEqual(_under(self.load()), {"r": ["p"]}, pattern)
+        parts = "[unit one]\n" + _route("r") + "[unit two]\n" + _route("s")
+        self.write(
+            _listen("p", 1, "routes_from = one\n") + _listen("q", 2, "routes_from = tw*\n"), a=parts
+        )
+        self.assertEqual(_under(self.load()), {"r": ["p"], "s": ["q"]})
+
+    def test_no_listener(self) -> None:
+        for pattern in ("", "routes_from = b\n"):
+            self.assert_refused(
+                _listen("p", 1, pattern),
+                _route("r"),
+                f"1 under: names no listener, and none allows routes of this file; {_CURE}",
+            )
+            self.assert_refused(
+                _listen("p", 1, pattern),
+                _route("r", "under = *\n"),
+                f"3 under: names no listener, and none allows routes of this file; {_CURE}",
+            )
+
+    def test_several_that_allow_the_unit(self) -> None:
+        main = _listen("p", 1, "routes_from = a\n") + _listen("q", 2, "routes_from = *\n")
+        self.assert_refused(
+            main,
+            _route("r"),
+            "1 under: is missing, and the route may be under 2 listeners; write 'under = p, q' with those "
+            "that it is for, or 'under = *'",
+        )
+        self.write(main + _listen("x", 3), a=_route("r", "under = *\n"), b=_route("s"))
+        self.assertEqual(_under(self.load()), {"r": ["p", "q"], "s": ["q"]})
+
+    def test_listeners_of_others(self) -> None:
+        self.assert_refused(
+            _listen("p", 1),
+            _route("r", "under = p\n"),
+            "3 under: [listen p] takes no routes of this file; let its owner add 'routes_from = a' there",
+        )
+        self.write(_listen("p", 1), a=_route("r", "under = b\n"), b=_listen("b", 2))
+        self.assertEqual(
+            self.untaken(), {"a": ["3 under: [listen b] has another owner; name one of yours"]}
+        )
+
+    def test_the_operators_route_is_under_no_listener_of_a_unit(self) -> None:
+        self.write(_listen("p", 1) + _route("r", "under = a\n"), a=_listen("a", 2))
+        error = self.assertRaises(RulesError, self.load)
+        self.assertEqual(
+            [f"{one.line} {one.key}: {one.message}" for one in error.problems],
+            ["7 under: [listen a] has another owner; name one of yours"],
+        )
+
+    def test_backends_of_others(self) -> None:
+        """A unit uses the operator's and its own; those of another unit, which may go at any time, are not for it."""
+        main = _listen("p", 1, "routes_from = *\n") + "[backend ours]\nserver = 127.0.0.1:9\n"
+        own = "[backend own]\nserver = 127.0.0.1:8\n"
+        self.write(main, a=_route("r", backend="ours") + _route("s", backend="own") + own)
+        self.assertEqual(self.untaken(), {})
+        self.write(main, a=_route("r", backend="b"), b="[backend b]\nserver = 127.0.0.1:8\n")
+        self.assertEqual(
+            self.untaken(),
+            {
+                "a": [
+                    "3 backend: [backend b] has another owner; write one of your own, with another name"
+                ]
+            },
+        )
+
+
+class AgainTest(ScopeCase):
+    """Scope after a change is what it is when all is read anew."""
+
+    def read(self) -> object:
+        try:
+            rules = self.load()
+        except RulesError as error:
+            return [*map(str, error.problems)]
+        return _under(rules), [
+            *map(str, (one for some in rules.files.untaken.values() for one in some))
+        ]
+
+    def assert_as_anew(self) -> object:
+        found, kept = self.read(), parser._last
+        parser._last = None
+        self.assertEqual(self.read(), found)
+        parser._last = kept
+        return found
+
+    def test_a_second_listener_comes_and_goes(self) -> None:
+        one = _listen("p", 1) + _route("r")
+        for main, is_right in ((one, True), (one + _listen("q", 2), False), (one, True)):
+            self.write(main)
+            self.assertEqual(self.assert_as_anew() == ({"r": ["p"]}, []), is_right)
+        every = _listen("p", 1) + _route("r", "under = *\n")
+        for main, names in ((every, ["p"]), (every + _listen("q", 2), ["p", "q"]), (every, ["p"])):
+            self.write(main)
+            self.assertEqual(self.assert_as_anew(), ({"r": names}, []))
+
+    def test_a_pattern_changes(self) -> None:
+        unit = _route("r")
+        for pattern, is_served in (("a", True), ("b", False), ("a*", True)):
+            self.write(_listen("p", 1, f"routes_from = {pattern}\n"), a=unit)
+            found = self.assert_as_anew()
+            assert isinstance(found, tuple)
+            self.assertEqual(found[0], {"r": ["p"]} if is_served else {})
+
+    def test_a_unit_gets_a_listener_of_its_own(self) -> None:
+        main = _listen("p", 1, "routes_from = a\n")
+        for more, name in (("", "p"), (_listen("q", 2), "q"), ("", "p")):
+            self.write(main, a=_route("r") + more)
+            self.assertEqual(self.assert_as_anew(), ({"r": [name]}, []))
+
+    @settings(max_examples=scaled(60), deadline=None)
+    @given(
+        patterns=st.lists(st.sampled_from(("", "a", "b", "*", "a, b")), min_size=1, max_size=3),
+        own=st.booleans(),
+        unit=st.lists(
+            st.sampled_from(
+                (
+                    _listen("z", 9),
+                    _listen("own", 8),
+                    _route("x"),
+                    _route("y", "under = *\n"),
+                    _route("v", "under = p0\n"),
+                    _route("w", "under = own\n"),
+                )
+            ),
+            unique=True,
+        ),
+    )
+    def test_what_one_unit_brings_changes_nothing_of_others(
+        self, patterns: list[str], *, own: bool, unit: list[str]
+    ) -> None:
+        """The routes of the operator and of another unit are under the same listeners, whatever a younger unit has."""
+        main = _route("r", "under = *\n") + "".join(
+            _listen(f"p{at}", at + 1, f"routes_from = {pattern}\n" if pattern else "")
+            for at, pattern in enumerate(patterns)
+        )
+        first = _route("s", "under = *\n") + (_listen("own", 7) if own else "")
+        self.write(main, a=first)
+        before = _under(self.load())
+        self.write(main, a=first, b="".join(unit))
+        after = _under(self.load())
+        for name in ("r", "s"):
+            self.assertEqual(after.get(name), before.get(name))
