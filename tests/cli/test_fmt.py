@@ -46,6 +46,25 @@ class FmtTests(CommandTestCase):
         self.assertIn("\n-endpoint=:8443\n+endpoint = :8443\n", out)
         self.assertEqual(self.of_input(UGLY, "--check")[0], 1)
 
+    def test_routes_that_name_no_listener_are_put_under_all_with_fix(self) -> None:
+        route, head = "[route {}]\nmatch=ssh\n{}backend=close", "[listen a]\nendpoint=:1\n"
+        one = f"{head}{route.format('r', '')}\n"
+        self.assertNotIn("under", self.of_input(one, "--fix")[1])
+        several = (
+            f"{one}[listen b]\nendpoint=:2\n{route.format('s', 'under=b' + chr(10))}\n[route t]"
+        )
+        several += "\n# who\nmatch=any\nbackend=close"
+        self.assertNotIn("*", self.of_input(several)[1])
+        code, out, err = self.of_input(several, "--fix")
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(
+            out[out.index("[route r]") :],
+            "[route r]\nunder   = *\nmatch   = ssh\nbackend = close\n\n[listen b]\nendpoint = :2\n\n"
+            "[route s]\nmatch   = ssh\nunder   = b\nbackend = close\n\n"
+            "[route t]\nunder   = *\n# who\nmatch   = any\nbackend = close\n",
+        )
+        self.assertEqual(self.of_input(out, "--fix"), (0, out, ""))
+
     def test_check_of_plain_files(self) -> None:
         self.path.write_text(PLAIN)
         self.assertEqual(self.run_main("fmt", "--check", self.path), (0, "", ""))

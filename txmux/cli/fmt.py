@@ -14,7 +14,7 @@ from txmux.errors import MuxError
 from txmux.files import read_own, replace_file
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import SourceFile, source_of
-from txmux.rules.reading.layout import laid_out, meaning
+from txmux.rules.reading.layout import laid_out, meaning, under_all
 from txmux.rules.reading.parser import errors_alone
 
 _STANDARD_INPUT = "<stdin>"
@@ -23,6 +23,7 @@ _DIFFERENT = 1
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help="a rules file; - is standard input, which is written to the standard output")  # fmt: skip
+    parser.add_argument("--fix", action="store_true", help="also write what routes meant before they had to name their listeners: under = *")  # fmt: skip
     parser.add_argument("--check", action="store_true", help="write nothing, but show what would change; the exit code is 1 then")  # fmt: skip
 
 
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     code = 0
     for path in arguments.files:
         try:
-            changed = _lay_out(path, check=arguments.check)
+            changed = _lay_out(path, check=arguments.check, fix=arguments.fix)
         except RulesError as error:  # noqa: PERF203 - a bad file does not hide the next one's errors
             problems += error.problems
         else:
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _lay_out(path: str, *, check: bool) -> bool:
+def _lay_out(path: str, *, check: bool, fix: bool) -> bool:
     """Format a file; return whether that changes it."""
     is_input = path == "-"
     data = sys.stdin.buffer.read() if is_input else _read(path)
@@ -50,8 +51,9 @@ def _lay_out(path: str, *, check: bool) -> bool:
     problems = errors_alone(source)
     if problems:
         raise RulesError(problems)
-    text = laid_out(source.text)
-    if meaning(text) != meaning(source.text):
+    written = under_all(source.text) if fix else source.text
+    text = laid_out(written)
+    if meaning(text) != meaning(written):
         message = "cannot be formatted without changing its meaning; please report this file"
         raise RulesError([Problem(source.path, 0, "", "", message)])
     changed = text.encode() != data

@@ -11,7 +11,7 @@ from tests.tcp.silent_case import GREETING, Greeter, ServerFirstCase
 from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.rules.embedding import outcome, route
-from txmux.rules.model import Clients, NetworkSet, Period, Silence
+from txmux.rules.model import Clients, NetworkSet, Period, Route, Silence
 
 _HERE = NetworkSet([ip_network("127.0.0.0/8")])
 _ELSEWHERE = NetworkSet([ip_network("192.0.2.0/24")])
@@ -60,6 +60,32 @@ class AtOnceTest(ServerFirstCase):
         await self.greeted(client, after=5.1)
         client = await self.connect(port, b"x")
         await (await self.backend.peer()).has(1)
+
+    async def test_routes_that_may_come_are_waited_for(self) -> None:
+        """What units may add to a listener changes nothing for clients that say nothing."""
+        await self.assert_silent_is_reset()
+
+    async def test_routes_that_have_come_are_waited_for(self) -> None:
+        await self.assert_silent_is_reset(route("ssh", CLOSE))
+
+    async def assert_silent_is_reset(self, *routes: Route) -> None:
+        port = self.mux([*routes], routes_from=("docker",), silent=RESET, default=self.greeting())
+        await self.greeted(await self.connect(port, b"x"))
+        client = await self.connect(port)
+        await self.accepted()
+        await self.assert_waits(5)
+        await client.is_lost()
+        self.assertTrue(client.was_reset())
+        await self.assert_logged(reason="silent")
+
+    async def test_a_refusal_of_the_usual_kind_waits_for_routes_that_may_come(self) -> None:
+        """Without `silent`, no server that speaks first is reached before a byte, as when there are routes."""
+        client = await self.connect(self.mux(routes_from=("docker",), default=self.greeting()))
+        await self.accepted()
+        await self.turn(5)
+        self.assertEqual(self.greeter.peers, [])
+        self.time.advance(5.1)
+        await self.assert_ended(client, reason="silent")
 
     async def test_waits_for_nothing_if_silent_leads_to_the_default(self) -> None:
         greeting = self.greeting()

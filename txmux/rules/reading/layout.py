@@ -1,10 +1,12 @@
 """The standard layout of a rules file, as ``txmux fmt`` writes it: the same rules and comments, in the same order."""
 
+import io
 import re
 from collections.abc import Iterator
 
 from txmux.classes import define
 from txmux.rules.reading.ini import COMMENT, LineKind, lines_of, read_ini, split_list
+from txmux.rules.reading.scope import EVERY
 from txmux.rules.reading.sections import TABLES
 
 _INDENT = "    "
@@ -30,6 +32,17 @@ def laid_out(text: str) -> str:
         else:
             layout.blank()
     return "".join(f"{line}\n" for line in layout.lines())
+
+
+def under_all(text: str) -> str:
+    """Put each route that names no listener under all, if the file has several."""
+    sections, _ = read_ini(text, "")
+    kinds = [section.header.partition(" ")[0] for section in sections]
+    lines = io.StringIO(text, newline=None).read().split("\n")
+    for section, kind in reversed([*zip(sections, kinds, strict=True)]):
+        if kind == "route" and "under" not in section.entries and kinds.count("listen") > 1:
+            lines.insert(section.line, f"under = {EVERY}")
+    return "\n".join(lines)
 
 
 def meaning(text: str) -> list[tuple[str, list[tuple[str, list[str]]]]]:
