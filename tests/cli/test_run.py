@@ -94,6 +94,12 @@ class PrintTests(CommandTestCase):
         self.assertEqual([one.name for one in rules.listeners], ["public", "datagrams"])
         self.assertIn("backend = udp:127.0.0.1:5443", both)
         self.assertIn("backend = 127.0.0.1:53", both)
+        under = [(one.name, one.under) for one in rules.routes]
+        self.assertEqual(
+            under, [("quic", ("datagrams",)), ("tls", ("public",)), ("dns", ("public",))]
+        )
+        refused = self.printed("--listen", "udp:4443", *_LISTEN, "--dns", "close")
+        self.assertIn("[route dns]\nunder   = *\n", refused)
 
     def test_admin(self) -> None:
         words = (*_LISTEN, "--ssh", "127.0.0.1:22", "--admin", "127.0.0.1:8440")

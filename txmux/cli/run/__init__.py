@@ -300,9 +300,10 @@ def text_of(arguments: argparse.Namespace) -> str:
     for name, server in arguments.routes:
         over = transports_of(installed[name])
         is_by_udp = bool(by_udp) and Transport.UDP in over and not (by_tcp and len(over) > 1)
-        listener = "datagrams" if is_by_udp else "public"
-        under = ("under", listener if by_tcp and by_udp else None)
-        given = [under, ("match", name), ("backend", _server(server, is_by_udp))]
+        to = _server(server, is_by_udp) or ""
+        under = "datagrams" if to.startswith("udp:") else "public" if ":" in to else "*"
+        is_said = bool(by_tcp and by_udp)
+        given = [("under", under if is_said else None), ("match", name), ("backend", to)]
         lines += ["", f"[route {name}]", *_keys(given)]
     return "".join(f"{line}\n" for line in lines)
 

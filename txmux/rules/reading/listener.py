@@ -131,7 +131,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "default": SectionKey(OUTCOME, is_plain=True, meaning=
         "a client that has sent something but matched no route goes here"),
     "routes_from": SectionKey(_UNITS, example="docker, team-*.ini", is_plain=True, meaning=
-        "routes of these [units](#units) may be under this listener: patterns of their files or names; without it, of none"),
+        "routes of these [units](#units) may be [under this listener](#scope): patterns of their files or names; without it, of none"),
     "accept_proxy_from": SectionKey(_SENDERS, example="10.0.0.1", is_plain=True, meaning=
         "connections from these sources must begin with a [PROXY protocol header](#proxy-protocol-headers-from-proxies-in-front)"),
     "proxy_timeout": SectionKey(DURATION, streams_only="works only over TCP: a PROXY header is in the datagram itself; remove it", is_plain=True, meaning=

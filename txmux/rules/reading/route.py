@@ -423,7 +423,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", is_plain=True, meaning=
         "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", is_plain=True, meaning=
-        "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches"),
+        "the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches; `*` means [all listeners](#scope). With several listeners, the key is required"),
     "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), is_plain=True, meaning=
         f"txmux [terminates TLS](#tls-termination) with the certificates and keys of these PEM files{'' if MANAGED is None else f', or of {MANAGED.meaning}'}, and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", loads=lambda names: [one.partition(":")[0] for one in watchers_inside(names)], is_plain=True, meaning=
