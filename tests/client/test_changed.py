@@ -62,12 +62,12 @@ def rules_of(version: Version) -> Rules:
         text += f"[listen {name}]\nendpoint = 127.0.0.1:{1000 + ord(name)}\ndefault = {default}\n"
         text += f"peek_limit = {1000 * port}\n" if name == "q" else ""
     if has_tunnel:
-        text += "[route tunnel]\nmatch = socks5\ntunnel = yes\n"
+        text += "[route tunnel]\nunder = *\nmatch = socks5\ntunnel = yes\n"
         text += "[route inner]\nmatch = ssh\nunder = tunnel\nbackend = one\n"
     for name, match, backend, more, under in routes:
         text += f"[route {name}]\nmatch = {match}\nbackend = {backend}\n{more}\n"
-        if under in {*listeners} or (under == "tunnel" and has_tunnel):
-            text += f"under = {under}\n"
+        is_there = under in {*listeners} or (under == "tunnel" and has_tunnel)
+        text += f"under = {under if is_there else '*'}\n"
     return parse(text, "x.ini")
 
 
