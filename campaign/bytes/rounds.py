@@ -220,7 +220,7 @@ def rules(its: Round, places: Places, number: int = 0) -> str:
         servers = "server = " + "\n    ".join(places.servers(letter))
         text.append(_BACKEND.format(letter=letter, servers=servers, more=more))
     text.append(_RACED)
-    text.append(f"[route spare{number}]\nmatch = minecraft\nbackend = close\n")
+    text.append(f"[route spare{number}]\nunder = *\nmatch = minecraft\nbackend = close\n")
     return "".join(text)
 
 

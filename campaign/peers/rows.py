@@ -39,6 +39,7 @@ _RULES = """
 endpoint = 127.0.0.1:0
 {listener}
 [route good]
+under = *
 match = payload text=GOOD
 backend = 127.0.0.1:{server}
 {sections}

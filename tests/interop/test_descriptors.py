@@ -28,6 +28,7 @@ _RULES = """
 endpoint = 127.0.0.1:0
 
 [route all]
+under   = *
 match   = any
 backend = 127.0.0.1:{port}
 """
@@ -100,7 +101,7 @@ class FullWorkerTests(InteropTestCase):
         names = ("public", *map(str, range(30)))
         listeners = "".join(f"[listen {name}]\nendpoint = 127.0.0.1:0\n" for name in names)
         few = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
-        route = f"[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"
+        route = f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{port}\n"
         mux = self.own(Mux(self.folder, f"{listeners}{route}", before=few))
         with contextlib.ExitStack() as clients:
             while "clients wait until" not in mux.child.output:

@@ -22,6 +22,7 @@ _RULES = """
 endpoint = {listen}
 mptcp = yes
 [route all]
+under = *
 match = any
 backend = echo
 [backend echo]

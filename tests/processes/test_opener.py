@@ -50,7 +50,7 @@ class OpenerCase(SynchronousTestCase):
     def write(self, endpoint: str, key: str = "key.pem") -> None:
         self.rules.write_text(
             f"[txmux]\naccess_log = {self.folder}/log\n[listen public]\nendpoint = {endpoint}\n"
-            f"[route secure]\nmatch = tls\nterminate_tls = {key}\n"
+            f"[route secure]\nunder = *\nmatch = tls\nterminate_tls = {key}\n"
         )
 
     def place(self) -> ListenAddress:

@@ -41,6 +41,7 @@ _PUBLIC = """
 endpoint = 127.0.0.1:0
 detect_timeout = 10m
 [route ssh]
+under = *
 match = ssh
 backend = 127.0.0.1:1
 """

@@ -26,7 +26,7 @@ class KeepingTest(UpgradeTestCase):
     def begin(self, settings: str = "", more: str = "") -> Upgrading:
         port = self.listening.getsockname()[1]
         self.file_of_rules = (
-            f"{RULES}detect_timeout = 10m\n[route first]\nmatch = ssh\nbackend = pool\n"
+            f"{RULES}detect_timeout = 10m\n[route first]\nunder = *\nmatch = ssh\nbackend = pool\n"
             f"[backend pool]\nserver = 127.0.0.1:{port}\n{more}"
         )
         return self.upgrading(self.file_of_rules, settings)
@@ -173,7 +173,7 @@ class LeftOutTest(UpgradeTestCase):
             f"[listen gone]\nendpoint = 127.0.0.1:{self.port}\n    unix:{self.local}\n"
             f"[listen packets]\nendpoint = udp:127.0.0.1:{self.datagrams}\n"
         )
-        route = "[route all]\nmatch = any\nbackend = 127.0.0.1:{}\n"
+        route = "[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{}\n"
         self.ready, self.gate = self.late("_settle")
         self.listening = self.backend()
         route = route.format(self.listening.getsockname()[1])

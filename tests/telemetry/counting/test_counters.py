@@ -22,6 +22,7 @@ RULES = """
 endpoint = 127.0.0.1:0
 
 [route a]
+under = *
 match = ssh
 backend = 127.0.0.1:22
 """
@@ -31,6 +32,7 @@ MORE = """
 endpoint = 127.0.0.1:0
 
 [route b]
+under = *
 match = any
 backend = 127.0.0.1:80
 """
