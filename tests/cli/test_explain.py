@@ -234,6 +234,8 @@ deadline  after 3s, or when the client finishes sending: default, reset
             (plain + ssh.replace("10.0.0.0/8", "192.0.2.0/24"), "no byte: undecided"),
             (plain.replace("127.0.0.1:25", "reset") + ssh, "no byte: undecided"),
             (plain + ssh.replace("from = 10.0.0.0/8", "dry_run = yes"), "no byte: undecided"),
+            # Whether units have routes for it or not.
+            (plain + "routes_from = *\n", "no byte: undecided"),
         ):
             self.rules = self.write("rules.ini", rules)
             out = self.explain("--text", "", "--from", "192.0.2.1").partition("\ndecision  ")[2]

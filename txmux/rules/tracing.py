@@ -202,15 +202,15 @@ def silence_of(sample: TracedSample, trace: Trace) -> TracedOutcome | None:
         if route.takes_silent:
             after = route.silent_after(listener)
             return TracedOutcome("route", route.name, route.outcome, after=after)
-    silence = TracedOutcome(
-        "silent", None, Refusal.CLOSE if deciding else listener.default, after=usual
-    )
+    may_decide = deciding or listener.routes_from
+    otherwise = Refusal.CLOSE if may_decide else listener.default
+    silence = TracedOutcome("silent", None, otherwise, after=usual)
     for line in listener.silent:
         if line.clients.serves(sample.client):
             silence = TracedOutcome("silent", line.route, line.outcome, after=line.after or usual)
             break
     is_same = silence.outcome == listener.default and not isinstance(listener.default, Refusal)
-    at_once = listener.first == "server" or (is_same and not candidates)
+    at_once = listener.first == "server" or (is_same and not candidates and not may_decide)
     return None if at_once else silence
 
 

@@ -51,6 +51,15 @@ class AtOnceTest(ServerFirstCase):
         )
         await self.greeted(await self.connect(port))
 
+    async def test_waits_for_a_byte_if_units_may_bring_routes(self) -> None:
+        """Silent clients see the same as if the units had brought some."""
+        client = await self.connect(self.mux(default=self.greeting(), routes_from=("*",)))
+        await self.accepted()
+        await self.turn(5)
+        self.assertEqual(self.greeter.peers, [])
+        self.time.advance(5.1)
+        await self.assert_ended(client, reason="silent")
+
     async def test_waits_for_a_byte_if_silent_leads_elsewhere(self) -> None:
         port = self.mux(silent=self.greeting(), default=backend_at(self.backend_port()))
         client = await self.connect(port)
