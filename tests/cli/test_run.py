@@ -92,6 +92,8 @@ class PrintTests(CommandTestCase):
         both = self.printed("--listen", "udp:4443", *_LISTEN, *words)
         rules = parse(both, "x")
         self.assertEqual([one.name for one in rules.listeners], ["public", "datagrams"])
+        names = [[route.name for route in rules.routes_of(its)] for its in rules.listeners]
+        self.assertEqual(names, [["tls", "dns"], ["quic"]])
         self.assertIn("backend = udp:127.0.0.1:5443", both)
         self.assertIn("backend = 127.0.0.1:53", both)
         under = [(one.name, one.under) for one in rules.routes]

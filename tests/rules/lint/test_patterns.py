@@ -134,6 +134,12 @@ class ClosedTests(SynchronousTestCase):
         self.assertEqual(self.found(text.format("watch_rules = 1s\n")), [])
         self.assertEqual(len(self.found(text.format(""))), 1)
 
+    def test_routes_without_a_listener(self) -> None:
+        """The listeners that another program will write are for routes of its own."""
+        text = "[txmux]\ninclude = no-such/*.ini\nwatch_rules = 1s\n[route r]\nmatch = ssh\nbackend = close\n"
+        [found] = [str(one) for one in lint(parse(text, "x.ini")) if one.key == "under"]
+        self.assertIn("[route r] under: no client gets here, since its unit has no [listen]; add one", found)  # fmt: skip
+
 
 class UnusableTests(SynchronousTestCase):
     def complaints(self, text: str) -> list[str]:

@@ -161,6 +161,8 @@ class _ReachabilityCheck:
         elif mine and len(dry) == len(mine):
             key = "under"
             message = f"no client gets here while [route {dry[0]}] has 'dry_run = yes'; remove that"
+        elif not route.under and not mine:
+            key, message = "under", "no client gets here, since its unit has no [listen]; add one"
         else:
             return  # Scopes without clients have a warning of their own.
         yield section.problem(message, key)

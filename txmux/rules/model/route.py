@@ -232,6 +232,10 @@ class Route:
             return Transport.TCP
         return self.outcome.transport if isinstance(self.outcome, Backend) else None
 
+    def is_for(self, transport: Transport) -> bool:
+        """Return whether clients of a transport can match it and have its outcome."""
+        return self.transport in {None, transport} and self.for_transport(transport) is not None
+
     def for_transport(self, transport: Transport) -> Route | None:
         """Return the route with the lines for listeners of a transport; ``None`` if there are none."""
         of_client = self.outcome.names if isinstance(self.outcome, Backend) else ()

@@ -34,6 +34,7 @@ from txmux.rules.reading.values import (
     one_path,
     split_words,
 )
+from txmux.transport import Transport
 
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""
@@ -114,12 +115,12 @@ class RulesReading:
     def every_listener(self, unit: str) -> tuple[str, ...]:
         return self.scope.every(unit)
 
-    def check_owner(self, section: Section, name: str) -> None:
-        """Raise if a route may not be under a listener or a route, of which this is the section."""
-        if section.header.startswith("listen "):
-            self.scope.refuse_listener(self.unit, name)
-        elif self.owners.get(id(section), "") != self.unit:
-            raise InvalidValueError(f"[route {name}] has another owner; name one of yours")
+    def transports_of(self, names: tuple[str, ...]) -> tuple[Transport, ...]:
+        return self.scope.transports_of(names)
+
+    def is_own(self, section: Section) -> bool:
+        """Return whether a section belongs to the unit of the one that is being read."""
+        return self.owners.get(id(section), "") == self.unit
 
     def take_over_short_forms(self, before: "RulesReading") -> None:
         self._short_before = before._short
@@ -193,8 +194,9 @@ class RulesReading:
         path = self.folder / name
         if self.unit and self.looks_on_disk:
             self.check_author(path, Path(self.unit.partition(" [unit ")[0]))
-        found = self._list(path)
-        self.needs.append((RulesReading._list, path, found))
+        read = RulesReading._list_of_unit if self.unit else RulesReading._list
+        found = read(self, path)
+        self.needs.append((read, path, found))
         return found
 
     def check_author(self, path: Path, author: Path) -> None:
@@ -205,6 +207,9 @@ class RulesReading:
 
     def _list(self, path: Path) -> NetworkSet:
         return self._lists(path)
+
+    def _list_of_unit(self, path: Path) -> NetworkSet:
+        return self._lists(path, is_of_unit=True)
 
     def reachable(self, text: str) -> AnyNetworks | Public:
         return Public.PUBLIC if text == Public.PUBLIC.value else self.networks(text)

@@ -30,9 +30,14 @@ class NetworkLists:
         self._known: dict[Path, NetworkSet] = {}
         self._named: dict[str, NetworkSet] = {}
         self._problems = problems
+        self._wrong: dict[Path, list[Problem]] = {}
+        self._reported: set[Path] = set()
 
-    def __call__(self, path: Path) -> NetworkSet:
-        """Return the networks of a file as a set that varies, since the file may change."""
+    def __call__(self, path: Path, *, is_of_unit: bool = False) -> NetworkSet:
+        """Return the networks of a file as a set that varies, since the file may change.
+
+        What is wrong in one that a unit names is an error of that unit, which stays alone with it.
+        """
         try:
             text, real = self._files.text(path), Path(os.path.realpath(path))
             if real not in self._known:
@@ -40,12 +45,17 @@ class NetworkLists:
                 if before is not None and before._texts.get(real) == text:
                     self._known[real] = before._known[real]
                 else:
-                    self._known[real] = NetworkSet(self._networks(text, path))
+                    self._known[real] = NetworkSet(self._networks(text, path, real))
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "it is not a path of a file"
             raise InvalidValueError(
                 f"cannot read '{path}': {why}; a relative path starts at the folder of the file that names it"
             ) from None
+        if (wrong := self._wrong.get(real)) and is_of_unit:
+            raise InvalidValueError(f"{path}:{wrong[0].line}: {wrong[0].message}")
+        if wrong and real not in self._reported:
+            self._reported.add(real)
+            self._problems += wrong
         # By its name as it is written: the target of a link may change.
         name = str(path.absolute())
         if name not in self._named:
@@ -65,7 +75,7 @@ class NetworkLists:
     def forget_before(self) -> None:
         self._before = None
 
-    def _networks(self, text: str, path: Path) -> Iterator[IPNetwork]:
+    def _networks(self, text: str, path: Path, real: Path) -> Iterator[IPNetwork]:
         wrong: list[tuple[int, str]] = []
         for number, found in read_lines(text):
             if isinstance(found, str):
@@ -75,7 +85,7 @@ class NetworkLists:
         if len(wrong) > _MOST_PROBLEMS:
             message = f"is not a network either; there are {len(wrong)} such lines in this file"
             wrong[_MOST_PROBLEMS:] = [(wrong[_MOST_PROBLEMS][0], message)]
-        self._problems += (Problem(str(path), number, "", "", why) for number, why in wrong)
+        self._wrong[real] = [Problem(str(path), number, "", "", why) for number, why in wrong]
 
 
 def read_lines(text: str) -> Iterator[tuple[int, IPNetwork | str]]:

@@ -40,7 +40,7 @@ from txmux.rules.reading.files import (
     source_of,
 )
 from txmux.rules.reading.ini import parts_of, read_ini
-from txmux.rules.reading.scope import EVERY, foreign_backends
+from txmux.rules.reading.scope import EVERY, foreign_backends, shared_names
 from txmux.rules.reading.sections import (
     HEADERS,
     TABLES,
@@ -455,6 +455,8 @@ class RulesParser:
         claiming = sorted([*opened, *own], key=lambda section: section.path in self._units)
         self._problems += conflicts(claiming)
         self._problems += foreign_backends(self._of_units(listeners, routes), self._owners)
+        outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
+        self._problems += shared_names(self._sections["listen"], outer, self._owners)
         self._problems += unshareable(opened, settings, self._units)
         if self._on_disk:
             for kind in self._sections:
@@ -654,11 +656,13 @@ class RulesParser:
     def _value(self, name: str, section: Section, read: Callable[[str, Section], T]) -> T:
         """Take over what a section was read as, or read it."""
         reading, cached = self._reading, self._cached.get(id(section))
+        outer, reading.unit = reading.unit, self._owners.get(id(section), "")
         if cached is None or not self._holds(cached):
-            outer, reading.needs = reading.needs, []
+            needs, reading.needs = reading.needs, []
             value = read(name, section)
-            cached, reading.needs = _Value(value, tuple(reading.needs)), outer
+            cached, reading.needs = _Value(value, tuple(reading.needs)), needs
             self._changed.append(value)
+        reading.unit = outer
         self._values[id(section)] = cached
         found: T = cached.value
         return found
@@ -695,21 +699,25 @@ class RulesParser:
             self._begun.pop()
         return self._backends.get(name)
 
-    def _add_scope(self, section: Section, fields: dict[str, Any]) -> None:
-        """Add which listeners a route is under that names none, or all that it may be under."""
-        under, unit = fields.get("under", ()), self._reading.unit
-        if "under" in section.entries and EVERY not in under:
-            return
-        find = RulesReading.every_listener if under else RulesReading.usual_listeners
+    def _placed(self, made: Route) -> Route:
+        """Return a route under the listeners that it may be under, if it names none or all."""
+        reading, section, under = self._reading, made.section, made.under
+        if self._alone or ("under" in section.entries and EVERY not in under):
+            return made
         if len(under) > 1:
             message = f"'{EVERY}' means all listeners; remove the names beside it"
             self._problems.append(section.problem(message, "under"))
+        find = RulesReading.every_listener if under else RulesReading.usual_listeners
         try:
-            fields["under"] = found = find(self._reading, unit)
+            found = find(reading, reading.unit)
         except InvalidValueError as error:
             self._problems.append(section.problem(str(error), "under"))
-        else:
-            self._reading.needs.append((find, unit, found))
+            return attrs.evolve(made, under=())
+        over = reading.transports_of(found)
+        reading.needs += [(find, reading.unit, found), (RulesReading.transports_of, found, over)]
+        # Of all, it is under those of its transport; if there are none, that is an error.
+        fitting = (name for name, its in zip(found, over, strict=True) if made.is_for(its))
+        return attrs.evolve(made, under=(under and tuple(fitting)) or found)
 
     def _listener(self, name: str, section: Section) -> Listener:
         return self._value(name, section, self._read_listener)
@@ -727,7 +735,8 @@ class RulesParser:
         fields = self._read("route", name, section)
         self._problems += route.contradictions(section, fields)
         fields["is_of_unit"] = "terminate_tls" in section.entries and self._is_of_unit(section)
-        return route.make_route(name, section, fields, self._reading.settings)
+        made = route.make_route(name, section, fields, self._reading.settings)
+        return self._placed(made)
 
     def _is_of_unit(self, section: Section) -> bool:
         is_of_unit = self._reading.is_owned(section)
@@ -736,13 +745,9 @@ class RulesParser:
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
         # The outcome of a section may be a backend that is read in between, from another folder.
-        reading = self._reading
-        outer = reading.folder, reading.unit
-        reading.folder, reading.unit = _folder_of(section.path), self._owners.get(id(section), "")
-        fields = read_keys(section, kind, reading)
-        if kind == "route" and not self._alone:
-            self._add_scope(section, fields)
-        reading.folder, reading.unit = outer
+        outer, self._reading.folder = self._reading.folder, _folder_of(section.path)
+        fields = read_keys(section, kind, self._reading)
+        self._reading.folder = outer
         # What a second section of the same name has not, it may have in the first.
         if section is self._sections[kind][name][0]:
             self._problems += missing_keys(section, kind)

@@ -356,14 +356,18 @@ def _under(reading: RulesReading, text: str) -> str:
 def _checked_under(reading: RulesReading, text: str) -> str:
     listeners, routes = reading.sections["listen"], reading.sections["route"]
     is_route = text in routes and is_outer(routes[text][0])
-    if text in listeners and is_route:
+    is_own_route = is_route and reading.is_own(routes[text][0])
+    if text in listeners and is_own_route and reading.is_own(listeners[text][0]):
         raise InvalidValueError(
             f"{text!r} is a listener, and a route that ends TLS or opens tunnels, too; give one of the two another name"
         )
-    if text in listeners or is_route:
-        reading.check_owner((listeners if text in listeners else routes)[text][0], text)
-    if text in listeners or is_route or reading.alone or text == EVERY:
+    if is_own_route or reading.alone or text == EVERY:
         return text
+    if text in listeners:
+        reading.scope.refuse_listener(reading.unit, text)
+        return text
+    if is_route:
+        raise InvalidValueError(f"[route {text}] has another owner; name one of yours")
     if text in routes:
         raise InvalidValueError(
             f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
 from txmux.classes import define
 from txmux.rules.model import Backend, Listener, Outcome, Rules, Section
 from txmux.rules.problems import InvalidValueError, Problem
+from txmux.rules.reading.endpointstrings import is_for_datagrams
 from txmux.rules.reading.ini import split_list
+from txmux.transport import Transport
 
 EVERY = "*"
 """In ``under =``: every listener that the route may be under."""
 _MOST_NAMED = 10
 
+T = TypeVar("T")
 Names = tuple[str, ...]
 
 
-@lru_cache(1000)
-def _same(names: Names) -> Names:
-    """Return the same object for equal names, by which a later reading knows that nothing has changed."""
-    return names
+@lru_cache(100_000)
+def _same(found: tuple[T, ...]) -> tuple[T, ...]:
+    """Return the same object for equal ones, by which a later reading knows that nothing has changed."""
+    return found
 
 
 @define(eq=False)
@@ -38,12 +42,15 @@ class Scope:
 
     folder: Path
     _own: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by unit
+    _transports: dict[str, Transport] = attrs.field(factory=dict, init=False)  # by listener
     _patterns: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by listener
     _open_to: dict[str, list[str]] = attrs.field(factory=dict, init=False)  # by unit
 
     def add(self, unit: str, name: str, section: Section) -> None:
         """Add a listener."""
         self._own.setdefault(unit, []).append(name)
+        over_udp = any(is_for_datagrams(item.text) for item in section.items("endpoint"))
+        self._transports.setdefault(name, Transport.UDP if over_udp else Transport.TCP)
         if not unit:
             texts = (item.text for item in section.items("routes_from"))
             self._patterns[name] = [part for text in texts for part in split_list(text)]
@@ -83,6 +90,9 @@ class Scope:
         if not found:
             raise InvalidValueError(self._none(unit))
         return _same(found)
+
+    def transports_of(self, names: Names) -> tuple[Transport, ...]:
+        return _same(tuple(map(self._transports.__getitem__, names)))
 
     def refuse_listener(self, unit: str, name: str) -> None:
         """Raise if routes of a unit may not be under a listener."""
@@ -148,3 +158,19 @@ def foreign_backends(
             if owner not in {"", owners[id(section)]}:
                 message = f"[backend {outcome.name}] has another owner; write one of your own, with another name"
                 yield section.problem(message, key)
+
+
+def shared_names(
+    listeners: Mapping[str, Sequence[Section]],
+    outer: Mapping[str, Section],
+    owners: Mapping[int, str],
+) -> Iterator[Problem]:
+    """Find names that a listener of one unit and a route of another have, which routes may be under: the later one is wrong."""
+    order = {key: number for number, key in enumerate(owners, start=1)}
+    for name in listeners.keys() & outer.keys():
+        some = listeners[name][0], outer[name]
+        first, second = sorted(some, key=lambda section: order.get(id(section), 0))
+        if owners.get(id(first), "") != owners.get(id(second), ""):
+            yield second.problem(
+                f"[{first.header}] has this name already, at {first.path}:{first.line}; give one another name"
+            )

@@ -1,0 +1,126 @@
+"""Tests of what units may use of others, and whose error it is if they use more."""
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from txmux.rules.lint.reach import unreachable_routes
+from txmux.rules.model import Listener, Route, Rules
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import load
+
+ONE, UDP = "[listen one]\nendpoint = :441\n", "[listen flows]\nendpoint = udp:443\n"
+ROUTE = "[route {}]\nmatch = any\nbackend = close\n"
+TLS = "[route tls]\nmatch = tls\nterminate_tls = cert.pem\nbackend = close\n"
+
+
+def under(rules: Rules) -> dict[str, list[str]]:
+    """Return the names of the routes of each listener, and of each route that others are under."""
+    outer = [route for route in rules.routes if route.is_outer]
+    owners: list[Listener | Route] = [*rules.listeners, *outer]
+    return {its.name: [route.name for route in rules.routes_of(its)] for its in owners}
+
+
+class OwnersTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.main = self.folder / "rules.ini"
+        (self.folder / "d").mkdir()
+
+    def rules(self, operator: str, **units: str) -> Rules:
+        self.main.write_text(f"[txmux]\ninclude = d/*.ini\n{operator}")
+        (self.folder / "cert.pem").touch()
+        for path in (self.folder / "d").iterdir():
+            path.unlink()
+        for name, text in units.items():
+            (self.folder / f"d/{name}.ini").write_text(text)
+        return load(self.main)
+
+    def wrong(self, rules: Rules) -> dict[str, list[str]]:
+        """Return the messages of units that are not taken, by the names of their files or parts."""
+        return {
+            Path(name).name.removesuffix("]").split(" ")[-1].removesuffix(".ini"): [
+                problem.message for problem in problems
+            ]
+            for name, problems in rules.files.untaken.items()
+        }
+
+    def test_every_listener_of_its_transport(self) -> None:
+        open_to_all = "routes_from = *\n"
+        operator = f"{ONE}{open_to_all}{UDP}{open_to_all}"
+        routes = "[route t]\nmatch = any\nunder = *\nbackend = 127.0.0.1:1\n[route q]\nmatch = quic\nunder = *\nbackend = close\n"
+        rules = self.rules(operator, a=routes)
+        self.assertEqual(under(rules), {"one": ["t"], "flows": ["q"]})
+
+    def test_taken_back(self) -> None:
+        """Routes that are taken over from the last rules are for no listener that does not allow them any more."""
+        operator = f"{ONE}routes_from = *\n"
+        for line in ("", "under = one\n", "under = *\n"):
+            text = f"{ROUTE.format('a')}{line}"
+            first = self.rules(operator, a=text)
+            self.assertEqual(under(first), {"one": ["a"]})
+            again = self.rules(f"{operator}# again\n", a=text)
+            self.assertIs(first.routes[0], again.routes[0])
+            self.assertEqual(self.rules(ONE, a=text).routes, ())
+
+    def test_others(self) -> None:
+        """Neither listeners, nor routes that end TLS, nor backends of another unit can be used; the owner's rules stay right."""
+        open_to_all = f"{ONE}routes_from = *\n"
+        listen, backend = "[listen la]\nendpoint = :1\n", "[backend b]\nserver = 127.0.0.1:1\n"
+        for mine, message in (
+            (f"{ROUTE.format('r')}under = la\n", "[listen la] has another owner; name one of yours"),
+            (f"{ROUTE.format('r')}under = tls\n", "[route tls] has another owner; name one of yours"),
+            (ROUTE.format("r").replace("close", "b"), "[backend b] has another owner; write one of your own, with another name"),
+            ("[backend c]\nserver = 127.0.0.1:1\nfallback = b\n", "[backend b] has another owner; write one of your own, with another name"),
+            ("[listen lb]\nendpoint = :2\ndefault = b\n", "[backend b] has another owner; write one of your own, with another name"),
+            ("[listen lb]\nendpoint = :2\nsilent = b\n", "[backend b] has another owner; write one of your own, with another name"),
+        ):  # fmt: skip
+            theirs = f"{listen}{TLS}{backend}"
+            for units in ({"a": theirs, "z": mine}, {"z": f"[unit t]\n{theirs}[unit z]\n{mine}"}):
+                rules = self.rules(open_to_all, **units)
+                self.assertEqual(self.wrong(rules), {"z": [message]})
+                self.assertEqual([*rules.backends], ["b"])
+        rules = self.rules(f"{open_to_all}{TLS}", z=f"{ROUTE.format('r')}under = tls\n")
+        self.assertEqual(self.wrong(rules), {"z": ["[route tls] has another owner; name one of yours"]})  # fmt: skip
+        rules = self.rules(f"{open_to_all}{backend}", z=ROUTE.format("r").replace("close", "b"))
+        self.assertEqual(rules.files.untaken, {})
+
+    def test_name_of_a_listener_and_of_a_route(self) -> None:
+        """The unit is wrong that is later; what the other is called is no error of it."""
+        tls = TLS.replace("[route tls]", "[route one]")
+        operator = (
+            f"{ONE}routes_from = *\n[listen other]\nendpoint = :1\n{ROUTE.format('o')}under = one\n"
+        )
+        rules = self.rules(operator, a=f"{tls}under = *\n")
+        [message, *_] = self.wrong(rules)["a"]
+        self.assertEqual(message, f"[listen one] has this name already, at {self.main}:3; give one another name")  # fmt: skip
+        self.assertEqual(under(rules), {"one": ["o"], "other": []})
+        listen = "[listen tls]\nendpoint = :2\n"
+        for units in ({"a": f"{listen}{TLS}".replace("[listen tls]", "[listen a]"), "b": listen},):
+            self.assertEqual([*self.wrong(self.rules(ONE, **units))], ["b"])
+
+    def test_files_of_networks(self) -> None:
+        """A wrong file that only a unit names is an error of that unit."""
+        (self.folder / "d/list.txt").write_text("10.0.0.0/8\nnothing\n")
+        route = f"{ROUTE.format('a')}from = @list.txt\n"
+        self.main.write_text(f"[txmux]\ninclude = d/*.ini\n{ONE}routes_from = *\n")
+        (self.folder / "d/a.ini").write_text(route)
+        (self.folder / "d/b.ini").write_text(ROUTE.format("b"))
+        for _ in range(2):
+            rules = load(self.main)
+            self.assertEqual(under(rules), {"one": ["b"]})
+            self.assertIn(f"{self.folder}/d/list.txt:2: 'nothing' is not a network", self.wrong(rules)["a"][0])  # fmt: skip
+        self.main.write_text(f"{self.main.read_text()}deny = @d/list.txt\n")
+        with self.assertRaises(RulesError) as caught:
+            load(self.main)
+        [problem] = [one for one in caught.exception.problems if one.path.endswith(".txt")]
+        self.assertEqual(problem.line, 2)
+
+    def test_without_a_listener(self) -> None:
+        """The operator's routes are for none if only units have some, which `txmux check` says."""
+        rules = self.rules(ROUTE.format("o"), a=f"[listen own]\nendpoint = :4441\n{ROUTE.format('r')}")  # fmt: skip
+        self.assertEqual(under(rules), {"own": ["r"]})
+        [problem] = unreachable_routes(rules)
+        self.assertEqual((problem.line, problem.key), (3, "under"))
+        self.assertEqual(problem.message, "no client gets here, since its unit has no [listen]; add one")  # fmt: skip
