@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -148,6 +149,9 @@ class GatewayListener:
         (kind, (namespace, name)) = self.of
         of = f"set_{namespace}_{name}" if kind == "ListenerSet" else "_".join(self.gateway)
         return f"{of}_{self.name}"
+
+
+_Holders = dict[str, dict[str, GatewayListener]]
 
 
 def specificity(hostname: str) -> tuple[bool, bool, int]:
@@ -371,27 +375,36 @@ def _find_identity(listener: GatewayListener, cluster: Cluster, files: SecretFil
 
 def _find_conflicts(listeners: Sequence[GatewayListener], settings: GatewaySettings) -> None:
     """Note which listeners want what another one has: of two of one object, neither has it."""
-    on_port: dict[tuple[bool, int], list[GatewayListener]] = defaultdict(list)
+    # Those that have a port, by protocols and host names: there may be thousands.
+    holders: dict[str, _Holders] = defaultdict(lambda: defaultdict(dict))
+    ports: dict[tuple[bool, int], GatewayListener] = {}  # the first of each address
     for _, group in groupby(listeners, lambda its: its.of):
-        own = [(its, on_port[its.protocol == "UDP", _where(its, settings)]) for its in group]
-        for its, holders in own:
-            for other in holders:
-                _lose(its, other)
-        left = [(its, holders) for its, holders in own if its.holds_place]
-        for (one, _), (other, _) in combinations(left, 2):
+        own = [*group]
+        for its in own:
+            rivals = _rivals(its, holders[its.section])
+            if rival := next((one for one in rivals if _conflict(one, its)), None):
+                _lose(its, rival)
+        left = [its for its in own if its.holds_place]
+        for one, other in combinations(left, 2):
             if _conflict(one, other):
                 _lose(one, other)
                 _lose(other, one)
-        for its, holders in left:
-            if its.holds_place and holders and holders[0].port != its.port:
-                why = f"--port has it listen on {_where(its, settings)}, as port {holders[0].port} does; map it to another port"
+        for its in filter(attrgetter("holds_place"), left):
+            where = settings.ports.get(its.port, its.port)
+            first = ports.setdefault((its.protocol == "UDP", where), its)
+            if first.port != its.port:
+                why = f"--port has it listen on {where}, as port {first.port} does; map it to another port"
                 its.problems["Accepted"] = "PortUnavailable", why
-            elif its.holds_place:
-                holders.append(its)
+            else:
+                holders[its.section][its.protocol][its.hostname] = its
 
 
-def _where(its: GatewayListener, settings: GatewaySettings) -> int:
-    return settings.ports.get(its.port, its.port)
+def _rivals(its: GatewayListener, others: _Holders) -> Iterator[GatewayListener]:
+    """Yield those of a port that a listener may be in conflict with; of its own protocol, one alone has its host name."""
+    if its.hostname in others.get(its.protocol, ()):
+        yield others[its.protocol][its.hostname]
+    for protocol, found in others.items():
+        yield from found.values() if protocol != its.protocol else ()
 
 
 def _lose(its: GatewayListener, other: GatewayListener) -> None:
