@@ -96,6 +96,31 @@ class PlaceTests(SynchronousTestCase):
             )
             self.assertEqual(self.outcomes(made), {"default": "close"})
 
+    def test_an_invalid_route_keeps_its_part_of_a_shared_port(self) -> None:
+        """That of its match lines, if these are right; the others have theirs."""
+        text = gateway(TCP, more=SHARED)
+        text += route("TCPRoute", "old", more=f"{self.WRONG[:-1]}, txmux.match: ssh}}")
+        text += route("TCPRoute", "odd", more=", annotations: {txmux.match: nonsense}")
+        text += route("TCPRoute", "late", more=", annotations: {txmux.match: ssh}")
+        made = Made(text + route("TCPRoute", "rest"))
+        self.assertEqual(destination(made, b"SSH-2.0-x\r\n", "tcp_5432"), "close")
+        self.assertEqual(destination(made, b"?" * 100, "tcp_5432"), "tcp_shop_rest")
+        self.assertNotIn("odd", made.text)
+
+    def test_an_invalid_route_costs_no_more_than_others(self) -> None:
+        more = f"{self.WRONG[:-1]}, txmux.match: regex pattern=x within=4KiB}}"
+        text = "".join(route("TCPRoute", name, more=more) for name in ("old", "new"))
+        made = Made(gateway(TCP, more=SHARED) + text)
+        self.assertEqual(made.text.count("regex"), 1)
+
+    def test_any_is_no_match_line(self) -> None:
+        """A younger route takes all clients of a shared port as little as one without match lines."""
+        text = gateway(TCP, more=SHARED)
+        old = route("TCPRoute", "old")
+        for match in ("txmux.match: any", "txmux.match: ssh, txmux.match.2: any"):
+            late = route("TCPRoute", "late", more=f", annotations: {{{match}}}")
+            self.assertEqual(Made(text + old + late).text, Made(text + old).text)
+
     def test_match_counts_on_a_shared_port_alone(self) -> None:
         more = ", annotations: {txmux.match: any}"
         text = route("TCPRoute", "old") + route("TCPRoute", "new", more=more)

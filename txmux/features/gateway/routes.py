@@ -96,7 +96,7 @@ class GatewayRoute:
         reference: The first that does not resolve, or one that does.
         problem: Why nothing of it can be served: it keeps its host names, and refuses their clients.
         has_several_ports: Whether it is at listeners of more than one port, each of which needs backends of its own.
-        route_keys: Of its ``[route]`` sections.
+        route_keys: Of its ``[route]`` sections; with a problem, its match lines alone, or none if they are wrong.
         backend_keys: Of its ``[backend]`` sections, of all alike.
         shares: Of its clients.
         backends: The keys of its ``[backend]`` sections by their names; without a server, all clients are refused.
@@ -126,17 +126,16 @@ class GatewayRoute:
         return "_".join((self.kind.removesuffix("Route").lower(), *key_of(self.thing)))
 
     def keys_at(self, listener: GatewayListener) -> Mapping[str, Sequence[str]]:
-        """Return what its sections for a listener have of their own; where it refuses its clients, nothing."""
-        if self.problem or not listener.is_served:
+        """Return what its sections for a listener have of their own."""
+        if not listener.is_served:
             return {}
-        is_open = listener.is_shared or self.kind == "TLSRoute"
+        is_open = self.takes_some(listener)
         return {key: lines for key, lines in self.route_keys.items() if is_open or key != "match"}
 
-    @property
-    def has_match(self) -> bool:
-        """Whether it has match lines of its own, which may be wrong."""
-        annotations = self.thing["metadata"].get("annotations") or {}
-        return self.kind != "TLSRoute" and any(map(_MATCH.fullmatch, annotations))
+    def takes_some(self, listener: GatewayListener) -> bool:
+        """Return whether it wants the clients of its match lines alone, of which one with `any` would be all."""
+        lines = self.route_keys.get("match")
+        return listener.is_shared and lines is not None and ["any"] not in map(split_words, lines)
 
     def backend_for(self, listener: GatewayListener) -> str:
         """Return where clients of a listener go."""
@@ -180,8 +179,7 @@ def read_routes(
     spent: dict[tuple[str, str], int] = defaultdict(int)
     for its in routes:
         _read(its, cluster, policies)
-        if not its.problem:
-            _spend(its, spent)
+        _spend(its, spent)
         _claim(its, taken)
     return routes
 
@@ -287,6 +285,22 @@ def _read(its: GatewayRoute, cluster: Cluster, policies: Policies) -> None:
     except (MuxError, *MISSHAPEN) as problem:
         why = str(problem) if isinstance(problem, MuxError) else "its spec cannot be read"
         its.problem = printable(why, 300)
+        its.route_keys = _match_of(its)
+
+
+def _match_of(its: GatewayRoute) -> dict[str, Sequence[str]]:
+    """Return the match lines of a route in which other things are wrong; without a line if they are, too."""
+    try:
+        annotations = its.thing["metadata"].get("annotations") or {}
+        names = [*filter(_MATCH.fullmatch, annotations)]
+        if its.kind == "TLSRoute" or not names:
+            return {}
+        labels = {name.removeprefix(PREFIX): str(annotations[name]) for name in names}
+        its.route_keys, its.backend_keys = {**read_by_route(labels, _ANNOTATIONS)[""]}, {}
+        _check_keys(its)
+    except (MuxError, *MISSHAPEN):
+        return {"match": ()}
+    return its.route_keys
 
 
 def _check_keys(its: GatewayRoute) -> None:
@@ -403,10 +417,11 @@ def _spend(its: GatewayRoute, spent: dict[tuple[str, str], int]) -> None:
     for name, port in ports.items():
         before = spent[namespace, name]
         if before + cost > _MOST_OF_PATTERNS:
-            its.problem = (
+            its.problem = its.problem or (
                 f"txmux.match: its patterns look at {cost} bytes of each client of port {port}, where those of older routes"
                 f" of namespace {namespace} look at {before}; {_MOST_OF_PATTERNS} is the most in all: lower within=, or write fewer"
             )
+            its.route_keys = {"match": ()}
             return
     for name in ports:
         spent[namespace, name] += cost
@@ -431,22 +446,21 @@ def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRo
         unread: list[str] = []
         for listener, names in attached.listeners:
             free = []
-            if its.has_match and not listener.is_shared:
+            if "match" in its.route_keys and not listener.is_shared:
                 of = f"Gateway {'/'.join(listener.gateway)}"
                 unread.append(f'txmux.match counts only where {of} has {SHARED_PORT}: "yes"')
             # Names that are none are written nowhere.
             for name in [one for one in names if not one or HOSTNAME.fullmatch(one)][:_MOST_NAMES]:
                 # With match lines that count, a route takes no clients of others.
-                has_match = its.has_match and listener.is_shared
-                owner = its if has_match else taken.setdefault((listener, name), its)
+                takes_some = its.takes_some(listener)
+                owner = its if takes_some else taken.setdefault((listener, name), its)
                 if owner is its:
-                    free += [name] * (not its.problem or not has_match)
+                    free += [name] * (not takes_some or bool(its.route_keys["match"]))
                 else:
                     what = f"{name or 'all clients'} of listener {listener.name}"
                     lost.append(f"{owner.title} is older, and has {what}")
             if free:
                 left.append((listener, free))
-            listener.routes += (
-                not its.problem
-            )  # all are accepted, of which the oldest has the clients
+            # All that are valid are accepted, of which the oldest has the clients.
+            listener.routes += not its.problem
         attached.listeners, attached.lost = left, "; ".join(dict.fromkeys([*lost, *unread]))

@@ -74,8 +74,7 @@ def _of_port(name: str, port: _GatewayPort, settings: GatewaySettings) -> Iterat
         mine = [
             (host, its) for one, host, its in port.routes if one is listener and its is not rest
         ]
-        # With a match line, a route takes less than all clients.
-        mine.sort(key=lambda one: (specificity(one[0]), "match" not in one[1].keys_at(listener)))
+        mine.sort(key=lambda one: (specificity(one[0]), not one[1].takes_some(listener)))
         for host, its in mine:
             yield its.title, _route(listener, host, its) + _backend(its, listener, begun)
         if listener.protocol == "TLS":  # its clients are of no listener with a wider name
