@@ -8,6 +8,7 @@ from tests.support.folders import make_folder
 from tests.support.installed import names_missing
 from txmux.detection.registry import installed_matchers
 from txmux.rules.advice.habits import HINTS, SECTION_ALIASES
+from txmux.rules.advice.keys import foreign_format
 from txmux.rules.advice.matching import MEANT
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.lint.warnings import lint
@@ -57,6 +58,12 @@ class ForeignTests(ReadingTestCase):
             ("listen:\n  endpoint: ':443'\nroutes:\n  - match: ssh\n", f"this is YAML, {WRITE}"),
         ):  # fmt: skip
             self.refuses(text, f"1 : {told}")
+
+    def test_empty_lines(self) -> None:
+        """They take no time that grows with their square, as what is left of a unit that is not taken."""
+        text = "\n" * 200_000
+        self.assertEqual(foreign_format(text), "")
+        self.assertIn("nginx", foreign_format(f"{text}  {NGINX}"))
 
     def test_rules_with_a_mistake_stay_rules(self) -> None:
         self.assertEqual(

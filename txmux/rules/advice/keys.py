@@ -19,13 +19,13 @@ _CONVERT = "'txmux convert FILE > rules.ini' writes it as rules"
 _HEADERS = "write sections such as [listen public], and under them lines such as 'endpoint = :443'"
 
 # fmt: off
-_STUNNEL = re.compile(r"^\s*accept\s*=", re.MULTILINE)
-_TRAEFIK = re.compile(r"^(?:(?:entryPoints|tcp|udp):\s*|\s*\[+(?:entryPoints|(?:tcp|udp)\.(?:routers|services))\b.*)$", re.MULTILINE)
+_STUNNEL = re.compile(r"^[^\S\n]*accept\s*=", re.MULTILINE)
+_TRAEFIK = re.compile(r"^(?:(?:entryPoints|tcp|udp):\s*|[^\S\n]*\[+(?:entryPoints|(?:tcp|udp)\.(?:routers|services))\b.*)$", re.MULTILINE)
 _KINDS = (
-    (re.compile(r"^\s*(?:stream|http|events|upstream\s+\S+|server)\s*\{", re.MULTILINE), "a configuration of nginx", _CONVERT),
-    (re.compile(r"^\s*(?:listen|protocols)\s*[:=]\s*(?:\(|$)(?=[^-]*[({])", re.MULTILINE), "a configuration of sslh", _CONVERT),
+    (re.compile(r"^[^\S\n]*(?:stream|http|events|upstream\s+\S+|server)\s*\{", re.MULTILINE), "a configuration of nginx", _CONVERT),
+    (re.compile(r"^[^\S\n]*(?:listen|protocols)\s*[:=]\s*(?:\(|$)(?=[^-]*[({])", re.MULTILINE), "a configuration of sslh", _CONVERT),
     (re.compile(r"^(?:global|defaults|(?:frontend|backend|listen)\s+[\w.-]+)\s*(?:#.*)?$", re.MULTILINE), "a configuration of HAProxy", _CONVERT),
-    (re.compile(r"^[ \t]*listen(?:er)?[ \t][^;{}\n]*\{\s*\n\s*prot", re.MULTILINE), "a configuration of sniproxy", _CONVERT),
+    (re.compile(r"^[ \t]*listen(?:er)?[ \t][^;{}\n]*\{[^\S\n]*\n\s*prot", re.MULTILINE), "a configuration of sniproxy", _CONVERT),
     (_STUNNEL, "a configuration of stunnel", _CONVERT),
     (_TRAEFIK, "a configuration of Traefik", _CONVERT),
     (re.compile(r"\A\s*\{\s*[\"}]"), "JSON", _HEADERS),
@@ -33,9 +33,9 @@ _KINDS = (
     (re.compile(r"^[\w-]+:\s*$", re.MULTILINE), "YAML", _HEADERS),
 )
 # fmt: on
-_OWN_SECTION = re.compile(r"(?im)^\s*\[+\s*(?:txmux|listen|route|backend)\b")
-_SECTION = re.compile(r"^\s*\[", re.MULTILINE)
-_COMMENTS = re.compile(r"^\s*[#;].*$", re.MULTILINE)
+_OWN_SECTION = re.compile(r"(?im)^[^\S\n]*\[+\s*(?:txmux|listen|route|backend)\b")
+_SECTION = re.compile(r"^[^\S\n]*\[", re.MULTILINE)
+_COMMENTS = re.compile(r"^[^\S\n]*[#;].*$", re.MULTILINE)
 
 
 def foreign_format(text: str) -> str:
