@@ -102,6 +102,28 @@ class UnitsTest(SynchronousTestCase):
         self.assertIn("d/a.ini:1: a line needs", first)
         self.assertIn("rules.ini:5: [listen public] bad", second)
 
+    def test_in_force_names_more(self) -> None:
+        """What is in force for a unit may name lists and variables that its text of now does not."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n")
+        networks = self.write("d/list.txt", "192.0.2.0/24\n")
+        text = "[route a]\nmatch = ssh\nfrom = @list.txt, ${TXMUX_OF_A_UNIT}\nbackend = close\n"
+        unit = self.write("d/a.ini", text)
+        self.patch(os, "environ", {**os.environ, "TXMUX_OF_A_UNIT": "198.51.100.1"})
+        before = load(path)
+        unit.write_text("worse\n")
+        del os.environ["TXMUX_OF_A_UNIT"]
+        networks.unlink()
+        rules = retaken(load(path), UntakenUnits(before.files))
+        self.assertEqual([*rules.files.untaken], [str(unit)])
+        self.assertEqual([one.name for one in rules.routes], ["a"])
+        self.assertTrue(is_as_read(rules))
+        # A new process has the texts of the units alone.
+        networks.write_text("192.0.2.0/24\n")
+        os.environ["TXMUX_OF_A_UNIT"] = "198.51.100.1"
+        units = {name: rules.files.texts[name] for name in rules.units}
+        rules = retaken(load(path), UntakenUnits(Files(units)))
+        self.assertEqual([one.name for one in rules.routes], ["a"])
+
     def test_in_force(self) -> None:
         """A unit that is not taken keeps what is in force for it, unless that has become wrong, too."""
         path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")

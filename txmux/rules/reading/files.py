@@ -136,6 +136,8 @@ def text_of(data: bytes) -> str:
 class FileReader:
     """Reads the files that a rules file names, and keeps what was in them; where that is known, neither the disk nor the environment is read.
 
+    Only what is in force for a unit may name what is not known: no text of now names it.
+
     A draft stands for the file of its path, which may be missing yet. `taken` returns what counts of a file that a pattern found.
     """
 
@@ -169,8 +171,8 @@ class FileReader:
         )
 
     def variable(self, name: str) -> str | None:
-        known = os.environ if self._known is None else self._known.variables
-        found = known.get(name)
+        known = {} if self._known is None else self._known.variables
+        found = known[name] if name in known else os.environ.get(name)
         self._variables[name] = found
         return found
 
@@ -178,7 +180,8 @@ class FileReader:
         """Read a file that is named by a value, or raise `OSError`, or `ValueError` where it is no path of a file."""
         name = str(path)
         if name not in self._texts:
-            self._texts[name] = self._known.texts[name] if self._known else text_of(read_list(path))
+            known = self._known.texts if self._known else {}
+            self._texts[name] = known[name] if name in known else text_of(read_list(path))
         return self._texts[name]
 
     def include(self, pattern: str) -> list[SourceFile]:

@@ -278,8 +278,14 @@ def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
     untaken.problems = {**files.untaken, **untaken.problems}
     if not untaken.problems:
         return rules
-    known = attrs.evolve(files, texts=files.on_disk, as_read={}, untaken={})
-    path, text = next(iter(known.texts.items()))
+    texts, before = files.on_disk, untaken.in_force
+    path, text = next(iter(texts.items()))
+    # What is in force for a unit may name lists and variables that no text of now names.
+    lists = {name: text for name, text in before.texts.items() if name not in texts}
+    variables = {**before.variables, **files.variables}
+    known = attrs.evolve(
+        files, texts={**texts, **lists}, variables=variables, as_read={}, untaken={}
+    )
     last = _last
     on_disk = last.reading._on_disk if last is not None and last.rules is rules else ""
     return _read(
