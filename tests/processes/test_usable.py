@@ -13,10 +13,11 @@ from tests.backends.connect.tls_case import authority
 from tests.support.folders import make_folder
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError
-from txmux.processes.usable import closed_files, unusable
+from txmux.processes.usable import closed_files, too_many_sockets, unusable
 from txmux.rules.model import NOWHERE, Rules
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.parser import parse
+from txmux.rules.reading.parser import load, parse
+from txmux.serving.listen_addresses import listen_addresses
 
 _RULES = """\
 [listen public]
@@ -141,6 +142,26 @@ class FileTests(SynchronousTestCase):
                 f"rules.ini:4: warning: [listen a] endpoint: the certificate 'old.pem' ended on {old}",
             ],
         )
+
+    def test_too_many_sockets(self) -> None:
+        """The problem is that of the unit that adds most, not of one that has most, nor of the operator."""
+        main = self.folder / "rules.ini"
+        main.write_text("[txmux]\ninclude = d/*.ini\n[listen own]\nendpoint = :1000-1099\n")
+        (self.folder / "d").mkdir()
+        for name, ports in ("a", "2000-2099"), ("b", "3000-3009"), ("c", "4000-4003"):
+            text = f"[listen {name}]\nendpoint = :{ports}\n"
+            (self.folder / "d" / f"{name}.ini").write_text(text)
+        rules = load(main)
+        keys = [one.key for its in rules.listeners for one in listen_addresses(its)]
+
+        def told(before: int) -> list[str]:
+            return [one.section for one in too_many_sockets(rules, 240, keys[:before])]
+
+        self.assertEqual(told(0), ["listen a"])
+        self.assertEqual(told(100), ["listen a"])
+        self.assertEqual(told(200), ["listen b"])
+        self.assertEqual(told(209), ["listen c"])
+        self.assertEqual(told(214), [])
 
     def test_forbidden(self) -> None:
         denied = PermissionError(13, "Permission denied")

@@ -567,8 +567,8 @@ class MuxService(Service):
             listeners = [one for one in rules.listeners if rules.unit_of(one.section)]
             problems += sockets.unavailable(listeners)
             problems += [*forbidden_files(rules), *unusable_servers(self._reactor, rules)]
-            used = len(sockets.sockets())
-            problems += () if problems else too_many_sockets(rules, soft_limit(), used)
+            is_open = sockets.sockets()
+            problems += () if problems else too_many_sockets(rules, soft_limit(), is_open)
         problems = [*map(rules.placed, problems)]
         return [one for one in problems if unit_at(rules.units, one.path, one.line)]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -59,12 +60,25 @@ def unusable(rules: Rules, descriptors: int | None = None) -> list[Problem]:
     return problems
 
 
-def too_many_sockets(rules: Rules, most: int, before: int = 0) -> Iterator[Problem]:
-    """Find whether rules have so many listening sockets, and more than `before`, that no worker could start with `most` descriptors."""
-    counts = [len(listen_addresses(listener)) for listener in rules.listeners]
+def too_many_sockets(rules: Rules, most: int, before: Collection[str] = ()) -> Iterator[Problem]:
+    """Find whether rules have so many listening sockets, and more than `before`, that no worker could start with `most` descriptors.
+
+    `before` has the keys of those that are open. The problem is that of the unit, if there is one, that would have the most new ones.
+    """
+    addresses = [listen_addresses(listener) for listener in rules.listeners]
+    counts = [*map(len, addresses)]
     needed = 2 * sum(counts) + _OTHER_DESCRIPTORS  # what it receives, and a duplicate
-    if needed > most and sum(counts) > before:
-        section = rules.listeners[counts.index(max(counts))].section
+    if needed > most and sum(counts) > len(before):
+        new = [sum(one.key not in before for one in its) for its in addresses]
+        units = [rules.unit_of(listener.section) for listener in rules.listeners]
+        of_unit = Counter[str]()
+        for unit, count in zip(units, new, strict=True):
+            of_unit[unit] += count
+        # The operator's come first, and are there in any case.
+        worst = max(of_unit, key=lambda unit: (bool(unit and of_unit[unit]), of_unit[unit]))
+        most_new = max(count for unit, count in zip(units, new, strict=True) if unit == worst)
+        number = [*zip(units, new, strict=True)].index((worst, most_new))
+        section = rules.listeners[number].section
         message = (
             f"with {plural(sum(counts), 'listening socket')}, a worker that starts needs some {plural(needed, 'descriptor')}, and may have "
             f"{most}: raise the limit (LimitNOFILE= in a systemd unit, or ulimit -n), and restart txmux"
