@@ -52,7 +52,7 @@ class Notifier:
     def ready(self, status: str, *, is_new_main: bool = False) -> None:
         """Report READY; `is_new_main` if this process has replaced another one."""
         main = [f"MAINPID={os.getpid()}"] if is_new_main else []
-        shown = status.encode()[:_LONGEST_STATUS].decode(errors="ignore")
+        shown = status.encode(errors="backslashreplace")[:_LONGEST_STATUS].decode(errors="ignore")
         self._send(*main, "READY=1", f"STATUS={shown}")
 
     def reloading(self) -> None:
