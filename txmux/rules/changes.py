@@ -11,6 +11,7 @@ import attrs
 from txmux.classes import frozen
 from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Settings
 from txmux.rules.problems import Problem
+from txmux.rules.reading.units import is_divided
 
 T = TypeVar("T")
 P = TypeVar("P", Route, Listener)
@@ -22,14 +23,25 @@ _MOST_NAMES = 20
 
 def untaken(rules: Rules) -> Iterator[tuple[str, Problem, bool]]:
     """Yield the units that are not taken, the first thing that is wrong with each, and whether what was in force for it stays."""
-    in_force = {rules.unit_of(section) for section in rules.sections} if rules.files.untaken else ()
+    sections = rules.sections if rules.files.untaken else ()
+    in_force = {rules.unit_of(section) for section in sections}
+    paths = {section.path for section in sections} & _whole(rules)
     for unit, problems in rules.files.untaken.items():
-        yield unit, problems[0], unit in in_force
+        yield unit, problems[0], unit in in_force or unit in paths
+
+
+def _whole(rules: Rules) -> set[str]:
+    """Return the files of which nothing is taken, such as those that cannot be read, whatever units they had."""
+    files = rules.files
+    return {unit for unit in files.untaken if not is_divided(files.as_read.get(unit, ""))}
 
 
 def described_untaken(rules: Rules) -> list[str]:
     """Say it as ``3 of 4 files taken``, and why for each of the others; nothing if all are."""
-    parts = (begun[1:] or begun for begun in rules.units.values())
+    whole = _whole(rules)
+    parts = (
+        [(1, path)] if path in whole else begun[1:] or begun for path, begun in rules.units.items()
+    )
     units = {name for part in parts for _, name in part} | rules.files.untaken.keys()
     left = [*untaken(rules)]
     what = "files" if units <= rules.units.keys() else "units"

@@ -7,6 +7,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from txmux.rules.changes import described_untaken
 from txmux.rules.lint.destinations import unprovided
 from txmux.rules.model import Files, Refusal, Rules
 from txmux.rules.named_files import forbidden_files
@@ -123,6 +124,46 @@ class UnitsTest(SynchronousTestCase):
         units = {name: rules.files.texts[name] for name in rules.units}
         rules = retaken(load(path), UntakenUnits(Files(units)))
         self.assertEqual([one.name for one in rules.routes], ["a"])
+
+    def test_in_force_in_parts(self) -> None:
+        """A unit may begin several times in a file."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        parts = (("u", "a"), ("v", "b"), ("u", "c"))
+        text = "".join(f"[unit {u}]\n[backend {b}]\nserver = 127.0.0.1:1\n" for u, b in parts)
+        unit = self.write("d/a.ini", text)
+        before = load(path)
+        unit.write_text(f"{text}worse\n")
+        rules = retaken(load(path), UntakenUnits(before.files))
+        self.assertEqual([*rules.files.untaken], [f"{unit} [unit u]"])
+        self.assertEqual({*rules.backends}, {"a", "b", "c"})
+
+    def test_names_of_files(self) -> None:
+        """A file may be called as if it were a part of another one."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*\n{LISTEN}")
+        self.write("d/a", "[backend a]\nserver = 127.0.0.1:1\n")
+        for name in ("b]", "a [unit b]"):
+            unit = self.write(f"d/{name}", "[backend b]\nserver = 127.0.0.1:1\n")
+            before = load(path)
+            unit.write_text("worse\n")
+            rules = retaken(load(path), UntakenUnits(before.files))
+            self.assertEqual([*rules.files.untaken], [str(unit)])
+            self.assertEqual({*rules.backends}, {"a", "b"})
+            unit.unlink()
+
+    def test_described(self) -> None:
+        """Of a whole file that is not taken, what is in force stays, whatever parts it has."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        text = "[unit u]\n[backend a]\nserver = 127.0.0.1:1\n[unit v]\n[backend b]\nserver = 127.0.0.1:1\n"
+        unit = self.write("d/a.ini", text)
+        before = load(path)
+        unit.write_bytes(b"\0")
+        counted, told = described_untaken(retaken(load(path), UntakenUnits(before.files)))
+        self.assertEqual(counted, "0 of 1 files taken")
+        self.assertIn("what was in force for it stays", told)
+        unit.write_text(f"worse\n{text}")
+        counted, told = described_untaken(retaken(load(path), UntakenUnits(before.files)))
+        self.assertEqual(counted, "2 of 3 units taken")
+        self.assertIn("it is not served", told)
 
     def test_in_force(self) -> None:
         """A unit that is not taken keeps what is in force for it, unless that has become wrong, too."""

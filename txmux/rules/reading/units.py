@@ -16,6 +16,11 @@ from txmux.rules.reading.files import SourceFile
 _HEADER = re.compile(r"^\[(unit\b[^\]\n]*)\]\s*$", re.MULTILINE)
 
 
+def is_divided(text: str) -> bool:
+    """Return whether a text has several units."""
+    return _HEADER.search(text) is not None
+
+
 class UntakenUnits:
     """Which units are left out of the next reading, and why: each has what is in force for it instead, or else nothing.
 
@@ -41,7 +46,7 @@ class UntakenUnits:
         found: dict[str, list[Problem]] = {}
         for problem in problems:
             found.setdefault(unit_at(units, problem.path, problem.line), []).append(problem)
-        if "" in found or self._closed >= {*map(_path_of, found)}:
+        if "" in found or self._closed >= {problem.path for problem in problems}:
             raise RulesError([*chain.from_iterable(self.problems.values()), *problems])
         for name, its in found.items():
             if name not in self.problems:
@@ -49,22 +54,24 @@ class UntakenUnits:
             elif name not in self._emptied:  # what is in force for it is wrong, too
                 self._emptied.add(name)
             else:  # its header is none that `_HEADER` finds
-                self._closed.add(_path_of(name))
+                self._closed.add(its[0].path)
 
     def taken(self, source: SourceFile) -> SourceFile:
         """Return what counts of a file."""
-        here = [name for name in self.problems if _path_of(name) == source.path]
+        here = [name for name, its in self.problems.items() if its[0].path == source.path]
         if not here:
             return source
         before = self.in_force.texts.get(source.path, "")
         if source.path in self._closed:
             text = _emptied(source.text)
-        elif source.path in here and not _HEADER.search(source.text):
+        elif source.path in here and not is_divided(source.text):
             text = before  # such as one that cannot be read
         else:
-            old = dict(_parts(source.path, before))
+            old: dict[str, str] = {}
+            for name, its in _parts(source.path, before):  # one may have several
+                old[name] = f"{old[name]}\n{its}" if name in old else its
             text = "\n".join(
-                old.get(name, _emptied(its)) if name in here else its
+                old.pop(name, _emptied(its)) if name in here else its
                 for name, its in _parts(source.path, source.text)
             )
         text = "\n".join(
@@ -78,10 +85,6 @@ class UntakenUnits:
             if unit_at({source.path: begun}, its.path, its.line) not in here
         ]
         return attrs.evolve(source, text=text, problems=tuple(rest))
-
-
-def _path_of(unit: str) -> str:
-    return unit.rpartition(" [unit ")[0] if unit.endswith("]") else unit
 
 
 def _begun(path: str, text: str) -> Iterator[tuple[int, str]]:
