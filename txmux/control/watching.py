@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,13 @@ from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
-from txmux.rules.reading.files import LARGEST_RULES, included_paths, is_pattern, source_of
+from txmux.rules.reading.files import (
+    LARGEST_RULES,
+    included_paths,
+    is_pattern,
+    real_path,
+    source_of,
+)
 from txmux.telemetry.steps import RecurringSteps
 
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
@@ -107,6 +112,8 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
     """Read the files in the order in which rules are read; each once, as there."""
     main, room = folder / next(iter(files.texts)), LARGEST_RULES
     seen: set[Path] = set()
+    # No pattern finds them.
+    named = {real_path(main.parent / one) for one in files.included if not is_pattern(one)}
     included = (
         (path, is_pattern(pattern))
         for pattern in files.included
@@ -114,9 +121,8 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
     )
     for path, is_unit in itertools.chain(((main, False),), included):
         try:
-            with on_disk(path):
-                real = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
-            if real not in seen:
+            real = real_path(path)
+            if real not in seen and not (is_unit and real in named):
                 seen.add(real)
                 data = read_bytes(path, room)
                 room -= len(data)

@@ -123,6 +123,34 @@ class FileTests(SynchronousTestCase):
         (self.folder / "d" / "b.ini").symlink_to("b.ini")
         self.assertIn("d/b.ini: cannot be read: Too many levels of symbolic links", self.untaken())
 
+    def test_include_links(self) -> None:
+        """A link of one owner makes no other owner's file its own, and no error of the operator's."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        self.write("d/b.ini", "[backend b]\nserver = 127.0.0.1:1\n")
+        for name in ("a.ini", "c.ini"):
+            link = self.folder / "d" / name
+            link.symlink_to("b.ini")
+            rules = load(self.main, MATCHERS)
+            self.assertEqual([*rules.units], [f"{self.folder}/d/b.ini"])
+            self.assertEqual(rules.files.untaken, {})
+            link.unlink()
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini, own.ini\n{LISTEN}")
+        own = self.write("own.ini", "[backend own]\nserver = 127.0.0.1:1\n")
+        link.symlink_to("../own.ini")
+        rules = load(self.main, MATCHERS)
+        self.assertEqual(
+            {rules.unit_of(one.section) for one in rules.backends.values()},
+            {"", str(self.folder / "d" / "b.ini")},
+        )
+        self.assertEqual(rules.backends["own"].section.path, str(own))
+        link.unlink()
+        link.symlink_to("../rules.ini")
+        self.assertIn("d/c.ini' is this file itself", self.untaken())
+        link.unlink()
+        (self.folder / "d" / "e").symlink_to("..")
+        self.write("rules.ini", f"[txmux]\ninclude = d/*/*.ini\n{LISTEN}")
+        self.assertIn("d/e/rules.ini' is this file itself", self.untaken())
+
     def test_include_unreadable(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         path = self.write("d/a.ini", "")

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
@@ -78,6 +78,12 @@ def is_pattern(text: str) -> bool:
     return any(c in text for c in "*?[")
 
 
+def real_path(path: Path) -> Path:
+    """Return a path without links; `Path.resolve` raises where one leads to itself."""
+    with on_disk(path):
+        return Path(os.path.realpath(path))
+
+
 def included_paths(folder: Path, pattern: str) -> list[Path]:
     """Return the files that one item of ``include =`` means now, sorted; without wildcards, the file may be missing."""
     if not is_pattern(pattern):
@@ -92,7 +98,20 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
             # Folders and devices are left out; a dangling link is a mistake, which reading it reports.
             if path.is_file() or not path.exists():
                 found.append(path)
-    return found
+    return _without_links_to_others(found)
+
+
+def _without_links_to_others(paths: list[Path]) -> list[Path]:
+    """Leave out links to others of these files: what is in a file is its owner's, not that of who makes a link to it."""
+    links = []
+    for path in paths:
+        with on_disk(path):
+            links += [path] * path.is_symlink()
+    if not links:
+        return paths
+    targets = {path: real_path(path) for path in paths}
+    others = {targets[path] for path in paths if path not in links}
+    return [path for path in paths if path not in links or targets[path] not in others]
 
 
 def check_file(path: Path, what: str = "the path of a PEM file") -> None:
@@ -155,6 +174,7 @@ class FileReader:
         self.folder = self.main.parent
         self._known = known
         self._seen: set[Path] = set()
+        self._named: set[Path] = set()
         self._room = LARGEST_RULES - len(main.text.encode())
         self._texts = {main.path: main.text}
         self._included: dict[str, list[str]] = {}
@@ -200,6 +220,12 @@ class FileReader:
         self._included.setdefault(pattern, [source.path for source in files])
         return files
 
+    def keep_for_operator(self, names: Iterable[str]) -> None:
+        """Have no pattern find the files that ``include`` names, also further down: they are the operator's, whoever makes a link to them."""
+        if self._known is None:
+            named = {real_path(self.folder / name) for name in names if not is_pattern(name)}
+            self._named = named - {real_path(self.main)}
+
     def _matching(self, pattern: str) -> list[SourceFile]:
         read = self._read_unit if is_pattern(pattern) else self._read
         try:
@@ -214,10 +240,14 @@ class FileReader:
 
     def _read_unit(self, path: Path) -> SourceFile | None:
         try:
-            return self._read(path)
+            return None if real_path(path) in self._named else self._read(path)
         except OSError as error:
             message = f"cannot be read: {error.strerror}; {self._advice(error, str(path))}"
-            return SourceFile(str(path), "", (Problem(str(path), 0, "", "", message),))
+        except InvalidValueError as error:
+            if path.absolute() == self.main.absolute():
+                raise  # the pattern is wrong, not what it has found
+            message = str(error)
+        return SourceFile(str(path), "", (Problem(str(path), 0, "", "", message),))
 
     def _paths(self, pattern: str) -> list[Path]:
         paths, draft = included_paths(self.folder, pattern), self._draft
@@ -245,8 +275,7 @@ class FileReader:
         is_draft = draft is not None and path.absolute() == Path(draft.path).absolute()
         source = draft if draft is not None and is_draft else read_source(path, self._room)
         self._room -= len(source.text.encode())
-        with on_disk(path):
-            real, main = Path(os.path.realpath(path)), Path(os.path.realpath(self.main))
+        real, main = real_path(path), real_path(self.main)
         if real == main:
             raise InvalidValueError(
                 f"{str(path)!r} is this file itself; put what is included into a folder of its own"

@@ -39,7 +39,7 @@ from txmux.rules.reading.files import (
     read_source,
     source_of,
 )
-from txmux.rules.reading.ini import parts_of, read_ini
+from txmux.rules.reading.ini import parts_of, read_ini, split_list
 from txmux.rules.reading.scope import EVERY, foreign_backends, shared_names
 from txmux.rules.reading.sections import (
     HEADERS,
@@ -215,6 +215,7 @@ class _LastRules:
             return False
         now = FileReader(main)
         try:
+            now.keep_for_operator(files.included)
             sources = [main, *(one for pattern in files.included for one in now.include(pattern))]
             for name in files.texts:
                 now.text(Path(name))
@@ -647,12 +648,13 @@ class RulesParser:
         name, section = next(self._named("txmux"), ("", None))
         if section is None:
             return Settings()
+        includes = [one for its in section.items("include") for one in split_list(its.text)]
+        self._files.keep_for_operator(includes)
         fields = self._read("txmux", name, section)
         self._problems += service.contradictions(section, fields)
         included = itertools.chain.from_iterable(fields.get("include", ()))
         # The operator's come first: another unit that contradicts them is wrong, not they.
-        patterns = (item.text for item in section.items("include"))
-        self._reading.may_be_provided = any(map(is_pattern, patterns))
+        self._reading.may_be_provided = any(map(is_pattern, includes))
         for source, is_unit in sorted(included, key=itemgetter(1)):
             if is_unit:
                 self._units[source.path] = [(1, source.path)]
