@@ -123,6 +123,31 @@ class FileTests(SynchronousTestCase):
         (self.folder / "d" / "b.ini").symlink_to("b.ini")
         self.assertIn("d/b.ini: cannot be read: Too many levels of symbolic links", self.untaken())
 
+    def test_include_folder_that_may_not_be_searched(self) -> None:
+        """As one of mode 0644, which shows names alone: others that the pattern finds are read."""
+        self.write("rules.ini", f"[txmux]\ninclude = d*/*.ini\n{LISTEN}")
+        closed = self.write("d1/a.ini", "")
+        self.write("d2/b.ini", "[backend b]\nserver = 127.0.0.1:1\n")
+        refused = PermissionError(errno.EACCES, "Permission denied", str(closed))
+        # Root may search everything, so no real folder serves.
+        exists, read = Path.exists, files.read_source
+
+        def look(path: Path) -> bool:
+            if path == closed:
+                raise refused
+            return exists(path)
+
+        def read_other(path: Path, room: int) -> files.SourceFile:
+            if path == closed:
+                raise refused
+            return read(path, room)
+
+        self.patch(Path, "exists", look)
+        self.patch(files, "read_source", read_other)
+        message = "cannot be read: Permission denied; let the user that txmux runs as read it"
+        self.assertEqual(self.untaken(), f"d1/a.ini: {message}")
+        self.assertEqual([*load(self.main, MATCHERS).backends], ["b"])
+
     def test_include_links(self) -> None:
         """A link of one owner makes no other owner's file its own, and no error of the operator's."""
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")

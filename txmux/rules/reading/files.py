@@ -96,8 +96,12 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
         path = folder / name
         with on_disk(path):
             # Folders and devices are left out; a dangling link is a mistake, which reading it reports.
-            if path.is_file() or not path.exists():
-                found.append(path)
+            try:
+                is_left_out = path.exists() and not path.is_file()
+            except PermissionError:  # reading it reports that, as a problem of that file alone
+                is_left_out = False
+        if not is_left_out:
+            found.append(path)
     return _without_links_to_others(found)
 
 
