@@ -4,6 +4,8 @@ Runs with ``TXMUX_LONG=1``; ``TXMUX_GATEWAY_CONFORMANCE`` and ``TXMUX_GATEWAY_CR
 kubernetes-sigs/gateway-api. The table of ``tests/features/gateway/conformance.md`` says what becomes of each test.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 from tests.interop.conformance import ConformanceTestCase, with_tls
@@ -21,6 +23,27 @@ class GatewayTests(ConformanceTestCase):
             self.listeners("Gateway", gateway, {"http": (0, "", (refused, "!Programmed"))})
             self.conditions("Gateway", gateway, "!Accepted:ListenersNotValid")
         self.listener("Gateway", "same-namespace-with-https-listener", "", refused)
+
+    def test_claimed_features(self) -> None:
+        """Each test whose features a GatewayClass claims passes, by the table of cases."""
+        claimed: set[str] = set()
+
+        def look() -> str:
+            status = self.get("GatewayClass", "txmux").get("status") or {}
+            claimed.update(one["name"] for one in status.get("supportedFeatures") or ())
+            return "" if claimed else "no feature is claimed"
+
+        self.until(look)
+        lines = (Path(__file__).parents[1] / "features/gateway/conformance.md").read_text()
+        rows = [line.split(" | ") for line in lines.splitlines() if line.startswith("| ")]
+        verdicts = {row[0].strip("| "): row[-1] for row in rows}
+        texts = (file.read_text() for file in (self.suite / "tests").glob("*.go"))
+        for text in (part for each in texts for part in each.split("ConformanceTest{")[1:]):
+            named = re.search(r'ShortName:\s+"(\w+)"', text)
+            wants = {*re.findall(r"features\.Support(\w+),", text.partition("Test:")[0])}
+            if named and wants and wants <= claimed:
+                verdict = verdicts.get(named[1], "not in the table")
+                self.assertTrue(verdict.startswith(("passes", "asserts nothing")), named[1])
 
     def test_gateway_invalid_listeners_unsupported_protocol(self) -> None:
         file, wrong = (

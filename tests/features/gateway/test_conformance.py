@@ -328,7 +328,7 @@ class TableTests(SynchronousTestCase):
             words = ("passes", "refused", "not claimed", "asserts nothing")
             self.assertTrue(verdict.startswith(words), case)
         named = {long.strip("`") for _, _, long, _ in rows} - {""}
-        self.assertEqual(named | {"test_http_is_refused"}, beside)
+        self.assertEqual(named | {"test_claimed_features", "test_http_is_refused"}, beside)
 
 
 class MergingTests(SynchronousTestCase):
