@@ -137,6 +137,28 @@ class UnitsTest(SynchronousTestCase):
         self.assertEqual([*rules.files.untaken], [f"{unit} [unit u]"])
         self.assertEqual({*rules.backends}, {"a", "b", "c"})
 
+    def test_headers(self) -> None:
+        """However a header is written that is read as one, the other units of its file are taken."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        parts = [f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in "ac"]
+        right = (
+            f"[unit a]\n{parts[0]}{{}}\n[backend b]\nserver = 127.0.0.1:1\n{{}}[unit c]\n{parts[1]}"
+        )
+        unit = self.write("d/a.ini", right.format("[unit b]", ""))
+        before = load(path)
+        for header in (
+            "[unit  b]",
+            "[ unit b ]",
+            "[unit\tb]",
+            "[[unit b]]",
+            "[unit b] # its",
+            "[unit b",
+        ):
+            unit.write_text(right.format(header, "worse\n"))
+            rules = retaken(load(path), UntakenUnits(before.files))
+            self.assertEqual([*rules.files.untaken], [f"{unit} [unit b]"], header)
+            self.assertEqual({*rules.backends}, {"a", "b", "c"}, header)
+
     def test_names_of_files(self) -> None:
         """A file may be called as if it were a part of another one."""
         path = self.write("rules.ini", f"[txmux]\ninclude = d/*\n{LISTEN}")

@@ -13,7 +13,8 @@ from txmux.rules.model.files import unit_at
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import SourceFile
 
-_HEADER = re.compile(r"^\[(unit\b[^\]\n]*)\]\s*$", re.MULTILINE)
+# What is read as one, also with an error in it.
+_HEADER = re.compile(r"^\[+[^\S\n]*(unit(?:[^\S\n][^\]\n]*)?)(?:\].*)?$", re.MULTILINE)
 
 
 def is_divided(text: str) -> bool:
