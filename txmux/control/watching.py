@@ -1,7 +1,6 @@
 """Notices when the contents of the rules' files change, and reloads them if that is wanted."""
 
 import hashlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from txmux.rules.reading.files import (
     included_paths,
     is_pattern,
     real_path,
+    smallest_first,
     source_of,
 )
 from txmux.telemetry.steps import RecurringSteps
@@ -114,23 +114,24 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
     seen: set[Path] = set()
     # No pattern finds them.
     named = {real_path(main.parent / one) for one in files.included if not is_pattern(one)}
-    included = (
-        (path, is_pattern(pattern))
-        for pattern in files.included
-        for path in _included(folder, files, pattern)
-    )
-    for path, is_unit in itertools.chain(((main, False),), included):
-        try:
-            real = real_path(path)
-            if real not in seen and not (is_unit and real in named):
-                seen.add(real)
-                data = read_bytes(path, room)
-                room -= len(data)
-                yield source_of(path, data).text
-        except OSError as error:  # noqa: PERF203 - the others are read
-            if not is_unit or error.errno in SHORTAGE:
-                raise
-            yield ""  # as it is read
+    included: list[tuple[str | None, list[Path]]] = [(None, [main])]
+    included += [(one, _included(folder, files, one)) for one in files.included]
+    for pattern, paths in included:
+        is_unit = pattern is not None and is_pattern(pattern)
+        found: dict[Path, str] = {}
+        for path in smallest_first(paths):
+            try:
+                real = real_path(path)
+                if real not in seen and not (is_unit and real in named):
+                    seen.add(real)
+                    data = read_bytes(path, room)
+                    room -= len(data)
+                    found[path] = source_of(path, data).text
+            except OSError as error:  # noqa: PERF203 - the others are read
+                if not is_unit or error.errno in SHORTAGE:
+                    raise
+                found[path] = ""  # as it is read
+        yield from (found[path] for path in paths if path in found)
 
 
 def _included(folder: Path, files: Files, pattern: str) -> list[Path]:

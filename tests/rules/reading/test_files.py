@@ -13,6 +13,7 @@ from tests.rules.fakes import MATCHERS
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.folders import make_folder
 from txmux.cli.remote.find import read_keys
+from txmux.control import watching
 from txmux.rules.model import Files
 from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading import files
@@ -147,6 +148,19 @@ class FileTests(SynchronousTestCase):
         message = "cannot be read: Permission denied; let the user that txmux runs as read it"
         self.assertEqual(self.untaken(), f"d1/a.ini: {message}")
         self.assertEqual([*load(self.main, MATCHERS).backends], ["b"])
+
+    def test_include_large(self) -> None:
+        """What is too large for all is the largest file, wherever it stands."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        self.patch(files, "LARGEST_RULES", 2000)
+        self.write("d/a.ini", f"#{'x' * 1900}\n")
+        self.write("d/b.ini", f"#{'x' * 300}\n[backend b]\nserver = 127.0.0.1:1\n")
+        self.assertIn("d/a.ini: cannot be read: rules may have", self.untaken())
+        rules = load(self.main, MATCHERS)
+        self.assertEqual([*rules.backends], ["b"])
+        self.patch(watching, "LARGEST_RULES", 2000)
+        loaded = watching._digest(watching._loaded(rules.files))
+        self.assertEqual(watching._current_digest(self.folder, rules.files), loaded)
 
     def test_include_links(self) -> None:
         """A link of one owner makes no other owner's file its own, and no error of the operator's."""

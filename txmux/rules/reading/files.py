@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -116,6 +117,17 @@ def _without_links_to_others(paths: list[Path]) -> list[Path]:
     targets = {path: real_path(path) for path in paths}
     others = {targets[path] for path in paths if path not in links}
     return [path for path in paths if path not in links or targets[path] not in others]
+
+
+def smallest_first(paths: Iterable[Path]) -> list[Path]:
+    """Sort files so that a large one takes no room from the others that a pattern finds."""
+
+    def size(path: Path) -> int:
+        with suppress(OSError), on_disk(path):  # reading it reports that
+            return path.stat().st_size
+        return 0
+
+    return sorted(paths, key=size)
 
 
 def check_file(path: Path, what: str = "the path of a PEM file") -> None:
@@ -233,7 +245,9 @@ class FileReader:
     def _matching(self, pattern: str) -> list[SourceFile]:
         read = self._read_unit if is_pattern(pattern) else self._read
         try:
-            sources = [read(path) for path in self._paths(pattern)]
+            paths = self._paths(pattern)
+            found = {path: read(path) for path in smallest_first(paths)}
+            sources = [found[path] for path in paths]
         except OSError as error:
             raise InvalidValueError(
                 f"cannot read {str(error.filename)!r}: {error.strerror}; {self._advice(error, pattern)}"
