@@ -244,7 +244,9 @@ class WorkersTestCase(InteropTestCase):
 
     def relaying(self, listening: socket.socket, listener: str = "") -> str:
         port = listening.getsockname()[1]
-        return f"{RULES}{listener}\n[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\nunder = *\n"
+        return (
+            f"{RULES}{listener}\n[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\nunder = *\n"
+        )
 
     def relayed(
         self, mux: Mux, listening: socket.socket, client: socket.socket | None = None

@@ -59,7 +59,7 @@ class NotifierTest(SynchronousTestCase):
         notifier.ready("€" * 5000)  # systemd would ignore all of it
         self.assertEqual(self.told(), f"READY=1\nSTATUS={'€' * 682}")
         notifier.ready("/d/\udcff.ini is not taken")  # as a file's name may be
-        self.assertEqual(self.told(), r"READY=1" "\n" r"STATUS=/d/\udcff.ini is not taken")
+        self.assertEqual(self.told(), "READY=1\nSTATUS=/d/\\udcff.ini is not taken")
         notifier.ready("serving", is_new_main=True)
         self.assertEqual(self.told(), f"MAINPID={os.getpid()}\nREADY=1\nSTATUS=serving")
         before = time.monotonic()

@@ -60,10 +60,12 @@ class LabelTests(SynchronousTestCase):
     def test_server_that_speaks_first(self) -> None:
         """It has a route by silence, and 'any' would wait for its client, which waits for it."""
         mail = container("mail", {"match": "silent after=1s", "port": "25"})
-        self.assertIn("[route mail]\nmatch = silent after=1s\nunder = public\nbackend = mail", *read(mail))
+        self.assertIn(
+            "[route mail]\nmatch = silent after=1s\nunder = public\nbackend = mail", *read(mail)
+        )
 
         def warning(**labels: str) -> str:
-            (made,), _ = read_labels([container("mail", labels)], ON_NETWORK, {"public"})
+            (made,), _ = read_labels([container("mail", labels)], ON_NETWORK, RULES)
             return made.warning
 
         self.assertIn("at port 25 usually waits", warning(match="any", port="25"))

@@ -549,7 +549,7 @@ class Supervisor:
 
     def _check_room(self, rules: Rules) -> None:
         """Check that the limit of descriptors allows more listening sockets than there are."""
-        for problem in too_many_sockets(rules, soft_limit(), len(self._sockets.sockets())):
+        for problem in too_many_sockets(rules, soft_limit(), self._sockets.sockets()):
             raise WorkersError(problem.message)
 
     def _extend(self, rules: Rules) -> None:
