@@ -24,7 +24,7 @@ class NetworksCase(ReloadCase):
         super().setUp()
         self.time = VirtualTime()
         self.server = PeerFactory()
-        self.route = f"[route r]\nmatch = any\n%sbackend = 127.0.0.1:{listen(self, self.server)}\n"
+        self.route = f"[route r]\nunder = *\nmatch = any\n%sbackend = 127.0.0.1:{listen(self, self.server)}\n"
         self.list = self.folder / "list.txt"
 
     async def begin(self, listener: str = "", route: str = "", settings: str = "") -> int:

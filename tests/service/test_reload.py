@@ -34,7 +34,7 @@ class RoutesTest(ReloadCase):
         """Write rules that lead SSH to the old or the new server, by the name of one backend."""
         server = self.servers[number]
         return (
-            f"[txmux]\naccess_log = LOG\n{LISTEN}[route ssh]\nmatch = ssh\nbackend = b\n"
+            f"[txmux]\naccess_log = LOG\n{LISTEN}[route ssh]\nunder = *\nmatch = ssh\nbackend = b\n"
             f"[backend b]\nserver = 127.0.0.1:{server}\n{more}"
         )
 
@@ -69,10 +69,11 @@ class RoutesTest(ReloadCase):
     async def test_one_log_line_says_what_has_changed(self) -> None:
         await self.run_service(
             self.text(
-                0, "[route c]\nmatch = tls\nbackend = b\n[route d]\nmatch = dns\nbackend = b\n"
+                0,
+                "[route c]\nunder = *\nmatch = tls\nbackend = b\n[route d]\nunder = *\nmatch = dns\nbackend = b\n",
             )
         )
-        new = "".join(f"[route {n}]\nmatch = redis\nbackend = b\n" for n in "abc")
+        new = "".join(f"[route {n}]\nunder = *\nmatch = redis\nbackend = b\n" for n in "abc")
         with capturedLogs() as events:
             await self.change(self.text(0, new + "[listen y]\nendpoint = 127.0.0.1:0\n"))
             self.assertEqual(await self.change(self.file.read_text()), "nothing changed")
