@@ -21,7 +21,7 @@ from txmux.rules.advice import endpoints, habits, matching
 from txmux.rules.lint import warnings as lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading import parser
+from txmux.rules.reading import parser, rules_parser
 from txmux.rules.reading.sections import TABLES
 
 _MATCHERS = {**MATCHERS, **installed_matchers()}
@@ -292,9 +292,9 @@ def _problems(text: str, path: str, matchers: Mapping[str, Any] = _MATCHERS) -> 
 def _provoked() -> dict[tuple[str, str], list[Problem]]:
     """Run the other tests of this folder, and return the problems of each text that they read."""
     found = {("x.ini", text): _problems(text, "x.ini") for text in _texts()}
-    read, warn = parser.RulesParser.rules, lint.warnings
+    read, warn = rules_parser.RulesParser.rules, lint.warnings
 
-    def reading(self: parser.RulesParser) -> Rules:
+    def reading(self: rules_parser.RulesParser) -> Rules:
         try:
             return read(self)
         except RulesError as error:
@@ -312,7 +312,7 @@ def _provoked() -> dict[tuple[str, str], list[Problem]]:
         unittest.defaultTestLoader.loadTestsFromNames(sorted(names))
     ]
     with (
-        patch.object(parser.RulesParser, "rules", reading),
+        patch.object(rules_parser.RulesParser, "rules", reading),
         patch.object(lint, "warnings", warning),
     ):
         for suite in suites:

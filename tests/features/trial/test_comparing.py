@@ -12,7 +12,7 @@ from txmux.features.trial.memory import RememberedClient
 from txmux.features.trial.trial import compared
 from txmux.rules.model import FoundCertificate, Rules
 from txmux.rules.reading.files import SourceFile
-from txmux.rules.reading.parser import RulesParser
+from txmux.rules.reading.rules_parser import RulesParser
 from txmux.rules.tracer import Tracer
 
 REQUEST = b"GET /in HTTP/1.1\r\nHost: a.test\r\n\r\n"

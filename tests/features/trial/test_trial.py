@@ -39,7 +39,8 @@ from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.rules.model import FoundCertificate
 from txmux.rules.reading.files import SourceFile
-from txmux.rules.reading.parser import RulesParser, parse
+from txmux.rules.reading.parser import parse
+from txmux.rules.reading.rules_parser import RulesParser
 from txmux.telemetry.events import Events
 
 SECRET = b"Authorization: Basic c2VjcmV0OnNlY3JldA==\r\n"

@@ -13,7 +13,7 @@ from txmux.features.trial.documents import TrialDocument
 from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
 from txmux.rules.reading.files import LARGEST_RULES, SourceFile
-from txmux.rules.reading.parser import RulesParser
+from txmux.rules.reading.rules_parser import RulesParser
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 _NOTHING = (
