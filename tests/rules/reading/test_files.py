@@ -143,7 +143,13 @@ class FileTests(SynchronousTestCase):
                 raise refused
             return read(path, room)
 
+        is_symlink = Path.is_symlink
+
+        def look_at_link(path: Path) -> bool:
+            return look(path) and is_symlink(path)
+
         self.patch(Path, "exists", look)
+        self.patch(Path, "is_symlink", look_at_link)
         self.patch(files, "read_source", read_other)
         message = "cannot be read: Permission denied; let the user that txmux runs as read it"
         self.assertEqual(self.untaken(), f"d1/a.ini: {message}")
