@@ -17,17 +17,17 @@ from txmux.rules.tracer import Tracer
 
 REQUEST = b"GET /in HTTP/1.1\r\nHost: a.test\r\n\r\n"
 LISTEN = "[listen x]\nendpoint = 192.0.2.9:443\n"
-WEB = "[route web]\nmatch = http\nbackend = 10.0.0.1:80\n"
+WEB = "[route web]\nunder = *\nmatch = http\nbackend = 10.0.0.1:80\n"
 SERVER_FIRST = "first = server\ndefault = 10.0.0.1:80\n"
-TLS = "[route tls]\nmatch = tls\nterminate_tls = a.pem\nbackend = 10.0.0.1:80\n"
+TLS = "[route tls]\nunder = *\nmatch = tls\nterminate_tls = a.pem\nbackend = 10.0.0.1:80\n"
 INSIDE = "[route in]\nunder = tls\nmatch = http path=/in\nbackend = 10.0.0.2:80\n"
 POOL = "[backend pool]\nserver = 10.0.0.1:80\n  10.0.0.2:80\n"
 TO_POOL = WEB.replace("10.0.0.1:80", "pool")
-NAMED = "[backend named]\nserver = {sni}:443\nallow_names = *.test\n[route n]\nmatch = tls sni=*\nbackend = named\n"
-TUNNEL = "[backend proxied]\nserver = {host}:443\nallow_names = *.test\n[route t]\nmatch = http method=CONNECT\ntunnel = yes\nbackend = proxied\n"
+NAMED = "[backend named]\nserver = {sni}:443\nallow_names = *.test\n[route n]\nunder = *\nmatch = tls sni=*\nbackend = named\n"
+TUNNEL = "[backend proxied]\nserver = {host}:443\nallow_names = *.test\n[route t]\nunder = *\nmatch = http method=CONNECT\ntunnel = yes\nbackend = proxied\n"
 SSH = "[route ssh]\nunder = t\nmatch = ssh\nbackend = 10.0.0.1:22\n"
 FLOW = "[listen u]\nendpoint = udp:192.0.2.9:53\n"
-DNS = "[route dns]\nmatch = payload text=q\nbackend = udp:10.0.0.1:53\n"
+DNS = "[route dns]\nunder = *\nmatch = payload text=q\nbackend = udp:10.0.0.1:53\n"
 
 WEB_TO = "route web, to 10.0.0.1:80"
 NOBODY = "nobody listens there"

@@ -66,7 +66,7 @@ class TrialCase(AdminCase):
     def rules(self, web: str, *more: str) -> str:
         """Return rules with a route for HTTP to a server, and others."""
         listener = "[listen x]\nendpoint = 127.0.0.1:0\n[listen u]\nendpoint = udp:127.0.0.1:0\n"
-        routes = f"[route web]\nmatch = http\nbackend = {web}\n[route ssh]\nmatch = ssh\nbackend = {self.a}\n"
+        routes = f"[route web]\nunder = *\nmatch = http\nbackend = {web}\n[route ssh]\nunder = *\nmatch = ssh\nbackend = {self.a}\n"
         return listener + "".join(more) + routes
 
     async def served(self, *firsts: bytes) -> None:
@@ -102,7 +102,7 @@ class TryTests(TrialCase):
         same = await self.tried(rules)
         self.assertEqual((same["clients"], same["moved"], same["moves"]), (7, 0, []))
         self.assertEqual(same["changes"], "none of the last 7 clients would go elsewhere")
-        new = f"[route b]\nmatch = http host=b.test\nbackend = {self.b}\n"
+        new = f"[route b]\nunder = *\nmatch = http host=b.test\nbackend = {self.b}\n"
         found = await self.tried(self.rules(self.a, new))
         now, then = f"route web, to {self.a}", f"route b, to {self.b}"
         self.assertEqual(self.moves(found), [(3, "x", now, then, "b.test")])
@@ -122,7 +122,9 @@ class TryTests(TrialCase):
         )
         # Addresses count, and the reload changes what is there now.
         await self.tried(
-            self.rules(self.a, f"[route b]\nmatch = any\nfrom = 127.0.0.1\nbackend = {self.b}\n")
+            self.rules(
+                self.a, f"[route b]\nunder = *\nmatch = any\nfrom = 127.0.0.1\nbackend = {self.b}\n"
+            )
         )
         report = await self.running.reload()
         self.assertEqual(report.errors, ())
@@ -132,7 +134,7 @@ class TryTests(TrialCase):
     async def test_datagrams_and_silent_clients(self) -> None:
         talkers = [Talker.listening(self, answer=lambda data: data) for _ in range(2)]
         c, d = (f"udp:127.0.0.1:{one.port}" for one in talkers)
-        route = f"[route dns]\nmatch = payload text=q\nbackend = {c}\n"
+        route = f"[route dns]\nunder = *\nmatch = payload text=q\nbackend = {c}\n"
         listener = "[listen x]\nendpoint = 127.0.0.1:0\nsilent = {silent}\nfirst = {first}\ndefault = {silent}\n[listen u]\nendpoint = udp:127.0.0.1:0\n"
         rules = listener.format(silent=self.a, first="server") + route
         await self.start(self.settings, rules)
@@ -155,7 +157,7 @@ class TryTests(TrialCase):
         # What such a client would have said is not known.
         waits = await self.tried(
             rules.replace("first = server", "first = client")
-            + "[route y]\nmatch = ssh\nbackend = close\n"
+            + "[route y]\nunder = *\nmatch = ssh\nbackend = close\n"
         )
         self.assertEqual(
             (waits["moved"], waits["unknown"], waits["unknowns"][0]["listener"]), (0, 1, "x")
@@ -165,9 +167,9 @@ class TryTests(TrialCase):
         """What is inside TLS that ends here counts, and a hello with a post-quantum key is remembered as a whole."""
         certificate = authority().issue("a.test").write(self.folder / "a.pem", key=True)
         ca = authority().write(self.folder / "ca.pem")
-        tls = f"[route tls]\nmatch = tls sni=a.test\nterminate_tls = {certificate}\nbackend = {self.a}\n"
+        tls = f"[route tls]\nunder = *\nmatch = tls sni=a.test\nterminate_tls = {certificate}\nbackend = {self.a}\n"
         inner = "[route in]\nunder = tls\nmatch = http path=/*\nbackend = {}\n"
-        passed = f"[route pass]\nmatch = tls sni=*.test\nbackend = {self.a}\n"
+        passed = f"[route pass]\nunder = *\nmatch = tls sni=*.test\nbackend = {self.a}\n"
         await self.start(self.settings, self.rules(self.a, tls, inner.format(self.b), passed))
         await self.served(hello("b.test"))
         peer = SecurePeer((client_context(ca), "a.test"))
@@ -237,7 +239,7 @@ class TryTests(TrialCase):
         await self.start(self.settings, rules)
         await self.served(*[request("a.test")] * 3)
         many = "".join(
-            f"[route r{n}]\nmatch = http host=h{n}.test\nbackend = 127.0.0.1:9\n"
+            f"[route r{n}]\nunder = *\nmatch = http host=h{n}.test\nbackend = 127.0.0.1:9\n"
             for n in range(500)
         )
         with patch("txmux.detection.explain.excluded_by", wraps=excluded_by) as asked:
@@ -313,7 +315,7 @@ class TryTests(TrialCase):
         rules = self.rules(self.a)
         await self.start(self.settings, rules)
         for number in range(20):
-            rules += f"[route r{number}]\nmatch = tls\nterminate_tls = {certificate}\nbackend = {self.a}\n"
+            rules += f"[route r{number}]\nunder = *\nmatch = tls\nterminate_tls = {certificate}\nbackend = {self.a}\n"
         reading = self.supervisor.reading_files
         tried = Deferred.fromCoroutine(self.tried(rules))
         while not reading.locked:
@@ -535,7 +537,7 @@ class CommandTests(TrialCase):
 class LimitTests(TrialCase):
     async def test_limit(self) -> None:
         """Rules may move as large a share as the limit says, and no larger one; who may move counts, too."""
-        new = f"[route b]\nmatch = http host=b.test\nbackend = {self.b}\n"
+        new = f"[route b]\nunder = *\nmatch = http host=b.test\nbackend = {self.b}\n"
         moved = "1 of the last 2 clients would go elsewhere, more than"
         unknown = (
             "none of the last 2 clients would go elsewhere, and of 2 it is not known, more than"
@@ -582,7 +584,9 @@ class LimitTests(TrialCase):
                 await turn()
 
         await self.served(request("a.test"), request("b.test"), request("c.test"))
-        few = self.rules(self.a, f"[route b]\nmatch = http host=b.test\nbackend = {self.b}\n")
+        few = self.rules(
+            self.a, f"[route b]\nunder = *\nmatch = http host=b.test\nbackend = {self.b}\n"
+        )
         self.write_rules(self.settings, few)
         await look()
         self.assertEqual(len(self.running.control.rules.routes), 3)

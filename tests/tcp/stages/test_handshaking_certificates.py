@@ -81,7 +81,7 @@ class CertificateTests(TerminationCase):
     def clients(self) -> ClientVerification:
         (route,) = self.factory.configuration.top.detector.routes
         assert route.terminator is not None
-        found: ClientVerification | None = route.terminator.store._contexts.clients
+        found: ClientVerification | None = route.terminator.store.contexts.clients
         assert found is not None
         return found
 

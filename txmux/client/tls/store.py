@@ -26,7 +26,7 @@ class CertificateStore(WatchedFiles):
         TLSFileError: A file cannot be used, and none may be lacking.
     """
 
-    _contexts: Contexts | None  # `None` until files can be used that may be lacking
+    contexts: Contexts | None  # `None` until files can be used that may be lacking
 
     _rule = "terminate_tls"
 
@@ -43,18 +43,18 @@ class CertificateStore(WatchedFiles):
         self._is_copied = is_copied
         section, is_read = f"[route {route}] ", in_use is None
         super().__init__(seconds, section, is_quiet=is_copied, is_read=is_read)
-        self._contexts = None
+        self.contexts = None
         if in_use is None:
             try:
-                self._contexts = self._make_contexts()
+                self.contexts = self._make_contexts()
             except TLSFileError as problem:
                 if not tls.may_lack:
                     raise
                 self._report(self._why_kept(problem))
         elif in_use:
             # A disk that did not answer there might halt this process: its first look says more.
-            self._contexts = Contexts(tls, in_use.__getitem__, route)
-            self._contexts.files = in_use
+            self.contexts = Contexts(tls, in_use.__getitem__, route)
+            self.contexts.files = in_use
             files = " or ".join(f"'{path}'" for path in in_use)
             self.trouble = self._why_kept(TLSFileError(self._rule, f"cannot use {files}"))
 
@@ -78,31 +78,31 @@ class CertificateStore(WatchedFiles):
     @property
     def files(self) -> Mapping[Path, bytes]:
         """The files as they are in use."""
-        return {} if self._contexts is None else self._contexts.files
+        return {} if self.contexts is None else self.contexts.files
 
     def is_lacking(self) -> bool:
         """Return whether clients have to be refused now, since what is in the files cannot be used yet."""
-        if self._contexts is None:
+        if self.contexts is None:
             self.look()
-        return self._contexts is None
+        return self.contexts is None
 
     def connection(self, name: str | None = None, version: str | None = None) -> SSL.Connection:
         """Make a connection for a client, where nothing is lacking; see `Contexts.connection_for`."""
         self.look()
-        assert self._contexts is not None  # noqa: S101 - the caller has asked
-        return self._contexts.connection_for(name, version)
+        assert self.contexts is not None  # noqa: S101 - the caller has asked
+        return self.contexts.connection_for(name, version)
 
     def valid_until(self) -> list[tuple[str, float]]:
-        return [] if self._contexts is None else self._contexts.valid_until
+        return [] if self.contexts is None else self.contexts.valid_until
 
     def shown(self) -> list[dict[str, Any]]:
         """Return each certificate: its file, names, issuer, and when it expires, in seconds since 1970."""
-        if self._contexts is None:
+        if self.contexts is None:
             return []
         return [
             {"file": file, "names": names, "issuer": issuer, "not_after": until}
             for (file, until), (names, issuer) in zip(
-                self._contexts.valid_until, self._contexts.shown, strict=True
+                self.contexts.valid_until, self.contexts.shown, strict=True
             )
         ]
 
@@ -115,17 +115,17 @@ class CertificateStore(WatchedFiles):
         try:
             return self._make_contexts(), states, ""
         except TLSFileError as problem:
-            is_in_use = self._contexts is not None
+            is_in_use = self.contexts is not None
             is_as_before = is_in_use and problem.forbidden and states == self._seen
-            return self._contexts, states, "" if is_as_before else self._why_kept(problem)
+            return self.contexts, states, "" if is_as_before else self._why_kept(problem)
 
     def commit(self, contexts: Contexts | None, states: list[object], trouble: str = "") -> None:
         self._seen = states
         before, self.trouble = self.trouble, trouble
         # With the same certificates, clients keep their sessions.
-        has_changed = _content(contexts) != _content(self._contexts)
+        has_changed = _content(contexts) != _content(self.contexts)
         if has_changed:
-            self._contexts = contexts
+            self.contexts = contexts
         if (has_changed or before) and not trouble and not self._is_copied:
             where = f"{self._section}{self._rule}"
             self._log.info("{where}: certificates reloaded", where=where)
@@ -137,7 +137,7 @@ class CertificateStore(WatchedFiles):
 
     @override
     def _why_kept(self, problem: TLSFileError) -> str:
-        if self._contexts is None:
+        if self.contexts is None:
             return f"{self._section}{problem.key}: {problem.what}; its clients are refused until it can be used"
         until = utc_time(min(seconds for _, seconds in self.valid_until()))
         return f"{super()._why_kept(problem)}, until {until}"

@@ -521,8 +521,11 @@ class RulesParser:
         except InvalidValueError as error:
             self._problems.append(section.problem(str(error), "under"))
             return attrs.evolve(made, under=())
+        reading.needs.append((find, reading.unit, found))
+        if not found:  # as of the operator's, which may be thousands
+            return attrs.evolve(made, under=()) if made.under else made
         over = reading.transports_of(found)
-        reading.needs += [(find, reading.unit, found), (RulesReading.transports_of, found, over)]
+        reading.needs.append((RulesReading.transports_of, found, over))
         # Of all, it is under those of its transport; if there are none, that is an error.
         fitting = (name for name, its in zip(found, over, strict=True) if made.is_for(its))
         return attrs.evolve(made, under=(under and tuple(fitting)) or found)

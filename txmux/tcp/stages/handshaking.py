@@ -123,7 +123,8 @@ class Handshaking(Stage):
 
     def _start(self) -> Outcome | None:
         client = self._client
-        if self._terminator.store.is_lacking():
+        store = self._terminator.store
+        if store.contexts is None and store.is_lacking():
             client.record.facts = {**client.record.facts, "tls_error": _LACKING}
             return TurnedAway(Refusal.CLOSE, "tls-failed")
         below: Any = client.transport
