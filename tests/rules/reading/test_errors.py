@@ -51,10 +51,6 @@ BAD_FILES = {
         "5: [route b] backend: there is no [backend wbe]; did you mean 'web'? "
         "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
     ),
-    "{listen}[route b]\nmatch = not silent\n   silence\nbackend = close": (
-        "4: [route b] match: every client that says something is not silent; write 'any', or what it says\n"
-        "5: [route b] match: unknown matcher 'silence'; write 'silent' for clients that say nothing"
-    ),
     "{listen}silent = Close\ndefault = 22\n[route b]\nmatch = any\nbackend = 127.0.0.1": (
         "3: [listen public] silent: there is no [backend Close]; did you mean 'close'? "
         "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject\n"

@@ -262,6 +262,13 @@ class UnitsTest(SynchronousTestCase):
                 for problem in problems:
                     self.assertIn(f"the owner of '{unit}' may not read '{secret}'", problem)
 
+    def test_silent(self) -> None:
+        lines = "match = not silent\n  silence\nbackend = close\n"
+        path = self.write("rules.ini", f"{LISTEN}[route r]\n{lines}")
+        first, second = self.problems(path)
+        self.assertIn("every client that says something is not silent; write 'any', or what", first)
+        self.assertIn("write 'silent' for clients that say nothing", second)
+
     def test_unprovided(self) -> None:
         """A name that only another file brings closes the clients while that is away, and does not refuse the rules."""
         text = (

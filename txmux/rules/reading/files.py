@@ -182,7 +182,10 @@ class FileReader:
         known: Files | None = None,
         draft: SourceFile | None = None,
         taken: Callable[[SourceFile], SourceFile] = lambda source: source,
+        *,
+        reads_rest: bool = False,
     ) -> None:
+        self._reads_rest = reads_rest
         self.main = Path(main.path)
         self._draft = draft
         self._taken = taken
@@ -208,7 +211,8 @@ class FileReader:
 
     def variable(self, name: str) -> str | None:
         known = {} if self._known is None else self._known.variables
-        found = known[name] if name in known else os.environ.get(name)
+        is_own = self._known is None or (self._reads_rest and name not in known)
+        found = os.environ.get(name) if is_own else known.get(name)
         self._variables[name] = found
         return found
 
@@ -216,8 +220,9 @@ class FileReader:
         """Read a file that is named by a value, or raise `OSError`, or `ValueError` where it is no path of a file."""
         name = str(path)
         if name not in self._texts:
-            known = self._known.texts if self._known else {}
-            self._texts[name] = known[name] if name in known else text_of(read_list(path))
+            known = {} if self._known is None else self._known.texts
+            is_own = self._known is None or (self._reads_rest and name not in known)
+            self._texts[name] = text_of(read_list(path)) if is_own else known[name]
         return self._texts[name]
 
     def include(self, pattern: str) -> list[SourceFile]:

@@ -183,7 +183,14 @@ class RulesParser:
         self._entries: dict[object, KeyEntry] = {}
         self._path = main.path
         self._alone, self._on_disk = alone, on_disk
-        self._files = FileReader(main, known, draft, self._untaken.taken)
+        self._files = FileReader(
+            # What another process has sent may name nothing that is only here.
+            main,
+            known,
+            draft,
+            self._untaken.taken,
+            reads_rest=untaken is not None,
+        )
         if matchers is None:
             matchers = installed_matchers()
         self._reading = RulesReading(
@@ -220,7 +227,7 @@ class RulesParser:
         if before is not None and (settings, settings.section) == (before, before.section):
             settings = before
         self._reading.settings = settings
-        if last is not None and CONTEXT(settings) == CONTEXT(last.rules.settings):
+        if last is not None and self._is_like(last, settings):
             self._cached = last.values
             self._reading.take_over_short_forms(last.reading)
         # Outcomes name backends, so these are read first.
@@ -275,6 +282,11 @@ class RulesParser:
             missing = "there is no [listen NAME] section"
             message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
             self._problems.append(Problem(self._path, 1, "", "", message))
+
+    def _is_like(self, last: LastRules, settings: Settings) -> bool:
+        """Return whether what all sections depend on is as it was."""
+        is_same = self._reading.scope.has_several == last.reading.scope.has_several
+        return is_same and CONTEXT(settings) == CONTEXT(last.rules.settings)
 
     def _of_units(
         self, listeners: Iterable[Listener], routes: Iterable[Route]
@@ -521,9 +533,9 @@ class RulesParser:
         except InvalidValueError as error:
             self._problems.append(section.problem(str(error), "under"))
             return attrs.evolve(made, under=())
-        reading.needs.append((find, reading.unit, found))
-        if not found:  # as of the operator's, which may be thousands
+        if not found:  # as of the operator's, which may be thousands; see `_is_like`
             return attrs.evolve(made, under=()) if made.under else made
+        reading.needs.append((find, reading.unit, found))
         over = reading.transports_of(found)
         reading.needs.append((RulesReading.transports_of, found, over))
         # Of all, it is under those of its transport; if there are none, that is an error.

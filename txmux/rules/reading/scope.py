@@ -55,6 +55,11 @@ class Scope:
             texts = (item.text for item in section.items("routes_from"))
             self._patterns[name] = [part for text in texts for part in split_list(text)]
 
+    @property
+    def has_several(self) -> bool:
+        """Whether the operator has several listeners, so that each route of theirs names some."""
+        return len(self._own.get("", ())) > 1
+
     def open_to(self, unit: str) -> list[str]:
         """Return the operator's listeners that allow routes of a unit."""
         found = self._open_to.get(unit)
@@ -66,7 +71,7 @@ class Scope:
         """Return the listeners of a route that names none; for the operator's, nothing is all of its own."""
         own = self._own.get(unit, [])
         if not unit:
-            if len(own) < 2:
+            if not self.has_several:
                 return ()
             raise InvalidValueError(
                 f"is missing, and there are {len(own)} listeners; write 'under = {_some(own)}' "
