@@ -35,6 +35,8 @@ _SERVING = ("access", "backends", "features/acme/authority.py", "net", "processe
 
 # A section, its keys, and those of the backend.
 _MISTAKES = r"""
+route match = not silent
+route match = silence
 route match = regex pattern=a\b
 route match = regex pattern=a(?=b)
 route match = regex pattern=(?<=a)b
