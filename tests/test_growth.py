@@ -37,7 +37,7 @@ from txmux.udp.live_flows import FlowTable, TimeoutQueue
 from txmux.wire.proxyprotocol.header import Address
 
 T = TypeVar("T")
-_MORE = "[route last]\nmatch = ssh\nbackend = 127.0.0.1:22\n"
+_MORE = "[route last]\nunder = *\nmatch = ssh\nbackend = 127.0.0.1:22\n"
 
 
 def _rules(what: str, count: int, more: str = "") -> Rules:

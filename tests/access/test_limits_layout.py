@@ -16,7 +16,7 @@ def text_of(names: list[str], limit: int) -> str:
         f"max_connections_per_source = {limit}\n"
         for name in ("z", *names)
     )
-    return f"{text}[route r]\nmatch = any\nbackend = close\n"
+    return f"{text}[route r]\nunder = *\nmatch = any\nbackend = close\n"
 
 
 class LimitsLayoutTest(SynchronousTestCase):

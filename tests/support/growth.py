@@ -37,7 +37,7 @@ RULES: dict[str, Callable[[int], str]] = {
     "servers": partial(_repeated, _HEAD + _POOL, "    127.0.0.1:{port}\n"),
     "listeners": partial(
         _repeated,
-        _HEAD + _ROUTE.format(n=0, port=9),
+        _HEAD + _ROUTE.format(n=0, port=9) + "under = *\n",
         "[listen l{n}]\nendpoint = 127.0.0.1:{port}\n",
     ),
     "networks": partial(
