@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from txmux.files import on_disk, read_bytes
+from txmux.files import read_bytes
 from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
@@ -19,6 +19,7 @@ from txmux.rules.reading.files import (
     real_path,
     smallest_first,
     source_of,
+    with_unseen,
 )
 from txmux.telemetry.steps import RecurringSteps
 
@@ -137,18 +138,7 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
 def _included(folder: Path, files: Files, pattern: str) -> list[Path]:
     """Return which files a pattern means now; one whose folder this process may not list is there unless it is known to be gone."""
     found = included_paths((folder / next(iter(files.texts))).parent, pattern)
-    known = (folder / path for path in files.included[pattern])
-    unseen = [path for path in known if path not in found and not _is_gone(path)]
-    return sorted([*found, *unseen], key=str)
-
-
-def _is_gone(path: Path) -> bool:
-    try:
-        with on_disk(path):
-            path.lstat()
-    except OSError as problem:
-        return not isinstance(problem, PermissionError)
-    return False
+    return with_unseen(found, (folder / path for path in files.included[pattern]))
 
 
 def _loaded(files: Files) -> Iterator[str]:

@@ -429,7 +429,7 @@ class MuxService(Service):
         try:
             if rules is None:
                 read = self._resources.privilege.read
-                rules = await in_thread(read, self.control.rules.path)
+                rules = await in_thread(read, self.control.rules.path, self.control.rules.files)
         except TimeoutError as problem:
             raise _unreadable(problem) from problem
         problems = unchangeable(self.control.rules.settings, rules.settings)

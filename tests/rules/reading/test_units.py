@@ -15,6 +15,7 @@ from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read, load, read_again, retaken
 from txmux.rules.reading.units import UntakenUnits
 
+_NOBODY = 65534
 LISTEN = "[listen public]\nendpoint = :443\n"
 
 
@@ -268,6 +269,30 @@ class UnitsTest(SynchronousTestCase):
         first, second = self.problems(path)
         self.assertIn("every client that says something is not silent; write 'any', or what", first)
         self.assertIn("write 'silent' for clients that say nothing", second)
+
+    def test_folder_that_is_closed(self) -> None:
+        """What was found before is not taken for gone where its folder may not be looked into."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
+        before = load(path)
+
+        folder = unit.parent
+        self.folder.chmod(0o755)
+        folder.chmod(0)
+        self.addCleanup(folder.chmod, 0o755)
+        if os.getuid() == 0:
+            os.seteuid(_NOBODY)
+        try:
+            rules = load(path, in_force=before.files)
+            again = retaken(rules, UntakenUnits(before.files))
+        finally:
+            os.seteuid(os.getuid())
+        [[problem]] = rules.files.untaken.values()
+        self.assertIn(f"{unit}: cannot be read: Permission denied", str(problem))
+        self.assertEqual([*again.backends], ["a"])
+        folder.chmod(0o755)
+        unit.unlink()
+        self.assertEqual([*load(path, in_force=before.files).backends], [])
 
     def test_unprovided(self) -> None:
         """A name that only another file brings closes the clients while that is away, and does not refuse the rules."""

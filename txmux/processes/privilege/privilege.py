@@ -22,7 +22,7 @@ from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED, Opener, OpenerError, opener_of
 from txmux.processes.supervisor.pidfile import PidFile
-from txmux.rules.model import Rules
+from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.parser import load
 
@@ -146,13 +146,13 @@ class Privilege:
         for store in self._stores:
             store.open_address = opener_of(store.open_address, opener)
 
-    def read(self, path: Path) -> Rules:
+    def read(self, path: Path, in_force: Files) -> Rules:
         """Read the rules again from their file, whose path is relative to the first working directory."""
         if Path.cwd() != self._folder:  # the folder was left after the start
             path = self._folder / path
         if self.opener is not None:
             return self.opener.read_rules()
-        return load(path, are_pem_files_there=False)
+        return load(path, are_pem_files_there=False, in_force=in_force)
 
     def commit(self) -> None:
         if self.opener is not None:

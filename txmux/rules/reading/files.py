@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import attrs
 from txmux.classes import frozen
 from txmux.files import on_disk, read_list, read_own
 from txmux.rules.model import Files, Section
-from txmux.rules.model.section import ValueLine
+from txmux.rules.model.section import NOTHING_MORE, ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
 
 LARGEST_RULES = 16 << 20
@@ -106,6 +106,21 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
     return _without_links_to_others(found)
 
 
+def with_unseen(found: list[Path], before: Iterable[Path]) -> list[Path]:
+    """Add the files of before that are not found, and not known to be gone: their folder may be closed to this process."""
+    unseen = [path for path in before if path not in found and not _is_gone(path)]
+    return sorted([*found, *unseen], key=str) if unseen else found
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        with on_disk(path):
+            path.lstat()
+    except OSError as problem:
+        return not isinstance(problem, PermissionError)
+    return False
+
+
 def _without_links_to_others(paths: list[Path]) -> list[Path]:
     """Leave out links to others of these files: what is in a file is its owner's, not that of who makes a link to it."""
     links = []
@@ -173,7 +188,7 @@ class FileReader:
 
     Only what is in force for a unit may name what is not known: no text of now names it.
 
-    A draft stands for the file of its path, which may be missing yet. `taken` returns what counts of a file that a pattern found.
+    A draft stands for the file of its path, which may be missing yet. `before` has the files that each pattern found before. `taken` returns what counts of a file that a pattern found.
     """
 
     def __init__(
@@ -184,8 +199,10 @@ class FileReader:
         taken: Callable[[SourceFile], SourceFile] = lambda source: source,
         *,
         reads_rest: bool = False,
+        before: Mapping[str, Sequence[str]] = NOTHING_MORE,
     ) -> None:
         self._reads_rest = reads_rest
+        self._before = before
         self.main = Path(main.path)
         self._draft = draft
         self._taken = taken
@@ -274,6 +291,8 @@ class FileReader:
 
     def _paths(self, pattern: str) -> list[Path]:
         paths, draft = included_paths(self.folder, pattern), self._draft
+        if is_pattern(pattern):
+            paths = with_unseen(paths, map(Path, self._before.get(pattern, ())))
         if draft is not None:
             own = Path(draft.path).absolute()
             if own.match(str((self.folder / pattern).absolute())):

@@ -29,6 +29,7 @@ def load(
     data: bytes | None = None,
     *,
     are_pem_files_there: bool = True,
+    in_force: Files | None = None,
 ) -> Rules:
     """Read a rules file and all that it includes.
 
@@ -37,6 +38,7 @@ def load(
         matchers: The matchers by name; by default those that are installed.
         data: What is in it, if that has been read already.
         are_pem_files_there: Whether missing files for TLS are errors. A service that runs may have what was in them.
+        in_force: The files that a service has read before: what it may no longer see of them is not taken for gone.
 
     Raises:
         RulesError: All that is wrong, also a file that cannot be read.
@@ -52,7 +54,8 @@ def load(
     last = _last  # a thread may read others meanwhile
     if last is not None and last.is_still_so(source, matchers):
         return last.rules
-    return _read(source, matchers, UntakenUnits(), on_disk=on_disk)
+    units = UntakenUnits(included=in_force.included if in_force else {})
+    return _read(source, matchers, units, on_disk=on_disk)
 
 
 def load_draft(path: Path | str, draft: SourceFile, *, keep: bool = True) -> Rules:

@@ -190,6 +190,7 @@ class RulesParser:
             draft,
             self._untaken.taken,
             reads_rest=untaken is not None,
+            before=self._untaken.included,
         )
         if matchers is None:
             matchers = installed_matchers()

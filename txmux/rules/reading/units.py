@@ -10,6 +10,7 @@ import attrs
 
 from txmux.rules.model import Files
 from txmux.rules.model.files import unit_at
+from txmux.rules.model.section import NOTHING_MORE
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import SourceFile
 
@@ -27,14 +28,20 @@ class UntakenUnits:
 
     Args:
         in_force: The files of the rules in force.
+        included: The files that each pattern found before.
 
     Attributes:
         problems: What is wrong with each, by their names.
         has_further: Whether some cannot be served, though they can be read.
     """
 
-    def __init__(self, in_force: Files | None = None) -> None:
+    def __init__(
+        self,
+        in_force: Files | None = None,
+        included: Mapping[str, Sequence[str]] = NOTHING_MORE,
+    ) -> None:
         self.in_force = in_force or Files()
+        self.included = included
         self.problems: dict[str, Sequence[Problem]] = {}
         self.has_further = False
         self._emptied: set[str] = set()
