@@ -198,8 +198,9 @@ def silence_of(sample: TracedSample, trace: Trace) -> TracedOutcome | None:
         return TracedOutcome("silent", None, Refusal.CLOSE, after=usual)
     candidates = [its.route for its in trace.found.routes if its.excluded_by is None]
     deciding = [route for route in candidates if not route.dry_run]
+    fits = any(line.clients.serves(sample.client) for line in listener.silent)
     for route in deciding:
-        if route.takes_silent:
+        if route.takes_silent and not (route.is_of_unit and fits):
             after = route.silent_after(listener)
             return TracedOutcome("route", route.name, route.outcome, after=after)
     may_decide = deciding or listener.routes_from

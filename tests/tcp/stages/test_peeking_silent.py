@@ -90,6 +90,18 @@ class SilentRouteTest(ServerFirstCase):
         record = await self.ended(client, await self.greeter.peer())
         self.assertEqual(record.route, "silent")
 
+    async def test_lines_of_the_listener_are_before_routes_of_other_units(self) -> None:
+        """What another unit brings changes nothing for silent clients of whom the listener says something itself."""
+        routes = [attrs.evolve(self.mail("silent after=100ms"), is_of_unit=True)]
+        for lines, after, name in (
+            ((Silence(self.greeting(), after=1.0),), 1.1, "silent"),
+            ((), 0.2, "mail"),
+        ):
+            client = await self.waiting(routes, silent=lines)
+            await self.greeted(client, after=after)
+            await self.ended(client, self.greeter.peers.pop())
+            self.assertEqual(self.records.pop().route, name)
+
     async def test_line_of_the_listener_has_the_name_of_its_key(self) -> None:
         client = await self.waiting([route("ssh", CLOSE)], silent=self.greeting())
         await self.greeted(client, after=5.1)

@@ -170,6 +170,7 @@ class Route:
         outcome: ``backend =``. If it `is_outer`, ``None`` is the listener's outcome for clients that no route under it takes.
         clients: ``from =`` and ``not_from =``.
         section: Its section of a file; `NOWHERE` if it was made in Python.
+        is_of_unit: Of one that takes silent clients, whether it belongs to another unit than the operator's.
         more: The values of the keys of features, by name.
     """
 
@@ -183,6 +184,7 @@ class Route:
     under: tuple[str, ...] = ()
     log: Logged = True
     dry_run: bool = False
+    is_of_unit: bool = False
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
     more: Mapping[str, Any] = attrs.field(default=NOTHING_MORE, hash=False)
 

@@ -560,6 +560,8 @@ class RulesParser:
         self._problems += route.contradictions(section, fields)
         fields["is_of_unit"] = "terminate_tls" in section.entries and self._is_of_unit(section)
         made = route.make_route(name, section, fields, self._reading.settings)
+        if made.takes_silent:
+            made = attrs.evolve(made, is_of_unit=self._is_of_unit(section))
         return self._placed(made)
 
     def _is_of_unit(self, section: Section) -> bool:

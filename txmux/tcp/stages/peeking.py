@@ -17,6 +17,7 @@ from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage, Step
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 from txmux.telemetry.record import ConnectionState
+from txmux.transport import IPAddress
 from txmux.wire.preamble import AnsweredRequest, HelloOpener, InnerHello
 
 _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say
@@ -50,7 +51,7 @@ class Peeking(Stage):
             ours = client.configuration
             limit, counts = ours.settings.peek_limit, ours.counts
             self._openers = [opening.reader(limit, counts) for opening in ours.openings]
-        by_route = self._silence() if layer.silent_routes.items else None
+        by_route = self._silence(host) if layer.silent_routes.items else None
         self._silent = silent = by_route or layer.silent_for(host) or _CLOSE
         can_decide = layer.awaits_bytes or layer.detector.takes_any_client or detection.can_decide()
         if silent is _CLOSE and not can_decide:
@@ -83,12 +84,17 @@ class Peeking(Stage):
         outcome = self.on_data() if client.received else None
         return self.on_timeout() if outcome is None and not timer.active() else outcome
 
-    def _silence(self) -> Silent | None:
-        """Return the route that the client comes to by saying nothing, and note one that only counts such clients."""
+    def _silence(self, host: IPAddress | None) -> Silent | None:
+        """Return the route that the client comes to by saying nothing, and note one that only counts such clients.
+
+        Those of other units are behind the listener's own lines.
+        """
         client = self._client
         for route in self.layer.silent_routes.items:
             if not self._detection.serves(route):
                 continue
+            if route.is_of_unit and self.layer.silent_for(host):
+                break
             if not route.dry_run:
                 after = route.silent_after(client.configuration.settings)
                 return Silent(route.destination or Refusal.CLOSE, after=after, route=route)
