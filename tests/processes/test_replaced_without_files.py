@@ -41,7 +41,7 @@ class ReplacedTest(DamagedFilesCase):
         self.backend = PeerFactory()
         text = self.file.read_text().replace("[txmux]", "[txmux]\nworkers = 1")
         text = text.replace("::/0", f"::/0, 127.0.0.0/8{more}")
-        text += f"[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listen(self, self.backend)}\n"
+        text += f"[route ssh]\nunder = public\nmatch = ssh\nbackend = 127.0.0.1:{listen(self, self.backend)}\n"
         self.port, *_ = await self.run_service(text, pidfile=self.folder / "pid")
 
     async def replaced(self) -> str:
