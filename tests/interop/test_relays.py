@@ -28,6 +28,7 @@ backend = unix:{{redis.socket}}
 
 [route iperf3]
 match   = iperf3
+under   = iperf3
 backend = 127.0.0.1:{{iperf3}}
 """
 

@@ -121,15 +121,15 @@ class RoughTest(ReloadingTestCase):
         for workers, count in ((1, 1), (2, 2), (1, 2), (2, 1)):
             mux, server = self.begin(workers, "detect_timeout = 10m\n")
             other = self.backend()
-            inside = r"\[route all\]\n", "[route inside]\nunder = secure\n"
-            mux.reload(inside, with_more(f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"))
+            inside = (r"\[route all\]", "[route inside]"), (r"under = \*", "under = secure")
+            mux.reload(*inside, with_more(f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"))
             handshake, client = Handshake(ca), self.client(mux)
             hello = handshake.hello()
             client.sendall(hello[:100])
             self.is_accepted(mux.pid, client)
             told = mux.reload(
                 *(leading_to(other), with_workers(count)),
-                *(("terminate_tls = .*", "backend = close"), ("under = secure\n", "")),
+                *(("terminate_tls = .*", "backend = close"), ("under = secure", "under = *")),
             )
             self.assertIn("changed", told)
             client.sendall(hello[100:])
@@ -155,7 +155,7 @@ class RemovedTest(ReloadingTestCase):
             )
             pairs = [self.relayed(mux, server) for _ in range(6)]
 
-            began, gone = time.monotonic(), (r"\[route all\]\n.*\n.*\n", "")
+            began, gone = time.monotonic(), (r"\[route all\]\n.*\n.*\n.*\n", "")
             self.assertIn("1 route gone (all)", mux.reload(gone, with_workers(count)))
             for client, _ in pairs:
                 self.assertRaises(ConnectionResetError, client.recv, 1)
