@@ -45,7 +45,7 @@ class Program(ABC):
     @property
     def routes(self) -> str:
         return "".join(
-            f"[route {name}]\nmatch = {match}\nbackend = {name}\n"
+            f"[route {name}]\nunder = *\nmatch = {match}\nbackend = {name}\n"
             f"[backend {name}]\nserver = udp:127.0.0.1:{port}\n{self.more}\n"
             for name, (match, port) in self.matches.items()
         )
