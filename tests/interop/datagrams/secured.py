@@ -95,6 +95,7 @@ class Streams(Program):
 [listen control]
 endpoint = :{PORT}
 [route control]
+under = *
 match = iperf3
 backend = 127.0.0.1:5201
 """
