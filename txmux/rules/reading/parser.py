@@ -148,7 +148,6 @@ def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
     files = rules.files
     if files is untaken.in_force and not untaken.problems:
         return rules
-    untaken.has_further = bool(untaken.problems.keys() - files.untaken.keys())
     untaken.problems = {**files.untaken, **untaken.problems}
     if not untaken.problems:
         return rules
@@ -183,10 +182,7 @@ def remembered(parser: "RulesParser") -> Rules:
     reading = parser._reading
     rules = parser.rules()
     reading.finish()
-    is_all_taken = not parser._untaken.has_further
-    _last = LastRules(
-        rules, reading, parser._parts, parser._values, parser._naming_files, is_all_taken
-    )
+    _last = LastRules(rules, reading, parser._parts, parser._values, parser._naming_files)
     return rules
 
 

@@ -91,7 +91,6 @@ class LastRules:
         parts: By file and text.
         values: By the identity of sections.
         naming_files: The sections whose endpoints name files.
-        is_all_taken: Whether every unit is taken that can be read.
     """
 
     rules: Rules
@@ -99,7 +98,6 @@ class LastRules:
     parts: _Parts
     values: Mapping[int, _Value]
     naming_files: Sequence[Section]
-    is_all_taken: bool
 
     @property
     def matchers(self) -> Mapping[str, IProtocolMatcher]:

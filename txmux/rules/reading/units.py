@@ -32,7 +32,6 @@ class UntakenUnits:
 
     Attributes:
         problems: What is wrong with each, by their names.
-        has_further: Whether some cannot be served, though they can be read.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class UntakenUnits:
         self.in_force = in_force or Files()
         self.included = included
         self.problems: dict[str, Sequence[Problem]] = {}
-        self.has_further = False
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
 
