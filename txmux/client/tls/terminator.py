@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from typing_extensions import TypeVar
 from zope.interface import implementer
 
 from txmux.classes import frozen
@@ -128,11 +129,21 @@ def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:
     ]
 
 
+class Certificates(Protocol):
+    """What handshakes ask of a store, which need not be one of files."""
+
+    def is_lacking(self) -> bool: ...
+    def connection(self, name: str | None = None, version: str | None = None) -> SSL.Connection: ...
+
+
+_Store = TypeVar("_Store", bound=Certificates, default="CertificateStore", covariant=True)
+
+
 @implementer(IOpenSSLServerConnectionCreator)
-class TlsTerminator:
+class TlsTerminator(Generic[_Store]):
     """Terminates the TLS of one route's clients."""
 
-    def __init__(self, store: CertificateStore, reactor: Any) -> None:
+    def __init__(self, store: _Store, reactor: Any) -> None:
         self.store = store
         wrapped: Any = None  # a transport gets its protocol when it is made
         self.factory = TLSMemoryBIOFactory(self, False, wrapped, reactor)  # noqa: FBT003 - Twisted's signature

@@ -54,7 +54,10 @@ class ChallengeStore:
         context.set_alpn_select_callback(lambda _, __: PROTOCOL)
         return cls(context)
 
-    def connection(self, *_: str | None) -> SSL.Connection:
+    def is_lacking(self) -> bool:
+        return False
+
+    def connection(self, name: str | None = None, version: str | None = None) -> SSL.Connection:  # noqa: ARG002 - as for all
         return SSL.Connection(self._context, None)
 
 
@@ -67,7 +70,7 @@ class Challenges(ServingPart):
 
     def __init__(self, context: ServingContext) -> None:
         self._context = context
-        self._terminators: dict[str, TlsTerminator] = {}
+        self._terminators: dict[str, TlsTerminator[ChallengeStore]] = {}
 
     def commit(self, rules: Rules) -> None:  # noqa: ARG002 - as for all parts
         if self._terminators:
@@ -79,9 +82,8 @@ class Challenges(ServingPart):
             looking = self._context.serving.terminators.look_at_all(is_managed=True)
             return Deferred.fromCoroutine(looking)
         if values["challenges"] or self._terminators:
-            make: Any = ChallengeStore.make
             self._terminators = {
-                name: TlsTerminator(make(name, digest), self._context.reactor)
+                name: TlsTerminator(ChallengeStore.make(name, digest), self._context.reactor)
                 for name, digest in values["challenges"].items()
             }
             self._answer()

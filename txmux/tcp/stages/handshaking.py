@@ -25,7 +25,7 @@ from txmux.wire.hello.records import HANDSHAKE
 if TYPE_CHECKING:
     from txmux.client.configuration import RuleLayer
     from txmux.client.tls.client_transport import ClientTLSTransport
-    from txmux.client.tls.terminator import TlsTerminator
+    from txmux.client.tls.terminator import Certificates, TlsTerminator
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
     from txmux.wire.client_hello import HelloReader
@@ -47,7 +47,7 @@ class Handshaking(Stage):
 
     state: ClassVar[ConnectionState] = "handshaking"
 
-    _terminator: TlsTerminator
+    _terminator: TlsTerminator[Certificates]
     _inside: RuleLayer
     _layer: RuleLayer  # by which it was decided that TLS ends here
     _received: bytes = attrs.field(default=b"", init=False)
@@ -124,7 +124,7 @@ class Handshaking(Stage):
     def _start(self) -> Outcome | None:
         client = self._client
         store = self._terminator.store
-        if store.contexts is None and store.is_lacking():
+        if store.is_lacking():
             client.record.facts = {**client.record.facts, "tls_error": _LACKING}
             return TurnedAway(Refusal.CLOSE, "tls-failed")
         below: Any = client.transport
