@@ -355,7 +355,11 @@ class BackendTest(Case):
         self.assertEqual(self.other.peers, [])
         self.authority.write(self.folder / "no.pem")
         await self.says(but="lacking")
-        await self.serves("lacking.team.example", "b_lacking")
+        client = await self.asked("lacking.team.example")
+        await client.ready()
+        client.send(b"hello")
+        while all(peer.received != b"hello" for peer in self.other.peers):  # checks are some, too
+            await deferLater(reactor, 0.01)
 
     async def test_check(self) -> None:
         self.write(MAIN)
