@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.client.configuration import CompiledRoute, RuleLayer
-    from txmux.client.tls.terminator import Certificates, TlsTerminator
+    from txmux.client.tls.terminator import CertificateSource, TlsTerminator
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.rules.model import Handover, InProcess, Refusal
     from txmux.telemetry.reasons import EndReason
@@ -119,7 +119,7 @@ class Admitted(NamedTuple):
 class TerminatesTLS(NamedTuple):
     """The client's route terminates TLS."""
 
-    terminator: TlsTerminator[Certificates]
+    terminator: TlsTerminator[CertificateSource]
     inside: RuleLayer
     layer: RuleLayer  # has the route
 

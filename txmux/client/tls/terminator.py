@@ -129,21 +129,23 @@ def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:
     ]
 
 
-class Certificates(Protocol):
+class CertificateSource(Protocol):
     """What handshakes ask of a store, which need not be one of files."""
 
     def is_lacking(self) -> bool: ...
     def connection(self, name: str | None = None, version: str | None = None) -> SSL.Connection: ...
 
 
-_Store = TypeVar("_Store", bound=Certificates, default="CertificateStore", covariant=True)
+_Store_co = TypeVar(
+    "_Store_co", bound=CertificateSource, default="CertificateStore", covariant=True
+)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class TlsTerminator(Generic[_Store]):
+class TlsTerminator(Generic[_Store_co]):
     """Terminates the TLS of one route's clients."""
 
-    def __init__(self, store: _Store, reactor: Any) -> None:
+    def __init__(self, store: _Store_co, reactor: Any) -> None:
         self.store = store
         wrapped: Any = None  # a transport gets its protocol when it is made
         self.factory = TLSMemoryBIOFactory(self, False, wrapped, reactor)  # noqa: FBT003 - Twisted's signature

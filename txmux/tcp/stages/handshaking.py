@@ -25,7 +25,7 @@ from txmux.wire.hello.records import HANDSHAKE
 if TYPE_CHECKING:
     from txmux.client.configuration import RuleLayer
     from txmux.client.tls.client_transport import ClientTLSTransport
-    from txmux.client.tls.terminator import Certificates, TlsTerminator
+    from txmux.client.tls.terminator import CertificateSource, TlsTerminator
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
     from txmux.wire.client_hello import HelloReader
@@ -47,7 +47,7 @@ class Handshaking(Stage):
 
     state: ClassVar[ConnectionState] = "handshaking"
 
-    _terminator: TlsTerminator[Certificates]
+    _terminator: TlsTerminator[CertificateSource]
     _inside: RuleLayer
     _layer: RuleLayer  # by which it was decided that TLS ends here
     _received: bytes = attrs.field(default=b"", init=False)
