@@ -14,7 +14,8 @@ Fault = Callable[[OwnersCase], None]
 
 def _adds(text: str) -> Fault:
     def make(case: OwnersCase) -> None:
-        case.faulty.more = text.format(taken=case.taken, other=case.owners["older"].port)
+        ports = {name: its.port for name, its in case.owners.items()}
+        case.faulty.more = text.format(taken=case.taken, **ports)
 
     return make
 
@@ -25,7 +26,7 @@ FAULTS: Mapping[str, tuple[Fault, str]] = {
     "key": (_adds("servers = 127.0.0.1:1\n"), "unknown key"),
     "settings": (_adds("[txmux]\nworkers = 2\n"), "is already at"),
     "name taken": (_adds("[backend older]\nserver = 127.0.0.1:1\n"), "is already at"),
-    "address of another owner": (_adds(f"{_ENDPOINT}127.0.0.1:{{other}}\n"), "is taken by"),
+    "address of another owner": (_adds(f"{_ENDPOINT}127.0.0.1:{{older}}\n"), "is taken by"),
     "port taken": (_adds(f"{_ENDPOINT}127.0.0.1:{{taken}}\n"), "cannot listen at"),
     "port denied": (_adds(f"{_ENDPOINT}192.0.2.1:1\n"), "cannot listen at 192.0.2.1:1"),
     "too many ports": (_adds(f"{_ENDPOINT}127.0.0.2:20000-29999\n"), "cannot listen|descriptors"),
@@ -38,6 +39,13 @@ FAULTS: Mapping[str, tuple[Fault, str]] = {
 }
 """What an owner does wrong, and what is said of it."""
 
+LATER: Mapping[str, tuple[Fault, str]] = {
+    "name of a younger owner": (_adds("[route younger]\nmatch = any\nbackend = close\n"), "is already at"),
+    "address of a younger owner": (_adds(f"{_ENDPOINT}127.0.0.1:{{younger}}\n"), "is taken by"),
+    **FAULTS,
+}  # fmt: skip
+"""The same while a service runs: what a younger owner has in force is theirs, too."""
+
 
 class FaultsTest(OwnersCase):
     def bystanders(self) -> list[tuple[Owner, tuple[socket.socket, socket.socket]]]:
@@ -48,7 +56,7 @@ class FaultsTest(OwnersCase):
             self.owners[name].server = self.backend()
 
     def assert_untaken(self, fault: str, *, in_force: bool) -> None:
-        untaken, message = self.untaken(), FAULTS[fault][1]
+        untaken, message = self.untaken(), LATER[fault][1]
         self.assertEqual([*untaken], ["faulty"], fault)
         self.assertRegex(untaken["faulty"]["errors"][0], message)
         self.assertEqual(untaken["faulty"]["in_force"], in_force)
@@ -76,7 +84,7 @@ class FaultsTest(OwnersCase):
         """At a reload, what was in force for the faulty owner stays."""
         self.write()
         self.serve()
-        for fault, (make, message) in FAULTS.items():
+        for fault, (make, message) in LATER.items():
             held, faulty = self.bystanders(), self.connect(self.faulty)
             make(self)
             self.change_bystanders()
@@ -100,7 +108,7 @@ class FaultsTest(OwnersCase):
         """The same holds for a new process, though that reads the files itself."""
         self.write()
         mux = self.serve()
-        for fault, (make, _) in FAULTS.items():
+        for fault, (make, _) in LATER.items():
             held, faulty = self.bystanders(), self.connect(self.faulty)
             make(self)
             self.change_bystanders()

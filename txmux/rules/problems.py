@@ -26,6 +26,7 @@ class Problem:
         message: What is wrong, and what would be right.
         warning: Whether the file can be used all the same.
         note: Whether it is advice, and no mistake.
+        is_claimed: Whether somebody else has claimed the same, and was first.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Problem:
     message: str
     warning: bool = False
     note: bool = False
+    is_claimed: bool = False
 
     @property
     def severity(self) -> Literal["error", "warning", "note"]:

@@ -1,6 +1,7 @@
 """Tests of units: the parts of rules with owners of their own."""
 
 import os
+from functools import partial
 from pathlib import Path
 from unittest import SkipTest
 
@@ -293,6 +294,40 @@ class UnitsTest(SynchronousTestCase):
         folder.chmod(0o755)
         unit.unlink()
         self.assertEqual([*load(path, in_force=before.files).backends], [])
+
+    def test_newcomer_before_others(self) -> None:
+        """What a unit has in force cannot be claimed by one whose file is named before its own."""
+        text = f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n"
+        path = self.write("rules.ini", text)
+        own = self.write(
+            "d/b.ini",
+            "[listen b]\nendpoint = 127.0.0.1:2\n[route r]\nmatch = tls\nunder = b\nterminate_tls = no.pem\nbackend = close\n",
+        )
+        read = partial(load, path, are_pem_files_there=False)
+        before = read()
+        for claim, why in (
+            ("[route r]\nmatch = ssh\nbackend = close\n", "is already at"),
+            ("[listen b]\nendpoint = 127.0.0.1:3\n", "is already at"),
+            ("[listen a]\nendpoint = 127.0.0.1:2\n", "is taken by"),
+            ("[listen r]\nendpoint = 127.0.0.1:3\n", "has this name already"),
+        ):
+            with self.subTest(claim=claim):
+                newcomer = self.write("d/a.ini", claim)
+                [[problem]] = read().files.untaken.values()
+                self.assertIn(why, problem.message)
+                self.assertEqual(problem.path, str(own))  # at a start, in the order of their names
+                for text in ("", "[backend more]\nserver = 127.0.0.1:1\n"):
+                    with own.open("a") as file:
+                        file.write(text)
+                    for rules in (read(), read(in_force=before.files)):
+                        again = retaken(rules, UntakenUnits(before.files))
+                        self.assertEqual(len(again.listeners), 2)
+                        self.assertEqual(len(again.routes), 1)
+                        self.assertIn(str(newcomer), again.files.untaken)
+                    self.assertEqual([*again.files.untaken], [str(newcomer)])
+                    self.assertEqual(len(again.backends), bool(text))
+                own.write_text(before.files.texts[str(own)])
+                newcomer.unlink()
 
     def test_unprovided(self) -> None:
         """A name that only another file brings closes the clients while that is away, and does not refuse the rules."""

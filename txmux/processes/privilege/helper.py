@@ -247,7 +247,9 @@ class Helper:
         remove_own_socket(Path(path), bound)
 
     def _read(self) -> None:
-        rules = load_within_patience(self._path, data=self._data, are_pem_files_there=False)
+        rules = load_within_patience(
+            self._path, data=self._data, are_pem_files_there=False, in_force=self._files
+        )
         self._files = rules.files
         self.prepare(rules)
 

@@ -60,7 +60,7 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
                 advice = "remove one of the two, or change its port or path"
                 which = f" ({ports_text(ports)})" if split_ports(item.text) else ""
                 message = f"{item.text!r} is taken by {other}{which}; {advice}"
-                yield section.problem(message, key, number)
+                yield attrs.evolve(section.problem(message, key, number), is_claimed=True)
             place = f"{item.text!r} at {section.path}:{section.line_of(item)}"
             for claim in claimed:
                 first.setdefault(claim, place)

@@ -261,8 +261,11 @@ class FileReader:
     def keep_for_operator(self, names: Iterable[str]) -> None:
         """Have no pattern find the files that ``include`` names, also further down: they are the operator's, whoever makes a link to them."""
         if self._known is None:
-            named = {real_path(self.folder / name) for name in names if not is_pattern(name)}
-            self._named = named - {real_path(self.main)}
+            for name in names:
+                with suppress(ValueError):  # no path; what reads it says so
+                    if not is_pattern(name):
+                        self._named.add(real_path(self.folder / name))
+            self._named.discard(real_path(self.main))
 
     def _matching(self, pattern: str) -> list[SourceFile]:
         read = self._read_unit if is_pattern(pattern) else self._read

@@ -38,7 +38,8 @@ def load(
         matchers: The matchers by name; by default those that are installed.
         data: What is in it, if that has been read already.
         are_pem_files_there: Whether missing files for TLS are errors. A service that runs may have what was in them.
-        in_force: The files that a service has read before: what it may no longer see of them is not taken for gone.
+        in_force: The files that a service has read before: what it may no longer see of them is not taken for gone, and what they
+            claim is theirs.
 
     Raises:
         RulesError: All that is wrong, also a file that cannot be read.
@@ -54,8 +55,7 @@ def load(
     last = _last  # a thread may read others meanwhile
     if last is not None and last.is_still_so(source, matchers):
         return last.rules
-    units = UntakenUnits(included=in_force.included if in_force else {})
-    return _read(source, matchers, units, on_disk=on_disk)
+    return _read(source, matchers, UntakenUnits(before=in_force), on_disk=on_disk)
 
 
 def load_draft(path: Path | str, draft: SourceFile, *, keep: bool = True) -> Rules:
@@ -146,11 +146,9 @@ def _read(
 def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
     """Return rules, read just now, with what is in force in the place of units that are not taken."""
     files = rules.files
-    if files is untaken.in_force and not untaken.problems:
+    if not untaken.problems and (files is untaken.in_force or not files.untaken):
         return rules
-    untaken.problems = {**files.untaken, **untaken.problems}
-    if not untaken.problems:
-        return rules
+    untaken.add(files)
     texts, before = files.on_disk, untaken.in_force
     path, text = next(iter(texts.items()))
     # What is in force for a unit may name lists and variables that no text of now names.

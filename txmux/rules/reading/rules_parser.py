@@ -188,7 +188,7 @@ class RulesParser:
             draft,
             self._untaken.taken,
             reads_rest=untaken is not None,
-            before=self._untaken.included,
+            before=self._untaken.before.included,
         )
         if matchers is None:
             matchers = installed_matchers()
@@ -265,11 +265,12 @@ class RulesParser:
             self._problems += find(listeners, routes, settings)
         opened = [same[0] for same in self._sections["listen"].values()]
         own = [same[0] for same in self._sections["txmux"].values()]
-        claiming = sorted([*opened, *own], key=lambda section: section.path in self._units)
-        self._problems += conflicts(claiming)
+        self._problems += self._same_names()
+        self._problems += conflicts(sorted([*opened, *own], key=self._precedence))
         self._problems += foreign_backends(self._of_units(listeners, routes), self._owners)
         outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
-        self._problems += shared_names(self._sections["listen"], outer, self._owners)
+        owners, precedence = self._owners, self._precedence
+        self._problems += shared_names(self._sections["listen"], outer, owners, precedence)
         self._problems += unshareable(opened, settings, self._units)
         if self._on_disk:
             for kind in self._sections:
@@ -281,6 +282,18 @@ class RulesParser:
             missing = "there is no [listen NAME] section"
             message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
             self._problems.append(Problem(self._path, 1, "", "", message))
+
+    def _precedence(self, section: Section) -> int:
+        return self._untaken.precedence(self._owners.get(id(section), ""), section)
+
+    def _same_names(self) -> Iterator[Problem]:
+        named = (one for its in self._sections.values() for one in its.items() if len(one[1]) > 1)
+        for name, sections in named:
+            first, *others = sorted(sections, key=self._precedence)
+            advice = "give one another name" if name else "put all its keys there"
+            for section in others:
+                message = f"is already at {first.path}:{first.line}; {advice}"
+                yield attrs.evolve(section.problem(message), is_claimed=True)
 
     def _is_like(self, last: LastRules, settings: Settings) -> bool:
         """Return whether what all sections depend on is as it was."""
@@ -369,8 +382,6 @@ class RulesParser:
             if kind == UNIT:
                 self._begin_unit(section, name, line)
                 continue
-            if name in self._sections[kind]:
-                self._problems.append(section.problem("is already there"))
             self._add_section(kind, name, section)
             if line != part.line:
                 self._shifts[section.path, section.header] = line - part.line
@@ -442,11 +453,6 @@ class RulesParser:
             message = f"{name!r} means to refuse the client; give the backend another name"
         else:
             message = ""
-        others = self._sections[kind].get(name)
-        if others and not message:
-            there = f"{others[0].path}:{others[0].line}"
-            advice = "give one another name" if name else "put all its keys there"
-            message = f"is already at {there}; {advice}"
         return message
 
     def _named(self, kind: str) -> Iterator[tuple[str, Section]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -169,13 +169,15 @@ def shared_names(
     listeners: Mapping[str, Sequence[Section]],
     outer: Mapping[str, Section],
     owners: Mapping[int, str],
+    precedence: Callable[[Section], int],
 ) -> Iterator[Problem]:
     """Find names that a listener of one unit and a route of another have, which routes may be under: the later one is wrong."""
     order = {key: number for number, key in enumerate(owners, start=1)}
     for name in listeners.keys() & outer.keys():
         some = listeners[name][0], outer[name]
-        first, second = sorted(some, key=lambda section: order.get(id(section), 0))
+        first, second = sorted(
+            some, key=lambda section: (precedence(section), order.get(id(section), 0))
+        )
         if owners.get(id(first), "") != owners.get(id(second), ""):
-            yield second.problem(
-                f"[{first.header}] has this name already, at {first.path}:{first.line}; give one another name"
-            )
+            message = f"[{first.header}] has this name already, at {first.path}:{first.line}; give one another name"
+            yield attrs.evolve(second.problem(message), is_claimed=True)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 
 import attrs
 
-from txmux.rules.model import Files
+from txmux.rules.model import Files, Section
 from txmux.rules.model.files import unit_at
-from txmux.rules.model.section import NOTHING_MORE
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import SourceFile
+from txmux.rules.reading.ini import read_ini
 
 # What is read as one, also with an error in it.
 _HEADER = re.compile(r"^\[+[^\S\n]*(unit(?:[^\S\n][^\]\n]*)?)(?:\].*)?$", re.MULTILINE)
@@ -28,7 +29,7 @@ class UntakenUnits:
 
     Args:
         in_force: The files of the rules in force.
-        included: The files that each pattern found before.
+        before: Those that were read last, where what is in force takes no unit's place.
 
     Attributes:
         problems: What is wrong with each, by their names.
@@ -37,10 +38,10 @@ class UntakenUnits:
     def __init__(
         self,
         in_force: Files | None = None,
-        included: Mapping[str, Sequence[str]] = NOTHING_MORE,
+        before: Files | None = None,
     ) -> None:
         self.in_force = in_force or Files()
-        self.included = included
+        self.before = before or self.in_force
         self.problems: dict[str, Sequence[Problem]] = {}
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
@@ -61,6 +62,33 @@ class UntakenUnits:
                 self._emptied.add(name)
             else:  # its header is none that `_HEADER` finds
                 self._closed.add(its[0].path)
+
+    def precedence(self, unit: str, section: Section) -> int:
+        """Return how early a section may claim its name and addresses: those of the operator first, then what a unit has in force."""
+        claimed = {(section.header, item.text) for item in section.items("endpoint")}
+        return (
+            2 - ((claimed or {(section.header, "")}) <= self._claims.get(unit, set()))
+            if unit
+            else 0
+        )
+
+    @cached_property
+    def _claims(self) -> Mapping[str, set[tuple[str, str]]]:
+        """What each unit has in force: headers, each with nothing, and with each endpoint."""
+        found: dict[str, set[tuple[str, str]]] = {}
+        for path, text in self.before.texts.items():
+            for unit, its in _parts(path, text):
+                claims = found.setdefault(unit, set())
+                for section in read_ini(its, path)[0]:
+                    texts = ["", *(item.text for item in section.items("endpoint"))]
+                    claims.update((section.header, one) for one in texts)
+        return found
+
+    def add(self, files: Files) -> None:
+        """Take over which units were not taken; who has claimed what first is known here alone."""
+        for name, problems in files.untaken.items():
+            if not all(one.is_claimed for one in problems):
+                self.problems.setdefault(name, problems)
 
     def taken(self, source: SourceFile) -> SourceFile:
         """Return what counts of a file."""
