@@ -176,7 +176,7 @@ class ChainTests(ScenarioTestCase):
         for line in (first, middle):
             self.assertLess(float(line["detect_ms"]), 1000 * _SILENT)
         self.assertGreaterEqual(float(last["detect_ms"]), 1000 * _SILENT - 1)
-        self.assertEqual((last["route"], last["server"]), ("-", "127.0.0.1:22"))
+        self.assertEqual((last["route"], last["server"]), ("silent", "127.0.0.1:22"))
 
     def test_ports(self) -> None:
         """Each hop has more connections at once than one address has ports, and takes its addresses in turn."""

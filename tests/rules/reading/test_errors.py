@@ -77,6 +77,7 @@ BAD_FILES = {
         "did you mean '30s'?\n"
         "4: [txmux] access_log: 'a\\x00b' is not a path: it holds a NUL character"
     ),
+    "[txmux]\ninclude = a\0b\n{listen}": "2: [txmux] include: 'a\\x00b' is not a path of a file",
     "[txmux]\nrelay = fast\naccess_log_format = xml\n{listen}": (
         "2: [txmux] relay: must be auto, portable or kernel, not 'fast'\n"
         "3: [txmux] access_log_format: must be text or json, not 'xml'"
