@@ -16,7 +16,7 @@ from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
-from txmux.rules.changes import untaken
+from txmux.rules.changes import STAYS, untaken
 from txmux.rules.installed import is_asleep
 from txmux.rules.lint.destinations import unprovided
 from txmux.rules.model import Backend, Rules
@@ -288,8 +288,7 @@ def rules_not_in_force(
 
 def untaken_units(rules: Rules) -> Iterator[AttentionItem]:
     for unit, problem, is_in_force in untaken(rules):
-        stays = "what was in force for it stays" if is_in_force else "it is not served"
-        yield rows.UNIT_NOT_TAKEN.item(unit=unit, stays=stays, why=problem)
+        yield rows.UNIT_NOT_TAKEN.item(unit=unit, stays=STAYS[is_in_force], why=problem)
     for problem in rules.once("unprovided", lambda rules: [*unprovided(rules)]):
         text = problem.message.partition("; ")[0]
         where = f"[{problem.section}] {problem.key}"

@@ -19,6 +19,8 @@ _FOR_GOOD = ("user", "group", "relay", "sandbox")
 """Keys of ``[txmux]`` that hold until the process ends."""
 _MOST_NAMES = 20
 """Names that are listed of each change: rules may have thousands."""
+STAYS = {True: "what was in force for it stays", False: "it is not served"}
+"""What a unit that is not taken leaves its clients, by whether anything was in force for it."""
 
 
 def untaken(rules: Rules) -> Iterator[tuple[str, Problem, bool]]:
@@ -47,8 +49,7 @@ def described_untaken(rules: Rules) -> list[str]:
     what = "files" if units <= rules.units.keys() else "units"
     lines = [f"{len(units) - len(left)} of {len(units)} {what} taken"] if left else []
     for unit, problem, is_in_force in left:
-        stays = "what was in force for it stays" if is_in_force else "it is not served"
-        lines.append(f"{unit} is not taken, {stays}: {problem}")
+        lines.append(f"{unit} is not taken, {STAYS[is_in_force]}: {problem}")
     return lines
 
 
