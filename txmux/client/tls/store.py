@@ -39,7 +39,7 @@ class CertificateStore(WatchedFiles):
         *,
         is_copied: bool = False,
     ) -> None:
-        self._tls, self._route = tls, route
+        self._tls, self._route, self.may_lack = tls, route, tls.may_lack
         self._is_copied = is_copied
         section, is_read = f"[route {route}] ", in_use is None
         super().__init__(seconds, section, is_quiet=is_copied, is_read=is_read)

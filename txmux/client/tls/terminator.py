@@ -132,6 +132,8 @@ def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:
 class CertificateSource(Protocol):
     """What handshakes ask of a store, which need not be one of files."""
 
+    may_lack: bool
+
     def is_lacking(self) -> bool: ...
     def connection(self, name: str | None = None, version: str | None = None) -> SSL.Connection: ...
 

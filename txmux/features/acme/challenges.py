@@ -37,6 +37,7 @@ class ChallengeStore:
     """The certificate of one challenge, as a `CertificateStore` has those of a route."""
 
     _context: SSL.Context
+    may_lack = False
 
     @classmethod
     def make(cls, name: str, digest: str) -> ChallengeStore:

@@ -3,7 +3,7 @@
 import ipaddress
 import itertools
 import posixpath
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -43,6 +43,20 @@ Claims = set[tuple[Any, ...]]
 
 _EVERY_ADDRESS = {"": (4, 6), "0.0.0.0": (4,), "::": (6,)}  # noqa: S104 - compared, not opened
 _DEFAULT_INTERFACE = {"tcp": "0.0.0.0", "ssl": "0.0.0.0", "tls": "0.0.0.0", "tcp6": "::"}  # noqa: S104
+
+
+def same_names(
+    sections: Mapping[str, Mapping[str, Sequence[Section]]], precedence: Callable[[Section], int]
+) -> Iterator[Problem]:
+    """Find sections of one kind and name; all but the one that has the name are wrong."""
+    for kind in sections.values():
+        for name, same in kind.items():
+            if len(same) > 1:
+                first, *others = sorted(same, key=precedence)
+                advice = "give one another name" if name else "put all its keys there"
+                message = f"is already at {first.path}:{first.line}; {advice}"
+                for section in others:
+                    yield attrs.evolve(section.problem(message), is_claimed=True)
 
 
 def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:

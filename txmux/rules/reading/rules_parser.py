@@ -23,6 +23,7 @@ from txmux.rules.reading.conflicts import (
     has_handover,
     loops,
     misplaced,
+    same_names,
     unknown_certificates,
     unshareable,
     wrong_transports,
@@ -265,7 +266,7 @@ class RulesParser:
             self._problems += find(listeners, routes, settings)
         opened = [same[0] for same in self._sections["listen"].values()]
         own = [same[0] for same in self._sections["txmux"].values()]
-        self._problems += self._same_names()
+        self._problems += same_names(self._sections, self._precedence)
         self._problems += conflicts(sorted([*opened, *own], key=self._precedence))
         self._problems += foreign_backends(self._of_units(listeners, routes), self._owners)
         outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
@@ -285,15 +286,6 @@ class RulesParser:
 
     def _precedence(self, section: Section) -> int:
         return self._untaken.precedence(self._owners.get(id(section), ""), section)
-
-    def _same_names(self) -> Iterator[Problem]:
-        named = (one for its in self._sections.values() for one in its.items() if len(one[1]) > 1)
-        for name, sections in named:
-            first, *others = sorted(sections, key=self._precedence)
-            advice = "give one another name" if name else "put all its keys there"
-            for section in others:
-                message = f"is already at {first.path}:{first.line}; {advice}"
-                yield attrs.evolve(section.problem(message), is_claimed=True)
 
     def _is_like(self, last: LastRules, settings: Settings) -> bool:
         """Return whether what all sections depend on is as it was."""

@@ -124,7 +124,7 @@ class Handshaking(Stage):
     def _start(self) -> Outcome | None:
         client = self._client
         store = self._terminator.store
-        if store.is_lacking():
+        if store.may_lack and store.is_lacking():
             client.record.facts = {**client.record.facts, "tls_error": _LACKING}
             return TurnedAway(Refusal.CLOSE, "tls-failed")
         below: Any = client.transport
