@@ -26,7 +26,7 @@ class Problem:
         message: What is wrong, and what would be right.
         warning: Whether the file can be used all the same.
         note: Whether it is advice, and no mistake.
-        is_claimed: Whether somebody else has claimed the same, and was first.
+        is_claimed: Whether the name or the address belongs to another section.
     """
 
     path: str

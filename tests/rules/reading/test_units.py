@@ -15,6 +15,7 @@ from txmux.rules.named_files import forbidden_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read, load, read_again, retaken
 from txmux.rules.reading.units import UntakenUnits
+from txmux.testing import steps_in
 
 _NOBODY = 65534
 LISTEN = "[listen public]\nendpoint = :443\n"
@@ -328,6 +329,18 @@ class UnitsTest(SynchronousTestCase):
                     self.assertEqual(len(again.backends), bool(text))
                 own.write_text(before.files.texts[str(own)])
                 newcomer.unlink()
+
+    def test_cost_of_what_is_in_force(self) -> None:
+        """It is not read again for who has claimed what first, unless two have claimed the same."""
+        routes = "".join(f"[route r{n}]\nmatch = tls\nbackend = close\n" for n in range(500))
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}{routes}")
+        unit = self.write("d/a.ini", "[listen a]\nendpoint = 127.0.0.1:2\n")
+        before = load(path).files
+        steps = list[int]()
+        for read in (load, partial(load, in_force=before)):
+            unit.write_text(f"[listen a]\nendpoint = 127.0.0.1:2\n# {len(steps)}\n")
+            steps.append(steps_in(lambda read=read: read(path)))  # type: ignore[misc]
+        self.assertLess(steps[1], 1.1 * steps[0])
 
     def test_unprovided(self) -> None:
         """A name that only another file brings closes the clients while that is away, and does not refuse the rules."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import chain
 
 import attrs
@@ -43,6 +42,7 @@ class UntakenUnits:
         self.in_force = in_force or Files()
         self.before = before or self.in_force
         self.problems: dict[str, Sequence[Problem]] = {}
+        self._claims: dict[str, dict[str, set[tuple[str, str]]]] = {}  # by file and unit
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
 
@@ -65,24 +65,22 @@ class UntakenUnits:
 
     def precedence(self, unit: str, section: Section) -> int:
         """Return how early a section may claim its name and addresses: those of the operator first, then what a unit has in force."""
+        if not unit:
+            return 0
         claimed = {(section.header, item.text) for item in section.items("endpoint")}
-        return (
-            2 - ((claimed or {(section.header, "")}) <= self._claims.get(unit, set()))
-            if unit
-            else 0
-        )
+        in_force = self._claims_in(section.path).get(unit, set())
+        return 1 if (claimed or {(section.header, "")}) <= in_force else 2
 
-    @cached_property
-    def _claims(self) -> Mapping[str, set[tuple[str, str]]]:
-        """What each unit has in force: headers, each with nothing, and with each endpoint."""
-        found: dict[str, set[tuple[str, str]]] = {}
-        for path, text in self.before.texts.items():
-            for unit, its in _parts(path, text):
+    def _claims_in(self, path: str) -> Mapping[str, set[tuple[str, str]]]:
+        """Return what each unit of a file has in force: headers, each with nothing, and with each endpoint."""
+        if path not in self._claims:
+            found = self._claims[path] = {}
+            for unit, text in _parts(path, self.before.texts.get(path, "")):
                 claims = found.setdefault(unit, set())
-                for section in read_ini(its, path)[0]:
+                for section in read_ini(text, path)[0]:
                     texts = ["", *(item.text for item in section.items("endpoint"))]
                     claims.update((section.header, one) for one in texts)
-        return found
+        return self._claims[path]
 
     def add(self, files: Files) -> None:
         """Take over which units were not taken; who has claimed what first is known here alone."""
