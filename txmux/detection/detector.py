@@ -155,7 +155,7 @@ class Detector(Generic[R]):
                 self._beginnings.subtract(beginnings(route))
                 yield
         self._beginnings = +self._beginnings
-        for byte, plan in before._plans.items():
+        for byte, plan in [*before._plans.items()]:  # clients need others meanwhile
             yield
             begins = self._beginnings_with(byte)
             if begins not in self._plans_by_beginnings:
