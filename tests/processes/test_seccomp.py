@@ -111,6 +111,15 @@ class FilterTests(SynchronousTestCase):
                 self.assertFalse(filtering.looked)
                 self.assertLess(filtering.steps, 12)
 
+    def test_processors_of_a_thread(self) -> None:
+        """Python 3.14 asks by the ID of its thread, and gets the error after which glibc goes on; so would a look at another process."""
+        for machine, (numbers, _) in MACHINES.items():
+            filtering, _, architecture = made(machine)
+            for pid, expected in ((0, _ALLOW), (77, _ALLOW), (78, _FAIL | errno.ENOSYS)):
+                arguments = (pid, 0, 0, 0, 0, 0)
+                found = filtering.run(numbers["sched_getaffinity"], architecture, arguments)
+                self.assertEqual(found, expected)
+
     def test_recorded(self) -> None:
         """What workers were seen to do is allowed, and nothing else without a reason."""
         rules = dict(rules_for(0))
