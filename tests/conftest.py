@@ -38,7 +38,7 @@ WHOLE = (
 BY_TURNS = (
     "browser/test_page.py::", "campaign/", "interop/converted/", "interop/datagrams/", "interop/quic/", "interop/test_acme",
     "interop/test_action.py", "interop/test_addresses.py", "interop/test_clock.py", "interop/test_commands.py",
-    "interop/test_descriptors.py", "interop/test_dnsmasq.py", "interop/test_fail2ban.py", "interop/test_hold.py",
+    "interop/test_descriptors.py", "interop/test_dnsmasq.py", "interop/test_drop_ins.py", "interop/test_fail2ban.py", "interop/test_hold.py",
     "interop/test_keepalived.py::", "interop/test_openapi.py", "interop/test_provider_sources.py", "interop/test_scenario_",
     "interop/test_shared_bans.py", "interop/test_signals.py", "interop/test_tutorial.py", "interop/test_under_systemd.py",
     "matchers/test_overlaps.py::SearchTests", "packaging/", "processes/test_datagrams_load.py::",

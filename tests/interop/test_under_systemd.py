@@ -55,6 +55,11 @@ class SystemdTestCase(InteropTestCase):
         done = self.manager.systemctl(command, "txmux.service")
         self.assertEqual((done.returncode, done.stderr), (0, b""), self.manager.output)
 
+    def ask(self, *words: str) -> str:
+        done = self.manager.inside("/opt/txmux/bin/txmux", *words)
+        self.assertEqual((done.returncode, done.stderr), (0, b""), self.manager.output)
+        return done.stdout.decode()
+
     def start(self, settings: str = "") -> None:
         self.write(settings)
         self.do("start")
@@ -174,11 +179,6 @@ class ServiceTests(SystemdTestCase):
         self.assert_relays(*ends)
         self.manager.kill("HUP")
         self.manager.wait_for("rules reloaded: nothing changed")
-
-    def ask(self, *words: str) -> str:
-        done = self.manager.inside("/opt/txmux/bin/txmux", *words)
-        self.assertEqual((done.returncode, done.stderr), (0, b""), self.manager.output)
-        return done.stdout.decode()
 
     def test_asked(self) -> None:
         """Commands find the service without being told where, also after an upgrade, a restart and a crash."""

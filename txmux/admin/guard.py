@@ -124,7 +124,7 @@ class AdminGuard:
             raise RefusedError(
                 403,
                 "processes of txmux that serve clients may not use this endpoint, nor may a client that cannot be told "
-                "from one: the process that connected has ended, or hides itself; ask again from one that stays",
+                "from one: the process that connected has ended; ask again from one that stays",
             )
         if caller.is_by_unix:
             right = self.access.right_of(caller.uid, caller.groups)

@@ -1,15 +1,19 @@
-"""Tells workers apart from other clients of a UNIX socket, by proc(5) of Linux."""
+"""Tells workers apart from other clients of a UNIX socket, by a resource limit (getrlimit(2)) that all descendants of the starter have.
+
+proc(5) may hide any process: those of other user namespaces, such as other processes of a unit with ``PrivateUsers=``, and any that wants
+to be hidden. Limits can be read, and a process without privileges cannot raise a hard one again.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
+import resource
+import signal
 import socket
 import struct
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from functools import partial
+import sys
+from contextlib import suppress
 
 from txmux.net.namespaces import known_group
 
@@ -18,37 +22,48 @@ _PEER_PIDFD = 77
 _PEER_GROUPS = 59
 """``SO_PEERGROUPS``, since Linux 4.13."""
 _GROUPS_ROOM = 1024  # bytes, the most that Python passes
-_STARTER = b"txmux: starter"
-_MOST_LOOKS = 5
-"""As many are needed if processes above the peer end meanwhile."""
+_LOCKS = 10
+"""``RLIMIT_LOCKS``, which limits nothing since Linux 2.4.25."""
+
+
+def mark_workers() -> None:
+    """Mark what this process, the starter, will start."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # a kernel that only resembles Linux, which has no sandbox either
+            resource.setrlimit(_LOCKS, (0, 0))
 
 
 def is_worker(client: socket.socket, pid: int) -> bool:
-    """Return whether the peer is a worker, or a process that one has started; also if it has ended, or hides itself.
-
-    Workers and all that they start stay below the starter, which adopts orphans and alone can change its name.
+    """Return whether the peer is a worker, or a process that one has started; also if it has ended.
 
     Args:
         client: The connection of the peer.
-        pid: The process that has connected, by ``SO_PEERCRED``.
+        pid: The process that has connected, by ``SO_PEERCRED``; 0 if it is outside of this process's namespace.
     """
-    if not os.path.exists("/proc/self/stat"):  # noqa: PTH110 - for each client
+    if sys.platform != "linux" or not pid:
         return False
-    with ExitStack() as opened, suppress(OSError):
-        is_peer: Callable[[], bool] = lambda: True  # noqa: E731 - there is another one
-        try:
-            held = client.getsockopt(socket.SOL_SOCKET, _PEER_PIDFD)
-        except OSError as problem:
-            if problem.errno != errno.ENOPROTOOPT:
-                raise
-        else:
-            opened.callback(os.close, held)
-            pid = _held_pid(held)
-            is_peer = lambda: _held_pid(held) == pid  # noqa: E731 - as above
-        for _ in range(_MOST_LOOKS):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                return _descends(pid, is_peer)
-    return True
+    try:
+        held = client.getsockopt(socket.SOL_SOCKET, _PEER_PIDFD)
+    except OSError as problem:
+        return problem.errno != errno.ENOPROTOOPT or _is_marked(pid)
+    try:
+        is_marked = _is_marked(pid)
+        with suppress(PermissionError):
+            signal.pidfd_send_signal(held, 0)  # whether the ID was still its own
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(held)
+    return is_marked
+
+
+def _is_marked(pid: int) -> bool:
+    try:
+        return resource.prlimit(pid, _LOCKS)[1] == 0
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's: workers have this process's
+        return False
 
 
 def groups_of(client: socket.socket, group: int) -> frozenset[int]:
@@ -61,53 +76,3 @@ def groups_of(client: socket.socket, group: int) -> frozenset[int]:
         packed = client.getsockopt(socket.SOL_SOCKET, _PEER_GROUPS, _GROUPS_ROOM)
     groups = struct.unpack(f"{len(packed) // 4}I", packed)
     return frozenset({group, *map(known_group, groups)})
-
-
-def _held_pid(held: int) -> int:
-    """Return the ID of a process by its descriptor; 0 if it is outside of this process's namespace."""
-    with open(f"/proc/self/fdinfo/{held}", "rb") as file:  # noqa: PTH123 - for each client
-        match = re.search(rb"^Pid:\t(\d+)$", file.read(), re.MULTILINE)
-    if match is None:  # it has ended, and is -1
-        raise ProcessLookupError
-    return int(match[1])
-
-
-def _descends(pid: int, is_still: Callable[[], bool]) -> bool:
-    """Return whether a process is below a starter; `is_still` says whether it still has the ID. Raise `OSError` if that changes."""
-    # Each folder stays that of one process, though another one may get its ID.
-    with ExitStack() as opened:
-        while pid not in (0, 1, os.getpid()):
-            is_hidden = False
-            try:
-                folder = os.open(f"/proc/{pid}", os.O_DIRECTORY | os.O_CLOEXEC)
-            except (FileNotFoundError, PermissionError):
-                is_hidden, is_own = True, _is_of_this_user(pid)
-            else:
-                opened.callback(os.close, folder)
-            if not is_still():
-                raise ProcessLookupError
-            if is_hidden:  # by ``hidepid`` of proc(5), which is for the processes of other users
-                return is_own
-            name, pid = _name_and_parent(folder)
-            if name == _STARTER:
-                return True
-            is_still = partial(_has_parent, folder, pid)
-    return False
-
-
-def _is_of_this_user(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return False
-    return True
-
-
-def _name_and_parent(folder: int) -> tuple[bytes, int]:
-    with open(os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb") as file:  # noqa: PTH123 - a descriptor
-        before, _, after = file.read().rpartition(b") ")
-    return before.partition(b" (")[2], int(after.split()[1])
-
-
-def _has_parent(folder: int, pid: int) -> bool:
-    return _name_and_parent(folder)[1] == pid

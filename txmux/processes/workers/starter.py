@@ -2,7 +2,7 @@
 
 It has imported the modules of a worker, has the rules that the service starts with (unless it had to be restarted), and has neither a
 reactor nor a thread. So a worker starts in milliseconds, shares that memory, and has its supervisor's version even if the installed files have changed. It receives messages of the supervisor only, and no
-data of clients. All descendants of workers are its own (see `txmux.admin.peer`), so it ends after them. With ``user`` in the rules it
+data of clients. It adopts all descendants of workers, so it ends after them. With ``user`` in the rules it
 becomes that user before the first client can connect.
 """
 
@@ -19,6 +19,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from txmux.admin.peer import mark_workers
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
@@ -40,6 +41,7 @@ _STDERR = 2
 def main(connection: socket.socket, oom_score: str = "") -> None:
     scores = StarterScore(oom_score)
     adopt_orphans()
+    mark_workers()
     with suppress(PermissionError):  # it leads its group already
         os.setsid()  # workers have no terminal, into which they could type (TIOCSTI)
     ignore_signals(signal.SIGTERM)
