@@ -46,10 +46,46 @@ exec env -i PATH="$PATH" container=txmux-tests SYSTEMD_UNIT_PATH="$1/units" \
 
 _DROP_IN = """
 [Service]
-StandardOutput=append:{log}
-StandardError=append:{log}
 {more}
 """
+_TO_A_FILE = """
+StandardOutput=append:{log}
+StandardError=append:{log}
+"""
+
+
+_JOURNAL = {
+    "units/default.target.d/journal.conf": """
+[Unit]
+Wants=systemd-journald.socket
+""",
+    "units/systemd-journald.socket": """
+[Unit]
+DefaultDependencies=no
+[Socket]
+ListenStream=/run/systemd/journal/stdout
+ListenDatagram=/run/systemd/journal/socket
+PassCredentials=yes
+SocketMode=0666
+""",
+    "units/systemd-journald.service": """
+[Unit]
+DefaultDependencies=no
+Requires=systemd-journald.socket
+[Service]
+Type=notify
+ExecStart={program}-journald
+StandardOutput=null
+""",
+    "etc/systemd/journald.conf.d/test.conf": """
+[Journal]
+Storage=volatile
+ReadKMsg=no
+Audit=no
+RateLimitBurst=10
+""",
+}
+"""The journal of this systemd alone, which soon has too many lines."""
 
 
 class FirstProcess:
@@ -107,7 +143,9 @@ class FirstProcess:
 class Systemd(FirstProcess):
     """A service manager with ``txmux.service``, whose port systemd opens if there are lines for a socket unit."""
 
-    def __init__(self, folder: Path, more: str = "", socket: str = "") -> None:
+    def __init__(
+        self, folder: Path, more: str = "", socket: str = "", *, has_journal: bool = False
+    ) -> None:
         program = _program()
         if os.geteuid():
             raise missing("systemd is run by root alone")
@@ -115,7 +153,12 @@ class Systemd(FirstProcess):
         for name in ("etc", "opt", "var", "rules", "units"):
             (self._folder / name).mkdir(parents=True)
         self.rules = self._folder / "rules" / "rules.ini"
+        self._has_journal = has_journal
         self._write_units(more, socket)
+        if has_journal:
+            for name, text in _JOURNAL.items():
+                (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (self._folder / name).write_text(text.format(program=program))
         self.boot(_INSIDE, sys.prefix, program)
 
     def _write_units(self, more: str, socket: str) -> None:
@@ -135,11 +178,18 @@ class Systemd(FirstProcess):
             more += f"\nProtectHome=tmpfs\nBindReadOnlyPaths={' '.join(hidden)}\n"
         drop_in = units / "txmux.service.d" / "test.conf"
         drop_in.parent.mkdir(exist_ok=True)
-        drop_in.write_text(_DROP_IN.format(log=self._log, more=more))
+        more += "" if self._has_journal else _TO_A_FILE.format(log=self._log)
+        drop_in.write_text(_DROP_IN.format(more=more))
         if socket:
             drop_in = units / "txmux.socket.d" / "test.conf"
             drop_in.parent.mkdir()
             drop_in.write_text(f"[Socket]\n{socket}\n")
+
+    def change(self, line: str) -> None:
+        """Add a line to the unit; it holds from the next start."""
+        drop_in = self._folder / "units" / "txmux.service.d" / "changed.conf"
+        drop_in.write_text(f"[Service]\n{line}\n")
+        self.systemctl("daemon-reload")
 
     def inside(self, *command: str) -> subprocess.CompletedProcess[bytes]:
         return run(*self.entrance, *command)
@@ -175,6 +225,9 @@ class Systemd(FirstProcess):
 
     @property
     def output(self) -> str:
+        if self._has_journal:
+            read = "journalctl --quiet --unit=txmux.service --output=cat"
+            return self.inside(*read.split()).stdout.decode(errors="replace")
         return self._log.read_text(errors="replace")
 
     def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:

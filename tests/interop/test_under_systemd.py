@@ -15,6 +15,8 @@ from tests.processes.running import listening_inode
 from tests.support.ports import free_port
 from txmux.processes.privilege import landlock
 
+_MANY = 60
+"""More than the tests' journal takes at once."""
 _RULES = """
 [txmux]
 access_log    = /var/log/txmux/access.log
@@ -276,6 +278,38 @@ class WatchdogTests(SystemdTestCase):
         self.assert_same_socket(lambda: self.manager.kill("STOP"))
         self.assertEqual(self.manager.show("NRestarts"), "1")
         self.assert_relays(*self.relayed())
+
+
+class JournalTests(SystemdTestCase):
+    """A journal that takes few lines of a service in 30 s, if its unit does not say otherwise."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super(SystemdTestCase, cls).setUpClass()
+        cls.manager = cls.share(Systemd(cls.folder, has_journal=True))
+
+    def test_messages_beside_access_lines(self) -> None:
+        """The unit has all lines taken; in one with a limit, those of the access log take no room of messages."""
+        text = self.manager.rules
+        self.start()
+        text.write_text(re.sub("access_log .*", "access_log = -", text.read_text()))
+        self.do("reload")
+        self.serve_many(1)
+        self.assertEqual(self.manager.output.count("time="), _MANY)
+        self.manager.change("LogRateLimitBurst=10")
+        self.do("restart")
+        self.port = int(self.manager.wait_for(r"listening on 127\.0\.0\.1:(\d+)", 2)[1])
+        self.serve_many(2)
+        self.assertLess(self.manager.output.count("time="), 2 * _MANY)
+
+    def serve_many(self, reload: int) -> None:
+        for _ in range(_MANY):
+            client, server = self.relayed()
+            client.close()
+            server.recv(1)
+            server.close()
+        self.do("reload")
+        self.manager.wait_for("rules reloaded: nothing changed", reload)
 
 
 class SocketTests(SystemdTestCase):

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.folders import make_folder
 from txmux.cli.journal import LEVELS
 from txmux.cli.run.program import TextLog, as_text
+from txmux.telemetry.access_log import ACCESS
 
 _TIME = 1795163804.0879
 
@@ -95,6 +96,12 @@ class JournalTests(SynchronousTestCase):
         file = io.StringIO()
         TextLog(file, has_priorities=True)(event("a\nb", "critical"))
         self.assertRegex(file.getvalue(), r"^<2>\S+ critical a\n<2>\S+ critical   b\n$")
+
+    def test_access_lines_go_apart(self) -> None:
+        """The journal limits the rate of each priority, and would drop the result of a reload beside many of them."""
+        file = io.StringIO()
+        TextLog(file, has_priorities=True)(event("time=x", "info", log_namespace=ACCESS))
+        self.assertRegex(file.getvalue(), r"^<7>\S+ info  time=x\n$")
 
 
 class LevelTests(SynchronousTestCase):

@@ -188,7 +188,8 @@ class TextLog:
     """Writes events as text.
 
     Of a message of several lines, such as the errors of a reload, all but the first are indented. Twisted's own messages are left out,
-    except for warnings and worse, and at level debug. `has_priorities` is for systemd's journal.
+    except for warnings and worse, and at level debug. `has_priorities` is for systemd's journal, which limits the rate of each priority:
+    lines of the access log have that of debug, so that they use up no messages' rate.
     """
 
     def __init__(self, file: _Writes, level: str = "info", *, has_priorities: bool = False) -> None:
@@ -204,7 +205,8 @@ class TextLog:
         if event["log_level"] >= least:
             text = as_text(event)
             if self._has_priorities:
-                text = with_priority(text, event["log_level"].name)
+                is_access = event.get("log_namespace") == ACCESS
+                text = with_priority(text, "debug" if is_access else event["log_level"].name)
             self._file.write(text)
 
 
