@@ -16,9 +16,9 @@ from txmux.control.attention import (
     NONE_SERVES,
     backends,
     clients_that_wait,
+    ended_workers,
     failed_upgrade,
     failing_steps,
-    killed_workers,
     lasting,
     left_behind,
     measured,
@@ -208,7 +208,7 @@ class OthersTest(SynchronousTestCase):
         state.troubles, state.refused_calls = list, {}
         for now in (1000.0, 999_999.0):
             (item,) = processes(state, now, 150.0)
-            self.assertEqual(item.since, now - 50)
+            self.assertEqual((item.since, item.subject), (now - 50, "replaced 1"))
             self.assertEqual([*processes(state, now, 1500.0)], [])
 
     def test_restarts_that_repeat(self) -> None:
@@ -232,6 +232,22 @@ class OthersTest(SynchronousTestCase):
         (item,) = replaced_workers(restarts, 9.0)
         text = "the process that starts workers could not be started 4 times within five minutes"
         self.assertEqual(item.text, text)
+
+    def test_ended_workers(self) -> None:
+        """For ten minutes: how, and what was lost with it; not twice where it is replaced again and again."""
+        crash = 100.0, 2, "was killed by signal 11 (SIGSEGV), 3 connections lost"
+        (item,) = ended_workers([crash], 699.0)
+        self.assertEqual((item.level, item.since), ("warning", 100.0))
+        self.assertEqual(item.text, f"worker 2 {crash[2]}")
+        self.assertEqual([*ended_workers([crash], 700.0)], [])
+        restarts = [crash, (110.0, 0, "ended"), *((120.0 + n, 1, "ended") for n in range(3))]
+        self.assertEqual([one.text for one in ended_workers(restarts, 200.0)], [item.text])
+        restarts = [crash, (101.0, 1, f"killed: {MEMORY_RAN_OUT}: 5 MiB"), (102.0, 1, "exited")]
+        by_memory, others = ended_workers(restarts, 200.0)
+        self.assertEqual((by_memory.cause, by_memory.since), ("5 MiB", 101.0))
+        self.assertEqual((others.text, others.since), ("worker 1 exited; 1 other before", 100.0))
+        restarts = [(1.0, 1, "cannot be started: no room")]
+        self.assertEqual([*ended_workers(restarts, 2.0)], [])
 
     def test_not_accepted(self) -> None:
         """A listener is served as long as one worker accepts."""
@@ -309,7 +325,7 @@ class AdviceTest(SynchronousTestCase):
             *clients_that_wait({"a": math.inf}, {"b": 1}, 9.0),
             *silent_workers(condition),
             *replaced_workers(restarts, 9.0),
-            *killed_workers(restarts, 9.0),
+            *ended_workers([*restarts, (1.0, 2, "ended")], 9.0),
             *refused_calls({"ptrace": (1.0, 1)}),
             *problems(rows.HELPER_GONE, [f"{HELPER_ENDED}: restart the service"], ": "),
             *failing_steps({"look": (1.0, "no")}),
@@ -353,12 +369,13 @@ class UnitsTest(SynchronousTestCase):
 
 class KilledTest(SynchronousTestCase):
     def test_for_lack_of_memory(self) -> None:
-        """The last one is the cause, for ten minutes; those that end for another reason do not count."""
+        """The last one is the cause, for ten minutes; one that ends for another reason is an item of its own."""
         how = (
             "was killed by the kernel: memory had run out (the limit of the memory group is {} MiB)"
         )
         restarts = [(100.0, 1, how.format(96)), (150.0, 2, how.format(128)), (160.0, 1, "exited")]
-        [item] = killed_workers(restarts, 699.9)
+        [item, other] = ended_workers(restarts, 699.9)
+        self.assertEqual(other.text, "worker 1 exited")
         self.assertEqual(
             (item.text, item.cause, item.since),
             (
@@ -367,9 +384,9 @@ class KilledTest(SynchronousTestCase):
                 100.0,
             ),
         )
-        [item] = killed_workers(restarts, 700.0)
+        [item, _] = ended_workers(restarts, 700.0)
         self.assertIn("killed 1 worker with its connections", item.text)
-        self.assertEqual([*killed_workers(restarts, 750.0)], [])
+        self.assertEqual([*ended_workers(restarts, 760.0)], [])
 
 
 class MeasuredTest(SynchronousTestCase):

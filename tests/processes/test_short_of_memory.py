@@ -75,14 +75,10 @@ class ShortOfMemoryTest(UpgradeTestCase):
         self.assert_go_on(kept)
         self.answers(*self.relayed(running, self.listening))
         item = self.item("workers")
-        self.assertEqual(
-            (item["level"], item["text"], item["cause"]),
-            (
-                "warning",
-                "the kernel has killed 1 worker with its connections: memory had run out",
-                "memory had run out (the limit of the memory group is 104 MiB)",
-            ),
-        )
+        text = "the kernel has killed 1 worker with its connections: memory had run out"
+        self.assertEqual((item["level"], item["text"]), ("warning", text))
+        cause = r"^memory had run out \(the limit of the memory group is 104 MiB\), \d+ connections lost$"
+        self.assertRegex(item["cause"], cause)
         self.assertIn("MemoryMax=", item["do"])
 
     def test_no_room_for_an_upgrade(self) -> None:

@@ -1,6 +1,7 @@
 """Lines that an access log has lost in all workers."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
@@ -20,7 +21,8 @@ class LostLinesTest(SynchronousTestCase):
             self.log.record(
                 [(number, {"access log /a": total}) for number, total in enumerate(totals, 1)],
                 {f"{log}: it is full": 1 for log in losing},
-                (),
+                () if losing else {"access log /a"},
+                "access log /a",
             )
         return [eventAsText(event, includeTimestamp=False) for event in events]
 
@@ -52,10 +54,37 @@ class LostLinesTest(SynchronousTestCase):
         self.log.restore(
             {"access log /a: x": 5, "access log /a: y": 0, "other: x": 3}, "access log /a"
         )
-        self.told(1, 2)
-        self.assertEqual(self.log.losing, {"access log /a: x": 5})
-        self.log.record((), {"access log /a: x": 1, "b: y": 0}, ())
-        self.assertEqual(self.log.losing, {"access log /a: x": 6, "b: y": 0})
-        self.log.record((), {}, {"access log /a"})
-        self.assertEqual(self.log.losing, {})
-        self.assertIn("; 7 lines lost in all", self.told(5, 2)[0])
+        self.assertEqual(self.losing(2), {"access log /a: x": 7})
+        self.assertEqual(
+            self.losing(3, now={"access log /a: z": 3, "b: y": 0}),
+            {"access log /a: z": 8, "b: y": 0},
+        )
+        self.assertEqual(self.losing(3, written={"access log /a"}), {})
+        self.assertIn("; 8 lines lost in all", self.told(5, 3)[0])
+
+    def losing(
+        self,
+        total: int,
+        now: Mapping[str, int] = MappingProxyType({}),
+        written: Collection[str] = (),
+    ) -> Mapping[str, int]:
+        reports = [(1, {"access log /a": total})]
+        self.log.record(reports, now, written, "access log /a")
+        return self.log.losing
+
+    def test_never_fewer(self) -> None:
+        """The number is of all processes that have been, of each outage: none that ends, or is opened again, takes its own away."""
+        full = "access log /a: full"
+        self.assertEqual(self.losing(5, {full: 5}), {full: 5})
+        self.assertEqual(
+            self.losing(0), {full: 5}
+        )  # the worker has ended, and another one has nothing to write
+        self.assertEqual(self.losing(1, {full: 1}), {full: 6})
+        self.assertEqual(self.losing(1, written={"access log /a"}), {})
+        self.assertEqual(self.losing(2, {full: 1}), {full: 7})
+
+    def test_of_a_log_that_rules_name_no_longer(self) -> None:
+        self.log.record(
+            [(1, {"access log /b": 5})], {"access log /b: full": 5}, (), "access log /b"
+        )
+        self.assertEqual(self.losing(0), {})

@@ -5,8 +5,8 @@ What the items say is in `txmux.telemetry.attention_rows`.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
 
 import attrs
 
@@ -38,8 +38,8 @@ _FULL = 0.8  # of the descriptors
 _RECENTLY = 300.0
 """Seconds in which restarts are counted: on a slow machine, each takes up to a minute."""
 _MANY_RESTARTS = 3
-_SHORT_OF_MEMORY = 600.0
-"""Seconds for which the end of a worker for lack of memory needs attention."""
+_REMEMBERED = 600.0
+"""Seconds for which the end of a worker needs attention."""
 NONE_SERVES, NONE_ANSWERS = rows.NO_WORKER_SERVES.text, rows.NO_WORKER_ANSWERS.text
 _SECTION = re.compile(r"\[(\w+) ([^\]]+)\]: ")
 
@@ -202,7 +202,7 @@ def processes(state: ServiceState, now: float, monotonic: float) -> Iterator[Att
     """Find what is wrong with the processes of a service; `now` is in seconds since 1970, and by the monotonic clock."""
     restarts = [(now - (monotonic - when), number, how) for when, number, how in state.restarts]
     yield from replaced_workers(restarts, now)
-    yield from killed_workers(restarts, now)
+    yield from ended_workers(restarts, now)
     yield from refused_calls(state.refused_calls)
     yield from problems(rows.HELPER_GONE, state.troubles(), ": ")
 
@@ -225,19 +225,26 @@ def replaced_workers(
             )
 
 
-def killed_workers(
+def ended_workers(
     restarts: Iterable[tuple[float, int, str]], now: float
 ) -> Iterator[AttentionItem]:
-    """Find workers that the kernel has killed since memory had run out, at these seconds since 1970."""
-    killed = [
-        (when, how)
-        for when, _, how in restarts
-        if MEMORY_RAN_OUT in how and now - when < _SHORT_OF_MEMORY
-    ]
+    """Find workers that have ended, at these seconds since 1970, other than those that `replaced_workers` names."""
+    lately = [one for one in restarts if now - one[0] < _REMEMBERED]
+    often = Counter(number for when, number, _ in lately if now - when < _RECENTLY)
+    killed = [one for one in lately if MEMORY_RAN_OUT in one[2]]
     if killed:
         workers, their = plural(len(killed), "worker"), "their" if killed[1:] else "its"
-        how = killed[-1][1].rpartition(": ")[2]
+        how = killed[-1][2].rpartition(": ")[2]
         yield rows.WORKERS_KILLED.item(killed[0][0], workers=workers, their=their, how=how)
+    ended = [
+        one
+        for one in lately
+        if one[1] and often[one[1]] < _MANY_RESTARTS and CANNOT_START not in one[2]
+    ]
+    if others := [one for one in ended if one not in killed]:
+        _, number, how = others[-1]
+        more = f"; {plural(len(others) - 1, 'other')} before" if others[1:] else ""
+        yield rows.WORKER_ENDED.item(others[0][0], number=number, how=how, more=more)
 
 
 def refused_calls(calls: Mapping[str, tuple[float, int]]) -> Iterator[AttentionItem]:
@@ -324,8 +331,8 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
         names = {"backend": backend, "server": server, "why": why}
         row = rows.PORTS_TAKEN_BY_FEW if why.endswith(OF_FEW) else rows.NO_SOURCE_PORT
         yield row.item(since, connections=plural(count, "connection"), **names)
-    # Of the processes that write a log, the one that loses the most is the last, and so the one that is shown.
-    for log, count in sorted(gauges.lost_lines.items(), key=itemgetter(1)):
+    # Of the reasons of a log, that of the most lines is the last, and so the one that is shown.
+    for log, count in gauges.lost_lines.items():
         name, _, why = log.partition(": ")
         row = rows.LINES_LOST if count else rows.LOG_NOT_OPENED
         yield row.item(name=name, why=why, lines=plural(count, "line"))

@@ -304,8 +304,11 @@ class Control:
 
     def restore_attention(self, state: Mapping[str, Any]) -> None:
         self._attention_log.restore(state.get("since", ()))
-        log = f"access log {self.rules.settings.access_log}"
-        self._lost_lines.restore(state.get("lost_lines", {}), log)
+        self._lost_lines.restore(state.get("lost_lines", {}), self._access_log)
+
+    @property
+    def _access_log(self) -> str:
+        return f"access log {self.rules.settings.access_log}"
 
     async def look(self) -> None:
         """Notice what needs attention without a request; called every few seconds."""
@@ -352,8 +355,9 @@ class Control:
         answers = await self.ask_workers(COUNT, gauges=True)
         own = {"lost_lines": LOST_LINES.report()}
         gauges = Gauges.of([own, *(answer for _, answer in answers)])
-        totals = ((number, answer.get("lost_in_all", {})) for number, answer in answers)
-        self._lost_lines.record(totals, gauges.lost_lines, gauges.written_logs)
+        totals = [(number, answer.get("lost_in_all", {})) for number, answer in answers]
+        totals.append((OWN, LOST_LINES.totals))
+        self._lost_lines.record(totals, gauges.lost_lines, gauges.written_logs, self._access_log)
         asked = (source.state() for source in self._sources())
         outside = worst([*asked, *self._states_of_providers(), *gauges.outside])
         return attrs.evolve(

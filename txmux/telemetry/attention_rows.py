@@ -99,6 +99,10 @@ CALLS_REFUSED = _worker(
     level="warning", text="worker {number}: the sandbox has refused system call{s} {names}", subject="refused calls", is_logged=True,
     do="see which plugin makes it; txmux itself does not, so a worker may have been taken over: restart the service",
     when="one was refused a system call by the [sandbox](rules.md#sandbox)")
+WORKER_ENDED = _worker(
+    level="warning", text="worker {number} {how}{more}", subject="ended", is_logged=True,
+    do="another one serves; see the log for what it logged before it ended, and report it unless somebody has killed it",
+    when="one has ended, or was killed, within ten minutes: how, and how many connections were lost with it")
 WORKERS_KILLED = _worker(
     level="warning", text=f"the kernel has killed {{workers}} with {{their}} connections: {MEMORY_RAN_OUT}", cause="{how}", subject="memory", is_logged=True,
     do="allow more (MemoryMax=, the limit of the container), set max_connections, or have fewer workers",

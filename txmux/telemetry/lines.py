@@ -83,7 +83,7 @@ class LostLinesLog:
         seconds: A monotonic clock.
 
     Attributes:
-        losing: How many lines each log has lost that cannot be written now, by its name and the reason.
+        losing: How many lines each log that cannot be written now has lost since the service started, by its name and the reason.
     """
 
     _log = Logger()
@@ -92,50 +92,59 @@ class LostLinesLog:
         self._seconds = seconds
         self._reported: dict[tuple[int, str], int] = {}
         self._lost = Counter[str]()
+        self._totals = Counter[str]()
         self._good_since: dict[str, float] = {}
-        self._before: dict[str, int] = {}
         self.losing: Mapping[str, int] = {}
 
     def restore(self, losing: Mapping[str, int], log: str) -> None:
         """Count the lines of a log that the predecessor could not write."""
-        for name, count in losing.items():
-            if name.startswith(f"{log}: ") and count:
-                self._before[name] = count
-                self._lost[log] += count
+        self.losing = {
+            name: count for name, count in losing.items() if _name_in(name) == log and count
+        }
+        for count in self.losing.values():
+            self._lost[log] += count
+            self._totals[log] += count
 
     def record(
         self,
         reports: Iterable[tuple[int, Mapping[str, int]]],
         losing: Mapping[str, int],
         written: Collection[str],
+        log: str,
     ) -> None:
-        """Record how many lines each worker has lost since it began, by its number and the name of the log.
+        """Record how many lines each process has lost since it began, by its number and the name of the log.
 
-        `losing` is as the attribute, of this service alone; `written` are the logs that took the last line.
+        Args:
+            reports: Those numbers.
+            losing: As the attribute, but of processes that run now, and since it cannot be written.
+            written: The logs that took the last line.
+            log: The name of the access log: where the only process that lost lines has ended, it stays until a line is written.
         """
-        self._before = {
-            log: count for log, count in self._before.items() if _name_in(log) not in written
-        }
-        lost = Counter(self._before)
-        lost.update(losing)  # and not '+', which drops logs that have lost nothing yet
-        self.losing = lost
         for number, totals in reports:
-            for log, total in totals.items():
-                before = self._reported.get((number, log), 0)
-                self._reported[number, log] = total
+            for name, total in totals.items():
+                before = self._reported.get((number, name), 0)
+                self._reported[number, name] = total
                 # With fewer than before it is another process.
-                self._lost[log] += total - before if total >= before else total
-        now, unwritten = self._seconds(), {*map(_name_in, losing)}
-        for log in [log for log, count in self._lost.items() if count]:
-            if log in unwritten:
-                self._good_since.pop(log, None)
-            elif now - self._good_since.setdefault(log, now) >= _SETTLED:
+                more = total - before if total >= before else total
+                self._lost[name] += more
+                self._totals[name] += more
+        names = sorted(losing, key=losing.__getitem__)
+        unwritten = {*map(_name_in, names)}
+        if log not in unwritten and log not in written and self._totals[log]:
+            names += [name for name in self.losing if _name_in(name) == log]
+            unwritten.update(map(_name_in, names))
+        self.losing = {name: self._totals[_name_in(name)] for name in names}
+        now = self._seconds()
+        for name in [name for name, count in self._lost.items() if count]:
+            if name in unwritten:
+                self._good_since.pop(name, None)
+            elif now - self._good_since.setdefault(name, now) >= _SETTLED:
                 self._log.info(
                     "{log}: written again; {lines} lost in all",
-                    log=log,
-                    lines=plural(self._lost.pop(log), "line"),
+                    log=name,
+                    lines=plural(self._lost.pop(name), "line"),
                 )
-                del self._good_since[log]
+                del self._good_since[name]
 
 
 def _name_in(log: str) -> str:

@@ -59,7 +59,25 @@ class ObservingTest(SynchronousTestCase):
         observation.record(12, Activity(failed={"connect-timeout": 6, "connect-refused": 1}))
         self.assertEqual(observation.why("failing", 13), "no connection in time, 37 of 37 in 12 s")
         observation.tried(13, ok=False, why="no route to host")
-        self.assertEqual(observation.why("failing", 13), "no route to host, 37 of 37 in 12 s")
+        self.assertEqual(observation.why("failing", 13), "no route to host, 38 of 38 in 13 s")
+
+    def test_failures_count_on_while_no_client_comes(self) -> None:
+        """Those of txmux itself, also in a process that replaces this one, and from none after a success."""
+        observation = ServerObservation()
+        observation.record(0, _refused(3))
+        observation.record(2, _refused(3))
+        for second in range(7, 127, 5):
+            observation.tried(second, ok=False, why="connection refused")
+        self.assertEqual(
+            observation.why("failing", 127), "connection refused, 30 of 30 in 2 min 2 s"
+        )
+        other = ServerObservation()
+        other.restore(observation.as_json(127), 1127)
+        other.tried(1132, ok=False, why="connection refused")
+        self.assertEqual(other.why("failing", 1132), "connection refused, 31 of 31 in 2 min 12 s")
+        observation.tried(200, ok=True, has_answered=True)
+        observation.record(300, _refused(3))
+        self.assertEqual(observation.why("failing", 300), "connection refused, 3 of 3 in 1 s")
 
     def test_server_that_resets_every_client(self) -> None:
         """Its connections are no successes, but one that stays open for some seconds is."""

@@ -138,7 +138,8 @@ class ServerObservation:
     _resets: int = attrs.field(default=0, init=False)
     _by_clients: int = attrs.field(default=0, init=False)  # of the failures
     _sources: set[int] = attrs.field(factory=set, init=False)  # of those
-    _is_tried: bool = attrs.field(default=False, init=False)  # without success
+    _tries: int = attrs.field(default=0, init=False)  # of txmux itself, all in vain
+    _last_try: float = attrs.field(default=0.0, init=False)
     _silence: ServerSilence = attrs.field(
         factory=lambda: ServerSilence(_SILENT_CLIENTS), init=False
     )
@@ -178,14 +179,15 @@ class ServerObservation:
 
     def _clear(self) -> None:
         self.failures = self._settled = self._resets = self._by_clients = 0
-        self._cause, self._is_tried = "", False
+        self._cause, self._tries, self._last_try = "", 0, 0.0
         self._young.clear()
         self._sources.clear()
 
     def tried(self, now: float, *, ok: bool, why: str = "", has_answered: bool = False) -> None:
         """Record an attempt of txmux itself, which without a byte says less than what clients have just met."""
         if not ok:
-            self._cause, self._is_tried = why, True
+            self._cause, self._last_try = why, now
+            self._tries += 1
             return
         is_met = self._kind != "reset" and (self._kind != "tls-failed" or self.tries_tls)
         lately = _REFUSED_LATELY if self.is_udp else 0.0 if is_met else _RESET_LATELY
@@ -215,7 +217,7 @@ class ServerObservation:
     @property
     def _is_failing(self) -> bool:
         """Whether enough attempts have failed, other than by what one source sends, which a server may reset rightly."""
-        are_several = len(self._sources) >= ENOUGH_SOURCES or self._is_tried
+        are_several = len(self._sources) >= ENOUGH_SOURCES or self._tries > 0
         return self.failures - (0 if are_several else self._by_clients) >= FAILURES
 
     def why(self, state: ObservedState, now: float) -> str:
@@ -223,8 +225,9 @@ class ServerObservation:
             silence = self._silence
             clients = plural(silence.clients, "client")
             return f"no byte from it to {clients} in a row for {_span(silence.first, now)}"
-        span = _span(self._first_failure, self._last_failure)
-        return f"{self._cause}, {self.failures} of {self.failures} in {span}"
+        count = self.failures + self._tries
+        span = _span(self._first_failure, max(self._last_failure, self._last_try))
+        return f"{self._cause}, {count} of {count} in {span}"
 
     def began(self, state: ObservedState) -> float:
         return self._first_failure if state == "failing" else self._silence.first
@@ -242,7 +245,7 @@ class ServerObservation:
             "sources": {str(source): now - at for source, at in silence.sources.items()},
             "resets": [self._resets, *self._sources],
             "by_clients": self._by_clients,
-            "tried": self._is_tried,
+            "tried": self._tries,
             "usual": self.usual,
         }
 
@@ -259,7 +262,7 @@ class ServerObservation:
         self._silence.sources = {int(source): now - float(age) for source, age in sources}
         self._resets, *reset = map(int, fields["resets"])
         self._by_clients = int(fields.get("by_clients", self._resets))
-        self._sources, self._is_tried = {*reset}, bool(fields["tried"])
+        self._sources, self._tries = {*reset}, int(fields["tried"])
         self.usual = float(fields["usual"])
 
 

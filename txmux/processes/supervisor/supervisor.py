@@ -699,13 +699,15 @@ class Supervisor:
     async def _status(self) -> dict[str, Any]:
         return {"generation": self.version, **await self.pool.status()}
 
-    def ended(self, number: int) -> None:
+    def ended(self, number: int) -> int:
+        """Forget the process of a worker, and return how many connections have ended with it."""
         self.pool.share_datagrams()
         self.state.upstreams.server_starter.process_ended(number)
         self.limits.worker_ended(number)
         lost = self.counters.ended(number + 1)
         if lost:
             self._log.warn("connections that ended with a worker: {lost}", lost=lost)
+        return lost
 
     def start_failed(self, worker: Worker, message: str) -> None:
         """Fail the reload that has added the worker, or else the service."""

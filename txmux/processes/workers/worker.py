@@ -31,6 +31,7 @@ from txmux.processes.workers.starting import BackOff, Starter
 from txmux.telemetry.attention import CANNOT_START
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.folding import FoldedLog
+from txmux.telemetry.formatting import plural
 
 _LONGEST_OUTAGE = 0.5
 """The longest delay before a restart, in seconds, while no worker serves."""
@@ -67,7 +68,7 @@ class _WorkerSupervisor(Protocol):
     def ready(self, worker: Worker, /) -> None: ...
     def retired(self, worker: Worker, /) -> None: ...
     def leave_answered(self) -> None: ...
-    def ended(self, number: int, /) -> None: ...
+    def ended(self, number: int, /) -> int: ...
     def start_failed(self, worker: Worker, message: str, /) -> None: ...
     def replace(self, worker: Worker, /) -> None: ...
     def replace_hung(self, worker: Worker, why: str, /) -> bool: ...
@@ -109,6 +110,7 @@ class Worker:
         self._limits = LimitsLayout(0)
         self._can_listen = False
         self._how_ended = ""
+        self._lost_connections = 0  # with the last process
         self.ready = self.is_leaving = self.is_confined = False
         self.version = self.pid = 0
         self.failed_starts = 0
@@ -216,7 +218,9 @@ class Worker:
     def _has_pid(self, channel: Channel, pid: int, *, is_again: bool) -> None:
         if self._channel is channel:
             if is_again:
-                self._record_restart(self._how_ended)
+                lost = self._lost_connections
+                more = f", {plural(lost, 'connection')} lost" if lost else ""
+                self._record_restart(f"{self._how_ended}{more}")
             self.pid = pid
             if self._hung or (self._retirement is not None and not self.ready):
                 self._end()  # this was due before its ID was known
@@ -454,7 +458,7 @@ class Worker:
         if not self.ready:
             self.failed_starts += 1
         self.ready = self.is_confined = False
-        self._supervisor.ended(self.number)
+        self._lost_connections = self._supervisor.ended(self.number)
         if self._retirement is not None or self._stopped is not None:
             self._supervisor.retired(self)
             if self._stopped is not None:
