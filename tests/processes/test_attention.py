@@ -69,7 +69,7 @@ class AttentionTest(UpgradeTestCase):
 
     def check(self) -> tuple[int, str]:
         done = self.command("status", "--check")
-        return done.returncode, done.stdout.rstrip("\n")
+        return done.returncode, done.stdout.partition(" | ")[0]
 
     def shown(self, *words: str) -> str:
         return " ".join(self.command(*words).stdout.split())

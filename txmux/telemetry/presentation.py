@@ -383,18 +383,36 @@ def attention_line(item: Row, now: float) -> str:
 _VERDICTS = {"critical": (2, "CRITICAL"), "warning": (1, "WARNING")}
 
 
-def attention_verdict(status: Row) -> tuple[int, str]:
-    """Return the exit code that monitoring expects, and the worst item in one line.
+def attention_verdict(status: Row) -> tuple[int, list[str]]:
+    """Return the exit code that monitoring expects, and the lines: the worst item with the performance data, then the other items.
 
-    >>> attention_verdict({"attention": []})
-    (0, 'OK: nothing needs attention')
+    >>> attention_verdict({"attention": [], "connections": {"active": 2, "limit": 9}})
+    (0, ['OK: nothing needs attention | active=2;;;0;9 critical=0;;;0 warning=0;;;0 note=0;;;0'])
     """
     items = attention_items(status)
-    if not items:
-        return 0, "OK: nothing needs attention"
-    code, word = _VERDICTS.get(items[0]["level"], (0, "NOTE"))
+    code = _VERDICTS.get(items[0]["level"], (0, ""))[0] if items else 0
+    lines = [
+        # What follows the first bar is performance data.
+        f"{_VERDICTS.get(item['level'], (0, 'NOTE'))[1]}: {attention_text(item).replace('|', '/')}"
+        for item in items
+    ] or ["OK: nothing needs attention"]
     more = f"; {len(items) - 1} more" if len(items) > 1 else ""
-    return code, f"{word}: {attention_text(items[0])}{more}"
+    lines[0] += f"{more} | {' '.join(_performance(status, items))}"
+    return code, lines
+
+
+def _performance(status: Row, items: Sequence[Row]) -> Iterator[str]:
+    """Yield values in the format of the plugins of Nagios; ``c`` stands for a counter."""
+    counts = status.get("connections", {})
+    for name, unit, most in (
+        ("active", "", counts.get("limit") or ""),
+        ("undecided", "", ""),
+        ("total", "c", ""),
+    ):
+        if name in counts:
+            yield f"{name}={counts[name]}{unit};;;0;{most}".rstrip(";")
+    for level in ("critical", "warning", "note"):
+        yield f"{level}={sum(item['level'] == level for item in items)};;;0"
 
 
 def connection_counts(status: Row) -> str:

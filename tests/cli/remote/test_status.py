@@ -134,21 +134,30 @@ class StatusTests(RemoteTestCase):
         )
 
     def test_check(self) -> None:
-        """The exit codes and the line of plugins for Nagios."""
+        """The exit codes and the lines of plugins for Nagios: all items, and performance data behind the first bar."""
         bad, half, note = (
             {"level": level, "what": "x", "text": text, "cause": cause}
             for level, text, cause in (
-                ("critical", "it is gone", "why"), ("warning", "it may go", ""), ("note", "by the way", ""),
+                ("critical", "a|b is gone", "why"), ("warning", "it may go", ""), ("note", "by the way", ""),
             )
         )  # fmt: skip
-        for items, code, line in (
-            ([], 0, "OK: nothing needs attention"),
-            ([note], 0, "NOTE: by the way"),
-            ([half, note], 1, "WARNING: it may go; 1 more"),
-            ([bad, half, note], 2, "CRITICAL: it is gone (why); 2 more"),
+        self.status["connections"] |= {"active": 3, "undecided": 1, "total": 70, "limit": 9}
+        counts = "active=3;;;0;9 undecided=1;;;0 total=70c;;;0"
+        for items, code, first, levels, others in (
+            ([], 0, "OK: nothing needs attention", (0, 0, 0), ()),
+            ([note], 0, "NOTE: by the way", (0, 0, 1), ()),
+            ([half, note], 1, "WARNING: it may go; 1 more", (0, 1, 1), ("NOTE: by the way",)),
+            (
+                *([note, bad, half], 2, "CRITICAL: a/b is gone (why); 2 more", (1, 1, 1)),
+                ("WARNING: it may go", "NOTE: by the way"),
+            ),
         ):
             self.status["attention"] = items
-            self.assertEqual(self.ask("status", "--check"), (code, f"{line}\n", ""))
+            shown = "critical={};;;0 warning={};;;0 note={};;;0".format(*levels)
+            lines = [f"{first} | {counts} {shown}", *others]
+            self.assertEqual(
+                self.ask("status", "--check"), (code, "".join(f"{line}\n" for line in lines), "")
+            )
         self.assertEqual(self.ask("status")[0], 0)
         self.server.document, self.server.status = {"error": "no"}, 403
         self.assertEqual(self.ask("status", "--check")[::2], (3, "txmux: no\n"))

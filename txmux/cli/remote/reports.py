@@ -83,12 +83,12 @@ def _status_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write the worst item that needs attention in one line; the exit code is 0 if there is none but notes, 1 for a warning, 2 for a critical one, 3 if the service does not answer",
+        help="write the items that need attention for monitoring, a line each, the worst first, with performance data; the exit code is 0 if there is none but notes, 1 for a warning, 2 for a critical one, 3 if the service does not answer",
     )
 
 
 def _status(ask: Ask, arguments: Namespace) -> Any:
-    # Its one line is for a program, which an error output would confuse; what is missing is an item by itself.
+    # Its lines are for a program, which an error output would confuse; what is missing is an item by itself.
     quiet = {"warn": lambda _: None} if arguments.check else {}
     try:
         status = ask("GET", "/api/status", **quiet)
@@ -109,7 +109,8 @@ def _status_code(status: Mapping[str, Any], arguments: Namespace) -> int:
 def _write_status(status: Mapping[str, Any], arguments: Namespace) -> None:
     output = Output()
     if arguments.check:
-        output.line(presentation.attention_verdict(status)[1])
+        for line in presentation.attention_verdict(status)[1]:
+            output.line(line)
         return
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for label, text, style in _lines(status, time.time()):
