@@ -26,7 +26,7 @@ class RouteTest(SynchronousTestCase):
     def test_errors(self) -> None:
         for match, backend, message in [
             ([], "close", "needs a match line"), ("shh", "close", "did you mean 'ssh'"),
-            ("ssh", "nowhere", "has no port"), ("ssh", 22, "not a protocol factory"),
+            (" ", "close", "unknown matcher ''"), ("ssh", "nowhere", "has no port"), ("ssh", 22, "not a protocol factory"),
         ]:  # fmt: skip
             bad: Any = backend
             self.assertRaisesRegex(MuxError, message, route, match, bad)

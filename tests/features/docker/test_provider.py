@@ -1,6 +1,7 @@
 """A provider whose daemon the test plays."""
 
 import json
+import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,6 +173,16 @@ class ProviderTest(ProviderTestCase):
         self.assertIn(
             f"# left out: container {strange['Id'][:12]}: what the daemon says", self.text()
         )
+
+    async def test_blanks_and_holes_in_labels_leave_out_their_container_alone(self) -> None:
+        texts = "' '", "[ssh, ]", "[ ]", " ", "[,]"
+        for number, text in enumerate(texts):
+            self.daemon.put(inspected(f"bad{number}", {"txmux.match": text}))
+        self.daemon.put(inspected("web", LABELS))
+        self.run_provider()
+        await self.written("[route web]")
+        left_out = re.findall("^# left out: container (bad[0-9])", self.text(), re.MULTILINE)
+        self.assertEqual(sorted(left_out), [f"bad{number}" for number in range(len(texts))])
 
     async def test_daemon_away_at_the_start(self) -> None:
         await self.daemon.leave()

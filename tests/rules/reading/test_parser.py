@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS, FakePredicate
 from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
-from txmux.interfaces import Peeked
+from txmux.interfaces import IProtocolMatcher, Peeked
 from txmux.rules.embedding import route
 from txmux.rules.lint.privileges import Privileges, missing_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint
@@ -34,7 +34,7 @@ from txmux.rules.packing import pack, unpack
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.layout import laid_out, meaning
 from txmux.rules.reading.parser import is_as_read, load, parse, read_again
-from txmux.rules.reading.sections import TABLES
+from txmux.rules.reading.sections import FAULT, TABLES
 
 COMPLETE = """\
 [listen public]
@@ -295,11 +295,59 @@ _TEXT = (
     "close drop tcp6:1:interface=1.2.3.4 ssl:1:privateKey=k check inter weight=2 weight path=^/a path=~x http host=a|b "
     "tls( tls(x=y) \u2028 é mon-fri 08:00-09:00 20/s *:80 /x \\ {} listen a 0 1.3 h2 client reset"
 )
-PIECES = _TEXT.split(" ")
+# Blanks, and lists with holes.
+_HOLES = "' '|'\t'|''|\"\"|[ ]|[,]|[x, ]|[x,,y]|['']|,|, ,|x, ,y|- |' ' ' '|\u3000|'\u00a0'"
+HOLES = _HOLES.split("|")
+PIECES = [*_TEXT.split(" "), *HOLES]
 KEYS = [(kind, key) for kind, keys in TABLES.items() for key in keys]
 
 
+def rules_with(kind: str, key: str, value: str) -> str:
+    """Return rules in which a section of a kind has a key, and else what each kind needs."""
+    text = ""
+    for one, needed in REQUIRED.items():
+        keys = {**needed, key: value} if one == kind else needed
+        header = one if one == "txmux" else f"{one} {one[0]}"
+        text += f"[{header}]\n" + "".join(f"{name} = {its}\n" for name, its in keys.items())
+    return text
+
+
+def problems_of(text: str) -> str:
+    try:
+        parse(text, "x.ini")
+    except RulesError as error:
+        return str(error)
+    return ""
+
+
 class AnyValueTests(SynchronousTestCase):
+    def test_blanks_and_holes_for_each_key(self) -> None:
+        for kind, key in KEYS:
+            for hole in HOLES:
+                self.assertNotIn(FAULT, problems_of(rules_with(kind, key, hole)))
+
+    def test_a_fault_of_one_reader_is_a_problem_of_its_line(self) -> None:
+        class Faulty(dict[str, IProtocolMatcher]):
+            def __missing__(self, key: str) -> IProtocolMatcher:
+                raise IndexError(key)
+
+        text = f"{LISTEN}[route a]\nmatch = x\nbackend = close\n[route b]\nmatch = ssh\nlog = 5\nbackend = close\n"
+        error = self.assertRaises(RulesError, parse, text, "x", Faulty(MATCHERS))
+        self.assertEqual(
+            [(one.line, one.key) for one in error.problems], [(4, "match"), (8, "log")]
+        )
+        self.assertIn(f"{FAULT} (IndexError", error.problems[0].message)
+
+    def test_what_a_hole_is_said_to_be(self) -> None:
+        for hole, message in {
+            "[ ]": "has no value; write for example 'match = ssh'",
+            "[ssh, ]": "no brackets around values; write ssh",
+            "[ssh,,tls]": "no brackets around values; write ssh, the others below it",
+            "' '": "unknown matcher ' '; 'txmux matchers' lists those there are",
+        }.items():
+            found = problems_of(rules_with("route", "match", hole))
+            self.assertEqual(found, f"x.ini:4: [route r] match: {message}")
+
     @given(
         st.sampled_from(KEYS),
         st.lists(st.sampled_from(PIECES), max_size=4),
@@ -308,15 +356,12 @@ class AnyValueTests(SynchronousTestCase):
     def test_rules_or_problems_and_the_same_laid_out(
         self, place: tuple[str, str], pieces: list[str], joint: str
     ) -> None:
-        text = ""
-        for kind, given_keys in REQUIRED.items():
-            keys = {**given_keys, place[1]: joint.join(pieces)} if kind == place[0] else given_keys
-            header = kind if kind == "txmux" else f"{kind} {kind[0]}"
-            text += f"[{header}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+        text = rules_with(*place, joint.join(pieces))
         try:
             rules = parse(text, "x.ini")
         except RulesError as error:
             self.assertTrue(all(problem.message for problem in error.problems))
+            self.assertNotIn(FAULT, str(error))
         else:
             self.assertIsInstance(rules, Rules)
             nothing = Privileges(1000, 1024, lambda _path, _mode: False)

@@ -300,14 +300,14 @@ def _bare(text: str) -> tuple[str, str]:
     bare, change = text.translate(PLAIN), ""
     if bare != text:
         odd = next(one for one in text if ord(one) in PLAIN)
-        return bare, f"replace the {unicodedata.name(odd)}"
+        return bare.strip(), f"replace the {unicodedata.name(odd)}"
     bare = re.sub(r"^-\s+|\s*[;,]$", "", text)
     if bare != text:
         extra = "'-' in front" if text.startswith("-") else f"{text[-1]!r} at the end"
         change = f"remove the {extra}"
     for around, name in (("[]", "brackets"), ("''", "quotes"), ('""', "quotes")):
         if len(bare) > 1 and bare[0] + bare[-1] == around:
-            bare, change = bare[1:-1], change or f"remove the {name} around the value"
+            bare, change = bare[1:-1].strip(), change or f"remove the {name} around the value"
     return (bare, change) if change else ("", "")
 
 

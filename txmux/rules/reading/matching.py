@@ -17,7 +17,7 @@ def read_alternative(
     listeners: Mapping[str, Sequence[Section]] = NOTHING_MORE,
 ) -> Alternative:
     """Read one line of ``match =``; the sections of listeners are for messages."""
-    name, *rest = split_words(text)
+    name, *rest = split_words(text) or [""]
     negated = name == "not"
     if negated:
         if not rest:

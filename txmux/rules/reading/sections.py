@@ -39,6 +39,8 @@ _REQUIRED = {
     for kind, keys in TABLES.items()
 }
 """The required keys of each kind, with those which take their places."""
+FAULT = "by a fault of its reader"
+"""In the message of a value whose reader has raised something else than `InvalidValueError`."""
 _BRACKETED = re.compile(r"\[((?![0-9A-Fa-f:.%]*\]).+)\]")
 
 
@@ -52,13 +54,17 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
     fields: dict[str, Any] = {}
     for name in filter(section.entries.__contains__, names):
         key = keys[name]
-        some = _values(section, section.entries[name], key, names, reading)
-        if some:
-            value = some[0] if key.kind.takes == "one" else key.kind.collect(some)
-            if key.feature:
-                fields.setdefault("more", {})[name] = value
-            else:
-                fields[key.field or name] = value
+        try:
+            some = _values(section, section.entries[name], key, names, reading)
+            value = some and (some[0] if key.kind.takes == "one" else key.kind.collect(some))
+        except Exception as error:  # noqa: BLE001 - one owner's value must not stop the reading of others'
+            message = f"cannot be read, {FAULT} ({type(error).__name__}: {error}); report it"
+            reading.problems.append(section.problem(message, name))
+            continue
+        if some and key.feature:
+            fields.setdefault("more", {})[name] = value
+        elif some:
+            fields[key.field or name] = value
     return fields
 
 
@@ -124,11 +130,13 @@ def _values(
     items = entry.items
     is_list = len(items) == 1 and kind.takes != "one" and items[0].text.startswith("[")
     if is_list and (match := _BRACKETED.fullmatch(items[0].text)):
-        parts = [part.strip(" '\"") for part in match[1].split(",")]
+        parts = [
+            part for part in (one.strip(" '\"").strip() for one in match[1].split(",")) if part
+        ]
         rest = ", the others below it" if len(parts) > 1 else ""
-        meant = ", ".join(parts) if kind.takes == "list" else f"{parts[0]}{rest}"
-        message = f"no brackets around values; write {meant}"
-        problems.append(section.problem(message, entry.key))
+        meant = ", ".join(parts) if kind.takes == "list" else f"{''.join(parts[:1])}{rest}"
+        wrong = section.problem(f"no brackets around values; write {meant}", entry.key)
+        problems += [wrong] if parts else []
         items = [ValueLine(items[0].below, part) for part in parts]
     if kind.takes == "list":
         items = [ValueLine(item.below, part) for item in items for part in split_list(item.text)]
