@@ -179,6 +179,7 @@ _OF_TXMUX = ("acme ", "consul ", "crowdsec_", "geo_", "shared_limits ")
 _NEEDS_MORE = (
     "did you mean 'regex'",
     "is not an ACME directory",  # whose terms only the reader can agree to
+    "has no value; write for example",  # which may name a listener or a file that these rules lack
     "would get the PROXY header inside TLS",
     "not a rules file",
     "other machines can reach this",

@@ -25,7 +25,7 @@ class PlaceTest(SynchronousTestCase):
             (":443", SocketAddress(v6, "::", 443, 7, both=True)),
             ("192.0.2.1:443", SocketAddress(v4, "192.0.2.1", 443, 7)),
             ("[2001:db8::1]:443", SocketAddress(v6, "2001:db8::1", 443, 7)),
-            ("tcp:443", SocketAddress(v4, "", 443, 7)),
+            ("tcp:443", SocketAddress(v4, "0.0.0.0", 443, 7)),
             ("tcp:443:interface=127.0.0.1:backlog=3", SocketAddress(v4, "127.0.0.1", 443, 3)),
             ("tcp:port=443:interface=\\:\\:1", SocketAddress(v6, "::1", 443, 7)),
             ("tcp6:443", SocketAddress(v6, "::", 443, 7)),

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, SocketOption, open_mult
 from txmux.net.sockets.unixpath import open_listening
 from txmux.rules.model import Listener, Rules
 from txmux.rules.reading import endpointstrings
-from txmux.rules.reading.endpoints import short_form
+from txmux.rules.reading.endpoints import parse_endpoint
 
 BACKLOG = 65535
 """Clients that may wait to be accepted; the system takes less: on Linux ``net.core.somaxconn``."""
@@ -130,17 +130,13 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
     if where is not None:
         kind = "udp" if where.datagrams else "tcp"
         return f"{kind}:{where.name}{'' if where.port else f' {own}'}", kind, where.backlog
-    arguments = endpointstrings.split_arguments(text)
-    kind = arguments.kind.lower()
-    if kind == "unix":
-        key = f"unix:{unix_path(arguments)}"
-        backlog = int(arguments.named.get("backlog", backlog))
-    elif kind == "systemd":
-        named = endpointstrings.SERVER[kind].check(arguments)
+    parsed = parse_endpoint(text)
+    key, named = text, parsed.named
+    if parsed.kind == "unix":
+        key, backlog = f"unix:{Path(named['address'])}", int(named.get("backlog", backlog))
+    elif parsed.kind == "systemd":
         key = f"systemd:{named.get('index', '')}:{named.get('name', '')}"
-    else:
-        key = text
-    return key, kind, backlog
+    return key, parsed.kind, backlog
 
 
 def tcp_key(opened: socket.socket) -> str:
@@ -172,7 +168,7 @@ def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
             )
         )
     if address.kind == "unix":
-        return open_unix_socket(endpointstrings.split_arguments(address.text), address.backlog)
+        return open_unix_socket(parse_endpoint(address.text).named, address.backlog)
     # The descriptor of systemd stays open, and can be asked for again. Its family is the socket's to say: systemd makes
     # an IPv6 socket of `ListenStream=443`, even if the endpoint's `domain` differs.
     opened = socket.socket(fileno=os.dup(systemd_descriptor(reactor, address.text)))
@@ -240,28 +236,16 @@ class SocketAddress:
 @lru_cache(256)
 def socket_address(text: str, backlog: int) -> SocketAddress | None:
     """Parse one line of ``endpoint =``; ``None`` if it is not for a TCP or UDP socket."""
-    if endpointstrings.is_for_datagrams(text):
-        host, port = endpointstrings.udp_listen_address(text)
-        family = _family(host) if host else socket.AF_INET6
-        return SocketAddress(family, host or "::", port, backlog, both=not host, datagrams=True)
-    short = short_form(text)
-    if short is not None:
-        host, port = short
-        if not host:
-            return SocketAddress(socket.AF_INET6, "::", port, backlog, both=True)
-        return SocketAddress(_family(host), host, port, backlog)
-    arguments = endpointstrings.split_arguments(text)
-    kind = arguments.kind.lower()
-    if kind not in {"tcp", "tcp6"}:
+    parsed = parse_endpoint(text)
+    if not parsed.is_by_port:
         return None
-    named = endpointstrings.SERVER[kind].check(arguments)
-    host = named.get("interface") or ("::" if kind == "tcp6" else "")
-    family = socket.AF_INET6 if kind == "tcp6" else _family(host)
-    return SocketAddress(family, host, int(named["port"]), int(named.get("backlog", backlog)))
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+    host, datagrams = parsed.host, parsed.kind == "udp"
+    is_ipv6 = not host or ":" in host or parsed.kind == "tcp6"
+    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+    backlog = int(parsed.named.get("backlog", backlog))
+    return SocketAddress(
+        family, host or "::", parsed.port, backlog, both=not host, datagrams=datagrams
+    )
 
 
 def open_socket(address: SocketAddress) -> socket.socket:
@@ -338,16 +322,11 @@ def _address(address: SocketAddress) -> Any:
 _UNIX_MODE = "666"
 
 
-def unix_path(arguments: endpointstrings.Arguments) -> Path:
-    return Path(endpointstrings.SERVER["unix"].check(arguments)["address"])
-
-
-def open_unix_socket(arguments: endpointstrings.Arguments, backlog: int) -> socket.socket:
+def open_unix_socket(named: Mapping[str, str], backlog: int) -> socket.socket:
     """Open the socket of a ``unix:`` endpoint; the file of a closed socket is replaced.
 
     ``lockfile`` is ignored: the socket itself shows whether it is in use.
     """
-    named = endpointstrings.SERVER["unix"].check(arguments)
     mode, backlog = int(named.get("mode", _UNIX_MODE), 8), int(named.get("backlog", backlog))
     return open_listening(Path(named["address"]), mode, backlog)
 

@@ -12,9 +12,10 @@ from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Settings
 from txmux.rules.model.settings import AdminUser
 from txmux.rules.problems import RulesError
+from txmux.rules.reading.endpoints import parse_endpoint
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.parser import parse
-from txmux.rules.reading.service import address_of, is_by_tcp
+from txmux.rules.reading.service import is_by_tcp
 from txmux.rules.reading.tokens import AdminToken, read_tokens
 
 
@@ -139,19 +140,32 @@ class KeysTest(SynchronousTestCase):
 
     def test_address(self) -> None:
         for text, host in (
-            ("127.0.0.1:9", "127.0.0.1"), (":9", ""), ("[::1]:9", "::1"), ("tcp:9", ""),
-            ("tcp6:9:interface=\\:\\:1", "::1"),
+            ("127.0.0.1:9", "127.0.0.1"), (":9", ""), ("[::1]:9", "::1"), ("tcp:9", "0.0.0.0"),
+            ("tcp6:9", "::"), ("tcp6:9:interface=\\:\\:1", "::1"),
         ):  # fmt: skip
-            self.assertEqual(address_of(text), host)
+            self.assertEqual(parse_endpoint(text).host, host)
 
 
 class WarningsTest(SynchronousTestCase):
     def test_reachable(self) -> None:
-        for text in (":9", "192.0.2.1:9", "tcp:9", "[::]:9"):
+        for text in (
+            ":9",
+            "0.0.0.0:9",
+            "tcp:0.0.0.0:9",
+            "tcp:192.0.2.1:9",
+            "tcp:9",
+            "[::]:9",
+            "tcp6:[::]:9",
+        ):
             (warning,) = warnings(f"admin = {text}\n{TOKEN}\nmetrics = :10")
             self.assertIn("[txmux] admin: other machines can reach this", warning)
         for text in ("127.0.0.1:9", "[::1]:9", "127.3.2.1:9", "tcp:9:interface=localhost"):
             self.assertEqual(warnings(f"admin = {text}\n{TOKEN}"), [])
+
+    def test_reachable_beside_others(self) -> None:
+        lines = "admin = unix:/run/a.sock\n  tcp:127.0.0.1:8\n  off\n  tcp:0.0.0.0:9"
+        (warning,) = warnings(f"{lines}\n{TOKEN}")
+        self.assertTrue(warning.startswith("/etc/txmux/rules.ini:5: warning: [txmux] admin:"), warning)
 
     def test_unused_token(self) -> None:
         for admin in ("auto", "off", "unix:/run/a.sock"):

@@ -22,8 +22,9 @@ from txmux.rules.model import (
 )
 from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem
+from txmux.rules.reading.endpoints import parse_endpoint
 from txmux.rules.reading.route import dns_patterns
-from txmux.rules.reading.service import address_of, is_by_tcp
+from txmux.rules.reading.service import control_endpoints, is_by_tcp
 from txmux.rules.reading.values import network
 from txmux.transport import is_address
 
@@ -214,8 +215,9 @@ def admin_reachable(rules: Rules) -> Iterator[Problem]:
     """Find an endpoint of ``admin`` that other machines can reach, and a token without use."""
     settings = rules.settings
     by_tcp = [one for one in settings.admin if is_by_tcp(one)]
-    for number, item in enumerate(settings.section.items("admin")):
-        if item.text in by_tcp and not _is_loopback(address_of(item.text)):
+    for key, number, text in control_endpoints(settings):
+        is_admin = key == "admin" and is_by_tcp(text)
+        if is_admin and not _is_loopback(parse_endpoint(text).host):
             message = (
                 "other machines can reach this, and the token and all answers go there unencrypted; write "
                 "127.0.0.1:PORT or unix:/path, and connect through a tunnel or a proxy with TLS"

@@ -15,15 +15,8 @@ from txmux.rules.installed import MANAGED
 from txmux.rules.lint.warnings import warnings
 from txmux.rules.model import NOWHERE, Backend, Handover, Outcome, Rules, Section, Server
 from txmux.rules.problems import Problem
-from txmux.rules.reading.endpoints import short_form
-from txmux.rules.reading.endpointstrings import (
-    SERVER,
-    is_for_datagrams,
-    split_arguments,
-    split_ports,
-    udp_listen_address,
-)
-from txmux.rules.reading.service import is_by_tcp
+from txmux.rules.reading.endpoints import parse_endpoint
+from txmux.rules.reading.service import control_endpoints, is_by_tcp
 
 _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024
@@ -113,7 +106,8 @@ def obstacles(rules: Rules) -> list[Problem]:
 def _addresses(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     """Find ports and addresses that the process may not listen on, or that this machine does not have."""
     for place in _listen_addresses(rules):
-        text, (host, port), why = place.text, _address(place.text), ""
+        text, parsed, why = place.text, parse_endpoint(place.text), ""
+        host, port = parsed.host, parsed.port
         zone = host.partition("%")[2]
         if zone and not privileges.has_interface(zone):
             why = f"this machine has no interface {zone!r}; see 'ip link' for the names there are"
@@ -139,27 +133,9 @@ def _single_paths(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
             yield section.problem(message, "mptcp")
     for listener in rules.listeners:
         for number, endpoint in enumerate(listener.endpoints):
-            kind = endpoint.partition(":")[0].lower()
-            if listener.mptcp and short_form(endpoint) is None and kind not in {"tcp", "tcp6"}:
+            if listener.mptcp and parse_endpoint(endpoint).kind not in {"tcp", "tcp6"}:
                 message = f"{endpoint!r} has no Multipath TCP by 'mptcp'; write ADDRESS:PORT, or SocketProtocol=mptcp in the unit of systemd's socket"
                 yield listener.section.problem(message, "endpoint", number)
-
-
-def _address(text: str) -> tuple[str, int]:
-    """Return the address of an endpoint, empty for every one, and its lowest port, or 0 if it has none that is known."""
-    if (several := split_ports(text)) is not None:
-        text = f"{several[0]}{several[1].start}"
-    if is_for_datagrams(text):
-        return udp_listen_address(text)
-    short = short_form(text)
-    if short is not None:
-        return short
-    arguments = split_arguments(text)
-    kind = arguments.kind.lower()
-    if kind == "haproxy":
-        return _address(text.partition(":")[2])
-    given = SERVER[kind].check(arguments) if kind in SERVER else {}
-    return given.get("interface", ""), int(given.get("port", 0))
 
 
 def unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
@@ -292,22 +268,16 @@ def _listen_addresses(rules: Rules) -> Iterator[_ListenLine]:
     for listener in rules.listeners:
         for number, text in enumerate(listener.endpoints):
             yield _ListenLine(listener.section, "endpoint", number, text, listener.freebind)
-    settings = rules.settings
-    for key, endpoints in (("admin", settings.admin), ("metrics", (settings.metrics or "",))):
-        items = enumerate(settings.section.items(key))
-        numbers = [number for number, item in items if item.text not in {"auto", "off"}]
-        given = [one for one in endpoints if one != "auto"]
-        for number, text in zip(numbers, given, strict=False):
-            yield _ListenLine(settings.section, key, number, text)
+    for key, number, text in control_endpoints(rules.settings):
+        yield _ListenLine(rules.settings.section, key, number, text)
 
 
 def _sockets(rules: Rules) -> Iterator[tuple[_ListenLine, Path]]:
     """Yield the UNIX sockets that the service creates. A relative path starts where the service does, so it is left out."""
     for place in _listen_addresses(rules):
-        if place.text.lower().startswith("unix:"):
-            path = Path(SERVER["unix"].check(split_arguments(place.text))["address"])
-            if path.is_absolute():
-                yield place, path
+        parsed = parse_endpoint(place.text)
+        if parsed.kind == "unix" and (path := Path(parsed.named["address"])).is_absolute():
+            yield place, path
 
 
 def _no_socket(path: Path) -> tuple[str, bool] | None:

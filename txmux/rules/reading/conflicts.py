@@ -23,15 +23,11 @@ from txmux.rules.model import (
     Settings,
 )
 from txmux.rules.problems import InvalidValueError, Problem
-from txmux.rules.reading.endpoints import listening, short_form
+from txmux.rules.reading.endpoints import listening, parse_endpoint
 from txmux.rules.reading.endpointstrings import (
     PREFIX,
-    SERVER,
-    is_for_datagrams,
     ports_text,
-    split_arguments,
     split_ports,
-    udp_listen_address,
 )
 from txmux.rules.reading.route import is_outer
 from txmux.transport import is_address, unmapped
@@ -42,7 +38,6 @@ Claims = set[tuple[Any, ...]]
 """Ports of addresses, as ``(port, family, address)`` with ``"every"`` for every address, and paths of sockets."""
 
 _EVERY_ADDRESS = {"": (4, 6), "0.0.0.0": (4,), "::": (6,)}  # noqa: S104 - compared, not opened
-_DEFAULT_INTERFACE = {"tcp": "0.0.0.0", "ssl": "0.0.0.0", "tls": "0.0.0.0", "tcp6": "::"}  # noqa: S104
 
 
 def same_names(
@@ -97,11 +92,10 @@ def unshareable(
             continue
         for number, item in enumerate(section.items("endpoint")):
             try:
-                short = short_form(listening(item.text))
+                kind = parse_endpoint(listening(item.text)).kind
             except InvalidValueError:
                 continue
-            kind = item.text.partition(":")[0].lower()
-            if short is None and kind not in _SHAREABLE:
+            if kind not in _SHAREABLE:
                 advice = "write ADDRESS:PORT, :PORT, unix:/path, "
                 if is_of_unit:
                     which, advice = (
@@ -122,13 +116,18 @@ def claims(text: str) -> tuple[Claims, Claims]:
             before, ports = several
             claimed, refused = claims(f"{before}{ports.start}")
             return _at_each(claimed, ports), _at_each(refused, ports)
-        if is_for_datagrams(text):
-            claimed, refused = of_port(*udp_listen_address(text))
-            return of_datagrams(claimed), of_datagrams(refused)
-        short = short_form(text)
-        return of_port(*short) if short else _of_string(text)
+        parsed = parse_endpoint(text)
     except InvalidValueError:
         return set(), set()
+    if parsed.kind == "haproxy":
+        return claims(text.partition(":")[2])
+    if parsed.kind == "unix":
+        return _one("unix", posixpath.normpath(parsed.named["address"]))
+    if parsed.kind == "systemd":
+        return _one("systemd", parsed.named.get("index"), parsed.named.get("name"))
+    claimed, refused = of_port(parsed.host, parsed.port)
+    is_udp = parsed.kind == "udp"
+    return (of_datagrams(claimed), of_datagrams(refused)) if is_udp else (claimed, refused)
 
 
 def _at_each(claims: Claims, ports: range) -> Claims:
@@ -137,22 +136,6 @@ def _at_each(claims: Claims, ports: range) -> Claims:
 
 def of_datagrams(claims: Claims) -> Claims:
     return {("udp", *claim) for claim in claims}
-
-
-def _of_string(text: str) -> tuple[Claims, Claims]:
-    arguments = split_arguments(text)
-    kind = arguments.kind.lower()
-    if kind == "haproxy":
-        return _of_string(text.partition(":")[2])
-    if kind not in SERVER:
-        return set(), set()
-    given = SERVER[kind].check(arguments)
-    if kind == "unix":
-        return _one(kind, posixpath.normpath(given["address"]))
-    if kind == "systemd":
-        return _one(kind, given.get("index"), given.get("name"))
-    host = given.get("interface") or _DEFAULT_INTERFACE[kind]
-    return of_port(host, int(given["port"])) if "port" in given else (set(), set())
 
 
 def _one(*claim: object) -> tuple[Claims, Claims]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -96,6 +96,50 @@ def short_form(text: str) -> tuple[str, int] | None:
     if host and not is_address(host):
         return None
     return host, int(short["port"].partition("-")[0])
+
+
+_EVERY_ADDRESS = {"tcp": "0.0.0.0", "ssl": "0.0.0.0", "tls": "0.0.0.0", "tcp6": "::"}  # noqa: S104
+
+
+@frozen
+class ParsedEndpoint:
+    """What `listening` accepted, taken apart.
+
+    Attributes:
+        kind: ``tcp``, ``udp``, or the kind of a Twisted endpoint string.
+        host: Its address; empty for every one of both families, or if it has none.
+        port: Its first port; 0 for any, or if it has none.
+        named: The arguments of an endpoint string.
+    """
+
+    kind: str
+    host: str = ""
+    port: int = 0
+    named: Mapping[str, str] = {}
+
+    @property
+    def is_by_port(self) -> bool:
+        """Whether it is a TCP or UDP address of this machine that is opened without Twisted."""
+        return self.kind in {"tcp", "tcp6", "udp"}
+
+
+@lru_cache(1024)
+def parse_endpoint(text: str) -> ParsedEndpoint:
+    """Take apart what `listening` accepted."""
+    if (several := strings.split_ports(text)) is not None:
+        return parse_endpoint(f"{several[0]}{several[1].start}")
+    if strings.is_for_datagrams(text):
+        return ParsedEndpoint("udp", *strings.udp_listen_address(text))
+    short = short_form(text)
+    if short is not None:
+        return ParsedEndpoint("tcp", *short)
+    arguments = strings.split_arguments(text)
+    kind = arguments.kind.lower()
+    if kind == "haproxy":  # in front of another one
+        return attrs.evolve(parse_endpoint(text.partition(":")[2]), kind=kind)
+    named = strings.SERVER[kind].check(arguments) if kind in strings.SERVER else {}
+    host = named.get("interface") or _EVERY_ADDRESS.get(kind, "")
+    return ParsedEndpoint(kind, host, int(named.get("port", 0)), named)
 
 
 @frozen

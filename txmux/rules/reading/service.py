@@ -14,8 +14,8 @@ from txmux.rules.model.settings import RIGHTS, AdminUser
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import values
 from txmux.rules.reading.context import RESOLVERS, RulesReading
-from txmux.rules.reading.endpoints import listening, short_form
-from txmux.rules.reading.endpointstrings import SERVER, split_arguments, split_ports
+from txmux.rules.reading.endpoints import listening, parse_endpoint
+from txmux.rules.reading.endpointstrings import split_ports
 from txmux.rules.reading.files import SourceFile, is_pattern
 from txmux.rules.reading.values import (
     BOOLEAN,
@@ -46,17 +46,14 @@ def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
     text = listening(text, f"write {joined([*words, 'unix:/path'])}, or ADDRESS:PORT{token}")
     if split_ports(text) is not None:
         raise InvalidValueError(f"{text!r} has several ports; write one")
-    if short_form(text) is not None:
+    parsed = parse_endpoint(text)
+    if parsed.kind in _TCP:
         return text
-    arguments = split_arguments(text)
-    kind = arguments.kind.lower()
-    if kind in _TCP:
-        return text
-    if kind != "unix":
+    if parsed.kind != "unix":
         raise InvalidValueError(
-            f"an endpoint of type {kind!r} is not possible here; write unix:/path or ADDRESS:PORT"
+            f"an endpoint of type {parsed.kind!r} is not possible here; write unix:/path or ADDRESS:PORT"
         )
-    named = SERVER[kind].check(arguments)
+    named = {**parsed.named}
     # Absolute, since the service may go to another folder.
     path = socket_path(os.path.abspath(home / named.pop("address")))  # noqa: PTH100 - links stay
     options = "".join(f":{name}={value}" for name, value in named.items())
@@ -67,13 +64,13 @@ def is_by_tcp(endpoint: str) -> bool:
     return endpoint != "auto" and not endpoint.startswith("unix:")
 
 
-def address_of(endpoint: str) -> str:
-    """Return the address of an endpoint of TCP; empty if it is every address."""
-    short = short_form(endpoint)
-    if short is not None:
-        return short[0]
-    arguments = split_arguments(endpoint)
-    return SERVER[arguments.kind.lower()].check(arguments).get("interface", "")
+def control_endpoints(settings: Settings) -> Iterator[tuple[str, int, str]]:
+    """Yield the endpoints of ``admin`` and ``metrics`` that lines name: the key, the number of the line, and the endpoint."""
+    for key, endpoints in (("admin", settings.admin), ("metrics", (settings.metrics or "auto",))):
+        items = enumerate(settings.section.items(key))
+        numbers = [number for number, item in items if item.text not in {"auto", "off"}]
+        named = (one for one in endpoints if one != "auto")
+        yield from ((key, *line) for line in zip(numbers, named, strict=False))
 
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
@@ -91,7 +88,8 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
     by_tcp = [one for one in found.get("admin", ()) if is_by_tcp(one)]
     if by_tcp and not section.entries.keys() & {"admin_token", "admin_tokens"}:
         items = enumerate(section.items("admin"))
-        number = next((number for number, item in items if item.text == by_tcp[0]), None)
+        lines = (number for number, item in items if item.text != "off" and is_by_tcp(item.text))
+        number = next(lines, None)
         message = (
             "a TCP endpoint needs 'admin_token' beside it, since every user of this machine could connect; add for "
             "example 'admin_token = /var/lib/txmux/token', which is created if it does not exist, or write unix:/path"
