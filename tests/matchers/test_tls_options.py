@@ -29,6 +29,15 @@ VERDICTS = (
     # A name with nothing in it is no name; nor is one of another kind.
     ("sni=none", records(client_hello(server_name("."))), MATCH),
     ("sni=none", records(client_hello(server_name("a", kind=7))), MATCH),
+    # So it is with protocols.
+    ("alpn=none", NAMED, MATCH, len(NAMED)),
+    ("alpn=none,h2", NAMED, MATCH, len(NAMED)),
+    ("alpn=none,h2", NAMELESS, MATCH, len(NAMELESS)),
+    ("alpn=none", NAMELESS, NO, end_of(alpn(b"h2"), NAMELESS)),
+    ("alpn=none,http/1.1", NAMELESS, NO),
+    ("alpn=*", NAMED, NO, len(NAMED)),
+    ("alpn=none", records(client_hello(alpn(b"none"))), NO),
+    ("alpn=~none", records(client_hello(alpn(b"none"))), MATCH),
     # A regular expression is taken as it is.
     ("sni=~none", NAMELESS, NO),
     ("sni=~.*", NAMELESS, NO),
@@ -45,7 +54,7 @@ VERDICTS = (
     ),
     *((f"ja4={one}", NAMELESS, NO, len(NAMELESS)) for one in ("t13*", NAMELESS_JA4.upper(), "a")),
 )
-TRIED = ("sni=none", "sni=none,*.example.com", "ech=no", "ja4=t12*")
+TRIED = ("sni=none", "alpn=none", "alpn=none,h2", "sni=none,*.example.com", "ech=no", "ja4=t12*")
 TRIED_ON = (
     records(client_hello(SNI, alpn(b"h2"), versions(0x0304)), 40),
     NAMED,
@@ -54,6 +63,7 @@ TRIED_ON = (
 )
 UNUSABLE = (
     *((f"sni={one}", "sni: ") for one in ("none,", "none,a..b")),
+    ("alpn=none,", "alpn: "),
     *((f"ech={one}", "write one of them") for one in ("", "Yes", "true", "yes,no")),
 )
 KEYS = (

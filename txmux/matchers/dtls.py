@@ -18,6 +18,7 @@ from txmux.interfaces import (
 from txmux.wire.client_hello import DTLS_VERSIONS
 from txmux.wire.dtls import parse_dtls
 from txmux.wire.hello.options import (
+    ALPN,
     SNI,
     HelloOptions,
     hello_facts,
@@ -71,7 +72,7 @@ class DtlsMatcher:
     transports = (Transport.UDP,)
     options = (
         SNI,
-        Option("alpn", "globs of application protocols; one that is offered is enough", "coap"),
+        Option("alpn", ALPN, "coap"),
         Option("version", "globs of the highest version offered: 1.0 1.2 1.3", "1.2,1.3"),
     )
 

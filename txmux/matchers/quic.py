@@ -20,6 +20,7 @@ from txmux.interfaces import (
 )
 from txmux.wire.globs import Globs, names, option_globs
 from txmux.wire.hello.options import (
+    ALPN,
     ECH,
     SNI,
     HelloOptions,
@@ -103,7 +104,7 @@ class QuicMatcher:
         SNI,
         Option(
             "alpn",
-            "globs of application protocols; one that is offered is enough",
+            ALPN,
             "h3",
             "protocol",
         ),

@@ -15,6 +15,7 @@ from txmux.wire.client_hello import (
 )
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.hello.options import (
+    ALPN,
     ECH,
     HELLO,
     SNI,
@@ -93,7 +94,7 @@ class TlsMatcher:
         SNI,
         Option(
             "alpn",
-            "globs of application protocols; one that is offered is enough",
+            ALPN,
             "h2,http/1.1",
             "protocol",
             needs=HELLO,

@@ -142,7 +142,7 @@ class CoverageTests(SynchronousTestCase):
             ("tls sni=*.example.com", "tls sni=a.b.example.com"),
             ("tls sni=*.example.com", "tls sni=*.b.example.com"),
             ("tls sni=.example.com", "tls sni=example.com"),
-            ("tls sni=.example.com", "tls sni=.a.example.com"), ("tls sni=none,*", "tls sni=none"),
+            ("tls sni=.example.com", "tls sni=.a.example.com"), ("tls sni=none,*", "tls sni=none"), ("tls alpn=none,h2", "tls alpn=none"),
             ("tls sni=none,*", "tls sni=a,none"), ("tls sni=www*", "tls sni=www.example.com"),
             ("tls sni=*.a.example alpn=h2", "tls alpn=h2 sni=b.a.example"),
             ("not tls sni=a alpn=h2", "not tls alpn=h2 sni=a"),
@@ -158,7 +158,7 @@ class CoverageTests(SynchronousTestCase):
     def test_not_covered_or_not_certain(self) -> None:
         for wide, narrow in (
             ("ssh", "any"), ("ssh", "tls"), ("ssh software=a", "ssh"), ("tls sni=a", "tls sni=a,b"),
-            ("tls sni=*", "tls sni=none"), ("tls sni=n*", "tls sni=none"),
+            ("tls sni=*", "tls sni=none"), ("tls alpn=*", "tls alpn=none"), ("tls sni=n*", "tls sni=none"),
             ("tls sni=*", "tls sni=~a,none"), ("tls sni=*.example.com", "tls sni=example.com"),
             ("tls sni=*.example.com", "tls sni=?.example.com"),
             ("tls sni=*.com", "tls sni=~.*[.]com"), ("tls sni=a", "tls alpn=h2"),

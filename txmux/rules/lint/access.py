@@ -116,9 +116,10 @@ def _never_terminates(line: ParsedLine, tls: TlsSettings) -> str:
     if is_never_tls(line):
         return f"{line.text!r} is never TLS, but this route terminates TLS; match tls, or remove this line"
     patterns = line.options.get("alpn", "")
-    if line.name != "tls" or not patterns or tls.alpn:
+    wanted = [one.strip() for one in patterns.split(",")]
+    if line.name != "tls" or not patterns or tls.alpn or "none" in wanted:
         return ""
-    protocol = patterns.partition(",")[0].strip()
+    protocol = wanted[0]
     return f"{line.text!r} is for clients that want a protocol, but none is offered; add 'alpn = {protocol}'"
 
 

@@ -30,7 +30,7 @@ HOSTS = frozenset({"host", "domain"})
 _OPTIONS_THAT_COUNT_TOGETHER = frozenset({"payload", "regex"})
 _MOST_CASES = 1000
 _WILDCARD = re.compile(r"[*?]")
-_NO_NAME = ""  # stands for `sni=none`; no pattern of names is empty
+_NO_NAME = ""  # stands for `sni=none` and `alpn=none`; no pattern of names is empty
 
 
 class PatternCase(NamedTuple):
@@ -156,7 +156,7 @@ def _patterns(option: Option, value: str) -> Iterator[str]:
         return
     for item in value.split(","):
         pattern = item.strip()
-        if (option.name, pattern) == ("sni", "none"):
+        if pattern == "none" and option.name in {"sni", "alpn"}:
             yield _NO_NAME
         elif option.kind not in HOSTS:
             yield pattern

@@ -25,7 +25,9 @@ SNI = Option(
 )
 ECH = Option("ech", "yes or no: whether the hello has an encrypted one with it", "yes", needs=HELLO)
 
-_NO_NAME = "none"
+ALPN = "globs of application protocols, of which one has to be offered; 'none' is a hello that offers none"
+
+_NONE = "none"
 
 
 @frozen(weakref_slot=False)
@@ -64,14 +66,14 @@ class HelloOptions:
 
     Attributes:
         sni: The names that match.
-        alpn: Application protocols, of which one is enough.
+        alpn: Application protocols, of which one is enough, and whether a hello that offers none will do.
         version: The highest version.
         ech: Whether there is an encrypted hello with it.
         ja4: Fingerprints.
     """
 
     sni: ServerNames | None = None
-    alpn: Globs | None = None
+    alpn: tuple[Globs | None, bool] | None = None
     version: Globs | None = None
     ech: bool | None = None
     ja4: Globs | None = None
@@ -80,8 +82,10 @@ class HelloOptions:
         """Return whether all that is known so far matches; at the end all is known."""
         if self.sni and not self.sni.fit(reader):
             return False
-        if self.alpn and reader.alpn is not None and not any(map(self.alpn.matches, reader.alpn)):
-            return False
+        if self.alpn and reader.alpn is not None:
+            some, none = self.alpn
+            if not (some and any(map(some.matches, reader.alpn)) if reader.alpn else none):
+                return False
         if self.version and reader.version and not self.version.matches(reader.version):
             return False
         if self.ech is not None and reader.ech is not None and reader.ech is not self.ech:
@@ -110,7 +114,7 @@ def hello_options(
         return HelloOptions(server_names(options))
     return HelloOptions(
         sni=server_names(options),
-        alpn=option_globs(options, "alpn"),
+        alpn=_globs_or_none(options, "alpn", names),
         version=option_globs(options, "version", partial(names, known=tuple(versions))),
         ech=_yes_or_no(options, "ech"),
         ja4=option_globs(options, "ja4"),
@@ -131,12 +135,20 @@ def server_names(options: Mapping[str, str]) -> ServerNames | None:
     Raises:
         OptionError: Its patterns cannot be used.
     """
-    if "sni" not in options:
+    found = _globs_or_none(options, "sni", hosts)
+    return None if found is None else ServerNames(*found)
+
+
+def _globs_or_none(
+    options: Mapping[str, str], name: str, read: Callable[[str], Globs]
+) -> tuple[Globs | None, bool] | None:
+    """Read an option of patterns, among which ``none`` may be: the patterns if there are any, and whether it is."""
+    if name not in options:
         return None
-    items = options["sni"].split(",")
-    some = [item for item in items if item.strip() != _NO_NAME]
-    globs = option_globs({"sni": ",".join(some)}, "sni", hosts) if some else None
-    return ServerNames(globs, none=len(some) < len(items))
+    items = options[name].split(",")
+    some = [item for item in items if item.strip() != _NONE]
+    globs = option_globs({name: ",".join(some)}, name, read) if some else None
+    return globs, len(some) < len(items)
 
 
 def name_in(reader: HelloReader) -> str | None:
