@@ -35,6 +35,8 @@ class ChangesTest(SynchronousTestCase):
             (more, f"{more}peek_limit = 5\n", "listener y changed"),
             ("", "[txmux]\nworkers = 2\ndrain_timeout = 5s\n",
              "workers, drain_timeout of [txmux] changed"),
+            ("", "[txmux]\nshared_limits = redis://h:1/0\nremember = 5\ngrace = 1s\n",
+             "grace, remember, shared_limits of [txmux] changed"),
             ("", "# so\n\n[txmux]\ndrain_timeout = 30s\n", ""),
         ):  # fmt: skip
             self.assertEqual(self.told(old, new), said)

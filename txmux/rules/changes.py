@@ -148,8 +148,13 @@ def unchangeable(old: Settings, new: Settings, keys: Collection[str] = _FOR_GOOD
 
 
 def _different(old: Settings, new: Settings) -> Iterable[str]:
-    names = [field.name for field in attrs.fields(type(old)) if field.eq]
-    return [name for name in names if getattr(old, name) != getattr(new, name)]
+    names = [one.name for one in attrs.fields(type(old)) if one.eq and one.name != "more"]
+    yield from (name for name in names if getattr(old, name) != getattr(new, name))
+    yield from (
+        name
+        for name in sorted(old.more.keys() | new.more.keys())
+        if old.more.get(name) != new.more.get(name)
+    )
 
 
 _plain = attrgetter(
