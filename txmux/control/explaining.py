@@ -81,7 +81,7 @@ async def explain_bytes(
             for candidate in group:
                 routes = rules.routes_over(candidate, over)
                 received = seen.datagrams or seen.data
-                steps = explain_in_steps(routes, received, client, candidate.peek_limit, now)
+                steps = explain_in_steps(routes, received, seen.client, candidate.peek_limit, now)
                 found = await turns.run(steps)
                 traces.append(Trace(candidate, found, before=seen.facts))
             traced.append((seen, traces))

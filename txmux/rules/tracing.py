@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal
 
 import attrs
+from attrs.converters import optional
 
 from txmux.classes import frozen
 from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
@@ -24,7 +25,7 @@ from txmux.rules.model import (
     Outcome,
     Refusal,
 )
-from txmux.transport import is_address
+from txmux.transport import is_address, unmapped
 
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 
@@ -35,6 +36,7 @@ class TracedSample:
 
     Attributes:
         data: The bytes; maybe none. Of a flow those of the first datagram.
+        client: Its address. As in the service, IPv4 inside IPv6 is IPv4.
         stream: A `txmux.features.captures.reading.CapturedStream`, if they are from a capture.
         now: The time of its arrival, in seconds since 1970.
         datagrams: The first ones of a flow; ``None`` for a stream.
@@ -43,7 +45,7 @@ class TracedSample:
     """
 
     data: bytes
-    client: IPv4Address | IPv6Address | None
+    client: IPv4Address | IPv6Address | None = attrs.field(converter=optional(unmapped))
     stream: Any = None
     now: float = 0.0
     datagrams: tuple[bytes, ...] | None = None

@@ -96,3 +96,13 @@ class FlowsTest(FlowsCase):
         self.assertIn("decision  at datagram 1: ", shown)
         self.assertIn("by route names", shown)
         self.assertIn("no at byte 1", shown)
+
+
+class FromTest(AdminCase):
+    async def test_ipv4_inside_ipv6_is_the_client_that_the_service_sees(self) -> None:
+        rules = "[listen a]\nendpoint = tcp:0:interface=127.0.0.1\n[route near]\nmatch = any\nfrom = 192.0.2.1\nbackend = reset\n"
+        await self.start(rules=rules)
+        shown = (await self.ask("GET", "/?explain=61&from=%3A%3Affff%3A192.0.2.1")).body.decode()
+        self.assertIn("by route near", shown)
+        told = (await self.post("/api/explain", {"hex": "61", "from": "::ffff:192.0.2.1"})).json
+        self.assertEqual(told["streams"][0]["listeners"][0]["from"], "192.0.2.1")

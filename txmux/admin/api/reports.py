@@ -22,7 +22,6 @@ from txmux.net.turns import in_thread
 from txmux.telemetry import documents
 from txmux.telemetry.attention import OF_FEW
 from txmux.telemetry.formatting import printable_json
-from txmux.transport import unmapped
 
 _MOST_WAITING = 256 * 1024  # bytes buffered for a client before it is cut off
 
@@ -184,7 +183,7 @@ def _bytes(body: Mapping[str, Any]) -> bytes:
 def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
     address = body.get("from")
     try:
-        return None if address is None else unmapped(ip_address(address))
+        return None if address is None else ip_address(address)
     except ValueError:
         message = "from: is not an IP address; write one as 192.0.2.1 or 2001:db8::1"
         raise RefusedError(400, message) from None
