@@ -48,16 +48,25 @@ class AmountTests(SynchronousTestCase):
                 compact_duration(59.9), compact_duration(3720), si_number(0), si_number(1234),
                 si_number(5.68e6), si_number(999.7), si_number(7e12),
             ],
-            ["59s", "1h2m", "0", "1.23 k", "5.68 M", "1 k", "7e+03 G"],
+            ["59s", "1h2m", "0", "1.23 k", "5.68 M", "1 k", "7000 G"],
         )  # fmt: skip
         self.assertEqual(
             [milliseconds(0), milliseconds(3.21), milliseconds(61_000)],
             ["0 s", "3.21 ms", "1 min 1 s"],
         )
         self.assertEqual(
+            [milliseconds(999.4), milliseconds(999.7), milliseconds(3e-7), rate(3e-7), rate(9.97)],
+            ["999 ms", "1 s", "0 ms", "0/s", "10/s"],
+        )
+        self.assertEqual(
             [byte_rate(0), byte_rate(333), byte_rate(8010), byte_rate(5.68e6)],
             ["0 B/s", "333 B/s", "8.01 kB/s", "5.68 MB/s"],
         )
+
+    @given(st.floats(0, 1e20))
+    def test_no_number_has_an_exponent(self, number: float) -> None:
+        for write in (si_number, rate, milliseconds, byte_count):
+            self.assertRegex(write(number), r"^[0-9.]+ ?[a-zA-Z/]*( [0-9]+ [a-z]+)?$")
 
     def test_numbers_at_the_right_of_wide_enough_columns(self) -> None:
         lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]

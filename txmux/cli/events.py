@@ -14,7 +14,7 @@ from txmux.cli.remote import command
 from txmux.cli.remote.ask import ask, follow
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, UsageError, of_txmux
 from txmux.errors import printable
-from txmux.telemetry.formatting import si_number
+from txmux.telemetry.formatting import milliseconds, si_number
 
 _Event = Mapping[str, Any]
 
@@ -111,7 +111,7 @@ def _connection(event: _Event, more: str) -> str:
 
 
 def _decided(event: _Event) -> str:
-    late = "" if event["detect_ms"] is None else f" after {event['detect_ms']:g} ms"
+    late = "" if event["detect_ms"] is None else f" after {milliseconds(event['detect_ms'])}"
     return _connection(event, late)
 
 

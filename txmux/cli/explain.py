@@ -35,6 +35,7 @@ from txmux.rules.model import (
 )
 from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.parser import load
+from txmux.rules.reading.values import duration_text
 from txmux.rules.tracer import Tracer, inner_listener
 from txmux.rules.tracing import (
     Trace,
@@ -48,7 +49,6 @@ from txmux.rules.tracing import (
 )
 from txmux.telemetry import formatting
 from txmux.telemetry.formatting import plural
-from txmux.transport import unmapped
 
 if TYPE_CHECKING:
     from txmux.client.configuration import HelloOpening
@@ -224,8 +224,7 @@ def _write_connection(connection: Mapping[str, Any], _: argparse.Namespace) -> N
 
 def _address(text: str) -> IPv4Address | IPv6Address:
     try:
-        # As in the service, an IPv4-mapped IPv6 address is IPv4.
-        return unmapped(ip_address(text))
+        return ip_address(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not an IP address; write one as 192.0.2.1 or 2001:db8::1"
@@ -271,7 +270,7 @@ def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> 
         if why := optional.missing(_PCAP):
             raise MuxError(f"--pcap: {why}")
         samples = [
-            TracedSample(s.data, client or unmapped(s.client.host), s, now, s.datagrams)
+            TracedSample(s.data, client or s.client.host, s, now, s.datagrams)
             for one in optional.that_have(_PCAP)
             for s in one.captured(arguments.pcap, limit)
         ]
@@ -424,7 +423,7 @@ def _waiting(
     units = "datagrams" if is_flow else "bytes"
     yield "decision", f"with these {units}: undecided, waits for more, for route {waits_for}"
     end = "" if is_flow else ", or when the client finishes sending"
-    yield "deadline", f"after {trace.listener.detect_timeout:g}s{end}: {target}"
+    yield "deadline", f"after {duration_text(trace.listener.detect_timeout)}{end}: {target}"
 
 
 def _silent(sample: TracedSample, then: str, target: TracedOutcome) -> Iterator[tuple[str, str]]:
@@ -446,7 +445,7 @@ def _without_tls(
         yield "decision", f"before TLS: {target}"
     else:
         yield "decision", "no TLS yet: undecided, waits for more"
-        yield "deadline", f"after {trace.listener.detect_timeout:g}s: {target}"
+        yield "deadline", f"after {duration_text(trace.listener.detect_timeout)}: {target}"
     facts = trace_json(sample, trace)["facts"]
     yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
 
@@ -473,7 +472,7 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
     if silence is None or verdicts.decided_at == 0:
         yield "decision", f"at once, before any byte: {target}"
         return
-    silent_for = f"{silence.after:g}s"
+    silent_for = duration_text(silence.after or 0.0)
     if target.after is not None or target.by == "silent":
         yield from _silent(sample, f"after {silent_for}: ", target)
     elif verdicts.decided_at is not None:

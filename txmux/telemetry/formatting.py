@@ -13,6 +13,7 @@ _DAY = 86400
 _SOON = 14 * _DAY
 _SHORT = 10  # below it, one decimal is shown
 _SECOND = 1000  # ms
+_LEAST_FOUR_DIGITS = 999.5  # rounded to whole numbers
 
 AND_DOWN = ", and down"  # in the reason of a drained server
 
@@ -67,12 +68,17 @@ def compact_duration(seconds: float) -> str:
     return duration(int(seconds)).replace("min", "m").replace(" ", "")
 
 
+def _rounded(value: float, digits: int = 3) -> str:
+    """Write a number with so many digits, never as 1e+03; less than a thousandth is 0."""
+    return f"{float(f'{value:.{digits}g}'):.3f}".rstrip("0").rstrip(".")
+
+
 def si_number(value: float) -> str:
     for unit in ("", " k", " M"):
-        if abs(value) < 999.5:  # 3 digits would write it as 1e+03
-            return f"{value:.3g}{unit}"
+        if abs(value) < _LEAST_FOUR_DIGITS:
+            return f"{_rounded(value)}{unit}"
         value /= 1000
-    return f"{value:.3g} G"
+    return f"{_rounded(value)} G"
 
 
 def byte_rate(per_second: float) -> str:
@@ -108,11 +114,12 @@ def plural(number: int, noun: str) -> str:
 
 
 def rate(per_second: float) -> str:
-    return f"{per_second:.2g}/s" if per_second < _SHORT else f"{si_number(per_second)}/s"
+    return f"{_rounded(per_second, 2)}/s" if per_second < _SHORT else f"{si_number(per_second)}/s"
 
 
 def milliseconds(value: float) -> str:
-    return f"{value:.3g} ms" if 0 < value < _SECOND else duration(value / _SECOND)
+    is_short = 0 < value < _LEAST_FOUR_DIGITS
+    return f"{_rounded(value)} ms" if is_short else duration(value / _SECOND)
 
 
 def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Iterator[str]:

@@ -93,10 +93,16 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual((state.mode, sent), ("value", []))
         wrong, sent = _all(state, "enter")
         self.assertEqual((wrong.mode, wrong.result.is_bad, sent), ("value", True, []))
-        for keys, weight, word in ((["5"], 5, "5"), ([], None, "of the rules")):
+        for keys, weight, word in (
+            (["5"], 5, "5"),
+            ([], None, "of the rules"),
+            (["0"], None, "of the rules"),
+        ):
             what = f"weight {word}: backend web, unix:/run/a.sock"
             asked = _all(state, "backspace", *keys, "enter")[1]
             self.assertEqual(asked, [ChangeRequest(path, {"weight": weight}, what)])
+        wrong, sent = _all(state, "backspace", *"65536", "enter")
+        self.assertEqual((wrong.result.message[:21], sent), ("'65536' is no weight;", []))
         self.assertEqual(_all(state, "escape", "enter")[1], [])
 
     def test_ban_of_the_address_of_a_connection_or_an_end(self) -> None:

@@ -165,7 +165,9 @@ class WarningsTest(SynchronousTestCase):
     def test_reachable_beside_others(self) -> None:
         lines = "admin = unix:/run/a.sock\n  tcp:127.0.0.1:8\n  off\n  tcp:0.0.0.0:9"
         (warning,) = warnings(f"{lines}\n{TOKEN}")
-        self.assertTrue(warning.startswith("/etc/txmux/rules.ini:5: warning: [txmux] admin:"), warning)
+        self.assertTrue(
+            warning.startswith("/etc/txmux/rules.ini:5: warning: [txmux] admin:"), warning
+        )
 
     def test_unused_token(self) -> None:
         for admin in ("auto", "off", "unix:/run/a.sock"):

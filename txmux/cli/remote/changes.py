@@ -176,16 +176,21 @@ def _weight_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("weight", metavar="NUMBER", help="1 to 65535; 0 or default is that of the rules again")  # fmt: skip
 
 
-def _weight(ask: command.Ask, arguments: Namespace) -> Any:
-    number = "0" if arguments.weight == "default" else arguments.weight
+def read_weight(text: str) -> int | None:
+    """Read a weight of the command; ``None`` is that of the rules."""
+    number = "0" if text == "default" else text
     if not re.fullmatch("[0-9]{1,5}", number) or int(number) > _MOST_WEIGHT:
-        raise UsageError(
-            f"{number!r} is no weight; write a number up to {_MOST_WEIGHT}, or default"
-        )
+        message = f"{text!r} is no weight; write a number up to {_MOST_WEIGHT}, or default"
+        raise UsageError(message)
+    return int(number) or None
+
+
+def _weight(ask: command.Ask, arguments: Namespace) -> Any:
+    weight = read_weight(arguments.weight)
 
     def weigh(backend: str, server: str) -> Any:
         path = path_of(backend, server or _only_server(ask, backend))
-        return ask("POST", path, {"weight": int(number) or None})
+        return ask("POST", path, {"weight": weight})
 
     return _by_name(arguments.name, weigh)
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import attrs
 
-from txmux.cli.remote.changes import ban_body, path_of
+from txmux.cli.remote.changes import ban_body, path_of, read_weight
 from txmux.cli.remote.command import read_filters
 from txmux.cli.remote.errors import UsageError
 from txmux.errors import printable
@@ -36,7 +36,7 @@ HELP = (
     ("d", "drain the chosen server, after a question: no new connections"),
     ("m", "the same, and it is not checked either: maintenance"),
     ("u", "send connections to the chosen server again"),
-    ("W", "set its weight: a number, or nothing for that of the rules"),
+    ("W", "set its weight: a number; 0 or nothing is that of the rules"),
     ("w", "let clients of its backend wait, after a question; or go on"),
     ("p, Space", "pause, and continue"),
     ("h, ?", "this help"),
@@ -200,13 +200,9 @@ def _weight(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, Top
     backend, server = str(line.row["backend"]), str(line.row["server"])
 
     def request(text: str) -> ChangeRequest:
-        if text and not (text.isascii() and text.isdecimal()):
-            raise UsageError(
-                f"{text!r} is not a weight; write a number, or nothing for that of the rules"
-            )
-        what = printable(f"weight {text or 'of the rules'}: backend {backend}, {server}")
-        path = path_of(backend, server)
-        return ChangeRequest(path, {"weight": int(text) if text else None}, what)
+        weight = read_weight(text or "default")
+        what = printable(f"weight {weight or 'of the rules'}: backend {backend}, {server}")
+        return ChangeRequest(path_of(backend, server), {"weight": weight}, what)
 
     return _ask_value(state, line, f"weight of {server}, now {line.row.get('weight')}", request)
 

@@ -40,7 +40,6 @@ _REQUIRED = {
 }
 """The required keys of each kind, with those which take their places."""
 FAULT = "by a fault of its reader"
-"""In the message of a value whose reader has raised something else than `InvalidValueError`."""
 _BRACKETED = re.compile(r"\[((?![0-9A-Fa-f:.%]*\]).+)\]")
 
 
@@ -130,9 +129,7 @@ def _values(
     items = entry.items
     is_list = len(items) == 1 and kind.takes != "one" and items[0].text.startswith("[")
     if is_list and (match := _BRACKETED.fullmatch(items[0].text)):
-        parts = [
-            part for part in (one.strip(" '\"").strip() for one in match[1].split(",")) if part
-        ]
+        parts: list[str] = re.findall(r"[^\s,'\"](?:[^,]*[^\s,'\"])?", match[1])
         rest = ", the others below it" if len(parts) > 1 else ""
         meant = ", ".join(parts) if kind.takes == "list" else f"{''.join(parts[:1])}{rest}"
         wrong = section.problem(f"no brackets around values; write {meant}", entry.key)

@@ -312,7 +312,7 @@ def duration_text(seconds: float) -> str:
         number, rest = divmod(seconds, float(_SECONDS[unit]))
         if number and not rest:
             return f"{number:.0f}{unit}"
-    return f"{seconds:g}s"
+    return f"{Decimal(str(seconds)).normalize():f}s"
 
 
 Opens: TypeAlias = Literal[
