@@ -34,7 +34,7 @@ from txmux.rules.packing import pack, unpack
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.layout import laid_out, meaning
 from txmux.rules.reading.parser import is_as_read, load, parse, read_again
-from txmux.rules.reading.sections import FAULT, TABLES
+from txmux.rules.reading.sections import TABLES
 
 COMPLETE = """\
 [listen public]
@@ -285,6 +285,7 @@ class AgainTest(SynchronousTestCase):
         self.assertRaises(RulesError, read_again, rules.files)
 
 
+FAULT = "by a fault of its reader"
 REQUIRED = {
     "listen": {"endpoint": ":1"}, "route": {"match": "ssh", "backend": "b"},
     "backend": {"server": "h:1"}, "txmux": {},

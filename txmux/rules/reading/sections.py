@@ -39,7 +39,6 @@ _REQUIRED = {
     for kind, keys in TABLES.items()
 }
 """The required keys of each kind, with those which take their places."""
-FAULT = "by a fault of its reader"
 _BRACKETED = re.compile(r"\[((?![0-9A-Fa-f:.%]*\]).+)\]")
 
 
@@ -57,7 +56,7 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
             some = _values(section, section.entries[name], key, names, reading)
             value = some and (some[0] if key.kind.takes == "one" else key.kind.collect(some))
         except Exception as error:  # noqa: BLE001 - one owner's value must not stop the reading of others'
-            message = f"cannot be read, {FAULT} ({type(error).__name__}: {error}); report it"
+            message = f"cannot be read, by a fault of its reader ({type(error).__name__}: {error}); report it"
             reading.problems.append(section.problem(message, name))
             continue
         if some and key.feature:
