@@ -1,8 +1,9 @@
 """The health checks of an ``haproxy.cfg`` (its configuration manual, chapters 4 and 5.2) as ``check``."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 import attrs
 
@@ -126,9 +127,7 @@ def _target(server: ServerLine) -> list[str]:
 def _note_difference(proxy: Proxy, section: DraftSection, kind: ConfigLine, check: str) -> None:
     for line in proxy.all("http-check", "send-state"):
         section.warn(line, "has no counterpart: servers are not told their state")
-    if kind.value in _WEAKER:
-        section.warn(kind, check + _WEAKER[kind.value])
-    elif kind.value == _TLS_HELLO:
+    if kind.value == _TLS_HELLO:
         more = "wants a whole handshake, where HAProxy takes an alert: add sni=NAME if a server needs its name"
         section.flag(kind, check + more)
 
@@ -172,19 +171,12 @@ _KINDS = {
     "ldap-check": (
         r"send=\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\0\x80\0 expect=\x0a\x01\0\x04"
     ),
-    # The number of the first packet, and the version of the protocol (MySQL internals, HandshakeV10).
-    "mysql-check": r"expect=\0\n",
     "pgsql-check": "postgres",
     "redis-check": "redis",
-    "smtpchk": "expect=220",
+    "smtpchk": "smtp",
     _TLS_HELLO: "tcp tls=yes",
     "tcp-check": "tcp",
 }
-_WEAKER: Mapping[str, str] = {
-    "mysql-check": "waits for the greeting and does not log in",
-    "smtpchk": "waits for the greeting and says nothing",
-}
-"""Checks that test less than HAProxy's do, and how."""
 
 _REDIS = re.compile(r"(?i)(AUTH|INFO|PING|QUIT|ROLE|SELECT)\b[^\r\n]*\r\n")
 _USUAL_ANSWERS = frozenset({"+OK", "+PONG"})
@@ -242,6 +234,13 @@ def question(proxy: Proxy, kind: ConfigLine | None) -> list[str]:
         return _http(kind, proxy.all("http-check"))
     if name == "tcp-check" and proxy.all("tcp-check"):
         return _send_expect(proxy.all("tcp-check"))
+    if name == "mysql-check":
+        users = [
+            option("user", value)
+            for word, value in pairwise(kind.words if kind else ())
+            if word == "user"
+        ]
+        return ["mysql", *users]
     if name not in _KINDS:
         raise WeakerError(name)
     return _KINDS[name].split()

@@ -224,3 +224,67 @@ class OtherTests(ProbeTestCase):
             except UnhealthyError:
                 found = False
             self.assertEqual(found, verdict == "well")
+
+
+def packet(number: int, body: bytes) -> bytes:
+    return len(body).to_bytes(3, "little") + bytes([number]) + body
+
+
+_GREETING = packet(
+    0,
+    b"\x0a8.4.0\0"
+    + bytes(4)
+    + b"saltsalt\0"
+    + bytes(18)
+    + b"saltsaltsalt\0caching_sha2_password\0",
+)
+_OK = packet(2, b"\0\0\0\2\0\0\0")
+
+
+class MysqlTests(ProbeTestCase):
+    def setUp(self) -> None:
+        self.probe = probe(Check("mysql", user="me"), "", 0, tls=False)
+
+    def test_verdicts(self) -> None:
+        denied = packet(2, b"\xff\x15\x04#28000Access denied")
+        for answer, verdict in {
+            _GREETING: "undecided",
+            _GREETING + _OK: "well",
+            _GREETING + denied: "well",
+            _GREETING
+            + packet(
+                2, b"\xff\x10\x04#08004Too many connections"
+            ): "MySQL error 1040: #08004Too many connections",
+            packet(0, b"\xff\x69\x04Host is blocked"): "MySQL error 1129: Host is blocked",
+            b"HTTP/1.1 400 Bad\r\n": "not an answer from MySQL: HTTP/",
+        }.items():
+            self.assert_said(self.probe, answer, verdict)
+
+    def test_one_reply_to_each_packet(self) -> None:
+        login = self.probe.reply(_GREETING)
+        self.assertEqual(login[3], 1)
+        self.assertTrue(login.endswith(b"me\0\0caching_sha2_password\0"))
+        self.assertEqual(int.from_bytes(login[:3], "little"), len(login) - 4)
+        self.assertEqual(self.probe.reply(_GREETING), b"")
+        switch = packet(2, b"\xfemysql_native_password\0saltsaltsaltsaltsalt\0")
+        self.assertEqual(self.said(self.probe, _GREETING + switch)[0], "undecided")
+        self.assertEqual(self.probe.reply(_GREETING + switch), b"\0\0\0\3")
+        self.assert_said(self.probe, _GREETING + switch + _OK, "well")
+
+    @given(st.binary(max_size=200))
+    def test_any_answer(self, data: bytes) -> None:
+        for answer in (data, _GREETING + data):
+            self.said(self.probe, answer)
+            deepcopy(self.probe).reply(answer)
+
+
+class SmtpTests(ProbeTestCase):
+    def test_verdicts(self) -> None:
+        smtp = probe(Check("smtp"), "", 0, tls=False)
+        for answer, verdict in {
+            b"220 a ESMTP\r\n": "well", b"220\r\n": "well", b"220-a\r\n220 b\r\n": "well", b"220 a\n": "well",
+            b"220 a": "undecided", b"220-a\r\n": "undecided", b"": "undecided", b"220-a\r\n22": "undecided",
+            b"421 busy\r\n": "SMTP 421 busy", b"554-no\r\n554 go\r\n": "SMTP 554-no",
+            b"SSH-2.0-x\r\n": "no greeting of SMTP: SSH-2.0-x",
+        }.items():  # fmt: skip
+            self.assert_said(smtp, answer, verdict)

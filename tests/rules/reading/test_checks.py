@@ -17,6 +17,9 @@ class CheckTests(ReadingTestCase):
             "redis interval=10s timeout=250ms rise=1 fall=5": Check("redis", 10.0, 0.25, 1, 5),
             "postgres": Check("postgres"),
             "ssh fall=1": Check("ssh", fall=1),
+            "smtp timeout=10s": Check("smtp", timeout=10.0),
+            "mysql": Check("mysql", user="txmux"),
+            "mysql user=haproxy": Check("mysql", user="haproxy"),
             "http": Check("http", path="/", statuses=(range(200, 300), range(300, 400))),
             "http path=/health?x=1 expect=204,5xx host=a.b:80": Check(
                 "http",
@@ -48,9 +51,7 @@ class CheckTests(ReadingTestCase):
         self.assertRaises(InvalidValueError, check, "interval=5s expect=220")
 
     def test_mistakes(self) -> None:
-        begin = (
-            "must begin with tcp, http, redis, postgres, ssh, dns or send=TEXT expect=TEXT, not "
-        )
+        begin = "must begin with tcp, http, redis, postgres, mysql, smtp, ssh, dns or send=TEXT expect=TEXT, not "
         for text, messages in {
             "htpt path=/": f"{begin}'htpt'; did you mean 'http'?",
             "off": f"{begin}'off'; for no check, remove the key",

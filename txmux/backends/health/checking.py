@@ -121,6 +121,8 @@ class CheckRun:
     def _judge(self) -> None:
         try:
             if not self._probe.is_healthy(self._answer[:LONGEST_ANSWER]):
+                if reply := self._probe.reply(self._answer):
+                    self._transport.write(reply)
                 return
         except UnhealthyError as problem:
             self._finish()
@@ -131,6 +133,8 @@ class CheckRun:
 
     def _finish(self) -> None:
         """Finish sending, and discard what comes: closing with unread bytes would be a reset, which servers log."""
+        if self._probe.farewell:
+            self._transport.write(self._probe.farewell)
         if self._is_tls():
             self._transport.loseConnection()  # TLS waits for the server's close-notify
         else:

@@ -28,12 +28,16 @@ class Probe:
             false as long as that is open. Raises `UnhealthyError` as soon as it is not. It may keep its position.
         expected: What is missing while `is_healthy` returns false, for logs.
         quiet: Seconds after which a connection without an answer shows a healthy server; 0 if only an answer does.
+        reply: Called with all of the answer while it is open: returns what is sent next, in step with the server.
+        farewell: Sent at the end, to servers that log or count clients which just leave.
     """
 
     request: bytes
     is_healthy: Callable[[bytes], bool]
     expected: str
     quiet: float = 0.0
+    reply: Callable[[bytes], bytes] = lambda _: b""
+    farewell: bytes = b""
 
 
 OPENING = Probe(b"", bool, "answer", quiet=1.0)
@@ -53,6 +57,12 @@ def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
     if check.kind == "ssh":
         # With a client's banner, the server logs a client that left, and not a scan.
         return Probe(b"SSH-2.0-txmux-check\r\n", _SshJudge(), "SSH banner")
+    if check.kind == "mysql":
+        login = MysqlLogin(check.user)
+        quit_command = b"\x01\0\0\0\x01"
+        return Probe(
+            b"", login.is_healthy, "answer of MySQL", reply=login.reply, farewell=quit_command
+        )
     return _FIXED[check.kind]
 
 
@@ -190,7 +200,68 @@ class _SshJudge:
         return _SSH_BANNER.search(answer, start) is not None
 
 
+_SMTP_GREETING = re.compile(rb"(?:[0-9]{3}-[^\n]*\n)*([0-9]{3})(?: [^\n]*|\r)?\n")
+
+
+def _smtp(answer: bytes) -> bool:
+    """Look for the whole greeting (RFC 5321, section 3.1): servers refuse clients that speak before its end."""
+    greeting = _SMTP_GREETING.match(answer)
+    if greeting is not None and greeting[1] != b"220":
+        raise UnhealthyError(f"SMTP {shown(answer)}")
+    if greeting is None and b"\n" in answer and not re.match(rb"[0-9]{3}-", answer):
+        raise UnhealthyError(f"no greeting of SMTP: {shown(answer)}")
+    return greeting is not None
+
+
+_MYSQL_CANNOT_CONNECT = frozenset({1040, 1041, 1053, 1129, 1130, 1203, 1226})
+"""The errors of a server that has no room, shuts down, or refuses this host."""
+_MYSQL_CAPABILITIES = 0x00088201  # LONG_PASSWORD, PROTOCOL_41, SECURE_CONNECTION, PLUGIN_AUTH
+
+
+class MysqlLogin:
+    """Logs in without a password (MySQL's Client/Server Protocol, connection phase).
+
+    Servers count clients that leave before it for ``max_connect_errors``. As for ``mysqladmin ping``, one that
+    refuses the user is healthy.
+    """
+
+    def __init__(self, user: str) -> None:
+        self._user = user.encode()
+        self._replied = 0  # to this many packets
+
+    def is_healthy(self, answer: bytes) -> bool:
+        if len(answer) > 4 and answer[3:5] not in {b"\0\x0a", b"\0\xff"}:
+            raise UnhealthyError(f"not an answer from MySQL: {shown(answer)}")
+        packets = _mysql_packets(answer)
+        for number, packet in enumerate(packets):
+            code = int.from_bytes(packet[1:3], "little")
+            if packet[:1] == b"\xff" and (not number or code in _MYSQL_CANNOT_CONNECT):
+                raise UnhealthyError(f"MySQL error {code}: {shown(packet[3:])}")
+        return len(packets) > 1 and packets[-1][:1] in {b"\0", b"\xff"}
+
+    def reply(self, answer: bytes) -> bytes:
+        packets = _mysql_packets(answer)
+        if len(packets) == self._replied:
+            return b""
+        self._replied = len(packets)
+        body = b""  # no password, by another method that the server asks for
+        if self._replied == 1:
+            plugin = packets[0].rstrip(b"\0").rpartition(b"\0")[2]
+            numbers = _MYSQL_CAPABILITIES.to_bytes(4, "little") + (1 << 24).to_bytes(4, "little")
+            body = numbers + b"\x21" + bytes(23) + self._user + b"\0\0" + plugin + b"\0"
+        return len(body).to_bytes(3, "little") + bytes([2 * self._replied - 1]) + body
+
+
+def _mysql_packets(answer: bytes) -> list[bytes]:
+    packets = []
+    while len(answer) >= 4 + (length := int.from_bytes(answer[:3], "little")):
+        packets.append(answer[4 : 4 + length])
+        answer = answer[4 + length :]
+    return packets
+
+
 _FIXED = {
+    "smtp": Probe(b"", _smtp, "greeting of SMTP", farewell=b"QUIT\r\n"),
     "tcp": Probe(b"", lambda _: True, "connection"),
     "redis": Probe(b"*1\r\n$4\r\nPING\r\n", _redis, "PONG"),
     "postgres": Probe(

@@ -168,11 +168,13 @@ def _networks_meant(text: str) -> str:
 
 
 _CHECKS = {
-    **each("connect ftp icmp imap ldap ldap-check mariadb mysql mysql-check on ping pop3 port smtp smtpchk tcp-check tcpchk true yes", "tcp to see whether the server can be connected"),
+    **each("connect ftp icmp imap ldap ldap-check on ping pop3 port tcp-check tcpchk true yes", "tcp to see whether the server can be connected"),
     **each("ssl ssl-hello-chk tls", "tcp tls=yes"),
     **each("httpchk option", "http path=/health"),
     **each("pgsql pgsql-check postgresql", "postgres"),
     **each("redis-check valkey", "redis"),
+    **each("mariadb mysql-check", "mysql"),
+    **each("lmtp smtpchk", "smtp"),
 }  # fmt: skip
 """By what others call a kind of check: what to write."""
 

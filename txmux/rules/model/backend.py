@@ -78,7 +78,7 @@ Balance = Literal[
 ]
 """How one of several servers is chosen."""
 
-CheckKind = Literal["tcp", "http", "redis", "postgres", "ssh", "dns", "exchange"]
+CheckKind = Literal["tcp", "http", "redis", "postgres", "mysql", "smtp", "ssh", "dns", "exchange"]
 """The kinds of health checks; ``exchange`` is ``send=`` and ``expect=``."""
 
 
@@ -193,6 +193,7 @@ class Check:
         tls: Whether TLS is spoken; ``None`` if that is as for clients.
         sni: The name that is sent with TLS where the backend has none; empty is the server's own.
         name: The name in the query to a DNS server.
+        user: Whom a check of MySQL logs in as, without a password.
     """
 
     kind: CheckKind
@@ -210,6 +211,7 @@ class Check:
     tls: bool | None = None
     sni: str = ""
     name: str = ""
+    user: str = "txmux"
 
 
 @frozen

@@ -150,6 +150,8 @@ _KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
     },
     "redis": {},
     "postgres": {},
+    "mysql": {"user": of_form("[!-~]{1,32}", "is not a user of MySQL; write for example txmux")},
+    "smtp": {},
     "ssh": {},
     "dns": {"name": host_name},
     "exchange": {"send": _text, "expect": _text},
