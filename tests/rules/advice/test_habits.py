@@ -178,7 +178,7 @@ HABITS = {
         "5 check: '/health' is not an option; write 'path=/health'"
     ),
     "[backend b]\nserver = h:1\ncheck = on\ntls = yes\ntls_ca = yes": (
-        "5 check: must begin with tcp, http, redis, postgres, ssh, dns or send=TEXT expect=TEXT, not 'on'; "
+        "5 check: must begin with tcp, http, redis, postgres, mysql, smtp, ssh, dns or send=TEXT expect=TEXT, not 'on'; "
         "write tcp to see whether the server can be connected\n"
         "7 tls_ca: takes the paths of PEM files, not 'yes'; write them, or remove this"
     ),
@@ -373,7 +373,7 @@ listen idle_timout = 3s | unknown key; did you mean 'idle_timeout' in [backend N
 listen default = $host:80 | for what a client asks for, write {host} in the 'server' of a [backend]
 txmux admin_password = x | unknown key; write 'admin = 127.0.0.1:8440' and 'admin_token = /var/lib/txmux/token', the path
 txmux admin_foobar = x | unknown key; [txmux] has nothing like it; remove it
-backend check = mysql | write tcp to see whether the server can be connected
+backend check = mariadb | write mysql
 backend check = pgsql | write postgres
 match remote_ip 10.0.0.0/8 | write 'match = any' with 'from = NETWORKS'
 match sni_hostnames=a.example | the matcher comes first, as in 'tls sni=a.example'
