@@ -448,6 +448,48 @@ class WrongTests(ServiceTestCase):
         self.assertEqual((code, out), (78, ""))
         self.assertEqual(err.count(f"{self.rules}:"), 2)
 
+    def test_tls_client_by_what_it_asks_for(self) -> None:
+        routes = "".join(
+            f"[route {name}]\nmatch = tls {options}\nbackend = close\n"
+            for name, options in (
+                ("h2", "sni=a.example alpn=h2"),
+                ("old", "alpn=none"),
+                ("a", "sni=a.example"),
+            )
+        )
+        self.rules.write_text(f"[listen public]\nendpoint = :443\n{routes}")
+        for options, decision in {
+            ("--sni", "a.example", "--alpn", "http/1.1, h2"): "route h2",
+            ("--sni", "a.example", "--alpn", "http/1.1"): "route a",
+            ("--sni", "a.example"): "route old",
+            ("--alpn", "h2"): "default",
+        }.items():
+            code, out, _ = self.run_main("explain", self.rules, *options)
+            self.assertEqual(code, 0)
+            self.assertRegex(out, rf"\ndecision  at byte \d+: {decision}, ")
+        for wrong, message in {
+            (
+                "--sni",
+                "a",
+                "--text",
+                "x",
+            ): "--sni and --alpn are in place of bytes; leave them out, or --text",
+            ("--sni", "."): "--sni, --alpn: no client can say this: ",
+            (
+                "--alpn",
+                ",",
+            ): "--sni, --alpn: no client can say this: ALPN protocols must be 1 to 255 in length\n",
+        }.items():
+            code, out, err = self.run_main("explain", self.rules, *wrong)
+            self.assertEqual((code > 0, out), (True, ""))
+            self.assertTrue(err.startswith(f"txmux: {message}"), err)
+        self.rules.write_text(
+            "[listen u]\nendpoint = udp::443\n[route q]\nmatch = quic\nbackend = udp:h:1\n"
+        )
+        self.assertIn(
+            "are for listeners of TCP", self.run_main("explain", self.rules, "--sni", "a")[2]
+        )
+
     def test_wrong_usage(self) -> None:
         code, out, err = self.run_main("explain", self.rules)
         self.assertEqual((code, out), (2, ""))

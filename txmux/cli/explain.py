@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import ssl
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -73,6 +75,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sources.add_argument("--file", metavar="PATH", action="append", help=f"a file with the bytes; - is standard input{again}")
     sources.add_argument("--pcap", metavar="PATH", help="a capture: what the client of each TCP connection and of each UDP flow said first")
     sources.add_argument("--connection", metavar="ID", help="the ID of a live connection, as 'txmux connections' lists it")
+    parser.add_argument("--sni", metavar="NAME", help="in place of bytes: a TLS client that asks for this name")
+    parser.add_argument("--alpn", metavar="PROTOCOLS", help="in place of bytes: a TLS client that offers these, as h2,http/1.1; may be beside --sni")
     parser.add_argument("--all", action="store_true", help="with --pcap: also list the routes that say no, where there are many")
     parser.add_argument("--listener", metavar="NAME", help="only for this listener")
     parser.add_argument("--from", metavar="ADDRESS", dest="client", type=_address, help="the client's IP address; with --pcap by default the one in the capture")
@@ -87,13 +91,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sources.required = False  # `_usage_error` says more
 
 
-_CLIENT_OPTIONS = {"--alpn", "--host", "--http", "--path", "--quic", "--sni", "--ssh", "--tls"}
+_CLIENT_OPTIONS = {"--host", "--http", "--path", "--quic", "--ssh", "--tls"}
 
 
 def unknown(words: Sequence[str]) -> str:
     """Return a hint for options of other programs that generate the bytes of a protocol, which `txmux explain` does not."""
     named = {word.partition("=")[0] for word in words}
-    by = "give the client's first bytes by --text, --hex, --file or --pcap"
+    by = (
+        "give the client's first bytes by --text, --hex, --file or --pcap, or a TLS client by --sni"
+    )
     return "" if named.isdisjoint(_CLIENT_OPTIONS) else by
 
 
@@ -185,10 +191,13 @@ def _taken_by(sample: TracedSample, trace: Trace) -> str:
 
 def _usage_error(arguments: argparse.Namespace) -> str:
     sources = ("text", "hex", "file", "pcap", "connection")
-    if all(getattr(arguments, name) is None for name in sources):
+    given = [f"--{name}" for name in sources if getattr(arguments, name) is not None]
+    if bool(given) is _is_tls(arguments):
         return (
-            "give the client's first bytes by --text, --hex, --file or --pcap (--file - is what is piped in), "
-            "or a live connection by --connection"
+            f"--sni and --alpn are in place of bytes; leave them out, or {given[0]}"
+            if given
+            else "give the client's first bytes by --text, --hex, --file or --pcap (--file - is what is piped in), "
+            "a TLS client by --sni and --alpn, or a live connection by --connection"
         )
     if arguments.connection is None:
         if arguments.rules_file is None:
@@ -275,17 +284,44 @@ def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> 
             for s in one.captured(arguments.pcap, limit)
         ]
         return [sample for sample in samples if _of_transport(listeners, sample)]
-    given = _bytes(arguments, max(limit, _LONGEST_DATAGRAM))
-    samples = [TracedSample(given[0], client, now=now, datagrams=given)]
-    if len(given) == 1:
-        samples.insert(0, TracedSample(given[0][:limit], client, now=now))
-    samples = [sample for sample in samples if _of_transport(listeners, sample)]
-    if not samples:
-        raise MuxError(
+    samples = []
+    if _is_tls(arguments):
+        hello = _hello(arguments.sni, arguments.alpn)
+        samples = [TracedSample(hello[:limit], client, now=now)]
+        none = "--sni and --alpn are for listeners of TCP, and there is none here"
+    else:
+        given = _bytes(arguments, max(limit, _LONGEST_DATAGRAM))
+        if len(given) == 1:
+            samples = [TracedSample(given[0][:limit], client, now=now)]
+        samples.append(TracedSample(given[0], client, now=now, datagrams=given))
+        none = (
             "several datagrams are for listeners with udp: endpoints, and there is none here; "
             "give the bytes of a stream at once"
         )
+    samples = [sample for sample in samples if _of_transport(listeners, sample)]
+    if not samples:
+        raise MuxError(none)
     return samples
+
+
+def _is_tls(arguments: argparse.Namespace) -> bool:
+    return arguments.sni is not None or arguments.alpn is not None
+
+
+def _hello(name: str | None, protocols: str | None) -> bytes:
+    """Return what a TLS client of this machine's OpenSSL says first."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    sent = ssl.MemoryBIO()
+    try:
+        if protocols:
+            context.set_alpn_protocols([one.strip() for one in protocols.split(",")])
+        client = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name or None)
+    except (ssl.SSLError, ValueError) as error:
+        raise MuxError(f"--sni, --alpn: no client can say this: {error.args[0]}") from None
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
 
 
 def _bytes(arguments: argparse.Namespace, limit: int) -> tuple[bytes, ...]:
