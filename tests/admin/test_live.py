@@ -165,6 +165,12 @@ class TellingTest(LiveCase):
         self.assertEqual(listener["routes"][0]["says"], "no")
         self.assertEqual(listener["from"], "192.0.2.1")
 
+    async def test_nothing_is_explained_without_a_worker(self) -> None:
+        """The process that answers does not parse what clients sent."""
+        self.patch(self.running.control, "workers", list)
+        told = await self.post("/api/explain", {"text": "x"})
+        self.assertEqual((told.status, told.error), (503, "no worker serves that could tell"))
+
     async def test_rules_as_they_were_read(self) -> None:
         (file,) = (await self.get("/api/rules")).json
         self.assertEqual((file["file"], file["text"]), (str(self.file), self.file.read_text()))

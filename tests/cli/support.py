@@ -3,6 +3,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,7 +28,9 @@ class CommandTestCase(SynchronousTestCase):
     def run_main(self, *arguments: str | Path, out: StringIO | None = None) -> tuple[int, str, str]:
         """Run the program; its exit code, output and error output."""
         out, err = out or StringIO(), StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
+        # `explain` would leave this process in the sandbox.
+        confining = patch("txmux.processes.privilege.sandbox.confine")
+        with redirect_stdout(out), redirect_stderr(err), confining:
             try:
                 code = main([str(argument) for argument in arguments])
             except SystemExit as stop:

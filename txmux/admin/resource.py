@@ -14,6 +14,7 @@ from txmux.control.control import Control
 from txmux.control.filters import FilterError
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError, how_to_install, joined, own_command
+from txmux.net.channel.channel import ChannelError
 from txmux.net.sockets.transport import unsent_bytes
 from txmux.rules.model.settings import Right
 from txmux.rules.problems import suggestion
@@ -158,6 +159,8 @@ class Resource:
             check_body(query.body, self.takes)
         try:
             return await self.handle(query)
+        except ChannelError as problem:
+            raise RefusedError(503, str(problem)) from None
         except (UnknownError, FilterError, OptionError) as problem:
             status = 404 if isinstance(problem, UnknownError) else 400
             raise RefusedError(status, str(problem)) from None

@@ -112,9 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader, `head` for one, has enough. What is left must not be written again at the end of the process.
-        nothing = os.open(os.devnull, os.O_WRONLY)
+        _, nothing = os.pipe()  # no file may be opened in the sandbox, in which `explain` is
         os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
         return _PIPE_CLOSED
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import ssl
 import sys
 import time
@@ -54,6 +56,7 @@ from txmux.telemetry.formatting import plural
 
 if TYPE_CHECKING:
     from txmux.client.configuration import HelloOpening
+    from txmux.processes.privilege.sandbox import Sandbox
 
 _LONGEST_DATAGRAM = 65535
 _PCAP = "txmux explain --pcap"
@@ -116,10 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     listeners = _listeners(rules, arguments.listener)
     listeners, end, certificate = _listeners_inside(rules, listeners, arguments)
     tracer = Tracer(rules, _opening(arguments))
-    try:
-        samples = _samples(arguments, listeners)
-    except OSError as error:
-        raise MuxError(f"{error.filename} cannot be read: {error.strerror}") from None
+    samples = _samples(arguments, listeners, rules.settings.sandbox)
     traces = [
         (seen, [tracer.trace(listener, seen, end, certificate) for listener in group])
         for sample in samples
@@ -270,30 +270,35 @@ def _no_traffic(listeners: tuple[Listener, ...]) -> str:
     return "no " + " and no ".join(names[over] for over in Transport if over in transports)
 
 
-def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> list[TracedSample]:
-    """Read the bytes of the clients. Bytes that may be of TCP or UDP give a sample for each transport."""
+def _samples(
+    arguments: argparse.Namespace, listeners: tuple[Listener, ...], sandbox: Sandbox
+) -> list[TracedSample]:
+    """Read the bytes of the clients, and confine this process before they are parsed. Bytes that may be of TCP or UDP give a sample for each transport."""
     limit = max(listener.peek_limit for listener in listeners)
-    client = arguments.client
+    client, pcap = arguments.client, arguments.pcap
     now = time.time() if arguments.now is None else arguments.now
-    if arguments.pcap is not None:
-        if why := optional.missing(_PCAP):
-            raise MuxError(f"--pcap: {why}")
+    if pcap is not None and (why := optional.missing(_PCAP)):
+        raise MuxError(f"--pcap: {why}")
+    try:
+        capture = io.BytesIO() if pcap is None else Path(pcap).open("rb")  # noqa: SIM115 - it is read in the sandbox
+        given = _bytes(arguments, max(limit, _LONGEST_DATAGRAM)) if pcap is None else ()
+    except OSError as error:
+        raise MuxError(f"{error.filename} cannot be read: {error.strerror}") from None
+    _be_confined(sandbox)
+    if pcap is not None:
         samples = [
             TracedSample(s.data, client or s.client.host, s, now, s.datagrams)
             for one in optional.that_have(_PCAP)
-            for s in one.captured(arguments.pcap, limit)
+            for s in one.captured(capture, pcap, limit)
         ]
         return [sample for sample in samples if _of_transport(listeners, sample)]
-    samples = []
     if _is_tls(arguments):
-        hello = _hello(arguments.sni, arguments.alpn)
-        samples = [TracedSample(hello[:limit], client, now=now)]
+        samples = [TracedSample(given[0][:limit], client, now=now)]
         none = "--sni and --alpn are for listeners of TCP, and there is none here"
     else:
-        given = _bytes(arguments, max(limit, _LONGEST_DATAGRAM))
+        samples = [TracedSample(given[0], client, now=now, datagrams=given)]
         if len(given) == 1:
-            samples = [TracedSample(given[0][:limit], client, now=now)]
-        samples.append(TracedSample(given[0], client, now=now, datagrams=given))
+            samples.insert(0, TracedSample(given[0][:limit], client, now=now))
         none = (
             "several datagrams are for listeners with udp: endpoints, and there is none here; "
             "give the bytes of a stream at once"
@@ -324,7 +329,18 @@ def _hello(name: str | None, protocols: str | None) -> bytes:
     return sent.read()
 
 
+def _be_confined(sandbox: Sandbox) -> None:
+    from txmux.processes.privilege.sandbox import confine  # noqa: PLC0415 - no other command needs it
+
+    is_confined = confine(sandbox, None)
+    if not (is_confined or sandbox == "off" or os.geteuid()):
+        why = "this machine has no sandbox, so what clients sent is parsed with all rights of root"
+        print(f"warning: {why}; run this as another user", file=sys.stderr)
+
+
 def _bytes(arguments: argparse.Namespace, limit: int) -> tuple[bytes, ...]:
+    if _is_tls(arguments):
+        return (_hello(arguments.sni, arguments.alpn),)
     try:
         if arguments.text is not None:
             return tuple(map(bytes_from_text, arguments.text))

@@ -8,10 +8,13 @@ from typing import Any, cast
 from txmux.control.broadcast import ENDING, Answers, Listing, WorkerLink, broadcast, concurrently
 from txmux.control.clients import clients_document
 from txmux.control.control import Control
-from txmux.control.explaining import ExplainedConnectionDocument
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.net.channel import messages
-from txmux.telemetry.documents import ClientDocument, ConnectionDocument
+from txmux.telemetry.documents import (
+    ClientDocument,
+    ConnectionDocument,
+    ExplainedConnectionDocument,
+)
 
 _LISTING = 10.0  # seconds that a worker has to go through very many connections
 

@@ -28,7 +28,6 @@ from txmux.control.broadcast import (
 )
 from txmux.control.clients import RefusedClients
 from txmux.control.events import Hub
-from txmux.control.explaining import ExplanationDocument, explain_bytes
 from txmux.control.gauges import COUNT, Gauges, ServiceCounts, WorkerReports, own_gauges
 from txmux.control.overrides import Overrides, ServiceState, WorkersCondition
 from txmux.control.rates import Rates
@@ -36,6 +35,7 @@ from txmux.control.report import Report, UnknownError
 from txmux.control.rules_index import RulesIndex, known_listener
 from txmux.errors import MuxError
 from txmux.net.channel import messages
+from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
 from txmux.net.turns import Turns, in_thread, look_in_thread
 from txmux.rules.model import Rules
@@ -58,6 +58,7 @@ _MOST_NAMED = 1000
 
 _Names = Collection[str] | None
 
+_ALONE = 10.0  # seconds that a worker has for what is asked of it alone
 _RECEIVING = 30.0  # seconds that a worker has to take what is sent to its part of a feature
 
 
@@ -168,6 +169,14 @@ class Control:
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
     ) -> Answers:
         return await broadcast(self.serving(), message, seconds=seconds, if_late="skip", **values)
+
+    async def ask_one(self, message: Message, **values: Any) -> Any:
+        """Ask a worker what all know, once: it parses bytes of clients, which may be its end; a `ChannelError` if it does not answer."""
+        asked = [worker for worker in self.serving() if not worker.is_late][:1]
+        answers = await broadcast(asked, message, seconds=_ALONE, if_late="skip", **values)
+        for _, answer in answers:
+            return answer
+        raise ChannelError("; ".join(answers.missing) or "no worker serves that could tell")
 
     def serving(self) -> list[WorkerLink]:
         return [worker for worker in self.workers() if worker.ready]
@@ -505,11 +514,15 @@ class Control:
 
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None
-    ) -> ExplanationDocument:
+    ) -> documents.ExplanationDocument:
         """Explain how one listener, or all, route the first bytes of a client, as ``txmux explain --json`` does."""
         if listener is not None:
             known_listener(self.index, listener)
-        return await explain_bytes(self.rules, data, listener, client)
+        host = None if client is None else str(client)
+        streams = await self.ask_one(
+            messages.EXPLAIN, data=data.hex(), listener=listener, client=host
+        )
+        return {"rules": str(self.rules.path), "streams": streams}
 
     # Changes.
 

@@ -7,7 +7,7 @@ how many bytes at most, and in which order routes were asked, from which it foll
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
-from typing import Literal, NotRequired, TypedDict, cast
+from typing import Any, cast
 
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.session import ClientSession
@@ -22,52 +22,13 @@ from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.model import SHORT_FORM, Rules
 from txmux.rules.tracing import Trace, TracedSample, as_json, route_json, seen_by, trace_json
-from txmux.telemetry.documents import ConnectionDocument
-
-# fmt: off
-_Says = Literal["match", "no", "undecided", "not asked", "unknown"]
-_By = Literal["route", "default", "silent"]
-LineAnswer = TypedDict("LineAnswer", {
-    "match": str, "says": str | None, "at": int | None, "needs_up_to": int | None, "error": str | None,
-})
-RouteAnswerDocument = TypedDict("RouteAnswerDocument", {
-    "route": str, "says": _Says, "at": int | None, "needs_up_to": int | None, "error": str | None,
-    "excluded_by": ExcludingKey | None, "dry_run": bool, "lines": list[LineAnswer],
-})
-
-class InnerAnswer(RouteAnswerDocument):
-    """How a route answers, and in the TLS of which route it was asked."""
-    inside: str | None
-
-DecisionDocument = TypedDict("DecisionDocument", {
-    "listener": str, "from": str | None, "by": _By | None, "route": str | None, "bytes": int | None, "facts": dict[str, str],
-    "routes": list[InnerAnswer],
-})
-
-class ExplainedConnectionDocument(ConnectionDocument):
-    """The document of ``/api/connections/ID``."""
-    explanation: DecisionDocument | None
-
-_Target = TypedDict("_Target", {
-    "after": NotRequired[float], "at": int | None, "by": Literal["route", "default", "silent", "denied", "tls-failed"], "route": str | None, "to": str | None,
-    "servers": list[str],
-})
-_ListenerAnswer = TypedDict("_ListenerAnswer", {
-    "listener": str, "from": str | None, "time": str, "routes": list[RouteAnswerDocument], "decision": _Target | None,
-    "at_deadline": _Target | None, "facts": dict[str, str],
-})
-_Stream = TypedDict("_Stream", {
-    "client": str | None, "server": str | None, "bytes": int, "datagrams": list[int] | None, "gap": bool, "server_first": bool,
-    "listeners": list[_ListenerAnswer],
-})
-ExplanationDocument = TypedDict("ExplanationDocument", {"rules": str, "streams": list[_Stream]})
-# fmt: on
+from txmux.telemetry.documents import Decider, DecisionDocument, InnerAnswer, Says
 
 
 async def explain_bytes(
     rules: Rules, data: bytes, listener: str | None, client: IPv4Address | IPv6Address | None
-) -> ExplanationDocument:
-    """Explain how one listener, or all, route the first bytes of a client."""
+) -> list[dict[str, Any]]:
+    """Explain how one listener, or all, route the first bytes of a client: the streams of an `ExplanationDocument`."""
     now, turns = time.time(), Turns()
     traced: list[tuple[TracedSample, list[Trace]]] = []
     # The same bytes mean different things as the beginning of a stream and as a datagram.
@@ -85,7 +46,8 @@ async def explain_bytes(
                 found = await turns.run(steps)
                 traces.append(Trace(candidate, found, before=seen.facts))
             traced.append((seen, traces))
-    return cast("ExplanationDocument", as_json(str(rules.path), traced))
+    streams: list[dict[str, Any]] = as_json(str(rules.path), traced)["streams"]
+    return streams
 
 
 def explain_connection(one: ClientSession) -> DecisionDocument:
@@ -139,7 +101,7 @@ def _certificate(one: ClientSession) -> object:
     return None if one.agreed_tls is None else one.agreed_tls.found
 
 
-def _by(one: ClientSession) -> _By | None:
+def _by(one: ClientSession) -> Decider | None:
     """Return what decided the connection, in the words of ``txmux explain``."""
     record = one.record
     if record.detect_ms is None:
@@ -184,7 +146,7 @@ def _answer(
     is_won: bool,
     is_asked: bool,
 ) -> InnerAnswer:
-    says: _Says = "not asked"
+    says: Says = "not asked"
     if is_won:
         says = "match"
     elif is_asked and excluded is None:

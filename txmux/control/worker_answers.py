@@ -2,22 +2,25 @@
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from heapq import nsmallest
+from ipaddress import ip_address
 from operator import itemgetter
 from typing import Any
 
 from txmux.client.client_table import Row
 from txmux.client.session import ClientSession, has_ended
 from txmux.control.documents import address_states, connection_document
-from txmux.control.explaining import DecisionDocument, explain_connection
+from txmux.control.explaining import explain_bytes, explain_connection
 from txmux.control.filters import Filters, connection_sort_key
 from txmux.control.gauges import COUNT, measure
+from txmux.detection.recognising import matcher_of
+from txmux.interfaces import Transport
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.net.collecting import UNCOLLECTED
 from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
-from txmux.telemetry.documents import ConnectionDocument, ReportedAddress
+from txmux.telemetry.documents import ConnectionDocument, DecisionDocument, ReportedAddress
 from txmux.telemetry.lines import LOST_LINES
 
 
@@ -40,6 +43,8 @@ class WorkerAnswers:
             messages.ADDRESSES: self.addresses,
             messages.CLOSE: self.close,
             messages.EXPLAIN_CONNECTION: self.explain_connection,
+            messages.EXPLAIN: self.explain,
+            messages.RECOGNISE: self.recognise,
             messages.CLOSE_SERVER: self.close_server,
             messages.APPLY_OVERRIDES: self._serving.apply_overrides,
             messages.BAN: self._serving.ban,
@@ -85,6 +90,16 @@ class WorkerAnswers:
             if connection.record.id == id:
                 return explain_connection(connection)
         return None
+
+    async def explain(
+        self, data: str, listener: str | None, client: str | None
+    ) -> list[dict[str, Any]]:
+        host = None if client is None else ip_address(client)
+        return await explain_bytes(self._serving.rules, bytes.fromhex(data), listener, host)
+
+    def recognise(self, clients: Iterable[tuple[str, bool]]) -> list[str]:
+        over = {False: Transport.TCP, True: Transport.UDP}
+        return [matcher_of(bytes.fromhex(first), over[is_udp]) for first, is_udp in clients]
 
     async def close(self, filters: Mapping[str, str], id: str = "") -> int:  # noqa: A002
         chosen = [

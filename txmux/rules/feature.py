@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import attrs
 
@@ -247,7 +247,7 @@ class Feature:
         unusable: Yields what a start would refuse, or as warnings what it would do without, by files.
         open_secrets: Yields what lets others read secrets beside files.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
-        captured: Reads what clients said first in a capture, from its path and the most bytes of each; see `txmux.rules.tracing.TracedSample`.
+        captured: Reads what clients said first in a capture, from its file and name, and the most bytes of each; see `txmux.rules.tracing.TracedSample`.
         providers: Returns the `txmux.interfaces.IProvider`s that `txmux provider` has by it.
         resources: Returns the `txmux.admin.resource.Resource`s that the endpoint ``admin`` has by it.
         commands: Those of the program, and what each does; each is a module of its name in the folder, as `txmux.cli` has them.
@@ -271,7 +271,7 @@ class Feature:
     openings: HelloOpenings | None = None
     rows: Callable[[], Sequence[Any]] = tuple
     start_of: Callable[[Backend], ServerStart | None] = lambda _: None
-    captured: Callable[[str, int], Sequence[Any]] | None = None
+    captured: Callable[[BinaryIO, str, int], Sequence[Any]] | None = None
     providers: Callable[[], Sequence[Any]] = tuple
     resources: Callable[[], Sequence[Any]] = tuple
     commands: Mapping[str, str] = attrs.field(factory=dict)

@@ -365,6 +365,45 @@ class StatusDocument(_Status, StatusGauges):
     attention: Annotated[list[AttentionDocument], "these items [need your attention](#attention), the worst first, then the oldest"]
     incomplete: Annotated[list[str], "each worker whose part is missing here has a line with the reason"]
 
+# How routes decide on bytes: what `txmux explain` says.
+
+Says = Literal["match", "no", "undecided", "not asked", "unknown"]
+Decider = Literal["route", "default", "silent"]
+LineAnswer = TypedDict("LineAnswer", {
+    "match": str, "says": str | None, "at": int | None, "needs_up_to": int | None, "error": str | None,
+})
+RouteAnswerDocument = TypedDict("RouteAnswerDocument", {
+    "route": str, "says": Says, "at": int | None, "needs_up_to": int | None, "error": str | None,
+    "excluded_by": Literal["from", "not_from", "client_cert", "during"] | None, "dry_run": bool, "lines": list[LineAnswer],
+})
+
+class InnerAnswer(RouteAnswerDocument):
+    """How a route answers, and in the TLS of which route it was asked."""
+    inside: str | None
+
+DecisionDocument = TypedDict("DecisionDocument", {
+    "listener": str, "from": str | None, "by": Decider | None, "route": str | None, "bytes": int | None, "facts": dict[str, str],
+    "routes": list[InnerAnswer],
+})
+
+class ExplainedConnectionDocument(ConnectionDocument):
+    """The document of ``/api/connections/ID``."""
+    explanation: DecisionDocument | None
+
+Target = TypedDict("Target", {
+    "after": NotRequired[float], "at": int | None, "by": Literal["route", "default", "silent", "denied", "tls-failed"], "route": str | None, "to": str | None,
+    "servers": list[str],
+})
+ListenerAnswer = TypedDict("ListenerAnswer", {
+    "listener": str, "from": str | None, "time": str, "routes": list[RouteAnswerDocument], "decision": Target | None,
+    "at_deadline": Target | None, "facts": dict[str, str],
+})
+ExplainedStream = TypedDict("ExplainedStream", {
+    "client": str | None, "server": str | None, "bytes": int, "datagrams": list[int] | None, "gap": bool, "server_first": bool,
+    "listeners": list[ListenerAnswer],
+})
+ExplanationDocument = TypedDict("ExplanationDocument", {"rules": str, "streams": list[ExplainedStream]})
+
 SectionDocument = TypedDict("SectionDocument", {"name": str, "line": int, "text": str})
 FileDocument = TypedDict("FileDocument", {"file": str, "text": str, "sections": Iterable[SectionDocument]})
 Error = TypedDict("Error", {"error": str, "errors": NotRequired[list[str]]})

@@ -1,11 +1,12 @@
 from collections import Counter
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.admin.test_flows import QUERY, FlowsCase
+from tests.support.datagrams import turn
 from txmux.features.page.gather import bytes_explained, explanation
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
@@ -87,6 +88,35 @@ class CostTest(AdminCase):
         asking = [Deferred.fromCoroutine(self.ask("GET", "/")) for _ in range(12)]
         self.assertEqual({told.status for told in await gatherResults(asking)}, {200})
         self.assertLessEqual(most, 4)
+
+
+class RecognisedTest(AdminCase):
+    async def test_recognised(self) -> None:
+        """A worker names the matcher of an unrecognised client; what a compromised one proposes instead is not shown."""
+        await self.start()
+        client = await super().connect(self.port)
+        client.send(b"SSH-2.0-x\r\n")
+        await client.is_lost()
+        while not (await self.get("/api/recent")).json:
+            await turn()
+        known, unknown = b'data-copy="match = ssh"', b'data-copy="match = payload text=SSH-"'
+        self.assertIn(known, (await self.get("/")).body)
+        ask = Worker.ask
+        proposed: list[Any] = []
+
+        def proposing(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
+            return (
+                succeed(proposed)
+                if message is messages.RECOGNISE
+                else ask(worker, message, **values)
+            )
+
+        self.patch(Worker, "ask", proposing)
+        for line in ("match = any\nbackend = 192.0.2.1:1", "match = tls sni=~.*"):
+            proposed[:] = [line]
+            page = (await self.get("/")).body
+            self.assertIn(unknown, page)
+            self.assertNotIn(b"192.0.2.1:1", page)
 
 
 class FlowsTest(FlowsCase):

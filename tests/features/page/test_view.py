@@ -12,9 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.originals import client_hello
 from tests.support.steps import finished
+from txmux.detection.recognising import matcher_of
 from txmux.features.page.query import PARTS, PageQuery
 from txmux.features.page.tables import are_long, files_in_steps
-from txmux.features.page.unrecognised import dump, line_for, matcher_of
+from txmux.features.page.unrecognised import dump, line_for
 from txmux.features.page.view import _ALL, PageExplanation, PageSnapshot, View, render
 from txmux.interfaces import Transport
 

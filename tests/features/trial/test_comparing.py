@@ -8,8 +8,7 @@ import attrs
 
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.errors import MuxError
-from txmux.features.trial.memory import RememberedClient
-from txmux.features.trial.trial import compared
+from txmux.features.trial.comparing import RememberedClient, compared
 from txmux.rules.model import FoundCertificate, Rules
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.rules_parser import RulesParser

@@ -12,14 +12,13 @@ from typing import Any
 from unittest import TestCase
 from unittest.mock import patch
 
-from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP6ClientEndpoint, connectProtocol
 from twisted.internet.task import Clock
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import TestCase as AsyncTestCase
 
 from tests.admin.asking import AdminCase
 from tests.backends.connect.tls_case import authority
@@ -32,15 +31,11 @@ from txmux.client.parts import ServingContext
 from txmux.detection.explain import excluded_by
 from txmux.errors import MuxError
 from txmux.features.trial import FEATURE
-from txmux.features.trial.memory import ClientMemory, RememberedClient
+from txmux.features.trial.memory import ClientMemory
 from txmux.features.trial.trial import Trial
 from txmux.net import turns
-from txmux.net.channel import messages
-from txmux.net.channel.message import Message
-from txmux.rules.model import FoundCertificate
-from txmux.rules.reading.files import SourceFile
+from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
-from txmux.rules.reading.rules_parser import RulesParser
 from txmux.telemetry.events import Events
 
 SECRET = b"Authorization: Basic c2VjcmV0OnNlY3JldA==\r\n"
@@ -247,15 +242,6 @@ class TryTests(TrialCase):
         self.assertEqual(found["moved"], 0)
         self.assertLessEqual(asked.call_count, 6)
 
-    async def test_stop(self) -> None:
-        """A trial ends with the service, however many clients are left."""
-        await self.start(self.settings, self.rules(self.a))
-        await self.served(request("a.test"))
-        part: Any = self.running.control.parts.get("trial")
-        part.stop_following()
-        with self.assertRaisesRegex(MuxError, "the service is stopping"):
-            await part.compare(self.running.control.rules)
-
     async def test_what_is_kept(self) -> None:
         """A listener has its own number; a reload keeps those that have room; what nobody remembers is refused; errors are told."""
         rules = self.rules(self.a)
@@ -344,7 +330,7 @@ class TryTests(TrialCase):
             self.assertEqual(told.status, 403)
 
 
-class WorkerTests(SynchronousTestCase):
+class WorkerTests(AsyncTestCase):
     """What a worker may do to a trial, of rules that the service has."""
 
     rules = parse("[txmux]\nremember = 9\nwatch_rules_limit = 0%\n[listen x]\nendpoint = :1\n", "r")
@@ -354,24 +340,35 @@ class WorkerTests(SynchronousTestCase):
         trial.commit(self.rules)
         return trial
 
-    def test_late(self) -> None:
+    async def test_late(self) -> None:
         """Rules that come by themselves are refused while a worker does not answer."""
         late = SimpleNamespace(number=0, is_late=True)
-        checked = Deferred.fromCoroutine(self.trial(late).check_change(self.rules))
-        why = self.failureResultOf(checked, MuxError).getErrorMessage()
-        self.assertIn("'watch_rules_limit' cannot be checked: worker 1: does not answer;", why)
+        why = "'watch_rules_limit' cannot be checked: worker 1: does not answer;"
+        with self.assertRaisesRegex(MuxError, why):
+            await self.trial(late).check_change(self.rules)
 
-    def test_endless(self) -> None:
-        """A worker that is compromised is not asked for more clients than it may remember."""
-        asked = list[Any]()
-
-        def ask(message: Message, **values: Any) -> Deferred[Any]:
-            asked.extend([values["values"]["after"]] if message is messages.PART else ())
-            return succeed([7, *["no client"] * 5000])
-
-        worker = SimpleNamespace(number=0, is_late=False, ask=ask)
-        found = self.successResultOf(Deferred.fromCoroutine(self.trial(worker).compare(self.rules)))
-        self.assertEqual((asked, found["clients"]), ([0, 7], 0))
+    async def test_misshapen(self) -> None:
+        """What a worker that is compromised answers instead is not taken for harmless."""
+        move = ["x", "now", "then", 1, "192.0.2.1:5", None, 7.0]
+        good = [1, 7.0, 1, [move], [["x", "why", 1]]]
+        rows: Sequence[tuple[Any, bool]] = (
+            (good, True),
+            (None, True),
+            ([7], False),
+            ([*good, 1], False),
+            ([1, 7.0, 1, [move[:6]], []], False),
+            ([1, 7.0, 1, [7], []], False),
+            *(([1, time, 1, [], []], False) for time in (float("inf"), float("nan"), 1e300, -1)),
+            (["many", None, 0, [], []], False),
+        )
+        for answer, is_read in rows:
+            with self.subTest(answer):
+                worker = SimpleNamespace(
+                    number=0, is_late=False, ask=lambda *_, answer=answer, **__: succeed(answer)
+                )
+                found = await self.trial(worker).compare(self.rules)
+                wrong = [] if is_read else ["worker 1: its answer cannot be read"]
+                self.assertEqual(found["incomplete"], wrong)
 
 
 class LintTests(TestCase):
@@ -402,87 +399,38 @@ class LintTests(TestCase):
                 self.assertEqual([(p.section, p.key, p.message) for p in problems], found)
 
 
-class MemoryTests(TestCase):
-    def test_bounds(self) -> None:
-        """What a connection keeps of itself for this is let go of when it is decided; answers have a bound."""
+class MemoryTests(AsyncTestCase):
+    async def test_bounds(self) -> None:
+        """What a connection keeps of itself for this is let go of when it is decided; an answer has few rows, and counts all."""
         events = Events(Clock())
         serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
         memory = ClientMemory(ServingContext(None, Clock().seconds, logs=False, serving=serving))
-        text = "[txmux]\nremember = 1000\n[listen x]\nendpoint = :1\n[listen y]\nendpoint = :2\nremember = 0\n"
-        memory.commit(RulesParser(SourceFile("rules.ini", text), None).rules())
-        found = FoundCertificate(
-            frozenset(), {"dns": tuple(f"{n}.client.test" for n in range(2000))}
-        )
-        for number in range(500):
+        text = "[txmux]\nremember = 2000\n[listen x]\nendpoint = :1\n[listen y]\nendpoint = :2\nremember = 0\n"
+        named = "[route n]\nunder = *\nmatch = tls\nbackend = named\n[backend named]\nserver = {sni}:443\nallow_names = *.test\n"
+        memory.commit(parse(text, "rules.ini"))
+        for number in range(1500):
             for listener in ("x", "y"):
-                record = SimpleNamespace(time=float(number), client="", local="", listener=listener)
+                client = f"192.0.2.1:{number}"
+                record = SimpleNamespace(
+                    time=float(number), client=client, local="192.0.2.9:1", listener=listener
+                )
                 session = SimpleNamespace(
                     record=record,
-                    outer=(bytes(3000),),
-                    seen=b"b",
+                    outer=(hello(f"{number}.test"),),
+                    seen=bytes(3000),
                     granted={},
-                    agreed_tls=SimpleNamespace(found=found),
+                    agreed_tls=None,
                 )
                 events.decided(session)
                 self.assertEqual(session.outer, ())
-        after, times = 0, list[float]()
-        while rows := (memory.receive({"listener": "x", "after": after}) or [0])[1:]:
-            self.assertLess(len(json.dumps(rows)), 16 << 20)
-            times += [row[0] for row in rows]
-            after += len(rows)
-        self.assertEqual(times, [*map(float, range(500))])
-        self.assertEqual(memory.receive({"listener": "y", "after": 0}), [0])
-        for time in (float("inf"), float("nan"), 1e300, -1):  # of a worker that is compromised
-            with self.assertRaises(ValueError):
-                RememberedClient.read([time, "", "", False, ["QQ=="], None, {}])
-
-    def test_as_json(self) -> None:
-        """The service gets of a client what the worker remembers, but no more bytes than that may."""
-        plain = RememberedClient(
-            0.0,
-            "192.0.2.1:5",
-            "",
-            is_flow=False,
-            layers=(b"a", bytes(2048)),
-            certificate=None,
-            granted={},
-        )
-        shown = FoundCertificate(frozenset({"client"}), {"cn": ("x",), "dns": ("y", "z")})
-        for client in (plain, evolve(plain, is_flow=True, certificate=shown, granted={"a": "b"})):
-            row = json.loads(json.dumps(client.as_json()))
-            self.assertEqual(RememberedClient.read(row), client)
-            row[4][1] = b64encode(bytes(2049)).decode()
-            self.assertEqual(RememberedClient.read(row), client)
-
-    def test_pages(self) -> None:
-        """Each answer goes on where the last one has ended, whoever came or was forgotten meanwhile."""
-        events = Events(Clock())
-        serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
-        memory = ClientMemory(ServingContext(None, Clock().seconds, logs=False, serving=serving))
-        memory.commit(parse("[txmux]\nremember = 1000\n[listen x]\nendpoint = :1\n", "rules.ini"))
-
-        def come(*times: int, data: bytes = b"a", names: int = 1) -> None:
-            shown = FoundCertificate(frozenset(), {"dns": ("n" * 1000,) * names})
-            for time in times:
-                record = SimpleNamespace(time=float(time), client="", local="", listener="x")
-                tls = SimpleNamespace(found=shown)
-                events.decided(
-                    SimpleNamespace(record=record, outer=(), seen=data, granted={}, agreed_tls=tls)
-                )
-
-        def page(after: int) -> tuple[int, list[float]]:
-            count, *rows = memory.receive({"listener": "x", "after": after}) or [0]
-            return count, [row[0] for row in rows]
-
-        come(*range(700))
-        self.assertEqual(page(0), (500, [*range(500)]))
-        self.assertEqual(page(500), (700, [*range(500, 700)]))
-        self.assertEqual(page(700), (700, []))
-        come(*range(700, 1600))  # the first 600 are forgotten
-        self.assertEqual(page(500), (1100, [*range(600, 1100)]))
-        self.assertEqual([*memory.remembered()], [("x", 1000, 1000)])
-        come(*range(1600, 2600), names=1000)  # a megabyte each
-        self.assertEqual(page(1600), (1607, [*range(1600, 1607)]))
+        [(name, count, size)] = memory.remembered()
+        self.assertEqual((name, count), ("x", 1500))
+        self.assertLess(size, 1500 * 4400)
+        packed = b64encode(pack(parse(text + named, "rules.ini"))).decode()
+        answering = memory.receive({"rules": packed})
+        assert answering is not None
+        clients, since, moved, moves, unknown = await answering
+        self.assertEqual((clients, since, moved, len(moves), unknown), (1500, 0.0, 1500, 1000, []))
 
 
 class CommandTests(TrialCase):

@@ -13,9 +13,14 @@ from txmux.control.connections import (
     list_clients,
     list_connections,
 )
-from txmux.control.explaining import ExplainedConnectionDocument
 from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
-from txmux.telemetry.documents import ClientDocument, Closed, ConnectionDocument, LiveState
+from txmux.telemetry.documents import (
+    ClientDocument,
+    Closed,
+    ConnectionDocument,
+    ExplainedConnectionDocument,
+    LiveState,
+)
 from txmux.telemetry.formatting import plural
 
 _TEXT = Schema(type="string", minLength=1)

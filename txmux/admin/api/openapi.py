@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from txmux.admin.resource import LACKS, Resource
-from txmux.control import explaining
 from txmux.telemetry import documents
 from txmux.telemetry.documents import every_field_of
 from txmux.version import __version__
@@ -24,6 +23,7 @@ _REFUSALS = {
     429: "there were too many wrong tokens",
     431: "a line of the request is too long",
     501: "a part of txmux is not installed",
+    503: "no worker answers, which alone could tell",
 }
 _MORE = {("/readyz", "503"): "something is missing for that"}
 """Other statuses of a path with the same answer as 200."""
@@ -89,7 +89,7 @@ def body(fields: Mapping[str, Any], **more: Any) -> Schema:
 
 _COMPONENTS = (
     documents.Error, documents.Done, documents.Closed, documents.Upgraded, documents.UpgradeCheck, documents.ConnectionDocument,
-    explaining.ExplainedConnectionDocument, explaining.DecisionDocument, explaining.ExplanationDocument, documents.RouteDocument,
+    documents.ExplainedConnectionDocument, documents.DecisionDocument, documents.ExplanationDocument, documents.RouteDocument,
     documents.BackendDocument, documents.ClientDocument, documents.CertificateDocument, documents.BanDocument,
     documents.EndDocument, documents.FileDocument, documents.StatusDocument, documents.Ready,
 )  # fmt: skip

@@ -15,7 +15,6 @@ from txmux.admin.resource import ApiAnswer, Query, ResourceList
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
-from txmux.control.explaining import ExplanationDocument
 from txmux.control.rules_index import known_backend
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.net.turns import in_thread
@@ -160,7 +159,7 @@ async def _events(query: Query) -> ApiAnswer:
 @RESOURCES.post(
     "/api/explain",
     "how listeners decide on given bytes",
-    ExplanationDocument,
+    documents.ExplanationDocument,
     takes=body(
         dict.fromkeys(("listener", "hex", "text", "from"), str),
         oneOf=[{"required": ["hex"]}, {"required": ["text"]}],

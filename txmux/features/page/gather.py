@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,14 +21,20 @@ from txmux.features.page.map import health_of
 from txmux.features.page.query import PageQuery
 from txmux.features.page.routes import RouteTraffic, shown_routes, uses
 from txmux.features.page.tables import MOST_ROWS, are_long, files_in_steps, map_servers
+from txmux.features.page.unrecognised import begins
 from txmux.features.page.view import PageExplanation, PageSnapshot
 from txmux.matchers.payload import bytes_from_hex
+from txmux.net.channel import messages
+from txmux.net.channel.channel import ChannelError
 from txmux.net.turns import Turns
 from txmux.telemetry import formatting
 from txmux.telemetry.formatting import plural
 
 _MOST_SORTED = 1000
 """Connections that can be sorted, and bans that can be searched; of more connections the first ones, of more bans the last."""
+
+_LINE = re.compile(r"match = [a-z0-9_-]+(?: (?:sni|host)=[A-Za-z0-9_.-]+)?")
+"""What a worker may propose, which may be compromised."""
 
 _traffic: WeakKeyDictionary[Control, RouteTraffic] = WeakKeyDictionary()
 
@@ -70,6 +78,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         await turns.pause()
     routes += routes_document(index, counts, short_forms(index.rules))
     rules = [] if is_update else [*rules_document(index)]
+    recent = control.recent_failures()
     listings = (connections, backends, clients, certificates, chosen)
     lacking = (reports.lacking, *(listing.missing for listing in listings))
     missing = dict.fromkeys(line for lines in lacking for line in lines)
@@ -84,7 +93,8 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         backends,
         connections,
         len(connections) == limit,
-        control.recent_failures(),
+        recent,
+        await _recognised(control, recent),
         clients,
         certificates,
         [
@@ -117,12 +127,24 @@ async def _chosen(control: Control, identity: str) -> Listing[Any]:
     return Listing([explained], listing.missing)
 
 
+async def _recognised(
+    control: Control, recent: Iterable[Mapping[str, Any]]
+) -> Mapping[tuple[str, bool], str]:
+    """Return a line of ``match =`` for first bytes that an installed matcher takes: a worker knows."""
+    asked = dict.fromkeys(begins(end) for end in recent if end.get("first"))
+    with suppress(ChannelError):
+        lines = asked and await control.ask_one(messages.RECOGNISE, clients=[*asked])
+        found = zip(asked, lines, strict=False)
+        return {one: line for one, line in found if _LINE.fullmatch(line)}
+    return {}
+
+
 async def _explained(control: Control, query: PageQuery) -> list[PageExplanation]:
     try:
         data = bytes_from_hex("hex", query["explain"])
         client = ip_address(query["from"]) if query["from"] else None
         return bytes_explained(await control.explain(data, query["on"] or None, client))
-    except (OptionError, UnknownError) as problem:
+    except (ChannelError, OptionError, UnknownError) as problem:
         return [PageExplanation(str(problem))]
     except ValueError:
         wrong = "from: is not an IP address; write one as 192.0.2.1 or 2001:db8::1"

@@ -274,7 +274,7 @@ class View:
         folded = tables.fold(alike, row_of, text, self.query, "unrecognised", _MOST_ENDS)
         for row in folded.rows:
             data = row["data"]
-            known = unrecognised.matcher_of(data, row["over"])
+            known = self.snapshot.recognised.get(row["begins"])
             row["suggestion"] = known or unrecognised.line_for(data, every - {data})
         return folded
 
@@ -364,6 +364,7 @@ class PageSnapshot:
     connections: Sequence[Mapping[str, Any]] = ()
     is_cut: bool = False
     recent: Sequence[Mapping[str, Any]] = ()
+    recognised: Mapping[tuple[str, bool], str] = attrs.field(factory=dict)
     clients: Sequence[Mapping[str, Any]] = ()
     certificates: Sequence[Mapping[str, Any]] = ()
     bans: Sequence[Mapping[str, Any]] = ()

@@ -13,8 +13,6 @@ from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.values import SectionKey, ValueKind, number
 
 REMEMBER, LIMIT = "remember", "watch_rules_limit"
-MOST = 10_000
-"""Clients of a listener that a worker may remember."""
 
 _BYTES = 4400  # that a client takes at most: two times its first bytes, and the rest
 _MUCH = 256 << 20  # bytes
@@ -54,7 +52,7 @@ def _lint(rules: Rules) -> Iterator[Problem]:
         yield owner.section.problem(message, REMEMBER)
 
 
-_COUNT = number(0, MOST)
+_COUNT = number(0, 10_000)
 _MODULES = ("txmux.features.trial.memory",)
 
 # fmt: off

@@ -1,91 +1,57 @@
-"""What a worker remembers of the last clients: their first bytes, and what else decides. Only its supervisor gets it."""
+"""What a worker remembers of the last clients: their first bytes, and what else decides. It tries other rules on them itself, so that these stay there."""
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from typing_extensions import override
 
-from txmux.classes import frozen
 from txmux.client.parts import ServingContext, ServingPart
 from txmux.features.trial import remembered_clients
-from txmux.rules.model import FoundCertificate, Rules
+from txmux.features.trial.comparing import (
+    CannotTellError,
+    RememberedClient,
+    compared,
+    use_contents,
+)
+from txmux.net.turns import Turns, in_thread
+from txmux.rules.model import Rules
+from txmux.rules.packing import unpack_in_steps
+from txmux.rules.tracer import Tracer
 from txmux.telemetry.access_log import REMEMBERED
 from txmux.wire.preamble import NOTHING
 
 if TYPE_CHECKING:
     from txmux.client.session import ClientSession
 
-PAGE = 500
-"""Clients in one answer, at most."""
-_LATEST = 1e11  # seconds since 1970: what a calendar has
-_ROOM = 6 << 20  # bytes of them in one answer: certificates may have hundreds of names
-
-
-@frozen
-class RememberedClient:
-    """A client whose destination has been decided.
-
-    Attributes:
-        time: When it came, in seconds since 1970.
-        client: Its address, by a PROXY header if it had one, and `local`, where it connected to.
-        layers: What routes saw of it: outermost, then inside what each route has opened. Of a flow the first datagrams.
-        certificate: What its TLS that ended here has shown; ``None`` if it was not asked.
-        granted: What its tunnel was granted for.
-    """
-
-    time: float
-    client: str
-    local: str
-    is_flow: bool
-    layers: tuple[bytes, ...]
-    certificate: FoundCertificate | None
-    granted: Mapping[str, str]
-
-    def as_json(self) -> list[Any]:
-        shown = self.certificate
-        found = None if shown is None else [[*shown.kinds], dict(shown.names)]
-        layers = [b64encode(data).decode() for data in self.layers]
-        return [self.time, self.client, self.local, self.is_flow, layers, found, {**self.granted}]
-
-    @classmethod
-    def read(cls, row: Sequence[Any]) -> RememberedClient:
-        """Read what `as_json` of a worker returned; raises what `MISSHAPEN` has if it is anything else."""
-        time, client, local, is_flow, layers, found, granted = row
-        certificate = None
-        if found is not None:
-            names = {str(kind): tuple(map(str, some)) for kind, some in found[1].items()}
-            certificate = FoundCertificate(frozenset(map(str, found[0])), names)
-        datas = tuple(b64decode(data)[:REMEMBERED] for data in layers)
-        if not datas or not 0 <= time < _LATEST:
-            raise ValueError
-        facts = {str(name): str(value) for name, value in granted.items()}
-        return cls(float(time), str(client), str(local), bool(is_flow), datas, certificate, facts)
+_MOST_MOVES = 1000
+"""Rows of an answer: destinations may have names that clients make up."""
 
 
 class ClientMemory(ServingPart):
     """Remembers the last clients of each listener, from their decision on. A reload keeps what still has room."""
 
+    _rules: Rules
+
     def __init__(self, context: ServingContext) -> None:
         self._events = context.serving.runtime.events
         self._clients: dict[str, deque[RememberedClient]] = {}
-        self._added = Counter[str]()
 
     @override
     def commit(self, rules: Rules) -> None:
+        self._rules = rules
         sizes, before = remembered_clients(rules), self._clients
         self._clients = {name: deque(before.get(name, ()), size) for name, size in sizes.items()}
         self._events.follow_decisions(self._add if sizes else None)
 
     def _add(self, session: ClientSession) -> None:
-        record = session.record
-        clients = self._clients.get(record.listener)
+        clients = self._clients.get(session.record.listener)
         if clients is not None:
-            self._added[record.listener] += 1
             clients.append(_remembered(session))
         outer: Any = session  # streams have what routes saw
         if getattr(outer, "outer", ()):  # else it would stay as long as the connection
@@ -97,20 +63,49 @@ class ClientMemory(ServingPart):
             yield name, len(clients), sum(len(data) for one in clients for data in one.layers)
 
     @override
-    def receive(self, values: Any) -> list[Any] | None:
-        """Return the clients of a listener ``after`` so many that have been added, and how many have been with these."""
+    def receive(self, values: Any) -> Deferred[Any] | None:
+        """Return where the clients would go by other rules."""
         if values is None:  # at the start
             return None
-        clients = self._clients.get(values["listener"], deque())
-        gone = self._added[values["listener"]] - len(clients)
-        first = max(values["after"] - gone, 0)
-        rows, room = list[Any](), _ROOM
-        for client in islice(clients, first, first + PAGE):
-            rows.append(client.as_json())
-            room -= len(str(rows[-1]))
-            if room < 0:
-                break
-        return [gone + first + len(rows), *rows]
+        return Deferred.fromCoroutine(self._compare(b64decode(values["rules"])))
+
+    async def _compare(self, packed: bytes) -> list[Any]:
+        """Return the number of clients, when the first came, those that would go elsewhere, and those of which it is not known."""
+        present, turns = self._rules, Turns()
+        rules: Any = await turns.run(unpack_in_steps(packed))
+        use_contents(present, rules)
+        old, new = (Tracer(one, has_answers=False) for one in (present, rules))
+        begun = set[object]()
+        moves: dict[tuple[str, ...], list[Any]] = {}
+        counts, unknown, times = (
+            Counter[tuple[str, ...]](),
+            Counter[tuple[str, str]](),
+            list[float](),
+        )
+        for listener in present.listeners:
+            for client in [*self._clients.get(listener.name, ())]:
+                await turns.pause()
+                times.append(client.time)
+                both = partial(compared, old, new, listener, client)
+                begins = listener.name, *(data[:1] for data in client.layers)
+                is_first = begins not in begun
+                begun.add(begins)
+                try:  # for the first ones, that makes of thousands of routes what the others use, which takes seconds
+                    now, then = await in_thread(both) if is_first else both()
+                except CannotTellError as why:
+                    unknown[listener.name, str(why)] += 1
+                    continue
+                if not now.is_like(then):
+                    key = listener.name, now.text, then.text
+                    counts[key] += 1
+                    moves[key] = [client.client, now.name, client.time]
+        return [
+            len(times),
+            min(times, default=None),
+            counts.total(),
+            [[*key, count, *moves[key]] for key, count in counts.most_common(_MOST_MOVES)],
+            [[*key, count] for key, count in unknown.items()],
+        ]
 
 
 def _remembered(session: Any) -> RememberedClient:

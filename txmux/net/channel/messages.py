@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
 
 import attrs
 
@@ -24,7 +24,12 @@ from txmux.net.channel.message import (
     Field,
     Message,
 )
-from txmux.telemetry.documents import ConnectionDocument, fields_of
+from txmux.telemetry.documents import (
+    ConnectionDocument,
+    DecisionDocument,
+    ExplainedStream,
+    fields_of,
+)
 
 _KIB, _MIB = 2**10, 2**20
 _SHORT, _LARGE, _WHOLE = 64 * _KIB, 16 * _MIB, 256 * _MIB
@@ -65,9 +70,13 @@ def _bounds_of(form: Any) -> Field:
         return _bounds_of(inner[0])
     if kind in {Union, UnionType}:  # with `None`
         return _nullable(_bounds_of(inner[0]))
-    if kind is dict:
-        return Field(dict, of=_bounds_of(inner[1]))
-    return {int: NUMBER, float: AMOUNT, str: _TEXT}.get(form, _NAME)
+    if kind in {dict, list}:
+        return Field(kind, of=_bounds_of(inner[-1]))
+    if kind is Literal:
+        return Field(str, words=frozenset(inner))
+    if is_typeddict(form):
+        return _row_of(form)
+    return {bool: FLAG, int: NUMBER, float: AMOUNT, str: _TEXT}.get(form, _NAME)
 
 
 _LAYOUT = _object(columns=NUMBER, rows=_PLACES, tables=_PLACES, size=NUMBER)
@@ -99,20 +108,6 @@ _ADDRESS = _object(
 """See `txmux.control.documents.address_states`; only the supervisor checks."""
 _CLIENT = Field(list, row=(_NAME, NUMBER, NUMBER, AMOUNT, NUMBER, NUMBER, NUMBER, NUMBER, TIME))
 """See `txmux.client.client_table.Row`."""
-_SAYS = _object(
-    match=_TEXT, says=_nullable(_NAME), at=_nullable(NUMBER), needs_up_to=_nullable(NUMBER),
-    error=_nullable(_TEXT),
-)  # fmt: skip
-_EXPLANATION = _object(
-    **{"listener": _NAME, "from": _nullable(_NAME), "bytes": _nullable(NUMBER), "by": _nullable(_NAME),
-       "route": _nullable(_NAME), "facts": Field(dict, of=_TEXT)},
-    routes=Field(list, of=_object(
-        route=_NAME, says=_nullable(_NAME), at=_nullable(NUMBER), needs_up_to=_nullable(NUMBER),
-        error=_nullable(_TEXT), excluded_by=_nullable(_NAME), dry_run=FLAG, lines=Field(list, of=_SAYS),
-        inside=_nullable(_NAME),
-    )),
-)  # fmt: skip
-"""See `txmux.control.explaining.explain_connection`."""
 _WORD = _nullable(_TEXT)
 _CONNECTION = _row_of(ConnectionDocument, id=_NAME, listener=_NAME, client=_NAME)
 _COUNT = _optional(_nullable(NUMBER))
@@ -235,7 +230,7 @@ CHECK = _to_worker(
 NAMES = _to_worker("names", "results of look-ups", names=_OBJECT, longest=_WHOLE)
 PART = _to_worker(
     "part", "what the supervisor keeps for a feature has something for what a worker keeps for it, or asks that, which answers by a list",
-    feature=_NAME, values=_OBJECT, answer=_nullable(_CHECKED_LATER), longest=_LARGE, longest_answer=_LARGE)
+    feature=_NAME, values=_OBJECT, answer=_nullable(_CHECKED_LATER), longest=_WHOLE, longest_answer=_LARGE)
 CERTIFICATES_SHOWN = _to_worker(
     "certificates_shown", "report the other certificates", answer=Field(list, of=_SHOWN), longest_answer=_LARGE)
 APPLY_OVERRIDES = _to_worker(
@@ -253,7 +248,14 @@ CONNECTIONS = _to_worker(
     longest_answer=_LARGE)
 EXPLAIN_CONNECTION = _to_worker(
     "explain_connection", "explain the decision for a connection",
-    id=_NAME, answer=_nullable(_EXPLANATION), longest_answer=_LARGE)
+    id=_NAME, answer=_nullable(_bounds_of(DecisionDocument)), longest_answer=_LARGE)
+EXPLAIN = _to_worker(
+    "explain", "explain how listeners, or the one named, route the first bytes of a client, in hex: the process is in the sandbox",
+    data=_TEXT, listener=_nullable(_NAME), client=_nullable(_NAME),
+    answer=_bounds_of(list[ExplainedStream]), longest=_LARGE, longest_answer=_WHOLE)
+RECOGNISE = _to_worker(
+    "recognise", "name the matchers that take what clients said first, in hex, and whether as a datagram: a line of `match =` for each",
+    clients=Field(list, of=Field(list, row=(_TEXT, FLAG))), answer=_NAMES, longest=_LARGE, longest_answer=_LARGE)
 CLOSE = _to_worker(
     "close", "end connections; the answer is their number",
     filters=_TEXTS, id=_optional(_NAME), answer=NUMBER)

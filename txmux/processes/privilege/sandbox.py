@@ -76,14 +76,14 @@ def sandbox_of(rules: Rules) -> Sandbox:
     return "auto" if are_plain(rules) and landlock.abi() else "off"
 
 
-def confine(sandbox: Sandbox, listener_to: socket.socket) -> bool:
+def confine(sandbox: Sandbox, listener_to: socket.socket | None) -> bool:
     """Confine this process to the files of Python and the system's libraries, and to the system calls of workers.
 
-    A helper opens what the rules name. Call it while the process has only one thread.
+    For workers, a helper opens what the rules name. Call it while the process has only one thread.
 
     Args:
         sandbox: What the rules say.
-        listener_to: Sends the listener for refused calls to the process that answers it.
+        listener_to: Sends the listener for refused calls to the process that answers it; without one, they fail by ``ENOSYS``.
 
     Returns:
         Whether that worked.
