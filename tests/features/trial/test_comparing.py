@@ -164,6 +164,37 @@ class DestinationTests(TestCase):
             with self.subTest(case):
                 self.assertEqual(self.compare(client, before, after), found)
 
+    def test_shut_out(self) -> None:
+        """Rules may exclude the client on purpose, by `deny` or by `not_from` of what takes it now; others lack it by `allow` or `from`."""
+        web, route = LISTEN + WEB, "[route web]\n"
+        inner = "[route in]\n"
+        rows = {
+            "deny": (CLIENT, web, LISTEN + "deny = 192.0.2.0/24\n" + WEB, "deny"),
+            "deny, where more would be unknown": (
+                SILENT, LISTEN + SERVER_FIRST, LISTEN + "deny = 192.0.2.1\n" + WEB, "deny",
+            ),
+            "deny of others": (CLIENT, web, LISTEN + "deny = 192.0.2.7\n" + WEB, None),
+            "allow": (CLIENT, web, LISTEN + "allow = 192.0.2.7\n" + WEB, None),
+            "not_from": (CLIENT, web, web.replace(route, f"{route}not_from = 192.0.2.1\n"), "not_from"),
+            "not_from of what opens the TLS": (
+                INNER, LISTEN + TLS + INSIDE,
+                (LISTEN + TLS + INSIDE).replace("[route tls]\n", "[route tls]\nnot_from = 192.0.2.1\n"), "not_from",
+            ),
+            "not_from inside": (
+                INNER, LISTEN + TLS + INSIDE,
+                (LISTEN + TLS + INSIDE).replace(inner, f"{inner}not_from = 192.0.2.1\n"), "not_from",
+            ),
+            "from": (CLIENT, web, web.replace(route, f"{route}from = 192.0.2.7\n"), None),
+            "not_from of another route": (
+                CLIENT, web, LISTEN + "[route x]\nunder = *\nnot_from = 192.0.2.1\nmatch = ssh\nbackend = close\n" + WEB, None,
+            ),
+        }  # fmt: skip
+        for case, (client, before, after, key) in rows.items():
+            with self.subTest(case):
+                old, new = (Tracer(rules_of(text), has_answers=False) for text in (before, after))
+                _, then = compared(old, new, old.rules.listeners[0], client)
+                self.assertEqual(then.excluded_by, key)
+
     def test_listeners(self) -> None:
         """A client is its listener's while that keeps its endpoints, and else of whoever listens where it connected to."""
         same, gone = (WEB_TO, WEB_TO, True), (WEB_TO, NOBODY, False)

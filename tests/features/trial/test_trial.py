@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import TCP6ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.task import Clock
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import capturedLogs
@@ -52,6 +52,7 @@ def hello(name: str) -> bytes:
 
 class TrialCase(AdminCase):
     settings = "workers = 2\nremember = 100\n"
+    sources = 0
 
     def setUp(self) -> None:
         super().setUp()
@@ -64,11 +65,15 @@ class TrialCase(AdminCase):
         routes = f"[route web]\nunder = *\nmatch = http\nbackend = {web}\n[route ssh]\nunder = *\nmatch = ssh\nbackend = {self.a}\n"
         return listener + "".join(more) + routes
 
-    async def served(self, *firsts: bytes) -> None:
-        """Let clients say something first, and wait until each has its server."""
+    async def served(self, *firsts: bytes, of: str = "") -> None:
+        """Let clients say something first, each of another source or all of one, and wait until each has its server."""
         for first in firsts:
             before = len(self.first.peers) + len(self.second.peers)
-            client = await super().connect(self.port)
+            self.sources += not of
+            source = of or f"127.0.1.{self.sources}"
+            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port, bindAddress=(source, 0))
+            client: Peer = await connectProtocol(endpoint, Peer())
+            self.addCleanup(client.reset)
             client.send(first)
             while len(self.first.peers) + len(self.second.peers) == before:
                 await turn()
@@ -101,7 +106,7 @@ class TryTests(TrialCase):
         found = await self.tried(self.rules(self.a, new))
         now, then = f"route web, to {self.a}", f"route b, to {self.b}"
         self.assertEqual(self.moves(found), [(3, "x", now, then, "b.test")])
-        self.assertRegex(found["moves"][0]["client"], r"^127\.0\.0\.1:\d+$")
+        self.assertRegex(found["moves"][0]["client"], r"^127\.0\.1\.\d+:\d+$")
         self.assertEqual(found["changes"], "3 of the last 7 clients would go elsewhere")
         # The same servers by another name, or one more of them, are no change; a port that is closed is one.
         pool = f"[backend pool]\nserver = {self.a}\n  {self.b}\n"
@@ -118,7 +123,8 @@ class TryTests(TrialCase):
         # Addresses count, and the reload changes what is there now.
         await self.tried(
             self.rules(
-                self.a, f"[route b]\nunder = *\nmatch = any\nfrom = 127.0.0.1\nbackend = {self.b}\n"
+                self.a,
+                f"[route b]\nunder = *\nmatch = any\nfrom = 127.0.1.0/24\nbackend = {self.b}\n",
             )
         )
         report = await self.running.reload()
@@ -222,7 +228,7 @@ class TryTests(TrialCase):
         )
         await self.start(self.settings, rules)
         header = b"PROXY TCP4 192.0.2.7 198.51.100.1 1234 443\r\n"
-        await self.served(header + request("a.test"))
+        await self.served(header + request("a.test"), of="127.0.0.1")
         self.assertEqual((await self.tried(rules.replace("listen x", "listen y")))["unknown"], 0)
         found = await self.tried(rules.replace("endpoint = 127.0.0.1:0", "endpoint = 127.0.0.1:1"))
         self.assertEqual((found["moved"], found["unknown"]), (0, 1))
@@ -349,17 +355,21 @@ class WorkerTests(AsyncTestCase):
 
     async def test_misshapen(self) -> None:
         """What a worker that is compromised answers instead is not taken for harmless."""
-        move = ["x", "now", "then", 1, "192.0.2.1:5", None, 7.0]
-        good = [1, 7.0, 1, [move], [["x", "why", 1]]]
+        move = ["x", "now", "then", None, 1, "192.0.2.1:5", None, 7.0]
+        source = ["192.0.2.1", 2, 1, 1, 0]
+        good = [7.0, [move], [["x", "why", 1]], [source]]
         rows: Sequence[tuple[Any, bool]] = (
             (good, True),
             (None, True),
             ([7], False),
             ([*good, 1], False),
-            ([1, 7.0, 1, [move[:6]], []], False),
-            ([1, 7.0, 1, [7], []], False),
-            *(([1, time, 1, [], []], False) for time in (float("inf"), float("nan"), 1e300, -1)),
-            (["many", None, 0, [], []], False),
+            ([7.0, [move[:7]], [], []], False),
+            ([7.0, [[*move[:3], "allow", *move[4:]]], [], []], False),
+            ([7.0, [7], [], []], False),
+            *(([time, [], [], []], False) for time in (float("inf"), float("nan"), 1e300, -1)),
+            ([None, [], [], [source[:4]]], False),
+            ([None, [], [], [[*source[:4], "many"]]], False),
+            ([None, [], [], [[*source[:4], 1e400]]], False),
         )
         for answer, is_read in rows:
             with self.subTest(answer):
@@ -400,6 +410,32 @@ class LintTests(TestCase):
 
 
 class MemoryTests(AsyncTestCase):
+    def test_places(self) -> None:
+        """Of each source the last four are remembered, and of all sources those that were seen last, also over a reload."""
+        events = Events(Clock())
+        serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
+        memory = ClientMemory(ServingContext(None, Clock().seconds, logs=False, serving=serving))
+        text = "[txmux]\nremember = {}\n[listen x]\nendpoint = :1\n"
+
+        def come(*clients: str) -> list[str]:
+            for client in clients:
+                record = SimpleNamespace(time=0.0, client=client, local="", listener="x")
+                events.decided(
+                    SimpleNamespace(record=record, outer=(), seen=b"", granted={}, agreed_tls=None)
+                )
+            return sorted(one.client for one in memory._clients["x"])
+
+        memory.commit(parse(text.format(7), "r"))
+        self.assertEqual(
+            come(*(f"192.0.2.1:{n}" for n in range(9))), [f"192.0.2.1:{n}" for n in range(5, 9)]
+        )
+        six = [f"[2001:db8::{n}]:1" for n in range(1, 6)]  # of one /64
+        self.assertEqual(come(*six), [f"192.0.2.1:{n}" for n in range(6, 9)] + six[1:])
+        seen = come("unix:/x", "unix:/y", "192.0.2.1:9")
+        self.assertEqual(seen[:3], ["192.0.2.1:8", "192.0.2.1:9", six[2]])
+        memory.commit(parse(text.format(3), "r"))
+        self.assertEqual(come(), ["192.0.2.1:8", "192.0.2.1:9", "unix:/y"])
+
     async def test_bounds(self) -> None:
         """What a connection keeps of itself for this is let go of when it is decided; an answer has few rows, and counts all."""
         events = Events(Clock())
@@ -410,7 +446,7 @@ class MemoryTests(AsyncTestCase):
         memory.commit(parse(text, "rules.ini"))
         for number in range(1500):
             for listener in ("x", "y"):
-                client = f"192.0.2.1:{number}"
+                client = f"10.0.{number >> 8}.{number & 255}:1"
                 record = SimpleNamespace(
                     time=float(number), client=client, local="192.0.2.9:1", listener=listener
                 )
@@ -429,8 +465,10 @@ class MemoryTests(AsyncTestCase):
         packed = b64encode(pack(parse(text + named, "rules.ini"))).decode()
         answering = memory.receive({"rules": packed})
         assert answering is not None
-        clients, since, moved, moves, unknown = await answering
-        self.assertEqual((clients, since, moved, len(moves), unknown), (1500, 0.0, 1500, 1000, []))
+        since, moves, unknown, sources = await answering
+        self.assertEqual((since, len(moves), unknown), (0.0, 1000, []))
+        self.assertEqual(sources[7], ["10.0.0.7", 1, 1, 0, 0])
+        self.assertEqual(len(sources), 1500)
 
 
 class CommandTests(TrialCase):
@@ -460,7 +498,7 @@ class CommandTests(TrialCase):
             out,
             rf"other.ini: OK, .*\n1 of the last 1 client would go elsewhere, since \S+ \S+\n\n"
             r"clients +listener +now +then +example\n"
-            rf" +1 +x +route web, to {self.a} +route web, to {self.b} +127\.0\.0\.1:\d+ for a\.test at \S+ \S+\n$",
+            rf" +1 +x +route web, to {self.a} +route web, to {self.b} +127\.0\.1\.1:\d+ for a\.test at \S+ \S+\n$",
         )
         out, _, code = await self.txmux(
             "check", str(other), "--against", f"unix:{self.socket}", "--json"
@@ -486,10 +524,8 @@ class LimitTests(TrialCase):
     async def test_limit(self) -> None:
         """Rules may move as large a share as the limit says, and no larger one; who may move counts, too."""
         new = f"[route b]\nunder = *\nmatch = http host=b.test\nbackend = {self.b}\n"
-        moved = "1 of the last 2 clients would go elsewhere, more than"
-        unknown = (
-            "none of the last 2 clients would go elsewhere, and of 2 it is not known, more than"
-        )
+        moved = "1 of the last 2 clients would go elsewhere: by source 50%, more than"
+        unknown = "none of the last 2 clients would go elsewhere, and of 2 it is not known: by source 100%, more"
         rows = (
             ("", new, ""),
             ("50%", new, ""),
@@ -515,6 +551,48 @@ class LimitTests(TrialCase):
                 else:
                     self.assertEqual(words, "")
                 await self.stop()
+
+    async def test_weight_of_a_source(self) -> None:
+        """Each source has one vote, however often it connects; whom rules shut out on purpose has none, and is told apart."""
+        settings = f"{self.settings}watch_rules = 10s\nwatch_rules_limit = 25%\n"
+        rules = self.rules(self.a)
+        await self.start(settings, rules)
+        await self.served(*[request("a.test")] * 12, of="127.0.2.1")
+        await self.served(*[request("a.test")] * 3)
+        listens, route = "[listen u]", "[route web]"
+        elsewhere = f"match = http\nbackend = {self.b}\n"
+        shut_out = {
+            "deny": (listens, f"deny = 127.0.2.1\n{listens}"),
+            "not_from": (route, f"{route}\nnot_from = 127.0.2.1"),
+        }
+        for key, (before, after) in shut_out.items():
+            found = await self.tried(rules.replace(before, after), settings)
+            self.assertEqual(found["share"], 0.0, key)
+            self.assertEqual((found["moved"], found["unknown"]), (0, 0))
+            self.assertGreater(found["excluded"], 1)
+            self.assertLessEqual(found["excluded"], 8)
+            self.assertEqual([row["excluded_by"] for row in found["moves"]], [key])
+            why = rf"none of the last \d+ clients would go elsewhere, and {found['excluded']} are shut out by 'deny' or 'not_from'$"
+            self.assertRegex(found["changes"], why)
+            await self.running.control.parts["trial"].check_change(
+                await self.running.control.read_rules()
+            )
+        others = {
+            f"[route b]\nunder = *\nfrom = 127.0.2.0/24\n{elsewhere}{route}": 25.0,
+            f"[route b]\nunder = *\nfrom = 127.0.1.1, 127.0.2.0/24\n{elsewhere}{route}": 50.0,
+            f"[route b]\nunder = *\nfrom = 127.0.1.0/24\n{elsewhere}{route}": 75.0,
+        }
+        for more, share in others.items():
+            found = await self.tried(rules.replace(route, more), settings)
+            self.assertEqual((found["share"], found["excluded"]), (share, 0))
+            checked = self.running.control.parts["trial"].check_change(
+                await self.running.control.read_rules()
+            )
+            if share > 25:
+                with self.assertRaisesRegex(MuxError, f"by source {share:g}%, more than"):
+                    await checked
+            else:
+                await checked
 
     async def test_watched_rules(self) -> None:
         """Rules that move too many are refused, told of, and applied by hand; others are applied."""
@@ -542,9 +620,7 @@ class LimitTests(TrialCase):
         with capturedLogs() as events:
             await look()
         self.assertEqual(len(self.running.control.rules.routes), 3)
-        why = (
-            "2 of the last 3 clients would go elsewhere, more than 'watch_rules_limit = 50%' allows"
-        )
+        why = "2 of the last 3 clients would go elsewhere: by source 66.6667%, more than 'watch_rules_limit = 50%' allows"
         self.assertTrue(any(why in str(event.get("errors")) for event in events))
         # What cannot be checked is not taken for harmless.
         deny = "deny = crowdsec:http://127.0.0.1:1\n[listen u]"

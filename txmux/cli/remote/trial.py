@@ -53,7 +53,7 @@ def write_trial(answer: Mapping[str, Any]) -> None:
     if moves := answer["moves"]:
         output.line()
         rows = [
-            (str(row["count"]), row["listener"], row["now"], row["then"], _example(row))
+            (str(row["count"]), row["listener"], row["now"], _then(row), _example(row))
             for row in moves
         ]
         head = ("clients", "listener", "now", "then", "example")
@@ -62,6 +62,11 @@ def write_trial(answer: Mapping[str, Any]) -> None:
         output.line()
         rest = [(str(row["count"]), row["listener"], row["why"]) for row in unknown]
         output.table([(row, "") for row in rest], ("clients", "listener", "not known"), numbers=[0])
+
+
+def _then(row: Mapping[str, Any]) -> str:
+    key = row.get("excluded_by")  # an older service does not say it
+    return f"{row['then']} (shut out by '{key}')" if key else str(row["then"])
 
 
 def _example(row: Mapping[str, Any]) -> str:
@@ -74,4 +79,4 @@ def _at(time: float) -> str:
 
 
 def trial_code(answer: Mapping[str, Any]) -> int:
-    return MOVED if answer["moved"] else INCOMPLETE if answer["incomplete"] else 0
+    return MOVED if answer["moves"] else INCOMPLETE if answer["incomplete"] else 0

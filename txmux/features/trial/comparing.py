@@ -19,7 +19,7 @@ from txmux.rules.tracer import Tracer, inner_listener
 from txmux.rules.tracing import TracedSample, silence_of, traced_outcome
 from txmux.serving.listen_addresses import listen_addresses, listen_lines, socket_address
 from txmux.telemetry.formatting import plural
-from txmux.transport import unmapped
+from txmux.transport import IPAddress, source_of_client, unmapped
 
 _AT_PORTS = ("tcp", "udp")
 _REFUSED = ("no-name", "name-denied", "address-denied")
@@ -49,6 +49,16 @@ class RememberedClient:
     certificate: FoundCertificate | None
     granted: Mapping[str, str]
 
+    @property
+    def source(self) -> str:
+        source = source_of_client(self.client)
+        return source if isinstance(source, str) else source.hex()
+
+    @property
+    def host(self) -> IPAddress | None:
+        address = address_in(self.client)
+        return None if address is None else unmapped(address.host)
+
 
 @frozen
 class Destination:
@@ -60,8 +70,10 @@ class Destination:
         servers: Of a backend, and what the client has `asked` for, if that chooses among them.
         name: What the client asks for, for an example.
         ends: The routes that have opened something, outermost first.
+        routes: The names of these and of the one that takes it.
         waits: Whether it was decided only since nothing further came.
         at_once: Whether no byte was waited for.
+        excluded_by: The key by which rules shut it out from where it goes now, ``deny`` or ``not_from``.
     """
 
     text: str
@@ -70,8 +82,10 @@ class Destination:
     asked: str = ""
     name: str | None = None
     ends: Sequence[Route] = ()
+    routes: Sequence[str | None] = ()
     waits: bool = False
     at_once: bool = False
+    excluded_by: str | None = None
 
     def is_like(self, other: Destination) -> bool:
         """Return whether both are the same: by name with a server in common, or by all their servers."""
@@ -82,10 +96,9 @@ class Destination:
 
 def _destination(tracer: Tracer, listener: Listener, client: RememberedClient) -> Destination:
     """Find where a client goes by some rules, as `txmux explain` does; raises `CannotTellError`."""
-    address = address_in(client.client)
     sample = TracedSample(
         client.layers[0],
-        None if address is None else unmapped(address.host),
+        client.host,
         now=client.time,
         datagrams=client.layers if client.is_flow else None,
     )
@@ -106,14 +119,16 @@ def _destination(tracer: Tracer, listener: Listener, client: RememberedClient) -
         listener = inner_listener(listener, end)
         trace = tracer.trace(listener, sample, end, client.certificate)
         trace.found.decision.facts.update(client.granted)
+    routes = [*(end.name for end in ends), traced.route]
     if ends:
-        path = " > ".join(filter(None, [*(end.name for end in ends), traced.route]))
+        path = " > ".join(filter(None, routes))
         traced = attrs.evolve(traced, by="route", route=path)
     at_once = silence_of(sample, trace) is None or trace.found.decided_at == 0
     found = Destination(
         str(traced),
         name=trace.facts.get("sni") or trace.facts.get("host"),
         ends=ends,
+        routes=routes,
         waits=trace.found.decided_at is None and bool(sample.data) and not at_once,
         at_once=at_once,
     )
@@ -164,6 +179,8 @@ def compared(
     now, after = _destination(old, before, client), _listener_in(new.rules, before, client.local)
     if after is None:
         return now, Destination("nobody listens there")
+    if after.clients.excludes(client.host):
+        return now, attrs.evolve(_destination(new, after, client), excluded_by="deny")
     if _reading(before) != _reading(after):
         raise CannotTellError("what it says first where the listener expects something else then")
     then = _destination(new, after, client)
@@ -175,7 +192,10 @@ def compared(
         raise CannotTellError(f"more than the {size} remembered")
     if now.at_once and not then.at_once and not any(client.layers):
         raise CannotTellError("what it says first: it is served before that now")
-    return now, then
+    routes = new.rules.once("routes by name", lambda its: {one.name: one for one in its.routes})
+    its = (routes[name] for name in now.routes if name in routes)
+    is_excluded = any(route.clients.excludes(client.host) for route in its)
+    return now, attrs.evolve(then, excluded_by="not_from" if is_excluded else None)
 
 
 def _reading(listener: Listener) -> object:

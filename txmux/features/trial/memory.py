@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections import Counter, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,33 @@ from txmux.wire.preamble import NOTHING
 if TYPE_CHECKING:
     from txmux.client.session import ClientSession
 
+_PLACES = 4
+"""Clients of one source, at most, of those that a listener remembers: whoever connects often must not be all that is known."""
 _MOST_MOVES = 1000
 """Rows of an answer: destinations may have names that clients make up."""
+
+
+class _LastClients:
+    """Those of a listener, by their sources, of which the last seen is the last."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._count = size, 0
+        self._sources: OrderedDict[str, deque[RememberedClient]] = OrderedDict()
+
+    def add(self, client: RememberedClient) -> None:
+        places = self._sources.setdefault(client.source, deque(maxlen=_PLACES))
+        self._count += len(places) < _PLACES
+        places.append(client)
+        self._sources.move_to_end(client.source)
+        if self._count > self._size:
+            source, places = next(iter(self._sources.items()))
+            places.popleft()
+            self._count -= 1
+            if not places:
+                del self._sources[source]
+
+    def __iter__(self) -> Iterator[RememberedClient]:
+        return (client for places in self._sources.values() for client in places)
 
 
 class ClientMemory(ServingPart):
@@ -40,19 +65,22 @@ class ClientMemory(ServingPart):
 
     def __init__(self, context: ServingContext) -> None:
         self._events = context.serving.runtime.events
-        self._clients: dict[str, deque[RememberedClient]] = {}
+        self._clients: dict[str, _LastClients] = {}
 
     @override
     def commit(self, rules: Rules) -> None:
         self._rules = rules
         sizes, before = remembered_clients(rules), self._clients
-        self._clients = {name: deque(before.get(name, ()), size) for name, size in sizes.items()}
+        self._clients = {name: _LastClients(size) for name, size in sizes.items()}
+        for name, clients in self._clients.items():
+            for client in before.get(name, ()):
+                clients.add(client)
         self._events.follow_decisions(self._add if sizes else None)
 
     def _add(self, session: ClientSession) -> None:
         clients = self._clients.get(session.record.listener)
         if clients is not None:
-            clients.append(_remembered(session))
+            clients.add(_remembered(session))
         outer: Any = session  # streams have what routes saw
         if getattr(outer, "outer", ()):  # else it would stay as long as the connection
             outer.outer = ()
@@ -60,7 +88,8 @@ class ClientMemory(ServingPart):
     def remembered(self) -> Iterator[tuple[str, int, int]]:
         """Yield for each listener how many clients it has, and how many of their bytes."""
         for name, clients in self._clients.items():
-            yield name, len(clients), sum(len(data) for one in clients for data in one.layers)
+            sizes = [sum(map(len, one.layers)) for one in clients]
+            yield name, len(sizes), sum(sizes)
 
     @override
     def receive(self, values: Any) -> Deferred[Any] | None:
@@ -70,15 +99,16 @@ class ClientMemory(ServingPart):
         return Deferred.fromCoroutine(self._compare(b64decode(values["rules"])))
 
     async def _compare(self, packed: bytes) -> list[Any]:
-        """Return the number of clients, when the first came, those that would go elsewhere, and those of which it is not known."""
+        """Return when the first client came, those that would go elsewhere, those of which it is not known, and the numbers of each source."""
         present, turns = self._rules, Turns()
         rules: Any = await turns.run(unpack_in_steps(packed))
         use_contents(present, rules)
         old, new = (Tracer(one, has_answers=False) for one in (present, rules))
         begun = set[object]()
-        moves: dict[tuple[str, ...], list[Any]] = {}
+        sources = defaultdict[str, list[int]](lambda: [0] * 4)  # all; moved, unknown, excluded
+        moves: dict[tuple[str | None, ...], list[Any]] = {}
         counts, unknown, times = (
-            Counter[tuple[str, ...]](),
+            Counter[tuple[str | None, ...]](),
             Counter[tuple[str, str]](),
             list[float](),
         )
@@ -86,6 +116,8 @@ class ClientMemory(ServingPart):
             for client in [*self._clients.get(listener.name, ())]:
                 await turns.pause()
                 times.append(client.time)
+                votes = sources[client.source]
+                votes[0] += 1
                 both = partial(compared, old, new, listener, client)
                 begins = listener.name, *(data[:1] for data in client.layers)
                 is_first = begins not in begun
@@ -94,17 +126,18 @@ class ClientMemory(ServingPart):
                     now, then = await in_thread(both) if is_first else both()
                 except CannotTellError as why:
                     unknown[listener.name, str(why)] += 1
+                    votes[2] += 1
                     continue
                 if not now.is_like(then):
-                    key = listener.name, now.text, then.text
+                    key = listener.name, now.text, then.text, then.excluded_by
                     counts[key] += 1
+                    votes[3 if then.excluded_by else 1] += 1
                     moves[key] = [client.client, now.name, client.time]
         return [
-            len(times),
             min(times, default=None),
-            counts.total(),
             [[*key, count, *moves[key]] for key, count in counts.most_common(_MOST_MOVES)],
             [[*key, count] for key, count in unknown.items()],
+            [[source, *votes] for source, votes in sources.items()],
         ]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +25,8 @@ from txmux.wire.jsontext import MISSHAPEN
 
 _PATIENCE = 60.0  # seconds for the answer of a worker, which serves its clients meanwhile
 _LATEST = 1e11  # seconds since 1970: what a calendar has
+_VOTES = "clients", "moved", "unknown", "excluded"
+_EXCLUDED_BY: Mapping[Any, Any] = {None: None, "deny": "deny", "not_from": "not_from"}
 
 
 class _ReloadLimitError(MuxError):
@@ -37,9 +39,9 @@ class _Found:
     """What the workers have found."""
 
     def __init__(self) -> None:
-        self.clients = self.moved = 0
+        self.sources = defaultdict[str, Counter[str]](Counter)
         self.since: float | None = None
-        self.moves: dict[tuple[str, str, str], MovedDocument] = {}
+        self.moves: dict[tuple[str, str, str, str], MovedDocument] = {}
         self.unknown = Counter[tuple[str, str]]()
 
     def takes(self, answer: Sequence[Any]) -> bool:
@@ -49,22 +51,32 @@ class _Found:
             return True
         return False
 
-    def _add(self, clients: Any, since: Any, moved: Any, moves: Any, unknown: Any) -> None:
-        self.clients += int(clients)
-        self.moved += int(moved)
+    def _add(self, since: Any, moves: Any, unknown: Any, sources: Any) -> None:
         if since is not None:
             self.since = min(_time(since), _LATEST if self.since is None else self.since)
-        for listener, now, then, count, client, name, time in moves:
+        for listener, now, then, excluded_by, count, client, name, time in moves:
             row = self.moves.setdefault(
-                (str(listener), str(now), str(then)),
+                (str(listener), str(now), str(then), str(excluded_by)),
                 {
                     "listener": str(listener), "now": str(now), "then": str(then), "count": 0,
+                    "excluded_by": _EXCLUDED_BY[excluded_by],
                     "client": str(client), "name": None if name is None else str(name), "time": _time(time),
                 },
             )  # fmt: skip
             row["count"] += int(count)
         for listener, why, count in unknown:
             self.unknown[str(listener), str(why)] += int(count)
+        for source, *votes in sources:
+            self.sources[str(source)].update(dict(zip(_VOTES, map(int, votes), strict=True)))
+
+    def share(self) -> float:
+        """Return the percentage that would go elsewhere, or might, of the clients that are not excluded; each source has one vote."""
+        shares = [
+            (its["moved"] + its["unknown"]) / (its["clients"] - its["excluded"])
+            for its in self.sources.values()
+            if its["clients"] > its["excluded"]
+        ]
+        return round(100 * sum(shares) / max(1, len(shares)), 6)
 
 
 def _time(value: Any) -> float:
@@ -100,9 +112,9 @@ class Trial(ServicePart):
             raise _ReloadLimitError(
                 f"'{LIMIT}' cannot be checked: {'; '.join(found['incomplete'])}; apply the rules by 'txmux reload'"
             )
-        if (found["moved"] + found["unknown"]) * 100 > limit * found["clients"]:
+        if found["share"] > limit:
             raise _ReloadLimitError(
-                f"{found['changes']}, more than '{LIMIT} = {limit:g}%' allows; "
+                f"{found['changes']}: by source {found['share']:g}%, more than '{LIMIT} = {limit:g}%' allows; "
                 "see where by 'txmux reload --try', and apply the rules by 'txmux reload'"
             )
 
@@ -126,18 +138,25 @@ class Trial(ServicePart):
         missing += [
             f"worker {number}: its answer cannot be read"
             for number, answer in answers
-            if not found.takes(answer or (0, None, 0, (), ()))
+            if not found.takes(answer or (None, (), (), ()))
         ]
-        total = found.unknown.total()
-        words = f"{found.moved or 'none'} of the last {plural(found.clients, 'client')} would go elsewhere"
-        if not found.clients:
+        clients, moved, total, excluded = (
+            sum(its[vote] for its in found.sources.values()) for vote in _VOTES
+        )
+        words = f"{moved or 'none'} of the last {plural(clients, 'client')} would go elsewhere"
+        if excluded:
+            are = "is" if excluded == 1 else "are"
+            words += f", and {excluded} {are} shut out by 'deny' or 'not_from'"
+        if not clients:
             words = "no client is remembered yet: try again when clients have come"
         return {
             "ok": True,
-            "clients": found.clients,
+            "clients": clients,
             "since": found.since,
-            "moved": found.moved,
+            "moved": moved,
             "unknown": total,
+            "excluded": excluded,
+            "share": found.share(),
             "moves": sorted(found.moves.values(), key=lambda row: -row["count"]),
             "unknowns": [
                 {"listener": name, "why": why, "count": count}
