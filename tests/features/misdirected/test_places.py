@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.features.misdirected.places import name_of, with_name
+from txmux.features.misdirected.places import names_of, with_name
 from txmux.wire.client_hello import parse_client_hello
+from txmux.wire.cursor import MalformedError
 from txmux.wire.hello.records import records, take_hello
 
 
@@ -46,13 +47,26 @@ class PlacesTest(SynchronousTestCase):
 
     def test_names_of_requests(self) -> None:
         path, host = (b":path", b"/"), (b"host", b"b.example")
-        for fields, name in (
-            ([(b":authority", b"A.Example.:8443"), path, host], "a.example"),
-            ([path, host], "b.example"),
-            ([(b":authority", b""), path, host], "b.example"),
-            ([(b":authority", b"[::1]:443"), path], "::1"),
-            ([(b":authority", b"a.example:22")], ""),  # of a tunnel
-            ([(b":authority", b"a" * 256), path], ""),
-            ([path], ""),
+        for fields, names in (
+            ([(b":authority", b"A.Example.:8443"), path, host], ["a.example", "b.example"]),
+            ([host, path, (b":authority", b"b.example:443"), host], ["b.example"]),
+            ([path, host], ["b.example"]),
+            ([(b":authority", b""), path, host], ["b.example"]),
+            ([(b":authority", b"[::1]:443"), path], ["::1"]),
+            ([(b":authority", b"a.example:22")], ()),  # of a tunnel
         ):
-            self.assertEqual(name_of(fields), name)
+            self.assertEqual(names_of(fields), names)
+        for name in (
+            b"a" * 256,
+            b"",
+            b"x@b.example",
+            b"a.example:443@b.example",
+            b"a.example b.example",
+            b"a.example,b.example",
+            b"%61.example",
+            b"\xe4.example",
+            b"b.example/",
+            b"[::1",
+        ):
+            with self.subTest(name):
+                self.assertRaises(MalformedError, names_of, [(b":authority", name), path])

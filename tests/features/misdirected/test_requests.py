@@ -232,6 +232,60 @@ class MisdirectedTest(TerminationCase):
         self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
         client.reset()
 
+    def beside_protected(self) -> int:
+        """Listen with a route for everyone, and another one that asks for a certificate, both to the same server."""
+        to = self.backend_port()
+        return self.mux([
+            self.ends("a", f"tls sni={_A}", to),
+            self.ends("b", f"tls sni={_B}", to, client_ca=self.ca),
+        ])  # fmt: skip
+
+    async def test_unread_beside_a_protected_name(self) -> None:
+        """What cannot be read ends the connection, and what names no host is answered 421: nothing gets by without the certificate."""
+        small = frame(SETTINGS, 0, 0, bytes.fromhex("000100000000"))
+        cases = {
+            "large": lambda: self.request(1, _B, 1, ("x", "y" * 70_000)),
+            "compression": lambda: frame(HEADERS, 5, 1, b"\xff\xff\xff\xff\xff\xff"),
+            "padding": lambda: frame(HEADERS, 0xD, 1, b"\x09"),
+        }
+        for count, (case, bad) in enumerate(cases.items(), 1):
+            with self.subTest(case):
+                client = await self.speak(self.beside_protected())
+                client.send(PREFACE + small + bad())
+                await client.is_lost()
+                record = await self.assert_logged(count, reason="limit")
+                self.assertEqual(record.facts["misdirected_unread"], "yes")
+        names = (_B, f"x@{_B}", f"{_A}:443@{_B}", f"{_A},{_B}", "", f"{_A} {_B}", "%62.example")
+        for settings, name in ((settings, name) for settings in (_SERVED, small) for name in names):
+            with self.subTest(name, settings=settings):
+                client = await self.speak(self.beside_protected())
+                client.send(PREFACE + settings + self.request(1, name))
+                read = await self.answers(client, 2)
+                self.assertEqual(read[1:], [(HEADERS, 1, _ANSWER)])
+                client.reset()
+        client = await self.speak(self.beside_protected())
+        client.send(_BEGUN + self.request(1, _A, 1, ("host", _B)))
+        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
+        client.reset()
+        client = await self.speak(self.beside_protected())
+        many = b"".join(
+            self.request(2 * n + 1, "www.example", 1, ("x", str(n))) for n in range(200)
+        )
+        client.send(_BEGUN + many + self.request(401, _B))
+        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 401, _ANSWER)])
+        client.reset()
+
+    async def test_unread_elsewhere(self) -> None:
+        """Without such a name, the server judges it, and the log has that it was not looked at."""
+        for count, bad in enumerate((frame(HEADERS, 5, 1, b"\xff\xff\xff\xff\xff\xff"), None), 1):
+            client = await self.speak(self.two())
+            said = _BEGUN + (self.request(1, f"x@{_B}") if bad is None else bad)
+            client.send(said)
+            await self.backend.heard(len(said), len(self.backend.peers))
+            client.reset()
+            record = await self.assert_logged(count)
+            self.assertEqual(record.facts["misdirected_unread"], "yes")
+
     async def test_answer_behind_a_download(self) -> None:
         """A client that is slow to read from its server is not one that reads no answers."""
         client = await self.speak(self.two())

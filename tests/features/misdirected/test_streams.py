@@ -162,13 +162,11 @@ class StreamsTest(SynchronousTestCase):
         """As long as it has seen all; after that, the connection is ended."""
         head = frame(HEADERS, 4, 5, b"\xff\xff\xff\xff\xff\xff")
         ping = frame(PING, 0, 0, bytes(8))
-        lowered = frame(SETTINGS, 0, 0, b"\0\1" + bytes(4))
-        between = frame(SETTINGS, 0, 0, bytes.fromhex("000200000000 000100000fff 000300000064"))
+        long = frame(HEADERS, 4, 5, bytes((1 << 16) + 1))
         pushed = frame(HEADERS, 0, 5, b"x") + ping
         for bad in (
             head,
-            lowered,
-            between,
+            long,
             pushed,
             frame(HEADERS, 8, 5, b"\x09"),
             frame(HEADERS, 4, 5, b"\x20\x20\x20\x82"),  # many of them take very long
@@ -180,6 +178,35 @@ class StreamsTest(SynchronousTestCase):
             its, client = streams(), Speaker()
             its.from_client(PREFACE + client.headers(1, asked(_OTHER)))
             self.assertRaises(TooManyError, its.from_client, bad)
+            strict = Streams(lambda _: False, lambda: False)
+            strict.from_client(PREFACE)
+            self.assertRaises(TooManyError, strict.from_client, bad)
+        for said in (b"GET / HTTP/1.1\r\n", PREFACE[:9] + b"x"):
+            strict = Streams(lambda _: False, lambda: False)
+            self.assertRaises(TooManyError, strict.from_client, said)
+
+    def test_settings_with_a_smaller_table(self) -> None:
+        """Answers announce it, as a client awaits it, before and behind those of the server; once there were requests, it is too late."""
+        for size in (0, 30, 31, 158, 159, 4000, 4095):
+            its, client, server = streams(), Speaker(), Speaker()
+            settings = frame(SETTINGS, 0, 0, b"\0\1" + size.to_bytes(4, "big"))
+            client.decoder.max_allowed_table_size = size
+            server.encoder.header_table_size = size
+            said = PREFACE + settings + client.headers(1, asked(_OTHER))
+            self.assertEqual(its.from_client(said), PREFACE + settings)
+            read = client.read(its.answers())
+            self.assertEqual(read, [(SETTINGS, 0, b""), (HEADERS, 1, _ANSWER)])
+            its.from_client(client.headers(3, asked(_MINE)))
+            fields = [(":status", "200"), ("x", "y")]
+            served = server.headers(3, fields)
+            self.assertEqual(client.read(its.from_server(served)), [(HEADERS, 3, fields)])
+            its.from_client(client.headers(5, asked(_OTHER)))
+            self.assertEqual(client.read(its.answers()), [(HEADERS, 5, _ANSWER)])
+            served = server.headers(3, fields)
+            self.assertEqual(client.read(its.from_server(served)), [(HEADERS, 3, fields)])
+            its, client = Streams(lambda _: False, lambda: False), Speaker()
+            its.from_client(PREFACE + client.headers(1, asked(_MINE)))
+            self.assertRaises(TooManyError, its.from_client, settings)
 
     def test_bounds(self) -> None:
         its, client = streams(), Speaker()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import attrs
@@ -11,8 +12,9 @@ from typing_extensions import override
 
 from txmux.classes import frozen
 from txmux.detection.detector import Detection, Detector
-from txmux.rules.model import Backend, Refusal, Route
+from txmux.rules.model import Backend, Refusal, Route, TlsSettings
 from txmux.transport import normal_host
+from txmux.wire.cursor import MalformedError
 from txmux.wire.hello.records import records, take_hello
 from txmux.wire.http2_opening import (
     CONTINUATION,
@@ -29,6 +31,8 @@ Fields: TypeAlias = "Iterable[tuple[bytes, bytes]]"
 _SESSION_ID = 4 + 2 + 32  # its offset in a hello
 _NAMES = (b":authority", b"host")
 _LONGEST_NAME = 255  # bytes, with a port; longer ones are of no site
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+"""A host with its port, as clients write it. Servers differ in what they take out of ``a@name``, and of two names."""
 
 
 def header_frames(stream: int, flags: int, section: bytes) -> bytes:
@@ -46,15 +50,19 @@ def header_frames(stream: int, flags: int, section: bytes) -> bytes:
     )
 
 
-def name_of(fields: Fields) -> str:
-    """Return the host that a request asks for; empty if it names none, or asks for a tunnel (RFC 9113, section 8.5)."""
-    found: dict[bytes, bytes] = {}
-    for name, value in fields:
-        found.setdefault(name, value)
-    named = next(filter(None, map(found.get, _NAMES)), b"") if b":path" in found else b""
-    if len(named) > _LONGEST_NAME:
-        return ""
-    return normal_host(host_without_port(named.decode("latin-1")))
+def names_of(fields: Fields) -> Sequence[str]:
+    """Return the host that a request asks for, or hosts of which a server may take any; none if it asks for a tunnel (RFC 9113, section 8.5).
+
+    Raises:
+        MalformedError: It names none, or what is no host.
+    """
+    read = [*fields]
+    if all(name != b":path" for name, _ in read):
+        return ()
+    named = [bytes(value) for which in _NAMES for name, value in read if name == which and value]
+    if not named or not all(len(n) <= _LONGEST_NAME and _HOST.fullmatch(n) for n in named):
+        raise MalformedError
+    return [*dict.fromkeys(normal_host(host_without_port(n.decode("latin-1"))) for n in named)]
 
 
 def opening(fields: Fields, name: str) -> bytes:
@@ -121,6 +129,11 @@ class Layer(Protocol):
     def default(self) -> object: ...
 
 
+def authority_of(tls: TlsSettings) -> object:
+    """Return which certificates of clients are verified, and how."""
+    return tls.client_ca, tls.client, tls.allow_client, tls.client_crl
+
+
 def place_of(
     name: str,
     hello: bytes,
@@ -140,8 +153,8 @@ def place_of(
     layer, inside = layers
     route, outer, authority = _decide(layer, hello, client), None, None
     if route is not None and route.terminate_tls is not None:
-        layer, outer, tls = inside(route), route, route.terminate_tls
-        authority = tls.client_ca, tls.client, tls.allow_client, tls.client_crl
+        layer, outer = inside(route), route
+        authority = authority_of(route.terminate_tls)
         route = _decide(layer, request, client)
     outcome = layer.default if route is None else route.outcome or route.name
     if route is None and isinstance(outcome, Refusal):

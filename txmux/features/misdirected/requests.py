@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from txmux.features.misdirected.places import Fields, Place, name_of, opening, place_of, with_name
+from txmux.features.misdirected.places import (
+    Fields,
+    Place,
+    authority_of,
+    names_of,
+    opening,
+    place_of,
+    with_name,
+)
 from txmux.features.misdirected.rows import MISDIRECTED
 from txmux.features.misdirected.streams import Streams, TooManyError
 from txmux.net.relay.peers import NO_RECEIVER
@@ -20,7 +28,7 @@ from txmux.wire.cursor import MalformedError
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
-    from txmux.client.configuration import RuleLayer
+    from txmux.client.configuration import Configuration, RuleLayer
     from txmux.tcp.stage import Client
 
 _MOST_UNREAD = 1 << 16  # bytes for a client that reads none of its answers
@@ -28,11 +36,32 @@ _MOST_LOOKS = 200
 """Requests of a connection that are decided: each takes as long as a connection, and is a few bytes."""
 
 
+_protecting: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()  # by `Configuration`
+
+
 def watch(client: Client, hello: bytes, outer: RuleLayer, inside: RuleLayer) -> None:
-    """Watch the requests of a client that speaks HTTP/2, unless all names lead to the same place."""
+    """Watch the requests of a client that speaks HTTP/2, unless all names lead to the same place.
+
+    Where a certificate of the client protects another place, what cannot be read is refused.
+    """
     if (outer.goes_by_hello and _chooses(outer)) or _chooses(inside):
-        with suppress(MalformedError):
-            _Requests(client, Misdirected(client, with_name(hello, ""), outer))
+        is_strict = id(inside) in _beside_protected(client.configuration)
+        _Requests(client, Misdirected(client, hello, outer), is_strict=is_strict)
+
+
+def _beside_protected(configuration: Configuration) -> frozenset[int]:
+    """Return the layers beside which another route asks clients for another certificate."""
+    if configuration not in _protecting:
+        routes = [route for layer in configuration.layers for route in layer.detector.routes]
+        ends = ((route.name, route.terminate_tls) for route in routes)
+        asked: dict[str, object] = {
+            n: authority_of(tls) for n, tls in ends if tls and tls.client_ca
+        }
+        every = {*asked.values(), *filter(None, (route.client_cert for route in routes))}
+        _protecting[configuration] = frozenset(
+            id(layer) for name, layer in configuration.inside.items() if every - {asked.get(name)}
+        )
+    return _protecting[configuration]
 
 
 def _chooses(layer: RuleLayer) -> bool:
@@ -57,21 +86,27 @@ class Misdirected:
         self._looked: dict[int, bool] = {}
         self._by_name: dict[str, bool] = {}
 
-    def name_of(self, fields: Fields) -> str:
-        """Return the name that a request asks for, if it is misdirected."""
-        name = name_of(fields)
-        self.name = self.name or name
-        if name in {"", self.name}:
-            return ""
-        asked = hash(tuple(fields))  # they may be long
+    def name_of(self, fields: Fields, *, is_strict: bool) -> str:
+        """Return the name that a request asks for, if it is misdirected; if `is_strict`, after many looks each is that is not known.
+
+        Raises:
+            MalformedError: It cannot be read.
+        """
+        names = names_of(fields)
+        self.name = self.name or next(iter(names), "")
+        others = (name for name in names if name != self.name)
+        return next((n for n in others if self._is_elsewhere(n, fields, is_strict)), "")
+
+    def _is_elsewhere(self, name: str, fields: Fields, is_strict: bool) -> bool:  # noqa: FBT001 - as above
+        asked = hash((name, *fields))  # they may be long
         is_misdirected = self._looked.get(asked)
         if is_misdirected is None and len(self._looked) < _MOST_LOOKS:
             own = self._place(name, fields)
             is_misdirected = own is not None and own != self._place(self.name, fields)
             self._looked[asked] = self._by_name[name] = is_misdirected
         if is_misdirected is None:
-            is_misdirected = self._by_name.get(name, False)
-        return name if is_misdirected else ""
+            is_misdirected = is_strict or self._by_name.get(name, False)
+        return is_misdirected
 
     def _place(self, name: str, fields: Fields) -> Place | None:
         hello, request = with_name(self._hello, name), opening(fields, name)
@@ -81,14 +116,15 @@ class Misdirected:
 class _Requests:
     """The protocol of a client's TLS, and the transport of its connection."""
 
-    def __init__(self, client: Client, misdirected: Misdirected) -> None:
+    def __init__(self, client: Client, misdirected: Misdirected, *, is_strict: bool) -> None:
         transport: Any = client.transport
         own: Any = self
         self.transport = transport
         self.protocol: Any = client
         self._client, self._misdirected = client, misdirected
         self._count = 0
-        self._streams = Streams(self._is_misdirected)
+        self._is_strict = is_strict
+        self._streams = Streams(self._is_misdirected, self._may_pass_unread)
         self._unread = 0
         directlyProvides(self, providedBy(transport))
         transport.wrappedProtocol, client.transport = own, own
@@ -97,15 +133,23 @@ class _Requests:
         return getattr(self.transport, name)
 
     def _is_misdirected(self, fields: Fields) -> bool:
-        name = self._misdirected.name_of(fields)
+        client = self._client
+        try:
+            name = self._misdirected.name_of(fields, is_strict=self._is_strict)
+        except MalformedError:
+            name = "" if self._may_pass_unread() else "?"
         if not name:
             return False
-        client = self._client
         self._count += 1
         facts = {"misdirected_host": printable(name), **client.record.facts}
         client.record.facts = {**facts, "misdirected": str(self._count)}
         client.configuration.counts.cells[MISDIRECTED.at] += 1
         return True
+
+    def _may_pass_unread(self) -> bool:
+        record = self._client.record
+        record.facts = {**record.facts, "misdirected_unread": "yes"}
+        return not self._is_strict
 
     def _send(self, data: bytes) -> None:
         self._client.record.bytes_out += len(data)

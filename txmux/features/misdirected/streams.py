@@ -34,6 +34,7 @@ _MISDIRECTED = 421
 _TABLE_SIZE, _USUAL_TABLE = b"\0\1", 4096
 # In each section: a server that has made its table smaller since awaits it (RFC 7541, section 4.2).
 _EMPTY_TABLE = b"\x20"
+_RESIZE, _PREFIX, _SEVEN_BITS = 0x20, 31, 127
 _LARGEST = 1 << 16  # bytes of a header section, and of the table
 _LARGEST_WINDOW = (1 << 31) - 1
 _MOST = 1000
@@ -41,7 +42,7 @@ _MOST = 1000
 
 
 class TooManyError(Exception):
-    """A client asks again and again for what it does not get here, or can no longer be understood."""
+    """A client asks again and again for what it does not get here, or cannot be understood where it has to be."""
 
 
 class Streams:
@@ -52,12 +53,19 @@ class Streams:
 
     Args:
         is_misdirected: Called with the fields of each request.
+        may_pass_unread: Called once something cannot be read; returns whether it passes, with all that follows: what is wrong is for the
+            server to say.
     """
 
-    def __init__(self, is_misdirected: Callable[[Fields], bool]) -> None:
+    def __init__(
+        self,
+        is_misdirected: Callable[[Fields], bool],
+        may_pass_unread: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._is_misdirected = is_misdirected
-        # Nothing further is looked at; what is wrong is for the server to say.
+        self._may_pass_unread = may_pass_unread
         self._is_blind = False
+        self._table = _USUAL_TABLE  # of the client, for answers
         # Of the client:
         self._preface = PREFACE  # what has not come of it
         self._held = b""
@@ -87,8 +95,9 @@ class Streams:
             TooManyError: The connection has to be ended.
         """
         begun = data[: len(self._preface)]
-        if self._is_blind or not self._preface.startswith(begun):
-            self._is_blind = True
+        if not self._is_blind and not self._preface.startswith(begun):
+            self._give_up()
+        if self._is_blind:
             return data
         self._preface = self._preface[len(begun) :]
         data, passed, at = self._held + data[len(begun) :], [begun], 0
@@ -114,12 +123,15 @@ class Streams:
                     self._left = _HEAD + size
                     self._drops = self._is_dropped(kind, flags, stream, size)
         except MalformedError:
-            if self._encoder is not None:
-                raise TooManyError from None
-            self._is_blind = True
+            self._give_up()
             return b"".join([*passed, self._frames, data[at:]])
         self._held = data[at:]
         return b"".join(passed)
+
+    def _give_up(self) -> None:
+        if not self._may_pass_unread() or self._encoder is not None:
+            raise TooManyError from None
+        self._is_blind = True
 
     def _check_size(self, size: int) -> None:
         if len(self._frames) + size > _LARGEST:
@@ -129,7 +141,7 @@ class Streams:
         """Take a whole frame, and return what is passed on."""
         payload = data[_HEAD:]
         if not self._frames and kind == SETTINGS:
-            _check_settings(payload)
+            self._take_settings(payload)
             return data
         if self._frames:
             if kind != CONTINUATION or stream != self._stream:
@@ -163,11 +175,35 @@ class Streams:
             self._encoder = Encoder()
             self._encoder.header_table.maxsize = 0
         self._answers += frame(
-            HEADERS, END_STREAM | END_HEADERS, stream, status_section(_MISDIRECTED)
+            HEADERS,
+            END_STREAM | END_HEADERS,
+            stream,
+            self._resizing() + status_section(_MISDIRECTED),
         )
         if not self._flags & END_STREAM:
             # It need not send the rest (RFC 9113, section 8.1).
             self._answers += frame(RST_STREAM, 0, stream, bytes(4))
+
+    def _take_settings(self, payload: bytes) -> None:
+        for at in range(0, len(payload), 6):
+            value = int.from_bytes(payload[at + 2 : at + 6], "big")
+            if payload[at : at + 2] == _TABLE_SIZE and value < self._table:
+                # The server may still use the table of before for answers to earlier requests.
+                if self._highest:
+                    raise MalformedError
+                self._table = value
+
+    def _resizing(self) -> bytes:
+        """Write the change of the table that a client awaits whose table is smaller than usual (RFC 7541, sections 4.2 and 6.3)."""
+        if self._table == _USUAL_TABLE:
+            return b""
+        if self._table < _PREFIX:
+            return bytes([_RESIZE | self._table])
+        left, written = self._table - _PREFIX, [_RESIZE | _PREFIX]
+        while left > _SEVEN_BITS:
+            written.append(left & _SEVEN_BITS | _SEVEN_BITS + 1)
+            left >>= 7
+        return bytes([*written, left])
 
     def _is_dropped(self, kind: int, flags: int, stream: int, size: int) -> bool:
         if kind == SETTINGS and flags & ACK and self._is_own_unacknowledged:
@@ -222,11 +258,3 @@ def _read_head(data: bytes, at: int) -> tuple[int, int, int, int]:
     size = int.from_bytes(data[at : at + 3], "big")
     stream = int.from_bytes(data[at + 5 : at + _HEAD], "big") & 0x7FFFFFFF
     return size, data[at + 3], data[at + 4], stream
-
-
-def _check_settings(payload: bytes) -> None:
-    """Refuse to answer for a server that has to change its table first (RFC 7541, section 4.2)."""
-    for at in range(0, len(payload), 6):
-        value = int.from_bytes(payload[at + 2 : at + 6], "big")
-        if payload[at : at + 2] == _TABLE_SIZE and value < _USUAL_TABLE:
-            raise MalformedError
