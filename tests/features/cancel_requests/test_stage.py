@@ -126,6 +126,32 @@ class CancelTest(CancelCase):
         client = await self.connect(port, CANCEL)
         await self.assert_cancelled(client, 2, "0 of 2", reason="connect-refused")
 
+    async def test_no_place_is_taken(self) -> None:
+        """Requests that servers leave open, or do not accept, leave the places of `max_connections` to sessions."""
+        made, (one, two) = self.servers(2)
+        away = make_stalled_port(self)
+        first = backend("a", one, max_connections=1)
+        routes = [
+            route("ssh", first),
+            route("postgres sni=a.example", first),
+            route("postgres sni=c.example", backend("c", two, away, max_connections=1)),
+        ]
+        port = self.mux(routes)
+        cancelling = [await self.connect(port, CANCEL) for _ in range(2)]
+        for number in range(2):
+            for server in made:
+                await server.heard(16, number)
+        session = await self.connect(port, b"SSH-2.0-x\r\n")
+        (await made[0].heard(11, 2)).send(b"x")
+        await session.has(1)
+        # Nor does the end of a request free one that the session has.
+        for one_of in cancelling:
+            one_of.reset()
+        await self.turn(5)
+        refused = await self.connect(port, b"SSH-2.0-y\r\n")
+        await refused.is_lost()
+        session.reset()
+
     async def test_address_that_a_look_up_finds_meanwhile(self) -> None:
         """It gets the request instead of one that fails; no slot stays taken."""
         made, ports = self.servers(2)

@@ -46,6 +46,7 @@ class Member:
     counts: ServerCounts = attrs.field(factory=lambda: ProcessCounters().server("", ""))
     sockets: ServerSocketPlan = attrs.field(factory=ServerSocketPlan)
     share: int = 1  # among the addresses of the name; multiplies the weight
+    takes_slot: bool = True  # of `max_connections`; not a copy for what is beside the sessions
     options: tuple[SocketOption, ...] = attrs.field(init=False)  # beside the listener's
     socket_address: tuple[int, tuple[str, int]] | None = attrs.field(
         init=False

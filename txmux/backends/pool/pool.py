@@ -168,10 +168,6 @@ class BackendPool:
             )
         return member
 
-    def take(self, member: Member) -> None:
-        """Count a connection to a member of the caller's choice, as `pick` does."""
-        self._backend_health.count(member.health)
-
     def pick_in_turn(
         self, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:
@@ -561,6 +557,8 @@ class BackendPool:
                 health.came_at = 0.0 if is_start else self._seconds()
 
     def _uncount(self, member: Member) -> None:
+        if not member.takes_slot:
+            return
         health, backend_health = member.health, self._backend_health
         health.connections -= 1
         backend_health.connections -= 1

@@ -143,7 +143,8 @@ class _CancelRequest:
             self._client, self._upstream, self._connected, self._failed
         )
         connector.tried = dict.fromkeys(pool.members, "no-server")  # it tries no other one
-        pool.take(self._member)
+        # A session that has all slots is what a cancel request is for, and others must not wait for that.
+        self._member = attrs.evolve(self._member, takes_slot=False)
         connector.start_with(self._member)
 
     def stop(self) -> None:
