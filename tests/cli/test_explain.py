@@ -62,7 +62,11 @@ class HelloTests(ExplainTestCase):
         """A server might read the name of another route in it."""
         whole = records(client_hello(server_name("a.test"), versions(0x0304)))
         odd = whole[:2] + b"\x09" + whole[3:]
-        for data, is_refused in ((whole, False), (whole[:40], True), (odd, True), (b"x", False)):
+        message = whole[5:]
+        many = b"".join(records(message[at : at + 1]) for at in range(len(message)))
+        rows = ((whole, False), (whole[:40], True), (odd, True), (b"x", False))
+        # It is one in however many records, but not beside something else.
+        for data, is_refused in (*rows, (many, False), (records(message * 2), True)):
             document = json.loads(self.explain("--json", "--hex", data.hex()))
             [listener] = document["streams"][0]["listeners"]
             decided = listener["decision"] or listener["at_deadline"]

@@ -23,7 +23,8 @@ from txmux.rules.model import (
 )
 from txmux.rules.tracing import Trace, TracedSample
 from txmux.wire.client_hello import parse_client_hello
-from txmux.wire.hello.second import NOT_READ, is_not_read
+from txmux.wire.hello.records import is_hello_alone
+from txmux.wire.hello.second import NOT_ALONE, NOT_READ, is_not_read
 
 _Explained = Callable[..., Explanation[Any]]
 
@@ -177,7 +178,8 @@ def _unread(
     """Return what becomes of TLS whose hello cannot be read, where routes restrict names: no server gets it."""
     route = found.decision.route
     outcome = listener.default if route is None else route.outcome
-    may_follow = found.decided_at is not None and not parse_client_hello(data, None).malformed
+    reader = parse_client_hello(data, None)
+    may_follow = found.decided_at is not None and not reader.malformed
     restricting = [route for route in detector.hello_readers if route.is_restricted]
     is_passed_on = isinstance(outcome, (Backend, Handover)) and not (route and route.is_outer)
     is_unread = restricting and data and not may_follow and is_not_read(data)
@@ -185,7 +187,8 @@ def _unread(
         asked = (one.answer for one in found.routes if one.route in restricting)
         is_cut = any(answer and answer.verdict is Verdict.NEED_MORE for answer in asked)
         is_unread = is_unread or (found.decided_at is None and is_cut)
-    if not is_passed_on or not is_unread:
+    is_alone = not reader.hello or not restricting or is_hello_alone(data)
+    if not is_passed_on or (is_alone and not is_unread):
         return found
-    facts = {**found.decision.facts, "tls_error": NOT_READ}
+    facts = {**found.decision.facts, "tls_error": NOT_READ if is_alone else NOT_ALONE}
     return attrs.evolve(found, decision=Decision(None, facts))

@@ -448,6 +448,16 @@ class PassedOnTest(MuxTestCase):
         self.assertEqual(record.facts["tls_error"], "its hello is not alone in its records")
         self.assertEqual([one.received for one in self.backend.peers if one.received], [])
 
+    async def test_a_hello_in_very_many_records(self) -> None:
+        """It is one as any other, for the service as for `txmux explain`."""
+        message = hello(name="a.test")[5:]
+        said = b"".join(records(message[at : at + 1]) for at in range(len(message)))
+        client = await self.connect(self.names(), said)
+        await self.backend.heard(len(said))
+        client.reset()
+        record = await self.assert_logged(route="all")
+        self.assertNotIn("tls_error", record.facts)
+
     async def test_a_hello_that_only_servers_understand_is_not_passed_on(self) -> None:
         server = backend_at(self.backend_port())
         vip = hello(name="vip.test")

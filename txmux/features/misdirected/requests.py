@@ -26,6 +26,7 @@ from txmux.rules.model import Refusal
 from txmux.transport import normal_host
 from txmux.wire.cursor import MalformedError
 from txmux.wire.facts import printable
+from txmux.wire.hello.records import is_hello_alone
 
 if TYPE_CHECKING:
     from txmux.client.configuration import Configuration, RuleLayer
@@ -80,7 +81,7 @@ class Misdirected:
         address = client.address
         assert tls is not None  # noqa: S101 - it ends here
         self.name = normal_host(tls.sni or "")
-        self._hello = hello
+        self._hello = with_name(hello, "") if is_hello_alone(hello) else hello  # few records
         self._layers = outer, lambda route: inside[route.name]
         self._client = address.host if address else None, client.record.time, tls.found
         self._looked: dict[int, bool] = {}

@@ -22,7 +22,7 @@ from txmux.telemetry.record import ConnectionState
 from txmux.wire.client_hello import read_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
 from txmux.wire.hello.records import asks_again, take_hello
-from txmux.wire.hello.second import ILLEGAL_PARAMETER, SecondHello
+from txmux.wire.hello.second import ILLEGAL_PARAMETER, NOT_ALONE, SecondHello
 
 
 @define(eq=False, slots=False)
@@ -53,9 +53,7 @@ class AwaitingRetry(Stage):
         try:
             message, end = take_hello(self._sent or client.received)
         except MalformedError:
-            return self._refuse(
-                IllegalHelloError(ILLEGAL_PARAMETER, "its hello is not alone in its records")
-            )
+            return self._refuse(IllegalHelloError(ILLEGAL_PARAMETER, NOT_ALONE))
         self._second = client.second_hello or SecondHello(read_hello(message))
         client.end_layer()
         sent_ms, idle = client.elapsed_ms(), self._upstream.timeouts.idle

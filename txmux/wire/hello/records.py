@@ -1,7 +1,6 @@
 """The records that the first messages of TLS 1.3 are in (RFC 8446, section 5.1)."""
 
 from collections.abc import Iterator
-from itertools import islice
 
 from txmux.wire.cursor import MalformedError
 
@@ -10,7 +9,7 @@ HANDSHAKE = b"\x16"
 """What each record of a handshake begins with."""
 OTHER_RECORDS = b"\x14", b"\x15", b"\x17"
 """What a record begins with that is no message of a handshake: early data, an alert, or one for old middleboxes."""
-_LONGEST, _MOST_RECORDS = 1 << 14, 64
+_LONGEST = 1 << 14
 _HEADER, _RECORD_HEADER = 4, 5
 _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 """The random of a ServerHello that is a HelloRetryRequest (RFC 8446, section 4.1.3)."""
@@ -32,15 +31,24 @@ def take_hello(data: bytes) -> tuple[bytes, int]:
         The message, and where it ends in the stream.
 
     Raises:
-        MalformedError: It is in a record with something else (RFC 8446, section 5.1), or in very many.
+        MalformedError: It is in a record with something else (RFC 8446, section 5.1).
     """
     content = bytearray()
-    for piece, end in islice(read_records(data, HANDSHAKE), _MOST_RECORDS):
+    for piece, end in read_records(data, HANDSHAKE):
         content += piece
         whole = _HEADER + int.from_bytes(content[1:_HEADER], "big")
         if len(content) == whole > _HEADER and len(data) >= end:
             return bytes(content), end
     raise MalformedError
+
+
+def is_hello_alone(data: bytes) -> bool:
+    """Return whether `take_hello` can take the hello that a stream begins with."""
+    try:
+        take_hello(data)
+    except MalformedError:
+        return False
+    return True
 
 
 def before_hello(data: bytes) -> int:
