@@ -39,6 +39,7 @@ from txmux.control.overrides import WorkersCondition
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
+from txmux.net.tls.validity import Validity
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsSettings
@@ -306,7 +307,7 @@ class AdviceTest(SynchronousTestCase):
             "bans redis", up=False, age=1.0, failing=90.0, is_overdue=True, why="no", effect="x"
         )
         gauges = Gauges(
-            descriptors=(9, 10), certificates=[("r", "a.pem", 0), ("r", "b.pem", 99)], troubles=["a.pem: no"], unread=["users: no"],
+            descriptors=(9, 10), certificates=[("r", valid("a.pem", 0)), ("r", valid("b.pem", 99)), ("r", valid("c.pem", 99, 50))], troubles=["a.pem: no"], unread=["users: no"],
             stale={("web", "s"): (9.0, "no")}, outside=[outside], lost_lines={"log x: no": 1, "log y: no": 0},
             flooding={"": 9.0}, ports={("web", "s"): ("no", 1, 1.0), ("web", "t"): (OF_FEW, 1, 1.0)},
         )  # fmt: skip
@@ -389,6 +390,12 @@ class KilledTest(SynchronousTestCase):
         self.assertEqual([*ended_workers(restarts, 760.0)], [])
 
 
+def valid(
+    file: str, ends: float, begins: float = -9e5, *, key: str = "terminate_tls", name: str = ""
+) -> Validity:
+    return Validity(key, file, name, begins, ends)
+
+
 class MeasuredTest(SynchronousTestCase):
     def test_items(self) -> None:
         day = 86400
@@ -398,11 +405,16 @@ class MeasuredTest(SynchronousTestCase):
         gauges = Gauges(
             descriptors=(900, 1000),
             certificates=[
-                ("r", "a.pem", 2 * day), ("r", "x.pem", 2 * day), ("r", "y.pem", day),
-                ("r", "z.pem", 16 * day),
+                ("r", valid("a.pem", 2 * day)), ("r", valid("x.pem", 2 * day)), ("r", valid("y.pem", day)),
+                ("r", valid("z.pem", 16 * day)), ("r", valid("a.pem", 99 * day, 4 * day)),
+                ("r", valid("z.pem", day, name="CN=x")), ("s", valid("ca.pem", day, key="tls_client_ca", name="CN=old")),
+                ("s", valid("ca.pem", 99 * day, key="tls_client_ca", name="CN=new")),
+                ("t", valid("ca.pem", day, key="tls_client_ca", name="CN=old")),
+                ("t", valid("crl.pem", 7 * day, key="tls_client_crl", name="CN=new")),
+                ("t", valid("crl.pem", 2 * day, key="tls_client_crl", name="CN=old")),
             ],
             troubles=["it burns"],
-            to_servers=[("web", "c.pem", day + 7200)],
+            to_servers=[("web", valid("c.pem", day + 7200))],
             stale={("web", "a.example:80"): (90.0, "no answer"), ("web", "b"): (None, "why")},
         )  # fmt: skip
         self.assertEqual(
@@ -410,6 +422,11 @@ class MeasuredTest(SynchronousTestCase):
             [
                 ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03 00:00 UTC", ""),
                 ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-02 00:00 UTC", ""),
+                ("critical", "certificates", "the certificate a.pem of route r becomes valid only in 3 days, on 1970-01-05 00:00 UTC", ""),
+                ("critical", "certificates", "the certificate of 'CN=x' in the chain of z.pem of route r ended on 1970-01-02 00:00 UTC", ""),
+                ("warning", "certificates", "the authority 'CN=old' in ca.pem of route s ended on 1970-01-02 00:00 UTC", ""),
+                ("critical", "certificates", "the authority 'CN=old' in ca.pem of route t ended on 1970-01-02 00:00 UTC", ""),
+                ("warning", "certificates", "the revocation list of 'CN=old' in crl.pem of route t ends in 1 day, on 1970-01-03 00:00 UTC", ""),
                 ("warning", "certificates", "the certificate c.pem of backend web ends in 2 h, on 1970-01-02 02:00 UTC", ""),
                 ("warning", "renewal", "it burns", ""),
                 ("warning", "descriptors", "file descriptors are running out: 900 of 1000 are open", ""),

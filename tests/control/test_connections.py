@@ -19,7 +19,7 @@ from txmux.control.connections import end_connections, find_connection, list_con
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.gauges import COUNT
 from txmux.control.worker_answers import WorkerAnswers
-from txmux.telemetry.documents import ConnectionDocument
+from txmux.telemetry.documents import CERTIFICATES, ConnectionDocument
 
 
 class LiveCase(SupervisedTestCase):
@@ -284,6 +284,31 @@ class CertificatesTest(CertificatesCase):
         inside = self.inside(self.written(old))
         answer = json.loads(json.dumps(await inside.count(gauges=True)))
         self.assertEqual(COUNT.read_answer(answer, 1), answer)
+
+
+class CertificateStatesTest(SupervisedTestCase):
+    async def test_states(self) -> None:
+        """A certificate is as valid as its chain, and is so in the list, with its colour."""
+        root = make_authority()
+        made = [
+            root.issue("a.example", begins=3),
+            root.issue("a.example", ends=-1),
+            root.issue("a.example", ends=3),
+        ]
+        authority = root.authorise("between", ends=-1)
+        made += [root.issue("a.example"), (last := authority.issue("a.example"))]
+        paths = [*map(lambda its: its.write(Path(self.mktemp()).absolute(), key=True), made)]
+        paths[-1].write_bytes(last.pem + last.key_pem() + authority.pem)
+        await self.run_service(
+            "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            f"[route site]\nmatch = tls\nterminate_tls = {', '.join(map(str, paths))}\nbackend = close\n"
+        )
+        listing = await self.running.control.certificates()
+        states = {Path(row["file"]): row["state"] for row in listing}
+        expected = ["not valid yet", "ended", "ends soon", "valid", "ended"]
+        self.assertEqual([states[path] for path in paths], expected)
+        healths = [CERTIFICATES.health(row) for row in listing]
+        self.assertEqual(sorted(map(str, healths)), ["down", "down", "down", "partly", "up"])
 
 
 class CloseTest(LiveCase):

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
+from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError
@@ -141,6 +142,49 @@ class FileTests(SynchronousTestCase):
                 f"rules.ini:13: warning: [backend web] tls_client_certificate: the certificate 'client.pem' ends in 11 h 59 min, on {client}",
                 f"rules.ini:4: warning: [listen a] endpoint: the certificate 'old.pem' ended on {old}",
             ],
+        )
+
+    def test_each_file_that_is_not_valid_yet_or_ends(self) -> None:
+        """All that a file has counts: chains, authorities, revocation lists. A list of a short life, and the old ones of a bundle, are no trouble."""
+        root, text = make_authority("root"), ""
+        for begins, ends in ((3.5, 60), (-9, -1.5), (-9, 3.5)):
+            between = root.authorise("between", ends, begins)
+            parts = {
+                "leaf.pem": (leaf := root.issue("a.example", begins=begins, ends=ends)).pem + leaf.key_pem(),
+                "chain.pem": (leaf := between.issue("a.example")).pem + leaf.key_pem() + between.pem + root.pem,
+                "ca.pem": root.pem + between.pem,
+                "list.pem": between.revoke(begins=begins, ends=ends),
+                "alone.pem": between.pem,
+                "client.pem": leaf.pem + leaf.key_pem() + between.pem,
+            }  # fmt: skip
+            for name, content in parts.items():
+                (self.folder / name).write_bytes(content)
+            rules = parse(
+                f"[listen a]\nendpoint = ssl:3:privateKey={self.folder}/chain.pem\n"
+                "[route a]\nmatch = tls\nterminate_tls = leaf.pem, chain.pem\ntls_client_ca = ca.pem\n"
+                "tls_client_crl = list.pem\nbackend = web\n[backend web]\nserver = a.example:443\ntls = yes\n"
+                "tls_ca = alone.pem\ntls_client_certificate = client.pem\n"
+                "[route b]\nmatch = ssh\nbackend = old\n[backend old]\nserver = a.example:443\ntls = yes\ntls_ca = ca.pem\n",
+                self.folder / "rules.ini",
+            )
+            wrong, warned = self.found(rules)
+            self.assertEqual(wrong, [])
+            text += "\n".join(re.sub(r", on .*| on .*", "", line) for line in self.reported(warned))
+            text += "\n"
+        told = ["becomes valid only in 3 days", "ended", "ends in 3 days"]
+        chain = "the certificate of 'CN=between' in the chain of"
+        lines = [
+            "5: warning: [route a] terminate_tls: the certificate 'leaf.pem'",
+            f"5: warning: [route a] terminate_tls: {chain} 'chain.pem'",
+            "6: warning: [route a] tls_client_ca: the authority 'CN=between' in 'ca.pem'",
+            "7: warning: [route a] tls_client_crl: the revocation list of 'CN=between' in 'list.pem'",
+            f"13: warning: [backend web] tls_client_certificate: {chain} 'client.pem'",
+            "12: warning: [backend web] tls_ca: the authority 'CN=between' in 'alone.pem'",
+            f"2: warning: [listen a] endpoint: {chain} 'chain.pem'",
+        ]
+        expected = [f"{line} {when}" for when in told for line in lines]
+        self.assertEqual(
+            sorted(re.sub(r"^rules.ini:", "", line) for line in text.splitlines()), sorted(expected)
         )
 
     def test_too_many_sockets(self) -> None:

@@ -84,23 +84,24 @@ class Identity:
             units,
         )
 
-    def authorise(self, common_name: str, ends: float = _VALID) -> Identity:
+    def authorise(self, common_name: str, ends: float = _VALID, begins: float = -2) -> Identity:
         """Make the certificate of an authority below this one."""
         extensions = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
-        return _make(common_name, self, -2, ends, extensions)
+        return _make(common_name, self, begins, ends, extensions)
 
-    def revoke(self, *revoked: Identity, ends: float = 1) -> bytes:
+    def revoke(self, *revoked: Identity, ends: float = 1, begins: float = -2) -> bytes:
         """Make the list of certificates that this one has revoked, in PEM.
 
         Args:
             revoked: The certificates.
             ends: Until when it is valid, in days from now.
+            begins: From when on.
         """
         now = datetime.now(timezone.utc)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
-            .last_update(now - 2 * _DAY)
+            .last_update(now + begins * _DAY)
             .next_update(now + ends * _DAY)
         )
         for one in revoked:

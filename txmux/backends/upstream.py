@@ -106,7 +106,8 @@ def read_backend_files(
                 lacking = LackingTLS(backend.name, backend.tls, problem, seconds, is_quiet=is_quiet)
                 trouble = "; ".join(filter(None, [trouble, lacking.trouble]))
                 return BackendFiles(lacking, password, trouble)
-            end = "" if tls.identity is None else f", until {utc_time(tls.identity.valid_until[1])}"
+            ends = [one.ends for one in tls.validity if one.is_shown]
+            end = f", until {utc_time(min(ends))}" if ends else ""
             why = f"{name} {problem.key}: {problem.what}; what is in use is kept{end}"
             return BackendFiles(tls, password, "; ".join(filter(None, [trouble, why])))
     except MuxError as problem:

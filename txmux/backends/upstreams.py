@@ -46,6 +46,7 @@ from txmux.transport import Transport
 
 if TYPE_CHECKING:
     from txmux.backends.connect.tls import BackendTLS
+    from txmux.net.tls.validity import Validity
 
     Publish = Callable[[str, str, bool, str], None]
 
@@ -517,12 +518,13 @@ class Upstreams:
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
         return self._names.stale()
 
-    def certificates(self) -> list[tuple[Backend, tuple[str, float]]]:
-        """Return the client certificates presented to servers: the file, and when it expires, in seconds since 1970."""
+    def certificates(self) -> list[tuple[Backend, Validity]]:
+        """Return when the client certificates presented to servers are valid, and the authorities of these."""
         return [
-            (upstream.backend, upstream.tls.identity.valid_until)
+            (upstream.backend, one)
             for upstream in self._with_files
-            if upstream.tls is not None and upstream.tls.identity is not None
+            if upstream.tls is not None
+            for one in upstream.tls.validity
         ]
 
     def first_look_ups(self) -> Deferred[None] | None:

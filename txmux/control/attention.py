@@ -31,7 +31,7 @@ from txmux.telemetry.attention import (
     AttentionRow,
 )
 from txmux.telemetry.documents import BackendDocument, ServerDocument
-from txmux.telemetry.formatting import certificate_end, duration, plural
+from txmux.telemetry.formatting import duration, plural
 
 _MOST_NAMED = 5
 _FULL = 0.8  # of the descriptors
@@ -118,6 +118,7 @@ def _section(line: str) -> tuple[str, str]:
 
 
 _PAUSED = "paused by an operator"
+_READ_AGAIN, _RELOAD = ": txmux reads the file again by itself", ", then txmux reload"
 
 
 def closed_listeners(missing: Iterable[str], shut: Iterable[str]) -> dict[str, str]:
@@ -349,12 +350,17 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:
     # Those that a feature renews may last a few days; a failed renewal is an item of its own.
     renewed = {*map(str, rules.managed.values())}
-    of_files = [row for row in gauges.certificates if row[1] not in renewed]
-    shown = {"route": of_files, "backend": gauges.to_servers}
-    for where, name, file, until in [(k, *row) for k, found in shown.items() for row in found]:
-        if when := certificate_end(until, now):
-            row = rows.CERTIFICATE_ENDED if until <= now else rows.CERTIFICATE_ENDS
-            since = until if until <= now else None
-            yield row.item(since, where=where, name=name, file=file, when=when)
+    for where, found in (("route", gauges.certificates), ("backend", gauges.to_servers)):
+        in_force = {(name, one.file) for name, one in found if one.is_valid(now)}
+        for name, one in found:
+            when = one.when(now)
+            if not when or (one.file in renewed and one.begins <= now):
+                continue
+            row = rows.CERTIFICATE_ENDED if one.ends <= now else rows.CERTIFICATE_NOT_YET
+            if one.is_valid(now) or (one.is_authority and (name, one.file) in in_force):
+                row = rows.CERTIFICATE_ENDS
+            since = one.ends if one.ends <= now else None
+            then = _READ_AGAIN if where == "route" else _RELOAD
+            yield row.item(since, where=where, name=name, what=one.what(), when=when, then=then)
     for trouble in gauges.troubles:
         yield rows.CERTIFICATE_UNREADABLE.item(text=trouble)

@@ -15,6 +15,7 @@ from txmux.control.gauges import Gauges
 from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
 from txmux.control.rules_index import RulesIndex
+from txmux.net.tls.validity import Validity
 from txmux.rules.changes import untaken
 from txmux.rules.model import SHORT_FORM, Backend, Refusal, Route, Rules, Section, Server
 from txmux.serving.listen_addresses import listen_lines
@@ -70,11 +71,20 @@ def certificates_document(
             if name in by_name:
                 row = {key: value for key, value in by_name[name].items() if key != "name"}
                 own = {"route": route.name, "file": str(file), "acme": True}
-                yield cast("documents.CertificateDocument", {**row, **own})
+                yield _certificate({**row, **own})
     for row in {(row["route"], row["file"]): row for row in shown}.values():
         more = dict.fromkeys(("next_renewal", "authority", "profile"))
         more |= {"is_self_signed": False, "acme": False}
-        yield cast("documents.CertificateDocument", {**row, **more})
+        yield _certificate({**row, **more})
+
+
+def _certificate(row: Mapping[str, Any]) -> documents.CertificateDocument:
+    now = time.time()
+    one = Validity("terminate_tls", "", "", row["not_before"], row["not_after"])
+    state = "ends soon" if one.when(now) and not row["acme"] else "valid"
+    if not one.is_valid(now):
+        state = "ended" if one.ends <= now else "not valid yet"
+    return cast("documents.CertificateDocument", {**row, "state": state})
 
 
 def connection_document(one: ClientSession) -> documents.ConnectionDocument:

@@ -16,6 +16,7 @@ from txmux.control.gauge import Gauge, list_of, merged, outer_routes
 from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.net.channel.message import AMOUNT, FLAG, NUMBER, TEXT, TIME, WORD, Field
 from txmux.net.channel.messages import between
+from txmux.net.tls.validity import Validity
 from txmux.net.turns import Turns
 from txmux.rules.installed import rows
 from txmux.serving.serving import Serving
@@ -35,7 +36,7 @@ def _gauge(default: Any, meaning: str = "", **row: Any) -> Any:
 
 
 _NAMES, _COUNTS = Field(list, of=WORD), Field(dict, of=NUMBER)
-_CERTIFICATES = list_of(WORD, WORD, TIME)
+_SINCE, _VALIDITY = list_of(WORD, WORD, TIME), list_of(WORD, WORD, WORD, WORD, TIME, TIME)
 _SOURCE = WORD, FLAG, attrs.evolve(TIME, is_nullable=True), TIME, FLAG, WORD, WORD
 
 
@@ -55,15 +56,23 @@ async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
     return PORT_SHORTAGE.report()
 
 
-def _certificates(serving: Serving) -> Iterator[tuple[str, str, float]]:
-    seen = set()  # a route may be one of several listeners
-    for route in outer_routes(serving):
-        if route.terminator is not None:
-            for file, until in route.terminator.store.valid_until():
-                end = route.name, file, max(0.0, until)  # also of one from before 1970
-                if end not in seen:
-                    seen.add(end)
-                    yield end
+def _certificates(serving: Serving) -> Iterable[Any]:
+    found = {  # a route may be one of several listeners
+        (route.name, *one._replace(begins=max(0.0, one.begins), ends=max(0.0, one.ends))): None
+        for route in outer_routes(serving)
+        if route.terminator is not None
+        for one in route.terminator.store.validity()
+    }
+    return [*found]
+
+
+def _ends(value: Iterable[tuple[str, Validity]]) -> Mapping[tuple[str, str], float]:
+    """Return by route and file when a certificate ends, or one of its chain."""
+    ends: dict[tuple[str, str], float] = {}
+    for route, one in value:
+        if one.is_shown:
+            ends[route, one.file] = min(one.ends, ends.get((route, one.file), one.ends))
+    return ends
 
 
 def _unread(serving: Serving) -> Iterator[str]:
@@ -109,11 +118,11 @@ class Gauges:
         dict, "By listener; workers count in the same memory.", combine=merged(max), bounds=_COUNTS,
         collect=lambda its: {one.settings.name: one.admission.per_source.tracked() for one in (listener.configuration for listener in its.listeners) if one.admission.per_source is not None},
         metrics=[Metric("sources_tracked", "Sources of clients that are remembered for limits.", "listener", lambda value, counts: [(one.labels, value.get(one.listener, 0)) for one in counts.listeners])])
-    certificates: Sequence[tuple[str, str, float]] = _gauge(
-        (), combine=lambda reports: [(*key, until) for key, until in sorted(merged(keys=2)(reports).items())], bounds=_CERTIFICATES, collect=_certificates,
+    certificates: Sequence[tuple[str, Validity]] = _gauge(
+        (), "By route.", combine=lambda reports: [(route, Validity(*key, *times)) for (route, *key), times in sorted(merged(keys=4)(reports).items())], bounds=_VALIDITY, collect=_certificates,
         metrics=[Metric("certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", "route file",
-                        lambda value, _: [((route, file), until) for route, file, until in value], "It is one of [`terminate_tls`](rules.md#route-name).")],
-        status=("certificates", lambda value: [{"route": route, "file": file, "expires": until} for route, file, until in value]))
+                        lambda value, _: _ends(value).items(), "It is one of [`terminate_tls`](rules.md#route-name), or of its chain.")],
+        status=("certificates", lambda value: [{"route": route, "file": file, "expires": until} for (route, file), until in _ends(value).items()]))
     up: Mapping[tuple[str, str], float] = _gauge(
         dict, "The weight now, by backend and server, of each server that gets connections; only where all addresses were asked for.",
         metrics=[Metric("backend_server_weight", "The weight of a server now, less while it starts slowly; 0 while it gets no clients.", "backend server",
@@ -126,8 +135,8 @@ class Gauges:
         dict, "By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None`` if there never were any.", own=lambda state, _: state.upstreams.stale(),
         metrics=[Metric("backend_addresses_stale_seconds", "For how long the name of a server could not be looked up again.", "backend server",
                         lambda value, _: [(key, age) for key, (age, _) in value.items() if age is not None], "It is absent while that is not so.")])
-    to_servers: Sequence[tuple[str, str, float]] = _gauge(
-        (), "Client certificates presented to servers: the backend, the file and when it expires.", own=lambda state, _: [(backend.name, *certificate) for backend, certificate in state.upstreams.certificates()])
+    to_servers: Sequence[tuple[str, Validity]] = _gauge(
+        (), "By backend, of certificates presented to servers, and of their authorities.", own=lambda state, _: [(backend.name, one) for backend, one in state.upstreams.certificates()])
     held: Mapping[str, int] = _gauge(
         dict, "By backend.", own=lambda _, counters: counters.held(),
         metrics=[Metric("backend_clients_held", "Clients that wait until a server is up.", "backend",
@@ -151,7 +160,7 @@ class Gauges:
     flooding: Mapping[str, float] = _gauge(
         dict, "Connections and flows a second that keep some process busy, by source, or an empty text for all sources.", combine=merged(add), bounds=list_of(WORD, AMOUNT), collect=lambda its: [*its.runtime.clients.flooding()])
     cannot_accept: Mapping[str, tuple[str, float]] = _gauge(
-        dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=merged(), bounds=_CERTIFICATES, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
+        dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=merged(), bounds=_SINCE, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = _gauge(
         dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=merged(_more_ports, keys=2), bounds=list_of(WORD, WORD, WORD, NUMBER, TIME), collect=_ports)
     missing: Sequence[str] = ()

@@ -17,6 +17,7 @@ from txmux.errors import ListenError, MuxError, cause_of
 from txmux.files import may_read, read_list
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
+from txmux.net.tls.validity import Validity
 from txmux.processes.privilege.account import AccountError, account_of
 from txmux.rules.installed import FEATURES, MANAGED
 from txmux.rules.lint.privileges import named_servers, obstacles
@@ -103,7 +104,7 @@ def _files(rules: Rules) -> Iterator[Problem]:
     """Read all files for TLS, the passwords of proxies, and the secrets for other programs, without which a service starts."""
     for section, key, number, read in _readers(rules):
         try:
-            yield from expiry_warnings(section, key, read() or (), number)
+            yield from expiry_warnings(section, read() or (), number)
         except MuxError as error:  # noqa: PERF203 - all errors are reported
             is_needed = isinstance(error, (ListenError, TLSFileError)) or key in _NEEDED
             problem = section.problem(str(error), getattr(error, "key", "") or key, number)
@@ -142,22 +143,20 @@ def _read_by(reader: str, path: Path) -> None:
     named(reader)(path)
 
 
-def _of_clients(tls: TlsSettings) -> Iterable[tuple[str, float]]:
+def _of_clients(tls: TlsSettings) -> Iterable[Validity]:
     from txmux.client.tls.client_certificates import ClientVerification  # noqa: PLC0415 - as above
     from txmux.client.tls.contexts import Contexts  # noqa: PLC0415 - as above
 
     if not tls.managed:
-        return Contexts(tls).valid_until
-    if tls.client_ca is not None:
-        ClientVerification(tls)
-    return ()  # the feature that gets them reads them
+        return Contexts(tls).validity
+    # The feature that gets the certificates reads them.
+    return () if tls.client_ca is None else ClientVerification(tls).validity()
 
 
-def _of_servers(tls: ServerTLS) -> Iterable[tuple[str, float]]:
+def _of_servers(tls: ServerTLS) -> Iterable[Validity]:
     from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - as above
 
-    identity = BackendTLS(tls).identity
-    return () if identity is None else [identity.valid_until]
+    return BackendTLS(tls).validity
 
 
 def _of_server(server: Server) -> None:
@@ -166,7 +165,7 @@ def _of_server(server: Server) -> None:
     check_servers(None, [server])
 
 
-def _of_endpoint(text: str) -> Iterable[tuple[str, float]]:
+def _of_endpoint(text: str) -> Iterable[Validity]:
     from txmux.net.tls.pem import read_identity  # noqa: PLC0415 - as above
     from txmux.serving.endpoints import server_endpoint  # noqa: PLC0415 - as above
 
@@ -178,7 +177,7 @@ def _of_endpoint(text: str) -> Iterable[tuple[str, float]]:
         server_endpoint(None, text)
     except Exception as problem:
         raise ListenError(f"{text}: cannot listen: {cause_of(problem)}") from problem
-    return [identity.valid_until]
+    return identity.validity("endpoint")
 
 
 def _access_log(rules: Rules) -> Iterator[Problem]:

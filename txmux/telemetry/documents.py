@@ -278,7 +278,9 @@ class CertificateDocument(TypedDict):
     route: Annotated[str, "this route shows it", Column()]
     names: Annotated[list[str], "it is for these names", Column()]
     issuer: Annotated[str, "this authority has signed it", Column(value=lambda row: "itself, until there is another" if row.get("is_self_signed") else row.get("issuer"))]
-    not_after: Annotated[float, "it ends at this time, in seconds since 1970", Column("ends", kind="time")]
+    state: Annotated[Literal["valid", "not valid yet", "ends soon", "ended"], "it is this; `ends soon`: within 14 days", Column()]
+    not_before: Annotated[float, "it and its chain are valid from this time until `not_after`, in seconds since 1970"]
+    not_after: Annotated[float, Column("ends", kind="time")]
     next_renewal: Annotated[float | None, "it is renewed at this time, in seconds since 1970; `null` unless it comes by [ACME](rules.md#certificates-by-acme)", Column("next renewal", kind="time")]
     is_self_signed: Annotated[bool, "it is one of txmux's own, until the first by ACME"]
     acme: Annotated[bool, "it comes by ACME"]
@@ -442,7 +444,8 @@ CLIENTS = _table("clients", "source", "", ClientDocument, health=lambda row: "pa
 _LISTENERS = _table("listeners", "name", "", ListenerDocument, health=presentation.listener_health)
 WORKERS = _table("workers", "worker", "", WorkerDocument, health=lambda row: presentation.WORKER_HEALTH.get(presentation.worker_state(row)))
 BANS = _table("bans", "network", "", BanDocument)
-CERTIFICATES = _table("certificates", "names", "names issuer not_after next_renewal route file", CertificateDocument)
+CERTIFICATES = _table("certificates", "names", "names state issuer not_after next_renewal route file", CertificateDocument,
+    health=lambda row: presentation.CERTIFICATE_HEALTH.get(row.get("state")))
 ADDRESSES = _table("addresses", "backend server", "backend server addresses", _OfBackend, ServerDocument)
 
 def listeners(rows: Iterable[Row] | None = None) -> Table:

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from txmux.errors import printable_lines
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-_DAY = 86400
-_SOON = 14 * _DAY
 _SHORT = 10  # below it, one decimal is shown
 _SECOND = 1000  # ms
 _LEAST_FOUR_DIGITS = 999.5  # rounded to whole numbers
@@ -47,21 +45,6 @@ def utc_time(moment: float) -> str:
     '2026-12-01 00:00 UTC'
     """
     return f"{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%d %H:%M} UTC"
-
-
-def certificate_end(until: float, now: float) -> str:
-    """Say when a certificate ends, or has ended, if an operator has to act; both are in seconds since 1970.
-
-    >>> certificate_end(1796083200, 1795820000)
-    'ends in 3 days, on 2026-12-01 00:00 UTC'
-    """
-    left = until - now
-    if left >= _SOON:
-        return ""
-    if left <= 0:
-        return f"ended on {utc_time(until)}"
-    days = int(left / _DAY)
-    return f"ends in {plural(days, 'day') if days else duration(left)}, on {utc_time(until)}"
 
 
 def compact_duration(seconds: float) -> str:

@@ -298,6 +298,9 @@ def worker_state(worker: Row) -> str:
     return "retires" if worker.get("retiring") else "serves"
 
 
+CERTIFICATE_HEALTH: Mapping[Any, Health] = {
+    "ended": "down", "not valid yet": "down", "ends soon": "partly", "valid": "up",
+}  # fmt: skip
 WORKER_HEALTH: Mapping[str, Health] = {
     "starts": "partly", "does not answer": "down", "retires": "idle",
 }  # fmt: skip

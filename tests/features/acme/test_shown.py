@@ -12,7 +12,7 @@ class ChallengeTest(CertificatesCase):
         pem = self.written(make_authority("Test", "www.example.com"))
         inside = self.inside(pem)
         before = (await inside.count(gauges=True))["certificates"]
-        self.assertEqual([(route, file) for route, file, _ in before], [("site", str(pem))])
+        self.assertEqual([(route, file) for route, _, file, *_ in before], [("site", str(pem))])
         assert self.running.serving is not None
         challenges = Challenges(self.running.serving.runtime.context)
         challenges.receive({"challenges": {"www.example.com": "00" * 32}})

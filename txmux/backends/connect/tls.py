@@ -37,8 +37,9 @@ from txmux.net.tls.errors import (
     HandshakeError,
     TLSFileError,
 )
-from txmux.net.tls.pem import Reader, read_authorities, read_identity
+from txmux.net.tls.pem import Reader, read_authorities, read_identity, validity_of
 from txmux.net.tls.transport import TLSTransport
+from txmux.net.tls.validity import Validity
 from txmux.net.tls.verification import ClientTLS, WrongNameError
 from txmux.net.watched import WatchedFiles
 from txmux.rules.model import ServerTLS
@@ -70,6 +71,7 @@ class BackendTLS:
     Attributes:
         files: The files as they were read.
         identity: The certificate that servers are shown; ``None`` if there is none.
+        validity: When it is valid, with its chain, and when any of the authorities of servers is.
     """
 
     is_lacking: Literal[False] = False
@@ -88,6 +90,12 @@ class BackendTLS:
         self.identity = read_identity(tls.certificate, read=read_once) if tls.certificate else None
         if self.identity is not None:  # the contexts of connections are made later
             self.identity.use_in(SSL.Context(SSL.TLS_METHOD), CLIENT_CERTIFICATE)
+        self.validity = self.identity.validity(CLIENT_CERTIFICATE) if self.identity else []
+        if tls.ca is not None and self._authorities:
+            found = (one.to_cryptography() for one in self._authorities)
+            several = [*validity_of("tls_ca", tls.ca, found)]
+            last = max(several, key=lambda one: one.ends)
+            self.validity.append(last._replace(begins=min(one.begins for one in several)))
         # Making a context takes far longer than a handshake, above all with all of the system's authorities.
         self._options = functools.lru_cache(_MOST_OPTIONS)(self._make_options)
 
@@ -200,6 +208,7 @@ class LackingTLS(WatchedFiles):
     _rule = "tls"
     files: Mapping[Path, bytes] = MappingProxyType({})
     identity = None
+    validity: Sequence[Validity] = ()
     made: BackendTLS | None = None
 
     def __init__(

@@ -1,6 +1,6 @@
 """Verifies the certificates of clients, in their handshakes and again when they resume a session."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cryptography import x509
@@ -8,8 +8,9 @@ from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 
 from txmux.files import read_bytes
-from txmux.net.tls.pem import Reader, read_authorities, read_revocations
+from txmux.net.tls.pem import Reader, read_authorities, read_revocations, validity_of
 from txmux.net.tls.transport import Distrusted
+from txmux.net.tls.validity import Validity
 from txmux.rules.model import NO_CERTIFICATE, REVOKED, AllowedClient, FoundCertificate, TlsSettings
 from txmux.rules.model.client_certificate import ALTERNATIVE_NAMES
 
@@ -59,6 +60,15 @@ class ClientVerification:
             store.add_crl(revocations)
         for authority in self.authorities:
             store.add_cert(authority)
+
+    def validity(self) -> Iterator[Validity]:
+        tls, authorities = self._tls, [one.to_cryptography() for one in self.authorities]
+        for key, path, found in (
+            ("tls_client_ca", tls.client_ca, authorities),
+            ("tls_client_crl", tls.client_crl, self.revoked),
+        ):
+            if path is not None:
+                yield from validity_of(key, path, found)
 
     def ask_in(self, context: SSL.Context) -> None:
         """Request certificates from the clients of a context."""

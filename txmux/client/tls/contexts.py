@@ -36,8 +36,8 @@ class Contexts:
     Attributes:
         key_pairs: The certificates, each with its chain and key.
         files: The files that they were read from, where that is needed.
-        valid_until: For each certificate its file, and when it expires, in seconds since 1970.
-        shown: For each certificate its names and its issuer.
+        validity: When each certificate is valid, with those of chains, authorities and revocation lists.
+        shown: For each certificate its file, its names, its issuer, and when it is valid together with its chain, in seconds since 1970.
     """
 
     def __init__(self, tls: TlsSettings, read: Reader = read_bytes, route: str = "") -> None:
@@ -50,12 +50,9 @@ class Contexts:
         self._under: dict[str, SSL.Context] = {}
         made = []
         self.key_pairs = key_pairs = read_key_pairs("terminate_tls", tls.files, read)
-        self.valid_until = [pair.valid_until for pair in key_pairs]
-        leaves = [pair.certificate.to_cryptography() for pair in key_pairs]
-        self.shown = [
-            ([*map(printable, sorted(names_of(leaf)))], printable(leaf.issuer.rfc4514_string()))
-            for leaf in leaves
-        ]
+        self.shown = [*map(_shown, key_pairs)]
+        self.validity = [one for pair in key_pairs for one in pair.validity("terminate_tls")]
+        self.validity += self.clients.validity() if self.clients else ()
         self.content = [
             (number, certificate.to_cryptography().public_bytes(Encoding.DER))
             for number, group in enumerate(
@@ -100,6 +97,17 @@ class Contexts:
         connection = SSL.Connection(self._sharing, None)
         connection.set_context(context)
         return connection
+
+
+def _shown(pair: KeyPair) -> dict[str, Any]:
+    leaf, valid = pair.certificate.to_cryptography(), pair.validity("terminate_tls")
+    return {
+        "file": str(pair.path),
+        "names": [*map(printable, sorted(names_of(leaf)))],
+        "issuer": printable(leaf.issuer.rfc4514_string()),
+        "not_before": max(one.begins for one in valid),
+        "not_after": min(one.ends for one in valid),
+    }
 
 
 def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:

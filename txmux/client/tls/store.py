@@ -1,6 +1,6 @@
 """The certificates of a route that terminates TLS, read again when their files change."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from typing_extensions import override
 from txmux.client.tls.contexts import Contexts
 from txmux.files import read_bytes
 from txmux.net.tls.errors import TLSFileError
+from txmux.net.tls.validity import Validity
 from txmux.net.watched import WatchedFiles
 from txmux.rules.model import TlsSettings
 from txmux.telemetry.formatting import utc_time
@@ -92,19 +93,11 @@ class CertificateStore(WatchedFiles):
         assert self.contexts is not None  # noqa: S101 - the caller has asked
         return self.contexts.connection_for(name, version)
 
-    def valid_until(self) -> list[tuple[str, float]]:
-        return [] if self.contexts is None else self.contexts.valid_until
+    def validity(self) -> Sequence[Validity]:
+        return () if self.contexts is None else self.contexts.validity
 
-    def shown(self) -> list[dict[str, Any]]:
-        """Return each certificate: its file, names, issuer, and when it expires, in seconds since 1970."""
-        if self.contexts is None:
-            return []
-        return [
-            {"file": file, "names": names, "issuer": issuer, "not_after": until}
-            for (file, until), (names, issuer) in zip(
-                self.contexts.valid_until, self.contexts.shown, strict=True
-            )
-        ]
+    def shown(self) -> Sequence[Mapping[str, Any]]:
+        return () if self.contexts is None else self.contexts.shown
 
     def prepare(self) -> tuple[Contexts | None, list[object], str]:
         """Read the files for `commit`, and return their states before, and why what is in use is kept, if it is.
@@ -139,7 +132,7 @@ class CertificateStore(WatchedFiles):
     def _why_kept(self, problem: TLSFileError) -> str:
         if self.contexts is None:
             return f"{self._section}{problem.key}: {problem.what}; its clients are refused until it can be used"
-        until = utc_time(min(seconds for _, seconds in self.valid_until()))
+        until = utc_time(min(row["not_after"] for row in self.shown()))
         return f"{super()._why_kept(problem)}, until {until}"
 
 

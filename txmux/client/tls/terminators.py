@@ -15,10 +15,10 @@ from txmux.classes import define
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
+from txmux.net.tls.validity import Validity
 from txmux.rules.installed import OPENINGS
 from txmux.rules.model import Listener, Route, Rules, Section, TlsSettings
 from txmux.rules.problems import Problem, RulesError
-from txmux.telemetry.formatting import certificate_end
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -55,7 +55,7 @@ class TlsTerminators:
             for route in rules.routes
             if (tls := route.terminate_tls) is not None
             for problem in expiry_warnings(
-                route.section, "terminate_tls", self._terminator_of(route, tls).store.valid_until()
+                route.section, self._terminator_of(route, tls).store.validity()
             )
         ]
 
@@ -276,11 +276,11 @@ class PreparedTerminators:
 
 
 def expiry_warnings(
-    section: Section, key: str, certificates: Iterable[tuple[str, float]], number: int | None = None
+    section: Section, found: Iterable[Validity], number: int | None = None
 ) -> Iterator[Problem]:
-    """Warn of certificates that have expired or soon will; `certificates` are files and when each expires, in seconds since 1970."""
-    now = time.time()
-    for file, until in certificates:
-        if when := certificate_end(until, now):
-            expiry = section.problem(f"the certificate '{file}' {when}", key, number)
+    """Warn of what is not valid yet, has expired, or soon will."""
+    now, quote = time.time(), "'"
+    for one in found:
+        if when := one.when(now):
+            expiry = section.problem(f"{one.what(quote)} {when}", one.key, number)
             yield attrs.evolve(expiry, warning=True)

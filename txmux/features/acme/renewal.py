@@ -605,6 +605,7 @@ class Certificates(ServicePart):
                 "name": name,
                 "names": [*shown.names] or [name],
                 "issuer": shown.issuer,
+                "not_before": shown.not_before,
                 "not_after": shown.not_after,
                 "is_self_signed": shown.is_self_signed,
                 "next_renewal": max(

@@ -147,10 +147,7 @@ def _certificates(tls: TlsSettings) -> list[tuple[str, list[str], set[str]]]:
         contexts = Contexts(tls)
     except (MuxError, OSError):  # which others report
         return []
-    found = [
-        (file, names)
-        for (file, _), (names, _) in zip(contexts.valid_until, contexts.shown, strict=True)
-    ]
+    found = [(row["file"], row["names"]) for row in contexts.shown]
     return [
         (file, names, {name for other, its in found if its is not names for name in its})
         for file, names in found

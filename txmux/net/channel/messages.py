@@ -123,7 +123,12 @@ _EVENT = _object(
 )  # fmt: skip
 """See `txmux.telemetry.events`."""
 _SHOWN = _object(
-    route=_NAME, file=_NAME, names=Field(list, of=_TEXT), issuer=_TEXT, not_after=_DATE
+    route=_NAME,
+    file=_NAME,
+    names=Field(list, of=_TEXT),
+    issuer=_TEXT,
+    not_before=_DATE,
+    not_after=_DATE,
 )
 """See `txmux.client.tls.store`."""
 

@@ -1,7 +1,8 @@
 """Reads PEM files (RFC 7468): certificates, and the keys of some."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,12 +17,14 @@ from OpenSSL import SSL, crypto
 from txmux.classes import frozen
 from txmux.files import read_bytes
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
+from txmux.net.tls.validity import Validity
 
 Reader: TypeAlias = Callable[[Path], bytes]
 """Reads a file, or has its contents from an earlier time; raises `OSError`."""
 
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"
+_NEVER = datetime(9999, 12, 31, tzinfo=timezone.utc)  # as RFC 5280, section 4.1.2.5, writes it
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
 
 
@@ -34,11 +37,13 @@ class KeyPair:
     chain: tuple[crypto.X509, ...]
     key: crypto.PKey
 
-    @property
-    def valid_until(self) -> tuple[str, float]:
-        """The file, and when the certificate expires, in seconds since 1970."""
-        until = self.certificate.to_cryptography().not_valid_after_utc
-        return str(self.path), until.timestamp()
+    def validity(self, key: str) -> list[Validity]:
+        """Return when the certificate is valid, and each of its chain but a root, which its peers have themselves."""
+        first, *chain = [one.to_cryptography() for one in (self.certificate, *self.chain)]
+        return [
+            _validity(key, self.path, "", first),
+            *validity_of(key, self.path, (one for one in chain if one.issuer != one.subject)),
+        ]
 
     def use_in(self, context: SSL.Context, key: str) -> None:
         """Have a context present it; a `TLSFileError` for a key of the rules if OpenSSL refuses that."""
@@ -51,6 +56,25 @@ class KeyPair:
             why = problem.args[0][-1][-1] if problem.args and problem.args[0] else problem
             message = f"'{self.path}': OpenSSL rejects the certificate: {why}; get one with a stronger key or signature"
             raise TLSFileError(key, message) from None
+
+
+def validity_of(
+    key: str, path: Path, found: Iterable[x509.Certificate | x509.CertificateRevocationList]
+) -> Iterator[Validity]:
+    """Yield when certificates or revocation lists are valid, with their names."""
+    for one in found:
+        name = one.subject if isinstance(one, x509.Certificate) else one.issuer
+        yield _validity(key, path, name.rfc4514_string(), one)
+
+
+def _validity(
+    key: str, path: Path, name: str, found: x509.Certificate | x509.CertificateRevocationList
+) -> Validity:
+    if isinstance(found, x509.Certificate):
+        begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
+    else:
+        begins, ends = found.last_update_utc, found.next_update_utc or _NEVER
+    return Validity(key, str(path), name, begins.timestamp(), ends.timestamp())
 
 
 @frozen

@@ -45,7 +45,6 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
-from txmux.net.tls.errors import CLIENT_CERTIFICATE
 from txmux.net.turns import Turns, first_late, in_thread, look_in_thread
 from txmux.processes.oom import KILLS
 from txmux.processes.privilege import landlock
@@ -211,8 +210,8 @@ class Supervisor:
     def ending_certificates(self) -> list[Problem]:
         shown = [
             problem
-            for backend, certificate in self.state.upstreams.certificates()
-            for problem in expiry_warnings(backend.section, CLIENT_CERTIFICATE, [certificate])
+            for backend, validity in self.state.upstreams.certificates()
+            for problem in expiry_warnings(backend.section, [validity])
         ]
         return [*self._terminators.ending_certificates(self._rules), *shown]
 
