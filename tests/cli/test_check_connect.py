@@ -1,15 +1,47 @@
 """`txmux check --connect`, as a process of its own: it runs the reactor."""
 
+from __future__ import annotations
+
 import json
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import Self
 
 from tests.support.ports import free_port
+
+
+class Answering:
+    """A server that reads what its client has sent, answers, and closes; or holds the connection, without an answer."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._answer, self.received = answer, b""
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        client, _ = self._socket.accept()
+        with client:
+            if self._answer is None:
+                while data := client.recv(4096):
+                    self.received += data
+            elif self._answer:
+                client.recv(4096)
+                client.sendall(self._answer)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._socket.close()
 
 
 class ConnectTests(SynchronousTestCase):
@@ -39,7 +71,10 @@ class ConnectTests(SynchronousTestCase):
                 "[route ssh]\nmatch = ssh\nbackend = two\n"
                 f"[backend two]\nserver = 127.0.0.1:{port}\n  127.0.0.1:1 down\n"
             )
-        self.assertEqual((code, lines), (0, [f"127.0.0.1:{port}: OK ([backend two], [route ssh])"]))
+        self.assertEqual(
+            (code, lines),
+            (0, [f"127.0.0.1:{port}: accepts connections ([backend two], [route ssh])"]),
+        )
 
     def test_shared_server_is_connected_and_named_once(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -59,7 +94,11 @@ class ConnectTests(SynchronousTestCase):
                     break
                 connections += 1
         self.assertEqual(
-            (code, lines), (0, [f"{here}: OK ([route a], [route b], [route c], [listen public])"])
+            (code, lines),
+            (
+                0,
+                [f"{here}: accepts connections ([route a], [route b], [route c], [listen public])"],
+            ),
         )
         self.assertEqual(connections, 1)
 
@@ -67,10 +106,37 @@ class ConnectTests(SynchronousTestCase):
         port = free_port()  # nobody else has it at `::1`, which is tried, too
         with socket.create_server(("127.0.0.1", port)):
             _, lines = self.check(f"silent = localhost:{port}\n")
-        self.assertIn(f"localhost:{port} at 127.0.0.1:{port}: OK ([listen public])", lines)
+        self.assertIn(
+            f"localhost:{port} at 127.0.0.1:{port}: accepts connections ([listen public])", lines
+        )
 
     def test_server_that_depends_on_the_client_is_not_tried(self) -> None:
         self.assertEqual(self.check("default = {local}:9\n"), (0, []))
+
+    def test_what_was_tested(self) -> None:
+        """A server that closes at once, with a header or without one, is not well: one side alone may use the PROXY protocol."""
+        refusal = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        with Answering(b"") as closing, Answering(refusal) as refusing, Answering(None) as holding:
+            code, lines = self.check(
+                f"[route a]\nmatch = ssh\nbackend = 127.0.0.1:{closing.port}\n[route b]\nmatch = redis\nbackend = b\n"
+                f"[backend b]\nserver = 127.0.0.1:{refusing.port}\n  127.0.0.1:{holding.port}\nproxy_protocol = v2\n"
+            )
+        self.assertEqual(code, 1)
+        expected = [
+            f"127.0.0.1:{closing.port}: connection closed without an answer; it may expect a PROXY header: see proxy_protocol ([route a])",
+            f"127.0.0.1:{refusing.port}: no open connection: HTTP/1.1 400 Bad Request; it may not expect the header of proxy_protocol = v2 ([backend b], [route b])",
+            f"127.0.0.1:{holding.port}: accepts connections with the PROXY header ([backend b], [route b])",
+        ]
+        self.assertEqual(sorted(lines), sorted(expected))
+        self.assertEqual(holding.received[:12], b"\r\n\r\n\0\r\nQUIT\n")
+        with Answering(None) as holding:
+            redis = f"[route a]\nmatch = redis\nbackend = b\n[backend b]\nserver = 127.0.0.1:{holding.port}\n"
+            _, lines = self.check(f"{redis}check = redis\n")
+            self.assertIn("timed out", lines[0])
+        with Answering(b"+PONG\r\n") as answering:
+            redis = redis.replace(str(holding.port), str(answering.port))
+            _, lines = self.check(f"{redis}check = redis\n")
+            self.assertIn(": passes check = redis (", lines[0])
 
     def test_json(self) -> None:
         with socket.socket() as nobody:
@@ -84,7 +150,14 @@ class ConnectTests(SynchronousTestCase):
         self.assertTrue(found.pop("problem").startswith("connection refused"))
         self.assertEqual(
             found,
-            {"server": gone, "address": None, "backends": ["b"], "routes": ["a"], "listeners": []},
+            {
+                "server": gone,
+                "address": None,
+                "tested": None,
+                "backends": ["b"],
+                "routes": ["a"],
+                "listeners": [],
+            },
         )
 
     def test_servers_that_are_not_up_and_exit_code_1(self) -> None:

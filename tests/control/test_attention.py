@@ -16,6 +16,7 @@ from txmux.control.attention import (
     NONE_SERVES,
     backends,
     clients_that_wait,
+    doubted_servers,
     ended_workers,
     failed_upgrade,
     failing_steps,
@@ -322,6 +323,7 @@ class AdviceTest(SynchronousTestCase):
             *overflowed(
                 rules, {one.key: Overflow(1, 1.0) for one in listen_addresses(rules.listeners[0])}
             ),
+            *doubted_servers({("web", "127.0.0.1:1"): "reset"}),
             *not_served([NONE_SERVES, NONE_ANSWERS, "the service is shutting down"]),
             *clients_that_wait({"a": math.inf}, {"b": 1}, 9.0),
             *silent_workers(condition),

@@ -297,7 +297,7 @@ class CertificateStatesTest(SupervisedTestCase):
         ]
         authority = root.authorise("between", ends=-1)
         made += [root.issue("a.example"), (last := authority.issue("a.example"))]
-        paths = [*map(lambda its: its.write(Path(self.mktemp()).absolute(), key=True), made)]
+        paths = [*(its.write(Path(self.mktemp()).absolute(), key=True) for its in made)]
         paths[-1].write_bytes(last.pem + last.key_pem() + authority.pem)
         await self.run_service(
             "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"

@@ -133,7 +133,8 @@ class ObservedTest(SupervisedTestCase):
         found = await self.server()
         self.assertEqual((found["state"], await self.state(1)), ("failing", "up"))
         self.assertRegex(
-            found["why"], "^connection (reset|closed without an answer), 3 of 3 in 1 s$"
+            found["why"],
+            "^connection (reset|closed without an answer), 3 of 3 in 1 s; it may expect a PROXY header: see proxy_protocol$",
         )
         self.assertIn(f"1 of 2 servers is down: {servers[0]}", await self.attention())
         self.assertEqual(await self.running.control.missing(), [])
@@ -157,9 +158,7 @@ class ObservedTest(SupervisedTestCase):
             await self.pass_seconds(1)
             self.assertEqual(await self.state(), "up")
         lines = [formatEvent(event) for event in logged]
-        expected = (
-            f"backend web: {server} is silent: no byte from it to 5 clients in a row for 15 s"
-        )
+        expected = f"backend web: {server} is silent: no byte from it to 5 clients in a row for 15 s; it may expect a PROXY header: see proxy_protocol"
         self.assertIn(expected, lines)
 
     async def test_check_that_finds_a_server_well(self) -> None:

@@ -151,7 +151,7 @@ class SilentServerTest(BackendsCase):
                     virtual.advance(1)
                 clients.append(await self.client(public))
                 peer = await well.heard(1)
-            why = f"backend pool: 127.0.0.1:{ports[0]} is ejected: no byte to 2 clients in a row for 5 s"
+            why = f"backend pool: 127.0.0.1:{ports[0]} is ejected: no byte to 2 clients in a row for 5 s; it may expect a PROXY header: see proxy_protocol"
             self.assertIn(why, [formatEvent(event) for event in logged])
             self.assertEqual(len(silent.peers), 2)
             await self.finish(*clients, peer, *silent.peers)

@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
 from txmux.backends.health.checks import HealthChecks, key_of
-from txmux.backends.health.probes import OPENING
 from txmux.backends.health.silence import SilenceWatch
 from txmux.backends.names.cache import NameCache
 from txmux.backends.names.destinations import Destinations
@@ -486,11 +485,14 @@ class Upstreams:
         on_result: Callable[[CheckResult], None],
         check: Check | None = None,
     ) -> CheckRun:
-        """Check a server once, by default as a client's connection begins, or with an empty datagram; there may be a result before this returns."""
-        made = OPENING if check is None else None
+        """Check a server once, without a check that asks something as a client's connection begins, or with an empty datagram.
+
+        There may be a result before this returns.
+        """
+        only_opens = check is None or check.kind == "tcp"
         check = check or Check("tcp", timeout=upstream.backend.connect_timeout)
         target = ProbeTarget(upstream.backend, check, upstream.wrap if upstream.tls else None)
-        attempt = target.make_check(self._reactor, member, on_result, made)
+        attempt = target.make_check(self._reactor, member, on_result, only_opens=only_opens)
         target.start_check(attempt, partial(upstream.dial, self._dial), member)
         return attempt
 

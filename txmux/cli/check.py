@@ -347,6 +347,7 @@ class Reached:
     Attributes:
         address: What its name was looked up to; empty if it is an address itself.
         problem: Why it could not be reached, or is not healthy; empty if it is.
+        tested: What it has shown otherwise.
         backends: The backends that have it; not the short forms of one server.
         listeners: The listeners whose ``default`` or ``silent`` do.
     """
@@ -354,6 +355,7 @@ class Reached:
     server: str
     address: str
     problem: str
+    tested: str
     backends: tuple[str, ...]
     routes: tuple[str, ...]
     listeners: tuple[str, ...]
@@ -365,21 +367,23 @@ class Reached:
             *(f"[listen {name}]" for name in self.listeners),
         ]
         name = f"{self.server} at {self.address}" if self.address else self.server
-        return f"{name}: {self.problem or 'OK'} ({', '.join(users)})"
+        return f"{name}: {self.problem or self.tested} ({', '.join(users)})"
 
     def as_json(self) -> dict[str, Any]:
         return {
             **attrs.asdict(self),
             "address": self.address or None,
             "problem": self.problem or None,
+            "tested": self.tested or None,
         }
 
 
 def reached(rules: Rules, tried: Iterable[Tried]) -> list[Reached]:
     """Group the results by server; one that was tried in several ways, of which only some worked, is there for each result."""
-    groups: dict[tuple[str, str, str], list[Tried]] = {}
+    groups: dict[tuple[str, ...], list[Tried]] = {}
     for result in tried:
-        groups.setdefault((result.server, result.address, result.problem), []).append(result)
+        shown = result.server, result.address, result.problem, result.tested
+        groups.setdefault(shown, []).append(result)
     return [_joined(rules, group) for group in groups.values()]
 
 
@@ -393,6 +397,7 @@ def _joined(rules: Rules, group: list[Tried]) -> Reached:
         group[0].server,
         group[0].address,
         group[0].problem,
+        group[0].tested,
         tuple(backend.name for backend in backends if backend.section is not NOWHERE),
         tuple(route.name for route in rules.routes if is_target(route.outcome)),
         tuple(one.name for one in rules.listeners if is_target(*one.outcomes)),

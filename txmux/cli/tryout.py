@@ -8,23 +8,31 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
 from txmux.backends.health.checking import CheckResult, CheckRun
+from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import Upstreams
 from txmux.classes import frozen
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, Check, Rules
+from txmux.rules.model import Backend, Rules
 
 
 @frozen
 class Tried:
-    """The result of a try; `address` is that of its name, and `problem` is empty if it is healthy."""
+    """The result of a try.
+
+    Attributes:
+        problem: Empty if it is healthy, as far as `tested` goes.
+        address: That of its name.
+        tested: What it has shown.
+    """
 
     backend: Backend
     server: str
     problem: str = ""
     address: str = ""
+    tested: str = ""
 
 
 async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
@@ -83,15 +91,29 @@ def _result(
 ) -> Deferred[Tried]:
     result: Deferred[Tried] = Deferred()
     backend = upstream.backend
-    check = backend.check or Check("tcp", timeout=backend.connect_timeout)
     server, address = member.server.text, member.target.text
     check_running: CheckRun
 
     def on_result(checked: CheckResult) -> None:
-        problem = "" if checked.ok else checked.why
+        problem = "" if checked.ok else with_hint(checked.why, backend)
         # Later, since the result may come while the check is being started.
         reactor.callLater(0, lambda: check_running.abort())  # noqa: PLW0108 - it is made later
-        result.callback(Tried(backend, server, problem, "" if address == server else address))
+        own_address = "" if address == server else address
+        tested = "" if problem else _tested(backend, member)
+        result.callback(Tried(backend, server, problem, own_address, tested))
 
-    check_running = upstreams.try_member(upstream, member, on_result, check)
+    check_running = upstreams.try_member(upstream, member, on_result, backend.check)
     return result
+
+
+def _tested(backend: Backend, member: Member) -> str:
+    check = backend.check
+    if check is not None and check.kind != "tcp":
+        return f"passes check = {check.kind}"
+    header = (
+        ""
+        if backend.proxy_protocol == "off" or (check and check.port)
+        else " with the PROXY header"
+    )
+    what = "refuses no datagrams" if member.target.kind == "udp" else "accepts connections"
+    return f"{what}{header}"

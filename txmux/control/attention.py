@@ -117,6 +117,11 @@ def _section(line: str) -> tuple[str, str]:
     return ("", line) if header is None else (header[1], header[2])
 
 
+def doubted_servers(doubts: Mapping[tuple[str, str], str]) -> Iterator[AttentionItem]:
+    for (backend, server), why in doubts.items():
+        yield rows.SERVER_DOUBTED.item(backend=backend, server=server, why=why)
+
+
 _PAUSED = "paused by an operator"
 _READ_AGAIN, _RELOAD = ": txmux reads the file again by itself", ", then txmux reload"
 

@@ -282,6 +282,7 @@ class Control:
         stayed, orphaned = self.counters.left_behind()
         found = [
             *await Turns().collect(attention.backends(backends, self.index, now)),
+            *attention.doubted_servers(self.state.doubts() if self.state else {}),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *(attention.overflowed(self.rules, self.state.queues.lost()) if self.state else ()),

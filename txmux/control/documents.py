@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from txmux.backends.health.observer import ObservedServer, ServerKey
+from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.server_health import AS_RULED, MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.client.session import ClientSession
@@ -329,7 +330,7 @@ def _server(
     failure: documents.LastFailure | None = None
     if totals.last_failure is not None:
         when, cause = totals.last_failure
-        failure = {"time": when, "cause": FAILURE_TEXTS[cause]}
+        failure = {"time": when, "cause": with_hint(FAILURE_TEXTS[cause], backend)}
     return {
         "server": server.text,
         "state": state["state"],

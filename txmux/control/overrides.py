@@ -118,6 +118,7 @@ class ServiceState:
         recent: The last connections that did not end as they should.
         troubles: Returns what is wrong with the helper that opens files.
         observed: Returns the servers that are failing or silent.
+        doubts: Returns what has befallen the clients of one or two sources.
         queues: Notices overflows of the accept queues.
         restarts: Of each worker that was started again: when (monotonic), its number, and why; 0 stands for the starter.
         condition: Returns how the workers are.
@@ -137,6 +138,7 @@ class ServiceState:
     recent: Recent = attrs.field(factory=Recent)
     troubles: Callable[[], Sequence[str]] = tuple
     observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
+    doubts: Callable[[], Mapping[ServerKey, str]] = dict
     queues: ListenQueues = attrs.field(factory=ListenQueues)
     restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
     refused_calls: dict[str, tuple[float, int]] = attrs.field(factory=dict)

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 
+import attrs
+
 from txmux.rules.installed import rows
 from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionItem, AttentionRow, Level
 
@@ -48,6 +50,10 @@ FEWER_SERVERS = _backend(
     when="some of its servers cannot: down, ejected, failing, silent, without an address; or none can, and its clients go to its fallback, or are held, or it is not in use",
     alerts=("TxmuxServerFailing", "TxmuxServerDown"))
 SERVERS_TAKEN_OUT = _backend(level="note", when="an operator, or `down` in the rules, has taken all its servers out", alerts=_PLANNED)
+
+SERVER_DOUBTED = attrs.evolve(
+    SERVERS_TAKEN_OUT, text="backend {backend}: {server} fails clients of one or two sources", do="txmux servers {backend}; see its own log", subject="{backend} {server}",
+    is_logged=False, sources=_ONE, alerts=_ONE_CLIENT, when="clients of one or two sources have met nothing but resets or failed TLS there")
 
 _accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", runbook="clients-cannot-connect")
 CANNOT_ACCEPT = _accept(

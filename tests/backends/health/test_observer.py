@@ -194,6 +194,16 @@ class ObservingTest(SynchronousTestCase):
             observation.tried(11, ok=True)
             self.assertEqual(observation.state(11), None if tries_tls else "failing")
 
+    def test_clients_of_one_source_are_a_doubt(self) -> None:
+        """A server may reset one stranger rightly, so it has no state; that it resets all it gets is said, until it answers one."""
+        observation = ServerObservation()
+        observation.record(0, _reset(3, sources=1))
+        self.assertEqual((observation.state(1), observation.doubt(1)), (None, ""))
+        self.assertIsNone(observation.state(2))
+        self.assertEqual(observation.doubt(2), "reset before its first byte, 3 of 3 in 1 s")
+        observation.record(3, Activity(answered=1))
+        self.assertEqual(observation.doubt(3), "")
+
     def test_another_process_continues(self) -> None:
         observation, other = ServerObservation(), ServerObservation()
         failures: dict[ServerFailure, int] = {"tls-failed": 2, "reset": 2}

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.health.probes import Probe, UnhealthyError, probe, shown
+from tests.support.mux import backend_at
+from txmux.backends.health.probes import Probe, UnhealthyError, probe, shown, with_hint
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.postgres import postgres
 from txmux.matchers.redis import redis
@@ -288,3 +289,23 @@ class SmtpTests(ProbeTestCase):
             b"SSH-2.0-x\r\n": "no greeting of SMTP: SSH-2.0-x",
         }.items():  # fmt: skip
             self.assert_said(smtp, answer, verdict)
+
+
+class HintTest(SynchronousTestCase):
+    def test_both_directions(self) -> None:
+        """Only what one side that uses the PROXY protocol alone would meet has the hint, and it is no more than that."""
+        expects = "; it may expect a PROXY header: see proxy_protocol"
+        refuses = "; it may not expect the header of proxy_protocol = v1"
+        for why, off, v1 in (
+            ("reset before its first byte, 3 of 3 in 2 s", expects, refuses),
+            ("connection closed without an answer", expects, refuses),
+            ("it closed the connection instead of answering with TLS", expects, refuses),
+            ("it answered with something that is not TLS", expects, refuses),
+            ("no byte from it to 5 clients in a row for 15 s", expects, refuses),
+            ("HTTP 400", "", refuses),
+            ("HTTP 503", "", ""),
+            ("connection refused", "", ""),
+            ("timed out after 2 s", "", ""),
+        ):
+            hosts = backend_at(1), backend_at(1, proxy_protocol="v1")
+            self.assertEqual([with_hint(why, its) for its in hosts], [why + off, why + v1])

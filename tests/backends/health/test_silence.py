@@ -49,7 +49,10 @@ class SilenceTest(SynchronousTestCase):
         self.assertEqual(watched.changes, [])
         watched.clock.advance(1)
         self.assertEqual(watched.changes, [_OUT])
-        self.assertEqual(member.health.why, "no byte to 3 clients in a row for 5 s")
+        self.assertEqual(
+            member.health.why,
+            "no byte to 3 clients in a row for 5 s; it may expect a PROXY header: see proxy_protocol",
+        )
 
     def test_one_source_is_not_enough(self) -> None:
         """Nor are two, unless the rules say so."""

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, Dial
-from txmux.backends.health.probes import Probe, UnhealthyError, probe, shown
+from txmux.backends.health.probes import Probe, UnhealthyError, opening, probe, shown
 from txmux.backends.pool.member import Member
 from txmux.classes import define, frozen
 from txmux.errors import cause_of
@@ -150,7 +150,7 @@ class CheckRun:
         elif self._probe.quiet and self._on_result is not None:
             self._deadline = self._clock.callLater(self._probe.quiet, self._too_late)
             self._finish()
-            self._report(CheckResult(ok=True))
+            self._report(CheckResult(ok=True, has_answered=bool(self._received)))
             return
         elif self._is_tls():
             self._transport.abortConnection()  # a server that hangs would never end TLS
@@ -248,11 +248,15 @@ class ProbeTarget:
         clock: IReactorTime,
         member: Member,
         on_result: Callable[[CheckResult], None],
-        made: Probe | None = None,
+        *,
+        only_opens: bool = False,
     ) -> CheckRun:
-        """Make a check: that of the rules, or another one that is `made`."""
+        """Make the check of the rules, or one that only begins a connection."""
         check, target = self._check, self._target(member)
-        made = made or probe(check, member.name, target.port, tls=self._wrap is not None)
+        if only_opens:
+            made = opening(with_header=self._header != "off")
+        else:
+            made = probe(check, member.name, target.port, tls=self._wrap is not None)
         if target.kind == "udp" and self._header == "v2":
             header = encode_v2(ProxyHeader(Command.LOCAL), datagrams=True)
             made = attrs.evolve(made, request=header + made.request)

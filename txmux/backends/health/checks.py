@@ -7,11 +7,13 @@ from collections import deque
 from random import Random
 from typing import Protocol
 
+import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget, Wrap
+from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.classes import frozen
@@ -158,6 +160,7 @@ class _MemberChecks:
 
     def _take_result(self, result: CheckResult) -> None:
         checks = self._checks
+        result = attrs.evolve(result, why=with_hint(result.why, checks.backend))
         if result != self._result:
             self._result = result
             self._log.debug(

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txmux.backends.health.checking import CheckResult, CheckRun
+from txmux.backends.health.probes import with_hint
 from txmux.backends.health.silence import ServerSilence
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import ENOUGH_SOURCES, MemberState
@@ -229,6 +230,11 @@ class ServerObservation:
         span = _span(self._first_failure, max(self._last_failure, self._last_try))
         return f"{self._cause}, {count} of {count} in {span}"
 
+    def doubt(self, now: float) -> str:
+        """Return what one or two sources have met, which may be their own fault; empty if there is nothing."""
+        is_enough = self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER
+        return self.why("failing", now) if is_enough else ""
+
     def began(self, state: ObservedState) -> float:
         return self._first_failure if state == "failing" else self._silence.first
 
@@ -290,6 +296,7 @@ class ObservedServer:
 class _Watched:
     observation: ServerObservation
     shown: ObservedServer | None = None
+    doubt: str = ""
     next_try: float = 0.0
     attempts: list[CheckRun] = attrs.field(factory=list)
     awaited: int = 0  # results of attempts
@@ -317,6 +324,10 @@ class ServerObserver:
 
     def observed(self) -> dict[ServerKey, ObservedServer]:
         return {key: one.shown for key, one in self._watched.items() if one.shown is not None}
+
+    def doubts(self) -> dict[ServerKey, str]:
+        """Return what has befallen the clients of one or two sources, without a state."""
+        return {key: one.doubt for key, one in self._watched.items() if one.doubt}
 
     def idle(self, rules: Rules) -> list[str]:
         """Return the names of those used backends of which no server serves, some of them by what is observed."""
@@ -439,14 +450,17 @@ class ServerObserver:
     def _update(self, key: ServerKey, watched: _Watched, members: list[Member], now: float) -> None:
         observation, before = watched.observation, watched.shown
         observation.usual = self._usual.get(key, observation.usual)
-        state = observation.state(now)
+        state, backend = observation.state(now), self._servers[key][0].backend
+        doubt = observation.doubt(now) if state is None else ""
+        watched.doubt = with_hint(doubt, backend)
         if state is None:
             watched.shown = None
         else:
             since = time.time() - (now - observation.began(state))
             if before is not None and before.state == state:
                 since = before.since
-            watched.shown = ObservedServer(state, observation.why(state, now), since)
+            why = with_hint(observation.why(state, now), backend)
+            watched.shown = ObservedServer(state, why, since)
         if (before and before.state) != state:
             self._report(key, before, watched, members)
 

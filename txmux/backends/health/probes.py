@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from txmux.classes import frozen
-from txmux.rules.model import Check
+from txmux.rules.model import Backend, Check
 from txmux.transport import bracketed
 from txmux.wire.dns_codes import code_name
 
@@ -40,8 +40,26 @@ class Probe:
     farewell: bytes = b""
 
 
-OPENING = Probe(b"", bool, "answer", quiet=1.0)
-"""Connects as for a client that says nothing: a server that closes, resets or refuses at once is not healthy."""
+def opening(*, with_header: bool) -> Probe:
+    """Connect as for a client that says nothing: a server that closes, resets or refuses at once is not healthy.
+
+    One that does not know the PROXY header before that may say so, and close.
+    """
+    return Probe(b"", (lambda _: False) if with_header else bool, "open connection", quiet=1.0)
+
+
+_SIGNS = "reset", "closed", "not TLS", "closing", "no byte"
+_REFUSED_HEADER = *_SIGNS, "HTTP 400", "no HTTP answer", "no open connection"
+
+
+def with_hint(why: str, backend: Backend) -> str:
+    """Add to the cause of a failure that only one side may use the PROXY protocol, if it looks like that."""
+    version = backend.proxy_protocol
+    if not any(sign in why for sign in (_SIGNS if version == "off" else _REFUSED_HEADER)):
+        return why
+    if version == "off":
+        return f"{why}; it may expect a PROXY header: see proxy_protocol"
+    return f"{why}; it may not expect the header of proxy_protocol = {version}"
 
 
 def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.server_health import ENOUGH_SOURCES, MemberState
 from txmux.classes import define
@@ -117,7 +118,7 @@ class SilenceWatch:
             clients = plural(silence.clients, "client")
             why = f"no byte to {clients} in a row for {duration(self._eject.after)}"
             for member in members:
-                self._pool.eject_silent(member, why)
+                self._pool.eject_silent(member, with_hint(why, self._pool.backend))
             # Once it is back, the next client shows whether it answers.
             silence.clear()
             silence.enough = 1

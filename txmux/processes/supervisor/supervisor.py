@@ -169,6 +169,7 @@ class Supervisor:
             resources.parts,
             troubles=resources.privilege.troubles,
             observed=self._observer.observed,
+            doubts=self._observer.doubts,
             condition=lambda: pool.condition(
                 is_changing=bool(self._catching_up) or not self.transfers.accepting
             ),
