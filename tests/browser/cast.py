@@ -32,7 +32,7 @@ _KEY, _ANSWER, _LINE, _PAUSE = 0.04, 0.3, 0.05, 1.2
 """Seconds for a key, before a program writes, for a line, and after the last one."""
 
 _STEPS = (
-    ("txmux init -o rules.ini   # from what listens on this machine", "written"),
+    ("txmux init --probe -o rules.ini   # from what listens on this machine", "written"),
     ("txmux check rules.ini", "OK"),
     ("txmux run rules.ini >log 2>&1 &", ""),
     ("curl -k https://127.0.0.1", "nginx"),
@@ -98,7 +98,7 @@ def record() -> list[_Event]:
     """Run the steps in a network of their own, where three servers listen."""
     with tempfile.TemporaryDirectory() as name, Undone() as undone:
         folder = Path(name)
-        folder.chmod(0o777)
+        folder.chmod(0o1777)
         network = Namespace(undone)
         network.set("ipv4/ip_unprivileged_port_start", "0")
         network.enter()

@@ -7,6 +7,7 @@ from unittest.mock import patch
 from twisted.internet.task import deferLater
 
 from tests.support.certificates import Identity, make_authority
+from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
@@ -297,7 +298,8 @@ class CertificateStatesTest(SupervisedTestCase):
         ]
         authority = root.authorise("between", ends=-1)
         made += [root.issue("a.example"), (last := authority.issue("a.example"))]
-        paths = [*(its.write(Path(self.mktemp()).absolute(), key=True) for its in made)]
+        folder = make_folder(self)
+        paths = [its.write(folder / f"{n}.pem", key=True) for n, its in enumerate(made)]
         paths[-1].write_bytes(last.pem + last.key_pem() + authority.pem)
         await self.run_service(
             "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"

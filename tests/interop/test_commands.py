@@ -1,6 +1,7 @@
 """Commands as people use them: ``txmux init`` with real servers, completion in real shells, and bans by other users."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,13 @@ from tests.interop.children import (
 from tests.interop.mux import Mux
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.screen import Screen
-from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
+from tests.interop.servers import (
+    make_certificate,
+    proxied_site,
+    start_nginx,
+    start_redis,
+    start_sshd,
+)
 from tests.programs import require_program
 from tests.service.test_privileges import python_for_everybody
 
@@ -55,28 +62,58 @@ class InitTests(ScenarioTestCase):
         return path
 
     def test_each_protocol_reaches_its_server(self) -> None:
-        for options in ((), ("--probe",)):
-            path = self.written(*options)
-            self.assertIn("# Port 443 is taken by nginx.", path.read_text())
-            self.assertIn("nc at 127.0.0.1:7777: not recognised.", path.read_text())
-            output_of(sys.executable, "-m", "txmux", "check", "--connect", path)
-            mux = self.own(Child(sys.executable, "-m", "txmux", "run", path))
-            mux.wait_for(r"listening on \S*:8443 ")
-            ssh = (*self.ssh.options, "-p", "8443", "127.0.0.1", "echo by SSH")
-            self.assertEqual(output_of("ssh", *ssh), b"by SSH\n")
-            curl = ("curl", "-q", "-sS", "--insecure")
-            self.assertEqual(output_of(*curl, "http://127.0.0.1:8443/"), b"by HTTP\n")
-            self.assertEqual(output_of(*curl, "https://127.0.0.1:8443/"), b"by HTTPS\n")
-            self.assertEqual(output_of("redis-cli", "-p", "8443", "PING"), b"PONG\n")
-            mux.end()
+        path = self.written("--probe")
+        self.assertIn("# Port 443 is taken by nginx.", path.read_text())
+        self.assertIn("nc at 127.0.0.1:7777: not recognised.", path.read_text())
+        output_of(sys.executable, "-m", "txmux", "check", "--connect", path)
+        mux = self.own(Child(sys.executable, "-m", "txmux", "run", path))
+        mux.wait_for(r"listening on \S*:8443 ")
+        ssh = (*self.ssh.options, "-p", "8443", "127.0.0.1", "echo by SSH")
+        self.assertEqual(output_of("ssh", *ssh), b"by SSH\n")
+        curl = ("curl", "-q", "-sS", "--insecure")
+        self.assertEqual(output_of(*curl, "http://127.0.0.1:8443/"), b"by HTTP\n")
+        self.assertEqual(output_of(*curl, "https://127.0.0.1:8443/"), b"by HTTPS\n")
+        self.assertEqual(output_of("redis-cli", "-p", "8443", "PING"), b"PONG\n")
+        mux.end()
+
+    def test_what_nobody_has_asked_is_a_comment(self) -> None:
+        text = self.written().read_text()
+        found = re.findall(r"^\[route (\w+)\]", text, re.MULTILINE)
+        self.assertEqual(found, ["ssh", "redis"])
+        self.assertIn("# nginx at 0.0.0.0:443: perhaps TLS.\n", text)
+        self.assertIn("\n# [route tls-443]\n", text)
+        self.assertIn("\n# [route http-8080]\n", text)
 
     def test_without_privilege_goes_by_ports(self) -> None:
         program = ("setpriv", "--reuid=nobody", "--clear-groups", sys.executable)
         if os.geteuid() or run(*program, "-c", "import txmux").returncode:
             self.skipTest("nobody cannot run this Python")
         text = output_of(*program, "-m", "txmux", "init").decode()
-        self.assertIn("# a program at 127.0.0.1:22: SSH, by its port.", text)
-        self.assertIn("# a program at 127.0.0.1:6379: redis, by its port.", text)
+        self.assertIn("# a program at 127.0.0.1:22: perhaps SSH, by its port.", text)
+        self.assertIn("# a program at 127.0.0.1:6379: perhaps redis, by its port.", text)
+
+
+class ProxiedInitTests(ScenarioTestCase):
+    """With nginx that expects a PROXY header, for TLS and without."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        certificate = make_certificate(cls.folder, "localhost")
+        plain = 'server { listen 127.0.0.1:8082 proxy_protocol; location / { return 200 "by HTTP\\n"; } }'
+        cls.share(start_nginx(cls.folder, proxied_site(certificate, "by HTTPS", port=8444) + plain))
+
+    def test_clients_come_through(self) -> None:
+        path = self.folder / "rules.ini"
+        output_of(sys.executable, "-m", "txmux", "init", "--probe", "-o", path)
+        code = output_of(sys.executable, "-m", "txmux", "check", "--connect", path).decode()
+        self.assertEqual(code.count(": accepts connections with the PROXY header ("), 2)
+        mux = self.own(Child(sys.executable, "-m", "txmux", "run", path))
+        mux.wait_for(r"listening on \S*:443 ")
+        curl = ("curl", "-q", "-sS", "--insecure")
+        self.assertEqual(output_of(*curl, "http://127.0.0.1:443/"), b"by HTTP\n")
+        self.assertEqual(output_of(*curl, "https://127.0.0.1:443/"), b"by HTTPS\n")
+        mux.end()
 
 
 _PROMPT = "ready>"

@@ -53,7 +53,7 @@ SERVERS_TAKEN_OUT = _backend(level="note", when="an operator, or `down` in the r
 
 SERVER_DOUBTED = attrs.evolve(
     SERVERS_TAKEN_OUT, text="backend {backend}: {server} fails clients of one or two sources", do="txmux servers {backend}; see its own log", subject="{backend} {server}",
-    is_logged=False, sources=_ONE, alerts=_ONE_CLIENT, when="clients of one or two sources have met nothing but resets or failed TLS there")
+    is_logged=False, sources=_ONE, alerts=_ONE_CLIENT, runbook="only-one-side-uses-the-proxy-protocol", when="clients of one or two sources have had no byte from it: it has reset or closed all of them, or TLS has failed")
 
 _accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", runbook="clients-cannot-connect")
 CANNOT_ACCEPT = _accept(

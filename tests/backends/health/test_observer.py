@@ -203,6 +203,16 @@ class ObservingTest(SynchronousTestCase):
         self.assertEqual(observation.doubt(2), "reset before its first byte, 3 of 3 in 1 s")
         observation.record(3, Activity(answered=1))
         self.assertEqual(observation.doubt(3), "")
+        for observation, doubt in (
+            (ServerObservation(), "closed without a byte, 4 of 4 in 2 s"),
+            (ServerObservation(may_be_silent=False), ""),
+            (ServerObservation(is_udp=True), ""),
+        ):
+            for second in (4, 6):
+                observation.record(second, Activity(asked=2, unanswered=2, waiting=(1,)))
+            self.assertEqual([observation.doubt(when) for when in (7, 66)], [doubt, ""])
+            observation.record(7, Activity(answered=1))
+            self.assertEqual((observation.doubt(7), observation.state(7)), ("", None))
 
     def test_another_process_continues(self) -> None:
         observation, other = ServerObservation(), ServerObservation()

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import socket
@@ -6,6 +7,8 @@ import sys
 import threading
 from pathlib import Path
 from unittest.mock import patch
+
+from typing_extensions import Self
 
 from tests.cli.support import CommandTestCase
 from txmux.cli import init
@@ -22,6 +25,35 @@ sys.stdin.read()
 def _bind(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(path))
+
+
+class Choosy:
+    """A server that answers only those who begin as it expects, and closes for all others; `received` has what each has sent."""
+
+    def __init__(self, begins: bytes, answer: bytes) -> None:
+        self._begins, self._answer = begins, answer
+        self.received: list[bytes] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                with client:
+                    self.received.append(data := client.recv(4096))
+                    if data.startswith(self._begins):
+                        client.sendall(self._answer)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
 
 
 class InitTests(CommandTestCase):
@@ -137,6 +169,27 @@ class InitTests(CommandTestCase):
         self.assertIn(f"127.0.0.1:{port}: not recognised.", out)
         _, out, _ = self.run_main("init", "--probe")
         self.assertIn(f"127.0.0.1:{port}: SSH, as it says itself.", out)
+
+    def test_what_each_server_is_asked(self) -> None:
+        """A hello, a request, and both behind a PROXY header, until there is an answer; then no more."""
+        header = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+        tls, alert = b"\x16\x03", b"\x15\x03\x03\0\x02\x02\x28"
+        for begins, answer, described in (
+            (tls, alert, "TLS, as it answers."),
+            (b"GET /", b"HTTP/1.1 200 OK\r\n", "HTTP, as it answers."),
+            (header + tls, alert, "TLS, as it answers, behind a PROXY header."),
+            (header + b"GET /", b"HTTP/1.1 200 OK\r\n", "HTTP, as it answers, behind a PROXY header."),
+            (b"nothing", b"", "not recognised."),
+        ):  # fmt: skip
+            with Choosy(begins, answer) as server:
+                self.see_only(server.port)
+                _, out, _ = self.run_main("init", "--probe")
+            self.assertIn(f"127.0.0.1:{server.port}: {described}", out)
+            asked = [b"", tls, b"GET /", header + tls, header + b"GET /"]
+            last = asked.index(begins) + 1 if begins in asked else len(asked)
+            self.assertEqual(len(server.received), last)
+            for data, begin in zip(server.received, asked, strict=False):
+                self.assertEqual(data[: len(begin)], begin)
 
     def test_system_without_proc(self) -> None:
         with patch.object(init, "_PROC", self.folder):

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.init.test_listening import is_plain
 from txmux.cli.init import services
-from txmux.cli.init.services import FoundService, Listening, recognise
+from txmux.cli.init.services import FoundService, Listening, Probed, recognise
 from txmux.cli.init.writing import endpoint, rules_text
 from txmux.detection.registry import installed_matchers
 from txmux.rules.reading.parser import parse
@@ -29,6 +29,12 @@ _LISTENING = st.builds(
 )
 
 
+_HTTP, _TLS = (Probed(answer=answer) for answer in (b"HTTP/1.1 200 OK", b"\x16\x03\x03"))
+_PROBED = st.builds(
+    Probed, st.binary(max_size=8), st.sampled_from((b"", b"HTTP/1.1", b"\x16\x03", b"-ERR ", b"* OK")), st.booleans()
+)  # fmt: skip
+
+
 class RecogniseTests(SynchronousTestCase):
     def test_known_program_and_ports_of_web_servers(self) -> None:
         for listening, name in (
@@ -40,11 +46,13 @@ class RecogniseTests(SynchronousTestCase):
             service = recognise(listening)
             assert service.kind is not None
             self.assertEqual((service.kind.name, service.by), (name, "program"))
+            self.assertEqual(service.is_guess, listening.program == "nginx")
 
     def test_usual_port_of_an_unknown_program(self) -> None:
         service = recognise(at(5432, "python3"))
         assert service.kind is not None
         self.assertEqual((service.kind.name, service.by), ("postgres", "port"))
+        self.assertTrue(service.is_guess)
         self.assertIsNone(recognise(at(5431, "python3")).kind)
 
     def test_greeting_comes_before_program_and_port(self) -> None:
@@ -59,9 +67,25 @@ class RecogniseTests(SynchronousTestCase):
             (b"J\0\0\0\x0a8.0.36\0", "MySQL"),
             (b"\x01", "a protocol in which the server speaks first"),
         ):
-            service = recognise(at(443, "nginx"), said)
+            service = recognise(at(443, "nginx"), Probed(said))
             assert service.kind is not None
             self.assertEqual((service.kind.name, service.by), (name, "greeting"))
+
+    def test_answer_comes_before_program_and_port(self) -> None:
+        for said, name in (
+            (b"\x16\x03\x03\0\x7a", "TLS"),
+            (b"\x15\x03\x01\0\x02\x02\x28", "TLS"),
+            (b"HTTP/1.1 400 Bad Request\r\n", "HTTP"),
+            (b"ERROR\r\n", "memcached"),
+            (b"220 mail.example.com ESMTP Postfix\r\n", "SMTP"),
+        ):
+            for header in (False, True):
+                service = recognise(at(5432, "nginx"), Probed(b"", said, header))
+                assert service.kind is not None
+                self.assertEqual((service.kind.name, service.by), (name, "answer"))
+                self.assertEqual((service.is_guess, service.has_header), (False, header))
+        self.assertTrue(recognise(at(80, "nginx"), Probed(b"", b"what?")).is_guess)
+        self.assertFalse(recognise(at(5432), Probed(is_usual=True)).is_guess)
 
     def test_matchers_need_no_option(self) -> None:
         kinds = {*services._PROGRAMS.values(), *services.PORTS.values()}
@@ -73,10 +97,8 @@ class RecogniseTests(SynchronousTestCase):
 class WritingTests(SynchronousTestCase):
     def test_routes_in_order_and_second_servers_as_suggestions(self) -> None:
         text = written(
-            *map(
-                recognise,
-                (at(22, "sshd"), at(6379, "redis-server"), at(8080, "nginx"), at(8081, "nginx")),
-            )
+            *map(recognise, (at(22, "sshd"), at(6379, "redis-server"))),
+            *(recognise(at(port, "nginx"), _HTTP) for port in (8080, 8081)),
         )
         rules = parse(text, "x")
         self.assertEqual([route.name for route in rules.routes], ["ssh", "http", "redis"])
@@ -117,15 +139,45 @@ class WritingTests(SynchronousTestCase):
         )
         self.assertEqual(parse(text, "x").routes, ())
         self.assertIn("--probe", text.splitlines()[-1])
-        for found in ([], [recognise(at(9999)), recognise(at(22, "sshd"))]):
+        for found in ([], [recognise(at(22, "sshd"))]):
             self.assertNotIn("--probe", written(*found))
+
+    def test_guess_is_a_comment(self) -> None:
+        text = written(*map(recognise, (at(80, "nginx"), at(5432), at(25))))
+        self.assertEqual(parse(text, "x").routes, ())
+        self.assertIn("\nsilent   = close\n", text)
+        for line in (
+            "# nginx at 0.0.0.0:80: perhaps HTTP.",
+            "# [route http-80]",
+            "# a program at 0.0.0.0:5432: perhaps postgres, by its port.",
+            "# silent = 127.0.0.1:25 from=192.0.2.0/24",
+        ):
+            self.assertIn(f"\n{line}\n", text)
+
+    def test_servers_behind_a_header(self) -> None:
+        """Each has a backend of its own, also those that are only suggested."""
+        hello = Probed(b"", b"\x16\x03\x03", has_header=True)
+        mail = Probed(b"", b"220 a.example ESMTP\r\n", has_header=True)
+        text = written(
+            *(recognise(at(port, "nginx"), hello) for port in (443, 8443)), recognise(at(25), mail)
+        )
+        rules = parse(text, "x")
+        made = {name: its.proxy_protocol for name, its in rules.backends.items()}
+        self.assertEqual(made, {"tls-443": "v2", "server-25": "v2"})
+        (route,), (silence,) = rules.routes, rules.listeners[0].silent
+        self.assertEqual(route.outcome, rules.backends["tls-443"])
+        self.assertEqual(silence.outcome, rules.backends["server-25"])
+        self.assertIn("\n# backend = tls-8443\n", text)
+        self.assertIn(
+            "\n# [backend tls-8443]\n# server         = 127.0.0.1:8443\n# proxy_protocol = v2\n",
+            text,
+        )
 
     def test_suggestions_are_valid_rules(self) -> None:
         text = written(
-            *map(
-                recognise,
-                (at(80, "nginx"), at(81, "nginx"), at(443, "nginx"), at(8443, "nginx"), at(9999)),
-            )
+            *(recognise(at(port, "nginx"), _HTTP) for port in (80, 81)),
+            *(recognise(at(port, "nginx"), _TLS) for port in (443, 8443)),
+            recognise(at(9999)),
         )
         lines = text.splitlines()
         begin = next(number for number, line in enumerate(lines) if line.startswith("# [route"))
@@ -139,8 +191,8 @@ class WritingTests(SynchronousTestCase):
             ["tls", "http", "service-9999", "tls-8443", "http-81"],
         )
 
-    @given(st.lists(st.tuples(_LISTENING, st.binary(max_size=8)), max_size=8), st.booleans())
-    def test_no_errors(self, found: list[tuple[Listening, bytes]], probed: bool) -> None:  # noqa: FBT001
+    @given(st.lists(st.tuples(_LISTENING, _PROBED), max_size=8), st.booleans())
+    def test_no_errors(self, found: list[tuple[Listening, Probed]], probed: bool) -> None:  # noqa: FBT001
         by_port = {one.port: (one, said) for one, said in found}
         where, why = endpoint([one for one, _ in by_port.values()], first_unprivileged=1024)
         found_services = [recognise(one, said) for one, said in by_port.values()]

@@ -141,7 +141,8 @@ class StatusTests(RemoteTestCase):
                 ("critical", "a|b is gone", "why"), ("warning", "it may go", ""), ("note", "by the way", ""),
             )
         )  # fmt: skip
-        self.status["connections"] |= {"active": 3, "undecided": 1, "total": 70, "limit": 9}
+        connections: Any = self.status["connections"]
+        connections |= {"active": 3, "undecided": 1, "total": 70, "limit": 9}
         counts = "active=3;;;0;9 undecided=1;;;0 total=70c;;;0"
         for items, code, first, levels, others in (
             ([], 0, "OK: nothing needs attention", (0, 0, 0), ()),

@@ -141,6 +141,10 @@ class ServerObservation:
     _sources: set[int] = attrs.field(factory=set, init=False)  # of those
     _tries: int = attrs.field(default=0, init=False)  # of txmux itself, all in vain
     _last_try: float = attrs.field(default=0.0, init=False)
+    # Connections in a row that have ended without a byte from it, though their clients had asked.
+    _closed: int = attrs.field(default=0, init=False)
+    _first_closed: float = attrs.field(default=0.0, init=False)
+    _last_closed: float = attrs.field(default=0.0, init=False)
     _silence: ServerSilence = attrs.field(
         factory=lambda: ServerSilence(_SILENT_CLIENTS), init=False
     )
@@ -159,6 +163,10 @@ class ServerObservation:
         else:
             self._record_failures(now, activity)
         self._silence.record(now, activity.asked, activity.answered, activity.waiting)
+        if activity.unanswered:
+            self._first_closed = self._first_closed if self._closed else now
+            self._last_closed = now
+        self._closed = 0 if activity.answered else self._closed + activity.unanswered
 
     def _record_failures(self, now: float, activity: Activity) -> None:
         failed = activity.failed
@@ -232,8 +240,13 @@ class ServerObservation:
 
     def doubt(self, now: float) -> str:
         """Return what one or two sources have met, which may be their own fault; empty if there is nothing."""
-        is_enough = self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER
-        return self.why("failing", now) if is_enough else ""
+        if self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER:
+            return self.why("failing", now)
+        is_recent = now - self._last_closed < _STALE
+        if self._closed < FAILURES or not is_recent or self.is_udp or not self.may_be_silent:
+            return ""
+        span = _span(self._first_closed, self._last_closed)
+        return f"closed without a byte, {self._closed} of {self._closed} in {span}"
 
     def began(self, state: ObservedState) -> float:
         return self._first_failure if state == "failing" else self._silence.first

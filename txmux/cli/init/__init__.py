@@ -3,27 +3,38 @@
 import argparse
 import os
 import socket
+import ssl
 import stat
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-from txmux.cli.init.services import Listening, listening, recognise
+from txmux.backends.health.probes import UnhealthyError
+from txmux.backends.health.probes import probe as checked
+from txmux.cli.init.services import PORTS, Listening, Probed, is_known, listening, recognise
 from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
 from txmux.errors import MuxError
 from txmux.files import replace_file
+from txmux.rules.model import Check
+from txmux.rules.model.backend import CheckKind
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.endpointstrings import is_for_datagrams
 from txmux.telemetry.formatting import plural
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
 _PROC = Path("/proc")
 _FIRST_UNPRIVILEGED = "sys/net/ipv4/ip_unprivileged_port_start"
 
 _PATIENCE = 0.5  # seconds
 _ENOUGH = 256  # bytes
+_CHECKED: tuple[CheckKind, ...] = ("redis", "postgres")
+"""Protocols, by their matchers, that a check asks in."""
+_REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _AT_ONCE = 32
 
 
@@ -32,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write; by default standard output")
     parser.add_argument("--force", action="store_true", help="overwrite an existing file")
     parser.add_argument("--listen", metavar="ENDPOINT", help="where txmux is to listen; by default the first of some usual ports that is free")
-    parser.add_argument("--probe", action="store_true", help="also connect to each port of this machine, and read what the server says by itself")
+    parser.add_argument("--probe", action="store_true", help="also connect to each port of this machine, and ask what it speaks: by TLS, by HTTP, and both behind a PROXY header")
     # fmt: on
 
 
@@ -53,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"{error.filename}: {error.strerror}; this needs Linux with /proc mounted"
         ) from None
     others = [server for server in servers if server.program != OWN_PROGRAM]
-    probed = greetings(others) if arguments.probe else {}
-    services = [recognise(server, probed.get(server, b"")) for server in others]
+    probed = probe(others) if arguments.probe else {}
+    services = [recognise(server, probed.get(server, Probed())) for server in others]
     where, why = endpoint(servers, first_unprivileged=_first_port())
     if arguments.listen is not None:
         where, why = arguments.listen, []
@@ -63,10 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     _write(Path(arguments.output), text, force=arguments.force)
-    routes = sum(service.kind is not None for service in services)
-    probe = "" if routes or arguments.probe or not services else "; --probe asks them what they are"
+    known = sum(service.kind is not None and not service.is_guess for service in services)
+    asks = "" if known == len(services) or arguments.probe else "; --probe asks the others"
     print(
-        f"{arguments.output}: written; found {plural(len(services), 'server')}, recognised {routes}{probe}. "
+        f"{arguments.output}: written; found {plural(len(services), 'server')}, recognised {known}{asks}. "
         f"Read it, and then: txmux check {arguments.output}",
         file=sys.stderr,
     )
@@ -103,25 +114,53 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         raise MuxError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def greetings(servers: Sequence[Listening]) -> dict[Listening, bytes]:
-    """Connect to each, send nothing, and return the first bytes of each."""
+def probe(servers: Sequence[Listening]) -> dict[Listening, Probed]:
+    """Connect to each, and ask those that do not speak first, unless their program is known."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        return dict(zip(servers, threads.map(_greeting, servers), strict=True))
+        return dict(zip(servers, threads.map(_probe, servers), strict=True))
 
 
-def _greeting(server: Listening) -> bytes:
+def _probe(server: Listening) -> Probed:
+    if greeting := _exchange(server):
+        return Probed(greeting)
+    usual = "" if is_known(server) else getattr(PORTS.get(server.port), "matcher", "")
+    for kind in [kind for kind in _CHECKED if kind == usual]:
+        check = checked(Check(kind), "", 0, tls=False)
+        with suppress(UnhealthyError):
+            if check.is_healthy(_exchange(server, check.request)):
+                return Probed(is_usual=True)
+    for header in (b"", encode_v2(ProxyHeader(Command.LOCAL))):
+        for request in () if is_known(server) else (_hello(), _REQUEST):
+            if answer := _exchange(server, header + request):
+                return Probed(answer=answer, has_header=bool(header))
+    return Probed()
+
+
+def _hello() -> bytes:
+    sent = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(
+        ssl.MemoryBIO(), sent, server_hostname="localhost"
+    )
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
+
+
+def _exchange(server: Listening, request: bytes = b"") -> bytes:
+    """Return the first bytes that a server sends; without any if it refuses connections, closes, or is silent."""
     deadline = time.monotonic() + _PATIENCE
-    greeting = b""
-    try:
-        with socket.create_connection(server.reached_at, timeout=_PATIENCE) as client:
-            while len(greeting) < _ENOUGH and (left := deadline - time.monotonic()) > 0:
-                client.settimeout(left)
-                data = client.recv(_ENOUGH - len(greeting))
-                if not data:
-                    break
-                greeting += data
-                if b"\n" in greeting:  # a line is enough to know it by
-                    break
-    except OSError:  # it refuses connections, or sends nothing
-        pass
-    return greeting
+    answer = b""
+    with (
+        suppress(OSError),
+        socket.create_connection(server.reached_at, timeout=_PATIENCE) as client,
+    ):
+        client.sendall(request)
+        while len(answer) < _ENOUGH and (left := deadline - time.monotonic()) > 0:
+            client.settimeout(left)
+            data = client.recv(_ENOUGH - len(answer))
+            answer += data
+            if (
+                not data or b"\n" in data or request
+            ):  # a line, or any answer, is enough to know it by
+                break
+    return answer

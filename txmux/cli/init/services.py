@@ -104,12 +104,33 @@ class ServiceKind:
 
 
 @frozen
+class Probed:
+    """What a server has sent: by itself, or else in answer to a hello or a request, and whether only behind a PROXY header.
+
+    Attributes:
+        is_usual: Whether it speaks what is usual for its port, since it has answered to that.
+    """
+
+    greeting: bytes = b""
+    answer: bytes = b""
+    has_header: bool = False
+    is_usual: bool = False
+
+
+@frozen
 class FoundService:
-    """A server and its protocol, if that is known, and how: by ``program``, ``greeting`` or ``port``."""
+    """A server and its protocol, if that is known, and how: by ``program``, ``greeting``, ``answer`` or ``port``.
+
+    Attributes:
+        is_guess: Whether its protocol is only a usual one.
+        has_header: Whether it expects a PROXY header.
+    """
 
     listening: Listening
     kind: ServiceKind | None = None
     by: str = ""
+    is_guess: bool = False
+    has_header: bool = False
 
 
 SSH, TLS, HTTP = (
@@ -178,13 +199,33 @@ _GREETINGS = (
 )
 
 
-def recognise(listening: Listening, greeting: bytes = b"") -> FoundService:
-    for pattern, kind in _GREETINGS:
-        if pattern.match(greeting):
-            return FoundService(listening, kind, "greeting")
-    if listening.program in _PROGRAMS:
+_ANSWERS = (
+    (re.compile(rb"[\x15\x16]\x03"), TLS),
+    (re.compile(rb"HTTP/1\."), HTTP),
+    (re.compile(rb"ERROR\r\n"), _kind("memcached")),
+    *_GREETINGS[:-1],
+)
+
+
+def is_known(listening: Listening) -> bool:
+    """Return whether its program speaks one protocol alone."""
+    return listening.program in _PROGRAMS
+
+
+def recognise(listening: Listening, probed: Probed = Probed()) -> FoundService:  # noqa: B008 - it is frozen
+    for by, data, kinds in (
+        ("greeting", probed.greeting, _GREETINGS),
+        ("answer", probed.answer, _ANSWERS),
+    ):
+        for pattern, kind in kinds:
+            if pattern.match(data):
+                return FoundService(listening, kind, by, has_header=probed.has_header)
+    if is_known(listening):
         return FoundService(listening, _PROGRAMS[listening.program], "program")
     kind_of_port = PORTS.get(listening.port)
+    if probed.is_usual:
+        return FoundService(listening, kind_of_port, "answer")
     if listening.program in _WEB:
-        return FoundService(listening, TLS if kind_of_port is TLS else HTTP, "program")
-    return FoundService(listening, kind_of_port, "port" if kind_of_port else "")
+        usual = TLS if kind_of_port is TLS else HTTP
+        return FoundService(listening, usual, "program", is_guess=True)
+    return FoundService(listening, kind_of_port, "port", is_guess=kind_of_port is not None)

@@ -58,7 +58,7 @@ def rules_text(
     routes, silent, rest = _sorted(services)
     lines = [
         "# Rules for txmux, begun by `txmux init` with what listens on this machine.",
-        "# It connected to the servers, and read what they said."
+        "# It connected to the servers, and asked what they speak."
         if probed
         else "# It connected to no server.",
         "#",
@@ -78,22 +78,28 @@ def rules_text(
     ]
     for service, kind in routes:
         lines += ["", f"# {_described(service)}", *_route(service, kind)]
+    for service in (*silent[:1], *(service for service, _ in routes)):
+        lines += _backend(service)
     lines += _suggested([*silent[1:], *rest])
-    if not (probed or routes or silent) and rest:
-        lines += ["", "# Nothing is recognised; with --probe, txmux init asks the servers, too."]
+    if rest and not probed:
+        lines += ["", "# Of those above, txmux init --probe asks what they speak."]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _sorted(
     services: Sequence[FoundService],
 ) -> tuple[list[tuple[FoundService, ServiceKind]], list[FoundService], list[FoundService]]:
-    """Split services into those that get a route, one for each protocol, those whose clients wait for the server, and the rest."""
+    """Split services into those that get a route, one for each protocol, those whose clients wait for the server, and the rest.
+
+    What is guessed has no route.
+    """
     order = [SSH, TLS, HTTP]
-    recognised = [(service, service.kind) for service in services if service.kind]
+    known = [service for service in services if not service.is_guess]
+    recognised = [(service, service.kind) for service in known if service.kind]
     recognised.sort(key=lambda pair: order.index(pair[1]) if pair[1] in order else len(order))
     routes: dict[str, tuple[FoundService, ServiceKind]] = {}
     silent: list[FoundService] = []
-    rest = [service for service in services if service.kind is None]
+    rest = [service for service in services if service.kind is None or service.is_guess]
     for service, kind in recognised:
         if not kind.matcher:
             silent.append(service)
@@ -108,7 +114,7 @@ def _silent(services: Iterable[FoundService]) -> Iterator[str]:
     for service in services:
         networks = _HERE if service.listening.is_local else _NEAR
         yield f"# {_described(service)}"
-        yield f"silent   = {_address(service)} from={networks.replace(' ', '')}"
+        yield f"silent   = {_target(service)} from={networks.replace(' ', '')}"
         return
     yield "silent   = close"
 
@@ -123,7 +129,17 @@ def _route(service: FoundService, kind: ServiceKind) -> Iterator[str]:
         else:
             yield "# Private networks alone; take this away if everybody may reach it."
             yield f"from    = {_NEAR}"
-    yield f"backend = {_address(service)}"
+    yield f"backend = {_target(service)}"
+
+
+def _backend(service: FoundService) -> Iterator[str]:
+    """Yield the section that a server needs which cannot be written as a backend in short."""
+    if service.has_header:
+        yield ""
+        yield "# It answers only behind a PROXY header."
+        yield f"[backend {_target(service)}]"
+        yield f"server         = {_address(service)}"
+        yield "proxy_protocol = v2"
 
 
 def _suggested(services: Iterable[FoundService]) -> Iterator[str]:
@@ -136,15 +152,20 @@ def _suggested(services: Iterable[FoundService]) -> Iterator[str]:
             match = "payload text='what its clients say first'"
         elif not service.kind.matcher:
             yield "# Its clients say nothing, so no route recognises them; they need a listener of their own, or `silent` of one:"
-            yield f"# silent = {_address(service)} from=192.0.2.0/24"
+            yield f"# silent = {_target(service)} from=192.0.2.0/24"
+            yield from (f"# {line}" for line in _backend(service) if line)
             continue
+        elif service.is_guess:
+            match = service.kind.matcher
+            yield "# That is a guess, and whether it expects TLS or a PROXY header is not known:"
         else:
             option = {"tls": " sni=other.example.com", "http": " host=other.example.com"}
             match = service.kind.matcher + option.get(service.kind.matcher, "")
             yield "# A second server of that protocol; put its route above the other one, with what distinguishes its clients:"
         yield f"# [route {service.kind.matcher if service.kind else 'service'}-{port}]"
         yield f"# match   = {match}"
-        yield f"# backend = {_address(service)}"
+        yield f"# backend = {_target(service)}"
+        yield from (f"# {line}" for line in _backend(service) if line)
 
 
 def _described(service: FoundService) -> str:
@@ -152,8 +173,19 @@ def _described(service: FoundService) -> str:
     where = f"{listening.program or 'a program'} at {bracketed(listening.address)}:{listening.port}"
     if service.kind is None:
         return f"{where}: not recognised."
-    how = {"program": "", "greeting": ", as it says itself", "port": ", by its port"}[service.by]
-    return f"{where}: {service.kind.name}{how}."
+    how = _HOW[service.by] + (", behind a PROXY header" if service.has_header else "")
+    return f"{where}: {'perhaps ' * service.is_guess}{service.kind.name}{how}."
+
+
+_HOW = {"program": "", "greeting": ", as it says itself", "answer": ", as it answers", "port": ", by its port"}  # fmt: skip
+
+
+def _target(service: FoundService) -> str:
+    """Return how routes name a server: by its address, or by its backend."""
+    if not service.has_header:
+        return _address(service)
+    name = (service.kind and service.kind.matcher) or "server"
+    return f"{name}-{service.listening.port}"
 
 
 def _address(service: FoundService) -> str:
