@@ -31,6 +31,14 @@ return [...charts.values()].map((one) => [
 ]);
 """
 """Of each chart: how many labels its axes have, and what is below its lines."""
+_RULES_LINES = """
+const box = (one) => one.getBoundingClientRect();
+return [...document.querySelectorAll(".rules tr")].map((row) => {
+    const [, hits, text] = row.cells, shown = hits.textContent ? box(hits) : null;
+    return [text.textContent, box(text).width, shown && shown.top - box(text).top, shown && box(row).right - shown.right];
+});
+"""
+"""Of each line of the rules: its text, its room, and where its hits are, below the text and from the right."""
 _UPDATES = """
 return performance.getEntriesByType("resource").filter((one) => one.name.includes("have=")).map((one) => one.encodedBodySize);
 """
@@ -144,6 +152,26 @@ class PageTests(BrowserCase):
         self.browser.asked()
         self.go("enter")
         eventually(lambda: bool(self.browser.all("#now")), "the page is there")
+
+    def test_login_without_script(self) -> None:
+        """The button has the browser ask, as it does for the page; there is no field that would be typed into in vain."""
+        browser = self.browser
+        browser.tell("Network.clearBrowserCookies")
+        browser.tell("Emulation.setScriptExecutionDisabled", value=True)
+        self.addCleanup(browser.tell, "Emulation.setScriptExecutionDisabled", value=False)
+        self.go("login")
+        self.assertEqual(
+            [one.text for one in browser.all("button, .button") if one.is_displayed()], ["Log in"]
+        )
+        browser.asked()
+        browser.click(".button")
+        eventually(lambda: f"{self.watched.address}enter" in browser.asked(), "it asks")
+        scheme, _, rest = self.watched.address.partition("://")
+        browser.open(f"{scheme}://any:{self.watched.token}@{rest}enter")  # as if it were typed there
+        browser.asked()  # of this server, but by addresses with the token
+        browser.complaints()  # of refusals
+        self.go()
+        eventually(lambda: bool(browser.all("#now")), "the page is there")
 
     def asked(self, method: str, path: str, headers: Mapping[str, str]) -> HTTPResponse:
         asking = HTTPConnection(self.watched.address.split("/")[2], timeout=PATIENCE)
@@ -420,6 +448,21 @@ class PageTests(BrowserCase):
         for box in ("public", "ssh → ssh down", "web partly 1/2 up"):
             self.assertRegex(shown, f"(?m)^{box}")
         self.assertFalse(self.browser.find("svg.map").is_displayed())
+
+    def test_rules_on_a_phone(self) -> None:
+        """The lines have nearly all of the width, and the hits of a route are beside its first line, at the right end of all."""
+        self.browser.look_like(400, "light")
+        self.go()
+        text = self.browser.run("return document.querySelector('.rules').clientWidth")
+        rows = self.browser.run(_RULES_LINES)
+        self.assertEqual([line for line, width, *_ in rows if width < 0.7 * text], [])
+        hits = [row for row in rows if row[2] is not None]
+        self.assertEqual(
+            [line for line, *_ in hits], ["[route redis]", "[route web]", "[route ssh]"]
+        )
+        for _, _, below, right in hits:
+            self.assertLess(abs(below), 8)
+            self.assertLess(right, 1)
 
     def test_charts_have_labels_and_no_blank_strip(self) -> None:
         eventually(lambda: len(self.browser.all("figure .uplot")) == 3, "the charts are drawn")

@@ -20,7 +20,7 @@ from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionItem, AttentionRo
 NO_SOURCE = "none: your files, your commands, and what txmux asks of others"
 _ASKED = "none: where clients choose names, the name server is also asked about itself"
 _ONE = "1; they are notes, or a warning of a queue whose clients try again"
-_OF_MANY = "more than 2: there would be no room without the two that have the most either"
+_OF_MANY = "3: those of the two busiest sources do not count"
 _FULL = "1, without [`max_connections_per_source`](limit-clients.md). It is true then: the others wait"
 FAULT = "1, and then it is a fault of txmux or of a plugin, whatever a client sends"
 
@@ -91,10 +91,10 @@ FEW_DESCRIPTORS = AttentionRow(
     sources=_FULL, when="80 % of the descriptors of a process are open", alerts=["TxmuxDescriptorsShort"])
 
 _worker = partial(AttentionRow, what="workers", link="#workers", runbook="a-worker-was-started-again", sources=FAULT, alerts=COMMON)
-NO_WORKER_SERVES = _worker(level="critical", text="no worker serves", do=SEE_LOG, subject="all", when="no worker serves, and none is about to")
+NO_WORKER_SERVES = _worker(level="critical", text="no worker serves", do=SEE_LOG, subject="all", when="every worker has ended, and each new one ends or fails to start")
 NO_WORKER_ANSWERS = _worker(
     level="critical", text="no worker answers", cause="each that does nothing for ten seconds, though it could run, is replaced", do=SEE_LOG, subject="all",
-    when="none that serves does its work")
+    when="every worker is stuck: it could run, and does nothing")
 WORKER_SILENT = _worker(
     level="warning", text="worker {number} does not answer", subject="worker {number}", when="one does not do its work",
     do="it is replaced if it does nothing for 10 s though it could run; otherwise end it: kill -KILL {pid}")

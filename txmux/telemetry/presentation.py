@@ -301,6 +301,15 @@ def worker_state(worker: Row) -> str:
 CERTIFICATE_HEALTH: Mapping[Any, Health] = {
     "ended": "down", "not valid yet": "down", "ends soon": "partly", "valid": "up",
 }  # fmt: skip
+
+
+def certificate_rank(certificate: Row) -> int:
+    """Return the sort key of a certificate by its state, the worst first."""
+    states = [*CERTIFICATE_HEALTH]
+    state = certificate.get("state")
+    return states.index(state) if state in states else len(states)
+
+
 WORKER_HEALTH: Mapping[str, Health] = {
     "starts": "partly", "does not answer": "down", "retires": "idle",
 }  # fmt: skip

@@ -42,6 +42,26 @@ def menus(page: str) -> dict[str, list[list[Any]]]:
 
 
 class PageTests(SynchronousTestCase):
+    def test_state_of_a_certificate_has_a_word_and_a_colour(self) -> None:
+        """Those that clients refuse come first."""
+        states = ["valid", "ends soon", "not valid yet", "ended"]
+        page = _page(certificates=[{"names": [one], "route": "r", "state": one} for one in states])
+        _, _, part = page.partition('aria-label="Table of certificates"')
+        found = re.findall(
+            r'<span class="key (\w+)">([\w ]+)</span>', part.partition("</table>")[0]
+        )
+        colours = ["down", "down", "partly", "up"]
+        self.assertEqual(found, [*zip(colours, reversed(states), strict=True)])
+
+    def test_nothing_to_show_is_said_forwards(self) -> None:
+        page = _page()
+        for sentence in (
+            "No connection has ended badly.",
+            "Every recent client has found a route.",
+        ):
+            self.assertIn(sentence, page)
+        self.assertIn("No recent connection that ended badly matches.", _page({"ends": "x"}))
+
     def test_attention_has_its_level_its_cause_and_a_link(self) -> None:
         item = {
             "level": "critical", "what": "backend", "text": "backend web: no server can serve",

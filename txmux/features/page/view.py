@@ -333,7 +333,7 @@ _TABLES: Mapping[str, tuple[Table, Callable[[View], Iterable[Row]], int]] = {
     "clients": (documents.CLIENTS, lambda view: view.snapshot.clients, _MOST_ENDS),
     "listeners": (_LISTENERS, View.listeners, tables.MOST_ROWS),
     "certificates": (
-        documents.CERTIFICATES, lambda view: view.snapshot.certificates, tables.MOST_ROWS,
+        documents.CERTIFICATES, lambda view: sorted(view.snapshot.certificates, key=presentation.certificate_rank), tables.MOST_ROWS,
     ),
     "bans": (documents.BANS, lambda view: view.snapshot.bans, _MOST_ENDS),
 }  # fmt: skip

@@ -8,9 +8,14 @@ function refuse(text) {
   alert.hidden = false;
 }
 
-document.querySelector("form").addEventListener("submit", async (event) => {
+// Without this program, a link has the browser ask.
+const form = document.querySelector("form"), field = document.getElementById("token");
+form.hidden = false;
+field.focus();
+
+form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const token = document.getElementById("token").value.trim();
+  const token = field.value.trim();
   try {
     // A wrong one would have the browser ask by its dialogue.
     const answer = await fetch("healthz", { headers: { Authorization: "Bearer " + token }, credentials: "omit", cache: "no-store" });
