@@ -167,7 +167,9 @@ class PageTests(BrowserCase):
         browser.click(".button")
         eventually(lambda: f"{self.watched.address}enter" in browser.asked(), "it asks")
         scheme, _, rest = self.watched.address.partition("://")
-        browser.open(f"{scheme}://any:{self.watched.token}@{rest}enter")  # as if it were typed there
+        browser.open(
+            f"{scheme}://any:{self.watched.token}@{rest}enter"
+        )  # as if it were typed there
         browser.asked()  # of this server, but by addresses with the token
         browser.complaints()  # of refusals
         self.go()

@@ -2,6 +2,7 @@ import json
 import os
 import time
 from copy import deepcopy
+from typing import Any
 from unittest.mock import patch
 
 from tests.cli.remote.answering import RemoteTestCase
