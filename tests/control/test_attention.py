@@ -438,6 +438,51 @@ class MeasuredTest(SynchronousTestCase):
         self.assertEqual([*measured(Gauges(descriptors=(799, 1000)), rules, day)], [])
 
 
+class OutageTest(SynchronousTestCase):
+    def texts(self, *states: SourceState, **stale: tuple[float | None, str]) -> list[str]:
+        addresses = {(name, f"{name}.example:80"): value for name, value in stale.items()}
+        gauges = Gauges(outside=states, stale=addresses)
+        return [
+            item.text
+            for item in measured(gauges, parse("[listen a]\nendpoint = :1\n", "x"), 1000.0)
+        ]
+
+    def state(self, name: str, failing: float, *, is_overdue: bool = True) -> SourceState:
+        effect = f"no {name.partition(' ')[0]}"
+        return SourceState(name, False, None, failing, is_overdue, "refused", effect)  # noqa: FBT003 - a row
+
+    def test_redis_that_several_ask(self) -> None:
+        limits, bans = (self.state(f"{kind} redis://a:6379", 5.0) for kind in ("limits", "bans"))
+        other = self.state("crowdsec http://a", 70.0)
+        self.assertEqual(
+            self.texts(limits, bans, other),
+            [
+                "limits redis://a:6379, bans redis://a:6379: no good answer for 5 s; no limits; no bans",
+                "crowdsec http://a: no good answer for 1 min 10 s; no crowdsec",
+            ],
+        )
+
+    def test_name_servers_with_the_names_that_they_were_asked_for(self) -> None:
+        """Both servers and all names are one item, also before a minute has passed; what they do not know is another."""
+        one, two = (self.state(f"names 10.0.0.{n}:53", 9.0, is_overdue=False) for n in (1, 2))
+        gone = 60.0, "the name server 10.0.0.1:53: no answer within 2 s"
+        text = "names 10.0.0.1:53, names 10.0.0.2:53: no good answer for 9 s; no names"
+        self.assertEqual(self.texts(one, two), [])
+        self.assertEqual(self.texts(one, two, new=(None, gone[1])), [])
+        unknown = 90.0, "there is no such name"
+        self.assertEqual(
+            self.texts(one, two, a=gone, b=gone, c=unknown, d=unknown),
+            [
+                "backend d: d.example:80: addresses 1 min 30 s old; also c (c.example:80)",
+                f"{text} for backend b (b.example:80), backend a (a.example:80)",
+            ],
+        )
+        self.assertEqual(
+            self.texts(self.state("names 10.0.0.2:53", 90.0), a=gone)[0],
+            "backend a: a.example:80: addresses 1 min old",
+        )
+
+
 class AttentionLogTest(SynchronousTestCase):
     def test_time_of_day_is_set_back(self) -> None:
         """What an earlier process has reported ends a minute later all the same."""

@@ -178,7 +178,21 @@ class AttentionTest(UpgradeTestCase):
             status, (line,) = self.ready()
             # After ten seconds they are killed, and others start.
             self.assertIn((status, line), [(503, "no worker answers"), (503, "no worker serves")])
-        self.over("workers")
+        eventually(lambda: self.counted("workers", "critical") == 0, "they answer again")
+
+    def test_worker_that_is_killed(self) -> None:
+        """It is said for ten minutes, though another one serves at once: by what, and what was lost with it."""
+        backend = self.backend()
+        port = backend.getsockname()[1]
+        mux = self.begin(f"{RULES}default = 127.0.0.1:{port}\n")
+        for _ in range(2):
+            self.relayed(mux, backend)
+        (worker,) = workers_of(mux.pid)
+        os.kill(worker, signal.SIGSEGV)
+        item = self.seen("workers", "warning")
+        text = "worker 1 was killed by signal 11 (SIGSEGV), 2 connections lost"
+        self.assertEqual(item["text"], text)
+        self.assertIn(f"WARNING: {text}", self.command("status", "--check").stdout)
 
     def test_worker_that_ends_again_and_again(self) -> None:
         mux = self.begin()

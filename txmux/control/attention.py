@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import attrs
 
@@ -32,6 +33,7 @@ from txmux.telemetry.attention import (
 )
 from txmux.telemetry.documents import BackendDocument, ServerDocument
 from txmux.telemetry.formatting import duration, plural
+from txmux.telemetry.sources import SourceState
 
 _MOST_NAMED = 5
 _FULL = 0.8  # of the descriptors
@@ -329,10 +331,6 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
     opened, most = gauges.descriptors
     if most and opened >= _FULL * most:
         yield rows.FEW_DESCRIPTORS.item(opened=opened, most=most)
-    for (backend, server), (age, why) in gauges.stale.items():
-        if age is not None:  # else its server is not up, which is an item of its own
-            names = {"backend": backend, "server": server, "why": why, "age": duration(age)}
-            yield rows.NAME_NOT_FOUND.item(now - age, **names)
     for (backend, server), (why, count, since) in gauges.ports.items():
         names = {"backend": backend, "server": server, "why": why}
         row = rows.PORTS_TAKEN_BY_FEW if why.endswith(OF_FEW) else rows.NO_SOURCE_PORT
@@ -344,12 +342,43 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
         yield row.item(name=name, why=why, lines=plural(count, "line"))
     for trouble in gauges.unread:
         yield rows.FILE_UNREAD.item(text=trouble)
-    for state in gauges.outside:
-        if state.is_overdue:
-            since, lasts = now - state.failing, duration(state.failing)
-            yield rows.SOURCE_FAILS.item(since, source=state, age=lasts)
+    yield from _outages(gauges, now)
     yield from flooding(gauges.flooding)
     yield from gauges.attention()
+
+
+def _outages(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
+    """Find sources that do not answer, an item for all that one outage makes fail, and the names that cannot be looked up otherwise."""
+    failing: dict[str, list[SourceState]] = {}
+    for state in gauges.outside:
+        if not state.up:
+            failing.setdefault(state.outage, []).append(state)
+    servers = [state.name.partition(" ")[2] for state in failing.get("names", ())]
+    # Those without an age have no address: their server is not up, which is an item of its own.
+    stale = [(age, why, *key) for key, (age, why) in gauges.stale.items() if age is not None]
+    by_cause: dict[str, list[tuple[float, str, str]]] = {}
+    for age, why, backend, server in sorted(stale, reverse=True):
+        is_hit = any(f"the name server {one}" in why for one in servers)
+        by_cause.setdefault("" if is_hit else why, []).append((age, backend, server))
+    hit = [f"backend {backend} ({server})" for _, backend, server in by_cause.pop("", ())]
+    for why, [(age, backend, server), *others] in by_cause.items():
+        more = _and_more((f"{name} ({one})" for _, name, one in others[:_MOST_NAMED]), len(others))
+        names = {"backend": backend, "server": server, "why": why, "age": duration(age)}
+        yield rows.NAME_NOT_FOUND.item(now - age, **names, more=f"; also {more}" if more else "")
+    for outage, states in failing.items():
+        of_names = hit if outage == "names" else []
+        if of_names or any(state.is_overdue for state in states):
+            first = max(states, key=attrgetter("failing"))
+            effect = "; ".join(dict.fromkeys(state.effect for state in states))
+            named = _and_more(of_names[:_MOST_NAMED], len(of_names))
+            yield rows.SOURCE_FAILS.item(
+                now - first.failing,
+                name=", ".join(state.name for state in states),
+                outage=outage,
+                age=duration(first.failing),
+                effect=f"{effect} for {named}" if of_names else effect,
+                why=first.why,
+            )
 
 
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:

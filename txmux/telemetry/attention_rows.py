@@ -128,13 +128,14 @@ LOG_NOT_OPENED = _log(text="{name}: cannot be opened", do="let the service write
 _source = partial(
     AttentionRow, what="sources", level="warning", is_logged=True, runbook="what-txmux-asks-of-others-fails", sources=_ASKED, alerts=["TxmuxSourceFails"])
 SOURCE_FAILS = _source(
-    text="{source.name}: no good answer for {age}; {source.effect}", cause="{source.why}", do="see whether it runs and this machine reaches it; it is asked again by itself",
-    subject="{source.name}", when="one of `sources` has had no good answer for more than a minute")
+    text="{name}: no good answer for {age}; {effect}", cause="{why}", do="see whether it runs and this machine reaches it; it is asked again by itself",
+    subject="{outage}",
+    when="one of `sources` has had no good answer for more than a minute, Redis for four seconds: with all others that ask the same server, and with the names of servers that cannot be looked up")
 FILE_UNREAD = _source(
     text="{text}", do="see what txmux check says, then txmux reload",
     when="a worker that has replaced another one could not read a database of places or a file of `tunnel_users`, or not open a port that has a certificate of its own")
 NAME_NOT_FOUND = AttentionRow(
-    what="names", level="warning", text="backend {backend}: {server}: addresses {age} old", cause="{why}", link=_IN_SERVERS,
+    what="names", level="warning", text="backend {backend}: {server}: addresses {age} old{more}", cause="{why}", link=_IN_SERVERS,
     do="the last addresses stay in use; see whether its name servers know it: 'resolvers', or /etc/resolv.conf", subject="{backend} {server}", is_logged=True,
     runbook="what-txmux-asks-of-others-fails", sources=_ASKED, alerts=COMMON, when="the name of a server cannot be looked up again")
 

@@ -44,6 +44,12 @@ class SourceState:
     effect: str
 
     @property
+    def outage(self) -> str:
+        """What it has in common with others that fail with it: the address, or that it is a name server."""
+        kind, _, address = self.name.partition(" ")
+        return kind if kind == "names" else address
+
+    @property
     def sentence(self) -> str:
         return (
             f"{self.name}: no good answer for {duration(self.failing)}: {self.why}; {self.effect}"
@@ -68,6 +74,7 @@ class Source:
         effect: What it means for the service while there is no good answer.
         seconds: A monotonic clock.
         steady: For how many seconds a change must last until it counts.
+        overdue: After how many seconds without a good answer the operator should know.
         logs: Whether it logs; those of workers are logged by the supervisor, see `SourceLog`.
     """
 
@@ -81,6 +88,7 @@ class Source:
         seconds: Callable[[], float],
         *,
         steady: float = 0.0,
+        overdue: float = OVERDUE,
         logs: bool = True,
     ) -> None:
         self.name = f"{kind} {address}"
@@ -89,6 +97,7 @@ class Source:
         self.why = ""
         self._seconds = seconds
         self._steady = steady
+        self._overdue = overdue
         self.logs = logs
         self._open = 0
         self._since: float | None = None
@@ -157,7 +166,7 @@ class Source:
         is_sure = bool(self._failures and self._open) or self._failures > 1
         is_silent = bool(self._open) and not self._failures
         age = None if self._answered_at is None else now - self._answered_at
-        overdue = failing >= OVERDUE and (is_sure or is_silent)
+        overdue = failing >= self._overdue and (is_sure or is_silent)
         never = self._answered_at is None and self._failures > 1
         why = self.why or ("no answer yet" if overdue else "")
         return SourceState(

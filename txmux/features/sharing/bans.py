@@ -130,6 +130,7 @@ class SharedBans:
             "bans of other machines may be missing here",
             reactor.seconds,
             steady=STEADY,
+            overdue=STEADY,
         )
         self._left_out: set[IPNetwork] = set()
         self._connection_check = LoopingCall(bans.recurring.run, _COMPARE, self._check_connection)

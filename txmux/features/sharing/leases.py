@@ -289,7 +289,13 @@ class SharedRates(ServingPart):
         self._store = store
         if store is not None:
             self._source = Source(
-                "limits", store.text, _ALONE, self.seconds, steady=STEADY, logs=self._logs
+                "limits",
+                store.text,
+                _ALONE,
+                self.seconds,
+                steady=STEADY,
+                overdue=STEADY,
+                logs=self._logs,
             )
             made = RedisClient(self._reactor, store, self._check, self._down)
             self._client = made
