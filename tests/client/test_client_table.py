@@ -169,14 +169,16 @@ class ClientTableTests(SynchronousTestCase):
         """They are reported from 80 % of the time on until it is less than 60 %, if they are many."""
         cpu = 0.0
         table = ClientTable(self.clock.seconds, lambda: cpu)
-        found = []
+        found, is_flooded = [], []
         for load, many in ((1.0, 0), (0.5, 900), (0.9, 900), (0.7, 900), (0.5, 900)):
             for number in range(many):
                 table.ended(_ended(f"192.0.2.{number % 3 or 9}:50000"))
             self.clock.advance(5)
             cpu += 5 * load
-            found.append([*table.flooding()])
-        self.assertEqual([bool(rows) for rows in found], [False, False, True, True, False])
+            is_flooded.append(table.is_flooded())
+            found.append([*table.newest()])
+        self.assertEqual(is_flooded, [False, False, True, True, False])
+        self.assertEqual([bool(rows) for rows in found], [False, False, True, True, True])
         (everyone, of_all), (first, its) = found[2][:2]
         self.assertEqual((everyone, round(of_all / its)), ("", 3))
         self.assertIn(first, {"192.0.2.1", "192.0.2.2", "192.0.2.9"})

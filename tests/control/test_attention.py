@@ -235,6 +235,22 @@ class OthersTest(SynchronousTestCase):
         text = "the process that starts workers could not be started 4 times within five minutes"
         self.assertEqual(item.text, text)
 
+    def test_queue_that_one_source_floods(self) -> None:
+        """It is named where the rules limit nobody; without a flood, nobody is."""
+        rules = parse("[listen a]\nendpoint = 127.0.0.1:1\n", "x")
+        (address,) = listen_addresses(rules.listeners[0])
+        for newest, cause, do in (
+            ({}, "", "see who they are: txmux clients; add workers"),
+            (
+                {"": 1612.0, "192.0.2.1": 1600.0},
+                "; 1,612 new connections a second, 99 % from 192.0.2.1",
+                "see what it does: txmux clients; keep it out: txmux ban 192.0.2.1 1h",
+            ),
+        ):
+            (item,) = overflowed(rules, {address.key: Overflow(5, 1.0)}, newest)
+            self.assertEqual(item.cause, f"5 attempts to connect dropped within a minute{cause}")
+            self.assertTrue(item.do.startswith(do), item.do)
+
     def test_ended_workers(self) -> None:
         """For ten minutes: how, and what was lost with it; not twice where it is replaced again and again."""
         crash = 100.0, 2, "was killed by signal 11 (SIGSEGV), 3 connections lost"
@@ -310,7 +326,7 @@ class AdviceTest(SynchronousTestCase):
         gauges = Gauges(
             descriptors=(9, 10), certificates=[("r", valid("a.pem", 0)), ("r", valid("b.pem", 99)), ("r", valid("c.pem", 99, 50))], troubles=["a.pem: no"], unread=["users: no"],
             stale={("web", "s"): (9.0, "no")}, outside=[outside], lost_lines={"log x: no": 1, "log y: no": 0},
-            flooding={"": 9.0}, ports={("web", "s"): ("no", 1, 1.0), ("web", "t"): (OF_FEW, 1, 1.0)},
+            newest={"": 9.0}, flooded=1, ports={("web", "s"): ("no", 1, 1.0), ("web", "t"): (OF_FEW, 1, 1.0)},
         )  # fmt: skip
         half: Any = {**document, "servers": [down, {**down, "state": "up"}]}
         drained: Any = {**document, "servers": [{**down, "state": "drain"}]}
@@ -321,7 +337,9 @@ class AdviceTest(SynchronousTestCase):
             *not_accepted(["[listen a]: x", "[listen c]: x"], ["b"], {"c": short, "d": short}),
             *not_accepted([f"[listen e]: x{OF_FEW}"], [], {}),
             *overflowed(
-                rules, {one.key: Overflow(1, 1.0) for one in listen_addresses(rules.listeners[0])}
+                rules,
+                {one.key: Overflow(1, 1.0) for one in listen_addresses(rules.listeners[0])},
+                {},
             ),
             *doubted_servers({("web", "127.0.0.1:1"): "reset"}),
             *not_served([NONE_SERVES, NONE_ANSWERS, "the service is shutting down"]),
@@ -339,7 +357,7 @@ class AdviceTest(SynchronousTestCase):
             *rules_not_in_force(failed, "rules.ini", has_changed=True),
             *secrets(open_secrets(rules, secret_files(rules)), "the file of tokens has an error"),
             *measured(gauges, rules, 9.0),
-            *measured(Gauges(flooding={"": 9e9}), rules, 9.0),
+            *measured(Gauges(newest={"": 9e9}, flooded=1), rules, 9.0),
         ]
         self.assertEqual([item for item in items if not item.do or not item.text], [])
         self.assertEqual({row.what for row in ROWS} - {item.what for item in items}, {"limits"})

@@ -220,20 +220,25 @@ class ClientTable:
             for source, entry in sources.best(_REPORTED):
                 yield listener, limit, _text_of(source), sources.recent(entry.score)
 
-    def flooding(self) -> Iterator[tuple[str, float]]:
-        """Yield whose connections keep this process busy: the source or an empty text for all, and how many end a second."""
+    def newest(self) -> Iterator[tuple[str, float]]:
+        """Yield whose connections end most often, if many do: the source or an empty text for all, and how many a second."""
+        self._count_ended()
+        sources = self._sources
+        of_all = sources.recent(sources.total)
+        if of_all >= BUSY:
+            yield "", of_all
+            for source, entry in sources.best(_REPORTED):
+                yield _text_of(source), sources.recent(entry.score)
+
+    def is_flooded(self) -> bool:
+        """Return whether they keep this process busy."""
         self._count_ended()
         now, cpu = self._seconds(), self._cpu()
         then, before = self._sampled
         if now - then >= _SAMPLE:
             self._sampled = now, cpu
             self._is_busy = (cpu - before) / (now - then) >= (_CALM if self._is_busy else _BUSY)
-        sources = self._sources
-        of_all = sources.recent(sources.total)
-        if self._is_busy and of_all >= BUSY:
-            yield "", of_all
-            for source, entry in sources.best(_REPORTED):
-                yield _text_of(source), sources.recent(entry.score)
+        return self._is_busy and self._sources.recent(self._sources.total) >= BUSY
 
     async def of_few(self, live: Iterable[CountedClient], backend: str | None = None) -> str:
         """Return `OF_FEW` if two sources have so much that there would be room without them; else an empty text.

@@ -11,7 +11,7 @@ from operator import attrgetter
 
 import attrs
 
-from txmux.control.clients import flooding
+from txmux.control.clients import flooding, who_first
 from txmux.control.gauges import Gauges
 from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.control.report import Report
@@ -37,6 +37,7 @@ from txmux.telemetry.sources import SourceState
 
 _MOST_NAMED = 5
 _FULL = 0.8  # of the descriptors
+_OF_ALL = ""  # instead of a source
 _RECENTLY = 300.0
 """Seconds in which restarts are counted: on a slow machine, each takes up to a minute."""
 _MANY_RESTARTS = 3
@@ -153,8 +154,12 @@ def not_accepted(
             yield rows.NOT_OPEN.item(name=name, why=why, do=do or rows.SEE_LOG)
 
 
-def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[AttentionItem]:
-    """Find listeners whose queue has had no room for clients; `lost` is by the key of the address."""
+def overflowed(
+    rules: Rules, lost: Mapping[str, Overflow], newest: Mapping[str, float]
+) -> Iterator[AttentionItem]:
+    """Find listeners whose queue has had no room for clients; `lost` is by the key of the address, `newest` that of `Gauges`."""
+    who, do = who_first(dict(newest), rows.MORE_QUEUE)
+    rate = f"; {newest[_OF_ALL]:,.0f} new connections a second{who}" if _OF_ALL in newest else ""
     for listener in rules.listeners if lost else ():
         by_line: dict[str, list[Overflow]] = {}
         for address in listen_addresses(listener):
@@ -166,6 +171,8 @@ def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[Attention
                 name=listener.name,
                 line=line,
                 attempts=plural(sum(one.count for one in some), "attempt"),
+                rate=rate,
+                do=do,
             )
 
 
@@ -343,7 +350,8 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
     for trouble in gauges.unread:
         yield rows.FILE_UNREAD.item(text=trouble)
     yield from _outages(gauges, now)
-    yield from flooding(gauges.flooding)
+    if gauges.flooded:
+        yield from flooding(gauges.newest)
     yield from gauges.attention()
 
 

@@ -79,7 +79,7 @@ class RefusedClients:
                 by_source = {
                     key[2]: n for key, n in refusing.items() if key[:2] == (listener, limit)
                 }
-                who, do = _who(by_source, "see who they are: txmux clients")
+                who, do = who_first(by_source, "see who they are: txmux clients")
                 at = _LIMITS.get(limit, limit)
                 yield rows.LIMIT_REFUSES.item(
                     listener=listener,
@@ -99,13 +99,13 @@ def flooding(by_source: Mapping[str, float]) -> Iterator[AttentionItem]:
     """
     if by_source:
         limit = "see who they are: txmux clients; limit them: connection_rate_per_source"
-        who, do = _who(dict(by_source), limit)
+        who, do = who_first(dict(by_source), limit)
         is_wide = beside_busiest(by_source.values()) >= BUSY
         row = rows.BUSY_WITH_MANY if is_wide else rows.BUSY_WITH_FEW
         yield row.item(rate=by_source.get("", 0.0), who=who, do=do)
 
 
-def _who(by_source: dict[str, float], do: str) -> tuple[str, str]:
+def who_first(by_source: dict[str, float], do: str) -> tuple[str, str]:
     """Describe the first source, and what to do, which is `do` unless that source has most of all."""
     of_all, who = by_source.pop("", 0.0), ""
     if by_source and of_all:

@@ -285,7 +285,11 @@ class Control:
             *attention.doubted_servers(self.state.doubts() if self.state else {}),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
-            *(attention.overflowed(self.rules, self.state.queues.lost()) if self.state else ()),
+            *(
+                attention.overflowed(self.rules, self.state.queues.lost(), gauges.newest)
+                if self.state
+                else ()
+            ),
             *attention.failing_steps(self.recurring.failing),
             *attention.rules_not_in_force(
                 self.last_reload, str(self.rules.path), has_changed=self.has_outdated_rules()

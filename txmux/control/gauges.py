@@ -157,8 +157,9 @@ class Gauges:
         dict, "Refusals a second, by listener, limit (or ``no-route``) and source, or an empty text for all sources.", combine=merged(add, keys=3), bounds=list_of(WORD, WORD, WORD, AMOUNT), collect=lambda its: [*its.runtime.clients.refusing()],
         metrics=[Metric("widely_refused_per_second", "Clients a second that a limit refuses, or no route takes (no-route), beside those of the two busiest sources.", "listener reason",
                         lambda _, counts: counts.gauges.refused_by_many().items(), "So it takes three [sources](admin-api.md#clients).")])
-    flooding: Mapping[str, float] = _gauge(
-        dict, "Connections and flows a second that keep some process busy, by source, or an empty text for all sources.", combine=merged(add), bounds=list_of(WORD, AMOUNT), collect=lambda its: [*its.runtime.clients.flooding()])
+    newest: Mapping[str, float] = _gauge(
+        dict, "Connections and flows a second, if they are many, by source, or an empty text for all sources.", combine=merged(add), bounds=list_of(WORD, AMOUNT), collect=lambda its: [*its.runtime.clients.newest()])
+    flooded: int = _gauge(0, "How many processes they keep busy.", combine=sum, bounds=FLAG, collect=lambda its: its.runtime.clients.is_flooded())
     cannot_accept: Mapping[str, tuple[str, float]] = _gauge(
         dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=merged(), bounds=_SINCE, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = _gauge(

@@ -32,6 +32,7 @@ _ONE_CLIENT = "one client can do that"
 _MORE_ROOM = "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections"
 _MEND = "correct the file, which is read again by itself; txmux check says what is wrong with it"
 _LIMIT = "see who has them: txmux clients; keep one from taking all: max_connections_per_source"
+MORE_QUEUE = "see who they are: txmux clients; add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint"
 SEE_LOG = "see the service's log for what keeps workers from it"
 
 SELF = "what-the-service-says-of-itself"
@@ -69,8 +70,7 @@ TAKEN_BY_FEW = _accept(
     level="warning", text="listener {name}: cannot accept", cause="{why}", do=_LIMIT, is_logged=True, sources=_FULL, alerts=COMMON,
     when="it cannot accept since one or two sources have most connections")
 QUEUE_OVERFLOWED = _accept(  # one client can fill it, and the others try again
-    level="warning", text="listener {name}: the queue of {line} has overflowed", cause="{attempts} to connect dropped within a minute",
-    do="see who they are: txmux clients; add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
+    level="warning", text="listener {name}: the queue of {line} has overflowed", cause="{attempts} to connect dropped within a minute{rate}", do="{do}",
     subject="queue {name} {line}", sources=_ONE, alerts=COMMON, when="within the last minute, attempts to connect were dropped since its queue was full")
 _busy = partial(
     _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="busy")

@@ -2,7 +2,6 @@ import json
 import os
 import time
 from copy import deepcopy
-from typing import Any
 from unittest.mock import patch
 
 from tests.cli.remote.answering import RemoteTestCase
@@ -142,8 +141,7 @@ class StatusTests(RemoteTestCase):
                 ("critical", "a|b is gone", "why"), ("warning", "it may go", ""), ("note", "by the way", ""),
             )
         )  # fmt: skip
-        connections: Any = self.status["connections"]
-        connections |= {"active": 3, "undecided": 1, "total": 70, "limit": 9}
+        self.status["connections"] = {"active": 3, "undecided": 1, "total": 70, "limit": 9}
         counts = "active=3;;;0;9 undecided=1;;;0 total=70c;;;0"
         for items, code, first, levels, others in (
             ([], 0, "OK: nothing needs attention", (0, 0, 0), ()),
