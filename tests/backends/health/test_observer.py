@@ -209,8 +209,10 @@ class ObservingTest(SynchronousTestCase):
             (ServerObservation(is_udp=True), ""),
         ):
             for second in (4, 6):
-                observation.record(second, Activity(asked=2, unanswered=2, waiting=(1,)))
+                observation.record(second, Activity(unanswered=2))
+            self.assertFalse(observation.is_idle)
             self.assertEqual([observation.doubt(when) for when in (7, 66)], [doubt, ""])
+            self.assertTrue(observation.is_idle)
             observation.record(7, Activity(answered=1))
             self.assertEqual((observation.doubt(7), observation.state(7)), ("", None))
 

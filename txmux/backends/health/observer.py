@@ -78,7 +78,9 @@ def is_suspicious(cells: Sequence[int]) -> bool:
     """Whether growth of cells may be the beginning of a trouble."""
     if cells[_ANSWERED]:
         return False
-    return bool(cells[_ASKED]) or any(cells[at] for at in _FAILED.values())
+    return bool(cells[_ASKED] or cells[SERVER.unanswered.at]) or any(
+        cells[at] for at in _FAILED.values()
+    )
 
 
 @frozen
@@ -151,7 +153,7 @@ class ServerObservation:
 
     @property
     def is_idle(self) -> bool:
-        return not (self.failures or self._silence.clients)
+        return not (self.failures or self._silence.clients or self._closed)
 
     @property
     def is_stale(self) -> bool:
@@ -242,8 +244,9 @@ class ServerObservation:
         """Return what one or two sources have met, which may be their own fault; empty if there is nothing."""
         if self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER:
             return self.why("failing", now)
-        is_recent = now - self._last_closed < _STALE
-        if self._closed < FAILURES or not is_recent or self.is_udp or not self.may_be_silent:
+        if now - self._last_closed >= _STALE:
+            self._closed = 0
+        if self._closed < FAILURES or self.is_udp or not self.may_be_silent:
             return ""
         span = _span(self._first_closed, self._last_closed)
         return f"closed without a byte, {self._closed} of {self._closed} in {span}"
