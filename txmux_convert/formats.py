@@ -31,7 +31,8 @@ _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
     "sniproxy": re.compile(rb"^[ \t]*listen(er)?[ \t][^;{}\n]*\{", re.MULTILINE),
     "stunnel": re.compile(rb"^[ \t]*(accept|connect)[ \t]*=", re.MULTILINE | re.IGNORECASE),
     "traefik": re.compile(
-        rb"^(entryPoints|tcp|udp)\s*:|^\s*\[+\s*(entryPoints|tcp|udp)\b", re.MULTILINE
+        rb"^(entryPoints|tcp|udp)\s*:|^\s*\[+\s*(entryPoints|tcp|udp)\b|^\s*[-\s\"']*traefik\.(tcp|udp)\.",
+        re.MULTILINE,
     ),
 }
 """Lines by which a program's files are recognised."""

@@ -35,7 +35,12 @@ class RouteWriter:
             self.route(listener, case.condition, case.result, case.line)
 
     def route(
-        self, listener: DraftSection, condition: Iterable[Term], outcome: str, line: int
+        self,
+        listener: DraftSection,
+        condition: Iterable[Term],
+        outcome: str,
+        line: int,
+        name: str = "",
     ) -> list[DraftSection]:
         """Write the routes for a condition: one for all that are in the same networks."""
         groups: dict[object, list[Term]] = {}
@@ -47,7 +52,8 @@ class RouteWriter:
                 groups.setdefault((term.allowed, term.excluded), []).append(term)
         sections: list[DraftSection] = []
         for terms in groups.values():
-            section = self.draft.section("route", "closed" if outcome == CLOSE else outcome, line)
+            name = name or ("closed" if outcome == CLOSE else outcome)
+            section = self.draft.section("route", name, line)
             sections.append(section)
             for term in terms:
                 section.add("match", str(term), line)

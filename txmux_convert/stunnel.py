@@ -9,7 +9,7 @@ import attrs
 from txmux.transport import is_address
 from txmux_convert.matching import match_line
 from txmux_convert.values import COMMON_NAME, is_public, place, split_address
-from txmux_convert.writer import ConfigLine, ConvertError, Draft, DraftSection
+from txmux_convert.writer import ConfigLine, ConvertError, Draft, DraftSection, read_named
 
 _USERS = {"setuid": "user", "setgid": "group"}
 _PROTOCOLS = {"yes": ("", "connect"), "no": ("", "pgsql", "proxy")}  # by `client`
@@ -119,7 +119,7 @@ def _read(data: bytes, path: str, draft: Draft, found: list[_Service]) -> list[_
         else:
             try:
                 for file in sorted(filter(Path.is_file, (Path(path).parent / value).iterdir())):
-                    _read(file.read_bytes(), str(file), draft, found)
+                    _read(read_named(file, Path(path)), str(file), draft, found)
             except (OSError, ValueError) as error:
                 draft.flag(here, f"include = {value}: {error}")
     return found

@@ -5,12 +5,14 @@ Validation is left to the rules parser: what it refuses becomes a comment and a 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -19,6 +21,7 @@ from txmux.errors import MuxError, how_to_install
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.context import OUTCOME, REFUSALS
+from txmux.rules.reading.files import may_be_named
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.sections import TABLES
 
@@ -55,6 +58,19 @@ def import_package(module: str, what: str, package: str = "") -> Any:
         raise ConvertError(
             f"{what} needs the package {package or module}; install it: {how_to_install('convert')}"
         ) from None
+
+
+def read_named(file: Path, config: Path, limit: int = -1) -> bytes:
+    """Read a file that a configuration names, whose lines may be shown: for root, its author has to have the right to read it, too.
+
+    Raises:
+        OSError: It cannot be read, or may not.
+    """
+    if os.geteuid() == 0 and not may_be_named(file, config, Path("/")):
+        why = f"the owner of {str(config)!r} may not read it"
+        raise PermissionError(errno.EACCES, why, str(file))
+    with file.open("rb") as opened:
+        return opened.read(limit)
 
 
 def shown(text: str) -> str:

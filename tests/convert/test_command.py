@@ -1,3 +1,5 @@
+import os
+from unittest import SkipTest
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
@@ -43,6 +45,31 @@ class ConvertTests(CommandTestCase):
             self.assertEqual((code, "match = ssh\n" in out), (0, True), words)
         code, _, err = self.run_main("convert", file, file)
         self.assertEqual((code, "give one file" in err), (1, True))
+
+    def test_no_lines_of_files_that_the_author_may_not_read(self) -> None:
+        """As root, a configuration of somebody else shows no more than its owner could see."""
+        if os.geteuid():
+            raise SkipTest("needs root, who may read every file")
+        secret = self.write("secret", "hidden.example here")
+        secret.chmod(0o600)
+        (self.folder / "folder").mkdir()
+        inner = self.write("folder/one.conf", "hidden.example = here")
+        inner.chmod(0o600)
+        self.folder.chmod(0o755)
+        texts = {
+            "haproxy.cfg": "frontend f\n bind 127.0.0.1:1\n mode tcp\n use_backend b if { req.ssl_sni -f secret }\n"
+            "backend b\n server s 127.0.0.1:2\n",
+            "traefik.yml": "entryPoints: {a: {address: ':1'}}\nproviders: {file: {filename: secret}}\n",
+            "stunnel.conf": f"include = {self.folder}/folder\n{_STUNNEL}",
+            "sslh": f'DAEMON_OPTS="-F {secret}"\n',
+        }
+        for name, text in texts.items():
+            os.chown(self.write(name, text), 65534, 65534)
+            _, out, err = self.convert(name, None)
+            self.assertNotIn("hidden", out + err)
+            self.assertTrue(name == "traefik.yml" or "may not read it" in out + err, out + err)
+            os.chown(self.folder / name, 0, 0)
+        self.assertIn("hidden", self.convert("haproxy.cfg", None)[1])
 
     def test_looks_are_exit_code_2_and_errors_of_the_rules(self) -> None:
         code, out, err = self.convert("haproxy.cfg", _LOST)

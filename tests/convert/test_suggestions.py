@@ -23,6 +23,10 @@ _UDP = (
     "udp:\n  routers: {{c: {{service: u, entryPoints: [{}]}}}}\n"
     '  services: {{u: {{loadBalancer: {{servers: [{{address: "10.0.0.1:53"}}]}}}}}}\n'
 )
+_COMPOSE = (
+    "services:\n  p: {image: traefik, command: [--entrypoints.web.address=:1]}\n"
+    "  s: {labels: ['traefik.tcp.routers.r.rule=HostSNI(`a`)', 'traefik.tcp.routers.r.tls.passthrough=true']}\n"
+)
 _SNIPROXY = "resolver {\n search example.net\n}\nlistener 127.0.0.1:1 {\n proto tls\n table t\n}\ntable t {\n a.example b:1\n}\n"
 _VERIFIED = "ssl verify required ca-file @system-ca"
 _MAP = "stream {{ map $remote_addr $b {{ {} default 192.0.2.1:1; }} server {{ listen 1; proxy_pass $b; }} }}"
@@ -54,6 +58,7 @@ _CASES: tuple[tuple[Program, str, str, str], ...] = (
     ("stunnel", _STUNNEL.format("cert = c.pem\nverifyChain = yes\nCApath = /d"), "CApath = /d", "CAfile = /d.pem"),
     ("traefik", _TRAEFIK.format("", "HostSNI(`a`)", "web, gone", "", ""), ", gone", ""),
     ("traefik", _TRAEFIK.format("", "HostSNI(`a`)", "other", "", _UDP.format("web")), ":80'", ":80/udp'"),
+    ("traefik", _COMPOSE, "labels: [", "labels: [traefik.tcp.services.s.loadbalancer.server.port=1, "),
     ("traefik", _TRAEFIK.format("", "HostSNIRegexp(`{x:a}`)", "web", "", ""), "{x:a}", "^a$"),
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import attrs
 
 from txmux.transport import bracketed
 from txmux_convert.terms import InexpressibleError
-from txmux_convert.writer import ConfigLine, Draft, DraftSection, Origin
+from txmux_convert.writer import ConfigLine, Draft, DraftSection, Origin, read_named
 
 _LARGEST = 1 << 20
 
@@ -40,12 +40,13 @@ class SideFiles:
     """Files beside a configuration.
 
     Attributes:
+        config: The path of that.
         read: Names of the files that were read.
         pending: Messages about the test that was read last, whose line is not known yet.
         notes: Messages with their lines, reported at the end.
     """
 
-    folder: Path
+    config: Path
     read: list[str] = attrs.field(factory=list)
     pending: list[str] = attrs.field(factory=list)
     notes: list[tuple[Origin, str]] = attrs.field(factory=list)
@@ -58,22 +59,21 @@ class SideFiles:
         """Return the lines of a file without blank lines and comments."""
         if "\0" in name:
             raise FileNotFoundError(errno.ENOENT, "no file has such a name")
-        with (self.folder / name).open("rb") as file:
-            text = file.read(_LARGEST).decode("latin-1")
+        text = read_named(self.config.parent / name, self.config, _LARGEST).decode("latin-1")
         self.read.append(name)
         lines = (line.strip() for line in text.split("\n"))
         return [line for line in lines if line and not line.startswith("#")]
 
     def certificates(self, name: str) -> list[str]:
         """Return the PEM files of a path: those of a folder, or the file and its separate key file."""
-        path = self.folder / name
+        path = self.config.parent / name
         try:
             if path.is_dir():
                 files = sorted(file.name for file in path.iterdir() if file.suffix not in _OTHERS)
                 return [str(PurePath(name) / file) for file in files if not file.startswith(".")]
             if path.is_file() and b"PRIVATE KEY" not in path.read_bytes():
                 keys = (f"{name}.key", str(PurePath(name).with_suffix(".key")))
-                return [name, *[key for key in keys if (self.folder / key).is_file()][:1]]
+                return [name, *[key for key in keys if (self.config.parent / key).is_file()][:1]]
         except OSError:
             pass  # reported when the rules are read
         return [name]

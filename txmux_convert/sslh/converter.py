@@ -20,7 +20,7 @@ from txmux_convert.matching import (
 )
 from txmux_convert.sslh.arguments import IS_DEFAULTS, merged, read_arguments, read_defaults
 from txmux_convert.sslh.settings import Setting, SettingsGroup, read_libconfig
-from txmux_convert.writer import ConvertError, Draft, DraftSection, shown
+from txmux_convert.writer import ConvertError, Draft, DraftSection, read_named, shown
 
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
 _COMMON = {
@@ -86,7 +86,7 @@ def convert_arguments(words: Sequence[str], draft: Draft, machine: Machine, line
     file = settings.pop("config", None)
     if file:
         try:
-            data = Path(file.value).read_bytes()
+            data = read_named(Path(file.value), Path(draft.path))
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise ConvertError(f"{file.value} cannot be read: {why}") from None

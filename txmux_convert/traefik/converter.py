@@ -5,10 +5,11 @@ from pathlib import Path
 
 from txmux_convert.routes import RouteWriter
 from txmux_convert.terms import InexpressibleError
+from txmux_convert.traefik.compose import is_compose, read_compose
 from txmux_convert.traefik.reader import Node, read_file
 from txmux_convert.traefik.routers import EntryPoint, Router, Routing
 from txmux_convert.traefik.services import Services, duration
-from txmux_convert.writer import ConvertError, Draft
+from txmux_convert.writer import ConvertError, Draft, read_named
 
 _SUFFIXES = frozenset({".yml", ".yaml", ".toml"})
 WITHOUT_EFFECT = {
@@ -43,6 +44,8 @@ _NAMED = ("tcp.services", "tcp.middlewares", "tcp.serverstransports", "tls.optio
 def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) -> None:
     """Make rules of Traefik's static configuration and of the files that it names."""
     top = read_file(data, draft.path)
+    if is_compose(top):
+        top = read_compose(top, draft)
     files = [top, *_provided(top, draft)]
     routers = dict(_named(files, "tcp", "routers"))
     udp_routers = dict(_named(files, "udp", "routers"))
@@ -75,6 +78,7 @@ def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) 
         _by_name(files, "tcp", "middlewares"),
         _by_name(files, "tls", "options"),
         _certificates(files),
+        frozenset(names),
         _authority(top, [node.get("tls", "certResolver").text for node in routers.values()], draft),
     )
     streams = [point for point in points if not point.is_udp]
@@ -153,7 +157,7 @@ def _provided(top: Node, draft: Draft) -> Iterator[Node]:
             draft.flag(folder.line, f"providers.file.directory: {folder.text} has no files here")
     for file, line in places:
         try:
-            data = file.read_bytes()
+            data = read_named(file, Path(draft.path))
         except OSError as error:  # noqa: PERF203 - all errors are reported
             draft.flag(line, f"providers.file: {file} cannot be read: {error.strerror}")
         else:

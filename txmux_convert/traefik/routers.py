@@ -103,6 +103,7 @@ class Routing:
     middlewares: dict[str, Node]
     options: dict[str, Node]
     certificates: list[Node]
+    points: frozenset[str]
     resolver: str = ""  # the name of the one whose authority is 'acme' in [txmux]
 
     def convert(self, point: EntryPoint, routers: list[Router], *, with_http: bool) -> None:
@@ -204,7 +205,9 @@ class Routing:
             section.flag(at, f"router {router.name}: its clients are closed: {why}")
             self.routes.route(section, condition, CLOSE, line)
             return
-        for route in self.routes.route(section, condition, outcome, line):
+        # A route that ends TLS has no listener's name.
+        route_name = f"{outcome}-tls" if outcome in self.points else ""
+        for route in self.routes.route(section, condition, outcome, line, route_name):
             if names:
                 route.add("terminate_tls", f"acme {', '.join(names)}", at)
             else:
