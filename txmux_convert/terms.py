@@ -20,7 +20,7 @@ Hello = tuple[tuple[str, str], ...]
 SILENT = "silent"
 """In place of a matcher: the client is silent. Routes cannot match that, only ``silent`` of a listener."""
 
-_MOST_TERMS = 256
+_MOST_TERMS = 10_000
 _TOKEN = frozenset(range(ord("A"), ord("Z") + 1))
 _FIRST_BYTES: Mapping[str, frozenset[int]] = {
     "http": _TOKEN,
@@ -75,6 +75,8 @@ def of_networks_only(condition: Condition) -> bool:
 
 def conjunction(first: Condition, second: Condition) -> Condition:
     """Return the condition that both are met; two matchers at once are an `InexpressibleError`."""
+    if ALWAYS in (first, second):
+        return second if first == ALWAYS else first
     if len(first) * len(second) > _MOST_TERMS:
         raise InexpressibleError("has too many combinations")
     # A term narrower than one of the other side stays as it is: it may contradict the rest of that side.

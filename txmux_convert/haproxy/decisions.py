@@ -7,6 +7,7 @@ txmux does not. Clients that pass the test therefore get routes first, to their 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 
 import attrs
 
@@ -138,7 +139,7 @@ def _test(test: Sequence[str], acls: Acls, bind: BindContext) -> Condition:
 
 
 CLOSE = "close"
-_MOST_CHOICES = 400
+_MOST_CHOICES = 2500
 
 
 @attrs.frozen
@@ -229,9 +230,14 @@ def decide(
     if question.unless:
         yes, no = no, yes
     decisions = no
-    for tests in reversed(question.groups):
-        met = _decide_by(tests.passed, line, yes, decisions, lost)
-        decisions = _decide_by(tests.failed, line, decisions, met, lost)
+    for may_fail, groups in groupby(reversed(question.groups), lambda tests: bool(tests.failed)):
+        if may_fail:
+            for tests in groups:
+                met = _decide_by(tests.passed, line, yes, decisions, lost)
+                decisions = _decide_by(tests.failed, line, decisions, met, lost)
+        else:  # at once, since there may be thousands
+            either = dict.fromkeys(term for tests in [*groups][::-1] for term in tests.passed)
+            decisions = _decide_by(tuple(either), line, yes, decisions, lost)
     if len(decisions.choices) > _MOST_CHOICES:
         raise InexpressibleError("has too many combinations")
     return decisions

@@ -203,7 +203,7 @@ class ConditionTests(SynchronousTestCase):
         self.assertIn("a line of match has one matcher", looks(output)[0])
 
     def test_two_matchers_at_once(self) -> None:
-        many = " or ".join(f"{{ req.payload(0,1) {n:02x} }}" for n in range(17))
+        many = " or ".join(f"{{ req.payload(0,1) {n:02x} }}" for n in range(101))
         for test in (
             "HTTP { req.payload(0,3) 474554 }",
             "{ req.payload(0,1) 16 } { req.payload(4,1) 17 }",
@@ -217,6 +217,26 @@ class ConditionTests(SynchronousTestCase):
         lines = [f"acl x {test[2:-2]}" for test in many.split(" or ")]
         output = frontend(*lines, *(n.replace(" x ", " y ") for n in lines), "use_backend a if x y")
         self.assertIn("too many", looks(output)[0])
+
+    def test_two_thousand_alternatives(self) -> None:
+        names = [f"h{number}.example.com" for number in range(2000)]
+        tests = [f"req.ssl_sni {name}" for name in names]
+        either = " || ".join(f"{{ {test} }}" for test in tests)
+        for lines in (
+            [f"use_backend a if {either}"],
+            [*(f"acl x {test}" for test in tests), "use_backend a if x"],
+            [
+                *(f"acl x {test}" for test in tests),
+                "tcp-request content reject unless x",
+                "use_backend a if x",
+            ],
+            [f"use_backend a if {{ {test} }}" for test in tests],
+        ):
+            output = frontend(*lines)
+            self.assertEqual(looks(output), [])
+            routes = rules_of(output).routes
+            taken = [line.text for route in routes for line in route.alternatives]
+            self.assertEqual(taken, [f"tls sni={name}" for name in names], lines[0][:40])
 
     def test_broken_acl_is_reported_where_it_is_used(self) -> None:
         output = frontend("acl x nbsrv lt 2", "acl x src a", "acl x src ::1", "use_backend a if x")
