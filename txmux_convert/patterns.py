@@ -12,8 +12,9 @@ _ANYTHING = re.compile(r"\^?(?:\(?\.[*+]\)?)?\$?")
 _AS_GLOB = re.compile(
     rf"(?P<start>\^(?:\.[*+]|\(\.[*+]\))?|)(?P<text>{_LITERAL})(?P<end>(?:\.[*+]|\(\.[*+]\))?\$|)"
 )
+_PROTOCOL = r"(?:[\w./-]|\\[^\w\\])+"  # a dot is mostly meant for itself, and no other protocol has another sign there
 _LISTED = re.compile(
-    rf"(?P<start>\^|\\b|\((?:\?:)?\^\|,\)|)(?:\((?:\?:)?)?(?P<texts>{_LITERAL}(?:\|{_LITERAL})*)\)?"
+    rf"(?P<start>\^|\\b|\((?:\?:)?\^\|,\)|)(?:\((?:\?:)?)?(?P<texts>{_PROTOCOL}(?:\|{_PROTOCOL})*)\)?"
     r"(?P<end>\$|\\b|\((?:\?:)?(?:\$\|,|,\|\$)\)|)"
 )
 _ESCAPE = re.compile(r"\\(.)")

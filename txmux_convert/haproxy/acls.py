@@ -72,6 +72,8 @@ _TRUE_OR_FALSE = {
 def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
     """Read a test: what follows the name of an ``acl``, or stands in braces."""
     test = _criterion(words, bind.files)
+    if test.converters == ("mqtt_is_valid",) and not test.values and _is_first_payload(test):
+        return (Term("mqtt"),)
     needs_value = test.method != "found" and not test.name.startswith("always_")
     if needs_value and not test.values and test.name not in _TRUE_OR_FALSE:
         raise InexpressibleError(f"{words[0]} is compared with nothing")
@@ -99,6 +101,10 @@ def read_acl(words: Sequence[str], bind: BindContext) -> Condition:
         return tuple(_named(test))
     program = f"; {LUA}" if test.name.startswith("lua.") else ""
     raise InexpressibleError(f"{words[0]} has no counterpart{program}")
+
+
+def _is_first_payload(test: Criterion) -> bool:
+    return "payload" in test.name and test.args.startswith("0,")
 
 
 def _tls_terms(test: Criterion, bind: BindContext) -> Iterator[Term]:

@@ -54,7 +54,10 @@ def _balance(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
             "keep one, or let them take turns",
         )
     sticks = [line for line in proxy.lines if line.words in _BY_SOURCE]
-    if sticks and several and len(proxy.all("stick")) == 1:
+    on_source = [line for line in sticks if line.value == "on"]
+    if on_source and len(servers) == 1 and not several:  # which has all clients
+        backend.use(*on_source, *proxy.all("stick-table"))
+    elif sticks and several and len(proxy.all("stick")) == 1:
         backend.use(*sticks, *proxy.all("stick-table"))
         section.warn(
             sticks[0],

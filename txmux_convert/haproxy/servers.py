@@ -50,6 +50,7 @@ WITHOUT_EFFECT = {
 PLACES = {"dispatch": 1, "server": 2, "server-template": 3}
 """Directives with a server's address, and the number of that word."""
 
+_MOST_WEIGHT = 256  # of HAProxy's
 _ANY_HOST = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - not to listen there
 
 
@@ -141,15 +142,27 @@ def _servers(backend: BackendDraft) -> Iterator[ServerLine]:
             backend.use(line)
             defaults += line.words[1:]
         place = PLACES.get(line.name, 0)
-        if not place or len(line.words) <= place:
+        is_template = line.name == "server-template"
+        if not place or (len(line.words) <= place and not is_template):
             continue
         backend.use(line)
+        if is_template and (why := _wrong_template(line)):
+            backend.section.flag(line, f"is left out; HAProxy refuses it, too: {why}")
+            continue
         parameters = _parameters([*defaults, *line.words[place + 1 :]])
         beyond = [why for name, why in _OUTSIDE.items() if name in parameters]
         if beyond:
             backend.section.flag(line, f"is left out; {beyond[0]}")
         else:
             yield ServerLine(line, line.words[place], parameters)
+
+
+def _wrong_template(line: ConfigLine) -> str:
+    if len(line.words) <= PLACES[line.name]:
+        return "it names no address"
+    low, _, high = line.words[2].partition("-")
+    is_range = low.isdecimal() and (high or low).isdecimal() and 0 < int(high or low) >= int(low)
+    return "" if is_range else f"{line.words[2]!r} is no number of servers, nor a range as 1-3"
 
 
 def only_server(proxy: Proxy, name: str) -> Proxy | None:
@@ -198,6 +211,8 @@ def _add(server: ServerLine, port: int | None, section: DraftSection) -> bool:
         if not value or (name == "weight" and value == "0"):
             continue
         why = _refused(f"{place} {key}={value}")
+        if name == "weight" and not (value.isdecimal() and int(value) <= _MOST_WEIGHT):
+            why = f"HAProxy refuses it, too; a weight is from 0 to {_MOST_WEIGHT}"
         if why:
             section.flag(number, f"server = {place} {key}={value}: {why}")
         else:

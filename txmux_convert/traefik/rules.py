@@ -122,7 +122,7 @@ def _terms(word: str, value: str, *, tls: bool) -> Condition:
         return everything
     if not tls:
         return NEVER
-    return (Term("tls", (("alpn", value) if word == "ALPN" else ("sni", written(value)),)),)
+    return (Term("tls", (("alpn" if word == "ALPN" else "sni", written(value)),)),)
 
 
 def network(text: str) -> IPNetwork:

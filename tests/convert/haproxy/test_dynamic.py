@@ -85,7 +85,22 @@ class ServerTests(SynchronousTestCase):
         self.assertIn(
             "stick on dst: has no counterpart", looks(backend("stick on dst", lines[2]))[0]
         )
-        self.assertIn("stick on src: has no counterpart", looks(backend("stick on src"))[0])
+        # The only server has all clients, whatever they stick to.
+        alone = backend(*lines[:2])
+        self.assertEqual(
+            (looks(alone), "stick" in alone.text, "balance" in alone.text), ([], False, False)
+        )
+
+    def test_what_haproxy_refuses_is_no_server_here(self) -> None:
+        for server in ("weight 257", "weight 999", "weight -1", "weight x"):
+            (look,) = looks(backend(server=f"server s 127.0.0.1:1 {server}"))
+            self.assertIn("HAProxy refuses it, too; a weight is from 0 to 256", look)
+        for template in ("t 3", "t 0 127.0.0.1:1", "t 3-1 127.0.0.1:1", "t x 127.0.0.1:1"):
+            found = looks(backend(f"server-template {template}"))
+            self.assertIn("HAProxy refuses it, too: ", found[0])
+            self.assertEqual(len(found), 1)
+        for fine in ("server-template t 0-3 127.0.0.1:2", "server t 127.0.0.1:2 weight 256"):
+            self.assertEqual(looks(backend(fine)), [])
 
 
 class LimitTests(SynchronousTestCase):

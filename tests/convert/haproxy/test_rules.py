@@ -12,6 +12,7 @@ class AclTests(SynchronousTestCase):
             # Payload of hex digits or text.
             ("req.payload(0,3) -m bin 474554 504f53", ["payload hex=474554", "payload hex=504f53"]),
             ("req.payload(0,3) 474554", ["payload hex=474554"]),
+            ("req.payload(0,0),mqtt_is_valid", ["mqtt"]),
             ("payload(4,2) -m bin ffFE", ["payload offset=4 hex=fffe"]),
             ("req.payload(0,4) -m str SSH-", ["payload hex=5353482d"]),
             ("req.payload(0,9) -m beg SSH-", [r"regex pattern=SSH\-(?s:.{5}) within=9"]),

@@ -173,7 +173,7 @@ class OtherFactTests(SynchronousTestCase):
         source = "$ssl_preread_alpn_protocols"
         for entry, expected, told in (
             (r"~\bh2\b", "h2", 0), (r'"~(^|,)h2(,|$)"', "h2", 0),
-            (r'"~\b(h2|http/1\.1)\b"', "h2,http/1.1", 0), ("~xmpp", "*xmpp*", 0),
+            (r'"~\b(h2|http/1\.1)\b"', "h2,http/1.1", 0), (r"~\bhttp/1.1\b", "http/1.1", 0), ("~xmpp", "*xmpp*", 0),
             ("acme-tls/1", "acme-tls/1", 0), ("h2", "h2", 1), ('"h2,http/1.1"', "h2", 1),
             ("~^h2", "h2*", 1),
         ):  # fmt: skip
@@ -181,6 +181,16 @@ class OtherFactTests(SynchronousTestCase):
             self.assertEqual(routes(output)[0], ([f"tls alpn={expected}"], "a"))
             self.assertEqual(len(looks(output)), told, entry)
         self.assertEqual(len(looks(mapped(source, "~^h2.*foo a", "default b"))), 1)
+
+    def test_example_of_the_manual(self) -> None:
+        """That of ngx_stream_ssl_preread_module, whose dot is not escaped."""
+        names = ("h2", "http/1.1", "xmpp-client")
+        entries = [rf"~\b{name}\b {backend}" for name, backend in zip(names, "abc", strict=True)]
+        output = mapped("$ssl_preread_alpn_protocols", *entries)
+        taken = [
+            ([f"tls alpn={name}"], backend) for name, backend in zip(names, "abc", strict=True)
+        ]
+        self.assertEqual((routes(output)[:3], looks(output)), (taken, []))
 
     def test_addresses(self) -> None:
         output = mapped("$remote_addr", "192.0.2.1 a", "2001:db8::1 a", "x b", "default c")
