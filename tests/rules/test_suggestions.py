@@ -210,7 +210,7 @@ _NEVER_HERE = (
 
 _NO_MESSAGES = (
     "tests.rules.advice.test_advice.AdviceTests.test_nothing_that_a_service_imports_imports_it",
-    "tests.rules.lint.test_coverage.Sound", "tests.rules.lint.test_lint.LintTests.test_work_grows", "tests.rules.lint.test_narrowing",
+    "tests.rules.lint.test_coverage.Sound", "tests.rules.lint.test_lint.LintTests.test_work_grows",
     "tests.rules.reading.test_networks.Large", "tests.rules.reading.test_parser.MeaningTests.test_many", "tests.rules.reading.test_reading_again",
 )  # fmt: skip
 """Tests that compute for long, and provoke none."""

@@ -183,7 +183,6 @@ def _check(
             rules,
             None if launch.account is None else _file_user(launch, launch.account),
             () if rules.settings.sandbox == "off" else readable(),
-            remember=False,
         ),
         *closed_listeners(rules),
         *unchecked_backends(rules),

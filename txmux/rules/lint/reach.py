@@ -14,8 +14,6 @@ from txmux.rules.model import Listener, Route, Rules
 from txmux.rules.problems import Problem
 
 _MOST_NAMED = 5
-ANY_MAKES = "'any' makes the later "
-"""How the only problem begins that is one of a route, and lists others."""
 # Shared by the many lines that lose their clients to no other route.
 _NO_TAKERS: dict[str, Route] = {}
 
@@ -73,7 +71,7 @@ class _ReachabilityCheck:
         for route in self._rules.routes:
             if route.name in behind_any:
                 later = _listed([f"[route {other.name}]" for other in behind_any[route.name]])
-                message = f"{ANY_MAKES}{later} unreachable; put this route last"
+                message = f"'any' makes the later {later} unreachable; put this route last"
                 yield route.section.problem(message, "match", self._number_of_any(route) or 0)
 
     def _of_line(
@@ -177,14 +175,6 @@ def _pairs(over: Transport) -> dict[str, list[tuple[str, str, str]]]:
         if pair.always:
             pairs[pair.second].append((pair.first, "shares clients with", pair.always))
     return pairs
-
-
-def shares_clients_with(name: str) -> set[str]:
-    """Return the matchers whose lines may have to come before those of another one."""
-    return {
-        later for over in Transport for later, pairs in _pairs(over).items()
-        for other, _, _ in pairs if other == name
-    }  # fmt: skip
 
 
 def _effect_of(route: Route) -> tuple[object, ...]:

@@ -1,11 +1,10 @@
 """Warnings about server-first listeners, silent clients, and matchers for the other transport."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from txmux.interfaces import Transport
-from txmux.rules.lint.narrowing import servers_of
 from txmux.rules.lint.scopes import ClientSet, scopes, set_of
-from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Silence
+from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules, Silence
 from txmux.rules.problems import Problem
 
 
@@ -110,3 +109,15 @@ def matchers_of_other_transport(rules: Rules) -> Iterator[Problem]:
                     f"{there.value.upper()}; put it into a route of its own, or remove it"
                 )
                 yield route.section.problem(message, "match", number)
+
+
+def servers_of(outcomes: Iterable[Outcome | None]) -> set[object]:
+    """Return the places of the servers of backends, such as are the same however they are written."""
+    return {
+        server.text
+        if server.query or server.kind == "endpoint"
+        else (server.host, server.port, server.path)
+        for outcome in outcomes
+        if isinstance(outcome, Backend)
+        for server in outcome.servers
+    }

@@ -14,7 +14,6 @@ from txmux.rules.collecting import uncollected
 from txmux.rules.installed import FEATURES
 from txmux.rules.lint import access, destinations
 from txmux.rules.lint.coverage import forget_lines, lines_of
-from txmux.rules.lint.narrowing import Narrowing, servers_of
 from txmux.rules.lint.patterns import suspicious_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
@@ -23,6 +22,7 @@ from txmux.rules.lint.silence import (
     any_before_speakers,
     ineffective_with_server_first,
     matchers_of_other_transport,
+    servers_of,
     silent_clients,
     unreachable_silent_lines,
 )
@@ -34,28 +34,18 @@ _MANY_ROUTES = 200
 _OF_ADDRESSES = frozenset({"tcp", "udp", "ssl", "tls"})  # endpoints whose clients have addresses
 
 
-def lint(
-    rules: Rules,
-    user: FileUser | None = None,
-    folders: Iterable[str] = (),
-    *,
-    remember: bool = True,
-) -> list[Problem]:
+def lint(rules: Rules, user: FileUser | None = None, folders: Iterable[str] = ()) -> list[Problem]:
     """Return warnings in the order of files and lines; rules made in Python get none.
 
     Args:
         rules: The rules.
         user: That of the service.
         folders: Those that its workers may read.
-        remember: Whether the next one is likely to be much the same, which then takes little time.
     """
     if not rules.files.texts:
         return []
     with uncollected():
-        narrowing = Narrowing(rules)
-        found = warnings(rules, _problems(narrowing.rules, user, folders))
-        if remember:
-            narrowing.remember(found)
+        found = warnings(rules, _problems(rules, user, folders))
     set_of.cache_clear()
     forget_lines()
     return found
