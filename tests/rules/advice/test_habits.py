@@ -374,6 +374,7 @@ listen default = $host:80 | for what a client asks for, write {host} in the 'ser
 txmux admin_password = x | unknown key; write 'admin = 127.0.0.1:8440' and 'admin_token = /var/lib/txmux/token', the path
 txmux admin_foobar = x | unknown key; [txmux] has nothing like it; remove it
 backend check = mariadb | write mysql
+backend check = mysql user= | is not a user of MySQL; write for example txmux
 backend check = pgsql | write postgres
 match remote_ip 10.0.0.0/8 | write 'match = any' with 'from = NETWORKS'
 match sni_hostnames=a.example | the matcher comes first, as in 'tls sni=a.example'

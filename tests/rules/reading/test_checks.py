@@ -73,6 +73,7 @@ class CheckTests(ReadingTestCase):
                 "unknown option 'fal=1'; did you mean 'fall'? "
                 "(tcp takes port=, tls=, sni=, interval=, timeout=, rise=, fall=)"
             ),
+            "mysql user='a b'": "user: 'a b' is not a user of MySQL; write for example txmux",
             "http method=head": (
                 "method: 'head' is not a method of HTTP, which has capital letters; did you mean 'HEAD'?"
             ),
