@@ -253,7 +253,7 @@ class ProgramTests(CheckTestCase):
             ("fmt -f rules.ini", "unrecognized arguments: -f; write: txmux fmt rules.ini"),
             ("reload rules.ini", "rules.ini; write: txmux reload --rules rules.ini"),
             ("explain r.ini SSH-2.0-x", "; write: txmux explain r.ini --text SSH-2.0-x"),
-            ("explain r.ini --sni a", "; give the client's first bytes by --text, --hex"),
+            ("explain r.ini --host a", "; give the client's first bytes by --text, --hex"),
             ("servers --backend web", "; write: txmux servers web"),
             ("hold db 5m", "5m; write: txmux hold db --for 5m"),
             ("drain web 10.0.0.5:80", "; write: txmux drain web/10.0.0.5:80"),

@@ -162,7 +162,7 @@ class StartingTests(SynchronousTestCase):
             "generations": [1],
             "descriptors": [9, 1024],
             "sources": {"x": 1},
-            "certificates": [["r", "f", 1.0]],
+            "certificates": [["r", "terminate_tls", "f", "a.example", 0.0, 1.0]],
             "troubles": ["x"],
             "troubled": ["b"],
         }
@@ -185,7 +185,11 @@ class StartingTests(SynchronousTestCase):
             "generations": [1, ["x"], [[]]],
             "descriptors": [[1], [1, 2, 3], ["1", "2"], 1],
             "sources": [[], {"x": "1"}],
-            "certificates": [[["r", "f"]], ["abc"], [["r", "f", "x"]]],
+            "certificates": [
+                [["r", "k", "f", "n", 0.0]],
+                ["abc"],
+                [["r", "k", "f", "n", 0.0, "x"]],
+            ],
             "troubles": ["x", [1]],
             "troubled": [["b", 1], "b"],
         }
