@@ -172,7 +172,7 @@ learnt    software=x
   web     2 lines                    undecided, needs up to 32768, which is peek_limit
           http host=www.example.com  undecided, needs up to 32768, which is peek_limit
           payload text=HI            undecided, needs up to 2
-  inside  any                        not asked: it is only for some networks; give the client's address by --from
+  inside  any                        not asked: it is only for some networks; give the client's address as 'from'
 
 decision  with these bytes: undecided, waits for more, for route web
 deadline  after 3s, or when the client finishes sending: default, reset
@@ -363,6 +363,7 @@ class JsonTests(ServiceTestCase):
                 "bytes": 10,
                 "datagrams": None,
                 "gap": False,
+                "late": False,
                 "server_first": False,
             },
         )
@@ -375,14 +376,29 @@ class JsonTests(ServiceTestCase):
             {
                 "listener": "public",
                 "from": "10.0.0.1",
+                "during": False,
+                "bytes": 10,
+                "first": b"SSH-2.0-x ".hex(),
+                "peek_limit": 32768,
                 "decision": {
                     "at": 4,
                     "by": "route",
                     "route": "ssh",
                     "to": "ssh-server",
                     "servers": ["127.0.0.1:22", "127.0.0.1:23"],
+                    "text": "route ssh, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)",
                 },
                 "at_deadline": None,
+                "silence": {
+                    "at": None,
+                    "after": 3.0,
+                    "by": "silent",
+                    "route": "silent",
+                    "to": "ssh-server",
+                    "servers": ["127.0.0.1:22", "127.0.0.1:23"],
+                    "text": "route silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)",
+                },
+                "answers": [],
                 "facts": {"software": "x"},
             },
         )
@@ -404,10 +420,12 @@ class JsonTests(ServiceTestCase):
         self.assertIsNone(found["decision"])
         leads: dict[str, Any] = {
             "at": None,
+            "after": 3.0,
             "by": "default",
             "route": None,
             "to": "reset",
             "servers": [],
+            "text": "default, reset",
         }
         self.assertEqual(found["at_deadline"], leads)
         self.assertEqual(

@@ -8,6 +8,7 @@ from tests.backends.connect.tls_case import authority
 from tests.control.test_connections import LiveCase
 from tests.support.peers import reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.wire.hello_builder import client_hello, records
 from txmux.control.connections import end_connections, find_connection
 from txmux.control.documents import rules_document
 from txmux.control.filters import EVERY
@@ -121,6 +122,23 @@ class ConnectionTest(LiveCase):
         self.assertEqual(listener["decision"]["route"], "ssh")
         with self.assertRaises(UnknownError):
             await self.running.control.explain(b"", "publik")
+
+    async def test_hello_that_is_refused_is_explained_so(self) -> None:
+        """The service lets no server have a ClientHello that it cannot read, where routes restrict names."""
+        await self.begin(
+            "[route vip]\nmatch = tls sni=vip.test\nbackend = close\n[route all]\nmatch = any\nbackend = b\n"
+        )
+        (stream,) = (await self.running.control.explain(records(client_hello())[:40]))["streams"]
+        outcome = stream["listeners"][0]["at_deadline"]
+        assert outcome is not None
+        self.assertEqual((outcome["by"], outcome["text"]), ("tls-failed", "tls-failed, close"))
+
+    async def test_bytes_inside_a_tunnel(self) -> None:
+        await self.begin("[route t]\nmatch = http method=CONNECT\ntunnel = yes\nbackend = b\n")
+        data = b"CONNECT a.test:22 HTTP/1.1\r\n\r\nSSH-"
+        (stream,) = (await self.running.control.explain(data))["streams"]
+        (listener,) = stream["listeners"]
+        self.assertEqual((listener["bytes"], listener["inside"]["bytes"]), (len(data), 4))
 
 
 class SectionsTest(SynchronousTestCase):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from txmux.errors import printable
 from txmux.telemetry import presentation
-from txmux.telemetry.formatting import EXPLANATION_COLUMNS, ExplainedRoute, aligned
+from txmux.telemetry.formatting import aligned
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
@@ -76,17 +76,6 @@ class Output:
             [number for number, at in enumerate(shown) if columns[at].is_number],
             widths,
         )
-
-    def explanation(self, routes: Sequence[ExplainedRoute]) -> None:
-        """Write how routes answered."""
-        rows = [(route.cells, explained_style(route)) for route in routes]
-        self.table(rows, EXPLANATION_COLUMNS)
-
-
-def explained_style(route: ExplainedRoute) -> str:
-    if route.wins:
-        return "bold green"
-    return {"match": "green", "undecided": "yellow"}.get(route.answer, "dim")
 
 
 def _console() -> Console | None:

@@ -10,7 +10,7 @@ import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -39,20 +39,17 @@ from txmux.rules.model import (
 )
 from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.parser import load
-from txmux.rules.reading.values import duration_text
 from txmux.rules.tracer import Tracer, inner_listener
-from txmux.rules.tracing import (
-    Trace,
-    TracedOutcome,
-    TracedSample,
-    as_json,
-    seen_by,
-    silence_of,
-    trace_json,
-    traced_outcome,
+from txmux.rules.tracing import TracedSample, as_json, seen_by
+from txmux.telemetry.explanation import (
+    EXPLANATION_COLUMNS,
+    Explanation,
+    explained_connection,
+    explained_layers,
+    folded_routes,
+    taken_by,
 )
-from txmux.telemetry import formatting
-from txmux.telemetry.formatting import plural
+from txmux.telemetry.formatting import plural, printable_json
 
 if TYPE_CHECKING:
     from txmux.client.configuration import HelloOpening
@@ -63,7 +60,6 @@ _PCAP = "txmux explain --pcap"
 _OPENINGS = {kind.key: "--" + kind.key.replace("_", "-") for kind in OPENINGS}
 _FOR_BYTES = "listener", "client", "inside", *_OPENINGS
 
-_SHOWN_BYTES = 48
 _MOST_ROWS = 50  # of a capture, before the routes that say no are folded
 _FOLDED = {"no": "said no", "not asked": "not asked"}
 
@@ -127,66 +123,75 @@ def run(arguments: argparse.Namespace) -> int:
             _of_transport(listeners, sample), sample, is_inner=end is not None
         )
     ]
+    document = as_json(arguments.rules_file, traces)
     if arguments.json:
-        print(
-            formatting.printable_json(
-                as_json(arguments.rules_file, traces), partial(json.dumps, indent=2)
-            )
-        )
-        return 0
-    _write_traces(arguments, listeners, traces)
+        print(printable_json(document, partial(json.dumps, indent=2)))
+    else:
+        _write(arguments, listeners, document["streams"])
     return 0
 
 
-_Traces = Sequence[tuple[TracedSample, Sequence[Trace]]]
-
-
-def _write_traces(
-    arguments: argparse.Namespace, listeners: tuple[Listener, ...], traces: _Traces
+def _write(
+    arguments: argparse.Namespace,
+    listeners: tuple[Listener, ...],
+    streams: Sequence[Mapping[str, Any]],
 ) -> None:
-    output = Output()
+    output, is_capture = Output(), arguments.pcap is not None
+    traces = [(stream, trace) for stream in streams for trace in stream["listeners"]]
     if not traces:
         output.line(f"{arguments.pcap}: {_no_traffic(listeners)} in it")
-    rows = sum(len(trace.found.routes) for _, of_sample in traces for trace in of_sample)
-    is_folded = arguments.pcap is not None and rows > _MOST_ROWS and not arguments.all
-    is_taken = arguments.pcap is None and any(
-        traced_outcome(sample, trace).by == "route"
-        for sample, of_sample in traces
-        for trace in of_sample
-        if sample.datagrams is None
+    rows = sum(len(trace["routes"]) for _, trace in traces)
+    folded = _FOLDED if is_capture and rows > _MOST_ROWS and not arguments.all else {}
+    is_taken = not is_capture and any(
+        _outcome(trace)["by"] == "route" for stream, trace in traces if stream["datagrams"] is None
     )
-    for number, (sample, of_sample) in enumerate(traces):
-        for at, trace in enumerate(of_sample):
-            if number or at:
+    for number, (stream, trace) in enumerate(traces):
+        if number:
+            output.line()
+        outcome = _outcome(trace)
+        if is_taken and stream["datagrams"] is not None and outcome["by"] != "route":
+            name = trace["listener"]
+            output.line(f"listener {name}: as a datagram: {outcome['text']}; see --listener {name}")
+            continue
+        for depth, why in enumerate(explained_layers(stream, trace)):
+            if depth:
                 output.line()
-            outcome = traced_outcome(sample, trace)
-            if is_taken and sample.datagrams is not None and outcome.by != "route":
-                name = trace.listener.name
-                output.line(f"listener {name}: as a datagram: {outcome}; see --listener {name}")
-            else:
-                write(output, sample, trace, is_folded=is_folded)
-    if len(traces) > 1 and arguments.pcap is not None:
+            _write_explanation(output, why, folded, "there is no route")
+    if len(streams) > 1 and is_capture:
         _summarise(output, traces)
 
 
-def _summarise(output: Output, traces: _Traces) -> None:
+def _outcome(trace: Mapping[str, Any]) -> Mapping[str, Any]:
+    outcome: Mapping[str, Any] = trace["decision"] or trace["at_deadline"]
+    return outcome
+
+
+def _write_explanation(
+    output: Output, why: Explanation, folded: Mapping[str, str], otherwise: str = ""
+) -> None:
+    """Write the verdicts on a client; routes with the answers of `folded`, which do not take it, are only counted."""
+    output.line(why.title, "bold")
+    output.line()
+    shown, left = folded_routes(why.routes, folded)
+    if shown:
+        output.table([(route.cells, route.style) for route in shown], EXPLANATION_COLUMNS)
+    if left:
+        counts = {answer: sum(bool(row.name) for row in rows) for answer, rows in left.items()}
+        words = [f"{plural(number, 'route')} {folded[kind]}" for kind, number in counts.items()]
+        output.line(f"{'and ' if shown else ''}{', '.join(words)}")
+    if not why.routes and otherwise:
+        output.line(otherwise)
+    if why.routes or otherwise:
+        output.line()
+    output.table([(line, "") for line in why.conclusion])
+
+
+def _summarise(output: Output, traces: Iterable[tuple[Any, Mapping[str, Any]]]) -> None:
     """Write how many clients each route takes."""
-    numbers = Counter(
-        (trace.listener.name, _taken_by(sample, trace))
-        for sample, of_sample in traces
-        for trace in of_sample
-    )
+    numbers = Counter((trace["listener"], taken_by(trace)) for _, trace in traces)
     rows = [((str(number), *words), "") for words, number in numbers.most_common()]
     output.line()
     output.table(rows, ("clients", "listener", "decision"), numbers=[0])
-
-
-def _taken_by(sample: TracedSample, trace: Trace) -> str:
-    outcome = traced_outcome(sample, trace)
-    by = f"route {outcome.route}" if outcome.route else outcome.by
-    is_open = trace.found.decided_at is None and outcome.by in {"route", "default"}
-    is_open = is_open and silence_of(sample, trace) is not None
-    return f"undecided; at the deadline: {by}" if is_open else by
 
 
 def _usage_error(arguments: argparse.Namespace) -> str:
@@ -222,13 +227,7 @@ def _explain_connection(arguments: argparse.Namespace) -> int:
 
 
 def _write_connection(connection: Mapping[str, Any], _: argparse.Namespace) -> None:
-    output, why = Output(), formatting.explanation_of(connection)
-    output.line(why.title, "bold")
-    output.line()
-    if why.routes:
-        output.explanation(why.routes)
-        output.line()
-    output.table([(line, "") for line in why.conclusion])
+    _write_explanation(Output(), explained_connection(connection), {})
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
@@ -416,131 +415,3 @@ def _presented_certificate(tls: TlsSettings, text: str) -> FoundCertificate:
 
     first, *chain = read_authorities(Path(text), "--client-cert")
     return ClientVerification(tls).judge(first, chain)
-
-
-def write(output: Output, sample: TracedSample, trace: Trace, *, is_folded: bool = False) -> None:
-    """Write the verdicts on a client; with `is_folded`, routes that do not take it are only counted."""
-    output.line(_title(sample, trace), "bold")
-    is_stream = sample.datagrams is None
-    unit, limit = ("byte", trace.listener.peek_limit) if is_stream else ("datagram", 0)
-    rows = formatting.explained_trace(trace_json(sample, trace), unit, limit)
-    shown, left = formatting.folded_routes(rows, _FOLDED if is_folded else ())
-    output.line()
-    if shown:
-        output.explanation(shown)
-    elif not rows:
-        output.line("there is no route")
-    if left:
-        counts = {answer: sum(bool(row.name) for row in rows) for answer, rows in left.items()}
-        words = [f"{plural(number, 'route')} {_FOLDED[kind]}" for kind, number in counts.items()]
-        output.line(f"{'and ' if shown else ''}{', '.join(words)}")
-    output.line()
-    output.table([((label, text), "") for label, text in _conclusion(sample, trace)])
-    if trace.inner is not None:
-        output.line()
-        route: Any = trace.found.decision.route
-        output.line(f"inside {route.opens.inside}", "bold")
-        write(output, *trace.inner)
-
-
-def _title(sample: TracedSample, trace: Trace) -> str:
-    count = plural(len(sample.data), "byte")
-    if sample.datagrams is not None and len(sample.datagrams) > 1:
-        sizes = ", ".join(str(len(datagram)) for datagram in sample.datagrams)
-        count = f"{plural(len(sample.datagrams), 'datagram')} of {sizes} bytes"
-    elif sample.datagrams is not None:
-        count = f"a datagram of {count}"
-    shown = repr(sample.data[:_SHOWN_BYTES])[2:-1]
-    more = "..." if len(sample.data) > _SHOWN_BYTES else ""
-    source = f" from {sample.client}" if sample.client else ""
-    if sample.stream:
-        source = f" from {sample.stream.client} to {sample.stream.server}"
-        if sample.client != sample.stream.client.host:
-            source += f", as if from {sample.client}"
-    if any(answer.route.during for answer in trace.found.routes):
-        source += f" on {datetime.fromtimestamp(sample.now).astimezone():%a %Y-%m-%d %H:%M %Z}"
-    return f"listener {trace.listener.name}: {count}{source}{': ' if shown else ''}{shown}{more}"
-
-
-def _waiting(
-    sample: TracedSample, trace: Trace, target: TracedOutcome
-) -> Iterator[tuple[str, str]]:
-    """Yield what an undecided client waits for, and the outcome at the deadline."""
-    waits_for = next(
-        verdict.route.name
-        for verdict in trace.found.routes
-        if verdict.answer and verdict.answer.at is None and not verdict.route.dry_run
-    )
-    is_flow = sample.datagrams is not None
-    units = "datagrams" if is_flow else "bytes"
-    yield "decision", f"with these {units}: undecided, waits for more, for route {waits_for}"
-    end = "" if is_flow else ", or when the client finishes sending"
-    yield "deadline", f"after {duration_text(trace.listener.detect_timeout)}{end}: {target}"
-
-
-def _silent(sample: TracedSample, then: str, target: TracedOutcome) -> Iterator[tuple[str, str]]:
-    """Yield the outcome for a client that has sent nothing yet."""
-    if sample.datagrams is not None:
-        yield "decision", "with these datagrams: undecided, since they say nothing"
-        yield "deadline", f"{then}forgotten; what the client says next decides"
-        return
-    yield "decision", "no byte: undecided, waits for more"
-    yield "deadline", f"{then}{target}"
-    yield "", "if the client finishes sending before that: close"
-
-
-def _without_tls(
-    sample: TracedSample, trace: Trace, target: TracedOutcome
-) -> Iterator[tuple[str, str]]:
-    """Yield the outcome for a client that has to begin TLS by ``starttls``, and has not."""
-    if sample.refused:
-        yield "decision", f"before TLS: {target}"
-    else:
-        yield "decision", "no TLS yet: undecided, waits for more"
-        yield "deadline", f"after {duration_text(trace.listener.detect_timeout)}: {target}"
-    facts = trace_json(sample, trace)["facts"]
-    yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
-
-
-def _lacking(sample: TracedSample) -> Iterator[str]:
-    """Yield what a capture lacks of a connection or a flow."""
-    if sample.stream.is_late:
-        yield "the SYN, so these may not be the client's first bytes: begin it before the client connects"
-    if sample.stream.gap:
-        after = f"what the client sent after byte {len(sample.data)}"
-        yield after if sample.datagrams is None else "the end of a datagram"
-
-
-def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]:
-    listener, verdicts, is_stream = trace.listener, trace.found, sample.datagrams is None
-    target = traced_outcome(sample, trace)
-    if target.by == "denied":
-        yield "decision", f"at once: the listener's 'allow' or 'deny' keeps {sample.client} out"
-        return
-    if sample.refused is not None:
-        yield from _without_tls(sample, trace, target)
-        return
-    silence = silence_of(sample, trace)
-    if silence is None or verdicts.decided_at == 0:
-        yield "decision", f"at once, before any byte: {target}"
-        return
-    silent_for = duration_text(silence.after or 0.0)
-    if target.after is not None or target.by == "silent":
-        yield from _silent(sample, f"after {silent_for}: ", target)
-    elif verdicts.decided_at is not None:
-        is_limit = is_stream and verdicts.decided_at == listener.peek_limit
-        limit = ", which is peek_limit" if is_limit else ""
-        unit = "byte" if is_stream else "datagram"
-        yield "decision", f"at {unit} {verdicts.decided_at}{limit}: {target}"
-    else:
-        yield from _waiting(sample, trace, target)
-    for exchange in verdicts.decision.answered:
-        yield "answer", f"the client gets {exchange.answer!r}, since it waits for that"
-    facts = trace.facts
-    if facts:
-        yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
-    for part in _lacking(sample) if sample.stream else ():
-        yield "note", f"the capture lacks {part}"
-    if sample.stream and sample.stream.server_first:
-        yield ("note", "the server spoke first; a client that waits for that says nothing here:")
-        yield "", f"after {silent_for}: {silence}"

@@ -11,16 +11,11 @@ from typing import Any, cast
 
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.session import ClientSession
-from txmux.detection.explain import (
-    ExcludingKey,
-    RouteAnswer,
-    excluded_by,
-    explain,
-    explain_in_steps,
-)
+from txmux.detection.explain import ExcludingKey, RouteAnswer, excluded_by, explain
 from txmux.interfaces import Transport
-from txmux.net.turns import Turns
+from txmux.net.turns import in_thread
 from txmux.rules.model import SHORT_FORM, Rules
+from txmux.rules.tracer import Tracer
 from txmux.rules.tracing import Trace, TracedSample, as_json, route_json, seen_by, trace_json
 from txmux.telemetry.documents import Decider, DecisionDocument, InnerAnswer, Says
 
@@ -29,7 +24,7 @@ async def explain_bytes(
     rules: Rules, data: bytes, listener: str | None, client: IPv4Address | IPv6Address | None
 ) -> list[dict[str, Any]]:
     """Explain how one listener, or all, route the first bytes of a client: the streams of an `ExplanationDocument`."""
-    now, turns = time.time(), Turns()
+    now, tracer = time.time(), Tracer(rules)
     traced: list[tuple[TracedSample, list[Trace]]] = []
     # The same bytes mean different things as the beginning of a stream and as a datagram.
     for over, datagrams in ((Transport.TCP, None), (Transport.UDP, (data,))):
@@ -38,13 +33,7 @@ async def explain_bytes(
             one for one in rules.listeners if one.transport is over and listener in {None, one.name}
         ]
         for seen, group in seen_by(chosen, sample):
-            traces = []
-            for candidate in group:
-                routes = rules.routes_over(candidate, over)
-                received = seen.datagrams or seen.data
-                steps = explain_in_steps(routes, received, seen.client, candidate.peek_limit, now)
-                found = await turns.run(steps)
-                traces.append(Trace(candidate, found, before=seen.facts))
+            traces = [await in_thread(tracer.trace, one, seen) for one in group]
             traced.append((seen, traces))
     streams: list[dict[str, Any]] = as_json(str(rules.path), traced)["streams"]
     return streams

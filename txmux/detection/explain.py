@@ -5,7 +5,7 @@ that counts bytes here counts datagrams.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Literal
@@ -94,28 +94,6 @@ def explain(
         certificate: What its TLS has shown of its certificate; ``None`` if it was not asked for one.
         has_answers: Without, routes have no answers and end with the first that is asked and in force, and what was decided counts as decided by all bytes.
     """
-    steps = explain_in_steps(
-        routes, received, client, peek_limit, now, certificate, has_answers=has_answers
-    )
-    try:
-        while True:
-            next(steps)
-    except StopIteration as end:
-        explanation: Explanation[R] = end.value
-        return explanation
-
-
-def explain_in_steps(
-    routes: Iterable[R] | Detector[R],
-    received: bytes | Sequence[bytes],
-    client: IPv4Address | IPv6Address | None = None,
-    peek_limit: int = 32 * 1024,
-    now: float | None = None,
-    certificate: object = None,
-    *,
-    has_answers: bool = True,
-) -> Generator[None, None, Explanation[R]]:
-    """As `explain`, but yields after each route, since thousands of them take a while."""
     detector = routes if isinstance(routes, Detector) else Detector(routes, peek_limit)
     start: Any = detector.start_detection
     view: Any = Peeked
@@ -148,7 +126,6 @@ def explain_in_steps(
         decided_at = _first(is_known, len(held))
     answers: list[RouteAnswer[R]] = []
     for route in detector.routes:
-        yield
         excluded = excluded_by(route, client, now, certificate)
         answers.append(
             _route_answer(route, excluded, seen) if has_answers else RouteAnswer(route, excluded)

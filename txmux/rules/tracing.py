@@ -27,6 +27,7 @@ from txmux.rules.model import (
 )
 from txmux.transport import is_address, unmapped
 
+_SHOWN_BYTES = 48
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 
 
@@ -96,6 +97,7 @@ def as_json(rules: str, traces: Iterable[tuple[TracedSample, Iterable[Trace]]]) 
                 "bytes": len(b"".join(sample.datagrams or (sample.data,))),
                 "datagrams": sample.datagrams and [len(datagram) for datagram in sample.datagrams],
                 "gap": bool(sample.stream and sample.stream.gap),
+                "late": bool(sample.stream and sample.stream.is_late),
                 "server_first": bool(sample.stream and sample.stream.server_first),
                 "listeners": [trace_json(sample, trace) for trace in of_sample],
             }
@@ -158,12 +160,19 @@ class TracedOutcome:
     def servers(self) -> list[str]:
         return [s.text for s in self.outcome.servers] if isinstance(self.outcome, Backend) else []
 
-    def as_json(self, at: int | None) -> dict[str, Any]:
+    def as_json(self, at: int | None, after: float | None = None) -> dict[str, Any]:
         to = self.outcome.value if isinstance(self.outcome, Refusal) else None
         if isinstance(self.outcome, (Backend, Handover, InProcess)):
             to = self.outcome.name
-        how = {"at": at, "by": self.by, "route": self.route, "to": to, "servers": self.servers}
-        return how | ({} if self.after is None else {"after": self.after})
+        return {
+            "at": at,
+            **({} if after is None else {"after": after if self.after is None else self.after}),
+            "by": self.by,
+            "route": self.route,
+            "to": to,
+            "servers": self.servers,
+            "text": str(self),
+        }
 
 
 def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:  # noqa: PLR0911 - one for each cause
@@ -218,18 +227,28 @@ def silence_of(sample: TracedSample, trace: Trace) -> TracedOutcome | None:
 
 
 def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
-    traced = traced_outcome(sample, trace)
-    facts = {**trace.facts, **({"tls_error": sample.refused} if sample.refused else {})}
-    at_once = traced.by == "denied" or sample.refused or silence_of(sample, trace) is None
-    at = 0 if at_once else trace.found.decided_at
+    listener, traced, silence = (
+        trace.listener,
+        traced_outcome(sample, trace),
+        silence_of(sample, trace),
+    )
+    at, usual = trace.found.decided_at, trace.listener.detect_timeout
+    if traced.by == "denied" or sample.refused or (sample.refused is None and silence is None):
+        at = 0
     return {
-        "listener": trace.listener.name,
+        "listener": listener.name,
         "from": _text(sample.client),
+        "during": any(its.route.during for its in trace.found.routes),
         "time": datetime.fromtimestamp(sample.now).astimezone().isoformat(timespec="seconds"),
+        "bytes": len(sample.data),
+        "first": sample.data[:_SHOWN_BYTES].hex(),
+        "peek_limit": listener.peek_limit if sample.datagrams is None else None,
         "routes": [*map(route_json, trace.found.routes)],
         "decision": None if at is None else traced.as_json(at),
-        "at_deadline": traced.as_json(None) if at is None else None,
-        "facts": facts,
+        "at_deadline": traced.as_json(None, usual) if at is None else None,
+        "silence": None if silence is None else silence.as_json(None, usual),
+        "answers": [repr(exchange.answer) for exchange in trace.found.decision.answered],
+        "facts": {**trace.facts, **({"tls_error": sample.refused} if sample.refused else {})},
         **({} if trace.inner is None else {"inside": trace_json(*trace.inner)}),
     }
 

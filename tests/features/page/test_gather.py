@@ -1,5 +1,9 @@
 from collections import Counter
+from contextlib import redirect_stdout
+from html import unescape
+from io import StringIO
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.trial.unittest import SynchronousTestCase
@@ -7,11 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.asking import AdminCase
 from tests.admin.test_flows import QUERY, FlowsCase
 from tests.support.datagrams import turn
-from txmux.features.page.gather import bytes_explained, explanation
+from txmux.cli import main
+from txmux.features.page.gather import page_explanation
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
-from txmux.telemetry.formatting import ExplainedRoute
+from txmux.telemetry.explanation import ExplainedRoute, Explanation
 
 
 class ExplanationTest(SynchronousTestCase):
@@ -22,12 +27,12 @@ class ExplanationTest(SynchronousTestCase):
             ExplainedRoute(wins=False, name="c", match="2 lines", verdict="", answer="not asked"),
             ExplainedRoute(wins=False, name="", match="tls", verdict="", answer="not asked"),
         ]
-        found = explanation(rows, ["decision b"], "listener x")
+        found = page_explanation(Explanation("listener x", rows, [("decision", "b")]))
         self.assertEqual(
             found.text.splitlines(),
             [
                 "listener x", "   route  match  says", "   a      http   no at byte 1",
-                ">  b      ssh    match", "", "decision b",
+                ">  b      ssh    match", "", "decision  b",
             ],
         )  # fmt: skip
         ((title, text),) = found.folded
@@ -35,7 +40,7 @@ class ExplanationTest(SynchronousTestCase):
             (title, text.splitlines()[1:]),
             ("not asked: 1 route", ["  c      2 lines", "         tls"]),
         )
-        found = explanation([rows[1], *rows[:1] * 100], [])
+        found = page_explanation(Explanation("", [rows[1], *rows[:1] * 100], []))
         self.assertEqual([title for title, _ in found.folded], ["no: 100 routes"])
 
 
@@ -120,12 +125,18 @@ class RecognisedTest(AdminCase):
 
 
 class FlowsTest(FlowsCase):
-    async def test_bytes_explained_as_a_datagram_and_as_a_stream(self) -> None:
-        told = (await self.post("/api/explain", {"hex": QUERY.hex()})).json
-        shown = "\n".join(one.text for one in bytes_explained(told))
-        self.assertIn("decision  at datagram 1: ", shown)
-        self.assertIn("by route names", shown)
-        self.assertIn("no at byte 1", shown)
+    async def test_bytes_explained_as_by_the_command(self) -> None:
+        """A datagram and a stream, in the same lines."""
+        page = unescape((await self.get(f"/?explain={QUERY.hex()}")).body.decode())
+        rules, out = str(self.file), StringIO()
+        # It would leave this process in the sandbox.
+        confining = patch("txmux.processes.privilege.sandbox.confine")
+        with redirect_stdout(out), confining:
+            self.assertEqual(main(["explain", rules, "--hex", QUERY.hex()]), 0)
+        for line in filter(None, out.getvalue().splitlines()):
+            self.assertIn(line, page)
+        self.assertIn("decision  at datagram 1: route names, to ", page)
+        self.assertIn("no at byte 1", page)
 
 
 class FromTest(AdminCase):
@@ -133,6 +144,6 @@ class FromTest(AdminCase):
         rules = "[listen a]\nendpoint = tcp:0:interface=127.0.0.1\n[route near]\nmatch = any\nfrom = 192.0.2.1\nbackend = reset\n"
         await self.start(rules=rules)
         shown = (await self.ask("GET", "/?explain=61&from=%3A%3Affff%3A192.0.2.1")).body.decode()
-        self.assertIn("by route near", shown)
+        self.assertIn("route near, reset", shown)
         told = (await self.post("/api/explain", {"hex": "61", "from": "::ffff:192.0.2.1"})).json
         self.assertEqual(told["streams"][0]["listeners"][0]["from"], "192.0.2.1")

@@ -27,6 +27,7 @@ class TunnelTests(ExplainTestCase):
         for text, decided in (
             (rf"CONNECT h.test:22 HTTP/1.1\r\n{login}\r\n",
              "default, to backend b ({host}:{port}): h.test\n"),
+            (rf"CONNECT h.test:22 HTTP/1.1\r\n{login}\r\n\r\nx", "\n\ninside the tunnel, listener a: "),
             (rf"CONNECT h.net:22 HTTP/1.1\r\n{login}\r\n",
              "to backend b ({host}:{port}): h.net, name-denied\n"),
             (r"CONNECT h.test:22 HTTP/1.1\r\n", "which opens tunnels; the routes under it decide"),

@@ -27,8 +27,15 @@ from txmux.matchers.payload import bytes_from_hex
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
 from txmux.net.turns import Turns
-from txmux.telemetry import formatting
-from txmux.telemetry.formatting import plural
+from txmux.telemetry.explanation import (
+    EXPLANATION_COLUMNS,
+    ExplainedRoute,
+    Explanation,
+    explained_connection,
+    explained_layers,
+    folded_routes,
+)
+from txmux.telemetry.formatting import aligned, plural
 
 _MOST_SORTED = 1000
 """Connections that can be sorted, and bans that can be searched; of more connections the first ones, of more bans the last."""
@@ -121,9 +128,8 @@ async def _chosen(control: Control, identity: str) -> Listing[Any]:
     if not listing:
         return Listing([{"id": identity}], listing.missing)
     (row,) = listing
-    why = formatting.explanation_of(row)
     explained = {name: value for name, value in row.items() if name != "explanation"}
-    explained["explained"] = explanation(why.routes, formatting.aligned(why.conclusion))
+    explained["explained"] = page_explanation(explained_connection(row)._replace(title=""))
     return Listing([explained], listing.missing)
 
 
@@ -143,7 +149,13 @@ async def _explained(control: Control, query: PageQuery) -> list[PageExplanation
     try:
         data = bytes_from_hex("hex", query["explain"])
         client = ip_address(query["from"]) if query["from"] else None
-        return bytes_explained(await control.explain(data, query["on"] or None, client))
+        document = await control.explain(data, query["on"] or None, client)
+        return [
+            page_explanation(why)
+            for stream in document["streams"]
+            for trace in stream["listeners"]
+            for why in explained_layers(stream, trace)
+        ]
     except (ChannelError, OptionError, UnknownError) as problem:
         return [PageExplanation(str(problem))]
     except ValueError:
@@ -151,52 +163,19 @@ async def _explained(control: Control, query: PageQuery) -> list[PageExplanation
         return [PageExplanation(wrong)]
 
 
-def explanation(
-    routes: Sequence[formatting.ExplainedRoute], conclusion: Iterable[str], title: str = ""
-) -> PageExplanation:
+def page_explanation(why: Explanation) -> PageExplanation:
     """Format an explanation; routes that were not asked are folded, and in a long one those that said no."""
-    is_long = sum(route.answer != "not asked" for route in routes) > MOST_ROWS
-    hidden = {"not asked", "no"} if is_long else {"not asked"}
-    rows, kinds = formatting.folded_routes(routes, hidden)
+    is_long = sum(route.answer != "not asked" for route in why.routes) > MOST_ROWS
+    rows, kinds = folded_routes(why.routes, {"not asked", "no"} if is_long else {"not asked"})
     shown = _table(rows)
+    lines = [*([why.title] if why.title else ()), *shown, *([""] if shown else ())]
     folded = []
     for kind, rows in kinds.items():
         number = plural(sum(bool(row.name) for row in rows), "route")
         folded.append((f"{kind}: {number}", "\n".join(_table(rows))))
-    head = [title] if title else []
-    return PageExplanation(
-        "\n".join([*head, *shown, *([""] if shown else []), *conclusion]), folded
-    )
+    return PageExplanation("\n".join([*lines, *aligned(why.conclusion)]), folded)
 
 
-def _table(routes: Sequence[formatting.ExplainedRoute]) -> list[str]:
-    cells = (formatting.EXPLANATION_COLUMNS, *(route.cells for route in routes))
-    return [*formatting.aligned(cells)] if routes else []
-
-
-def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
-    """Format the document that ``txmux explain --json`` writes."""
-    explanations = []
-    for stream in document["streams"]:
-        unit = "byte" if stream["datagrams"] is None else "datagram"
-        for listener in stream["listeners"]:
-            title = f"listener {listener['listener']}"
-            # The field of the form is called as the option of the command.
-            routes = [
-                route._replace(verdict=route.verdict.replace(" by --from", " in 'from'"))
-                for route in formatting.explained_trace(listener, unit)
-            ]
-            explanations.append(explanation(routes, [_decision(listener, unit)], title))
-    return explanations
-
-
-def _decision(listener: Mapping[str, Any], unit: str) -> str:
-    outcome = listener["decision"]
-    if outcome is not None:
-        return f"decision  at {unit} {outcome['at']}: {_target(outcome)}"
-    return f"decision  undecided; at the deadline: {_target(listener['at_deadline'])}"
-
-
-def _target(outcome: Mapping[str, Any]) -> str:
-    by = f"route {outcome['route']}" if outcome["route"] else str(outcome["by"])
-    return f"{outcome['to']} by {by}" if outcome["to"] else by
+def _table(routes: Sequence[ExplainedRoute]) -> list[str]:
+    cells = (EXPLANATION_COLUMNS, *(route.cells for route in routes))
+    return [*aligned(cells)] if routes else []

@@ -8,12 +8,12 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from txmux.cli._output import explained_style
 from txmux.errors import printable
 from txmux.features.top.keys import HELP
 from txmux.features.top.panes import PaneLine, attention_of, counts_of, lines_of, position, title_of
 from txmux.features.top.state import PANES, TABLE_OF, Pane, Snapshot, TopState
-from txmux.telemetry.formatting import EXPLANATION_COLUMNS, byte_rate, explanation_of, rate
+from txmux.telemetry.explanation import EXPLANATION_COLUMNS, explained_connection
+from txmux.telemetry.formatting import byte_rate, rate
 from txmux.telemetry.presentation import STYLES, Column, Health, fitted, needs_attention
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -312,14 +312,14 @@ def _help(width: int) -> Iterator[Text]:
 
 
 def _explanation(connection: Mapping[str, Any], width: int) -> Iterator[Text]:
-    why = explanation_of(connection)
+    why = explained_connection(connection)
     yield Text()
     yield Text(printable(why.title), "bold")
     yield Text()
     rows: list[tuple[Sequence[str], str]] = [(EXPLANATION_COLUMNS, "bold")] if why.routes else []
     for route in why.routes:
         cells = [printable(cell) for cell in route.cells]
-        rows.append((cells, explained_style(route)))
+        rows.append((cells, route.style))
     widths = [
         max(map(cell_len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)
     ]
