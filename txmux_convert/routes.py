@@ -6,8 +6,8 @@ import attrs
 
 from txmux_convert.decision_list import DecisionList
 from txmux_convert.matching import refusal
-from txmux_convert.terms import Networks, Term
-from txmux_convert.writer import Draft, DraftSection
+from txmux_convert.terms import VERIFIED, Networks, Term
+from txmux_convert.writer import Draft, DraftSection, Origin
 
 CLOSE = "close"
 
@@ -39,17 +39,23 @@ class RouteWriter:
         listener: DraftSection,
         condition: Iterable[Term],
         outcome: str,
-        line: int,
+        line: Origin,
         name: str = "",
+        under: Iterable[str] = (),
+        consequence: str = "",
     ) -> list[DraftSection]:
-        """Write the routes for a condition: one for all that are in the same networks."""
+        """Write the routes for a condition: one for all in the same networks with the same certificates.
+
+        What follows from a term that is left out is its `consequence`.
+        """
         groups: dict[object, list[Term]] = {}
         for term in condition:
             why = refusal(str(term), self.draft.matchers)
             if why:
-                listener.flag(line, f"match = {term} is left out: {why}")
+                listener.flag(line, f"match = {term} is left out: {why}{consequence}")
             else:
-                groups.setdefault((term.allowed, term.excluded), []).append(term)
+                kind = term.allowed, term.excluded, term.certificate
+                groups.setdefault(kind, []).append(term)
         sections: list[DraftSection] = []
         for terms in groups.values():
             name = name or ("closed" if outcome == CLOSE else outcome)
@@ -59,6 +65,9 @@ class RouteWriter:
                 section.add("match", str(term), line)
             for key, networks in (("from", terms[0].allowed), ("not_from", terms[0].excluded)):
                 section.add_each(key, texts_of(networks), line)
+            shown = terms[0].certificate
+            section.add_each("client_cert", sorted(shown - {"any", VERIFIED}) or shown & {"any"})
+            section.add_each("under", under)
             section.add("backend", outcome, line)
         self.routes.extend((section, listener) for section in sections)
         return sections
@@ -74,9 +83,11 @@ class RouteWriter:
 
 
 def texts_of(networks: Iterable[Networks] | None) -> list[str]:
-    plain = [n for n in networks or () if not isinstance(n, str)]
+    different = {*(networks or ())}
+    plain = [n for n in different if not isinstance(n, str)]
     plain.sort(key=lambda n: (n.version, n.network_address, n.prefixlen))
-    return [str(n.network_address if n.prefixlen == n.max_prefixlen else n) for n in plain]
+    texts = [str(n.network_address if n.prefixlen == n.max_prefixlen else n) for n in plain]
+    return sorted(n for n in different if isinstance(n, str)) + texts
 
 
 def add_destinations(

@@ -20,6 +20,9 @@ Hello = tuple[tuple[str, str], ...]
 SILENT = "silent"
 """In place of a matcher: the client is silent. Routes cannot match that, only ``silent`` of a listener."""
 
+VERIFIED = "verified"
+"""Marks a valid certificate, or none, where invalid ones are let in, too; ``client_cert`` has no word for that."""
+
 _MOST_TERMS = 10_000
 _TOKEN = frozenset(range(ord("A"), ord("Z") + 1))
 _FIRST_BYTES: Mapping[str, frozenset[int]] = {

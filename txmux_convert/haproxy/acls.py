@@ -12,7 +12,7 @@ from txmux.rules.model import IPNetwork
 from txmux_convert.haproxy.binds import BindContext, Secured, SideFiles
 from txmux_convert.matching import LUA, branches, option, regex_text, searched
 from txmux_convert.patterns import without_case
-from txmux_convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleError, Term
+from txmux_convert.terms import ALWAYS, NEVER, SILENT, VERIFIED, Condition, InexpressibleError, Term
 
 _LONGEST = 65536
 _WITHIN = 256
@@ -53,8 +53,6 @@ _CERTIFICATE = {
     "ssl_c_used": "",
     "ssl_c_verify": "",
 }
-VERIFIED = "verified"
-"""Marks a valid certificate, or none, where invalid ones are let in, too; ``client_cert`` has no word for that."""
 
 _VALUE = r"(?:[^,+\\]|\\.)*"
 _NO_CN = rf"(?:[^C=][^=]*|C(?:[^N=][^=]*)?|CN[^=]+)={_VALUE}"

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 import attrs
 
-from txmux_convert.haproxy.acls import VERIFIED
 from txmux_convert.haproxy.binds import (
     Bind,
     BindContext,
@@ -21,14 +20,15 @@ from txmux_convert.haproxy.limits import admitted, as_lists
 from txmux_convert.haproxy.lines import Proxy, duration
 from txmux_convert.haproxy.routes import DECIDING, OPEN, FrontendRoutes, HAProxyConversion, refuses
 from txmux_convert.haproxy.settings import LIMIT_CLOSES
-from txmux_convert.matching import match_line, refusal
+from txmux_convert.matching import match_line
+from txmux_convert.routes import RouteWriter, texts_of
 from txmux_convert.terms import (
     ALWAYS,
     SILENT,
+    VERIFIED,
     Condition,
     Hello,
     InexpressibleError,
-    Term,
     conjunction,
     negated,
 )
@@ -69,7 +69,7 @@ class Frontend(FrontendRoutes):
             if inside.are_of_networks():
                 for networks, outcome in inside.silence():
                     section = self._secure(secured, hello, outcome)
-                    section.add_each("from", sorted(map(str, networks or ())))
+                    section.add_each("from", texts_of(networks))
                 continue
             section = self._secure(secured, hello, inside.otherwise)
             if inside.silence() != [(None, inside.otherwise)]:
@@ -224,7 +224,7 @@ class Frontend(FrontendRoutes):
                     lines.append(outcome)
                     break
                 if networks:
-                    lines.append(f"{outcome} from={','.join(sorted(map(str, networks)))}{after}")
+                    lines.append(f"{outcome} from={','.join(texts_of(networks))}{after}")
         except InexpressibleError as error:
             lines = [CLOSE]
             line = next(
@@ -258,35 +258,18 @@ class Frontend(FrontendRoutes):
             and choices[-1].line.begins("tcp-request")
         ):
             choices.pop()
+        writer, first = RouteWriter(self.made.draft), self.listeners[0]
+        above = [under] if under else [s.name for s in self.listeners if self.several]
         for choice in choices:
-            self._route(choice, under)
-
-    def _route(self, choice: RouteChoice, under: str) -> None:
-        groups: dict[tuple[object, ...], list[Term]] = {}
-        for term in choice.condition:
-            if term.matcher == SILENT:
-                continue
-            why = refusal(str(term), self.made.draft.matchers) or self._invalid(term.certificate)
-            if why:
-                consequence = OPEN if choice.outcome == CLOSE else ""
-                message = f"match = {term} is left out: {why}{consequence}"
-                self.listeners[0].flag(choice.line, message)
-            else:
-                kind = term.allowed, term.excluded, term.certificate
-                groups.setdefault(kind, []).append(term)
-        for alternatives in groups.values():
-            section = self.made.draft.section("route", choice.outcome, choice.line)
-            for alternative in alternatives:
-                section.add("match", str(alternative))
-            first = alternatives[0]
-            for key, networks in (("from", first.allowed), ("not_from", first.excluded)):
-                section.add_each(key, sorted(map(str, networks or ())))
-            words = sorted(first.certificate - {"any", VERIFIED}) or first.certificate & {"any"}
-            section.add_each("client_cert", words)
-            section.add_each(
-                "under", [under] if under else [s.name for s in self.listeners if self.several]
-            )
-            section.add("backend", choice.outcome)
+            consequence = OPEN if choice.outcome == CLOSE else ""
+            terms = []
+            for term in choice.condition:
+                if why := self._invalid(term.certificate):
+                    message = f"match = {term} is left out: {why}{consequence}"
+                    first.flag(choice.line, message)
+                elif term.matcher != SILENT:
+                    terms.append(term)
+            writer.route(first, terms, choice.outcome, choice.line, "", above, consequence)
 
 
 def convert_frontend(

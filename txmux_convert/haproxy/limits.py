@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from txmux.rules.model.networks import IPNetwork
 from txmux_convert.haproxy.lines import Proxy, duration, seconds
+from txmux_convert.routes import texts_of
 from txmux_convert.terms import (
     ALWAYS,
     NEVER,
@@ -139,11 +140,11 @@ def as_lists(condition: Condition) -> tuple[list[str], list[str]]:
     if ALWAYS[0] in condition:
         return [], []
     if len(condition) == 1:
-        return _texts(condition[0].allowed or ()), _texts(condition[0].excluded)
+        return texts_of(condition[0].allowed or ()), texts_of(condition[0].excluded)
     networks = [network for term in condition for network in _networks_of(term)]
     if len(networks) > _MOST_NETWORKS:
         raise InexpressibleError("would take too many networks")
-    return _texts(networks), []
+    return texts_of(networks), []
 
 
 def _networks_of(term: Term) -> list[IPNetwork]:
@@ -160,7 +161,3 @@ def _plain(network: Networks) -> IPNetwork:
     if isinstance(network, str):
         raise InexpressibleError(f"takes a part of the networks of {network}")
     return network
-
-
-def _texts(networks: Iterable[Networks]) -> list[str]:
-    return sorted({str(network) for network in networks})

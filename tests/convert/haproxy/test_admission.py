@@ -53,7 +53,7 @@ class AdmissionTests(SynchronousTestCase):
             (("tcp-request content reject if { src 10.0.0.0/8 }",), ("deny = 10.0.0.0/8",)),
             (("tcp-request content reject if { req_ssl_ver 3.0 }", only), ("allow = 10.0.0.0/8",)),
             (("tcp-request content accept if { src ::1 }", "tcp-request content reject"),
-             ("allow = ::1/128",)),
+             ("allow = ::1",)),
             (("tcp-request content accept if { src 10.0.0.0/8 } HTTP", only),
              ("allow = 10.0.0.0/8",)),
         ):  # fmt: skip
