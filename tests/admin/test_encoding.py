@@ -74,17 +74,6 @@ class UnchangedTest(AdminCase):
         self.assertEqual(told.status, 200)
         self.assertNotEqual(told.headers["etag"], tag)
 
-    async def test_same_connection_goes_on(self) -> None:
-        await self.start()
-        tag = (await self.get(LONG)).headers["etag"]
-        peer = await self.connect()
-        again = request("GET", LONG, {"If-None-Match": tag, "Connection": "keep-alive"})
-        peer.send(again + request("GET", "/healthz"))
-        await peer.is_lost()
-        first, _, second = bytes(peer.received).partition(b"\r\n\r\n")
-        self.assertTrue(first.startswith(b"HTTP/1.1 304 "))
-        self.assertEqual(Told.of(second).json, {"ok": True})
-
     async def test_refusals_and_changes_have_no_tag(self) -> None:
         await self.start()
         for told in (await self.of("/nowhere", "*"), await self.post("/api/reload")):

@@ -6,7 +6,6 @@ from tests.admin.asking import JSON, AdminCase, Told, request
 from tests.support.peers import Peer, reactor
 
 _BAN = request("POST", "/api/bans", JSON, b'{"network": "192.0.2.1"}')
-_KEPT = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class ReplacedTest(AdminCase):
@@ -14,12 +13,11 @@ class ReplacedTest(AdminCase):
         """Connect, and send a request that is not answered yet."""
         await self.start()
         peer = await self.connect()
-        peer.send(_KEPT)
-        await peer.has(1)
         endpoints = self.running._resources.endpoints
-        endpoints.hold_requests()
         (clients,) = endpoints._clients.values()
-        peer.received.clear()
+        while not clients._channels:
+            await deferLater(reactor, 0)
+        endpoints.hold_requests()
         peer.send(_BAN)
         while not clients._held:
             await deferLater(reactor, 0)

@@ -1,4 +1,4 @@
-"""HTTP for the site, by Twisted, with limits for clients that are slow, send too much or connect in hundreds."""
+"""HTTP for the site, by Twisted, a request a connection, with limits for clients that are slow, send too much or connect in hundreds."""
 
 from __future__ import annotations
 
@@ -23,12 +23,8 @@ _LONGEST_BODY = 65536  # bytes
 _TOO_MANY = 429
 _SLOWED = 1.0
 """Delay of the answer to a client with too many wrong tokens, in seconds. It saves work; a client that hangs up does not wait."""
-_IDLE = 30  # seconds that a connection may be quiet between two requests, or not take an answer
+_IDLE = 30  # seconds that a connection may be quiet before its request, or not take the answer
 _ARRIVING = 10.0  # seconds that a request may take to arrive
-
-_REPLACED = 5  # seconds that an idle connection lasts in a process that has been replaced
-
-_CLOSE = {"Connection": "close"}
 
 
 class _AdminRequest(Request):
@@ -61,12 +57,11 @@ class _AdminRequest(Request):
             for name, values in self.requestHeaders.getAllRawHeaders()
         }
         if not await self.channel.clients.may_answer():
-            self.channel.persistent = 0
             message = "an upgrade has replaced this process, which has done nothing; connect again"
-            answer = ApiAnswer.refusal(RefusedError(503, message, (), _CLOSE))
+            answer = ApiAnswer.refusal(RefusedError(503, message))
         elif self._length > _LONGEST_BODY:
             answer = ApiAnswer.refusal(
-                RefusedError(413, f"a body has at most {_LONGEST_BODY} bytes", (), _CLOSE)
+                RefusedError(413, f"a body has at most {_LONGEST_BODY} bytes")
             )
         elif self.clientproto == b"HTTP/1.1" and "host" not in headers:
             answer = ApiAnswer.refusal(RefusedError(400, "there is no Host header"))
@@ -101,7 +96,7 @@ class _AdminRequest(Request):
 
 def _refusal_bytes(status: int, message: str) -> bytes:
     """Write the answer to bytes that are no request, after which the connection ends."""
-    answer = ApiAnswer.refusal(RefusedError(status, message, (), _CLOSE))
+    answer = ApiAnswer.refusal(RefusedError(status, message, (), {"Connection": "close"}))
     headers = {**headers_of(answer), "Content-Length": str(len(answer.body))}
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -126,10 +121,8 @@ class AdminChannel(HTTPChannel):
     site: Site
     caller: Caller
     _arriving: IDelayedCall | None = None
-    _turn: IDelayedCall | None = None
     _slowed: Deferred[None] | None = None
-    _later = b""  # received, and not parsed yet
-    is_new = True  # until its first request has arrived
+    is_new = True  # until its request has arrived
 
     def __init__(self, factory: AdminClients, source: str) -> None:
         super().__init__()
@@ -159,9 +152,6 @@ class AdminChannel(HTTPChannel):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        if self._later:
-            self._later += data
-            return
         if self._arriving is None and not self.is_busy:
             self._arriving = self.clients.reactor.callLater(_ARRIVING, self._late)
         self.clients.touch(self)
@@ -173,36 +163,17 @@ class AdminChannel(HTTPChannel):
         self.is_new = False
         super().allContentReceived()
 
-    # Of pipelined requests, one is answered in a turn of the reactor, so that other connections get theirs; and none while earlier
-    # answers wait for a client that does not read.
+    @override
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Have each connection end after its answer: it needs no limits for pipelined requests, and no idle ones outlive this process."""
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return False
 
     @override
-    def setLineMode(self, extra: bytes = b"") -> None:
-        """Begin the next request; some of it may have been received."""
-        later = self.clearLineBuffer() + extra
-        super().setLineMode()
-        if later:
-            self._later = later
-            self._networkProducer.pauseProducing()
-            self._take_turn()
-
-    def _take_turn(self) -> None:
-        if self._turn is None:
-            self._turn = self.clients.reactor.callLater(0, self._resume)
-
-    def _resume(self) -> None:
-        self._turn = None
-        if self._waitingForTransport:
-            return
-        self._networkProducer.resumeProducing()
-        later, self._later = self._later, b""
-        self.dataReceived(later)
-
-    @override
-    def resumeProducing(self) -> None:
-        super().resumeProducing()
-        if self._later:
-            self._take_turn()
+    def requestDone(self, request: Request) -> None:
+        self._handlingRequest = False
+        self.setTimeout(_IDLE)
+        super().requestDone(request)
 
     def _has_arrived(self) -> None:
         if self._arriving is not None and self._arriving.active():
@@ -226,13 +197,6 @@ class AdminChannel(HTTPChannel):
         transport.write(_refusal_bytes(status, message))
         self.loseConnection()
 
-    def be_replaced(self) -> None:
-        """Close soon; a request that is on its way is answered."""
-        if self.is_busy:
-            self.persistent = 0
-        else:
-            self.setTimeout(_REPLACED)
-
     def abort(self) -> None:
         transport: Any = self.transport
         transport.abortConnection()
@@ -242,9 +206,6 @@ class AdminChannel(HTTPChannel):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._has_arrived()
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
         self.clients.forget(self)
         super().connectionLost(reason)
         if self._slowed is not None:
@@ -278,8 +239,6 @@ class AdminClients(ServerFactory):
     def be_replaced(self) -> None:
         """Refuse all requests from now on, since another process serves; those that are being answered continue."""
         self._is_replaced = True
-        for channel in self._channels:
-            channel.be_replaced()
         self._release()
 
     def _release(self) -> None:
@@ -347,10 +306,7 @@ class AdminClients(ServerFactory):
             empty.callback(None)
 
     async def end(self, seconds: float, first: float = 0.0) -> None:
-        """End all connections, those with a request after its answer, for which there are these seconds.
-
-        For the first request of those that have sent none, there are `first` seconds.
-        """
+        """End all connections, those with a request after its answer, for which there are these seconds; the others have `first` to send one."""
         if not self._channels and not self._answers:
             return
         empty: Deferred[None] = Deferred()
@@ -358,9 +314,7 @@ class AdminClients(ServerFactory):
         for channel in [*self._channels]:
             if first and channel.is_new:
                 channel.setTimeout(first)
-                continue
-            channel.persistent = 0
-            if not channel.is_busy:
+            elif not channel.is_busy:
                 channel.loseConnection()
         late = self.reactor.callLater(seconds, self._abort)
         await empty
