@@ -59,8 +59,10 @@ def secrets(page: str) -> str:
     named: dict[str, dict[str, None]] = {"workers": {}, "the supervisor": {}}
     for table in TABLES.values():
         for name, key in table.items():
-            if key.is_secret:
-                named["the supervisor" if key.opens == "supervisor" else "workers"][name] = None
+            if key.files.is_secret:
+                named["the supervisor" if key.files.opens == "supervisor" else "workers"][name] = (
+                    None
+                )
     for who, names in named.items():
         begin, keys = f"<!-- {who}, by script/docs -->", ", ".join(f"`{name}`" for name in names)
         page = re.sub(f"({begin}).*?(<!-- end -->)", rf"\1{keys}\2", page)

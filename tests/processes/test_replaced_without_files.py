@@ -143,7 +143,9 @@ class ReplacedTest(DamagedFilesCase):
 class KnownTest(DamagedFilesCase):
     def test_every_key(self) -> None:
         """There is a file of each key that names one."""
-        names = {name for keys in TABLES.values() for name, key in keys.items() if key.opens} - {
+        names = {
+            name for keys in TABLES.values() for name, key in keys.items() if key.files.opens
+        } - {
             "include",
             "server",
         }  # read by the supervisor; and for each connection

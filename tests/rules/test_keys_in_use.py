@@ -97,7 +97,7 @@ class ModulesTest(SynchronousTestCase):
 class ReaderTest(SynchronousTestCase):
     def test_every_reader(self) -> None:
         """What a row names to read its files is there, and refuses one that is not."""
-        readers = {key.reader for keys in TABLES.values() for key in keys.values()} - {""}
+        readers = {key.files.reader for keys in TABLES.values() for key in keys.values()} - {""}
         self.assertEqual(not readers, not FEATURES)
         for reader in readers:
             module, _, name = reader.partition(":")
@@ -107,4 +107,4 @@ class ReaderTest(SynchronousTestCase):
     def test_readers_are_of_files(self) -> None:
         for keys in TABLES.values():
             for name, key in keys.items():
-                self.assertTrue(key.opens or not key.reader, name)
+                self.assertTrue(key.files.opens or not key.files.reader, name)

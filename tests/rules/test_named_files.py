@@ -33,14 +33,14 @@ class KeyTests(SynchronousTestCase):
             for name, key in keys.items():
                 # Those of sockets, of which no file is opened, and what stands in the text of the rules.
                 is_path = bool(_PATH.search(key.kind.shape)) and name != "wake"
-                says = bool(key.opens)
+                says = bool(key.files.opens)
                 self.assertEqual(
                     says, is_path or name in {"endpoint", "server", "terminate_tls"}, (kind, name)
                 )
                 self.assertEqual(
                     key.kind.paths is not None, says and name != "include", (kind, name)
                 )
-                self.assertTrue(says or not key.is_secret, (kind, name))
+                self.assertTrue(says or not key.files.is_secret, (kind, name))
 
     def test_device_in_place_of_a_secret(self) -> None:
         """Everybody may write to one, and no advice changes that."""

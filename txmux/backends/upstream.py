@@ -125,7 +125,7 @@ def _read_password(
     if proxy is None or proxy.password is None:
         return "", ""
     try:
-        return named(KEYS["backend"][proxy.key].reader)(proxy.password), ""
+        return named(KEYS["backend"][proxy.key].files.reader)(proxy.password), ""
     except SecretFileError as problem:
         before = in_use(backend)
         if before is None:

@@ -27,7 +27,7 @@ from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.processes.privilege.account import Account, AccountError, account_of
 from txmux.processes.privilege.sandbox import SandboxError, readable, sandbox_of
 from txmux.processes.usable import closed_files, unusable
-from txmux.rules.installed import FEATURES
+from txmux.rules.installed import FEATURES, finders
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
@@ -193,7 +193,7 @@ def _check(
         *unprivileged,
         *found,
     ]
-    mistakes += chain.from_iterable(find(rules) for feature in FEATURES for find in feature.check)
+    mistakes += chain.from_iterable(find(rules) for find in finders("check"))
     forget_lines()
     return _Checked(path, rules, warnings(rules, mistakes), hints)
 
@@ -228,7 +228,7 @@ def _closed_to(
         closed = closed_files(rules)
     user = _file_user(launch, account)
     for file, path in closed:
-        is_opened = via_helper and file.row.opens != "worker-itself"
+        is_opened = via_helper and file.row.files.opens != "worker-itself"
         if not is_opened and not any(map(path.is_relative_to, launch.own)):
             is_at_home = Path(os.path.realpath(path)).is_relative_to(_HOME)
             advice = _MOVE if is_at_home else f"run: {user.to_open(path)}"

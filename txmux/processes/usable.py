@@ -19,7 +19,7 @@ from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.net.tls.validity import Validity
 from txmux.processes.privilege.account import AccountError, account_of
-from txmux.rules.installed import FEATURES, MANAGED
+from txmux.rules.installed import MANAGED, finders
 from txmux.rules.lint.privileges import named_servers, obstacles
 from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsSettings
 from txmux.rules.named_files import NamedFile, named_files, opened_for
@@ -35,7 +35,7 @@ from txmux.telemetry.access_log import AccessLogError, open_log
 from txmux.telemetry.formatting import plural
 
 _Reader: TypeAlias = tuple[Section, str, "int | None", Callable[[], Any]]
-_NEEDED = {name for keys in TABLES.values() for name, key in keys.items() if key.is_needed}
+_NEEDED = {name for keys in TABLES.values() for name, key in keys.items() if key.files.is_needed}
 _MOST_LINES = 10
 """Problems of one file of tokens that are listed."""
 
@@ -50,7 +50,7 @@ def unusable(rules: Rules, descriptors: int | None = None) -> list[Problem]:
     Warnings are about files that a start replaces or does without, and about certificates that end. What this process may
     not read is left to `closed_files`.
     """
-    problems = [problem for feature in FEATURES for problem in feature.unusable(rules)]
+    problems = [problem for find in finders("start") for problem in find(rules)]
     problems += [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]
     problems += too_many_sockets(rules, descriptors or soft_limit())
     for use in (Lists().prepare, account_of):
@@ -95,7 +95,7 @@ def closed_files(rules: Rules) -> list[tuple[NamedFile, Path]]:
     for file in named_files(rules):
         # `missing_privileges` finds what a service may not write.
         is_written = folder in {file.path, file.path.parent}
-        if file.row.opens != "worker-log" and not is_written and file.key not in unused:
+        if file.row.files.opens != "worker-log" and not is_written and file.key not in unused:
             closed.update((path, file) for path in opened_for(file) if not may_read(path))
     return [(file, path) for path, file in closed.items()]
 
@@ -121,8 +121,8 @@ def _readers(rules: Rules) -> Iterator[_Reader]:
             yield backend.section, CLIENT_CERTIFICATE, None, partial(_of_servers, backend.tls)
     yield from _readers_of_strings(rules)
     for file in named_files(rules):
-        if file.row.reader:
-            yield file.section, file.key, None, partial(_read_by, file.row.reader, file.path)
+        if file.row.files.reader:
+            yield file.section, file.key, None, partial(_read_by, file.row.files.reader, file.path)
 
 
 def _readers_of_strings(rules: Rules) -> Iterator[_Reader]:

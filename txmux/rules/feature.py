@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 import attrs
 
@@ -12,10 +12,27 @@ from txmux.classes import frozen
 if TYPE_CHECKING:  # a command does without them
     from pathlib import Path
 
-    from txmux.rules.model import Backend, DynamicNetworks, Rules, Section, Server, Settings
+    from txmux.interfaces import IProvider
+    from txmux.rules.model import (
+        Backend,
+        DynamicNetworks,
+        Listener,
+        Route,
+        Rules,
+        Section,
+        Server,
+        Settings,
+    )
     from txmux.rules.problems import Problem
     from txmux.rules.reading.endpoints import ServerKind
     from txmux.rules.reading.values import SectionKey
+
+    FindProblems = Callable[[Rules], Iterable[Problem]]
+    FindContradictions = Callable[[Section, Mapping[str, Any]], Iterator[Problem]]
+    FindConflicts = Callable[[Sequence[Listener], Sequence[Route], Settings], Iterator[Problem]]
+
+SectionKind = Literal["txmux", "listen", "route", "backend"]
+Finding = Literal["lint", "check", "start", "secrets"]
 
 FILE_SECONDS = 4.0
 """Seconds between two checks of a file: a change takes effect within 10 s, also in a busy worker."""
@@ -234,8 +251,8 @@ class Feature:
             with its hello, and with the layers by which that was decided, and by which its requests are.
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
         servers: Those that rules may name by it.
-        lint: Each yields warnings of rules.
-        check: Each yields warnings of the files that rules name, for `txmux check`.
+        finds: What finds problems of rules: ``lint`` warnings; ``check`` those of the files that rules name, for `txmux check`; ``start`` what a
+            start would refuse, or as warnings what it would do without, by files; ``secrets`` what lets others read secrets beside files.
         tries: Finds what is wrong with the servers of rules, which are good and were tried, for `txmux check --connect`; it gets the reactor, too.
         openings: What opens inner hellos of clients by it.
         rows: Returns what it measures and reports: a `CounterRow` with its `group`, a `Gauge` with its `name`, an `AddedField` of a document, an `AttentionRow`.
@@ -244,8 +261,6 @@ class Feature:
         part: Makes what one process keeps for the whole service: a `txmux.client.parts.ServicePart` by a `ServiceContext`, or ``None``.
         serving_part: Makes what each process keeps that serves clients: a `ServingPart` by a `ServingContext`, or ``None``.
         sources: The kinds of what its parts ask of others, as `Source` has them.
-        unusable: Yields what a start would refuse, or as warnings what it would do without, by files.
-        open_secrets: Yields what lets others read secrets beside files.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
         captured: Reads what clients said first in a capture, from its file and name, and the most bytes of each; see `txmux.rules.tracing.TracedSample`.
         providers: Returns the `txmux.interfaces.IProvider`s that `txmux provider` has by it.
@@ -254,25 +269,22 @@ class Feature:
     """
 
     name: str
-    keys: Mapping[str, Mapping[str, SectionKey]] = attrs.field(factory=dict)
-    hints: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
-    contradictions: Mapping[str, Callable[[Any, Mapping[str, Any]], Iterator[Problem]]] = (
-        attrs.field(factory=dict)
-    )
-    conflicts: Sequence[Callable[[Sequence[Any], Sequence[Any], Settings], Iterator[Problem]]] = ()
+    keys: Mapping[SectionKind, Mapping[str, SectionKey]] = attrs.field(factory=dict)
+    hints: Mapping[SectionKind, Mapping[str, str]] = attrs.field(factory=dict)
+    contradictions: Mapping[SectionKind, FindContradictions] = attrs.field(factory=dict)
+    conflicts: Sequence[FindConflicts] = ()
     stages: Sequence[FeatureStage] = ()
     connecting: Mapping[str, str] = attrs.field(factory=dict)
     inside: Mapping[str, str] = attrs.field(factory=dict)
     networks: NetworkKind | None = None
     servers: ServerKind | None = None
-    lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
-    check: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
+    finds: Mapping[Finding, Sequence[FindProblems]] = attrs.field(factory=dict)
     tries: Callable[[Rules, Any], Awaitable[Sequence[Problem]]] | None = None
     openings: HelloOpenings | None = None
-    rows: Callable[[], Sequence[Any]] = tuple
+    rows: Callable[[], Sequence[object]] = tuple
     start_of: Callable[[Backend], ServerStart | None] = lambda _: None
     captured: Callable[[BinaryIO, str, int], Sequence[Any]] | None = None
-    providers: Callable[[], Sequence[Any]] = tuple
+    providers: Callable[[], Sequence[IProvider]] = tuple
     resources: Callable[[], Sequence[Any]] = tuple
     commands: Mapping[str, str] = attrs.field(factory=dict)
     certificates: ManagedCertificates | None = None
@@ -280,5 +292,3 @@ class Feature:
     part: Callable[[Any], Any] = lambda _: None
     serving_part: Callable[[Any], Any] = lambda _: None
     sources: Sequence[str] = ()
-    unusable: Callable[[Rules], Iterable[Problem]] = lambda _: ()
-    open_secrets: Callable[[Rules], Iterable[Problem]] = lambda _: ()

@@ -2,26 +2,36 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import attrs
 
-from txmux.rules.feature import Feature, FeatureStage, ServerDialler, ServerStart, StageMaker
+from txmux.rules.feature import (
+    Feature,
+    FeatureStage,
+    Finding,
+    SectionKind,
+    ServerDialler,
+    ServerStart,
+    StageMaker,
+)
 from txmux.rules.model import (
     Backend,
     DynamicNetworks,
     ForwardProxy,
     Listener,
     Route,
+    Rules,
     Server,
     Settings,
 )
 from txmux.rules.optional import WORDS, load, missing, named
-from txmux.rules.problems import InvalidValueError
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.values import SectionKey
 
 FEATURES: tuple[Feature, ...] = tuple(filter(None, map(load, WORDS)))
+_KINDS: Sequence[SectionKind] = get_args(SectionKind)
 
 
 def _key(feature: Feature, name: str, key: SectionKey) -> SectionKey:
@@ -39,19 +49,19 @@ KEYS: Mapping[str, Mapping[str, SectionKey]] = {
         for feature in FEATURES
         for name, key in feature.keys.get(kind, {}).items()
     }
-    for kind in ("txmux", "listen", "route", "backend")
+    for kind in _KINDS
 }
 """The keys of features, by the kind of section."""
 
-HINTS = {
+HINTS: Mapping[str, Mapping[str, str]] = {
     kind: {key: hint for feature in FEATURES for key, hint in feature.hints.get(kind, {}).items()}
-    for kind in KEYS
+    for kind in _KINDS
 }
 """What to do about keys that are none, as in `KEY_HINTS` of the core."""
 
-CONTRADICTIONS = {
+CONTRADICTIONS: Mapping[str, Sequence[Callable[..., Iterable[Problem]]]] = {
     kind: [of[kind] for feature in FEATURES if kind in (of := feature.contradictions)]
-    for kind in KEYS
+    for kind in _KINDS
 }
 
 CONFLICTS = [find for feature in FEATURES for find in feature.conflicts]
@@ -74,6 +84,11 @@ OPENINGS = tuple(feature.openings for feature in FEATURES if feature.openings is
 
 MANAGED = next((feature.certificates for feature in FEATURES if feature.certificates), None)
 """The certificates that a feature gets and renews."""
+
+
+def finders(finding: Finding) -> list[Callable[[Rules], Iterable[Problem]]]:
+    return [find for feature in FEATURES for find in feature.finds.get(finding, ())]
+
 
 _Row = TypeVar("_Row")
 

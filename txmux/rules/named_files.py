@@ -86,7 +86,7 @@ def _holder(kind: str, name: str, key: SectionKey) -> tuple[str, Callable[[Any],
 
 _INCLUDE = TABLES["txmux"]["include"]
 SUFFIXES = tuple(
-    suffix for keys in TABLES.values() for key in keys.values() for suffix in key.suffixes
+    suffix for keys in TABLES.values() for key in keys.values() for suffix in key.files.suffixes
 )
 """What the names of files with keys end with, in a folder that a key names."""
 
@@ -131,14 +131,14 @@ def paths_by_opener(rules: Rules) -> Mapping[Opens, set[str]]:
     """Return the absolute paths of the files by which process opens them."""
     paths: dict[Opens, set[str]] = {opens: set() for opens in get_args(Opens)}
     for file in named_files(rules):
-        paths[file.row.opens].add(os.path.abspath(file.path))  # noqa: PTH100 - links stay
+        paths[file.row.files.opens].add(os.path.abspath(file.path))  # noqa: PTH100 - links stay
     return paths
 
 
 def opened_for(file: NamedFile) -> Iterator[Path]:
     """Yield the path that a key names, and the files with keys in it if it is a folder."""
     yield file.path
-    if file.row.opens == "worker-folder":
+    if file.row.files.opens == "worker-folder":
         with suppress(OSError):  # it is a file, or has been yielded for that
             yield from (file.path / name for name in names_in(file.path) if is_key_file(name))
 

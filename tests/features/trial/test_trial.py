@@ -405,7 +405,7 @@ class LintTests(TestCase):
         for settings, listeners_text, found in rows:
             with self.subTest(settings=settings):
                 rules = parse(f"[txmux]\n{settings}{listeners_text}", "rules.ini")
-                problems = [*chain(*(lint(rules) for lint in FEATURE.lint))]
+                problems = [*chain(*(find(rules) for find in FEATURE.finds["lint"]))]
                 self.assertEqual([(p.section, p.key, p.message) for p in problems], found)
 
 

@@ -27,6 +27,7 @@ from txmux.rules.problems import Problem
 from txmux.rules.reading.context import PEM, SECRET
 from txmux.rules.reading.values import (
     BOOLEAN,
+    KeyFiles,
     SectionKey,
     ValueKind,
     file_path,
@@ -49,9 +50,9 @@ _PROFILE = ValueKind(
     of_form(r"[A-Za-z0-9._-]{1,100}", "is not the name of a profile; write for example shortlived"),
     "a name",
 )
-_CA = SectionKey(PEM, example="pebble-root.pem", opens="supervisor", meaning=
+_CA = SectionKey(PEM, example="pebble-root.pem", files=KeyFiles("supervisor"), meaning=
     "this PEM file has the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`")  # fmt: skip
-_EAB = SectionKey(SECRET, example="/etc/txmux/secrets/zerossl.eab", opens="supervisor", is_secret=True, reader="txmux.features.acme.authority:read_eab", meaning=
+_EAB = SectionKey(SECRET, example="/etc/txmux/secrets/zerossl.eab", files=KeyFiles("supervisor", is_secret=True, reader="txmux.features.acme.authority:read_eab"), meaning=
     "this file has, in one line, the key ID and the HMAC key that an authority gives for its accounts (External Account Binding)")  # fmt: skip
 
 # What few rules need is imported where they do: OpenSSL takes a while.
@@ -94,7 +95,7 @@ FEATURE = Feature(
         "acme_eab": _EAB,
         "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
             "the authority may write to this address"),
-        "acme_folder": SectionKey(_FOLDER, default=str(FOLDER), example=str(FOLDER), usual=FOLDER, opens="supervisor", is_secret=True, shapes_others=True, meaning=
+        "acme_folder": SectionKey(_FOLDER, default=str(FOLDER), example=str(FOLDER), usual=FOLDER, files=KeyFiles("supervisor", is_secret=True), shapes_others=True, meaning=
             "this folder, made with mode 0700, has the account's key, and certificates with their keys"),
         "acme_ca": _CA,
         "acme_terms": SectionKey(BOOLEAN, default="no", example="no", usual=False, meaning=
@@ -117,7 +118,6 @@ FEATURE = Feature(
     serving_part=imported_late("txmux.features.acme.challenges:Challenges"),
     rows=lambda: named("txmux.features.acme.rows:ROWS"),
     sources=("acme", "certificates"),
-    unusable=_unusable,
-    open_secrets=_open_secrets,
+    finds={"start": (_unusable,), "secrets": (_open_secrets,)},
 )
 # fmt: on

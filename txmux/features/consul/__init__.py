@@ -6,7 +6,7 @@ from txmux.features.consul.reading import CONSUL, OPTIONS, ConsulAPI, consul_api
 from txmux.rules.feature import Feature
 from txmux.rules.optional import imported_late
 from txmux.rules.reading.endpoints import ServerKind
-from txmux.rules.reading.values import SectionKey, ValueKind
+from txmux.rules.reading.values import KeyFiles, SectionKey, ValueKind
 
 _API = ValueKind(
     consul_api,
@@ -20,7 +20,7 @@ _API = ValueKind(
 FEATURE = Feature(
     "consul",
     keys={"txmux": {
-        CONSUL: SectionKey(_API, default=ConsulAPI().url, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", usual=ConsulAPI(), opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
+        CONSUL: SectionKey(_API, default=ConsulAPI().url, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", usual=ConsulAPI(), files=KeyFiles("supervisor", is_secret=True, reader="txmux.net.secrets:read_key"), shapes_others=True, meaning=
             "Consul's HTTP API is here, for servers such as [`consul:web`](#services-of-consul)"),
     }},
     servers=ServerKind(CONSUL, consul_server, OPTIONS, ("passing",), imported_late("txmux.features.consul.finding:ConsulAgents")),

@@ -12,7 +12,7 @@ from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 from txmux.rules.optional import imported_late
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import SECRET
-from txmux.rules.reading.values import SectionKey
+from txmux.rules.reading.values import KeyFiles, SectionKey
 
 _RULE = "crowdsec_key"
 
@@ -52,7 +52,7 @@ def _sources(reactor: Any, dynamic: DynamicNetworks, settings: Settings) -> Iter
 FEATURE = Feature(
     "crowdsec",
     keys={"txmux": {
-        _RULE: SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
+        _RULE: SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", files=KeyFiles("supervisor", is_secret=True, reader="txmux.net.secrets:read_key"), shapes_others=True, meaning=
             "this file has the key for [`crowdsec:` networks](#networks-from-other-sources)"),
     }},
     networks=NetworkKind(

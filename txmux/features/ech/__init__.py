@@ -12,7 +12,7 @@ from txmux.rules.model import Refusal, Rules
 from txmux.rules.optional import imported_late, named
 from txmux.rules.problems import Problem
 from txmux.rules.reading import values
-from txmux.rules.reading.values import SectionKey, ValueKind
+from txmux.rules.reading.values import KeyFiles, SectionKey, ValueKind
 
 if TYPE_CHECKING:
     from txmux.rules.reading.context import RulesReading
@@ -50,11 +50,10 @@ def _check(rules: Rules) -> Iterator[Problem]:
 FEATURE = Feature(
     "ech",
     keys={"listen": {
-        "ech_keys": SectionKey(_KEYS, example="/etc/txmux/ech", streams_only="works only over TCP; remove it", opens="worker-folder", suffixes=(".ech", ".pem"), is_secret=True, reader="txmux.features.ech.keys:read_key_files", loads=lambda _: ("txmux.features.ech.keys", "txmux.client.tls.client_transport"), is_plain=True, meaning=
+        "ech_keys": SectionKey(_KEYS, example="/etc/txmux/ech", streams_only="works only over TCP; remove it", files=KeyFiles("worker-folder", is_secret=True, reader="txmux.features.ech.keys:read_key_files", suffixes=(".ech", ".pem")), loads=lambda _: ("txmux.features.ech.keys", "txmux.client.tls.client_transport"), is_plain=True, meaning=
             "txmux opens [hidden names](#encrypted-clienthello) by this file with a key of Encrypted ClientHello, or by a folder of such files (PEM, RFC 9934)"),
     }},
-    lint=(_lint,),
-    check=(_check,),
+    finds={"lint": (_lint,), "check": (_check,)},
     openings=HelloOpenings("ech_keys", "open hidden hellos by these keys: a file or a folder, as for 'ech_keys'", imported_late("txmux.features.ech.keys:EchKeys")),
     rows=lambda: named("txmux.features.ech.rows:ROWS"),
     commands={"ech": "Make a key of Encrypted ClientHello, or show what is published."},

@@ -18,7 +18,7 @@ from txmux.rules.model import DynamicNetworks, Settings
 from txmux.rules.optional import imported_late
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.context import RulesReading
-from txmux.rules.reading.values import SectionKey, ValueKind
+from txmux.rules.reading.values import KeyFiles, SectionKey, ValueKind
 from txmux.transport import IPAddress
 
 DATABASES = "geo_databases"
@@ -105,7 +105,7 @@ _PATHS = ValueKind(_database, "list of paths", "list", in_context=True, paths=tu
 FEATURE = Feature(
     "geo",
     keys={"txmux": {
-        DATABASES: SectionKey(_PATHS, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", opens="worker", shapes_others=True, meaning=
+        DATABASES: SectionKey(_PATHS, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", files=KeyFiles("worker"), shapes_others=True, meaning=
             "these files in MaxMind's format are for [`geo:` and `as:` networks](#networks-from-other-sources). They need the extra `txmux[geo]`"),
     }},
     networks=NetworkKind(

@@ -19,7 +19,7 @@ def _check(rules: Rules) -> Iterator[Problem]:
 
 FEATURE = Feature(
     "misdirected",
-    check=(_check,),
+    finds={"check": (_check,)},
     tries=imported_late("txmux.features.misdirected.servers:shared_by_servers"),
     inside={"h2": "txmux.features.misdirected.requests:watch"},
     rows=lambda: named("txmux.features.misdirected.rows:ROWS"),

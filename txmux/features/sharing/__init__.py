@@ -14,7 +14,7 @@ from txmux.rules.feature import Feature
 from txmux.rules.optional import named
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import RulesReading
-from txmux.rules.reading.values import SectionKey, ValueKind, read_options, split_words
+from txmux.rules.reading.values import KeyFiles, SectionKey, ValueKind, read_options, split_words
 
 _SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True}
 _DATABASE = re.compile(r"/?([0-9]{0,4})")
@@ -73,7 +73,7 @@ _STORE = ValueKind(
 FEATURE = Feature(
     "sharing",
     keys={"txmux": {
-        RULE: SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", opens="worker", is_secret=True, reader="txmux.net.secrets:read_text", loads=_modules_of, meaning=
+        RULE: SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", files=KeyFiles("worker", is_secret=True, reader="txmux.net.secrets:read_text"), loads=_modules_of, meaning=
             "several machines share [bans and limits](#shared-limits) by this Redis"),
     }},
     needed=lambda rules: RULE in rules.settings.more,

@@ -67,6 +67,6 @@ FEATURE = Feature(
     }},
     contradictions={"listen": _contradictions},
     stages=(FeatureStage("starttls", "starttls", "txmux.features.starttls.stage:StartTLSMaker", then=("peeking",), waits_for="the client's TLS, by [`starttls`](rules.md#starttls)", seen=_seen),),
-    lint=(_lint,),
+    finds={"lint": (_lint,)},
 )
 # fmt: on

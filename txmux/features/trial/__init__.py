@@ -70,7 +70,7 @@ FEATURE = Feature(
                 "each worker remembers this many of the last clients of this listener"),
         },
     },
-    lint=(_lint,),
+    finds={"lint": (_lint,)},
     needed=lambda rules: bool(remembered_clients(rules)),
     part=lambda its: named("txmux.features.trial.trial:Trial")(its.workers),
     serving_part=imported_late("txmux.features.trial.memory:ClientMemory"),

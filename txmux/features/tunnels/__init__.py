@@ -14,7 +14,7 @@ from txmux.rules.model import Opening, Route, Rules
 from txmux.rules.model.backend import backends_of
 from txmux.rules.optional import named
 from txmux.rules.problems import Problem
-from txmux.rules.reading.values import SectionKey, ValueKind, boolean, one_path
+from txmux.rules.reading.values import KeyFiles, SectionKey, ValueKind, boolean, one_path
 
 if TYPE_CHECKING:
     from txmux.rules.reading.context import RulesReading
@@ -97,17 +97,17 @@ FEATURE = Feature(
     keys={"route": {
         "tunnel": SectionKey(ValueKind(lambda text: TUNNEL if boolean(text) else None, "boolean"), default="no", is_outer=True, is_plain=True, meaning=
             "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
-        "tunnel_users": SectionKey(ValueKind(_users, "path", in_context=True, paths=one_path), example="tunnel.htpasswd", opens="worker", is_secret=True, lets_some=True, loads=lambda _: ("txmux.features.tunnels.users",), is_plain=True, meaning=
+        "tunnel_users": SectionKey(ValueKind(_users, "path", in_context=True, paths=one_path), example="tunnel.htpasswd", files=KeyFiles("worker", is_secret=True), lets_some=True, loads=lambda _: ("txmux.features.tunnels.users",), is_plain=True, meaning=
             "this file of `htpasswd -B` has the users who may log in to the `tunnel`; without it, no login is asked for. It needs the extra `txmux[tunnel]`"),
     }, "backend": {
-        "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.features.tunnels.dialler:read_password", is_needed=True, streams_only="works only over TCP; remove it", opens="worker", is_secret=True, meaning=
+        "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", streams_only="works only over TCP; remove it", files=KeyFiles("worker", is_secret=True, is_needed=True, reader="txmux.features.tunnels.dialler:read_password"), meaning=
             "[this proxy](#via) connects to the servers"),
     }},
     contradictions={"route": contradictions, "backend": beside_a_proxy},
     connecting={"via": "txmux.features.tunnels.dialler:ProxyDialler"},
     conflicts=(open_tunnels,),
     stages=(FeatureStage("tunnelling", "tunnel", "txmux.features.tunnels.stage:TunnelMaker", then=("decision", "peeking"), waits_for="the client's request for a tunnel", seen=_seen),),
-    lint=(_any_port, _wrong_users),
+    finds={"lint": (_any_port, _wrong_users)},
     rows=lambda: named("txmux.features.tunnels.rows:ROWS"),
 )
 # fmt: on

@@ -44,7 +44,7 @@ FEATURE = Feature(
         "wake": SectionKey(_WAKE, example="wol 00:11:22:33:44:55 192.168.1.255", is_plain=True, meaning=
             "txmux sends this [to start the server](../how-to/scale-to-zero.md) while clients wait"),
     }},
-    lint=(_lint,),
+    finds={"lint": (_lint,)},
     start_of=_start_of,
 )
 # fmt: on

@@ -13,7 +13,7 @@ from pathlib import Path
 from txmux.classes import frozen
 from txmux.errors import sudo_for
 from txmux.files import on_disk, read_own
-from txmux.rules.installed import FEATURES
+from txmux.rules.installed import finders
 from txmux.rules.model import NOWHERE, Rules
 from txmux.rules.named_files import NamedFile, named_files
 from txmux.rules.problems import Problem
@@ -76,7 +76,9 @@ def own_user() -> FileUser:
 def secret_files(rules: Rules) -> list[NamedFile]:
     """Return the files and folders with secrets that rules name, each once."""
     secrets = [
-        file for file in named_files(rules) if file.row.is_secret and file.section is not NOWHERE
+        file
+        for file in named_files(rules)
+        if file.row.files.is_secret and file.section is not NOWHERE
     ]
     return [*{file.path: file for file in reversed(secrets)}.values()][::-1]
 
@@ -106,12 +108,12 @@ def open_secrets(
             yield named.section.problem(message, named.key)
         real = Path(os.path.realpath(named.path))  # `resolve` raises for a link to itself
         within = [folder for folder in real_folders if real.is_relative_to(folder)]
-        for folder in within[:1] if named.row.opens == "supervisor" else ():
+        for folder in within[:1] if named.row.files.opens == "supervisor" else ():
             message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{named.path}' to another folder"
             yield named.section.problem(message, named.key)
     yield from open_rules(rules)
-    for feature in FEATURES:
-        yield from feature.open_secrets(rules)
+    for find in finders("secrets"):
+        yield from find(rules)
 
 
 def open_rules(rules: Rules) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ import attrs
 from txmux.detection.plan import conditions_of, tried_one_by_one
 from txmux.interfaces import Transport
 from txmux.rules.collecting import uncollected
-from txmux.rules.installed import FEATURES
+from txmux.rules.installed import finders
 from txmux.rules.lint import access, destinations
 from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.patterns import suspicious_patterns
@@ -298,5 +298,5 @@ _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
     matchers_of_other_transport, _without_clients, _open_to_all, _beyond_peek_limit,
     ineffective_with_server_first, unreachable_silent_lines, any_before_speakers, _idle_backends, _idle_servers,
     _empty_includes, _typographic_quotes,
-    *(find for feature in FEATURES for find in feature.lint),
+    *finders("lint"),
 )  # fmt: skip

@@ -24,6 +24,7 @@ from txmux.rules.reading.values import (
     DURATION,
     LINUX_ONLY,
     LOG,
+    KeyFiles,
     SectionKey,
     ValueKind,
     amount,
@@ -118,7 +119,7 @@ _CONNECTION_RATE = ValueKind(values.connection_rate, "rate of connections")
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
-    "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, opens="worker-itself", is_secret=True, loads=_modules_of, is_plain=True, meaning=
+    "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, files=KeyFiles("worker-itself", is_secret=True), loads=_modules_of, is_plain=True, meaning=
         "txmux listens [here](#where-to-listen)"),
     "detect_timeout": SectionKey(DURATION, is_plain=True, meaning=
         "a client has to be recognised within this time from accept; the default is [`3s`](#when-the-server-speaks-first) where `silent` names a server"),

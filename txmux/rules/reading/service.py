@@ -20,6 +20,7 @@ from txmux.rules.reading.files import SourceFile, is_pattern
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
+    KeyFiles,
     SectionKey,
     ValueKind,
     socket_path,
@@ -225,7 +226,7 @@ _METRICS = ValueKind(
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
-    "include": SectionKey(_INCLUDE, example="rules.d/*.ini", opens="worker", meaning=
+    "include": SectionKey(_INCLUDE, example="rules.d/*.ini", files=KeyFiles("worker"), meaning=
         "these [further files](#included-files) are part of the rules"),
     "watch_rules": SectionKey(_WATCH, default="off", example="10s", meaning=
         "txmux looks this often whether the rules file or an included one has changed, and [reloads them](#watching-the-rules) then"),
@@ -241,7 +242,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "connections may continue for this long when the service stops; those left end one after another in its second half"),
     "drain_removed": SectionKey(BOOLEAN, meaning=
         "with `yes`, connections of routes and backends that a reload removes get `drain_timeout` to end; otherwise they continue"),
-    "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", opens="worker-log", meaning=
+    "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", files=KeyFiles("worker-log"), meaning=
         "the [access log](access-log.md) goes into the service's own log (`-`), to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens"),
     "access_log_format": SectionKey(words("text", "json"), example="json", meaning=
         "the lines of the access log have this format"),
@@ -253,9 +254,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "the service gets this group; without the key, that of `user`"),
     "admin": SectionKey(_ADMIN, default="auto", example="127.0.0.1:8440", meaning=
         "these [endpoints](#admin-and-metrics) serve the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token` or `admin_tokens`"),
-    "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", opens="supervisor", is_secret=True, meaning=
+    "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", files=KeyFiles("supervisor", is_secret=True), meaning=
         "this file has the secret of TCP clients; txmux creates it with mode 0600 if it does not exist"),
-    "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/secrets/tokens", opens="supervisor", is_secret=True, meaning=
+    "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/secrets/tokens", files=KeyFiles("supervisor", is_secret=True), meaning=
         "this file has [more secrets](#rights), a line `NAME RIGHT SECRET` for each client"),
     "admin_users": SectionKey(_USERS, example="alice:steer, @ops:read", meaning=
         "these users have [these rights](#rights) by a UNIX socket of `admin`; without the key, everyone who can open the socket has all rights"),

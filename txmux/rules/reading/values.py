@@ -322,6 +322,26 @@ Opens: TypeAlias = Literal[
 
 
 @frozen
+class KeyFiles:
+    """The files that the value of a key names.
+
+    Attributes:
+        opens: Which process opens them; none if there are none.
+        is_secret: Whether they hold a secret, at least those of them with a private key.
+        reader: What reads one of them, as ``module:function``, and raises `MuxError` if it cannot be used; empty if more
+            than the file decides that.
+        is_needed: Whether nothing serves without what that reads.
+        suffixes: How their names end, in a folder that it names.
+    """
+
+    opens: Opens = ""
+    is_secret: bool = False
+    reader: str = ""
+    is_needed: bool = False
+    suffixes: tuple[str, ...] = ()
+
+
+@frozen
 class ValueKind:
     """A kind of values.
 
@@ -362,12 +382,7 @@ class SectionKey:
         unless: The keys that make it unnecessary.
         streams_only: Why it is wrong in a section for UDP, and what to do instead; empty if it is not.
         datagrams_only: Whether it is wrong in a section for TCP.
-        opens: Which process opens the files that it names; none if it names none.
-        suffixes: How their names end, in a folder that it names.
-        is_secret: Whether these files hold a secret, at least those of them with a private key.
-        reader: What reads one of these files, as ``module:function``, and raises `MuxError` if it cannot be used; empty if more
-            than the file decides that.
-        is_needed: Whether nothing serves without what that reads.
+        files: Those that it names.
         shapes_others: Whether values of other sections depend on it.
         loads: Returns the modules that a value needs, for the process of which workers are forked; nothing is any that is false.
         is_plain: Whether the fast path serves a connection by it, whatever its value is, or by which values. By any other one but
@@ -388,11 +403,7 @@ class SectionKey:
     unless: str = ""
     streams_only: str = ""
     datagrams_only: bool = False
-    opens: Opens = ""
-    suffixes: tuple[str, ...] = ()
-    is_secret: bool = False
-    reader: str = ""
-    is_needed: bool = False
+    files: KeyFiles = KeyFiles()
     shapes_others: bool = False
     loads: Callable[[Any], Iterable[str]] | None = None
     is_plain: bool | Callable[[Any], bool] = False
