@@ -15,7 +15,6 @@ from txmux.cli.remote.changes import CHANGES
 from txmux.cli.remote.reports import REPORTS
 from txmux.control.filters import FILTERS
 from txmux.rules import optional
-from txmux.rules.advice import endpoints as advice
 from txmux.rules.model import Backend, Listener, Route, Settings
 from txmux.rules.model.backend import CheckKind
 from txmux.rules.model.settings import RIGHTS
@@ -73,7 +72,6 @@ class RulesTest(SynchronousTestCase):
         """Lists of keys, each for a reason of its own, name none that there is not."""
         keys = {kind: {*its} for kind, its in TABLES.items()}
         every = set().union(*keys.values())
-        self.assertLessEqual(advice._KEYS_OF_BACKEND, keys["backend"])
         outcomes = {
             name
             for its in TABLES.values()

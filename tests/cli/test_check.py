@@ -16,7 +16,7 @@ from txmux.rules.optional import missing
 GOOD = "[listen a]\nendpoint = :8443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
 BAD = "[listen a]\nendpoint = 443\npeek_limti = 5\n"
 BAD_LINES = (
-    "{0}:2: [listen a] endpoint: '443' is not an address and port; did you mean ':443'?\n"
+    "{0}:2: [listen a] endpoint: '443' is not an endpoint; did you mean ':443'?\n"
     "{0}:3: [listen a] peek_limti: unknown key; did you mean 'peek_limit'?\n"
 )
 

@@ -9,7 +9,7 @@ from tests.cli.support import CommandTestCase
 UGLY = "[listen a]\nendpoint=:8443\n\n\n\nsilent=close\n# web\n[backend web]\nserver=h:1\n    h:2\n"
 PLAIN = "[listen a]\nendpoint = :8443\n\nsilent   = close\n\n# web\n[backend web]\nserver = h:1\n    h:2\n"
 BAD = "[listen a]\nendpoint=443\n"
-WHY = ":2: [listen a] endpoint: '443' is not an address and port; did you mean ':443'?\n"
+WHY = ":2: [listen a] endpoint: '443' is not an endpoint; did you mean ':443'?\n"
 
 
 class FmtTests(CommandTestCase):

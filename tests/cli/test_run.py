@@ -161,8 +161,10 @@ class MisuseTests(CommandTestCase):
             self.assertEqual(self.refused(*_LISTEN, *words), [f"txmux: {said}"])
         for listen, said in (
             ("udp:443", "--ssh: it works only over TCP; add --listen :PORT"),
-            ("localhost", "--listen: 'localhost' has no port; write 127.0.0.1:PORT"),
-            ("0.0.0.0", "--listen: '0.0.0.0' has no port; write 0.0.0.0:PORT"),
+            (
+                "0.0.0.0",
+                "--listen: '0.0.0.0' is not an endpoint; write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT",
+            ),
         ):
             lines = self.refused("--listen", listen, "--ssh", "10.0.0.1:22")
             self.assertEqual(lines, [f"txmux: {said}"])

@@ -98,7 +98,7 @@ class FiltersTest(SynchronousTestCase):
         wrong = {
             "route": ("", "is empty"),
             "state": ("relayin", "did you mean 'relaying'"),
-            "older": ("5", "did you mean '5s'"),
+            "older": ("5", "write a duration as 250ms"),
             "client": ("10.0.0.1/8", "write '10.0.0.0/8'"),
             "rout": ("x", "did you mean 'route'"),
             "state ": ("relaying", "did you mean 'state'"),

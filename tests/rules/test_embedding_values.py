@@ -121,9 +121,9 @@ class ValuesTests(SynchronousTestCase):
         for name, (value, right) in listener.items():
             self.assert_read(partial(self.settings, **{name: value}), name, right)
         backend: dict[str, tuple[Any, object]] = {
-            "balance": ("ip_hash", "write source-hash"),
+            "balance": ("ip_hash", "must be round-robin"),
             "proxy_protocol": (True, "write a text, such as 'off'"),
-            "idle_timeout": ("never", "the longest is 3650d"),
+            "idle_timeout": ("never", "write a duration as 250ms"),
             "max_duration": (True, "write seconds, or a text such as '5s'"),
             "upload_rate": (b"1M", "write a whole number"),
             "download_rate": (None, None),

@@ -17,7 +17,7 @@ from tests.rules.fakes import MATCHERS
 from tests.support.installed import names_missing
 from tests.support.suggestions import Line, applied, suggestions
 from txmux.detection.registry import installed_matchers
-from txmux.rules.advice import endpoints, habits, matching
+from txmux.rules.advice import habits, matching
 from txmux.rules.lint import warnings as lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
@@ -61,6 +61,8 @@ route match = regex pattern=a within=x
 route match = tls -x
 route match = ~
 route match = ssh,tls
+route match = !tls
+backend server = 127.0.0.1:1 : tls = yes : tls_ca = yes
 route match = tls sni=a , b
 route match = not
 route match = ssh : backend = localhost.example
@@ -237,8 +239,8 @@ _OTHERS = """
 """
 _WORDS = sorted(
     {
-        *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.BALANCE_WORDS, *endpoints.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
-        *matching._ALIASES, *matching.SERVER_FIRST, *endpoints._AFTER_SERVERS, *endpoints._AFTER_ENDPOINTS, *chain(*habits.HINTS.values()),
+        *_OTHERS.split(), *habits.SECTION_ALIASES, *matching.MEANT,
+        *matching.SERVER_FIRST, *chain(*habits.HINTS.values()),
     }
 )  # fmt: skip
 _PLACES = (

@@ -1,11 +1,11 @@
 """The errors and warnings of a rules file, with hints how to fix them."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, Self
 
 from txmux.classes import frozen
 from txmux.errors import MuxError, listed, printable
+from txmux.rules.advice.words import did_you_mean
 
 _MOST_ALIKE = 3  # lines that say the same
 _MOST_NUMBERS = 10
@@ -88,10 +88,10 @@ class InvalidValueError(MuxError):
 
     def __init__(self, *messages: str) -> None:
         super().__init__(*messages)
-        self._advisers: list[tuple[str, Sequence[object]]] = []
+        self._advisers: list[tuple[Callable[..., Sequence[str]], Sequence[object]]] = []
 
-    def ask(self, adviser: str, *facts: object) -> Self:
-        """Let a function of `txmux.rules.advice`, named as ``module:name``, improve the messages when they are first read."""
+    def ask(self, adviser: Callable[..., Sequence[str]], *facts: object) -> Self:
+        """Let a function of `txmux.rules.advice` improve the messages when they are first read."""
         self._advisers.append((adviser, facts))
         return self
 
@@ -99,9 +99,7 @@ class InvalidValueError(MuxError):
     def messages(self) -> tuple[str, ...]:
         while self._advisers:
             adviser, facts = self._advisers.pop(0)
-            module, _, name = adviser.partition(":")
-            advise = getattr(import_module(f"txmux.rules.advice.{module}"), name)
-            self.args = tuple(advise(self.args, *facts))
+            self.args = tuple(adviser(self.args, *facts))
         return self.args
 
     def __str__(self) -> str:
@@ -110,7 +108,5 @@ class InvalidValueError(MuxError):
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'ssh'?`` with the nearest known word, or else ``(there are http, tls)``."""
-    from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - only errors need it
-
     words = list(known)
     return did_you_mean(word, words) or listed(words)

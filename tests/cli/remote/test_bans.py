@@ -23,9 +23,8 @@ class BansTests(RemoteTestCase):
         code, _, err = self.ask("ban", "192.0.2.7", "passwords")
         self.assertEqual(code, 2)
         self.assertIn("DURATION", err)
-        for words, hint in ((["5", "minutes"], "'5m'"), (["30", "abuse"], "'30s'")):
-            _, _, err = self.ask("ban", "192.0.2.7", *words)
-            self.assertIn(f"; did you mean {hint}? A reason comes after it\n", err)
+        _, _, err = self.ask("ban", "192.0.2.7", "30", "abuse")
+        self.assertTrue(err.endswith("10m, 1h or 2d; a reason comes after it\n"), err)
         self.assertEqual([one for one in server.asked if one.method == "POST"], [])
 
     def test_reason_is_not_required(self) -> None:

@@ -40,7 +40,7 @@ class ServiceTests(BackendTestCase):
     def test_host_called_consul(self) -> None:
         self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))
         said = self.complaint(server, "consul:8500 passing")
-        self.assertIn("'passing' is not expected after the server", said)
+        self.assertIn("unknown option 'passing' (a server takes weight=", said)
 
     def test_mistakes(self) -> None:
         for text, messages in {
@@ -57,7 +57,7 @@ class ServiceTests(BackendTestCase):
                 "dc: '.' is not the name of a datacenter of Consul"
             ),
             "127.0.0.1:80 passing": (
-                "'passing' is not expected after the server; write one server a line"
+                "unknown option 'passing' (a server takes weight=, max_connections=, backup, down, final)"
             ),
         }.items():
             self.assertEqual(self.complaint(server, text), messages)

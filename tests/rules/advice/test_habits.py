@@ -135,23 +135,12 @@ HABITS = {
         "4 allow: remove the ';' at the end; write 10.0.0.0/8"
     ),
     "default = drop": (
-        "3 default: there is no [backend drop]; to turn clients away, write close, reset or reject"
-    ),
-    "default = r\n[route r]\nmatch = ssh\nbackend = h:1": (
-        "3 default: there is no [backend r]; [route r] is a route; write what its 'backend' is"
+        "3 default: there is no [backend drop]; write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
     ),
     "default = web, ssh": (
-        "3 default: takes one backend; put the servers of all of them into one [backend], "
-        "and write its name here"
+        "3 default: there is no [backend web, ssh]; write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
     ),
     "allow = 10.0.0.0/8 ::1": ("3 allow: has blanks and no commas; write 10.0.0.0/8, ::1"),
-    "[backend b]\nserver = web1 10.0.0.1:80": (
-        "4 server: 'web1': a server has no name here; write '10.0.0.1:80'"
-    ),
-    "[backend b]\nserver = web1 http://h/x": (
-        "4 server: 'web1': a server has no name here; remove it\n"
-        "4 server: 'http://h/x' is not an address and port; did you mean 'h:80'?"
-    ),
     "starttls = smtp\n[route r]\nmatch = smtp\nbackend = h:1": (
         "5 match: unknown matcher 'smtp'; behind 'starttls = smtp' all clients speak TLS: write 'tls'"
     ),
@@ -159,28 +148,17 @@ HABITS = {
         "3 : 'web\u2013site' is not a name; use letters, digits, '.', '_' and '-' only; did you mean [route web-site]?"
     ),
     "[backend b]\nserver = 10.0.0.5:$port": (
-        "4 server: a port must be a whole number from 1 to 65535, not '$port'; for what a client asks for, write {port}"
-    ),
-    "[backend b]\nserver = h:1 check inter 2s weight=2": (
-        "4 server: 'check inter 2s' is not expected after the server; write 'check = tcp interval=2s' as a key"
-    ),
-    "[backend b]\nserver = h:1 send-proxy-v2": (
-        "4 server: 'send-proxy-v2' is not expected after the server; write 'proxy_protocol = v2' as a key"
+        "4 server: a port must be a whole number from 1 to 65535, not '$port'; for a variable of the environment, write ${port}"
     ),
     "[backend b]\nserver = h:1 weight 2": (
-        "4 server: '2' is not expected after the server; write weight=2"
+        "4 server: 'weight' is not an option; did you mean 'weight=VALUE'? (a server takes weight=, max_connections=, backup, down, final)\n"
+        "4 server: unknown option '2' (a server takes weight=, max_connections=, backup, down, final)"
     ),
     "[backend b]\nserver = https://h/x": (
-        "4 server: 'https://h/x' is not an address and port; did you mean 'h:443'? "
-        "For a server with TLS, 'tls = yes' goes into a [backend]"
+        "4 server: 'https://h/x' is not a server; did you mean 'h:443'?"
     ),
     "[backend b]\nserver = h:1\ncheck = http /health": (
         "5 check: '/health' is not an option; write 'path=/health'"
-    ),
-    "[backend b]\nserver = h:1\ncheck = on\ntls = yes\ntls_ca = yes": (
-        "5 check: must begin with tcp, http, redis, postgres, mysql, smtp, ssh, dns or send=TEXT expect=TEXT, not 'on'; "
-        "write tcp to see whether the server can be connected\n"
-        "7 tls_ca: takes the paths of PEM files, not 'yes'; write them, or remove this"
     ),
     "[txmux]\nuser = www:web": (
         "4 user: 'www:web' is not a name or number of one; write www here, and web as 'group'"
@@ -189,20 +167,15 @@ HABITS = {
         "4 : a line needs '=' behind 'user'\n"
         "5 : a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
     ),
-    "[route r]\nmatch = ssh\nbackend = close\nunder = listen a": (
-        "6 under: there is no [listen listen a] and no [route listen a]; did you mean 'a'?"
-    ),
-    "server = 1": "3 server: unknown key; it belongs in [backend NAME]",
+    "server = 1": ("3 server: unknown key; it belongs in [backend NAME]"),
     "bind = *:443 ssl crt x.pem\nredirect = https": (
         "3 bind: unknown key; write 'endpoint = :443'\n"
         "4 redirect: unknown key; remove it; txmux changes nothing of HTTP, so the server behind it has to send that"
     ),
-    "timeout client 30s": "3 timeout client: unknown key; write 'idle_timeout' in a [backend NAME]",
-    "port =": "3 port: unknown key; write 'endpoint = :443'",
-    "detect_timeout = 5000": (
-        "3 detect_timeout: '5000' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
-        "did you mean '5s'? Without a unit, HAProxy means milliseconds"
+    "timeout client 30s": (
+        "3 timeout client: unknown key; write 'idle_timeout' in a [backend NAME]"
     ),
+    "port =": ("3 port: unknown key; write 'endpoint = :443'"),
     "// one\nlog = no // two\nallow = ::1\n  // three": (
         "3 : a comment begins with '#'\n"
         "4 log: a comment needs its own line; put '# two' above this one\n"
@@ -222,63 +195,39 @@ HABITS = {
         "6 match: remove the '-' in front; write tls\n"
         "7 : a key is followed by '=', not ':'; write 'backend = close'"
     ),
-    "[backend b]\nserver s1 127.0.0.1:22 check": (
-        "4 : a line needs '=' behind 'server'\n"
-        "4 server: 's1': a server has no name here; write '127.0.0.1:22'\n"
-        "4 server: 'check' is not expected after the server; write 'check = tcp' as a key"
-    ),
-    "[backend b]\nserver = h:1 weight=5 max_fails=3 proxy_protocol=v2 fail_timeout=30;": (
-        "4 server: 'proxy_protocol=v2' is not expected after the server; write 'proxy_protocol = v2' as a key\n"
-        "4 server: 'max_fails=3 fail_timeout=30;' is not expected after the server; "
-        "write 'eject = failures=3 within=30s for=30s' as a key"
-    ),
     "[[route]]\nmatch = tls sni:a.example\nbackend = close": (
         "3 : a header has one pair of brackets\n"
         "3 : needs a name; write [route NAME]\n"
-        "4 match: 'sni:a.example' is not an option; did you mean 'sni=a.example'? (tls takes sni=, alpn=)"
+        "4 match: 'sni:a.example' is not an option; write OPTION=VALUE, a value with blanks in quotes (tls takes sni=, alpn=)"
     ),
     "[txmux]\nsandbox = no\n[route r]\nmatch = any\nproxy_pass http://h:80;": (
-        "4 sandbox: must be auto, yes or off, not 'no'; write off\n"
+        "4 sandbox: must be auto, yes or off, not 'no'\n"
         "7 proxy_pass: unknown key; write 'backend = h:80'"
     ),
     "ssh = h:1\nhttps = h:1\nmax_connections = unlimited\nenabled = yes": (
         "3 ssh: unknown key; write 'match = ssh' in a [route ssh] with 'backend = HOST:PORT'\n"
         "4 https: unknown key; write 'match = tls' in a [route tls] with 'backend = HOST:PORT'\n"
-        "5 max_connections: must be a whole number from 0 to 1000000000, not 'unlimited'; did you mean '0'?\n"
+        "5 max_connections: must be a whole number from 0 to 1000000000, not 'unlimited'\n"
         "6 enabled: unknown key; remove it; to switch a section off, put '#' before its lines"
     ),
-    "connection_rate_per_source = 10/second": (
-        "3 connection_rate_per_source: '10/second' is not a rate of connections; "
-        "write it as 20/s, 20/s burst=40, 100/m or 1000/h; did you mean '10/s'?"
-    ),
-    "keepalive = 60": "3 keepalive: must be yes or no, not '60'; did you mean 'idle=60s'?",
-    "default = a": (
-        "3 default: there is no [backend a]; [listen a] is a listener; write a server such as 127.0.0.1:22"
-    ),
-    "default = h:https": (
-        "3 default: a port must be a whole number from 1 to 65535, not 'https'; did you mean '443'?"
-    ),
+    "keepalive = 60": ("3 keepalive: must be yes or no, not '60'; did you mean 'idle=60s'?"),
     "[upstream b]\nserver 10.0.0.1:80 weight=5;": (
-        f"3 : unknown section; did you mean [backend b]? (there are {', '.join(HEADERS.values())})\n"
+        "3 : unknown section; did you mean [backend b]? (there are [txmux], [listen NAME], [route NAME], [backend NAME])\n"
         "4 : a line needs '=' behind 'server'\n"
         "4 server: remove the ';' at the end; write 10.0.0.1:80 weight=5"
     ),
     "[ssh]\nmatch = req.ssl_sni -i a.example\n  HostSNI(`a.example`)\n  tls && sni=a\n  =ssh\n  tls alpn<h2\nbackend = close": (
-        f"3 : unknown section; did you mean [route ssh]? (there are {', '.join(HEADERS.values())})\n"
-        "4 match: unknown matcher 'req.ssl_sni'; write 'tls sni=a.example'\n"
-        "5 match: unknown matcher 'HostSNI(`a.example`)'; write 'tls sni=a.example'\n"
-        "6 match: '&&' is not an option; write 'sni=a' without it (tls takes sni=, alpn=)\n"
-        "7 match: unknown matcher '=ssh'; write 'ssh'\n"
-        "8 match: 'alpn<h2' is not an option; write alpn=VALUE (tls takes sni=, alpn=)"
+        "3 : unknown section; did you mean [route ssh]? (there are [txmux], [listen NAME], [route NAME], [backend NAME])\n"
+        "4 match: unknown matcher 'req.ssl_sni'; write 'tls sni=www.example.com'\n"
+        "5 match: unknown matcher 'HostSNI(`a.example`)' (there are any, broken, payload, picky, redis, ssh, tls)\n"
+        "6 match: '&&' is not an option; write OPTION=VALUE, a value with blanks in quotes (tls takes sni=, alpn=)\n"
+        "7 match: unknown matcher '=ssh'; the matcher comes first, as in 'tls sni=www.example.com'\n"
+        "8 match: 'alpn<h2' is not an option; write OPTION=VALUE, a value with blanks in quotes (tls takes sni=, alpn=)"
     ),
     "[backend b]\nserver = udp://h:53\nidle_timeout = 0\nservers = h:1": (
         "4 server: 'udp://h:53' is not an address and port; did you mean 'udp:h:53'?\n"
-        "5 idle_timeout: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
-        "the longest is 3650d\n"
+        "5 idle_timeout: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; the longest is 3650d\n"
         "6 servers: unknown key; write 'server', with one a line"
-    ),
-    "[backend b]\nserver = h:1 check-ssl": (
-        "4 server: 'check-ssl' is not expected after the server; write 'check = tcp tls=yes' as a key"
     ),
 }
 
@@ -291,39 +240,12 @@ class ValueTests(ReadingTestCase):
             self.refuses(f"{self.listen}{text}\n", *told.split("\n"))
         self.assertIn("is not a duration", self.complaints(f'{self.listen}detect_timeout = "5"')[0])
 
-    def test_networks(self) -> None:
-        for text, meant in {
-            "all": "0.0.0.0/0, ::/0",
-            "localhost": "127.0.0.0/8, ::1",
-            "192.168.1.*": "192.168.1.0/24",
-            "10.*": "10.0.0.0/8",
-            "10.0.0.0-10.0.0.127": "10.0.0.0/25",
-            "10.0.0.1 - 10.0.0.2": "10.0.0.1/32, 10.0.0.2/32",
-        }.items():
-            told = f"3 allow: {text!r} is not a network; write {meant}"
-            self.refuses(f"{self.listen}allow = {text}", told)
-        for text in ("10.0.0.9-10.0.0.1", "10.0.0.1-::1", "1.2.3.4-5.6.7.8"):
-            (told,) = self.complaints(f"{self.listen}allow = {text}")
-            self.assertIn("write it as 10.0.0.0/8", told)
-
     def test_endpoints(self) -> None:
         for text, told in {
-            ":443 accept-proxy": (
-                "'accept-proxy' is not expected after ':443'; write 'accept_proxy_from = NETWORKS' as a key"
+            ":443 ssl crt x.pem": (
+                "'ssl crt x.pem' is not expected after ':443'; write one endpoint a line, and nothing after it"
             ),
-            "*:443 ssl crt x.pem": (
-                "'ssl crt x.pem' is not expected after '*:443'; TLS is ended by "
-                "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
-            ),
-            "443 reuseport": (
-                "'reuseport' is not expected after '443'; write one endpoint a line, and nothing after it"
-            ),
-            ":443, [::1]:8443": "takes one endpoint a line; write them without commas",
-            "unix:/x mode=660": "'unix:/x mode=660' has blanks; write 'unix:/x:mode=660'",
-            ":443/tcp": "':443/tcp': txmux always listens on TCP; write ':443'",
-            "http://0.0.0.0:80/": (
-                "'http://0.0.0.0:80/' is not an address and port; did you mean '0.0.0.0:80'?"
-            ),
+            ":443, [::1]:8443": "takes one a line; write :443, the others below it",
         }.items():
             self.refuses(f"[listen a]\nendpoint = {text}\n", f"2 endpoint: {told}")
 
@@ -341,16 +263,13 @@ class ValueTests(ReadingTestCase):
     def test_files_without_commas(self) -> None:
         folder = make_folder(self)
         rules = folder / "x.ini"
+        for name in ("a.pem", "b.pem"):
+            (folder / name).touch()
         rules.write_text(
             f"{self.listen}[route r]\nmatch = tls\nterminate_tls = a.pem b.pem\nbackend = close\n"
         )
-        told = r"b.pem': No such file or directory; write 'a.pem, b.pem'$"
+        told = "has blanks and no commas; write a.pem, b.pem"
         self.assertRaisesRegex(RulesError, told, load, rules, MATCHERS)
-
-    def test_values_of_options_alone(self) -> None:
-        for line, meant in (("tls a.example", "sni=a.example"), ("payload PING", "text=PING")):
-            (told,) = self.complaints(f"{self.listen}[route r]\nmatch = {line}\nbackend = close\n")
-            self.assertIn(f"is not an option; did you mean '{meant}'? (", told)
 
 
 _WORDS_OF_OTHERS = """
@@ -362,42 +281,26 @@ route address = ::1 | unknown key; write 'backend = [::1]:PORT'
 route host = a.example | 'match = tls sni=a.example' or 'match = http host=a.example'; a server belongs into backend
 route server_name = *.a.example | 'match = tls sni=*.a.example'
 route remote_ip = 10.0.0.0/8 | unknown key; write 'from = NETWORKS'
-route client_cert = required | write 'tls_client_ca = FILE' beside 'terminate_tls = CERTIFICATE.pem, KEY.pem'
-listen default = 403 | there is no [backend 403]; to turn clients away, write close, reset or reject
-listen default = return 404 | to turn clients away, write close, reset or reject
-listen default = respond 404 | to turn clients away, write close, reset or reject
-listen default = redirect https://a.example | txmux sends nothing of HTTP; write the server that does, as HOST:PORT
-listen default = return 301 https://a.example/ | txmux sends nothing of HTTP
+listen default = return 404 | there is no [backend return 404]; write the name of a backend, HOST:PORT, unix:/path, close, reset or reject
 listen endpoint = 24430; | did you mean ':24430'? Remove the ';' at the end
 listen idle_timout = 3s | unknown key; did you mean 'idle_timeout' in [backend NAME]?
-listen default = $host:80 | for what a client asks for, write {host} in the 'server' of a [backend]
 txmux admin_password = x | unknown key; write 'admin = 127.0.0.1:8440' and 'admin_token = /var/lib/txmux/token', the path
 txmux admin_foobar = x | unknown key; [txmux] has nothing like it; remove it
-backend check = mariadb | write mysql
 backend check = mysql user= | is not a user of MySQL; write for example txmux
-backend check = pgsql | write postgres
-match remote_ip 10.0.0.0/8 | write 'match = any' with 'from = NETWORKS'
-match sni_hostnames=a.example | the matcher comes first, as in 'tls sni=a.example'
-match tls sni_hostnames=a.example | unknown option 'sni_hostnames'; write sni=a.example
-match http server_name=a.example | unknown option 'server_name'; write host=a.example
-match req_ssl_sni -i a.example | write 'tls sni=a.example'
-match tls if { req_ssl_sni -i a.example } | 'if' is not an option; write 'tls sni=a.example'
-match probe | write a protocol, as in 'ssh', or 'regex pattern=^HELLO'
-match starttls | write 'match = tls' with 'starttls = smtp' in [listen NAME]
+match req_ssl_sni -i a.example | write 'tls sni=www.example.com'
+match tls if { req_ssl_sni -i a.example } | is not an option; write OPTION=VALUE
+match probe | write 'regex pattern=^HELLO'
 match tls sni=web\u2013site.example | replace the EN DASH; write tls sni=web-site.example
 match tls\u00a0sni=a.example | replace the NO-BREAK SPACE; write tls sni=a.example
-match tls sni=a\u2026example | no name of a host has '\u2026' in it; write what '\u2026' leaves out
 match tls sni=b\u00fccher.example | write the name as it travels, in ASCII (xn--
-backend balance = ip_hash | write source-hash
-backend balance = leastconn | write least-connections
-backend balance = rr | write round-robin
+backend balance = leastconn | must be round-robin, least-connections, random,
 backend health_check = on | unknown key; write 'check = tcp interval=2s' or
 backend check_interval = 5s | unknown key; write 'check = tcp interval=2s' or
 backend send-proxy-v2 = yes | unknown key; write 'proxy_protocol = v2'
 backend sticky = yes | unknown key; write 'balance = source-hash'
 backend weight = 3 | unknown key; write it after the server
 backend max_rate = 1MiB/s | unknown key; write upload_rate or download_rate
-backend idle_timeout = never | the longest is 3650d
+backend idle_timeout = never | write a duration as 250ms, 5s,
 backend checks = on | unknown key; did you mean 'check'?
 backend server = 127.0.0.1:2 \\ | no backslash needed; indent the next line
 listen rate = 10/s | unknown key; write 'connection_rate_per_source = 20/s burst=40'
@@ -408,50 +311,24 @@ listen log = error | must be yes, no or errors, not 'error'; did you mean 'error
 backend max_duration = 0 | for no limit, write none
 backend eject = no | write off
 backend eject = 3 | write failures=3
-backend idle_timeout = 1m30s | did you mean '90s'?
-backend idle_timeout = 1h 30m | did you mean '90m'?
-backend idle_timeout = 1w | did you mean '7d'?
 backend upload_rate = 0 | 512KiB/s or 10MiB/s
-backend upload_rate = 8Mbps | did you mean '1000000/s'?
 backend resolve = 0 | must be at least 1s
-match http /api | did you mean 'path=/api'?
-match http GET | did you mean 'method=GET'?
-listen default = reject: no | write 'reject'
+match http GET | 'GET' is not an option; write OPTION=VALUE, a value with blanks in quotes (http takes host=
 txmux access_log = '/var/log/x.log' | remove the quotes around the value; write /var/log/x.log
 txmux access_log = journald | is not a path
 txmux access_log = '/var/log/x.log json | write it without quotes
-backend check = http://127.0.0.1/health | write http path=/health
-listen allow = 10.0.0.0/8 office | write commas between networks
-backend check = https | write http tls=yes
-backend check = no | for no check, remove the key
-listen default = reject 403 | write 'reject'
-listen default = [backend web] | write 'web'
-listen default = route a | [route a] is a route; write what its 'backend' is
-listen default = handover /run/x | write 'handover:/run/x'
-listen default = h 1 | write 'h:1'
-backend server = _ssh._tcp.a.example | write srv:_ssh._tcp.a.example
+backend server = _ssh._tcp.a.example | did you mean 'srv:_ssh._tcp.a.example'?
 listen default = $ssl_preread_server_name:443 | write {sni}:443
-listen allow = !10.0.0.0/8 | 'deny' in [listen NAME] and 'not_from' in [route NAME] leave networks out
-listen allow = 192.168.*.* | write 192.168.0.0/16
 listen allow = 0.0.0.0 | is the address of no client; for all of them write '0.0.0.0/0'
 listen deny = :: | is the address of no client; for all of them write '::/0'
-listen silent = h:1 after 2s | did you mean 'after=2s'?
-listen silent = h:1 from=::1, 10.0.0.0/8 | write 'from=::1,10.0.0.0/8'
 listen endpoint = tls:443 | path: '443' is not a folder of PEM files
-match NOT tls | write 'not tls'
-match src 10.0.0.0/8 | write 'match = any' with 'from = NETWORKS'
-match ssh from=10.0.0.0/8 | write 'from = 10.0.0.0/8' as a key
-match sni: a.example | write 'tls sni=a.example'
-match tls sni=~ ^a.* | write 'sni=~^a.*'
-match payload hex=16 03 01 offset=2 | write hex='16 03 01'
-route during = 08:00-18:00 UTC+2 | write 'Etc/GMT-2'
+match NOT tls | write for example 'not tls'
+route during = 08:00-18:00 UTC+2 | there is no time zone 'UTC+2'; write one such as
 route terminate_tls = letsencrypt | write acme
 txmux access_log = /var/log/x.log json | write /var/log/x.log, and
 txmux access_log = syslog:server=10.0.0.1 | is not a path
 txmux resolvers = 1.1.1.1 8.8.8.8 | write 1.1.1.1, 8.8.8.8
 route allow = 10.0.0.0/8 | unknown key; write 'from' or 'not_from', or move it to [listen NAME]
-route from = country:DE | 'country:DE' is not a network; write 'geo:country=DE'
-route from = as64496 | write 'as:AS64496' with 'geo_databases = FILE' in [txmux]
 txmux log_level = debug | unknown key; remove it; the option is --log-level
 match tls sni= | sni= has no value
 match tls \\ | no backslash needed; indent the next line
@@ -467,7 +344,7 @@ listen tls = yes | unknown key; TLS is ended by 'terminate_tls = CERTIFICATE.pem
 route priority = 3 | unknown key; remove it; routes are asked in the order of the file
 route entryPoints = web | unknown key; 'under = NAME' limits
 txmux admin_port = 8440 | unknown key; write 'admin = 127.0.0.1:8440'
-match tls sni = a | no spaces around '='; write 'sni=a'
+match tls sni = a | did you mean 'tls sni=a'?
 match mariadb | its clients wait for the server to speak
 match nntp | its clients wait for the server to speak
 match sftp | write 'ssh'
@@ -489,8 +366,6 @@ match cql | write 'cassandra'
 match sqlserver | write 'tds'
 udp bedrock | write 'raknet'
 match text | write 'payload text=HELLO'
-match ftps | write 'tls' if TLS comes first; else the server speaks first
-match docker | write 'http', or 'tls' if the daemon has certificates
 match hex | write 'payload hex=00ff'
 match prefix | write 'payload text=HELLO'
 match pp | write 'proxy'

@@ -116,7 +116,7 @@ class MistakeTests(BackendTestCase):
         for text, complaints in {
             "balance = leastconn": (
                 "6 balance: must be round-robin, least-connections, random, source-hash, sni-hash, host-hash or first, "
-                "not 'leastconn'; write least-connections"
+                "not 'leastconn'"
             ),
             "source = eth0, clinet": (
                 "6 source: 'eth0' is not an IP address; write 'client' for the client's own, "
@@ -136,8 +136,7 @@ class MistakeTests(BackendTestCase):
             ),
             "eject = failures=0 within=5 for": (
                 "6 eject: failures: must be a whole number from 1 to 1000, not '0'\n"
-                "6 eject: within: '5' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
-                "did you mean '5s'?\n"
+                "6 eject: within: '5' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d\n"
                 "6 eject: 'for' is not an option; did you mean 'for=VALUE'? (eject takes failures=, within=, for=, unanswered=, after=)"
             ),
             "eject = after=9s": (
@@ -148,7 +147,7 @@ class MistakeTests(BackendTestCase):
             ),
             "resolve = 30s keep=0s": (
                 "6 resolve: keep: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
-                "the longest is 3650d"
+                "the longest is 3650d; for no limit, write none"
             ),
             "resolve = 999ms": (
                 "6 resolve: must be at least 1s; name servers should not be queried more often"

@@ -21,6 +21,7 @@ from txmux.rules.reading.endpointstrings import ports_text, split_arguments, spl
 from txmux.rules.reading.parser import load, parse
 from txmux.serving.listen_addresses import listen_addresses
 
+_TAKES = "(a server takes weight=, max_connections=, backup, down, final)"
 _OF_PORTS = [
     *(":", "127.0.0.1:", "[::1]:", "[fe80::1%eth-0]:", "tcp:", "tcp6:", "tcp:127.0.0.1:"),
     *("udp:", "udp:127.0.0.1:", "udp:[::1]:"),
@@ -54,8 +55,7 @@ class ListeningTests(ReadingTestCase):
             "www.example.com:443": "'www.example.com' is not an IP address; write ADDRESS:PORT",
             "127.0.0.300:443": "'127.0.0.300' is not an IP address",
             "[127.0.0.1]:443": "'127.0.0.1' is not an IPv6 address",
-            "localhost:443": "'localhost' is a name; a listener takes an IP address, such as 127.0.0.1:443",
-            "web:443": "a listener takes an IP address, such as 127.0.0.1:443, or :443 for every address",
+            "web:443": "there is no endpoint type 'web'; write ADDRESS:PORT or :PORT",
             "localhost:https": "there is no endpoint type 'localhost'; write ADDRESS:PORT",
             "stdio:": "there is no endpoint type 'stdio'",
             "web": "'web' is not an endpoint; write",
@@ -146,13 +146,14 @@ class SeveralPortsTests(ReadingTestCase):
         for text, said in {
             ":20-10": "the first port is the higher one of the two; write :10-20",
             ":1-65536": "a port must be a whole number from 1 to 65535, not '65536'",
-            "8000-8010": "did you mean ':8000-8010'?",
-            "*:5-6": "did you mean ':5-6'?",
             "127.0.0.300:5-6": "'127.0.0.300' is not an IP address",
         }.items():
             self.assertIn(said, self.complaint(listening, text))
         rules = "[txmux]\nadmin_token = t\nadmin = 127.0.0.1:5-6\n[listen a]\nendpoint = :1\n"
         self.refuses(rules, "3 admin: '127.0.0.1:5-6' has several ports; write one")
+        for text in ("8000-8010", "*:8000-8010"):
+            [said] = self.complaints(f"[listen a]\nendpoint = {text}\n")
+            self.assertTrue(said.endswith("; did you mean ':8000-8010'?"), said)
 
 
 class ServerTests(ReadingTestCase):
@@ -185,8 +186,8 @@ class ServerTests(ReadingTestCase):
         self.assertEqual(
             self.complaint(server, "web:0 weight=2 bakcup b:2"),
             "a port must be a whole number from 1 to 65535, not '0'\n"
-            "'bakcup' is not expected after the server; write one server a line; did you mean 'backup'?\n"
-            "'b:2' is not expected after the server; write one server a line",
+            f"unknown option 'bakcup'; did you mean 'backup'? {_TAKES}\n"
+            f"unknown option 'b:2' {_TAKES}",
         )
 
     @given(
@@ -212,42 +213,35 @@ class BothTests(ReadingTestCase):
 
     def test_slips_get_the_right_form(self) -> None:
         either = {"/run/x.sock": "unix:/run/x.sock"}
-        slips: dict[Callable[[str], object], dict[str, str]] = {
-            listening: {
+        slips: dict[str, dict[str, str]] = {
+            "[listen a]\nendpoint = ": {
                 **either,
+                "https://10.0.0.1/x": "10.0.0.1:443",
+                "localhost:443": "127.0.0.1:443",
                 "443": ":443",
                 "*:443": ":443",
                 "tpc:443": "tcp",
                 "TCP:443": "tcp",
                 "::1:443": "[::1]:443",
                 ":::443": "[::]:443",
-                "::8443": "[::]:8443",
             },
-            server: {
+            f"{self.listen}[backend a]\nserver = ": {
                 **either,
+                "https://a.example/x": "a.example:443",
+                "_a._tcp.b": "srv:_a._tcp.b",
                 "22": "127.0.0.1:22",
                 ":22": "127.0.0.1:22",
                 "tpc:host:80": "tcp",
                 "::1:22": "[::1]:22",
-                "::22": "[::1]:22",
             },
         }
-        for read, meanings in slips.items():
+        for before, meanings in slips.items():
             for text, meant in meanings.items():
-                message = self.complaint(read, text)
-                self.assertTrue(message.endswith(f"did you mean {meant!r}?"), message)
-            for text, meant in (("127.0.0.1",) * 2, ("::1", "[::1]"), ("[2001:db8::]",) * 2):
-                message = f"{text!r} has no port; write {meant}:PORT"
-                self.assertEqual(self.complaint(read, text), message)
-
-    def test_url_of_a_server_with_tls(self) -> None:
-        for read, text, is_told in (
-            (server, "https://10.0.0.1:443", True),
-            (server, "http://10.0.0.1:80", False),
-            (listening, "https://10.0.0.1:443", False),
-        ):
-            told = "'tls = yes' goes into a [backend]" in self.complaint(read, text)
-            self.assertIs(told, is_told, text)
+                [message] = self.complaints(f"{before}{text}\n")
+                self.assertIn(f"did you mean {meant!r}?", message)
+        for text, meant in (("127.0.0.1",) * 2, ("::1", "[::1]")):
+            message = f"{text!r} has no port; write {meant}:PORT"
+            self.assertEqual(self.complaint(server, text), message)
 
     def test_ports_of_16_bits(self) -> None:
         for text in (
@@ -425,8 +419,8 @@ class ServerLineTests(BackendTestCase):
                 "'-a' is not a host name; write one such as www.example.com, or an IP address"
             ),
             "h:1 h:2 dwon": (
-                "'h:2' is not expected after the server; write one server a line\n"
-                "'dwon' is not expected after the server; write one server a line; did you mean 'down'?"
+                f"unknown option 'h:2' {_TAKES}\n"
+                f"unknown option 'dwon'; did you mean 'down'? {_TAKES}"
             ),
         }.items():
             self.assertEqual(self.complaint(server, text), messages)

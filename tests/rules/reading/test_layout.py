@@ -201,7 +201,7 @@ class AloneTests(SynchronousTestCase):
         self.assertEqual(
             [line.partition(";")[0] for line in self.found(text)],
             [
-                "2 match: unknown matcher 'shh'", "3 backend: '22' is not an address and port",
+                "2 match: unknown matcher 'shh'", "3 backend: '22' is not a server",
                 "4 from: '${X' does not name a variable", "5 frmo: unknown key",
             ],
         )  # fmt: skip

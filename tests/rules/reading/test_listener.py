@@ -133,7 +133,6 @@ class ListenerTests(ReadingTestCase):
             "20": f"'20' {forms}",
             "0/s": f"'0/s' {forms}",
             "20/d": f"'20/d' {forms}",
-            "20 / s": f"'20 / s' {forms}; did you mean '20/s'?",
             "20/s burst=0": "burst: must be a whole number from 1 to 1000000, not '0'",
             "20/s bust=1": "unknown option 'bust=1'; did you mean 'burst'? (a rate takes burst=)",
             "20/s 40": "unknown option '40' (a rate takes burst=)",

@@ -329,10 +329,8 @@ class RefusalTests(ReadingTestCase):
             "08:00-24:01": "'24:01' is not a time of day",
             "24:00-01:00": "begins when the day is over; begin it at 00:00",
             "08:00-08:00": "begins when it ends; the whole day is 00:00-24:00",
-            "08:00-09:00,10:00-11:00": "is more than one time; write each in a line of its own",
             "08:00-18:00 Europe/Pariss": "there is no time zone 'Europe/Pariss'; did you mean 'Europe/Paris'?",
             "08:00-18:00 ../x": "there is no time zone '../x'; write one such as Europe/Paris or UTC",
-            "08:00-18:00 mon-fri": "there is no time zone 'mon-fri'; if it is a day, it comes first",
             "08:00-18:00 UTC x": "'x' is one word too many",
         }.items():
             self.assertIn(told, self.complaint(period, text), text)
@@ -341,7 +339,7 @@ class RefusalTests(ReadingTestCase):
         self.patch(zoneinfo, "available_timezones", set)
         self.assertEqual(
             self.complaint(period, "08:00-18:00 Europe/Nowhere"),
-            "there is no time zone 'Europe/Nowhere', nor any other on this system; install its tzdata",
+            "there is no time zone 'Europe/Nowhere'; install this system's tzdata",
         )
 
     @given(st.text(st.sampled_from("mon-fri,0123:456 /UTC\x00é"), min_size=1).filter(str.strip))

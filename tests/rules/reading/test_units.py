@@ -270,7 +270,7 @@ class UnitsTest(SynchronousTestCase):
         path = self.write("rules.ini", f"{LISTEN}[route r]\n{lines}")
         first, second = self.problems(path)
         self.assertIn("every client that says something is not silent; write 'any', or what", first)
-        self.assertIn("write 'silent' for clients that say nothing", second)
+        self.assertIn("unknown matcher 'silence'; write 'silent'", second)
 
     def test_folder_that_is_closed(self) -> None:
         """What was found before is not taken for gone where its folder may not be looked into."""

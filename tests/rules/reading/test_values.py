@@ -20,29 +20,10 @@ class DurationTests(ReadingTestCase):
             self.assertEqual(values.duration(text), seconds, text)
 
     def test_unit_is_required(self) -> None:
-        self.assertEqual(
-            self.complaint(values.duration, "5"),
-            "'5' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; did you mean '5s'?",
-        )
-
-    def test_blank_before_the_unit(self) -> None:
-        self.assertIn("did you mean '10m'?", self.complaint(values.duration, "10 m"))
-
-    def test_units_of_others(self) -> None:
-        for text, meant in {
-            "5S": "5s", "5 sec": "5s", "1hour": "1h", "2 hrs": "2h", "10min": "10m", "3 days": "3d",
-            "1.5 seconds": "1.5s", "20msec": "20ms",
-        }.items():  # fmt: skip
-            message = self.complaint(values.duration, text)
-            self.assertTrue(message.endswith(f"; did you mean {meant!r}?"), message)
-
-    def test_thousands(self) -> None:
-        read = values.whole_number(0, 50_000)
-        for text, hint in {"10k": "; did you mean '10000'?", "60K": "", "1m": "", "k": ""}.items():
-            self.assertEqual(
-                self.complaint(read, text),
-                f"must be a whole number from 0 to 50000, not {text!r}{hint}",
-            )
+        forms = "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
+        for text, hint in {"5": "did you mean '5s'?", "5000": forms, "never": forms}.items():
+            [said] = self.complaints(f"{self.listen}detect_timeout = {text}\n")
+            self.assertEqual(said, f"3 detect_timeout: {text!r} is not a duration; {hint}")
 
     def test_others_are_refused(self) -> None:
         for text in ("", "-5s", "+5s", "5 x", ".5s", "1.s", "٣s", "nan", "1e3s"):
@@ -62,6 +43,8 @@ class DurationTests(ReadingTestCase):
     def test_none(self) -> None:
         self.assertIsNone(values.positive_duration_or_none("none"))
         self.assertEqual(values.positive_duration_or_none("1d"), 86400.0)
+        said = self.complaint(values.positive_duration_or_none, "0")
+        self.assertTrue(said.endswith("; for no limit, write none"), said)
 
 
 class SizeTests(ReadingTestCase):
@@ -72,14 +55,11 @@ class SizeTests(ReadingTestCase):
         }.items():  # fmt: skip
             self.assertEqual(read(text), number, text)
 
-    def test_near_misses(self) -> None:
-        read = values.size(1, 1024**3)
-        for text, meant in {"32K": "32KiB", "32kb": "32KiB", "1 MiB": "1MiB", "1g": "1GiB"}.items():
-            self.assertIn(f"did you mean '{meant}'?", self.complaint(read, text))
-        self.assertEqual(
-            self.complaint(values.size(1, 1024), "32K"),
-            "'32K' is not a size; write a number of bytes from 1 to 1KiB",
-        )
+    def test_unit_is_said(self) -> None:
+        forms = "write a number of bytes from 1 to 1MiB"
+        for text, hint in {"16K": "did you mean '16KiB'?", "32kb": forms, "2G": forms}.items():
+            [said] = self.complaints(f"{self.listen}peek_limit = {text}\n")
+            self.assertEqual(said, f"3 peek_limit: {text!r} is not a size; {hint}")
 
     def test_bounds_in_their_units(self) -> None:
         read = values.size(512, 64 * 1024)
@@ -94,7 +74,6 @@ class WordTests(ReadingTestCase):
     def test_whole_number(self) -> None:
         read = values.whole_number(0, 10)
         self.assertEqual((read("0"), read("10")), (0, 10))
-        self.assertIn("; did you mean '0'?", self.complaint(read, "-1"))  # no limit, elsewhere
         for text in ("11", "+1", "1_0", "1.0", "", "٣", "9" * 5000):
             self.assertEqual(
                 self.complaint(read, text), f"must be a whole number from 0 to 10, not {text!r}"
@@ -108,13 +87,12 @@ class WordTests(ReadingTestCase):
 
     def test_boolean(self) -> None:
         self.assertEqual((values.boolean("yes"), values.boolean("no")), (True, False))
-        for text, meant in {
-            "true": "yes", "On": "yes", "0": "no", "Yes": "yes", "noo": "no",
-        }.items():  # fmt: skip
+        for text, meant in {"yse": "yes", "noo": "no"}.items():
             self.assertIn(f"did you mean {meant!r}?", self.complaint(values.boolean, text))
-        self.assertEqual(
-            self.complaint(values.boolean, "perhaps"), "must be yes or no, not 'perhaps'"
-        )
+        for text in ("perhaps", "on", "Yes", "true", "0"):
+            self.assertEqual(
+                self.complaint(values.boolean, text), f"must be yes or no, not {text!r}"
+            )
 
     def test_choice(self) -> None:
         read = values.choice("off", "v1", "v2")

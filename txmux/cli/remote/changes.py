@@ -52,27 +52,20 @@ def ban_body(network: str, words: Sequence[str]) -> dict[str, Any]:
     body: dict[str, Any] = {"network": network}
     if words:
         text, *reason = words
-        body["seconds"] = _seconds(text, reason, "a reason comes after it")
+        body["seconds"] = _seconds(text, "; a reason comes after it")
         if reason:
             body["reason"] = " ".join(reason)
     return body
 
 
-def _seconds(text: str, reason: Sequence[str] = (), advice: str = "") -> int:
-    from txmux.rules.advice.words import with_advice  # noqa: PLC0415 - only bans with an end need it
+def _seconds(text: str, advice: str = "") -> int:
     from txmux.rules.problems import InvalidValueError  # noqa: PLC0415 - only bans with an end need it
     from txmux.rules.reading.values import positive_duration  # noqa: PLC0415 - as above
 
     try:
         return max(1, round(positive_duration(text)))
     except InvalidValueError as error:
-        message = str(error)
-        if reason:  # maybe with the unit, as in '5 minutes'
-            try:
-                positive_duration(f"{text} {reason[0]}")
-            except InvalidValueError as other:
-                message = str(other) if "did you mean" in str(other) else message
-        raise UsageError(with_advice(f"DURATION {message}", advice)) from None
+        raise UsageError(f"DURATION {error}{advice}") from None
 
 
 # close

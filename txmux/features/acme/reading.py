@@ -16,6 +16,7 @@ import attrs
 
 from txmux.classes import frozen
 from txmux.errors import joined
+from txmux.rules.advice.words import word_first
 from txmux.rules.model import Listener, Route, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.values import words_if_right
@@ -134,7 +135,7 @@ def read_authority(text: str) -> str:
             return text
     advice = f"write {joined([*_KNOWN])}, or its URL, which begins with https://"
     error = InvalidValueError(f"{text!r} is not an ACME directory; {advice}")
-    raise error.ask("words:word_first", text, _KNOWN)
+    raise error.ask(word_first, text, _KNOWN)
 
 
 def read_email(text: str) -> str:

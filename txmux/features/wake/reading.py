@@ -8,6 +8,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from txmux.classes import frozen
+from txmux.rules.advice.words import near
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import split_words, whole_number
 
@@ -58,7 +59,7 @@ def read_wake(text: str) -> Wake:
             )
         return Wake("systemd", rest[0])
     error = InvalidValueError(f"{text!r} wakes nothing; {_WAKES}")
-    raise error.ask("words:near", kind, ("wol", "http", "systemd") if rest else ())
+    raise error.ask(near, kind, ("wol", "http", "systemd") if rest else ())
 
 
 def _magic_packet(mac: str, target: str) -> Wake:

@@ -198,21 +198,6 @@ SECTION_ALIASES = {
 }
 """The kind of section for each of these other words at the beginning of a header."""
 
-BALANCE_WORDS = {
-    **each("hash ip_hash ip-hash least_ip source sticky", "source-hash"),
-    **each("least_conn leastconn least-conn least_request", "least-connections"),
-    **each("roundrobin round_robin rr static-rr wrr", "round-robin"),
-    **each("uri url_param hdr", "host-hash"),
-    **each("rand random_choose", "random"),
-}
-CHOICE_WORDS = {
-    **BALANCE_WORDS,
-    **each("none optional_no_ca request", "optional"),
-    **each("on require", "required"),
-    "submission": "smtp",
-}
-"""By words of other programs: those of txmux, for keys that take one of several."""
-
 LIKE_HOST = re.compile(r"[\w*-]+(\.[\w*-]+)+")
 _URL = re.compile(
     r"(?P<scheme>[a-z]+)://(?P<host>[^/:\[\]]*|\[[^\]/]*\])(?::(?P<port>[0-9]+))?(?:/.*)?"

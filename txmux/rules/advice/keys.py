@@ -114,9 +114,9 @@ def _kind_meant(folded: str, word: str, headers: Mapping[str, str]) -> str:
     return habits.SECTION_ALIASES.get(folded) or nearest(word, headers) or next(begun, "")
 
 
-def name(messages: Texts, kind: str, name: str, is_name: Callable[[str], object]) -> Texts:
+def name_meant(kind: str, name: str, is_name: Callable[[str], object]) -> str:
     plain = "-".join(name.translate(habits.PLAIN).strip("'\"").split())
-    return [f"{messages[0]}; did you mean [{kind} {plain}]?"] if is_name(plain) else messages
+    return f"; did you mean [{kind} {plain}]?" if is_name(plain) else ""
 
 
 def keys_meant(kind: str, section: Section, known: Texts) -> set[str | None]:
@@ -131,8 +131,8 @@ def keys_meant(kind: str, section: Section, known: Texts) -> set[str | None]:
     return meant
 
 
-def unknown_key(messages: Texts, *facts: Any) -> Texts:
-    return [f"{messages[0]}; {next(_of_key(*facts))}"]
+def unknown_key(*facts: Any) -> str:
+    return f"unknown key; {next(_of_key(*facts))}"
 
 
 def _of_key(

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from itertools import takewhile
 
 from txmux.errors import MuxError, joined
@@ -11,6 +10,7 @@ Texts = Sequence[str]
 
 _MOST_LIKE, _MOST_MEANT = 8, 3
 _ASIDE = re.compile(r" \([^()]*\)$")
+_UNKNOWN = re.compile(r"unknown (?:kind |option )?'([^'=]+)")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -26,6 +26,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _all_nearest(word: str, known: Iterable[str]) -> list[str]:
+    from difflib import get_close_matches  # noqa: PLC0415 - only errors need it
+
     word = word.casefold()
     by_folded = {name.casefold(): name for name in known}
     alike = {*get_close_matches(word, by_folded, n=_MOST_LIKE)}
@@ -87,15 +89,6 @@ def with_hint(message: str, hint: str) -> str:
     return f"{message[:end]}{hint}{message[end:]}"
 
 
-def instead_of_list(messages: Texts, words: Iterable[str], known: Texts) -> Texts:
-    """Put the word that is nearest to the wrong one in the place of the list of all at the end of its message."""
-    near = {repr(word): did_you_mean(word, known) for word in words}
-    return [
-        next((_ASIDE.sub(near[word], one) for word in near if word in one and near[word]), one)
-        for one in messages
-    ]
-
-
 def word_first(messages: Texts, word: str, known: Iterable[str]) -> Texts:
     """Put the nearest known word before what the message says at its end."""
     problem, _, advice = messages[0].rpartition("; ")
@@ -108,6 +101,12 @@ def hinted(messages: Texts, hint: str) -> Texts:
 
 def near(messages: Texts, word: str, known: Iterable[str]) -> Texts:
     return hinted(messages, did_you_mean(word, known))
+
+
+def near_unknown(messages: Texts, known: Iterable[str]) -> Texts:
+    """Add the nearest known word to each message that names an unknown one."""
+    unknown = [(one, _UNKNOWN.search(one)) for one in messages]
+    return [with_hint(one, did_you_mean(word[1], known) if word else "") for one, word in unknown]
 
 
 def is_read(read: Callable[[str], object], text: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
+from txmux.rules.advice.words import did_you_mean
 from txmux.rules.installed import conditions
 from txmux.rules.lint.coverage import lines_of
 from txmux.rules.lint.scopes import scopes
@@ -28,8 +29,6 @@ def unprovided(rules: Rules) -> Iterator[Problem]:
         for number, (item, outcome) in enumerate(zip(section.items(key), outcomes, strict=False)):
             name = item.text.partition(" ")[0]
             if outcome is Refusal.CLOSE and name not in words:
-                from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - only errors need it
-
                 hint = did_you_mean(name, sorted(rules.backends))
                 message = (
                     f"no file that 'include' finds has a [backend {name}] now, so these clients are closed{hint}; "

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from txmux.rules.advice.words import near
 from txmux.rules.model import (
     LOCAL,
     AllowedNames,
@@ -265,7 +266,7 @@ def _source(text: str) -> str:
     except ValueError:
         raise InvalidValueError(
             f"{text!r} is not an IP address; write 'client' for the client's own, or one of this machine's"
-        ).ask("words:near", text, ("client",)) from None
+        ).ask(near, text, ("client",)) from None
     mapped = getattr(ip, "ipv4_mapped", None)
     if mapped is not None:
         raise InvalidValueError(f"{text!r} is IPv4 inside IPv6; write '{mapped}'")

@@ -6,6 +6,7 @@ from typing import Any
 
 from txmux.errors import OptionError, joined
 from txmux.matchers.payload import bytes_from_text
+from txmux.rules.advice.words import near
 from txmux.rules.model import Check, CheckKind, Ejection
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpointstrings import host_name
@@ -31,8 +32,7 @@ def check(text: str) -> Check:
         kind, rest = "exchange", [first, *rest]
     if kind is None:
         message = f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {first!r}"
-        known = {**_KINDS["http"], **_COMMON}
-        raise InvalidValueError(message).ask("values:check", first, _WORDS, known)
+        raise InvalidValueError(message).ask(near, first, _WORDS)
     path = next((word for word in rest if kind == "http" and word.startswith("/")), "")
     if path:
         raise InvalidValueError(f"{path!r} is not an option; write 'path={path}'")

@@ -1,10 +1,13 @@
 """Values that refer to other files, other sections or matchers."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from txmux.errors import joined
 from txmux.interfaces import IProtocolMatcher
+from txmux.rules.advice.words import word_first
 from txmux.rules.model import (
     NAMES,
     AnyNetworks,
@@ -155,10 +158,7 @@ class RulesReading:
         path = self.home / file_path(text)
         if check:
             self.needs.append((RulesReading._check, (path, what), None))
-            try:
-                self._check((path, what))
-            except InvalidValueError as error:
-                raise error.ask("values:paths", text) from None
+            self._check((path, what))
         return path
 
     def _check(self, named: tuple[Path, str]) -> None:
@@ -177,10 +177,7 @@ class RulesReading:
         if other is not None:
             return other
         if not text.startswith("@"):
-            try:
-                named = network(text)
-            except InvalidValueError as error:
-                raise error.ask("values:file_of_networks", text) from None
+            named = network(text)
             if named.num_addresses == 1 and named.network_address.is_unspecified:
                 raise InvalidValueError(
                     f"{text!r} is the address of no client; for all of them write '{named.network_address}/0'"
@@ -235,8 +232,14 @@ class RulesReading:
             return refusal
         try:
             short = self._in_short_form(text)
-        except InvalidValueError as error:
-            raise error.ask("endpoints:outcome", text, self.sections, [*REFUSALS]) from None
+        except InvalidValueError:
+            first = text.split(maxsplit=1)[0]
+            if ":" in first or first.replace(".", "").isdigit():
+                raise
+            forms = f"the name of a backend, HOST:PORT, unix:/path, {joined([*REFUSALS])}"
+            error = InvalidValueError(f"there is no [backend {text}]; write {forms}")
+            names = (*self.sections["backend"], *REFUSALS)
+            raise error.ask(word_first, text, names) from None
         self.needs.append((RulesReading._in_short_form, text, short))
         self._short_needs[text] = self.needs[-2:]
         return short
@@ -259,7 +262,8 @@ class RulesReading:
                 f"{text!r} leads wherever clients want; write a [backend] with it and 'allow_names', and its name here"
             )
         words = split_words(text)
-        if len(words) > 1 and ":" in words[0].rstrip(":"):
+        several = len(words) > 1 and ":" in words[0].rstrip(":")
+        if several or re.match(r"[^/]+:[0-9]+,", text):
             raise InvalidValueError(
                 f"{text!r}: several servers, and options of a server, need a [backend]; write one with them, and its name here"
             )

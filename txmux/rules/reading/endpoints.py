@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,18 +14,17 @@ from twisted.internet.interfaces import (
 from twisted.plugin import getPlugins
 
 from txmux.classes import frozen
-from txmux.errors import listed
 from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Settings
-from txmux.rules.problems import InvalidValueError, Problem
+from txmux.rules.problems import InvalidValueError, Problem, suggestion
 from txmux.rules.reading import endpointstrings as strings
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.values import file_path, read_options, split_words, whole_number
-from txmux.transport import is_address
+from txmux.transport import bracketed, is_address
 
-_SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
+_SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:/]*)")
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
 _ADDRESS_FIRST = re.compile(r"(?![0-9]*:)[^:=\[\]]+:[0-9]+|\[[^\[\]]*\]:[0-9]+")
-NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_HOST_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _NAME_ASKED_FOR = re.compile(r"\$ssl_(?:preread_)?server_name|%\[(?:req[._]ssl_sni|ssl_fc_sni)\b")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
@@ -41,13 +40,10 @@ def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or t
 
     But for that string, ``FIRST-LAST`` may stand for the port.
     """
-    try:
-        return _listening(text, forms)
-    except InvalidValueError as error:
-        raise error.ask("endpoints:listening", text) from None
-
-
-def _listening(text: str, forms: str) -> str:
+    place, _, more = text.partition(" ")
+    if more and _SHORT.fullmatch(place):
+        advice = "write one endpoint a line, and nothing after it"
+        raise InvalidValueError(f"{more!r} is not expected after {place!r}; {advice}")
     several = strings.split_ports(text)
     if several is not None:
         return _several(*several, forms)
@@ -55,16 +51,8 @@ def _listening(text: str, forms: str) -> str:
         strings.udp_listen_address(text)
         return text
     kind = _kind_of(text)
-    if kind in {"tcp", "tcp6"} and _ADDRESS_FIRST.fullmatch(text, len(kind) + 1):
-        return listening(text[len(kind) + 1 :])  # as behind udp:
     if kind is not None:
-        arguments = strings.split_arguments(text)
-        if kind not in _BUILT_IN and kind.lower() not in _installed_server_kinds():
-            kinds = _BUILT_IN | _installed_server_kinds()
-            _refuse_kind(kind, kinds, "ADDRESS:PORT or :PORT")
-        if kind.lower() in strings.SERVER:
-            strings.SERVER[kind.lower()].check(arguments)
-        return text
+        return _endpoint_string(kind, text)
     short = _SHORT.fullmatch(text)
     if short is None:
         raise InvalidValueError(f"{text!r} is not an endpoint; {forms}")
@@ -78,13 +66,25 @@ def _listening(text: str, forms: str) -> str:
     return text
 
 
+def _endpoint_string(kind: str, text: str) -> str:
+    if kind in {"tcp", "tcp6"} and _ADDRESS_FIRST.fullmatch(text, len(kind) + 1):
+        return listening(text[len(kind) + 1 :])  # as behind udp:
+    arguments = strings.split_arguments(text)
+    if kind not in _BUILT_IN and kind.lower() not in _installed_server_kinds():
+        kinds = _BUILT_IN | _installed_server_kinds()
+        _refuse_kind(kind, kinds, "ADDRESS:PORT or :PORT")
+    if kind.lower() in strings.SERVER:
+        strings.SERVER[kind.lower()].check(arguments)
+    return text
+
+
 def _several(before: str, ports: range, forms: str) -> str:
     first, last = (str(_server_port(str(port))) for port in (ports.start, ports.stop - 1))
     if not ports:
         raise InvalidValueError(
             f"the first port is the higher one of the two; write {before}{last}-{first}"
         )
-    return f"{_listening(before + first, forms).removesuffix(first)}{first}-{last}"
+    return f"{listening(before + first, forms).removesuffix(first)}{first}-{last}"
 
 
 def short_form(text: str) -> tuple[str, int] | None:
@@ -179,16 +179,7 @@ def server(
         )
     if words[1:2] == ["="]:
         del words[1]
-    read = partial(_server_of, kind_of=kind_of, settings=settings or Settings())
-    try:
-        return read(words)
-    except InvalidValueError as error:
-        raise error.ask("endpoints:server", text, words, read) from None
-
-
-def _server_of(
-    words: Sequence[str], kind_of: Callable[[str], ServerKind | None], settings: Settings
-) -> Server:
+    settings = settings or Settings()
     messages: list[str] = []
     made, options = Server("", "tcp"), {}
     kind = None
@@ -237,10 +228,7 @@ def _server_options(words: Sequence[str], kind: ServerKind | None) -> dict[str, 
     readers, flags = _READERS, _FLAGS
     if kind is not None:
         readers, flags = {**readers, **kind.options}, (*flags, *kind.flags)
-    try:
-        return read_options(words, readers, flags, of="a server")
-    except InvalidValueError as error:
-        raise error.ask("endpoints:after_server", words, (*readers, *flags)) from None
+    return read_options(words, readers, flags, of="a server")
 
 
 def _weight(text: str) -> int:
@@ -264,13 +252,6 @@ def _server(text: str) -> Server:
         )
     if strings.is_for_datagrams(text):
         return strings.datagram_server(text)
-    try:
-        return _one_server(text)
-    except InvalidValueError as error:
-        raise error.ask("endpoints:server_address", text) from None
-
-
-def _one_server(text: str) -> Server:
     short = _SHORT.fullmatch(text)
     kind = (_kind_of(text) or "").lower()
     # A name and a number is a host even where a plugin has that name: no such plugin takes one number only.
@@ -278,8 +259,9 @@ def _one_server(text: str) -> Server:
     if kind and (not is_host or kind in {*_BUILT_IN, "tls"}):
         return _endpoint(text, kind, host_like=short is not None)
     if short is None:
-        if NAME_OF_SERVER.fullmatch(text) or text in {LOCAL, *NAMES}:
-            raise InvalidValueError(f"{text!r} has no port; write {text}:PORT")
+        bare = text.strip("[]")
+        if _HOST_NAME.fullmatch(text) or is_address(bare) or text in {LOCAL, *NAMES}:
+            raise InvalidValueError(f"{text!r} has no port; write {bracketed(bare)}:PORT")
         raise InvalidValueError(
             f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
         )
@@ -328,7 +310,7 @@ def _kind_of(text: str) -> str | None:
 
 def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn:
     raise InvalidValueError(
-        f"there is no endpoint type {kind!r}; write {short_forms}{listed(sorted(known))}"
+        f"there is no endpoint type {kind!r}; write {short_forms}{suggestion(kind, sorted(known))}"
     )
 
 

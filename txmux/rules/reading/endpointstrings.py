@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from txmux.classes import frozen
 from txmux.errors import listed
+from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import LOCAL, NAMES, PORT, Handover, Server
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import (
@@ -199,7 +200,7 @@ class Form:
                 f"too many arguments for {kind}; write it as {self.example} ({_COLON})"
             )
         messages = [
-            f"{kind} takes no {name!r}{listed(known, 'it takes')}"
+            f"{kind} takes no {name!r}{did_you_mean(name, known) or listed(known, 'it takes')}"
             for name in given
             if name not in known
         ]
@@ -222,7 +223,7 @@ class Form:
         if messages and "" in arguments.positional[1:]:
             raise InvalidValueError(f"{_COLON}, as in interface=\\:\\:1")
         if messages:
-            raise InvalidValueError(*messages).ask("words:instead_of_list", [*given], known)
+            raise InvalidValueError(*messages)
         return merged
 
 

@@ -1,10 +1,11 @@
 """The lines of ``match =``: ``[not] MATCHER [option=value]…``."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from txmux.detection.registry import UnusableMatcherError, datagram_predicate, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Predicate, Transport
+from txmux.rules.advice.words import near_unknown
 from txmux.rules.model import Alternative, Section
 from txmux.rules.model.section import NOTHING_MORE
 from txmux.rules.problems import InvalidValueError
@@ -26,11 +27,13 @@ def read_alternative(
     try:
         matcher = matchers[name]
     except KeyError:
+        from txmux.rules.advice.matching import matcher as advise  # noqa: PLC0415 - only for errors
+
         error = InvalidValueError(f"unknown matcher {name!r}")
-        raise error.ask("matching:matcher", name, rest, matchers, listeners) from None
+        raise error.ask(advise, name, matchers, listeners) from None
     except UnusableMatcherError as error:
         raise InvalidValueError(str(error)) from None
-    options = _options(matcher, rest, matchers)
+    options = _options(matcher, rest)
     predicate, datagrams, streams = _predicates(matcher, options)
     silent_after = getattr(predicate, "silent_after", None)
     if silent_after is None:
@@ -47,9 +50,7 @@ def read_alternative(
     return Alternative(text, predicate, negated, datagrams, streams, seconds)
 
 
-def _options(
-    matcher: IProtocolMatcher, words: Sequence[str], matchers: Mapping[str, IProtocolMatcher]
-) -> dict[str, str]:
+def _options(matcher: IProtocolMatcher, words: Sequence[str]) -> dict[str, str]:
     names = _option_names(matcher)
     options: dict[str, str] = {}
     wrong = []
@@ -61,18 +62,18 @@ def _options(
             options[name] = value
     if wrong:
         takes = f"{matcher.name} takes {'=, '.join(names) + '=' if names else 'no options'}"
-        error = InvalidValueError(*(_wrong_option(word, names, takes) for word in wrong))
-        raise error.ask("matching:matcher_options", matcher.name, words, takes, matchers)
+        messages = [
+            f"option {name!r} is given twice; keep one"
+            if name in names
+            else f"unknown option {name!r} ({takes})"
+            for name, equals, _ in (word.partition("=") for word in wrong)
+            if equals
+        ]
+        if plain := " ".join(word for word in wrong if "=" not in word):
+            advice = "write OPTION=VALUE, a value with blanks in quotes" if names else "remove it"
+            messages.append(f"{plain!r} is not an option; {advice} ({takes})")
+        raise InvalidValueError(*messages).ask(near_unknown, names)
     return options
-
-
-def _wrong_option(word: str, names: Collection[str], takes: str) -> str:
-    name, equals, _ = word.partition("=")
-    if not equals:
-        return f"{word!r} is not an option ({takes})"
-    if name not in names:
-        return f"unknown option {name!r} ({takes})"
-    return f"option {name!r} is given twice; keep one"
 
 
 def _option_names(matcher: IProtocolMatcher) -> list[str]:

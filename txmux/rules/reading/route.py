@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from txmux.errors import OptionError, listed
+from txmux.errors import OptionError
+from txmux.rules.advice.words import near_unknown, word_first
 from txmux.rules.installed import MANAGED, OUTER, watchers_inside
 from txmux.rules.model import (
     AllowedClient,
@@ -29,7 +30,7 @@ from txmux.rules.model.client_certificate import (
 from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.model.route import MIDNIGHT, WEEK, Period
 from txmux.rules.optional import missing
-from txmux.rules.problems import InvalidValueError, Problem
+from txmux.rules.problems import InvalidValueError, Problem, suggestion
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, RulesReading
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.scope import EVERY
@@ -80,8 +81,7 @@ def allowed_client(text: str) -> AllowedClient:
             except OptionError as error:
                 messages.append(str(error))
     if messages:
-        facts = (split_words(text), _KINDS, ALTERNATIVE_NAMES)
-        raise InvalidValueError(*messages).ask("values:certificate_names", *facts)
+        raise InvalidValueError(*messages).ask(near_unknown, (*_KINDS, *ALTERNATIVE_NAMES))
     return AllowedClient(text, by_kind)
 
 
@@ -177,8 +177,8 @@ def certificate_condition(text: str) -> CertificateCondition:
             continue
         words |= {"any", f"{name}={pattern}"}
     if messages:
-        facts = (parts, (*_STATES, *_NAMES), ALTERNATIVE_NAMES)
-        raise InvalidValueError(*messages).ask("values:certificate_names", *facts)
+        known = (*_STATES, *_NAMES, *ALTERNATIVE_NAMES)
+        raise InvalidValueError(*messages).ask(near_unknown, known)
     if "revoked" in words:
         words.add("none")
     return CertificateCondition(frozenset(words), tuple(patterns))
@@ -229,12 +229,10 @@ def _days(text: str) -> frozenset[int]:
 def _day(text: str) -> int:
     if text in _DAYS:
         return _DAYS.index(text)
-    raise InvalidValueError(f"{text!r} is not a day; {_FORMS}").ask("values:day", text, _DAYS)
+    raise InvalidValueError(f"{text!r} is not a day; {_FORMS}").ask(word_first, text, _DAYS)
 
 
 def _times(text: str) -> tuple[int, int]:
-    if "," in text:
-        raise InvalidValueError(f"{text!r} is more than one time; write each in a line of its own")
     match = _TIMES.fullmatch(text)
     if match is None:
         raise InvalidValueError(f"{text!r} is not a time from HH:MM to HH:MM; {_FORMS}")
@@ -254,13 +252,18 @@ def _minutes(hours: str, minutes: str) -> int:
 
 
 def _zone(text: str) -> ZoneInfo:
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - for few rules
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones  # noqa: PLC0415 - for few rules
 
     try:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        error = InvalidValueError(f"there is no time zone {text!r}")
-        raise error.ask("values:zone", text, _DAYS, _FORMS) from None
+        zones = available_timezones()
+        advice = (
+            "write one such as Europe/Paris or UTC" if zones else "install this system's tzdata"
+        )
+        error = InvalidValueError(f"there is no time zone {text!r}; {advice}")
+        is_offset = text[-1:].isdigit()  # which is not the zone without it
+        raise error.ask(word_first, text, () if is_offset else zones) from None
 
 
 TLS_FIELDS = {
@@ -375,8 +378,8 @@ def _checked_under(reading: RulesReading, text: str) -> str:
         )
     over = [name for name, same in routes.items() if is_outer(same[0])]
     owners = [*dict.fromkeys((*listeners, *over))]
-    message = f"there is no [listen {text}] and no [route {text}]{listed(owners)}"
-    raise InvalidValueError(message).ask("values:owner", text, owners)
+    message = f"there is no [listen {text}] and no [route {text}]{suggestion(text, owners)}"
+    raise InvalidValueError(message)
 
 
 def _circle(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:

@@ -440,8 +440,9 @@ class RulesParser:
             message = f"needs a name; write {HEADERS[kind]}"
         elif not NAME.fullmatch(name):
             message = f"{name!r} is not a name; use letters, digits, '.', '_' and '-' only"
-            error = InvalidValueError(message).ask("keys:name", kind, name, NAME.fullmatch)
-            message = error.messages[0]
+            from txmux.rules.advice.keys import name_meant  # noqa: PLC0415 - only for errors
+
+            message += name_meant(kind, name, NAME.fullmatch)
         elif kind == "backend" and name in REFUSALS:
             message = f"{name!r} means to refuse the client; give the backend another name"
         else:

@@ -116,8 +116,9 @@ def _unknown(name: str, kind: str, section: Section, reading: RulesReading) -> s
     if why := missing(name):
         return f"unknown key; {why}"
     places = {"endpoint": endpoints.listening, "server": read_server}
-    facts = (name, kind, section, HEADERS, TABLES, reading.matchers, places)
-    return InvalidValueError("unknown key").ask("keys:unknown_key", *facts).messages[0]
+    from txmux.rules.advice.keys import unknown_key  # noqa: PLC0415 - only for errors
+
+    return unknown_key(name, kind, section, HEADERS, TABLES, reading.matchers, places)
 
 
 def _values(
@@ -149,8 +150,9 @@ def _values(
         items = [item for item in items if item.below < entry.repeated_at]
     if kind.takes == "one":
         for item in items[1:]:
-            error = InvalidValueError("takes one value")
-            message = error.ask("values:further_line", entry, item, known).messages[0]
+            from txmux.rules.advice.values import further_line  # noqa: PLC0415 - only for errors
+
+            message = further_line(entry, item, known)
             problems.append(section.problem(message, entry.key, line=section.line_of(item)))
         items = items[:1]
     read = partial(kind.read, reading) if kind.in_context else kind.read

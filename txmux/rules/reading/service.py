@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from txmux.errors import joined
+from txmux.rules.advice.words import near, word_first
 from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import RIGHTS, AdminUser
 from txmux.rules.problems import InvalidValueError, Problem
@@ -138,7 +139,7 @@ def _workers(text: str) -> int:
     except InvalidValueError:
         raise InvalidValueError(
             f"must be auto or a whole number from 1 to {_MOST_WORKERS}, not {text!r}"
-        ).ask("words:near", text, ("auto",)) from None
+        ).ask(near, text, ("auto",)) from None
 
 
 def _access_log(reading: RulesReading, text: str) -> Path | Literal["-", "stdout"] | None:
@@ -184,7 +185,7 @@ def _admin_user(text: str) -> AdminUser:
     else:
         message = f"{right!r} is no right" if colon else f"{text!r} has no right"
     error = InvalidValueError(f"{message}; write for example alice:steer, @ops:read, 1000:all")
-    raise error.ask("words:word_first", right, RIGHTS)
+    raise error.ask(word_first, right, RIGHTS)
 
 
 def _watch(text: str) -> float:

@@ -4,7 +4,7 @@ import ipaddress
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
@@ -15,6 +15,7 @@ import attrs
 
 from txmux.classes import frozen
 from txmux.errors import joined
+from txmux.rules.advice.words import near, near_unknown
 from txmux.rules.model import IPNetwork, Logged, Rate
 from txmux.rules.problems import InvalidValueError
 
@@ -34,14 +35,8 @@ def read_options(
     takes = f"{of} takes {', '.join([*(f'{name}=' for name in readers), *flags])}"
     values: dict[str, Any] = {}
     messages: list[str] = []
-    given = list(words)
-    for number, word in enumerate(given):
+    for word in words:
         name, equals, value = word.partition("=")
-        after = given[number + 1] if number + 1 < len(given) else ""
-        if after and value.strip(",") and value.endswith(",") and name in names:
-            right = word[:-1] if "=" in after else f"{word}{after}"
-            messages = [f"no comma before a blank; write {right!r} ({takes})"]
-            break
         if name not in names:
             messages.append(f"unknown option {word!r} ({takes})")
         elif name in values:
@@ -56,7 +51,7 @@ def read_options(
                 values[name] = None
                 messages += [f"{name}: {message}" for message in error.messages]
     if messages:
-        raise InvalidValueError(*messages).ask("values:options", given, readers, names, takes)
+        raise InvalidValueError(*messages).ask(near_unknown, names)
     return values
 
 
@@ -84,10 +79,7 @@ _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<escaped>[^ \t'"\\]|$)|\
 def duration(text: str, forms: str = _DURATION_FORMS) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
-        facts = (text, _DURATION.fullmatch, duration_text, f"{_LONGEST_DAYS}d")
-        raise InvalidValueError(f"{text!r} is not a duration; {forms}").ask(
-            "values:duration", *facts
-        )
+        raise InvalidValueError(f"{text!r} is not a duration; {forms}")
     seconds = float(Decimal(match[1]) * _SECONDS[match[2]])
     if seconds > _LONGEST_DAYS * 86400:
         raise InvalidValueError(f"{text!r} is too long; at most {_LONGEST_DAYS}d")
@@ -106,7 +98,7 @@ def positive_duration_or_none(text: str) -> float | None:
     try:
         return None if text == "none" else positive_duration(text)
     except InvalidValueError as error:
-        raise error.ask("values:no_limit", text) from None
+        raise InvalidValueError(f"{error}; for no limit, write none") from None
 
 
 def size(low: int, high: int) -> Callable[[str], int]:
@@ -117,7 +109,7 @@ def size(low: int, high: int) -> Callable[[str], int]:
         if match is None:
             raise InvalidValueError(
                 f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}"
-            ).ask("values:size", text, low, high)
+            )
         number = int(match[1]) * _BYTES[match[2]]
         if not low <= number <= high:
             raise InvalidValueError(
@@ -141,7 +133,7 @@ def rate(text: str) -> int:
     if not match or slash + unit != "/s":
         raise InvalidValueError(
             f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s"
-        ).ask("values:rate", text)
+        )
     number = int(match[1]) * _BYTES[match[2]]
     if not 1 <= number <= _FASTEST:
         raise InvalidValueError(f"{text!r} is out of range; from 1/s to {_size_text(_FASTEST)}/s")
@@ -155,7 +147,7 @@ def connection_rate(text: str) -> Rate:
     if match is None or not int(match[1]):
         raise InvalidValueError(
             f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
-        ).ask("values:connection_rate", text)
+        )
     number = int(match[1])
     burst = whole_number(1, 1_000_000)
     given = read_options(words[1:], {"burst": burst}, of="a rate")
@@ -176,9 +168,7 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
         number = int(text) if re.fullmatch("[0-9]{1,12}", text) else -1
         if not low <= number <= high:
             subject = f"{what} must be" if what else "must be"
-            raise InvalidValueError(
-                f"{subject} a whole number from {low} to {high}, not {text!r}"
-            ).ask("values:whole_number", text, low, high, what)
+            raise InvalidValueError(f"{subject} a whole number from {low} to {high}, not {text!r}")
         return number
 
     return read
@@ -187,7 +177,7 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
 def boolean(text: str) -> bool:
     if text in {"yes", "no"}:
         return text == "yes"
-    raise InvalidValueError(f"must be yes or no, not {text!r}").ask("values:boolean", text)
+    raise InvalidValueError(f"must be yes or no, not {text!r}").ask(_near, text, ("yes", "no"))
 
 
 def linux_only(text: str) -> bool:
@@ -203,11 +193,16 @@ def logged(text: str) -> Logged:
     if text in {"yes", "no"}:
         return text == "yes"
     message = f"must be yes, no or errors, not {text!r}"
-    raise InvalidValueError(message).ask("values:boolean", text, "errors")
+    raise InvalidValueError(message).ask(_near, text, ("yes", "no", "errors"))
 
 
 SWITCH_WORDS = frozenset({"yes", "on", "true", "no", "off", "false"})
 """What people write for yes and no."""
+
+
+def _near(messages: Sequence[str], text: str, known: Iterable[str]) -> Sequence[str]:
+    # Of the letters of 'on', 'no' is made.
+    return messages if text.casefold() in SWITCH_WORDS else near(messages, text, known)
 
 
 def choice(*choices: str) -> Callable[[str], str]:
@@ -217,7 +212,7 @@ def choice(*choices: str) -> Callable[[str], str]:
         if text in choices:
             return text
         message = f"must be {joined(choices)}, not {text!r}"
-        raise InvalidValueError(message).ask("values:choice", text, choices)
+        raise InvalidValueError(message).ask(_near, text, choices)
 
     return read
 
@@ -250,7 +245,11 @@ def network(text: str) -> IPNetwork:
 
 def no_network(text: str) -> InvalidValueError:
     message = f"{text!r} is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
-    return InvalidValueError(message).ask("values:network", text)
+    with suppress(ValueError):
+        inside = ipaddress.ip_interface(text)
+        its = f"'{inside.network}' for the network or '{inside.ip}' for the one address"
+        message = f"{text!r} is an address inside a network; write {its}"
+    return InvalidValueError(message)
 
 
 def file_path(text: str) -> Path:
