@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from http import HTTPStatus
 from typing import Any
 
@@ -154,7 +154,6 @@ class AdminChannel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         if self._arriving is None and not self.is_busy:
             self._arriving = self.clients.reactor.callLater(_ARRIVING, self._late)
-        self.clients.touch(self)
         super().dataReceived(data)
 
     @override
@@ -220,7 +219,7 @@ class AdminClients(ServerFactory):
     def __init__(self, site: Site, reactor: Any) -> None:
         self.site = site
         self.reactor = reactor
-        self._channels: OrderedDict[AdminChannel, None] = OrderedDict()
+        self._channels: dict[AdminChannel, None] = {}
         # Answers in progress; their clients may have left.
         self._answers: set[Deferred[None]] = set()
         self._empty: Deferred[None] | None = None
@@ -267,7 +266,7 @@ class AdminClients(ServerFactory):
         return AdminChannel(self, source)
 
     def _makes_room(self, source: str) -> AdminChannel | None:
-        """Choose the connection to end: of the source with the most, the one that has been idle for longest.
+        """Choose the connection to end: of the source with the most, the oldest.
 
         One that is being answered ends only if its source would still have more connections than the new one's.
         """
@@ -280,11 +279,6 @@ class AdminClients(ServerFactory):
 
     def connected(self, channel: AdminChannel) -> None:
         self._channels[channel] = None
-
-    def touch(self, channel: AdminChannel) -> None:
-        """Record that a connection is not idle: others end first if there are too many."""
-        if channel in self._channels:
-            self._channels.move_to_end(channel)
 
     def forget(self, channel: AdminChannel) -> None:
         self._channels.pop(channel, None)
