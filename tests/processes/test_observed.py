@@ -98,7 +98,7 @@ class ObservedTest(SupervisedTestCase):
             await self.pass_seconds(4)
             server = await self.server()
             self.assertEqual(server["state"], "failing")
-            self.assertRegex(server["why"], "^connection refused, 3 of 3 in [12] s$")
+            self.assertRegex(server["why"], r"^connection refused, ([0-9]+) of \1 in [0-9]+ s$")
             missing = await self.running.control.missing()
             self.assertEqual(missing, ["[backend web]: no server is up"])
             self.assertIn("backend web: no server is up", await self.attention())
@@ -114,7 +114,7 @@ class ObservedTest(SupervisedTestCase):
         lines = [formatEvent(event) for event in logged]
         name = f"backend web: 127.0.0.1:{at} is"
         (begun,) = (line for line in lines if f"{name} failing" in line)
-        self.assertRegex(begun, r"refused, 3 of 3 in [12] s; it is tried every 5 s$")
+        self.assertRegex(begun, r"refused, ([0-9]+) of \1 in [0-9]+ s; it is tried every 5 s$")
         self.assertTrue(any(f"{name} no longer failing" in line for line in lines), lines)
         changes = [one for one in events if one and one["event"] == "server"]
         states = [(one["before"], one["state"]) for one in changes]
@@ -134,7 +134,7 @@ class ObservedTest(SupervisedTestCase):
         self.assertEqual((found["state"], await self.state(1)), ("failing", "up"))
         self.assertRegex(
             found["why"],
-            "^connection (reset|closed without an answer), 3 of 3 in 1 s; it may expect a PROXY header: see proxy_protocol$",
+            r"^connection (reset|closed without an answer), ([0-9]+) of \2 in [0-9]+ s; it may expect a PROXY header: see proxy_protocol$",
         )
         self.assertIn(f"1 of 2 servers is down: {servers[0]}", await self.attention())
         self.assertEqual(await self.running.control.missing(), [])
@@ -295,7 +295,7 @@ class ObservedTest(SupervisedTestCase):
                 self.assertEqual(await self.running.control.missing(), [])
             self.assertEqual(set(back.heard), {expected})
             lines = [line for line in map(formatEvent, logged) if line and "failing" in line]
-            self.assertRegex(lines[0], r"refused, 3 of 3 in 1 s; it is tried every 5 s$")
+            self.assertRegex(lines[0], r"refused, ([0-9]+) of \1 in [0-9]+ s; it is tried every 5 s$")
             self.assertEqual(len(lines), 2, lines)
             await self.running.stopService()
 

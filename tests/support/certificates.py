@@ -89,7 +89,7 @@ class Identity:
         extensions = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
         return _make(common_name, self, begins, ends, extensions)
 
-    def revoke(self, *revoked: Identity, ends: float = 1, begins: float = -2) -> bytes:
+    def revoke(self, *revoked: Identity, ends: float = 2, begins: float = -2) -> bytes:
         """Make the list of certificates that this one has revoked, in PEM.
 
         Args:
