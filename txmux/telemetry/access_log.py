@@ -296,6 +296,7 @@ class FileAccessLog:
             LOST_LINES.opened(self._name)
             if old is None:
                 LOST_LINES.end(self._name)
+                LOST_LINES.written.add(self._name)  # as soon as there is a line
             self._log.info("{name}: opened again", name=self._name)
 
     def _cannot_open(self, problem: OSError, effect: str) -> None:
