@@ -44,8 +44,8 @@ BAD_FILES = {
     ),
     "{listen}quux = 1\npeek_limit = 1\n  2\n  3": (
         "3: [listen public] quux: unknown key; [listen NAME] has nothing like it; remove it\n"
-        "5: [listen public] peek_limit: takes one value; remove this line\n"
-        "6: [listen public] peek_limit: takes one value; remove this line"
+        "5: [listen public] peek_limit: takes one value; remove this line, or unindent it if it is a key of its own\n"
+        "6: [listen public] peek_limit: takes one value; remove this line, or unindent it if it is a key of its own"
     ),
     "{listen}[route b]\nmatch = any\nbackend = wbe\n[backend web]\nserver = a:1": (
         "5: [route b] backend: there is no [backend wbe]; did you mean 'web'? "
@@ -146,7 +146,7 @@ FOLLOW_ON = {
         "unindent it if it is a header\n"
         "7: [route b] match: unknown matcher 'sssh'; did you mean 'ssh'? "
         "(there are any, broken, payload, picky, redis, ssh, tls)\n"
-        "9: [route b] log: takes one value; unindent it if it is a key of its own"
+        "9: [route b] log: takes one value; remove this line, or unindent it if it is a key of its own"
     ),
 }
 

@@ -81,10 +81,6 @@ def _as_here(text: str) -> Iterator[str]:
     yield from (f"{one}{blank}{rest}" for one in meant)
 
 
-def further_line(entry: KeyEntry, item: ValueLine, known: Collection[str]) -> str:
-    return f"takes one value; {_advice(entry, item, known) or 'remove this line'}"
-
-
 def _bare(text: str) -> tuple[str, str]:
     """Return a value without what other programs want around it or word processors put into it, and that change; empty if there is none."""
     bare, change = text.translate(PLAIN), ""

@@ -150,9 +150,7 @@ def _values(
         items = [item for item in items if item.below < entry.repeated_at]
     if kind.takes == "one":
         for item in items[1:]:
-            from txmux.rules.advice.values import further_line  # noqa: PLC0415 - only for errors
-
-            message = further_line(entry, item, known)
+            message = "takes one value; remove this line, or unindent it if it is a key of its own"
             problems.append(section.problem(message, entry.key, line=section.line_of(item)))
         items = items[:1]
     read = partial(kind.read, reading) if kind.in_context else kind.read
