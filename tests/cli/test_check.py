@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from unittest.mock import patch
 
 import txmux
 from tests.cli.support import CommandTestCase
-from txmux.cli import COMMANDS, check, make_parser
+from txmux.cli import COMMANDS, check
 from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
 from txmux.rules.lint.privileges import Privileges
 from txmux.rules.optional import missing
@@ -199,11 +198,6 @@ class ProgramTests(CheckTestCase):
         for word, advice in (
             ("rules.ini", "to run the service with that file: txmux run rules.ini"),
             (str(good), f"to run the service with that file: txmux run '{good}'"),
-            ("undrain", "there is no command 'undrain'; write: txmux drain --ready --more\n"),
-            (
-                "restart",
-                "; write: txmux reload for new rules, or txmux upgrade for a new version\n",
-            ),
             ("chekc", "there is no command 'chekc'; did you mean 'check'?\n"),
             ("xyzzy", "there is no command 'xyzzy'; txmux --help lists those there are\n"),
             ("--vesion", "'--vesion' is not an option; did you mean '--version'?"),
@@ -221,54 +215,24 @@ class ProgramTests(CheckTestCase):
             self.assertEqual(helped, self.run_main(*options.split()), line)
             self.assertEqual(helped[0], 0)
 
-    def test_suggested_command_lines_are_right(self) -> None:
+    def test_other_words_are_named(self) -> None:
         for line, advice in (
-            ("--ssh", "to run the service: txmux run --listen :443 --ssh 127.0.0.1:22"),
-            ("--ssh :22", "to run the service: txmux run --listen :443 --ssh :22"),
-            ("--listen :443 --ssh h:22", "to run the service: txmux run --listen :443 --ssh h:22"),
-            ("-c rules.ini", "to run the service with a rules file: txmux run rules.ini"),
-            ("--config rules.ini", "to run the service with a rules file: txmux run rules.ini"),
-            ("-t rules.ini", "to check a rules file: txmux check rules.ini"),
-            ("-t", "to check a rules file: txmux check FILE"),
+            (
+                "-c rules.ini",
+                "'-c' is not an option here; the command comes first, as in txmux run FILE",
+            ),
             ("test rules.ini", "mux.example:443; to check a rules file: txmux check rules.ini"),
-            ("configtest", "there is no command 'configtest'; write: txmux check FILE"),
-            ("lint rules.ini", "write: txmux check rules.ini"),
-            ("serve rules.ini", "write: txmux run rules.ini"),
-            ("quit", "write: txmux stop"),
-            ("run -c rules.ini", "unrecognized arguments: -c; write: txmux run rules.ini"),
-            ("run --config=rules.ini", "--config=rules.ini; write: txmux run rules.ini"),
-            ("run -f", "unrecognized arguments: -f; write: txmux run FILE"),
-            ("run -t rules.ini", "unrecognized arguments: -t; write: txmux check rules.ini"),
-            ("run -v", "unrecognized arguments: -v; write: txmux run --log-level debug"),
-            ("run --verbose x.ini", "--verbose; write: txmux run --log-level debug x.ini"),
-            ("run --debug x.ini", "--debug; write: txmux run --log-level debug x.ini"),
-            ("run --foreground x.ini", "--foreground; write: txmux run x.ini"),
-            ("run --daemon x.ini", "--daemon; write: txmux run x.ini"),
-            ("run --ssh", "--ssh needs a value; write for example: --ssh 127.0.0.1:22"),
-            ("run --listen", "--listen needs a value; write for example: --listen :443"),
-            ("run --log-level", "--log-level needs a value"),
+            ("lint rules.ini", "there is no command 'lint'; txmux --help lists those there are"),
+            ("run -c rules.ini", "unrecognized arguments: -c\n"),
+            ("run --ssh", "argument --ssh: expected one argument"),
             ("check", "the following arguments are required: FILE"),
-            ("check -c rules.ini", "unrecognized arguments: -c; write: txmux check rules.ini"),
-            ("check --rules rules.ini", "--rules; write: txmux check rules.ini"),
-            ("fmt -f rules.ini", "unrecognized arguments: -f; write: txmux fmt rules.ini"),
-            ("reload rules.ini", "rules.ini; write: txmux reload --rules rules.ini"),
-            ("explain r.ini SSH-2.0-x", "; write: txmux explain r.ini --text SSH-2.0-x"),
-            ("explain r.ini --host a", "; give the client's first bytes by --text, --hex"),
-            ("servers --backend web", "; write: txmux servers web"),
-            ("hold db 5m", "5m; write: txmux hold db --for 5m"),
-            ("drain web 10.0.0.5:80", "; write: txmux drain web/10.0.0.5:80"),
-            ("init rules.ini", "; write: txmux init --output rules.ini"),
-            ("-t -c rules.ini", "to check a rules file: txmux check rules.ini"),
-            ("status -c rules.ini", "-c rules.ini; write: txmux status --rules rules.ini"),
+            ("drain web 10.0.0.5:80", "unrecognized arguments: 10.0.0.5:80\n"),
         ):
             if missing(f"txmux {line.split()[0]}"):
                 continue
             code, out, err = self.run_main(*line.split())
             self.assertEqual((code, out), (2, ""), line)
             self.assertIn(advice, err)
-            if suggested := re.search(r"(?:file|service|write): txmux (.*)", err):
-                words = suggested[1].split()
-                make_parser(words[:1], words).parse_args(words)
 
     def test_unknown_option_with_a_suggestion(self) -> None:
         for option, meant in (("--admin-token", "--token-file"), ("--jsno", "--json")):

@@ -39,12 +39,9 @@ class OptionsTest(TestCase):
                 self.options(*words)
 
     def test_file_without_option_has_advice(self) -> None:
-        with self.assertRaisesRegex(UsageError, r"write: twist txmux --rules rules\.ini$"):
-            self.options("rules.ini")
-
-    def test_command_of_txmux_has_advice(self) -> None:
-        with self.assertRaisesRegex(UsageError, r"write, without twist: txmux run rules\.ini$"):
-            self.options("run", "rules.ini")
+        for words in (("rules.ini",), ("run", "rules.ini")):
+            with self.assertRaisesRegex(UsageError, r"write: twist txmux --rules rules\.ini$"):
+                self.options(*words)
 
     def test_every_error_of_bad_rules(self) -> None:
         self.rules.write_text("[listen x]\nendpiont = :443\n[route r]\n")

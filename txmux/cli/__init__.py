@@ -18,7 +18,7 @@ from bisect import insort
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from txmux import __version__
 from txmux.cli.journal import write_error
@@ -71,24 +71,6 @@ _TABLES = {
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""
 
-_SYNONYMS = {  # what other programs call these commands
-    **dict.fromkeys(("enable", "ready", "undrain"), "drain --ready {}"),
-    "disable": "drain {}",
-    "maintenance": "drain --maintenance {}",
-    "kill": "close {}",
-    "restart": "reload for new rules, or txmux upgrade for a new version",
-    **dict.fromkeys(("daemon", "serve", "start"), "run {}"),
-    **dict.fromkeys(("configtest", "lint", "validate", "verify"), "check {}"),
-    **dict.fromkeys(("quit", "shutdown"), "stop"),
-    **dict.fromkeys(("list", "sessions", "who"), "connections"),
-    "show": "status",
-}
-_RULES_OPTIONS = frozenset({"-c", "-f", "-r", "--conf", "--config", "--config-file", "--rules"})
-_CHECK_OPTIONS = frozenset({"-t", "--check", "--test", "--configtest"})
-_FURTHER = {"explain": "--text", "hold": "--for", "init": "--output"}
-"""By command: the option that a word may be meant for."""
-_VALUES = {"ENDPOINT": ":443", "SERVER": "127.0.0.1:{}"}
-
 COLLECTING = gc.get_threshold()
 _PIPE_CLOSED = 128 + 13  # SIGPIPE
 _INTERRUPTED = 128 + 2  # SIGINT
@@ -130,26 +112,6 @@ def open_closed_streams() -> None:
             setattr(sys, name, stream)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        option, _, problem = message.removeprefix("argument ").partition(": ")
-        if problem == "expected one argument":
-            example = _example(
-                option, str(self._option_string_actions[option.split("/")[0]].metavar)
-            )
-            message = (
-                f"{option} needs a value; write for example: {option.split('/')[-1]} {example}"
-            )
-        super().error(message)
-
-
-def _example(option: str, metavar: str) -> str:
-    from txmux.cli.init.services import PORTS  # noqa: PLC0415 - this is rare
-
-    ports = (port for port, kind in PORTS.items() if kind.matcher == option.lstrip("-"))
-    return _VALUES.get(metavar, metavar).format(next(ports, 8080))
-
-
 def make_parser(
     commands: Collection[str] | None = None, words: Sequence[str] | None = None
 ) -> argparse.ArgumentParser:
@@ -161,7 +123,7 @@ def make_parser(
     Raises:
         MuxError: One of these commands is another package's, and cannot be loaded.
     """
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         prog="txmux",
         description="Many protocols on one TCP or UDP port: the service, and its tools.",
     )
@@ -235,12 +197,9 @@ def _run(words: list[str]) -> int:
         parser.error(_unknown(words))
     arguments, others = parser.parse_known_args(words)
     if others:
-        advice = _suggested_command(words, others[0], arguments.parser) or (
-            (arguments.unknown and arguments.unknown(others))
-            or _nearest_option(others[0].partition("=")[0], arguments.parser._option_string_actions)
-        )
-        problem = f"unrecognized arguments: {shlex.join(others)}"
-        arguments.parser.error(f"{problem}; {advice}" if advice else problem)
+        near = _near(others[0].partition("=")[0], arguments.parser._option_string_actions)
+        hint = (arguments.unknown and arguments.unknown(others)) or near
+        arguments.parser.error(f"unrecognized arguments: {shlex.join(others)}{hint}")
     code: int = arguments.run(arguments)
     return code
 
@@ -251,82 +210,27 @@ def _is_own(word: str) -> bool:
     )
 
 
-def _suggested_command(words: list[str], wrong: str, parser: argparse.ArgumentParser) -> str:
-    """Return the command line that is meant by one with an option of another program, or a file in another place."""
-    option, _, value = wrong.partition("=")
-    command, *rest = words
-    at = rest.index(wrong) if wrong in rest else len(rest)
-    before, after = rest[:at], rest[at + 1 :]
-    instead = getattr(sys.modules.get(f"txmux.cli.{command}"), "REPLACED", {}).get(option)
-    positional = {str(its.metavar).partition("[")[0] for its in parser._get_positional_actions()}
-    if option in {"--backend", "-b"} and "BACKEND" in positional:
-        instead = (value,) if value else ()
-    elif command in _FURTHER and not option.startswith("-"):
-        return f"write: txmux {shlex.join([command, *before, *after, _FURTHER[command], wrong])}"
-    elif command == "drain" and not option.startswith("-") and len(before) == 1:
-        return f"write: txmux {shlex.join([command, f'{before[0]}/{wrong}', *after])}"
-    if instead is not None:
-        return f"write: txmux {shlex.join([command, *instead, *before, *after])}"
-    has_file = "FILE" in positional
-    has_option = "--rules" in parser._option_string_actions
-    is_file = not option.startswith("-") and bool(Path(option).suffix or os.sep in option)
-    is_test = command == "run" and option in _CHECK_OPTIONS
-    if not (
-        is_test
-        or ((has_file or has_option) and (option in _RULES_OPTIONS or (is_file and has_option)))
-    ):
-        return ""
-    if not (is_file or value) and after and not after[0].startswith("-"):
-        value, *after = after
-    file = option if is_file else value or "FILE"
-    words = ["check"] if is_test else [command, *([] if has_file else ["--rules"])]
-    return f"write: txmux {shlex.join([*words, file, *before, *after])}"
-
-
-def _nearest_option(word: str, options: Collection[str]) -> str:
+def _near(word: str, known: Collection[str]) -> str:
     from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - this is rare
 
-    if word == "--admin-token" and "--token-file" in options:
-        return "did you mean '--token-file'?"
-    return did_you_mean(word, options).removeprefix("; ") if word.startswith("--") else ""
+    if word == "--admin-token" and "--token-file" in known:  # which is not near
+        return "; did you mean '--token-file'?"
+    return did_you_mean(word, known)
 
 
 def _unknown(words: Sequence[str]) -> str:
-    from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - this is rare
-
     word = words[0]
     if word in _IN_WHEEL:
         raise missing(word, _IN_WHEEL[word], "txmux")
     if why := optional.missing(f"txmux {word}"):
         raise MuxError(f"the command {word!r}: {why}")
-    file = shlex.join([name for name in words[1:] if not name.startswith("-")][:1]) or "FILE"
-    if word in _RULES_OPTIONS:
-        return f"to run the service with a rules file: txmux run {file}"
-    if word in _CHECK_OPTIONS:
-        return f"to check a rules file: txmux check {file}"
     if word.startswith("-"):
-        near = did_you_mean(word, ("--help", "--version"))
-        run = f" here; to run the service: txmux run {_running(words)}"
-        return f"{word!r} is not an option{near or run}"
+        near = _near(word, ("--help", "--version"))
+        return f"{word!r} is not an option{near or ' here; the command comes first, as in txmux run FILE'}"
     if Path(word).suffix or os.sep in word or Path(word).exists():
         return f"{word!r} is not a command; to run the service with that file: txmux run {shlex.quote(word)}"
-    if word in _SYNONYMS:
-        needed = "FILE" if _SYNONYMS[word].startswith("check") else ""
-        write = _SYNONYMS[word].format(shlex.join(words[1:]) or needed).rstrip()
-        return f"there is no command {word!r}; write: txmux {write}"
-    near = did_you_mean(word, names_of_commands()) or "; txmux --help lists those there are"
+    near = _near(word, names_of_commands()) or "; txmux --help lists those there are"
     return f"there is no command {word!r}{near}"
-
-
-def _running(words: Sequence[str]) -> str:
-    """Return the arguments of `run` that are meant by options alone."""
-    parser = make_parser(("run",), words).parse_known_args(["run"])[0].parser
-    action = parser._option_string_actions.get(words[0].partition("=")[0])
-    if action is None:
-        return "FILE"
-    listening = [] if "--listen" in words else ["--listen", ":443"]
-    value = [_example(words[0], action.metavar)] if len(words) == 1 and action.metavar else []
-    return shlex.join([*listening, *words, *value])
 
 
 def _failed(error: MuxError) -> int:

@@ -90,18 +90,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sources.required = False  # `_usage_error` says more
 
 
-_CLIENT_OPTIONS = {"--host", "--http", "--path", "--quic", "--ssh", "--tls"}
-
-
-def unknown(words: Sequence[str]) -> str:
-    """Return a hint for options of other programs that generate the bytes of a protocol, which `txmux explain` does not."""
-    named = {word.partition("=")[0] for word in words}
-    by = (
-        "give the client's first bytes by --text, --hex, --file or --pcap, or a TLS client by --sni"
-    )
-    return "" if named.isdisjoint(_CLIENT_OPTIONS) else by
-
-
 def run(arguments: argparse.Namespace) -> int:
     wrong = _usage_error(arguments)
     if wrong:

@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from twisted.application.service import IService, MultiService
@@ -18,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import textFileLogObserver
 from twisted.python import usage
 
-from txmux.cli import names_of_commands, open_closed_streams
+from txmux.cli import open_closed_streams
 from txmux.cli.run.program import read_rules, start_early, status_of
 from txmux.errors import MuxError
 from txmux.net.sockets.memory import keep_running
@@ -55,12 +54,8 @@ class Options(usage.Options):
     def parseArgs(self, *words: str) -> None:
         if not words:
             return
-        if words[0] in names_of_commands() and not Path(words[0]).exists():
-            raise usage.UsageError(
-                f"{words[0]!r} is a command of the program txmux; write, without twist: txmux {shlex.join(words)}"
-            )
         raise usage.UsageError(
-            f"{words[0]!r} is not an option; to run a rules file, write: twist txmux --rules {shlex.quote(words[0])}"
+            f"{words[0]!r} is not an option; to run a rules file, write: twist txmux --rules {shlex.quote(words[-1])}"
         )
 
     def postOptions(self) -> None:

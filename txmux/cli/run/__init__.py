@@ -22,22 +22,6 @@ _ADVICE = "nothing to run; write txmux run FILE, or txmux run --listen :443 --ss
 _COMMON = {"--log-level", "--pidfile"}
 _USAGE = 2
 
-_OTHERS = {
-    "-p": "write --listen",
-    "--port": "write --listen",
-    "--bind": "write --listen",
-    "-u": "write --user",
-    "--on-timeout": "write --silent",
-    "--timeout": "that needs a rules file, with detect_timeout in it; --print begins one",
-}
-"""Options of other programs, sslh for one, and what to write instead."""
-
-REPLACED = {
-    **dict.fromkeys(("-d", "-v", "-vv", "--debug", "--verbose"), ("--log-level", "debug")),
-    **dict.fromkeys(("-b", "-D", "-F", "-n", "--background", "--daemon", "--foreground"), ()),
-}
-"""Options of other programs, and those of `run` that replace them, if any."""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
@@ -127,7 +111,16 @@ def _why_not(rules: Rules, error: MuxError) -> str:
 
 
 def unknown(words: Sequence[str]) -> str:
-    return next(filter(None, map(unknown_option, words)), "")
+    """Return what to write in place of an option that has the name of a protocol without one."""
+    from txmux.rules.advice.matching import MEANT, SERVER_FIRST  # noqa: PLC0415 - this is rare
+
+    name = words[0].partition("=")[0].lstrip("-").casefold()
+    if name in SERVER_FIRST:
+        return "; its clients wait for the server to speak: write --silent"
+    meant = MEANT.get(name, "")
+    if meant in {one.name for one in plain_matchers()}:
+        return f"; write --{meant}"
+    return f"; that needs a rules file, with 'match = {meant}' in it" if meant else ""
 
 
 def _misuse(arguments: argparse.Namespace) -> str:
@@ -195,34 +188,6 @@ def _other_transport(option: str, arguments: argparse.Namespace) -> str:
         return ""
     advice = "UDP; add --listen udp:PORT" if tcp else "TCP; add --listen :PORT"
     return f"it works only over {advice}"
-
-
-def unknown_option(word: str) -> str:
-    """Return what to write in place of an unknown argument; empty for what is not an option, or resembles none."""
-    option = word.partition("=")[0]
-    if not option.startswith("-"):
-        return ""
-    return _OTHERS.get(option) or _protocol(option.lstrip("-").casefold())
-
-
-def _protocol(name: str) -> str:
-    from txmux.rules.advice.matching import MEANT, SERVER_FIRST  # noqa: PLC0415 - this is rare
-    from txmux.rules.advice.words import nearest  # noqa: PLC0415 - this is rare
-
-    protocols = [matcher.name for matcher in plain_matchers()]
-    meant = MEANT.get(name, name)
-    near = nearest(name, [*protocols, *(option.replace("_", "-") for option in NAMES)])
-    hints = (
-        (name in SERVER_FIRST, "its clients wait for the server to speak: write --silent"),
-        (meant == "any", "write --default"),
-        (meant != name and meant in protocols, f"write --{meant}"),
-        (
-            meant != name or name in {"payload", "regex"},
-            f"that needs a rules file, with 'match = {meant}' in it; --print begins one",
-        ),
-        (near, f"did you mean --{near}?"),
-    )
-    return next((hint for applies, hint in hints if applies), "")
 
 
 _SETTINGS = ("user", "workers", "admin", "admin_token")
