@@ -295,7 +295,9 @@ class ObservedTest(SupervisedTestCase):
                 self.assertEqual(await self.running.control.missing(), [])
             self.assertEqual(set(back.heard), {expected})
             lines = [line for line in map(formatEvent, logged) if line and "failing" in line]
-            self.assertRegex(lines[0], r"refused, ([0-9]+) of \1 in [0-9]+ s; it is tried every 5 s$")
+            self.assertRegex(
+                lines[0], r"refused, ([0-9]+) of \1 in [0-9]+ s; it is tried every 5 s$"
+            )
             self.assertEqual(len(lines), 2, lines)
             await self.running.stopService()
 
