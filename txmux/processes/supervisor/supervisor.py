@@ -700,7 +700,7 @@ class Supervisor:
         return {"generation": self.version, **await self.pool.status()}
 
     def ended(self, number: int) -> int:
-        """Forget the process of a worker, and return how many connections have ended with it."""
+        """Return how many connections have ended with the worker."""
         self.pool.share_datagrams()
         self.state.upstreams.server_starter.process_ended(number)
         self.limits.worker_ended(number)

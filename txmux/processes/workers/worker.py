@@ -110,7 +110,7 @@ class Worker:
         self._limits = LimitsLayout(0)
         self._can_listen = False
         self._how_ended = ""
-        self._lost_connections = 0  # with the last process
+        self._lost_connections = ""  # with the last process
         self.ready = self.is_leaving = self.is_confined = False
         self.version = self.pid = 0
         self.failed_starts = 0
@@ -218,9 +218,7 @@ class Worker:
     def _has_pid(self, channel: Channel, pid: int, *, is_again: bool) -> None:
         if self._channel is channel:
             if is_again:
-                lost = self._lost_connections
-                more = f", {plural(lost, 'connection')} lost" if lost else ""
-                self._record_restart(f"{self._how_ended}{more}")
+                self._record_restart(self._how_ended + self._lost_connections)
             self.pid = pid
             if self._hung or (self._retirement is not None and not self.ready):
                 self._end()  # this was due before its ID was known
@@ -458,7 +456,8 @@ class Worker:
         if not self.ready:
             self.failed_starts += 1
         self.ready = self.is_confined = False
-        self._lost_connections = self._supervisor.ended(self.number)
+        lost = self._supervisor.ended(self.number)
+        self._lost_connections = f", {plural(lost, 'connection')} lost" if lost else ""
         if self._retirement is not None or self._stopped is not None:
             self._supervisor.retired(self)
             if self._stopped is not None:
