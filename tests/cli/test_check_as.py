@@ -13,11 +13,10 @@ from unittest import SkipTest
 
 from tests.cli.support import CommandTestCase
 from tests.support.named_files import BY_TWISTED, MADE, RULES, folder_of_files
-from txmux.cli import check, launch
+from txmux.cli import check
 from txmux.files import may_read
 from txmux.processes.privilege.account import Account
 
-_UNIT = Path(__file__).parents[2] / "examples/systemd/txmux.service"
 _NOBODY = "nobody"
 _NOT_READ = {"logs/access.log", "acme_folder", "acme_folder/b.example.pem"}
 """What is written, which is another warning."""
@@ -108,20 +107,30 @@ class ReadTests(CommandTestCase):
             [f"{self.folder}/endpoint", f"{self.folder}/server"],
         )
 
-    def test_unit(self) -> None:
-        """The unit of the examples makes a user at each start, to whom no file can be given; one of its name it takes."""
-        units = self.folder / "units"
-        units.mkdir()
-        self.patch(launch, "UNIT_FOLDERS", (units,))
-        text = _UNIT.read_text().replace("/etc/txmux/rules.ini", str(self.rules))
-        (units / "no-such-user.service").write_text(f"{text}[Service]\nBindPaths=/tmp\n")
+    def test_user_is_not_known(self) -> None:
+        """What root may read, and not all, is named with the command that tells more."""
+        self.assertNotIn("--as USER", self.run_main("check", self.rules)[1])
+        key = self.folder / "terminate_tls"
+        os.chown(key, 0, 0)
+        key.chmod(0o600)
         code, out, _ = self.run_main("check", self.rules)
+        (line,) = (line for line in out.splitlines() if "--as USER" in line)
+        self.assertEqual(code, 0)
+        self.assertRegex(
+            line,
+            rf"note: '{key}' is not open to all users; if another one than root starts the service, run: .*txmux check --as USER {self.rules}$",
+        )
+
+    def test_unknown_user(self) -> None:
+        code, out, _ = self.run_main("check", "--as", "no-such-user", self.rules)
         self.assertEqual(code, 1)
-        first = "systemctl stop no-such-user && useradd --system --user-group no-such-user && chgrp no-such-user "
-        self.assertIn(first, out.replace("sudo ", ""))
-        (units / "no-such-user.service").rename(units / f"{_NOBODY}.service")
-        code, out, _ = self.run_main("check", self.rules)
-        self.assertEqual((code, "may not read" in out), (0, False), out)
+        self.assertIn("--as: user: there is no user 'no-such-user'", out)
+
+    def test_without_privilege(self) -> None:
+        self.patch(os, "geteuid", lambda: 4711)
+        code, out, _ = self.run_main("check", "--as", _NOBODY, self.rules)
+        self.assertEqual(code, 1)
+        self.assertIn("--as: only root can open files as user 'nobody'", out)
 
     def test_readable_by_all(self) -> None:
         """The command that closes a secret to others leaves it to the user of the service."""

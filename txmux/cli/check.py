@@ -10,7 +10,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.classes import frozen
-from txmux.cli.launch import Launch, launch_of
 from txmux.detection.registry import installed_matchers
-from txmux.errors import MuxError, own_command, sudo_for
+from txmux.errors import MuxError, own_command
 from txmux.interfaces import IProtocolMatcher
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
-from txmux.processes.privilege.account import Account, AccountError, account_of
+from txmux.processes.privilege.account import Account, AccountError, account_of, find_account
 from txmux.processes.privilege.sandbox import SandboxError, readable, sandbox_of
 from txmux.processes.usable import closed_files, unusable
 from txmux.rules.installed import FEATURES, finders
@@ -41,7 +40,7 @@ from txmux.rules.lint.warnings import (
     warnings,
 )
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
-from txmux.rules.named_files import forbidden_files, named_files
+from txmux.rules.named_files import forbidden_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import plural, printable_json
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
 
 _COUNTED = "listeners", "routes", "backends"
 _STANDARD_INPUT = "<stdin>"
+_ANYONE = Account("nobody", 65534, 65534)
 _HOME = "/root"  # which is not to be opened to others
 _MOVE = "move it to another folder, such as /etc/txmux"
 
@@ -158,17 +158,16 @@ def _check(
         path, data = _STANDARD_INPUT, sys.stdin.buffer.read()
     try:
         rules = load(path, matchers, data)
-        launch = launch_of(Path(path), user)
+        account = None if user is None else _account(user)
         found = [
             *chain.from_iterable(rules.files.untaken.values()),
             *forbidden_files(rules),
-            *unusable(rules, launch.descriptors),
-            *_hidden(rules, launch),
-            *_closed(rules, launch),
+            *unusable(rules),
+            *_closed(rules, account),
         ]
-        if launch.account is not None and launch.may_act:
-            with launch.acting():
-                found += unwritable(rules, _privileges(launch))
+        if account is not None:
+            with account.acting():
+                found += unwritable(rules, _privileges(account))
     except RulesError as error:
         return _Checked(path, None, error.problems)
     except AccountError as error:
@@ -176,12 +175,12 @@ def _check(
     if wrong := [problem for problem in found if problem.severity == "error"]:
         return _Checked(path, None, wrong)
     unprivileged, hints = _unprivileged(rules)
-    with launch.acting():
-        lacking = missing_privileges(rules, _privileges(launch))
+    with account.acting() if account else nullcontext():
+        lacking = missing_privileges(rules, _privileges(account))
     mistakes = [
         *lint(
             rules,
-            None if launch.account is None else _file_user(launch, launch.account),
+            None if account is None else _file_user(account),
             () if rules.settings.sandbox == "off" else readable(),
         ),
         *closed_listeners(rules),
@@ -198,19 +197,25 @@ def _check(
     return _Checked(path, rules, warnings(rules, mistakes), hints)
 
 
-def _closed(rules: Rules, launch: Launch) -> Iterator[Problem]:
-    """Find files that the service may not read: errors if its user is known, else warnings of those that this one may not read."""
-    account = launch.account
-    if account is not None and launch.may_act:
-        yield from _closed_to(rules, launch, account)
-        return
+def _account(user: str) -> Account:
+    account = find_account(user, None, "--as: ")
+    if os.geteuid() not in {0, account.uid}:
+        raise AccountError(f"--as: only root can open files as user {user!r}; run this as root")
+    return account
+
+
+def _closed(rules: Rules, account: Account | None) -> Iterator[Problem]:
+    """Find files that the service may not read: errors if its user is named, else warnings of those that this one may not read."""
     if account is not None:
-        command = own_command(f"check {shlex.quote(str(rules.path))}")
-        message = f"it is started as user {account.user!r}, and only root can tell which files that one may read; run: {command}"
-        yield Problem(next(iter(rules.files.texts)), 0, "", "", message, note=True)
-    elif rules.settings.user is not None and os.geteuid() == 0:
+        yield from _closed_to(rules, account)
+        return
+    if os.geteuid() == 0:
         with suppress(AccountError):  # others report it
-            yield from _closed_to(rules, launch, account_of(rules), via_helper=True)
+            user = account_of(rules)
+            if user is None:
+                yield from _unknown_user(rules)
+            else:
+                yield from _closed_to(rules, user, via_helper=True)
     for file, path in closed_files(rules):
         message = (
             f"user {os.geteuid()} may not read '{path}'; let the user that txmux runs as read it"
@@ -218,50 +223,37 @@ def _closed(rules: Rules, launch: Launch) -> Iterator[Problem]:
         yield attrs.evolve(file.section.problem(message, file.key), warning=True)
 
 
-def _closed_to(
-    rules: Rules, launch: Launch, account: Account | None, *, via_helper: bool = False
-) -> Iterator[Problem]:
+def _unknown_user(rules: Rules) -> Iterator[Problem]:
+    """Say how to learn of files that root may read, and the user of the service perhaps not."""
+    with _ANYONE.acting():
+        closed = [path for file, path in closed_files(rules) if file.key]
+    if closed:
+        command = own_command(f"check --as USER {shlex.quote(str(rules.path))}")
+        message = f"'{closed[0]}' is not open to all users; if another one than root starts the service, run: {command}"
+        yield Problem(next(iter(rules.files.texts)), 0, "", "", message, note=True)
+
+
+def _closed_to(rules: Rules, account: Account, *, via_helper: bool = False) -> Iterator[Problem]:
     """Find files that a user may not read; a helper opens them, but not for a worker what Twisted opens."""
-    if account is None:
-        return
     with account.acting():
         closed = closed_files(rules)
-    user = _file_user(launch, account)
+    user = _file_user(account)
     for file, path in closed:
-        is_opened = via_helper and file.row.files.opens != "worker-itself"
-        if not is_opened and not any(map(path.is_relative_to, launch.own)):
+        if not via_helper or file.row.files.opens == "worker-itself":
             is_at_home = Path(os.path.realpath(path)).is_relative_to(_HOME)
             advice = _MOVE if is_at_home else f"run: {user.to_open(path)}"
             message = f"user {account.user!r} may not read '{path}'; {advice}"
             yield attrs.evolve(file.section.problem(message, file.key), warning=via_helper)
 
 
-def _hidden(rules: Rules, launch: Launch) -> Iterator[Problem]:
-    for file in {file.path: file for file in named_files(rules)}.values():
-        for folder, setting in launch.hidden.items():
-            if Path(os.path.realpath(file.path)).is_relative_to(folder):
-                message = f"'{file.path}' is in '{folder}', in which the service sees nothing ({setting}= in {launch.unit}); {_MOVE}"
-                yield file.section.problem(message, file.key)
+def _file_user(account: Account) -> FileUser:
+    return FileUser(account.uid, frozenset((account.gid, *account.groups())), account.group)
 
 
-def _file_user(launch: Launch, account: Account) -> FileUser:
-    first = ""
-    if launch.is_dynamic and launch.unit is not None:
-        sudo = sudo_for(Path("/"))
-        first = f"{sudo}systemctl stop {launch.unit.stem} && {sudo}useradd --system --user-group {account.user} && "
-    return FileUser(account.uid, frozenset((account.gid, *account.groups())), account.group, first)
-
-
-def _privileges(launch: Launch) -> Privileges:
+def _privileges(account: Account | None) -> Privileges:
     privileges = attrs.evolve(own_privileges(), has_address=_has_address)
-    if launch.account is None or not launch.may_act:
-        return privileges  # of the user who asks
-    first_port, may = 0 if launch.may_listen else privileges.first_port, privileges.may
-
-    def may_write(path: Path, mode: int) -> bool:
-        return any(map(path.is_relative_to, launch.own)) or may(path, mode)
-
-    return attrs.evolve(privileges, first_port=first_port, may=may_write)
+    # What starts the service as a user may let it listen on all ports.
+    return privileges if account is None else attrs.evolve(privileges, first_port=0)
 
 
 def _has_address(address: str) -> bool:

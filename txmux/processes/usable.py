@@ -44,15 +44,15 @@ _OTHER_DESCRIPTORS = 20
 """Descriptors that a starting worker needs besides its listening sockets."""
 
 
-def unusable(rules: Rules, descriptors: int | None = None) -> list[Problem]:
-    """Return what keeps a service from starting with these rules: its files, and how many `descriptors` it may have, by default as this process.
+def unusable(rules: Rules) -> list[Problem]:
+    """Return what keeps a service from starting with these rules: its files, and how many descriptors this process may have.
 
     Warnings are about files that a start replaces or does without, and about certificates that end. What this process may
     not read is left to `closed_files`.
     """
     problems = [problem for find in finders("start") for problem in find(rules)]
     problems += [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]
-    problems += too_many_sockets(rules, descriptors or soft_limit())
+    problems += too_many_sockets(rules, soft_limit())
     for use in (Lists().prepare, account_of):
         try:
             use(rules)

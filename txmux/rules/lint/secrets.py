@@ -27,13 +27,11 @@ class FileUser:
 
     Attributes:
         group: The name of the group to which files are given for this user.
-        first: A command that has to be run before that, with a blank behind it; empty if there is none.
     """
 
     uid: int
     groups: frozenset[int]
     group: str
-    first: str = ""
 
     def may(self, path: Path, mode: int) -> bool:
         """Return whether the mode of a file, or of a folder on the way to one, allows this."""
@@ -61,7 +59,7 @@ class FileUser:
 
     def _command(self, paths: Sequence[Path], mode: str) -> str:
         names, sudo = shlex.join(map(str, paths)), sudo_for(paths[-1])
-        return f"{self.first}{sudo}chgrp {self.group} {names} && {sudo}chmod {mode} {names}"
+        return f"{sudo}chgrp {self.group} {names} && {sudo}chmod {mode} {names}"
 
 
 def own_user() -> FileUser:
