@@ -344,7 +344,7 @@ listen tls = yes | unknown key; TLS is ended by 'terminate_tls = CERTIFICATE.pem
 route priority = 3 | unknown key; remove it; routes are asked in the order of the file
 route entryPoints = web | unknown key; 'under = NAME' limits
 txmux admin_port = 8440 | unknown key; write 'admin = 127.0.0.1:8440'
-match tls sni = a | did you mean 'tls sni=a'?
+match tls sni = a | no blanks around '=' and ','; write tls sni=a
 match mariadb | its clients wait for the server to speak
 match nntp | its clients wait for the server to speak
 match sftp | write 'ssh'

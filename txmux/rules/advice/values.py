@@ -37,6 +37,9 @@ def mended(
             is_better = "brackets" not in change and " " not in bare
             if is_better and invalid.messages != error.messages:
                 text, error, advice = bare, invalid, change
+    joined = re.sub(r"\s*([=,])\s*", r"\1", text)
+    if joined != text and is_read(read, joined):
+        return [read(joined)], [f"no blanks around '=' and ','; write {joined}"]
     parts = [*filter(None, re.split(r"[\s,]+", text))]
     if kind.takes != "one" and len(parts) > 1 and parts[0] != kind.word:
         several = f"has blanks and no commas; write {', '.join(parts)}"
@@ -61,9 +64,6 @@ def mended(
 
 def _as_here(text: str) -> Iterator[str]:
     """Yield what a value may be that is written as elsewhere: without its unit, or an endpoint as a URL, port or path."""
-    joined = re.sub(r"\s*([=,])\s*", r"\1", text)
-    if joined != text:
-        yield joined
     word, blank, rest = text.partition(" ")
     host, _, port = word.rpartition(":")
     url, begun = without_scheme(word), word[:1]
