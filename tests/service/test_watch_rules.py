@@ -126,7 +126,7 @@ class FileTests(WatchCase):
         self.write(good + "default = nowhere at all\n")
         await self.after(5 * _PERIOD)
         (told,) = self.told()
-        self.assertIn("'nowhere' has no port", told)
+        self.assertIn("there is no [backend nowhere at all]", told)
         self.assertIs(self.running.control.rules, before)
         self.write(good)
         await self.assert_told(_PERIOD + _SETTLED, "nothing changed")

@@ -18,7 +18,7 @@ class ReadingTests(ReadingTestCase):
         together = "is not for clients that begin in the clear by 'starttls'; remove one of the two"
         first = "is for 'starttls' of a protocol whose servers speak first; remove it"
         for text, told in (
-            ("starttls = submission", "3 starttls: must be smtp, imap, pop3, ftp, xmpp or ldap, not 'submission'; write smtp"),
+            ("starttls = submission", "3 starttls: must be smtp, imap, pop3, ftp, xmpp or ldap, not 'submission'"),
             ("starttls_banner = x", f"3 starttls_banner: {first}"),
             ("starttls = ldap\nstarttls_banner = x", f"4 starttls_banner: {first}"),
             ("starttls = ftp\nfirst = server", f"4 first: {together}"),

@@ -95,7 +95,7 @@ class CertificateTests(TerminationCase):
             for identity, lists, days in (
                 (self.good, None, 61),
                 (chained, None, 11),
-                (self.good, self.lists, 2),
+                (self.good, self.lists, 3),
             ):
                 port = self.asking(self.when("any"), self.when("none"), client_crl=lists)
                 context = self.context(identity, version)
