@@ -1,17 +1,30 @@
 """The rows of gauges and counters: what follows from them, and what one can forget."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
+from tests.support.certificates import lasting, without_end
+from tests.support.folders import make_folder
 from txmux.admin.metrics import METRICS
+from txmux.client.tls.contexts import Contexts
+from txmux.control.attention import measured
 from txmux.control.gauge import Gauge
 from txmux.control.gauges import COUNT, GAUGES, Gauges
 from txmux.net.channel.message import Field
-from txmux.net.channel.messages import MESSAGES
-from txmux.telemetry.attention import OF_FEW
+from txmux.net.channel.messages import CERTIFICATES_SHOWN, MESSAGES
+from txmux.net.tls.validity import Validity
+from txmux.rules.model import Rules, Settings
+from txmux.rules.reading.parser import parse
+from txmux.telemetry.attention import OF_FEW, AttentionLog
 from txmux.telemetry.counting.counter_groups import (
     SERVER,
     ListenerTotals,
@@ -20,6 +33,17 @@ from txmux.telemetry.counting.counter_groups import (
 )
 from txmux.telemetry.documents import StatusGauges
 
+_SHOW = "import sys; from txmux.telemetry.presentation import date; print(date(float(sys.argv[1])))"
+_TLS = """
+[listen a]
+endpoint = :1
+[route r]
+match = tls
+terminate_tls = leaf.pem
+tls_client_ca = ca.pem
+tls_client_crl = crl.pem
+backend = close
+"""
 _FOLDER = Path(txmux.__file__).parent / "control"
 
 
@@ -51,6 +75,57 @@ class GaugesTest(SynchronousTestCase):
         collected = {row.name for row in GAUGES if row.collect is not None}
         self.assertEqual({*COUNT.answer.fields}, collected)
         self.assertEqual(Gauges.of([]), Gauges())
+
+
+class CertificatesTest(SynchronousTestCase):
+    def read(self, *reports: list[Validity]) -> Gauges:
+        """Return what the supervisor knows of the reports of workers about a route."""
+        every = {"outside": [], "generations": [], "descriptors": [0, 0], "sources": {}, "troubles": [], "troubled": []}  # fmt: skip
+        answers = [{**every, "certificates": [("r", *one) for one in report]} for report in reports]
+        told = (json.loads(json.dumps(answer)) for answer in answers)
+        return Gauges.of(COUNT.read_answer(answer, 1) for answer in told)
+
+    def test_whatever_a_file_has_fits(self) -> None:
+        """Certificates are valid from the year 1 to 9999, lists without an end, and names have any length."""
+        folder = make_folder(self)
+        units = ["unit" * 16] * 100
+        own = lasting(datetime(1950, 1, 1), datetime(9999, 12, 31, 23, 59, 59), units)  # noqa: DTZ001
+        (folder / "leaf.pem").write_bytes(own.pem + own.key_pem())
+        (folder / "ca.pem").write_bytes(own.pem)
+        (folder / "crl.pem").write_bytes(without_end(own.revoke()))
+        rules = parse(_TLS, folder / "x.ini")
+        (route,) = rules.routes
+        assert route.terminate_tls is not None
+        contexts = Contexts(route.terminate_tls)
+        first = Validity("tls_client_ca", "old.pem", "CN=x", datetime.min.replace(tzinfo=timezone.utc).timestamp(), 0.0)  # fmt: skip
+        gauges = self.read([*contexts.validity, first])
+        self.assertEqual(len(gauges.certificates), 4)
+        self.assertLess(max(len(one.name) for _, one in gauges.certificates), 256)
+        self.assertEqual(len([*measured(gauges, rules, time.time())]), 1)
+        shown = [{"route": "r", **one} for one in json.loads(json.dumps(contexts.shown))]
+        self.assertEqual(CERTIFICATES_SHOWN.read_answer(shown, 1), shown)
+        for zone in ("UTC", "Pacific/Kiritimati"):
+            done = subprocess.run((sys.executable, "-c", _SHOW, str(shown[0]["not_after"])), env={**os.environ, "TZ": zone}, capture_output=True, text=True, check=False)  # fmt: skip
+            self.assertEqual(done.stdout[:8], "9999-12-", done.stderr)
+
+    def test_authorities_of_one_name(self) -> None:
+        """None of them hides another, in its file or another one, whichever worker reports it last."""
+        rows = [
+            Validity("tls_client_ca", file, "CN=x", 0.0, ends)
+            for file, ends in (("a.pem", 1.0), ("a.pem", 2.0), ("a.pem", 3e9), ("b.pem", 1.0))
+        ]
+        gauges = self.read(rows, rows[::-1])
+        self.assertEqual([one for _, one in gauges.certificates], rows)
+        rules = Rules(Path("x.ini"), Settings(), (), ())
+        found = AttentionLog().record(measured(gauges, rules, 2e9))
+        self.assertEqual(
+            sorted((item.level, item.text, item.since) for item in found),
+            [
+                ("critical", "the authority 'CN=x' in b.pem of route r ended on 1970-01-01 00:00 UTC", 1.0),
+                ("warning", "the authority 'CN=x' in a.pem of route r ended on 1970-01-01 00:00 UTC", 1.0),
+                ("warning", "the authority 'CN=x' in a.pem of route r ended on 1970-01-01 00:00 UTC", 2.0),
+            ],
+        )  # fmt: skip
 
 
 class MetricsTest(SynchronousTestCase):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -123,8 +125,8 @@ def make_authority(common_name: str = "Test Authority", *names: str) -> Identity
 def _make(
     common_name: str,
     issuer: Identity | None,
-    begins: float,
-    ends: float,
+    begins: float | datetime,
+    ends: float | datetime,
     extensions: list[x509.ExtensionType],
     units: Sequence[str] = (),
 ) -> Identity:
@@ -132,15 +134,14 @@ def _make(
     attributes = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit) for unit in units]
     attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]))
     subject = x509.Name(attributes)
-    now = datetime.now(timezone.utc)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now + begins * _DAY)
-        .not_valid_after(now + ends * _DAY)
+        .not_valid_before(_moment(begins))
+        .not_valid_after(_moment(ends))
     )
     # Python 3.13 and later ask for these, as RFC 5280, sections 4.2.1.1 to 4.2.1.3, does.
     signer = issuer.key if issuer else key
@@ -155,6 +156,10 @@ def _make(
     return Identity(builder.sign(signer, hashes.SHA256()), key)
 
 
+def _moment(when: float | datetime) -> datetime:
+    return when if isinstance(when, datetime) else datetime.now(timezone.utc) + when * _DAY
+
+
 def _name(text: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
@@ -164,6 +169,33 @@ def _name(text: str) -> x509.GeneralName:
         if "@" in text:
             return x509.RFC822Name(text)
         return x509.DNSName(text)
+
+
+def lasting(begins: datetime, ends: datetime, units: Sequence[str] = ()) -> Identity:
+    """Make an authority that is valid from one time to another."""
+    extensions = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
+    return _make("Lasting", None, begins, ends, extensions, units)
+
+
+def without_end(revoked: bytes) -> bytes:
+    """Take out of a revocation list when the next one comes; its signature no longer fits then."""
+    body = _content(base64.b64decode(b"".join(revoked.split(b"\n")[1:-2])))
+    inner = _content(body)
+    at = [found.start() for found in re.finditer(rb"\x17\x0d[0-9]{12}Z", inner)][1]
+    encoded = _sequence(
+        _sequence(inner[:at] + inner[at + 15 :]) + body[body.index(inner) + len(inner) :]
+    )
+    return b"-----BEGIN X509 CRL-----\n%b-----END X509 CRL-----\n" % base64.encodebytes(encoded)
+
+
+def _content(encoded: bytes) -> bytes:
+    more = encoded[1] & 0x7F if encoded[1] & 0x80 else 0
+    size = int.from_bytes(encoded[2 : 2 + more], "big") if more else encoded[1]
+    return encoded[2 + more : 2 + more + size]
+
+
+def _sequence(content: bytes) -> bytes:
+    return b"\x30\x82" + len(content).to_bytes(2, "big") + content
 
 
 def rsa_pem(name: str, bits: int = 2048, *, alternative: bool = True) -> bytes:

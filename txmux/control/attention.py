@@ -403,6 +403,7 @@ def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[Attentio
                 row = rows.CERTIFICATE_ENDS
             since = one.ends if one.ends <= now else None
             then = _READ_AGAIN if where == "route" else _RELOAD
-            yield row.item(since, where=where, name=name, what=one.what(), when=when, then=then)
+            names = {"where": where, "name": name, "what": one.what(), "ends": one.ends}
+            yield row.item(since, **names, when=when, then=then)
     for trouble in gauges.troubles:
         yield rows.CERTIFICATE_UNREADABLE.item(text=trouble)

@@ -14,7 +14,7 @@ from txmux.classes import frozen
 from txmux.control.broadcast import Answers
 from txmux.control.gauge import Gauge, list_of, merged, outer_routes
 from txmux.control.overrides import ServiceState, WorkersCondition
-from txmux.net.channel.message import AMOUNT, FLAG, NUMBER, TEXT, TIME, WORD, Field
+from txmux.net.channel.message import AMOUNT, DATE, FLAG, NUMBER, TEXT, TIME, WORD, Field
 from txmux.net.channel.messages import between
 from txmux.net.tls.validity import Validity
 from txmux.net.turns import Turns
@@ -36,7 +36,7 @@ def _gauge(default: Any, meaning: str = "", **row: Any) -> Any:
 
 
 _NAMES, _COUNTS = Field(list, of=WORD), Field(dict, of=NUMBER)
-_SINCE, _VALIDITY = list_of(WORD, WORD, TIME), list_of(WORD, WORD, WORD, WORD, TIME, TIME)
+_SINCE, _VALIDITY = list_of(WORD, WORD, TIME), list_of(WORD, WORD, WORD, WORD, DATE, DATE)
 _SOURCE = WORD, FLAG, attrs.evolve(TIME, is_nullable=True), TIME, FLAG, WORD, WORD
 
 
@@ -58,7 +58,7 @@ async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
 
 def _certificates(serving: Serving) -> Iterable[Any]:
     found = {  # a route may be one of several listeners
-        (route.name, *one._replace(begins=max(0.0, one.begins), ends=max(0.0, one.ends))): None
+        (route.name, *one): None
         for route in outer_routes(serving)
         if route.terminator is not None
         for one in route.terminator.store.validity()
@@ -119,7 +119,7 @@ class Gauges:
         collect=lambda its: {one.settings.name: one.admission.per_source.tracked() for one in (listener.configuration for listener in its.listeners) if one.admission.per_source is not None},
         metrics=[Metric("sources_tracked", "Sources of clients that are remembered for limits.", "listener", lambda value, counts: [(one.labels, value.get(one.listener, 0)) for one in counts.listeners])])
     certificates: Sequence[tuple[str, Validity]] = _gauge(
-        (), "By route.", combine=lambda reports: [(route, Validity(*key, *times)) for (route, *key), times in sorted(merged(keys=4)(reports).items())], bounds=_VALIDITY, collect=_certificates,
+        (), "By route.", combine=lambda reports: [(route, Validity(*one)) for route, *one in sorted({*map(tuple, itertools.chain(*reports))})], bounds=_VALIDITY, collect=_certificates,
         metrics=[Metric("certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", "route file",
                         lambda value, _: _ends(value).items(), "It is one of [`terminate_tls`](rules.md#route-name), or of its chain.")],
         status=("certificates", lambda value: [{"route": route, "file": file, "expires": until} for (route, file), until in _ends(value).items()]))

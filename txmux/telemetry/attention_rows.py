@@ -141,7 +141,7 @@ NAME_NOT_FOUND = AttentionRow(
 
 _certificate = partial(
     AttentionRow, what="certificates", text="{what} of {where} {name} {when}", do="renew it{then}", link="#certificates",
-    subject="{where} {name} {what}", runbook="clients-warn-of-the-certificate", sources=NO_SOURCE)
+    subject="{where} {name} {what} {ends:.0f}", runbook="clients-warn-of-the-certificate", sources=NO_SOURCE)
 CERTIFICATE_ENDED = _certificate(
     level="critical", when="one has ended: a certificate, one of its chain, an authority of `tls_client_ca` or `tls_ca` without another one, or a revocation list",
     alerts=["TxmuxCertificateEnded"])

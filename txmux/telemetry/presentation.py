@@ -66,8 +66,13 @@ SCREEN = Medium(formatting.si_number, _compact)
 PAGE = Medium(formatting.count, _length, " ago")
 
 
+_LAST = 253_402_128_000
+"""The end of the year 9999, when certificates may end, less two days: zones may be ahead."""
+
+
 def date(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    moment = datetime.fromtimestamp(min(seconds, _LAST)).astimezone()
+    return f"{moment:%Y-%m-%d %H:%M:%S %Z}"
 
 
 _WRITERS: Mapping[Kind, Callable[[Any, Medium, float], str]] = {

@@ -46,13 +46,14 @@ class MessageTest(SynchronousTestCase):
         message = Message("x", "one", "other", "", _NUMBER, 0, 10, 20, fields)
         self.assertEqual(message.read({"a": 2, "c": 3}, 10), {"a": 2})
         self.assertEqual(message.read_answer(9, 20), 9)
-        unanswered = attrs.evolve(message, answer=None)
+        named, unanswered = (attrs.evolve(message, answer=one) for one in (_OBJECT, None))
         for call, why in (
             (lambda: message.read({"a": 2}, 11), "x: 11 bytes are too many"),
             (lambda: message.read({"b": "x"}, 1), "x: 'a' is missing"),
             (lambda: message.read({"a": 2, "b": "long"}, 1), "x: 'b' is 'long'"),
             (lambda: message.read_answer(9, 21), "x: an answer of 21 bytes is too long"),
             (lambda: message.read_answer(1, 1), "x: its answer is 1"),
+            (lambda: named.read_answer({"a": 1}, 1), "x: 'a' is 1"),
             (lambda: unanswered.read_answer(None, 1), "x: its answer is None"),
         ):
             with self.assertRaises(InvalidMessageError) as raised:

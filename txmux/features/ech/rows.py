@@ -6,7 +6,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from txmux.control.gauge import Gauge, list_of, merged
-from txmux.net.channel.message import TIME, WORD, Field
+from txmux.net.channel.message import DATE, WORD, Field
 from txmux.telemetry.counting.counter_rows import CounterByWord
 from txmux.telemetry.documents import AddedField, DocumentField, ListenerDocument
 from txmux.telemetry.formatting import duration
@@ -55,7 +55,7 @@ ROWS = (
     HELLOS,
     Gauge(
         "By listener, the keys by which it opens hidden hellos, the published one first: each its number, its public name, and when it was written, in seconds since 1970.",
-        {}, name="ech", combine=merged(), bounds=Field(dict, of=list_of(Field(int), WORD, TIME)),
+        {}, name="ech", combine=merged(), bounds=Field(dict, of=list_of(Field(int), WORD, DATE)),
         collect=_published),
     AddedField(ListenerDocument, DocumentField(
         "ech", Ech, "with [`ech_keys`](rules.md#encrypted-clienthello) it has `keys`, the published one first, each with `id`, `public_name` and when it was `written`, and how many hellos were `opened` and `unopened`",

@@ -65,8 +65,9 @@ class Field:
         if self.fields:
             return self._read_fields(value)
         if self.row:
-            # Another length raises `ValueError`, too.
-            return [field.read(entry) for field, entry in zip(self.row, value, strict=True)]
+            if len(value) != len(self.row):
+                raise ValueError
+            return [field.read(entry) for field, entry in zip(self.row, value, strict=False)]
         if self.of is None:
             return value
         if isinstance(value, dict):
@@ -77,7 +78,12 @@ class Field:
         read = {}
         for name, field in self.fields.items():
             if name in value:
-                read[name] = field.read(value[name])
+                try:
+                    read[name] = field.read(value[name])
+                except ValueError as inner:
+                    raise ValueError(
+                        *inner.args or (f"{name!r} is {value[name]!r:.100}",)
+                    ) from None
             elif not field.is_optional:
                 raise ValueError
         return read
@@ -89,6 +95,8 @@ FLAG, NUMBER, AMOUNT = Field(bool), Field(int), Field(float)
 WORD, TEXT = Field(str, 4 * 2**10), Field(str, 256 * 2**20)
 TIME = Field(float, 2**37)
 """Seconds, of which a date can be made: 2**37 are 4,355 years."""
+DATE = Field(float, 253_402_300_799, least=-62_135_596_800)
+"""Seconds since 1970, from the year 1 to the end of 9999: all dates that a certificate can have."""
 
 
 _WORKERS = ("worker", "giving worker", "taking worker")
@@ -155,6 +163,7 @@ class Message:
         try:
             if self.answer is not None:
                 return self.answer.read(value)
-        except ValueError:
-            pass
+        except ValueError as problem:
+            why = str(problem) or f"its answer is {value!r:.100}"
+            raise InvalidMessageError(f"{self.kind}: {why}") from None
         raise InvalidMessageError(f"{self.kind}: its answer is {value!r:.100}")

@@ -15,6 +15,7 @@ import attrs
 
 from txmux.net.channel.message import (
     AMOUNT,
+    DATE,
     FLAG,
     NOTHING,
     NUMBER,
@@ -38,7 +39,6 @@ PACKET = _SHORT
 _SOCKETS = 2**18  # that listen; see `txmux.processes.usable.too_many_sockets`
 
 _SIGNED = Field(float, 2**37, least=-(2**37))
-_DATE = Field(float, 2**37, least=-(2**35))  # from the year 881 on
 _NAME, _TEXT = WORD, TEXT
 _OBJECT, _LIST = Field(dict), Field(list)
 _CHECKED_LATER = Field(list, is_read_later=True)
@@ -127,8 +127,8 @@ _SHOWN = _object(
     file=_NAME,
     names=Field(list, of=_TEXT),
     issuer=_TEXT,
-    not_before=_DATE,
-    not_after=_DATE,
+    not_before=DATE,
+    not_after=DATE,
 )
 """See `txmux.client.tls.store`."""
 

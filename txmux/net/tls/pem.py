@@ -25,6 +25,7 @@ Reader: TypeAlias = Callable[[Path], bytes]
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"
 _NEVER = datetime(9999, 12, 31, tzinfo=timezone.utc)  # as RFC 5280, section 4.1.2.5, writes it
+_LONGEST_NAME = 250  # characters of a subject
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
 
 
@@ -64,7 +65,9 @@ def validity_of(
     """Yield when certificates or revocation lists are valid, with their names."""
     for one in found:
         name = one.subject if isinstance(one, x509.Certificate) else one.issuer
-        yield _validity(key, path, name.rfc4514_string(), one)
+        text = name.rfc4514_string()
+        text = text[:_LONGEST_NAME] + "…" * (len(text) > _LONGEST_NAME)
+        yield _validity(key, path, text, one)
 
 
 def _validity(
