@@ -15,13 +15,23 @@ from typing import Any
 from tests.admin.processes import ask, get, text_of
 from tests.interop.children import eventually
 from tests.interop.mux import Mux
-from tests.processes.running import RULES, halted, workers_of
+from tests.processes.running import RULES, customize, halted, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.echo import EchoServer
 from tests.support.folders import make_folder
 from txmux.telemetry.attention import OF_FEW
 
 _FEW = ("sh", "-c", 'ulimit -n 96; exec "$@"', "sh")
+_ODD = """
+import itertools
+from txmux.control import worker_answers
+measure, asked = worker_answers.measure, itertools.count()
+async def be_odd(serving, *, everything):
+    found = await measure(serving, everything=everything)
+    return {**found, "flooded": 7} if everything and next(asked) < 40 else found
+worker_answers.measure = be_odd
+"""
+"""Workers answer forty times what their supervisor does not take."""
 _CODES = {"critical": 2, "warning": 1, "note": 0}
 
 
@@ -179,6 +189,17 @@ class AttentionTest(UpgradeTestCase):
             # After ten seconds they are killed, and others start.
             self.assertIn((status, line), [(503, "no worker answers"), (503, "no worker serves")])
         eventually(lambda: self.counted("workers", "critical") == 0, "they answer again")
+
+    def test_answer_that_cannot_be_read(self) -> None:
+        """It is not taken for the answer that nothing needs attention."""
+        customize(self, _ODD)
+        self.begin()
+        item = self.seen("workers", "warning")
+        self.assertEqual(
+            (item["text"], item["cause"]),
+            ("what worker 1 measures is missing", "count: 'flooded' is 7"),
+        )
+        self.over("workers")
 
     def test_worker_that_is_killed(self) -> None:
         """It is said for ten minutes, though another one serves at once: by what, and what was lost with it."""

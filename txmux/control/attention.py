@@ -213,6 +213,12 @@ def silent_workers(condition: WorkersCondition) -> Iterator[AttentionItem]:
         yield rows.WORKER_SILENT.item(number=number, pid=pid)
 
 
+def unusable_answers(lines: Iterable[str]) -> Iterator[AttentionItem]:
+    for line in lines:
+        worker, _, why = line.partition(": ")
+        yield rows.ANSWER_UNUSABLE.item(worker=worker, why=why)
+
+
 def processes(state: ServiceState, now: float, monotonic: float) -> Iterator[AttentionItem]:
     """Find what is wrong with the processes of a service; `now` is in seconds since 1970, and by the monotonic clock."""
     restarts = [(now - (monotonic - when), number, how) for when, number, how in state.restarts]

@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
 
 from txmux.net.channel import messages
-from txmux.net.channel.channel import ChannelError, PeerGoneError
+from txmux.net.channel.channel import AnswerTimeoutError, ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
 
 _Row = TypeVar("_Row")
@@ -44,11 +44,19 @@ class WorkerLink(Protocol):
 
 
 class Listing(list[_Row]):
-    """Rows of the workers that have answered; `missing` has a line for each of the others, with the reason."""
+    """Rows of the workers that have answered; `missing` has a line for each of the others, with the reason.
 
-    def __init__(self, rows: Iterable[_Row] = (), missing: Sequence[str] = ()) -> None:
+    `unusable` has those of workers that are not late.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[_Row] = (),
+        missing: Sequence[str] = (),
+        unusable: Sequence[str] = (),
+    ) -> None:
         super().__init__(rows)
-        self.missing = missing
+        self.missing, self.unusable = missing, unusable
 
 
 Answers = Listing[tuple[int, Any]]
@@ -87,6 +95,7 @@ async def broadcast(
         values: The fields of the request.
     """
     missing: list[str] = []
+    unusable: list[str] = []
 
     async def ask(worker: WorkerLink) -> tuple[int, Any] | None:
         number = worker.number + 1
@@ -101,11 +110,13 @@ async def broadcast(
         except PeerGoneError:
             return None
         except ChannelError as problem:
-            missing.append(f"worker {number}: {problem}")
+            missing.append(line := f"worker {number}: {problem}")
+            if not isinstance(problem, AnswerTimeoutError | SilentError):
+                unusable.append(line)
             return None
 
     results = await concurrently(*map(ask, processes))
-    return Answers([result for result in results if result is not None], missing)
+    return Answers([result for result in results if result is not None], missing, unusable)
 
 
 async def _ask_unless_silent(

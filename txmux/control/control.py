@@ -299,6 +299,7 @@ class Control:
             *attention.left_behind(0 if self.are_arriving() else stayed, orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
             *attention.silent_workers(condition),
+            *attention.unusable_answers(reports.unusable),
             *(attention.processes(self.state, now, time.monotonic()) if self.state else ()),
             *attention.measured(gauges, self.rules, now),
             *attention.secrets(self.index.open_secrets, self.token_trouble),
@@ -379,6 +380,7 @@ class Control:
             outside=outside,
             lost_lines=self._lost_lines.losing,
             missing=answers.missing,
+            unusable=answers.unusable,
         )
 
     def _sources(self) -> Iterator[Source]:
@@ -484,7 +486,7 @@ class Control:
 
     def _with_observed(self, states: Answers) -> Answers:
         rows = building.with_observed(states, self.observed())
-        return Listing(rows, states.missing)
+        return Listing(rows, states.missing, states.unusable)
 
     def observed(self) -> Mapping[ServerKey, ObservedServer]:
         return {} if self.state is None else self.state.observed()

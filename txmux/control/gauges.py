@@ -100,6 +100,7 @@ class Gauges:
 
     Attributes:
         missing: A line for each worker of which all this is missing, with the reason.
+        unusable: Those of workers that have answered.
         of_features: By their names, the values of the rows of features.
     """
 
@@ -165,6 +166,7 @@ class Gauges:
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = _gauge(
         dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=merged(_more_ports, keys=2), bounds=list_of(WORD, WORD, WORD, NUMBER, TIME), collect=_ports)
     missing: Sequence[str] = ()
+    unusable: Sequence[str] = ()
     of_features: Mapping[str, Any] = attrs.field(factory=lambda: {row.name: row.default for row in rows(Gauge)})
     # fmt: on
 
@@ -294,3 +296,7 @@ class WorkerReports:
     @property
     def lacking(self) -> list[str]:
         return [*dict.fromkeys([*self.addresses.missing, *self.gauges.missing])]
+
+    @property
+    def unusable(self) -> list[str]:
+        return [*self.addresses.unusable, *self.gauges.unusable]

@@ -98,6 +98,10 @@ NO_WORKER_ANSWERS = _worker(
 WORKER_SILENT = _worker(
     level="warning", text="worker {number} does not answer", subject="worker {number}", when="one does not do its work",
     do="it is replaced if it does nothing for 10 s though it could run; otherwise end it: kill -KILL {pid}")
+ANSWER_UNUSABLE = _worker(
+    level="warning", text="what {worker} measures is missing", cause="{why}", subject="unusable {worker}",
+    do="report it with this line, since this list and /metrics lack what it would say of certificates, limits and logs",
+    when="what one measures is not known, as its answer cannot be used: other items may be missing then")
 WORKER_REPLACED = _worker(
     level="warning", text="{name} {verb} {times} within five minutes", cause="{how}", do="see the log for what it logged before it ended", subject="replaced {number}",
     is_logged=True, when="it or the process that starts workers was replaced three times within five minutes")
