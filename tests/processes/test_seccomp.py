@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import resource
 import select
 import struct
 from collections.abc import Callable, Sequence
@@ -118,6 +119,14 @@ class FilterTests(SynchronousTestCase):
             for pid, expected in ((0, _ALLOW), (77, _ALLOW), (78, _FAIL | errno.ENOSYS)):
                 arguments = (pid, 0, 0, 0, 0, 0)
                 found = filtering.run(numbers["sched_getaffinity"], architecture, arguments)
+                self.assertEqual(found, expected)
+
+    def test_mark(self) -> None:
+        """A worker of root cannot raise the limit by which it is known for a worker."""
+        for machine, (numbers, _) in MACHINES.items():
+            filtering, _, architecture = made(machine)
+            for limit, expected in ((resource.RLIMIT_NOFILE, _ALLOW), (10, _REFUSE)):
+                found = filtering.run(numbers["prlimit64"], architecture, (0, limit, 0, 0, 0, 0))
                 self.assertEqual(found, expected)
 
     def test_recorded(self) -> None:

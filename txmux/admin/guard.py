@@ -124,7 +124,7 @@ class AdminGuard:
             raise RefusedError(
                 403,
                 "processes of txmux that serve clients may not use this endpoint, nor may a client that cannot be told "
-                "from one: the process that connected has ended; ask again from one that stays",
+                "from one: the process that connected has ended, or has the user of this service but not its group, and is hidden; ask again from one that stays, or as root",
             )
         if caller.is_by_unix:
             right = self.access.right_of(caller.uid, caller.groups)
@@ -291,7 +291,7 @@ class Caller:
         return cls(
             f"uid {uid}",
             name,
-            is_worker=is_worker(handle, pid),
+            is_worker=is_worker(handle, pid, uid),
             identity=user,
             uid=uid,
             groups=groups_of(handle, gid),

@@ -80,10 +80,8 @@ class Field:
             if name in value:
                 try:
                     read[name] = field.read(value[name])
-                except ValueError as inner:
-                    raise ValueError(
-                        *inner.args or (f"{name!r} is {value[name]!r:.100}",)
-                    ) from None
+                except ValueError:
+                    raise ValueError(f"{name!r} is {value[name]!r:.100}") from None
             elif not field.is_optional:
                 raise ValueError
         return read
@@ -160,10 +158,10 @@ class Message:
     def read_answer(self, value: object, size: int) -> Any:
         if size > self.longest_answer:
             raise InvalidMessageError(f"{self.kind}: an answer of {size} bytes is too long")
+        why = ""
         try:
             if self.answer is not None:
                 return self.answer.read(value)
         except ValueError as problem:
-            why = str(problem) or f"its answer is {value!r:.100}"
-            raise InvalidMessageError(f"{self.kind}: {why}") from None
-        raise InvalidMessageError(f"{self.kind}: its answer is {value!r:.100}")
+            why = str(problem)
+        raise InvalidMessageError(f"{self.kind}: {why or f'its answer is {value!r:.100}'}")
