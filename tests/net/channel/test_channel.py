@@ -176,6 +176,19 @@ class FramingTest(SynchronousTestCase):
         answer = json.loads(asked.transport.value())
         self.assertEqual(answer, {"kind": "answer", "to": 7, "value": None})
 
+    def test_long_answer(self) -> None:
+        """What the other process would close the channel for is not sent, but an error."""
+        told = attrs.evolve(made_up("told", "x"), longest_answer=99)
+        for count, expected in (
+            (64, {"value": "x" * 64}),
+            (65, {"error": "told: an answer of 100 bytes is too long"}),
+        ):
+            asked = Channel({told: lambda x: "x" * x}, nothing, Clock())
+            asked.makeConnection(_Transport())
+            asked.dataReceived(b'{"kind":"told","ask":7,"x":%d}\n' % count)
+            answer = json.loads(asked.transport.value())
+            self.assertEqual(answer, {"kind": "answer", "to": 7, **expected})
+
     def test_unknown_answer(self) -> None:
         """So is an answer to what nobody has asked, or has waited for long enough."""
         asking = channel()

@@ -21,6 +21,9 @@ BAD_FILES = {
         "1: [listen a b]: 'a b' is not a name; use letters, digits, '.', '_' and '-' only; "
         "did you mean [listen a-b]?"
     ),
+    f"[listen {'a' * 1001}]\nendpoint = :1": (
+        f"1: [listen {'a' * 1001}]: has a name of 1,001 characters; use at most 1,000"
+    ),
     "[txmux main]\n{listen}": "1: [txmux main]: takes no name; write [txmux]",
     "[txmux]\n{listen}[txmux]": "4: [txmux]: is already at rules.ini:1; put all its keys there",
     "{listen}[listen  public]\nendpoint = :x": (

@@ -284,10 +284,16 @@ class Channel(Protocol):
                 self._log.failure("a request of another process failed", failure)
             self.answer(number, error=failure.getErrorMessage() or type(failure.value).__name__)
 
+        def send(value: Any) -> None:
+            told = None if message is not None and message.answer == NOTHING else value
+            line = _line("answer", {"to": number, "value": told})
+            if message is not None:  # the other process would close the channel
+                message.check_answer(len(line) - 1)
+            if self.is_open:
+                self.transport.write(line)
+
         answer = maybeDeferred(_called, handler, arguments)
-        if message is not None and message.answer == NOTHING:
-            answer.addCallback(lambda _: None)
-        answer.addCallback(lambda value: self.answer(number, value=value))
+        answer.addCallback(send)
         answer.addErrback(failed)
 
     def _answered(self, size: int, values: dict[str, Any]) -> None:

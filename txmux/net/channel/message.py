@@ -155,9 +155,12 @@ class Message:
                 raise InvalidMessageError(f"{self.kind}: {name!r} is missing")
         return read
 
-    def read_answer(self, value: object, size: int) -> Any:
+    def check_answer(self, size: int) -> None:
         if size > self.longest_answer:
             raise InvalidMessageError(f"{self.kind}: an answer of {size} bytes is too long")
+
+    def read_answer(self, value: object, size: int) -> Any:
+        self.check_answer(size)
         why = ""
         try:
             if self.answer is not None:

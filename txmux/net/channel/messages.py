@@ -220,7 +220,7 @@ FLOWS_MOVED = _to_worker(
     "flows_moved", "answered when no flows are on their way; asked before an upgrade and before `commit`",
     answer=NOTHING)
 FLOWS_LEFT = _to_worker(
-    "flows_left", "report the removed listeners that still have flows", answer=_NAMES)
+    "flows_left", "report the removed listeners that still have flows", answer=_NAMES, longest_answer=_LARGE)
 STATUS = _to_worker(
     "status", "count the connections",
     answer=_object(active=NUMBER, undecided=NUMBER, older=NUMBER, generation=NUMBER))
@@ -269,7 +269,7 @@ CLOSE_SERVER = _to_worker(
     backend=_NAME, server=_NAME, answer=NUMBER)
 ADDRESSES = _to_worker(
     "addresses", "report the addresses of servers, of all backends or of some",
-    backends=_optional(_NAMES), answer=Field(list, of=_ADDRESS), longest_answer=_LARGE)
+    backends=_optional(_NAMES), answer=Field(list, of=_ADDRESS), longest_answer=_WHOLE)
 CLIENTS = _to_worker(
     "clients", "list the busiest sources of clients, with what is counted of each",
     answer=Field(list, of=_CLIENT), longest_answer=_LARGE)
@@ -279,7 +279,7 @@ LISTEN = _to_worker("listen", "report events from now on, or no longer", on=FLAG
 
 _to_supervisor = between("worker", "supervisor")
 
-LOG = _to_supervisor("log", "a line for the service's log", level=_NAME, text=Field(str, 16 * _KIB))
+LOG = _to_supervisor("log", "a line for the service's log", level=_NAME, text=Field(str, 16 * _KIB), longest=256 * _KIB)
 ACCESS = _to_supervisor(
     "access", "a line of the access log", line=Field(str, _MIB), longest=2 * _MIB)
 EVENT = _to_supervisor("event", "an event of a connection or a server", event=_EVENT, longest=_MIB)

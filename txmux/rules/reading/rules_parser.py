@@ -53,6 +53,7 @@ from txmux.rules.reading.values import NAME
 
 T = TypeVar("T")
 _LONGEST_WAY = 20
+_LONGEST_NAME = 1000  # of a section: other processes, logs and metrics take no texts without an end
 _EXAMPLES = {
     kind: {name: key.example for name, key in keys.items()} for kind, keys in TABLES.items()
 }
@@ -443,6 +444,8 @@ class RulesParser:
             from txmux.rules.advice.keys import name_meant  # noqa: PLC0415 - only for errors
 
             message += name_meant(kind, name, NAME.fullmatch)
+        elif len(name) > _LONGEST_NAME:
+            message = f"has a name of {len(name):,} characters; use at most {_LONGEST_NAME:,}"
         elif kind == "backend" and name in REFUSALS:
             message = f"{name!r} means to refuse the client; give the backend another name"
         else:
