@@ -34,6 +34,7 @@ from txmux.control.attention import (
     secrets,
     silent_workers,
     untaken_units,
+    unusable_answers,
 )
 from txmux.control.gauges import Gauges
 from txmux.control.overrides import WorkersCondition
@@ -354,6 +355,7 @@ class AdviceTest(SynchronousTestCase):
             *rules_not_in_force(None, "rules.ini", has_changed=True),
             *untaken_units(_with_units(make_folder(self))),
             *failed_upgrade(failed),
+            *unusable_answers(["worker 1: count: 'x' is 1"]),
             *rules_not_in_force(failed, "rules.ini", has_changed=True),
             *secrets(open_secrets(rules, secret_files(rules)), "the file of tokens has an error"),
             *measured(gauges, rules, 9.0),
