@@ -52,8 +52,7 @@ from txmux.rules.reading.units import UntakenUnits
 from txmux.rules.reading.values import NAME
 
 T = TypeVar("T")
-_LONGEST_WAY = 20
-_LONGEST_NAME = 1000  # of a section: other processes, logs and metrics take no texts without an end
+_LONGEST_WAY, _LONGEST_NAME = 20, 1000
 _EXAMPLES = {
     kind: {name: key.example for name, key in keys.items()} for kind, keys in TABLES.items()
 }
