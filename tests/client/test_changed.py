@@ -94,7 +94,7 @@ def layer_of(layer: RuleLayer) -> object:
         [(known_of(one.destination), one.clients, one.after) for one in layer.silent],
         known_of(layer.default),
         (layer.server_first, layer.goes_by_hello, layer.depends_on_client, detector.peek_limit),
-        [one.name for one in layer.restricting],
+        [one.name for one in layer.hello_readers.items],
         [one.name for one in layer.outer.items],
         answers,
     )

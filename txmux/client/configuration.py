@@ -74,17 +74,12 @@ class RuleLayer:
     cancelling: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # see `cancels_apart`
     silent_routes: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # before `silent`
     stages: Sequence[StageMaker] = attrs.field(init=False)  # that clients pass, or do not, first
-    goes_by_hello: bool = attrs.field(init=False)  # whether routes look into hellos …
-    restricting: Sequence[CompiledRoute] = attrs.field(init=False)  # … and do not take everyone
+    goes_by_hello: bool = attrs.field(init=False)  # whether routes look into hellos
     depends_on_client: bool = attrs.field(init=False)
 
     @goes_by_hello.default
     def _goes_by_hello(self) -> bool:
         return bool(self.detector.hello_readers)
-
-    @restricting.default
-    def _restricting(self) -> Sequence[CompiledRoute]:
-        return self.hello_readers.items
 
     @stages.default
     def _stages(self) -> Sequence[StageMaker]:

@@ -319,7 +319,7 @@ class MuxProtocol(Peer, Client):
             is_outermost = self.agreed_tls is None and not self.preambles
             self.has_read_hello = is_outermost and "ja4" in self.decided
             # As any client that is not recognised in time; only where that would pass by a restriction, it reaches no server.
-            if not (self.has_read_hello or layer.restricting) and has_unread_hello(self):
+            if not (self.has_read_hello or layer.hello_readers.items) and has_unread_hello(self):
                 self.goes_by_hello = False
         if route is None:
             return self._leave_to_default(layer)

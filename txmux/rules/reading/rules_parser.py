@@ -105,10 +105,6 @@ class LastRules:
         return self.reading.matchers
 
     @property
-    def checked(self) -> Mapping[Path, str] | None:
-        return self.reading.checked if self.reading.looks_on_disk else None
-
-    @property
     def is_installed(self) -> bool:
         return self.matchers is installed_matchers()
 
@@ -124,7 +120,7 @@ class LastRules:
         read = service.KEYS["workers"].kind.read
         if (
             files.untaken
-            or self.checked is None
+            or not self.reading.looks_on_disk
             or matchers is not self.matchers
             or main.path != str(rules.path)
         ):
@@ -135,7 +131,7 @@ class LastRules:
             sources = [main, *(one for pattern in files.included for one in now.include(pattern))]
             for name in files.texts:
                 now.text(Path(name))
-            for path, what in self.checked.items():
+            for path, what in self.reading.checked.items():
                 check_file(path, what)
         except (OSError, ValueError, InvalidValueError):
             return False
@@ -235,9 +231,11 @@ class RulesParser:
             if section is self._sections["backend"][name][0]:
                 self._backend_called(name)
             else:
-                self._backend(name, section)
-        listeners = tuple(self._listener(*named) for named in self._named("listen"))
-        routes = tuple(self._route(*named) for named in self._named("route"))
+                self._value(name, section, self._read_backend)
+        listeners = tuple(
+            self._value(*named, self._read_listener) for named in self._named("listen")
+        )
+        routes = tuple(self._value(*named, self._read_route) for named in self._named("route"))
         self._check(settings, listeners, routes)
         files = self._files.files()
         files = attrs.evolve(files, untaken={**files.untaken, **self._untaken.problems})
@@ -495,9 +493,6 @@ class RulesParser:
         except InvalidValueError:
             return False
 
-    def _backend(self, name: str, section: Section) -> Backend:
-        return self._value(name, section, self._read_backend)
-
     def _read_backend(self, name: str, section: Section) -> Backend:
         fields = self._read("backend", name, section)
         self._problems += wrong_transport(section, "backend")
@@ -516,7 +511,8 @@ class RulesParser:
             )
         if name not in self._backends and name in self._sections["backend"]:
             self._begun.append(name)
-            self._backends[name] = self._backend(name, self._sections["backend"][name][0])
+            first = self._sections["backend"][name][0]
+            self._backends[name] = self._value(name, first, self._read_backend)
             self._begun.pop()
         return self._backends.get(name)
 
@@ -543,17 +539,11 @@ class RulesParser:
         fitting = (name for name, its in zip(found, over, strict=True) if made.is_for(its))
         return attrs.evolve(made, under=(under and tuple(fitting)) or found)
 
-    def _listener(self, name: str, section: Section) -> Listener:
-        return self._value(name, section, self._read_listener)
-
     def _read_listener(self, name: str, section: Section) -> Listener:
         fields = self._read("listen", name, section)
         self._problems += wrong_transport(section, "listen")
         is_of_unit = self._is_of_unit(section)
         return listener.make_listener(name, section, {**fields, "is_of_unit": is_of_unit})
-
-    def _route(self, name: str, section: Section) -> Route:
-        return self._value(name, section, self._read_route)
 
     def _read_route(self, name: str, section: Section) -> Route:
         fields = self._read("route", name, section)

@@ -173,9 +173,9 @@ class Peeking(Stage):
             decision = self._detection.feed(self._client.received)
         client, layer = self._client, self.layer
         client.is_request_cut = (
-            bool(layer.restricting)
+            bool(layer.hello_readers.items)
             and layer.detector.may_need_answers(client.received)
-            and self._detection.needs_more(layer.restricting)
+            and self._detection.needs_more(layer.hello_readers.items)
         )
         decided = self._decided(decision or self._detection.finish())
         # If it goes by the outer name, that may not have decided, either.
