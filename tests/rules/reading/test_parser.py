@@ -296,8 +296,8 @@ _TEXT = (
     "close drop tcp6:1:interface=1.2.3.4 ssl:1:privateKey=k check inter weight=2 weight path=^/a path=~x http host=a|b "
     "tls( tls(x=y) \u2028 é mon-fri 08:00-09:00 20/s *:80 /x \\ {} listen a 0 1.3 h2 client reset"
 )
-# Blanks, and lists with holes.
-_HOLES = "' '|'\t'|''|\"\"|[ ]|[,]|[x, ]|[x,,y]|['']|,|, ,|x, ,y|- |' ' ' '|\u3000|'\u00a0'"
+# Blanks, lists with holes, and what is empty without what surrounds it.
+_HOLES = "' '|'\t'|''|\"\"|[ ]|[,]|[x, ]|[x,,y]|['']|,|, ,|x, ,y|- |' ' ' '|\u3000|'\u00a0'|*|*,|* x|localhost:"
 HOLES = _HOLES.split("|")
 PIECES = [*_TEXT.split(" "), *HOLES]
 KEYS = [(kind, key) for kind, keys in TABLES.items() for key in keys]
@@ -325,7 +325,9 @@ class AnyValueTests(SynchronousTestCase):
     def test_blanks_and_holes_for_each_key(self) -> None:
         for kind, key in KEYS:
             for hole in HOLES:
-                self.assertNotIn(FAULT, problems_of(rules_with(kind, key, hole)))
+                found = problems_of(rules_with(kind, key, hole))
+                self.assertNotIn(FAULT, found)
+                self.assertNotRegex(found, "did you mean '[ ']")
 
     def test_a_fault_of_one_reader_is_a_problem_of_its_line(self) -> None:
         class Faulty(dict[str, IProtocolMatcher]):
@@ -338,6 +340,8 @@ class AnyValueTests(SynchronousTestCase):
             [(one.line, one.key) for one in error.problems], [(4, "match"), (8, "log")]
         )
         self.assertIn(f"{FAULT} (IndexError", error.problems[0].message)
+        (logged,) = self.flushLoggedErrors(IndexError)
+        self.assertIn("__missing__", logged.getTraceback())
 
     def test_what_a_hole_is_said_to_be(self) -> None:
         for hole, message in {

@@ -78,7 +78,7 @@ def _as_here(text: str) -> Iterator[str]:
     meant += [f"srv:{word}"] if begun == "_" else []
     meant += [f"unix:{word}"] if begun == "/" else []
     meant += [f"@{word}"] if re.fullmatch(r"[./][\w./-]*|[\w./-]+\.[a-z]+", word) else []
-    yield from (f"{one}{blank}{rest}" for one in meant)
+    yield from (f"{one}{blank}{rest}" for one in meant if one)
 
 
 def _bare(text: str) -> tuple[str, str]:

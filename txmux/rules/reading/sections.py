@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from twisted.logger import Logger
+
 from txmux.rules.installed import KEYS, read_server
 from txmux.rules.model import KeyEntry, Section, ValueLine
 from txmux.rules.optional import missing
@@ -39,6 +41,7 @@ _REQUIRED = {
     for kind, keys in TABLES.items()
 }
 """The required keys of each kind, with those which take their places."""
+_log = Logger()
 _BRACKETED = re.compile(r"\[((?![0-9A-Fa-f:.%]*\]).+)\]")
 
 
@@ -56,6 +59,9 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
             some = _values(section, section.entries[name], key, names, reading)
             value = some and (some[0] if key.kind.takes == "one" else key.kind.collect(some))
         except Exception as error:  # noqa: BLE001 - one owner's value must not stop the reading of others'
+            _log.failure(
+                "the reader of {key} in [{header}] failed", key=name, header=section.header
+            )
             message = f"cannot be read, by a fault of its reader ({type(error).__name__}: {error}); report it"
             reading.problems.append(section.problem(message, name))
             continue
