@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from txmux.classes import frozen
 from txmux.detection.detector import Detection, Detector
-from txmux.rules.model import Backend, Refusal, Route, TlsSettings
+from txmux.rules.model import Backend, Refusal, Route
 from txmux.transport import normal_host
 from txmux.wire.cursor import MalformedError
 from txmux.wire.hello.records import records, take_hello
@@ -129,11 +129,6 @@ class Layer(Protocol):
     def default(self) -> object: ...
 
 
-def authority_of(tls: TlsSettings) -> object:
-    """Return which certificates of clients are verified, and how."""
-    return tls.client_ca, tls.client, tls.allow_client, tls.client_crl
-
-
 def place_of(
     name: str,
     hello: bytes,
@@ -154,7 +149,7 @@ def place_of(
     route, outer, authority = _decide(layer, hello, client), None, None
     if route is not None and route.terminate_tls is not None:
         layer, outer = inside(route), route
-        authority = authority_of(route.terminate_tls)
+        authority = route.terminate_tls.verification
         route = _decide(layer, request, client)
     outcome = layer.default if route is None else route.outcome or route.name
     if route is None and isinstance(outcome, Refusal):

@@ -12,7 +12,6 @@ from zope.interface import directlyProvides, providedBy
 from txmux.features.misdirected.places import (
     Fields,
     Place,
-    authority_of,
     names_of,
     opening,
     place_of,
@@ -55,9 +54,7 @@ def _beside_protected(configuration: Configuration) -> frozenset[int]:
     if configuration not in _protecting:
         routes = [route for layer in configuration.layers for route in layer.detector.routes]
         ends = ((route.name, route.terminate_tls) for route in routes)
-        asked: dict[str, object] = {
-            n: authority_of(tls) for n, tls in ends if tls and tls.client_ca
-        }
+        asked = {name: tls.verification for name, tls in ends if tls and tls.client_ca}
         every = {*asked.values(), *filter(None, (route.client_cert for route in routes))}
         _protecting[configuration] = frozenset(
             id(layer) for name, layer in configuration.inside.items() if every - {asked.get(name)}

@@ -206,9 +206,7 @@ def _reading(listener: Listener) -> object:
 
 def _certificate_request(route: Route | None) -> object:
     tls = route and route.terminate_tls
-    if not tls or tls.client_ca is None:
-        return None
-    return tls.client_ca, tls.client, tls.allow_client, tls.client_crl
+    return tls.verification if tls and tls.client_ca else None
 
 
 def use_contents(present: Rules, rules: Rules) -> list[str]:

@@ -84,6 +84,11 @@ class TlsSettings:
     def paths(self) -> tuple[Path, ...]:
         return (*self.files, *filter(None, (self.client_ca, self.client_crl)))
 
+    @property
+    def verification(self) -> object:
+        """Which certificates of clients are verified, and how."""
+        return self.client_ca, self.client, self.allow_client, self.client_crl
+
 
 @frozen
 class Alternative:
