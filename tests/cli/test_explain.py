@@ -500,7 +500,12 @@ class WrongTests(ServiceTestCase):
             (
                 "--alpn",
                 ",",
-            ): "--sni, --alpn: no client can say this: ALPN protocols must be 1 to 255 in length\n",
+            ): "--sni, --alpn: no client can say this: '' is not a protocol's name: ",
+            (
+                "--alpn",
+                "h2,é",
+            ): "--sni, --alpn: no client can say this: 'é' is not a protocol's name: write 1 to 255 ASCII characters, as h2\n",
+            ("--sni", "a." * 200): "--sni, --alpn: no client can say this: 'a.",
         }.items():
             code, out, err = self.run_main("explain", self.rules, *wrong)
             self.assertEqual((code > 0, out), (True, ""))

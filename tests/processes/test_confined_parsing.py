@@ -151,6 +151,23 @@ class ConfinedParsingTests(SynchronousTestCase):
         self.assertEqual(self.explain("--text", "spy", settings="sandbox = off"), YES)
 
 
+class NoSandboxTests(SynchronousTestCase):
+    def test_command(self) -> None:
+        """The rules demand a sandbox of the service; `txmux explain` can do without, also on another machine."""
+        leave_unmeasured(self)
+        rules = make_folder(self) / "rules.ini"
+        rules.write_text(f"[txmux]\nsandbox = yes\n{LISTEN}")
+        code = (
+            "from txmux.processes.privilege import landlock\n"
+            "def missing(): raise OSError(95, 'Operation not supported')\n"
+            "landlock.give_up_privileges = missing\n"
+            "from txmux.cli import main\n"
+            f"raise SystemExit(main(['explain', '--text', 'x', {str(rules)!r}]))\n"
+        )
+        done = run(sys.executable, "-c", code)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+
 def captured(data: bytes) -> bytes:
     """Write a capture of raw IPv4 with one segment of a client."""
     tcp = struct.pack("!HHIIBBHHH", 40000, 443, 1, 0, 5 << 4, 0x18, 1024, 0, 0) + data

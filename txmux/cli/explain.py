@@ -6,12 +6,10 @@ import argparse
 import io
 import json
 import os
-import ssl
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -24,6 +22,7 @@ from txmux.cli.remote import command
 from txmux.errors import MuxError, OptionError, joined
 from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
+from txmux.net.tls.client_hello import client_hello
 from txmux.rules import optional
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.changes import described_untaken
@@ -301,25 +300,18 @@ def _is_tls(arguments: argparse.Namespace) -> bool:
 
 
 def _hello(name: str | None, protocols: str | None) -> bytes:
-    """Return what a TLS client of this machine's OpenSSL says first."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    sent = ssl.MemoryBIO()
+    offered = [one.strip() for one in protocols.split(",")] if protocols else []
     try:
-        if protocols:
-            context.set_alpn_protocols([one.strip() for one in protocols.split(",")])
-        client = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name or None)
-    except (ssl.SSLError, ValueError) as error:
-        raise MuxError(f"--sni, --alpn: no client can say this: {error.args[0]}") from None
-    with suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    return sent.read()
+        return client_hello(name or None, *offered)
+    except (ValueError, OverflowError) as error:
+        raise MuxError(f"--sni, --alpn: no client can say this: {error}") from None
 
 
 def _be_confined(sandbox: Sandbox) -> None:
     from txmux.processes.privilege.sandbox import confine  # noqa: PLC0415 - no other command needs it
 
-    is_confined = confine(sandbox, None)
+    # `yes` is a demand on the service, and these rules may be another machine's.
+    is_confined = confine("off" if sandbox == "off" else "auto", None)
     if not (is_confined or sandbox == "off" or os.geteuid()):
         why = "this machine has no sandbox, so what clients sent is parsed with all rights of root"
         print(f"warning: {why}; run this as another user", file=sys.stderr)

@@ -3,7 +3,6 @@
 import argparse
 import os
 import socket
-import ssl
 import stat
 import sys
 import time
@@ -18,6 +17,7 @@ from txmux.cli.init.services import PORTS, Listening, Probed, is_known, listenin
 from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
 from txmux.errors import MuxError
 from txmux.files import replace_file
+from txmux.net.tls.client_hello import client_hello
 from txmux.rules.model import Check
 from txmux.rules.model.backend import CheckKind
 from txmux.rules.problems import InvalidValueError
@@ -130,20 +130,10 @@ def _probe(server: Listening) -> Probed:
             if check.is_healthy(_exchange(server, check.request)):
                 return Probed(is_usual=True)
     for header in (b"", encode_v2(ProxyHeader(Command.LOCAL))):
-        for request in () if is_known(server) else (_hello(), _REQUEST):
+        for request in () if is_known(server) else (client_hello("localhost"), _REQUEST):
             if answer := _exchange(server, header + request):
                 return Probed(answer=answer, has_header=bool(header))
     return Probed()
-
-
-def _hello() -> bytes:
-    sent = ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(
-        ssl.MemoryBIO(), sent, server_hostname="localhost"
-    )
-    with suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    return sent.read()
 
 
 def _exchange(server: Listening, request: bytes = b"") -> bytes:

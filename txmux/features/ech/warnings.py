@@ -1,12 +1,12 @@
 """Warnings about the keys of Encrypted ClientHello."""
 
-import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from txmux.detection.explain import explain
 from txmux.features.ech.keys import KeyFile, read_key_files
+from txmux.net.tls.client_hello import client_hello
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Listener, Refusal, Rules
 from txmux.rules.problems import Problem
@@ -29,11 +29,7 @@ def _unrouted_names(
     routes = rules.routes_over(listener, listener.transport)
     names = dict.fromkeys(key.config.public_name for file in files for key in file.keys)
     for name in names if isinstance(listener.default, Refusal) else ():
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
-        with suppress(ssl.SSLWantReadError):
-            client.do_handshake()
-        if explain(routes, outgoing.read(), now=time.time()).decision.route is None:
+        if explain(routes, client_hello(name), now=time.time()).decision.route is None:
             message = f"no route takes the public name {name!r}, to which clients come whose hello does not open; add one with 'match = tls sni={name}'"
             yield listener.section.problem(message, "ech_keys")
 

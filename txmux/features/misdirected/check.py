@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -16,6 +14,7 @@ from txmux.detection.detector import Detector
 from txmux.errors import MuxError
 from txmux.features.misdirected.places import Place, opening, place_of
 from txmux.interfaces import Transport
+from txmux.net.tls.client_hello import client_hello
 from txmux.rules.lint.coverage import lines_of
 from txmux.rules.model import Listener, Route, Rules, TlsSettings
 from txmux.rules.model.networks import EVERY_CLIENT
@@ -25,8 +24,6 @@ _FIELDS = (b":method", b"GET"), (b":scheme", b"https"), (b":authority", b""), (b
 _ANY = "any-name."
 """What stands for ``*.`` at the beginning of a pattern."""
 _WILD = frozenset("*?~")
-_CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-_CONTEXT.set_alpn_protocols(["h2", "http/1.1"])
 
 
 @frozen
@@ -75,9 +72,8 @@ class Names:
     def place(self, name: str) -> Place | None:
         if name not in self._places:
             layers = self._outer, self._inside
-            self._places[name] = place_of(
-                name, _hello(name), opening(_FIELDS, name), layers, None, None
-            )
+            hello = client_hello(name, "h2", "http/1.1")
+            self._places[name] = place_of(name, hello, opening(_FIELDS, name), layers, None, None)
         return self._places[name]
 
     def covered(self, certificate: Iterable[str]) -> Iterator[tuple[str, Place]]:
@@ -97,14 +93,6 @@ class Names:
                 whose = "'default'" if route is None else f"[route {route.name}]"
                 return f"{self.patterns[name]!r}, which belongs to {whose}"
         return ""
-
-
-def _hello(name: str) -> bytes:
-    outgoing = ssl.MemoryBIO()
-    client = _CONTEXT.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
-    with suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    return outgoing.read()
 
 
 def names_of_listeners(rules: Rules) -> Iterator[Names]:
