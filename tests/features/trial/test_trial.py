@@ -292,13 +292,19 @@ class TryTests(TrialCase):
         self.assertEqual(told.status, 422)
         # What the service may read, who sends rules must not.
         listener = "[listen x]\nendpoint = :1\n"
+        unsent = "it is not among the files that were sent"
         with patch.dict("os.environ", {"SECRET": "c2VjcmV0"}):
-            for line in ("default = ${SECRET}", "deny = @/etc/passwd"):
+            for line, why in {
+                "default = ${SECRET}": "SECRET",
+                "deny = @/etc/passwd": f"cannot read '/etc/passwd': {unsent}",
+                "[txmux]\ninclude = gone.ini": f"cannot read 'gone.ini': {unsent}",
+            }.items():
                 texts = json.dumps({"texts": {"a.ini": f"{listener}{line}\n"}}).encode()
                 packed = b64encode(zlib.compress(texts)).decode()
                 told = await self.post("/api/reload/try", {"files": packed})
                 self.assertEqual(told.status, 422)
                 self.assertNotIn(b"c2VjcmV0", told.body)
+                self.assertIn(why, told.json["errors"][0])
 
     async def test_reload_that_begins_meanwhile(self) -> None:
         """Files for TLS are read in turns, and a reload reads its own after them."""

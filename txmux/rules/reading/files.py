@@ -161,6 +161,9 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
         raise InvalidValueError(f"'{path}' is a folder; write {what}")
 
 
+_NOT_SENT = "it is not among the files that were sent"
+
+
 def may_be_named(path: Path, author: Path, operator: Path) -> bool:
     """Return whether rules in a file may name another one: what root and the operator have written may name all, others what they may read.
 
@@ -239,6 +242,8 @@ class FileReader:
         if name not in self._texts:
             known = {} if self._known is None else self._known.texts
             is_own = self._known is None or (self._reads_rest and name not in known)
+            if not (is_own or name in known):
+                raise FileNotFoundError(errno.ENOENT, _NOT_SENT, name)
             self._texts[name] = text_of(read_list(path)) if is_own else known[name]
         return self._texts[name]
 
@@ -247,8 +252,11 @@ class FileReader:
         if self._known is None:
             files = self._matching(pattern)
         else:
-            paths = [path for path in self._known.included[pattern] if path not in self._texts]
-            files = [SourceFile(path, self._known.texts[path]) for path in paths]
+            try:
+                paths = [path for path in self._known.included[pattern] if path not in self._texts]
+                files = [SourceFile(path, self._known.texts[path]) for path in paths]
+            except KeyError as missing:
+                raise InvalidValueError(f"cannot read {missing}: {_NOT_SENT}") from None
         if is_pattern(pattern):
             read, files = files, [*map(self._taken, files)]
             self._as_read |= {
