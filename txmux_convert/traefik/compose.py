@@ -9,8 +9,8 @@ from typing import Any
 
 import attrs
 
-from txmux_convert.traefik.reader import Node
-from txmux_convert.writer import Draft
+from txmux_convert.traefik.reader import MOST_DEPTH, Node
+from txmux_convert.writer import ConvertError, Draft
 
 _KEY = re.compile(r"([^\[\]]+)(?:\[([0-9]{1,4})\])?")
 _SERVICE = re.compile(
@@ -24,6 +24,7 @@ _LISTS = frozenset(
     {"alpnprotocols", "cafiles", "entrypoints", "middlewares", "sans", "sourcerange", "trustedips"}
 )
 _DOCKER = "providers.docker"
+_IMAGE = re.compile(r"(?:.*/)?traefik(?:[:@][^/]*)?")
 _PORT = re.compile(r"(?:.*:)?([0-9]{1,5})(?:/(?:tcp|udp))?")
 
 _Pair = tuple[str, Node]
@@ -37,7 +38,7 @@ def read_compose(top: Node, draft: Draft) -> Node:
     """Return the configuration that Traefik has by a compose file; servers have the names of their services there."""
     services = [*top.get("services").items()]
     arguments = [pair for _, service in services for pair in _arguments(service)]
-    by_default = dict(arguments).get(f"{_DOCKER}.exposedbydefault", Node("true", 1)).text != "false"
+    by_default = dict(arguments).get(f"{_DOCKER}.exposedbydefault", Node("true", 1)).is_set
     pairs = [pair for pair in arguments if not pair[0].startswith(_DOCKER)]
     places: dict[
         str, int
@@ -45,7 +46,7 @@ def read_compose(top: Node, draft: Draft) -> Node:
     hosts = []
     for name, service in services:
         labels = _labels(service)
-        enabled = dict(labels).get("enable")
+        enabled = {path.lower(): value for path, value in labels}.get("enable")
         if (enabled.is_set if enabled else by_default) and labels:
             found = [*_of_container(name, service, labels, draft, places)]
             hosts += [name] * any(".servers[" in path for path, _ in found)
@@ -54,6 +55,11 @@ def read_compose(top: Node, draft: Draft) -> Node:
         draft.notes.append(
             f"servers have the names of their compose services ({', '.join(hosts)}), which are known in their network alone"
         )
+    for path, value in pairs:
+        if path.count(".") >= MOST_DEPTH:
+            raise ConvertError(
+                f"{draft.path}:{value.line}: {path[:40]}... has over {MOST_DEPTH} parts between dots"
+            )
     return _tree(pairs)
 
 
@@ -82,12 +88,15 @@ def _arguments(service: Node) -> Iterator[_Pair]:
         words = [Node(word, command.line) for word in shlex.split(command.text)] or command.each()
     except ValueError:
         words = []
-    if "traefik" in service.get("image").text or any(
-        "--entrypoints." in one.text.lower() for one in words
-    ):
-        for word in words:
-            name, equals, value = word.text.removeprefix("--").partition("=")
-            yield name.lower(), attrs.evolve(word, value=value if equals else "true")
+    options = [word.text.startswith("--") for word in words]
+    is_traefik = _IMAGE.fullmatch(service.get("image").text) is not None
+    if is_traefik or any(one.text.lower().startswith("--entrypoints.") for one in words):
+        for at, word in enumerate(words):
+            name, equals, value = word.text[2:].partition("=")
+            if not equals:  # then the next word is the value, or it is a boolean
+                value = "true" if all(options[at + 1 : at + 2]) else words[at + 1].text
+            if options[at]:
+                yield name.lower(), attrs.evolve(word, value=value)
 
 
 def _of_container(

@@ -13,7 +13,7 @@ import attrs
 from txmux_convert.writer import ConvertError, import_package
 
 _FILE = "a file of Traefik"
-_MOST_DEPTH = 50
+MOST_DEPTH = 50
 _MOST_NODES = 100_000
 """A small YAML file can have very many nodes, by its anchors."""
 
@@ -81,7 +81,8 @@ class Node:
 
     @property
     def is_set(self) -> bool:
-        return self.value not in ("", "false")
+        """Whether it is there and, if it is a boolean, is not false by Go's `strconv.ParseBool`."""
+        return self.value not in ("", "0", "f", "F", "false", "False", "FALSE")
 
 
 def read_file(data: bytes, path: str) -> Node:
@@ -111,7 +112,7 @@ def _of_yaml(node: Any, path: str, room: Iterator[int], depth: int = 0) -> Node:
     if node is None:
         return Node("", 1)
     line = node.start_mark.line + 1
-    if depth > _MOST_DEPTH or next(room, None) is None:
+    if depth > MOST_DEPTH or next(room, None) is None:
         raise ConvertError(f"{path}:{line}: is nested too deeply, or too large")
     if node.id == "mapping":
         scalars = [(key, value) for key, value in node.value if key.id == "scalar"]

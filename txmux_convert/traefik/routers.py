@@ -77,8 +77,9 @@ class Router:
         length = -1 if _EVERYTHING.fullmatch(rule.strip()) else len(rule)
         priority = int(written) if re.fullmatch("-?[0-9]+", written) and int(written) else length
         has_tls = isinstance(node.value, dict) and "tls" in node.value
-        tls = node.get("tls") if has_tls and node.get("tls").text != "false" else None
-        return cls(name, node, points, priority, tls)
+        tls = node.get("tls")
+        is_on = has_tls and (tls.is_set or not tls.text)  # a null, as of `tls:`, is on
+        return cls(name, node, points, priority, tls if is_on else None)
 
     @property
     def is_tls(self) -> bool:
@@ -248,7 +249,7 @@ class Routing:
         if not node.is_set:
             return
         trusted = node.get("trustedIPs").texts()
-        if node.get("insecure").text == "true":
+        if node.get("insecure").is_set:
             trusted = ["0.0.0.0/0", "::/0"]
         section.add_each("accept_proxy_from", trusted, node.line)
         message = (

@@ -111,7 +111,7 @@ class Services:
         self, section: DraftSection, servers: list[_WeightedServer], transport: Node | None
     ) -> None:
         used = servers[0].address.get("tls")
-        if used.text != "true":
+        if not used.is_set:
             return
         section.add("tls", "yes", used.line)
         settings = transport.get("tls") if transport else None

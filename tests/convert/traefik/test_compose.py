@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.convert.converting import attempt, converted, looks, rules_of
 from txmux.rules.model import Backend
 from txmux_convert.formats import Conversion
+from txmux_convert.writer import ConvertError
 
 _TRAEFIK = """\
   proxy:
@@ -134,6 +135,43 @@ class ComposeTests(SynchronousTestCase):
         asked = f"{_TRAEFIK}      - --providers.docker.exposedByDefault=false\n"
         both = container("plain", *_DB, port), container("on", *_DB, port, "enable=true")
         self.assertEqual(servers(compose(*both, traefik=asked)), {"db": ["on:1"]})
+
+    def test_booleans_as_traefik_reads_them(self) -> None:
+        """By Go's `strconv.ParseBool`, and the names of labels in any case."""
+        port = "tcp.services.db.loadbalancer.server.port=1"
+        for off in ("0", "f", "F", "False", "FALSE"):
+            hidden = container("off", *_DB, port, f"Enable={off}")
+            output = compose(hidden, container("on", *_DB, port, "enable=1"))
+            self.assertEqual(servers(output), {"db": ["on:1"]}, off)
+            asked = f"{_TRAEFIK}      - --providers.docker.exposedByDefault={off}\n"
+            both = container("plain", *_DB, port), container("on", *_DB, port, "enable=True")
+            self.assertEqual(servers(compose(*both, traefik=asked)), {"db": ["on:1"]}, off)
+        ended = [f"tcp.routers.db.tls.{one}" for one in ("passthrough=0", "certresolver=le")]
+        server = "tcp.services.db.loadbalancer.server.tls=1"
+        output = compose(container("on", *_DB[:2], port, *ended, server))
+        self.assertIn("terminate_tls = acme db.example", output.text)
+        self.assertIn("tls = yes", output.text)
+        off = container("on", *_DB[:2], port, "tcp.routers.db.tls=False")
+        self.assertNotIn("tls sni=", compose(off).text)
+
+    def test_traefik_among_other_images(self) -> None:
+        """Its image has this name in any registry; what is only called like it has other options."""
+        port = "tcp.services.db.loadbalancer.server.port=1"
+        image = "image: traefik/whoami:v1\ncommand: [--entrypoint, --name=x, --accesslog]\n"
+        for name in ("registry.example.com:5000/a/traefik:v3", f"docker.io/library/traefik@sha256:{'0' * 64}", "traefik"):  # fmt: skip
+            traefik = _TRAEFIK.replace("traefik:v3", name)
+            output = compose(container("db", *_DB, port, more=image), traefik=traefik)
+            self.assertEqual(rules_of(output).listeners[0].endpoints, (":443",))
+            self.assertNotIn("accesslog", output.text)
+        by_itself = "      - --providers.docker.exposedbydefault\n      - 'false'\n"
+        shell = _TRAEFIK.replace("command:\n", "command:\n      - traefik\n") + by_itself
+        both = container("off", *_DB, port), container("on", *_DB, port, "enable=true")
+        self.assertEqual(servers(compose(*both, traefik=shell)), {"db": ["on:1"]})
+
+    def test_a_label_of_very_many_parts(self) -> None:
+        labels = container("db", "tcp." * 5000 + "x=1", *_DB)
+        error = self.assertRaises(ConvertError, compose, labels)
+        self.assertRegex(str(error), r"compose.yml:\d+: .*over 50 parts")
 
     def test_http_at_the_same_entry_point(self) -> None:
         web = container("web", "http.routers.w.rule=Host(`a`)", "http.routers.w.entrypoints=secure")
