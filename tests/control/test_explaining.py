@@ -140,6 +140,23 @@ class ConnectionTest(LiveCase):
         (listener,) = stream["listeners"]
         self.assertEqual((listener["bytes"], listener["inside"]["bytes"]), (len(data), 4))
 
+    async def test_tunnels_within_tunnels(self) -> None:
+        """What a worker says of each level comes through."""
+        tunnel = "match = http method=CONNECT\ntunnel = yes\nbackend = b\n"
+        routes = [f"[route t{n}]\n{f'under = t{n - 1}' * (n > 0)}\n{tunnel}" for n in range(3)]
+        routes += ["[route end]\nunder = t2\nmatch = ssh\nbackend = b\n"]
+        await self.begin("".join(routes))
+        data = b"CONNECT a.test:22 HTTP/1.1\r\n\r\n" * 3 + b"SSH-2.0-a\r\n"
+        (stream,) = (await self.running.control.explain(data))["streams"]
+        layer, taken = stream["listeners"][0], list[str | None]()
+        while True:
+            assert layer["decision"] is not None
+            taken.append(layer["decision"]["route"])
+            if "inside" not in layer:
+                break
+            layer = layer["inside"]
+        self.assertEqual(taken, ["t0", "t1", "t2", "end"])
+
 
 class SectionsTest(SynchronousTestCase):
     def test_line_and_text_of_each_section(self) -> None:

@@ -99,8 +99,13 @@ def _values_of(field: Field) -> st.SearchStrategy[Any]:
 def _objects_of(field: Field) -> st.SearchStrategy[dict[str, Any]]:
     if field.of:
         return st.dictionaries(_TEXTS, values_of(field.of), max_size=3)
-    named = {name: values_of(one) for name, one in field.fields.items()}
-    optional = {name: named.pop(name) for name, one in field.fields.items() if one.is_optional}
+    fields = {
+        name: one
+        for name, one in field.fields.items()
+        if one.fields is not field.fields or not one.fields
+    }
+    named = {name: values_of(one) for name, one in fields.items()}
+    optional = {name: named.pop(name) for name, one in fields.items() if one.is_optional}
     more = st.dictionaries(_NAMES, _ODD, max_size=2)
     whole = st.fixed_dictionaries(named, optional=optional)
     return st.builds(lambda more, whole: {**more, **whole}, more, whole)
@@ -265,7 +270,12 @@ def unbounded(field: Field | None, path: str) -> Iterator[str]:
         field.kind in {dict, list} and not (field.of or field.row or field.fields)
     ):
         yield path
-    inner = [(f".{name}", one) for name, one in field.fields.items()]
+    fields = {
+        name: one
+        for name, one in field.fields.items()
+        if one.fields is not field.fields or not one.fields
+    }
+    inner = [(f".{name}", one) for name, one in fields.items()]
     for name, one in [*inner, *(("[]", one) for one in (field.of, *field.row) if one)]:
         yield from unbounded(one, f"{path}{name}")
 

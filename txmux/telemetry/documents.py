@@ -396,15 +396,11 @@ Target = TypedDict("Target", {
     "after": NotRequired[float], "at": int | None, "by": Literal["route", "default", "silent", "denied", "tls-failed", "cancel"], "route": str | None,
     "to": str | None, "servers": list[str], "text": str,
 })
-LayerAnswer = TypedDict("LayerAnswer", {
+ListenerAnswer = TypedDict("ListenerAnswer", {
     "listener": str, "from": str | None, "during": bool, "time": str, "bytes": int, "first": str, "peek_limit": int | None,
     "routes": list[RouteAnswerDocument], "decision": Target | None, "at_deadline": Target | None, "silence": Target | None, "answers": list[str],
-    "facts": dict[str, str],
+    "facts": dict[str, str], "inside": NotRequired["ListenerAnswer"],
 })
-
-class ListenerAnswer(LayerAnswer):
-    """How a listener decides, and how its routes do on what is inside a tunnel."""
-    inside: NotRequired[LayerAnswer]
 
 ExplainedStream = TypedDict("ExplainedStream", {
     "client": str | None, "server": str | None, "bytes": int, "datagrams": list[int] | None, "gap": bool, "late": bool, "server_first": bool,

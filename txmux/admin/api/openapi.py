@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin
 
 from txmux.admin.resource import LACKS, Resource
 from txmux.telemetry import documents
@@ -56,6 +56,8 @@ def schema_of(form: Any) -> Schema:  # noqa: PLR0911 - one for each kind of form
     """
     if isinstance(form, Schema):
         return form
+    if isinstance(form, ForwardRef):
+        form = getattr(documents, form.__forward_arg__)
     if form in _COMPONENTS:
         return Schema({"$ref": f"#/components/schemas/{_name(form)}"})
     kind, inner = get_origin(form), get_args(form)
@@ -89,8 +91,8 @@ def body(fields: Mapping[str, Any], **more: Any) -> Schema:
 
 _COMPONENTS = (
     documents.Error, documents.Done, documents.Closed, documents.Upgraded, documents.UpgradeCheck, documents.ConnectionDocument,
-    documents.ExplainedConnectionDocument, documents.DecisionDocument, documents.ExplanationDocument, documents.RouteDocument,
-    documents.BackendDocument, documents.ClientDocument, documents.CertificateDocument, documents.BanDocument,
+    documents.ExplainedConnectionDocument, documents.DecisionDocument, documents.ExplanationDocument, documents.ListenerAnswer,
+    documents.RouteDocument, documents.BackendDocument, documents.ClientDocument, documents.CertificateDocument, documents.BanDocument,
     documents.EndDocument, documents.FileDocument, documents.StatusDocument, documents.Ready,
 )  # fmt: skip
 """Documents with a name in the description, to which others refer."""

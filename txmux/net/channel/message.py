@@ -48,7 +48,8 @@ class Field:
         if self.kind is object or (self.kind in {dict, list} and not inner):
             yield from () if self.is_read_later else (path,)
         for place, field in inner:
-            yield from field.unbounded(place)
+            if not self.fields or field.fields is not self.fields:
+                yield from field.unbounded(place)
 
     def read(self, value: Any) -> Any:
         """Return a value without the fields that are not known; raises `ValueError` if it does not fit."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
+from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin, is_typeddict
 
 import attrs
 
@@ -53,18 +53,20 @@ def _object(**fields: Field) -> Field:
     return Field(dict, fields=fields)
 
 
+_begun: dict[str, dict[str, Field]] = {}
+"""The fields of documents, by name: one may have others of its kind within."""
+
+
 def _row_of(document: type, **bounds: Field) -> Field:
     """Return the bounds of a document by the types of its fields, or those given here."""
-    fields = {
-        field.name: attrs.evolve(
-            bounds.get(field.name) or _bounds_of(field.type), is_optional=field.is_optional
-        )
-        for field in fields_of(document)
-    }
-    return _object(**fields)
+    fields = _begun[document.__name__] = dict[str, Field]()
+    for field in fields_of(document):
+        kind = bounds.get(field.name) or _bounds_of(field.type)
+        fields[field.name] = attrs.evolve(kind, is_optional=field.is_optional)
+    return Field(dict, fields=fields)
 
 
-def _bounds_of(form: Any) -> Field:
+def _bounds_of(form: Any) -> Field:  # noqa: PLR0911 - one for each kind of form
     kind, inner = get_origin(form), get_args(form)
     if kind is Annotated:
         return _bounds_of(inner[0])
@@ -74,6 +76,8 @@ def _bounds_of(form: Any) -> Field:
         return Field(kind, of=_bounds_of(inner[-1]))
     if kind is Literal:
         return Field(str, words=frozenset(inner))
+    if isinstance(form, ForwardRef):
+        return Field(dict, fields=_begun[form.__forward_arg__])
     if is_typeddict(form):
         return _row_of(form)
     return {bool: FLAG, int: NUMBER, float: AMOUNT, str: _TEXT}.get(form, _NAME)
