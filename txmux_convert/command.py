@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 from pathlib import Path
@@ -64,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise MuxError(f"give one file, or one of {programs} and a file, not {' '.join(words)}")
     (path,) = words
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data, author = file.read(), os.fstat(file.fileno()).st_uid
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MuxError(f"{path} cannot be read: {reason}") from None
@@ -78,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             program,
             is_guarded=_is_guarded,
             entry_points=dict(arguments.points),
+            author=author,
         )
     )
 

@@ -82,6 +82,7 @@ def convert(
     *,
     is_guarded: Callable[[str], bool] = lambda _: True,
     entry_points: Mapping[str, str] | None = None,
+    author: int = 0,
 ) -> Conversion:
     """Convert a configuration.
 
@@ -93,11 +94,12 @@ def convert(
         program: The program it is for; guessed by default.
         entry_points: Addresses of Traefik's entry points, by name, besides those of the file.
         is_guarded: Returns whether ``/etc/hosts.allow`` or ``/etc/hosts.deny`` may have a rule for a service.
+        author: The user who has written it, by number; for root, other files are read with the rights of that user.
 
     Raises:
         ConvertError: Nothing can be converted.
     """
-    draft = Draft(path, matchers)
+    draft = Draft(path, matchers, author)
     typographic = list(_typographic(data))
     for line, message in typographic:
         draft.flag(line, message)

@@ -9,7 +9,14 @@ import attrs
 from txmux.transport import is_address
 from txmux_convert.matching import match_line
 from txmux_convert.values import COMMON_NAME, is_public, place, split_address
-from txmux_convert.writer import ConfigLine, ConvertError, Draft, DraftSection, read_named
+from txmux_convert.writer import (
+    ConfigLine,
+    ConvertError,
+    Draft,
+    DraftSection,
+    acting_as,
+    read_named,
+)
 
 _USERS = {"setuid": "user", "setgid": "group"}
 _PROTOCOLS = {"yes": ("", "connect"), "no": ("", "pgsql", "proxy")}  # by `client`
@@ -118,8 +125,10 @@ def _read(data: bytes, path: str, draft: Draft, found: list[_Service]) -> list[_
             found[-1].lines.append(ConfigLine((name, value), here))
         else:
             try:
-                for file in sorted(filter(Path.is_file, (Path(path).parent / value).iterdir())):
-                    _read(read_named(file, Path(path)), str(file), draft, found)
+                with acting_as(draft.author):
+                    files = sorted(filter(Path.is_file, (Path(path).parent / value).iterdir()))
+                for file in files:
+                    _read(read_named(file, draft), str(file), draft, found)
             except (OSError, ValueError) as error:
                 draft.flag(here, f"include = {value}: {error}")
     return found

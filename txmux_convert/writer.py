@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ from txmux.errors import MuxError, how_to_install
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.context import OUTCOME, REFUSALS
-from txmux.rules.reading.files import may_be_named
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.sections import TABLES
 
@@ -60,17 +61,48 @@ def import_package(module: str, what: str, package: str = "") -> Any:
         ) from None
 
 
-def read_named(file: Path, config: Path, limit: int = -1) -> bytes:
-    """Read a file that a configuration names, whose lines may be shown: for root, its author has to have the right to read it, too.
+@contextmanager
+def acting_as(author: int) -> Iterator[None]:
+    """Have the kernel answer as it would a user, by number, also where this process is root."""
+    if os.geteuid() != 0 or author == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    try:
+        user = pwd.getpwuid(author)
+        theirs = user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
+    except KeyError:
+        theirs = author, []
+    try:
+        os.setgroups(theirs[1])
+        os.setegid(theirs[0])
+        os.seteuid(author)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would have us wait
+
+
+def read_named(file: Path, draft: Draft, limit: int = -1) -> bytes:
+    """Read a file that a configuration names, whose lines may be shown, with the rights of the configuration's author.
 
     Raises:
         OSError: It cannot be read, or may not.
     """
-    if os.geteuid() == 0 and not may_be_named(file, config, Path("/")):
-        why = f"the owner of {str(config)!r} may not read it"
-        raise PermissionError(errno.EACCES, why, str(file))
-    with file.open("rb") as opened:
-        return opened.read(limit)
+    try:
+        with acting_as(draft.author), open(file, "rb", opener=_opened) as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file", str(file))
+            return opened.read(limit)
+    except PermissionError as error:
+        if draft.author and os.geteuid() == 0:
+            error.strerror = f"the owner of {draft.path!r} may not read it"
+        raise
 
 
 def shown(text: str) -> str:
@@ -176,10 +208,18 @@ _Source = tuple[DraftSection, str, DraftLine | None]
 
 
 class Draft:
-    """A rules file that is being made."""
+    """A rules file that is being made.
 
-    def __init__(self, path: str, matchers: Mapping[str, IProtocolMatcher]) -> None:
+    Attributes:
+        path: The configuration that it is made of.
+        author: The user who has written that, by number: it shows nothing that is closed to them.
+    """
+
+    def __init__(
+        self, path: str, matchers: Mapping[str, IProtocolMatcher], author: int = 0
+    ) -> None:
         self.path = path
+        self.author = author
         self.matchers = matchers
         self._files = [path]
         self._warnings: set[tuple[int, str]] = set()

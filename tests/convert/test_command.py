@@ -62,14 +62,30 @@ class ConvertTests(CommandTestCase):
             "traefik.yml": "entryPoints: {a: {address: ':1'}}\nproviders: {file: {filename: secret}}\n",
             "stunnel.conf": f"include = {self.folder}/folder\n{_STUNNEL}",
             "sslh": f'DAEMON_OPTS="-F {secret}"\n',
+            "nginx.conf": "stream {\n include secret;\n include closed/*;\n server { listen 1; proxy_pass a:1; }\n}\n",
+            "nginx-inner.conf": "stream {\n include closed/open;\n server { listen 1; proxy_pass a:1; }\n}\n",
         }
+        closed = self.folder / "closed"
+        closed.mkdir(mode=0o700)
+        self.write("closed/open", "hidden.example here").chmod(0o644)  # its folder is closed
         for name, text in texts.items():
             os.chown(self.write(name, text), 65534, 65534)
             _, out, err = self.convert(name, None)
             self.assertNotIn("hidden", out + err)
             self.assertTrue(name == "traefik.yml" or "may not read it" in out + err, out + err)
+            self.assertEqual(os.geteuid(), 0)
             os.chown(self.folder / name, 0, 0)
         self.assertIn("hidden", self.convert("haproxy.cfg", None)[1])
+
+    def test_what_is_no_regular_file_is_not_waited_for(self) -> None:
+        os.mkfifo(self.folder / "queue")
+        for name, text in (
+            ("nginx.conf", "stream {\n include queue;\n server { listen 1; proxy_pass a:1; }\n}\n"),
+            ("sslh", f'DAEMON_OPTS="-F {self.folder}/queue"\n'),
+        ):
+            self.write(name, text)
+            _, out, err = self.convert(name, None)
+            self.assertIn("it is no regular file", out + err)
 
     def test_looks_are_exit_code_2_and_errors_of_the_rules(self) -> None:
         code, out, err = self.convert("haproxy.cfg", _LOST)

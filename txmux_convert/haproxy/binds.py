@@ -3,13 +3,14 @@
 import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 
 import attrs
 
 from txmux.transport import bracketed
 from txmux_convert.terms import InexpressibleError
-from txmux_convert.writer import ConfigLine, Draft, DraftSection, Origin, read_named
+from txmux_convert.writer import ConfigLine, Draft, DraftSection, Origin, acting_as, read_named
 
 _LARGEST = 1 << 20
 
@@ -40,16 +41,20 @@ class SideFiles:
     """Files beside a configuration.
 
     Attributes:
-        config: The path of that.
+        draft: What is made of that.
         read: Names of the files that were read.
         pending: Messages about the test that was read last, whose line is not known yet.
         notes: Messages with their lines, reported at the end.
     """
 
-    config: Path
+    draft: Draft
     read: list[str] = attrs.field(factory=list)
     pending: list[str] = attrs.field(factory=list)
     notes: list[tuple[Origin, str]] = attrs.field(factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.draft.path).parent
 
     def report_at(self, line: int) -> None:
         self.notes += [(line, message) for message in self.pending]
@@ -59,23 +64,22 @@ class SideFiles:
         """Return the lines of a file without blank lines and comments."""
         if "\0" in name:
             raise FileNotFoundError(errno.ENOENT, "no file has such a name")
-        text = read_named(self.config.parent / name, self.config, _LARGEST).decode("latin-1")
+        text = read_named(self.folder / name, self.draft, _LARGEST).decode("latin-1")
         self.read.append(name)
         lines = (line.strip() for line in text.split("\n"))
         return [line for line in lines if line and not line.startswith("#")]
 
     def certificates(self, name: str) -> list[str]:
         """Return the PEM files of a path: those of a folder, or the file and its separate key file."""
-        path = self.config.parent / name
-        try:
+        path = self.folder / name
+        # What cannot be read is reported when the rules are read.
+        with suppress(OSError), acting_as(self.draft.author):
             if path.is_dir():
                 files = sorted(file.name for file in path.iterdir() if file.suffix not in _OTHERS)
                 return [str(PurePath(name) / file) for file in files if not file.startswith(".")]
-            if path.is_file() and b"PRIVATE KEY" not in path.read_bytes():
+            if b"PRIVATE KEY" not in read_named(path, self.draft):
                 keys = (f"{name}.key", str(PurePath(name).with_suffix(".key")))
-                return [name, *[key for key in keys if (self.config.parent / key).is_file()][:1]]
-        except OSError:
-            pass  # reported when the rules are read
+                return [name, *[key for key in keys if (self.folder / key).is_file()][:1]]
         return [name]
 
 

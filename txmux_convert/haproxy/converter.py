@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from txmux_convert.haproxy.backends import fill_backend
 from txmux_convert.haproxy.binds import SideFiles
@@ -130,7 +129,7 @@ class _Haproxy:
             section, theirs = self._made.backends[proxy.name], _clients_of(proxy, clients)
             fill_backend(BackendDraft(proxy, section, theirs, self._made.used))
         self._made.tables.update((proxy.name, proxy) for proxy in self._config.proxies)
-        files = SideFiles(Path(self._draft.path))
+        files = SideFiles(self._draft)
         for front in fronts:
             convert_frontend(front, self._made, files, several=len(fronts) > 1)
         for number, message in files.notes:

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import attrs
 
-from txmux_convert.writer import ConfigLine, ConvertError, Draft, import_package
+from txmux_convert.writer import (
+    ConfigLine,
+    ConvertError,
+    Draft,
+    acting_as,
+    import_package,
+    read_named,
+)
 
 Token = tuple[str, int, bool]
 
@@ -58,11 +65,7 @@ class NginxReader:
         import_module("crossplane.lexer").register_external_lexer(_UNKNOWN_LUA, lua.lex)
         self.unmatched: list[str] = []
         self._draft = draft
-        # crossplane opens files itself.
-        with tempfile.NamedTemporaryFile() as copy:
-            copy.write(data + b"\n")  # without it, the last word would be lost
-            copy.flush()
-            self.directives = self._read(copy.name, draft.path)
+        self.directives = self._read(data, draft.path)
 
     def expanded(
         self, directives: Iterable[Directive], *, inner: bool = True, within: tuple[str, ...] = ()
@@ -83,7 +86,8 @@ class NginxReader:
     ) -> Iterator[Directive]:
         pattern = str(Path(self._draft.path).parent / directive.value)
         several = glob.has_magic(pattern) and "\0" not in pattern  # which no name has
-        files = sorted(glob.glob(pattern)) if several else [pattern]  # noqa: PTH207 - it may be absolute
+        with acting_as(self._draft.author):
+            files = sorted(glob.glob(pattern)) if several else [pattern]  # noqa: PTH207 - it may be absolute
         if not files:
             self.unmatched.append(pattern)
             self._draft.warn(directive, "there is no such file here")
@@ -98,16 +102,20 @@ class NginxReader:
     def _tried(self, file: str) -> tuple[tuple[Directive, ...], str]:
         """Return a file's directives, and why it cannot be opened."""
         try:
-            return self._read(file, file), ""
+            return self._read(read_named(Path(file), self._draft), file), ""
         except OSError as error:
             return (), str(error.strerror)
         except ValueError as error:  # it is no name
             return (), str(error)
 
-    def _read(self, file: str, name: str) -> tuple[Directive, ...]:
-        tokens: Iterator[Token] = iter(self._crossplane.lex(file))
+    def _read(self, data: bytes, name: str) -> tuple[Directive, ...]:
         try:
-            return tuple(self._block(tokens, name))
+            # crossplane opens files itself.
+            with tempfile.NamedTemporaryFile() as copy:
+                copy.write(data + b"\n")  # without it, the last word would be lost
+                copy.flush()
+                tokens: Iterator[Token] = iter(self._crossplane.lex(copy.name))
+                return tuple(self._block(tokens, name))
         except self._crossplane.errors.NgxParserBaseException as error:
             raise ConvertError(f"{name}:{error.lineno}: {error.strerror}") from None
 

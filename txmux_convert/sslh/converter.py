@@ -86,7 +86,7 @@ def convert_arguments(words: Sequence[str], draft: Draft, machine: Machine, line
     file = settings.pop("config", None)
     if file:
         try:
-            data = read_named(Path(file.value), Path(draft.path))
+            data = read_named(Path(file.value), draft)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise ConvertError(f"{file.value} cannot be read: {why}") from None

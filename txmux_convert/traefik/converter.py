@@ -9,7 +9,7 @@ from txmux_convert.traefik.compose import is_compose, read_compose
 from txmux_convert.traefik.reader import Node, read_file
 from txmux_convert.traefik.routers import EntryPoint, Router, Routing
 from txmux_convert.traefik.services import Services, duration
-from txmux_convert.writer import ConvertError, Draft, read_named
+from txmux_convert.writer import ConvertError, Draft, acting_as, read_named
 
 _SUFFIXES = frozenset({".yml", ".yaml", ".toml"})
 WITHOUT_EFFECT = {
@@ -151,13 +151,14 @@ def _provided(top: Node, draft: Draft) -> Iterator[Node]:
     if single.text:
         places.append((parent / single.text, single.line))
     if folder.text:
-        files = sorted((parent / folder.text).rglob("*"))
+        with acting_as(draft.author):
+            files = sorted((parent / folder.text).rglob("*"))
         places += [(file, folder.line) for file in files if file.suffix in _SUFFIXES]
         if not files:
             draft.flag(folder.line, f"providers.file.directory: {folder.text} has no files here")
     for file, line in places:
         try:
-            data = read_named(file, Path(draft.path))
+            data = read_named(file, draft)
         except OSError as error:  # noqa: PERF203 - all errors are reported
             draft.flag(line, f"providers.file: {file} cannot be read: {error.strerror}")
         else:
