@@ -272,6 +272,22 @@ class MysqlTests(ProbeTestCase):
         self.assertEqual(self.probe.reply(_GREETING + switch), b"\0\0\0\3")
         self.assert_said(self.probe, _GREETING + switch + _OK, "well")
 
+    def test_numbers_of_packets_begin_again_after_255(self) -> None:
+        """Of a server that asks for one method after another, until the check's timeout."""
+        answer, numbers = _GREETING, []
+        for number in range(300):
+            reply = self.probe.reply(answer)
+            numbers.append(reply[3])
+            answer += packet((2 * number + 2) % 256, b"\xfesha256_password\0salt")
+        self.assertEqual(numbers, [(2 * n + 1) % 256 for n in range(300)])
+
+    def test_a_long_name_and_method(self) -> None:
+        greeting = packet(0, b"\x0a8.4.0\0" + bytes(31) + b"salt\0" + b"m" * 60_000 + b"\0")
+        for user in ("u" * 32, "u" * 300):
+            login = probe(Check("mysql", user=user), "", 0, tls=False).reply(greeting)
+            self.assertEqual(int.from_bytes(login[:3], "little"), len(login) - 4)
+            self.assertIn(user.encode() + b"\0\0" + b"m" * 60_000, login)
+
     @given(st.binary(max_size=200))
     def test_any_answer(self, data: bytes) -> None:
         for answer in (data, _GREETING + data):

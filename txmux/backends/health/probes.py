@@ -267,7 +267,8 @@ class MysqlLogin:
             plugin = packets[0].rstrip(b"\0").rpartition(b"\0")[2]
             numbers = _MYSQL_CAPABILITIES.to_bytes(4, "little") + (1 << 24).to_bytes(4, "little")
             body = numbers + b"\x21" + bytes(23) + self._user + b"\0\0" + plugin + b"\0"
-        return len(body).to_bytes(3, "little") + bytes([2 * self._replied - 1]) + body
+        number = (2 * self._replied - 1) % 256
+        return len(body).to_bytes(3, "little") + bytes([number]) + body
 
 
 def _mysql_packets(answer: bytes) -> list[bytes]:
