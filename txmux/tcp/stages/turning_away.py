@@ -28,14 +28,26 @@ _NOT_ALLOWED = frozenset(
 
 
 @define(eq=False, slots=False)
-class Closing(Stage):
-    """Waits for the client to go; `Refusal.RESET` breaks the connection off."""
-
-    state: ClassVar[ConnectionState] = "closing"
+class _Refusing(Stage):
     may_connect: ClassVar[bool] = False
 
     _how: Refusal
     _reason: EndReason
+
+    @override
+    def connection_lost(self, reason: Failure) -> None:
+        self._client.advance(Finished(self._reason))
+
+    @override
+    def abort(self, reason: AbortReason) -> None:
+        self._client.transport.abortConnection()
+
+
+@define(eq=False, slots=False)
+class Closing(_Refusing):
+    """Waits for the client to go; `Refusal.RESET` breaks the connection off."""
+
+    state: ClassVar[ConnectionState] = "closing"
 
     @override
     def begin(self) -> None:
@@ -53,17 +65,9 @@ class Closing(Stage):
         # It is counted, and dropped.
         self._client.record.bytes_in += len(data)
 
-    @override
-    def connection_lost(self, reason: Failure) -> None:
-        self._client.advance(Finished(self._reason))
-
-    @override
-    def abort(self, reason: AbortReason) -> None:
-        self._client.transport.abortConnection()
-
 
 @define(eq=False, slots=False)
-class Rejecting(Stage):
+class Rejecting(_Refusing):
     """Sends the client an answer, and closes the connection once the client has had time to read it.
 
     To close a socket with unread bytes in it is to send a reset, which destroys what the client has not read yet. So
@@ -71,10 +75,6 @@ class Rejecting(Stage):
     """
 
     state: ClassVar[ConnectionState] = "rejecting"
-    may_connect: ClassVar[bool] = False
-
-    _how: Refusal
-    _reason: EndReason
     _answered = 0
     _closing = False
 
@@ -138,11 +138,3 @@ class Rejecting(Stage):
     @override
     def on_finished(self) -> None:
         self._close()
-
-    @override
-    def connection_lost(self, reason: Failure) -> None:
-        self._client.advance(Finished(self._reason))
-
-    @override
-    def abort(self, reason: AbortReason) -> None:
-        self._client.transport.abortConnection()
