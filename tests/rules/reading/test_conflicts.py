@@ -410,6 +410,14 @@ class HandoverTests(ReadingTestCase):
         ):  # fmt: skip
             self.refuses(text, told)
 
+    def test_each_place_is_told_once(self) -> None:
+        """Whatever the listeners that lead there: it is one line to change."""
+        listeners = f"{self.listen}[listen b]\nendpoint = :2\n"
+        self.refuses(
+            f"[txmux]\nrelay = portable\n{listeners}{_ROUTE}under = *\n",
+            "9 backend: sockets cannot be handed over with 'relay = portable'; remove that, or name a server",
+        )
+
     def test_nothing_where_tls_ends(self) -> None:
         ends = "[route web]\nmatch = tls\nterminate_tls = cert.pem\n"
         self.refuses(

@@ -13,6 +13,7 @@ from txmux.rules.model import Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import parser
 from txmux.rules.reading.parser import load, parse
+from txmux.rules.reading.scope import open_to
 
 _CURE = "add a [listen NAME] here, or let the owner of a listener add 'routes_from = a' there"
 
@@ -57,6 +58,11 @@ class OperatorTest(SynchronousTestCase):
                 )
             ],
         )
+        for count, more in ((10, ""), (11, ", …")):
+            many = "".join(_listen(f"l{at}", at) for at in range(1, count + 1))
+            error = self.assertRaises(RulesError, parse, many + _route("r"), "x.ini")
+            named = ", ".join(f"l{at}" for at in range(1, 11))
+            self.assertIn(f"write 'under = {named}{more}' with", str(error))
         error = self.assertRaises(RulesError, parse, both + _route("r", "under = *, p\n"), "x.ini")
         self.assertEqual(
             [*map(str, error.problems)],
@@ -125,7 +131,12 @@ class UnitTest(ScopeCase):
     def test_a_listener_that_allows_the_unit(self) -> None:
         for pattern in ("a", "a.ini", "*", "d/a.ini", "d/*", "b, a", f"{self.folder}/d/a.ini"):
             self.write(_listen("p", 1, f"routes_from = {pattern}\n"), a=_route("r"))
-            self.assertEqual(_under(self.load()), {"r": ["p"]}, pattern)
+            rules = self.load()
+            self.assertEqual(_under(rules), {"r": ["p"]}, pattern)
+            # Providers ask so for a file that they are about to write.
+            for unit, names in (("a", ["p"]), ("else", ["p"] * (pattern in {"*", "d/*"}))):
+                found = open_to(rules, f"{self.folder}/d/{unit}.ini")
+                self.assertEqual([one.name for one in found], names, pattern)
         parts = "[unit one]\n" + _route("r") + "[unit two]\n" + _route("s")
         self.write(
             _listen("p", 1, "routes_from = one\n") + _listen("q", 2, "routes_from = tw*\n"), a=parts
