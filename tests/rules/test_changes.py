@@ -41,6 +41,16 @@ class ChangesTest(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(self.told(old, new), said)
 
+    def test_connections_of_older_rules(self) -> None:
+        new = parse(f"{_BASE}default = reset\n", "r.ini")
+        changed = changes(parse(_BASE, "r.ini"), new)
+        for older, more in (
+            (0, ""),
+            (1, "; 1 connection keeps older rules"),
+            (2, "; 2 connections keep older rules"),
+        ):
+            self.assertEqual(changed.described(older), f"listener x changed{more}")
+
     def test_unchangeable(self) -> None:
         old = parse(_BASE, "r.ini").settings
         text = f"{_BASE}[txmux]\nworkers = 2\nrelay = portable\nuser = nobody\n"

@@ -402,6 +402,22 @@ class StoreTests(StoreCase):
         store.connection().get_context()
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
 
+    def test_certificate_that_may_be_lacking(self) -> None:
+        """It is logged once why clients are refused, and then that the certificate is in use."""
+        path = self.folder / "a.example.pem"
+        store = self.store(path, may_lack=True)
+        self.assertEqual(([*store.validity()], [*store.shown()]), ([], []))
+        for _ in range(3):
+            self.assertTrue(store.is_lacking())
+            self.clock.advance(1)
+        (line,) = self.logged()
+        self.assertEqual(line, store.trouble)
+        self.assertIn("; its clients are refused until it can be used", line)
+        self.pem("a.example")
+        self.assertFalse(store.is_lacking())
+        self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
+        self.assertEqual([one.file for one in store.validity()], [str(path)])
+
     def test_wrong_file_is_read_again_though_it_looks_the_same(self) -> None:
         """As one whose rights are mended, or that is written twice within one tick of the file system's clock."""
         path = self.pem("a.example", file="site.pem")
