@@ -65,6 +65,30 @@ for pid in pids:
     os.waitpid(pid, 0)
 """
 
+_JUDGE = """
+import json, os, socket
+from txmux.admin import peer
+
+ours, theirs = socket.socketpair()
+found = []
+for mark in (lambda: None, peer.mark_workers):
+    mark()
+    for option in (peer._PEER_PIDFD, 9999):
+        peer._PEER_PIDFD, known = option, peer._PEER_PIDFD
+        found.append([peer.is_worker(ours, pid, os.geteuid()) for pid in (os.getpid(), 0)])
+        peer._PEER_PIDFD = known
+print(json.dumps(found))
+"""
+
+
+class JudgedTest(SynchronousTestCase):
+    def test_kernels(self) -> None:
+        """Some give no descriptor of a peer; one outside of the namespace has no number to judge by."""
+        leave_unmeasured(self)
+        done = subprocess.run([sys.executable, "-c", _JUDGE], capture_output=True, text=True, check=False)  # fmt: skip
+        self.assertEqual(done.stderr, "")
+        self.assertEqual(json.loads(done.stdout), [[False, False]] * 2 + [[True, False]] * 2)
+
 
 class PeerTest(SynchronousTestCase):
     """A worker is known by its mark, even if it is another user's by now; where processes are hidden, by its user."""
