@@ -144,6 +144,20 @@ class RefusedTests(SynchronousTestCase):
             accepted = self.refused(policy("over", validation=validation))["Accepted"]
             self.assertEqual(accepted, "!Invalid", validation)
 
+    def test_what_is_written_instead(self) -> None:
+        for more, named in (
+            ("", "nothing"),
+            (", wellKnownCACertificates: x.example/own", "x.example/own"),
+        ):
+            text = policy("over", validation=f"hostname: db.example{more}")
+            made = Made(gateway(TCP) + text + route("TCPRoute", "db"))
+            (ancestor,) = made.status["BackendTLSPolicy", "over"]["ancestors"]
+            (told,) = [
+                one["message"] for one in ancestor["conditions"] if one["type"] == "Accepted"
+            ]
+            why = f"validation.wellKnownCACertificates: {named} is not supported; write System"
+            self.assertEqual(told, why)
+
     def test_the_hostname_as_the_only_other_name(self) -> None:
         """BackendTLSPolicySANValidation, as far as it is served."""
         same = "hostname: db.example, wellKnownCACertificates: System, subjectAltNames: [{type: Hostname, hostname: db.example}]"
