@@ -364,9 +364,15 @@ class WorkerTests(AsyncTestCase):
         move = ["x", "now", "then", None, 1, "192.0.2.1:5", None, 7.0]
         source = ["192.0.2.1", 2, 1, 1, 0]
         good = [7.0, [move], [["x", "why", 1]], [source]]
+        wrong_counts = (-1, 10_001, 1e9, "1", True, None)
         rows: Sequence[tuple[Any, bool]] = (
             (good, True),
             (None, True),
+            *(([7.0, [[*move[:4], count, *move[5:]]], [], []], False) for count in wrong_counts),
+            *(([7.0, [], [["x", "why", count]], []], False) for count in wrong_counts),
+            *(([7.0, [], [], [[*source[:4], count]]], False) for count in wrong_counts),
+            ([7.0, [], [], [["192.0.2.1", 2, 1, 1, 1]]], False),
+            ([7.0, [move], [], [["192.0.2.1", 2, 1, 1, 1]]], False),
             ([7], False),
             ([*good, 1], False),
             ([7.0, [move[:7]], [], []], False),
@@ -385,6 +391,28 @@ class WorkerTests(AsyncTestCase):
                 found = await self.trial(worker).compare(self.rules)
                 wrong = [] if is_read else ["worker 1: its answer cannot be read"]
                 self.assertEqual(found["incomplete"], wrong)
+
+    async def test_who_is_excluded_counts_if_many(self) -> None:
+        """Up to a twentieth of the sources has no vote, and of a source that is excluded in part its other clients have one."""
+        for excluded, sources, share in (
+            ([2], 1, 100.0),
+            ([2], 2, 0.0),
+            ([1, 1], 2, 0.0),
+            ([2, 2], 39, 5.128205),
+            ([2, 2], 40, 0.0),
+            ([2, 2, 1], 40, 6.25),
+        ):
+            votes = [
+                [f"192.0.2.{number}", 2, 0, 0, count]
+                for number, count in enumerate(excluded + [0] * (sources - len(excluded)))
+            ]
+            worker = SimpleNamespace(
+                number=0,
+                is_late=False,
+                ask=lambda *_, votes=votes, **__: succeed([7.0, [], [], votes]),
+            )
+            found = await self.trial(worker).compare(self.rules)
+            self.assertEqual((found["share"], found["incomplete"]), (share, []), excluded)
 
 
 class LintTests(TestCase):
@@ -599,6 +627,38 @@ class LimitTests(TrialCase):
                     await checked
             else:
                 await checked
+
+    async def test_rules_that_exclude_many(self) -> None:
+        """That a rule shuts clients out on purpose does not mean that it is right: those who are many, or all, count as moved."""
+        settings = f"{self.settings}watch_rules = 10s\nwatch_rules_limit = 25%\n"
+        rules = self.rules(self.a)
+        await self.start(settings, rules)
+        listens, route = "[listen u]", "[route web]"
+
+        async def share(networks: str, key: str) -> float:
+            lines = f"deny = {networks}\n{listens}", f"{route}\nnot_from = {networks}"
+            before, after = (listens, lines[0]) if key == "deny" else (route, lines[1])
+            found = await self.tried(rules.replace(before, after), settings)
+            checked = self.running.control.parts["trial"].check_change(
+                await self.running.control.read_rules()
+            )
+            if found["share"] > 25:
+                why = rf"{found['excluded']} (is|are) shut out by 'deny' or 'not_from': by source {found['share']:g}%, more than"
+                with self.assertRaisesRegex(MuxError, why):
+                    await checked
+            else:
+                await checked
+            self.assertEqual(found["moved"], 0)
+            return float(found["share"])
+
+        await self.served(request("a.test"))
+        for key in ("deny", "not_from"):
+            self.assertEqual(await share("127.0.1.1", key), 100.0)
+        await self.served(*[request("a.test")] * 3)
+        for key in ("deny", "not_from"):
+            self.assertEqual(await share("0.0.0.0/0", key), 100.0)
+            self.assertEqual(await share("127.0.1.0/31", key), 0.0)
+            self.assertEqual(await share("127.0.1.0/30", key), 75.0)
 
     async def test_watched_rules(self) -> None:
         """Rules that move too many are refused, told of, and applied by hand; others are applied."""

@@ -13,6 +13,7 @@ from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.values import SectionKey, ValueKind, number
 
 REMEMBER, LIMIT = "remember", "watch_rules_limit"
+MOST_REMEMBERED = 10_000  # clients of a listener, in a worker
 
 _BYTES = 4400  # that a client takes at most: two times its first bytes, and the rest
 _MUCH = 256 << 20  # bytes
@@ -52,7 +53,7 @@ def _lint(rules: Rules) -> Iterator[Problem]:
         yield owner.section.problem(message, REMEMBER)
 
 
-_COUNT = number(0, 10_000)
+_COUNT = number(0, MOST_REMEMBERED)
 _MODULES = ("txmux.features.trial.memory",)
 
 # fmt: off

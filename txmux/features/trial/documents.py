@@ -31,7 +31,7 @@ class TrialDocument(TypedDict):
     """Where the remembered clients would go by other rules.
 
     `since` is when the first of them came; `excluded` counts those that are shut out on purpose, who are not among those `moved`; `share` is the
-    percentage that ``watch_rules_limit`` limits, in which each source has the same weight; `incomplete` has a line for each worker that does not
+    percentage that ``watch_rules_limit`` limits, in which each source has the same weight, and those that are excluded count as moved unless they are few; `incomplete` has a line for each worker that does not
     answer.
     """
 

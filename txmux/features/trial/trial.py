@@ -4,29 +4,43 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Sequence
 
+import attrs
 from typing_extensions import override
 
 from txmux.client.parts import ServicePart
 from txmux.control.broadcast import WorkerLink, broadcast
+from txmux.control.gauge import list_of
 from txmux.errors import MuxError
-from txmux.features.trial import LIMIT, remembered_clients
+from txmux.features.trial import LIMIT, MOST_REMEMBERED, remembered_clients
 from txmux.features.trial.comparing import use_contents
 from txmux.features.trial.documents import MovedDocument, TrialDocument
 from txmux.net.channel import messages
+from txmux.net.channel.message import TEXT, TIME, Field
 from txmux.net.turns import in_thread
 from txmux.rules.model import Rules
 from txmux.rules.packing import pack
 from txmux.telemetry.formatting import plural
-from txmux.wire.jsontext import MISSHAPEN
 
 _PATIENCE = 60.0  # seconds for the answer of a worker, which serves its clients meanwhile
-_LATEST = 1e11  # seconds since 1970: what a calendar has
+_FEW = 0.05  # of the sources: more are not left out of the share because rules exclude them
 _VOTES = "clients", "moved", "unknown", "excluded"
-_EXCLUDED_BY: Mapping[Any, Any] = {None: None, "deny": "deny", "not_from": "not_from"}
+
+_COUNT, _NAME = Field(int, MOST_REMEMBERED), Field(str, is_nullable=True)
+_ANSWER = Field(
+    list,
+    row=[
+        attrs.evolve(TIME, is_nullable=True),
+        list_of(
+            TEXT, TEXT, TEXT, attrs.evolve(_NAME, words=frozenset({"deny", "not_from"})),
+            _COUNT, TEXT, _NAME, TIME,
+        ),
+        list_of(TEXT, TEXT, _COUNT),
+        list_of(TEXT, *[_COUNT] * len(_VOTES)),
+    ],
+)  # fmt: skip
+"""What a worker answers, which may be compromised: see `ClientMemory`."""
 
 
 class _ReloadLimitError(MuxError):
@@ -41,49 +55,49 @@ class _Found:
     def __init__(self) -> None:
         self.sources = defaultdict[str, Counter[str]](Counter)
         self.since: float | None = None
-        self.moves: dict[tuple[str, str, str, str], MovedDocument] = {}
+        self.moves: dict[tuple[str, str, str, str | None], MovedDocument] = {}
         self.unknown = Counter[tuple[str, str]]()
 
-    def takes(self, answer: Sequence[Any]) -> bool:
-        """Add the answer of a worker, which may be compromised; return whether it is one."""
-        with suppress(*MISSHAPEN):
-            self._add(*answer)
-            return True
-        return False
-
-    def _add(self, since: Any, moves: Any, unknown: Any, sources: Any) -> None:
+    def takes(self, answer: object) -> bool:
+        """Add the answer of a worker; return whether it is one."""
+        try:
+            since, moves, unknown, sources = _ANSWER.read(answer)
+        except ValueError:
+            return False
+        if any(sum(some) > clients for _, clients, *some in sources):
+            return False
         if since is not None:
-            self.since = min(_time(since), _LATEST if self.since is None else self.since)
+            self.since = min(since, since if self.since is None else self.since)
         for listener, now, then, excluded_by, count, client, name, time in moves:
             row = self.moves.setdefault(
-                (str(listener), str(now), str(then), str(excluded_by)),
+                (listener, now, then, excluded_by),
                 {
-                    "listener": str(listener), "now": str(now), "then": str(then), "count": 0,
-                    "excluded_by": _EXCLUDED_BY[excluded_by],
-                    "client": str(client), "name": None if name is None else str(name), "time": _time(time),
+                    "listener": listener, "now": now, "then": then, "count": 0, "excluded_by": excluded_by,
+                    "client": client, "name": name, "time": time,
                 },
             )  # fmt: skip
-            row["count"] += int(count)
+            row["count"] += count
         for listener, why, count in unknown:
-            self.unknown[str(listener), str(why)] += int(count)
+            self.unknown[listener, why] += count
         for source, *votes in sources:
-            self.sources[str(source)].update(dict(zip(_VOTES, map(int, votes), strict=True)))
+            self.sources[source].update(dict(zip(_VOTES, votes, strict=True)))
+        return True
 
     def share(self) -> float:
-        """Return the percentage that would go elsewhere, or might, of the clients that are not excluded; each source has one vote."""
-        shares = [
-            (its["moved"] + its["unknown"]) / (its["clients"] - its["excluded"])
-            for its in self.sources.values()
-            if its["clients"] > its["excluded"]
-        ]
+        """Return the percentage that would go elsewhere, or might; each source has one vote.
+
+        Clients that rules exclude have none, so that no client keeps the rule against it from loading, as long as they are one source or
+        few: more may be excluded by mistake.
+        """
+        votes = self.sources.values()
+        excluded = sum(its["excluded"] / its["clients"] for its in votes if its["excluded"])
+        are_few = excluded <= max(1.0, _FEW * len(votes)) and excluded < len(votes)
+        shares = []
+        for its in votes:
+            if counted := its["clients"] - (its["excluded"] if are_few else 0):
+                stay = its["clients"] - its["moved"] - its["unknown"] - its["excluded"]
+                shares.append(1 - stay / counted)
         return round(100 * sum(shares) / max(1, len(shares)), 6)
-
-
-def _time(value: Any) -> float:
-    time = float(value)
-    if not 0 <= time < _LATEST:
-        raise ValueError
-    return time
 
 
 class Trial(ServicePart):
@@ -138,7 +152,7 @@ class Trial(ServicePart):
         missing += [
             f"worker {number}: its answer cannot be read"
             for number, answer in answers
-            if not found.takes(answer or (None, (), (), ()))
+            if not found.takes(answer or [None, [], [], []])
         ]
         clients, moved, total, excluded = (
             sum(its[vote] for its in found.sources.values()) for vote in _VOTES
