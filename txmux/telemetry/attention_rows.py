@@ -134,7 +134,7 @@ _source = partial(
 SOURCE_FAILS = _source(
     text="{name}: no good answer for {age}; {effect}", cause="{why}", do="see whether it runs and this machine reaches it; it is asked again by itself",
     subject="{outage}",
-    when="one of `sources` has had no good answer for more than a minute, Redis for four seconds: with all others that ask the same server, and with the names of servers that cannot be looked up")
+    when="one of `sources` has had no good answer for more than a minute, Redis for three seconds: with all others that ask the same server, and with the names of servers that cannot be looked up")
 FILE_UNREAD = _source(
     text="{text}", do="see what txmux check says, then txmux reload",
     when="a worker that has replaced another one could not read a database of places or a file of `tunnel_users`, or not open a port that has a certificate of its own")

@@ -13,7 +13,7 @@ class StatusTest(AdminCase):
         await self.start(f"shared_limits = redis://127.0.0.1:{free_port('127.0.0.1')}\nworkers = 2")
         while not (attention := (await self.get("/api/status")).json["attention"]):
             continue
-        self.assertLess(began + 4, reactor.seconds())
+        self.assertLess(began + 3, reactor.seconds())
         self.assertEqual([one["what"] for one in attention], ["sources"])
         for text in ("bans redis", "limits redis", "bans of other machines may be missing here"):
             self.assertIn(text, attention[0]["text"])

@@ -123,7 +123,9 @@ class SharedBans:
         self._received: list[Any] = []
         self._gathering: IDelayedCall | None = None
         self._compared_at = reactor.seconds()
-        self._is_comparing = self._is_merging = self._was_full = self._was_complete = False
+        self._is_asking = self._is_comparing = self._is_merging = self._was_full = (
+            self._was_complete
+        ) = False
         self.source = Source(
             "bans",
             store.text,
@@ -183,7 +185,7 @@ class SharedBans:
     def _check_connection(self) -> None:
         """Learn Redis's time, and compare all bans now and then."""
         client = self._client
-        if client.redis is not None and self._state == "complete":
+        if client.redis is not None and self._state == "complete" and not self._is_asking:
             client.run(self._ask_time(client.redis))
             if self._reactor.seconds() - self._compared_at >= self._times.compared:
                 client.run(self._compare(client.redis))
@@ -204,7 +206,11 @@ class SharedBans:
         before = self._now()
         if self._state == "complete":
             self.source.requested()
-        seconds, microseconds = await redis.execute("TIME")
+        self._is_asking = True
+        try:
+            seconds, microseconds = await redis.execute("TIME")
+        finally:
+            self._is_asking = False
         if self._state == "complete":
             self.source.answered()
         # An answer that this process read late gives no precise time.

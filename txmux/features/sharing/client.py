@@ -18,8 +18,10 @@ from txmux.features.sharing.redis import RedisError, RedisProtocol, reason
 from txmux.features.sharing.store import Store
 from txmux.net.secrets import read_text, secret_of
 
-STEADY = 4.0
-"""Seconds for which Redis has to fail, or to answer, until that counts; less than the timeout of a silent connection."""
+STEADY = 3.0
+"""Seconds for which Redis has to fail, or to answer, until that counts; less than the timeout of a silent connection.
+
+With those between two questions, these are fewer than five: so soon is one that hangs noticed."""
 
 _SHORTEST, _LONGEST = 0.5, 15.0  # seconds between two attempts
 
@@ -32,7 +34,7 @@ _WRITE: _Words = ("PEXPIRE", "txmux:up", 0)
 class SharingTimes:
     """Seconds."""
 
-    pings: float = 10.0  # after which a connection that is idle is checked
+    pings: float = 1.0  # between two questions, even if there is nothing to ask
     patience: float = 5.0  # to connect, and for each answer
     compared: float = 300.0  # between two comparisons of all bans
 
@@ -88,6 +90,10 @@ class RedisConnection:
         connecting.addTimeout(self._times.patience, self._reactor)
         protocol: RedisProtocol = await connecting
         self._made = protocol
+        if (
+            self._store.path is None
+        ):  # otherwise a question would wait until the one before is acknowledged
+            protocol.transport.setTcpNoDelay(True)
         protocol.lost.addCallback(self._lost)
         if self.secret:
             await protocol.execute("AUTH", *filter(None, [self._store.user]), self.secret)

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from txmux.classes import define
 from txmux.client.parts import ServingPart
-from txmux.features.sharing.client import STEADY, RedisClient
+from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient
 from txmux.features.sharing.redis import RedisProtocol, reason
 from txmux.features.sharing.store import Store, store_of
 from txmux.rules.model import Rules
@@ -33,7 +33,6 @@ _SLOW = 0.02
 """Seconds after which an answer is useless: too many uncounted clients may have come by then."""
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds until a slow Redis is tried again
-_CHECKED = 10.0  # seconds after which Redis is asked even without clients
 _MOST_QUESTIONS = 1000  # in a second
 _MOST_TOKENS = 10
 _WORTH, _GOOD = 0.1, 1.0
@@ -328,7 +327,7 @@ class SharedRates(ServingPart):
             if is_steady:
                 self._wait = _SHORTEST
             if self._again is None:
-                wait = _CHECKED if is_steady else STEADY
+                wait = SHARING_TIMES.pings if is_steady else STEADY
                 self._again = self._reactor.callLater(wait, self._check)
 
         self._send(answered, "EVAL", _SCRIPT, 1, "txmux:{up}", "rate", 1000, 1, 1, 0)

@@ -173,7 +173,7 @@ class RedisProtocol(Protocol):
         return reply
 
     def check_each(self, seconds: float, *words: str | float) -> None:
-        """Send a command when the connection has been idle for long: a firewall may have forgotten it."""
+        """Send a command at intervals, unless others wait for replies: a server may hang, and a firewall forget the connection."""
 
         def check() -> None:
             self._idle = self._reactor.callLater(seconds, check)

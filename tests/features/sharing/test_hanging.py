@@ -1,0 +1,113 @@
+"""A Redis that hangs: it keeps its connections and accepts others, and answers nothing."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.features.sharing.machine import Machine
+from tests.support.mux import VirtualTime
+from tests.support.peers import Peer, PeerFactory, listen, reactor
+from txmux.features.sharing.bans import SharedBans
+from txmux.features.sharing.leases import SharedRates
+from txmux.features.sharing.redis import ReplyParser
+from txmux.features.sharing.store import Store
+from txmux.rules.reading.parser import parse
+from txmux.telemetry.sources import Source
+
+_STEP = 0.25  # seconds of the virtual clock
+
+
+class _Redis(Peer):
+    """Answers as an empty Redis does, after `late` seconds of the clock of a test, or not at all while it hangs."""
+
+    time: VirtualTime
+    late = 0.0
+    hangs = False
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.setTcpNoDelay(True)  # as Redis does
+        self._parser = ReplyParser()  # commands are arrays, as replies may be
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.hangs:
+            return
+        for command in self._parser.feed(data):
+            reply = self._reply(*command)
+            if self.late:
+                self.time.callLater(self.late, self.send, reply)
+            else:
+                self.send(reply)
+
+    def _reply(self, name: bytes, *words: bytes) -> bytes:
+        if name == b"SUBSCRIBE":
+            return b"*3\r\n$9\r\nsubscribe\r\n$10\r\ntxmux:bans\r\n:1\r\n"
+        if name == b"TIME":
+            return b"*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n"
+        if name == b"EVAL" and words[1] == b"0":
+            return b"*2\r\n$1\r\n0\r\n$0\r\n\r\n"
+        return b"*2\r\n:1\r\n:0\r\n" if name == b"EVAL" else b":0\r\n"
+
+
+class HangingTest(TestCase):
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.kind: Any = type("_This", (_Redis,), {"time": self.time})
+        self.port = listen(self, PeerFactory(self.kind))
+
+    def followed(self, kind: str) -> Source:
+        """Follow the Redis as a service does for its bans, or a worker for its limits."""
+        text = f"redis://127.0.0.1:{self.port}"
+        shared: Any
+        if kind == "bans":
+            store = Store(text, "127.0.0.1", self.port)
+            shared = SharedBans(self.time, store, Machine().bans, self.time.seconds)
+            shared.start()
+        else:
+            shared = SharedRates(self.time, self.time.seconds)
+            rules = f"[txmux]\nshared_limits = {text}\n[listen x]\nendpoint = :1\n"
+            shared.commit(parse(rules, "rules.ini"))
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.stopped(shared)))
+        source: Source = shared.source if kind == "bans" else shared.sources()[0]
+        return source
+
+    async def stopped(self, shared: Any) -> None:
+        stopping = shared.stop()
+        while not stopping.called:
+            await self.passed(0.0)
+
+    async def passed(self, seconds: float) -> None:
+        self.time.advance(seconds)
+        for _ in range(8):  # what has begun by then ends on sockets
+            await deferLater(reactor, 0)
+
+    async def until_up(self, source: Source) -> None:
+        while not source.state().up or source.state().age is None:
+            await self.passed(_STEP)
+
+    async def test_noticed_within_five_seconds(self) -> None:
+        """Whenever it begins to hang, even if no client comes."""
+        for kind in ("bans", "limits"):
+            source = self.followed(kind)
+            for phase in range(12):
+                self.kind.hangs = False
+                await self.until_up(source)
+                for _ in range(24 + phase):
+                    await self.passed(_STEP)
+                    self.assertTrue(source.state().up, kind)
+                self.kind.hangs, began = True, self.time.seconds()
+                while not source.state().is_overdue:
+                    await self.passed(_STEP)
+                self.assertLess(self.time.seconds() - began, 5 - _STEP, (kind, phase))
+
+    async def test_slow_answers_are_no_outage(self) -> None:
+        """A machine that is slow has them after two seconds, each time."""
+        self.kind.late = 2.0
+        source = self.followed("bans")
+        await self.until_up(source)
+        for _ in range(400):
+            await self.passed(_STEP)
+            self.assertFalse(source.state().is_overdue)
+            self.assertTrue(source.state().up)
