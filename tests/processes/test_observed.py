@@ -34,6 +34,26 @@ class _Well(Peer):
         self.send(b"HTTP/1.1 200 OK\r\n\r\n")
 
 
+class _NoHeader(Peer):
+    """As nginx without ``proxy_protocol``: it takes a header for a request that is malformed."""
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        is_request = data.startswith(b"GET /good ")
+        self.send(b"HTTP/1.1 %s\r\n\r\n" % (b"200 OK" if is_request else b"400 Bad Request"))
+        self.close()
+
+
+class _WithHeader(Peer):
+    """As nginx with it: what comes behind the header is malformed, or it waits for that."""
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        if b"GET /" in self.received:
+            self.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            self.close()
+
+
 class ObservedTest(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -86,6 +106,10 @@ class ObservedTest(SupervisedTestCase):
         status = await self.running.control.status()
         return "\n".join(item["text"] for item in status["attention"])
 
+    async def causes(self) -> str:
+        status = await self.running.control.status()
+        return "\n".join(str(item["cause"]) for item in status["attention"])
+
     async def test_lone_server_that_is_dead(self) -> None:
         """It is seen within five seconds, everywhere, and comes back without a client."""
         at = free_port()
@@ -119,6 +143,49 @@ class ObservedTest(SupervisedTestCase):
         changes = [one for one in events if one and one["event"] == "server"]
         states = [(one["before"], one["state"]) for one in changes]
         self.assertEqual(states, [("up", "failing"), ("failing", "up")])
+
+    async def test_proxy_header_that_an_http_server_does_not_expect(self) -> None:
+        """It answers, so it has no state; that it expects no header is a note. One whose clients send malformed requests has none."""
+        for version in ("v1", "v2"):
+            for kind, is_noted in ((_NoHeader, True), (_WithHeader, False)):
+                peers = PeerFactory(kind)
+                server = f"127.0.0.1:{listen(self, peers)}"
+                port = await self.begin(server, more=f"proxy_protocol = {version}\n")
+                for _ in range(3):
+                    client = await connect(self, port)
+                    client.send(b"GET /bad HTTP/1.1\r\n\r\n")
+                    await client.is_lost()
+                await self.counted(3, "bad requests")
+                await self.pass_seconds(4)
+                self.assertEqual(await self.state(), "up")
+                self.assertEqual(len(peers.peers), 4)  # one of txmux itself
+                why = f"HTTP 400, 3 of 3 in 1 s; it may not expect the header of proxy_protocol = {version}"
+                self.assertEqual(why in await self.causes(), is_noted, await self.causes())
+                await self.stop()
+
+    async def test_server_to_which_clients_only_send(self) -> None:
+        """A server of logs: they say all, and leave, and that it sends nothing is no doubt; that it closes before them is one."""
+        peers = PeerFactory()
+        port = await self.begin(f"127.0.0.1:{listen(self, peers)}")
+        for number in range(4):
+            client = await connect(self, port)
+            client.send(b"<34>1 - a b - - - x\n")
+            await peers.heard(20, number)
+            client.close()
+            await client.is_lost()
+        await self.counted(4, "unanswered")
+        await self.pass_seconds(3)
+        self.assertNotIn("without a byte", await self.causes())
+        for number in range(4, 7):
+            client = await connect(self, port)
+            client.send(b"<34>1 - a b - - - x\n")
+            (await peers.heard(20, number)).close()
+            await client.is_lost()
+        await self.pass_seconds(3)
+        self.assertIn(
+            "closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header",
+            await self.causes(),
+        )
 
     async def test_one_of_two_that_resets_every_client(self) -> None:
         resets, well = PeerFactory(_ResetsAll), PeerFactory()

@@ -5,7 +5,7 @@ from typing import Any
 
 from txmux.telemetry.counting.counter_groups import SERVER, BackendTotals
 
-_NAMES = ("asked", "answered", "unanswered", "failed reset", "failed connect-refused")
+_NAMES = ("asked", "answered", "unanswered", "closed", "failed reset", "failed connect-refused")
 
 
 def counted(*listeners: Any, names: Iterable[str] = _NAMES) -> dict[str, int]:

@@ -1,6 +1,8 @@
 """What is counted of servers from the connections of clients, at the moment it happens."""
 
 import time
+from collections.abc import Callable
+from typing import Literal
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
@@ -111,6 +113,59 @@ class ServerCountsTest(MuxTestCase):
         client.close()
         await self.assert_ended(server, reason="done")
         self.assertEqual(counted(self.factory), {"asked": 1, "unanswered": 1})
+
+    async def closed_first(self, leave: Callable[[Peer], None], seconds: float) -> None:
+        client, server = await self.begin()
+        self.time.advance(1)  # it waits
+        server.close()
+        await client.has_all()
+        self.assertEqual(counted(self.factory), {"asked": 1, "closed": 1})
+        self.time.advance(seconds)
+        leave(client)
+        await self.until_logged()
+        self.assertEqual(counted(self.factory), {"asked": 1, "unanswered": 1, "closed": 1})
+
+    async def test_server_closes_first_without_a_byte(self) -> None:
+        """Which is told from a client that has sent all, and leaves."""
+        await self.closed_first(Peer.close, 0)
+
+    async def test_server_closes_first_and_the_client_later(self) -> None:
+        await self.closed_first(Peer.close, 2)
+
+    async def test_server_closes_first_and_the_client_resets(self) -> None:
+        await self.closed_first(Peer.reset, 0)
+
+    async def test_server_closes_after_its_answer(self) -> None:
+        client, server = await self.begin()
+        self.time.advance(1)
+        server.send(b"answer")
+        server.close()
+        await client.has_all()
+        client.close()
+        await self.until_logged()
+        self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
+
+    async def test_http_400_to_a_proxy_header(self) -> None:
+        """It counts only where a header is sent, and only as an answer of HTTP."""
+        ways: list[tuple[Literal["off", "v1", "v2"], bytes, int]] = [
+            ("v1", b"HTTP/1.1 400 Bad Request\r\n\r\n", 1),
+            ("v2", b"HTTP/1.0 400 \r\n\r\n", 1),
+            ("v2", b"HTTP/1.1 404 Not Found\r\n\r\n", 0),
+            ("v2", b"SSH-2.0-x400\r\n", 0),
+            ("off", b"HTTP/1.1 400 Bad Request\r\n\r\n", 0),
+        ]
+        at, sums = self.backend_port(), {"answered": 0, "bad requests": 0}
+        for number, (version, answer, count) in enumerate(ways):
+            self.server = backend_at(at, max_duration=self.max_duration, proxy_protocol=version)
+            client = await self.connect(self.mux([route("ssh", self.server)]), _SSH)
+            server = await self.backend.heard(len(_SSH), number)
+            server.send(answer)
+            await client.has(len(answer))
+            sums = counted(self.factory, names=sums)
+            self.assertEqual(sums, {"answered": 1, **({"bad requests": 1} if count else {})})
+            client.close()
+            await server.is_lost()
+            await self.until_logged(number + 1)
 
 
 class KernelServerCountsTest(ServerCountsTest):

@@ -57,7 +57,7 @@ from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.dialling import header_for, target_of
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.moving import StayReason
-from txmux.tcp.stage import Stage, Step, count_asked
+from txmux.tcp.stage import Stage, Step, count_asked, is_bad_request
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
 from txmux.tcp.stages.connecting import Connecting, goes_by_hello
 from txmux.tcp.stages.peeking import Peeking
@@ -490,7 +490,11 @@ class SocketConnection(MuxProtocol):
                             return
                         asked_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
                         waited = (self.last_received_at - self.accepted_at) * 1000 - asked_ms
-                        self.server_counts.answered(self._upstream.counts, waited)  # type: ignore[union-attr]  # it is relayed
+                        counts: Any = self.server_counts  # it is relayed
+                        counts.answered(self._upstream.counts, waited)
+                        has_header = self._upstream.backend.proxy_protocol != "off"
+                        if has_header and is_bad_request(VIEW[:count]):
+                            counts.bad_request()
                     record.bytes_out += count
                 # If the source has half-closed, the kernel keeps its last bytes (MSG_MORE) for a packet with the FIN.
                 more = bool(events & FINISHED) and count < FULL
@@ -517,6 +521,8 @@ class SocketConnection(MuxProtocol):
         self.finished, self.last_received_at = source, self._path.seconds()
         record = self.record
         self._before_end = record.bytes_out if source is self.client else record.bytes_in
+        if source is self.server and not record.bytes_out:
+            self.server_counts.closed()  # type: ignore[union-attr]  # it is relayed
         self._path.poller.change(source.fileno(), 0)
         with suppress(OSError):  # the next read reports the error
             sink.shutdown(socket.SHUT_WR)

@@ -53,8 +53,8 @@ FEWER_SERVERS = _backend(
 SERVERS_TAKEN_OUT = _backend(level="note", when="an operator, or `down` in the rules, has taken all its servers out", alerts=_PLANNED)
 
 SERVER_DOUBTED = attrs.evolve(
-    SERVERS_TAKEN_OUT, text="backend {backend}: {server} fails clients of one or two sources", do="txmux servers {backend}; see its own log", subject="{backend} {server}",
-    is_logged=False, sources=_ONE, alerts=_ONE_CLIENT, runbook="only-one-side-uses-the-proxy-protocol", when="clients of one or two sources have had no byte from it: it has reset or closed all of them, or TLS has failed")
+    SERVERS_TAKEN_OUT, text="backend {backend}: {server} fails its last clients", do="txmux servers {backend}; see its own log", subject="{backend} {server}",
+    is_logged=False, sources=_ONE, alerts=_ONE_CLIENT, runbook="only-one-side-uses-the-proxy-protocol", when="a server fails its last clients: it has reset all of one or two sources, or their TLS has failed, or it has closed all before they did, without a byte, or it has answered all, and txmux's own attempt, by HTTP's status 400, as one does that expects no PROXY header")
 
 _accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", runbook="clients-cannot-connect")
 CANNOT_ACCEPT = _accept(

@@ -206,15 +206,48 @@ class ObservingTest(SynchronousTestCase):
         for observation, doubt in (
             (ServerObservation(), "closed without a byte, 4 of 4 in 2 s"),
             (ServerObservation(may_be_silent=False), ""),
-            (ServerObservation(is_udp=True), ""),
         ):
             for second in (4, 6):
-                observation.record(second, Activity(unanswered=2))
+                observation.record(second, Activity(unanswered=2, closed=2))
             self.assertFalse(observation.is_idle)
             self.assertEqual([observation.doubt(when) for when in (7, 66)], [doubt, ""])
             self.assertTrue(observation.is_idle)
             observation.record(7, Activity(answered=1))
             self.assertEqual((observation.doubt(7), observation.state(7)), ("", None))
+
+    def test_clients_that_leave_without_an_answer_are_no_doubt(self) -> None:
+        """As those of a server of logs, to which they only send."""
+        observation = ServerObservation()
+        for second in range(100):
+            observation.record(second, Activity(asked=3, unanswered=3))
+            self.assertEqual((observation.doubt(second), observation.state(second)), ("", None))
+
+    def test_header_that_each_client_gets_400_for(self) -> None:
+        """It is a doubt if an attempt with the header alone fails, too: others may get it for what they ask."""
+        observation = ServerObservation()
+        for second in (4, 6):
+            self.assertFalse(observation.shall_be_tried(second))
+            observation.record(second, Activity(answered=2, bad_requests=2))
+        self.assertTrue(observation.shall_be_tried(6))
+        self.assertEqual(observation.doubt(6), "")
+        observation.tried(7, ok=False, why="no open connection: HTTP/1.1 400 Bad Request")
+        self.assertEqual(
+            (observation.doubt(7), observation.state(7)), ("HTTP 400, 4 of 4 in 2 s", None)
+        )
+        observation.record(8, Activity(answered=1, bad_requests=1))
+        self.assertEqual(observation.doubt(8), "HTTP 400, 5 of 5 in 4 s")
+        observation.record(9, Activity(answered=2, bad_requests=1))
+        self.assertEqual((observation.doubt(9), observation.is_idle), ("", True))
+        observation.record(10, Activity(answered=3, bad_requests=3))
+        self.assertEqual(observation.doubt(10), "")
+        observation.tried(11, ok=True)
+        self.assertEqual((observation.doubt(11), observation.is_idle), ("", True))
+        observation.record(12, Activity(answered=3, bad_requests=3))
+        observation.tried(13, ok=False, why="x")
+        self.assertEqual(
+            [observation.doubt(when) for when in (71, 72)], ["HTTP 400, 3 of 3 in 1 s", ""]
+        )
+        self.assertTrue(observation.is_idle)
 
     def test_another_process_continues(self) -> None:
         observation, other = ServerObservation(), ServerObservation()

@@ -56,6 +56,7 @@ _STALE = 60.0  # seconds after which what the last sources have met no longer co
 
 _FAILED = {cause: SERVER.failed.positions[cause] for cause in SERVER_CAUSES}
 _ASKED, _ANSWERED = SERVER.asked.at, SERVER.answered.at
+_CLOSED, _BAD_REQUESTS = SERVER.closed.at, SERVER.bad_requests.at
 _CELLS = SERVER.total.at, _ASKED, _ANSWERED, SERVER.unanswered.at
 _LOCAL, _ANSWER_TIME = SERVER.local_faults.at, SERVER.answer_time.at
 
@@ -76,11 +77,9 @@ def usual_wait(cells: Sequence[int], before: float) -> float:
 
 def is_suspicious(cells: Sequence[int]) -> bool:
     """Whether growth of cells may be the beginning of a trouble."""
-    if cells[_ANSWERED]:
+    if cells[_ANSWERED] > cells[_BAD_REQUESTS]:
         return False
-    return bool(cells[_ASKED] or cells[SERVER.unanswered.at]) or any(
-        cells[at] for at in _FAILED.values()
-    )
+    return any(cells[at] for at in (_ASKED, _CLOSED, _BAD_REQUESTS, *_FAILED.values()))
 
 
 @frozen
@@ -91,6 +90,8 @@ class Activity:
         failed: Its failures, by cause.
         waiting: The sources of clients that have had no byte from it.
         reset: The sources of clients that it has reset before its first byte, or whose TLS failed.
+        closed: Connections that it has closed before the client did, without a byte.
+        bad_requests: Of `answered`, those that were HTTP's status 400, behind a PROXY header.
     """
 
     connected: int = 0
@@ -100,6 +101,8 @@ class Activity:
     failed: Mapping[ServerFailure, int] = attrs.field(factory=dict)
     waiting: Collection[int] = ()
     reset: Collection[int] = ()
+    closed: int = 0
+    bad_requests: int = 0
 
     @classmethod
     def of(
@@ -109,7 +112,36 @@ class Activity:
         if local := cells[_LOCAL]:
             failed["error"] = max(0, failed.get("error", 0) - local)
         connected, asked, answered, unanswered = (cells[at] for at in _CELLS)
-        return cls(connected, asked, answered, unanswered, failed, waiting, reset)
+        others = cells[_CLOSED], cells[_BAD_REQUESTS]
+        return cls(connected, asked, answered, unanswered, failed, waiting, reset, *others)
+
+
+@define(eq=False)
+class _Run:
+    """Connections in a row that had no use, though none has failed."""
+
+    _count: int = 0
+    _first: float = 0.0
+    _last: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def add(self, now: float, count: int) -> None:
+        if count:
+            self._first, self._last = self._first if self._count else now, now
+            self._count += count
+
+    def clear(self) -> None:
+        self._count = 0
+
+    def is_long(self, now: float) -> bool:
+        if now - self._last >= _STALE:
+            self.clear()
+        return self._count >= FAILURES
+
+    def __str__(self) -> str:
+        return f"{self._count} of {self._count} in {_span(self._first, self._last)}"
 
 
 @define(eq=False)
@@ -143,17 +175,16 @@ class ServerObservation:
     _sources: set[int] = attrs.field(factory=set, init=False)  # of those
     _tries: int = attrs.field(default=0, init=False)  # of txmux itself, all in vain
     _last_try: float = attrs.field(default=0.0, init=False)
-    # Connections in a row that have ended without a byte from it, though their clients had asked.
-    _closed: int = attrs.field(default=0, init=False)
-    _first_closed: float = attrs.field(default=0.0, init=False)
-    _last_closed: float = attrs.field(default=0.0, init=False)
+    _closed: _Run = attrs.field(factory=_Run, init=False)
+    _bad_requests: _Run = attrs.field(factory=_Run, init=False)
+    _try_failed: bool = attrs.field(default=False, init=False)  # the last one of txmux itself
     _silence: ServerSilence = attrs.field(
         factory=lambda: ServerSilence(_SILENT_CLIENTS), init=False
     )
 
     @property
     def is_idle(self) -> bool:
-        return not (self.failures or self._silence.clients or self._closed)
+        return not (self.failures or self._silence.clients or self._closed or self._bad_requests)
 
     @property
     def is_stale(self) -> bool:
@@ -165,10 +196,15 @@ class ServerObservation:
         else:
             self._record_failures(now, activity)
         self._silence.record(now, activity.asked, activity.answered, activity.waiting)
-        if activity.unanswered:
-            self._first_closed = self._first_closed if self._closed else now
-            self._last_closed = now
-        self._closed = 0 if activity.answered else self._closed + activity.unanswered
+        if activity.answered:
+            self._closed.clear()
+        else:
+            self._closed.add(now, activity.closed)
+        if activity.answered > activity.bad_requests:
+            self._bad_requests.clear()
+            self._try_failed = False
+        else:
+            self._bad_requests.add(now, activity.bad_requests)
 
     def _record_failures(self, now: float, activity: Activity) -> None:
         failed = activity.failed
@@ -196,10 +232,12 @@ class ServerObservation:
 
     def tried(self, now: float, *, ok: bool, why: str = "", has_answered: bool = False) -> None:
         """Record an attempt of txmux itself, which without a byte says less than what clients have just met."""
+        self._try_failed = not ok
         if not ok:
             self._cause, self._last_try = why, now
             self._tries += 1
             return
+        self._bad_requests.clear()  # by what those clients had sent
         is_met = self._kind != "reset" and (self._kind != "tls-failed" or self.tries_tls)
         lately = _REFUSED_LATELY if self.is_udp else 0.0 if is_met else _RESET_LATELY
         if has_answered or now - self._last_failure >= lately:
@@ -244,12 +282,15 @@ class ServerObservation:
         """Return what one or two sources have met, which may be their own fault; empty if there is nothing."""
         if self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER:
             return self.why("failing", now)
-        if now - self._last_closed >= _STALE:
-            self._closed = 0
-        if self._closed < FAILURES or self.is_udp or not self.may_be_silent:
-            return ""
-        span = _span(self._first_closed, self._last_closed)
-        return f"closed without a byte, {self._closed} of {self._closed} in {span}"
+        if self._closed.is_long(now) and self.may_be_silent:
+            return f"closed without a byte, {self._closed}"
+        if self._bad_requests.is_long(now) and self._try_failed:
+            return f"HTTP 400, {self._bad_requests}"
+        return ""
+
+    def shall_be_tried(self, now: float) -> bool:
+        """Whether txmux tries it: before it counts as failing, too, since it may just have been restarted."""
+        return self.failures >= FAILURES or self._bad_requests.is_long(now)
 
     def began(self, state: ObservedState) -> float:
         return self._first_failure if state == "failing" else self._silence.first
@@ -521,9 +562,8 @@ class ServerObserver:
     # Tries.
 
     def _shall_try(self, watched: _Watched, now: float) -> bool:
-        """Whether to try it now: before it counts as failing, too, since it may just have been restarted."""
         is_due = not watched.awaited and now >= watched.next_try
-        return watched.observation.failures >= FAILURES and is_due
+        return is_due and watched.observation.shall_be_tried(now)
 
     def _start_try(self, key: ServerKey, watched: _Watched, members: list[Member]) -> None:
         watched.stop_trying()  # those that have their result, but whose server has not closed

@@ -149,8 +149,8 @@ class Relay:
 
     Attributes:
         ending: Whether one side is closed and the other is being closed.
-        on_first_byte: Called at the first bytes of each peer, with whether they are the server's, and with them. A relay that was adopted may
-            call it for a peer that has sent bytes before.
+        on_first_byte: Called at the first bytes of each peer, with whether they are the server's, and with them; without any, if a peer is the
+            first to finish and has sent none. A relay that was adopted may call it for a peer that has sent bytes before.
     """
 
     __slots__ = (
@@ -308,6 +308,8 @@ class Relay:
         if other.has_finished:
             self._close_both("done")
             return
+        if not side.received:
+            self.side_began(side, b"")
         other.half_close()
         if other.is_closed:
             return
@@ -344,6 +346,8 @@ class Relay:
             self.ending = True
             complete = clean or side.has_finished
             if complete and not side.has_finished:
+                if not (side.received or other.has_finished):
+                    self.side_began(side, b"")
                 other.half_close()
             # What the other side still sends has no reader.
             other.stop_reading()

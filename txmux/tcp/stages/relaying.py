@@ -17,7 +17,7 @@ from txmux.net.relay.kernel import has_plain_socket
 from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.relay.relay import Relay
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
-from txmux.tcp.stage import Stage, count_asked
+from txmux.tcp.stage import Stage, count_asked, is_bad_request
 from txmux.tcp.transitions import Finished
 from txmux.telemetry.reasons import AbortReason, RelayReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
@@ -97,6 +97,10 @@ class Relaying(Stage):
         client, upstream, member = self._client, self._upstream, self._member
         if self._is_answered or upstream is None or member is None:
             return
+        if not data:  # its end
+            if is_servers and self._asked_ms is not None:
+                member.counts.closed()
+            return
         now = client.elapsed_ms()
         if self._asked_ms is None:
             self._asked_ms = _connected_ms(client.record) if is_servers else now
@@ -108,6 +112,8 @@ class Relaying(Stage):
         if is_servers:
             self._is_answered = True
             member.counts.answered(upstream.counts, now - self._asked_ms)
+            if upstream.backend.proxy_protocol != "off" and is_bad_request(data):
+                member.counts.bad_request()
 
     def _count_end(self, reason: RelayReason) -> None:
         if self._is_answered or self._member is None:

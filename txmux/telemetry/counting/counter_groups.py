@@ -158,6 +158,10 @@ class ServerTotals(Totals, kind="server"):
     """Connections with a byte from it."""
     unanswered = Counter()
     """Those of `asked` that ended without one, other than by its reset."""
+    closed = Counter()
+    """Those of `asked` that it has closed before the client did, without a byte."""
+    bad_requests = Counter()
+    """Those of `answered` that begin with HTTP's status 400, though the client's request came behind a PROXY header."""
     answer_time = Counter()
     """How long all of `answered` together waited for the first bytes, in microseconds."""
     last_failure = Cell(last_failure_of, combine=max)
@@ -216,6 +220,7 @@ _CONNECT, _FIRST_BYTE = BackendTotals.connect.at, BackendTotals.first_byte.at
 _CONNECTED, _SERVER_ADOPTED, _RELEASED = SERVER.total.at, SERVER.adopted.at, SERVER.released.at
 _CHECK_TIME, _CHECKS_FAILED, _CHECKS_RECOVERED = SERVER.check_seconds.at, SERVER.checks_failed.at, SERVER.checks_recovered.at
 _ASKED, _ANSWERED, _UNANSWERED, _ANSWER_TIME = SERVER.asked.at, SERVER.answered.at, SERVER.unanswered.at, SERVER.answer_time.at
+_CLOSED, _BAD_REQUESTS = SERVER.closed.at, SERVER.bad_requests.at
 _SERVER_IN, _SERVER_OUT = ServerTotals.traffic.positions.values()
 _LOCAL, _LAST_FAILURE = SERVER.local_faults.at, SERVER.last_failure.at
 _FAILED = ServerTotals.failed.positions
@@ -413,6 +418,12 @@ class ServerCounts(_CountedCells):
 
     unanswered = _counting(_UNANSWERED)
     """A connection on which it was asked has ended without a byte from it, and not by its reset."""
+
+    closed = _counting(_CLOSED)
+    """It has closed a connection on which it was asked, before the client did, without a byte."""
+
+    bad_request = _counting(_BAD_REQUESTS)
+    """What it has answered behind a PROXY header is HTTP's status 400."""
 
     def relayed(self, bytes_in: int, bytes_out: int) -> None:
         if bytes_in > 0:
