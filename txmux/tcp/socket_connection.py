@@ -57,7 +57,7 @@ from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.dialling import header_for, target_of
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.moving import StayReason
-from txmux.tcp.stage import Stage, Step, count_asked, is_bad_request
+from txmux.tcp.stage import Stage, Step, count_asked
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
 from txmux.tcp.stages.connecting import Connecting, goes_by_hello
 from txmux.tcp.stages.peeking import Peeking
@@ -490,11 +490,9 @@ class SocketConnection(MuxProtocol):
                             return
                         asked_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
                         waited = (self.last_received_at - self.accepted_at) * 1000 - asked_ms
-                        counts: Any = self.server_counts  # it is relayed
-                        counts.answered(self._upstream.counts, waited)
-                        has_header = self._upstream.backend.proxy_protocol != "off"
-                        if has_header and is_bad_request(VIEW[:count]):
-                            counts.bad_request()
+                        self.server_counts.answered(self._upstream.counts, waited)  # type: ignore[union-attr]  # it is relayed
+                        if self._upstream.backend.proxy_protocol != "off":
+                            self.server_counts.answered_header(VIEW[:count])  # type: ignore[union-attr]  # the same
                     record.bytes_out += count
                 # If the source has half-closed, the kernel keeps its last bytes (MSG_MORE) for a packet with the FIN.
                 more = bool(events & FINISHED) and count < FULL
@@ -553,11 +551,9 @@ class SocketConnection(MuxProtocol):
         self._end_after_reset(is_late=events > 0 or has_ended(self.server))
 
     def _end_after_reset(self, *, is_late: bool) -> None:
-        record, server = self.record, self.server
-        assert server is not None  # noqa: S101 - it is relayed
-        reset_on_close(server)
+        reset_on_close(self.server)  # type: ignore[arg-type]  # it is relayed
         if is_late:
-            record.facts = {**record.facts, "reset": "late"}
+            self.record.facts = {**self.record.facts, "reset": "late"}
         try:
             self.finish("done" if is_late else "client-reset")
         except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
@@ -617,8 +613,7 @@ class SocketConnection(MuxProtocol):
         self._set_options(server, member)
         path, finished, after_end = self._path, self.finished, 0
         if finished is not None:
-            record = self.record
-            received = record.bytes_out if finished is client else record.bytes_in
+            received = self.record.bytes_out if finished is client else self.record.bytes_in
             after_end = received - self._before_end
         of_client, of_server = (
             SideState(
@@ -702,8 +697,6 @@ class SocketConnection(MuxProtocol):
 
     def _check_relay(self, now: float) -> None:
         client, server, quiet = self.client, self.server, now - self.last_received_at
-        assert server is not None  # noqa: S101 - it is relayed
-        assert self._member is not None  # noqa: S101 - the same
         self._set_options(server, self._member)
         if self.finished is not None or quiet >= self._upstream.timeouts.idle - MARGIN:
             self.attach_stage()
@@ -714,11 +707,8 @@ class SocketConnection(MuxProtocol):
                 self.advance(stage)
                 stage.relay.check_peers()
 
-    def _set_options(self, server: socket.socket, member: Member) -> None:
-        """Set the options of the server's socket that do not matter in its first second, as keepalive and congestion control.
-
-        Most never last so long.
-        """
+    def _set_options(self, server: Any, member: Any) -> None:
+        """Set those of the server's socket, as keepalive, that do not matter in its first second: most never last so long."""
         if not self._has_options:
             self._has_options = True
             with suppress(OSError):  # the next read reports the error
@@ -759,8 +749,7 @@ class SocketConnection(MuxProtocol):
             if connected is not None:
                 self._path.poller.closing(connected.fileno())
                 connected.close()
-        member = self._member
-        if member is not None:
+        if (member := self._member) is not None:
             pool = self._upstream.pool
             if self.state not in {"relaying", "awaiting-retry"}:
                 pool.abandoned(member)

@@ -151,11 +151,6 @@ def count_asked(client: Client, counts: ServerCounts | None, came: int = 0) -> N
             counts.asked(source_number(client.record.client))
 
 
-def is_bad_request(answer: bytes | memoryview) -> bool:
-    """Return whether an answer begins with HTTP's status 400, as those of servers that do not expect a PROXY header."""
-    return answer[:5] == b"HTTP/" and answer[8:12] == b" 400"
-
-
 @define(eq=False)
 class Stage:
     """Receives the events of the client's connection, until the connection enters the next stage.

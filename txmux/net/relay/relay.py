@@ -425,9 +425,8 @@ class Relay:
         if self._max_duration_timer is not None:
             self._max_duration_timer.cancel()
             self._max_duration_timer = None
-        client, server = self._client, self._server
         reset: Any = "late" if self._is_late else "unseen" if self._is_unseen else ""
-        received = client.received, server.received
+        received = self._client.received, self._server.received
         result = RelayResult(self._reason or "error", *received, reset)
         on_over = self._on_over
         self._break_references()

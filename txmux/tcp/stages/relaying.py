@@ -17,7 +17,7 @@ from txmux.net.relay.kernel import has_plain_socket
 from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.relay.relay import Relay
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
-from txmux.tcp.stage import Stage, count_asked, is_bad_request
+from txmux.tcp.stage import Stage, count_asked
 from txmux.tcp.transitions import Finished
 from txmux.telemetry.reasons import AbortReason, RelayReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
@@ -86,10 +86,9 @@ class Relaying(Stage):
     def _watch_first_bytes(self, is_asked: bool) -> None:  # noqa: FBT001
         if self._member is None:
             return
-        client = self._client
-        client.server_counts = self._member.counts
+        self._client.server_counts = self._member.counts
         if is_asked:
-            self._asked_ms = _connected_ms(client.record)
+            self._asked_ms = _connected_ms(self._client.record)
         if not self._is_answered:
             self.relay.on_first_byte = self._first_byte_came
 
@@ -112,15 +111,14 @@ class Relaying(Stage):
         if is_servers:
             self._is_answered = True
             member.counts.answered(upstream.counts, now - self._asked_ms)
-            if upstream.backend.proxy_protocol != "off" and is_bad_request(data):
-                member.counts.bad_request()
+            if upstream.backend.proxy_protocol != "off":
+                member.counts.answered_header(data)
 
     def _count_end(self, reason: RelayReason) -> None:
         if self._is_answered or self._member is None:
             return
         if reason == "server-reset":
-            source = source_number(self._client.record.client)
-            self._member.counts.failed("reset", source=source)
+            self._member.counts.failed("reset", source=source_number(self._client.record.client))
         elif self._asked_ms is not None:
             self._member.counts.unanswered()
 
@@ -144,11 +142,8 @@ class Relaying(Stage):
     @override
     def relayed(self) -> RelayedBytes:
         record, relayed = self._client.record, self.relay.relayed()
-        return RelayedBytes(
-            record.bytes_in + relayed.bytes_in,
-            record.bytes_out + relayed.bytes_out,
-            relayed.last_at,
-        )
+        total = record.bytes_in + relayed.bytes_in, record.bytes_out + relayed.bytes_out
+        return RelayedBytes(*total, relayed.last_at)
 
     def _over(self, result: RelayResult) -> None:
         record = self._client.record

@@ -422,8 +422,9 @@ class ServerCounts(_CountedCells):
     closed = _counting(_CLOSED)
     """It has closed a connection on which it was asked, before the client did, without a byte."""
 
-    bad_request = _counting(_BAD_REQUESTS)
-    """What it has answered behind a PROXY header is HTTP's status 400."""
+    def answered_header(self, data: bytes | memoryview) -> None:
+        """Its first bytes behind a PROXY header are these: HTTP's status 400, if it takes the header for a request."""
+        self.cells[_BAD_REQUESTS] += data[:5] == b"HTTP/" and data[8:12] == b" 400"
 
     def relayed(self, bytes_in: int, bytes_out: int) -> None:
         if bytes_in > 0:
