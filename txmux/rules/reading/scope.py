@@ -145,7 +145,8 @@ def _shortest(unit: str) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED]) + ", …" * (len(names) > _MOST_NAMED)
+    """Return a value that can be pasted; how many names there are is said beside it."""
+    return ", ".join(names[:_MOST_NAMED])
 
 
 def foreign_backends(
