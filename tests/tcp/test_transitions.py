@@ -76,6 +76,7 @@ class TransitionsTest(SynchronousTestCase):
             made = made_by(step)
             if isinstance(step, type):
                 assert issubclass(step, Stage)
+                made = made.union(*map(made_by, step.__mro__[: step.__mro__.index(Stage)]))
                 self.assertEqual(step.state, node)
                 made |= {Finished} if step.connection_lost is Stage.connection_lost else set()
                 made |= {TurnedAway} if step.abort is Stage.abort else set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import pickle
+import pickle  # nosec B403 - it reads only what Twisted has cached in folders of programs
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
