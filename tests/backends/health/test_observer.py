@@ -1,11 +1,22 @@
 """What connections say of a server, second by second."""
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.health.observer import Activity, ServerObservation, usual_wait
-from txmux.telemetry.counting.counter_groups import SERVER
+from tests.backends.health.test_checks import Dialled
+from tests.backends.pool.pools import servers
+from txmux.backends.health.observer import Activity, ServerObservation, ServerObserver, usual_wait
+from txmux.backends.pool.member import ResolvedAddress
+from txmux.backends.upstreams import Upstreams
+from txmux.rules.model import Backend, Ejection
+from txmux.telemetry.counting.counter_groups import SERVER, ServerCounts
+from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.reasons import ServerFailure
 
 _FEW = st.integers(0, 3)
@@ -282,3 +293,86 @@ class ObservingTest(SynchronousTestCase):
             cells[SERVER.names.index(f"failed {name}")] = 1
         cells[SERVER.names.index("failed error")], cells[SERVER.names.index("local faults")] = 7, 5
         self.assertEqual(Activity.of(cells).failed, {"error": 2})
+
+
+class ObserverTest(SynchronousTestCase):
+    """Servers that have a state, by what a process has counted."""
+
+    def observe(self, text: str, **keys: Any) -> ServerCounts:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.dialled: list[Dialled] = []
+        upstreams = Upstreams(self.clock, self.clock, self.dial, checking=False)
+        (self.server,) = servers(text)
+        self.pool = upstreams.upstream_of(Backend("b", (self.server,), **keys)).pool
+        counters = Counters()
+        counters.layout.extend([SERVER.key("b", text)])
+        self.observer = ServerObserver(upstreams, counters, self.clock)
+        return counters.column(1).server("b", text)
+
+    def dial(self, server: Any, factory: Any, *_: Any, **__: Any) -> Callable[[], None]:
+        self.dialled.append(Dialled(server, factory, self.clock.seconds()))
+        return self.dialled[-1].cancel
+
+    def state_after(self, seconds: float) -> str:
+        self.observer.tick()
+        self.clock.advance(seconds)
+        self.observer.tick()
+        return "".join(one.state for one in self.observer.observed().values())
+
+    def test_since(self) -> None:
+        """It is when its first client asked, and stays while it is so."""
+        counts = self.observe("10.0.0.1:80")
+        for number in range(6):
+            counts.asked(number % 3)
+        self.assertEqual(self.state_after(20), "silent")
+        (shown,) = self.observer.observed().values()
+        self.assertLess(abs(time.time() - 20 - shown.since), 5)
+        self.assertEqual(self.state_after(10), "silent")
+        self.assertEqual([one.since for one in self.observer.observed().values()], [shown.since])
+        self.assertEqual(self.observer.doubts(), {})
+
+    def test_doubt(self) -> None:
+        counts = self.observe("10.0.0.1:80")
+        for _ in range(3):
+            counts.closed()
+        self.assertEqual(self.state_after(5), "")
+        ((key, why),) = self.observer.doubts().items()
+        self.assertEqual(key, ("b", "10.0.0.1:80"))
+        self.assertRegex(
+            why, r"^closed without a byte, 3 of 3 in 1 s; it may expect a PROXY header"
+        )
+
+    def test_who_may_be_silent(self) -> None:
+        """None that need not answer by the rules, and no server of datagrams that never has."""
+        stream, flow = "10.0.0.1:80", "udp:10.0.0.1:80"
+        for text, unanswered, has_answered, state in (
+            (stream, None, False, "silent"),
+            (stream, 0, False, ""),
+            (stream, 3, False, "silent"),
+            (flow, None, False, ""),
+            (flow, None, True, "silent"),
+            (flow, 0, True, ""),
+            (flow, 3, False, "silent"),
+        ):
+            counts = self.observe(text, eject=Ejection(unanswered=unanswered))
+            if has_answered:
+                counts.cells[SERVER.answered.at] += 1
+                self.observer.tick()
+            for number in range(6):
+                counts.asked(number % 3)
+            self.assertEqual(self.state_after(30), state, (text, unanswered, has_answered))
+
+    def test_name_with_an_address_that_works(self) -> None:
+        """An attempt fails only once all addresses of a server have failed."""
+        counts = self.observe("a.example:80")
+        hosts = "10.0.0.1", "10.0.0.2"
+        self.pool.set_addresses(self.server, [ResolvedAddress(host, 80) for host in hosts])
+        for _ in range(3):
+            counts.failed("reset", source=1)
+        self.assertEqual(self.state_after(0), "")
+        first, second = self.dialled
+        first.refuse()
+        self.assertEqual(self.state_after(3), "")
+        second.refuse()
+        self.assertEqual(self.state_after(0), "failing")
