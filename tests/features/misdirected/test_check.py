@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
 from tests.support.folders import make_folder
-from txmux.features.misdirected.check import shared_certificates
+from txmux.features.misdirected import FEATURE
 from txmux.rules.reading.parser import parse
 
 _LISTEN = "[listen public]\nendpoint = :443\n"
@@ -45,6 +45,7 @@ NOT_FOUND = (
     _A + _route("b", "tls sni=b.site.example", "backend = 127.0.0.1:2", "dry_run = yes"),
     _A + _route("b", "not tls sni=b.site.example", "backend = 127.0.0.1:2"),
     _ALL + _UNDER_A,
+    _ALL + _UNDER_A + _UNDER_B.replace("127.0.0.1:2", "127.0.0.1:1"),  # the same server
 )
 
 
@@ -55,7 +56,7 @@ class CertificatesTest(SynchronousTestCase):
 
     def found(self, text: str, pem: str = "") -> list[tuple[str, str]]:
         rules = parse((_LISTEN + text).replace("{pem}", pem or str(self.wide)), Path("x.ini"))
-        problems = [*shared_certificates(rules)]
+        problems = [one for find in FEATURE.finds["check"] for one in find(rules)]
         self.assertEqual([one for one in problems if one.severity != "warning"], [])
         return [(one.section.split()[1].strip("]"), one.message) for one in problems]
 
