@@ -9,7 +9,7 @@ from tests.backends.connect.tls_case import authority
 from tests.support.certificates import Identity, make_authority
 from tests.support.folders import make_folder
 from txmux.net.tls.errors import TLSFileError
-from txmux.net.tls.pem import read_key_pairs, read_revocations
+from txmux.net.tls.pem import read_identity, read_key_pairs, read_revocations, validity_of
 
 _WANTED = "name a PEM file with a certificate and its key"
 
@@ -110,6 +110,27 @@ class KeyPairTests(SynchronousTestCase):
         self.assert_refused(
             f"'text': no certificate in it; {_WANTED}", self.file("text", b"-----BEGIN nothing")
         )
+
+    def test_files_of_one_identity(self) -> None:
+        own, key = self.file("own.pem", self.own.pem), self.file("key.pem", self.own.key_pem())
+        other = self.file("other.pem", self.other.key_pem())
+        self.assertEqual(read_identity([key, own]).path, own)
+        for paths, what in (
+            ((key,), "'key.pem': no certificate in it"),
+            ((own,), "'own.pem': no private key in it"),
+            ((own, other), "'own.pem' and 'other.pem': the private key does not belong to the certificate"),
+        ):  # fmt: skip
+            error = self.assertRaises(TLSFileError, read_identity, paths)
+            self.assertEqual(str(error).replace(f"{self.folder}/", ""), f"{what}; {_WANTED}")
+
+    def test_long_names(self) -> None:
+        """What tells of an authority stays one line, whatever that is called."""
+        for size in (60, 61):
+            issued = authority().issue("a", units=["u" * 60] * 3 + ["u" * (size - 10)])
+            name = issued.certificate.subject.rfc4514_string()
+            self.assertEqual(len(name), 250 + size - 60)
+            (found,) = validity_of("tls_ca", Path("a.pem"), [issued.certificate])
+            self.assertEqual(found.name, name if size == 60 else f"{name[:250]}…")
 
     def test_strangers(self) -> None:
         path = self.file("mixed.pem", self.own.pem, self.other.key_pem())
