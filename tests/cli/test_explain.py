@@ -130,6 +130,17 @@ class CertificateTests(ExplainTestCase):
         told = self.explain("--inside", "end", "--text", "x")
         self.assertIn("not asked: 'client_cert' does not fit the certificate", told)
 
+    def test_route_that_asks_for_no_certificate(self) -> None:
+        text = self.text.partition("[route bad]")[0].replace("tls_client", "# tls_client")
+        self.rules.write_text(text)
+        told = self.explain("--inside", "end", "--client-cert", "none", "--text", "x")
+        self.assertIn("default, to 127.0.0.1:1", told)
+        code, _, error = self.run_main(
+            "explain", self.rules, "--inside", "end", "--client-cert", "revoked", "--text", "x"
+        )
+        self.assertEqual(code, 1)
+        self.assertIn("--client-cert: [route end] asks clients for no certificate", error)
+
     def test_wrong(self) -> None:
         for options, told in (
             (("--client-cert", "none"), "name the route that terminates it by --inside"),
