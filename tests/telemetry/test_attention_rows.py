@@ -29,6 +29,10 @@ class ForgottenTest(SynchronousTestCase):
             error = self.assertRaises(ValueError, AttentionRow, **left, **{name: ""})
             self.assertIn(repr(name), str(error))
 
+    def test_name_that_no_address_can_have(self) -> None:
+        row = AttentionRow(**_ROW, link="/backends/{backend}")
+        self.assertEqual(row.item(phase="full", backend="\ud800").link, "/backends/%3F")
+
     def test_alerts(self) -> None:
         """Who writes them is told of rows that have none, or others than those of their topic and level."""
         row = AttentionRow(**_ROW)

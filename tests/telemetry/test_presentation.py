@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.net.channel.message import DATE
 from txmux.telemetry import documents
 from txmux.telemetry.presentation import (
     COMMAND,
@@ -17,6 +18,7 @@ from txmux.telemetry.presentation import (
     attention_items,
     attention_line,
     busy_routes,
+    date,
     fitted,
     found_addresses,
     ordered,
@@ -103,6 +105,10 @@ class RowTests(SynchronousTestCase):
         names = {"a": (0, 0), "b": (1, 2), "c": (0, 9), "d": (0, 0)}
         routes = [{"name": name, "active": n, "matches": m} for name, (n, m) in names.items()]
         self.assertEqual([row["name"] for row in busy_routes(routes)], ["b", "c", "a", "d"])
+
+    def test_dates_from_the_first_year_to_the_last(self) -> None:
+        for seconds, shown in ((DATE.least, "1-01-0"), (DATE.most, "9999-12-")):
+            self.assertIn(shown, date(seconds))
 
     def test_rows_without_a_value_are_last_either_way(self) -> None:
         rows: list[dict[str, Any]] = [{"n": 2}, {"n": None}, {"n": 7}, {}]

@@ -97,7 +97,7 @@ class AttentionRow:
     def item(self, since: float | None = None, **names: object) -> AttentionItem:
         templates = {"text": self.text, "cause": self.cause, "do": self.do, "subject": self.subject}
         texts = {name: template.format(**names) for name, template in templates.items()}
-        link = self.link.format(backend=quote(str(names.get("backend"))))
+        link = self.link.format(backend=quote(str(names.get("backend")), errors="replace"))
         return AttentionItem(
             self.level, self.what, since=since, link=link, is_logged=self.is_logged, **texts
         )

@@ -66,12 +66,12 @@ SCREEN = Medium(formatting.si_number, _compact)
 PAGE = Medium(formatting.count, _length, " ago")
 
 
-_LAST = 253_402_128_000
-"""The end of the year 9999, when certificates may end, less two days: zones may be ahead."""
+_FIRST, _LAST = -62_135_424_000, 253_402_128_000
+"""The years 1 and 9999, when certificates may begin and end, less two days: zones may be behind, or ahead."""
 
 
 def date(seconds: float) -> str:
-    moment = datetime.fromtimestamp(min(seconds, _LAST)).astimezone()
+    moment = datetime.fromtimestamp(max(_FIRST, min(seconds, _LAST))).astimezone()
     return f"{moment:%Y-%m-%d %H:%M:%S %Z}"
 
 
