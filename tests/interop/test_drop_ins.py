@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.interop.children import eventually
-from tests.interop.systemd import Systemd
-from tests.interop.test_under_systemd import SystemdTestCase
-from tests.support.ports import free_port
+from tests.interop.test_under_systemd import SocketCase, SystemdTestCase
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _CAPABILITY = """\
@@ -80,20 +78,8 @@ class LimitsTests(UnitAloneTests):
     MORE = _LIMITS
 
 
-class SocketTests(UnitAloneTests):
+class SocketTests(SocketCase, UnitAloneTests):
     """``socket.conf``: in a user namespace, where the command of a reload is hidden from the service."""
-
-    endpoint = "systemd:domain=INET:index=0"
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super(SystemdTestCase, cls).setUpClass()
-        cls.opened = free_port()
-        cls.manager = cls.share(
-            Systemd(cls.folder, socket=f"ListenStream=\nListenStream=127.0.0.1:{cls.opened}")
-        )
-
-    opened: ClassVar[int]
 
     def begin(self) -> None:
         self.write(self.SETTINGS)

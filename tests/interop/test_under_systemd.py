@@ -40,7 +40,11 @@ class SystemdTestCase(InteropTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.manager = cls.share(Systemd(cls.folder, cls.MORE))
+        cls.manager = cls.share(cls.make_manager())
+
+    @classmethod
+    def make_manager(cls) -> Systemd:
+        return Systemd(cls.folder, cls.MORE)
 
     def setUp(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))
@@ -284,9 +288,8 @@ class JournalTests(SystemdTestCase):
     """A journal that takes few lines of a service in 30 s, if its unit does not say otherwise."""
 
     @classmethod
-    def setUpClass(cls) -> None:
-        super(SystemdTestCase, cls).setUpClass()
-        cls.manager = cls.share(Systemd(cls.folder, has_journal=True))
+    def make_manager(cls) -> Systemd:
+        return Systemd(cls.folder, has_journal=True)
 
     def test_messages_beside_access_lines(self) -> None:
         """The unit has all lines taken; in one with a limit, those of the access log take no room of messages."""
@@ -312,18 +315,19 @@ class JournalTests(SystemdTestCase):
         self.manager.wait_for("rules reloaded: nothing changed", reload)
 
 
-class SocketTests(SystemdTestCase):
+class SocketCase(SystemdTestCase):
+    """A service whose port, `opened`, systemd opens."""
+
     endpoint = "systemd:domain=INET:index=0"
     opened: ClassVar[int]
 
     @classmethod
-    def setUpClass(cls) -> None:
-        super(SystemdTestCase, cls).setUpClass()
+    def make_manager(cls) -> Systemd:
         cls.opened = free_port()
-        cls.manager = cls.share(
-            Systemd(cls.folder, socket=f"ListenStream=\nListenStream=127.0.0.1:{cls.opened}")
-        )
+        return Systemd(cls.folder, socket=f"ListenStream=\nListenStream=127.0.0.1:{cls.opened}")
 
+
+class SocketTests(SocketCase):
     def test_first_client_starts_the_service(self) -> None:
         self.write()
         self.port = self.opened
