@@ -13,6 +13,7 @@ from txmux.client.tls.client_certificates import ClientVerification, subject_alt
 from txmux.errors import printable
 from txmux.files import read_bytes
 from txmux.net.tls.pem import KeyPair, Reader, read_key_pairs
+from txmux.net.tls.validity import Validity
 from txmux.rules.model import TlsSettings
 
 _LIB: Any = SSL._lib  # type: ignore[attr-defined]
@@ -50,8 +51,9 @@ class Contexts:
         self._under: dict[str, SSL.Context] = {}
         made = []
         self.key_pairs = key_pairs = read_key_pairs("terminate_tls", tls.files, read)
-        self.shown = [*map(_shown, key_pairs)]
-        self.validity = [one for pair in key_pairs for one in pair.validity("terminate_tls")]
+        valid = [pair.validity("terminate_tls") for pair in key_pairs]
+        self.shown = [*map(_shown, key_pairs, valid)]
+        self.validity = [one for of_pair in valid for one in of_pair]
         self.validity += self.clients.validity() if self.clients else ()
         self.content = [
             (number, certificate.to_cryptography().public_bytes(Encoding.DER))
@@ -99,8 +101,8 @@ class Contexts:
         return connection
 
 
-def _shown(pair: KeyPair) -> dict[str, Any]:
-    leaf, valid = pair.certificate.to_cryptography(), pair.validity("terminate_tls")
+def _shown(pair: KeyPair, valid: Sequence[Validity]) -> dict[str, Any]:
+    leaf = pair.certificate.to_cryptography()
     return {
         "file": str(pair.path),
         "names": [*map(printable, sorted(names_of(leaf)))],
