@@ -123,14 +123,16 @@ def probe(servers: Sequence[Listening]) -> dict[Listening, Probed]:
 def _probe(server: Listening) -> Probed:
     if greeting := _exchange(server):
         return Probed(greeting)
-    usual = "" if is_known(server) else getattr(PORTS.get(server.port), "matcher", "")
-    for kind in [kind for kind in _CHECKED if kind == usual]:
-        check = checked(Check(kind), "", 0, tls=False)
+    if is_known(server):
+        return Probed()
+    usual = getattr(PORTS.get(server.port), "matcher", "")
+    if asked := next((kind for kind in _CHECKED if kind == usual), None):
+        check = checked(Check(asked), "", 0, tls=False)
         with suppress(UnhealthyError):
             if check.is_healthy(_exchange(server, check.request)):
                 return Probed(is_usual=True)
     for header in (b"", encode_v2(ProxyHeader(Command.LOCAL))):
-        for request in () if is_known(server) else (client_hello("localhost"), _REQUEST):
+        for request in (client_hello("localhost"), _REQUEST):
             if answer := _exchange(server, header + request):
                 return Probed(answer=answer, has_header=bool(header))
     return Probed()
@@ -149,8 +151,7 @@ def _exchange(server: Listening, request: bytes = b"") -> bytes:
             client.settimeout(left)
             data = client.recv(_ENOUGH - len(answer))
             answer += data
-            if (
-                not data or b"\n" in data or request
-            ):  # a line, or any answer, is enough to know it by
+            # A line, or any answer, is enough to know it by.
+            if not data or b"\n" in data or request:
                 break
     return answer
