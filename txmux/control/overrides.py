@@ -118,7 +118,7 @@ class ServiceState:
         recent: The last connections that did not end as they should.
         troubles: Returns what is wrong with the helper that opens files.
         observed: Returns the servers that are failing or silent.
-        doubts: Returns what has befallen the clients of one or two sources.
+        doubts: Returns what the last clients of servers have met, where no state says it.
         queues: Notices overflows of the accept queues.
         restarts: Of each worker that was started again: when (monotonic), its number, and why; 0 stands for the starter.
         condition: Returns how the workers are.

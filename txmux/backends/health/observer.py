@@ -279,7 +279,7 @@ class ServerObservation:
         return f"{self._cause}, {count} of {count} in {span}"
 
     def doubt(self, now: float) -> str:
-        """Return what one or two sources have met, which may be their own fault; empty if there is nothing."""
+        """Return what its last clients have met, which may be their own fault; empty if there is nothing."""
         if self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER:
             return self.why("failing", now)
         if self._closed.is_long(now) and self.may_be_silent:
@@ -383,7 +383,7 @@ class ServerObserver:
         return {key: one.shown for key, one in self._watched.items() if one.shown is not None}
 
     def doubts(self) -> dict[ServerKey, str]:
-        """Return what has befallen the clients of one or two sources, without a state."""
+        """Return what the last clients of servers have met, where no state says it."""
         return {key: one.doubt for key, one in self._watched.items() if one.doubt}
 
     def idle(self, rules: Rules) -> list[str]:

@@ -123,9 +123,8 @@ class SharedBans:
         self._received: list[Any] = []
         self._gathering: IDelayedCall | None = None
         self._compared_at = reactor.seconds()
-        self._is_asking = self._is_comparing = self._is_merging = self._was_full = (
-            self._was_complete
-        ) = False
+        self._is_asking = self._is_comparing = self._is_merging = False
+        self._was_full = self._was_complete = False
         self.source = Source(
             "bans",
             store.text,

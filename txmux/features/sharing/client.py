@@ -90,9 +90,8 @@ class RedisConnection:
         connecting.addTimeout(self._times.patience, self._reactor)
         protocol: RedisProtocol = await connecting
         self._made = protocol
-        if (
-            self._store.path is None
-        ):  # otherwise a question would wait until the one before is acknowledged
+        if self._store.path is None:
+            # Otherwise a question would wait until the one before is acknowledged.
             protocol.transport.setTcpNoDelay(True)
         protocol.lost.addCallback(self._lost)
         if self.secret:

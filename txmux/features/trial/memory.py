@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from txmux.client.session import ClientSession
 
 _PLACES = 4
-"""Clients of one source, at most, of those that a listener remembers: whoever connects often must not be all that is known."""
+"""The most clients of one source that a listener remembers: a source that connects often must not push out all others."""
 _MOST_MOVES = 1000
 """Rows of an answer: destinations may have names that clients make up."""
 
