@@ -332,7 +332,7 @@ class PageTests(BrowserCase):
         self.assertEqual(browser.all("#clients, #bans, svg.map a[aria-label^='route redis']"), [])
         browser.find("input[name=explain]").send_keys(b"SSH-2.0-x\r\n".hex())
         browser.click("#explain button")
-        browser.shows("#rules pre[aria-label=Explanation]", "by route ssh")
+        browser.shows("#rules pre[aria-label=Explanation]", "decision at byte 4: route ssh")
         browser.shows("#route", "Route web")
 
     def test_refused_reload_and_explained_bytes(self) -> None:
@@ -349,7 +349,7 @@ class PageTests(BrowserCase):
         browser.click("#explain summary")
         browser.find("input[name=explain]").send_keys(b"SSH-2.0-x\r\n".hex())
         browser.click("#explain button")
-        browser.shows("#rules pre[aria-label=Explanation]", "by route ssh")
+        browser.shows("#rules pre[aria-label=Explanation]", "decision at byte 4: route ssh")
         browser.complaints()  # of the reload that was refused
 
     def test_new_rules_and_hits_are_shown_by_themselves(self) -> None:
