@@ -21,7 +21,7 @@ from unittest import TestResult
 import pytest
 from twisted.internet import reactor as any_reactor
 from twisted.internet.protocol import Factory
-from twisted.logger import globalLogBeginner
+from twisted.logger import globalLogBeginner, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support.ports import listen_tcp
@@ -200,7 +200,10 @@ class Guard:
         """Look before the test; what belongs to its class is there already."""
         self._before[item] = look()
         self._has_failed = True
+        observers = [*globalLogPublisher._observers]
         result = yield
+        # What fails within `capturedLogs` leaves its own, which would keep all that others log about.
+        globalLogPublisher._observers[:] = observers
         # A `unittest.TestCase` that has failed, or was skipped, raises nothing.
         self._has_failed = bool(getattr(item, "_excinfo", None))
         return result
