@@ -108,7 +108,7 @@ class GotTests(AcmeCase):
         found = self.certificates()
         self.assertLess(found[ONE]["next_renewal"], found[ONE]["not_after"])
         self.assertEqual((found[ONE]["acme"], found[ONE]["route"]), (True, "site"))
-        self.assertRegex(self.txmux("certificates"), rf"{ONE} +CN=Pebble .* UTC +site +acme")
+        self.assertRegex(self.txmux("certificates"), rf"{ONE} +valid +CN=Pebble .* UTC +site +acme")
         self.assertNotIn("attention", self.txmux("status"))
         self.assertEqual(self.acme.stat().st_mode & 0o777, 0o700)
         files = [*self.acme.iterdir()]

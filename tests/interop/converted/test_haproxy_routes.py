@@ -257,7 +257,6 @@ class ChosenTests(HaproxyTestCase):
             """,
             {"spare": "text, silent"},
             soon=True,
-            looks=1,
         )
 
     def test_networks_and_names_in_files(self) -> None:

@@ -153,7 +153,8 @@ class CheckedTests(HaproxyTestCase):
     def test_databases(self) -> None:
         """MySQL's greeting, LDAP's bind and SMTP's greeting: who speaks first is heard at once, and who is wrong is down."""
         mysql = (15).to_bytes(3, "little") + b"\0\x0a5.5.5-fake\0\0\0\n"
-        self.serve("mysql", {}, mysql)
+        login, is_in = b"\x21" + bytes(23), b"\7\0\0\2\0\0\0\2\0\0\0"
+        self.serve("mysql", {login: is_in}, mysql)
         self.serve(
             "ldap",
             {
