@@ -200,10 +200,11 @@ class Guard:
         """Look before the test; what belongs to its class is there already."""
         self._before[item] = look()
         self._has_failed = True
-        observers = [*globalLogPublisher._observers]
         result = yield
-        # What fails within `capturedLogs` leaves its own, which would keep all that others log about.
-        globalLogPublisher._observers[:] = observers
+        # What fails within `capturedLogs` leaves its list there, which would keep all that others log about.
+        for observer in [*globalLogPublisher._observers]:
+            if isinstance(getattr(observer, "__self__", None), list):
+                globalLogPublisher.removeObserver(observer)
         # A `unittest.TestCase` that has failed, or was skipped, raises nothing.
         self._has_failed = bool(getattr(item, "_excinfo", None))
         return result
