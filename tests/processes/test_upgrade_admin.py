@@ -34,7 +34,7 @@ class ReplacedTest(UpgradeTestCase):
         body = json.dumps({"network": "192.0.2.1"} if path == "/api/bans" else {})
         connection.request("POST", path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        return answer.status, (json.loads(answer.read()), answer.will_close)
 
     def test_requests(self) -> None:
         mux, admin, _ = self.begin()
@@ -43,8 +43,8 @@ class ReplacedTest(UpgradeTestCase):
         get(admin, "/healthz")  # which comes after them
         old = mux.replace()
         for path, connection in zip(paths, connections, strict=True):
-            status, told = self.post(connection, path)
-            self.assertEqual(status, 503, told)
+            status, (told, is_closed) = self.post(connection, path)
+            self.assertEqual((status, is_closed), (503, True), told)
             self.assertIn("an upgrade has replaced this process", told["error"])
         self.assertEqual(get(admin, "/api/bans"), [])
         self.assertEqual(get(admin, "/api/status")["pid"], mux.pid)

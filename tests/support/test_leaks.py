@@ -25,6 +25,7 @@ import os, socket, subprocess, tempfile, threading
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
+from twisted.logger import Logger, capturedLogs
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 kept = []
@@ -90,6 +91,14 @@ class Tidy(TestCase):
 
     async def test_threads_of_the_reactor(self):
         await deferToThread(print)
+
+class TidyAfterOneThatFails(SynchronousTestCase):
+    def test_first(self):
+        with capturedLogs():
+            self.fail("while it looks at what is logged")
+
+    def test_second(self):
+        Logger().info("{file}", file=open("/dev/zero"))
 """
 
 
@@ -120,7 +129,7 @@ class GuardTests(SynchronousTestCase):
         clean = ("env", "-u", "PYTEST_ADDOPTS", f"PYTHONPATH={_CHECKOUT}")
         done = run(*clean, sys.executable, "-m", "pytest", *options, folder)
         said = done.stdout.decode()
-        self.assertIn("1 failed, 12 passed, 1 skipped, 8 errors", said)
+        self.assertIn("2 failed, 13 passed, 1 skipped, 8 errors", said)
         self.assertEqual(said.count("has left behind:"), 8)
         self.assertEqual(said.count("this test has left behind:"), 7)
         for pattern in (

@@ -6,24 +6,22 @@ The first line of an input has the method, the path and the query; what follows 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any
 from unittest.mock import patch
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from campaign.fuzz.served import RULES, Reactor, serving
 from campaign.fuzz.target import Target
-from txmux.admin.api import reports
 from txmux.admin.guard import AdminGuard, Caller
 from txmux.admin.resource import JSON
 from txmux.admin.site import ADMIN, Site
-from txmux.control import explaining
 from txmux.control.control import Control
 from txmux.control.overrides import ServiceState
 from txmux.control.report import Report
 from txmux.control.worker_answers import WorkerAnswers
+from txmux.net import turns
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.serving.serving import Serving
@@ -92,20 +90,13 @@ def administered(running: Serving, reactor: Reactor) -> Control:
     return made
 
 
-async def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
-
-
 def _check(data: bytes) -> None:
     line, _, body = data.partition(b"\n")
     method, _, target = line.decode("latin-1").partition(" ")
     headers = {"host": "localhost", "content-type": JSON}
     # No thread tells a reactor that does not run.
-    with (
-        patch.object(explaining, "in_thread", _at_once),
-        patch.object(reports, "in_thread", _at_once),
-        serving() as (running, reactor),
-    ):
+    at_once = patch.object(turns, "outcome_in_thread", lambda *job: succeed(turns._attempt(*job)))
+    with at_once, serving() as (running, reactor):
         guard = AdminGuard(frozenset(), reactor.seconds)
         site = Site(administered(running, reactor), ADMIN, guard, is_admin=True)
         outcome: list[Any] = []
