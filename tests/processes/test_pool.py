@@ -44,7 +44,8 @@ class _Worker:
     def report_answered(self, *, answered: bool) -> None:
         """It does not matter here."""
 
-    def send(self, message: Message, **_: Any) -> None:
+    def send(self, message: Message, **values: Any) -> None:
+        message.read(values, 0)  # all that it has to have
         self.heard.append(message.kind)
 
     def ask(self, message: Message, **_: Any) -> Deferred[Any]:
@@ -142,6 +143,19 @@ class HungTest(_TwoWorkersCase):
         self.assertFalse(self.replaced(self.first, 2))
         self.assertEqual(self.first.heard, ["killed: hangs, and another one is started at once"])
         self.assertEqual(len(self.pool.workers), 2)
+
+    def test_room_counts_when_a_worker_is_replaced(self) -> None:
+        """One that was asked to end is replaced at once if there is room by then, and ends first if there is none."""
+        most, (first, second) = [2], self.pool.workers
+        with capturedLogs():
+            self.pool.replace_soon(first, lambda: most[0])
+            self.pool._reactor.advance(0.4)
+            most[0] = 3
+            self.pool._reactor.advance(0.1)
+        self.assertEqual([one.number for one in self.pool.workers], [0, 1, 2])
+        self.pool.replace_soon(second, lambda: most[0])
+        self.pool._reactor.advance(0.5)
+        self.assertEqual((len(self.pool.workers), self.second.heard), (3, ["stop"]))
 
     def test_condition(self) -> None:
         condition = self.pool.condition()

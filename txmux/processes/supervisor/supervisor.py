@@ -374,7 +374,7 @@ class Supervisor:
             self._served()
 
     def replace(self, worker: Worker) -> None:
-        self.pool.replace_soon(worker, self._most_workers())
+        self.pool.replace_soon(worker, self._most_workers)
 
     def _most_workers(self) -> int:
         # Two workers cannot listen at the same address, except by plain sockets.

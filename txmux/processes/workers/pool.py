@@ -211,19 +211,19 @@ class WorkerPool:
         self.changes.check()
         return leaving
 
-    def replace_soon(self, worker: Worker, most: int) -> None:
+    def replace_soon(self, worker: Worker, most: Callable[[], int]) -> None:
         """Replace a worker that has received a signal, unless the whole service has.
 
-        If there are `most` workers already, it ends with its connections before it is replaced.
+        If there are `most` workers by then, it ends with its connections before it is replaced.
         """
 
         def replace() -> None:
             if not self.workers:
                 return  # the service is shutting down
-            if len(self.all()) < most:
+            if len(self.all()) < most():
                 self.replace(worker)
             else:
-                worker.send(messages.STOP)
+                worker.send(messages.STOP, longest_wait=0)
 
         self._reactor.callLater(_WHOLE, replace)
 
