@@ -71,14 +71,15 @@ server = ssl:b.example:443:hostname=b.example:certKey={0}/server:privateKey={0}/
 SECRETS = {
     "supervisor": [
         name
-        for name in ("admin_token", "admin_tokens", "acme_eab", "consul", "crowdsec_key")
+        for name in (
+            *("admin_token", "admin_tokens", "acme_eab", "consul", "crowdsec_key"),
+            "shared_limits",
+        )
         if not missing(name)
     ],
     "worker": [
         name
-        for name in (
-            *("shared_limits", "terminate_tls", "tunnel_users", "tls_client_certificate", "via"),
-        )
+        for name in (*("terminate_tls", "tunnel_users", "tls_client_certificate", "via"),)
         if not missing(name)
     ],
     "worker-itself": ["endpoint", "server"],

@@ -46,7 +46,7 @@ _FEWEST_WORKERS = 16
 """The memory has room for this many workers, or for twice those of the rules if that is more."""
 _GENERATIONS = 3
 """Columns for each worker that a service may have: processes that an upgrade has replaced keep theirs until they end."""
-_FORMAT = 3
+_FORMAT = 4
 """The version of what is in the memory; a service of another version makes memory of its own."""
 
 
@@ -503,11 +503,13 @@ class SharedLimits:
             )
         return PerSource(limits, seconds, table, worker, self._lock, moving)
 
-    def sources(self, seconds: Callable[[], float]) -> dict[str, PerSource | None]:
-        """Return the counters of sources by listener, for the rates of all processes; they admit no clients."""
-        limits = SourceLimits()
+    def sources(
+        self, seconds: Callable[[], float], listeners: Iterable[Listener] = ()
+    ) -> dict[str, PerSource | None]:
+        """Return the counters of sources by listener, of all processes, with the limits of some; they admit no clients."""
+        limits = {listener.name: SourceLimits.for_listener(listener) for listener in listeners}
         return {
-            name: PerSource(limits, seconds, table, 0, self._lock)
+            name: PerSource(limits.get(name) or SourceLimits(), seconds, table, 0, self._lock)
             for name, table in self._tables.items()
         }
 

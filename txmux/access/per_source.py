@@ -10,7 +10,7 @@ import itertools
 import mmap
 import secrets
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, Protocol, TypeAlias
@@ -25,23 +25,15 @@ from txmux.transport import IPAddress, embedded
 _Part: TypeAlias = tuple[int, int]
 
 
-class LimitsElsewhere(Protocol):
-    """Counts the sources of a listener at other machines, too."""
-
-    def take(self, source: int, used: int, interval: int, burst: int) -> bool:
-        """Return whether a source that this machine's own bucket admits may connect."""
-
-    def at_other_machines(
-        self, source: int, here: int, limit: int, machine: str, count: Callable[[int], int]
-    ) -> int:
-        """Return how many connections a source has at other machines."""
-
-
 _WORD = 8  # bytes
 _WAYS = 16  # slots of a set, as in a set-associative cache; a source hashes to one set
 _MOST_SLOTS = 1 << 17
 _MOST_MEMORY = 1 << 26
 _SECOND = 1_000_000_000  # nanoseconds, to avoid rounding errors
+_FULL_AT, _MADE, _ELSEWHERE, _FIRST = 1, 2, 3, 4
+"""Where the numbers of a slot are that follow the source, and the first column."""
+_MOST_DEBT = 15 * _SECOND
+"""What a bucket may owe, beside being empty, for connections that its source has made at other machines."""
 
 _ALL = (1 << 64) - 1
 _CONNECTIONS = (1 << 32) - 1
@@ -94,9 +86,10 @@ class SourceLimits:
 class SourceTable:
     """A hash table in memory that several processes may share, with a *slot* of 64-bit numbers for each source.
 
-    A slot has the number of the source, the time at which its token bucket is full again, and a column for each process: its
-    count of connections, which only that process changes. A slot without connections and with a full bucket is free; no process
-    has to clear it. The table is set-associative, so that a look-up takes constant time.
+    A slot has the number of the source, the time at which its token bucket is full again, how many connections it has ever made, how
+    many it has at other machines, and a column for each process: its count of connections, which only that process changes. A slot
+    without connections and with a full bucket is free; no process has to clear it. The table is set-associative, so that a look-up
+    takes constant time.
 
     Args:
         memory: `size` bytes, initially 0.
@@ -107,7 +100,7 @@ class SourceTable:
     def __init__(
         self, memory: Any, columns: int = 1, written: Callable[[], Iterable[_Part]] | None = None
     ) -> None:
-        self.width = 2 + columns
+        self.width = _FIRST + columns
         self.numbers = memoryview(memory).cast("Q")
         whole = [(0, len(self.numbers) - 1)]
         self._written = written or (lambda: whole)
@@ -125,14 +118,14 @@ class SourceTable:
     @staticmethod
     def slots(columns: int) -> int:
         slots = _MOST_SLOTS
-        while slots * (2 + columns) * _WORD > _MOST_MEMORY and slots > _WAYS:
+        while slots * (_FIRST + columns) * _WORD > _MOST_MEMORY and slots > _WAYS:
             slots //= 2
         return slots
 
     @classmethod
     def size(cls, columns: int) -> int:
         # The kernel allocates pages only when they are written.
-        return (cls.slots(columns) * (2 + columns) + 1) * _WORD
+        return (cls.slots(columns) * (_FIRST + columns) + 1) * _WORD
 
     def find(self, source: int, now: int) -> int | None:
         """Find or make the slot of a source; ``None`` if its set is full of sources with connections.
@@ -150,24 +143,25 @@ class SourceTable:
             return start + sources.index(source) * width
         free_slot, soonest = None, 0
         for slot in range(start, end, width):
-            full_at = numbers[slot + 1]
+            full_at = numbers[slot + _FULL_AT]
             if (free_slot is None or full_at < soonest) and not self.total(slot):
                 free_slot, soonest = slot, full_at
                 if full_at <= now:
                     break
         if free_slot is not None:
             numbers[free_slot] = source
-            numbers[free_slot + 1] = 0
+            for number in (_FULL_AT, _MADE, _ELSEWHERE):
+                numbers[free_slot + number] = 0
         return free_slot
 
     def tracked(self, now: int) -> int:
         """Count the slots in use."""
-        tracked = {at - 1 for at, full_at in self._each(1) if full_at > now}
-        for number in range(2, self.width):
-            tracked.update(at - number for at, _ in self._each(number))
+        tracked = {at - 1 for at, full_at in self.each(_FULL_AT) if full_at > now}
+        for number in range(_ELSEWHERE, self.width):
+            tracked.update(at - number for at, _ in self.each(number))
         return len(tracked)
 
-    def _each(self, number: int) -> Iterator[tuple[int, int]]:
+    def each(self, number: int) -> Iterator[tuple[int, int]]:
         """Yield the index and the value of one column of each slot, if it is not 0, as most are."""
         width = self.width
         for start, end in self._written():
@@ -176,7 +170,7 @@ class SourceTable:
             yield from zip(itertools.compress(places, values), filter(None, values), strict=True)
 
     def total(self, slot: int) -> int:
-        return sum(self.numbers[slot + 2 : slot + self.width].tolist())
+        return sum(self.numbers[slot + _ELSEWHERE : slot + self.width].tolist())
 
     def buckets(self, now: int) -> bytes:
         """Return the sources whose buckets are not full, for `drain_buckets`.
@@ -184,7 +178,7 @@ class SourceTable:
         These are pairs of 64-bit numbers, a source and the nanoseconds until its bucket is full.
         """
         numbers = self.numbers
-        buckets = ((numbers[at - 1], full - now) for at, full in self._each(1) if full > now)
+        buckets = ((numbers[at - 1], full - now) for at, full in self.each(_FULL_AT) if full > now)
         return array("Q", itertools.chain.from_iterable(buckets)).tobytes()
 
     def drain_buckets(self, buckets: bytes, now: int) -> None:
@@ -192,16 +186,17 @@ class SourceTable:
         for source, needs in _pairs(buckets):
             slot = self.find(source, now)
             if slot is not None:
-                self.numbers[slot + 1] = min(max(self.numbers[slot + 1], now + needs), _ALL)
+                at = slot + _FULL_AT
+                self.numbers[at] = min(max(self.numbers[at], now + needs), _ALL)
 
     def clear(self, column: int) -> None:
-        self._clear_column(2 + column)
+        self.clear_number(_FIRST + column)
 
     def refill(self) -> None:
-        self._clear_column(1)
+        self.clear_number(_FULL_AT)
 
-    def _clear_column(self, number: int) -> None:
-        for at, _ in self._each(number):
+    def clear_number(self, number: int) -> None:
+        for at, _ in self.each(number):
             self.numbers[at] = 0
 
 
@@ -221,11 +216,9 @@ class PerSource:
 
     Attributes:
         reached: The limit that refused the last client.
-        shared: Limits that are shared with other machines; they are checked in addition.
     """
 
     reached: LimitName = "max_connections_per_source"
-    shared: LimitsElsewhere | None = None
 
     def __init__(
         self,
@@ -239,8 +232,8 @@ class PerSource:
         self._limits = limits
         self._seconds = seconds
         self._table = table or SourceTable(mmap.mmap(-1, SourceTable.size(1)))
-        self._column = 2 + column
-        self._moving = None if moving is None else 2 + moving
+        self._column = _FIRST + column
+        self._moving = None if moving is None else _FIRST + moving
         self._lock = lock
         self._uncounted = memoryview(bytearray(_WORD)).cast("Q")
 
@@ -258,7 +251,7 @@ class PerSource:
             if slot is None:
                 return Permit(self._uncounted, 0)
             total = table.total(slot)
-            if limits.connections and limits.connections <= self._count_everywhere(source, total):
+            if limits.connections and limits.connections <= total & _CONNECTIONS:
                 self.reached = "max_connections_per_source"
                 return None
             if 0 < limits.undecided <= total // _UNDECIDED:
@@ -267,28 +260,60 @@ class PerSource:
             if limits.interval:
                 empty_until = now + limits.interval * limits.burst
                 # The time can be further ahead only if the clock was set back.
-                full_at = min(max(numbers[slot + 1], now), empty_until)
+                full_at = min(max(numbers[slot + _FULL_AT], now), empty_until + _MOST_DEBT)
                 is_admitted = full_at + limits.interval <= empty_until
-                if is_admitted and self.shared is not None:
-                    used = (full_at - now) // limits.interval
-                    is_admitted = self.shared.take(source, used, limits.interval, limits.burst)
-                numbers[slot + 1] = full_at + limits.interval * is_admitted
+                numbers[slot + _FULL_AT] = full_at + limits.interval * is_admitted
                 if not is_admitted:
                     self.reached = "connection_rate_per_source"
                     return None
+            numbers[slot + _MADE] = (numbers[slot + _MADE] + 1) & _ALL
             return Permit(numbers, slot + self._column)
 
-    def _count_everywhere(self, source: int, total: int) -> int:
-        here = total & _CONNECTIONS
-        if self.shared is None:
-            return here
-        at_other_machines, limit = self.shared.at_other_machines, self._limits.connections
-        return here + at_other_machines(source, here, limit, self._table.name, self.count)
+    # What other machines need to know of the sources here, and what is known of those there.
 
-    def count(self, source: int) -> int:
+    @property
+    def table(self) -> str:
+        """The name of the memory, which an upgrade leaves as it is."""
+        return self._table.name
+
+    @property
+    def is_shareable(self) -> bool:
+        return bool(self._limits.connections or self._limits.interval)
+
+    def made(self) -> dict[int, int]:
+        """Return how many connections each source has ever made, by the number of its slot."""
+        return {at - _MADE: made for at, made in self._table.each(_MADE)}
+
+    def busy(self, new: Mapping[int, int], seconds: float) -> Iterator[tuple[int, int, int, int]]:
+        """Yield those sources that are at half of their limits or more, of the slots that have made `new` connections in so many seconds.
+
+        Of each it is the slot, the source, how many connections it has ever made, and how many it has here.
+        """
+        now, limits, numbers = int(self._seconds() * _SECOND), self._limits, self._table.numbers
+        half_of_rate, half_burst = seconds * _SECOND / 2, limits.interval * limits.burst / 2
+        for slot, count in new.items():
+            total = self._table.total(slot) & _CONNECTIONS
+            here = total - numbers[slot + _ELSEWHERE]
+            made = count * limits.interval
+            is_fast = made and (
+                made >= half_of_rate or numbers[slot + _FULL_AT] - now >= half_burst
+            )
+            if is_fast or (here > 0 and 0 < limits.connections <= 2 * total):
+                yield slot, numbers[slot], numbers[slot + _MADE], max(here, 0)
+
+    def apply(self, source: int, elsewhere: int, made: int) -> int | None:
+        """Count what a source has at other machines, and take what it has `made` there from its bucket. Returns its slot, if it has one."""
+        now, limits, numbers = int(self._seconds() * _SECOND), self._limits, self._table.numbers
         with self._lock:
-            slot = self._table.find(source, int(self._seconds() * _SECOND))
-            return 0 if slot is None else self._table.total(slot) & _CONNECTIONS
+            if (slot := self._table.find(source, now)) is not None:
+                numbers[slot + _ELSEWHERE] = min(elsewhere, _CONNECTIONS >> 1)
+                full_at = max(numbers[slot + _FULL_AT], now) + limits.interval * made
+                most = now + limits.interval * limits.burst + _MOST_DEBT
+                numbers[slot + _FULL_AT] = min(full_at, most)
+            return slot
+
+    def forget_elsewhere(self) -> None:
+        self._table.clear_number(_ELSEWHERE)
 
     def buckets(self) -> bytes:
         return self._table.buckets(int(self._seconds() * _SECOND))

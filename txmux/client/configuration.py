@@ -318,8 +318,6 @@ class Configuration:
     ) -> Configuration:
         settings, runtime = compiler.settings, compiler.runtime
         admission.banned = runtime.banned
-        if admission.per_source is not None:
-            admission.per_source.shared = runtime.limits_elsewhere(settings.name)
         options = socket_options(settings)
         made = cls(
             settings,

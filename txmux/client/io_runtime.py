@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from txmux.access.bans import Banned
 from txmux.access.lists.current import Lists, dynamic_networks_in
 from txmux.access.loops import LoopDetector
-from txmux.access.per_source import Handshakes, LimitsElsewhere
+from txmux.access.per_source import Handshakes
 from txmux.backends.connect.dial import dial
 from txmux.client.client_table import ClientTable
 from txmux.client.parts import Parts, ServingContext, ServingPart
@@ -67,7 +67,6 @@ class IORuntime:
         *,
         shared: bool = False,
         counters: ProcessCounters | None = None,
-        logs: bool = True,
     ) -> None:
         self.reactor = reactor
         self.counters = counters or ProcessCounters()
@@ -77,7 +76,7 @@ class IORuntime:
         self.banned = Banned()
         self._shared = shared
         self.clock = Timers(reactor)
-        self.context = context = ServingContext(reactor, self.clock.seconds, logs)
+        self.context = context = ServingContext(reactor)
         self.parts = Parts[ServingPart](lambda feature: feature.serving_part(context))
         self.handshakes = Handshakes(self.clock.seconds)
         self.clients = ClientTable(self.clock.seconds)
@@ -131,11 +130,6 @@ class IORuntime:
 
     async def stop(self) -> None:
         await gatherResults(filter(None, [part.stop() for part in self.parts.values()]))
-
-    def limits_elsewhere(self, listener: str) -> LimitsElsewhere | None:
-        """Return what counts the sources of a listener at other machines, too."""
-        found = (part.limits_elsewhere(listener) for part in self.parts.values())
-        return next(filter(None, found), None)
 
     def check_adopting(self) -> None:
         """Raise `MuxError` if this process cannot take over connections of another."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 
 from txmux.access.bans import ServiceBans
-from txmux.access.per_source import LimitsElsewhere
+from txmux.access.per_source import PerSource
 from txmux.classes import define, frozen
 from txmux.rules.feature import Feature
 from txmux.rules.installed import FEATURES
@@ -25,12 +25,14 @@ class ServiceContext:
         bans: Those of the service; ``None`` if it has none beside the rules.
         send: Has the parts of a feature in all processes that serve clients `receive` values; fires when those have that are ready.
         workers: Returns the links to these processes, as `txmux.control.broadcast` has them; none if this is the only one.
+        per_source: Returns what counts the sources of each listener in all of them; nothing while they are of another service.
     """
 
     reactor: Any
     bans: ServiceBans | None
     send: Callable[..., Deferred[Any]]
     workers: Callable[[], Sequence[Any]] = tuple
+    per_source: Callable[[], Mapping[str, PerSource | None]] = dict
 
 
 @define(eq=False)
@@ -38,14 +40,10 @@ class ServingContext:
     """What a process lends that serves clients.
 
     Attributes:
-        seconds: The clock of its connections.
-        logs: Whether it logs what is wrong with its sources; otherwise the supervisor does.
         serving: Its listeners and their certificates; ``None`` for a factory alone.
     """
 
     reactor: Any
-    seconds: Callable[[], float]
-    logs: bool
     serving: Any = None
 
 
@@ -108,9 +106,6 @@ class ServingPart(Part):
 
     def receive(self, values: Any) -> Deferred[Any] | list[Any] | None:
         """Use what the part of the service has sent; a list is the answer to it, which that part has to check."""
-
-    def limits_elsewhere(self, listener: str) -> LimitsElsewhere | None:
-        """Return what counts the sources of a listener at other machines, too."""
 
 
 _Part = TypeVar("_Part", bound=Part)

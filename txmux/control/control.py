@@ -128,7 +128,13 @@ class Control:
             recurring=recurring,
         )
         self._lists = ListUpdates(reactor, self.feed)
-        context = ServiceContext(reactor, self.bans, self._send_to_parts, self.serving)
+        context = ServiceContext(
+            reactor,
+            self.bans,
+            self._send_to_parts,
+            self.serving,
+            lambda: self.state.per_source() if self.state else {},
+        )
         self.parts = Parts[ServicePart](lambda feature: feature.part(context))
         self._of_providers: Sequence[ReportedSource] = ()
         self._source_log, self._provider_log = SourceLog(), SourceLog()

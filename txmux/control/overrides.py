@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from txmux.access.bans import Bans
 from txmux.access.lists.current import Lists
+from txmux.access.per_source import PerSource
 from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import (
     AS_RULED,
@@ -122,6 +123,7 @@ class ServiceState:
         queues: Notices overflows of the accept queues.
         restarts: Of each worker that was started again: when (monotonic), its number, and why; 0 stands for the starter.
         condition: Returns how the workers are.
+        per_source: Returns what counts the sources of each listener in all workers, while these accept clients.
         refused_calls: By the system call that a sandbox has refused: when first, as above, and the number of the worker.
     """
 
@@ -143,6 +145,7 @@ class ServiceState:
     restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
     refused_calls: dict[str, tuple[float, int]] = attrs.field(factory=dict)
     condition: Callable[[], WorkersCondition] = WorkersCondition
+    per_source: Callable[[], Mapping[str, PerSource | None]] = dict
 
     def end_holds(self) -> None:
         """Forget the holds that have reached their end, which workers see by themselves."""

@@ -52,7 +52,12 @@ class EmbeddedService(Service):
         self.serving: Serving | None = None
         self._reactor = reactor
         self._sockets = ListeningSockets(reactor)
-        context = ServiceContext(reactor, None, self._send_to_part)
+        context = ServiceContext(
+            reactor,
+            None,
+            self._send_to_part,
+            per_source=lambda: {name: its for name, (_, its) in self._sources.items()},
+        )
         self._parts = Parts[ServicePart](lambda feature: feature.part(context))
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor

@@ -96,7 +96,6 @@ class Serving:
             loop_detector,
             shared=shared and rules.settings.workers > 1,
             counters=counters,
-            logs=not shared,
         )
         self.upstreams = Upstreams(
             reactor,

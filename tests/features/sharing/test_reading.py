@@ -52,6 +52,6 @@ class ModulesTest(SynchronousTestCase):
             rules = parse(f"[txmux]\nshared_limits = {text}://127.0.0.1:1\n{listen}", "x.ini")
             return {*needed_modules(rules)}
 
-        self.assertIn("txmux.features.sharing.leases", modules("redis"))
+        self.assertIn("twisted.internet.endpoints", modules("redis"))
         self.assertNotIn("txmux.net.tls.verification", modules("redis"))
         self.assertIn("txmux.net.tls.verification", modules("rediss"))

@@ -448,7 +448,7 @@ class MemoryTests(AsyncTestCase):
         """Of each source the last four are remembered, and of all sources those that were seen last, also over a reload."""
         events = Events(Clock())
         serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
-        memory = ClientMemory(ServingContext(None, Clock().seconds, logs=False, serving=serving))
+        memory = ClientMemory(ServingContext(None, serving=serving))
         text = "[txmux]\nremember = {}\n[listen x]\nendpoint = :1\n"
 
         def come(*clients: str) -> list[str]:
@@ -474,7 +474,7 @@ class MemoryTests(AsyncTestCase):
         """What a connection keeps of itself for this is let go of when it is decided; an answer has few rows, and counts all."""
         events = Events(Clock())
         serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
-        memory = ClientMemory(ServingContext(None, Clock().seconds, logs=False, serving=serving))
+        memory = ClientMemory(ServingContext(None, serving=serving))
         text = "[txmux]\nremember = 2000\n[listen x]\nendpoint = :1\n[listen y]\nendpoint = :2\nremember = 0\n"
         named = "[route n]\nunder = *\nmatch = tls\nbackend = named\n[backend named]\nserver = {sni}:443\nallow_names = *.test\n"
         memory.commit(parse(text, "rules.ini"))

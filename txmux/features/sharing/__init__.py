@@ -57,7 +57,7 @@ def _at_host(text: str, parts: SplitResult) -> Store | None:
 
 
 def _modules_of(store: Store) -> Iterable[str]:
-    yield from ("txmux.features.sharing.leases", "twisted.internet.endpoints")
+    yield "twisted.internet.endpoints"
     if store.tls:
         yield "txmux.net.tls.verification"
 
@@ -73,12 +73,11 @@ _STORE = ValueKind(
 FEATURE = Feature(
     "sharing",
     keys={"txmux": {
-        RULE: SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", files=KeyFiles("worker", is_secret=True, reader="txmux.net.secrets:read_text"), loads=_modules_of, meaning=
+        RULE: SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", files=KeyFiles("supervisor", is_secret=True, reader="txmux.net.secrets:read_text"), loads=_modules_of, meaning=
             "several machines share [bans and limits](#shared-limits) by this Redis"),
     }},
     needed=lambda rules: RULE in rules.settings.more,
-    part=lambda its: None if its.bans is None else named("txmux.features.sharing.bans:Sharing")(its.reactor, its.bans),
-    serving_part=lambda its: named("txmux.features.sharing.leases:SharedRates")(its.reactor, its.seconds, logs=its.logs),
+    part=lambda its: named("txmux.features.sharing.bans:Sharing")(its.reactor, its.bans, its.per_source),
     rows=lambda: named("txmux.features.sharing.rows:ROWS"),
     sources=("bans", "limits"),
 )

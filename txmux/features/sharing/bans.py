@@ -9,11 +9,11 @@ a Redis without its data does not know is written again.
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -27,11 +27,13 @@ from txmux.access.bans import (
     banned_network,
     written,
 )
+from txmux.access.per_source import PerSource
 from txmux.classes import define
 from txmux.client.parts import ServicePart
 from txmux.control.attention import problems
 from txmux.errors import printable
 from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient, SharingTimes
+from txmux.features.sharing.exchange import SharedSources
 from txmux.features.sharing.redis import RedisError, RedisProtocol
 from txmux.features.sharing.rows import BANS_WITHOUT_ROOM
 from txmux.features.sharing.store import Store, is_shared, store_of
@@ -385,24 +387,35 @@ def _is_like(ban: Ban | None, other: Ban | None) -> bool:
 
 
 class Sharing(ServicePart):
-    """Owns the connection to the Redis of the rules."""
+    """Shares by the Redis of the rules: bans, of which an embedded service has none, and limits of sources."""
 
-    def __init__(self, reactor: Any, bans: ServiceBans) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        bans: ServiceBans | None,
+        sources: Callable[[], Mapping[str, PerSource | None]] = dict,
+    ) -> None:
         self._reactor = reactor
-        self._bans = bans
+        self._service_bans = bans
+        self._sources = sources
         self._store: Store | None = None
-        self._shared: SharedBans | None = None
+        self._bans: SharedBans | None = None
+        self._limits: SharedSources | None = None
+
+    @property
+    def _shared(self) -> list[SharedBans | SharedSources]:
+        return [shared for shared in (self._bans, self._limits) if shared is not None]
 
     def shared_bans(self, sources: Sequence[SourceState]) -> str | None:
-        state = None if self._shared is None else self._shared.state
+        state = None if self._bans is None else self._bans.state
         return "lost" if state == "complete" and not is_shared(sources) else state
 
     def troubles(self) -> Iterator[AttentionItem]:
-        if self._shared is not None:
-            yield from problems(BANS_WITHOUT_ROOM, self._shared.troubles())
+        if self._bans is not None:
+            yield from problems(BANS_WITHOUT_ROOM, self._bans.troubles())
 
     def sources(self) -> Iterable[Source]:
-        return () if self._shared is None else (self._shared.source,)
+        return [shared.source for shared in self._shared]
 
     def commit(self, rules: Rules) -> None:
         store = store_of(rules.settings)
@@ -410,15 +423,20 @@ class Sharing(ServicePart):
             return
         self.stop_following()
         self._store = store
-        if store is not None:
-            self._shared = SharedBans(self._reactor, store, self._bans)
-            self._bans.publish = self._shared.announce
-            self._shared.start()
+        if store is None:
+            return
+        self._limits = SharedSources(self._reactor, store, self._sources)
+        if self._service_bans is not None:
+            self._bans = SharedBans(self._reactor, store, self._service_bans)
+            self._service_bans.publish = self._bans.announce
+        for shared in self._shared:
+            shared.start()
 
     def stop_following(self) -> Deferred[Any]:
-        shared, self._shared, self._store = self._shared, None, None
-        self._bans.publish = None
-        if shared is None:
-            return succeed(None)
-        stopped: Deferred[Any] = shared.stop()
-        return stopped
+        stopping = [shared.stop() for shared in self._shared]
+        self._bans = self._limits = self._store = None
+        if self._service_bans is not None:
+            self._service_bans.publish = None
+        return gatherResults(stopping)
+
+    stop = stop_following

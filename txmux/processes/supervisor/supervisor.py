@@ -173,6 +173,11 @@ class Supervisor:
             condition=lambda: pool.condition(
                 is_changing=bool(self._catching_up) or not self.transfers.accepting
             ),
+            per_source=lambda: (
+                self.limits.sources(reactor.seconds, self._rules.listeners)
+                if self.transfers.accepting
+                else {}
+            ),
         )
 
     def check(

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -11,42 +10,44 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
-from txmux.features.sharing.leases import SharedRates
+from txmux.access.per_source import PerSource, SourceLimits
+from txmux.features.sharing.exchange import SharedSources
 from txmux.features.sharing.store import Store
-from txmux.rules.model import Rules, Settings
 
-_RUN = b"*2\r\n:1\r\n:0\r\n"
+_GOOD = {b"EVAL": b"*0\r\n", b"PEXPIRE": b":0\r\n"}
 
 
 class _Redis(Peer):
     """Answers each command, unless it is `silent`."""
 
     silent = False
-    reply = _RUN
+    reply = b""
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
         if not self.silent:
             for command in re.findall(rb"(EVAL|PEXPIRE)\r\n", data):
-                self.send(self.reply if command == b"EVAL" else b":0\r\n")
+                is_script = command == b"EVAL"
+                self.send(self.reply if is_script and self.reply else _GOOD[command])
 
 
-class SharedRatesTest(TestCase):
+class SharedSourcesTest(TestCase):
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.redis = PeerFactory(_Redis)
         port = listen(self, self.redis)
-        self.rates = SharedRates(self.time, self.time.seconds)
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
-        self.rates.commit(Rules(Path("x.ini"), Settings(more={"shared_limits": store}), (), ()))
-        (self.source,) = self.rates.sources()
+        limits = PerSource(SourceLimits(connections=2), self.time.seconds)
+        self.shared = SharedSources(self.time, store, lambda: {"x": limits, "plain": None})
+        self.source = self.shared.source
+        self.shared.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
         logs = capturedLogs()
         self.events = logs.__enter__()
         self.addCleanup(logs.__exit__, None, None, None)
 
     async def stop(self) -> None:
-        await self.rates.stop()
+        await self.shared.stop()
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
     async def until(self, condition: Callable[[], object], *, step: float = 0.0) -> float:
@@ -60,60 +61,50 @@ class SharedRatesTest(TestCase):
     def lines(self) -> list[str]:
         return [formatEvent(event) for event in self.events]
 
-    async def test_silent_redis_is_known_without_clients_and_connected_to_again(self) -> None:
-        """So is a connection that a firewall has forgotten."""
-        await self.until(lambda: self.rates.is_up)
+    async def test_silent_redis_is_known_within_five_seconds_and_connected_to_again(self) -> None:
+        """Without any client; so is a connection that a firewall has forgotten."""
+        await self.until(lambda: self.shared.is_up)
         (old,) = self.redis.peers
         vars(old)["silent"] = True
-        self.time.advance(9.9)
-        self.assertLess(await self.until(lambda: not self.rates.is_up, step=0.01), 0.2)
-        self.assertTrue(self.source.up)
-        again = await self.until(lambda: self.rates.is_up, step=0.1)
-        self.assertTrue(4 < again < 7, again)
-        self.assertEqual((self.source.up, len(self.redis.peers)), (False, 2))
-        await self.until(lambda: self.source.up, step=0.1)
+        self.assertLess(
+            await self.until(
+                lambda: not self.source.state().up and self.source.state().is_overdue, step=0.1
+            ),
+            5,
+        )
+        again = await self.until(lambda: len(self.redis.peers) == 2 and self.shared.is_up, step=0.1)
+        self.assertTrue(again < 3, again)
+        await self.until(lambda: self.source.up and not self.source.why, step=0.1)
         name = self.source.name
         alone = "limits of sources apply to this machine alone"
         self.assertEqual(
             self.lines(), [f"{name}: no answer within 5 s; {alone}", f"{name}: good again"]
         )
 
-    async def test_slow_answers_now_and_then_are_not_logged(self) -> None:
-        await self.until(lambda: self.rates.is_up)
+    async def test_short_silence_is_not_reported(self) -> None:
+        await self.until(lambda: self.shared.is_up)
         (peer,) = self.redis.peers
-        for _ in range(20):
-            await self.ask_in_silence(peer)
-            self.time.advance(0.025)
-            self.assertFalse(self.rates.is_up)
-            peer.send(b":0\r\n")
-            await self.until(lambda: self.rates.is_up, step=0.5)
-            await self.until(lambda: not self.source.why, step=0.5)
-        self.assertEqual((self.lines(), self.source.up), ([], True))
-
-    async def ask_in_silence(self, peer: Peer) -> None:
-        vars(peer)["silent"], count = True, len(peer.received)
-        self.assertTrue(self.rates.ask("x", ("rate", 1000, 1, 1, 0), lambda *_: None))
-        await self.until(lambda: len(peer.received) > count)
-        vars(peer)["silent"] = False
+        for _ in range(5):
+            vars(peer)["silent"], count = True, len(peer.received)
+            await self.until(lambda: len(peer.received) > count, step=0.1)  # noqa: B023
+            for _ in range(35):
+                self.time.advance(0.1)
+                self.assertTrue(self.source.state().up)
+            vars(peer)["silent"] = False
+            peer.send(_GOOD[b"EVAL"])
+            await self.until(lambda: not self.shared._is_exchanging)
+        self.assertEqual(self.lines(), [])
 
     async def test_what_is_no_answer_is_named(self) -> None:
         for reply, why in (
             (b":7\r\n", "its answer is not as expected"),
-            (b"-NOSCRIPT No matching script\r\n", "NOSCRIPT"),
+            (b"*1\r\n$1\r\nx\r\n", "its answer is not as expected"),
+            (b"*2\r\n$1\r\nx\r\n$1\r\ny\r\n", "its answer is not as expected"),
             (b"-OOM command not allowed\r\n", "OOM command not allowed"),
             (b"*1\r\n" * 10_000, "arrays of more than 4 levels"),
         ):
             self.patch(_Redis, "reply", reply)
             await self.until(lambda: not self.source.up and why in self.source.why, step=0.5)  # noqa: B023
-            self.patch(_Redis, "reply", _RUN)
+            self.patch(_Redis, "reply", b"")
             await self.until(lambda: self.source.up, step=0.5)
         self.assertEqual(self.lines()[-1], f"{self.source.name}: good again")
-
-    async def test_flushed_script_is_loaded_again(self) -> None:
-        await self.until(lambda: self.rates.is_up)
-        (peer,) = self.redis.peers
-        await self.ask_in_silence(peer)
-        peer.send(b"-NOSCRIPT No matching script\r\n")
-        await self.until(lambda: peer.received.count(b"EVAL\r\n") == 2)
-        await self.until(lambda: self.rates.is_up)
-        self.assertEqual((self.source.up, self.lines()), (True, []))

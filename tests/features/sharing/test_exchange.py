@@ -1,0 +1,221 @@
+"""Machines that share limits, each with a clock of its own, by a Redis that the test plays."""
+
+import math
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.access import per_source as module
+from txmux.access.per_source import Permit, PerSource, SourceLimits
+from txmux.features.sharing.exchange import _ROW, OFTEN, SourceExchange
+
+_SECOND = 10**9
+_RATE, _BURST = 20, 40
+_RATES = SourceLimits(interval=_SECOND // _RATE, burst=_BURST)
+_PHASES = st.lists(st.floats(0, 0.99), min_size=1, max_size=6)
+"""When in the time between two exchanges each machine has its own."""
+
+
+class _Machine:
+    """Exchanges reports by a dictionary, as the script does with other machines."""
+
+    def __init__(
+        self, limits: SourceLimits, clock: Clock, reports: dict[bytes, bytes], ahead: float = 0.0
+    ) -> None:
+        self.sources = PerSource(limits, lambda: clock.seconds() + ahead)
+        self.exchange = SourceExchange()
+        self.name = self.sources.table.encode()
+        self.permits: list[Permit] = []
+        self._reports = reports
+        self._now = lambda: clock.seconds() + ahead
+
+    def turn(self) -> None:
+        others = [(name, rows) for name, rows in self._reports.items() if name != self.name]
+        self._reports[self.name] = self.exchange.report(self.sources, self._now())
+        self.exchange.hear(self.sources, [part for other in others for part in other])
+
+    def enter(self, source: int = 1) -> bool:
+        if (permit := self.sources.enter(source)) is not None:
+            permit.mark_decided()
+            self.permits.append(permit)
+        return permit is not None
+
+    def come(self, source: int = 1) -> bool:
+        """Connect and leave."""
+        if is_admitted := self.enter(source):
+            self.permits.pop().release()
+        return is_admitted
+
+
+class _Case(SynchronousTestCase):
+    def begin(self, count: int, limits: SourceLimits) -> None:
+        self.patch(module, "_MOST_SLOTS", 64)  # which takes less time to look at
+        self.clock, self.reports = Clock(), dict[bytes, bytes]()
+        self.clock.advance(1)
+        self.machines = [
+            _Machine(limits, self.clock, self.reports, 1000.0 * number) for number in range(count)
+        ]
+
+    def exchange(self, times: int = 2) -> None:
+        for _ in range(times):
+            self.clock.advance(OFTEN)
+            for machine in self.machines:
+                machine.turn()
+
+
+class RateTests(_Case):
+    def come(self, phases: list[float], per_second: float, seconds: float) -> int:
+        """Have clients come by the machines in turn, each of which exchanges at its phase; count those that are let in."""
+        begun, count = self.clock.seconds(), 0
+        due = [begun + phase * OFTEN for phase in phases]
+        for number in range(int(per_second * seconds)):
+            self.clock.advance(1 / per_second)
+            for at, machine in enumerate(self.machines):
+                if due[at] <= self.clock.seconds():
+                    due[at] += OFTEN
+                    machine.turn()
+            count += self.machines[number % len(phases)].come()
+        return count
+
+    @settings(max_examples=25)
+    @given(_PHASES, st.floats(12, 60))
+    def test_machines_admit_the_rate_in_sum(self, phases: list[float], each: float) -> None:
+        assume(len(phases) * each > 1.2 * _RATE)
+        self.begin(len(phases), _RATES)
+        self.come(phases, len(phases) * each, 20)  # until the bursts of all are paid for
+        let_in = self.come(phases, len(phases) * each, 20)
+        self.assertTrue(18 * 20 <= let_in <= 22 * 20, let_in)
+
+    @settings(max_examples=25)
+    @given(_PHASES, st.floats(1, 19))
+    def test_client_below_the_rate_is_always_let_in(
+        self, phases: list[float], per_second: float
+    ) -> None:
+        self.begin(len(phases), _RATES)
+        self.assertEqual(self.come(phases, per_second, 30), int(per_second * 30))
+
+    @settings(max_examples=10)
+    @given(_PHASES)
+    def test_at_once_each_machine_admits_a_burst_and_the_rate_of_one_exchange(
+        self, phases: list[float]
+    ) -> None:
+        self.begin(count := len(phases), _RATES)
+        let_in = self.come(phases, 200 * count, 1)
+        of_exchanges = count * (_BURST + math.ceil(2 * OFTEN * _RATE) + 1)
+        self.assertLessEqual(let_in, of_exchanges + _RATE)
+
+    def test_slow_rates_are_shared_by_each_connection(self) -> None:
+        self.begin(6, SourceLimits(interval=10 * _SECOND, burst=3))
+        let_in = 0
+        for number in range(120):
+            self.exchange(4)  # a second
+            let_in += self.machines[number % 6].come()
+        self.assertLessEqual(let_in, 3 + 120 // 10 + 1)
+
+    def test_quiet_source_is_not_reported(self) -> None:
+        self.begin(1, _RATES)
+        for _ in range(9):
+            self.machines[0].come()
+            self.exchange(1)
+        self.assertEqual({*self.reports.values()}, {b""})
+
+    def test_what_was_made_before_the_first_report_is_charged_to_nobody(self) -> None:
+        """Nor what a new process of an upgrade finds, which goes on with what the others know."""
+        self.begin(2, _RATES)
+        one, other = self.machines
+        for _ in range(_BURST):
+            one.come()
+        self.exchange()
+        self.assertTrue(other.come())
+        self.clock.advance(10)
+        self.exchange()
+        for _ in range(_BURST):
+            one.come()
+        self.exchange(1)
+        one.exchange = SourceExchange()
+        self.exchange()
+        self.clock.advance(
+            2
+        )  # the bucket is full again; had it been charged twice, it would not be
+        self.assertEqual(sum(other.come() for _ in range(50)), _BURST)
+
+    def test_lies_of_others_last_for_fifteen_seconds_and_a_burst(self) -> None:
+        self.begin(1, _RATES)
+        (machine,) = self.machines
+        for count in (0, (1 << 32) - 1, 5):  # also one that has begun again
+            self.reports[b"liar"] = _ROW.pack(1, count, count, 0)
+            machine.turn()
+        self.assertFalse(machine.come())
+        self.clock.advance(15 + _BURST / _RATE)
+        self.assertTrue(machine.come())
+
+    def test_busiest_of_very_many_sources_are_reported(self) -> None:
+        self.begin(1, SourceLimits(interval=10 * _SECOND, burst=9))
+        self.patch(module, "_MOST_SLOTS", 1 << 13)
+        machine = _Machine(SourceLimits(interval=10 * _SECOND, burst=9), self.clock, self.reports)
+        machine.turn()
+        for source in range(2, 1502):
+            for _ in range(1 + (source < 12)):
+                machine.come(source)
+        machine.turn()
+        found = [*_ROW.iter_unpack(self.reports[machine.name])]
+        self.assertEqual(len(found), 1000)
+        self.assertEqual({source for source, _, new, _ in found if new == 2}, {*range(2, 12)})
+
+
+class ConnectionsTests(_Case):
+    @settings(max_examples=50)
+    @given(st.integers(2, 6), st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60))
+    def test_from_half_of_the_limit_at_one_machine_on_all_count(
+        self, count: int, steps: list[tuple[int, bool]]
+    ) -> None:
+        """There never are more than the limit then, and nobody is refused below it."""
+        self.begin(count, SourceLimits(connections=10))
+        for number, opens in steps:
+            machine = self.machines[number % count]
+            self.exchange()
+            had = [len(one.permits) for one in self.machines]
+            if opens and machine.enter():
+                self.assertTrue(sum(had) < 10 or max(had) < 5, had)
+            elif opens:
+                self.assertGreaterEqual(sum(had), 10)
+            elif machine.permits:
+                machine.permits.pop().release()
+
+    def test_machine_that_is_gone_is_forgotten(self) -> None:
+        self.begin(2, SourceLimits(connections=10))
+        one, other = self.machines
+        for _ in range(10):
+            one.enter()
+        self.exchange()
+        self.assertFalse(other.enter())
+        self.machines.remove(one)
+        del self.reports[one.name]  # as the script does
+        self.exchange()
+        self.assertEqual(sum(other.enter() for _ in range(12)), 10)
+        self.assertEqual(other.sources.tracked(), 1)
+
+    def test_what_another_process_knew_of_others_is_forgotten(self) -> None:
+        self.begin(1, SourceLimits(connections=3))
+        (machine,) = self.machines
+        self.reports[b"other"] = _ROW.pack(1, 3, 3, 3)
+        self.exchange()
+        self.assertFalse(machine.enter())
+        self.reports.clear()
+        machine.exchange = SourceExchange()
+        self.exchange()
+        self.assertTrue(machine.enter())
+
+    def test_memory_that_a_worker_has_overwritten(self) -> None:
+        """What is reported is wrong then, but the process goes on."""
+        for byte in (0, 0xFF):
+            self.begin(1, SourceLimits(connections=3, interval=_SECOND, burst=2))
+            (machine,) = self.machines
+            machine.enter()
+            self.exchange()
+            memory = machine.sources._table.numbers.cast("B")
+            memory[:] = bytes([byte]) * len(memory)
+            self.reports[b"other"] = _ROW.pack(1, 3, 3, 3)
+            self.exchange(3)
