@@ -2,7 +2,7 @@
 
     python -m benchmarks.cluster
 
-There is one service for each case, with the same listener, and one source that is busy enough to be asked about for each few connections. They
+There is one service for each case, with the same listener, and one source that is busy enough to be reported. They
 take turns in short rounds, so that all have the same share of whatever else the machine does. What counts is the difference to the
 service without a Redis. Nobody may be refused.
 """
@@ -73,11 +73,11 @@ def connect_all(port: int) -> list[float | None]:
 
 
 def asked(port: int) -> int:
-    """Give how often a Redis was asked for tokens."""
+    """Return how many reports were exchanged by a Redis."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"INFO commandstats\r\n")
         told = client.recv(65536).decode()
-    match = re.search(r"cmdstat_evalsha:calls=(\d+)", told)
+    match = re.search(r"cmdstat_eval:calls=(\d+)", told)
     return int(match[1]) if match else 0
 
 
@@ -114,7 +114,7 @@ def measure(rounds: int) -> dict[str, list[float | None]]:
         for _ in range(rounds):
             for case, port in zip(_CASES, ports, strict=True):
                 found[case] += connect_all(port)
-        print(f"questions to the Redis that answers: {asked(redis['answers'])}")
+        print(f"scripts in the Redis that answers: {asked(redis['answers'])}")
     return found
 
 

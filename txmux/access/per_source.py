@@ -10,7 +10,7 @@ import itertools
 import mmap
 import secrets
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, Protocol, TypeAlias
@@ -284,10 +284,12 @@ class PerSource:
         """Return how many connections each source has ever made, by the number of its slot."""
         return {at - _MADE: made for at, made in self._table.each(_MADE)}
 
-    def busy(self, new: Mapping[int, int], seconds: float) -> Iterator[tuple[int, int, int, int]]:
+    def busy(
+        self, new: Mapping[int, int], seconds: float, known: Container[int]
+    ) -> Iterator[tuple[int, int, int, int]]:
         """Yield those sources that are at half of their limits or more, of the slots that have made `new` connections in so many seconds.
 
-        Of each it is the slot, the source, how many connections it has ever made, and how many it has here.
+        A source that other machines are `known` to have, or know, has its rate shared however slow it is. Of each it is the slot, the source, how many connections it has ever made, and how many it has here.
         """
         now, limits, numbers = int(self._seconds() * _SECOND), self._limits, self._table.numbers
         half_of_rate, half_burst = seconds * _SECOND / 2, limits.interval * limits.burst / 2
@@ -296,7 +298,9 @@ class PerSource:
             here = total - numbers[slot + _ELSEWHERE]
             made = count * limits.interval
             is_fast = made and (
-                made >= half_of_rate or numbers[slot + _FULL_AT] - now >= half_burst
+                slot in known
+                or made >= half_of_rate
+                or numbers[slot + _FULL_AT] - now >= half_burst
             )
             if is_fast or (here > 0 and 0 < limits.connections <= 2 * total):
                 yield slot, numbers[slot], numbers[slot + _MADE], max(here, 0)

@@ -9,11 +9,11 @@ from twisted.trial.unittest import TestCase
 from tests.features.sharing.machine import Machine
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
+from txmux.access.per_source import PerSource, SourceLimits
 from txmux.features.sharing.bans import SharedBans
-from txmux.features.sharing.leases import SharedRates
+from txmux.features.sharing.exchange import SharedSources
 from txmux.features.sharing.redis import ReplyParser
 from txmux.features.sharing.store import Store
-from txmux.rules.reading.parser import parse
 from txmux.telemetry.sources import Source
 
 _STEP = 0.25  # seconds of the virtual clock
@@ -46,9 +46,9 @@ class _Redis(Peer):
             return b"*3\r\n$9\r\nsubscribe\r\n$10\r\ntxmux:bans\r\n:1\r\n"
         if name == b"TIME":
             return b"*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n"
-        if name == b"EVAL" and words[1] == b"0":
-            return b"*2\r\n$1\r\n0\r\n$0\r\n\r\n"
-        return b"*2\r\n:1\r\n:0\r\n" if name == b"EVAL" else b":0\r\n"
+        if name == b"EVAL":
+            return b"*0\r\n" if words[1] == b"1" else b"*2\r\n$1\r\n0\r\n$0\r\n\r\n"
+        return b":0\r\n"
 
 
 class HangingTest(TestCase):
@@ -58,20 +58,17 @@ class HangingTest(TestCase):
         self.port = listen(self, PeerFactory(self.kind))
 
     def followed(self, kind: str) -> Source:
-        """Follow the Redis as a service does for its bans, or a worker for its limits."""
-        text = f"redis://127.0.0.1:{self.port}"
-        shared: Any
+        """Follow the Redis as a service does for its bans, or for its limits."""
+        store = Store(f"redis://127.0.0.1:{self.port}", "127.0.0.1", self.port)
+        shared: SharedBans | SharedSources
         if kind == "bans":
-            store = Store(text, "127.0.0.1", self.port)
             shared = SharedBans(self.time, store, Machine().bans, self.time.seconds)
-            shared.start()
         else:
-            shared = SharedRates(self.time, self.time.seconds)
-            rules = f"[txmux]\nshared_limits = {text}\n[listen x]\nendpoint = :1\n"
-            shared.commit(parse(rules, "rules.ini"))
+            limits = PerSource(SourceLimits(connections=2), self.time.seconds)
+            shared = SharedSources(self.time, store, lambda: {"x": limits})
+        shared.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stopped(shared)))
-        source: Source = shared.source if kind == "bans" else shared.sources()[0]
-        return source
+        return shared.source
 
     async def stopped(self, shared: Any) -> None:
         stopping = shared.stop()

@@ -74,15 +74,15 @@ class SourceExchange:
 
     def report(self, its: PerSource, now: float) -> bytes:
         """Return a `_ROW` for each of the busiest sources."""
-        made = its.made()
+        made, known = its.made(), {*self._busy, *(self._elsewhere or {}).values()}
         if self._made is None:  # what was made before is none of this report
             new = dict.fromkeys(made, 0)
         else:
-            new = dict.fromkeys({*self._busy, *(self._elsewhere or {}).values()}, 0)
+            new = dict.fromkeys(known, 0)
             for slot, count in made.items():
                 if count != (before := self._made.get(slot, 0)):
                     new[slot] = count - before if count > before else count
-        busy = [*its.busy(new, now - self._at)]
+        busy = [*its.busy(new, now - self._at, known)]
         self._made, self._at, self._busy = made, now, {slot for slot, *_ in busy}
         rows = (
             (source, *(min(value, _NUMBER) for value in (count & _NUMBER, new[slot], here)))

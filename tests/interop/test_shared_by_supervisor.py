@@ -1,0 +1,77 @@
+"""Of a service that shares limits through a real Redis, only the supervisor has to do with that."""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from unittest import SkipTest
+
+from tests.admin.processes import get
+from tests.interop.children import InteropTestCase, eventually, output_of
+from tests.interop.servers import start_redis
+from tests.processes.running import family_of, workers_of
+from tests.processes.upgrading import Upgrading
+from tests.support.echo import EchoServer
+
+
+class SupervisorTest(InteropTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        if os.geteuid() != 0:
+            raise SkipTest("only root can read the memory of processes in a sandbox")
+        self.redis = self.own(start_redis(self.folder))
+        self.password = secrets.token_hex(16)
+        self.cli = ("redis-cli", "-s", self.redis.socket)
+        output_of(*self.cli, "config", "set", "requirepass", self.password)
+        file = self.folder / "password"
+        file.write_text(f"{self.password}\n")
+        self.admin = self.make_folder() / "admin.sock"
+        echo = self.own(EchoServer())
+        settings = (
+            f"workers = 2\nadmin = unix:{self.admin}\n"
+            f"shared_limits = redis://127.0.0.1:{self.redis.port} password={file}"
+        )
+        rules = (
+            "[listen public]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 4\n"
+            f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
+        )
+        self.service = self.own(Upgrading(self.folder, rules, settings))
+
+    def test_workers_have_neither_connection_nor_password(self) -> None:
+        """Not even while one of them admits a source that is reported, and after an upgrade."""
+        for upgrades in (False, True):
+            if upgrades:
+                self.service.upgrade()
+            with self.service.connect() as one, self.service.connect() as other:
+                for client in (one, other):
+                    client.sendall(b"x")
+                    self.assertEqual(client.recv(1), b"x")
+                keys = (*self.cli, "-a", self.password, "--no-auth-warning", "keys", "*")
+                eventually(lambda k=keys: b"sources" in output_of(*k), "it is reported")  # type: ignore[misc]
+                self.assertEqual(get(self.admin, "/api/status")["bans"]["shared"], "complete")
+                main = self.service.pid
+                self.assertEqual(len(workers_of(main)), 2)
+                found = {pid for pid in family_of(main) if self.has_password(pid)}
+                self.assertEqual(found - {main}, set())
+                self.assertEqual({pid for pid in family_of(main) if self.is_connected(pid)}, {main})
+
+    def is_connected(self, pid: int) -> bool:
+        """Return whether a process has a socket that is connected to Redis."""
+        port = f":{self.redis.port:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        inodes = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port)}
+        files = Path(f"/proc/{pid}/fd").iterdir()
+        return any(str(file.readlink()) in inodes for file in files)
+
+    def has_password(self, pid: int) -> bool:
+        """Return whether it is anywhere in the memory of a process."""
+        with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+            for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+                start, end = (int(part, 16) for part in line.split()[0].split("-"))
+                with contextlib.suppress(
+                    OSError, OverflowError, ValueError
+                ):  # some parts cannot be read
+                    memory.seek(start)
+                    if self.password.encode() in memory.read(end - start):
+                        return True
+        return False
