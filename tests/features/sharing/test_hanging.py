@@ -102,9 +102,11 @@ class HangingTest(TestCase):
     async def test_slow_answers_are_no_outage(self) -> None:
         """A machine that is slow has them after two seconds, each time."""
         self.kind.late = 2.0
-        source = self.followed("bans")
-        await self.until_up(source)
+        sources = [self.followed(kind) for kind in ("bans", "limits")]
+        for source in sources:
+            await self.until_up(source)
         for _ in range(400):
             await self.passed(_STEP)
-            self.assertFalse(source.state().is_overdue)
-            self.assertTrue(source.state().up)
+            for source in sources:
+                self.assertFalse(source.state().is_overdue)
+                self.assertTrue(source.state().up)

@@ -81,20 +81,6 @@ class SharedSourcesTest(TestCase):
             self.lines(), [f"{name}: no answer within 5 s; {alone}", f"{name}: good again"]
         )
 
-    async def test_short_silence_is_not_reported(self) -> None:
-        await self.until(lambda: self.shared.is_up)
-        (peer,) = self.redis.peers
-        for _ in range(5):
-            vars(peer)["silent"], count = True, len(peer.received)
-            await self.until(lambda: len(peer.received) > count, step=0.1)  # noqa: B023
-            for _ in range(35):
-                self.time.advance(0.1)
-                self.assertTrue(self.source.state().up)
-            vars(peer)["silent"] = False
-            peer.send(_GOOD[b"EVAL"])
-            await self.until(lambda: not self.shared._is_exchanging)
-        self.assertEqual(self.lines(), [])
-
     async def test_what_is_no_answer_is_named(self) -> None:
         for reply, why in (
             (b":7\r\n", "its answer is not as expected"),
