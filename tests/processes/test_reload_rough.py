@@ -15,10 +15,29 @@ from tests.processes.reloading import (
     with_more,
     with_workers,
 )
-from tests.processes.running import halted, open_files, workers_of
+from tests.processes.running import customize, halted, open_files, workers_of
 from tests.support.certificates import make_authority
 
 _MORE = with_more("[listen other]\nendpoint = 127.0.0.1:0\n")
+_UNTIL_REPLACED = """
+import sys
+if "txmux" in str(sys.orig_argv):
+    from txmux.processes.workers.process import WorkerProcess
+    from txmux.serving.serving import Serving
+    ask, prepare = WorkerProcess._prepare, Serving.prepare_in_steps
+
+    def note(self, serving, *rest, **values):
+        serving.waits = self._number < 3
+        return ask(self, serving, *rest, **values)
+
+    def slowly(self, *rest, **values):
+        self._log.info("it prepares")
+        while self.waits and self.listening_ports.keys():
+            yield
+        return (yield from prepare(self, *rest, **values))
+
+    WorkerProcess._prepare, Serving.prepare_in_steps = note, slowly
+"""
 
 
 class RoughTest(ReloadingTestCase):
@@ -78,6 +97,22 @@ class RoughTest(ReloadingTestCase):
             self.assertIn("rules reloaded", mux.reloaded(before))
             for _ in range(4):
                 self.relayed(mux, (other, server)[number % 2])
+
+    def test_worker_that_prepares_is_replaced(self) -> None:
+        """It may have closed its ports before it is ready to change."""
+        customize(self, _UNTIL_REPLACED)
+        mux, server = self.begin()
+        pair, other = self.relayed(mux, server), self.backend()
+        old = workers_of(mux.pid)
+        before = mux.ask_to_reload(leading_to(other), _MORE)
+        mux.child.wait_for("it prepares(.|\\n)*it prepares")
+        for pid in old:
+            os.kill(pid, signal.SIGTERM)
+        self.assertIn("listener other opened", mux.reloaded(before))
+        self.all_end([pair])
+        for _ in range(4):
+            self.relayed(mux, other)
+        self.assertNotIn("Traceback", mux.child.output)
 
     def test_ended_meanwhile(self) -> None:
         """SIGTERM during a reload ends the service when the reload is over; connected clients may finish."""

@@ -8,7 +8,7 @@ from twisted.trial.unittest import TestCase
 
 from txmux.access.across_processes import LimitsLayout
 from txmux.detection.ranked import finish
-from txmux.net.channel.channel import ChannelError
+from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.processes.workers.sent_rules import SentRules
 from txmux.rules.difference import Difference, digest
 from txmux.rules.model import Rules
@@ -25,6 +25,8 @@ def rules_of(*matches: str) -> Rules:
 
 class _Worker:
     """The supervisor's side of a worker that answers as it is told."""
+
+    pid = 7
 
     def __init__(self, version: int, *answers: str) -> None:
         self.version = version
@@ -78,6 +80,18 @@ class SentRulesTest(TestCase):
         old, new = rules_of("ssh"), rules_of("tls")
         with self.assertRaises(ChannelError):
             await self.sent(_Worker(3, "no", "no"), old, new)
+
+    async def test_another_process(self) -> None:
+        """One that has taken the worker's place while rules were packed is asked for nothing: it does not serve yet."""
+        worker: Any = _Worker(3)
+        asking = SentRules().prepare(
+            (rules_of("ssh"), 3), LimitsLayout(5), worker, {}, rules_of("tls"), 4
+        )
+        prepared = Deferred.fromCoroutine(asking)
+        worker.pid = 0
+        with self.assertRaises(PeerGoneError):
+            await prepared
+        self.assertEqual(worker.asked, [])
 
     def test_places_are_added_to_messages_of_workers(self) -> None:
         rules = rules_of("ssh", "tls")

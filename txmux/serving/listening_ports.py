@@ -88,6 +88,9 @@ class ListeningPorts:
     def get(self, key: str) -> ListeningPort | None:
         return self._by_key.get(key)
 
+    def keys(self) -> frozenset[str]:
+        return frozenset(self._by_key)
+
     def enter(self, key: str, port: ListeningPort) -> None:
         self._gave_flows = False
         self._by_key[key] = port

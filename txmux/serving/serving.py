@@ -362,7 +362,8 @@ class Serving:
                     if port and address.key not in sockets:
                         sockets[address.key] = port.duplicate()
                     # Reserved, so that `commit` cannot run out of descriptors when it opens the port.
-                    prepared.reserved[address.key] = sockets[address.key].dup()
+                    if address.key in sockets:  # otherwise this process has just closed the port
+                        prepared.reserved[address.key] = sockets[address.key].dup()
 
     def commit(
         self, prepared: PreparedServing, *, listening: bool = True, removed: Collection[str] = ()

@@ -427,8 +427,8 @@ class Supervisor:
             if looked_up is not None:
                 await looked_up
             await self.pool.settled()
-            # A worker can prepare only one set of rules at a time.
-            await DeferredList([*self._catching_up])
+            while self._catching_up:
+                await DeferredList([*self._catching_up])
             pending = self._pending = PendingRules(
                 rules, sockets.sockets, self.version + rules_changed, upstreams, terminators
             )
@@ -497,7 +497,8 @@ class Supervisor:
             for part in self._parts.values():
                 if part.step and self.transfers.accepting and self.pool.are_ready():
                     do(part.step, part.look)
-            do("listen where another process did", self._listen_again)
+            if not self.is_changing:
+                do("listen where another process did", self._listen_again)
             do("close what is unused", lambda: Deferred.fromCoroutine(self.close_unused()))
 
     def _end_bans(self) -> None:
@@ -537,7 +538,8 @@ class Supervisor:
 
     async def all_serve(self) -> list[str]:
         """Wait until all workers serve, or do not start in a minute; return the remaining problems, one line each."""
-        await DeferredList([*self._catching_up])
+        while self._catching_up:
+            await DeferredList([*self._catching_up])
         try:
             await self.pool.wait_for_start(self.pool.serving(), lambda: self.pool.workers)
         except defer.TimeoutError:
@@ -574,6 +576,7 @@ class Supervisor:
             )
             for worker in pending.preparing
         }
+        await DeferredList([*answers.values()])  # meanwhile, workers may be replaced
         old = {worker: answers.pop(worker) for worker in self.pool.retiring if worker in answers}
         problems = await failures(answers)
         able, most = len(self.pool.workers), self.limits.workers
@@ -653,8 +656,7 @@ class Supervisor:
 
         def failed(failure: Failure) -> int:
             worker.sockets = {}  # it is unknown which of them the worker has
-            if not failure.check(PeerGoneError):  # its replacement starts with the new rules
-                self._replace_failed(worker, failure.getErrorMessage())
+            self._replace_failed(worker, failure.value)
             return 0
 
         removed = self._sockets.ended_by_removal(self._sockets.unused)
@@ -663,11 +665,11 @@ class Supervisor:
         worker.give_up(self.transfers.left_out)
         return committed
 
-    def _replace_failed(self, worker: Worker, why: str) -> None:
-        if worker in self.pool.workers:  # retiring workers accept no clients
-            self._report_problem(
-                f"worker {worker.number + 1} could not take them and is replaced: {why}"
-            )
+    def _replace_failed(self, worker: Worker, why: BaseException | None) -> None:
+        # Retiring workers accept no clients, and what replaces one that has ended starts with the new rules.
+        if worker in self.pool.workers and not isinstance(why, PeerGoneError):
+            number = worker.number + 1
+            self._report_problem(f"worker {number} could not take them and is replaced: {why}")
             self.replace(worker)
 
     def _start_catch_up(self, worker: Worker) -> None:
@@ -676,15 +678,19 @@ class Supervisor:
         done.addBoth(lambda _: self._catching_up.discard(done))
 
     async def _catch_up(self, worker: Worker) -> None:
-        try:
-            await self._ask_to_prepare(worker, self._sockets.sockets(), self._rules, self.version)
-        except PeerGoneError:
-            return
-        except ChannelError as problem:
-            self._replace_failed(worker, str(problem))
-            return
-        await self._commit(worker)
-        if self.transfers.accepting:
+        async with worker.preparing:
+            if not worker.ready:
+                return
+            rules = self._rules
+            try:
+                await self._ask_to_prepare(worker, self._sockets.sockets(), rules, self.version)
+            except ChannelError as problem:
+                self._replace_failed(worker, problem)
+                return
+            if rules is not self._rules:
+                return  # a reload was committed meanwhile, and has started the next of these
+            await self._commit(worker)
+        if self.transfers.accepting and worker in self.pool.workers:
             self.pool.start_accepting(worker)
 
     def retired(self, worker: Worker) -> None:

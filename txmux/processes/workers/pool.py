@@ -344,7 +344,7 @@ class WorkerPool:
             left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=ANSWER_TIMEOUT)
         except ChannelError:
             return None
-        return left
+        return left if reader is self._reads else None  # they may have moved meanwhile
 
     def _retire(self, workers: Sequence[Worker]) -> None:
         """End workers when their connections have moved to those that serve, or have ended."""

@@ -240,7 +240,7 @@ class WorkerProcess:
     ) -> bool:
         """Get ready for other rules, while clients are served; return false if those that this process has are others than was thought."""
         with ExitStack() as undo:
-            opened = sockets_of(descriptors)
+            opened, had = sockets_of(descriptors), serving.listening_ports.keys()
             undo.callback(close, opened)
             # First, since the next changes are those from this layout on.
             self._limits.remap_changed(**limits)
@@ -253,11 +253,15 @@ class WorkerProcess:
                 return False
             turns = Turns()
             received = read_replacement(rules, serving.rules, serving.table)
-            replacement = await turns.run(received)
-            other, port_at = replacement.rules, serving.listening_ports.get
+            other = (replacement := await turns.run(received)).rules
+
+            def is_open(key: str) -> bool:
+                # A port may have been closed since: then this process does not listen after the commit, either.
+                return key in had or self._stopping
+
             if digest_of(other) != digest:
                 return False
-            by_key = named(sockets, opened, other, port_at)
+            by_key = named(sockets, opened, other, is_open)
             undo.callback(lambda: close(by_key.values()))  # there may be duplicates by then
             if version:
                 serving.version = version - rules_changed
@@ -266,7 +270,7 @@ class WorkerProcess:
             )
             prepared = await turns.run(steps)
             undo.callback(serving.abandon, prepared)
-            prepared.ports = await open_ports(self._reactor, other.listeners, port_at)
+            prepared.ports = await open_ports(self._reactor, other.listeners, is_open)
             if self._attempt is not attempt:
                 raise MuxError("it was given up")
             undo.pop_all()

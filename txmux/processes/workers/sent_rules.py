@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from base64 import b64encode
 from collections.abc import Mapping
-from functools import partial
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -14,7 +14,7 @@ from txmux.access.across_processes import LimitsLayout
 from txmux.backends.upstreams import PreparedUpstreams
 from txmux.classes import define
 from txmux.client.tls.terminators import PreparedTerminators
-from txmux.net.channel.channel import ChannelError
+from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.turns import in_thread
 from txmux.processes.workers.worker import Worker
 from txmux.rules.difference import difference, digest
@@ -73,15 +73,14 @@ class SentRules:
         rules_changed: bool = True,
     ) -> None:
         """Ask a worker to prepare rules; `known` are those in force, which most workers have, and their version."""
-        ask = partial(
-            worker.ask_to_prepare,
-            sockets,
-            limits,
-            digest=digest(rules),
-            rules_changed=rules_changed,
-            version=version,
-        )
-        old, base = known
+        (old, base), pid, of_rules = known, worker.pid, digest(rules)
+
+        def ask(**how: Any) -> Deferred[Any]:
+            if worker.pid != pid:  # while a thread packed them
+                raise PeerGoneError
+            how |= {"digest": of_rules, "rules_changed": rules_changed, "version": version}
+            return worker.ask_to_prepare(sockets, limits, **how)
+
         if worker.version == base:
             part = await in_thread(self.part, old, rules)
             if part is not None and await ask(rules=part, base=base):

@@ -11,7 +11,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -86,6 +86,7 @@ class Worker:
         is_confined: Whether it is in the sandbox, once it serves.
         sockets: Those on which it listens, by the keys of their addresses.
         is_leaving: Whether it is about to end, and cannot serve again.
+        preparing: Held while it catches up, since it can prepare only one set of rules at a time.
         has_served: Whether it was ever ready; before that, it is not restarted if it cannot start.
     """
 
@@ -103,6 +104,7 @@ class Worker:
         self._sink: Callable[[dict[str, Any]], object] | None = None
         self._stopped: Deferred[None] | None = None
         self.has_served = not is_first
+        self.preparing = DeferredLock()
         self._retirement: object | None = None
         self._waiting: list[Deferred[Any]] = []
         self._until_silent: list[Deferred[Any]] = []
