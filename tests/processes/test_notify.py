@@ -126,6 +126,42 @@ class NotifierTest(SynchronousTestCase):
         )
         self.assert_silent()
 
+    def fill(self) -> int:
+        """Send until the system takes no more, and return how often; it bounds what each socket sends, too."""
+        for sent in range(10**6):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(0)
+                sender.connect(f"\0{self.address}")
+                try:
+                    sender.send(b"x")
+                except BlockingIOError:
+                    return sent
+        raise AssertionError
+
+    def test_nobody_reads(self) -> None:
+        """Nothing waits for systemd; what it does not take is sent later, in this order, but pings of the watchdog are left out."""
+        notifier = self.notifier(WATCHDOG_USEC="1000000")
+        with socket.socket() as opened:
+            count = self.fill()
+            began = time.monotonic()
+            notifier.store({"tcp:x": opened})
+            notifier.ready("serving")
+            notifier.watch(lambda: True)
+            self.clock.advance(10)
+            self.assertLess(time.monotonic() - began, 0.05)
+            for _ in range(count):
+                self.assertEqual(self.told(), "x")
+            inode = os.fstat(opened.fileno()).st_ino
+        notifier.stop()
+        self.clock.advance(1)
+        packet, [kept], _, _ = socket.recv_fds(self.listening, 65536, 5)
+        self.assertEqual(packet, b"FDSTORE=1\nFDNAME=txmux.tcp%3Ax")
+        self.assertEqual(os.fstat(kept).st_ino, inode)
+        os.close(kept)
+        self.assertEqual(self.told(), "READY=1\nSTATUS=serving")
+        self.assert_silent()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_nobody(self) -> None:
         """Without systemd nothing is told; one that does not listen is a warning, and no more."""
         silent = Notifier({}, self.clock)
@@ -234,6 +270,16 @@ class PassedTest(ServiceTestCase):
                 while self.manager.store:
                     os.close(self.manager.store.popitem()[1])
 
+    def test_datagrams(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            opened.bind(("127.0.0.1", 0))
+            port = opened.getsockname()[1]
+            self.manager.store["a"] = os.dup(opened.fileno())
+        mux = self.service("", f"{RULES}[listen u]\nendpoint = udp:127.0.0.1:{port}\n")
+        for change in (("udp:127.0.0.1", "udp:127.0.0.2"), ("udp:127.0.0.2", "udp:127.0.0.1")):
+            self.assertIn("rules reloaded", mux.reload(change))
+        mux.stop()
+
     def test_another_address_than_that_of_the_rules(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as opened:
             port = opened.getsockname()[1]
@@ -277,6 +323,26 @@ class StoreTest(ServiceTestCase):
             self.manager.wait_for(READY="1")
             self.assertEqual(len(self.manager.store), 2)
         mux.stop()
+
+    def test_datagrams(self) -> None:
+        """Those that have come in between are served, too."""
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(server.close)
+        server.settimeout(PATIENCE)
+        server.bind(("127.0.0.1", 0))
+        to = server.getsockname()[1]
+        rules = f"[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{to}\n"
+        mux = self.service("workers = 2", rules)
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            self.manager.wait_for(READY="1")
+            self.end(mux, end)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(end.name.encode(), ("127.0.0.1", port := mux.port))
+                mux = self.service("workers = 2", rules)
+                self.assertEqual((mux.port, server.recv(9)), (port, end.name.encode()))
+        mux.stop()
+        self.assertEqual(len(self.manager.store), 1)
+        self.assertFalse(any("FDSTOREREMOVE" in told for told in self.manager.told))
 
     def test_admin(self) -> None:
         """So is the socket at which the service is asked: who has asked meanwhile gets an answer."""

@@ -15,6 +15,9 @@ from tests.support.datagrams import Talker, turn
 from tests.support.peers import reactor
 from tests.udp.test_relaying import FlowCase
 from txmux.net.sockets.poller import Poller
+from txmux.rules.model import Listener
+from txmux.serving.listening_ports import ListeningPorts
+from txmux.serving.udp_listening_port import UDPListeningPort
 from txmux.udp import ancillary
 from txmux.udp.port import DatagramPort, FlowKey
 
@@ -102,6 +105,18 @@ class QueueTests(TestCase):
         self.assertGreater(self.listener.shed_count, 0)
         self.assertEqual(self.listener.begun + self.listener.shed_count, self.count)
         self.assertEqual(self.listener.dropped, self.listener.begun)
+
+    def test_read_by_another_process(self) -> None:
+        """A process that gives the port up, and does not read its datagrams, leaves them to the one that does."""
+        listener: Any = types.SimpleNamespace(
+            configuration=types.SimpleNamespace(settings=Listener("u"))
+        )
+        ports = ListeningPorts(accepting=True, datagrams=False)
+        ports.enter("udp:x", UDPListeningPort(self.port, listener))
+        self.flood.send(self.count)
+        eventually(self.has_come, "all datagrams wait in the queue")
+        ports.give_up(["udp:x"])
+        self.assertEqual(self.listener.begun, 0)
 
     def test_drops_nothing_while_flows_may_come_from_another_process(self) -> None:
         self.port.await_flows()

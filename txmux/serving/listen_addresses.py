@@ -139,18 +139,18 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
     return key, parsed.kind, backlog
 
 
-def tcp_key(opened: socket.socket) -> str:
-    """Return the key of the address at which a TCP socket listens; an empty one for other sockets."""
-    is_tcp = opened.type == socket.SOCK_STREAM and opened.family in {
-        socket.AF_INET,
-        socket.AF_INET6,
-    }
-    if not is_tcp or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+def key_of(opened: socket.socket) -> str:
+    """Return the key of the address at which a TCP or UDP socket gets clients; an empty one for other sockets."""
+    is_udp = opened.type == socket.SOCK_DGRAM
+    listens = is_udp or opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if opened.family not in {socket.AF_INET, socket.AF_INET6} or not listens:
         return ""
     host, port = opened.getsockname()[:2]
     both = host == "::" and not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     name = SocketAddress(opened.family, host, port, 0, both=both).name
-    return f"tcp:{name}{_MPTCP if opened.proto == IPPROTO_MPTCP else ''}"
+    return (
+        f"udp:{name}" if is_udp else f"tcp:{name}{_MPTCP if opened.proto == IPPROTO_MPTCP else ''}"
+    )
 
 
 def open_address(address: ListenAddress, reactor: Any) -> socket.socket:

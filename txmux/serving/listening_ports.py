@@ -54,6 +54,10 @@ class ListeningPort:
     def close_port(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
         return endpoints.stop_listening(self.port)
 
+    def accept_waiting(self, *, is_last: bool) -> None:
+        """Accept the clients that wait; with `is_last`, refuse others from then on."""
+        (endpoints.accept_last if is_last else endpoints.accept_waiting)(self.port)
+
     def admit_new(self, *, is_admitted: bool) -> None: ...
 
     def listen_again(self, listener: ActiveListener) -> bool:  # noqa: ARG002 - as for `close_port`
@@ -123,7 +127,7 @@ class ListeningPorts:
             port = self._by_key.pop(key, None)
             if port is not None:
                 self.ports.remove(port.port)
-                (endpoints.accept_last if key in removed else endpoints.accept_waiting)(port.port)
+                port.accept_waiting(is_last=key in removed)
                 self.close(key, port)
 
     def left(self) -> dict[str, ListeningPort]:

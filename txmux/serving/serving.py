@@ -419,7 +419,7 @@ class Serving:
                 self.listening_ports.enter(key, before.pop(key))
         for key, port in before.items():
             if key not in by_key and self.listening_ports.accepting:
-                (endpoints.accept_last if key in removed else endpoints.accept_waiting)(port.port)
+                port.accept_waiting(is_last=key in removed)
             self.listening_ports.close(key, port)
 
     def abandon(self, prepared: PreparedServing) -> None:

@@ -262,7 +262,7 @@ class ListeningSockets:
         listening = self.listening()
         gone = [key for key in listening if key.startswith("unix:") and self._is_gone(key)]
         shut = [
-            key for key, opened in listening.items() if key not in gone and _is_shut(key, opened)
+            key for key, opened in listening.items() if key not in gone and is_shut(key, opened)
         ]
         # If that fails, another process listens there, maybe the one that has shut it down.
         revived = [key for key in (*gone, *shut) if self._relisten(key, _log.error)]
@@ -296,7 +296,7 @@ class ListeningSockets:
             return False
         covered = f"another program has put its own file at {path}; move that file away"
         if not own[1] or own == (status.st_dev, status.st_ino):
-            if key in self._unreached and not _is_shut(key, self._sockets[key]):
+            if key in self._unreached and not is_shut(key, self._sockets[key]):
                 del self._unreached[key]
         elif self._is_new(key, covered):
             _log.error(
@@ -438,7 +438,7 @@ def _shut_down(opened: socket.socket) -> None:
             opened.accept()[0].close()
 
 
-def _is_shut(key: str, opened: socket.socket) -> bool:
+def is_shut(key: str, opened: socket.socket) -> bool:
     """Return whether a stream socket no longer listens. SO_ACCEPTCONN stays set for a UNIX socket that was shut down."""
     if key.startswith("udp:"):
         return False

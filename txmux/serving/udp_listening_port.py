@@ -21,6 +21,11 @@ class UDPListeningPort(ListeningPort):
         return True
 
     @override
+    def accept_waiting(self, *, is_last: bool) -> None:
+        if self.is_open:  # otherwise another process reads all datagrams, and has their flows
+            super().accept_waiting(is_last=is_last)
+
+    @override
     def admit_new(self, *, is_admitted: bool) -> None:
         self.port.lets_in = is_admitted
 

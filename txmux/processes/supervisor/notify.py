@@ -1,9 +1,11 @@
 """Reports the state of the service to systemd, which keeps its sockets (sd_notify(3), systemd's FILE_DESCRIPTOR_STORE)."""
 
+import errno
 import os
 import socket
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -15,13 +17,17 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.serving.listen_addresses import systemd_descriptor, tcp_key
+from txmux.net.channel.descriptorstream import close_all
+from txmux.serving.listen_addresses import key_of, systemd_descriptor
+from txmux.serving.store import is_shut
 from txmux.telemetry.steps import RecurringSteps
 
 _PREFIX = "txmux."
 _LONGEST_NAME = 255
+_DATAGRAMS = int(socket.SOCK_DGRAM) | int(getattr(socket, "SOCK_NONBLOCK", 0))
 _LONGEST_STATUS = 2048  # bytes: systemd ignores messages of over 4096
-_PATIENCE = 5.0  # seconds that systemd has to take a message
+_AGAIN = 0.05  # seconds between two attempts to send while systemd does not take what is sent
+_MOST_WAITING = 1000  # messages without a descriptor
 _PINGS = 10  # in the time after which systemd takes the service for dead
 
 
@@ -47,6 +53,7 @@ class Notifier:
         self._interval = _seconds(environment.get("WATCHDOG_USEC", ""))
         self._stored: set[str] = set()
         self._given: dict[str, int] = {}  # the inode of each
+        self._waiting: deque[tuple[bytes, list[int]]] = deque()
         self.keeps = bool(self._address) and environment.get("FDSTORE", "0") != "0"
 
     def ready(self, status: str, *, is_new_main: bool = False) -> None:
@@ -72,7 +79,7 @@ class Notifier:
             self._watchdog.start(self._interval / _PINGS)
 
     def _show(self, is_healthy: Callable[[], bool]) -> None:
-        if is_healthy():
+        if is_healthy() and not self._waiting:
             self._send("WATCHDOG=1")
 
     def stop(self) -> None:
@@ -106,21 +113,45 @@ class Notifier:
     def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         if not self._address:
             return
+        text = "\n".join(" ".join(line.split()) for line in lines).encode()
+        if not self._waiting and self._try(text, descriptors):
+            return
+        try:
+            if len(self._waiting) >= _MOST_WAITING and not descriptors:
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            self._waiting.append((text, [*map(os.dup, descriptors)]))
+        except OSError as problem:
+            self._report(text, problem)
+        if len(self._waiting) == 1:
+            self._clock.callLater(_AGAIN, self._send_waiting)
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self._try(*self._waiting[0]):
+            close_all(self._waiting.popleft()[1])
+        if self._waiting:
+            self._clock.callLater(_AGAIN, self._send_waiting)
+
+    def _try(self, text: bytes, descriptors: Sequence[int]) -> bool:
+        """Send a message without waiting; return false if systemd does not take it yet."""
         address = self._address
         if address.startswith("@"):  # in the abstract namespace (unix(7))
             address = f"\0{address[1:]}"
-        text = "\n".join(" ".join(line.split()) for line in lines)
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(_PATIENCE)
+            with socket.socket(socket.AF_UNIX, _DATAGRAMS) as sender:
                 sender.connect(address)
-                socket.send_fds(sender, [text.encode()], descriptors)
+                socket.send_fds(sender, [text], descriptors)
         except OSError as problem:
-            self._log.warn(
-                "systemd cannot be notified of {text}: {problem}",
-                text=text,
-                problem=problem.strerror,
-            )
+            if problem.errno in {errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS}:
+                return False
+            self._report(text, problem)
+        return True
+
+    def _report(self, text: bytes, problem: OSError) -> None:
+        self._log.warn(
+            "systemd cannot be notified of {text}: {problem}",
+            text=text.decode(),
+            problem=problem.strerror,
+        )
 
 
 def name_passed_sockets(environment: MutableMapping[str, str]) -> None:
@@ -140,7 +171,7 @@ def sockets_from_systemd(
     """Take the sockets that systemd passes to this process (sd_listen_fds_with_names(3)).
 
     Returns:
-        The stored sockets, the TCP sockets of its socket units, and the keys of stored sockets that are unusable.
+        The stored sockets, the TCP and UDP sockets of its socket units, and the keys of stored sockets that are unusable.
     """
     names = environment.get("LISTEN_FDNAMES")
     stored: dict[str, socket.socket] = {}
@@ -156,7 +187,7 @@ def sockets_from_systemd(
         if not name.startswith(_PREFIX) or ":" not in key:
             # The descriptor stays open, and `systemd:` can ask for it again.
             copy = socket.socket(fileno=os.dup(descriptor))
-            if address := tcp_key(copy):
+            if address := key_of(copy):
                 own[address] = copy
             else:
                 copy.close()
@@ -180,9 +211,8 @@ def _passed(reactor: Any) -> Iterator[int]:
 def _is_usable(key: str, stored: socket.socket) -> bool:
     """Return whether clients can still connect: the file of a UNIX socket may have been removed."""
     with suppress(OSError):
-        if not stored.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return False
-        return stored.family != socket.AF_UNIX or Path(key.partition("unix:")[2]).exists()
+        is_there = stored.family != socket.AF_UNIX or Path(key.partition("unix:")[2]).exists()
+        return is_there and not is_shut(key, stored)
     return False
 
 

@@ -468,7 +468,8 @@ class Supervisor:
         """Close the sockets of removed listeners; `close_unused` closes UDP sockets once they have no flows."""
         unused = self._sockets.unused
         await self.transfers.leave_elsewhere([*unused])
-        self._draining_sockets = {key for key in unused if unused[key].type == SOCK_DGRAM}
+        datagrams = {key for key in unused if unused[key].type == SOCK_DGRAM}
+        self._draining_sockets = datagrams.difference(self._sockets.passed)
         for key in self._draining_sockets:  # the port stays bound while a worker keeps it open
             self._sockets.adopt(key, unused.pop(key))
         self._sockets.close_unused()
