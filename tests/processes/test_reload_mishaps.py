@@ -46,6 +46,24 @@ if "txmux" in str(sys.orig_argv):
 
     WorkerProcess.{0} = fail
 """
+_WAITING = """
+import signal, sys
+if "txmux" in str(sys.orig_argv):
+    from twisted.internet.defer import Deferred
+    from txmux.processes.workers import process
+
+    open_ports = process.open_ports
+
+    async def wait(reactor, *rest, lacking=None):
+        if lacking is not None:
+            go = Deferred()
+            signal.signal(signal.SIGCONT, lambda *_: reactor.callFromThread(go.callback, None))
+            process.WorkerProcess._log.info("it starts")
+            await go
+        return await open_ports(reactor, *rest)
+
+    process.open_ports = wait
+"""
 _ROUTE = "[route more]\nmatch = ssh\nbackend = close\n"
 
 
@@ -128,6 +146,24 @@ class MishapsTest(WorkersTestCase):
         self.assertEqual(len(workers_of(mux.pid)), 2)
         self.assertEqual(mux.reload(), "rules reloaded: nothing changed")
         self.all_end(pairs)
+        mux.stop()
+
+    def test_override_while_a_worker_starts(self) -> None:
+        """It is made there, too, and the worker is not said to lack it."""
+        customize(self, _WAITING)
+        admin = make_folder(self) / "admin.sock"
+        mux = self.start(settings=f"workers = 2\nadmin = unix:{admin}")
+        old = workers_of(mux.pid)
+        os.kill(old[0], signal.SIGKILL)
+        mux.child.wait_for("it starts")
+        [new] = {*workers_of(mux.pid)} - {*old}
+        status, report = ask(admin, "POST", "/api/listeners/public", {"accepting": False})
+        self.assertEqual((status, report.get("errors", ())), (200, ()))
+        self.assertNotIn("apply_overrides", str(report))
+        with self.more_serve(mux):
+            os.kill(new, signal.SIGCONT)
+        missing = "[listen public]: no client is accepted"
+        eventually(lambda: missing in ask(admin, "GET", "/readyz")[1]["missing"], missing)
         mux.stop()
 
     def test_worker_cannot_prepare(self) -> None:

@@ -47,6 +47,20 @@ _BEAT = 1.0
 _PATIENCE = 5.0
 """Seconds that the helper may take to open a file: less than the time after which a hanging worker is replaced."""
 
+_CHANGES = (
+    messages.APPLY_OVERRIDES,
+    messages.BAN,
+    messages.CHECK,
+    messages.FEED,
+    messages.PART,
+    messages.RECALL,
+)
+"""Those of the state in `START`. They are not sent again: what arrives while a thread opens files, or ports, is kept until then."""
+
+
+def _is_in_start(**_: object) -> None:
+    pass
+
 
 class WorkerProcess:
     """Serves clients until the supervisor stops it, or has ended; a `problem` is reported to the supervisor instead."""
@@ -83,6 +97,7 @@ class WorkerProcess:
             messages.START: self._start,
             messages.STOP: self.stop,
             messages.PING: lambda: None,
+            **dict.fromkeys(_CHANGES, _is_in_start),
         }
         self.channel = Channel(handlers, self._on_supervisor_lost, reactor)
 
@@ -133,6 +148,7 @@ class WorkerProcess:
                 messages.REOPEN: serving.reopen_log,
                 messages.SERVERS: serving.upstreams.as_json,
                 messages.RECALL: serving.restore,
+                messages.CHECK: serving.upstreams.apply_check,
                 messages.PART: serving.receive,
                 messages.CERTIFICATES_SHOWN: serving.terminators.shown,
                 messages.EXPECT: serving.upstreams.known.expect,
@@ -166,9 +182,8 @@ class WorkerProcess:
             if self._problem is not None:
                 raise self._problem
             in_use = start.files_in_use()
-            # Bans and the results of checks are not sent again: those that arrive while a thread opens files are kept.
             handlers, kept = self.channel.handlers, list[tuple[Message, dict[str, Any]]]()
-            for kind in (messages.BAN, messages.CHECK):
+            for kind in _CHANGES:
                 handlers[kind] = lambda kind=kind, **fields: kept.append((kind, fields))
             await first_late(check_disks, rules, start.unread(in_use))
             admission = self._admission(rules)
@@ -201,13 +216,8 @@ class WorkerProcess:
             serving.runtime.bad_ends.report = lambda rows: self.channel.ask(
                 messages.BAD_ENDS, rows=rows
             )
-            # First those of the start message, then those that arrived since, and those that arrive while ports are opened.
             serving.ban(start.state.get("banned", ()))
             serving.upstreams.restore(start.state.pop("servers", ()))
-            handlers[messages.BAN] = serving.ban
-            handlers[messages.CHECK] = serving.upstreams.apply_check
-            for kind, fields in kept:
-                handlers[kind](**fields)
             serving.version = start.version
             serving.admission = admission
             lacking = serving.unopened if start.may_lack else None
@@ -220,6 +230,8 @@ class WorkerProcess:
         serving.restore(start.state)
         awaited = self._limits.awaited(self._column)
         self.begin(serving, ConnectionTransfer(serving, self._reactor, awaited))
+        for kind, fields in kept:
+            handlers[kind](**fields)
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
         most = rules.settings.max_connections
