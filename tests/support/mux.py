@@ -34,6 +34,9 @@ class ListLog:
     def reopen(self) -> None:
         pass
 
+    def write_rest(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass
 

@@ -43,7 +43,7 @@ from txmux.rules.problems import suggestion
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry import documents
 from txmux.telemetry.attention import AttentionItem, AttentionLog
-from txmux.telemetry.counting.counter_groups import ServerTotals
+from txmux.telemetry.counting.counter_groups import PROCESS, ServerTotals
 from txmux.telemetry.counting.counters import OWN, Counters, keys_needed
 from txmux.telemetry.counting.snapshot import counts_in_steps, server_samples, totals, unrouted
 from txmux.telemetry.lines import LOST_LINES, LostLinesLog
@@ -363,7 +363,7 @@ class Control:
     ) -> ServiceCounts:
         """Return the counts of all processes, including open connections; those of all backends and their servers, or of some."""
         gauges = reports.gauges if reports else await self._gauges()
-        self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
+        self._count_lost_lines()
         when, report = self.last_reload or (self.started, Report(ok=True))
         backends = self.index.backends_of(of)
         counts = await Turns().run(counts_in_steps(self.counters, self.rules, backends))
@@ -371,6 +371,18 @@ class Control:
         return ServiceCounts(
             **numbers, gauges=gauges, rules=self.index.sha256, reloaded=(report.ok, when)
         )
+
+    def _count_lost_lines(self) -> None:
+        self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
+
+    def report_end(self, *, is_replaced: bool) -> None:
+        """Count what this process has not counted, and log the lost lines, which nobody else can report if it `is_replaced` by none."""
+        self._count_lost_lines()
+        lost = self.counters.cells(PROCESS.key())[PROCESS.lost_lines.at]
+        if lost and not is_replaced:
+            self._log.warn(
+                "lines that logs could not write since the service started: {lost}", lost=lost
+            )
 
     async def _gauges(self) -> Gauges:
         answers = await self.ask_workers(COUNT, gauges=True)

@@ -17,11 +17,9 @@ from txmux.interfaces import Transport
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.net.collecting import UNCOLLECTED
-from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
 from txmux.telemetry.documents import ConnectionDocument, DecisionDocument, ReportedAddress
-from txmux.telemetry.lines import LOST_LINES
 
 
 class WorkerAnswers:
@@ -125,8 +123,7 @@ class WorkerAnswers:
         """Count what connections have relayed until now, which they do not count themselves."""
         async for connection in Turns().each(self._serving.connections(), has_ended):
             connection.count_bytes()
-        self._serving.runtime.counters.process.spliced(SPLICED.take_count())
-        self._serving.runtime.counters.process.lost_lines(LOST_LINES.take_count())
+        self._serving.count()
         return await measure(self._serving, everything=gauges)
 
     async def _matching(self, filters: Filters) -> AsyncIterator[ClientSession]:

@@ -326,6 +326,7 @@ class MuxService(Service):
             if self._stop_signals.is_urgent:
                 supervisor.end_all()
             await draining
+            self.control.report_end(is_replaced=shared)
             self.supervisor = self.control.state = None
         await self._resources.endpoints.stop(keep_files=keep_files)
         self._resources.privilege.give_up()

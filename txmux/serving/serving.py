@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmux.access.admission import Admission
@@ -29,6 +30,7 @@ from txmux.client.tls.terminators import FilesInUse, PreparedTerminators, TlsTer
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
+from txmux.net.relay.kernel import SPLICED
 from txmux.net.sockets.poller import after_turn
 from txmux.net.turns import outcome_of_look
 from txmux.rules.model import Backend, Listener, Rules, Settings
@@ -41,12 +43,15 @@ from txmux.serving.state import TransferState, restore_sources, sources_of
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.access_log import AccessLog, open_log
 from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.telemetry.lines import AGAIN, LOST_LINES
 
 if TYPE_CHECKING:
     from txmux.udp.listener import UDPListener
 
 _WAIT = 0.5
 """Seconds that clients wait for the access log to be opened again; what takes longer is done in a thread."""
+_LAST = 1.0
+"""Seconds that a slow reader of the access log has at least, when the last connection has ended."""
 _Added = TypeVar("_Added", bound=ActiveListener)
 
 
@@ -126,6 +131,8 @@ class Serving:
         self.overrides: Mapping[str, Any] = {}
         self.admission: Callable[[Listener], Admission] | None = None
         self.unopened: list[str] = []
+        # Whether no process waits for the reader of the access log: it was asked to hurry, or has waited already.
+        self._is_log_overdue = False
 
     def _split_limits(self, rules: Rules) -> None:
         self.upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
@@ -400,7 +407,29 @@ class Serving:
         if access_log is prepared.access_log:
             self.reopen_log()
         elif access_log is not None:
-            access_log.close()
+            closing = self._close_log(access_log, prepared.rules.settings.drain_timeout)
+            Deferred.fromCoroutine(closing)
+        self._is_log_overdue = False
+
+    async def _close_log(self, log: AccessLog, seconds: float) -> None:
+        await self._write_rest(log, seconds)
+        log.close()
+        self.count()
+
+    async def _write_rest(self, log: AccessLog | None, seconds: float) -> None:
+        """Give a slow reader of the access log these seconds to take what waits."""
+        until = self._reactor.seconds() + seconds
+        while log is not None and not log.write_rest() and not self._is_log_overdue:
+            if self._reactor.seconds() >= until:
+                self._is_log_overdue = log is self._access_log
+                return
+            await deferLater(self._reactor, AGAIN)
+
+    def count(self) -> None:
+        """Count what this process has in common."""
+        process = self.runtime.counters.process
+        process.spliced(SPLICED.take_count())
+        process.lost_lines(LOST_LINES.take_count())
 
     def _change_ports(
         self,
@@ -486,10 +515,14 @@ class Serving:
         return [*self.listeners, *self._retiring]
 
     def retire(self) -> Deferred[Any]:
-        """Stop accepting; fires when all connections have ended, without a time limit."""
+        """Stop accepting; fires when all connections have ended, without a time limit, and have their lines."""
         for key, port in self.listening_ports.take_all().items():
             self.listening_ports.close(key, port, is_left=True)
-        return gatherResults([listener.emptied() for listener in self._all_listeners()])
+        return Deferred.fromCoroutine(self._all_ended())
+
+    async def _all_ended(self) -> None:
+        await gatherResults([listener.emptied() for listener in self._all_listeners()])
+        await self._write_rest(self._access_log, self.rules.settings.drain_timeout)
 
     async def status(self) -> dict[str, Any]:
         connections = self.connections()
@@ -522,7 +555,7 @@ class Serving:
         Those that `may_move` to another process are spared like those that wait for a server.
         """
         self._gradual_end.may_move = may_move
-        seconds = self.rules.settings.drain_timeout
+        seconds, began = self.rules.settings.drain_timeout, self._reactor.seconds()
         # Before the first `await`, which may take long itself.
         self._gradual_end.end_all_within(seconds, self.end_all, longest_wait)
         await gatherResults(self.listening_ports.close_all())
@@ -543,7 +576,9 @@ class Serving:
         self._retiring.clear()
         self.runtime.bad_ends.flush()
         if self._access_log is not None:
-            self._access_log.close()
+            left = began + seconds - self._reactor.seconds()
+            await self._close_log(self._access_log, max(left, _LAST))
+        self.count()
 
     def _log_dry_runs(self, listener: ActiveListener, *, least: int = 0) -> None:
         configuration = listener.configuration
@@ -558,6 +593,7 @@ class Serving:
                 )
 
     def end_all(self) -> None:
+        self._is_log_overdue = True
         for listener in self._all_listeners():
             listener.abort("drained")
 

@@ -50,7 +50,13 @@ class AccessLog(Protocol):
         """Open the file by its name again, after it was moved away; never raises."""
         ...
 
-    def close(self) -> None: ...
+    def write_rest(self) -> bool:
+        """Write what waits; return whether that is all, or a slow reader has not taken it yet."""
+        ...
+
+    def close(self) -> None:
+        """Count what waits as lost."""
+        ...
 
 
 def as_text(record: ConnectionRecord, count: int = 1) -> str:
@@ -153,6 +159,9 @@ class ServiceAccessLog:
     def reopen(self) -> None:
         pass  # the owner of the service's log does that
 
+    def write_rest(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass
 
@@ -242,6 +251,10 @@ class FileAccessLog:
         self._writer.write(lines)
         if self._clock is not None and self._retry is None and (wait := self._writer.next_try):
             self._retry = self._clock.callLater(wait, self._try_again)
+
+    def write_rest(self) -> bool:
+        self._flush()
+        return not self._writer.is_holding
 
     def _try_again(self) -> None:
         self._retry = None
@@ -394,6 +407,10 @@ class MergingLog:
 
     def reopen(self) -> None:
         self._log.reopen()
+
+    def write_rest(self) -> bool:
+        self._write_left()
+        return self._log.write_rest()
 
     def close(self) -> None:
         self._write_left()

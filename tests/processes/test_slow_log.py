@@ -1,0 +1,91 @@
+"""Lines of the access log that wait for a slow reader when their process ends: each is written, or counted."""
+
+import contextlib
+import fcntl
+import os
+import re
+import signal
+
+from tests.admin.processes import text_of
+from tests.interop.children import eventually
+from tests.processes.running import RULES, is_gone, workers_of
+from tests.processes.upgrading import Running, UpgradeTestCase
+from tests.support.folders import make_folder
+
+_CLIENTS = 100
+_PIPE = 4096  # bytes: the lines of some ten clients
+
+
+class SlowReaderTest(UpgradeTestCase):
+    mux: Running
+
+    def begin(self, drain_timeout: str) -> None:
+        """Serve clients, of whose lines the reader takes none yet."""
+        folder = make_folder(self)
+        self.admin, fifo = folder / "admin.sock", folder / "access.fifo"
+        os.mkfifo(fifo)
+        self.pipe = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        self.addCleanup(os.close, self.pipe)
+        fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, _PIPE)
+        self.received = b""
+        settings = f"admin = unix:{self.admin}\ndrain_timeout = {drain_timeout}"
+        before = "sh", "-c", f'exec "$0" "$@" > {fifo}'
+        mux = self.mux = self.own(Running(self.folder, RULES, settings, before=before))
+        self.addCleanup(mux.kill)
+        mux.reload(("access_log = .*", "access_log = stdout"))
+        for _ in range(_CLIENTS):
+            self.be_closed(self.mux)
+
+    def read(self) -> int:
+        """Take the lines that have come, and return how many came until now."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.pipe, _PIPE):
+                self.received += data
+        return self.received.count(b"\n")
+
+    def lost(self) -> int:
+        match = re.search(
+            r"^txmux_access_log_lost_total (\d+)", text_of(self.admin, "/metrics"), re.MULTILINE
+        )
+        assert match
+        return int(match[1])
+
+    def end_by(self, how: str) -> list[int]:
+        """End processes that have lines, and return their IDs."""
+        old = [self.mux.pid] if how != "replaced" else workers_of(self.mux.pid)
+        if how == "upgraded":
+            self.mux.replace()
+        elif how == "replaced":
+            with self.more_serve(self.mux):
+                os.kill(old[0], signal.SIGTERM)
+        else:
+            self.mux.terminate()
+        return old
+
+    def test_reader_that_goes_on(self) -> None:
+        for how in ("replaced", "upgraded", "stopped"):
+            self.begin("10m")
+            ended = self.end_by(how)
+            self.assertFalse(any(map(is_gone, ended)))
+            eventually(lambda: self.read() == _CLIENTS, f"{how}: all lines come")
+            self.assert_gone(ended)
+            self.assertEqual(self.read(), _CLIENTS)
+            self.mux.end()
+
+    def test_reader_that_does_not(self) -> None:
+        for how in ("replaced", "upgraded"):
+            self.begin("1s")
+            self.assert_gone(self.end_by(how))
+            written = self.read()
+            eventually(lambda w=written: self.lost() == _CLIENTS - w, f"{how}: the rest is counted")  # type: ignore[misc]
+            self.assertLess(written, _CLIENTS)
+            self.mux.end()
+
+    def test_stop_says_how_many(self) -> None:
+        self.begin("1s")
+        self.assert_gone(self.end_by("stopped"))
+        lost = _CLIENTS - self.read()
+        self.assertGreater(lost, 0)
+        self.mux.child.wait_for(
+            f"lines that logs could not write since the service started: {lost}\n"
+        )
