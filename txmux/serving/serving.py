@@ -131,8 +131,7 @@ class Serving:
         self.overrides: Mapping[str, Any] = {}
         self.admission: Callable[[Listener], Admission] | None = None
         self.unopened: list[str] = []
-        # Whether no process waits for the reader of the access log: it was asked to hurry, or has waited already.
-        self._is_log_overdue = False
+        self._is_log_overdue = False  # its reader is no longer waited for
 
     def _split_limits(self, rules: Rules) -> None:
         self.upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
@@ -407,14 +406,13 @@ class Serving:
         if access_log is prepared.access_log:
             self.reopen_log()
         elif access_log is not None:
-            closing = self._close_log(access_log, prepared.rules.settings.drain_timeout)
-            Deferred.fromCoroutine(closing)
+            seconds = prepared.rules.settings.drain_timeout
+            Deferred.fromCoroutine(self._close_log(access_log, seconds))
         self._is_log_overdue = False
 
     async def _close_log(self, log: AccessLog, seconds: float) -> None:
         await self._write_rest(log, seconds)
         log.close()
-        self.count()
 
     async def _write_rest(self, log: AccessLog | None, seconds: float) -> None:
         """Give a slow reader of the access log these seconds to take what waits."""
