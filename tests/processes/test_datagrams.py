@@ -234,13 +234,11 @@ class UpgradeTest(UpgradeTestCase):
         self.assertEqual(self.near.recv(65535), b"answer")
 
         def is_ended() -> bool:
-            if not is_gone(old):
-                os.kill(
-                    old, signal.SIGTERM
-                )  # the second one that is noticed ends what has not finished
-            return is_gone(old)
+            if not is_gone(mux.pid):
+                mux.terminate()  # the second one that is noticed ends what has not finished
+            return all(map(is_gone, old))
 
-        eventually(is_ended, "the old process has ended")
+        eventually(is_ended, "the old workers have ended")
         self.assertEqual(mux.take_one()["datagrams_in"], 2)
 
     def assert_unnoticed(self, load: DatagramLoad) -> None:

@@ -208,11 +208,11 @@ class HeldTests(HeldCase):
             relayed.sendall(b"2")
             self.waiting(1)
             self.accept_from(other, b"2")
-            old = [mux.replace(), mux.replace()]
+            old = [*mux.replace(), *mux.replace()]
             mux.child.wait_for(f"upgraded: process {mux.pid}")
             self.assertTrue(_is_reset(relayed))  # `drain_timeout` is over
             self.assertEqual(mux.take_fields("reason"), ("drained",))
-            self.assertFalse(any(map(is_gone, old)))
+            self.assertFalse(all(map(is_gone, old)))
             self.waiting(1)
             found = get(self.admin, "/api/status")["attention"]
             (attention,) = (item for item in found if item["what"] == "hold")

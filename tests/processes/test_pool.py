@@ -11,11 +11,9 @@ from typing_extensions import override
 
 from txmux.net.channel.channel import PeerGoneError
 from txmux.net.channel.message import Message
-from txmux.processes.upgrade.upgrade import Upgrade
-from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+from txmux.processes.upgrade.worker_transfers import Moved, WorkerTransfers, close
 from txmux.processes.workers.moving import WorkerHandover
 from txmux.processes.workers.pool import WorkerPool
-from txmux.serving.store import ListeningSockets
 
 
 class _Worker:
@@ -56,6 +54,12 @@ class _Worker:
 
     def retire(self) -> None:
         self.heard.append("retire")
+
+    def attach(self, _: object) -> None:
+        self.heard.append("attach")
+
+    def to_be_adopted(self) -> dict[str, Any]:
+        return {}
 
     def look(self) -> None:
         self.heard.append("look")
@@ -197,10 +201,7 @@ class HandoverTest(SynchronousTestCase):
         handover = WorkerHandover(worker, takers, lambda: True)
         worker.asked["hand_over"].errback(PeerGoneError())
         self.successResultOf(handover.done)
-        upgrade: Any = SimpleNamespace(
-            handovers=[handover], _pid=1, _seconds=0.1, steps=SimpleNamespace(troubles=[])
-        )
-        report = Upgrade.report(upgrade, 30.0)
+        report = Moved.by([handover]).report(1, 0.1, 30.0, [])
         self.assertFalse(report.details["complete"])
         self.assertIn("worker 1 ended before all its connections had moved", report.changes)
 
@@ -211,29 +212,25 @@ class FlowsTest(_TwoWorkersCase):
         super().setUp()
         self.pool.share_datagrams()
 
-    def pausing(self) -> Deferred[None]:
-        pausing = Deferred.fromCoroutine(
-            WorkerTransfers(self.pool, ListeningSockets(None), accepting=True).pause()
+    def giving(self) -> Deferred[Any]:
+        supervisor: Any = SimpleNamespace(
+            pool=self.pool, rules=SimpleNamespace(settings=SimpleNamespace(drain_timeout=1.0))
         )
-        for worker in (self.first, self.second):
-            worker.answer("ping")
-        return pausing
+        giving = Deferred.fromCoroutine(WorkerTransfers(supervisor, accepting=True).give())
+        return giving.addCallback(lambda given: close(given[1]))
 
     def test_waits_for_flows(self) -> None:
-        """Nobody is paused for an upgrade before all flows are with the worker that reads datagrams."""
-        pausing = self.pausing()
-        self.assertNotIn("pause", self.first.heard + self.second.heard)
+        """No worker is given away before all flows are with the one that reads datagrams."""
+        giving = self.giving()
+        self.assertNotIn("attach", self.first.heard + self.second.heard)
         self.first.answer("flows_moved")
-        for worker in (self.first, self.second):
-            worker.answer("pause")
-        self.assertNoResult(pausing)  # one may have taken another one's place meanwhile
-        self.first.answer("flows_moved")
-        self.successResultOf(pausing)
+        self.successResultOf(giving)
+        self.assertIn("attach", self.second.heard)
 
     def test_worker_that_cannot_answer_is_not_waited_for(self) -> None:
-        self.pausing()
+        giving = self.giving()
         self.first.asked.pop("flows_moved").errback(PeerGoneError())
-        self.assertIn("pause", self.second.heard)
+        self.successResultOf(giving)
 
     def test_knows_which_flows(self) -> None:
         """The next reader awaits flows before it is given the channel by which they come, and not once more after that."""

@@ -190,7 +190,8 @@ class LateTests(UpgradeTestCase):
         """SIGHUP and SIGUSR1 reach the process that serves now, and do not end the old one."""
         mux = self.own(Running(self.folder, RULES))
         self.addCleanup(mux.kill)
-        old = mux.replace()
+        mux.replace()
+        old = mux.before
         with contextlib.suppress(ProcessLookupError):
             while not is_gone(old):
                 os.kill(old, signal.SIGUSR1)

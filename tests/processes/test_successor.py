@@ -19,14 +19,13 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.interop.children import eventually
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
-from txmux.access.across_processes import SharedLimits
 from txmux.net.channel import messages
 from txmux.net.channel.channel import AnswerTimeoutError, Channel, attach
 from txmux.net.channel.message import Message
 from txmux.processes.liveness import ProcessActivity, activity_of
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
-from txmux.rules.reading.parser import parse
+from txmux.processes.upgrade.worker_transfers import Moved, settled
 
 _READS = """\
 import json, os, socket
@@ -37,6 +36,7 @@ def answer(**answer):
     end.sendall(json.dumps({"kind": "answer", "to": number, **answer}).encode() + b"\\n")
 """
 _READY = f"{_READS}answer(value={{'version': 1}})\n"
+_ADOPTS = f"{_READS}answer(value={{'version': 3}})\n"
 
 
 async def nothing_known(*, again: bool = False) -> dict[str, Any]:  # noqa: ARG001 - as a service is asked
@@ -45,35 +45,39 @@ async def nothing_known(*, again: bool = False) -> dict[str, Any]:  # noqa: ARG0
 
 
 class Old:
+    """What an upgrade needs of the service that it replaces."""
+
     def __init__(self) -> None:
         self.done: list[str] = []
         self.endpoints = SimpleNamespace(
             hold_requests=lambda: None, accept=lambda: None, be_replaced=lambda: None
         )
+        self.notifier = SimpleNamespace(ready=lambda *_, **__: None)
+        self.sockets = SimpleNamespace(ended_by_removal=list, remove_files=lambda _: None)
 
-    async def pause(self) -> None:
-        self.done.append("pause")
+    def name_process(self, *, must: bool) -> None: ...
 
-    async def accept(self) -> None:
-        self.done.append("accept")
+    async def give(self) -> tuple[list[Any], list[Any]]:
+        self.done.append("give")
+        return [], []
 
-    def hand_over(self, *_: object) -> list[Any]:
-        return []
+    async def take_back(self) -> None:
+        self.done.append("take back")
+
+    async def hand_over(self, *_: object) -> Moved:
+        self.done.append("hand over")
+        return Moved(0, {})
 
 
 def upgrade_of(old: Old, *options: Any) -> Upgrade:
-    exchange: Any = old
-    endpoints: Any = old.endpoints
-    return Upgrade(exchange, endpoints, *options)
+    service: Any = old
+    return Upgrade(service, service, *options)
 
 
 class Deaf(Old):
     """It has a worker that does not answer."""
 
-    async def pause(self) -> None:
-        raise AnswerTimeoutError("pause", 10)
-
-    async def accept(self) -> None:
+    async def take_back(self) -> None:
         raise AnswerTimeoutError("accept", 10)
 
 
@@ -96,15 +100,13 @@ class EndTest(SynchronousTestCase):
         self.assertEqual(told, ["was killed by signal 9 (SIGKILL)"] * 2)
 
     def test_nothing_more_is_moved(self) -> None:
-        """The old process, which accepts nobody, does not wait for workers that do not answer."""
-        time = VirtualTime()
-        upgrade = upgrade_of(Old(), time)
-        handover: Any = SimpleNamespace(done=Deferred(), moved=0, rounds=0)
-        upgrade.handovers = [handover]
-        settled = Deferred.fromCoroutine(upgrade._settle())
-        self.assertNoResult(settled)
-        self.end(upgrade.successor)
-        self.successResultOf(settled)
+        """The old process does not wait for workers that do not answer."""
+        time, successor = VirtualTime(), Successor(reactor)
+        handover: Any = SimpleNamespace(done=Deferred(), moved=0, rounds=0, stays={}, ended="")
+        settling = Deferred.fromCoroutine(settled([handover], successor.ended(), time))
+        self.assertNoResult(settling)
+        self.end(successor)
+        self.assertEqual(self.successResultOf(settling), Moved(0, {}, [], is_over=False))
         self.assertEqual(time.getDelayedCalls(), [])
 
 
@@ -185,7 +187,7 @@ class FailureTest(TestCase):
         """The log has why; one that was ready, but does not begin, leaves the old one to accept clients again."""
         self.patch(sys.modules["txmux.processes.upgrade.upgrade"], "_ENDING", 0.1)
         lets_go = f"{_READS}stream.close(); end.close()\nimport time; time.sleep(100)"
-        again = ["pause", "accept"]
+        again = ["take back"]
         cases: tuple[tuple[str, str, list[str]], ...] = (
             ("raise SystemExit(3)", "exited with status 3", []),
             ("import os; os.kill(os.getpid(), 11)", "was killed by signal 11 (SIGSEGV)", []),
@@ -215,12 +217,20 @@ class FailureTest(TestCase):
         self.assertEqual(why, "/usr/bin/python: Too many open files")
 
     async def test_nobody_answers(self) -> None:
-        """If a worker of the old process neither pauses nor accepts again, the log says so, and the new process is ended."""
+        """If a worker of the old process does not accept again, the log says so, and the new process is ended."""
+        program = f"{_READY}answer(error='no')\nstream.read()"
         with capturedLogs() as events:
-            why = await self.why(f"{_READY}stream.read()", old=Deaf())
-        self.assertEqual(why, "the new process cannot serve: no answer to 'pause' in 10 s")
+            why = await self.why(program, old=Deaf())
+        self.assertEqual(why, "the new process cannot serve: no")
         (told,) = (e["why"] for e in events if "does not accept clients yet" in e["log_format"])
         self.assertEqual(str(told), "no answer to 'accept' in 10 s")
+
+    async def test_dies_after_it_has_begun_to_serve(self) -> None:
+        """It has not said that it has adopted the workers: the old process takes them back."""
+        program = f"{_ADOPTS}answer(value=[])\nraise SystemExit(3)"
+        why = await self.why(program)
+        self.assertEqual(why, "the new process cannot serve: the other process is gone")
+        self.assertEqual(self.old.done, ["give", "take back"])
 
     async def test_new_process_is_killed_if_the_old_one_stops(self) -> None:
         upgrade = upgrade_of(Old(), reactor, [sys.executable, "-c", "import time; time.sleep(100)"])
@@ -238,7 +248,7 @@ class OldVersionTest(TestCase):
             raise MemoryError
 
         old = Old()
-        old.endpoints.be_replaced = old.endpoints.leave_out = fail
+        old.endpoints.be_replaced = old.sockets.ended_by_removal = fail
         program = f"{_READY}answer(value=['unix:/x'])\nstream.read()"
         upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program], fail)
         self.addCleanup(upgrade.successor.ended)
@@ -251,16 +261,28 @@ class OldVersionTest(TestCase):
         self.assertTrue(report.ok)
         self.assertIn(f"; {why} refuse requests here: MemoryError", report.changes)
         self.assertIn(f"; {why} leave what changes to the new process: ", report.changes)
-        self.assertIn(f"; {why} close removed endpoints: ", report.changes)
-        self.assertIn(f"; {why} close removed listeners: ", report.changes)
-        self.flushLoggedErrors(AttributeError)  # it has no listeners
+        self.assertIn(f"; {why} hand connections over: ", report.changes)
+
+    async def test_workers_are_adopted(self) -> None:
+        """What the new process has reported is said; it keeps the workers then."""
+        moved = {"moved": 7, "stays": {"undecided": 1}, "ended": [], "is_over": True}
+        program = f"{_ADOPTS}answer(value=[])\nanswer(value={moved})\nstream.read()"
+        old = Old()
+        upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program])
+        self.addCleanup(upgrade.successor.ended)
+        self.addCleanup(upgrade.successor.channel.close)
+        await upgrade.run({}, nothing_known)
+        self.assertEqual((old.done, upgrade.gives_workers), (["give"], True))
+        report = upgrade.report(1.0)
+        self.assertRegex(report.changes, "handed over: 7, in .*staying .*: 1 undecided$")
+        self.assertTrue(report.details["complete"])
 
     async def test_sockets_alone(self) -> None:
         program = f"{_READY}answer(value=None)\nstream.read()"
         old = Old()
         upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program])
         await upgrade.run({}, nothing_known)
-        self.assertEqual(old.done, ["pause"])
+        self.assertEqual((old.done, upgrade.gives_workers), (["hand over"], False))
         upgrade.give_up()  # it serves, so that is too late
         successor: Successor = upgrade.successor
         self.assertTrue(successor.channel.is_open)
@@ -268,46 +290,17 @@ class OldVersionTest(TestCase):
         await successor.ended()
 
 
-class ServingAgainTest(SynchronousTestCase):
-    def test_no_descriptors(self) -> None:
-        """The old process serves again, though it cannot map the counters of the one that has died."""
-        served: list[None] = []
-
-        def fails(_: list[int]) -> None:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-        resources: Any = SimpleNamespace(counters=SimpleNamespace(adopt=fails))
-        nothing: Any = None
-        upgrades = Upgrades(
-            reactor, resources, nothing, lambda: served.append(None), nothing, nothing
-        )
-        successor: Any = SimpleNamespace(leaves=False, counting=([], {}), limits={})
-        upgrades._successor = successor
-        upgrades._has_ended("was killed")
-        self.assertEqual((served, upgrades.has_successor), ([None], False))
-
-    def test_both_end(self) -> None:
-        """A process that ends itself counts for nobody: what it would need may be closed already."""
-        nothing: Any = None
-        upgrades = Upgrades(reactor, *[nothing] * 5)
-        successor: Any = SimpleNamespace(leaves=False, counting=([], {}), limits={"file": 1})
-        upgrades._successor = successor
-        upgrades._limits = SharedLimits.make(parse("[listen a]\nendpoint = :1\n", "x.ini"), 1)
-        self.assertTrue(upgrades.stop_upgrading())
-        upgrades._limits.close()
-        upgrades._has_ended("exited")
-        self.assertFalse(upgrades.has_successor)
-
-
 class StoppingTest(SynchronousTestCase):
     def test_does_not_serve(self) -> None:
         """A new process that was asked to stop before it was asked to serve leaves that to the old one."""
         handlers: dict[Message, Any] = {}
         nothing: Any = None
-        upgrades = Upgrades(reactor, *[nothing] * 5)
+        upgrades = Upgrades(reactor, *[nothing] * 4)
         predecessor: Any = SimpleNamespace(attach=lambda _, given, *__: handlers.update(given))
         upgrades._predecessor, upgrades.is_waiting = predecessor, True
-        supervisor: Any = SimpleNamespace(transfers=SimpleNamespace(processes=1), limits=None)
+        supervisor: Any = SimpleNamespace(
+            transfers=SimpleNamespace(processes=1), limits=None, pool=None
+        )
         resources: Any = SimpleNamespace(counters=SimpleNamespace(adopt=nothing))
         upgrades._resources = resources
         upgrades.can_serve(supervisor)
@@ -325,7 +318,7 @@ class ReloadTest(TestCase):
         self.addCleanup(other.close)
         channel = Channel({}, lambda: None, time)
         attach(time, channel, own)
-        changeover = Upgrades(time, *[nothing] * 5)
+        changeover = Upgrades(time, *[nothing] * 4)
         successor: Any = SimpleNamespace(channel=channel)
         changeover._successor = successor
         reloading = Deferred.fromCoroutine(changeover.reload_successor())

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.peers import reactor
@@ -16,7 +15,6 @@ from txmux.net import collecting
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
-from txmux.processes.upgrade import transfer
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 
@@ -64,28 +62,6 @@ class FlowsDoneTest(TransferTestCase):
         self.assertEqual(await self.told(), 1)
         self.ports.leave_datagrams()
         self.assertEqual(await self.told(), 0)
-
-
-class PauseTest(TransferTestCase):
-    """A supervisor that is halted after it has paused its workers leaves nobody to accept clients."""
-
-    async def test_accepts_again(self) -> None:
-        """Until another process does, after some seconds."""
-        self.patch(transfer, "_UNREPLACED", 0.01)
-        self.transfer.pause()
-        self.assertFalse(self.ports.accepting)
-        while not self.ports.accepting:
-            await deferLater(reactor, 0.01)
-        await self.told()
-        self.assertFalse(self.ports.accepting)
-
-    async def test_another_process_accepts(self) -> None:
-        self.transfer.pause()
-        await self.told()
-        self.assertFalse(self.ports.accepting)  # and no timer is left
-        self.transfer.pause()
-        self.transfer.accept()
-        self.assertTrue(self.ports.accepting)
 
 
 class _Ring:

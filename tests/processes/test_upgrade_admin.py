@@ -1,11 +1,8 @@
 """What an upgrade has replaced does nothing for clients of `admin` that were connected before."""
 
-import http.client
 import json
-import os
 import socket
 from pathlib import Path
-from typing import Any
 
 from tests.admin.processes import _Connection, get, post
 from tests.interop.children import eventually
@@ -24,31 +21,31 @@ class ReplacedTest(UpgradeTestCase):
         client.sendall(b"S")
         return mux, admin, client
 
-    def connection(self, admin: Path) -> http.client.HTTPConnection:
-        connection = _Connection(admin)
-        self.addCleanup(connection.close)
-        connection.connect()
-        return connection
-
-    def post(self, connection: http.client.HTTPConnection, path: str) -> tuple[int, Any]:
-        body = json.dumps({"network": "192.0.2.1"} if path == "/api/bans" else {})
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, (json.loads(answer.read()), answer.will_close)
-
     def test_requests(self) -> None:
+        """What a client asks whom the old process has accepted is left to the new one, which it has to ask."""
+        ready, gate = self.late("_have_it_serve")
         mux, admin, _ = self.begin()
         paths = ("/api/bans", "/api/reload", "/api/stop", "/api/connections/close")
-        connections = [self.connection(admin) for _ in paths]
-        get(admin, "/healthz")  # which comes after them
-        old = mux.replace()
+        connections = [_Connection(admin) for _ in paths]
+        for connection in connections:
+            self.addCleanup(connection.close)
+            connection.connect()
+        get(admin, "/api/status")  # so all have been accepted
+        mux.ask()
+        eventually(ready.exists, "requests are held")
         for path, connection in zip(paths, connections, strict=True):
-            status, (told, is_closed) = self.post(connection, path)
-            self.assertEqual((status, is_closed), (503, True), told)
+            body = json.dumps({"network": "192.0.2.1"} if path == "/api/bans" else {})
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+        gate.touch()
+        for connection in connections:
+            answer = connection.getresponse()
+            self.assertEqual(answer.status, 503)
+            told = json.loads(answer.read())
             self.assertIn("an upgrade has replaced this process", told["error"])
+        mux.switched()
         self.assertEqual(get(admin, "/api/bans"), [])
         self.assertEqual(get(admin, "/api/status")["pid"], mux.pid)
-        os.kill(old, 0)  # it has its client
+        self.assertEqual(len(get(admin, "/api/connections")), 1)
 
     def test_events_end(self) -> None:
         mux, admin, _ = self.begin()

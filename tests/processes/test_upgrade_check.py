@@ -111,8 +111,8 @@ class UpgradeCheckTest(UpgradeTestCase):
         }
         family, counts = family_of(mux.pid), get(self.admin, "/api/status")["connections"]
         text = (
-            r"; staying in the old process until ..:..:.. UTC: 3 \S.*, 3 \S.*, 1 limited rate"
-            r"; staying in the old process until ..:..:.. UTC: 2 waiting for a server$"
+            r"; staying in old workers until ..:..:.. UTC: 3 \S.*, 3 \S.*, 1 limited rate"
+            r"; staying in old workers until ..:..:.. UTC: 2 waiting for a server$"
         )
         for _ in range(2):
             found = self.check()
@@ -161,7 +161,7 @@ class UpgradeCheckTest(UpgradeTestCase):
         result = run(*command)
         self.assertRegex(
             result.stdout.decode(),
-            r"^connections that an upgrade would hand over: 1; staying in the old process until ..:..:.. UTC: 1 undecided\n$",
+            r"^connections that an upgrade would hand over: 1; staying in old workers until ..:..:.. UTC: 1 undecided\n$",
         )
         self.assertEqual((result.returncode, result.stderr), (0, b""))
         self.assertEqual(json.loads(run(*command, "--json").stdout)["stays"], {"undecided": 1})

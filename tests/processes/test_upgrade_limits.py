@@ -47,7 +47,7 @@ class LimitsTest(UpgradeTestCase):
         for pair in peers:
             self.over(*pair)
         self.assertEqual(len(mux.take(3)), 3)
-        self.assert_gone([old])
+        self.assert_gone(old)
         self.over(*self.relayed(mux, listening))
         mux.take_one()
         mux.stop()
@@ -181,7 +181,7 @@ class DescriptorsTest(UpgradeTestCase):
 
     def test_streams_for_which_there_is_no_room(self) -> None:
         """They outlast `drain_timeout` in the old process, and move when others have ended."""
-        set_limits(self, {"processes.upgrade.upgrade._STILL": 1})
+        set_limits(self, {"processes.upgrade.worker_transfers._STILL": 1})
         listening = self.backend()
         mux = self.begin(listening, "workers = 2")
         mux.child.wait_for("serving with 2 workers")
@@ -201,7 +201,7 @@ class DescriptorsTest(UpgradeTestCase):
             self.answers(*pair)
         for pair in pairs[::2]:
             self.over(*pair)
-        self.assert_gone([old])
+        self.assert_gone(old)
         self.all_end(pairs[1::2])
         self.assertEqual({line["reason"] for line in mux.take(len(pairs))}, {"done"})
 
@@ -216,7 +216,7 @@ class DescriptorsTest(UpgradeTestCase):
         mux.ask()
         old = mux.switched()
         mux.child.wait_for("connections handed over: ")
-        self.assert_gone([old])
+        self.assert_gone(old)
         for pair in pairs:
             self.answers(*pair)
             self.over(*pair)
@@ -284,7 +284,7 @@ class PlacesTest(UpgradeTestCase):
             self.assertEqual(select.select([listening], [], [], 0)[0], [], "one more is led there")
             self.over(*peers.pop())
             peers.append((client, self.accept_from(listening, said)))
-        self.assert_gone([old])
+        self.assert_gone(old)
         self.over(*peers.pop())
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
 

@@ -11,31 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import customize, halted, is_gone, workers_of
+from tests.processes.running import halted, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
-from tests.support.folders import make_folder
+from tests.support.ports import free_port
 from txmux.net.sockets.plainsocket import reset_on_close
 
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 
-_LATE_PAUSE = """
-import os, sys
-if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-
-    pause = WorkerTransfers.pause
-
-    async def late(self):
-        from twisted.internet import reactor
-        from twisted.internet.task import deferLater
-
-        open({ready!r}, "w").close()
-        while not os.path.exists({gate!r}):
-            await deferLater(reactor, 0.01)
-        await pause(self)
-
-    WorkerTransfers.pause = late
-"""
 _RELOAD = (
     b"POST /api/reload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -56,7 +38,7 @@ class MeanwhileTest(UpgradeTestCase):
             eventually(lambda: len(listening_inodes(mux.pid)) == 2, "the reload has begun")
             mux.ask()
         old = mux.switched()
-        self.assert_gone([old])
+        self.assert_gone(old)
         mux.child.wait_for(r"(?s)rules reloaded: .*upgraded: ")
         self.assertEqual(len(listening_inodes(mux.pid)), 2)
         self.all_end([(client, server)])
@@ -85,7 +67,7 @@ class MeanwhileTest(UpgradeTestCase):
                 get(admin, "/api/status")
                 gate.touch()
                 old = mux.switched()
-                self.assert_gone([old])
+                self.assert_gone(old)
                 if by_api:
                     answer = b"".join(iter(lambda a=asking: a.recv(2**16), b""))  # type: ignore[misc]
                     self.assertRegex(answer, rb"(?s)^HTTP/1.1 200 .*1 route changed \(all\)")
@@ -145,7 +127,7 @@ class MeanwhileTest(UpgradeTestCase):
             mux.ask()
             gate.touch()
             mux.child.wait_for("connections handed over: 6, in")
-            self.assert_gone([old])
+            self.assert_gone(old)
             mux.child.wait_for("rules reloaded")
             mux.switched()
             eventually(
@@ -178,15 +160,14 @@ class MeanwhileTest(UpgradeTestCase):
         mux.child.wait_for("connections handed over: 0, in")
         self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
-        self.assert_gone([old])
+        self.assert_gone(old)
         self.assertEqual(self.count(mux, "serves from now on"), 1)
         self.assertEqual(self.count(mux, "Starting reactor"), 2)
         mux.assert_stopped()
 
     def test_worker_restarted(self) -> None:
-        """Clients of a worker that has just been started before all pause are handed over, too."""
-        ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
-        customize(self, _LATE_PAUSE.format(ready=str(ready), gate=str(gate)))
+        """Clients of a worker that has just been started before the new process adopts all are handed over, too."""
+        ready, gate = self.late("_have_it_serve")
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), "drain_timeout = 0s")
         mux.ask()
@@ -228,14 +209,19 @@ class MeanwhileTest(UpgradeTestCase):
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
         mux.stop()
 
-    def test_old_process_killed_after_the_commit(self) -> None:
-        """Its workers hand over all the same, without it."""
+    def test_old_process_killed_after_its_workers_are_adopted(self) -> None:
+        """They hand over all the same, without it."""
         gate, listening = self.late_moves(), self.backend()
-        mux = self.upgrading(self.relaying(listening), "drain_timeout = 0s\nworkers = 2")
+        mux = self.upgrading(
+            self.relaying(listening),
+            f"drain_timeout = 0s\nworkers = 2\nadmin = unix:{self.folder / 'admin.sock'}",
+        )
         pairs = [self.relayed(mux, listening) for _ in range(4)]
         workers = workers_of(mux.pid)
-        os.kill(mux.replace(), signal.SIGKILL)
-        mux.child.wait_for("(worker . accepts no more clients(.|\n)*){2}")
+        mux.replace()
+        admin = self.folder / "admin.sock"
+        eventually(lambda: len(get(admin, "/api/connections")) == 4, "the workers are adopted")
+        os.kill(mux.before, signal.SIGKILL)
         gate.touch()
         self.assert_gone(workers)
         self.all_end(pairs)
@@ -243,45 +229,54 @@ class MeanwhileTest(UpgradeTestCase):
         mux.stop()
 
     def test_new_process_killed(self) -> None:
-        """If the new process dies after connections have moved, they go on, and are counted; the old process serves again."""
-        admin = self.folder / "admin.sock"
+        """If the new process dies while it retires the workers that it has adopted, the old one serves again with them, wherever its rules listen."""
+        admin, local = self.folder / "admin.sock", self.folder / f"{os.urandom(4).hex()}.sock"
         listening = self.backend()
-        mux = self.upgrading(
-            self.relaying(listening, "detect_timeout = 10m\n").replace("any", "payload text=x"),
-            f"drain_timeout = 10m\nworkers = 2\nadmin = unix:{admin}",
-        )
-        pairs = [self.relayed(mux, listening) for _ in range(3)]
-        undecided = self.client(mux)
-        self.is_accepted(mux.pid, undecided)
-        mux.replace()
-        mux.child.wait_for("connections handed over: 3")
-        workers = workers_of(mux.pid)
-        os.kill(mux.pid, signal.SIGKILL)
-        mux.child.wait_for("this one serves again")
-        mux.switched()
-        pairs.append(self.relayed(mux, listening))
-
-        def others() -> list[str]:
-            found = get(admin, "/api/status")["attention"]
-            return [one["text"] for one in found if one["what"] == "upgrade"]
-
-        failed = "the last upgrade failed, this process keeps serving"
-        left = "3 connections go on in workers whose supervisor has ended"
-        self.assertEqual(others(), [failed, left])
-        self.all_end(pairs)
-        self.assert_gone(workers)
-        self.assertEqual(others(), [failed])
-        self.assertEqual(get(admin, "/api/status")["connections"]["total"], 5)
-        undecided.close()
-        lines = mux.take(5)
-        self.assertEqual([line["reason"] for line in lines], ["done"] * 4 + ["client-gone"])
-        mux.stop()
+        gate = self.late_moves()
+        for workers in (1, 2):
+            port = free_port()
+            gone = f"[listen gone]\nendpoint = 127.0.0.1:{port}\n    unix:{local}\n"
+            mux = self.upgrading(
+                self.relaying(listening, f"detect_timeout = 10m\n{gone}"),
+                f"drain_timeout = 10m\nworkers = {workers}\nadmin = unix:{admin}",
+            )
+            del mux.ports["gone"]
+            pairs = [self.relayed(mux, listening) for _ in range(3)]
+            old, text = mux.pid, mux.file.read_text()
+            mux.file.write_text(text.replace(gone, ""))
+            mux.replace()
+            eventually(lambda: len(get(admin, "/api/connections")) == 3, "they are adopted")
+            os.kill(mux.pid, signal.SIGKILL)
+            mux.child.wait_for("upgrade failed, the old process keeps serving: .* is gone")
+            mux.switched()
+            self.assertEqual(mux.pid, old)
+            mux.file.write_text(text)
+            pairs += [self.relayed(mux, listening) for _ in range(2 * workers)]
+            self.assertEqual(len(get(admin, "/api/connections")), len(pairs))
+            places = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_UNIX, str(local)))
+            for family, place in places:
+                with socket.socket(family) as client:
+                    eventually(
+                        lambda c=client, p=place: not c.connect_ex(p),  # type: ignore[misc]
+                        f"it listens at {place} again",
+                    )
+                    client.sendall(b"x")
+                    with self.accept_from(listening, b"x"):
+                        pass
+            gate.touch()
+            mux.upgrade()
+            self.all_end(pairs)
+            eventually(lambda: len(mux.lines("public")) == len(pairs), "all are logged")  # noqa: B023 - as above
+            self.assertEqual({line["reason"] for line in mux.lines("public")}, {"done"})
+            self.assertNotIn("cannot be opened", mux.child.output)
+            mux.stop()
+            gate.unlink()
 
     def test_no_descriptors_for_handover(self) -> None:
-        """An old process that may open nothing to hand its connections over reports that, and does so once it may."""
+        """An old process that may open nothing to give its workers away goes on with them."""
         leave_unmeasured(self)  # which takes a descriptor
         # The counters' descriptors have gone: the limit holds for those that all processes of this user send, too.
-        ready, gate = self.late("_count_on", after=True)
+        ready, gate = self.late("_have_it_serve")
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), "drain_timeout = 10m\nworkers = 2")
         pair = self.relayed(mux, listening)
@@ -290,10 +285,11 @@ class MeanwhileTest(UpgradeTestCase):
         old, limits = mux.pid, resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(old, resource.RLIMIT_NOFILE, (3, limits[1]))
         gate.touch()
-        mux.switched()
-        mux.child.wait_for("cannot hand over its connections yet: .*Too many open files")
-        mux.child.wait_for("handed over: 0, in .* until .* UTC: 1 not taken; .* offered again")
+        mux.child.wait_for("upgrade failed, the old process keeps serving: too many open files")
         resource.prlimit(old, resource.RLIMIT_NOFILE, limits)
-        self.assert_gone([old])
-        self.all_end([pair])
-        self.assertEqual(mux.take_one()["reason"], "done")
+        eventually(lambda: mux._named() == old, "the old process is named")
+        mux.pid = old
+        pairs = [pair, self.relayed(mux, listening)]
+        mux.upgrade()
+        self.all_end(pairs)
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})

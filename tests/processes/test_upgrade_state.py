@@ -275,11 +275,11 @@ class CountingTest(UpgradeTestCase):
         self.wait_for([1, 1, 0, 0])
         old = []
         for _ in range(2):
-            old.append(mux.replace())
+            old += mux.replace()
             self.wait_for([1, 1, 0, 0])
         client.sendall(b"x")
         server = self.accept_from(self.listening, b"x")
-        self.wait_for([1, 1, 1, 0])  # the bytes are counted at its end
+        eventually(lambda: self.read()[:3] == [1, 1, 1], "it is relayed")
         self.over(client, server)
         self.assert_gone(old)
         self.wait_for([1, 0, 1, 1])

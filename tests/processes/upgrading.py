@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.interop.children import Child, eventually
 from tests.interop.mux import Mux
-from tests.processes.running import RULES, WorkersTestCase, customize, is_gone
+from tests.processes.running import RULES, WorkersTestCase, customize, is_gone, workers_of
 from tests.support.folders import make_folder
 
 
@@ -26,6 +26,7 @@ class Upgrading(Mux):
 
     Attributes:
         pid: The process that serves.
+        before: The one that it has replaced.
         pidfile: The file.
     """
 
@@ -54,22 +55,24 @@ class Upgrading(Mux):
     def ask(self) -> None:
         os.kill(self.pid, signal.SIGUSR2)
 
-    def replace(self) -> int:
-        """Have a new process serve, and give the old one, which may still have connections."""
+    def replace(self) -> list[int]:
+        """Have a new process serve, and give the old workers, which may still have connections."""
         self.ask()
         return self.switched()
 
-    def switched(self) -> int:
-        old = self.pid
-        eventually(lambda: self._named() != old, "another process serves")
+    def switched(self) -> list[int]:
+        workers, self.before = list[int](), self.pid
+        with suppress(FileNotFoundError):  # it has been killed
+            workers = workers_of(self.pid)
+        eventually(lambda: self._named() != self.before, "another process serves")
         self._follow()
-        return old
+        return workers
 
     def upgrade(self) -> None:
         """Have a new process serve, and wait until the old one has handed all over and has ended."""
         self.ask()
-        old = self.switched()
-        eventually(lambda: is_gone(old), "the old process has ended")
+        old = [*self.switched(), self.before]
+        eventually(lambda: all(map(is_gone, old)), "the old processes have ended")
 
     def refuse(self, why: str) -> None:
         count = len(self._refusals(why))
@@ -171,22 +174,23 @@ if "txmux" in sys.orig_argv:
 _LATE = """
 import os, sys
 if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade import upgrade
+    from txmux.processes.upgrade import worker_transfers
     from txmux.processes.upgrade.upgrade import Upgrade
 
-    upgrade._STILL = 1.0
+    worker_transfers._STILL = 1.0
     step = Upgrade.{step}
 
     async def late(self, *arguments):
         from twisted.internet.task import deferLater
 
         if {after}:
-            await step(self, *arguments)
+            result = await step(self, *arguments)
         open({ready!r}, "w").close()
         while not os.path.exists({gate!r}):
             await deferLater(self.successor._reactor, 0.01)
         if not {after}:
-            await step(self, *arguments)
+            result = await step(self, *arguments)
+        return result
 
     Upgrade.{step} = late
 """

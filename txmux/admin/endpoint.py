@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -51,7 +51,6 @@ class AdminEndpoints:
         self._control = control
         self._is_automatic = is_automatic
         self._accepting = False
-        self._failed: Sequence[str] = ()
         self._sampling = LoopingCall(control.recurring.run, "count for the rates", self._sample)
         self._looking = LoopingCall(control.recurring.run, "see what needs attention", self._look)
         self._sampling.clock = self._looking.clock = reactor
@@ -71,7 +70,7 @@ class AdminEndpoints:
         return {f"{PREFIX}{key}": file for key, file in self.store.files.items()}
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        return {f"{PREFIX}{key}": opened for key, opened in self.store.listening().items()}
+        return {f"{PREFIX}{key}": opened for key, opened in self.store.sockets().items()}
 
     def prepare(self, rules: Rules) -> PreparedAdminEndpoints:
         """Open the sockets of rules that are not open yet; nothing else changes. Without a token for TCP this is an error, too."""
@@ -118,9 +117,6 @@ class AdminEndpoints:
                 way=advice,
             )
 
-    def removed_by(self, prepared: PreparedAdminEndpoints) -> list[str]:
-        return [f"{PREFIX}{key}" for key in self.store.sockets() if key not in prepared.settings]
-
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
         prepared.sockets.commit()
         self._settings, self._access = prepared.settings, prepared.access
@@ -130,9 +126,6 @@ class AdminEndpoints:
         if self._accepting:
             self.accept()
 
-    def leave_out(self, keys: Iterable[str]) -> None:
-        self.store.refuse(key.removeprefix(PREFIX) for key in keys if key.startswith(PREFIX))
-
     def unused(self) -> list[str]:
         return [f"{PREFIX}{key}" for key in self.store.unused]
 
@@ -141,15 +134,12 @@ class AdminEndpoints:
         for key in self._ports.keys() - self._settings.keys():
             accept_waiting(self._ports[key])  # once their socket is shut, they would be reset
         self.store.close_unused()
-        failed = self._failed = self.store.listen_again()
         self._make_again()
         sockets = self.store.sockets()
         for key in [key for key in self._ports if key not in self._settings]:
             stop_listening(self._ports.pop(key))
             self._end(self._clients.pop(key), _ASKING)
         for key, setting in self._settings.items():
-            if key in failed:
-                continue
             if key not in self._ports:
                 self._ports[key] = self._listen(key, setting, sockets[key])
             self._clients[key].site.guard.access = self._access
@@ -160,8 +150,6 @@ class AdminEndpoints:
             self._looking.start(_LOOKING, now=False)  # workers are only starting
 
     def _sample(self) -> Deferred[None]:
-        if self._failed:
-            self.accept()
         if self._tokens is not None and self._reading_tokens.called:
             # Not waited for, since the disk may not answer.
             self._reading_tokens = Deferred.fromCoroutine(self._read_again(self._tokens))

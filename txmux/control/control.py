@@ -71,8 +71,6 @@ class Control:
         index: Finds in the current rules what belongs together.
         bans: Clients that may not connect, beside the rules.
         are_arriving: Whether connections of the process that this one replaces are still being handed over.
-        on_override: Called with changed overrides, for the process that this one replaces.
-        on_change: Called with changed ``bans`` or ``published`` lists of networks, for the same.
         renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
         read_rules: Reads the files of the rules again, as a reload does; a `MuxError` if one would be refused.
@@ -106,8 +104,6 @@ class Control:
         self.check_upgrade = check_upgrade
         self.stop_service = stop_service
         self.are_arriving: Callable[[], bool] = lambda: False
-        self.on_override: Callable[[Mapping[str, Any]], object] = lambda _: None
-        self.on_change: Callable[..., object] = lambda **_: None
         self.renew_elsewhere: Callable[[str], Awaitable[Report] | None] = lambda _: None
         self.state: ServiceState | None = None
         self.started = 0.0
@@ -155,7 +151,7 @@ class Control:
         return [*await self._lists.unusable_files(), *(await self._gauges()).unread]
 
     def be_replaced(self) -> None:
-        """Leave to another process what changes; it sends what concerns the clients that stay here, until `commit`."""
+        """Leave to another process what changes."""
         self.events.report_stop()
         self._lists.stop()
         for part in self.parts.values():
@@ -562,26 +558,10 @@ class Control:
         if self.state is None:
             return ["the service does not run"]
         values = overrides.as_json()
-        self.on_override(overrides.as_json(time.monotonic()))
         self.state.apply_overrides(values)
         return [*(await self.change_workers(messages.APPLY_OVERRIDES, overrides=values)).missing]
 
-    async def follow_overrides(self, overrides: Mapping[str, Any]) -> None:
-        """Apply the overrides of the successor: clients that are left here may wait for a server."""
-        read = Overrides.read(overrides, time.monotonic())
-        await self.override(attrs.evolve(read, shut=self.overrides().shut))
-
-    async def follow(
-        self, bans: Mapping[str, Any] | None = None, published: dict[str, Any] | None = None
-    ) -> None:
-        """Apply changes of the successor; see `on_change`."""
-        if bans is not None:
-            await self._change_bans(banning.changes_in(bans, self.bans.now()))
-        if published is not None:
-            self.feed(published)
-
     def feed(self, published: dict[str, Any]) -> None:
-        self.on_change(published=published)
         if self.state is not None:
             self.state.lists.feed(published)
             # A worker that does not answer is replaced, and its successor starts with all lists.
@@ -593,5 +573,4 @@ class Control:
         made = self.state.bans.change(changes)
         if not made:
             return []
-        self.on_change(bans=banning.changes_as_json(made, self.bans.now()))
         return [*(await self.change_workers(messages.BAN, rows=banning.rows_of(made))).missing]

@@ -23,7 +23,7 @@ from txmux.control.control import Control
 from txmux.control.documents import untaken_documents
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
-from txmux.errors import MuxError, cause_of
+from txmux.errors import MuxError
 from txmux.files import within_patience
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.sockets.descriptors import soft_limit
@@ -137,16 +137,12 @@ class MuxService(Service):
         self._watch = watch = RulesWatch(reactor, self._rules_changed, control.recurring)
         control.read_rules = self._read_to_try
         self._stop_signals = StopSignals(reactor)
-        self._upgrades = Upgrades(
-            reactor, resources, self._fail, self._successor_ended, self.reload, control.renew
-        )
+        self._upgrades = Upgrades(reactor, resources, self._fail, self.reload, control.renew)
         # The new process of an upgrade reads the files itself.
         control.has_outdated_rules = lambda: (
             watch.has_changed and not self._upgrades.is_under_way and not self._reloading.is_busy
         )
-        control.are_arriving = self._upgrades.are_arriving
-        control.on_override = self._upgrades.override
-        control.on_change = self._upgrades.follow
+        control.are_arriving = lambda: self._upgrades.are_arriving
         control.renew_elsewhere = self._upgrades.renew_in_successor
         # Watched until the end: by default, any of these would end a process that drains.
         pass_on = self._upgrades.pass_signal_on
@@ -190,10 +186,11 @@ class MuxService(Service):
             WorkersError: The rules cannot be handed to workers.
             SandboxError: This machine cannot have the sandbox that the rules require.
         """
-        self._open().start()
-        account = self._account
-        if account is not None and account.become():
-            self._resources.privilege.given_up(account.user)
+        with self._upgrades.telling_why():
+            self._open().start()
+            account = self._account
+            if account is not None and account.become():
+                self._resources.privilege.given_up(account.user)
         super().startService()
         start_thread()
         self.control.started = time.time()
@@ -213,7 +210,8 @@ class MuxService(Service):
         if self._upgrades.has_successor:
             return Report.refused("another upgrade has just been done")
         try:
-            report = (await self._upgraded()).report(self.control.rules.settings.drain_timeout)
+            upgrade = await self._upgraded()
+            report = upgrade.report(self.control.rules.settings.drain_timeout)
         except (OpenerError, UpgradeError) as problem:
             if self.control.is_stopping:
                 self._log.info("no upgrade: the service is shutting down")
@@ -222,16 +220,12 @@ class MuxService(Service):
             self.control.record_upgrade(report := Report.refused(problem))
             return report
         except Exception as problem:  # noqa: BLE001 - report any failure to the caller
-            if not self._upgrades.has_successor:
-                self._log.failure("upgrade failed, the old process keeps serving")
-                self.control.record_upgrade(report := Report.refused(repr(problem)))
-                return report
-            self._log.failure("the new process serves, but not all of the upgrade was done")
-            why = f"the new process serves, but not all was done: {cause_of(problem)}"
-            report = Report(ok=True, changes=why)
+            self._log.failure("upgrade failed, the old process keeps serving")
+            self.control.record_upgrade(report := Report.refused(repr(problem)))
+            return report
         self._log.info("upgraded: {changes}", changes=report.changes)
         # Answer the API request before stopping.
-        self._reactor.callLater(0, self._exit_when_drained)
+        self._reactor.callLater(0, self._exit, gives_workers=upgrade.gives_workers)
         return report
 
     async def check_upgrade(self) -> Report:
@@ -264,39 +258,21 @@ class MuxService(Service):
         if supervisor is None or not self.running:
             raise UpgradeError(self.control.why_idle())
         listeners, state = self.control.rules.listeners, self._state_of(supervisor)
-        upgrade = await self._upgrades.upgrade(listeners, supervisor.transfers, state, self.control)
-        if not self._upgrades.has_successor:
-            raise UpgradeError("the new process exited at once")
-        return upgrade
+        return await self._upgrades.upgrade(listeners, supervisor.transfers, state, self.control)
 
-    def _exit_when_drained(self) -> None:
-        """End after the last connection, unless the successor ends before."""
+    def _exit(self, *, gives_workers: bool) -> None:
+        """End, as another process serves: at once if that has adopted the workers, or else after the last connection."""
 
         async def leave(supervisor: Supervisor) -> None:
-            await supervisor.leave(is_replaced=True)
-            backends = self.control.rules.every_backend()
-            if self.control.overrides().held or any(backend.hold for backend in backends):
-                # Clients of the predecessor may wait for a server; a `release` reaches it only through this process.
-                await self._upgrades.predecessor_ended()
+            if gives_workers:
+                supervisor.give_away()
+            else:
+                await supervisor.leave(is_replaced=True)
             await DeferredList([*self._upgrades.renewing])
-            if self._upgrades.has_successor:
-                self._end()
-
-        if self.supervisor is not None and self._upgrades.has_successor:
-            Deferred.fromCoroutine(leave(self.supervisor))
-
-    def _successor_ended(self) -> None:
-        """Serve again, unless the successor was stopped on purpose; then stop as well."""
-        supervisor = self.supervisor
-        if self._upgrades.has_successor:
             self._end()
-        elif supervisor is not None:
-            steps = CommittedSteps("this process serves again")
-            steps.run("serve with workers", supervisor.serve_again)
-            steps.run("follow the rules", self.control.commit, self.control.rules)
-            steps.run("be the main process", self._upgrades.serve_again, supervisor.pool.lives)
-            errors = ("the new process has ended", *steps.troubles)
-            self.control.record_upgrade(Report(ok=False, errors=errors))
+
+        if self.supervisor is not None:
+            Deferred.fromCoroutine(leave(self.supervisor))
 
     def _start_upgrade(self) -> None:
         failed = partial(self._log.failure, "the upgrade failed")
@@ -313,7 +289,7 @@ class MuxService(Service):
         self._upgrades.expect_no_more()  # a reload or an upgrade may wait for connections
         shared = self._upgrades.stop_upgrading()
         if self.failure is None:
-            await self._upgrades.report_exit(on=True)
+            await self._upgrades.report_exit()
         await self._reloading.wait_until_idle()
         supervisor = self.supervisor
         if supervisor is not None and not shared:
@@ -402,7 +378,7 @@ class MuxService(Service):
         status = f"reloaded: {changes}" if changes else f"not reloaded: {report.errors[0]}"
         steps = CommittedSteps(f"the rules are {'in force' if changes else 'as before'}")
         steps.run("report the reload", control.record_reload, report)
-        steps.run("leave the sockets with systemd", self._upgrades.store)
+        steps.run("leave the sockets with systemd", self._resources.store)
         steps.run("notify systemd", self._resources.notifier.ready, f"serving; rules {status}")
         if steps.troubles:
             report = attrs.evolve(report, ok=False, errors=(*report.errors, *steps.troubles))
@@ -479,8 +455,6 @@ class MuxService(Service):
             raise
         # The rules are in force now: what fails from here on is no failure of the reload.
         self.control.rules = rules
-        removed_endpoints = self._resources.endpoints.removed_by(endpoints)
-        await steps.wait("leave endpoints", partial(self._upgrades.leave_out, removed_endpoints))
         steps.run("use the admin endpoints", self._resources.endpoints.commit, endpoints)
         described = partial(different.described, older) if rules_changed else lambda: _NO_CHANGE
         removed = rules_changed and rules.settings.drain_removed
@@ -531,8 +505,8 @@ class MuxService(Service):
         supervisor = self.supervisor
         if supervisor is None:
             self.control.is_stopping = False
-            self._upgrades.find_predecessor()
             try:
+                self._upgrades.find_predecessor()
                 supervisor = self._open_all()
                 control, state = self.control, self._upgrades.state
                 control.state = supervisor.state
@@ -598,7 +572,6 @@ class MuxService(Service):
             accepting=not self._upgrades.is_waiting,
             limits=self._upgrades.take_limits(),
         )
-        supervisor.transfers.leave_elsewhere = self._upgrades.leave_out
         supervisor.version = number_in(self._upgrades.state, rules)
         pem = self._upgrades.state.get("pem", ({}, {}))
         supervisor.check(account.owner if account else None, pem)

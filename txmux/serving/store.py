@@ -46,7 +46,6 @@ class ListeningSockets:
         passed: The keys of sockets that systemd has opened.
         files: Those of UNIX sockets, by key.
         on_replaced: Called when `revive` has replaced sockets.
-        left_out: The keys of closed sockets that the process with the ID `predecessor` may have open.
         awaited: Where units would listen if they could.
         on_available: Called when one of these addresses is free.
     """
@@ -58,11 +57,8 @@ class ListeningSockets:
         self.addresses: dict[str, str] = {}
         self.unused: dict[str, socket.socket] = {}
         self._listens_at: dict[str, ListenAddress] = {}
-        self._refused: dict[str, Any] = {}
         self._unreached: dict[str, str] = {}  # why clients reach no socket there, by key
         self.on_replaced: Callable[[], object] = lambda: None
-        self.predecessor = 0
-        self.left_out: Collection[str] = ()
         self.awaited: list[ListenAddress] = []
         self.on_available: Callable[[], object] = lambda: None
         self.passed: Collection[str] = ()
@@ -91,9 +87,6 @@ class ListeningSockets:
 
     def sockets(self) -> Mapping[str, socket.socket]:
         return dict(self._sockets)
-
-    def listening(self) -> Mapping[str, socket.socket]:
-        return {key: opened for key, opened in self._sockets.items() if key not in self._refused}
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
         """Open the sockets of plain addresses that are not open yet.
@@ -156,11 +149,6 @@ class ListeningSockets:
         ]
         if address.key in self.passed:
             why = "systemd has it, and passes it when the service starts: restart the service"
-        elif address.key in self.left_out:
-            why = (
-                f"process {self.predecessor}, which an upgrade has replaced, may have flows there: "
-                "reload again when it has ended"
-            )
         elif address.kind != "tcp" or not overlapping:
             return problem
         elif overlapping[0] in self.passed:
@@ -184,54 +172,24 @@ class ListeningSockets:
         """Return which of these sockets are shut down when they are removed, for all processes: those of streams, if none is systemd's."""
         return [key for key in keys if key.startswith(("tcp:", "unix:")) and key not in self.passed]
 
-    def refuse(self, keys: Iterable[str]) -> None:
-        """Refuse clients at these addresses until `listen_again`; who waits at a socket of systemd waits for the next service.
-
-        A TCP socket stays bound, which keeps no other socket from its address (SO_REUSEADDR).
-        """
+    def remove_files(self, keys: Iterable[str]) -> None:
         for key in keys:
-            is_open = key not in self._refused and key not in self.passed
-            opened = self._sockets.get(key) if is_open else None
-            if opened is not None and key.startswith("tcp:"):
-                self._refused[key] = opened.getsockname()
-                _shut_down(opened)
-            elif opened is not None and key.startswith("udp:"):
-                self._refused[key] = None
-                # For workers that start, one that is bound to no address.
-                self._sockets[key] = socket.socket(opened.family, socket.SOCK_DGRAM)
-                opened.close()
-            elif opened is not None and key.startswith("unix:"):
-                self._refused[key] = None
-                self._remove_file(key)
-                _shut_down(opened)  # it stays open for workers that start
+            self._remove_file(key)
 
-    def listen_again(self) -> list[str]:
-        """Undo `refuse`; return the keys of addresses that another process still has."""
-        # Others are missing if the rules have changed.
-        refused = {key: name for key, name in self._refused.items() if key in self._sockets}
-        self._refused = {
-            key: name for key, name in refused.items() if not self._relisten(key, _log.warn, name)
-        }
-        return [*self._refused]
-
-    def _relisten(self, key: str, log: Callable[..., object], name: Any = None) -> bool:
-        """Listen again on a socket that was shut down; a UNIX socket is replaced, since it stays shut, and so is a UDP socket."""
+    def _relisten(self, key: str) -> bool:
+        """Listen again on a socket that was shut down; a UNIX socket is replaced, since it stays shut."""
         address, opened = self._listens_at[key], self._sockets[key]
         try:
-            if key.startswith(("unix:", "udp:")):
+            if key.startswith("unix:"):
                 self._sockets[key] = self.open_address(address)
                 self.note_file(key)
                 opened.close()
             else:
-                # A port that the system has chosen is lost; any other is still bound, which is an error here.
-                if name is not None:
-                    with suppress(OSError):
-                        opened.bind(name)
                 listen_again(opened, address.backlog)
         except OSError as problem:
             why = f"it cannot listen at {self.addresses[key]}: {problem.strerror}"
             if self._is_new(key, why):
-                log("{problem}; trying again", problem=listen_error(address, problem))
+                _log.error("{problem}; trying again", problem=listen_error(address, problem))
             return False
         self._unreached.pop(key, None)
         return True
@@ -259,13 +217,13 @@ class ListeningSockets:
         A compromised worker can shut one down. A file that is another program's by now stays. Return the keys of those that had to be
         replaced.
         """
-        listening = self.listening()
+        listening = self.sockets()
         gone = [key for key in listening if key.startswith("unix:") and self._is_gone(key)]
         shut = [
             key for key, opened in listening.items() if key not in gone and is_shut(key, opened)
         ]
         # If that fails, another process listens there, maybe the one that has shut it down.
-        revived = [key for key in (*gone, *shut) if self._relisten(key, _log.error)]
+        revived = [key for key in (*gone, *shut) if self._relisten(key)]
         for key in revived:
             why = (
                 "its file had been removed"
@@ -332,8 +290,7 @@ class ListeningSockets:
             sockets.clear()
 
     def _close(self, key: str, opened: socket.socket, *, keep_file: bool) -> None:
-        # The file of a socket that refuses clients belongs to another program.
-        if not keep_file and key not in self._refused:
+        if not keep_file:
             self._remove_file(key)
         opened.close()
 

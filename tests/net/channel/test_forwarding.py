@@ -23,7 +23,7 @@ class ForwardingTest(TestCase):
         self.addCleanup(supervisor.close)
         channel = Channel({}, lambda: None, reactor)
         attach(reactor, channel, own)
-        log = Logger(namespace="txmux.access", observer=LogForwarder(channel))
+        log = Logger(namespace="txmux.access", observer=LogForwarder(lambda: channel))
         count, line = 40_000, "x" * 100
         LOST_LINES.take_count()
         spent = []

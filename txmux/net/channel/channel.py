@@ -377,12 +377,12 @@ _MOST = 4 * 1024 * 1024
 
 @implementer(ILogObserver)
 class LogForwarder:
-    """Sends events over a channel; when that is closed, they go to the standard error stream.
+    """Sends events over the channel that `channel` returns; when that is closed, they go to the standard error stream.
 
     What the parent does not take is buffered, up to a limit. Twisted's own events below a warning are left out.
     """
 
-    def __init__(self, channel: Channel, alone: Any = None) -> None:
+    def __init__(self, channel: Callable[[], Channel], alone: Any = None) -> None:
         self._channel = channel
         self._lost = 0
         self._alone = textFileLogObserver(alone or sys.stderr)
@@ -392,9 +392,10 @@ class LogForwarder:
         least = LogLevel.info if namespace.startswith("txmux") else LogLevel.warn
         if level < least:
             return
-        if not self._channel.is_open:
+        channel = self._channel()
+        if not channel.is_open:
             self._alone(event)
-        elif self._channel.backlog() > _MOST:
+        elif channel.backlog() > _MOST:
             self._lost += 1
             LOST_LINES.add("the service's log", 1, "the supervisor is too slow")
         else:
@@ -402,9 +403,9 @@ class LogForwarder:
             if lost:
                 LOST_LINES.end("the service's log")
                 text = f"the supervisor read no log lines for a while; {lost} were lost"
-                self._channel.send(LOG, level="warn", text=text)
+                channel.send(LOG, level="warn", text=text)
             if namespace == "txmux.access":
-                self._channel.send(ACCESS, line=event["line"])
+                channel.send(ACCESS, line=event["line"])
             else:
                 text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-                self._channel.send(LOG, level=level.name, text=text[:_LONGEST_TEXT])
+                channel.send(LOG, level=level.name, text=text[:_LONGEST_TEXT])

@@ -137,6 +137,11 @@ class Message:
                     f"{place} has no bounds, though a worker sends it, which others may control"
                 )
 
+    @property
+    def signature(self) -> str:
+        """Its kind and fields, by which processes of different versions see whether they mean the same."""
+        return f"{self.kind}({','.join(sorted(self.fields))})"
+
     def read(self, values: Mapping[str, Any], size: int) -> dict[str, Any]:
         """Return the values of the fields of a message with this many bytes.
 

@@ -195,10 +195,12 @@ END_REMOVED = _to_worker(
     "end_removed", "end the connections of removed routes and backends after `drain_timeout`",
     routes=_NAMES, backends=_NAMES, longest=_LARGE)
 ACCEPT = _to_worker("accept", "accept clients", answer=NOTHING)
-PAUSE = _to_worker("pause", "leave new clients in the queues", answer=NOTHING)
 GIVE_UP = _to_worker(
     "give_up", "accept who waits at these addresses, and close their ports; refuse others at those that are removed",
     keys=_NAMES, removed=_NAMES, answer=NOTHING, longest=_LARGE)
+ATTACH = _to_worker(
+    "attach", "another supervisor takes this process over by `retire` on the channel of this socket; the newest one that has done so and is there counts",
+    answer=NOTHING, descriptors=1)
 RETIRE = _to_worker(
     "retire", "stop accepting; answered when there are no connections", answer=NOTHING)
 LEAVE = _to_worker(
@@ -206,6 +208,7 @@ LEAVE = _to_worker(
 HAND_OVER = _to_worker(
     "hand_over", "move the connections over these pairs of sockets, as soon as the workers at the other ends take some; the answer is how many have moved, and how many stay, by the reason",
     answer=_object(moved=NUMBER, stays=_PLACES), descriptors=1_000)
+OPENER = _to_worker("opener", "have the process at this socket open files from now on", answer=NOTHING, descriptors=1)
 WOULD_STAY = _to_worker(
     "would_stay", "count the connections that `hand_over` would move, and those that it would not, by the reason",
     answer=_object(moves=NUMBER, stays=_PLACES))
@@ -310,13 +313,16 @@ COUNT_ON = _to_successor(
     "count_on", "the memory of the counters; sent before `serve`",
     **_COUNTERS, answer=NOTHING, descriptors=10_000, longest=_WHOLE)
 SERVE = _to_successor(
-    "serve", "the old process stopped accepting: accept, with this state; the answer makes the upgrade final, and names the sockets that the rules lack",
-    state=_OBJECT, answer=_nullable(_NAMES), longest=_WHOLE, longest_answer=_LARGE)
+    "serve", "accept, with this state, and adopt these workers, each with a channel to it; the answer names the sockets that the rules lack",
+    state=_OBJECT, workers=_optional(_OBJECTS), answer=_nullable(_NAMES), descriptors=10_000, longest=_WHOLE, longest_answer=_LARGE)
+SETTLE = _to_successor(
+    "settle", "answered when all connections of these workers have moved that can, which makes the upgrade final",
+    answer=_object(moved=NUMBER, stays=_PLACES, ended=_NAMES, is_over=FLAG), longest_answer=_MIB)
 ADOPT_CONNECTIONS = _to_successor(
-    "adopt_connections", "pairs of sockets over which the connections of one worker will come, one for each new worker, and how many descriptors these have",
+    "adopt_connections", "pairs of sockets over which the connections of one worker will come, one for each new worker, and how many descriptors these have; only versions before 3 do this",
     offered=_optional(NUMBER), answer=NOTHING, descriptors=10_000)
 HANDED_OVER = _to_successor(
-    "handed_over", "all connections have come that can, so that none is on its way")
+    "handed_over", "all connections have come that can, so that none is on its way; as `adopt_connections`")
 RELOAD = _to_successor(
     "reload", "read the rules again: the old process was asked to meanwhile",
     answer=_object(ok=FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)), longest_answer=_MIB)
@@ -328,20 +334,11 @@ RENEW = _to_successor(
 _to_predecessor = between("new supervisor", "old supervisor")
 
 COUNT_BACK = _to_predecessor(
-    "count_back", "the memory of its counters, and where in that of the limits it counts; sent when it serves and after reloads",
-    **_COUNTERS, limits=_optional(_OBJECT), answer=NOTHING, descriptors=10_000, longest=_WHOLE)
+    "count_back", "the memory of its counters, which only versions before 3 need",
+    answer=NOTHING, descriptors=10_000, longest=_WHOLE)
 EXITS = _to_predecessor(
-    "exits", "the new process ends on purpose, or not after all", on=FLAG, answer=NOTHING)
-OVERRIDE = _to_predecessor(
-    "override", "what an operator overrides: clients of the old process may wait for a `release`",
-    overrides=_OBJECT, longest=_LARGE)
-
-LEAVE_OUT = _to_predecessor(
-    "leave_out", "a reload has removed these sockets: refuse clients there; answered when they are free",
-    keys=_NAMES, answer=NOTHING, longest=_LARGE)
-FOLLOW = _to_predecessor(
-    "follow", "changed bans and lists of networks, which the old process no longer follows: they are for its clients, too",
-    bans=_optional(_OBJECT), published=_optional(_OBJECT), longest=_WHOLE)
+    "exits", "the new process ends on purpose: one of a version before 3 would serve again",
+    on=FLAG, answer=NOTHING)
 
 # From a worker that gives connections away to one that takes them.
 

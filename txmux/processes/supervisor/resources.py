@@ -67,7 +67,7 @@ class Resources:
         return {**self.sockets.files, **self.endpoints.files()}
 
     def _listening(self) -> dict[str, socket.socket]:
-        return {**self.sockets.listening(), **self.endpoints.sockets()}
+        return {**self.sockets.sockets(), **self.endpoints.sockets()}
 
     def name_process(self, *, must: bool = True) -> None:
         """Write the PID file. Without `must`, a `PidFileError` is only logged."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from socket import SOCK_DGRAM
 from typing import Any
@@ -56,6 +56,7 @@ from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.usable import too_many_sockets
+from txmux.processes.workers.adopted import AdoptedWorker
 from txmux.processes.workers.moving import LONGEST_WAIT
 from txmux.processes.workers.pool import STARTING, WorkerPool, WorkersError, failures
 from txmux.processes.workers.received_rules import PackedFiles, packed_files, unpacked_files
@@ -122,7 +123,7 @@ class Supervisor:
         self._served = served
         self._failing = False
         self._resources = resources
-        self._sockets = sockets = resources.sockets
+        self._sockets = resources.sockets
         self.limits = SharedLimits.of_service(
             lambda: self._rules, resources.counters.has_connections, limits
         )
@@ -135,7 +136,7 @@ class Supervisor:
         self._published_places = dict(counters.layout.places)
         self.pool = pool = WorkerPool(self._worker, reactor, self._tick, resources.recurring)
         self.servers_elsewhere = ServersElsewhere(pool, counters, lambda: self._rules)
-        self.transfers = WorkerTransfers(pool, sockets, accepting=accepting)
+        self.transfers = WorkerTransfers(self, accepting=accepting)
         self._is_started = False
         self._draining_sockets: set[str] = set()
         self._terminators = TlsTerminators(reactor, is_copied=True)
@@ -251,6 +252,11 @@ class Supervisor:
         if not waiting or any(served.name == backend for served in rules.every_backend()):
             self.state.upstreams.server_starter.report(backend, waiting, number)
 
+    @property
+    def rules(self) -> Rules:
+        """Those in force."""
+        return self._rules
+
     def sandbox(self) -> Sandbox:
         return sandbox_of(self._rules)
 
@@ -350,6 +356,13 @@ class Supervisor:
             self._log.error("{problem}", problem=problem.strerror)
         return None
 
+    def lend_opener(self, worker: Worker) -> None:
+        """Have a worker that another supervisor has started, or adopted, open files by this one."""
+        with self.connect_to_opener() or nullcontext() as opener:
+            if opener is not None:
+                asking = worker.ask(messages.OPENER, seconds=None, descriptors=[opener.fileno()])
+                asking.addErrback(lambda _: None)  # it has ended
+
     def lacks_helper(self) -> bool:
         return self._privilege.has_lost_helper()
 
@@ -366,11 +379,9 @@ class Supervisor:
         if worker.version != self.version or worker.sockets != self._sockets.sockets():
             # A reload was committed after it had been started.
             self._start_catch_up(worker)
-        else:
-            worker.give_up(self.transfers.left_out)
-            if self.transfers.accepting:
-                self.servers_elsewhere.share()
-                self.pool.start_accepting(worker)
+        elif self.transfers.accepting:
+            self.servers_elsewhere.share()
+            self.pool.start_accepting(worker)
         if self.pool.are_ready():
             self._log.info(
                 "serving with {workers}", workers=plural(len(self.pool.workers), "worker")
@@ -442,7 +453,7 @@ class Supervisor:
             undo.pop_all()
         steps.run("use the listening sockets", sockets.commit)
         older = await steps.wait("switch the workers", lambda: self._commit_pending(pending, steps))
-        await steps.wait("close the sockets of removed listeners", self._close_removed)
+        steps.run("close the sockets of removed listeners", self.close_removed)
         return older or 0
 
     async def check_tls_files(self, rules: Rules) -> None:
@@ -464,10 +475,9 @@ class Supervisor:
             raise MuxError("\n".join(upstreams.problems))
         return terminators, upstreams
 
-    async def _close_removed(self) -> None:
+    def close_removed(self) -> None:
         """Close the sockets of removed listeners; `close_unused` closes UDP sockets once they have no flows."""
         unused = self._sockets.unused
-        await self.transfers.leave_elsewhere([*unused])
         datagrams = {key for key in unused if unused[key].type == SOCK_DGRAM}
         self._draining_sockets = datagrams.difference(self._sockets.passed)
         for key in self._draining_sockets:  # the port stays bound while a worker keeps it open
@@ -498,8 +508,6 @@ class Supervisor:
             for part in self._parts.values():
                 if part.step and self.transfers.accepting and self.pool.are_ready():
                     do(part.step, part.look)
-            if not self.is_changing:
-                do("listen where another process did", self._listen_again)
             do("close what is unused", lambda: Deferred.fromCoroutine(self.close_unused()))
 
     def _end_bans(self) -> None:
@@ -662,9 +670,7 @@ class Supervisor:
 
         removed = self._sockets.ended_by_removal(self._sockets.unused)
         asking = worker.ask_to_work(messages.COMMIT, listening=listening, removed=removed)
-        committed = asking.addErrback(failed)
-        worker.give_up(self.transfers.left_out)
-        return committed
+        return asking.addErrback(failed)
 
     def _replace_failed(self, worker: Worker, why: BaseException | None) -> None:
         # Retiring workers accept no clients, and what replaces one that has ended starts with the new rules.
@@ -711,12 +717,15 @@ class Supervisor:
     async def _status(self) -> dict[str, Any]:
         return {"generation": self.version, **await self.pool.status()}
 
-    def ended(self, number: int) -> int:
+    def ended(self, worker: Worker) -> int:
         """Return how many connections have ended with the worker."""
+        number, column = worker.number, worker.column
         self.pool.share_datagrams()
         self.state.upstreams.server_starter.process_ended(number)
         self.limits.worker_ended(number)
         lost = self.counters.ended(number + 1)
+        if isinstance(worker, AdoptedWorker) and column is not None:
+            lost = self.counters.adopted_ended(column)
         if lost:
             self._log.warn("connections that ended with a worker: {lost}", lost=lost)
         return lost
@@ -735,7 +744,7 @@ class Supervisor:
             self._reactor.callLater(0, self._failed, WorkersError(message))
 
     async def leave(self, *, is_replaced: bool = False) -> None:
-        """Stop all workers: each exits after its last connection, and is killed after a time limit. `serve_again` may be called meanwhile.
+        """Stop all workers: each exits after its last connection, and is killed after a time limit.
 
         With `is_replaced`, another process serves, and held clients of this one have more time.
         """
@@ -745,10 +754,7 @@ class Supervisor:
         longest_wait = LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
-        ended = gatherResults([*stopped, *(worker.stop(longest_wait) for worker in workers)])
-        if is_replaced:
-            await self.transfers.leave_out_datagrams()
-        await ended
+        await gatherResults([*stopped, *(worker.stop(longest_wait) for worker in workers)])
         if deadline.active():
             deadline.cancel()
         self.folded_log.finish()
@@ -759,23 +765,19 @@ class Supervisor:
         # The starter may be suspended (SIGSTOP), and would not report that the workers have ended.
         self.starter.kill()
 
-    def serve_again(self) -> None:
-        """Start new workers after `leave`, which may not have finished."""
-        self._deadline = None
+    def give_away(self) -> None:
+        """Leave the workers to another supervisor, which has adopted them."""
+        self.pool.give_away()
+        self.starter.leave()
+
+    def take_back(self) -> None:
+        """Have all workers serve again, whose ports another supervisor may have closed."""
         self.transfers.accepting = True
-        self._listen_again()
-        self.pool.resize(self._rules.settings.workers)
-        self.pool.move_retiring()
         for worker in self.pool.workers:
             if worker.ready:
-                self.pool.start_accepting(worker)
-
-    def _listen_again(self) -> None:
-        """After a failed upgrade, listen again on the addresses that the new process had not taken; those in use are retried later."""
-        if self.transfers.left_out and self.transfers.accepting and self.transfers.listen_again():
-            for worker in self.pool.workers:
-                if worker.ready:
-                    self._start_catch_up(worker)
+                worker.sockets = {}
+                self.lend_opener(worker)
+                self._start_catch_up(worker)
 
     async def drain(self) -> None:
         await self.leave()  # health checks continue until then, for held clients

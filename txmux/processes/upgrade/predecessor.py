@@ -5,25 +5,21 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from txmux.access.across_processes import SharedLimits
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.upgrade import ENDS
-from txmux.processes.upgrade.upgrade import LIMITS, VERSION
-from txmux.telemetry.counting.counters import Counters
+from txmux.processes.upgrade.upgrade import BY_CONNECTION, LIMITS, VERSION
 from txmux.wire.jsontext import parse_json
 
 _PATIENCE = 10.0
 """Seconds for the first message, which was sent before this process started."""
-_PROMPT = 2.0
-"""Seconds that it has to close sockets; new clients get no answer there meanwhile."""
 _STDERR = 2
 
 
@@ -32,9 +28,7 @@ class Predecessor:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
-        self._limits: int | None = None
         self._channel: Channel | None = None
-        self._lent: object = None  # the columns
         end.settimeout(_PATIENCE)
         descriptors: list[int] = []
         try:
@@ -42,6 +36,7 @@ class Predecessor:
             message = parse_json(line)
             self._number = message["ask"]
             values = messages.BEGIN.read(message, len(line))
+            self._version: int = values["version"]
             stderr, *opened = descriptors
             by_key = dict(zip(values["sockets"], opened, strict=True))
             self.state: dict[str, Any] = values["state"]
@@ -60,18 +55,20 @@ class Predecessor:
         number = os.environ.pop(ENDS, None)
         if number is None:
             return None
-        memory = os.environ.pop(LIMITS, None)
         os.set_inheritable(int(number), False)  # noqa: FBT003 - its name does not take it
-        predecessor = cls(socket.socket(fileno=int(number)))
-        if memory is not None:
-            os.set_inheritable(int(memory), False)  # noqa: FBT003 - as above
-            predecessor._limits = int(memory)
-        return predecessor
+        return cls(socket.socket(fileno=int(number)))
 
     def take_limits(self) -> tuple[int, Mapping[str, Any]] | None:
-        """Return the memory of its limits, which the caller closes, and what is where in it; ``None`` if it hands none on."""
-        memory, self._limits = self._limits, None
-        return None if memory is None else (memory, self.state.get("limits", {}))
+        """Return the memory of its limits, which the caller closes, and what is where in it; ``None`` if it hands none on.
+
+        The variable may be left from a process before that one, for which its descriptor was another one: what counts is the file.
+        """
+        number, values = os.environ.pop(LIMITS, ""), self.state.get("limits", {})
+        with suppress(OSError, ValueError):
+            if os.fstat(int(number)).st_ino == values.get("file"):
+                os.set_inheritable(int(number), False)  # noqa: FBT003 - as above
+                return int(number), values
+        return None
 
     def attach(
         self,
@@ -84,48 +81,19 @@ class Predecessor:
         channel = self._channel = Channel(handlers, lost, reactor)
         attach(reactor, channel, self._end.dup())
         self._end.close()
-        channel.answer(self._number, value={"version": VERSION, "processes": processes})
+        version = BY_CONNECTION if self.gives_connections else VERSION
+        channel.answer(self._number, value={"version": version, "processes": processes})
 
-    async def report_exit(self, *, on: bool) -> None:
-        """Report that this process ends on purpose, or not after all; otherwise the old one serves again after its end."""
-        if self._channel is not None:
+    @property
+    def gives_connections(self) -> bool:
+        """Whether it keeps its workers, and has them hand over their connections."""
+        return self._version == BY_CONNECTION
+
+    async def report_exit(self) -> None:
+        """Report that this process ends on purpose: one that keeps its workers would serve again."""
+        if self._channel is not None and self.gives_connections:
             with suppress(ChannelError):  # the old process has ended
-                await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=on)
-
-    def count_back(
-        self, counters: Counters, limits: SharedLimits, *, is_layout_known: bool = False
-    ) -> None:
-        """Lend the counters: if this process dies, the old one counts the connections of its workers by them.
-
-        With `is_layout_known`, only if workers were started since the last call: of thousands of routes, it takes a while. The memory of the limits is the same in both; the old process learns what this one has placed there.
-        """
-        if self._channel is not None:
-            with suppress(OSError):  # there may be no descriptor left
-                program = counters.programs()[0]
-                before, self._lent = self._lent, program.columns
-                if is_layout_known and program.columns == before:
-                    return
-                fields, descriptors = program.lent()
-                lent = self._channel.ask(
-                    messages.COUNT_BACK,
-                    descriptors=descriptors,
-                    limits=limits.handed_over(),
-                    **fields,
-                )
-                lent.addErrback(lambda failure: failure.trap(ChannelError))
-
-    async def leave_out(self, keys: Sequence[str]) -> None:
-        """Ask it to close removed sockets, as each process before it does; a `ChannelError` if it does not."""
-        if self._channel is not None and self._channel.is_open:
-            await self._channel.ask(messages.LEAVE_OUT, seconds=_PROMPT, keys=[*keys])
-
-    def override(self, overrides: Mapping[str, Any]) -> None:
-        if self._channel is not None:
-            self._channel.send(messages.OVERRIDE, overrides=overrides)
-
-    def follow(self, changes: Mapping[str, Any]) -> None:
-        if self._channel is not None:
-            self._channel.send(messages.FOLLOW, **changes)
+                await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=True)
 
     def fail(self, why: object) -> None:
         answer = {"kind": "answer", "to": self._number, "error": f"cannot serve: {why}"}

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import DeferredLock, TimeoutError  # noqa: A004 - this is what it raises
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from txmux.access.admission import Tally
@@ -38,9 +37,6 @@ _NOT_YET = -1
 _PATIENCE = 10.0
 """Seconds for connections on their way to arrive when this process ends."""
 
-_UNREPLACED = 8.0
-"""Seconds of a pause after which this process accepts again: the supervisor may have been halted."""
-
 _log = Logger()
 
 
@@ -59,8 +55,6 @@ class ConnectionTransfer:
         self._are_left = False  # connections that are offered again, after the last round
         self._is_closed = False
         self._changes = Conditions()
-        self._resuming: IDelayedCall | None = None
-        self._has_resumed = False
 
     @property
     def is_busy(self) -> bool:
@@ -72,7 +66,6 @@ class ConnectionTransfer:
         Connections promised to another process would be lost with this one, without a line in the log.
         """
         self._is_closed = True
-        self._stay_paused()
         for adopting, awaited in self._adopting.items():
             adopting.is_closed = True
             if awaited == _NOT_YET:
@@ -122,10 +115,6 @@ class ConnectionTransfer:
         self._handing_over += 1
         try:
             able = await opened(takers, self._reactor)
-            if able:
-                self._stay_paused()
-                if self._has_resumed:
-                    self._serving.listening_ports.pause()
             # No connection is offered to two processes: an upgrade may begin while connections move to other workers.
             async with self._moving:
                 # Flows first, since datagrams are buffered for a short time only.
@@ -189,26 +178,7 @@ class ConnectionTransfer:
         for taker in self._takers:
             taker.channel.close()
 
-    def pause(self) -> None:
-        """Leave new clients to another process until `accept`, or until no other process takes connections for a while."""
-        self._serving.listening_ports.pause()
-        self._stay_paused()
-        self._has_resumed = False
-        self._resuming = self._reactor.callLater(_UNREPLACED, self._resume)
-
-    def _resume(self) -> None:
-        _log.warn("accepting clients again: no other process does, and the supervisor is silent")
-        self._has_resumed, self._resuming = True, None
-        self._serving.listening_ports.accept()
-
-    def _stay_paused(self) -> None:
-        if self._resuming is not None:
-            self._resuming.cancel()
-            self._resuming = None
-
     def accept(self) -> None:
-        self._stay_paused()
-        self._has_resumed = False
         self._serving.listening_ports.accept()
         for adopting in self._adopting:
             self._open(adopting)
@@ -291,7 +261,6 @@ class ConnectionTransfer:
 
         return {
             messages.ACCEPT: self.accept,
-            messages.PAUSE: self.pause,
             messages.HAND_OVER: hand_over,
             messages.WOULD_STAY: self.would_stay,
             messages.TAKE_OVER: take_over,

@@ -2,9 +2,11 @@
 
 old: starts the new one with the listening sockets, and keeps serving
 new: reads the rules, opens what else it needs, and reports that it is ready
-old: leaves new clients in the queues
-new: accepts clients                                              until here, the old one keeps serving if anything fails
-old: hands over its connections, and ends when the others have ended
+old: holds requests of the API, and sends its last state
+new: accepts clients, as the old workers still do
+old: gives its workers to the new one
+new: adopts them as workers that retire, and reports when their connections have moved
+old: reports that, and ends                                       until here, the old one keeps serving if anything fails
 """
 
 from __future__ import annotations
@@ -19,18 +21,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.admin.endpoint import AdminEndpoints
 from txmux.classes import define
 from txmux.control.report import Report
-from txmux.errors import MuxError
+from txmux.errors import MuxError, cause_of
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
 from txmux.net.channel.descriptorstream import close_all
@@ -39,18 +40,27 @@ from txmux.net.turns import in_thread
 from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of_family
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.privilege import OPENER, READS_BY
+from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade import ENDS
-from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.moving import WorkerHandover, could_move, staying, total
+from txmux.processes.upgrade.worker_transfers import (
+    LONGEST,
+    Moved,
+    WorkerTransfers,
+    close,
+    settled,
+)
 from txmux.serving.state import TransferState
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.steps import CommittedSteps
 
 LIMITS = "TXMUX_LIMITS"
-"""The environment variable with the descriptor of the memory of the limits, which a process of another version leaves alone."""
+"""The environment variable with the descriptor of the memory of the limits. A version that does not know it leaves it to its own successor, to
+which it means nothing."""
 
-VERSION = 2
+VERSION = 3
 """Version of the messages between the two. Unknown fields are ignored, so it changes only if that is not enough."""
+BY_CONNECTION = 2
+"""The version whose processes adopt no workers, but connections of workers that stay in the old process."""
 
 _STDERR, _CHANNEL, _HELPER, _LIMITS = 2, 3, 4, 5
 _READY = 60.0
@@ -78,28 +88,19 @@ class Successor(ProcessProtocol):
         command: The program and its arguments; those of this process by default.
 
     Attributes:
-        counting: The descriptors and fields of its counters, for `Counters.adopt`.
-        limits: What is where in the memory of the limits, for `SharedLimits.follow`; empty if it is as before.
-        leaves: Whether it has announced its exit, since it was stopped, or replaced in turn.
-        takers: How many of its workers take connections.
+        version: The version of its messages, once it is ready.
+        takers: How many of its workers take connections, if it adopts no workers.
     """
 
     transport: IProcessTransport | None = None
-    leaves = False
-    takers = 0
-    counting: tuple[list[int], dict[str, Any]] | None = None
+    version = takers = 0
 
     def __init__(self, reactor: Any, command: Sequence[str] = ()) -> None:
         self._reactor = reactor
         self._command = list(command or sys.orig_argv)
         self._output = b""
-        self.limits: Mapping[str, Any] = {}
         self._ended: Deferred[str] = Deferred()
-        handlers: dict[Message, Callable[..., object]] = {
-            messages.EXITS: self._leave,
-            messages.COUNT_BACK: self._count_back,
-        }
-        self.channel = Channel(handlers, lambda: None, reactor)
+        self.channel = Channel({messages.COUNT_BACK: close_all}, lambda: None, reactor)
 
     async def begin(
         self, sockets: Mapping[str, socket.socket], state: dict[str, Any], limits: int | None = None
@@ -137,12 +138,13 @@ class Successor(ProcessProtocol):
             raise UpgradeError(
                 "\n".join(filter(None, [f"the new process {why}", self.output]))
             ) from problem
-        if answer.get("version") == VERSION:
+        self.version = answer.get("version", 0)
+        if self.version == BY_CONNECTION:
             self.takers = int(answer.get("processes", 0))
-        else:
+        elif self.version != VERSION:
             _log.warn(
                 "the new process hands connections over in another way (version {other}, here {version}), so they end in this one",
-                other=answer.get("version"),
+                other=self.version,
                 version=VERSION,
             )
 
@@ -201,18 +203,6 @@ class Successor(ProcessProtocol):
                 childFDs={0: nothing.fileno(), **descriptors},
             )
 
-    def _leave(self, *, on: bool = True) -> None:
-        self.leaves = on
-
-    def _count_back(
-        self, descriptors: list[int], limits: Mapping[str, Any] | None = None, **fields: Any
-    ) -> None:
-        self.limits = limits or {}
-        # After each reload it sends them again.
-        if self.counting is not None:
-            close_all(self.counting[0])
-        self.counting = descriptors, fields
-
     async def stop(self) -> None:
         """Shut it down; it does not serve yet."""
         self.send_signal(signal.SIGTERM)
@@ -268,11 +258,7 @@ class Successor(ProcessProtocol):
 _COUNTS = 5.0
 """Seconds that it may take to read the counters, and longer while it works."""
 _ACCEPTS, _IDLE = 2.0, 3
-"""The same to accept clients, and the seconds without work after that; no process accepts any meanwhile."""
-_LONGEST = 60.0
-"""Seconds that the report waits for connections to move."""
-_STILL = 10.0
-"""The same, while none does."""
+"""The same to accept clients, and the seconds without work after that: nobody answers requests of the API meanwhile."""
 
 _log = Logger()
 
@@ -282,18 +268,23 @@ class Upgrade:
     """One attempt to upgrade; see the steps above. `on_committed` is called when the new process serves."""
 
     _transfers: WorkerTransfers
-    _endpoints: AdminEndpoints
+    _resources: Resources
     _reactor: Any
     _command: Sequence[str] = ()
     _on_committed: Callable[[], object] = lambda: None
 
     is_committed = _given_up = False
     _pid, _seconds = 0, 0.0
+    _moved = Moved(0, {})
 
     def __attrs_post_init__(self) -> None:
         self.successor = Successor(self._reactor, self._command)
-        self.handovers: list[WorkerHandover] = []
         self.steps = CommittedSteps("the new process serves")
+
+    @property
+    def gives_workers(self) -> bool:
+        """Whether the new process adopts the workers, so that this one can end."""
+        return self.successor.version == VERSION
 
     async def run(
         self,
@@ -302,46 +293,44 @@ class Upgrade:
         counters: Counters | None = None,
         limits: int | None = None,
     ) -> None:
-        """Let a new process serve, and move connections to it, until all have moved that can, or none has for some seconds.
+        """Let a new process serve, and wait until all connections have moved to it that can, or none has for some seconds.
 
-        The others are offered again afterwards. `state` is called now, and again just before this process stops accepting. After
-        an `UpgradeError`, this process keeps serving.
+        The others are offered again afterwards. `state` is called now, and again just before the new process accepts. After an
+        `UpgradeError`, this process keeps serving.
         """
-        successor = self.successor
+        successor, endpoints = self.successor, self._resources.endpoints
         await self.start(sockets, state, limits)
         try:
             if counters is not None:
                 await self._count_on(counters)
-            # Before the commit: afterwards this process may end at any moment, and the workers continue without it.
-            self._hand_over()
             # A change that is made from now on would be missing in the state.
-            self._endpoints.hold_requests()
-            last_state = await state(again=True)  # while workers still accept, since it takes long
-            await self._transfers.pause()
-            self._hand_over()  # workers that have become ready since may have clients, too
-            left_out = await successor.ask_to_work(
-                messages.SERVE, _ACCEPTS, most_silent=_IDLE, state=last_state
-            )
+            endpoints.hold_requests()
+            last_state = await state(again=True)
+            began = time.monotonic()
+            left_out = await self._have_it_serve(last_state)
+            if self.gives_workers:
+                self._moved = Moved(**await successor.ask_to_work(messages.SETTLE, LONGEST))
         except BaseException as problem:
             successor.end()
+            await (
+                successor.ended()
+            )  # so nothing that it has said to workers comes later than what this process says
             await self._accept_again()
-            await successor.ended()
             if isinstance(problem, ChannelError):
                 why = str(problem)
                 if not isinstance(problem, _HangsError):
                     why = f"cannot serve: {why}"
                 raise UpgradeError(f"the new process {why}") from problem
+            if isinstance(problem, OSError):  # descriptors may have run out
+                raise UpgradeError(cause_of(problem)) from problem
             raise
         self.is_committed = True
-        self._pid, began = successor.pid, time.monotonic()
+        self._pid = successor.pid
         run, wait = self.steps.run, self.steps.wait
-        run("refuse requests here", self._endpoints.be_replaced)
+        run("refuse requests here", endpoints.be_replaced)
         run("leave what changes to the new process", self._on_committed)
-        if left_out:  # another version may not report it
-            run("close removed endpoints", self._endpoints.leave_out, left_out)
-            await wait("close removed listeners", lambda: self._transfers.leave_out(left_out))
-        await wait("hand connections over", self._settle)
-        run("end the hand-over", successor.channel.send, messages.HANDED_OVER)
+        if not self.gives_workers:
+            await wait("hand connections over", lambda: self._hand_over(left_out or ()))
         self._seconds = time.monotonic() - began
 
     async def start(
@@ -356,31 +345,40 @@ class Upgrade:
             raise UpgradeError("the service is shutting down")
         await self.successor.begin(sockets, first_state, limits)
 
-    def _hand_over(self) -> None:
-        successor = self.successor
-        self.handovers += self._transfers.hand_over(
-            successor, lambda: successor.takers > 0 and successor.channel.is_open, self.handovers
-        )
+    async def _have_it_serve(self, state: TransferState) -> Sequence[str] | None:
+        """Return the keys of sockets that its rules lack."""
+        rows, ends = await self._transfers.give() if self.gives_workers else ([], [])
+        try:
+            asking = self.successor.ask_to_work(
+                messages.SERVE,
+                _ACCEPTS,
+                most_silent=_IDLE,
+                descriptors=[end.fileno() for end in ends],
+                state=state,
+                workers=rows,
+            )
+        finally:
+            close(ends)
+        left_out: Sequence[str] | None = await asking
+        return left_out
 
-    async def _settle(self) -> None:
-        all_done = DeferredList([handover.done for handover in self.handovers])
-        done: Deferred[Any] = DeferredList(
-            [all_done, self.successor.ended()], fireOnOneCallback=True
-        )
-        moved, end = -1, self._reactor.seconds() + _LONGEST
-        while not done.called and self._reactor.seconds() < end:
-            have = sum(handover.moved for handover in self.handovers)
-            if have == moved and all(handover.rounds for handover in self.handovers):
-                return
-            moved = have
-            pause: Deferred[Any] = deferLater(self._reactor, _STILL)
-            await DeferredList([done, pause], fireOnOneCallback=True, consumeErrors=True)
-            pause.cancel()
+    async def _hand_over(self, left_out: Sequence[str]) -> None:
+        """Hand over to a process that adopts no workers."""
+        successor, sockets = self.successor, self._resources.sockets
+        removed = sockets.ended_by_removal(left_out)
+        handovers = await self._transfers.hand_over(successor, left_out, removed)
+        sockets.remove_files(left_out)
+        self._moved = await settled(handovers, successor.ended(), self._reactor)
+        successor.channel.send(messages.HANDED_OVER)
 
     async def _accept_again(self) -> None:
-        self._endpoints.accept()
+        """Be the process that serves again, whatever of that the other one has done."""
+        resources, transfers = self._resources, self._transfers
+        resources.endpoints.accept()
+        resources.name_process(must=False)
+        resources.notifier.ready("serving", is_new_main=True)
         try:
-            await self._transfers.accept()
+            await transfers.take_back()
         except ChannelError as problem:  # a process that does not answer is replaced
             _log.warn("a worker does not accept clients yet: {why}", why=problem)
 
@@ -400,17 +398,4 @@ class Upgrade:
             self.successor.end()
 
     def report(self, drain_timeout: float) -> Report:
-        moved = sum(handover.moved for handover in self.handovers)
-        left = total(handover.stays for handover in self.handovers)
-        text, until = staying(left, drain_timeout)
-        changes = (
-            f"process {self._pid} serves from now on; "
-            f"connections handed over: {moved}, in {1000 * self._seconds:.0f} ms{text}"
-        )
-        if not all(handover.done.called for handover in self.handovers):
-            changes += "; those not taken are offered again until then"
-        ended = [handover.ended for handover in self.handovers if handover.ended]
-        changes = "; ".join([changes, *ended, *self.steps.troubles])
-        is_complete = not (ended or could_move(left))
-        details = {"moved": moved, "stays": left, "until": until, "complete": is_complete}
-        return Report(ok=True, changes=changes, details=details)
+        return self._moved.report(self._pid, self._seconds, drain_timeout, self.steps.troubles)

@@ -1,18 +1,18 @@
 """Both roles in an upgrade: successor of an old process, and predecessor of a new one.
 
-Theory of operation. The old supervisor starts the new one and owns everything until that answers `serve`: the commit. Before, the
-new process has duplicates of the sockets and accepts no client; after, the old one has them and accepts none. So at any moment either
-process can continue without the other:
+Theory of operation. The old supervisor starts the new one and owns everything until that has adopted its workers: the commit. Before,
+the new process has duplicates of the sockets; after, it has the workers, too, and the old one ends. So at any moment one of them can
+continue without the other:
 
 - The new one dies before the commit: the old one continues as if there had been no upgrade, but for connections that the new workers
-  have taken while they began to accept; these are as after the commit.
+  have taken by then; these stay in them until they end.
 - The old one dies before the commit: the new one, once it is ready, serves with the state that it has.
-- The new one dies after the commit: the old one, if it still lives, serves again. Connections that have moved stay in the workers
-  of the dead one until they end, and are counted here by the memory of its counters.
-- The old one dies after the commit: its workers have their channels to the new workers, and hand over without it.
+- The new one dies after the commit: nothing of the old service serves again; whatever runs the service starts it anew.
 
-The old process lives until its last connection, `drain_timeout` at most, or longer for clients that wait for a server. Several may live;
-each knows the one before and the one after it.
+An old worker has a channel to each of the two supervisors, of which the newest one that is there counts. It moves its connections as a
+worker does that retires, and ends after those that stay, `drain_timeout` later at most, or longer for clients that wait for a server.
+
+A process of a version that adopts no workers gets connections alone; then the old process lives until its workers have ended.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - this is what it raises
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.access.across_processes import SharedLimits
@@ -48,7 +50,9 @@ from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
-from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+from txmux.processes.upgrade.worker_transfers import WorkerTransfers, close, settled
+from txmux.processes.workers.moving import WorkerHandover
+from txmux.processes.workers.pool import WorkerPool
 from txmux.processes.workers.received_rules import sockets_of
 from txmux.rules.model import Listener, Rules
 from txmux.serving.listen_addresses import listen_addresses
@@ -71,10 +75,10 @@ class Upgrades:
 
     Args:
         on_failed: Called if this process cannot write the PID file.
-        on_successor_ended: Called if the successor ends before this process; `has_successor` is true then if it did on purpose.
 
     Attributes:
         is_waiting: Whether the predecessor still serves.
+        are_arriving: Whether its connections are being handed over.
         state: The state of the predecessor so far; see `txmux.serving.state`.
         renewing: Requests to renew a certificate that were passed on to the successor.
     """
@@ -82,11 +86,10 @@ class Upgrades:
     _reactor: Any
     _resources: Resources
     _on_failed: Callable[[MuxError], object]
-    _on_successor_ended: Callable[[], object]
     _reload: Callable[[], Awaitable[Report]]
     _renew: Callable[[str], Awaitable[Report]]
 
-    is_waiting = False
+    is_waiting = are_arriving = False
     _has_reported = _has_served = _is_accepting = _predecessor_ended = _is_stopping = False
 
     def __attrs_post_init__(self) -> None:
@@ -96,8 +99,8 @@ class Upgrades:
         self._predecessor: Predecessor | None = None
         self._upgrade: Upgrade | None = None
         self._limits: SharedLimits | None = None
+        self._handovers: Sequence[WorkerHandover] = ()
         self.state: TransferState = {}
-        self._arrives_until: float | None = None
 
     # As successor.
 
@@ -132,6 +135,15 @@ class Upgrades:
         if self._predecessor is not None and not self._has_reported:
             self._predecessor.fail(why)
 
+    @contextmanager
+    def telling_why(self) -> Iterator[None]:
+        """Report an error to the predecessor, too: the standard error stream is not that of whoever has asked for the upgrade."""
+        try:
+            yield
+        except Exception as problem:
+            self.cannot_serve(problem)
+            raise
+
     def can_serve(self, supervisor: Supervisor) -> None:
         """Report readiness to the predecessor, or serve from now on if there is none. Further calls do nothing."""
         if self._has_reported:
@@ -148,96 +160,111 @@ class Upgrades:
                 self._serves(supervisor.pool.lives)
             return
 
-        async def accept(state: TransferState | None = None) -> list[str]:
-            if self._is_stopping:  # the other process continues
-                raise UpgradeError("it is shutting down")
-            # An error here leaves the other process serving; if that has ended, this one has to serve anyway.
-            resources.name_process(must=not self._predecessor_ended)
-            supervisor.restore(state or {})
-            transfers.await_flows(on=True)
-            if state:
-                self.expect_connections()
-            # Before workers accept, since they take connections from then on, before the commit.
-            predecessor.count_back(resources.counters, supervisor.limits, is_layout_known=True)
-            supervisor.servers_elsewhere.share()
-            await self._accept(transfers)
-            left_out = self._leave_out()
-            self._serves(supervisor.pool.lives)
-            return left_out
-
         def all_here() -> None:
             transfers.await_flows(on=False)
             self.expect_no_more()
 
+        accept = partial(self._serve, predecessor, supervisor)
         predecessor.attach(
             self._reactor,
             {
                 messages.SERVE: accept,
-                messages.ADOPT_CONNECTIONS: lambda descriptors, offered=0: transfers.adopt(
-                    sockets_of(descriptors), offered
-                ),
-                messages.COUNT_ON: partial(self._count_on, predecessor, supervisor),
+                messages.SETTLE: partial(self._settle, all_here),
+                messages.ADOPT_CONNECTIONS: partial(_take, supervisor.pool),
+                messages.COUNT_ON: resources.counters.adopt,
                 messages.HANDED_OVER: all_here,
                 messages.RELOAD: partial(_reported, self._reload),
                 messages.RENEW: partial(_reported, self._renew),
             },
-            lambda: self._on_predecessor_ended(accept, all_here),
+            lambda: self._on_predecessor_ended(accept, supervisor, all_here),
             transfers.processes,
         )
 
-    def _count_on(self, predecessor: Predecessor, supervisor: Supervisor, **lent: Any) -> None:
-        """Take counters over, and lend those of this process while the other one still serves, since it takes a while."""
-        self._resources.counters.adopt(**lent)
-        predecessor.count_back(self._resources.counters, supervisor.limits)
+    async def _serve(
+        self,
+        predecessor: Predecessor,
+        supervisor: Supervisor,
+        state: TransferState | None = None,
+        workers: Sequence[Mapping[str, Any]] = (),
+        descriptors: Sequence[int] = (),
+    ) -> list[str]:
+        ends = sockets_of(descriptors)
+        if self._is_stopping:  # the other process continues
+            close(ends)
+            raise UpgradeError("it is shutting down")
+        self._is_accepting = True
+        try:
+            return await self._begin(predecessor, supervisor, state, workers, ends)
+        finally:
+            self._is_accepting = False
 
-    def _leave_out(self) -> list[str]:
-        """Close the sockets that the rules lack, and return their keys for the predecessor, which has them, too."""
-        sockets, endpoints = self._resources.sockets, self._resources.endpoints
-        left_out = [*sockets.unused, *endpoints.unused()]
-        if not self._predecessor_ended:
-            sockets.predecessor, sockets.left_out = os.getppid(), {*left_out}
-        for store in (sockets, endpoints.store):
-            # The predecessor removes the files of UNIX sockets, after it has accepted the clients that wait there.
-            store.close_unused(keep_files=not self._predecessor_ended)
+    async def _begin(
+        self,
+        predecessor: Predecessor,
+        supervisor: Supervisor,
+        state: TransferState | None,
+        workers: Sequence[Mapping[str, Any]],
+        ends: Sequence[socket.socket],
+    ) -> list[str]:
+        transfers, resources = supervisor.transfers, self._resources
+        adopted = transfers.adopt(workers, ends, self._reactor)
+        # An error here leaves the other process serving; if that has ended, this one has to serve anyway.
+        resources.name_process(must=not self._predecessor_ended)
+        supervisor.restore(state or {})
+        transfers.await_flows(on=True)
+        if state:
+            self.expect_connections()
+        left_out = [*resources.sockets.unused, *resources.endpoints.unused()]
+        removed = resources.sockets.ended_by_removal(left_out)
+        self._handovers = await transfers.retire(adopted, left_out, removed)
+        supervisor.servers_elsewhere.share()
+        await self._accept(transfers)
+        if not predecessor.gives_connections:
+            supervisor.close_removed()
+        # One that keeps its workers removes the files of UNIX sockets itself, after it has accepted who waits there.
+        keep_files = predecessor.gives_connections and not self._predecessor_ended
+        for store in (resources.sockets, resources.endpoints.store):
+            store.close_unused(keep_files=keep_files)
+        self._serves(supervisor.pool.lives)
         return left_out
+
+    async def _settle(self, all_here: Callable[[], object]) -> dict[str, Any]:
+        is_over = self._changes.until(lambda: self._is_stopping or not self.are_arriving)
+        moved = await settled(self._handovers, is_over, self._reactor)
+        all_here()
+        return attrs.asdict(moved)
 
     async def _accept(self, transfers: WorkerTransfers) -> None:
         """Accept clients; if the predecessor ends meanwhile, errors no longer matter, since no other process accepts any."""
-        self._is_accepting = True
         try:
             await transfers.accept()
         except ChannelError as problem:
             if not self._predecessor_ended:
                 raise
             _log.warn("a worker does not accept clients yet: {why}", why=problem)
-        finally:
-            self._is_accepting = False
         self.is_waiting = False
 
     def _serves(self, is_healthy: Callable[[], bool]) -> None:
         oom.go_last()
-        self.store()
+        self._resources.store()
         self._resources.serve(is_healthy, is_new_main=self._predecessor is not None)
         self._has_served = True
         self._changes.check()
 
-    def store(self) -> None:
-        """Leave what is needed if this process dies: sockets with systemd, counters with the predecessor."""
-        self._resources.store()
-        if self._predecessor is not None and self._limits is not None:
-            self._predecessor.count_back(self._resources.counters, self._limits)
-
     def _on_predecessor_ended(
-        self, accept: Callable[[], Coroutine[Any, Any, object]], all_here: Callable[[], object]
+        self,
+        accept: Callable[[], Coroutine[Any, Any, object]],
+        supervisor: Supervisor,
+        all_here: Callable[[], object],
     ) -> None:
         self._predecessor_ended = True
-        self._resources.sockets.left_out = ()
         if self.is_waiting and not self._is_accepting and not self._is_stopping:
             _log.warn("the old process has ended; this one serves from now on")
             failed = partial(_log.failure, "this process cannot take its place")
             Deferred.fromCoroutine(accept()).addErrback(failed)
         self._changes.check()
         self._resources.counters.others_ended()
+        supervisor.transfers.stop_adopted(self._reactor)
         all_here()
 
     # As predecessor.
@@ -259,32 +286,15 @@ class Upgrades:
             lambda: self._upgrade is None and (self._predecessor_ended or not self.is_waiting)
         )
 
-    def predecessor_ended(self) -> Deferred[None]:
-        return self._changes.until(lambda: self._predecessor is None or self._predecessor_ended)
-
-    def are_arriving(self) -> bool:
-        return self._arrives_until is not None
-
-    async def connections_arrived(self) -> None:
-        if self._arrives_until is None:
-            return
-        arrived = self._changes.until(lambda: self._arrives_until is None)
-        left = max(0.0, self._arrives_until - self._reactor.seconds())
-        try:
-            await arrived.addTimeout(left, self._reactor)
-        except TimeoutError:
-            if self._arrives_until is not None:
-                _log.warn(
-                    "the old process has not handed over all connections in {seconds:g} s; no longer waiting for them",
-                    seconds=_LONGEST,
-                )
-                self.expect_no_more()
+    def connections_arrived(self) -> Deferred[None]:
+        return self._changes.until(lambda: not self.are_arriving)
 
     def expect_connections(self) -> None:
-        self._arrives_until = self._reactor.seconds() + _LONGEST
+        self.are_arriving = True
+        self._reactor.callLater(_LONGEST, self.expect_no_more)  # the old process may hang
 
     def expect_no_more(self) -> None:
-        self._arrives_until = None
+        self.are_arriving = False
         self._changes.check()
 
     def pass_signal_on(self, number: int) -> bool:
@@ -337,7 +347,7 @@ class Upgrades:
     ) -> None:
         """Start this program again, as `upgrade` does, and end it when it is ready to serve; an `UpgradeError` says why it is not."""
         _log.info("an upgrade is tried: a new process starts, and stops when it is ready to serve")
-        self._upgrade = upgrade = Upgrade(transfers, self._resources.endpoints, self._reactor)
+        self._upgrade = upgrade = Upgrade(transfers, self._resources, self._reactor)
         try:
             with self._resources.handed_over() as sockets:
                 memory = None if self._limits is None else self._limits.descriptor
@@ -354,28 +364,13 @@ class Upgrades:
         state: Callable[..., Awaitable[TransferState]],
         control: Control,
     ) -> Upgrade:
-        """Start this program again, and hand over to it; after an error, this process keeps serving.
-
-        `control` gets what is changed in the new process later, for the clients that stay here.
-        """
+        """Start this program again, and hand over to it; after an error, this process keeps serving."""
         for why in self.refusals(listeners, transfers):
             raise UpgradeError(why)
         resources = self._resources
         self._upgrade = upgrade = Upgrade(
-            transfers, resources.endpoints, self._reactor, on_committed=control.be_replaced
+            transfers, resources, self._reactor, on_committed=control.be_replaced
         )
-
-        async def leave_out(keys: Sequence[str]) -> None:
-            resources.endpoints.leave_out(keys)
-            await transfers.leave_out(keys, is_over=True)
-            await self.leave_out(keys)
-
-        upgrade.successor.channel.handlers |= {
-            messages.LEAVE_OUT: leave_out,
-            messages.OVERRIDE: control.follow_overrides,
-            messages.FOLLOW: control.follow,
-        }
-
         try:
             with resources.handed_over() as sockets:
                 memory = None if self._limits is None else self._limits.descriptor
@@ -383,83 +378,16 @@ class Upgrades:
             self._successor = upgrade.successor
         finally:
             self._upgrade = None
-            if self._successor is None:
-                resources.name_process(must=False)
-                self._count_for(upgrade.successor)
             self._changes.check()
-        successor = upgrade.successor
-        if not successor.channel.is_open:
-            # Otherwise workers would be asked to leave, and have to serve again.
-            await successor.ended()
         upgrade.steps.run("leave systemd to the new process", resources.notifier.stop)
-        successor.ended().addCallback(self._has_ended)
-        report_exit = partial(self.report_exit, on=self.has_successor)
-        await upgrade.steps.wait("announce the end of this process", report_exit)
+        await upgrade.steps.wait("announce the end of this process", self.report_exit)
         return upgrade
-
-    def _has_ended(self, how: str) -> str:
-        if self._successor is not None and not self._successor.leaves:
-            if not self._is_stopping:
-                self._count_for(self._successor)
-            self._successor = None
-        if not self._is_stopping:
-            if not self.has_successor:
-                _log.error("the new process {how}; this one serves again", how=how)
-            self._on_successor_ended()
-        return how
-
-    def _count_for(self, successor: Successor) -> None:
-        """Read the counters of a successor that has died, since the connections that have moved continue in its workers.
-
-        The memory of the limits has them, too; what the successor has placed there keeps its place.
-        """
-        if successor.limits and self._limits is not None:
-            self._limits.follow(successor.limits)
-        if successor.counting is not None:
-            descriptors, fields = successor.counting
-            try:
-                self._resources.counters.adopt(descriptors, **fields)
-            except (MuxError, OSError) as problem:  # descriptors may have run out
-                _log.error("the numbers of the new process are lost: {why}", why=problem)
-
-    def serve_again(self, is_healthy: Callable[[], bool]) -> None:
-        Deferred.fromCoroutine(self.report_exit(on=False))
-        self._resources.name_process(must=False)
-        self._resources.serve(is_healthy, is_new_main=True)
 
     # The end.
 
-    async def report_exit(self, *, on: bool) -> None:
+    async def report_exit(self) -> None:
         if self._predecessor is not None and not self.is_waiting:
-            await self._predecessor.report_exit(on=on)
-
-    async def leave_out(self, keys: Sequence[str]) -> None:
-        """Ask the predecessor to close sockets that a reload has removed: clients there would get no answer while it lives."""
-        if self._predecessor is None or self._predecessor_ended or not keys:
-            return
-        sockets = self._resources.sockets
-        sockets.left_out = {*sockets.left_out, *keys}
-        try:
-            await self._predecessor.leave_out(keys)
-        except ChannelError as problem:
-            # Of a stream socket, closing it here ends it there, too.
-            if kept := [key for key in keys if key.startswith("udp:")]:
-                _log.warn(
-                    "process {pid}, which an upgrade has replaced, may be of an older version, and keeps {kept} until it ends: {why}",
-                    pid=sockets.predecessor,
-                    kept=", ".join(kept),
-                    why=problem,
-                )
-
-    def override(self, overrides: Mapping[str, Any]) -> None:
-        """Pass the operator's overrides on to the predecessor, where clients may wait, too."""
-        if self._predecessor is not None:
-            self._predecessor.override(overrides)
-
-    def follow(self, **changes: Any) -> None:
-        """The same for bans and lists of networks."""
-        if self._predecessor is not None:
-            self._predecessor.follow(changes)
+            await self._predecessor.report_exit()
 
     def stop_upgrading(self) -> bool:
         """End a successor that does not serve yet; return whether another process serves."""
@@ -472,6 +400,12 @@ class Upgrades:
         if not shared:
             self._resources.notifier.stopping()
         return shared
+
+
+def _take(pool: WorkerPool, descriptors: Sequence[int], offered: int = 0) -> None:
+    ends = sockets_of(descriptors)
+    pool.take(ends, offered)
+    close(ends)  # each was duplicated
 
 
 async def _reported(work: Callable[..., Awaitable[Report]], **values: Any) -> dict[str, Any]:

@@ -1,73 +1,110 @@
-"""Moves clients and connections between the workers of two services in an upgrade."""
+"""Gives the workers of a service to the next one, which retires them: what each side does with them."""
+
+from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.task import deferLater
 
+from txmux.classes import frozen
 from txmux.control.broadcast import broadcast
 from txmux.control.report import Report
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
-from txmux.processes.workers.moving import Takers, WorkerHandover, staying, total
-from txmux.processes.workers.pool import WorkerPool, failures
-from txmux.processes.workers.worker import Worker
-from txmux.serving.store import ListeningSockets
+from txmux.processes.workers.adopted import KNOWN, AdoptedWorker
+from txmux.processes.workers.moving import (
+    LONGEST_WAIT,
+    Takers,
+    WorkerHandover,
+    could_move,
+    staying,
+    total,
+)
+from txmux.processes.workers.pool import failures
+
+if TYPE_CHECKING:
+    from txmux.processes.supervisor.supervisor import Supervisor
+    from txmux.processes.workers.worker import Worker
 
 _COUNTING = 10.0
 """Seconds that a worker may take to go through very many connections."""
+LONGEST = 60.0
+"""Seconds that the report waits for connections to move."""
 _PROMPT = 1.0
 """Seconds that a worker may take to answer; one that hangs accepts no clients either."""
+_STILL = 10.0
+"""The same, while none does."""
+_GRACE = 5.0
+"""Seconds that an adopted worker has to exit, after the time limit of its connections."""
 
 
-async def _leave_nothing(_: object) -> None:
-    pass
+@frozen
+class Moved:
+    """What has become of the connections of an old process.
+
+    Attributes:
+        moved: How many have moved.
+        stays: How many have not, by the reason.
+        ended: A sentence for each worker that has ended meanwhile.
+        is_over: Whether no further one is about to move.
+    """
+
+    moved: int
+    stays: Mapping[str, int]
+    ended: Sequence[str] = ()
+    is_over: bool = True
+
+    @classmethod
+    def by(cls, handovers: Sequence[WorkerHandover]) -> Moved:
+        return cls(
+            sum(handover.moved for handover in handovers),
+            total(handover.stays for handover in handovers),
+            [handover.ended for handover in handovers if handover.ended],
+            all(handover.done.called for handover in handovers),
+        )
+
+    def report(self, pid: int, seconds: float, drain_timeout: float, more: Sequence[str]) -> Report:
+        text, until = staying(self.stays, drain_timeout)
+        changes = (
+            f"process {pid} serves from now on; "
+            f"connections handed over: {self.moved}, in {1000 * seconds:.0f} ms{text}"
+        )
+        if not self.is_over:
+            changes += "; those not taken are offered again until then"
+        changes = "; ".join([changes, *self.ended, *more])
+        is_complete = not (self.ended or could_move(self.stays))
+        details = {"moved": self.moved, "stays": dict(self.stays), "until": until}
+        return Report(ok=True, changes=changes, details={**details, "complete": is_complete})
 
 
 class WorkerTransfers:
-    """Passes the steps of an upgrade to all workers.
+    """The workers of a service in an upgrade.
 
     Attributes:
         accepting: Whether workers accept clients, now and when they are started.
-        able: The workers that answered when all were paused.
-        leave_elsewhere: Has the process that this one has replaced close removed sockets, by their keys.
-        left_out: The keys of addresses at which no worker may listen, since the new process does not.
     """
 
-    def __init__(self, pool: WorkerPool, sockets: ListeningSockets, *, accepting: bool) -> None:
-        self._sockets = sockets
-        self.left_out: Collection[str] = ()
-        self._of_datagrams: Sequence[str] = ()
-        self._pool = pool
-        self.able: Sequence[Worker] = []
-        self._flows_are_here: Callable[[], None] = lambda: None
+    def __init__(self, supervisor: Supervisor, *, accepting: bool) -> None:
+        self._supervisor = supervisor
+        self._pool = supervisor.pool
         self.accepting = accepting
-        self.leave_elsewhere: Callable[[Sequence[str]], Awaitable[object]] = _leave_nothing
+        self._flows_are_here: Callable[[], None] = lambda: None
 
     @property
     def processes(self) -> int:
         return len(self._pool.workers)
 
-    async def pause(self) -> None:
-        """Make all workers leave new clients in the queues."""
-        # Hanging workers are found first, while all accept, so that no client waits for one.
-        ready = [worker for worker in self._pool.all() if worker.ready]
-        pongs = await broadcast(ready, messages.PING, seconds=_PROMPT)
-        answered = dict(pongs)
-        self.able = [worker for worker in ready if worker.number + 1 in answered]
-        await self._pool.flows_moved(self.able)
-        self.accepting = False
-        paused = [worker for worker in self._pool.workers if worker in self.able]
-        for worker in self._pool.workers:
-            if worker not in paused:
-                worker.send(messages.PAUSE)
-        await broadcast(paused, messages.PAUSE, seconds=_PROMPT)
-        await self._pool.flows_moved(self.able)  # a reader may have been replaced in between
+    def _ready(self) -> list[Worker]:
+        return [worker for worker in self._pool.all() if worker.ready]
 
     async def would_stay(self, drain_timeout: float) -> Report:
         """Report how many connections an upgrade would move now, and how many would stay, by the reason."""
-        ready = [worker for worker in self._pool.all() if worker.ready]
-        answers = await broadcast(ready, messages.WOULD_STAY, seconds=_COUNTING, if_late="skip")
+        answers = await broadcast(
+            self._ready(), messages.WOULD_STAY, seconds=_COUNTING, if_late="skip"
+        )
         moves = sum(counts["moves"] for _, counts in answers)
         stays = total(counts["stays"] for _, counts in answers)
         text, until = staying(stays, drain_timeout)
@@ -76,32 +113,44 @@ class WorkerTransfers:
         changes = "; not counted: ".join([changes, *answers.missing])
         return Report(ok=True, changes=changes, details=details)
 
-    async def leave_out(self, keys: Collection[str], *, is_over: bool = False) -> None:
-        """Accept waiting clients where the new process does not listen, and refuse others until `listen_again`.
+    # In the old process.
 
-        Flows of datagrams continue there while this process has some. Before all flows have moved, its sockets for new ones stay, too;
-        `is_over` says that these have.
+    async def give(self) -> tuple[list[Mapping[str, Any]], list[socket.socket]]:
+        """Let another supervisor take all workers over: return what it has to know of each, and its end of a channel to each.
+
+        From now on, workers that are started accept no clients; the old ones do so until the other supervisor has them retire.
         """
-        left_out = [
-            key for key in keys if key in self._sockets.addresses and (is_over or key[:4] != "udp:")
-        ]
-        self._of_datagrams = [key for key in keys if key[:4] == "udp:" and not is_over]
-        self.left_out = [*dict.fromkeys([*self.left_out, *left_out])]
-        ready = [worker for worker in self._pool.all() if worker.ready]
-        removed = self._sockets.ended_by_removal(left_out)
-        given_up = {worker: worker.give_up(left_out, removed) for worker in ready}
-        await gatherResults([done for worker, done in given_up.items() if worker in self.able])
-        self._sockets.refuse(left_out)
+        await self._pool.flows_moved(self._ready())
+        self.accepting = False
+        drain_timeout = self._supervisor.rules.settings.drain_timeout
+        rows, ends = list[Mapping[str, Any]](), list[socket.socket]()
+        try:
+            for worker in self._ready():
+                own, other = socket.socketpair()
+                ends.append(other)
+                with own:
+                    worker.attach(own)
+                defaults = {"knows": KNOWN, "drain_timeout": drain_timeout}
+                rows.append({**defaults, **worker.to_be_adopted()})
+        except OSError:
+            close(ends)
+            raise
+        return rows, ends
 
-    async def leave_out_datagrams(self) -> None:
-        """Close the UDP sockets that were left out until all flows had moved; a worker keeps its own while it has some."""
-        if keys := self._of_datagrams:
-            await self.leave_out(keys, is_over=True)
+    async def hand_over(
+        self, to: Takers, left_out: Collection[str], removed: Sequence[str]
+    ) -> list[WorkerHandover]:
+        """Hand over to a process that adopts no workers."""
+        self.accepting = False
+        return await self.retire(self._pool.leave(), left_out, removed, to)
 
-    def listen_again(self) -> bool:
-        """Listen there again where possible; return whether more addresses are free than before."""
-        before, self.left_out = self.left_out, self._sockets.listen_again()
-        return len(before) > len(self.left_out)
+    async def take_back(self) -> None:
+        """Undo `give`; also if the other supervisor has had workers close their ports."""
+        if not self.accepting:
+            self._supervisor.take_back()
+        await self.accept()
+
+    # In the new one.
 
     async def accept(self) -> None:
         """Make all workers accept clients; it is a `ChannelError` if one does not answer, and does not work either."""
@@ -122,17 +171,76 @@ class WorkerTransfers:
         else:
             self._flows_are_here()
 
-    def hand_over(
-        self, to: Takers, is_needed: Callable[[], bool], handovers: Iterable[WorkerHandover] = ()
-    ) -> list[WorkerHandover]:
-        """Make all workers hand over, except those of `handovers`; one that hangs does so when it continues."""
-        processes = {handover.process for handover in handovers}
-        ready = [
-            worker for worker in self._pool.all() if worker.ready and worker.pid not in processes
-        ]
-        return [WorkerHandover(worker, to, is_needed) for worker in ready]
+    def adopt(
+        self, rows: Sequence[Mapping[str, Any]], ends: Sequence[socket.socket], reactor: Any
+    ) -> list[Worker]:
+        """Adopt the workers of another process, by its `give`."""
+        supervisor, pool = self._supervisor, self._pool
+        adopted: list[Worker] = []
+        for row, end in zip(rows, ends, strict=True):
+            worker = AdoptedWorker(
+                supervisor,
+                pool.free_number(),
+                reactor,
+                end,
+                pid=row["pid"],
+                knows=row["knows"],
+                counts=supervisor.counters.adopt_process(row["counts"]),
+                drain_timeout=row["drain_timeout"],
+            )
+            pool.retiring.append(worker)
+            adopted.append(worker)
+            supervisor.lend_opener(worker)
+        return adopted
 
-    def adopt(self, ends: Sequence[socket.socket], offered: int) -> None:
-        self._pool.take(ends, offered)
-        for end in ends:
-            end.close()  # each was duplicated
+    async def retire(
+        self,
+        workers: Sequence[Worker],
+        left_out: Collection[str],
+        removed: Sequence[str],
+        to: Takers | None = None,
+    ) -> list[WorkerHandover]:
+        """Have workers accept no more clients, and move their connections as soon as others take them.
+
+        Where the new rules do not listen, they accept who waits first; see `Worker.give_up`.
+        """
+        await gatherResults([worker.give_up(left_out, removed) for worker in workers])
+        handovers = self._pool.retire(workers, to)
+        # What they have accepted by now counts for the limits of servers, before others accept.
+        await broadcast(workers, messages.PING, seconds=_PROMPT)
+        return handovers
+
+    def stop_adopted(self, reactor: Any) -> None:
+        """End adopted workers after their last connections, and these after the time that the rules give them."""
+        for worker in [*self._pool.retiring]:
+            if isinstance(worker, AdoptedWorker):
+                seconds = worker.drain_timeout + LONGEST_WAIT + _GRACE
+                kill = reactor.callLater(seconds, worker.kill)
+                worker.stop(LONGEST_WAIT).addCallback(_cancel, kill)
+
+
+def close(ends: Sequence[socket.socket]) -> None:
+    for end in ends:
+        end.close()
+
+
+def _cancel(_: object, call: Any) -> None:
+    if call.active():
+        call.cancel()
+
+
+async def settled(
+    handovers: Sequence[WorkerHandover], is_over: Deferred[Any], reactor: Any
+) -> Moved:
+    all_done = DeferredList([handover.done for handover in handovers])
+    done: Deferred[Any] = DeferredList([all_done, is_over], fireOnOneCallback=True)
+    moved, end = -1, reactor.seconds() + LONGEST
+    while not done.called and reactor.seconds() < end:
+        have = sum(handover.moved for handover in handovers)
+        if have == moved and all(handover.rounds for handover in handovers):
+            break
+        moved = have
+        pause: Deferred[Any] = deferLater(reactor, _STILL)
+        await DeferredList([done, pause], fireOnOneCallback=True, consumeErrors=True)
+        pause.cancel()
+    return Moved.by(handovers)

@@ -149,7 +149,7 @@ def staying(stays: Mapping[str, int], drain_timeout: float) -> tuple[str, float 
         if reasons:
             until = time.time() + drain_timeout + LONGEST_WAIT * waits
             clock = time.strftime("%H:%M:%S UTC", time.gmtime(until))
-            parts += f"; staying in the old process until {clock}: {', '.join(reasons)}"
+            parts += f"; staying in old workers until {clock}: {', '.join(reasons)}"
     return parts, until
 
 

@@ -15,14 +15,14 @@ from twisted.logger import Logger
 
 from txmux.classes import define
 from txmux.control.attention import NONE_ANSWERS, NONE_SERVES
-from txmux.control.broadcast import ANSWER_TIMEOUT, broadcast
+from txmux.control.broadcast import broadcast
 from txmux.control.overrides import WorkersCondition
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
 from txmux.processes.conditions import Conditions
-from txmux.processes.workers.moving import WorkerHandover
+from txmux.processes.workers.moving import Takers, WorkerHandover
 from txmux.processes.workers.worker import Worker
 from txmux.telemetry.attention import OF_FEW
 from txmux.telemetry.steps import RecurringSteps
@@ -171,7 +171,7 @@ class WorkerPool:
             self.workers.remove(worker)
             self.retiring.append(worker)
             unneeded.append(worker)
-        self._retire(unneeded)
+        self.retire(unneeded)
         while len(self.workers) < count:
             self._start_one(self.workers)
         for worker in replaced:
@@ -179,13 +179,15 @@ class WorkerPool:
 
     def _start_one(self, among: list[Worker]) -> Worker:
         # It joins the list before it starts: `Supervisor.start_message` depends on that.
-        numbers = {worker.number for worker in self.all()}
-        number = min(set(range(len(numbers) + 1)) - numbers)
-        worker = self._make(number)
+        worker = self._make(self.free_number())
         worker.has_served = worker.has_served and among is not self.added
         among.append(worker)
         worker.start()
         return worker
+
+    def free_number(self) -> int:
+        numbers = {worker.number for worker in self.all()}
+        return min(set(range(len(numbers) + 1)) - numbers)
 
     def add(self, count: int) -> None:
         for _ in range(count):
@@ -211,7 +213,14 @@ class WorkerPool:
         self.changes.check()
         return leaving
 
-    def replace_soon(self, worker: Worker, most: Callable[[], int]) -> None:
+    def give_away(self) -> None:
+        """Leave all workers to another supervisor, which has adopted them."""
+        self._replaced.clear()
+        for worker in self.all():
+            worker.give_away()
+        self.workers, self.added, self.retiring = [], [], []
+
+    def replace_soon(self, worker: Worker, most: int) -> None:
         """Replace a worker that has received a signal, unless the whole service has.
 
         If there are `most` workers by then, it ends with its connections before it is replaced.
@@ -336,20 +345,18 @@ class WorkerPool:
                 await reader.ask(messages.FLOWS_MOVED, seconds=_FLOWS_MOVED)
 
     async def flows_left(self) -> list[str] | None:
-        """Return the keys of removed addresses that still have flows; ``None`` if the worker with the flows does not answer."""
+        """Return the keys of closed ports that still have flows; ``None`` if a worker that may have some does not answer."""
         reader = self._reads
-        if reader is None or not reader.ready:
-            return []  # the flows have ended with the reader
-        try:
-            left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=ANSWER_TIMEOUT)
-        except ChannelError:
+        asked = [one for one in (reader, *self.retiring) if one is not None and one.ready]
+        answers = await broadcast(asked, messages.FLOWS_LEFT)
+        if answers.missing or reader is not self._reads:  # they may have moved meanwhile
             return None
-        return left if reader is self._reads else None  # they may have moved meanwhile
+        return [key for _, keys in answers for key in keys]
 
-    def _retire(self, workers: Sequence[Worker]) -> None:
-        """End workers when their connections have moved to those that serve, or have ended."""
+    def retire(self, workers: Sequence[Worker], to: Takers | None = None) -> list[WorkerHandover]:
+        """End workers when their connections have moved to those that serve, here or in another service, or have ended."""
         if not workers:
-            return
+            return []
         ready = [worker for worker in workers if worker.ready]
         reader = self._reads
         for worker in workers:
@@ -357,25 +364,21 @@ class WorkerPool:
         are_here = self.await_flows() if reader in ready else None
         # Before the connections move, since the next reader has to await the flows.
         self.share_datagrams()
-        for worker in ready:
-            handover = self._move(worker)
+        handovers = [
+            WorkerHandover(worker, to or self, lambda one=worker: one in self.retiring)  # type: ignore[misc]
+            for worker in ready
+        ]
+        for worker, handover in zip(ready, handovers, strict=True):
             if are_here is not None and worker is reader:
                 handover.done.addCallback(lambda _: are_here())
-
-    def _move(self, worker: Worker) -> WorkerHandover:
-        return WorkerHandover(worker, self, lambda: worker in self.retiring)
-
-    def move_retiring(self) -> None:
-        for worker in self.retiring:
-            if worker.ready:
-                self._move(worker)
+        return handovers
 
     def _retire_replaced(self, worker: Worker) -> None:
         replaced = self._replaced.pop(worker, None)
         if replaced in self.workers:
             self.workers.remove(replaced)
             self.retiring.append(replaced)
-            self._retire([replaced])
+            self.retire([replaced])
         self.share_datagrams()
 
     @property

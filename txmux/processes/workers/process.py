@@ -89,6 +89,7 @@ class WorkerProcess:
         self._preparing = DeferredLock()
         self._attempt: object = None  # the last one to prepare, unless it was given up
         self._stopping = self._drained = False
+        self._waited_for: set[str] = set()
         self.status = 0
         handlers: dict[Message, Callable[..., object]] = {
             messages.COUNT_IN: self._count_in,
@@ -99,7 +100,39 @@ class WorkerProcess:
             messages.PING: lambda: None,
             **dict.fromkeys(_CHANGES, _is_in_start),
         }
-        self.channel = Channel(handlers, self._on_supervisor_lost, reactor)
+        self._channels: list[Channel] = []
+        self._add_channel(handlers)
+
+    @property
+    def channel(self) -> Channel:
+        """That to the supervisor which counts."""
+        return self._channels[-1]
+
+    def _add_channel(self, handlers: dict[Message, Callable[..., object]]) -> Channel:
+        channel = Channel(handlers, lambda: self._on_supervisor_lost(channel), self._reactor)
+        self._channels.insert(0, channel)
+        return channel
+
+    def _attach(self, serving: Serving, descriptors: Sequence[int]) -> None:
+        """Let another supervisor take this process over, by `RETIRE`; if that one ends before this one's own, the own one counts again."""
+        (end,) = sockets_of(descriptors)
+
+        def retire() -> Deferred[Any]:
+            self._channels.remove(channel)
+            self._channels.append(channel)
+            self._tell_who_waits()
+            return serving.retire()
+
+        channel = self._add_channel({**self.channel.handlers, messages.RETIRE: retire})
+        attach(self._reactor, channel, end)
+
+    def _tell_who_waits(self) -> None:
+        for backend in self._waited_for:
+            self.channel.send(messages.WAITING, backend=backend, waiting=True)
+
+    def _note_waiting(self, backend: str, waiting: bool) -> None:  # noqa: FBT001 - of a callback
+        (self._waited_for.add if waiting else self._waited_for.discard)(backend)
+        self.channel.send(messages.WAITING, backend=backend, waiting=waiting)
 
     def _count_in(self, descriptors: Sequence[int], places: dict[str, int], cells: int) -> None:
         try:
@@ -158,6 +191,8 @@ class WorkerProcess:
                 messages.END_REMOVED: serving.end_removed,
                 messages.STATUS: serving.status,
                 messages.MISSING: serving.missing,
+                messages.ATTACH: partial(self._attach, serving),
+                messages.OPENER: _open_by,
                 messages.RETIRE: serving.retire,
                 messages.LEAVE: partial(self._leave, serving, transfer),
                 messages.GIVE_UP: ports.give_up,
@@ -175,7 +210,7 @@ class WorkerProcess:
 
     async def _serve(self, start: Start) -> None:
         if start.opener is not None:
-            use_helper(Opener(start.opener, _PATIENCE).open_file)
+            _use_opener(start.opener)
         rules, self._limits, self._column = start.rules, start.limits, start.column
         self._names.take_results(start.state.get("names", {}))  # before changes arrive
         try:
@@ -207,9 +242,7 @@ class WorkerProcess:
                 in_use=in_use,
                 may_lack=start.may_lack,
             )
-            serving.upstreams.known.on_waiting = lambda backend, waiting: self.channel.send(
-                messages.WAITING, backend=backend, waiting=waiting
-            )
+            serving.upstreams.known.on_waiting = self._note_waiting
             serving.upstreams.known.tally = lambda backend, limit: self._limits.held(
                 backend, limit, self._column
             )
@@ -350,13 +383,16 @@ class WorkerProcess:
 
     def _over(self) -> None:
         self._drained = True
-        if self.channel.is_open:
-            self.channel.close()
-        else:
+        if not self.channel.is_open:
             self._reactor.stop()
+        for channel in [*self._channels]:
+            channel.close()
 
-    def _on_supervisor_lost(self) -> None:
-        if self._drained:
+    def _on_supervisor_lost(self, channel: Channel) -> None:
+        if len(self._channels) > 1:
+            self._channels.remove(channel)
+            self._tell_who_waits()
+        elif self._drained:
             self._reactor.stop()
         elif not self._stopping:
             self._log.warn(
@@ -373,6 +409,14 @@ class WorkerProcess:
             await self._transfer.close()
             await self._serving.retire()
         self.stop()
+
+
+def _open_by(descriptors: Sequence[int]) -> None:
+    _use_opener(*sockets_of(descriptors))
+
+
+def _use_opener(connection: socket.socket) -> None:
+    use_helper(Opener(connection, _PATIENCE).open_file)
 
 
 def run(
@@ -398,7 +442,7 @@ def run(
     alone: Any = ServiceLog(sys.stderr, any_reactor)
     attach(any_reactor, worker.channel, end)  # `beginLoggingTo` sends earlier events at once
     globalLogBeginner.beginLoggingTo(
-        [LogForwarder(worker.channel, alone)], redirectStandardIO=False
+        [LogForwarder(lambda: worker.channel, alone)], redirectStandardIO=False
     )
     # systemd sends SIGTERM to every process of a service.
     SignalWatch(any_reactor, worker.be_replaced, signal.SIGTERM).start()

@@ -241,6 +241,12 @@ class Starter:
             self._again = self._reactor.callLater(delay, self._start_again)
             self._lost(f"{CANNOT_START}: {why}")
 
+    def leave(self) -> None:
+        """Leave the process to itself: its workers are another supervisor's, and it ends after the last of them."""
+        if self._connection is not None:
+            self._connection.is_left = True
+        self.close()
+
     def close(self) -> None:
         if self._again is not None:
             self._again.cancel()
@@ -260,6 +266,7 @@ class _Connection(FileDescriptor):
     Attributes:
         has_worked: Whether it has ever answered: it has imported what it needs.
         hung: Why it was killed; empty if it was not.
+        is_left: Whether its workers outlast this process, and it with them.
     """
 
     _log = Logger()
@@ -275,7 +282,7 @@ class _Connection(FileDescriptor):
         super().__init__(reactor)
         self._child = child
         child.connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        self.has_worked = False
+        self.has_worked = self.is_left = False
         self.hung = ""
         self._silence = HangDetector()
         self._pings = self._pongs = self._imports_after = 0
@@ -357,7 +364,8 @@ class _Connection(FileDescriptor):
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
         self._child.connection.close()
-        self._child.wait()
+        if not self.is_left:
+            self._child.wait()
         forking, self._forking = self._forking, {}
         lost, self._lost = self._lost, None
         if lost is not None:

@@ -30,6 +30,7 @@ from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.starting import BackOff, Starter
 from txmux.telemetry.attention import CANNOT_START
 from txmux.telemetry.counting.counters import OWN, Counters
+from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.folding import FoldedLog
 from txmux.telemetry.formatting import plural
 
@@ -68,7 +69,7 @@ class _WorkerSupervisor(Protocol):
     def ready(self, worker: Worker, /) -> None: ...
     def retired(self, worker: Worker, /) -> None: ...
     def leave_answered(self) -> None: ...
-    def ended(self, number: int, /) -> int: ...
+    def ended(self, worker: Worker, /) -> int: ...
     def start_failed(self, worker: Worker, message: str, /) -> None: ...
     def replace(self, worker: Worker, /) -> None: ...
     def replace_hung(self, worker: Worker, why: str, /) -> bool: ...
@@ -131,8 +132,35 @@ class Worker:
         return is_there and self._can_listen
 
     @property
+    def column(self) -> ProcessCounters | None:
+        """Where it counts; ``None`` if it does not, or that is unknown."""
+        return self._supervisor.counters.columns.get(self.number + 1)
+
+    @property
     def connections(self) -> int:
-        return self._supervisor.counters.live_in(self.number + 1)
+        return self._supervisor.counters.live_in(self.column)
+
+    def to_be_adopted(self) -> Mapping[str, Any]:
+        """Return what another supervisor has to know of it: one of the `workers` of `SERVE`."""
+        column = self.column
+        counts = 0 if column is None else column.file
+        return {"pid": self.pid, "counts": counts}
+
+    def attach(self, end: socket.socket) -> None:
+        """Let another supervisor take it over."""
+        attaching = self.ask(messages.ATTACH, seconds=None, descriptors=[end.fileno()])
+        attaching.addErrback(lambda _: None)  # the other end finds its channel closed
+
+    def give_away(self) -> None:
+        """Leave the process to a supervisor that has adopted it; one that is not ready ends by itself."""
+        if self._restart is not None and self._restart.active():
+            self._restart.cancel()
+        channel, self._channel = self._channel, None
+        self.pid = 0
+        if channel is not None:
+            channel.finish()
+        for waiting in self._waiting:
+            waiting.cancel()
 
     def retire(self) -> None:
         """Stop accepting, and end after the last connection; no other worker is started for it."""
@@ -458,7 +486,7 @@ class Worker:
         if not self.ready:
             self.failed_starts += 1
         self.ready = self.is_confined = False
-        lost = self._supervisor.ended(self.number)
+        lost = self._supervisor.ended(self)
         self._lost_connections = f", {plural(lost, 'connection')} lost" if lost else ""
         if self._retirement is not None or self._stopped is not None:
             self._supervisor.retired(self)

@@ -37,13 +37,14 @@ class Counters:
     started may live on, and write to its own. A block of removed rules stays until no connection can count there.
 
     Attributes:
+        columns: By the numbers of the processes.
         on_ended: Called with the number of a process that has ended, and its cells as they are in memory.
     """
 
     def __init__(self) -> None:
         self.layout = CounterLayout()
         self.layout.extend([groups.PROCESS.key()])
-        self._columns: dict[int, ProcessCounters] = {}
+        self.columns: dict[int, ProcessCounters] = {}
         self._others: list[CountingProgram] = []
         self._pipe: tuple[int, int] | None = None
         # Sums of processes that have ended, and of earlier programs that could not hand over their memory.
@@ -66,7 +67,7 @@ class Counters:
         new = [*filterfalse(places.__contains__, needed)]
         self._since.update(dict.fromkeys(new, number + 1))
         self.layout.extend(new, self._spare)
-        for column in self._columns.values():
+        for column in self.columns.values():
             self._grow(column)
         unneeded = filterfalse(needed.__contains__, places)
         self._until = {key: self._until.get(key, number) for key in unneeded}
@@ -92,7 +93,7 @@ class Counters:
             if not any(self._since.get(key, 0) <= number <= last for number in in_use)
         ]
         for key in gone:
-            for column in self._columns.values():
+            for column in self.columns.values():
                 block = column.block(key)
                 block[:] = memoryview(bytes(block.nbytes)).cast("Q")
             self._spare.setdefault(key.partition("\n")[0], []).append(self.layout.remove(key))
@@ -111,31 +112,31 @@ class Counters:
 
     def column(self, number: int) -> ProcessCounters:
         """Return the column of a process."""
-        column = self._columns.get(number)
+        column = self.columns.get(number)
         if column is None:
             descriptor = make("txmux counters")
             grow(descriptor, self.layout.size)
-            column = self._columns[number] = ProcessCounters(self.layout, descriptor)
+            column = self.columns[number] = ProcessCounters(self.layout, descriptor)
         return column
 
     def cells(self, key: str) -> list[int]:
         """Add up the cells of one key; for many, use `read`."""
-        columns = [*self._running_others(), *self._columns.values()]
+        columns = [*self._running_others(), *self.columns.values()]
         blocks = [totals[key] for totals in self._past if key in totals]
         blocks += [column.block(key).tolist() for column in columns]
         return _group(key).combine(blocks)
 
     def images(self) -> dict[int, Image]:
-        return {number: column.image() for number, column in self._columns.items()}
+        return {number: column.image() for number, column in self.columns.items()}
 
     def has_connections(self, listener: str) -> bool:
         key = groups.LISTENER.key(listener)
         cells = self.cells(key) if key in self.layout.places else []
         return bool(cells) and groups.live(cells) > 0
 
-    def live_in(self, number: int) -> int:
-        """Return how many connections one process has, by the number of its column."""
-        column = self._columns.get(number)
+    @staticmethod
+    def live_in(column: ProcessCounters | None) -> int:
+        """Return how many connections one process has."""
         return 0 if column is None else _live(column)
 
     def connections_elsewhere(
@@ -143,7 +144,7 @@ class Counters:
     ) -> dict[tuple[str, str], int]:
         """Count the connections to servers, by backend and text, of earlier programs that still run, and of some columns of this one."""
         columns = [*self._running_others()]
-        columns += [column for number, column in self._columns.items() if number in retiring]
+        columns += [column for number, column in self.columns.items() if number in retiring]
         if not columns:
             return {}
         return {
@@ -164,7 +165,7 @@ class Counters:
         places, ordered = dict(self.layout.places), self.layout.ordered()
         others = ((its.layout, its.image()) for its in self._running_others())
         images: list[_Column] = [(its.places, its.ordered(), image) for its, image in others]
-        return images + [(places, ordered, its.image()) for its in self._columns.values()]
+        return images + [(places, ordered, its.image()) for its in self.columns.values()]
 
     def _running_others(self) -> list[ProcessCounters]:
         """Return the columns of earlier programs that still run."""
@@ -175,7 +176,7 @@ class Counters:
 
     def ended(self, number: int) -> int:
         """Count the connections of a dead process, by the number of its column, as ended, and return their number."""
-        column = self._columns.pop(number, None)
+        column = self.columns.pop(number, None)
         if column is None:
             return 0
         self.on_ended(number, column.image())
@@ -184,7 +185,26 @@ class Counters:
         self._past = [_added([*self._past, blocks])]
         return lost
 
+    def adopted_ended(self, column: ProcessCounters) -> int:
+        """The same for a process of another program."""
+        blocks = _blocks(column)
+        lost = groups.settle(blocks)
+        for other in self._others:
+            if column in other.columns:
+                other.columns.remove(column)
+                self._past.append(blocks)
+        return lost
+
     # Other programs, at an upgrade.
+
+    def adopt_process(self, file: int) -> ProcessCounters | None:
+        """Return the column of a process of another program which this one supervises from now on, by its `ProcessCounters.file`."""
+        for other in self._others:
+            for column in other.columns:
+                if column.file == file:
+                    other.pid = os.getpid()
+                    return column
+        return None
 
     @property
     def life(self) -> int:
@@ -201,7 +221,7 @@ class Counters:
     def programs(self) -> list[CountingProgram]:
         """Return this program and each before it that still runs, since each ends by itself; it may fail for want of a descriptor."""
         self.others_ended()
-        columns, past = [*self._columns.values()], [*self._past]
+        columns, past = [*self.columns.values()], [*self._past]
         return [CountingProgram(self._both_ends()[0], columns, os.getpid(), past), *self._others]
 
     def adopt(
@@ -234,7 +254,7 @@ class Counters:
             self._past += moved
         before = [*self._past, *map(_blocks, self._running_others())]
         self.layout.extend(key for blocks in before for key in blocks)
-        for column in self._columns.values():
+        for column in self.columns.values():
             self._grow(column)
 
     def left_behind(self) -> tuple[int, int]:

@@ -114,6 +114,11 @@ class ProcessCounters:
             weakref.finalize(self, os.close, descriptor)
         self.process = groups.ProcessCounts(self.block(groups.PROCESS.key()))
 
+    @property
+    def file(self) -> int:
+        """The inode of its memory, which two processes of a service see alike."""
+        return 0 if self.descriptor is None else os.fstat(self.descriptor).st_ino
+
     def remap(self) -> None:
         """Map the file again after the layout and the file have grown. Blocks in use stay in the same memory."""
         if self.descriptor is not None and len(self._cells) < self.layout.cells:

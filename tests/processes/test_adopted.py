@@ -1,0 +1,191 @@
+"""Workers that an upgrade has left to the new process, with connections that cannot move."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.admin.processes import get, post
+from tests.interop.children import eventually
+from tests.processes.running import customize, is_gone, starter_of, workers_of
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from txmux.net.channel import messages
+from txmux.net.channel.message import NOTHING, NUMBER, Field
+from txmux.processes.workers.adopted import CONTRACT
+
+_KNOWS_NOTHING = """
+import os, sys
+if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
+    from txmux.processes.workers import adopted
+
+    adopted._IF_KNOWN = frozenset()
+"""
+_BY_CONNECTION = """
+import os, sys
+if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade.predecessor import Predecessor
+
+    if not os.path.exists({flag!r}):
+        Predecessor.gives_connections = True
+"""
+
+
+class ContractTest(SynchronousTestCase):
+    def test_never_changes(self) -> None:
+        """A worker of any version, before or after this one, takes these, and answers so."""
+        counts = Field(dict, fields={"moved": NUMBER, "stays": Field(dict, of=NUMBER)})
+        said = {one.kind: (one.fields, one.answer, one.descriptors) for one in CONTRACT}
+        never: dict[str, object] = {
+            "attach": ({}, NOTHING, 1),
+            "retire": ({}, NOTHING, 0),
+            "hand_over": ({}, counts, 1_000),
+            "stop": ({"longest_wait": NUMBER}, None, 0),
+        }
+        self.assertEqual(said, never)
+
+    def test_signature(self) -> None:
+        """Two processes see by it whether a message has the same fields."""
+        self.assertEqual(messages.STOP.signature, "stop(longest_wait)")
+        self.assertEqual(messages.END_REMOVED.signature, "end_removed(backends,routes)")
+
+
+class AdoptedTest(UpgradeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.admin = self.folder / f"{os.urandom(4).hex()}.sock"
+        self.listening = self.backend()
+
+    def begin(self, workers: int = 1) -> tuple[Upgrading, tuple[socket.socket, socket.socket]]:
+        """Begin a service with a client that is relayed, and another one that has said half of what decides."""
+        mux = self.upgrading(
+            self.relaying(
+                self.listening,
+                "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n",
+            ),
+            f"workers = {workers}\ndrain_timeout = 10m\nadmin = unix:{self.admin}",
+        )
+        pair = self.relayed(mux, self.listening)
+        self.undecided = self.client(mux)
+        self.undecided.sendall(b"S")
+        self.eventually_listed(2)
+        return mux, pair
+
+    def eventually_listed(self, count: int) -> None:
+        eventually(lambda: len(self.listed()) == count, f"{count} connections are listed")
+
+    def listed(self) -> set[str]:
+        return {row["id"] for row in get(self.admin, "/api/connections")}
+
+    def served(self) -> tuple[socket.socket, socket.socket]:
+        self.undecided.sendall(b"x")
+        return self.undecided, self.accept_from(self.listening, b"Sx")
+
+    def test_are_seen_and_ended_like_all_others(self) -> None:
+        """Upgrade after upgrade; the process that had them has ended, and its starter ends with its last worker."""
+        mux, pair = self.begin(workers=2)
+        before = self.listed()
+        starter = starter_of(mux.pid)
+        for _ in range(2):
+            mux.replace()
+            mux.child.wait_for(f"upgraded: process {mux.pid} ")
+            self.assertEqual(self.listed(), before)
+            status = get(self.admin, "/api/status")
+            self.assertEqual(status["connections"]["active"], 2)
+            self.assertEqual(len([row for row in status["workers"] if row["retiring"]]), 1)
+        eventually(lambda: is_gone(mux.before), "the old supervisor has ended")
+        self.assertFalse(is_gone(starter))
+        (undecided,) = get(self.admin, "/api/connections?state=peeking")
+        self.assertEqual(get(self.admin, f"/api/connections/{undecided['id']}")["state"], "peeking")
+        post(self.admin, f"/api/connections/{undecided['id']}/close")
+        self.assertEqual(mux.take_one()["reason"], "killed")
+        eventually(lambda: is_gone(starter), "its starter has ended")
+        self.eventually_listed(1)
+        self.all_end([pair])
+        mux.take_one()
+        mux.stop()
+
+    def test_ban(self) -> None:
+        mux, pair = self.begin()
+        mux.replace()
+        post(self.admin, "/api/bans", {"network": "127.0.0.1", "seconds": 600})
+        self.assertEqual(mux.take_one()["reason"], "denied")
+        self.all_end([pair])
+
+    def test_one_is_killed(self) -> None:
+        """What it had is counted as ended, and said, though other old workers live."""
+        mux, pair = self.begin()
+        (worker,) = mux.replace()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        os.kill(worker, signal.SIGKILL)
+        mux.child.wait_for("connections that ended with a worker: 1")
+        self.eventually_listed(1)
+        status = get(self.admin, "/api/status")
+        self.assertEqual((status["connections"]["active"], len(status["workers"])), (1, 1))
+        self.all_end([pair])
+        self.assertEqual(get(self.admin, "/api/status")["connections"]["total"], 2)
+
+    def test_reload(self) -> None:
+        """One that is adopted keeps its rules, and holds no reload up."""
+        mux, pair = self.begin(workers=2)
+        old = mux.replace()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        self.assertIn("1 route changed", mux.reload(("match = ssh", "match = tls")))
+        self.assertIn("nothing changed", mux.reload())
+        self.assertEqual(len(workers_of(mux.pid)), 2)
+        server = self.served()
+        self.assert_gone(old)
+        self.all_end([pair, server])
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+
+    def test_killed_supervisor(self) -> None:
+        """If the new process is killed afterwards, old workers serve what they have, and nobody else."""
+        mux, pair = self.begin()
+        old = mux.replace()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        os.kill(mux.pid, signal.SIGKILL)
+        eventually(lambda: self.is_refused(mux.port), "nobody listens")
+        ids = {line["id"] for line in mux.lines()}  # of those who came to look
+        self.answers(*pair)
+        self.all_end([pair, self.served()])
+        self.assert_gone(old)
+        lines = [line for line in mux.lines() if line["id"] not in ids]
+        self.assertEqual([line["reason"] for line in lines], ["done", "done"])
+
+    def test_other_version(self) -> None:
+        """Of what both versions do not know alike, an old worker is sent nothing; its connections move, and it ends."""
+        customize(self, _KNOWS_NOTHING)
+        mux, pair = self.begin()
+        old = mux.replace()
+        mux.child.wait_for(r"handed over: 1, in .*staying in old workers until .* UTC: 1 undecided")
+        self.assertEqual(len(self.listed()), 1)
+        post(self.admin, "/api/bans", {"network": "192.0.2.1", "seconds": 600})
+        self.assertIn("nothing changed", mux.reload())
+        mux.replace()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        server = self.served()
+        self.assert_gone(old)
+        self.all_end([pair, server])
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        self.assertNotIn("not known here", mux.child.output)
+        mux.stop()
+
+    def test_version_that_adopts_no_workers(self) -> None:
+        """It takes connections, and the old process lives until those have ended that cannot move; from there to this version, too."""
+        flag = Path(self.folder / "flag")
+        customize(self, _BY_CONNECTION.format(flag=str(flag)))
+        mux, pair = self.begin(workers=2)
+        mux.replace()
+        mux.child.wait_for(r"handed over: 1, in .*staying in old workers until .* UTC: 1 undecided")
+        old = mux.before
+        self.eventually_listed(1)
+        self.assertFalse(is_gone(old))
+        flag.touch()
+        mux.upgrade()
+        self.assertFalse(is_gone(old))
+        self.eventually_listed(1)
+        self.all_end([pair, self.served()])
+        eventually(lambda: is_gone(old), "the first process has ended")
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        mux.stop()
