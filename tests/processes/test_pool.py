@@ -58,7 +58,7 @@ class _Worker:
     def attach(self, _: object) -> None:
         self.heard.append("attach")
 
-    def to_be_adopted(self) -> dict[str, Any]:
+    def to_be_adopted(self, _: float) -> dict[str, Any]:
         return {}
 
     def look(self) -> None:
@@ -216,7 +216,7 @@ class FlowsTest(_TwoWorkersCase):
         supervisor: Any = SimpleNamespace(
             pool=self.pool, rules=SimpleNamespace(settings=SimpleNamespace(drain_timeout=1.0))
         )
-        giving = Deferred.fromCoroutine(WorkerTransfers(supervisor, accepting=True).give())
+        giving = Deferred.fromCoroutine(WorkerTransfers(supervisor).give())
         return giving.addCallback(lambda given: close(given[1]))
 
     def test_waits_for_flows(self) -> None:

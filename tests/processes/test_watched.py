@@ -35,6 +35,7 @@ from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
 from txmux.net.channel.messages import ACCEPT
 from txmux.processes.liveness import ProcessActivity
+from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers import worker
 from txmux.processes.workers.worker import Worker
 
@@ -205,14 +206,14 @@ class SilentTest(TimedTestCase):
         _, second = self.supervisor.pool.workers
         self.halt(first)
         with patch.object(worker, "activity_of", lambda _: ProcessActivity("R", 0.0)):
-            accepting = Deferred.fromCoroutine(self.supervisor.transfers.accept())
+            accepting = Deferred.fromCoroutine(WorkerTransfers(self.supervisor).accept())
             await self.pass_by(20, second)
         self.assertNoResult(accepting)
         os.kill(first, signal.SIGCONT)
         await accepting
         await self.pass_by(2, *self.supervisor.pool.workers)
         os.kill(first, signal.SIGSTOP)
-        accepting = Deferred.fromCoroutine(self.supervisor.transfers.accept())
+        accepting = Deferred.fromCoroutine(WorkerTransfers(self.supervisor).accept())
         await self.pass_by(5, second)
         failure = self.failureResultOf(accepting, ChannelError)
         self.assertEqual(failure.getErrorMessage(), "worker 1: does not answer")

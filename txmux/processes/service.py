@@ -41,6 +41,7 @@ from txmux.processes.supervisor.signals import SignalWatch, StopSignals, stop_by
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.upgrade import Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades, collect_state, last_reload_in, number_in
+from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.usable import too_many_sockets
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, described_untaken, unchangeable
@@ -239,7 +240,7 @@ class MuxService(Service):
         supervisor = self.supervisor
         if supervisor is None or not self.running:
             return Report.refused(self.control.why_idle())
-        transfers, rules = supervisor.transfers, self.control.rules
+        transfers, rules = WorkerTransfers(supervisor), self.control.rules
         report = await transfers.would_stay(rules.settings.drain_timeout)
         refusals = [*self._upgrades.refusals(rules.listeners, transfers)]
         if not refusals:
@@ -258,7 +259,7 @@ class MuxService(Service):
         if supervisor is None or not self.running:
             raise UpgradeError(self.control.why_idle())
         listeners, state = self.control.rules.listeners, self._state_of(supervisor)
-        return await self._upgrades.upgrade(listeners, supervisor.transfers, state, self.control)
+        return await self._upgrades.upgrade(listeners, WorkerTransfers(supervisor), state)
 
     def _exit(self, *, gives_workers: bool) -> None:
         """End, as another process serves: at once if that has adopted the workers, or else after the last connection."""
@@ -271,6 +272,7 @@ class MuxService(Service):
             await DeferredList([*self._upgrades.renewing])
             self._end()
 
+        self.control.be_replaced()
         if self.supervisor is not None:
             Deferred.fromCoroutine(leave(self.supervisor))
 

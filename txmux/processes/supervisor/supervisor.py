@@ -19,7 +19,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from socket import SOCK_DGRAM
 from typing import Any
@@ -54,7 +54,6 @@ from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
-from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.usable import too_many_sockets
 from txmux.processes.workers.adopted import AdoptedWorker
 from txmux.processes.workers.moving import LONGEST_WAIT
@@ -135,8 +134,8 @@ class Supervisor:
         self.folded_log = FoldedLog(reactor.seconds)
         self._published_places = dict(counters.layout.places)
         self.pool = pool = WorkerPool(self._worker, reactor, self._tick, resources.recurring)
+        pool.accepting = accepting
         self.servers_elsewhere = ServersElsewhere(pool, counters, lambda: self._rules)
-        self.transfers = WorkerTransfers(self, accepting=accepting)
         self._is_started = False
         self._draining_sockets: set[str] = set()
         self._terminators = TlsTerminators(reactor, is_copied=True)
@@ -172,11 +171,11 @@ class Supervisor:
             observed=self._observer.observed,
             doubts=self._observer.doubts,
             condition=lambda: pool.condition(
-                is_changing=bool(self._catching_up) or not self.transfers.accepting
+                is_changing=bool(self._catching_up) or not pool.accepting
             ),
             per_source=lambda: (
                 self.limits.sources(reactor.seconds, self._rules.listeners)
-                if self.transfers.accepting
+                if pool.accepting
                 else {}
             ),
         )
@@ -356,13 +355,6 @@ class Supervisor:
             self._log.error("{problem}", problem=problem.strerror)
         return None
 
-    def lend_opener(self, worker: Worker) -> None:
-        """Have a worker that another supervisor has started, or adopted, open files by this one."""
-        with self.connect_to_opener() or nullcontext() as opener:
-            if opener is not None:
-                asking = worker.ask(messages.OPENER, seconds=None, descriptors=[opener.fileno()])
-                asking.addErrback(lambda _: None)  # it has ended
-
     def lacks_helper(self) -> bool:
         return self._privilege.has_lost_helper()
 
@@ -379,7 +371,7 @@ class Supervisor:
         if worker.version != self.version or worker.sockets != self._sockets.sockets():
             # A reload was committed after it had been started.
             self._start_catch_up(worker)
-        elif self.transfers.accepting:
+        elif self.pool.accepting:
             self.servers_elsewhere.share()
             self.pool.start_accepting(worker)
         if self.pool.are_ready():
@@ -398,7 +390,7 @@ class Supervisor:
 
     def replace_hung(self, worker: Worker, why: str) -> bool:
         # Without clients to accept, a successor would never take over.
-        most = self._most_workers() if self.transfers.accepting else 0
+        most = self._most_workers() if self.pool.accepting else 0
         return self.pool.replace_hung(worker, why, most)
 
     # Reloads.
@@ -497,16 +489,16 @@ class Supervisor:
         do("see which processes count for limits", self.limits.collect)
         do("count what other processes have of servers", self.servers_elsewhere.share)
         do("look at certificates", self._look)
-        if self.transfers.accepting and not self.is_changing:
+        if self.pool.accepting and not self.is_changing:
             do("listen again", lambda: self._listen_on_new(self._resources.look()))
             do("try to listen where units could not", self._try_unavailable)
         do("lift bans that have ended", self._end_bans)
-        if self.transfers.accepting:  # otherwise another process logs it
+        if self.pool.accepting:  # otherwise another process logs it
             do("end holds", self.state.end_holds)
         if self.pool.workers:  # otherwise the service is shutting down
             do("judge servers by what is counted", self._observer.tick)
             for part in self._parts.values():
-                if part.step and self.transfers.accepting and self.pool.are_ready():
+                if part.step and self.pool.accepting and self.pool.are_ready():
                     do(part.step, part.look)
             do("close what is unused", lambda: Deferred.fromCoroutine(self.close_unused()))
 
@@ -650,7 +642,7 @@ class Supervisor:
         older = [run("switch a worker", self._commit, worker) for worker in ready]
         for worker in (*again, *added):
             worker.version = self.version
-            if self.transfers.accepting:
+            if self.pool.accepting:
                 run("let a worker accept clients", self.pool.start_accepting, worker)
         for worker in self.pool.workers:
             if worker.ready and worker not in ready and worker not in added:
@@ -697,7 +689,7 @@ class Supervisor:
             if rules is not self._rules:
                 return  # a reload was committed meanwhile, and has started the next of these
             await self._commit(worker)
-        if self.transfers.accepting and worker in self.pool.workers:
+        if self.pool.accepting and worker in self.pool.workers:
             self.pool.start_accepting(worker)
 
     def retired(self, worker: Worker) -> None:
@@ -772,11 +764,10 @@ class Supervisor:
 
     def take_back(self) -> None:
         """Have all workers serve again, whose ports another supervisor may have closed."""
-        self.transfers.accepting = True
+        self.pool.accepting = True
         for worker in self.pool.workers:
             if worker.ready:
                 worker.sockets = {}
-                self.lend_opener(worker)
                 self._start_catch_up(worker)
 
     async def drain(self) -> None:

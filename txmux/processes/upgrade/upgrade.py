@@ -271,7 +271,6 @@ class Upgrade:
     _resources: Resources
     _reactor: Any
     _command: Sequence[str] = ()
-    _on_committed: Callable[[], object] = lambda: None
 
     is_committed = _given_up = False
     _pid, _seconds = 0, 0.0
@@ -326,11 +325,9 @@ class Upgrade:
             raise
         self.is_committed = True
         self._pid = successor.pid
-        run, wait = self.steps.run, self.steps.wait
-        run("refuse requests here", endpoints.be_replaced)
-        run("leave what changes to the new process", self._on_committed)
+        self.steps.run("refuse requests here", endpoints.be_replaced)
         if not self.gives_workers:
-            await wait("hand connections over", lambda: self._hand_over(left_out or ()))
+            await self.steps.wait("hand connections over", lambda: self._hand_over(left_out or ()))
         self._seconds = time.monotonic() - began
 
     async def start(

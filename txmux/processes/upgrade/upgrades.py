@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,7 +89,7 @@ class Upgrades:
     _renew: Callable[[str], Awaitable[Report]]
 
     is_waiting = are_arriving = False
-    _has_reported = _has_served = _is_accepting = _predecessor_ended = _is_stopping = False
+    _has_reported = _has_served = _has_begun = _predecessor_ended = _is_stopping = False
 
     def __attrs_post_init__(self) -> None:
         self._changes = Conditions()
@@ -149,7 +148,7 @@ class Upgrades:
         if self._has_reported:
             return
         self._has_reported = True
-        predecessor, resources, transfers = self._predecessor, self._resources, supervisor.transfers
+        predecessor, resources = self._predecessor, self._resources
         self._limits = supervisor.limits
         if predecessor is None:
             try:
@@ -160,11 +159,13 @@ class Upgrades:
                 self._serves(supervisor.pool.lives)
             return
 
+        transfers = WorkerTransfers(supervisor)
+
         def all_here() -> None:
             transfers.await_flows(on=False)
             self.expect_no_more()
 
-        accept = partial(self._serve, predecessor, supervisor)
+        accept = partial(self._serve, predecessor, supervisor, transfers)
         predecessor.attach(
             self._reactor,
             {
@@ -176,7 +177,7 @@ class Upgrades:
                 messages.RELOAD: partial(_reported, self._reload),
                 messages.RENEW: partial(_reported, self._renew),
             },
-            lambda: self._on_predecessor_ended(accept, supervisor, all_here),
+            lambda: self._on_predecessor_ended(accept, transfers, all_here),
             transfers.processes,
         )
 
@@ -184,29 +185,16 @@ class Upgrades:
         self,
         predecessor: Predecessor,
         supervisor: Supervisor,
+        transfers: WorkerTransfers,
         state: TransferState | None = None,
         workers: Sequence[Mapping[str, Any]] = (),
         descriptors: Sequence[int] = (),
     ) -> list[str]:
-        ends = sockets_of(descriptors)
+        resources, ends = self._resources, sockets_of(descriptors)
         if self._is_stopping:  # the other process continues
             close(ends)
             raise UpgradeError("it is shutting down")
-        self._is_accepting = True
-        try:
-            return await self._begin(predecessor, supervisor, state, workers, ends)
-        finally:
-            self._is_accepting = False
-
-    async def _begin(
-        self,
-        predecessor: Predecessor,
-        supervisor: Supervisor,
-        state: TransferState | None,
-        workers: Sequence[Mapping[str, Any]],
-        ends: Sequence[socket.socket],
-    ) -> list[str]:
-        transfers, resources = supervisor.transfers, self._resources
+        self._has_begun = True
         adopted = transfers.adopt(workers, ends, self._reactor)
         # An error here leaves the other process serving; if that has ended, this one has to serve anyway.
         resources.name_process(must=not self._predecessor_ended)
@@ -218,7 +206,13 @@ class Upgrades:
         removed = resources.sockets.ended_by_removal(left_out)
         self._handovers = await transfers.retire(adopted, left_out, removed)
         supervisor.servers_elsewhere.share()
-        await self._accept(transfers)
+        try:
+            await transfers.accept()
+        except ChannelError as problem:
+            if not self._predecessor_ended:
+                raise
+            _log.warn("a worker does not accept clients yet: {why}", why=problem)
+        self.is_waiting = False
         if not predecessor.gives_connections:
             supervisor.close_removed()
         # One that keeps its workers removes the files of UNIX sockets itself, after it has accepted who waits there.
@@ -234,16 +228,6 @@ class Upgrades:
         all_here()
         return attrs.asdict(moved)
 
-    async def _accept(self, transfers: WorkerTransfers) -> None:
-        """Accept clients; if the predecessor ends meanwhile, errors no longer matter, since no other process accepts any."""
-        try:
-            await transfers.accept()
-        except ChannelError as problem:
-            if not self._predecessor_ended:
-                raise
-            _log.warn("a worker does not accept clients yet: {why}", why=problem)
-        self.is_waiting = False
-
     def _serves(self, is_healthy: Callable[[], bool]) -> None:
         oom.go_last()
         self._resources.store()
@@ -254,17 +238,17 @@ class Upgrades:
     def _on_predecessor_ended(
         self,
         accept: Callable[[], Coroutine[Any, Any, object]],
-        supervisor: Supervisor,
+        transfers: WorkerTransfers,
         all_here: Callable[[], object],
     ) -> None:
         self._predecessor_ended = True
-        if self.is_waiting and not self._is_accepting and not self._is_stopping:
+        if self.is_waiting and not self._has_begun and not self._is_stopping:
             _log.warn("the old process has ended; this one serves from now on")
             failed = partial(_log.failure, "this process cannot take its place")
             Deferred.fromCoroutine(accept()).addErrback(failed)
         self._changes.check()
         self._resources.counters.others_ended()
-        supervisor.transfers.stop_adopted(self._reactor)
+        transfers.stop_adopted(self._reactor)
         all_here()
 
     # As predecessor.
@@ -362,15 +346,12 @@ class Upgrades:
         listeners: Iterable[Listener],
         transfers: WorkerTransfers,
         state: Callable[..., Awaitable[TransferState]],
-        control: Control,
     ) -> Upgrade:
         """Start this program again, and hand over to it; after an error, this process keeps serving."""
         for why in self.refusals(listeners, transfers):
             raise UpgradeError(why)
         resources = self._resources
-        self._upgrade = upgrade = Upgrade(
-            transfers, resources, self._reactor, on_committed=control.be_replaced
-        )
+        self._upgrade = upgrade = Upgrade(transfers, resources, self._reactor)
         try:
             with resources.handed_over() as sockets:
                 memory = None if self._limits is None else self._limits.descriptor

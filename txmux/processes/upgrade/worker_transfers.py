@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import deferLater
@@ -14,7 +15,8 @@ from txmux.control.broadcast import broadcast
 from txmux.control.report import Report
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
-from txmux.processes.workers.adopted import KNOWN, AdoptedWorker
+from txmux.processes.supervisor.supervisor import Supervisor
+from txmux.processes.workers.adopted import AdoptedWorker
 from txmux.processes.workers.moving import (
     LONGEST_WAIT,
     Takers,
@@ -24,10 +26,7 @@ from txmux.processes.workers.moving import (
     total,
 )
 from txmux.processes.workers.pool import failures
-
-if TYPE_CHECKING:
-    from txmux.processes.supervisor.supervisor import Supervisor
-    from txmux.processes.workers.worker import Worker
+from txmux.processes.workers.worker import Worker
 
 _COUNTING = 10.0
 """Seconds that a worker may take to go through very many connections."""
@@ -81,16 +80,11 @@ class Moved:
 
 
 class WorkerTransfers:
-    """The workers of a service in an upgrade.
+    """The workers of a service in an upgrade."""
 
-    Attributes:
-        accepting: Whether workers accept clients, now and when they are started.
-    """
-
-    def __init__(self, supervisor: Supervisor, *, accepting: bool) -> None:
+    def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._pool = supervisor.pool
-        self.accepting = accepting
         self._flows_are_here: Callable[[], None] = lambda: None
 
     @property
@@ -121,7 +115,7 @@ class WorkerTransfers:
         From now on, workers that are started accept no clients; the old ones do so until the other supervisor has them retire.
         """
         await self._pool.flows_moved(self._ready())
-        self.accepting = False
+        self._pool.accepting = False
         drain_timeout = self._supervisor.rules.settings.drain_timeout
         rows, ends = list[Mapping[str, Any]](), list[socket.socket]()
         try:
@@ -130,8 +124,7 @@ class WorkerTransfers:
                 ends.append(other)
                 with own:
                     worker.attach(own)
-                defaults = {"knows": KNOWN, "drain_timeout": drain_timeout}
-                rows.append({**defaults, **worker.to_be_adopted()})
+                rows.append(worker.to_be_adopted(drain_timeout))
         except OSError:
             close(ends)
             raise
@@ -141,12 +134,14 @@ class WorkerTransfers:
         self, to: Takers, left_out: Collection[str], removed: Sequence[str]
     ) -> list[WorkerHandover]:
         """Hand over to a process that adopts no workers."""
-        self.accepting = False
+        self._pool.accepting = False
         return await self.retire(self._pool.leave(), left_out, removed, to)
 
     async def take_back(self) -> None:
         """Undo `give`; also if the other supervisor has had workers close their ports."""
-        if not self.accepting:
+        if not self._pool.accepting:
+            for worker in self._ready():
+                self._lend_opener(worker)
             self._supervisor.take_back()
         await self.accept()
 
@@ -154,7 +149,7 @@ class WorkerTransfers:
 
     async def accept(self) -> None:
         """Make all workers accept clients; it is a `ChannelError` if one does not answer, and does not work either."""
-        self.accepting = True
+        self._pool.accepting = True
         self._pool.share_datagrams()  # before flows of another process come
         # Those that are not ready, like the successor of one that has ended, are asked when they are.
         ready = [worker for worker in self._pool.workers if worker.ready]
@@ -178,19 +173,10 @@ class WorkerTransfers:
         supervisor, pool = self._supervisor, self._pool
         adopted: list[Worker] = []
         for row, end in zip(rows, ends, strict=True):
-            worker = AdoptedWorker(
-                supervisor,
-                pool.free_number(),
-                reactor,
-                end,
-                pid=row["pid"],
-                knows=row["knows"],
-                counts=supervisor.counters.adopt_process(row["counts"]),
-                drain_timeout=row["drain_timeout"],
-            )
+            worker = AdoptedWorker(supervisor, pool.free_number(), reactor, end, row)
             pool.retiring.append(worker)
             adopted.append(worker)
-            supervisor.lend_opener(worker)
+            self._lend_opener(worker)
         return adopted
 
     async def retire(
@@ -209,6 +195,13 @@ class WorkerTransfers:
         # What they have accepted by now counts for the limits of servers, before others accept.
         await broadcast(workers, messages.PING, seconds=_PROMPT)
         return handovers
+
+    def _lend_opener(self, worker: Worker) -> None:
+        """Have a worker that has opened files by another supervisor do so by this one."""
+        with self._supervisor.connect_to_opener() or nullcontext() as opener:
+            if opener is not None:
+                asking = worker.ask(messages.OPENER, seconds=None, descriptors=[opener.fileno()])
+                asking.addErrback(lambda _: None)  # it has ended
 
     def stop_adopted(self, reactor: Any) -> None:
         """End adopted workers after their last connections, and these after the time that the rules give them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
@@ -32,8 +32,6 @@ _IF_KNOWN = frozenset(
 )  # fmt: skip
 """What it is sent beside if it knows the same: its rules and the places of its counters stay those of its own service."""
 
-KNOWN = sorted(message.signature for message in _IF_KNOWN)
-
 
 class AdoptedWorker(Worker):
     """A worker that an upgrade has left to this process: it moves its connections, and ends after the last one.
@@ -42,10 +40,7 @@ class AdoptedWorker(Worker):
 
     Args:
         end: Of a channel to it.
-        pid: The ID of its process.
-        knows: The signatures of the messages that it knows.
-        counts: Where it counts, if that is known here.
-        drain_timeout: That of its rules.
+        row: What is to be known of it, by `Worker.to_be_adopted`.
     """
 
     def __init__(
@@ -54,21 +49,16 @@ class AdoptedWorker(Worker):
         number: int,
         reactor: Any,
         end: socket.socket,
-        *,
-        pid: int,
-        knows: Collection[str] = (),
-        counts: ProcessCounters | None = None,
-        drain_timeout: float = 0.0,
+        row: Mapping[str, Any],
     ) -> None:
         super().__init__(supervisor, number, reactor, is_first=False)
-        self.pid, self.drain_timeout = pid, drain_timeout
+        self._row, self.pid, self.drain_timeout = row, row["pid"], row["drain_timeout"]
         self._retirement = object()
         self._is_watched = False
-        self._known = [*knows]
-        self._takes = CONTRACT | {one for one in _IF_KNOWN if one.signature in self._known}
-        self._column = counts
-        if counts is not None:
-            self._counts = counts.process
+        self._takes = CONTRACT | {one for one in _IF_KNOWN if one.signature in row["knows"]}
+        self._column = supervisor.counters.adopt_process(row["counts"])
+        if self._column is not None:
+            self._counts = self._column.process
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), reactor)
         attach(reactor, channel, end)
         self.ready = True
@@ -84,12 +74,8 @@ class AdoptedWorker(Worker):
         return self._column
 
     @override
-    def to_be_adopted(self) -> Mapping[str, Any]:
-        return {
-            **super().to_be_adopted(),
-            "knows": self._known,
-            "drain_timeout": self.drain_timeout,
-        }
+    def to_be_adopted(self, drain_timeout: float) -> Mapping[str, Any]:
+        return self._row
 
     @override
     def retire(self) -> None:

@@ -69,6 +69,7 @@ class WorkerPool:
         recurring: Runs what is done each second.
 
     Attributes:
+        accepting: Whether workers accept clients, now and when they are started.
         changes: Checked when a worker has begun to serve, has ended, or stays after all.
         workers: The workers that serve, or will.
         retiring: The workers that end after their last connection.
@@ -76,6 +77,7 @@ class WorkerPool:
     """
 
     _log = Logger()
+    accepting = True
 
     _make: Callable[[int], Worker]
     _reactor: Any

@@ -140,11 +140,11 @@ class Worker:
     def connections(self) -> int:
         return self._supervisor.counters.live_in(self.column)
 
-    def to_be_adopted(self) -> Mapping[str, Any]:
-        """Return what another supervisor has to know of it: one of the `workers` of `SERVE`."""
-        column = self.column
-        counts = 0 if column is None else column.file
-        return {"pid": self.pid, "counts": counts}
+    def to_be_adopted(self, drain_timeout: float) -> Mapping[str, Any]:
+        """Return what another supervisor has to know of it: one of the `workers` of `SERVE`; `drain_timeout` is that of its rules."""
+        knows = [message.signature for message in messages.MESSAGES if message.receiver == "worker"]
+        counts = 0 if self.column is None else self.column.file
+        return {"pid": self.pid, "counts": counts, "knows": knows, "drain_timeout": drain_timeout}
 
     def attach(self, end: socket.socket) -> None:
         """Let another supervisor take it over."""
