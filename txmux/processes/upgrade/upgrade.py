@@ -265,7 +265,7 @@ _log = Logger()
 
 @define(eq=False, slots=False)
 class Upgrade:
-    """One attempt to upgrade; see the steps above. `on_committed` is called when the new process serves."""
+    """One attempt to upgrade; see the steps above."""
 
     _transfers: WorkerTransfers
     _resources: Resources
@@ -308,12 +308,10 @@ class Upgrade:
             began = time.monotonic()
             left_out = await self._have_it_serve(last_state)
             if self.gives_workers:
-                self._moved = Moved(**await successor.ask_to_work(messages.SETTLE, LONGEST))
+                self._moved = Moved(**await successor.ask_to_work(messages.SETTLE, 2 * LONGEST))
         except BaseException as problem:
             successor.end()
-            await (
-                successor.ended()
-            )  # so nothing that it has said to workers comes later than what this process says
+            await successor.ended()  # what it has said to workers comes first
             await self._accept_again()
             if isinstance(problem, ChannelError):
                 why = str(problem)
@@ -372,6 +370,8 @@ class Upgrade:
         """Be the process that serves again, whatever of that the other one has done."""
         resources, transfers = self._resources, self._transfers
         resources.endpoints.accept()
+        if self._given_up:  # the service is shutting down
+            return
         resources.name_process(must=False)
         resources.notifier.ready("serving", is_new_main=True)
         try:
