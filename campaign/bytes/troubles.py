@@ -34,8 +34,6 @@ _TAKING_OVER = 1.5
 """Seconds in which most upgrades are done."""
 _READ = 0.05
 """Seconds in which what a process has said is read."""
-_LASTING = 20
-"""Clients, of whom one stays for longer."""
 _KILLED_HELPERS = 0.1
 """How likely it is that the helper is killed, as there is none from then on, whenever it is its turn."""
 
@@ -216,11 +214,10 @@ class Troubles:
             self._halt_for(alive[0], seconds, "new supervisors")
 
     def _kill_successor(self, old: int, new: int, is_over: Callable[[], bool]) -> None:
-        """Kill it, unless the old one is about to end: then nobody would be left."""
+        """Kill it, unless the old one has ended, or is about to: then nobody would be left."""
         if self._halt(old):
             time.sleep(_READ)
-            workers = workers_of(old) if is_over() else []
-            if not is_over() or sum(len(_trials_at(pid)) for pid in workers) > _LASTING:
+            if not is_over():
                 _send(new, signal.SIGKILL)
                 self.counts["killed new supervisors"] += 1
             self._go_on(old)

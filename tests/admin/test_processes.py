@@ -87,10 +87,10 @@ class UpgradeTest(AdminProcessCase):
         port = int(mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] metrics")[1])
         for _ in range(2):
             told = post(self.socket, "/api/upgrade")
-            old = mux.switched()
+            mux.switched()
             self.assertIn(f"process {mux.pid} serves from now on", told["changes"])
             self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
-            eventually(partial(is_gone, old), "the old process has ended")
+            eventually(partial(is_gone, mux.before), "the old process has ended")
             self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
             self.assertEqual(get(port, "/readyz"), {"ready": True, "missing": [], "stale": []})
         self.assertEqual(inode_of(self.socket), inode)

@@ -115,7 +115,7 @@ class ExampleTests(InteropTestCase):
             answer = b"".join(iter(lambda: client.recv(4096), b""))
             self.assertIn(f"port {client.getsockname()[1]}, who asked for".encode(), answer)
         self.assertEqual([line["reason"] for line in mux.take(2)], ["handed-over"] * 2)
-        eventually(lambda: is_gone(old), "the old process has ended")
+        eventually(lambda: all(map(is_gone, old)), "the old workers have ended")
         mux.stop()
         self.assert_goes_on(held)
 

@@ -295,9 +295,12 @@ class StoppingTest(SynchronousTestCase):
         handlers: dict[Message, Any] = {}
         nothing: Any = None
         upgrades = Upgrades(reactor, *[nothing] * 4)
-        predecessor: Any = SimpleNamespace(attach=lambda _, given, *__: handlers.update(given))
+        predecessor: Any = SimpleNamespace(
+            attach=lambda _, given, *__, **___: handlers.update(given)
+        )
         upgrades._predecessor, upgrades.is_waiting = predecessor, True
-        supervisor: Any = SimpleNamespace(limits=None, pool=SimpleNamespace(workers=[]))
+        limits = SimpleNamespace(handed_over=dict)
+        supervisor: Any = SimpleNamespace(limits=limits, pool=SimpleNamespace(workers=[]))
         resources: Any = SimpleNamespace(counters=SimpleNamespace(adopt=nothing))
         upgrades._resources = resources
         upgrades.can_serve(supervisor)

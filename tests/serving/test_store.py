@@ -280,12 +280,10 @@ class StoreTest(SynchronousTestCase):
         ]
         again: Sequence[Callable[[], object]] = (
             self.store.revive,
-            self.store.listen_again,
             lambda: self.store.open(listeners),
         )
         self.store.open(listeners)
         for listen in again:
-            self.store.refuse(self.store.sockets() if listen == self.store.listen_again else ())
             for opened in self.store.sockets().values():
                 for _ in range(2):
                     with contextlib.suppress(OSError):
@@ -329,7 +327,7 @@ class StoreTest(SynchronousTestCase):
         ways = {
             "stop": self.store.close,
             "reload": lambda: self.store.open([self.listener("tcp:0:interface=127.0.0.1")]),
-            "refuse": lambda: self.store.refuse([key]),
+            "removal": lambda: self.store.remove_files([key]),
             "upgrade": self.hand_over,
         }
         for way, close in ways.items():

@@ -75,14 +75,14 @@ class Predecessor:
         reactor: Any,
         handlers: dict[Message, Callable[..., object]],
         lost: Callable[[], object],
-        processes: int,
+        **more: Any,
     ) -> None:
         """Report that this process is ready, and handle the requests of the old one from now on."""
         channel = self._channel = Channel(handlers, lost, reactor)
         attach(reactor, channel, self._end.dup())
         self._end.close()
         version = BY_CONNECTION if self.gives_connections else VERSION
-        channel.answer(self._number, value={"version": version, "processes": processes})
+        channel.answer(self._number, value={"version": version, **more})
 
     @property
     def gives_connections(self) -> bool:

@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -89,6 +89,7 @@ class Successor(ProcessProtocol):
 
     Attributes:
         version: The version of its messages, once it is ready.
+        limits: What is where in the memory of the limits then, for `SharedLimits.follow`.
         takers: How many of its workers take connections, if it adopts no workers.
     """
 
@@ -99,6 +100,7 @@ class Successor(ProcessProtocol):
         self._reactor = reactor
         self._command = list(command or sys.orig_argv)
         self._output = b""
+        self.limits: Mapping[str, Any] = {}
         self._ended: Deferred[str] = Deferred()
         self.channel = Channel({messages.COUNT_BACK: close_all}, lambda: None, reactor)
 
@@ -138,7 +140,7 @@ class Successor(ProcessProtocol):
             raise UpgradeError(
                 "\n".join(filter(None, [f"the new process {why}", self.output]))
             ) from problem
-        self.version = answer.get("version", 0)
+        self.version, self.limits = answer.get("version", 0), answer.get("limits", {})
         if self.version == BY_CONNECTION:
             self.takers = int(answer.get("processes", 0))
         elif self.version != VERSION:
@@ -308,7 +310,7 @@ class Upgrade:
             began = time.monotonic()
             left_out = await self._have_it_serve(last_state)
             if self.gives_workers:
-                self._moved = Moved(**await successor.ask_to_work(messages.SETTLE, 2 * LONGEST))
+                self._moved = await self._settled()
         except BaseException as problem:
             successor.end()
             await successor.ended()  # what it has said to workers comes first
@@ -356,6 +358,13 @@ class Upgrade:
             close(ends)
         left_out: Sequence[str] | None = await asking
         return left_out
+
+    async def _settled(self) -> Moved:
+        told = await self.successor.ask_to_work(messages.SETTLE, 2 * LONGEST)
+        await deferLater(self._reactor, 0)
+        if not self.successor.channel.is_open:  # it was killed after that
+            raise PeerGoneError
+        return Moved(**told)
 
     async def _hand_over(self, left_out: Sequence[str]) -> None:
         """Hand over to a process that adopts no workers."""

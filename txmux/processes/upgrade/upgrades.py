@@ -178,7 +178,8 @@ class Upgrades:
                 messages.RENEW: partial(_reported, self._renew),
             },
             lambda: self._on_predecessor_ended(accept, transfers, all_here),
-            transfers.processes,
+            processes=transfers.processes,
+            limits=supervisor.limits.handed_over(),
         )
 
     async def _serve(
@@ -359,6 +360,9 @@ class Upgrades:
             self._successor = upgrade.successor
         finally:
             self._upgrade = None
+            if self._successor is None and self._limits is not None:
+                # Its workers may go on with connections, and count these where it has placed them.
+                self._limits.follow(upgrade.successor.limits)
             self._changes.check()
         upgrade.steps.run("leave systemd to the new process", resources.notifier.stop)
         await upgrade.steps.wait("announce the end of this process", self.report_exit)
