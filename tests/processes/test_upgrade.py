@@ -37,8 +37,16 @@ if "txmux" in sys.orig_argv:
 
     WorkerTransfers.give = broken
 """
+_UNLUCKY = """
+import os, sys
+if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
+    from txmux.processes.workers.starting import Starter
 
+    def fail(self, *_):
+        raise OSError(12, "nothing is left")
 
+    Starter.start_forking = fail
+"""
 _REPLACED = """
 import os, sys
 
@@ -270,6 +278,16 @@ class BrokenTest(UpgradeTestCase):
         mux.upgrade()
         self.all_end([(client, server)])
         mux.take_one()
+
+    def test_reason_is_in_the_answer(self) -> None:
+        """Whatever fails at the start of the new process: who has asked does not see its standard error stream."""
+        customize(self, _UNLUCKY)
+        admin = self.folder / "admin.sock"
+        mux = self.upgrading(settings=f"admin = unix:{admin}")
+        status, answer = ask(admin, "POST", "/api/upgrade", {})
+        self.assertEqual(status, 409)
+        self.assertIn("nothing is left", "\n".join(answer["errors"]))
+        mux.stop()
 
     def test_old_process_accepts_again_if_the_pidfile_cannot_be_written(self) -> None:
         listening = self.backend()
