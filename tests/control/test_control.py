@@ -106,7 +106,8 @@ class SteeringTest(SupervisedTestCase):
                 await self.set_server(number, state)  # type: ignore[arg-type]
             with capturedLogs():
                 await control.look()
-                looked = {(row["text"], row["level"]) for row in control.attention_state()["since"]}
+                known = (await control.attention_state())["since"]
+                looked = {(row["text"], row["level"]) for row in known}
                 whole = await control.attention(await control.ask())
             self.assertEqual({(item.text, item.level) for item in whole}, looked)
             self.assertEqual(

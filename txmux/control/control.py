@@ -316,7 +316,8 @@ class Control:
         listeners = [listener.name for listener in self.rules.listeners]
         return self._refused.attention(listeners, gauges.refusing)
 
-    def attention_state(self) -> dict[str, Any]:
+    async def attention_state(self) -> dict[str, Any]:
+        await self._gauges()  # with what workers have lost by now
         return {"since": self._attention_log.state(), "lost_lines": {**self._lost_lines.losing}}
 
     def restore_attention(self, state: Mapping[str, Any]) -> None:

@@ -2,10 +2,8 @@
 
 old: starts the new one with the listening sockets, and keeps serving
 new: reads the rules, opens what else it needs, and reports that it is ready
-old: holds requests of the API, and sends its last state
-new: accepts clients, as the old workers still do
-old: gives its workers to the new one
-new: adopts them as workers that retire, and reports when their connections have moved
+old: holds requests of the API, sends its last state, and gives its workers to the new one
+new: adopts them as workers that retire, accepts clients, and reports when the connections have moved
 old: reports that, and ends                                       until here, the old one keeps serving if anything fails
 """
 

@@ -475,7 +475,7 @@ async def collect_state(
         "networks": networks,
         "rules": rules,
         "history": control.rates.as_json(),
-        "attention": control.attention_state(),
+        "attention": await control.attention_state(),
         "files": resources.files(),
         "passed": [*resources.sockets.passed],
         "units": {path: control.rules.files.texts[path] for path in control.rules.units},

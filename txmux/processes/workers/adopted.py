@@ -32,6 +32,13 @@ _IF_KNOWN = frozenset(
 )  # fmt: skip
 """What it is sent beside if it knows the same: its rules and the places of its counters stay those of its own service."""
 
+_OF_CONNECTIONS = frozenset(
+    {
+        "generations", "descriptors", "refusing", "newest", "flooded", "ports", "lost_lines", "lost_in_all", "written_logs",
+    }
+)  # fmt: skip
+"""Gauges of its connections; others are of its rules, and of files that only these name."""
+
 
 class AdoptedWorker(Worker):
     """A worker that an upgrade has left to this process: it moves its connections, and ends after the last one.
@@ -93,7 +100,8 @@ class AdoptedWorker(Worker):
         if message not in self._takes:
             not_for_it: Deferred[Any] = fail(PeerGoneError())
             return not_for_it
-        return super().ask(message, seconds=seconds, **values)
+        asking = super().ask(message, seconds=seconds, **values)
+        return asking.addCallback(_of_connections) if message is COUNT else asking
 
     @override
     def look(self) -> None:
@@ -104,3 +112,7 @@ class AdoptedWorker(Worker):
     def _lost(self, channel: Channel) -> None:
         if self._channel is channel:
             self.process_ended(None)
+
+
+def _of_connections(gauges: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in gauges.items() if name in _OF_CONNECTIONS}

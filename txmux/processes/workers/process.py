@@ -40,7 +40,7 @@ from txmux.rules.named_files import check_disks
 from txmux.serving.endpoints import open_ports
 from txmux.serving.serving import PreparedServing, Serving, open_access_log
 from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
-from txmux.telemetry.lines import ServiceLog
+from txmux.telemetry.lines import LOST_LINES, ServiceLog
 
 _BEAT = 1.0
 """Seconds between two beats, by which the supervisor sees that the loop turns."""
@@ -121,6 +121,7 @@ class WorkerProcess:
             self._channels.remove(channel)
             self._channels.append(channel)
             self._tell_who_waits()
+            LOST_LINES.totals.clear()  # the next supervisor has them from the one before
             return serving.retire()
 
         channel = self._add_channel({**self.channel.handlers, messages.RETIRE: retire})
