@@ -213,9 +213,7 @@ class FlowsTest(_TwoWorkersCase):
         self.pool.share_datagrams()
 
     def giving(self) -> Deferred[Any]:
-        supervisor: Any = SimpleNamespace(
-            pool=self.pool, rules=SimpleNamespace(settings=SimpleNamespace(drain_timeout=1.0))
-        )
+        supervisor: Any = SimpleNamespace(pool=self.pool)
         giving = Deferred.fromCoroutine(WorkerTransfers(supervisor).give())
         return giving.addCallback(lambda given: close(given[1]))
 

@@ -240,8 +240,9 @@ class MuxService(Service):
         supervisor = self.supervisor
         if supervisor is None or not self.running:
             return Report.refused(self.control.why_idle())
-        transfers, rules = WorkerTransfers(supervisor), self.control.rules
-        report = await transfers.would_stay(rules.settings.drain_timeout)
+        rules = self.control.rules
+        transfers = WorkerTransfers(supervisor, rules.settings.drain_timeout)
+        report = await transfers.would_stay()
         refusals = [*self._upgrades.refusals(rules.listeners, transfers)]
         if not refusals:
             try:
@@ -258,15 +259,17 @@ class MuxService(Service):
         supervisor = self.supervisor
         if supervisor is None or not self.running:
             raise UpgradeError(self.control.why_idle())
-        listeners, state = self.control.rules.listeners, self._state_of(supervisor)
-        return await self._upgrades.upgrade(listeners, WorkerTransfers(supervisor), state)
+        rules, state = self.control.rules, self._state_of(supervisor)
+        transfers = WorkerTransfers(supervisor, rules.settings.drain_timeout)
+        return await self._upgrades.upgrade(rules.listeners, transfers, state)
 
     def _exit(self, *, gives_workers: bool) -> None:
         """End, as another process serves: at once if that has adopted the workers, or else after the last connection."""
 
         async def leave(supervisor: Supervisor) -> None:
             if gives_workers:
-                supervisor.give_away()
+                supervisor.pool.give_away()
+                supervisor.starter.leave()
             else:
                 await supervisor.leave(is_replaced=True)
             await DeferredList([*self._upgrades.renewing])

@@ -251,11 +251,6 @@ class Supervisor:
         if not waiting or any(served.name == backend for served in rules.every_backend()):
             self.state.upstreams.server_starter.report(backend, waiting, number)
 
-    @property
-    def rules(self) -> Rules:
-        """Those in force."""
-        return self._rules
-
     def sandbox(self) -> Sandbox:
         return sandbox_of(self._rules)
 
@@ -756,11 +751,6 @@ class Supervisor:
             worker.kill()
         # The starter may be suspended (SIGSTOP), and would not report that the workers have ended.
         self.starter.kill()
-
-    def give_away(self) -> None:
-        """Leave the workers to another supervisor, which has adopted them."""
-        self.pool.give_away()
-        self.starter.leave()
 
     def take_back(self) -> None:
         """Have all workers serve again, whose ports another supervisor may have closed."""

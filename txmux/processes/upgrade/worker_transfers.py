@@ -80,10 +80,11 @@ class Moved:
 
 
 class WorkerTransfers:
-    """The workers of a service in an upgrade."""
+    """The workers of a service in an upgrade; `drain_timeout` is that of its rules."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, drain_timeout: float = 0.0) -> None:
         self._supervisor = supervisor
+        self._drain_timeout = drain_timeout
         self._pool = supervisor.pool
         self._flows_are_here: Callable[[], None] = lambda: None
 
@@ -94,14 +95,14 @@ class WorkerTransfers:
     def _ready(self) -> list[Worker]:
         return [worker for worker in self._pool.all() if worker.ready]
 
-    async def would_stay(self, drain_timeout: float) -> Report:
+    async def would_stay(self) -> Report:
         """Report how many connections an upgrade would move now, and how many would stay, by the reason."""
         answers = await broadcast(
             self._ready(), messages.WOULD_STAY, seconds=_COUNTING, if_late="skip"
         )
         moves = sum(counts["moves"] for _, counts in answers)
         stays = total(counts["stays"] for _, counts in answers)
-        text, until = staying(stays, drain_timeout)
+        text, until = staying(stays, self._drain_timeout)
         details = {"moves": moves, "stays": stays, "until": until, "incomplete": [*answers.missing]}
         changes = f"connections that an upgrade would hand over: {moves}{text}"
         changes = "; not counted: ".join([changes, *answers.missing])
@@ -116,7 +117,6 @@ class WorkerTransfers:
         """
         await self._pool.flows_moved(self._ready())
         self._pool.accepting = False
-        drain_timeout = self._supervisor.rules.settings.drain_timeout
         rows, ends = list[Mapping[str, Any]](), list[socket.socket]()
         try:
             for worker in self._ready():
@@ -124,7 +124,7 @@ class WorkerTransfers:
                 ends.append(other)
                 with own:
                     worker.attach(own)
-                rows.append(worker.to_be_adopted(drain_timeout))
+                rows.append(worker.to_be_adopted(self._drain_timeout))
         except OSError:
             close(ends)
             raise
