@@ -1,6 +1,8 @@
 """What systemd is told, and keeps."""
 
+import errno
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -10,7 +12,9 @@ from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually, has_ipv6
@@ -139,28 +143,82 @@ class NotifierTest(SynchronousTestCase):
         raise AssertionError
 
     def test_nobody_reads(self) -> None:
-        """Nothing waits for systemd; what it does not take is sent later, in this order, but pings of the watchdog are left out."""
+        """Nothing waits for systemd; what it does not take is sent later, but pings of the watchdog are left out."""
         notifier = self.notifier(WATCHDOG_USEC="1000000")
         with socket.socket() as opened:
             count = self.fill()
             began = time.monotonic()
             notifier.store({"tcp:x": opened})
             notifier.ready("serving")
+            notifier.reloading()
             notifier.watch(lambda: True)
             self.clock.advance(10)
             self.assertLess(time.monotonic() - began, 0.05)
             for _ in range(count):
                 self.assertEqual(self.told(), "x")
             inode = os.fstat(opened.fileno()).st_ino
-        notifier.stop()
+        told = Deferred.fromCoroutine(notifier.told())
+        self.assertNoResult(told)
         self.clock.advance(1)
-        packet, [kept], _, _ = socket.recv_fds(self.listening, 65536, 5)
-        self.assertEqual(packet, b"FDSTORE=1\nFDNAME=txmux.tcp%3Ax")
-        self.assertEqual(os.fstat(kept).st_ino, inode)
-        os.close(kept)
-        self.assertEqual(self.told(), "READY=1\nSTATUS=serving")
+        self.successResultOf(told)
+        heard = [socket.recv_fds(self.listening, 65536, 5)[:2] for _ in range(3)]
+        kept = [descriptor for _, descriptors in heard for descriptor in descriptors]
+        self.assertEqual([os.fstat(one).st_ino for one in kept], [inode])
+        os.close(*kept)
+        (stored,) = [at for at, (_, descriptors) in enumerate(heard) if descriptors]
+        self.assertEqual(heard.pop(stored)[0], b"FDSTORE=1\nFDNAME=txmux.tcp%3Ax")
+        (ready, _), (reloading, _) = heard
+        self.assertEqual(ready, b"READY=1\nSTATUS=serving")
+        self.assertTrue(reloading.startswith(b"RELOADING=1"))
+        self.assertEqual(self.told(), "WATCHDOG=1")
+        notifier.stop()
         self.assert_silent()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_descriptors_that_systemd_does_not_take_hold_nothing_else_up(self) -> None:
+        """For one user, the system bounds how many are on their way (unix(7), ETOOMANYREFS); what is left at the end is said."""
+        notifier = self.notifier(WATCHDOG_USEC="30000000")
+        send = socket.send_fds
+
+        def refuse(sender: socket.socket, data: list[bytes], descriptors: list[int]) -> int:
+            if descriptors:
+                raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+            return send(sender, data, descriptors)
+
+        self.patch(socket, "send_fds", refuse)
+        notifier.store({"tcp:x": self.listening})
+        notifier.store({})  # and what is removed stays behind what is stored
+        notifier.ready("serving", is_new_main=True)
+        self.assertEqual(self.told(), f"MAINPID={os.getpid()}\nREADY=1\nSTATUS=serving")
+        notifier.watch(lambda: True)
+        self.assertEqual(self.told(), "WATCHDOG=1")
+        ended = Deferred.fromCoroutine(notifier.end())
+        with capturedLogs() as events:
+            self.clock.pump([0.05] * 101)
+        self.successResultOf(ended)
+        self.assert_silent()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(
+            [event["text"].partition("\n")[0] for event in events],
+            ["FDSTORE=1", "FDSTOREREMOVE=1"],
+        )
+
+    def test_store_is_tried_again_where_there_was_no_descriptor(self) -> None:
+        notifier, dup = self.notifier(), os.dup
+        self.fill()
+
+        def refuse(_: int) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        self.patch(os, "dup", refuse)
+        notifier.store({"tcp:x": self.listening})
+        self.patch(os, "dup", dup)
+        while select.select([self.listening], [], [], 0)[0]:
+            self.told()
+        notifier.store({"tcp:x": self.listening})
+        packet, [kept], _, _ = socket.recv_fds(self.listening, 65536, 5)
+        self.assertEqual(packet, b"FDSTORE=1\nFDNAME=txmux.tcp%3Ax")
+        os.close(kept)
 
     def test_nobody(self) -> None:
         """Without systemd nothing is told; one that does not listen is a warning, and no more."""

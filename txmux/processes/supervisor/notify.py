@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from txmux.net.channel.descriptorstream import close_all
@@ -22,12 +22,14 @@ from txmux.serving.listen_addresses import key_of, systemd_descriptor
 from txmux.serving.store import is_shut
 from txmux.telemetry.steps import RecurringSteps
 
+_log = Logger()
 _PREFIX = "txmux."
 _LONGEST_NAME = 255
 _DATAGRAMS = int(socket.SOCK_DGRAM) | int(getattr(socket, "SOCK_NONBLOCK", 0))
 _LONGEST_STATUS = 2048  # bytes: systemd ignores messages of over 4096
 _AGAIN = 0.05  # seconds between two attempts to send while systemd does not take what is sent
 _MOST_WAITING = 1000  # messages without a descriptor
+_LONGEST = 5.0  # seconds that systemd has for what waits at the end of this process
 _PINGS = 10  # in the time after which systemd takes the service for dead
 
 
@@ -38,23 +40,24 @@ class Notifier:
         keeps: Whether systemd keeps descriptors for the next process of the service.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         environment: Mapping[str, str],
         clock: IReactorTime,
         recurring: RecurringSteps | None = None,
     ) -> None:
-        self._address = environment.get("NOTIFY_SOCKET", "")
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._states = _Outbox(address, clock)
+        # Of their own: systemd may take no descriptors for now, and has to hear all else.
+        self._store = _Outbox(address, clock)
         self._clock = clock
         self._recurring = recurring or RecurringSteps()
         self._watchdog: LoopingCall | None = None
         self._interval = _seconds(environment.get("WATCHDOG_USEC", ""))
         self._stored: set[str] = set()
         self._given: dict[str, int] = {}  # the inode of each
-        self._waiting: deque[tuple[bytes, list[int]]] = deque()
-        self.keeps = bool(self._address) and environment.get("FDSTORE", "0") != "0"
+        self._is_there = bool(address)
+        self.keeps = self._is_there and environment.get("FDSTORE", "0") != "0"
 
     def ready(self, status: str, *, is_new_main: bool = False) -> None:
         """Report READY; `is_new_main` if this process has replaced another one."""
@@ -71,7 +74,7 @@ class Notifier:
 
     def watch(self, is_healthy: Callable[[], bool]) -> None:
         """Ping the watchdog of systemd while `is_healthy`; otherwise systemd restarts the service."""
-        if self._address and self._interval:
+        if self._is_there and self._interval:
             self._watchdog = LoopingCall(
                 self._recurring.run, "report to systemd that it lives", self._show, is_healthy
             )
@@ -79,7 +82,7 @@ class Notifier:
             self._watchdog.start(self._interval / _PINGS)
 
     def _show(self, is_healthy: Callable[[], bool]) -> None:
-        if is_healthy() and not self._waiting:
+        if is_healthy() and not self._states.waiting:
             self._send("WATCHDOG=1")
 
     def stop(self) -> None:
@@ -90,11 +93,11 @@ class Notifier:
         """Record the sockets that systemd has stored; remove useless ones, which it would keep beside new ones of that name."""
         self._stored.update(keys)
         for key in useless:
-            self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
+            self._store.send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
 
     def store(self, sockets: Mapping[str, socket.socket]) -> None:
         """Store exactly these sockets with systemd, except those that it has opened itself."""
-        if not self._address:
+        if not self._is_there:
             return
         storable = {
             key: opened
@@ -104,54 +107,94 @@ class Notifier:
         inodes = {key: os.fstat(opened.fileno()).st_ino for key, opened in storable.items()}
         replaced = {key for key, inode in self._given.items() if inodes.get(key, inode) != inode}
         for key in (self._stored - storable.keys()) | replaced:
-            self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
+            self._store.send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
         # systemd does not take a descriptor twice.
         for key in (storable.keys() - self._given) | replaced:
-            self._send("FDSTORE=1", f"FDNAME={_name(key)}", descriptors=[storable[key].fileno()])
+            name, descriptor = f"FDNAME={_name(key)}", storable[key].fileno()
+            if not self._store.send("FDSTORE=1", name, descriptors=[descriptor]):
+                del inodes[key]
         self._stored, self._given = set(storable), inodes
 
-    def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
+    def _send(self, *lines: str) -> None:
+        self._states.send(*lines)
+
+    async def told(self) -> None:
+        """Wait until systemd has been told all of it, but for `_LONGEST` at most."""
+        end = self._clock.seconds() + _LONGEST
+        while (self._states.waiting or self._store.waiting) and self._clock.seconds() < end:
+            await deferLater(self._clock, _AGAIN)
+
+    async def end(self) -> None:
+        self.stop()
+        await self.told()
+        self._states.give_up()
+        self._store.give_up()
+
+
+class _Outbox:
+    """Sends messages in their order without waiting: what systemd does not take at once is tried again."""
+
+    def __init__(self, address: str, clock: Any) -> None:
+        # In the abstract namespace (unix(7)) if it begins with @.
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._clock = clock
+        self._again: IDelayedCall | None = None
+        self.waiting: deque[tuple[bytes, list[int]]] = deque()
+
+    def send(self, *lines: str, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message, or let it wait; return false if there is no room for it."""
         if not self._address:
-            return
+            return True
         text = "\n".join(" ".join(line.split()) for line in lines).encode()
-        if not self._waiting and self._try(text, descriptors):
-            return
-        try:
-            if len(self._waiting) >= _MOST_WAITING and not descriptors:
-                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-            self._waiting.append((text, [*map(os.dup, descriptors)]))
-        except OSError as problem:
-            self._report(text, problem)
-        if len(self._waiting) == 1:
-            self._clock.callLater(_AGAIN, self._send_waiting)
+        if self.waiting or not self._try(text, descriptors):
+            try:
+                if len(self.waiting) >= _MOST_WAITING:
+                    raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                self.waiting.append((text, [*map(os.dup, descriptors)]))
+            except OSError as problem:
+                _report(text, problem)
+                return False
+        self._try_again()
+        return True
+
+    def _try_again(self) -> None:
+        if self.waiting and self._again is None:
+            self._again = self._clock.callLater(_AGAIN, self._send_waiting)
 
     def _send_waiting(self) -> None:
-        while self._waiting and self._try(*self._waiting[0]):
-            close_all(self._waiting.popleft()[1])
-        if self._waiting:
-            self._clock.callLater(_AGAIN, self._send_waiting)
+        self._again = None
+        while self.waiting and self._try(*self.waiting[0]):
+            close_all(self.waiting.popleft()[1])
+        self._try_again()
+
+    def give_up(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        while self.waiting:
+            text, descriptors = self.waiting.popleft()
+            close_all(descriptors)
+            _report(text, TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
 
     def _try(self, text: bytes, descriptors: Sequence[int]) -> bool:
-        """Send a message without waiting; return false if systemd does not take it yet."""
-        address = self._address
-        if address.startswith("@"):  # in the abstract namespace (unix(7))
-            address = f"\0{address[1:]}"
+        """Send a message; return false if systemd does not take it yet."""
         try:
             with socket.socket(socket.AF_UNIX, _DATAGRAMS) as sender:
-                sender.connect(address)
+                sender.connect(self._address)
                 socket.send_fds(sender, [text], descriptors)
         except OSError as problem:
             if problem.errno in {errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS}:
                 return False
-            self._report(text, problem)
+            _report(text, problem)
         return True
 
-    def _report(self, text: bytes, problem: OSError) -> None:
-        self._log.warn(
-            "systemd cannot be notified of {text}: {problem}",
-            text=text.decode(),
-            problem=problem.strerror,
-        )
+
+def _report(text: bytes, problem: OSError) -> None:
+    _log.warn(
+        "systemd cannot be notified of {text}: {problem}",
+        text=text.decode(),
+        problem=problem.strerror,
+    )
 
 
 def name_passed_sockets(environment: MutableMapping[str, str]) -> None:

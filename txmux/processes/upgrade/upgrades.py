@@ -227,6 +227,8 @@ class Upgrades:
         is_over = self._changes.until(lambda: self._is_stopping or not self.are_arriving)
         moved = await settled(self._handovers, is_over, self._reactor)
         all_here()
+        # Before the old process ends: systemd would take that for the end of the service.
+        await self._resources.notifier.told()
         return attrs.asdict(moved)
 
     def _serves(self, is_healthy: Callable[[], bool]) -> None:
