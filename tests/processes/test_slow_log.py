@@ -52,7 +52,7 @@ class SlowReaderTest(UpgradeTestCase):
 
     def end_by(self, how: str) -> list[int]:
         """End processes that have lines, and return their IDs."""
-        old = [self.mux.pid] if how != "replaced" else workers_of(self.mux.pid)
+        old = [self.mux.pid] if how == "stopped" else workers_of(self.mux.pid)
         if how == "upgraded":
             self.mux.replace()
         elif how == "replaced":
@@ -70,6 +70,17 @@ class SlowReaderTest(UpgradeTestCase):
             eventually(lambda: self.read() == _CLIENTS, f"{how}: all lines come")
             self.assert_gone(ended)
             self.assertEqual(self.read(), _CLIENTS)
+            self.mux.end()
+
+    def test_log_that_a_reload_replaces(self) -> None:
+        """What its reader has not taken by then, it takes before the worker ends."""
+        for how in ("replaced", "stopped"):
+            self.begin("10m")
+            self.mux.reload(("access_log = stdout", "access_log = off"))
+            ended = self.end_by(how)
+            self.assertFalse(any(map(is_gone, ended)))
+            eventually(lambda: self.read() == _CLIENTS, f"{how}: all lines come")
+            self.assert_gone(ended)
             self.mux.end()
 
     def test_reader_that_does_not(self) -> None:

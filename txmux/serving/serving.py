@@ -94,6 +94,7 @@ class Serving:
         self.rules = rules
         self.table = finish(RouteTable.of(rules.routes))
         self._access_log = access_log
+        self._closing_logs: set[Deferred[None]] = set()  # of earlier rules
         self._reactor = reactor
         self.runtime = runtime = IORuntime(
             reactor,
@@ -407,7 +408,9 @@ class Serving:
             self.reopen_log()
         elif access_log is not None:
             seconds = prepared.rules.settings.drain_timeout
-            Deferred.fromCoroutine(self._close_log(access_log, seconds))
+            closing = Deferred.fromCoroutine(self._close_log(access_log, seconds))
+            self._closing_logs.add(closing)
+            closing.addBoth(lambda _: self._closing_logs.discard(closing))
         self._is_log_overdue = False
 
     async def _close_log(self, log: AccessLog, seconds: float) -> None:
@@ -521,6 +524,7 @@ class Serving:
     async def _all_ended(self) -> None:
         await gatherResults([listener.emptied() for listener in self._all_listeners()])
         await self._write_rest(self._access_log, self.rules.settings.drain_timeout)
+        await gatherResults([*self._closing_logs])
 
     async def status(self) -> dict[str, Any]:
         connections = self.connections()
@@ -555,7 +559,7 @@ class Serving:
         self._gradual_end.may_move = may_move
         seconds, began = self.rules.settings.drain_timeout, self._reactor.seconds()
         # Before the first `await`, which may take long itself.
-        self._gradual_end.end_all_within(seconds, self.end_all, longest_wait)
+        self._gradual_end.end_all_within(seconds, self._end_connections, longest_wait)
         await gatherResults(self.listening_ports.close_all())
         if count := len(self.connections()):
             self._log.info(
@@ -576,6 +580,7 @@ class Serving:
         if self._access_log is not None:
             left = began + seconds - self._reactor.seconds()
             await self._close_log(self._access_log, max(left, _LAST))
+        await gatherResults([*self._closing_logs])
         self.count()
 
     def _log_dry_runs(self, listener: ActiveListener, *, least: int = 0) -> None:
@@ -591,13 +596,17 @@ class Serving:
                 )
 
     def end_all(self) -> None:
+        """End all at once, also what a slow reader of the access log has not taken."""
         self._is_log_overdue = True
+        self._end_connections()
+
+    def _end_connections(self) -> None:
         for listener in self._all_listeners():
             listener.abort("drained")
 
     def stop_waiting(self) -> None:
         # Even if `drain` has a `longest_wait`.
-        self._gradual_end.end_all_within(self.rules.settings.drain_timeout, self.end_all)
+        self._gradual_end.end_all_within(self.rules.settings.drain_timeout, self._end_connections)
 
     def give_up(self) -> None:
         self.listening_ports.close_all()

@@ -25,7 +25,6 @@ from txmux.telemetry.formatting import printable_json
 from txmux.telemetry.lines import LOST_LINES, LineWriter
 from txmux.telemetry.record import ConnectionRecord
 
-_LAST = 1.0  # seconds for a slow reader when the log is closed
 _OPEN_AGAIN = 5.0  # seconds between two attempts to open the file
 _HELPER_REST = 60.0  # the same after the helper that opens files has not answered, for which this process waits
 _MERGED = 1.0  # seconds for which clients that left without a byte share a line
@@ -360,12 +359,6 @@ class StandardOutputLog(FileAccessLog):
     @override
     def reopen(self) -> None:
         pass  # it has no name
-
-    @override
-    def close(self) -> None:
-        self._flush()
-        self._writer.finish(_LAST)
-        super().close()
 
 
 class MergingLog:
