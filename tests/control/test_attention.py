@@ -193,7 +193,7 @@ class OthersTest(SynchronousTestCase):
             (2, "2 connections stay", "2 connections go"),
         ):
             (item,) = left_behind(count, 0)
-            self.assertEqual(item.text, f"{stay} in the process that an upgrade has replaced")
+            self.assertEqual(item.text, f"{stay} in workers that an upgrade has replaced")
             (item,) = left_behind(0, count)
             self.assertEqual(item.text, f"{go} on in workers whose supervisor has ended")
 

@@ -9,10 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get, post
 from tests.interop.children import eventually
-from tests.processes.running import customize, is_gone, starter_of, workers_of
+from tests.processes.reloading import listening_inodes
+from tests.processes.running import customize, is_gone, open_files, starter_of, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from txmux.net.channel import messages
 from txmux.net.channel.message import NOTHING, NUMBER, Field
+from txmux.processes.privilege.seccomp import MACHINES
 from txmux.processes.workers.adopted import CONTRACT
 
 _KNOWS_NOTHING = """
@@ -96,6 +98,8 @@ class AdoptedTest(UpgradeTestCase):
             self.assertEqual(len([row for row in status["workers"] if row["retiring"]]), 1)
         eventually(lambda: is_gone(mux.before), "the old supervisor has ended")
         self.assertFalse(is_gone(starter))
+        if os.uname().machine in MACHINES:  # it still answers the calls that it refuses them
+            self.assertIn("anon_inode:seccomp notify", open_files(starter))
         (undecided,) = get(self.admin, "/api/connections?state=peeking")
         self.assertEqual(get(self.admin, f"/api/connections/{undecided['id']}")["state"], "peeking")
         post(self.admin, f"/api/connections/{undecided['id']}/close")
@@ -181,6 +185,7 @@ class AdoptedTest(UpgradeTestCase):
         old = mux.before
         self.eventually_listed(1)
         self.assertFalse(is_gone(old))
+        eventually(lambda: not listening_inodes(old), "it listens no more")
         flag.touch()
         mux.upgrade()
         self.assertFalse(is_gone(old))

@@ -260,9 +260,7 @@ class AttentionTest(UpgradeTestCase):
         client, server = self.relayed(mux, backend)
         mux.replace()
         item = self.seen("upgrade", "note")
-        self.assertEqual(
-            item["text"], "1 connection stays in the process that an upgrade has replaced"
-        )
+        self.assertEqual(item["text"], "1 connection stays in workers that an upgrade has replaced")
         client.close()
         server.close()
         self.over("upgrade")

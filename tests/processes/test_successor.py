@@ -53,13 +53,15 @@ class Old:
             hold_requests=lambda: None, accept=lambda: None, be_replaced=lambda: None
         )
         self.notifier = SimpleNamespace(ready=lambda *_, **__: None)
-        self.sockets = SimpleNamespace(ended_by_removal=list, remove_files=lambda _: None)
+        self.sockets = SimpleNamespace(
+            ended_by_removal=list, remove_files=lambda _: None, close=lambda **_: None
+        )
 
     def name_process(self, *, must: bool) -> None: ...
 
-    async def give(self) -> tuple[list[Any], list[Any]]:
+    async def give(self) -> tuple[list[Any], list[Any], list[int]]:
         self.done.append("give")
-        return [], []
+        return [], [], []
 
     async def take_back(self) -> None:
         self.done.append("take back")

@@ -166,19 +166,27 @@ class MeanwhileTest(UpgradeTestCase):
         mux.assert_stopped()
 
     def test_worker_restarted(self) -> None:
-        """Clients of a worker that has just been started before the new process adopts all are handed over, too."""
+        """Clients of a worker that has just been started before the new process adopts all are handed over, too, or counted."""
         ready, gate = self.late("_have_it_serve")
-        listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), "drain_timeout = 0s")
+        listening, admin = self.backend(), self.folder / "admin.sock"
+        rules = "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n"
+        settings = f"drain_timeout = 10m\nadmin = unix:{admin}"
+        mux = self.upgrading(self.relaying(listening, rules), settings)
         mux.ask()
         eventually(ready.exists, "the new process is ready")
         os.kill(workers_of(mux.pid)[0], signal.SIGKILL)
-        pair = self.relayed(mux, listening)
+        pair, stays = self.relayed(mux, listening), self.client(mux)
+        stays.sendall(b"S")
         gate.touch()
         mux.child.wait_for("connections handed over: 1, in")
         mux.switched()
-        self.all_end([pair])
-        self.assertEqual(mux.take_one()["reason"], "done")
+        eventually(
+            lambda: get(admin, "/api/status")["connections"]["active"] == 2, "both are counted"
+        )
+        stays.sendall(b"x")
+        self.all_end([pair, (stays, self.accept_from(listening, b"Sx"))])
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        self.assertEqual(get(admin, "/api/status")["connections"]["total"], 2)
         mux.stop()
 
     def test_old_process_killed(self) -> None:
@@ -246,13 +254,18 @@ class MeanwhileTest(UpgradeTestCase):
             mux.file.write_text(text.replace(gone, ""))
             mux.replace()
             eventually(lambda: len(get(admin, "/api/connections")) == 3, "they are adopted")
+            pairs.append(self.relayed(mux, listening))
             os.kill(mux.pid, signal.SIGKILL)
             mux.child.wait_for("upgrade failed, the old process keeps serving: .* is gone")
             mux.switched()
             self.assertEqual(mux.pid, old)
             mux.file.write_text(text)
             pairs += [self.relayed(mux, listening) for _ in range(2 * workers)]
-            self.assertEqual(len(get(admin, "/api/connections")), len(pairs))
+            # One stays in a worker of the process that was killed.
+            self.assertEqual(len(get(admin, "/api/connections")), len(pairs) - 1)
+            status = get(admin, "/api/status")
+            self.assertEqual(status["connections"]["total"], len(pairs))
+            self.assertIn("1 connection", str(status["attention"]))
             places = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_UNIX, str(local)))
             for family, place in places:
                 with socket.socket(family) as client:

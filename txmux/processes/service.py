@@ -268,7 +268,7 @@ class MuxService(Service):
 
         async def leave(supervisor: Supervisor) -> None:
             if gives_workers:
-                supervisor.pool.give_away()
+                await supervisor.pool.give_away()
                 supervisor.starter.leave()
             else:
                 await supervisor.leave(is_replaced=True)

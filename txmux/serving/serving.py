@@ -563,9 +563,10 @@ class Serving:
         await gatherResults(self.listening_ports.close_all())
         if count := len(self.connections()):
             self._log.info(
-                "draining connections: {count}, for up to {seconds:g} s; a second signal closes them at once",
+                "draining connections: {count}, for up to {seconds:g} s{more}",
                 count=count,
                 seconds=seconds,
+                more="" if longest_wait else "; a second signal closes them at once",
             )
         await gatherResults([listener.emptied() for listener in self._all_listeners()])
         await gatherResults([listener.stopped() for listener in self._all_listeners()])

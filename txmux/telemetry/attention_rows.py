@@ -188,8 +188,8 @@ ORPHANED = _upgrade(
     level="warning", text="{connections} {go} on in workers whose supervisor has ended", do="they end by themselves; see the log for why the supervisor has ended",
     subject="orphaned", alerts=COMMON, when="connections stayed in workers whose supervisor has ended")
 STAYED = _upgrade(
-    level="note", text="{connections} {stay} in the process that an upgrade has replaced", link="#connections", subject="stayed", is_logged=True, alerts=_PLANNED,
-    do="they end by themselves, or after drain_timeout; their counters and limits still apply", when="connections stayed in the process that one has replaced")
+    level="note", text="{connections} {stay} in workers that an upgrade has replaced", link="#connections", subject="stayed", is_logged=True, alerts=_PLANNED,
+    do="they end by themselves, or after drain_timeout; their counters and limits still apply", when="connections stayed in workers of the process that one has replaced")
 _service = partial(AttentionRow, what="service", is_logged=True, runbook=SELF, sources=NO_SOURCE)
 SHUTTING_DOWN = _service(level="note", text="{text}", do="unless that is meant, start it again", subject="service", alerts=_PLANNED, when="it is shutting down")
 STEP_FAILS = _service(

@@ -313,8 +313,8 @@ COUNT_ON = _to_successor(
     "count_on", "the memory of the counters; sent before `serve`",
     **_COUNTERS, answer=NOTHING, descriptors=10_000, longest=_WHOLE)
 SERVE = _to_successor(
-    "serve", "accept, with this state, and adopt these workers, each with a channel to it; the answer names the sockets that the rules lack",
-    state=_OBJECT, workers=_optional(_OBJECTS), answer=_nullable(_NAMES), descriptors=10_000, longest=_WHOLE, longest_answer=_LARGE)
+    "serve", "accept, with this state, and adopt these workers, to each of which there is a channel; those files of counters follow that `count_on` may lack; the answer names the sockets that the rules lack",
+    state=_OBJECT, workers=_optional(_OBJECTS), answer=_nullable(_NAMES), descriptors=20_000, longest=_WHOLE, longest_answer=_LARGE)
 SETTLE = _to_successor(
     "settle", "answered when all connections of these workers have moved that can, which makes the upgrade final",
     answer=_object(moved=NUMBER, stays=_PLACES, ended=_NAMES, is_over=FLAG), longest_answer=_MIB)
@@ -334,8 +334,11 @@ RENEW = _to_successor(
 _to_predecessor = between("new supervisor", "old supervisor")
 
 COUNT_BACK = _to_predecessor(
-    "count_back", "the memory of its counters, which only versions before 3 need",
-    answer=NOTHING, descriptors=10_000, longest=_WHOLE)
+    "count_back", "the memory of its counters: if it ends, its workers go on with what they have taken; sent before they accept",
+    **_COUNTERS, answer=NOTHING, descriptors=10_000, longest=_WHOLE)
+LEAVE_OUT = _to_predecessor(
+    "leave_out", "a reload has removed these sockets; only versions before 3 ask, and this process has closed all of them by then",
+    answer=NOTHING, longest=_LARGE)
 EXITS = _to_predecessor(
     "exits", "the new process ends on purpose: one of a version before 3 would serve again",
     on=FLAG, answer=NOTHING)

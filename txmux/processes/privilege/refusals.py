@@ -118,8 +118,8 @@ class RefusedCalls:
             return
         text = describe(*call)
         if text not in source.reported and len(source.reported) < _MOST_REPORTED:
-            # An answer must not wait for the supervisor; the next such call reports it.
-            with suppress(BlockingIOError):
+            # An answer must not wait for the supervisor, nor depend on it; the next such call reports it.
+            with suppress(OSError):
                 self._report(source.number, text)
                 source.reported.add(text)
 

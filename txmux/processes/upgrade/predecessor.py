@@ -16,6 +16,7 @@ from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.upgrade import ENDS
 from txmux.processes.upgrade.upgrade import BY_CONNECTION, LIMITS, VERSION
+from txmux.telemetry.counting.counters import Counters
 from txmux.wire.jsontext import parse_json
 
 _PATIENCE = 10.0
@@ -88,6 +89,14 @@ class Predecessor:
     def gives_connections(self) -> bool:
         """Whether it keeps its workers, and has them hand over their connections."""
         return self._version == BY_CONNECTION
+
+    def lend(self, counters: Counters) -> None:
+        """Lend the counters: if this process dies before it has all connections, the old one counts those of its workers by them."""
+        if self._channel is not None:
+            with suppress(OSError):  # there may be no descriptor left
+                fields, descriptors = counters.programs()[0].lent()
+                lent = self._channel.ask(messages.COUNT_BACK, descriptors=descriptors, **fields)
+                lent.addErrback(lambda failure: failure.trap(ChannelError))
 
     async def report_exit(self) -> None:
         """Report that this process ends on purpose: one that keeps its workers would serve again."""

@@ -89,6 +89,7 @@ class Successor(ProcessProtocol):
         version: The version of its messages, once it is ready.
         limits: What is where in the memory of the limits then, for `SharedLimits.follow`.
         takers: How many of its workers take connections, if it adopts no workers.
+        counts: The descriptors and fields of its counters, for `Counters.adopt`.
     """
 
     transport: IProcessTransport | None = None
@@ -100,7 +101,12 @@ class Successor(ProcessProtocol):
         self._output = b""
         self.limits: Mapping[str, Any] = {}
         self._ended: Deferred[str] = Deferred()
-        self.channel = Channel({messages.COUNT_BACK: close_all}, lambda: None, reactor)
+        self.counts: tuple[Sequence[int], Mapping[str, Any]] = (), {}
+        handlers: dict[Message, Callable[..., object]] = {
+            messages.COUNT_BACK: self._count_back,
+            messages.LEAVE_OUT: lambda: None,
+        }
+        self.channel = Channel(handlers, lambda: None, reactor)
 
     async def begin(
         self, sockets: Mapping[str, socket.socket], state: dict[str, Any], limits: int | None = None
@@ -202,6 +208,10 @@ class Successor(ProcessProtocol):
                 env=environment,
                 childFDs={0: nothing.fileno(), **descriptors},
             )
+
+    def _count_back(self, descriptors: Sequence[int], **fields: Any) -> None:
+        close_all(self.counts[0])  # versions before 3 send them after each reload, too
+        self.counts = descriptors, fields
 
     async def stop(self) -> None:
         """Shut it down; it does not serve yet."""
@@ -307,11 +317,16 @@ class Upgrade:
             last_state = await state(again=True)
             began = time.monotonic()
             left_out = await self._have_it_serve(last_state)
+            # The other one answers them by now.
+            self.steps.run("refuse requests here", endpoints.be_replaced)
             if self.gives_workers:
                 self._moved = await self._settled()
         except BaseException as problem:
             successor.end()
             await successor.ended()  # what it has said to workers comes first
+            descriptors, fields = successor.counts
+            if counters is not None and descriptors:
+                counters.adopt(descriptors, **fields)
             await self._accept_again()
             if isinstance(problem, ChannelError):
                 why = str(problem)
@@ -323,7 +338,6 @@ class Upgrade:
             raise
         self.is_committed = True
         self._pid = successor.pid
-        self.steps.run("refuse requests here", endpoints.be_replaced)
         if not self.gives_workers:
             await self.steps.wait("hand connections over", lambda: self._hand_over(left_out or ()))
         self._seconds = time.monotonic() - began
@@ -342,13 +356,13 @@ class Upgrade:
 
     async def _have_it_serve(self, state: TransferState) -> Sequence[str] | None:
         """Return the keys of sockets that its rules lack."""
-        rows, ends = await self._transfers.give() if self.gives_workers else ([], [])
+        rows, ends, files = await self._transfers.give() if self.gives_workers else ([], [], [])
         try:
             asking = self.successor.ask_to_work(
                 messages.SERVE,
                 _ACCEPTS,
                 most_silent=_IDLE,
-                descriptors=[end.fileno() for end in ends],
+                descriptors=[*(end.fileno() for end in ends), *files],
                 state=state,
                 workers=rows,
             )
@@ -370,6 +384,9 @@ class Upgrade:
         removed = sockets.ended_by_removal(left_out)
         handovers = await self._transfers.hand_over(successor, left_out, removed)
         sockets.remove_files(left_out)
+        sockets.close(
+            keep_files=True
+        )  # clients would wait here that the other one no longer accepts
         self._moved = await settled(handovers, successor.ended(), self._reactor)
         successor.channel.send(messages.HANDED_OVER)
 

@@ -38,6 +38,7 @@ from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
+from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.processes import oom
@@ -191,11 +192,14 @@ class Upgrades:
         workers: Sequence[Mapping[str, Any]] = (),
         descriptors: Sequence[int] = (),
     ) -> list[str]:
-        resources, ends = self._resources, sockets_of(descriptors)
+        resources, files = self._resources, descriptors[len(workers) :]
+        ends = sockets_of(descriptors[: len(workers)])
         if self._is_stopping:  # the other process continues
             close(ends)
+            close_all(files)
             raise UpgradeError("it is shutting down")
         self._has_begun = True
+        resources.counters.adopt_files(files)
         adopted = transfers.adopt(workers, ends, self._reactor)
         # An error here leaves the other process serving; if that has ended, this one has to serve anyway.
         resources.name_process(must=not self._predecessor_ended)
@@ -205,6 +209,7 @@ class Upgrades:
             self.expect_connections()
         left_out = [*resources.sockets.unused, *resources.endpoints.unused()]
         removed = resources.sockets.ended_by_removal(left_out)
+        predecessor.lend(resources.counters)
         self._handovers = await transfers.retire(adopted, left_out, removed)
         supervisor.servers_elsewhere.share()
         try:

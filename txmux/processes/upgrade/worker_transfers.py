@@ -110,14 +110,14 @@ class WorkerTransfers:
 
     # In the old process.
 
-    async def give(self) -> tuple[list[Mapping[str, Any]], list[socket.socket]]:
-        """Let another supervisor take all workers over: return what it has to know of each, and its end of a channel to each.
+    async def give(self) -> tuple[list[Mapping[str, Any]], list[socket.socket], list[int]]:
+        """Let another supervisor take all workers over: return what it has to know of each, its end of a channel to each, and their files.
 
         From now on, workers that are started accept no clients; the old ones do so until the other supervisor has them retire.
         """
         await self._pool.flows_moved(self._ready())
         self._pool.accepting = False
-        rows, ends = list[Mapping[str, Any]](), list[socket.socket]()
+        rows, ends, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
         try:
             for worker in self._ready():
                 own, other = socket.socketpair()
@@ -125,10 +125,12 @@ class WorkerTransfers:
                 with own:
                     worker.attach(own)
                 rows.append(worker.to_be_adopted(self._drain_timeout))
+                if worker.column is not None and worker.column.descriptor is not None:
+                    files.append(worker.column.descriptor)
         except OSError:
             close(ends)
             raise
-        return rows, ends
+        return rows, ends, files
 
     async def hand_over(
         self, to: Takers, left_out: Collection[str], removed: Sequence[str]

@@ -14,10 +14,10 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, PeerGoneError, attach
 from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
+from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
     from txmux.processes.workers.worker import _WorkerSupervisor
-    from txmux.telemetry.counting.process_counters import ProcessCounters
 
 CONTRACT = frozenset({messages.ATTACH, messages.RETIRE, messages.HAND_OVER, messages.STOP})
 """What a worker of any version is sent: none of these ever changes."""
@@ -64,8 +64,7 @@ class AdoptedWorker(Worker):
         self._is_watched = False
         self._takes = CONTRACT | {one for one in _IF_KNOWN if one.signature in row["knows"]}
         self._column = supervisor.counters.adopt_process(row["counts"])
-        if self._column is not None:
-            self._counts = self._column.process
+        self._counts = (self._column or ProcessCounters()).process
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), reactor)
         attach(reactor, channel, end)
         self.ready = True
@@ -105,7 +104,7 @@ class AdoptedWorker(Worker):
 
     @override
     def look(self) -> None:
-        if self._column is not None and messages.PING in self._takes:
+        if messages.PING in self._takes:
             super().look()
 
     @override

@@ -215,8 +215,10 @@ class WorkerPool:
         self.changes.check()
         return leaving
 
-    def give_away(self) -> None:
-        """Leave all workers to another supervisor, which has adopted them."""
+    async def give_away(self) -> None:
+        """Leave all workers to another supervisor, which has adopted them, once all has come that they have sent to this one."""
+        ready = [worker for worker in self.all() if worker.ready]
+        await broadcast(ready, messages.PING, seconds=_FLOWS_MOVED, if_late="skip")
         self._replaced.clear()
         for worker in self.all():
             worker.give_away()

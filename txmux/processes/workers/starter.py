@@ -54,23 +54,27 @@ def main(connection: socket.socket, oom_score: str = "") -> None:
     poll.register(connection, select.POLLIN)
     poll.register(woken, select.POLLIN)
     refusals = RefusedCalls(poll, partial(_report_refused, connection))
-    with suppress(ConnectionError):  # the supervisor has ended
-        while True:
-            ready = dict(poll.poll())
-            refusals.serve(ready)
+    supervisor, is_left = connection.fileno(), False
+    while not is_left or _has_workers():  # which may be another supervisor's by now
+        ready = dict(poll.poll())
+        refusals.serve(ready)
+        with suppress(OSError):  # the supervisor has ended
             if woken.fileno() in ready:
                 woken.recv(messages.PACKET)
                 _report_ended(connection)
-            if connection.fileno() in ready and not _serve(
-                connection, (woken, wake), refusals, scores
-            ):
-                break
-    connection.close()
-    refusals.close()
-    scores.close()
+            if supervisor not in ready or _serve(connection, (woken, wake), refusals, scores):
+                continue
+            poll.unregister(connection)
+            connection.close()
+            is_left = True
+
+
+def _has_workers() -> bool:
     with suppress(ChildProcessError):
-        while True:
-            os.wait()
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
 
 
 def _serve(

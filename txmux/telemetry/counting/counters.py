@@ -206,6 +206,16 @@ class Counters:
                     return column
         return None
 
+    def adopt_files(self, files: Sequence[int]) -> None:
+        """Count what processes of the last program have in files that came after `adopt`; others are closed."""
+        for file in files:
+            known = [column.file for other in self._others for column in other.columns]
+            last = self._others[:1] if os.fstat(file).st_ino not in known else ()
+            if last and (columns := last[0].columns):
+                columns.append(ProcessCounters(columns[0].layout, file))
+            else:
+                os.close(file)
+
     @property
     def life(self) -> int:
         """The writing end of a pipe that each process of this program keeps open; its reader sees when all have ended."""
