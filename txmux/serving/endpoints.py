@@ -22,6 +22,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.errors import ListenError, cause_of
 from txmux.files import on_disk
 from txmux.net.addresses import text_of
+from txmux.net.sockets.plainsocket import admit_none
 from txmux.rules.lint.privileges import named_servers
 from txmux.rules.model import Listener, Rules, Server
 from txmux.rules.problems import Problem
@@ -178,9 +179,10 @@ def accept_last(port: IListeningPort) -> None:
     Otherwise the system would accept those who come until another process shuts the socket down, and then cut them.
     """
     any_port: Any = port
-    accept_waiting(port)
     if any_port.fileno() >= 0:
         with socket.socket(fileno=os.dup(any_port.fileno())) as listening, suppress(OSError):
+            admit_none(listening)
+            accept_waiting(port)
             listening.shutdown(socket.SHUT_RD)  # another worker may have done so
         accept_waiting(port)
 

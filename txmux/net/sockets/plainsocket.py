@@ -49,6 +49,20 @@ def open_socket(family: int, kind: int) -> socket.socket:
         return LeanSocket(family, kind)
 
 
+_BIND_TO_INTERFACE = 62  # SO_BINDTOIFINDEX (asm-generic/socket.h)
+_NO_INTERFACE = 2**31 - 1
+
+
+def admit_none(listening: socket.socket) -> None:
+    """Have the system refuse who comes to a TCP socket from now on, so that none is cut when it is shut down. This cannot be undone.
+
+    It hears one interface alone then, which there is not (socket(7)); handshakes that have begun go on.
+    """
+    if sys.platform == "linux" and listening.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):  # it has an interface already
+            listening.setsockopt(socket.SOL_SOCKET, _BIND_TO_INTERFACE, _NO_INTERFACE)
+
+
 def listen_again(shut: socket.socket, backlog: int) -> None:
     """Listen on a TCP socket that was shut down, maybe by several processes.
 
