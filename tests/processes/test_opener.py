@@ -184,6 +184,7 @@ class OpenerTest(OpenerCase):
     def test_binds_only_addresses_of_the_rules(self) -> None:
         place = self.place()
         with self.opener.bind(place) as opened:
+            opened.listen()
             socket.create_connection(opened.getsockname()).close()
             self.assertFalse(opened.getblocking())
         for text in ("127.0.0.1:1", "unix:/tmp/x", "systemd:domain=INET:index=0"):

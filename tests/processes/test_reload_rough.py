@@ -1,8 +1,10 @@
 """Reloads that something comes in between: a worker that cannot, or is killed, and clients that are half-way."""
 
+import errno
 import os
 import resource
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.processes.reloading import (
 )
 from tests.processes.running import customize, halted, open_files, workers_of
 from tests.support.certificates import make_authority
+from tests.support.ports import free_port
 
 _MORE = with_more("[listen other]\nendpoint = 127.0.0.1:0\n")
 _UNTIL_REPLACED = """
@@ -66,6 +69,26 @@ class RoughTest(ReloadingTestCase):
         self.assertIn("listener other opened", mux.reload())
         for _ in range(9):
             self.relayed(mux, other)
+
+    def test_new_addresses_listen_from_the_commit_on(self) -> None:
+        """A reload that is refused has accepted nobody there, whom it would cut off."""
+        mux, server = self.begin(2)
+        port, path = free_port(), self.folder / "new.sock"
+        more = f"[listen other]\nendpoint = 127.0.0.1:{port}\n    unix:{path}\n"
+        places = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_UNIX, str(path)))
+        with halted(workers_of(mux.pid)[:1]):
+            before = mux.ask_to_reload(with_more(more))
+            eventually(path.exists, "the addresses are taken")
+            for family, place in places:
+                with socket.socket(family) as client:
+                    self.assertEqual(client.connect_ex(place), errno.ECONNREFUSED)
+        self.assertIn("listener other opened", mux.reloaded(before))
+        for family, place in places:
+            with socket.socket(family) as client:
+                client.connect(place)
+                client.sendall(b"x")
+                with self.accept_from(server, b"x"):
+                    pass
 
     def test_worker_killed_before_commit_is_succeeded_under_the_new_rules(self) -> None:
         mux, server = self.begin()

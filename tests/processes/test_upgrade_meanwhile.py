@@ -32,10 +32,11 @@ class MeanwhileTest(UpgradeTestCase):
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), "workers = 2")
         client, server = self.relayed(mux, listening)
+        path = self.folder / "other.sock"
         with halted(workers_of(mux.pid)[:1]):
-            mux.file.write_text(mux.file.read_text() + _OTHER)
+            mux.file.write_text(f"{mux.file.read_text()}{_OTHER}    unix:{path}\n")
             os.kill(mux.pid, signal.SIGHUP)
-            eventually(lambda: len(listening_inodes(mux.pid)) == 2, "the reload has begun")
+            eventually(path.exists, "the reload has begun")
             mux.ask()
         old = mux.switched()
         self.assert_gone(old)
@@ -77,6 +78,23 @@ class MeanwhileTest(UpgradeTestCase):
             mux.stop()
             ready.unlink()
             gate.unlink()
+
+    def test_new_addresses_listen_once_the_new_process_serves(self) -> None:
+        """A new process that comes to nothing has accepted nobody there, whom it would cut off."""
+        ready, gate = self.late("_count_on")
+        listening, port = self.backend(), free_port()
+        mux = self.upgrading(self.relaying(listening))
+        mux.file.write_text(f"{mux.file.read_text()}[listen other]\nendpoint = 127.0.0.1:{port}\n")
+        mux.ask()
+        eventually(ready.exists, "the new process is ready")
+        self.assertTrue(self.is_refused(port))
+        gate.touch()
+        mux.switched()
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"x")
+            with self.accept_from(listening, b"x"):
+                pass
+        self.over(*self.relayed(mux, listening))
 
     def test_hung_worker_keeps_no_client_waiting(self) -> None:
         listening = self.backend()

@@ -99,6 +99,10 @@ class OpenTest(SynchronousTestCase):
 
 
 class InheritedTest(SynchronousTestCase):
+    def client(self, bound: socket.socket) -> socket.socket:
+        bound.listen()
+        return socket.create_connection(bound.getsockname())
+
     def test_before_a_worker_serves(self) -> None:
         """A client that comes before any port is made has the listener's keepalive."""
         for keepalive, enabled in ((Keepalive(7, 8, 9), 1), (None, 0)):
@@ -106,7 +110,7 @@ class InheritedTest(SynchronousTestCase):
             (place,) = listen_addresses(listener)
             with (
                 open_address(place, None) as listening,
-                socket.create_connection(listening.getsockname()),
+                self.client(listening),
             ):
                 listening.settimeout(PATIENCE)
                 with listening.accept()[0] as accepted:

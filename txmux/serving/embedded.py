@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from twisted.application.service import Service
@@ -183,11 +184,12 @@ class EmbeddedService(Service):
             self._sockets.adopt(key, port.duplicate())
         try:
             sockets = self._sockets.prepare(rules.listeners)
-            try:
+            with ExitStack() as undo:
+                undo.callback(sockets.abandon)
                 prepared = serving.prepare(rules, sockets.sockets, self._admission(rules))
-            except Exception:
-                sockets.abandon()
-                raise
+                undo.callback(serving.abandon, prepared)
+                sockets.listen()
+                undo.pop_all()
             sockets.commit()
             serving.commit(prepared)
             for kept in prepared.kept_files:

@@ -17,7 +17,7 @@ import attrs
 from txmux.classes import frozen
 from txmux.client.socket_options import socket_options
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, SocketOption, open_multipath, set_options
-from txmux.net.sockets.unixpath import open_listening
+from txmux.net.sockets.unixpath import open_bound
 from txmux.rules.model import Listener, Rules
 from txmux.rules.reading import endpointstrings
 from txmux.rules.reading.endpoints import parse_endpoint
@@ -154,11 +154,11 @@ def key_of(opened: socket.socket) -> str:
 
 
 def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
-    """Open the socket of a plain address; it is a `LookupError` if systemd has passed no such socket."""
+    """Open the socket of a plain address, which does not listen yet; it is a `LookupError` if systemd has passed no such socket."""
     where = socket_address(address.text, address.backlog)
     if where is not None:
         options = () if where.datagrams else address.options
-        return open_socket(
+        return bind_socket(
             attrs.evolve(
                 where,
                 freebind=address.freebind,
@@ -168,7 +168,7 @@ def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
             )
         )
     if address.kind == "unix":
-        return open_unix_socket(parse_endpoint(address.text).named, address.backlog)
+        return bind_unix_socket(parse_endpoint(address.text).named)
     # The descriptor of systemd stays open, and can be asked for again. Its family is the socket's to say: systemd makes
     # an IPv6 socket of `ListenStream=443`, even if the endpoint's `domain` differs.
     opened = socket.socket(fileno=os.dup(systemd_descriptor(reactor, address.text)))
@@ -203,8 +203,7 @@ class SocketAddress:
         freebind: Whether the address may be missing on this machine.
         options: Further options, which connections inherit.
         mptcp: Whether connections may use Multipath TCP.
-        beside: Whether another socket listens there, for which `may_share` was called. This one is only bound; `replace` makes
-            it listen.
+        beside: Whether another socket listens there, for which `may_share` was called; `replace` makes this one listen.
     """
 
     family: socket.AddressFamily
@@ -249,7 +248,15 @@ def socket_address(text: str, backlog: int) -> SocketAddress | None:
 
 
 def open_socket(address: SocketAddress) -> socket.socket:
-    """Open a socket; no other program can listen at the same address."""
+    """Open a socket that listens."""
+    opened = bind_socket(address)
+    if not address.datagrams:
+        opened.listen(address.backlog)
+    return opened
+
+
+def bind_socket(address: SocketAddress) -> socket.socket:
+    """Open a socket that does not listen yet; no other program listens at the same address."""
     try:
         return _open(address)
     except OSError as problem:
@@ -275,8 +282,6 @@ def _open(address: SocketAddress) -> socket.socket:
             opened.setsockopt(*_FREEBIND[address.family], 1)
         set_options(opened, address.options)
         opened.bind(_address(address))
-        if not address.datagrams and not address.beside:
-            opened.listen(address.backlog)
     except OSError:
         opened.close()
         raise
@@ -322,13 +327,12 @@ def _address(address: SocketAddress) -> Any:
 _UNIX_MODE = "666"
 
 
-def open_unix_socket(named: Mapping[str, str], backlog: int) -> socket.socket:
+def bind_unix_socket(named: Mapping[str, str]) -> socket.socket:
     """Open the socket of a ``unix:`` endpoint; the file of a closed socket is replaced.
 
     ``lockfile`` is ignored: the socket itself shows whether it is in use.
     """
-    mode, backlog = int(named.get("mode", _UNIX_MODE), 8), int(named.get("backlog", backlog))
-    return open_listening(Path(named["address"]), mode, backlog)
+    return open_bound(Path(named["address"]), int(named.get("mode", _UNIX_MODE), 8))
 
 
 def is_in_use(path: Path) -> bool:

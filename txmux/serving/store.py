@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -91,7 +91,8 @@ class ListeningSockets:
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
         """Open the sockets of plain addresses that are not open yet.
 
-        If some cannot be opened, each is a line of the `ListenError`, or all ports of a line with the same error. No new one is left open.
+        They listen from the commit on: if there is none, no client has come in vain. If some cannot be opened, each is a line of the
+        `ListenError`, or all ports of a line with the same error. No new one is left open.
         """
         addresses = [address for listener in listeners for address in listen_addresses(listener)]
         return self.prepare_addresses(address for address in addresses if address.is_plain)
@@ -102,16 +103,27 @@ class ListeningSockets:
         failures = [(address, failure) for address, failure in added if failure is not None]
         if failures:
             prepared.abandon()
-            alike: dict[tuple[str, str], list[tuple[ListenAddress, Exception]]] = {}
-            for address, failure in failures:
-                of = f"{address.section} {address.line}" if address.ports else address.key
-                alike.setdefault((of, str(failure)), []).append((address, failure))
-            lines = [
-                listen_error(*some[0], [each.port for each, _ in some if each.ports])
-                for some in alike.values()
-            ]
-            raise ListenError("\n".join(map(str, lines))) from failures[0][1]
+            raise _error_of(failures) from failures[0][1]
         return prepared
+
+    def listen(self) -> None:
+        """Do what a `commit` has left undone; see `listen_at`."""
+        self.listen_at(self._listens_at.values(), self._sockets)
+
+    def listen_at(
+        self, addresses: Iterable[ListenAddress], sockets: Mapping[str, socket.socket]
+    ) -> None:
+        """Listen on those that are only bound; it is a `ListenError` if another program listens there by now."""
+        failures = []
+        for address in addresses:
+            is_ours = address.kind in {"tcp", "unix"} and not address.beside
+            if is_ours and is_shut(address.key, opened := sockets[address.key]):
+                try:
+                    opened.listen(address.backlog)
+                except OSError as problem:
+                    failures.append((address, self.why_not(address, problem)))
+        if failures:
+            raise _error_of(failures) from failures[0][1]
 
     def unavailable(self, listeners: Iterable[Listener]) -> Iterator[Problem]:
         """Yield why some of these listeners would get no socket; `look_at_awaited` tries again."""
@@ -184,8 +196,7 @@ class ListeningSockets:
                 self._sockets[key] = self.open_address(address)
                 self.note_file(key)
                 opened.close()
-            else:
-                listen_again(opened, address.backlog)
+            listen_again(self._sockets[key], address.backlog)
         except OSError as problem:
             why = f"it cannot listen at {self.addresses[key]}: {problem.strerror}"
             if self._is_new(key, why):
@@ -337,8 +348,14 @@ class PreparedSockets:
             self.opened.append(address)
         return None
 
-    def commit(self) -> None:
-        """Make these the sockets of the service, and all others unused."""
+    def listen(self) -> None:
+        """Listen where these are only bound: what can still fail of `commit`."""
+        self._store.listen_at(self.opened, self.sockets)
+
+    def commit(self, *, listening: bool = True) -> None:
+        """Make these the sockets of the service, and all others unused; without `listening`, call `ListeningSockets.listen`, too."""
+        if listening:
+            self.listen()
         store = self._store
         addresses, before, sockets = store.addresses, store._listens_at, store._sockets
         shown_at = {key: shown(key, opened) for key, opened in self.sockets.items()}
@@ -371,6 +388,18 @@ class PreparedSockets:
                 may_share(old, may=False)
             if address.key not in self._store._adopted and address.key in self.sockets:
                 self._store._close(address.key, self.sockets[address.key], keep_file=False)
+
+
+def _error_of(failures: Sequence[tuple[ListenAddress, Exception]]) -> ListenError:
+    alike: dict[tuple[str, str], list[tuple[ListenAddress, Exception]]] = {}
+    for address, failure in failures:
+        of = f"{address.section} {address.line}" if address.ports else address.key
+        alike.setdefault((of, str(failure)), []).append((address, failure))
+    lines = [
+        listen_error(*some[0], [each.port for each, _ in some if each.ports])
+        for some in alike.values()
+    ]
+    return ListenError("\n".join(map(str, lines)))
 
 
 def _places(

@@ -50,11 +50,16 @@ def open_listening(
     path: Path, mode: int, backlog: int, kind: int = socket.SOCK_STREAM
 ) -> socket.socket:
     """Open a UNIX socket that listens at a path and does not block; see `bind`."""
+    opened = open_bound(path, mode, kind)
+    opened.listen(backlog)
+    return opened
+
+
+def open_bound(path: Path, mode: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, kind)
     try:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         bind(opened, path, mode)
-        opened.listen(backlog)
     except BaseException:
         opened.close()
         raise

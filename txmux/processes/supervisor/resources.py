@@ -50,8 +50,9 @@ class Resources:
             else:
                 self.sockets.adopt(key, listening, file)
 
-    def open(self, rules: Rules) -> None:
-        self.sockets.prepare(rules.listeners).commit()
+    def open(self, rules: Rules, *, listening: bool) -> None:
+        """Open all sockets; without `listening`, new ones of listeners are only bound."""
+        self.sockets.prepare(rules.listeners).commit(listening=listening)
         self.endpoints.open(rules)
 
     @contextmanager

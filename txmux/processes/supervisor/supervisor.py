@@ -437,6 +437,7 @@ class Supervisor:
             ):
                 # The commit may retire the worker that flows are moving to.
                 await self.pool.flows_moved(self.pool.all())
+            sockets.listen()
             undo.pop_all()
         steps.run("use the listening sockets", sockets.commit)
         older = await steps.wait("switch the workers", lambda: self._commit_pending(pending, steps))

@@ -35,7 +35,7 @@ from txmux.access.across_processes import SharedLimits
 from txmux.classes import define
 from txmux.control.control import Control
 from txmux.control.report import Report
-from txmux.errors import MuxError
+from txmux.errors import ListenError, MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.descriptorstream import close_all
@@ -127,7 +127,7 @@ class Upgrades:
 
     def open(self, rules: Rules) -> None:
         """Open all sockets; unused ones of the predecessor are closed once this process serves."""
-        self._resources.open(rules)
+        self._resources.open(rules, listening=not self.is_waiting)
         if not self.is_waiting:
             self._resources.sockets.close_unused()
 
@@ -213,11 +213,12 @@ class Upgrades:
         self._handovers = await transfers.retire(adopted, left_out, removed)
         supervisor.servers_elsewhere.share()
         try:
+            resources.sockets.listen()
             await transfers.accept()
-        except ChannelError as problem:
+        except (ChannelError, ListenError) as problem:
             if not self._predecessor_ended:
                 raise
-            _log.warn("a worker does not accept clients yet: {why}", why=problem)
+            _log.warn("some clients are not accepted yet: {why}", why=problem)
         self.is_waiting = False
         if not predecessor.gives_connections:
             supervisor.close_removed()
