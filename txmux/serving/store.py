@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from txmux.classes import define
 from txmux.errors import ListenError, cause_of
 from txmux.files import FileId, file_id, remove_socket
 from txmux.net.addresses import text_of
-from txmux.net.sockets.plainsocket import listen_again
+from txmux.net.sockets.plainsocket import is_shut, listen_again
 from txmux.net.sockets.transport import address_of
 from txmux.rules.model import Listener
 from txmux.rules.problems import Problem
@@ -422,22 +421,6 @@ def _shut_down(opened: socket.socket) -> None:
         opened.shutdown(socket.SHUT_RD)
         while opened.family == socket.AF_UNIX:  # the queue stays
             opened.accept()[0].close()
-
-
-def is_shut(key: str, opened: socket.socket) -> bool:
-    """Return whether a stream socket no longer listens. SO_ACCEPTCONN stays set for a UNIX socket that was shut down."""
-    if key.startswith("udp:"):
-        return False
-    if not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return True
-    if not key.startswith("unix:"):
-        return False
-    poll = select.poll()
-    poll.register(opened, _HANGS_UP)
-    return bool(poll.poll(0))
-
-
-_HANGS_UP: int = getattr(select, "POLLRDHUP", 0)
 
 
 def _path_of(key: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import select
 import socket
 import struct
 import sys
@@ -23,6 +24,7 @@ _SYSTEM_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
 _MOST_HOSTS, _REMEMBERED = 1000, 60.0  # seconds
 _TCP_INFO = getattr(socket, "TCP_INFO", -1)
+_HANGS_UP: int = getattr(select, "POLLRDHUP", 0)
 _CLOSED = b"\7"  # TCP_CLOSE of Linux, with which `struct tcp_info` begins
 
 
@@ -74,6 +76,19 @@ def listen_again(shut: socket.socket, backlog: int) -> None:
 
         ctypes.CDLL(None).connect(shut.fileno(), bytes(16), 16)
     shut.listen(backlog)
+
+
+def is_shut(key: str, opened: socket.socket) -> bool:
+    """Return whether a stream socket no longer listens. SO_ACCEPTCONN stays set for a UNIX socket that was shut down."""
+    if key.startswith("udp:"):
+        return False
+    if not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return True
+    if not key.startswith("unix:"):
+        return False
+    poll = select.poll()
+    poll.register(opened, _HANGS_UP)
+    return bool(poll.poll(0))
 
 
 IPPROTO_MPTCP, _SOL_MPTCP, _MPTCP_INFO = 262, 284, 1  # linux/in.h, linux/socket.h, linux/mptcp.h

@@ -18,8 +18,8 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from txmux.net.channel.descriptorstream import close_all
+from txmux.net.sockets.plainsocket import is_shut
 from txmux.serving.listen_addresses import key_of, systemd_descriptor
-from txmux.serving.store import is_shut
 from txmux.telemetry.steps import RecurringSteps
 
 _log = Logger()
