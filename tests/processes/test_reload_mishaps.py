@@ -64,6 +64,15 @@ if "txmux" in str(sys.orig_argv):
 
     process.open_ports = wait
 """
+_BANS_NOBODY = """
+    from txmux.serving.serving import Serving
+
+    def fail(self, rows):
+        if rows:
+            raise OSError("no space")
+
+    Serving.ban = fail
+"""
 _ROUTE = "[route more]\nmatch = ssh\nbackend = close\n"
 
 
@@ -153,10 +162,7 @@ class MishapsTest(WorkersTestCase):
         customize(self, _WAITING)
         admin = make_folder(self) / "admin.sock"
         mux = self.start(settings=f"workers = 2\nadmin = unix:{admin}")
-        old = workers_of(mux.pid)
-        os.kill(old[0], signal.SIGKILL)
-        mux.child.wait_for("it starts")
-        [new] = {*workers_of(mux.pid)} - {*old}
+        new = self.starting(mux)
         status, report = ask(admin, "POST", "/api/listeners/public", {"accepting": False})
         self.assertEqual((status, report.get("errors", ())), (200, ()))
         self.assertNotIn("apply_overrides", str(report))
@@ -164,6 +170,27 @@ class MishapsTest(WorkersTestCase):
             os.kill(new, signal.SIGCONT)
         missing = "[listen public]: no client is accepted"
         eventually(lambda: missing in ask(admin, "GET", "/readyz")[1]["missing"], missing)
+        mux.stop()
+
+    def starting(self, mux: Mux) -> int:
+        """Kill a worker, and wait until the next one starts."""
+        old = workers_of(mux.pid)
+        os.kill(old[0], signal.SIGKILL)
+        mux.child.wait_for("it starts")
+        [new] = {*workers_of(mux.pid)} - {*old}
+        return new
+
+    def test_change_that_a_starting_worker_cannot_make(self) -> None:
+        """It is logged, as by one that serves, and the worker serves."""
+        customize(self, _WAITING + _BANS_NOBODY)
+        admin = make_folder(self) / "admin.sock"
+        mux = self.start(settings=f"workers = 2\nadmin = unix:{admin}")
+        new = self.starting(mux)
+        ask(admin, "POST", "/api/bans", {"network": "192.0.2.1", "seconds": 60})
+        with self.more_serve(mux):
+            os.kill(new, signal.SIGCONT)
+        self.assertIn("a message of another process: no space", mux.child.output)
+        self.assertIn(new, workers_of(mux.pid))
         mux.stop()
 
     def test_worker_cannot_prepare(self) -> None:

@@ -250,7 +250,13 @@ class Channel(Protocol):
         if number is not None:
             self._answer_by(number, message, handler, arguments)
         elif message is not None:
-            maybeDeferred(_called, handler, arguments).addErrback(self._failed, message)
+            self.handle(message, handler, arguments)
+
+    def handle(
+        self, message: Message, handler: Callable[..., object], arguments: dict[str, Any]
+    ) -> None:
+        """Have a message without an answer handled; that it cannot be is logged."""
+        maybeDeferred(_called, handler, arguments).addErrback(self._failed, message)
 
     def _failed(self, failure: Failure, message: Message) -> None:
         if failure.check(MuxError, OSError):

@@ -265,7 +265,7 @@ class WorkerProcess:
         awaited = self._limits.awaited(self._column)
         self.begin(serving, ConnectionTransfer(serving, self._reactor, awaited))
         for kind, fields in kept:
-            handlers[kind](**fields)
+            self.channel.handle(kind, handlers[kind], fields)
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
         most = rules.settings.max_connections
