@@ -262,11 +262,29 @@ class ChannelTest(TimedTestCase):
             await self.pass_by(1, *self.supervisor.pool.workers)
         told = "".join(map(str, map(formatEvent, events)))
         self.assertEqual(told.count("for [listen x] again"), 1)
+        for _ in range(2):  # and again before the workers have got the next one
+            self.shut_down()
+        commit = self.supervisor._commit
+
+        def shut_down_before(worker: Any) -> Any:
+            self.patch(self.supervisor, "_commit", commit)
+            self.shut_down()
+            return commit(worker)
+
+        await self.until(lambda: not self.supervisor._catching_up)
+        self.patch(self.supervisor, "_commit", shut_down_before)
+        self.shut_down()
+        await self.until(lambda: not self.supervisor._catching_up)
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PATIENCE)
+            client.settimeout(10)
             client.connect(str(path))
             client.sendall(b"x")
             self.assertEqual(await deferToThread(client.recv, 1), b"")
+
+    def shut_down(self) -> None:
+        (opened,) = self.supervisor._sockets.sockets().values()
+        opened.shutdown(socket.SHUT_RDWR)
+        self.supervisor._listen_on_new(self.supervisor._resources.look())
 
     async def test_another_one_listens_in_its_place(self) -> None:
         """So can a worker itself; it is tried again, and workers are watched as before."""

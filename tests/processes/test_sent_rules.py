@@ -40,7 +40,7 @@ class _Worker:
 
 class SentRulesTest(TestCase):
     async def sent(self, worker: Any, old: Rules, new: Rules) -> list[object]:
-        await SentRules().prepare((old, 3), LimitsLayout(5), worker, {}, new, 4)
+        await SentRules().prepare((old, 3), LimitsLayout(5), worker, dict, new, 4)
         self.assertEqual({one["digest"] for one in worker.asked}, {digest(new)})
         return [
             finish(unpack_in_steps(b64decode(one["rules"]), old)) if one["rules"] else None
@@ -85,7 +85,7 @@ class SentRulesTest(TestCase):
         """One that has taken the worker's place while rules were packed is asked for nothing: it does not serve yet."""
         worker: Any = _Worker(3)
         asking = SentRules().prepare(
-            (rules_of("ssh"), 3), LimitsLayout(5), worker, {}, rules_of("tls"), 4
+            (rules_of("ssh"), 3), LimitsLayout(5), worker, dict, rules_of("tls"), 4
         )
         prepared = Deferred.fromCoroutine(asking)
         worker.pid = 0

@@ -569,7 +569,7 @@ class Supervisor:
         pending.preparing = {worker: worker.pid for worker in self.pool.all() if worker.ready}
         answers = {
             worker: self._ask_to_prepare(
-                worker, pending.sockets, rules, 0, rules_changed=rules_changed
+                worker, lambda: pending.sockets, rules, 0, rules_changed=rules_changed
             )
             for worker in pending.preparing
         }
@@ -649,7 +649,7 @@ class Supervisor:
     def _commit(self, worker: Worker) -> Deferred[int]:
         worker.version = self.version
         listening = worker in self.pool.workers
-        worker.sockets = self._sockets.sockets() if listening else {}
+        worker.sockets = worker.prepared if listening else {}
 
         def failed(failure: Failure) -> int:
             worker.sockets = {}  # it is unknown which of them the worker has
@@ -678,13 +678,16 @@ class Supervisor:
                 return
             rules = self._rules
             try:
-                await self._ask_to_prepare(worker, self._sockets.sockets(), rules, self.version)
+                await self._ask_to_prepare(worker, self._sockets.sockets, rules, self.version)
             except ChannelError as problem:
                 self._replace_failed(worker, problem)
                 return
             if rules is not self._rules:
                 return  # a reload was committed meanwhile, and has started the next of these
             await self._commit(worker)
+            # Those that were replaced meanwhile, of which the next of these sends the others.
+            now = self._sockets.sockets()
+            worker.give_up([key for key, its in worker.sockets.items() if now.get(key) is not its])
         if self.pool.accepting and worker in self.pool.workers:
             self.pool.start_accepting(worker)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -66,20 +66,20 @@ class SentRules:
         known: tuple[Rules, int],
         limits: LimitsLayout,
         worker: Worker,
-        sockets: Mapping[str, socket.socket],
+        sockets: Callable[[], Mapping[str, socket.socket]],
         rules: Rules,
         version: int,
         *,
         rules_changed: bool = True,
     ) -> None:
-        """Ask a worker to prepare rules; `known` are those in force, which most workers have, and their version."""
+        """Ask a worker to prepare rules; `known` are those in force, which most workers have, and their version; `sockets` are asked for when they are sent."""
         (old, base), pid, of_rules = known, worker.pid, digest(rules)
 
         def ask(**how: Any) -> Deferred[Any]:
             if worker.pid != pid:  # while a thread packed them
                 raise PeerGoneError
             how |= {"digest": of_rules, "rules_changed": rules_changed, "version": version}
-            return worker.ask_to_prepare(sockets, limits, **how)
+            return worker.ask_to_prepare(sockets(), limits, **how)
 
         if worker.version == base:
             part = await in_thread(self.part, old, rules)

@@ -86,6 +86,7 @@ class Worker:
     Attributes:
         is_confined: Whether it is in the sandbox, once it serves.
         sockets: Those on which it listens, by the keys of their addresses.
+        prepared: Those on which it would after a commit.
         is_leaving: Whether it is about to end, and cannot serve again.
         preparing: Held while it catches up, since it can prepare only one set of rules at a time.
         has_served: Whether it was ever ready; before that, it is not restarted if it cannot start.
@@ -110,6 +111,7 @@ class Worker:
         self._waiting: list[Deferred[Any]] = []
         self._until_silent: list[Deferred[Any]] = []
         self.sockets: Mapping[str, socket.socket] = {}
+        self.prepared: Mapping[str, socket.socket] = {}
         self._limits = LimitsLayout(0)
         self._can_listen = False
         self._how_ended = ""
@@ -320,7 +322,7 @@ class Worker:
             key: opened for key, opened in sockets.items() if self.sockets.get(key) is not opened
         }
         descriptors = [opened.fileno() for opened in lacking.values()]
-        self._can_listen = True
+        self._can_listen, self.prepared = True, sockets
         return self.ask_to_work(
             messages.PREPARE, sockets=[*lacking], descriptors=descriptors, **values
         )
