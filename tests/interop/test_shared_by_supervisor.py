@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 import secrets
+import struct
 from pathlib import Path
 from unittest import SkipTest
 
@@ -12,6 +14,7 @@ from tests.interop.servers import start_redis
 from tests.processes.running import family_of, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
+from txmux.features.sharing.exchange import _KEY
 
 
 class SupervisorTest(InteropTestCase):
@@ -52,8 +55,27 @@ class SupervisorTest(InteropTestCase):
                 main = self.service.pid
                 self.assertEqual(len(workers_of(main)), 2)
                 found = {pid for pid in family_of(main) if self.has_password(pid)}
-                self.assertEqual(found - {main}, set())
+                self.assertEqual(found, {main})
                 self.assertEqual({pid for pid in family_of(main) if self.is_connected(pid)}, {main})
+
+    def test_upgrade_that_ends_the_sharing_forgets_other_machines(self) -> None:
+        """Their numbers are in the memory that the new process goes on with, which asks nobody for them."""
+        source = struct.pack("<QIII", 0xFF0000007F000001, 4, 4, 4)
+        cli = (*self.cli, "-a", self.password, "--no-auth-warning")
+        now = int(output_of(*cli, "time").split()[0])
+        report = str(now + 15).encode() + source
+        output_of(*cli, "-x", "hset", _KEY % "public", "other", stdin=report)
+        eventually(lambda: not self.is_let_in(), "the other machine has all that it may")
+        text = self.service.file.read_text()
+        self.service.file.write_text(re.sub("shared_limits = .*", "", text))
+        self.service.upgrade()
+        self.assertTrue(self.is_let_in())
+
+    def is_let_in(self) -> bool:
+        with self.service.connect() as client, contextlib.suppress(ConnectionError):
+            client.sendall(b"x")
+            return client.recv(1) == b"x"
+        return False
 
     def is_connected(self, pid: int) -> bool:
         """Return whether a process has a socket that is connected to Redis."""

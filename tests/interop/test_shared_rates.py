@@ -32,7 +32,7 @@ endpoint = 127.0.0.1:0
 default = 127.0.0.1:{server}
 """
 
-_KEY = "txmux:{x}:sources"
+_KEY = exchange._KEY % "x"
 _SOURCE = 0xFF0000007F000001
 """Stands for 127.0.0.1."""
 
@@ -200,13 +200,35 @@ class SharedRatesTest(TestCase):
         self.assertNotIn(name, self.redis_told("hkeys", _KEY))
 
     async def test_what_is_no_report_is_dropped(self) -> None:
+        """Nor is one that is good for longer than any is, as after Redis's clock was set back, or that of a name which no machine has."""
         machine = self.machine(limit="max_connections_per_source = 2")
         await self.up(machine)
-        for report in ("", "x", "9999999999", "99999999991", 20 * "x", 30 * "9"):
-            self.redis_told("hset", _KEY, f"m{len(report)}", report)
-        while (left := self.redis_told("hkeys", _KEY).split()) != ["m10", "m30"]:
+        now = int(self.redis_told("time").split()[0])
+        good = str(now + 10)
+        wrong = ("", "x", "9999999999", f"{good}1", 20 * "x", str(now + 60), "       nan")
+        self.put(dict(zip("abcdefg", wrong, strict=True)) | {65 * "n": good})
+        self.put({"right": good, "more": good + 20 * "9"})
+        while {*self.redis_told("hkeys", _KEY).split()} != {"right", "more"}:
             await deferLater(reactor, 0.05)
-        self.assertTrue(_shared(machine).is_up, left)
+        self.assertTrue(_shared(machine).is_up)
+
+    async def test_reports_that_are_too_many_for_an_answer(self) -> None:
+        """With their names they stay below what a client takes for one; all that have room are heard."""
+        machine = self.machine(limit="max_connections_per_source = 2")
+        await self.up(machine)
+        good = str(int(self.redis_told("time").split()[0]) + 15)
+        self.put({f"{number:064}": good + 999 * 20 * "1" for number in range(50)})
+        await self.heard(machine, 44)
+        self.assertTrue(_shared(machine).is_up)
+
+    async def heard(self, machine: EmbeddedService, count: int) -> None:
+        (exchanged,) = _shared(machine)._exchanges.values()
+        while len(exchanged._known or ()) != count:
+            await deferLater(reactor, 0.01)
+
+    def put(self, reports: dict[str, str]) -> None:
+        for name, report in reports.items():
+            self.redis_told("hset", _KEY, name, report)
 
     def redis_told(self, *words: str) -> str:
         return output_of("redis-cli", "-p", str(self.redis.port), *words).decode()

@@ -513,6 +513,11 @@ class SharedLimits:
             for name, table in self._tables.items()
         }
 
+    def forget_elsewhere(self) -> None:
+        """Count nothing of other machines, until one that owns this memory alone hears of them."""
+        for table in self._tables.values():
+            table.forget_elsewhere()
+
     def clear(self, column: int) -> None:
         for name in self.layout.rows:
             self._row(name)[column] = 0

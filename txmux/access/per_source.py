@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import operator
 import secrets
 from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -169,6 +170,20 @@ class SourceTable:
             values = self.numbers[places.start : end : width].tolist()
             yield from zip(itertools.compress(places, values), filter(None, values), strict=True)
 
+    def more(self, number: int, before: list[int]) -> dict[int, int]:
+        """Return by how much one column of each slot has grown, or what it is if it has begun again, and keep in `before` what it is."""
+        more, width = dict[int, int](), self.width
+        before.extend([0] * (len(self.numbers) // width - len(before)))
+        for start, end in self._written():
+            places = range(start + (number - start) % width, end, width)
+            values = self.numbers[places.start : end : width].tolist()
+            part = slice(places.start // width, places.start // width + len(values))
+            differ = map(operator.ne, values, had := before[part])
+            for at, now, then in itertools.compress(zip(places, values, had, strict=True), differ):
+                more[at - number] = now - then if now > then else now
+            before[part] = values
+        return more
+
     def total(self, slot: int) -> int:
         return sum(self.numbers[slot + _ELSEWHERE : slot + self.width].tolist())
 
@@ -194,6 +209,10 @@ class SourceTable:
 
     def refill(self) -> None:
         self.clear_number(_FULL_AT)
+
+    def forget_elsewhere(self) -> None:
+        """Count nothing of other machines."""
+        self.clear_number(_ELSEWHERE)
 
     def clear_number(self, number: int) -> None:
         for at, _ in self.each(number):
@@ -280,44 +299,61 @@ class PerSource:
     def is_shareable(self) -> bool:
         return bool(self._limits.connections or self._limits.interval)
 
-    def made(self) -> dict[int, int]:
-        """Return how many connections each source has ever made, by the number of its slot."""
-        return {at - _MADE: made for at, made in self._table.each(_MADE)}
+    def made(self, before: list[int]) -> dict[int, int]:
+        """Return how many connections sources have made since the last call with the same list, by their slots."""
+        return self._table.more(_MADE, before)
 
     def busy(
         self, new: Mapping[int, int], seconds: float, known: Container[int]
-    ) -> Iterator[tuple[int, int, int, int]]:
-        """Yield those sources that are at half of their limits or more, of the slots that have made `new` connections in so many seconds.
+    ) -> Iterator[tuple[int, int, int, int, float]]:
+        """Yield how near to its limits the source of each slot is, of some that have made `new` connections in so many seconds.
 
-        A source that other machines are `known` to have, or know, has its rate shared however slow it is. Of each it is the slot, the source, how many connections it has ever made, and how many it has here.
+        That is 1 at a limit, and -1 below the half of each. A source that other machines are `known` to have has its rate shared however
+        slow it is. Before it come the slot, the source, how many connections it has ever made, and how many it has here.
         """
         now, limits, numbers = int(self._seconds() * _SECOND), self._limits, self._table.numbers
-        half_of_rate, half_burst = seconds * _SECOND / 2, limits.interval * limits.burst / 2
+        half_of_rate, burst = seconds * _SECOND / 2, limits.interval * limits.burst
         for slot, count in new.items():
             total = self._table.total(slot) & _CONNECTIONS
-            here = total - numbers[slot + _ELSEWHERE]
+            here = max(total - numbers[slot + _ELSEWHERE], 0)
             made = count * limits.interval
-            is_fast = made and (
-                slot in known
-                or made >= half_of_rate
-                or numbers[slot + _FULL_AT] - now >= half_burst
-            )
-            if is_fast or (here > 0 and 0 < limits.connections <= 2 * total):
-                yield slot, numbers[slot], numbers[slot + _MADE], max(here, 0)
+            used = (numbers[slot + _FULL_AT] - now) / burst if made else 0.0
+            has = total / limits.connections if here and limits.connections else 0.0
+            is_fast = made and (slot in known or made >= half_of_rate)
+            near = max(used, has, 0.0)
+            is_busy = is_fast or near >= 0.5
+            yield slot, numbers[slot], numbers[slot + _MADE], here, near if is_busy else -1.0
 
-    def apply(self, source: int, elsewhere: int, made: int) -> int | None:
-        """Count what a source has at other machines, and take what it has `made` there from its bucket. Returns its slot, if it has one."""
+    def apply(self, values: Mapping[int, tuple[int | None, int, int]]) -> dict[int, int]:
+        """Count what sources have at other machines, and take what they have made there from their buckets.
+
+        Args:
+            values: By the source: its slot if that is known, how many connections it has elsewhere, and how many are new.
+
+        Returns:
+            The slots of those that have one.
+        """
         now, limits, numbers = int(self._seconds() * _SECOND), self._limits, self._table.numbers
-        with self._lock:
-            if (slot := self._table.find(source, now)) is not None:
-                numbers[slot + _ELSEWHERE] = min(elsewhere, _CONNECTIONS >> 1)
-                full_at = max(numbers[slot + _FULL_AT], now) + limits.interval * made
-                most = now + limits.interval * limits.burst + _MOST_DEBT
-                numbers[slot + _FULL_AT] = min(full_at, most)
-            return slot
+        slots, changed = dict[int, int](), list[tuple[int, int, int]]()
+        for source, (slot, elsewhere, made) in values.items():
+            there = min(elsewhere, _CONNECTIONS >> 1)
+            is_same = slot is not None and numbers[slot + _ELSEWHERE] == there
+            if slot is not None and is_same and not made and numbers[slot] == source:
+                slots[source] = slot
+            else:
+                changed.append((source, there, made))
+        with self._lock if changed else nullcontext():
+            for source, there, made in changed:
+                if (slot := self._table.find(source, now)) is not None:
+                    slots[source] = slot
+                    numbers[slot + _ELSEWHERE] = there
+                    full_at = max(numbers[slot + _FULL_AT], now) + limits.interval * made
+                    most = now + limits.interval * limits.burst + _MOST_DEBT
+                    numbers[slot + _FULL_AT] = min(full_at, most)
+        return slots
 
     def forget_elsewhere(self) -> None:
-        self._table.clear_number(_ELSEWHERE)
+        self._table.forget_elsewhere()
 
     def buckets(self) -> bytes:
         return self._table.buckets(int(self._seconds() * _SECOND))

@@ -118,7 +118,8 @@ class Gauges:
     sources: Mapping[str, int] = _gauge(
         dict, "By listener; workers count in the same memory.", combine=merged(max), bounds=_COUNTS,
         collect=lambda its: {one.settings.name: one.admission.per_source.tracked() for one in (listener.configuration for listener in its.listeners) if one.admission.per_source is not None},
-        metrics=[Metric("sources_tracked", "Sources of clients that are remembered for limits.", "listener", lambda value, counts: [(one.labels, value.get(one.listener, 0)) for one in counts.listeners])])
+        metrics=[Metric("sources_tracked", "Sources of clients that are remembered for limits.", "listener", lambda value, counts: [(one.labels, value.get(one.listener, 0)) for one in counts.listeners],
+            more="Those that other machines report by [`shared_limits`](rules.md#shared-limits) are among them.")])
     certificates: Sequence[tuple[str, Validity]] = _gauge(
         (), "By route.", combine=lambda reports: [(route, Validity(*one)) for route, *one in sorted({*map(tuple, itertools.chain(*reports))})], bounds=_VALIDITY, collect=_certificates,
         metrics=[Metric("certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", "route file",

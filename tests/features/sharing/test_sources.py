@@ -1,6 +1,7 @@
 """Whether limits are shared, by a Redis that the test plays, and a clock that it moves."""
 
 import re
+import struct
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
@@ -37,8 +38,9 @@ class SharedSourcesTest(TestCase):
         self.redis = PeerFactory(_Redis)
         port = listen(self, self.redis)
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
-        limits = PerSource(SourceLimits(connections=2), self.time.seconds)
-        self.shared = SharedSources(self.time, store, lambda: {"x": limits, "plain": None})
+        self.limits = PerSource(SourceLimits(connections=2), self.time.seconds)
+        self.sources: dict[str, PerSource | None] = {"x": self.limits, "plain": None}
+        self.shared = SharedSources(self.time, store, lambda: self.sources)
         self.source = self.shared.source
         self.shared.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
@@ -80,6 +82,32 @@ class SharedSourcesTest(TestCase):
         self.assertEqual(
             self.lines(), [f"{name}: no answer within 5 s; {alone}", f"{name}: good again"]
         )
+
+    async def test_what_another_process_knew_is_forgotten(self) -> None:
+        """By who owns the memory then, with the first answer, and without one."""
+        self.know()
+        await self.until(lambda: self.shared.is_up)
+        self.assertIsNotNone(self.limits.enter(1))
+        self.know()
+        vars(self.redis.peers[0])["silent"] = True
+        await self.until(lambda: not self.shared.is_up, step=0.5)
+        self.assertIsNotNone(self.limits.enter(1))
+
+    async def test_answer_is_of_no_use_to_who_owns_the_memory_no_longer(self) -> None:
+        await self.until(lambda: self.shared.is_up)
+        (peer,) = self.redis.peers
+        vars(peer)["silent"] = True
+        for source, sources in ((1, self.sources), (2, {})):
+            await self.until(lambda: self.shared._is_exchanging, step=0.1)
+            self.sources = sources
+            row = struct.pack("<QIII", source, 2, 2, 2)
+            peer.send(b"*2\r\n$1\r\nm\r\n$20\r\n%b\r\n" % row)
+            await self.until(lambda: not self.shared._is_exchanging)
+            self.assertEqual(self.limits.enter(source) is None, bool(sources))
+
+    def know(self) -> None:
+        self.limits.apply({1: (None, 2, 0)})
+        self.assertIsNone(self.limits.enter(1))
 
     async def test_what_is_no_answer_is_named(self) -> None:
         for reply, why in (

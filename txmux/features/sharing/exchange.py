@@ -9,12 +9,11 @@ fifteen seconds by Redis's clock, so what a machine had that is gone counts for 
 from __future__ import annotations
 
 import heapq
-import itertools
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
@@ -23,31 +22,39 @@ from txmux.access.per_source import PerSource
 from txmux.features.sharing.client import SHARING_TIMES, STEADY, RedisClient, SharingTimes
 from txmux.features.sharing.redis import RedisProtocol
 from txmux.features.sharing.store import Store
+from txmux.net.turns import Turns
 from txmux.telemetry.sources import Source
 
-OFTEN, _SELDOM = 0.25, 1.0
+T = TypeVar("T")
+
+OFTEN, _SELDOM = 0.25, 4.0
 """Seconds between two exchanges, the latter at most, where they take long: a table of very many sources takes 10 ms to look at."""
+_KEPT = 2 * _SELDOM
+"""Seconds for which a source is reported after it was last busy, so that each machine hears of all that it has made."""
 _SHARE = 0.04
 """Of one processor, that all exchanges take at most while that lets them be so often."""
 
 _GOOD = 15  # seconds
 _ROW = struct.Struct("<QIII")
-"""A source, how many connections it has ever made, how many of them since the exchange before, and how many it has."""
+"""A source, how many connections it has ever made, how many of them since it became busy, and how many it has."""
+_KEY = "txmux:{%s}:sources:1"
+"""The number is of what is reported: machines that report something else would not understand each other."""
 
 _MOST = 1000  # rows of a report
+_BATCH = 64  # sources for which no process waits long
 _NUMBER = (1 << 32) - 1
 _ALONE = "limits of sources apply to this machine alone"
 
 _SCRIPT = """\
-local now, found, others, size = tonumber(redis.call('TIME')[1]), redis.call('HGETALL', KEYS[1]), {}, 0
+local now, good, found, others, size = tonumber(redis.call('TIME')[1]), ARGV[3], redis.call('HGETALL', KEYS[1]), {}, 0
 for at = 1, #found, 2 do
-  local report = found[at + 1]
+  local name, report = found[at], found[at + 1]
   local till = tonumber(string.sub(report, 1, 10))
-  if not till or till < now or #report % 20 ~= 10 then
-    redis.call('HDEL', KEYS[1], found[at])
-  elseif found[at] ~= ARGV[1] and #others < 900 and size + #report < 900000 then
-    size = size + #report
-    others[#others + 1] = found[at]
+  if not (till and till >= now and till <= now + good) or #report % 20 ~= 10 or #name > 64 then
+    redis.call('HDEL', KEYS[1], name)
+  elseif name ~= ARGV[1] and size + #name + #report < 900000 then
+    size = size + #name + #report
+    others[#others + 1] = name
     others[#others + 1] = string.sub(report, 11)
   end
 end
@@ -66,49 +73,66 @@ class SourceExchange:
     """What is known of the sources of one listener, here and at other machines."""
 
     def __init__(self) -> None:
-        self._made: dict[int, int] | None = None  # by slot, at the last report
+        self._made: list[int] = []  # at the last report
         self._at = 0.0
-        self._busy: set[int] = set()  # slots
-        self._elsewhere: dict[int, int] | None = None  # the slots of sources that others report
-        self._known: dict[tuple[bytes, int], int] = {}  # what each has made, by machine and source
+        self._rows: dict[int, tuple[int, int, float]] = {}
+        """By slot: the source, how many connections it had made before it became busy, and until when it is reported."""
+        self._elsewhere: dict[int, int] = {}  # the slots of sources that others report
+        self._known: dict[bytes, dict[int, int]] | None = None
+        """What each source has made, by machine."""
 
-    def report(self, its: PerSource, now: float) -> bytes:
-        """Return a `_ROW` for each of the busiest sources."""
-        made, known = its.made(), {*self._busy, *(self._elsewhere or {}).values()}
-        if self._made is None:  # what was made before is none of this report
-            new = dict.fromkeys(made, 0)
-        else:
-            new = dict.fromkeys(known, 0)
-            for slot, count in made.items():
-                if count != (before := self._made.get(slot, 0)):
-                    new[slot] = count - before if count > before else count
-        busy = [*its.busy(new, now - self._at, known)]
-        self._made, self._at, self._busy = made, now, {slot for slot, *_ in busy}
-        rows = (
-            (source, *(min(value, _NUMBER) for value in (count & _NUMBER, new[slot], here)))
-            for slot, source, count, here in busy
-        )
-        most = heapq.nlargest(_MOST, rows, key=lambda row: row[2:])
-        return b"".join(itertools.starmap(_ROW.pack, most))
+    def report(self, its: PerSource, now: float) -> Generator[None, None, bytes]:
+        """Return a `_ROW` for each source that is busy, or was lately: those nearest to their limits, and rather those reported before."""
+        is_first, new = not self._made, its.made(self._made)
+        if is_first:  # what was made before is none of this report
+            new = dict.fromkeys(new, 0)
+        known = {*self._elsewhere.values()}
+        new = dict.fromkeys((*known, *self._rows), 0) | new
+        ranked = list[tuple[float, int, tuple[int, int, float], bytes]]()
+        busy = its.busy(new, max(now - self._at, OFTEN), known)
+        for number, (slot, source, count, here, near) in enumerate(busy):
+            if not number % _BATCH:
+                yield
+            before, base, until = self._rows.get(slot, (None, 0, 0.0))
+            if before != source or count < base:
+                base, until = count - new[slot] if before is None else 0, 0.0
+            if near >= 0:
+                until = now + _KEPT
+            if until > now:
+                numbers = (min(count - base, _NUMBER), min(here, _NUMBER))
+                row = _ROW.pack(source, count & _NUMBER, *numbers)
+                ranked.append((near + (before == source) / 4, slot, (source, base, until), row))
+        most = heapq.nlargest(_MOST, ranked)
+        self._at, self._rows = now, {slot: state for _, slot, state, _ in most}
+        return b"".join(row for *_, row in most)
 
-    def hear(self, its: PerSource, answer: Iterable[bytes]) -> None:
-        """Use the reports of other machines: their names, and what they report."""
+    def hear(self, its: PerSource, answer: Iterable[bytes]) -> Iterator[None]:
+        """Use the reports of other machines: their names, and what they report. What they had made before the first one is charged to nobody."""
         elsewhere, made = Counter[int](), Counter[int]()
-        known: dict[tuple[bytes, int], int] = {}
+        known: dict[bytes, dict[int, int]] = {}
         parts = iter(answer)
         for machine, rows in zip(parts, parts, strict=True):
+            heard = known[machine] = {}
+            before = {} if self._known is None else self._known.get(machine, {})
             for source, count, new, there in _ROW.iter_unpack(rows):
-                before = self._known.get((machine, source))
-                made[source] += new if before is None or count < before else count - before
+                had = before.get(source, count + 1)
+                made[source] += new if count < had else count - had
                 elsewhere[source] += there
-                known[machine, source] = count
-        if self._elsewhere is None:  # another process may have owned this memory
-            its.forget_elsewhere()
-        sources = {*(self._elsewhere or ()), *elsewhere}
-        slots = {source: its.apply(source, elsewhere[source], made[source]) for source in sources}
-        self._elsewhere = {
-            source: slot for source in elsewhere if (slot := slots[source]) is not None
-        }
+                heard[source] = count
+            yield
+        if self._known is None:
+            made.clear()
+        slots = dict[int, int]()
+        sources = [*{*self._elsewhere, *elsewhere}]
+        for first in range(0, len(sources), _BATCH):
+            yield
+            slots |= its.apply(
+                {
+                    source: (self._elsewhere.get(source), elsewhere[source], made[source])
+                    for source in sources[first : first + _BATCH]
+                }
+            )
+        self._elsewhere = {source: slots[source] for source in elsewhere if source in slots}
         self._known = known
 
 
@@ -130,6 +154,7 @@ class SharedSources:
         self._sources = sources
         self._exchanges: dict[tuple[str, str], SourceExchange] = {}
         self._is_exchanging = self.is_up = False
+        self._took = 0.0  # of a processor, by the present exchange
         self.source = Source(
             "limits", store.text, _ALONE, reactor.seconds, steady=STEADY, overdue=STEADY
         )
@@ -145,6 +170,7 @@ class SharedSources:
     def stop(self) -> Deferred[Any]:
         if self._loop.running:
             self._loop.stop()
+        self._exchanges = {}
         self._forget()
         return self._client.stop()
 
@@ -164,37 +190,61 @@ class SharedSources:
         if self.is_up:
             self.source.requested()
         try:
-            began = time.thread_time()
+            self._took, turns = 0.0, Turns()
             shared, before = self._shared(), self._exchanges
-            self._exchanges = {key: before.get(key) or SourceExchange() for key in shared}
-            asked = [redis.execute(*self._words(key, its)) for key, its in shared.items()] or [
-                redis.execute("PING")
+            exchanges = {key: before.get(key) or SourceExchange() for key in shared}
+            self._exchanges = exchanges
+            self._forget(exchanges.keys() ^ before.keys())
+            reporting = [
+                exchanges[key].report(its, self._reactor.seconds()) for key, its in shared.items()
             ]
-            took = time.thread_time() - began
-            self._loop.interval = min(max(OFTEN, took / _SHARE), _SELDOM)
-            answers = await gatherResults(asked, consumeErrors=True)
-            for its, exchange, answer in zip(
-                shared.values(), self._exchanges.values(), answers, strict=False
-            ):
-                exchange.hear(its, answer)
+            reports = [await turns.run(self._measured(one)) for one in reporting]
+            asked = [
+                redis.execute("EVAL", _SCRIPT, 1, _KEY % name, machine, report, _GOOD)
+                for (name, machine), report in zip(shared, reports, strict=True)
+            ]
+            answers = await gatherResults(asked or [redis.execute("PING")], consumeErrors=True)
+            for (key, its), answer in zip(shared.items(), answers, strict=False):
+                await turns.run(self._measured(self._hear(key, its, answer)))
+            self._loop.interval = min(max(OFTEN, self._took / _SHARE), _SELDOM)
         finally:
             self._is_exchanging = False
-        self.is_up = True
-        self.source.answered()
+        if self._exchanges is exchanges:  # otherwise Redis has gone since it answered
+            self.is_up = True
+            self.source.answered()
 
-    def _words(self, key: tuple[str, str], its: PerSource) -> tuple[str | int | bytes, ...]:
-        (name, machine), report = key, self._exchanges[key].report(its, self._reactor.seconds())
-        return ("EVAL", _SCRIPT, 1, f"txmux:{{{name}}}:sources", machine, report, _GOOD)
+    def _hear(
+        self, key: tuple[str, str], its: PerSource, answer: Iterable[bytes]
+    ) -> Generator[None, None, None]:
+        exchange = self._exchanges.get(key)
+        for _ in () if exchange is None else exchange.hear(its, answer):
+            yield
+            # Redis may have gone meanwhile, or this memory to another process: that has forgotten what was heard.
+            if self._exchanges.get(key) is not exchange or key not in self._shared():
+                return
+
+    def _measured(self, steps: Generator[None, None, T]) -> Generator[None, None, T]:
+        while True:
+            began = time.thread_time()
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            finally:
+                self._took += time.thread_time() - began
+            yield
 
     def _is_away(self, why: str) -> None:
         """Limit by the counts of this machine alone."""
         self.is_up = False
         self.source.failed(why)
         self.source.requested()
+        self._exchanges = {}
         self._forget()
 
-    def _forget(self) -> None:
-        for key, its in self._shared().items():
-            if key in self._exchanges:
-                self._exchanges[key].hear(its, ())
-        self._exchanges.clear()
+    def _forget(self, keys: Container[tuple[str, str]] | None = None) -> None:
+        """Count nothing of other machines; those that are not shared may have been."""
+        for name, its in self._sources().items():
+            if its is not None and (keys is None or (name, its.table) in keys):
+                its.forget_elsewhere()

@@ -152,6 +152,7 @@ class WorkerTransfers:
     async def accept(self) -> None:
         """Make all workers accept clients; it is a `ChannelError` if one does not answer, and does not work either."""
         self._pool.accepting = True
+        self._supervisor.limits.forget_elsewhere()  # which the process that owned them will not do
         self._pool.share_datagrams()  # before flows of another process come
         # Those that are not ready, like the successor of one that has ended, are asked when they are.
         ready = [worker for worker in self._pool.workers if worker.ready]
