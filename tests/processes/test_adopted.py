@@ -160,6 +160,25 @@ class AdoptedTest(UpgradeTestCase):
         self.assertEqual(reasons.count("done"), 2)
         self.assertLessEqual({*reasons}, {"done", "client-gone"})  # of who came to look
 
+    def test_stop_before_all_have_moved(self) -> None:
+        """Whichever process is asked, both stop, and clients have their time, wherever they are."""
+        gate = self.late_moves()
+        for asked in (("pid",), ("before",), ("pid", "before")):
+            mux, pair = self.begin()
+            workers = [*mux.replace(), *workers_of(mux.pid)]
+            eventually(lambda: get(self.admin, "/api/status")["pid"] == mux.pid, "it serves")  # noqa: B023 - called at once
+            pairs = [pair, self.relayed(mux, self.listening), self.served()]
+            for one in asked:
+                os.kill(getattr(mux, one), signal.SIGTERM)
+            mux.child.wait_for("(?s)draining connections: .*draining connections: ")
+            self.answers(*pair)
+            gate.touch()
+            self.all_end(pairs)
+            self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
+            self.assert_gone([*workers, mux.before])
+            mux.assert_stopped()
+            gate.unlink()
+
     def test_other_version(self) -> None:
         """Of what both versions do not know alike, an old worker is sent nothing; its connections move, and it ends."""
         customize(self, _KNOWS_NOTHING)

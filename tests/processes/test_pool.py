@@ -9,9 +9,10 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from txmux.net.channel.channel import PeerGoneError
+from txmux.net.channel import messages
+from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
-from txmux.processes.upgrade.worker_transfers import Moved, WorkerTransfers, close
+from txmux.processes.upgrade.worker_transfers import GivingError, Moved, WorkerTransfers, close
 from txmux.processes.workers.moving import WorkerHandover
 from txmux.processes.workers.pool import WorkerPool
 
@@ -31,7 +32,8 @@ class _Worker:
     hangs = ""
     is_silent = is_starting = False
     connections = 0
-    is_late = False
+    is_late = is_adopted = False
+    column = None
     pid = 1
 
     def __init__(self, number: int) -> None:
@@ -55,8 +57,8 @@ class _Worker:
     def retire(self) -> None:
         self.heard.append("retire")
 
-    def attach(self, _: object) -> None:
-        self.heard.append("attach")
+    def attach(self, _: object) -> Deferred[Any]:
+        return self.ask(messages.ATTACH)
 
     def to_be_adopted(self, _: float) -> dict[str, Any]:
         return {}
@@ -76,6 +78,10 @@ class _Worker:
 
     def answer(self, kind: str) -> None:
         self.asked.pop(kind).callback(None)
+
+
+def _any(worker: Any) -> Any:
+    return worker
 
 
 class LookTest(SynchronousTestCase):
@@ -148,18 +154,28 @@ class HungTest(_TwoWorkersCase):
         self.assertEqual(self.first.heard, ["killed: hangs, and another one is started at once"])
         self.assertEqual(len(self.pool.workers), 2)
 
-    def test_room_counts_when_a_worker_is_replaced(self) -> None:
-        """One that was asked to end is replaced at once if there is room by then, and ends first if there is none."""
-        most, (first, second) = [2], self.pool.workers
+    def test_own_ones_alone_count(self) -> None:
+        """Adopted ones have places of their own in the limits: they do not keep one that hangs, or was asked to end, from being replaced."""
+        adopted: Any = [_Worker(number) for number in range(2, 20)]
+        for worker in adopted:
+            worker.is_adopted = True
+        self.pool.retiring += adopted
+        clock, most, first, second = self.pool._reactor, [2], *map(_any, (self.first, self.second))
         with capturedLogs():
             self.pool.replace_soon(first, lambda: most[0])
-            self.pool._reactor.advance(0.4)
-            most[0] = 3
-            self.pool._reactor.advance(0.1)
-        self.assertEqual([one.number for one in self.pool.workers], [0, 1, 2])
+            clock.advance(0.4)
+            most[0] = 3  # a process has ended meanwhile
+            clock.advance(0.1)
+        self.assertEqual([one.number for one in self.pool.workers], [0, 1, 20])
         self.pool.replace_soon(second, lambda: most[0])
-        self.pool._reactor.advance(0.5)
+        clock.advance(0.5)
         self.assertEqual((len(self.pool.workers), self.second.heard), (3, ["stop"]))
+
+    def test_adopted_ones_of_no_account(self) -> None:
+        adopted: Any = _Worker(2)
+        adopted.is_adopted = True
+        self.pool.retiring.append(adopted)
+        self.assertTrue(self.replaced(self.first, 3))
 
     def test_condition(self) -> None:
         condition = self.pool.condition()
@@ -222,12 +238,27 @@ class FlowsTest(_TwoWorkersCase):
         giving = self.giving()
         self.assertNotIn("attach", self.first.heard + self.second.heard)
         self.first.answer("flows_moved")
+        self.assertNoResult(giving)
+        self.first.answer("attach")
+        self.second.answer("attach")
         self.successResultOf(giving)
-        self.assertIn("attach", self.second.heard)
+        self.assertFalse(self.pool.accepting)
+
+    def test_worker_cannot_be_given(self) -> None:
+        """Then none is, and the next ones accept clients as before; one that has just ended is no reason."""
+        giving = self.giving()
+        self.first.answer("flows_moved")
+        self.first.asked.pop("attach").errback(PeerGoneError())
+        self.second.asked.pop("attach").errback(ChannelError("no"))
+        failure = self.failureResultOf(giving, GivingError)
+        self.assertEqual(failure.getErrorMessage(), "worker 2: no")
+        self.assertTrue(self.pool.accepting)
 
     def test_worker_that_cannot_answer_is_not_waited_for(self) -> None:
         giving = self.giving()
         self.first.asked.pop("flows_moved").errback(PeerGoneError())
+        self.first.answer("attach")
+        self.second.answer("attach")
         self.successResultOf(giving)
 
     def test_knows_which_flows(self) -> None:

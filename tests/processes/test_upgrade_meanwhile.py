@@ -90,6 +90,7 @@ class MeanwhileTest(UpgradeTestCase):
         self.assertTrue(self.is_refused(port))
         gate.touch()
         mux.switched()
+        eventually(lambda: not self.is_refused(port), "it listens there")
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"x")
             with self.accept_from(listening, b"x"):

@@ -226,7 +226,8 @@ class MuxService(Service):
             return report
         self._log.info("upgraded: {changes}", changes=report.changes)
         # Answer the API request before stopping.
-        self._reactor.callLater(0, self._exit, gives_workers=upgrade.gives_workers)
+        if not self.control.is_stopping:
+            self._reactor.callLater(0, self._exit, gives_workers=upgrade.gives_workers)
         return report
 
     async def check_upgrade(self) -> Report:

@@ -42,6 +42,7 @@ from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade import ENDS
 from txmux.processes.upgrade.worker_transfers import (
     LONGEST,
+    GivingError,
     Moved,
     WorkerTransfers,
     close,
@@ -282,7 +283,7 @@ class Upgrade:
     _reactor: Any
     _command: Sequence[str] = ()
 
-    is_committed = _given_up = False
+    is_committed = _given_up = _is_settling = False
     _pid, _seconds = 0, 0.0
     _moved = Moved(0, {})
 
@@ -317,6 +318,7 @@ class Upgrade:
             last_state = await state(again=True)
             began = time.monotonic()
             left_out = await self._have_it_serve(last_state)
+            self._is_settling = True
             # The other one answers them by now.
             self.steps.run("refuse requests here", endpoints.be_replaced)
             if self.gives_workers:
@@ -335,6 +337,8 @@ class Upgrade:
                 raise UpgradeError(f"the new process {why}") from problem
             if isinstance(problem, OSError):  # descriptors may have run out
                 raise UpgradeError(cause_of(problem)) from problem
+            if isinstance(problem, GivingError):
+                raise UpgradeError(str(problem)) from problem
             raise
         self.is_committed = True
         self._pid = successor.pid
@@ -414,9 +418,10 @@ class Upgrade:
             _log.warn("the new process does not continue all counters: {why}", why=problem)
 
     def give_up(self) -> None:
+        """End the new process; one that accepts clients already stops, and gives these their time, as this one does."""
         self._given_up = True
         if not self.is_committed:
-            self.successor.end()
+            self.successor.send_signal(signal.SIGTERM if self._is_settling else signal.SIGKILL)
 
     def report(self, drain_timeout: float) -> Report:
         return self._moved.report(self._pid, self._seconds, drain_timeout, self.steps.troubles)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from txmux.classes import frozen
 from txmux.control.broadcast import broadcast
 from txmux.control.report import Report
+from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
 from txmux.processes.supervisor.supervisor import Supervisor
@@ -38,6 +39,10 @@ _STILL = 10.0
 """The same, while none does."""
 _GRACE = 5.0
 """Seconds that an adopted worker has to exit, after the time limit of its connections."""
+
+
+class GivingError(MuxError):
+    """Workers cannot be given to another supervisor."""
 
 
 @frozen
@@ -118,18 +123,22 @@ class WorkerTransfers:
         await self._pool.flows_moved(self._ready())
         self._pool.accepting = False
         rows, ends, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
-        try:
+        attaching = dict[Worker, Deferred[Any]]()
+        with ExitStack() as undo:
+            undo.callback(close, ends)
+            # The other supervisor has told the workers nothing.
+            undo.callback(setattr, self._pool, "accepting", True)  # noqa: FBT003 - as for `setattr`
             for worker in self._ready():
                 own, other = socket.socketpair()
                 ends.append(other)
                 with own:
-                    worker.attach(own)
+                    attaching[worker] = worker.attach(own)
                 rows.append(worker.to_be_adopted(self._drain_timeout))
                 if worker.column is not None and worker.column.descriptor is not None:
                     files.append(worker.column.descriptor)
-        except OSError:
-            close(ends)
-            raise
+            if failed := await failures(attaching):
+                raise GivingError("; ".join(failed))
+            undo.pop_all()
         return rows, ends, files
 
     async def hand_over(

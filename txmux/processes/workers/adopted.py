@@ -50,6 +50,8 @@ class AdoptedWorker(Worker):
         row: What is to be known of it, by `Worker.to_be_adopted`.
     """
 
+    is_adopted = True
+
     def __init__(
         self,
         supervisor: _WorkerSupervisor,

@@ -224,16 +224,19 @@ class WorkerPool:
             worker.give_away()
         self.workers, self.added, self.retiring = [], [], []
 
-    def replace_soon(self, worker: Worker, most: int) -> None:
+    def _count_own(self) -> int:
+        return sum(not worker.is_adopted for worker in self.all())
+
+    def replace_soon(self, worker: Worker, most: Callable[[], int]) -> None:
         """Replace a worker that has received a signal, unless the whole service has.
 
-        If there are `most` workers by then, it ends with its connections before it is replaced.
+        If there are `most` own workers by then, it ends with its connections before it is replaced.
         """
 
         def replace() -> None:
             if not self.workers:
                 return  # the service is shutting down
-            if len(self.all()) < most():
+            if self._count_own() < most():
                 self.replace(worker)
             else:
                 worker.send(messages.STOP, longest_wait=0)
@@ -256,8 +259,8 @@ class WorkerPool:
     def replace_hung(self, worker: Worker, why: str, most: int) -> bool:
         """Replace a worker that hangs, unless another one is being replaced; return whether its successor is started.
 
-        It keeps its clients until the successor serves, and moves them if it has recovered by then. If there are `most` workers already, it
-        is killed first.
+        It keeps its clients until the successor serves, and moves them if it has recovered by then. If there are `most` own workers already,
+        it is killed first.
         """
         others = [other for other in self.workers if other is not worker]
         if worker in self._replaced:  # it has no clients yet
@@ -265,7 +268,7 @@ class WorkerPool:
             return False
         if self._replaced or not all(other.ready for other in others):
             return False
-        if len(self.all()) >= most:
+        if self._count_own() >= most:
             worker.kill_hung(why, ", and another one is started at once")
             return False
         self.replace(worker)

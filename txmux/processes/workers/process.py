@@ -101,16 +101,15 @@ class WorkerProcess:
             **dict.fromkeys(_CHANGES, _is_in_start),
         }
         self._channels: list[Channel] = []
-        self._add_channel(handlers)
+        self._channels.append(self._channel_by(handlers))
 
     @property
     def channel(self) -> Channel:
         """That to the supervisor which counts."""
         return self._channels[-1]
 
-    def _add_channel(self, handlers: dict[Message, Callable[..., object]]) -> Channel:
+    def _channel_by(self, handlers: dict[Message, Callable[..., object]]) -> Channel:
         channel = Channel(handlers, lambda: self._on_supervisor_lost(channel), self._reactor)
-        self._channels.insert(0, channel)
         return channel
 
     def _attach(self, serving: Serving, descriptors: Sequence[int]) -> None:
@@ -124,8 +123,9 @@ class WorkerProcess:
             LOST_LINES.totals.clear()  # the next supervisor has them from the one before
             return serving.retire()
 
-        channel = self._add_channel({**self.channel.handlers, messages.RETIRE: retire})
-        attach(self._reactor, channel, end)
+        channel = self._channel_by({**self.channel.handlers, messages.RETIRE: retire})
+        attach(self._reactor, channel, end)  # first: descriptors may have run out
+        self._channels.insert(0, channel)
 
     def _tell_who_waits(self) -> None:
         for backend in self._waited_for:

@@ -21,7 +21,13 @@ from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.control.broadcast import SilentError
 from txmux.control.overrides import ServiceState
 from txmux.net.channel import messages
-from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
+from txmux.net.channel.channel import (
+    AnswerTimeoutError,
+    Channel,
+    ChannelError,
+    PeerGoneError,
+    attach,
+)
 from txmux.net.channel.message import Message
 from txmux.processes import liveness
 from txmux.processes.liveness import HangDetector, activity_of
@@ -84,6 +90,7 @@ class Worker:
         is_first: Whether the service stops if the process cannot start.
 
     Attributes:
+        is_adopted: Whether an earlier service has started it, in whose limits it counts.
         is_confined: Whether it is in the sandbox, once it serves.
         sockets: Those on which it listens, by the keys of their addresses.
         prepared: Those on which it would after a commit.
@@ -93,6 +100,7 @@ class Worker:
     """
 
     _log = Logger()
+    is_adopted = False
 
     def __init__(
         self, supervisor: _WorkerSupervisor, number: int, reactor: Any, *, is_first: bool = True
@@ -148,10 +156,10 @@ class Worker:
         counts = 0 if self.column is None else self.column.file
         return {"pid": self.pid, "counts": counts, "knows": knows, "drain_timeout": drain_timeout}
 
-    def attach(self, end: socket.socket) -> None:
-        """Let another supervisor take it over."""
-        attaching = self.ask(messages.ATTACH, seconds=None, descriptors=[end.fileno()])
-        attaching.addErrback(lambda _: None)  # the other end finds its channel closed
+    def attach(self, end: socket.socket) -> Deferred[Any]:
+        """Let another supervisor take it over; it is an error if it cannot, but none if it is late."""
+        attaching = self.ask(messages.ATTACH, seconds=_PROMPT, descriptors=[end.fileno()])
+        return attaching.addErrback(lambda failure: failure.trap(AnswerTimeoutError) and None)
 
     def give_away(self) -> None:
         """Leave the process to a supervisor that has adopted it; one that is not ready ends by itself."""
