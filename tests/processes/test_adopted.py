@@ -1,8 +1,10 @@
 """Workers that an upgrade has left to the new process, with connections that cannot move."""
 
 import os
+import resource
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,6 +14,7 @@ from tests.interop.children import eventually
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import customize, is_gone, open_files, starter_of, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.support.folders import make_folder
 from txmux.net.channel import messages
 from txmux.net.channel.message import NOTHING, NUMBER, Field
 from txmux.processes.privilege.seccomp import MACHINES
@@ -31,6 +34,37 @@ if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
 
     if not os.path.exists({flag!r}):
         Predecessor.gives_connections = True
+"""
+_BREAKS_CHANNEL = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.workers.process import WorkerProcess
+
+    beat = WorkerProcess.beat
+
+    def break_off(self):
+        beat(self)
+        if not hasattr(self, "broken") and os.path.exists({flag!r} + str(os.getpid())):
+            self.broken = self.channel.break_off()
+
+    WorkerProcess.beat = break_off
+"""
+_STAYS = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.service import MuxService
+    from txmux.processes.upgrade import upgrades
+
+    upgrades._LEAVES, upgrades._RENEWS = 0.5, 1.5
+    if "TXMUX_PREDECESSOR" not in os.environ:
+        MuxService._exit = lambda *_, **__: None
+"""
+_STOPS_SOON = """
+import sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade import upgrade
+
+    upgrade._STOPS = 0.5
 """
 
 
@@ -53,7 +87,15 @@ class ContractTest(SynchronousTestCase):
         self.assertEqual(messages.END_REMOVED.signature, "end_removed(backends,routes)")
 
 
+def _free_number(pid: int, which: int) -> int:
+    """Return which number a process would give to a descriptor, after so many others."""
+    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    return [number for number in range(1000) if number not in used][which]
+
+
 class AdoptedTest(UpgradeTestCase):
+    settings = "drain_timeout = 10m"
+
     def setUp(self) -> None:
         super().setUp()
         self.admin = self.folder / f"{os.urandom(4).hex()}.sock"
@@ -66,7 +108,7 @@ class AdoptedTest(UpgradeTestCase):
                 self.listening,
                 "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n",
             ),
-            f"workers = {workers}\ndrain_timeout = 10m\nadmin = unix:{self.admin}",
+            f"workers = {workers}\n{self.settings}\nadmin = unix:{self.admin}",
         )
         pair = self.relayed(mux, self.listening)
         self.undecided = self.client(mux)
@@ -82,6 +124,9 @@ class AdoptedTest(UpgradeTestCase):
 
     def retiring(self) -> int:
         return sum(row["retiring"] for row in get(self.admin, "/api/status")["workers"])
+
+    def await_adoption(self, mux: Upgrading) -> None:
+        eventually(lambda: get(self.admin, "/api/status")["pid"] == mux.pid, "it serves")
 
     def served(self) -> tuple[socket.socket, socket.socket]:
         self.undecided.sendall(b"x")
@@ -146,6 +191,129 @@ class AdoptedTest(UpgradeTestCase):
         self.all_end([pair, server])
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
 
+    def test_one_that_cannot_be_given(self) -> None:
+        """It has no descriptor left for another channel: the upgrade fails, and nothing has changed."""
+        mux, pair = self.begin(workers=2)
+        workers = workers_of(mux.pid)
+        for room, why in ((0, "not all descriptors have arrived"), (1, "Too many open files")):
+            for pid in workers:
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (_free_number(pid, room), 4096))
+            mux.refuse(f"worker 1, 2: .*{why}")
+            self.assertEqual(len(self.listed()), 2)
+        for pid in workers:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (1024, 4096))
+        self.assertEqual(workers_of(mux.pid), workers)
+        pairs = [pair, self.relayed(mux, self.listening), self.served()]
+        mux.upgrade()
+        self.all_end(pairs)
+        self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
+        mux.stop()
+
+    def breaking(self) -> tuple[str, Callable[[int], object]]:
+        """Give what has workers close their channel when they are told to, and what tells one."""
+        flag = f"{make_folder(self)}/"
+        Path(flag).chmod(0o755)
+        return _BREAKS_CHANNEL.format(flag=flag), lambda pid: Path(f"{flag}{pid}").touch()
+
+    def test_one_that_closes_its_channel(self) -> None:
+        """Nobody could stop it, ban its clients, or list them: it is killed, and its end is seen."""
+        breaks, break_channel = self.breaking()
+        customize(self, breaks)
+        mux, pair = self.begin()
+        (worker,) = mux.replace()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        break_channel(worker)
+        mux.child.wait_for("has closed its channel, and lives on; it is killed")
+        mux.child.wait_for("connections that ended with a worker: 1")
+        self.assert_gone([worker])
+        self.eventually_listed(1)
+        self.all_end([pair])
+        mux.stop()
+
+    def test_one_that_closes_its_channel_at_first(self) -> None:
+        """The upgrade fails, since the old process can reach it."""
+        breaks, break_channel = self.breaking()
+        gate = self.late_moves(breaks)
+        mux, pair = self.begin()
+        old, (worker,) = mux.pid, mux.replace()
+        self.await_adoption(mux)
+        break_channel(worker)
+        mux.child.wait_for(f"cannot serve: the old worker {worker} has closed its channel")
+        mux.switched()
+        self.assertEqual((mux.pid, workers_of(old)), (old, [worker]))
+        self.eventually_listed(2)
+        pairs = [pair, self.served(), self.relayed(mux, self.listening)]
+        gate.touch()
+        self.all_end(pairs)
+        self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
+
+    def test_old_process_that_stays(self) -> None:
+        """Its workers end all the same, and it is killed."""
+        customize(self, _STAYS)
+        mux, pair = self.begin()
+        old = mux.replace()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        mux.child.wait_for("draining connections: 1, for up to 600 s")
+        self.assertFalse(is_gone(mux.before))
+        mux.child.wait_for(f"the old process {mux.before} does not end; it is killed")
+        eventually(lambda: is_gone(mux.before), "it has ended")
+        server = self.served()
+        self.assert_gone(old)
+        self.all_end([pair, server])
+        mux.take(2)
+        mux.stop()
+
+    def test_stop_before_all_have_moved(self) -> None:
+        """Whichever process is asked, both stop, and clients have their time, wherever they are."""
+        gate = self.late_moves()
+        for asked in (("pid",), ("before",), ("pid", "before")):
+            mux, pair = self.begin()
+            workers = [*mux.replace(), *workers_of(mux.pid)]
+            self.await_adoption(mux)
+            pairs = [pair, self.relayed(mux, self.listening), self.served()]
+            for one in asked:
+                os.kill(getattr(mux, one), signal.SIGTERM)
+            mux.child.wait_for("(?s)draining connections: .*draining connections: ")
+            self.answers(*pair)
+            gate.touch()
+            self.all_end(pairs)
+            self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
+            self.assert_gone([*workers, mux.before])
+            mux.assert_stopped()
+            gate.unlink()
+
+    def test_stop_while_the_new_process_hangs(self) -> None:
+        """It is killed, and the clients of its workers have `drain_timeout`, as all others have."""
+        gate = self.late_moves(_STOPS_SOON)
+        self.settings = "drain_timeout = 2s"
+        mux, _ = self.begin()
+        workers = [*mux.replace(), *workers_of(mux.pid)]
+        self.await_adoption(mux)
+        self.relayed(mux, self.listening)
+        os.kill(mux.pid, signal.SIGSTOP)
+        os.kill(mux.before, signal.SIGTERM)
+        gate.touch()
+        self.assert_gone([mux.pid, mux.before, *workers])
+        self.assertEqual({line["reason"] for line in mux.take(3)}, {"drained"})
+
+    def test_new_process_killed(self) -> None:
+        """What its workers have accepted by then has `drain_timeout` to end; what the old ones have goes on."""
+        gate = self.late_moves()
+        self.settings = "drain_timeout = 1s"
+        mux, pair = self.begin()
+        mux.replace()
+        self.await_adoption(mux)
+        (worker,) = workers_of(mux.pid)
+        self.relayed(mux, self.listening)
+        os.kill(mux.pid, signal.SIGKILL)
+        mux.switched()
+        self.assert_gone([worker])
+        self.assertEqual(mux.take_one()["reason"], "drained")
+        gate.touch()
+        self.all_end([pair, self.served()])
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        mux.stop()
+
     def test_killed_supervisor(self) -> None:
         """If the new process is killed afterwards, old workers serve what they have, and nobody else."""
         mux, pair = self.begin()
@@ -159,25 +327,6 @@ class AdoptedTest(UpgradeTestCase):
         reasons = [line["reason"] for line in mux.lines()]
         self.assertEqual(reasons.count("done"), 2)
         self.assertLessEqual({*reasons}, {"done", "client-gone"})  # of who came to look
-
-    def test_stop_before_all_have_moved(self) -> None:
-        """Whichever process is asked, both stop, and clients have their time, wherever they are."""
-        gate = self.late_moves()
-        for asked in (("pid",), ("before",), ("pid", "before")):
-            mux, pair = self.begin()
-            workers = [*mux.replace(), *workers_of(mux.pid)]
-            eventually(lambda: get(self.admin, "/api/status")["pid"] == mux.pid, "it serves")  # noqa: B023 - called at once
-            pairs = [pair, self.relayed(mux, self.listening), self.served()]
-            for one in asked:
-                os.kill(getattr(mux, one), signal.SIGTERM)
-            mux.child.wait_for("(?s)draining connections: .*draining connections: ")
-            self.answers(*pair)
-            gate.touch()
-            self.all_end(pairs)
-            self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
-            self.assert_gone([*workers, mux.before])
-            mux.assert_stopped()
-            gate.unlink()
 
     def test_other_version(self) -> None:
         """Of what both versions do not know alike, an old worker is sent nothing; its connections move, and it ends."""

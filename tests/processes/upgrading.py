@@ -205,11 +205,11 @@ class UpgradeTestCase(WorkersTestCase):
         self.addCleanup(mux.kill)
         return self.own(mux)
 
-    def late_moves(self) -> Path:
-        """Have workers wait before they hand connections over; give the file for which they wait."""
+    def late_moves(self, more: str = "") -> Path:
+        """Have workers wait before they hand connections over, and do `more`; give the file for which they wait."""
         gate = make_folder(self) / "gate"
         gate.parent.chmod(0o755)  # workers may be another user's
-        customize(self, _LATE_MOVES.format(gate=str(gate)))
+        customize(self, _LATE_MOVES.format(gate=str(gate)) + more)
         return gate
 
     def late(self, step: str, *, after: bool = False) -> tuple[Path, Path]:

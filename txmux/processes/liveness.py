@@ -101,6 +101,25 @@ def activity_of_family(pid: int) -> ProcessActivity | None:
     return ProcessActivity(shown, cpu / _TICKS, faults)
 
 
+def workers_of(pid: int) -> list[int]:
+    """Return the workers of a supervisor, as far as the system shows them."""
+    found, left = list[int](), [pid]
+    with suppress(OSError, ValueError):
+        while left:
+            folder = Path(f"{_PROC}/{left.pop():d}/task")
+            for thread in folder.iterdir():
+                children = [*map(int, (thread / "children").read_text().split())]
+                found += filter(is_worker, children)
+                left += children
+    return found
+
+
+def is_worker(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"{_PROC}/{pid:d}/comm").read_text().startswith("txmux: worker")
+    return False
+
+
 @define
 class HangDetector:
     """Judges one process, by a `look` each second.

@@ -312,6 +312,7 @@ class MuxService(Service):
             self.supervisor = self.control.state = None
         await self._resources.endpoints.stop(keep_files=keep_files)
         self._resources.privilege.give_up()
+        await self._upgrades.is_final()
         await self._resources.notifier.end()
         self._stop_signals.stop()
         for watch in self._signals:

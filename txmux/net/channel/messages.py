@@ -318,6 +318,8 @@ SERVE = _to_successor(
 SETTLE = _to_successor(
     "settle", "answered when all connections of these workers have moved that can, which makes the upgrade final",
     answer=_object(moved=NUMBER, stays=_PLACES, ended=_NAMES, is_over=FLAG), longest_answer=_MIB)
+END = _to_successor(
+    "end", "stop the service: the old process was asked to before the upgrade was final")
 ADOPT_CONNECTIONS = _to_successor(
     "adopt_connections", "pairs of sockets over which the connections of one worker will come, one for each new worker, and how many descriptors these have; only versions before 3 do this",
     offered=_optional(NUMBER), answer=NOTHING, descriptors=10_000)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
+
+from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.net.channel import messages
@@ -23,12 +26,15 @@ _PATIENCE = 10.0
 """Seconds for the first message, which was sent before this process started."""
 _STDERR = 2
 
+_log = Logger()
+
 
 class Predecessor:
     """The old process, from its first message on; it is a `MuxError` if that is not valid."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
+        self._parent = os.getppid()
         self._channel: Channel | None = None
         end.settimeout(_PATIENCE)
         descriptors: list[int] = []
@@ -103,6 +109,12 @@ class Predecessor:
         if self._channel is not None and self.gives_connections:
             with suppress(ChannelError):  # the old process has ended
                 await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=True)
+
+    def kill(self) -> None:
+        """End it if it still is there, and has started this process: what it had is this one's."""
+        if self._channel is not None and self._channel.is_open and os.getppid() == self._parent:
+            _log.warn("the old process {pid} does not end; it is killed", pid=self._parent)
+            os.kill(self._parent, signal.SIGKILL)
 
     def fail(self, why: object) -> None:
         answer = {"kind": "answer", "to": self._number, "error": f"cannot serve: {why}"}

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
@@ -35,7 +35,13 @@ from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, atta
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.net.turns import in_thread
-from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of_family
+from txmux.processes.liveness import (
+    MOST_SILENT,
+    HangDetector,
+    activity_of_family,
+    is_worker,
+    workers_of,
+)
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.privilege import OPENER, READS_BY
 from txmux.processes.supervisor.resources import Resources
@@ -66,6 +72,7 @@ _READY = 60.0
 """Seconds that the new process has to get ready to serve; and longer while it, or a process of its own, does something."""
 _LOOK = 1.0  # seconds between two looks at what it does, afterwards
 _ENDING = 5.0  # seconds for its end, after it has closed the channel
+_STOPS = 10.0  # seconds for its report, when this process stops
 _SAID = 2**16  # the last bytes of its output that are stored
 
 
@@ -283,7 +290,9 @@ class Upgrade:
     _reactor: Any
     _command: Sequence[str] = ()
 
-    is_committed = _given_up = _is_settling = False
+    is_committed = _given_up = False
+    _settling: Deferred[Any] | None = None
+    _new_workers: Sequence[int] = ()
     _pid, _seconds = 0, 0.0
     _moved = Moved(0, {})
 
@@ -295,6 +304,11 @@ class Upgrade:
     def gives_workers(self) -> bool:
         """Whether the new process adopts the workers, so that this one can end."""
         return self.successor.version == VERSION
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether the new process accepts clients, and has not said yet that it has the workers."""
+        return self._settling is not None and not self.is_committed
 
     async def run(
         self,
@@ -317,18 +331,20 @@ class Upgrade:
             endpoints.hold_requests()
             last_state = await state(again=True)
             began = time.monotonic()
+            self._new_workers = workers_of(successor.pid)
             left_out = await self._have_it_serve(last_state)
-            self._is_settling = True
             # The other one answers them by now.
             self.steps.run("refuse requests here", endpoints.be_replaced)
             if self.gives_workers:
                 self._moved = await self._settled()
         except BaseException as problem:
+            self._settling = None
             successor.end()
             await successor.ended()  # what it has said to workers comes first
             descriptors, fields = successor.counts
             if counters is not None and descriptors:
                 counters.adopt(descriptors, **fields)
+            self._stop_new_workers()
             await self._accept_again()
             if isinstance(problem, ChannelError):
                 why = str(problem)
@@ -337,8 +353,8 @@ class Upgrade:
                 raise UpgradeError(f"the new process {why}") from problem
             if isinstance(problem, OSError):  # descriptors may have run out
                 raise UpgradeError(cause_of(problem)) from problem
-            if isinstance(problem, GivingError):
-                raise UpgradeError(str(problem)) from problem
+            if isinstance(problem, GivingError | CancelledError):
+                raise UpgradeError(str(problem) or "the service is shutting down") from problem
             raise
         self.is_committed = True
         self._pid = successor.pid
@@ -376,7 +392,8 @@ class Upgrade:
         return left_out
 
     async def _settled(self) -> Moved:
-        told = await self.successor.ask_to_work(messages.SETTLE, 2 * LONGEST)
+        self._settling = self.successor.ask_to_work(messages.SETTLE, 2 * LONGEST)
+        told = await self._settling
         await deferLater(self._reactor, 0)
         if not self.successor.channel.is_open:  # it was killed after that
             raise PeerGoneError
@@ -420,8 +437,18 @@ class Upgrade:
     def give_up(self) -> None:
         """End the new process; one that accepts clients already stops, and gives these their time, as this one does."""
         self._given_up = True
-        if not self.is_committed:
-            self.successor.send_signal(signal.SIGTERM if self._is_settling else signal.SIGKILL)
+        if self._settling is not None and not self.is_committed:
+            # By a message: if all processes have a signal, another one would end clients at once.
+            self.successor.channel.send(messages.END)
+            self._settling.addTimeout(_STOPS, self._reactor)
+        elif not self.is_committed:
+            self.successor.end()
+
+    def _stop_new_workers(self) -> None:
+        # Without their supervisor, nothing lists or bans the clients that they have, nor ever ends these.
+        for pid in filter(is_worker, self._new_workers):
+            with suppress(OSError):  # it has just ended
+                os.kill(pid, signal.SIGTERM)
 
     def report(self, drain_timeout: float) -> Report:
         return self._moved.report(self._pid, self._seconds, drain_timeout, self.steps.troubles)

@@ -22,13 +22,14 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from txmux.access.across_processes import SharedLimits
@@ -63,6 +64,8 @@ _log = Logger()
 
 _LONGEST = 70.0
 """Seconds for which reloads and upgrades wait for connections; longer than the old process takes at most."""
+_LEAVES = 10.0
+"""Seconds after which the workers of the old process are asked to end, even if it has not ended."""
 _RENEWS = 300.0
 """Seconds that it may take to renew a certificate."""
 _RELOADS = 180.0
@@ -89,7 +92,7 @@ class Upgrades:
     _reload: Callable[[], Awaitable[Report]]
     _renew: Callable[[str], Awaitable[Report]]
 
-    is_waiting = are_arriving = False
+    is_waiting = are_arriving = _is_settling = False
     _has_reported = _has_served = _has_begun = _predecessor_ended = _is_stopping = False
 
     def __attrs_post_init__(self) -> None:
@@ -171,7 +174,8 @@ class Upgrades:
             self._reactor,
             {
                 messages.SERVE: accept,
-                messages.SETTLE: partial(self._settle, all_here),
+                messages.SETTLE: partial(self._settle, predecessor, transfers, all_here),
+                messages.END: self._end,
                 messages.ADOPT_CONNECTIONS: partial(_take, supervisor.pool),
                 messages.COUNT_ON: resources.counters.adopt,
                 messages.HANDED_OVER: all_here,
@@ -229,13 +233,44 @@ class Upgrades:
         self._serves(supervisor.pool.lives)
         return left_out
 
-    async def _settle(self, all_here: Callable[[], object]) -> dict[str, Any]:
-        is_over = self._changes.until(lambda: self._is_stopping or not self.are_arriving)
-        moved = await settled(self._handovers, is_over, self._reactor)
-        all_here()
-        # Before the old process ends: systemd would take that for the end of the service.
-        await self._resources.notifier.told()
+    async def _settle(
+        self,
+        predecessor: Predecessor,
+        transfers: WorkerTransfers,
+        all_here: Callable[[], object],
+    ) -> dict[str, Any]:
+        self._is_settling = True
+        try:
+            is_over = self._changes.until(lambda: self._is_stopping or not self.are_arriving)
+            moved = await settled(self._handovers, is_over, self._reactor)
+            await transfers.check_adopted(self._reactor)
+            all_here()
+            # Before the old process ends: systemd would take that for the end of the service.
+            await self._resources.notifier.told()
+        finally:
+            self._reactor.callLater(0, self._has_settled)  # after the answer
+        transfers.keep_adopted()
+        # By its end, unless it hangs; until it has passed on what is renewed, it does not end.
+        self._reactor.callLater(_LEAVES, transfers.stop_adopted, self._reactor)
+        self._reactor.callLater(_LEAVES + _RENEWS, predecessor.kill)
         return attrs.asdict(moved)
+
+    def _has_settled(self) -> None:
+        self._is_settling = False
+        self._changes.check()
+
+    def is_final(self) -> Deferred[None]:
+        """Wait until the new process has told the old one what has moved: if it ended before, the old one would serve again."""
+        return self._changes.until(
+            lambda: (
+                not (self._is_settling or (self._upgrade is not None and self._upgrade.is_settling))
+            )
+        )
+
+    def _end(self) -> None:
+        if not self._is_stopping:
+            with suppress(ReactorNotRunning):  # it is about to stop
+                self._reactor.stop()
 
     def _serves(self, is_healthy: Callable[[], bool]) -> None:
         oom.go_last()
@@ -257,6 +292,7 @@ class Upgrades:
             Deferred.fromCoroutine(accept()).addErrback(failed)
         self._changes.check()
         self._resources.counters.others_ended()
+        transfers.keep_adopted()
         transfers.stop_adopted(self._reactor)
         all_here()
 
@@ -383,7 +419,7 @@ class Upgrades:
             await self._predecessor.report_exit()
 
     def stop_upgrading(self) -> bool:
-        """End a successor that does not serve yet; return whether another process serves."""
+        """End a successor that does not serve yet, and have one that does stop; return whether another process serves."""
         self._is_stopping = True
         self._changes.check()
         shared = self.is_waiting or self.has_successor

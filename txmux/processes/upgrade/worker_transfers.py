@@ -17,7 +17,7 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
 from txmux.processes.supervisor.supervisor import Supervisor
-from txmux.processes.workers.adopted import AdoptedWorker
+from txmux.processes.workers.adopted import CUT_OFF, AdoptedWorker
 from txmux.processes.workers.moving import (
     LONGEST_WAIT,
     Takers,
@@ -92,6 +92,7 @@ class WorkerTransfers:
         self._drain_timeout = drain_timeout
         self._pool = supervisor.pool
         self._flows_are_here: Callable[[], None] = lambda: None
+        self._are_stopped = False
 
     @property
     def processes(self) -> int:
@@ -215,13 +216,30 @@ class WorkerTransfers:
                 asking = worker.ask(messages.OPENER, seconds=None, descriptors=[opener.fileno()])
                 asking.addErrback(lambda _: None)  # it has ended
 
+    def _adopted(self) -> list[AdoptedWorker]:
+        return [one for one in self._pool.retiring if isinstance(one, AdoptedWorker)]
+
+    async def check_adopted(self, reactor: Any) -> None:
+        """Raise a `ChannelError` if an adopted worker lives, and cannot be reached: the old process still can."""
+        if any(worker.is_cut_off for worker in self._adopted()):
+            await deferLater(reactor, CUT_OFF)
+        for worker in self._adopted():
+            if worker.is_cut_off:
+                raise ChannelError(f"the old worker {worker.pid} has closed its channel")
+
+    def keep_adopted(self) -> None:
+        for worker in self._adopted():
+            worker.keep()
+
     def stop_adopted(self, reactor: Any) -> None:
         """End adopted workers after their last connections, and these after the time that the rules give them."""
-        for worker in [*self._pool.retiring]:
-            if isinstance(worker, AdoptedWorker):
-                seconds = worker.drain_timeout + LONGEST_WAIT + _GRACE
-                kill = reactor.callLater(seconds, worker.kill)
-                worker.stop(LONGEST_WAIT).addCallback(_cancel, kill)
+        if self._are_stopped:
+            return
+        self._are_stopped = True
+        for worker in self._adopted():
+            seconds = worker.drain_timeout + LONGEST_WAIT + _GRACE
+            kill = reactor.callLater(seconds, worker.kill)
+            worker.stop(LONGEST_WAIT).addCallback(_cancel, kill)
 
 
 def close(ends: Sequence[socket.socket]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, fail
 from typing_extensions import override
 
@@ -40,10 +45,41 @@ _OF_CONNECTIONS = frozenset(
 """Gauges of its connections; others are of its rules, and of files that only these name."""
 
 
+CUT_OFF = 2.0
+"""Seconds in which a process ends that has closed its channel, unless something is wrong with it."""
+
+
+class _ProcessEnd(FileDescriptor):
+    """Calls a function when a process that is no child of this one has ended; an `OSError` if the system cannot tell."""
+
+    def __init__(self, pid: int, ended: Callable[[], object], reactor: Any) -> None:
+        super().__init__(reactor)
+        self._held, self._ended = os.pidfd_open(pid), ended
+        self.startReading()
+
+    @override
+    def fileno(self) -> int:
+        return self._held
+
+    def doRead(self) -> None:
+        self.close()
+        self._ended()
+
+    def kill(self) -> None:
+        with suppress(OSError):
+            signal.pidfd_send_signal(self._held, signal.SIGKILL)
+
+    def close(self) -> None:
+        if self._held >= 0:
+            self.stopReading()
+            os.close(self._held)
+            self._held = -1
+
+
 class AdoptedWorker(Worker):
     """A worker that an upgrade has left to this process: it moves its connections, and ends after the last one.
 
-    It is a child of its own starter, so its end is seen by its channel.
+    It is a child of its own starter, so this process watches it itself. Until the upgrade is final, it is the old process that judges it.
 
     Args:
         end: Of a channel to it.
@@ -51,6 +87,7 @@ class AdoptedWorker(Worker):
     """
 
     is_adopted = True
+    _is_final = False
 
     def __init__(
         self,
@@ -70,6 +107,10 @@ class AdoptedWorker(Worker):
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), reactor)
         attach(reactor, channel, end)
         self.ready = True
+        self._end_of_process: _ProcessEnd | None = None
+        with suppress(OSError):  # it has ended just now, or the kernel is old
+            ended = partial(self.process_ended, None)
+            self._end_of_process = _ProcessEnd(self.pid, ended, reactor)
 
     @property
     @override
@@ -84,6 +125,42 @@ class AdoptedWorker(Worker):
     @override
     def to_be_adopted(self, drain_timeout: float) -> Mapping[str, Any]:
         return self._row
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether its channel is lost, though its process has not ended, as far as is known."""
+        return self._channel is not None and not self._channel.is_open
+
+    def keep(self) -> None:
+        """Judge it here from now on: the upgrade is final."""
+        self._is_final = True
+        if self.is_cut_off:
+            self._reactor.callLater(CUT_OFF, self._kill_cut_off)
+
+    def _kill_cut_off(self) -> None:
+        if self.is_cut_off and not self._hung:
+            self.kill_hung("has closed its channel, and lives on", "")
+
+    @override
+    def _end(self) -> None:
+        if self._end_of_process is not None:
+            self._end_of_process.kill()  # its ID may be that of another one by now
+        else:
+            super()._end()
+
+    @override
+    def give_away(self) -> None:
+        super().give_away()
+        self._close_end()
+
+    @override
+    def process_ended(self, status: int | None) -> None:
+        self._close_end()
+        super().process_ended(status)
+
+    def _close_end(self) -> None:
+        if self._end_of_process is not None:
+            self._end_of_process.close()
 
     @override
     def retire(self) -> None:
@@ -106,13 +183,17 @@ class AdoptedWorker(Worker):
 
     @override
     def look(self) -> None:
-        if messages.PING in self._takes:
+        if messages.PING in self._takes and not self.is_cut_off:
             super().look()
 
     @override
     def _lost(self, channel: Channel) -> None:
-        if self._channel is channel:
+        if self._channel is not channel:
+            return
+        if self._end_of_process is None:
             self.process_ended(None)
+        elif self._is_final:
+            self._reactor.callLater(CUT_OFF, self._kill_cut_off)
 
 
 def _of_connections(gauges: Mapping[str, Any]) -> dict[str, Any]:
