@@ -1,24 +1,43 @@
 """Workers that an upgrade has left to the new process, with connections that cannot move."""
 
+import contextlib
+import io
 import os
+import re
 import resource
 import signal
 import socket
-from collections.abc import Callable
+import subprocess
+import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import SkipTest
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.admin.processes import get, post
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import customize, is_gone, open_files, starter_of, workers_of
+from tests.processes.running import (
+    customize,
+    find_modules,
+    is_gone,
+    open_files,
+    starter_of,
+    workers_of,
+)
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.programs import require_program
 from tests.support.folders import make_folder
+from tests.support.peers import reactor
 from txmux.net.channel import messages
+from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import NOTHING, NUMBER, Field
 from txmux.processes.privilege.seccomp import MACHINES
-from txmux.processes.workers.adopted import CONTRACT
+from txmux.processes.workers.adopted import CONTRACT, AdoptedWorker
 
 _KNOWS_NOTHING = """
 import os, sys
@@ -66,6 +85,17 @@ if "txmux" in sys.orig_argv:
 
     upgrade._STOPS = 0.5
 """
+_SAID = (
+    b'{"kind":"retire","ask":1}\n',
+    b'{"kind":"hand_over","ask":1,"descriptors":2}\n',
+    b'{"kind":"stop","longest_wait":3600}\n',
+)
+_ANSWERED = (
+    b'{"kind":"answer","to":%b,"value":null}\n',
+    b'{"kind":"answer","to":%b,"value":{"moved":7,"stays":{"undecided":1}}}\n',
+)
+_BEFORE = "193851af4b10bb56af724ca88de2a0d0038da3a9"
+"""The last commit whose processes adopt no workers (version 2 of an upgrade)."""
 
 
 class ContractTest(SynchronousTestCase):
@@ -87,6 +117,45 @@ class ContractTest(SynchronousTestCase):
         self.assertEqual(messages.END_REMOVED.signature, "end_removed(backends,routes)")
 
 
+class SpokenTest(TestCase):
+    async def test_as_before(self) -> None:
+        """A worker of another version is sent the bytes that were sent before version 3 of an upgrade, and may answer as was answered then."""
+        nothing = SimpleNamespace(
+            adopt_process=lambda _: None, write=print, recent=SimpleNamespace(add=print)
+        )
+        supervisor: Any = SimpleNamespace(
+            counters=nothing, folded_log=nothing, state=nothing, report_waiting_clients=print
+        )
+        row = {"pid": os.getpid(), "counts": 0, "knows": [], "drain_timeout": 1}
+        own, end = socket.socketpair()
+        self.addCleanup(end.close)
+        worker = AdoptedWorker(supervisor, 0, reactor, own, row)
+        worker.send(messages.END_ALL)
+        worker.retire()
+        handing = worker.ask(messages.HAND_OVER, descriptors=[1, 1])
+        worker.stop(3600)
+        said, descriptors = b"", list[int]()
+        while said.count(b"\n") < len(_SAID):
+            with contextlib.suppress(BlockingIOError):
+                more, received, *_ = socket.recv_fds(end, 2**16, 2, socket.MSG_DONTWAIT)
+                said, descriptors = said + more, descriptors + received
+            await deferLater(reactor, 0.01)
+        close_all(descriptors)
+        numbers = re.findall(rb'"ask":(\d+)', said)
+        self.assertEqual(re.sub(rb'"ask":\d+', b'"ask":1', said), b"".join(_SAID))
+        self.assertEqual(len(descriptors), 2)
+        for number, answer in zip(numbers, _ANSWERED, strict=True):
+            end.sendall(answer % number)
+        self.assertEqual(await handing, {"moved": 7, "stays": {"undecided": 1}})
+        worker.give_away()
+        end.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        is_open = True
+        while is_open:
+            await deferLater(reactor, 0.01)
+            with contextlib.suppress(BlockingIOError):
+                is_open = bool(end.recv(2**16))
+
+
 def _free_number(pid: int, which: int) -> int:
     """Return which number a process would give to a descriptor, after so many others."""
     used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
@@ -101,7 +170,9 @@ class AdoptedTest(UpgradeTestCase):
         self.admin = self.folder / f"{os.urandom(4).hex()}.sock"
         self.listening = self.backend()
 
-    def begin(self, workers: int = 1) -> tuple[Upgrading, tuple[socket.socket, socket.socket]]:
+    def begin(
+        self, workers: int = 1, before: Sequence[str] = ()
+    ) -> tuple[Upgrading, tuple[socket.socket, socket.socket]]:
         """Begin a service with a client that is relayed, and another one that has said half of what decides."""
         mux = self.upgrading(
             self.relaying(
@@ -109,6 +180,7 @@ class AdoptedTest(UpgradeTestCase):
                 "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n",
             ),
             f"workers = {workers}\n{self.settings}\nadmin = unix:{self.admin}",
+            before,
         )
         pair = self.relayed(mux, self.listening)
         self.undecided = self.client(mux)
@@ -365,3 +437,38 @@ class AdoptedTest(UpgradeTestCase):
         eventually(lambda: is_gone(old), "the first process has ended")
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
         mux.stop()
+
+    def test_version_before(self) -> None:
+        """From the code of that version to this one, back, and forth again: connections move each time, and what cannot stays where it is."""
+        root, folder = Path(__file__).parents[2], make_folder(self)
+        git = [require_program("git"), "-C", str(root), "archive", _BEFORE, "txmux", "twisted"]
+        archive = subprocess.run(git, check=False, capture_output=True, timeout=PATIENCE)
+        if archive.returncode:
+            raise SkipTest(f"no history here: {archive.stderr.decode()}")
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(folder / "before", filter="data")
+        used, empty = folder / "used", folder / "empty"
+        empty.mkdir()
+
+        def use(code: Path) -> None:
+            other = folder / "other"
+            other.symlink_to(code)
+            other.replace(used)
+
+        use(folder / "before")
+        find_modules(self, used)
+        mux, pair = self.begin(before=("env", "-C", str(empty)))
+        first, moved = mux.pid, "handed over: 1, "
+        for count, code in enumerate((root, folder / "before", root), 1):
+            use(code)
+            mux.replace()
+            eventually(lambda: mux.child.output.count(moved) == count, "it has moved")  # noqa: B023 - called at once
+            self.answers(*pair)
+            self.assertFalse(
+                is_gone(first)
+            )  # it is of the version before, and has the other client
+        self.all_end([pair, self.served()])
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        eventually(lambda: is_gone(first), "the first process has ended")
+        mux.stop()
+        self.assertNotIn("not known here", mux.child.output)
