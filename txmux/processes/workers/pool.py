@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from txmux.classes import define
 from txmux.control.attention import NONE_ANSWERS, NONE_SERVES
-from txmux.control.broadcast import broadcast
+from txmux.control.broadcast import ANSWER_TIMEOUT, broadcast
 from txmux.control.overrides import WorkersCondition
 from txmux.errors import MuxError
 from txmux.net.channel import messages
@@ -352,13 +352,18 @@ class WorkerPool:
                 await reader.ask(messages.FLOWS_MOVED, seconds=_FLOWS_MOVED)
 
     async def flows_left(self) -> list[str] | None:
-        """Return the keys of closed ports that still have flows; ``None`` if a worker that may have some does not answer."""
+        """Return the keys of closed ports that still have flows in the worker that reads datagrams; ``None`` if it does not answer.
+
+        Others that have some read their sockets themselves: nobody else may until these have ended.
+        """
         reader = self._reads
-        asked = [one for one in (reader, *self.retiring) if one is not None and one.ready]
-        answers = await broadcast(asked, messages.FLOWS_LEFT)
-        if answers.missing or reader is not self._reads:  # they may have moved meanwhile
+        if reader is None or not reader.ready:
+            return []  # the flows have ended with the reader
+        try:
+            left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=ANSWER_TIMEOUT)
+        except ChannelError:
             return None
-        return [key for _, keys in answers for key in keys]
+        return left
 
     def retire(self, workers: Sequence[Worker], to: Takers | None = None) -> list[WorkerHandover]:
         """End workers when their connections have moved to those that serve, here or in another service, or have ended."""
