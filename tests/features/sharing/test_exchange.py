@@ -106,13 +106,13 @@ class RateTests(_Case):
     @settings(max_examples=8)
     @given(_PACES, st.floats(12, 30))
     def test_so_they_do_if_some_exchange_seldom(self, paces: list[float], each: float) -> None:
-        """None misses what another had made before that was quiet."""
+        """None misses what another had made before that was quiet; in any time, each may be a burst ahead or behind."""
         assume(len(paces) * each > 1.2 * _RATE)
         self.begin(len(paces), _RATES)
         phases = [0.0] * len(paces)
         self.come(phases, len(paces) * each, 40, paces)
         let_in = self.come(phases, len(paces) * each, 40, paces)
-        self.assertTrue(16 * 40 <= let_in <= 25 * 40, let_in)
+        self.assertLessEqual(abs(let_in - _RATE * 40), 1.5 * _BURST * len(paces), let_in)
 
     def test_all_of_a_source_counts_that_others_know(self) -> None:
         """Also at machines at which it comes with less than half of the rate."""
