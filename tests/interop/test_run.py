@@ -432,8 +432,10 @@ class StartFailureTests(InteropTestCase):
         self.assertEqual(said, f"[listen public] endpoint {endpoint}: cannot listen: {why}\n")
 
     def assert_taken(self, endpoint: str, *others: str) -> None:
-        kind = "u" if endpoint.startswith("udp:") else "t"
-        why = f"another program has it (ss -l{kind}np shows which): stop that one or choose another port"
+        kind, more = "t", ""
+        if endpoint.startswith("udp:"):
+            kind, more = "u", "; an old worker of txmux keeps it until its flows there have ended"
+        why = f"another program has it (ss -l{kind}np shows which): stop that one or choose another port{more}"
         self.assert_cannot(endpoint, f"Address already in use; {why}", *others)
 
     def test_port_taken(self) -> None:

@@ -207,6 +207,11 @@ _HINTS = {
     errno.EADDRNOTAVAIL: "no interface of this machine has that address: see `ip address`",
     errno.EMFILE: "until old endpoints are closed, they take descriptors beside the new ones: raise the limit (LimitNOFILE=, ulimit -n), or restart txmux",
 }
+_IN_USE_FOR_UDP = (
+    _HINTS[errno.EADDRINUSE],
+    _HINTS[errno.EADDRINUSE].replace("ss -ltnp", "ss -lunp")
+    + "; an old worker of txmux keeps it until its flows there have ended",
+)
 
 
 def listen_error(
@@ -229,7 +234,7 @@ def why_no_socket(
             _HINTS[errno.EACCES], "let the user that txmux runs as write to its folder"
         )
     if address.text.startswith("udp:"):
-        why = why.replace("ss -ltnp", "ss -lunp")
+        why = why.replace(*_IN_USE_FOR_UDP)
     if address.ports:
         why = f"{ports_text(ports or [address.port])}: {why}"
     return why
