@@ -20,7 +20,7 @@ class SharedLimitsTest(UpgradeTestCase):
         """Return the number that each machine reports for the one source."""
         code = """\
 local found = {}
-for _, key in ipairs(redis.call('KEYS', '*:sources')) do
+for _, key in ipairs(redis.call('KEYS', '*:sources:*')) do
   for _, report in ipairs(redis.call('HVALS', key)) do
     found[#found + 1] = string.byte(report, -4)
   end
