@@ -165,6 +165,20 @@ class FailureTest(TestCase):
         successor.end()
         await successor.ended()
 
+    async def test_ends_before_the_last_state(self) -> None:
+        """Its ID is still known, by which its workers are looked for."""
+        program = f"{_READS}answer(value={{'version': 3}})"
+        upgrade = upgrade_of(Old(), reactor, [sys.executable, "-c", program])
+
+        async def state(*, again: bool = False) -> dict[str, Any]:
+            if again:
+                await upgrade.successor.ended()
+            return {}
+
+        with self.assertRaises(UpgradeError) as caught:
+            await upgrade.run({}, state)
+        self.assertIn("the new process cannot serve: ", str(caught.exception))
+
     async def assert_hangs(self, before: str, after: str) -> None:
         time: Any = VirtualTime()
         program = f"{before}\nprint('still looking', file=os.sys.stderr, flush=True)\n{after}"

@@ -94,6 +94,7 @@ class Successor(ProcessProtocol):
         command: The program and its arguments; those of this process by default.
 
     Attributes:
+        pid: The ID of the process, also after its end.
         version: The version of its messages, once it is ready.
         limits: What is where in the memory of the limits then, for `SharedLimits.follow`.
         takers: How many of its workers take connections, if it adopts no workers.
@@ -101,7 +102,7 @@ class Successor(ProcessProtocol):
     """
 
     transport: IProcessTransport | None = None
-    version = takers = 0
+    pid = version = takers = 0
 
     def __init__(self, reactor: Any, command: Sequence[str] = ()) -> None:
         self._reactor = reactor
@@ -256,13 +257,12 @@ class Successor(ProcessProtocol):
         return ended
 
     @property
-    def pid(self) -> int:
-        assert self.transport is not None  # noqa: S101 - not called before
-        return int(self.transport.pid)
-
-    @property
     def output(self) -> str:
         return self._output.decode(errors="replace").strip()
+
+    def connectionMade(self) -> None:
+        started: Any = self.transport
+        self.pid = started.pid  # which the transport forgets when the process has ended
 
     def errReceived(self, data: bytes) -> None:
         self._output = (self._output + data)[-_SAID:]
