@@ -5,15 +5,85 @@ import fcntl
 import os
 import re
 import signal
+from pathlib import Path
 
-from tests.admin.processes import text_of
+from tests.admin.processes import get, text_of
 from tests.interop.children import eventually
+from tests.processes.reloading import listening_inodes
 from tests.processes.running import RULES, is_gone, workers_of
 from tests.processes.upgrading import Running, UpgradeTestCase
 from tests.support.folders import make_folder
 
 _CLIENTS = 100
 _PIPE = 4096  # bytes: the lines of some ten clients
+
+
+class SlowServiceLogTest(UpgradeTestCase):
+    """With ``access_log = -``, lines go into the service's log."""
+
+    mux: Running
+
+    def begin(self, drain_timeout: str) -> None:
+        """Serve clients while nobody reads that log."""
+        folder = make_folder(self)
+        self.admin, fifo = folder / "admin.sock", folder / "log.fifo"
+        os.mkfifo(fifo)
+        settings = f"admin = unix:{self.admin}\ndrain_timeout = {drain_timeout}"
+        reads = f'cat {fifo} & echo "read by $!."; exec "$0" "$@" 2> {fifo}'
+        with os.fdopen(os.open(fifo, os.O_RDWR | os.O_NONBLOCK), "r+b", 0) as pipe:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
+            mux = self.mux = Running(self.folder, RULES, settings, before=("sh", "-c", reads))
+        self.own(mux)
+        self.reader = int(mux.child.wait_for(r"read by (\d+)\.")[1])
+        self.addCleanup(self.go_on)
+        mux.reload(("access_log = .*", "access_log = -"))
+        os.kill(self.reader, signal.SIGSTOP)
+        for _ in range(_CLIENTS):
+            with mux.connect() as client:
+                client.sendall(b"x")
+                client.recv(1)
+        eventually(lambda: get(self.admin, "/api/status")["connections"]["active"] == 0, "all end")
+
+    def go_on(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it ends with the last process that writes
+            os.kill(self.reader, signal.SIGCONT)
+
+    def written(self) -> int:
+        return self.mux.child.output.count('"reason"')
+
+    def test_reader_that_goes_on(self) -> None:
+        for how in ("upgraded", "stopped"):
+            self.begin("10m")
+            old = self.mux.pid
+            if how == "upgraded":
+                self.mux.replace()
+            else:
+                self.mux.terminate()
+            eventually(lambda: not listening_inodes(old), "it is about to end")  # noqa: B023 - called at once
+            self.go_on()
+            eventually(lambda: self.written() == _CLIENTS, f"{how}: all lines come")
+            self.assert_gone([old])
+            self.mux.end()
+
+    def test_reader_that_does_not(self) -> None:
+        self.begin("1s")
+        old = self.mux.pid
+        self.mux.replace()
+        self.assert_gone([old])
+        lost = lost_lines(self.admin)
+        self.go_on()
+        self.mux.child.wait_for("(?s)serving with .*serving with")
+        self.assertGreater(self.written(), 0)
+        self.assertGreaterEqual(lost + self.written(), _CLIENTS)
+        self.assertLess(self.written(), _CLIENTS)
+
+
+def lost_lines(admin: Path) -> int:
+    match = re.search(
+        r"^txmux_access_log_lost_total (\d+)", text_of(admin, "/metrics"), re.MULTILINE
+    )
+    assert match
+    return int(match[1])
 
 
 class SlowReaderTest(UpgradeTestCase):
@@ -42,13 +112,6 @@ class SlowReaderTest(UpgradeTestCase):
             while data := os.read(self.pipe, _PIPE):
                 self.received += data
         return self.received.count(b"\n")
-
-    def lost(self) -> int:
-        match = re.search(
-            r"^txmux_access_log_lost_total (\d+)", text_of(self.admin, "/metrics"), re.MULTILINE
-        )
-        assert match
-        return int(match[1])
 
     def end_by(self, how: str) -> list[int]:
         """End processes that have lines, and return their IDs."""
@@ -88,7 +151,8 @@ class SlowReaderTest(UpgradeTestCase):
             self.begin("1s")
             self.assert_gone(self.end_by(how))
             written = self.read()
-            eventually(lambda w=written: self.lost() == _CLIENTS - w, f"{how}: the rest is counted")  # type: ignore[misc]
+            rest = _CLIENTS - written
+            eventually(lambda: lost_lines(self.admin) == rest, f"{how}: the rest is counted")  # noqa: B023 - called at once
             self.assertLess(written, _CLIENTS)
             self.mux.end()
 

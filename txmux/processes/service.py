@@ -56,6 +56,7 @@ from txmux.serving.endpoints import check_servers, unusable_servers
 from txmux.serving.state import TransferState
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.lines import write_rest_of_service_logs
 from txmux.telemetry.steps import CommittedSteps
 
 __all__ = ["MuxService"]
@@ -303,11 +304,19 @@ class MuxService(Service):
         keep_files = shared or self._resources.notifier.keeps
         self._resources.close_sockets(keep_files=keep_files)
         if supervisor is not None:
-            self._stop_signals.hurry = supervisor.end_all
+            until = self._reactor.seconds() + self.control.rules.settings.drain_timeout
+
+            def hurry() -> None:
+                nonlocal until
+                until = 0.0
+                supervisor.end_all()
+
+            self._stop_signals.hurry = hurry
             draining = Deferred.fromCoroutine(supervisor.drain())
             if self._stop_signals.is_urgent:
-                supervisor.end_all()
+                hurry()
             await draining
+            await write_rest_of_service_logs(lambda: self._reactor.seconds() >= until)
             self.control.report_end(is_replaced=shared)
             self.supervisor = self.control.state = None
         await self._resources.endpoints.stop(keep_files=keep_files)

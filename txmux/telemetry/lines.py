@@ -1,17 +1,21 @@
 """Writes lines to a descriptor without blocking."""
 
+from __future__ import annotations
+
 import errno
 import os
 import select
 import socket
 import stat
 import threading
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from typing import IO, Any
 
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmux.errors import printable_lines
@@ -265,6 +269,11 @@ class LineWriter:
                 if self.flush():
                     return
 
+    def give_up(self, why: str) -> None:
+        """Count the buffer as lost."""
+        with self._writing:
+            self._discard(why)
+
     def move(self, descriptor: int) -> None:
         self.flush()
         with self._writing:
@@ -391,6 +400,15 @@ _log = Logger()
 _LOST = "this log was not read for a while; lost: {lines}"
 
 
+_SERVICE_LOGS: weakref.WeakSet[ServiceLog] = weakref.WeakSet()
+
+
+async def write_rest_of_service_logs(is_over: Callable[[], bool]) -> None:
+    """Wait until slow readers have taken what waits for them, and count what they have not when `is_over`."""
+    for log in [*_SERVICE_LOGS]:
+        await log.write_rest(is_over)
+
+
 class ServiceLog:
     """The file that Twisted's log observers write to, in place of one that would wait for the reader."""
 
@@ -408,6 +426,7 @@ class ServiceLog:
             lambda lost: _log.warn(_LOST, lines=plural(lost, "line")),
         )
         reactor.addSystemEventTrigger("after", "shutdown", self._writer.finish, _LAST)
+        _SERVICE_LOGS.add(self)
 
     def write(self, text: str) -> None:
         if not text.startswith(_JSON):
@@ -419,6 +438,11 @@ class ServiceLog:
 
     def flush(self) -> None:
         pass  # each line is written as soon as possible
+
+    async def write_rest(self, is_over: Callable[[], bool]) -> None:
+        while not self._writer.flush() and not is_over():
+            await deferLater(self._reactor, AGAIN)
+        self._writer.give_up("the reader is too slow")
 
     def _wait(self) -> None:
         self._reactor.callLater(AGAIN, self._try)
