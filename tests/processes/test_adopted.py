@@ -1,14 +1,12 @@
 """Workers that an upgrade has left to the new process, with connections that cannot move."""
 
 import contextlib
-import io
 import os
 import re
 import resource
 import signal
 import socket
 import subprocess
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,7 +117,10 @@ class ContractTest(SynchronousTestCase):
 
 class SpokenTest(TestCase):
     async def test_as_before(self) -> None:
-        """A worker of another version is sent the bytes that were sent before version 3 of an upgrade, and may answer as was answered then."""
+        """A worker of another version is sent the bytes that were sent before version 3 of an upgrade, and may answer as was answered then.
+
+        Who waits for its end waits no longer if it is given away.
+        """
         nothing = SimpleNamespace(
             adopt_process=lambda _: None, write=print, recent=SimpleNamespace(add=print)
         )
@@ -133,7 +134,7 @@ class SpokenTest(TestCase):
         worker.send(messages.END_ALL)
         worker.retire()
         handing = worker.ask(messages.HAND_OVER, descriptors=[1, 1])
-        worker.stop(3600)
+        stopped = worker.stop(3600)
         said, descriptors = b"", list[int]()
         while said.count(b"\n") < len(_SAID):
             with contextlib.suppress(BlockingIOError):
@@ -147,7 +148,9 @@ class SpokenTest(TestCase):
         for number, answer in zip(numbers, _ANSWERED, strict=True):
             end.sendall(answer % number)
         self.assertEqual(await handing, {"moved": 7, "stays": {"undecided": 1}})
+        self.assertNoResult(stopped)
         worker.give_away()
+        self.successResultOf(stopped)
         end.setblocking(False)  # noqa: FBT003 - the socket module's signature
         is_open = True
         while is_open:
@@ -445,21 +448,22 @@ class AdoptedTest(UpgradeTestCase):
         archive = subprocess.run(git, check=False, capture_output=True, timeout=PATIENCE)
         if archive.returncode:
             raise SkipTest(f"no history here: {archive.stderr.decode()}")
-        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-            files.extractall(folder / "before", filter="data")
-        used, empty = folder / "used", folder / "empty"
+        used, empty, before = (folder / name for name in ("used", "empty", "before"))
         empty.mkdir()
+        before.mkdir()
+        unpack = [require_program("tar"), "-x", "-C", str(before)]
+        subprocess.run(unpack, check=True, input=archive.stdout, timeout=PATIENCE)
 
         def use(code: Path) -> None:
             other = folder / "other"
             other.symlink_to(code)
             other.replace(used)
 
-        use(folder / "before")
+        use(before)
         find_modules(self, used)
         mux, pair = self.begin(before=("env", "-C", str(empty)))
         first, moved = mux.pid, "handed over: 1, "
-        for count, code in enumerate((root, folder / "before", root), 1):
+        for count, code in enumerate((root, before, root), 1):
             use(code)
             mux.replace()
             eventually(lambda: mux.child.output.count(moved) == count, "it has moved")  # noqa: B023 - called at once

@@ -85,7 +85,7 @@ class ArrivalTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         nothing: Any = None
-        self.upgrades = Upgrades(self.clock, *[nothing] * 4)
+        self.upgrades = Upgrades(self.clock, *[nothing] * 5)
 
     def wait(self) -> Deferred[None]:
         return self.upgrades.connections_arrived()

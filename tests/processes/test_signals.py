@@ -74,6 +74,33 @@ class StopSignalsTest(SynchronousTestCase):
         signal.raise_signal(signal.SIGTERM)
         self.assertEqual((heard, signals.is_urgent), ([signal.SIGTERM], True))
 
+    def test_another_process_was_asked_to_stop(self) -> None:
+        """The signal that this one gets, too, before or after it hears that, neither stops the reactor again nor hurries; a further one does."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        self.assert_stopped_once(is_signalled_first=True)
+        self.assert_stopped_once(is_signalled_first=False)
+
+    def assert_stopped_once(self, *, is_signalled_first: bool) -> None:
+        stops = list[object]()
+
+        def stop(*_: object) -> None:
+            stops.append(None)
+            reactor.running = reactor._stopped = True
+
+        signal.signal(signal.SIGTERM, stop)
+        signals = self.watch()
+        reactor: Any = signals._reactor
+        reactor.stop = stop
+        if is_signalled_first:
+            signal.raise_signal(signal.SIGTERM)
+        signals.stop_reactor(is_both=True)
+        if not is_signalled_first:
+            signal.raise_signal(signal.SIGTERM)
+        self.assertEqual((len(stops), signals.is_urgent), (1, False))
+        signal.raise_signal(signal.SIGTERM)
+        self.assertEqual((len(stops), signals.is_urgent), (1, True))
+
 
 class OthersTest(WorkersTestCase):
     """Signals that systemd, terminals and programs like logrotate send to all processes of a service."""

@@ -310,7 +310,7 @@ class StoppingTest(SynchronousTestCase):
         """A new process that was asked to stop before it was asked to serve leaves that to the old one."""
         handlers: dict[Message, Any] = {}
         nothing: Any = None
-        upgrades = Upgrades(reactor, *[nothing] * 4)
+        upgrades = Upgrades(reactor, *[nothing] * 5)
         predecessor: Any = SimpleNamespace(
             attach=lambda _, given, *__, **___: handlers.update(given)
         )
@@ -334,7 +334,7 @@ class ReloadTest(TestCase):
         self.addCleanup(other.close)
         channel = Channel({}, lambda: None, time)
         attach(time, channel, own)
-        changeover = Upgrades(time, *[nothing] * 4)
+        changeover = Upgrades(time, *[nothing] * 5)
         successor: Any = SimpleNamespace(channel=channel)
         changeover._successor = successor
         reloading = Deferred.fromCoroutine(changeover.reload_successor())

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from txmux.admin.endpoint import AdminEndpoints
@@ -139,7 +137,14 @@ class MuxService(Service):
         self._watch = watch = RulesWatch(reactor, self._rules_changed, control.recurring)
         control.read_rules = self._read_to_try
         self._stop_signals = StopSignals(reactor)
-        self._upgrades = Upgrades(reactor, resources, self._fail, self.reload, control.renew)
+        self._upgrades = Upgrades(
+            reactor,
+            resources,
+            self._fail,
+            self.reload,
+            control.renew,
+            partial(self._stop_signals.stop_reactor, is_both=True),
+        )
         # The new process of an upgrade reads the files itself.
         control.has_outdated_rules = lambda: (
             watch.has_changed and not self._upgrades.is_under_way and not self._reloading.is_busy
@@ -275,7 +280,7 @@ class MuxService(Service):
             else:
                 await supervisor.leave(is_replaced=True)
             await DeferredList([*self._upgrades.renewing])
-            self._end()
+            self._stop_signals.stop_reactor()
 
         self.control.be_replaced()
         if self.supervisor is not None:
@@ -328,7 +333,8 @@ class MuxService(Service):
             watch.stop()
 
     def _stop_soon(self) -> None:
-        self._reactor.callLater(0, self._end)  # answer the API request before stopping
+        # Answer the API request before stopping.
+        self._reactor.callLater(0, self._stop_signals.stop_reactor)
 
     def reopen_log(self) -> None:
         """Reopen the access log's file, after it was moved away."""
@@ -606,11 +612,7 @@ class MuxService(Service):
         self.failure = error
         self._log.error("{error}; stopping", error=error)
         self._upgrades.cannot_serve(error)
-        self._end()
-
-    def _end(self) -> None:
-        with suppress(ReactorNotRunning):  # it may be about to stop for another reason
-            self._reactor.stop()
+        self._stop_signals.stop_reactor()
 
 
 def _late_disks(rules: Rules) -> list[OSError]:

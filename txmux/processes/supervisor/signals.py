@@ -3,15 +3,21 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from txmux.classes import define
 from txmux.processes.held_signals import release_signals
+
+_BOTH = 1.0
+"""Seconds in which a signal that is sent to both processes of an upgrade comes to the second one."""
 
 
 @define(eq=False, slots=False)
@@ -79,6 +85,7 @@ class StopSignals:
         self._trigger: Any = None
         self._is_watching = False
         self._is_handling = False
+        self._ignored_until = 0.0
         self.hurry: Callable[[], object] | None = None
         self.is_urgent = False
 
@@ -129,13 +136,23 @@ class StopSignals:
         self.hurry = hurry
         await over
 
+    def stop_reactor(self, *, is_both: bool = False) -> None:
+        """Stop the reactor, unless it stops already. With `is_both`, a signal that follows may be the one that another process has had."""
+        if not self._is_reactor_stopping():
+            self._ignored_until = time.monotonic() + _BOTH * is_both
+            with suppress(ReactorNotRunning):
+                self._reactor.stop()
+
     def _is_reactor_stopping(self) -> bool:
         # Also true between the signal and the next turn of the reactor.
-        return getattr(self._reactor, "_exitSignal", None) is not None
+        is_signalled = getattr(self._reactor, "_exitSignal", None) is not None
+        return is_signalled or is_stopping(self._reactor)
 
     def _arrived(self, number: int, frame: Any) -> None:
         handler, is_stopping = self._handlers[number], self._is_reactor_stopping()
-        if self.hurry is not None and (self._is_watching or is_stopping):
+        if time.monotonic() < self._ignored_until:
+            self._ignored_until = 0.0
+        elif self.hurry is not None and (self._is_watching or is_stopping):
             self._reactor.callFromThread(self.hurry)
         elif is_stopping or self._is_handling:  # or one has come while the handler below ran
             self.is_urgent = True

@@ -22,14 +22,13 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from txmux.access.across_processes import SharedLimits
@@ -91,6 +90,7 @@ class Upgrades:
     _on_failed: Callable[[MuxError], object]
     _reload: Callable[[], Awaitable[Report]]
     _renew: Callable[[str], Awaitable[Report]]
+    _stop: Callable[[], object]
 
     is_waiting = are_arriving = _is_settling = False
     _has_reported = _has_served = _has_begun = _predecessor_ended = _is_stopping = False
@@ -175,7 +175,7 @@ class Upgrades:
             {
                 messages.SERVE: accept,
                 messages.SETTLE: partial(self._settle, predecessor, transfers, all_here),
-                messages.END: self._end,
+                messages.END: self._stop,
                 messages.ADOPT_CONNECTIONS: partial(_take, supervisor.pool),
                 messages.COUNT_ON: resources.counters.adopt,
                 messages.HANDED_OVER: all_here,
@@ -266,11 +266,6 @@ class Upgrades:
                 not (self._is_settling or (self._upgrade is not None and self._upgrade.is_settling))
             )
         )
-
-    def _end(self) -> None:
-        if not self._is_stopping:
-            with suppress(ReactorNotRunning):  # it is about to stop
-                self._reactor.stop()
 
     def _serves(self, is_healthy: Callable[[], bool]) -> None:
         oom.go_last()

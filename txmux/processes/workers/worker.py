@@ -171,6 +171,8 @@ class Worker:
             channel.finish()
         for waiting in self._waiting:
             waiting.cancel()
+        if self._stopped is not None and not self._stopped.called:
+            self._stopped.callback(None)
 
     def retire(self) -> None:
         """Stop accepting, and end after the last connection; no other worker is started for it."""
