@@ -76,6 +76,22 @@ if "txmux" in sys.orig_argv:
     if "TXMUX_PREDECESSOR" not in os.environ:
         MuxService._exit = lambda *_, **__: None
 """
+_SERVES_LATE = """
+import os, sys
+if "TXMUX_PREDECESSOR" in os.environ:
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+
+    accept = WorkerTransfers.accept
+
+    async def late(self):
+        while not os.path.exists({gate!r}):
+            await deferLater(reactor, 0.01)
+        await accept(self)
+
+    WorkerTransfers.accept = late
+"""
 _STOPS_SOON = """
 import sys
 if "txmux" in sys.orig_argv:
@@ -356,6 +372,22 @@ class AdoptedTest(UpgradeTestCase):
             self.assert_gone([*workers, mux.before])
             mux.assert_stopped()
             gate.unlink()
+
+    def test_stop_as_the_new_process_begins_to_serve(self) -> None:
+        """It has the name of the service by then, so both stop, with time for all clients."""
+        gate = make_folder(self) / "gate"
+        customize(self, _SERVES_LATE.format(gate=str(gate)))
+        mux, pair = self.begin()
+        workers = [*mux.replace(), *workers_of(mux.pid)]
+        mux.terminate()
+        mux.child.wait_for("Received SIGTERM")
+        gate.touch()
+        mux.child.wait_for("draining connections: ")
+        self.answers(*pair)
+        self.all_end([pair, self.served()])
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+        self.assert_gone([*workers, mux.before])
+        mux.assert_stopped()
 
     def test_stop_while_the_new_process_hangs(self) -> None:
         """It is killed, and the clients of its workers have `drain_timeout`, as all others have."""

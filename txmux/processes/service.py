@@ -298,6 +298,7 @@ class MuxService(Service):
     async def _stop(self) -> None:
         self._watch.stop()
         await self.control.stop_following()
+        await self._upgrades.has_taken_over()
         self._upgrades.expect_no_more()  # a reload or an upgrade may wait for connections
         shared = self._upgrades.stop_upgrading()
         if self.failure is None:

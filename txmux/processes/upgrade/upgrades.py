@@ -92,7 +92,7 @@ class Upgrades:
     _renew: Callable[[str], Awaitable[Report]]
     _stop: Callable[[], object]
 
-    is_waiting = are_arriving = _is_settling = False
+    is_waiting = are_arriving = _is_taking_over = _is_settling = False
     _has_reported = _has_served = _has_begun = _predecessor_ended = _is_stopping = False
 
     def __attrs_post_init__(self) -> None:
@@ -169,7 +169,18 @@ class Upgrades:
             transfers.await_flows(on=False)
             self.expect_no_more()
 
-        accept = partial(self._serve, predecessor, supervisor, transfers)
+        async def accept(**values: Any) -> list[str]:
+            self._is_taking_over = True
+            self._is_settling = not predecessor.gives_connections
+            try:
+                return await self._serve(predecessor, supervisor, transfers, **values)
+            except BaseException:
+                self._is_settling = False
+                raise
+            finally:
+                self._is_taking_over = False
+                self._changes.check()
+
         predecessor.attach(
             self._reactor,
             {
@@ -239,7 +250,6 @@ class Upgrades:
         transfers: WorkerTransfers,
         all_here: Callable[[], object],
     ) -> dict[str, Any]:
-        self._is_settling = True
         try:
             is_over = self._changes.until(lambda: self._is_stopping or not self.are_arriving)
             moved = await settled(self._handovers, is_over, self._reactor)
@@ -259,11 +269,16 @@ class Upgrades:
         self._is_settling = False
         self._changes.check()
 
+    def has_taken_over(self) -> Deferred[None]:
+        """Wait until this process serves, or does not, if it is about to: it has its name already, and stops for both."""
+        return self._changes.until(lambda: not self._is_taking_over)
+
     def is_final(self) -> Deferred[None]:
         """Wait until the new process has told the old one what has moved: if it ended before, the old one would serve again."""
         return self._changes.until(
             lambda: (
-                not (self._is_settling or (self._upgrade is not None and self._upgrade.is_settling))
+                (self._predecessor_ended or not self._is_settling)
+                and not (self._upgrade is not None and self._upgrade.is_settling)
             )
         )
 
