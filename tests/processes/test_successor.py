@@ -312,7 +312,7 @@ class StoppingTest(SynchronousTestCase):
         nothing: Any = None
         upgrades = Upgrades(reactor, *[nothing] * 5)
         predecessor: Any = SimpleNamespace(
-            attach=lambda _, given, *__, **___: handlers.update(given)
+            attach=lambda _, given, *__, **___: handlers.update(given), gives_connections=False
         )
         upgrades._predecessor, upgrades.is_waiting = predecessor, True
         limits = SimpleNamespace(handed_over=dict)
