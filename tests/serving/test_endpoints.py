@@ -41,7 +41,7 @@ class LastTest(SynchronousTestCase):
             ):
                 first.sendall(b"x")
                 port = _Port(listening)
-                endpoints.accept_last(port)  # type: ignore[arg-type]
+                endpoints.accept_last(port, for_good=True)  # type: ignore[arg-type]
                 (accepted,) = port.accepted
                 with accepted:
                     self.assertEqual(accepted.recv(2), b"x")

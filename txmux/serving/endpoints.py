@@ -173,15 +173,17 @@ def accept_waiting(port: IListeningPort) -> None:
         any_port.doRead()
 
 
-def accept_last(port: IListeningPort) -> None:
+def accept_last(port: IListeningPort, *, for_good: bool = False) -> None:
     """Accept all clients that wait, and let the system refuse others from then on, at this socket in all processes.
 
-    Otherwise the system would accept those who come until another process shuts the socket down, and then cut them.
+    Otherwise the system would accept those who come until another process shuts the socket down, and then cut them. If this is `for_good`,
+    it does so to none; or else one that comes in between is cut.
     """
     any_port: Any = port
     if any_port.fileno() >= 0:
         with socket.socket(fileno=os.dup(any_port.fileno())) as listening, suppress(OSError):
-            admit_none(listening)
+            if for_good:
+                admit_none(listening)
             accept_waiting(port)
             listening.shutdown(socket.SHUT_RD)  # another worker may have done so
         accept_waiting(port)

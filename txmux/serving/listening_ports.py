@@ -54,9 +54,12 @@ class ListeningPort:
     def close_port(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
         return endpoints.stop_listening(self.port)
 
-    def accept_waiting(self, *, is_last: bool) -> None:
-        """Accept the clients that wait; with `is_last`, refuse others from then on."""
-        (endpoints.accept_last if is_last else endpoints.accept_waiting)(self.port)
+    def accept_waiting(self, *, is_last: bool, for_good: bool = False) -> None:
+        """Accept the clients that wait; with `is_last`, refuse others from then on, maybe `for_good`: no process listens there again."""
+        if is_last:
+            endpoints.accept_last(self.port, for_good=for_good)
+        else:
+            endpoints.accept_waiting(self.port)
 
     def admit_new(self, *, is_admitted: bool) -> None: ...
 

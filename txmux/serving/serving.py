@@ -449,7 +449,7 @@ class Serving:
                 self.listening_ports.enter(key, before.pop(key))
         for key, port in before.items():
             if key not in by_key and self.listening_ports.accepting:
-                port.accept_waiting(is_last=key in removed)
+                port.accept_waiting(is_last=key in removed, for_good=True)
             self.listening_ports.close(key, port)
 
     def abandon(self, prepared: PreparedServing) -> None:

@@ -21,9 +21,9 @@ class UDPListeningPort(ListeningPort):
         return True
 
     @override
-    def accept_waiting(self, *, is_last: bool) -> None:
+    def accept_waiting(self, *, is_last: bool, for_good: bool = False) -> None:
         if self.is_open:  # otherwise another process reads all datagrams, and has their flows
-            super().accept_waiting(is_last=is_last)
+            super().accept_waiting(is_last=is_last, for_good=for_good)
 
     @override
     def admit_new(self, *, is_admitted: bool) -> None:
