@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 T = TypeVar("T")
 FileState: TypeAlias = tuple[int, int, int, int]
+Reader: TypeAlias = Callable[[Path], bytes]
+"""Reads a file, or has its contents from an earlier time; raises `OSError`."""
 FileId: TypeAlias = tuple[int, int]
 """What no other file has meanwhile: its device and its inode."""
 
@@ -466,10 +468,10 @@ def _state_of(status: os.stat_result) -> FileState:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def read_secret(path: Path, encoding: str = "ascii") -> str:
+def read_secret(path: Path, encoding: str = "ascii", read: Reader = read_bytes) -> str:
     """Read a file whose only line is a secret; an empty string if it holds anything else than one printable line."""
     try:
-        secret = read_bytes(path).decode(encoding).strip()
+        secret = read(path).decode(encoding).strip()
     except UnicodeDecodeError:
         return ""
     return secret if secret.isprintable() else ""

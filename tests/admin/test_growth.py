@@ -14,8 +14,10 @@ from txmux.access.admission import Admission
 from txmux.admin.listing import json_pieces
 from txmux.admin.metrics import exposition
 from txmux.backends.upstreams import Upstreams
+from txmux.client.tls.terminators import TlsTerminators
 from txmux.control.control import Control
 from txmux.control.overrides import ServiceState
+from txmux.control.service_files import ServiceFiles
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net.channel.message import Message
 from txmux.rules.model import Rules
@@ -77,7 +79,8 @@ def _state(rules: Rules) -> ServiceState:
     async def status() -> dict[str, Any]:
         return {}
 
-    return ServiceState(lambda: [worker], status, missing, upstreams)
+    files = ServiceFiles(TlsTerminators(reactor), upstreams, mock.Mock())
+    return ServiceState(lambda: [worker], status, missing, upstreams, files)
 
 
 def view_of(make: _Make, what: str, count: int) -> Any:

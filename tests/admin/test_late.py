@@ -13,7 +13,7 @@ from txmux.rules.optional import load
 
 _PAGE = ("/", "/?connection=1-1") if load("page") else ()
 _PATHS = *_PAGE, "/metrics", "/readyz"
-_LISTS = "connections", "clients", "backends", "certificates", "routes", "status"
+_LISTS = "connections", "clients", "backends", "routes", "status"
 _LATE = "worker 2: does not answer"
 _RULES = """[listen x]
 endpoint = 127.0.0.1:0

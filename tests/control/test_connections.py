@@ -1,4 +1,3 @@
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from txmux.client.session import ClientSession
 from txmux.control.broadcast import broadcast
 from txmux.control.connections import end_connections, find_connection, list_connections
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
-from txmux.control.gauges import COUNT
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.telemetry.documents import CERTIFICATES, ConnectionDocument
 
@@ -276,15 +274,6 @@ class CertificatesCase(ServiceTestCase):
 
     def written(self, identity: Identity) -> Path:
         return identity.write(Path(self.mktemp()).absolute(), key=True)
-
-
-class CertificatesTest(CertificatesCase):
-    async def test_ended_long_ago(self) -> None:
-        """The supervisor can read what a worker reports of one that ended before 1970."""
-        old = make_authority().issue("www.example.com", begins=-26_000, ends=-25_000)
-        inside = self.inside(self.written(old))
-        answer = json.loads(json.dumps(await inside.count(gauges=True)))
-        self.assertEqual(COUNT.read_answer(answer, 1), answer)
 
 
 class CertificateStatesTest(SupervisedTestCase):

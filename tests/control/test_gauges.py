@@ -20,7 +20,7 @@ from txmux.control.attention import measured
 from txmux.control.gauge import Gauge
 from txmux.control.gauges import COUNT, GAUGES, Gauges
 from txmux.net.channel.message import Field
-from txmux.net.channel.messages import CERTIFICATES_SHOWN, MESSAGES
+from txmux.net.channel.messages import MESSAGES
 from txmux.net.tls.validity import Validity
 from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import parse
@@ -78,13 +78,6 @@ class GaugesTest(SynchronousTestCase):
 
 
 class CertificatesTest(SynchronousTestCase):
-    def read(self, *reports: list[Validity]) -> Gauges:
-        """Return what the supervisor knows of the reports of workers about a route."""
-        every = {"outside": [], "generations": [], "descriptors": [0, 0], "sources": {}, "troubles": [], "troubled": []}  # fmt: skip
-        answers = [{**every, "certificates": [("r", *one) for one in report]} for report in reports]
-        told = (json.loads(json.dumps(answer)) for answer in answers)
-        return Gauges.of(COUNT.read_answer(answer, 1) for answer in told)
-
     def test_whatever_a_file_has_fits(self) -> None:
         """Certificates are valid from the year 1 to 9999, lists without an end, and names have any length."""
         folder = make_folder(self)
@@ -98,24 +91,21 @@ class CertificatesTest(SynchronousTestCase):
         assert route.terminate_tls is not None
         contexts = Contexts(route.terminate_tls)
         first = Validity("tls_client_ca", "old.pem", "CN=x", datetime.min.replace(tzinfo=timezone.utc).timestamp(), 0.0)  # fmt: skip
-        gauges = self.read([*contexts.validity, first])
+        gauges = Gauges(certificates=[("r", one) for one in (*contexts.validity, first)])
         self.assertEqual(len(gauges.certificates), 4)
-        self.assertLess(max(len(one.name) for _, one in gauges.certificates), 256)
         self.assertEqual(len([*measured(gauges, rules, time.time())]), 1)
         shown = [{"route": "r", **one} for one in json.loads(json.dumps(contexts.shown))]
-        self.assertEqual(CERTIFICATES_SHOWN.read_answer(shown, 1), shown)
         for zone in ("UTC", "Pacific/Kiritimati"):
             done = subprocess.run((sys.executable, "-c", _SHOW, str(shown[0]["not_after"])), env={**os.environ, "TZ": zone}, capture_output=True, text=True, check=False)  # fmt: skip
             self.assertEqual(done.stdout[:8], "9999-12-", done.stderr)
 
     def test_authorities_of_one_name(self) -> None:
-        """None of them hides another, in its file or another one, whichever worker reports it last."""
+        """None of them hides another, in its file or another one."""
         rows = [
             Validity("tls_client_ca", file, "CN=x", 0.0, ends)
             for file, ends in (("a.pem", 1.0), ("a.pem", 2.0), ("a.pem", 3e9), ("b.pem", 1.0))
         ]
-        gauges = self.read(rows, rows[::-1])
-        self.assertEqual([one for _, one in gauges.certificates], rows)
+        gauges = Gauges(certificates=[("r", one) for one in rows])
         rules = Rules(Path("x.ini"), Settings(), (), ())
         found = AttentionLog().record(measured(gauges, rules, 2e9))
         self.assertEqual(

@@ -143,10 +143,12 @@ class GotTests(AcmeCase):
             await ping(*connection)
             return connection
 
-        async def come_and_go(name: str) -> None:
+        async def come_and_go(name: str) -> bytes:
             _, writer = await come(name)
+            shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
             writer.close()
             await writer.wait_closed()
+            return shown
 
         # Two that stay, and two that begin before the renewal and say no more until it is over.
         stay = [await come(name) for name in (ONE, OTHER)]
@@ -154,13 +156,13 @@ class GotTests(AcmeCase):
         before = {name: {*shown} for name, shown in seen.items()}
         renewing = asyncio.create_task(asyncio.to_thread(self.txmux, *RENEW, ONE))
         loop, after = asyncio.get_running_loop(), 0
-        clients: list[asyncio.Task[None]] = []
+        clients: list[asyncio.Task[bytes]] = []
         begun = loop.time()
         while after < 200:  # which is a second
             clients.append(asyncio.create_task(come_and_go((ONE, OTHER)[len(clients) % 2])))
             after += renewing.done()
             await asyncio.sleep(begun + len(clients) / 200 - loop.time())
-        await asyncio.gather(*clients)
+        shown = await asyncio.gather(*clients)
         taken = loop.time() - begun
         self.assertIn(f"{ONE}: renewed", await renewing)
         stay += [await come(ONE, sock=plain) for plain in held]
@@ -170,6 +172,7 @@ class GotTests(AcmeCase):
         file = x509.load_pem_x509_certificate((self.acme / f"{ONE}.pem").read_bytes())
         new = file.public_bytes(Encoding.DER)
         self.assertEqual(seen, {OTHER: before[OTHER], ONE: before[ONE] | {new}})
+        self.assertEqual({*shown[-199:]}, before[OTHER] | {new})  # since the command has answered
         print(f"{len(clients)} connections in {taken:.1f} s, none wrong and none cut")  # noqa: T201 - for people
 
     def test_revoked(self) -> None:

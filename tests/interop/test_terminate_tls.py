@@ -1,5 +1,6 @@
 """TLS that ends in txmux: curl, OpenSSL and OpenSSH behind one name on one port."""
 
+import os
 import re
 import select
 import signal
@@ -14,6 +15,7 @@ from tests.interop.children import PATIENCE, InteropTestCase, eventually, output
 from tests.interop.mux import Mux, Record
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import SshServer, make_certificate, start_nginx, start_sshd
+from tests.processes.running import workers_of
 from tests.support.certificates import Identity, make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
@@ -197,6 +199,7 @@ class TerminationTests(InteropTestCase):
 
 class WorkerTests(InteropTestCase):
     def test_changed_certificate_of_all_processes(self) -> None:
+        """The supervisor sends workers what is new, which open no such file, and those that start what is in use."""
         authority = make_authority()
         path = self.folder / "site.pem"
         authority.issue("old.example").write(path, key=True)
@@ -213,8 +216,22 @@ class WorkerTests(InteropTestCase):
         self.assertEqual(subject(), "old.example")
         authority.issue("new.example").write(path, key=True)
         mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for(r"(?s)certificates reloaded.*certificates reloaded")
+        mux.child.wait_for("certificates reloaded")
         self.assertEqual({subject() for _ in range(8)}, {"new.example"})
+        authority.issue("newer.example").write(path, key=True)
+        mux.child.wait_for("(?s)certificates reloaded.*certificates reloaded")
+        eventually(
+            lambda: {subject() for _ in range(8)} == {"newer.example"}, "all have the newest one"
+        )
+        path.unlink()
+        mux.child.wait_for("terminate_tls: cannot read .*; what is in use is kept")
+        for worker in workers_of(mux.child.process.pid):
+            os.kill(worker, signal.SIGKILL)
+            eventually(lambda: subject() == "newer.example", "the other one serves")
+        mux.child.wait_for("(?s)serving with 2 worker.*serving with 2 worker")
+        self.assertEqual({subject() for _ in range(8)}, {"newer.example"})
+        authority.issue("new.example").write(path, key=True)
+        eventually(lambda: {subject() for _ in range(8)} == {"new.example"}, "it is there again")
         path.write_bytes(b"")
         mux.child.process.send_signal(signal.SIGHUP)
         mux.child.wait_for(r"rules reloaded: .*no certificate in it; what is in use is kept")

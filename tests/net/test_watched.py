@@ -1,6 +1,5 @@
 """Files that are read again when they change."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -10,7 +9,7 @@ from typing_extensions import override
 
 from tests.support.folders import make_folder
 from txmux.net.tls.errors import TLSFileError
-from txmux.net.watched import WatchedFiles
+from txmux.net.watched import FilesInUse, WatchedFiles
 
 
 class SlowFiles(WatchedFiles):
@@ -20,19 +19,16 @@ class SlowFiles(WatchedFiles):
 
     def __init__(self, clock: Clock, path: Path) -> None:
         self._clock, self._path, self.readings = clock, path, 0
-        super().__init__(clock.seconds)
+        super().__init__(clock.seconds, "", [path])
 
     @override
-    def _paths(self) -> list[Path]:
-        return [self._path]
-
-    @override
-    def _read(self) -> Callable[[], None]:
+    def _make(self, files: FilesInUse) -> str:
         self.readings += 1
         self._clock.advance(0.5)
-        if self._path.read_text().startswith("wrong"):
+        text = files.read(self._path).decode()
+        if text.startswith("wrong"):
             raise TLSFileError(self._rule, "they are wrong")
-        return lambda: None
+        return text
 
 
 class WatchedFilesTest(SynchronousTestCase):

@@ -180,9 +180,9 @@ class KnownTest(SupervisedTestCase):
         supervisor, (first, _) = self.supervisor, self.supervisor.pool.workers
         start_message = supervisor.start_message
 
-        async def start(worker: Worker) -> dict[str, Any]:
+        def start(worker: Worker) -> dict[str, Any]:
             reactor.callLater(0, change)
-            return await start_message(worker)
+            return start_message(worker)
 
         def change() -> None:
             for upstream in supervisor.state.upstreams.all():

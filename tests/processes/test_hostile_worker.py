@@ -34,6 +34,7 @@ access_log   = {folder}/log
 admin        = 127.0.0.1:0
 admin_token  = {folder}/admin.token
 crowdsec_key = {folder}/crowdsec.key
+geo_databases = {folder}/places.mmdb
 [listen public]
 endpoint = 127.0.0.1:0
     unix:{folder}/public.sock
@@ -63,9 +64,9 @@ _LONG_NUMBER = b'{"number": "%s"}' % ("\N{EURO SIGN}" * 20_000).encode()
 class HostileTest(TestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
-        for name in ("key.pem", "admin.token", "crowdsec.key", "other.pem"):
+        for name in ("places.mmdb", "key.pem", "admin.token", "crowdsec.key", "other.pem"):
             (self.folder / name).write_text(name)
-        (self.folder / "link.pem").symlink_to("key.pem")
+        (self.folder / "link.pem").symlink_to("places.mmdb")
         (self.folder / "loop").symlink_to(".")
         self.rules = self.folder / "rules.ini"
         self.rules.write_text(_RULES.format(folder=self.folder))
@@ -92,31 +93,40 @@ class HostileTest(TestCase):
             self.assertIn(b"refused", self.ask(other, _LONG_NUMBER)[0])
             # Whatever comes with a question is closed; its answer has only what was asked for.
             with (self.folder / "other.pem").open() as file:
-                wanted = {"kind": "open", "path": str(self.folder / "key.pem"), "write": False}
+                wanted = {"kind": "open", "path": str(self.folder / "places.mmdb"), "write": False}
                 for more in (1, 2, 100):
                     _, received = self.ask(
                         other, json.dumps(wanted).encode(), [file.fileno()] * more
                     )
-                    self.assertEqual([os.read(one, 100) for one in received], [b"key.pem"])
+                    self.assertEqual([os.read(one, 100) for one in received], [b"places.mmdb"])
                     for one in received:
                         os.close(one)
         self.hear_nothing(connect)
         self.assert_serves(connect)
         # What was being closed when it began is gone, too.
         eventually(lambda: count() <= before, "all descriptors are closed")
-        self.assertEqual((self.folder / "key.pem").read_text(), "key.pem")
+        self.assertEqual((self.folder / "places.mmdb").read_text(), "places.mmdb")
         self.assertEqual((self.folder / "log").read_text(), "")
 
     def questions(self) -> list[dict[str, Any]]:
         folder = self.folder
-        key, log = str(folder / "key.pem"), str(folder / "log")
+        key, log = str(folder / "places.mmdb"), str(folder / "log")
         paths: list[Any] = [
-            *(folder / name for name in ("admin.token", "crowdsec.key", "other.pem", "link.pem")),
+            *(folder / name for name in ("admin.token", "crowdsec.key", "key.pem", "other.pem")),
+            folder / "link.pem",
             *(
                 f"{folder}/{name}"
-                for name in ("loop/key.pem", "./key.pem", "key.pem/", "key.pem\0")
+                for name in ("loop/places.mmdb", "./places.mmdb", "places.mmdb/", "places.mmdb\0")
             ),
-            *("key.pem", "", "/", "/etc/shadow", "/proc/self/mem", log, f"/proc/self/root{key}"),
+            *(
+                "places.mmdb",
+                "",
+                "/",
+                "/etc/shadow",
+                "/proc/self/mem",
+                log,
+                f"/proc/self/root{key}",
+            ),
             *(None, 0, True, [key], {key: key}, "\ud800"),
         ]
         named = [path if not isinstance(path, Path) else str(path) for path in paths]
@@ -147,14 +157,14 @@ class HostileTest(TestCase):
         self.assertTrue(json.loads(answer or b"{}").keys() & {*how}, (question, answer))
 
     def hear_nothing(self, connect: Callable[[], socket.socket]) -> None:
-        question = {"kind": "open", "path": str(self.folder / "key.pem"), "write": False}
+        question = {"kind": "open", "path": str(self.folder / "places.mmdb"), "write": False}
         with connect() as other, contextlib.suppress(ConnectionError):
             while True:
                 other.send(json.dumps(question).encode())
 
     def assert_serves(self, connect: Callable[[], socket.socket]) -> None:
         opener = Opener(connect())
-        for name, flags in (("key.pem", os.O_RDONLY), ("log", os.O_WRONLY | os.O_APPEND)):
+        for name, flags in (("places.mmdb", os.O_RDONLY), ("log", os.O_WRONLY | os.O_APPEND)):
             os.close(opener.open_file(self.folder / name, flags))
         opener.close()
 

@@ -37,19 +37,6 @@ class StartTest(TimedTestCase):
         await self.until(lambda: worker.ready and worker.pid != before[0])
         return said[0]
 
-    async def test_process_that_ends_before_its_message(self) -> None:
-        """No column of the limits is its own: without its process, another worker would get the same."""
-        await self.begin()
-        worker = self.supervisor._worker(5)
-        worker.pid = 7
-
-        async def look() -> None:
-            worker.pid = 0
-
-        self.patch(self.supervisor._terminators, "look_at_all", look)
-        await self.supervisor.start_message(worker)
-        self.assertNotIn(5, self.supervisor.limits._columns)
-
     async def test_memory_to_fork(self) -> None:
         await self.begin()
         self.assertEqual(

@@ -162,8 +162,6 @@ class StartingTests(SynchronousTestCase):
             "generations": [1],
             "descriptors": [9, 1024],
             "sources": {"x": 1},
-            "certificates": [["r", "terminate_tls", "f", "a.example", 0.0, 1.0]],
-            "troubles": ["x"],
             "troubled": ["b"],
         }
         self.assertEqual(COUNT.read_answer(answer, 1), answer)
@@ -185,12 +183,6 @@ class StartingTests(SynchronousTestCase):
             "generations": [1, ["x"], [[]]],
             "descriptors": [[1], [1, 2, 3], ["1", "2"], 1],
             "sources": [[], {"x": "1"}],
-            "certificates": [
-                [["r", "k", "f", "n", 0.0]],
-                ["abc"],
-                [["r", "k", "f", "n", 0.0, "x"]],
-            ],
-            "troubles": ["x", [1]],
             "troubled": [["b", 1], "b"],
         }
         for name, value in ((key, one) for key, values in invalid.items() for one in values):

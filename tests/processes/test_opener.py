@@ -68,8 +68,8 @@ class OpenerCase(SynchronousTestCase):
     def assert_not_for_workers(self, tokens: list[Path]) -> None:
         with self.opener.another() as connection:
             other = Opener(connection)
-            os.close(other.open_file(self.key))
-            for token in tokens:
+            os.close(other.open_file(self.folder / "log", os.O_WRONLY))
+            for token in [*tokens, self.key]:
                 self.assertRaises(PermissionError, other.open_file, token)
 
 
@@ -141,7 +141,7 @@ class OpenerTest(OpenerCase):
             try:
                 os.close(opener.open_file(self.key))
                 worker = Opener(opener.another())
-                os.close(worker.open_file(self.key))
+                os.close(worker.open_file(self.folder / "log", os.O_WRONLY))
                 worker.close()
                 self.assertFalse(reading.done())
             finally:
@@ -274,8 +274,8 @@ class OpenerTest(OpenerCase):
     def test_another(self) -> None:
         """Another process may be given a way to it, by which only files can be had."""
         other = Opener(self.opener.another())
-        with open(other.open_file(self.key)) as file:  # noqa: PTH123 - a descriptor
-            self.assertEqual(file.read(), "precious")
+        os.close(other.open_file(self.folder / "log", os.O_WRONLY))
+        self.assertRaises(PermissionError, other.open_file, self.key)
         for ask in (other.read_rules, other.commit, other.another):
             with self.assertRaisesRegex(OpenerError, "not what this helper does"):
                 ask()

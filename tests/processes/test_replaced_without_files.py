@@ -48,6 +48,7 @@ class ReplacedTest(DamagedFilesCase):
         """End the worker, wait for another one that relays a client, and return what needs attention."""
         (only,) = self.supervisor.pool.workers
         pid = only.pid
+        await self.supervisor.state.files.look_now()  # as each second
         os.kill(pid, signal.SIGKILL)
         while only.pid == pid or not only.ready:
             await deferLater(reactor, 0.01)

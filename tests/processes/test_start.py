@@ -252,7 +252,7 @@ class WorkerTest(SynchronousTestCase):
         )
         self.addCleanup(worker.wait)
         self.addCleanup(worker.kill)
-        rules = f"{_LISTENS}[route tls]\nmatch = tls\nterminate_tls = key.pem\n"
+        rules = f"[txmux]\ngeo_databases = places.mmdb\n{_LISTENS}deny = geo:country=FR\n"
         with own, other:
             error = self.error(parse(rules, "x"), [other.fileno()])
         self.assertIn("the helper that opens files cannot be reached: timed out", error)

@@ -68,9 +68,10 @@ class KeyTests(SynchronousTestCase):
                 path = str(folder / name)
                 self.assertEqual(path in allowed["supervisor"], opens == "supervisor", name)
                 self.assertEqual(path in allowed["worker"], opens == "worker", name)
+                self.assertEqual(path in allowed["sent"], opens == "sent", name)
         for name in ("acme_ca", *MADE) if MADE else ():
             self.assertIn(str(folder / name), allowed["supervisor"])
-        self.assertEqual(allowed["worker-folder"], {str(folder / name) for name in KEY_FOLDERS})
+        self.assertEqual(allowed["sent-folder"], {str(folder / name) for name in KEY_FOLDERS})
         self.assertEqual(allowed["worker-log"], {str(folder / "logs/access.log")})
 
     def test_readable_by_all(self) -> None:

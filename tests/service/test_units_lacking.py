@@ -335,7 +335,7 @@ class BackendTest(Case):
         await self.turned_away()
         await self.others_are_served()
         await self.served_again(self.folder / "no.pem")
-        while self.supervisor.state.upstreams.troubles():
+        while self.supervisor.state.files.troubles():
             await deferLater(reactor, 0.05)
         (self.folder / "no.pem").unlink()
         report = await self.running.reload()

@@ -163,10 +163,13 @@ class AgreementTest(DamagedFilesCase):
 
         def look() -> list[str]:
             clock.advance(10)
-            terminators.look()
+            for one in terminators.watched():
+                one.look()
             self.successResultOf(Deferred.fromCoroutine(tokens.read_again()))
             self.successResultOf(Deferred.fromCoroutine(networks.fetch_changes()))
-            troubles = "\n".join(map(str, terminators.troubles()))
+            troubles = "\n".join(
+                map(str, [one.trouble for one in terminators.watched() if one.trouble])
+            )
             return [troubles, tokens.trouble, networks.trouble]
 
         return look

@@ -77,7 +77,7 @@ SECRETS = {
         )
         if not missing(name)
     ],
-    "worker": [
+    "sent": [
         name
         for name in (*("terminate_tls", "tunnel_users", "tls_client_certificate", "via"),)
         if not missing(name)

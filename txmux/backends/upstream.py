@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from txmux.backends.connect.source import check_transparent
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.balance import affinity_of
 from txmux.backends.pool.hold import HeldClient
@@ -19,27 +17,22 @@ from txmux.backends.pool.member import SUSPECT, Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
 from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, MemberState
-from txmux.classes import frozen
-from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
-from txmux.net.secrets import SecretFileError
-from txmux.net.tls.errors import HandshakeError, TLSFileError
-from txmux.rules.installed import KEYS, dialler_of
+from txmux.net.tls.errors import HandshakeError
+from txmux.rules.installed import dialler_of
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
-from txmux.rules.optional import named
-from txmux.rules.problems import RulesError
 from txmux.rules.reading import sections
 from txmux.rules.reading.values import is_all_plain
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
-from txmux.telemetry.formatting import plural, utc_time
+from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
+    from txmux.backends.backend_files import BackendFiles
     from txmux.backends.connect.dial import Dial
-    from txmux.backends.connect.tls import BackendTLS, LackingTLS
     from txmux.backends.names.destinations import Destinations
     from txmux.rules.feature import ServerDialler
 
@@ -55,83 +48,6 @@ _WAITED_FOR = {"connect-refused", "connect-timeout", "no-server"}
 """Causes after which another try may succeed."""
 
 _log = Logger()
-
-
-@frozen
-class BackendFiles:
-    """What the files of a backend have: for TLS, and the password of its proxy.
-
-    Attributes:
-        trouble: Why what was in use already is kept, or no server is connected; empty if all is well.
-    """
-
-    tls: BackendTLS | LackingTLS | None = None
-    password: str = ""
-    trouble: str = ""
-
-
-def read_backend_files(
-    backend: Backend,
-    in_use: Callable[[Backend], BackendTLS | None] = lambda _: None,
-    password_in_use: Callable[[Backend], str | None] = lambda _: None,
-    seconds: Callable[[], float] = time.monotonic,
-    *,
-    is_quiet: bool = False,
-) -> BackendFiles:
-    """Read a backend's files for TLS and the password of its proxy, and check the privilege for its ``source``.
-
-    Where its files for TLS cannot be used, what is `in_use` already is kept, if anything is; and so is the password. If they may be
-    lacking, they are looked at again by the clock of `seconds`.
-
-    Raises:
-        RulesError: A file cannot be used, and the rules are from a file, too.
-        MuxError: The same without such a file; or the privilege is missing.
-    """
-    name = f"[backend {backend.name}]"
-    try:
-        if "client" in backend.source:
-            check_transparent()
-        password, trouble = _read_password(backend, name, password_in_use)
-        if not backend.tls:
-            return BackendFiles(None, password, trouble)
-        from txmux.backends.connect.tls import BackendTLS, LackingTLS  # noqa: PLC0415 - OpenSSL takes a while
-
-        try:
-            return BackendFiles(BackendTLS(backend.tls), password, trouble)
-        except TLSFileError as problem:
-            tls = in_use(backend)
-            if tls is None:
-                if not backend.tls.may_lack:
-                    raise
-                lacking = LackingTLS(backend.name, backend.tls, problem, seconds, is_quiet=is_quiet)
-                trouble = "; ".join(filter(None, [trouble, lacking.trouble]))
-                return BackendFiles(lacking, password, trouble)
-            ends = [one.ends for one in tls.validity if one.is_shown]
-            end = f", until {utc_time(min(ends))}" if ends else ""
-            why = f"{name} {problem.key}: {problem.what}; what is in use is kept{end}"
-            return BackendFiles(tls, password, "; ".join(filter(None, [trouble, why])))
-    except MuxError as problem:
-        key = getattr(problem, "key", "")
-        if not key or not backend.section.header:
-            raise MuxError(f"{name} {key or 'source'}: {problem}") from problem
-        raise RulesError([backend.section.problem(str(problem), key)]) from problem
-
-
-def _read_password(
-    backend: Backend, name: str, in_use: Callable[[Backend], str | None]
-) -> tuple[str, str]:
-    """Return the password of a backend's proxy, and why it is the one in use already."""
-    proxy = backend.proxy
-    if proxy is None or proxy.password is None:
-        return "", ""
-    try:
-        return named(KEYS["backend"][proxy.key].files.reader)(proxy.password), ""
-    except SecretFileError as problem:
-        before = in_use(backend)
-        if before is None:
-            problem.key = proxy.key
-            raise
-        return before, f"{name} {proxy.key}: {problem}; the password in use is kept"
 
 
 def _report_change(
@@ -176,17 +92,13 @@ class Upstream:
         first_look_ups: Returns what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then reports the results.
         tell: Called with an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
-        read_files: Reads the backend's files.
-
-    Raises:
-        MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
+        files: What the backend's files have, if it has some.
 
     Attributes:
         is_plain: Whether the fast path serves its connections, by `SectionKey.is_plain` of all its keys.
         destinations: Chooses servers that depend on the client; ``None`` if none does.
         current: Finds the upstream of the same name under the current rules; ``None`` if they have none.
         greeting: The text with which a server has last greeted a client that speaks of TLS in the clear first.
-        trouble: As in `BackendFiles`.
         depends_on_client: Whether anything depends on the client's identity.
     """
 
@@ -201,7 +113,7 @@ class Upstream:
         backend_health: BackendHealth | None = None,
         counters: ProcessCounters | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda _: None,
-        read_files: Callable[[Backend], BackendFiles] = read_backend_files,
+        files: BackendFiles | None = None,
     ) -> None:
         counters = counters or ProcessCounters()
         self.counts = counters.backend(backend.name)
@@ -245,18 +157,12 @@ class Upstream:
         self.dialler: ServerDialler | None = None
         if backend.proxy is not None:
             self.dialler = dialler_of(backend.proxy, lambda: self.pool.proxies, self.sockets)
-        self.commit(read_files(backend))
+        self.tls, self.files = backend.tls, files
         self._affinity = affinity_of(backend.balance)
         self.depends_on_client = (
             backend.proxy_protocol != "off" or self._affinity is not None or bool(backend.source)
         )
         self.is_plain = is_all_plain(backend, sections.TABLES["backend"])
-
-    def commit(self, files: BackendFiles) -> None:
-        """Use them for connections from now on."""
-        self.tls, self.trouble = files.tls, files.trouble
-        if self.dialler is not None:
-            self.dialler.password = files.password
 
     def dial(
         self,
@@ -268,26 +174,23 @@ class Upstream:
     ) -> Callable[[], None]:
         """Start to connect to a server, through the proxy if there is one, as `ServerDialler.dial` does; `client` is ``None`` for a check."""
         if self.dialler is not None:
+            if self.files is not None and self.files.made is not None:
+                self.dialler.password = self.files.made[1]
             return self.dialler.dial(dial, *to, on_open=on_open, **options)
         return dial(*to, plan=self.sockets, client=client, **options)
 
     def lacks_tls(self) -> bool:
-        """Return whether no server may be connected now, since files for TLS cannot be used yet."""
-        lacking = self.tls
-        if lacking is None or lacking.is_lacking is False:
+        """Return whether no server may be connected now, since files cannot be used yet; those that have changed are used from now on."""
+        if self.files is None:
             return False
-        lacking.look()
-        self.trouble = lacking.trouble
-        if lacking.made is None:
-            return True
-        self.tls = lacking.made
-        _log.info("[backend {name}] tls: its files can be used", name=self.backend.name)
-        return False
+        self.files.look()
+        return self.files.made is None
 
     def wrap(self, *args: Any) -> Any:
+        files: Any = self.files
         if self.lacks_tls():
-            raise HandshakeError(self.trouble)
-        tls: Any = self.tls  # a lacking one has been replaced
+            raise HandshakeError(files.trouble)
+        tls = files and files.made[0]
         return tls and tls.wrap(*args)
 
     def note_greeting(self, text: str) -> None:

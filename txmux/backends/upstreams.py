@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.backends.backend_files import BackendFiles
 from txmux.backends.connect.dial import Dial
+from txmux.backends.connect.source import check_transparent
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
 from txmux.backends.health.checks import HealthChecks, key_of
 from txmux.backends.health.silence import SilenceWatch
@@ -30,7 +31,7 @@ from txmux.backends.pool.server_health import (
     ServerHealth,
     ServerOverrides,
 )
-from txmux.backends.upstream import BackendFiles, Destination, Upstream, read_backend_files
+from txmux.backends.upstream import Destination, Upstream
 from txmux.errors import MuxError, cause_of
 from txmux.net.sockets.timers import Timers
 from txmux.rules.feature import ServerStart
@@ -44,7 +45,6 @@ from txmux.telemetry.sources import Source
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
-    from txmux.backends.connect.tls import BackendTLS
     from txmux.net.tls.validity import Validity
 
     Publish = Callable[[str, str, bool, str], None]
@@ -90,7 +90,6 @@ class Upstreams:
         }
         self._uses = Uses()
         self._with_files: dict[Upstream, None] = {}
-        self._files_in_use: Mapping[str, Mapping[Path, bytes]] = {}
         self.known = HealthRegistry()
         self.server_starter = ServerStarter(reactor, self._startable)
         self.known.on_waiting = self.server_starter.report
@@ -116,7 +115,7 @@ class Upstreams:
                 backend_health=self.known.health_of(backend.name),
                 tell=self.report,
                 counters=self._counters,
-                read_files=self._read_files,
+                files=self._files_of(backend),
             )
             upstream.current = partial(self._current, backend)
             upstream.pool.on_checked = lambda member: self.on_checked(backend, member)
@@ -124,7 +123,7 @@ class Upstreams:
             self._by_name.setdefault(backend.name, {})[upstream] = None
             upstream.pool.on_availability = partial(self._note_availability, backend)
             self._note_availability(backend)
-            if backend.tls is not None or backend.proxy is not None:
+            if upstream.files is not None:
                 self._with_files[upstream] = None
             if self._prepared is not None:
                 self._prepared.made.append(upstream)
@@ -154,59 +153,32 @@ class Upstreams:
             {one.backend.name for those in self._by_availability.values() for one in those}
         )
 
-    def _read_files(self, backend: Backend) -> BackendFiles:
-        return read_backend_files(
-            backend,
-            self._tls_in_use,
-            self._password_in_use,
-            self._reactor.seconds,
-            is_quiet=self._publish is not None,
-        )
+    def _files_of(self, backend: Backend) -> BackendFiles | None:
+        """Return the files of a backend, which all have in common that name them alike, and check the privilege for its ``source``.
 
-    def _tls_in_use(self, backend: Backend) -> BackendTLS | None:
-        """Return the TLS that a backend of this name has already, by the same files, here or in another process."""
-        for upstream in self._called(backend.name):
-            tls = upstream.tls
-            if upstream.backend.tls == backend.tls and tls is not None and tls.is_lacking is False:
-                return tls
-        files = self._files_in_use.get(backend.name)
-        if files is None or backend.tls is None or not files.keys() >= {*backend.tls.files}:
-            return None
-        from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
+        Raises:
+            RulesError: A file cannot be used, and the rules are from a file, too.
+            MuxError: The same without such a file; or the privilege is missing.
+        """
+        its = backend.tls, backend.proxy
+        try:
+            if "client" in backend.source:
+                check_transparent()
+            if its == (None, None):
+                return None
+            for one in self._called(backend.name):
+                if (one.backend.tls, one.backend.proxy) == its:
+                    return one.files
+            return BackendFiles(backend, self._reactor.seconds)
+        except MuxError as problem:
+            named = getattr(problem, "key", "")
+            if not named or not backend.section.header:
+                why = f"[backend {backend.name}] {named or 'source'}: {problem}"
+                raise MuxError(why) from problem
+            raise RulesError([backend.section.problem(str(problem), named)]) from problem
 
-        return BackendTLS(backend.tls, read=files.__getitem__)
-
-    def _password_in_use(self, backend: Backend) -> str | None:
-        """Return the password that another process has for the proxy of a backend."""
-        path = backend.proxy and backend.proxy.password
-        data = self._files_in_use.get(backend.name, {}).get(path) if path else None
-        return None if data is None else data.decode()
-
-    def unreadable(self, *, of_units: bool = False) -> Mapping[str, Mapping[Path, bytes]]:
-        """Return the files in use of the backends whose files cannot be read now, or only of those whose files may be lacking, for a process that starts."""
-        unreadable = {}
-        for upstream in [*self._with_files]:  # a thread may look
-            backend, trouble = upstream.backend, True
-            if of_units and not (backend.tls and backend.tls.may_lack):
-                continue
-            with suppress(MuxError):
-                trouble = bool(read_backend_files(backend, is_quiet=True).trouble)
-            if trouble:
-                files = {} if upstream.tls is None else dict(upstream.tls.files)
-                path = backend.proxy and backend.proxy.password
-                if upstream.dialler is not None and path:
-                    files[path] = upstream.dialler.password.encode()
-                unreadable[backend.name] = files
-        return unreadable
-
-    def look(self) -> None:
-        """Look at the files that backends lack, and use those that are right by now."""
-        for upstream in self._with_files:
-            upstream.lacks_tls()
-
-    def troubles(self) -> list[str]:
-        self.look()
-        return [upstream.trouble for upstream in self._with_files if upstream.trouble]
+    def watched(self) -> list[BackendFiles]:
+        return [*{one.files: None for one in self._with_files if one.files is not None}]
 
     def _destinations_of(self, backend: Backend) -> Destinations | None:
         if not any(server.depends_on_client for server in backend.servers):
@@ -283,14 +255,8 @@ class Upstreams:
                 return upstream, member if its is None else its.adopted(member, server)
         return None
 
-    def add_backends(
-        self, rules: Rules, in_use: Mapping[str, Mapping[Path, bytes]] = MappingProxyType({})
-    ) -> None:
-        """Make the upstreams of all backends of the rules; a `RulesError` names all files that cannot be used.
-
-        Of a backend whose files for TLS cannot be read, `in_use` may have those that another process uses.
-        """
-        self._files_in_use = in_use
+    def add_backends(self, rules: Rules) -> None:
+        """Make the upstreams of all backends of the rules; a `RulesError` names all files that cannot be used."""
         problems: list[Problem] = []
         self._uses = Uses()
         for backend in all_backends_in(rules):
@@ -299,7 +265,6 @@ class Upstreams:
             except RulesError as error:
                 problems += error.problems
             self._uses.add(backend)
-        self._files_in_use = {}
         if problems:
             raise RulesError(problems)
 
@@ -312,7 +277,7 @@ class Upstreams:
         dropped: Iterable[Backend] | None = None,
         placed: Callable[[MuxError], MuxError] = lambda problem: problem,
     ) -> Generator[None, None, PreparedUpstreams]:
-        """Make the new upstreams of changed rules, and read the files for TLS; nothing that exists changes.
+        """Make the new upstreams of changed rules, and read files that have changed; nothing that exists changes.
 
         Names are looked up from now on. What is returned must be committed or abandoned before anything is prepared again;
         only abandoned if it has ``problems``.
@@ -325,6 +290,9 @@ class Upstreams:
         uses = Uses() if dropped is None else self._uses.copy()
         prepared = self._prepared = PreparedUpstreams(self, uses)
         try:
+            for files in self.watched():
+                prepared.read.append(files.read_again())
+                yield
             for backend in used:
                 try:
                     self.upstream_of(backend)
@@ -337,14 +305,6 @@ class Upstreams:
                 yield
             gone = self._upstreams if dropped is None else uses.gone
             yield from prepared.let_go(gone)
-            made = {*prepared.made}
-            for upstream in [*self._with_files]:
-                if uses[upstream.backend] and upstream not in made:
-                    try:
-                        prepared.files[upstream] = self._read_files(upstream.backend)
-                    except MuxError as problem:
-                        prepared.problems.append(str(placed(problem)))
-                    yield
             for upstream in prepared.made if self._users else ():
                 self._names.prepare(upstream.backend)
         except BaseException:  # it is given up, or another version has been installed meanwhile
@@ -354,8 +314,8 @@ class Upstreams:
 
     def commit(self, prepared: PreparedUpstreams) -> None:
         self._prepared = None
-        for upstream, files in prepared.files.items():
-            upstream.commit(files)
+        for use in prepared.read:
+            use()
         # First, so that the look-ups of names that both have are not interrupted.
         for upstream in prepared.made:
             if self._users:
@@ -525,8 +485,8 @@ class Upstreams:
         return [
             (upstream.backend, one)
             for upstream in self._with_files
-            if upstream.tls is not None
-            for one in upstream.tls.validity
+            if upstream.files is not None
+            for one in upstream.files.validity
         ]
 
     def first_look_ups(self) -> Deferred[None] | None:
@@ -563,21 +523,15 @@ class Uses(Counter[Backend]):
 
 
 class PreparedUpstreams:
-    """The upstreams of changed rules: new ones, those that go, and what was read for those that are not new."""
+    """The upstreams of changed rules: new ones, and those that go."""
 
     def __init__(self, upstreams: Upstreams, uses: Uses) -> None:
         self._upstreams = upstreams
         self.uses = uses
         self.made: list[Upstream] = []
         self.gone: list[Upstream] = []
-        self.files: dict[Upstream, BackendFiles] = {}
+        self.read: list[Callable[[], None]] = []
         self.problems: list[str] = []
-
-    @property
-    def kept_files(self) -> list[str]:
-        """A sentence for each backend whose files for TLS cannot be used, so that it keeps what it has."""
-        troubles = [files.trouble for files in self.files.values()]
-        return [*filter(None, [*troubles, *(upstream.trouble for upstream in self.made)])]
 
     def let_go(self, backends: Iterable[Backend]) -> Generator[None, None, None]:
         """Let go those of these backends that are no longer used."""

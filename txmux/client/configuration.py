@@ -353,14 +353,6 @@ class Configuration:
             in_process=tuple(one for one in in_process if isinstance(one, InProcess)),
         )
 
-    def look_at_files(self) -> Generator[None, None, None]:
-        """Read the files that stages of features need again, in steps."""
-        for layer in self.layers if self.inside else ():
-            for route in layer.outer.items:
-                for make in route.stages:
-                    make.look_now()
-                yield
-
     @property
     def layers(self) -> list[RuleLayer]:
         return [self.top, *self.inside.values()]

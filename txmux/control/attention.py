@@ -126,7 +126,6 @@ def doubted_servers(doubts: Mapping[tuple[str, str], str]) -> Iterator[Attention
 
 
 _PAUSED = "paused by an operator"
-_READ_AGAIN, _RELOAD = ": txmux reads the file again by itself", ", then txmux reload"
 
 
 def closed_listeners(missing: Iterable[str], shut: Iterable[str]) -> dict[str, str]:
@@ -353,7 +352,7 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
         name, _, why = log.partition(": ")
         row = rows.LINES_LOST if count else rows.LOG_NOT_OPENED
         yield row.item(name=name, why=why, lines=plural(count, "line"))
-    for trouble in gauges.unread:
+    for trouble in (*gauges.unread, *gauges.of_others):
         yield rows.FILE_UNREAD.item(text=trouble)
     yield from _outages(gauges, now)
     if gauges.flooded:
@@ -408,8 +407,7 @@ def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[Attentio
             if one.is_valid(now) or (one.is_authority and (name, one.file) in in_force):
                 row = rows.CERTIFICATE_ENDS
             since = one.ends if one.ends <= now else None
-            then = _READ_AGAIN if where == "route" else _RELOAD
             names = {"where": where, "name": name, "what": one.what(), "ends": one.ends}
-            yield row.item(since, **names, when=when, then=then)
+            yield row.item(since, **names, when=when)
     for trouble in gauges.troubles:
         yield rows.CERTIFICATE_UNREADABLE.item(text=trouble)

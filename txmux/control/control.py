@@ -148,7 +148,8 @@ class Control:
 
     async def unusable_files(self) -> list[str]:
         """Return a sentence for each file that cannot be used of those that are read again by themselves, beside files for TLS."""
-        return [*await self._lists.unusable_files(), *(await self._gauges()).unread]
+        gauges = await self._gauges()
+        return [*await self._lists.unusable_files(), *gauges.unread, *gauges.of_others]
 
     def be_replaced(self) -> None:
         """Leave to another process what changes."""
@@ -458,17 +459,19 @@ class Control:
 
     async def certificates(self) -> Listing[documents.CertificateDocument]:
         """List the certificates that clients are shown: those that come by ACME, and those of files."""
-        answers = await self.ask_workers(messages.CERTIFICATES_SHOWN)
         renewed = [row for part in self.parts.values() for row in part.certificates()]
-        shown = [row for _, rows in answers for row in rows]
-        return Listing(building.certificates_document(self.rules, renewed, shown), answers.missing)
+        shown = () if self.state is None else self.state.files.terminators.shown()
+        return Listing(building.certificates_document(self.rules, renewed, shown))
 
     async def renew(self, name: str) -> Report:
         names = self.rules.managed
         try:
             for part in self.parts.values() if name in names else ():
                 if (renewing := part.renew(name)) is not None:
-                    return Report(ok=True, changes=await renewing)
+                    changes = await renewing
+                    if self.state is not None:
+                        await self.state.files.look_now()
+                    return Report(ok=True, changes=changes)
         except MuxError as problem:
             elsewhere = self.renew_elsewhere(name)
             return Report.refused(problem) if elsewhere is None else await elsewhere

@@ -12,9 +12,9 @@ import attrs
 from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.classes import frozen
 from txmux.control.broadcast import Answers
-from txmux.control.gauge import Gauge, list_of, merged, outer_routes
+from txmux.control.gauge import Gauge, list_of, merged
 from txmux.control.overrides import ServiceState, WorkersCondition
-from txmux.net.channel.message import AMOUNT, DATE, FLAG, NUMBER, TEXT, TIME, WORD, Field
+from txmux.net.channel.message import AMOUNT, FLAG, NUMBER, TEXT, TIME, WORD, Field
 from txmux.net.channel.messages import between
 from txmux.net.tls.validity import Validity
 from txmux.net.turns import Turns
@@ -36,7 +36,7 @@ def _gauge(default: Any, meaning: str = "", **row: Any) -> Any:
 
 
 _NAMES, _COUNTS = Field(list, of=WORD), Field(dict, of=NUMBER)
-_SINCE, _VALIDITY = list_of(WORD, WORD, TIME), list_of(WORD, WORD, WORD, WORD, DATE, DATE)
+_SINCE = list_of(WORD, WORD, TIME)
 _SOURCE = WORD, FLAG, attrs.evolve(TIME, is_nullable=True), TIME, FLAG, WORD, WORD
 
 
@@ -56,16 +56,6 @@ async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
     return PORT_SHORTAGE.report()
 
 
-def _certificates(serving: Serving) -> Iterable[Any]:
-    found = {  # a route may be one of several listeners
-        (route.name, *one): None
-        for route in outer_routes(serving)
-        if route.terminator is not None
-        for one in route.terminator.store.validity()
-    }
-    return [*found]
-
-
 def _ends(value: Iterable[tuple[str, Validity]]) -> Mapping[tuple[str, str], float]:
     """Return by route and file when a certificate ends, or one of its chain."""
     ends: dict[tuple[str, str], float] = {}
@@ -79,9 +69,6 @@ def _unread(serving: Serving) -> Iterator[str]:
     yield from serving.unopened
     if serving.runtime.lists.trouble:
         yield serving.runtime.lists.trouble
-    for route in outer_routes(serving):
-        for make in route.stages:
-            yield from make.troubles()
 
 
 def _source_states(serving: Serving) -> list[Any]:
@@ -121,7 +108,7 @@ class Gauges:
         metrics=[Metric("sources_tracked", "Sources of clients that are remembered for limits.", "listener", lambda value, counts: [(one.labels, value.get(one.listener, 0)) for one in counts.listeners],
             more="Those that other machines report by [`shared_limits`](rules.md#shared-limits) are among them.")])
     certificates: Sequence[tuple[str, Validity]] = _gauge(
-        (), "By route.", combine=lambda reports: [(route, Validity(*one)) for route, *one in sorted({*map(tuple, itertools.chain(*reports))})], bounds=_VALIDITY, collect=_certificates,
+        (), "By route.", own=lambda state, _: state.files.terminators.certificates(),
         metrics=[Metric("certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", "route file",
                         lambda value, _: _ends(value).items(), "It is one of [`terminate_tls`](rules.md#route-name), or of its chain.")],
         status=("certificates", lambda value: [{"route": route, "file": file, "expires": until} for (route, file), until in _ends(value).items()]))
@@ -130,7 +117,8 @@ class Gauges:
         metrics=[Metric("backend_server_weight", "The weight of a server now, less while it starts slowly; 0 while it gets no clients.", "backend server",
                         lambda value, counts: [(one.labels, value.get(one.labels, 0)) for one in counts.servers], "See [`slow_start`](rules.md#slow-start).")])
     troubles: Sequence[str] = _gauge(
-        (), "What else needs an operator's attention, a sentence each.", combine=_chained, bounds=Field(list, of=TEXT), collect=lambda its: [*its.terminators.troubles(), *its.upstreams.troubles()])
+        (), "What else needs an operator's attention, a sentence each.", own=lambda state, _: state.files.troubles())
+    of_others: Sequence[str] = _gauge((), "What is wrong with files that workers get from the supervisor, beside those for TLS, a sentence each.", own=lambda state, _: state.files.troubles_of_others())
     unread: Sequence[str] = _gauge((), "What workers could not read or open, beside what `troubles` has, a sentence each.", combine=_chained, bounds=Field(list, of=TEXT), collect=_unread)
     troubled: Sequence[str] = _gauge((), "The names of backends of which not every server is up, in some process.", combine=_chained, bounds=_NAMES, collect=lambda its: its.upstreams.troubled())
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = _gauge(
@@ -229,9 +217,6 @@ GAUGES: Sequence[Gauge] = [
 async def measure(serving: Serving, *, everything: bool) -> dict[str, Any]:
     """Collect what a process measures: everything, or what is asked for every few seconds."""
     turns, found = Turns(), {}
-    if everything:
-        serving.terminators.look()  # no client may have come since a file was changed
-        await turns.pause()
     for row in GAUGES:
         if row.collect is not None and (everything or row.is_frequent):
             value = row.collect(serving)

@@ -26,6 +26,7 @@ from txmux.backends.upstreams import Upstreams
 from txmux.classes import define, frozen
 from txmux.client.parts import Parts, ServicePart
 from txmux.control.broadcast import WorkerLink
+from txmux.control.service_files import ServiceFiles
 from txmux.net.sockets.queues import ListenQueues
 from txmux.telemetry.recent import Recent
 
@@ -114,6 +115,7 @@ class ServiceState:
     Attributes:
         status: Counts the connections, in all and in each worker.
         missing: Returns what prevents clients from being served, one line each.
+        files: Those for TLS, and others that workers get from the supervisor.
         lists: The contents of lists that change without a reload.
         parts: What features keep for the service.
         recent: The last connections that did not end as they should.
@@ -133,6 +135,7 @@ class ServiceState:
     status: Callable[[], Awaitable[dict[str, Any]]]
     missing: Callable[[], Awaitable[list[str]]]
     upstreams: Upstreams
+    files: ServiceFiles
     parts: Parts[ServicePart] = attrs.field(factory=lambda: Parts(lambda _: None))
     overrides: Mapping[str, Any] = attrs.field(factory=dict)
     bans: Bans = attrs.field(factory=Bans)

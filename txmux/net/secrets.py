@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from txmux.errors import MuxError
-from txmux.files import read_secret
+from txmux.files import Reader, read_bytes, read_secret
 from txmux.net.turns import look_in_thread
 
 _LONGEST = 1 << 16  # characters
@@ -17,10 +17,12 @@ class SecretFileError(MuxError):
     key = ""
 
 
-def read_key(path: Path, encoding: str = "ascii", longest: int = _LONGEST) -> str:
+def read_key(
+    path: Path, encoding: str = "ascii", longest: int = _LONGEST, read: Reader = read_bytes
+) -> str:
     """Read the secret in a file, in ASCII as HTTP sends it; a `SecretFileError` names the file if there is none."""
     try:
-        secret = read_secret(path, encoding)
+        secret = read_secret(path, encoding, read)
     except OSError as problem:
         raise _unreadable(path, problem) from None
     if not 0 < len(secret) <= longest:

@@ -508,8 +508,8 @@ class MuxService(Service):
             steps.run("end the connections of removed routes", supervisor.end_removed, *gone)
         failed = await steps.wait("wait for the workers", supervisor.all_serve) or []
         unusable = await steps.wait("look for unusable files", self.control.unusable_files) or []
-        kept = [*supervisor.kept_files, *unusable]
-        self._log_warnings(kept)
+        self._log_warnings(unusable)
+        kept = [*supervisor.state.files.troubles(), *unusable]
         errors = (*failed, *steps.troubles)
         changes = "; ".join([changes, *kept, *described_untaken(rules)])
         untaken = [*untaken_documents(rules)]
@@ -600,7 +600,7 @@ class MuxService(Service):
         pem = self._upgrades.state.get("pem", ({}, {}))
         supervisor.check(account.owner if account else None, pem)
         warnings = lint(rules) if self._warnings is None else self._warnings
-        self._log_warnings([*warnings, *supervisor.ending_certificates(), *supervisor.kept_files])
+        self._log_warnings([*warnings, *supervisor.ending_certificates()])
         self._upgrades.open(rules)
         return supervisor
 

@@ -125,7 +125,7 @@ class HelloOpenings:
         key: The key, whose value is a path.
         option: What the option of `txmux explain` of that name does.
         make: Returns a `txmux.client.configuration.HelloOpening` that is a `txmux.net.watched.WatchedFiles`, by the path and the clock,
-            and by whether files ``may_lack`` and the process ``is_quiet``; raises `TLSFileError`.
+            and by whether files ``may_lack``; raises `TLSFileError`.
     """
 
     key: str
@@ -153,12 +153,6 @@ class StageMaker:
             of: For a route, the layer that it is of, and the `CompiledRoute`.
         """
         raise NotImplementedError
-
-    def look_now(self) -> None:
-        """Read its files again."""
-
-    def troubles(self) -> Iterable[str]:
-        return ()
 
 
 @frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
@@ -138,20 +138,24 @@ def paths_by_opener(rules: Rules) -> Mapping[Opens, set[str]]:
 def opened_for(file: NamedFile) -> Iterator[Path]:
     """Yield the path that a key names, and the files with keys in it if it is a folder."""
     yield file.path
-    if file.row.files.opens == "worker-folder":
+    if file.row.files.opens == "sent-folder":
         with suppress(OSError):  # it is a file, or has been yielded for that
             yield from (file.path / name for name in names_in(file.path) if is_key_file(name))
 
 
-def check_disks(rules: Rules, but: Collection[Path] = ()) -> None:
-    """Open each file once where waiting does no harm, `but` some, before the reactor's thread reads it: its disk may not answer.
+def check_disks(rules: Rules, *, by_worker: bool = False) -> None:
+    """Open each file once where waiting does no harm, or each that a worker opens, before the reactor's thread reads it: its disk may not answer.
 
     Raises:
         TimeoutError: One does not, though others have waited for it.
     """
     late = None
-    paths = {path for file in named_files(rules) for path in opened_for(file)}
-    for path in paths.difference(but):
+    files = [
+        file
+        for file in named_files(rules)
+        if not by_worker or file.row.files.opens.startswith("worker")
+    ]
+    for path in {path for file in files for path in opened_for(file)}:
         try:
             open_once(path)
         except TimeoutError as problem:  # noqa: PERF203 - the others are opened

@@ -192,8 +192,6 @@ class EmbeddedService(Service):
                 undo.pop_all()
             sockets.commit()
             serving.commit(prepared)
-            for kept in prepared.kept_files:
-                self._log.warn("{kept}", kept=kept)
             self._sockets.close_unused()
         finally:
             for key in left:

@@ -26,7 +26,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.client.configuration import Compiler, Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.session import ClientSession
-from txmux.client.tls.terminators import FilesInUse, PreparedTerminators, TlsTerminators
+from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
@@ -62,7 +62,6 @@ class Serving:
         names: The addresses that the supervisor publishes; it also publishes the results of health checks, to `upstreams`. If
             ``None``, this process resolves names and checks servers itself.
         loop_detector: Shared with other processes that serve the same rules, if there are any.
-        in_use: Files that cannot be read, as the other processes use them: by route, and by backend.
         may_lack: Whether databases of places that cannot be read are no error, as for a process that replaces another one.
 
     Raises:
@@ -88,7 +87,6 @@ class Serving:
         shared: bool = False,
         loop_detector: LoopDetector | None = None,
         counters: ProcessCounters | None = None,
-        in_use: tuple[FilesInUse, FilesInUse] = ({}, {}),
         may_lack: bool = False,
     ) -> None:
         self.rules = rules
@@ -115,7 +113,7 @@ class Serving:
         self.upstreams.on_checked = self._schedule_ends_after_check
         self._shared = shared
         self._split_limits(rules)
-        self.upstreams.add_backends(rules, in_use[1])
+        self.upstreams.add_backends(rules)
         runtime.context.serving = self
         runtime.prepare(rules, may_lack=may_lack)
         runtime.commit(rules)
@@ -123,7 +121,7 @@ class Serving:
         self._denied = DeniedClients(reactor, self._all_listeners)
         self.runtime.lists.on_change = self._denied.check_all
         self.terminators = TlsTerminators(reactor)
-        self.terminators.prepare(rules, in_use[0]).commit()
+        self.terminators.prepare(rules).commit()
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[ActiveListener] = []
         self._gradual_end = GradualEnd(reactor, self.connections)
@@ -345,18 +343,15 @@ class Serving:
                 )
                 is_udp = listener.transport is Transport.UDP
                 active = (self._make_udp if is_udp else self._make_tcp)(configuration)
-            elif replacement is None:
-                yield from active.configuration.look_at_files()
-            elif not replacement.is_whole:
-                compiler = self._compiler(listener)
-                prepared.configurations[active] = changed = yield from active.configuration.changed(
-                    replacement, compiler, admission(listener), version
+            elif replacement is not None:
+                made = (
+                    self._compile(table, listener, admission(listener), version)
+                    if replacement.is_whole
+                    else active.configuration.changed(
+                        replacement, self._compiler(listener), admission(listener), version
+                    )
                 )
-                yield from changed.look_at_files()
-            else:
-                prepared.configurations[active] = yield from self._compile(
-                    table, listener, admission(listener), version
-                )
+                prepared.configurations[active] = yield from made
             prepared.listeners.append(active)
 
     def _prepare_ports(self, prepared: PreparedServing) -> None:
@@ -684,7 +679,3 @@ class PreparedServing:
     by_key: dict[str, ActiveListener] = attrs.field(factory=dict, init=False)
     reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
     ports: endpoints.OpenedPorts = attrs.field(factory=dict, init=False)
-
-    @property
-    def kept_files(self) -> list[str]:
-        return [*self.terminators.kept_files, *self.upstreams.kept_files]

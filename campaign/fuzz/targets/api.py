@@ -20,9 +20,9 @@ from txmux.admin.site import ADMIN, Site
 from txmux.control.control import Control
 from txmux.control.overrides import ServiceState
 from txmux.control.report import Report
+from txmux.control.service_files import ServiceFiles
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
-from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets
@@ -47,10 +47,7 @@ class _Worker:
 
     def __init__(self, running: Serving) -> None:
         self._inside = WorkerAnswers(running)
-        self._handlers: dict[Message, Any] = {
-            **self._inside.handlers,
-            messages.CERTIFICATES_SHOWN: list,
-        }
+        self._handlers: dict[Message, Any] = {**self._inside.handlers}
         self.listen = self._inside.listen
 
     def send(self, message: Message, **values: Any) -> None:
@@ -85,6 +82,7 @@ def administered(running: Serving, reactor: Reactor) -> Control:
         running.status,
         running.missing,
         running.upstreams,
+        ServiceFiles(running.terminators, running.upstreams, lambda _: succeed(None)),
         lists=running.runtime.lists,
     )
     return made

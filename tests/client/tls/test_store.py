@@ -14,7 +14,6 @@ from unittest.mock import Mock
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -290,39 +289,6 @@ class StoreTests(StoreCase):
             self.assertIn("a certificate is damaged", store.trouble)
         self.logged()
 
-    def test_many_files_that_change_at_once(self) -> None:
-        """They are read in several turns, since the process has clients."""
-
-        class Slow(Clock):
-            def seconds(self) -> float:
-                self.rightNow += 0.004
-                return self.rightNow
-
-        slow = Slow()
-        files = [self.pem(f"{name}.example") for name in "abcde"]
-        routes = [Route(f.stem, (), None, terminate_tls=TlsSettings((f,))) for f in files]
-        terminators = TlsTerminators(slow)
-        terminators.prepare(Rules(Path("x.ini"), Settings(), (), (*routes,))).commit()
-        slow.advance(10)
-        for file in files:
-            file.write_bytes(b"")
-        found = []
-        for _ in range(3):
-            terminators.look()
-            found.append(len(terminators.troubles()))
-        self.assertEqual(found[-1], 5)
-        self.assertTrue(0 < found[0] < 5, found)
-        self.logged()
-
-    def test_one_look_at_a_time(self) -> None:
-        terminators = TlsTerminators(self.clock)
-        going_on = terminators._looking = Deferred[None]()
-        terminators.look()
-        self.assertIs(terminators._looking, going_on)
-        going_on.callback(None)
-        terminators.look()
-        self.assertIsNot(terminators._looking, going_on)
-
     def test_rules_that_change(self) -> None:
         """Only a new route is made; those that stay are looked at, and those that go are not."""
 
@@ -335,10 +301,12 @@ class StoreTests(StoreCase):
         terminators.prepare(rules("a", "b")).commit()
         prepared = terminators.prepare(rules("b", "c"))
         self.addCleanup(prepared.abandon)
-        self.assertEqual(([*prepared.problems], prepared.kept_files), ([], []))
+        self.assertEqual(
+            ([*prepared.problems], [one.trouble for one in terminators.watched() if one.trouble]),
+            ([], []),
+        )
         self.assertEqual([name for name, _ in prepared.made], ["c"])
         self.assertEqual([name for name, _ in prepared.removed], ["a"])
-        self.assertEqual(len(prepared.read), 1)
 
     def test_unchanged(self) -> None:
         store = self.store(self.pem("a.example"))
@@ -355,14 +323,14 @@ class StoreTests(StoreCase):
         self.clock.advance(1)
         self.assertEqual(name_of(shown(store.connection().get_context())), "b.example")
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
-        store.commit(*store.prepare())  # as a reload does
+        store.read_again()()  # as a reload does
         self.assertEqual(self.logged(), [])
 
     def test_looked_at_again(self) -> None:
         """At once, so that what is reported of a process without clients is right."""
         store = self.store(self.pem("a.example", file="site.pem"))
         self.pem("b.example", file="site.pem")
-        store.look_now()
+        store.read_again()()
         self.assertEqual([one["names"] for one in store.shown()], [["b.example"]])
 
     def test_put_in_its_place(self) -> None:
@@ -463,10 +431,10 @@ class StoreTests(StoreCase):
         path = self.pem("a.example", file="site.pem")
         store = self.store(path, self.pem("b.example"))
         before = store.connection().get_context()
-        store.commit(*store.prepare())
+        store.read_again()()
         self.assertTrue(is_resumed(before, store.connection().get_context()))
         self.pem("a.example", file="site.pem")
-        store.commit(*store.prepare())
+        store.read_again()()
         self.assertFalse(is_resumed(before, store.connection().get_context()))
 
 

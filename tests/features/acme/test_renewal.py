@@ -113,7 +113,7 @@ class RenewalTests(TestCase):
         settings = Settings(
             more={"acme": "https://a.example/dir", "acme_folder": make_folder(self)}
         )
-        made = Certificates(reactor, lambda _: succeed(None), lambda: None)
+        made = Certificates(reactor, lambda _: succeed(None))
         made.commit(_rules(settings))
         waiting = made.renew("a.example")
         self.assertNoResult(waiting)
@@ -130,7 +130,7 @@ class RenewalTests(TestCase):
         """It is logged once that clients see no certificate of an authority, also when a reload names another folder."""
         full, empty = make_folder(self), make_folder(self)
         make_authority().issue("a.example").write(full / "a.example.pem", key=True)
-        made = Certificates(reactor, lambda _: succeed(None), lambda: None)
+        made = Certificates(reactor, lambda _: succeed(None))
         with capturedLogs() as lines:
             for folder, count in ((full, 0), (empty, 1), (empty, 1), (full, 1), (empty, 2)):
                 made.commit(
@@ -159,9 +159,7 @@ class RenewalTests(TestCase):
 
         now = time.time()
         folder = make_folder(self)
-        made = Certificates(
-            reactor, lambda _: succeed(None), lambda: None, now=lambda: now + len(ticks)
-        )
+        made = Certificates(reactor, lambda _: succeed(None), now=lambda: now + len(ticks))
         end = TlsSettings(tuple(folder / f"{name}.pem" for name in names), managed=names)
         settings = Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})
         route = Route("site", (), None, terminate_tls=end)
@@ -201,7 +199,7 @@ class RenewalTests(TestCase):
                 raise AuthorityError("away", counts=self.counts, wait=3600.0, is_for_all=True)
 
         now = [time.time()]
-        made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+        made = Certificates(reactor, lambda _: succeed(None), now=lambda: now[0])
         good, away = "https://good.example/", "https://away.example/"
 
         def commit(**own: Mapping[str, object]) -> None:
@@ -233,7 +231,7 @@ class RenewalTests(TestCase):
         ]  # fmt: skip
         self.assertEqual(rows, expected)
         # A restart knows by what each was got.
-        made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+        made = Certificates(reactor, lambda _: succeed(None), now=lambda: now[0])
         commit(a={}, b={"acme_profile": "shortlived"}, c={}, d={"acme": away})
         self.assertEqual(len(asked), 4)
 
@@ -257,9 +255,7 @@ class RenewalTests(TestCase):
                 return None, 86400.0
 
         began, ticks = time.time(), list[None]()
-        made = Certificates(
-            reactor, lambda _: succeed(None), lambda: None, now=lambda: began + len(ticks)
-        )
+        made = Certificates(reactor, lambda _: succeed(None), now=lambda: began + len(ticks))
         authority: Any = Late()
         made.commit(_rules(Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})))
         ask(made, authority)
@@ -275,9 +271,7 @@ class RenewalTests(TestCase):
         folder.mkdir()
         make_authority().issue("a.example").write(folder / "a.example.pem", key=True)
         began, ticks = time.time(), list[None]()
-        made = Certificates(
-            reactor, lambda _: succeed(None), lambda: None, now=lambda: began + len(ticks)
-        )
+        made = Certificates(reactor, lambda _: succeed(None), now=lambda: began + len(ticks))
         settings = Settings(more={"acme": "https://127.0.0.1:1/dir", "acme_folder": folder})
         made.commit(_rules(settings))
         folder.rename(folder.with_name("away"))
@@ -321,7 +315,7 @@ class RenewalTests(TestCase):
         now = [time.time()]
         for is_for_all in (False, True):
             folder = make_folder(self)
-            made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+            made = Certificates(reactor, lambda _: succeed(None), now=lambda: now[0])
             end = TlsSettings(tuple(folder / f"{name}.pem" for name in names), managed=names)
             settings = Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})
             route = Route("site", (), None, terminate_tls=end)
@@ -340,7 +334,7 @@ class RenewalTests(TestCase):
             for row in made.certificates()[: 1 + is_for_all]:
                 self.assertGreaterEqual(row["next_renewal"], begun + 86400)
             # After a restart the same is so.
-            again = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+            again = Certificates(reactor, lambda _: succeed(None), now=lambda: now[0])
             again.commit(Rules(Path("x.ini"), settings, (), (route,)))
             ask(again, authority)
             again.look()
@@ -362,7 +356,7 @@ class RenewalTests(TestCase):
             async def renewal_time(self, _: bytes) -> tuple[float, float]:
                 return now[0] - 5, 60.0
 
-        made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+        made = Certificates(reactor, lambda _: succeed(None), now=lambda: now[0])
         end = TlsSettings((folder / "a.example.pem",), managed=("a.example",))
         settings = Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})
         made.commit(
@@ -406,7 +400,7 @@ class RenewalTests(TestCase):
             before.write(file, key=True)
             now[0] = time.time()
             answers[:] = [*damages(good), good]
-            made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+            made = Certificates(reactor, lambda _: succeed(None), now=lambda: now[0])
             end = TlsSettings((file,), managed=(name,))
             settings = Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})
             route = Route("site", (), None, terminate_tls=end)
@@ -435,7 +429,7 @@ class RenewalTests(TestCase):
         name, folder = "a.example", make_folder(self)
         good = make_authority().issue(name).write(folder / f"{name}.pem", key=True)
         shown = good.read_bytes()
-        made = Certificates(reactor, lambda _: succeed(None), lambda: None)
+        made = Certificates(reactor, lambda _: succeed(None))
         made.commit(_rules(Settings(more={"acme": "https://a.example/dir", "acme_folder": folder})))
         for damaged in damages(shown):
             good.write_bytes(damaged)
@@ -448,7 +442,7 @@ class RenewalTests(TestCase):
         servers = [PeerFactory(), PeerFactory(), PeerFactory()]
         urls = [f"https://127.0.0.1:{listen(self, one)}/dir" for one in servers]
         settings = Settings(more={"acme_folder": make_folder(self)})
-        made = Certificates(reactor, lambda _: succeed(None), lambda: None)
+        made = Certificates(reactor, lambda _: succeed(None))
         waiting: Deferred[str] = Deferred()
         before: Any = None
         for url, server in zip(urls, servers, strict=True):

@@ -1,4 +1,4 @@
-"""The certificates that a worker reports while an authority checks a name."""
+"""What clients are shown while an authority checks a name."""
 
 from tests.control.test_connections import CertificatesCase
 from tests.support.certificates import make_authority
@@ -10,13 +10,10 @@ class ChallengeTest(CertificatesCase):
     async def test_while_an_authority_checks_a_name(self) -> None:
         """It is shown the certificate of the challenge, which is not one of the rules."""
         pem = self.written(make_authority("Test", "www.example.com"))
-        inside = self.inside(pem)
-        before = (await inside.count(gauges=True))["certificates"]
-        self.assertEqual([(route, file) for route, _, file, *_ in before], [("site", str(pem))])
+        self.inside(pem)
         assert self.running.serving is not None
         challenges = Challenges(self.running.serving.runtime.context)
         challenges.receive({"challenges": {"www.example.com": "00" * 32}})
-        self.assertEqual((await inside.count(gauges=True))["certificates"], before)
         context = client_context(None, alpn=("acme-tls/1",))
         peer = await connect_tls(self, self.ports()[0], SecurePeer((context, "www.example.com")))
         await peer.ready()

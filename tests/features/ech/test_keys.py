@@ -135,17 +135,22 @@ class TlsTerminatorsTest(EchCase):
         terminators = TlsTerminators(self.clock)
         wrong = self.rules(self.folder / "none.pem")
         self.assertRaises(RulesError, terminators.prepare, wrong)
-        terminators.prepare(wrong, {}).commit()  # as a worker that starts beside others
-        self.assertIn("cannot read", "".join(terminators.troubles()))
         made = MadeKey(1)
         rules = self.rules(self.write("a.pem", made.pem))
         prepared = terminators.prepare(rules)
-        self.assertEqual((prepared.problems, prepared.kept_files), ([], []))
+        self.assertEqual(
+            (prepared.problems, [one.trouble for one in terminators.watched() if one.trouble]),
+            ([], []),
+        )
         prepared.commit()
-        self.assertEqual(terminators.troubles(), [])
+        self.assertEqual([one.trouble for one in terminators.watched() if one.trouble], [])
         self.write("a.pem", "nonsense")
         prepared = terminators.prepare(rules)
-        self.assertEqual((prepared.problems, len(prepared.kept_files)), ([], 1))
+        self.assertEqual(
+            (prepared.problems, [one.trouble for one in terminators.watched() if one.trouble]),
+            ([], []),
+        )
         prepared.commit()
+        self.assertEqual(len([one.trouble for one in terminators.watched() if one.trouble]), 1)
         [keys] = terminators.openings_of(rules.listeners[0])
         self.assertTrue(self.opens(keys, made))

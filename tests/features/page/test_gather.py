@@ -64,7 +64,6 @@ class CostTest(AdminCase):
             "addresses",
             "status",
             "missing",
-            "certificates_shown",
             "clients",
             "ping",  # the list of clients may take longer than a halted worker is waited for
         ]

@@ -118,7 +118,7 @@ class TunnelUsersTest(TestCase):
         for user in _COSTS:
             self.assertTrue(await self.check(user, user.encode()))
         self.users._path.write_bytes(b"dear:%b\n" % self.users._hashes["cheap"])
-        self.users.look_now()
+        self.users.read_again()()
         for user in _COSTS:
             self.assertFalse(await self.check(user, user.encode()))
 

@@ -289,15 +289,16 @@ class SocketTests(ServerSocketCase):
 
 
 class OpenerTest(OpenerCase):
-    def test_workers_get_the_password(self) -> None:
-        """They connect to the proxy."""
+    def test_supervisor_reads_the_password(self) -> None:
+        """Workers get it from there, since they connect to the proxy, and open it by no helper."""
         password = self.folder / "password"
         password.write_text("secret")
         via = f"[backend far]\nserver = x.test:1\nvia = socks5://ops:{password}@127.0.0.1:1\n"
         self.rules.write_text(f"{self.rules.read_text()}{via}")
         self.opener.read_rules()
+        os.close(self.opener.open_file(password))
         with self.opener.another() as connection:
-            os.close(Opener(connection).open_file(password))
+            self.assertRaises(PermissionError, Opener(connection).open_file, password)
 
 
 class PythonTests(SynchronousTestCase):
@@ -313,21 +314,24 @@ class PasswordTests(ChangedCase):
         path = make_folder(self) / "password"
         path.write_text("first")
         keys: dict[str, Any] = {"more": {"via": proxy(f"socks5://ops:{path}@10.0.0.9:1080")}}
-        made = self.change("web.test:80", **keys).dialler
-        assert made is not None
-        self.assertEqual(made.password, "first")
+        made = self.change("web.test:80", **keys)
+        files: Any = made.files
+        self.assertEqual(files.made[1], "first")
         path.write_text("second\n")
-        self.assertIs(self.change("web.test:80", **keys).dialler, made)
-        self.assertEqual(made.password, "second")
+        self.assertIs(self.change("web.test:80", **keys), made)
+        self.assertEqual(files.made[1], "second")
         backend = Backend("b", servers("web.test:80"), **keys)
         wrong = f"via: '{path}' does not hold one line of at most 255 characters"
         for content in ("two\nlines", 256 * "a", None):
             path.unlink() if content is None else path.write_text(content)
             prepared = self.prepare(backend)
-            [problem] = prepared.problems
-            self.assertIn(wrong if content else f"via: cannot read '{path}': No such", problem)
-            prepared.abandon()
-            self.assertEqual(made.password, "second")
+            self.assertEqual(prepared.problems, [])
+            prepared.commit()
+            self.assertIn(
+                wrong if content else f"via: cannot read '{path}': No such", files.trouble
+            )
+            self.assertIn("; what is in use is kept", files.trouble)
+            self.assertEqual(files.made[1], "second")
         path.write_text(255 * "a")
         self.change("web.test:80", **keys)
-        self.assertEqual(made.password, 255 * "a")
+        self.assertEqual(files.made[1], 255 * "a")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -27,21 +25,17 @@ from twisted.internet.ssl import (
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from typing_extensions import override
 from zope.interface import implementer
 
-from txmux.files import read_bytes
+from txmux.files import Reader, read_bytes
 from txmux.net.tls.errors import (
     CLIENT_CERTIFICATE,
     UNKNOWN_AUTHORITY,
     HandshakeError,
-    TLSFileError,
 )
-from txmux.net.tls.pem import Reader, read_authorities, read_identity, validity_of
+from txmux.net.tls.pem import read_authorities, read_identity, validity_of
 from txmux.net.tls.transport import TLSTransport
-from txmux.net.tls.validity import Validity
 from txmux.net.tls.verification import ClientTLS, WrongNameError
-from txmux.net.watched import WatchedFiles
 from txmux.rules.model import ServerTLS
 from txmux.transport import is_address
 
@@ -60,34 +54,25 @@ class BackendTLS:
     """Makes connections to the servers of one backend speak TLS, 1.2 at least.
 
     Args:
-        tls: The settings of the rules. The files are read now, and not again.
+        tls: The settings of the rules.
         verified: Whether servers must present a trusted certificate of their own. Otherwise they must not be sent
             anything secret.
-        read: Reads the files, or has what another process uses.
+        read: Reads the files.
 
     Raises:
         TLSFileError: A file is missing, or its content.
 
     Attributes:
-        files: The files as they were read.
         identity: The certificate that servers are shown; ``None`` if there is none.
         validity: When it is valid, with its chain, and when any of the authorities of servers is.
     """
 
-    is_lacking: Literal[False] = False
-
     def __init__(self, tls: ServerTLS, *, verified: bool = True, read: Reader = read_bytes) -> None:
-        self.files: dict[Path, bytes] = {}
-
-        def read_once(path: Path) -> bytes:
-            data = self.files[path] = read(path)
-            return data
-
         self._verified = verified
         self._name = tls.name
         self._alpn = tuple(name.encode() for name in tls.alpn)
-        self._authorities = None if tls.ca is None else read_authorities(tls.ca, read=read_once)
-        self.identity = read_identity(tls.certificate, read=read_once) if tls.certificate else None
+        self._authorities = None if tls.ca is None else read_authorities(tls.ca, read=read)
+        self.identity = read_identity(tls.certificate, read=read) if tls.certificate else None
         if self.identity is not None:  # the contexts of connections are made later
             self.identity.use_in(SSL.Context(SSL.TLS_METHOD), CLIENT_CERTIFICATE)
         self.validity = self.identity.validity(CLIENT_CERTIFICATE) if self.identity else []
@@ -191,55 +176,6 @@ class BackendTLS:
         for authority in self._authorities or ():
             store.add_cert(authority)
         return context
-
-
-class LackingTLS(WatchedFiles):
-    """Stands for the TLS of a backend whose files cannot be used yet: no server may be connected.
-
-    Args:
-        name: The backend's.
-        problem: Why they cannot be used; `is_quiet` is whether another process logs it.
-
-    Attributes:
-        made: What to use instead from now on; ``None`` until the files can be used.
-    """
-
-    is_lacking: Literal[True] = True
-    _rule = "tls"
-    files: Mapping[Path, bytes] = MappingProxyType({})
-    identity = None
-    validity: Sequence[Validity] = ()
-    made: BackendTLS | None = None
-
-    def __init__(
-        self,
-        name: str,
-        tls: ServerTLS,
-        problem: TLSFileError,
-        seconds: Callable[[], float],
-        *,
-        is_quiet: bool = False,
-    ) -> None:
-        self._tls = tls
-        super().__init__(seconds, f"[backend {name}] ", is_quiet=is_quiet)
-        self._report(self._why_kept(problem))
-
-    @override
-    def _paths(self) -> Sequence[Path]:
-        return self._tls.files
-
-    @override
-    def _read(self) -> Callable[[], None]:
-        made = BackendTLS(self._tls)
-
-        def use() -> None:
-            self.made = made
-
-        return use
-
-    @override
-    def _why_kept(self, problem: TLSFileError) -> str:
-        return f"{self._section}{problem.key}: {problem.what}; no server is connected until it can be used"
 
 
 class _ServerTLSTransport(TLSTransport):

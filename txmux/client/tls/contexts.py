@@ -1,8 +1,7 @@
 """OpenSSL's contexts to terminate TLS: the certificate for each client, and which client certificates are allowed."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -11,8 +10,8 @@ from OpenSSL import SSL
 
 from txmux.client.tls.client_certificates import ClientVerification, subject_alt_name
 from txmux.errors import printable
-from txmux.files import read_bytes
-from txmux.net.tls.pem import KeyPair, Reader, read_key_pairs
+from txmux.files import Reader, read_bytes
+from txmux.net.tls.pem import KeyPair, read_key_pairs
 from txmux.net.tls.validity import Validity
 from txmux.rules.model import TlsSettings
 
@@ -36,7 +35,6 @@ class Contexts:
 
     Attributes:
         key_pairs: The certificates, each with its chain and key.
-        files: The files that they were read from, where that is needed.
         validity: When each certificate is valid, with those of chains, authorities and revocation lists.
         shown: For each certificate its file, its names, its issuer, and when it is valid together with its chain, in seconds since 1970.
     """
@@ -46,7 +44,6 @@ class Contexts:
         self.clients = ClientVerification(tls, read) if tls.client_ca is not None else None
         authorities = self.clients.authorities if self.clients else []
         revoked = self.clients.revoked if self.clients else []
-        self.files: Mapping[Path, bytes] = {}
         self._exact: dict[str, SSL.Context] = {}
         self._under: dict[str, SSL.Context] = {}
         made = []

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
 
 from txmux.classes import define
 from txmux.detection.ranked import finish
@@ -23,31 +22,17 @@ from txmux.rules.problems import Problem, RulesError
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from txmux.client.tls.contexts import Contexts
     from txmux.client.tls.terminator import TlsTerminator
-
-
-_LOOK = 0.02  # seconds that one look at files takes, as long as their disk answers
-
-FilesInUse: TypeAlias = Mapping[str, Mapping[Path, bytes]]
-"""The contents of files by the name of the route, or of the backend, that uses them."""
+    from txmux.net.watched import WatchedFiles
 
 
 class TlsTerminators:
-    """All TLS that a process terminates. Certificates are read once for all listeners.
+    """All TLS that a process terminates. Certificates are read once for all listeners."""
 
-    Args:
-        is_copied: Whether other processes need what is in use here; see `unreadable`.
-    """
-
-    def __init__(self, reactor: IReactorTime, *, is_copied: bool = False) -> None:
+    def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._is_copied = is_copied
         self._made: dict[tuple[str, TlsSettings], TlsTerminator] = {}
-        self._in_use: FilesInUse = {}
         self._openings: dict[tuple[str, Path], Any] = {}
-        self._left: list[tuple[str, TlsSettings]] = []  # at which `look` has not looked yet
-        self._looking: Deferred[None] = succeed(None)
 
     def ending_certificates(self, rules: Rules) -> list[Problem]:
         return [
@@ -72,20 +57,11 @@ class TlsTerminators:
             from txmux.client.tls.store import CertificateStore  # noqa: PLC0415 - OpenSSL takes a while
             from txmux.client.tls.terminator import TlsTerminator  # noqa: PLC0415 - the same
 
-            in_use = self._in_use.get(route.name)
-            if in_use and not in_use.keys() >= {*tls.paths}:
-                in_use = None  # of older rules
-            store = CertificateStore(
-                tls,
-                self._reactor.seconds,
-                route.name,
-                in_use,
-                is_copied=self._is_copied,
-            )
+            store = CertificateStore(tls, self._reactor.seconds, route.name)
             made = self._made[route.name, tls] = TlsTerminator(store, self._reactor)
         return made
 
-    def openings_of(self, listener: Listener, *, may_lack: bool = False) -> tuple[Any, ...]:
+    def openings_of(self, listener: Listener) -> tuple[Any, ...]:
         """Return what opens inner hellos of a listener's clients; see `HelloOpenings`."""
         found = []
         for kind in OPENINGS:
@@ -93,40 +69,34 @@ class TlsTerminators:
             if path is not None:
                 if (kind.key, path) not in self._openings:
                     self._openings[kind.key, path] = kind.make(
-                        path, self._reactor.seconds, may_lack=may_lack, is_quiet=self._is_copied
+                        path, self._reactor.seconds, may_lack=listener.is_of_unit
                     )
                 found.append(self._openings[kind.key, path])
         return tuple(found)
 
-    def prepare(self, rules: Rules, in_use: FilesInUse | None = None) -> PreparedTerminators:
+    def prepare(self, rules: Rules) -> PreparedTerminators:
         """Prepare as `prepare_in_steps` does, at once, and raise a `RulesError` if there are problems."""
-        prepared = finish(self.prepare_in_steps(rules, rules.routes, in_use=in_use))
+        prepared = finish(self.prepare_in_steps(rules, rules.routes))
         if prepared.problems:
             prepared.abandon()
             raise RulesError(prepared.problems)
         return prepared
 
     def prepare_in_steps(
-        self,
-        rules: Rules,
-        new: Iterable[Route],
-        removed: Iterable[Route] | None = None,
-        in_use: FilesInUse | None = None,
+        self, rules: Rules, new: Iterable[Route], removed: Iterable[Route] | None = None
     ) -> Generator[None, None, PreparedTerminators]:
         """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned.
 
-        A route whose files are in use and cannot be read keeps what it has, and one whose files may be lacking refuses its clients, as
-        ``kept_files`` says.
+        What is in use and cannot be read is kept, and a route whose files may be lacking refuses its clients.
 
         Args:
             rules: The newer ones.
             new: The routes that are new or changed, and
             removed: those that they replace; ``None`` are all that there were.
-            in_use: What another process uses of routes whose files cannot be read, where this one starts beside it.
         """
         prepared = PreparedTerminators(self._made, self._openings)
         left = self._made if removed is None else dict.fromkeys(filter(None, map(_key_of, removed)))
-        before, known, self._in_use = self._made.copy(), {*self._openings.values()}, in_use or {}
+        before = self._made.copy()
         prepared.removed = {key for key in left if key in self._made}
 
         def use(route: Route) -> None:
@@ -134,30 +104,21 @@ class TlsTerminators:
             if key is not None:
                 prepared.removed.discard(key)
                 if key not in before:
-                    prepared.made[key] = made = self._terminator_of(route, key[1])
-                    prepared.kept_files += filter(None, [made.store.trouble])
-
-        def read_keys(listener: Listener) -> None:
-            may_lack = in_use is not None or listener.is_of_unit
-            for opening in self.openings_of(listener, may_lack=may_lack):
-                if opening in known:
-                    opening.look_now()
-                prepared.kept_files += filter(None, [opening.trouble])
-                prepared.openings.add(opening)
+                    prepared.made[key] = self._terminator_of(route, key[1])
 
         try:
-            problems = yield from _problems(rules, new, use, read_keys)
-            for key, terminator in before.items():
-                if key not in prepared.removed:
-                    prepared.read[terminator] = read = terminator.store.prepare()
-                    prepared.kept_files += filter(None, read[2:])
-                    yield
+            for one in self.watched():
+                prepared.read.append(one.read_again())
+                yield
+            prepared.problems = yield from _problems(
+                rules,
+                new,
+                use,
+                lambda listener: prepared.openings.update(self.openings_of(listener)),
+            )
         except BaseException:  # it is given up
             prepared.abandon()
             raise
-        finally:
-            self._in_use = {}
-        prepared.problems = problems
         return prepared
 
     def shown(self) -> list[dict[str, Any]]:
@@ -169,51 +130,14 @@ class TlsTerminators:
             for certificate in made.store.shown()
         ]
 
-    async def look_at_all(self, *, is_managed: bool = False) -> None:
-        """Look at the certificates of all routes, or of those that a feature gets, now."""
-        for (_, tls), made in [*self._made.items()]:
-            if tls.managed or not is_managed:
-                await made.store.look_in_thread()
+    def certificates(self) -> list[tuple[str, Validity]]:
+        """Return when what clients are shown is valid, by route, and the authorities of theirs."""
+        return sorted(
+            (route, one) for (route, _), made in self._made.items() for one in made.store.validity()
+        )
 
-    def look(self) -> None:
-        """Begin to look at changed files, unless such a look is running.
-
-        Many files that are renewed at once take several calls, since clients take turns with the thread that reads them.
-        """
-        if self._looking.called:
-            self._looking = Deferred.fromCoroutine(self._look())
-
-    async def _look(self) -> None:
-        for opening in [*self._openings.values()]:
-            await opening.look_in_thread()
-        self._left = self._left or [*self._made]
-        until = self._reactor.seconds() + _LOOK
-        while self._left and self._reactor.seconds() < until:
-            made = self._made.get(self._left.pop())
-            if made is not None:
-                await made.store.look_in_thread()
-
-    def unreadable(self, rules: Rules, *, of_units: bool = False) -> FilesInUse:
-        """Return the files in use of the routes whose files could not be read at the last look, for a process that starts.
-
-        With `of_units`, only of routes whose files may be lacking, and are not.
-        """
-        unreadable = {}
-        for route in rules.routes:
-            if route.terminate_tls is not None:
-                store = self._terminator_of(route, route.terminate_tls).store
-                is_wanted = not of_units or (route.terminate_tls.may_lack and store.files)
-                if store.trouble and is_wanted:
-                    unreadable[route.name] = store.files
-        return unreadable
-
-    def troubles(self) -> list[str]:
-        found = [made.store.trouble for made in self._made.values()]
-        return [
-            trouble
-            for trouble in (*found, *(one.trouble for one in self._openings.values()))
-            if trouble
-        ]
+    def watched(self) -> list[WatchedFiles]:
+        return [*(made.store for made in self._made.values()), *self._openings.values()]
 
 
 def _key_of(route: Route) -> tuple[str, TlsSettings] | None:
@@ -249,22 +173,19 @@ def _problems(
 
 @define
 class PreparedTerminators:
-    """The terminators of changed rules; `kept_files` has a sentence for each route whose files cannot be used."""
+    """The terminators of changed rules."""
 
     _all: dict[tuple[str, TlsSettings], TlsTerminator]
     _all_openings: dict[tuple[str, Path], Any]
     made: dict[tuple[str, TlsSettings], TlsTerminator] = attrs.field(factory=dict, init=False)
     removed: set[tuple[str, TlsSettings]] = attrs.field(factory=set, init=False)
     openings: set[Any] = attrs.field(factory=set, init=False)
-    read: dict[TlsTerminator, tuple[Contexts | None, list[object], str]] = attrs.field(
-        factory=dict, init=False
-    )
-    kept_files: list[str] = attrs.field(factory=list, init=False)
+    read: list[Callable[[], None]] = attrs.field(factory=list, init=False)
     problems: list[Problem] = attrs.field(factory=list, init=False)
 
     def commit(self) -> None:
-        for terminator, read in self.read.items():
-            terminator.store.commit(*read)
+        for use in self.read:
+            use()
         for key in self.removed:
             del self._all[key]
         for place in [at for at, one in self._all_openings.items() if one not in self.openings]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -61,11 +61,8 @@ _EAB = SectionKey(SECRET, example="/etc/txmux/secrets/zerossl.eab", files=KeyFil
 def _part(context: ServiceContext) -> ServicePart:
     from txmux.features.acme.renewal import Certificates  # noqa: PLC0415 - as above
 
-    def send(**values: Any) -> Any:
-        return context.send("acme", values)
-
     return Certificates(
-        context.reactor, lambda challenges: send(challenges=challenges), lambda: send(renewed=True)
+        context.reactor, lambda challenges: context.send("acme", {"challenges": challenges})
     )
 
 

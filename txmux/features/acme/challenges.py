@@ -11,7 +11,6 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL, crypto
-from twisted.internet.defer import Deferred
 
 from txmux.classes import frozen
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
@@ -67,7 +66,7 @@ NAME = "acme-tls/1"
 
 
 class Challenges(ServingPart):
-    """Answers exactly the challenges of the service, before any route, and reads its certificates when they are new."""
+    """Answers exactly the challenges of the service, before any route."""
 
     def __init__(self, context: ServingContext) -> None:
         self._context = context
@@ -77,18 +76,14 @@ class Challenges(ServingPart):
         if self._terminators:
             self._answer()
 
-    def receive(self, values: Mapping[str, Any]) -> Deferred[None] | None:
-        """Take ``challenges``: for each name, the digest for the certificate; without them, files of certificates have changed."""
-        if "challenges" not in values:
-            looking = self._context.serving.terminators.look_at_all(is_managed=True)
-            return Deferred.fromCoroutine(looking)
+    def receive(self, values: Mapping[str, Any]) -> None:
+        """Take ``challenges``: for each name, the digest for the certificate."""
         if values["challenges"] or self._terminators:
             self._terminators = {
                 name: TlsTerminator(ChallengeStore.make(name, digest), self._context.reactor)
                 for name, digest in values["challenges"].items()
             }
             self._answer()
-        return None
 
     def _answer(self) -> None:
         for listener in self._context.serving.listeners:

@@ -139,7 +139,6 @@ class Certificates(ServicePart):
 
     Args:
         announce: Makes all listeners answer these challenges, by name; fires when they do.
-        renewed: Called when files of certificates have changed.
         now: The time, in seconds since 1970.
 
     Attributes:
@@ -151,7 +150,6 @@ class Certificates(ServicePart):
 
     _reactor: Any
     _announce: Callable[[Mapping[str, str]], Deferred[Any]]
-    _renewed: Callable[[], object]
     _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
     _folder: AcmeFolder = attrs.field(factory=lambda: AcmeFolder(FOLDER), init=False)
     _accounts: dict[str, Account] = attrs.field(factory=dict, init=False)
@@ -317,7 +315,6 @@ class Certificates(ServicePart):
             written = Renewal.read(self._folder.state().get(name))
             self._renewals[name] = attrs.evolve(written, directory=order)
             self._shown[name] = there
-            self._renewed()
             return
         if renewal.directory != order:
             renewal.directory, renewal.failures, renewal.suggested = order, 0, None
@@ -522,7 +519,6 @@ class Certificates(ServicePart):
         renewal.pending, renewal.why, renewal.not_before = NO_CERTIFICATE, "", 0.0
         self._shown[name] = certificate
         self._save()
-        self._renewed()
         self._answer(name, f"{name}: renewed, valid until {utc_time(certificate.not_after)}")
 
     async def _ask_time(self, renewal: Renewal, shown: ShownCertificate, account: Account) -> None:

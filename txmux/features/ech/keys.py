@@ -3,9 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -14,9 +12,9 @@ from typing_extensions import override
 
 from txmux.classes import frozen
 from txmux.features.ech.hello import EchKey, EchReader, read_configs
-from txmux.files import names_in, read_bytes, state_at
+from txmux.files import names_in
 from txmux.net.tls.errors import TLSFileError
-from txmux.net.watched import WatchedFiles
+from txmux.net.watched import FilesInUse, OnDisk, WatchedFiles
 from txmux.rules.named_files import is_key_file
 from txmux.telemetry.counting.counter_groups import ListenerCounts
 from txmux.wire.cursor import MalformedError
@@ -46,14 +44,14 @@ class KeyFile:
     configs: str
 
 
-def read_key_file(path: Path) -> KeyFile:
-    """Read a file with a private key and its configurations.
+def read_key_file(path: Path, files: Mapping[Path, tuple[float, bytes]] | None = None) -> KeyFile:
+    """Read a file with a private key and its configurations, or take it of `files`.
 
     Raises:
         TLSFileError: It cannot be used.
     """
     try:
-        made, data = state_at(path)[3] / 1e9, read_bytes(path)
+        made, data = (OnDisk() if files is None else files)[path]
     except OSError as problem:
         raise _unreadable(path, problem) from None
     pem, line = _part(path, data, "PRIVATE KEY", "private key")
@@ -118,74 +116,52 @@ def key_paths(path: Path) -> list[Path]:
     return paths
 
 
-def read_key_files(path: Path) -> list[KeyFile]:
+def read_key_files(
+    path: Path, files: Mapping[Path, tuple[float, bytes]] | None = None
+) -> list[KeyFile]:
     """Read all keys, the newest, which is published, first."""
-    files = [read_key_file(one) for one in key_paths(path)]
-    return sorted(files, key=lambda file: file.made, reverse=True)
+    keys = [read_key_file(one, files) for one in files or key_paths(path)]
+    return sorted(keys, key=lambda file: file.made, reverse=True)
 
 
 class EchKeys(WatchedFiles):
-    """The keys of a listener.
+    """The keys of a listener; a `TLSFileError` if a file cannot be used.
 
     Args:
         path: A file, or a folder of files.
         seconds: The clock.
-        may_lack: Whether files that cannot be read are no error, as for a process that starts beside others.
-        is_quiet: Whether another process logs what happens.
+        may_lack: Whether that is no error.
 
     Attributes:
-        files: What is in use, the newest first.
-
-    Raises:
-        TLSFileError: A file cannot be used.
+        made: What is in use, the newest first.
     """
 
+    made: list[KeyFile] | None
     key = _rule = RULE
+    _what = "keys"
 
-    def __init__(
-        self,
-        path: Path,
-        seconds: Callable[[], float],
-        *,
-        may_lack: bool = False,
-        is_quiet: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, seconds: Callable[[], float], *, may_lack: bool = False) -> None:
         self._path = path
-        super().__init__(seconds, is_quiet=is_quiet)
-        self._by_id: Mapping[int, EchKey] = {}
-        self.files: list[KeyFile] = []
-        try:
-            self._take(read_key_files(path))
-        except TLSFileError as problem:
-            if not may_lack:
-                raise
-            self.trouble = str(problem)
+        super().__init__(seconds, "", [path], may_lack=may_lack)
 
     def reader(self, limit: int, counts: ListenerCounts | None = None) -> EchReader:
         """Return a reader of a client's first bytes, with the current keys."""
         self.look()
-        return EchReader(self._by_id, limit, counts)
+        return EchReader(
+            {key.config.id: key for file in reversed(self.made or ()) for key in file.keys},
+            limit,
+            counts,
+        )
 
     def shown(self) -> list[tuple[int, str, float]]:
         """Return the number and the public name of each key, and when it was written, the published one first."""
-        configs = ((key.config, file.made) for file in self.files for key in file.keys)
+        configs = ((key.config, file.made) for file in self.made or () for key in file.keys)
         return [(config.id, config.public_name, made) for config, made in configs]
 
     @override
-    def _paths(self) -> Iterator[Path]:
-        yield self._path
-        with suppress(TLSFileError):  # reading reports it
-            yield from (path for path in key_paths(self._path) if path != self._path)
+    def _paths(self) -> list[Path]:
+        return key_paths(self._path)
 
     @override
-    def _read(self) -> Callable[[], None]:
-        return partial(self._commit, read_key_files(self._path))
-
-    def _take(self, files: list[KeyFile]) -> None:
-        self.files = files
-        self._by_id = {key.config.id: key for file in reversed(files) for key in file.keys}
-
-    def _commit(self, files: list[KeyFile]) -> None:
-        self._take(files)
-        if not self._is_quiet:
-            self._log.info("{key} = {path}: keys reloaded", key=RULE, path=str(self._path))
+    def _make(self, files: FilesInUse) -> list[KeyFile]:
+        return read_key_files(self._path, files.files)

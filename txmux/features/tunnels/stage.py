@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import attrs
@@ -57,18 +56,6 @@ class TunnelMaker(StageMaker):
         return Tunnelling(
             client, layer, route, client.configuration.inside[route.name], self._users
         )
-
-    @override
-    def look_now(self) -> None:
-        if self._users is not None:
-            self._users.look_now()
-
-    @override
-    def troubles(self) -> Iterator[str]:
-        users = self._users
-        if users is not None:
-            users.look()  # no client may have come since the file was changed
-            yield from filter(None, [users.trouble or users.wrong])
 
     def crowded(self) -> tuple[int, str] | None:
         return None if self._users is None else self._users.crowded()

@@ -7,6 +7,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -21,7 +22,7 @@ from txmux.features.tunnels.reading import read_users
 from txmux.files import read_list
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import outcome_in_thread
-from txmux.net.watched import WatchedFiles
+from txmux.net.watched import RECEIVED, FilesInUse, WatchedFiles
 
 _MANY = 16  # logins that wait: then an operator should know
 _MOST_KNOWN = 1000
@@ -49,6 +50,7 @@ class TunnelUsers(WatchedFiles):
     """
 
     _rule, _pause = "tunnel_users", 5.0
+    _read_file = staticmethod(read_list)
 
     def __init__(self, route: str, path: Path) -> None:
         try:
@@ -66,33 +68,29 @@ class TunnelUsers(WatchedFiles):
         # Digests of right logins: a client that comes again does not wait, nor cost a quarter of a second of CPU.
         self._known: set[bytes] = set()
         self._salt = secrets.token_bytes(16)
-        super().__init__(monotonic, f"[route {route}] ", is_read=False)
-        self.look_now()
+        super().__init__(monotonic, f"[route {route}] ", [path], may_lack=True)
 
     @override
-    def _paths(self) -> list[Path]:
-        return [self._path]
-
-    @override
-    def _read(self) -> Callable[[], None]:
+    def _make(self, files: FilesInUse) -> tuple[Mapping[str, bytes], Sequence[str]]:
         try:
-            users, problems = read_users(read_list(self._path))
+            return read_users(files.read(self._path))
         except OSError as error:
             what = f"{self._path} cannot be read: {error.strerror}"
             raise TLSFileError(self._rule, what, error) from None
-        return lambda: self._commit(users, problems)
 
-    def _commit(self, users: Mapping[str, bytes], problems: Sequence[str]) -> None:
-        self._hashes = users
-        where = f"{self._section}{self._rule}: {self._path}"
+    @override
+    def _take(self, files: FilesInUse, made: Any) -> bool:
+        self._hashes, problems = made
+        where = f"{self.section}{self._rule}: {self._path}"
         self.wrong = f"{where}{problems[0]}" if problems else ""
-        for problem in problems:
+        for problem in () if RECEIVED.are_all else problems:
             self._log.error("{where}{problem}", where=where, problem=problem)
+        return super()._take(files, made)
 
     @override
     def _why_kept(self, problem: TLSFileError) -> str:
         then = "users that are known are kept" if self._hashes else "nobody can log in"
-        return f"{self._section}{problem.key}: {problem.what}; {then}"
+        return f"{self.section}{problem.key}: {problem.what}; {then}"
 
     def check(self, source: int, login: Login) -> Deferred[bool | None] | bool | None:
         """Return whether a login is right, now or later; ``None`` if there is no room for it. Cancel what is not waited for."""

@@ -15,7 +15,6 @@ import attrs
 
 from txmux.net.channel.message import (
     AMOUNT,
-    DATE,
     FLAG,
     NOTHING,
     NUMBER,
@@ -126,15 +125,6 @@ _EVENT = _object(
     state=_MAYBE, why=_MAYBE,
 )  # fmt: skip
 """See `txmux.telemetry.events`."""
-_SHOWN = _object(
-    route=_NAME,
-    file=_NAME,
-    names=Field(list, of=_TEXT),
-    issuer=_TEXT,
-    not_before=DATE,
-    not_after=DATE,
-)
-"""See `txmux.client.tls.store`."""
 
 MESSAGES: list[Message] = []
 """The rows of the table, in their order."""
@@ -176,6 +166,9 @@ START = _to_worker(
     "start", "serve these rules with these sockets; the answer says whether the process is in the sandbox",
     rules=_TEXT, version=NUMBER, limits=_LAYOUT, column=NUMBER, sockets=_NAMES, opener=FLAG,
     may_lack=FLAG, state=_OBJECT, answer=FLAG, descriptors=_SOCKETS, longest=_WHOLE)
+FILES = _to_worker(
+    "files", "use these of the supervisor's files from now on, by user, and forget those of users that are gone",
+    files=_OBJECT, gone=_LIST, answer=NOTHING, longest=_WHOLE)
 PING = _to_worker(
     "ping", "the answer shows that the loop turns, also where no counter does", answer=NOTHING)
 STOP = _to_worker(
@@ -243,8 +236,6 @@ NAMES = _to_worker("names", "results of look-ups", names=_OBJECT, longest=_WHOLE
 PART = _to_worker(
     "part", "what the supervisor keeps for a feature has something for what a worker keeps for it, or asks that, which answers by a list",
     feature=_NAME, values=_OBJECT, answer=_nullable(_CHECKED_LATER), longest=_WHOLE, longest_answer=_LARGE)
-CERTIFICATES_SHOWN = _to_worker(
-    "certificates_shown", "report the other certificates", answer=Field(list, of=_SHOWN), longest_answer=_LARGE)
 APPLY_OVERRIDES = _to_worker(
     "apply_overrides", "apply an operator's overrides: drained servers, paused listeners",
     overrides=_OBJECT, answer=NOTHING, longest=_LARGE)

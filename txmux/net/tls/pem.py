@@ -1,10 +1,10 @@
 """Reads PEM files (RFC 7468): certificates, and the keys of some."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
@@ -15,12 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 from OpenSSL import SSL, crypto
 
 from txmux.classes import frozen
-from txmux.files import read_bytes
+from txmux.files import Reader, read_bytes
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.net.tls.validity import Validity
-
-Reader: TypeAlias = Callable[[Path], bytes]
-"""Reads a file, or has its contents from an earlier time; raises `OSError`."""
 
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"

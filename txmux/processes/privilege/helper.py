@@ -74,13 +74,12 @@ class AllowedPaths:
         )
 
     def may_be_read(self, path: str, *, may_all: bool) -> bool:
-        """Return whether a path is exactly one of the rules, or that of a key in one of their folders."""
+        """Return whether a path is exactly one of the rules, and with `may_all`, or that of a key in one of their folders."""
+        if path in self.opens["worker"] or not may_all:
+            return path in self.opens["worker"]
         folder, _, name = path.rpartition("/")
-        return (
-            path in self.opens["worker"]
-            or path in self.opens["worker-folder"]
-            or (folder in self.opens["worker-folder"] and is_key_file(name))
-            or (may_all and path in self.opens["supervisor"])
+        return any(path in self.opens[one] for one in ("sent", "sent-folder", "supervisor")) or (
+            folder in self.opens["sent-folder"] and is_key_file(name)
         )
 
 
@@ -211,9 +210,9 @@ class Helper:
             make_token(Path(path))
         opened = within_patience(self._open_on_disk, Path(path))
         is_folder = stat.S_ISDIR(os.fstat(opened).st_mode)
-        if is_folder and not any(path in named.opens["worker-folder"] for named in self._named):
+        if is_folder and not any(path in named.opens["sent-folder"] for named in self._named):
             os.close(opened)
-            if any(path in named.opens["worker"] for named in self._named):
+            if any(path in named.opens["worker"] | named.opens["sent"] for named in self._named):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             raise _not_named(path)
         return [opened]

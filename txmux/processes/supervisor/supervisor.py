@@ -20,7 +20,6 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from socket import SOCK_DGRAM
 from typing import Any
 
@@ -41,11 +40,13 @@ from txmux.client.io_runtime import IORuntime
 from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators, expiry_warnings
 from txmux.control.broadcast import broadcast
 from txmux.control.overrides import Overrides, ServiceState
+from txmux.control.service_files import ServiceFiles, lost_files
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
-from txmux.net.turns import Turns, first_late, in_thread, look_in_thread
+from txmux.net.turns import Turns, in_thread
+from txmux.net.watched import RECEIVED, FilesInUse
 from txmux.processes.oom import KILLS
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.helper import Helper
@@ -58,12 +59,11 @@ from txmux.processes.usable import too_many_sockets
 from txmux.processes.workers.adopted import AdoptedWorker
 from txmux.processes.workers.moving import LONGEST_WAIT
 from txmux.processes.workers.pool import STARTING, WorkerPool, WorkersError, failures
-from txmux.processes.workers.received_rules import PackedFiles, packed_files, unpacked_files
+from txmux.processes.workers.sent_files import pack_files
 from txmux.processes.workers.sent_rules import PendingRules, SentRules
 from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
-from txmux.rules.named_files import check_disks
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read
 from txmux.serving.listen_addresses import are_plain
@@ -78,7 +78,7 @@ from txmux.telemetry.steps import CommittedSteps
 _GRACE = 5.0
 """Seconds that a worker has to exit, after the time limit of its connections."""
 
-_LOOK = 5.0  # seconds between two looks at the files of certificates, and two tries to listen
+_LOOK = 5.0  # seconds between two tries to listen
 
 
 class Supervisor:
@@ -94,8 +94,6 @@ class Supervisor:
 
     Attributes:
         version: The version of the rules, from 1.
-        kept_files: What each route or backend has kept, or lacks, whose files for TLS the start or the last reload could not use, a
-            sentence each.
         state: What workers share besides the rules: overrides, bans, and the results of health checks and look-ups of this process.
         reading_files: Held while the files for TLS of other rules are read, and until those of a reload are in force.
         is_changing: Whether a reload is being prepared. Meanwhile no retiring worker exits, since the reload may reuse it.
@@ -138,10 +136,9 @@ class Supervisor:
         self.servers_elsewhere = ServersElsewhere(pool, counters, lambda: self._rules)
         self._is_started = False
         self._draining_sockets: set[str] = set()
-        self._terminators = TlsTerminators(reactor, is_copied=True)
+        self._terminators = TlsTerminators(reactor)
         self.reading_files = DeferredLock()
-        self._look_at_files = self._try_again_at = 0.0
-        self.kept_files: list[str] = []
+        self._try_again_at = 0.0
         self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
         self._problems: list[str] = []
@@ -160,12 +157,14 @@ class Supervisor:
             counters=counters.column(OWN),
             names=self._names,
         )
+        self._files_in_use = ServiceFiles(self._terminators, upstreams, self._send_files)
         self._observer = ServerObserver(upstreams, counters, reactor)
         self.state = ServiceState(
             pool.all,
             self._status,
             self._missing,
             upstreams,
+            self._files_in_use,
             resources.parts,
             troubles=resources.privilege.troubles,
             observed=self._observer.observed,
@@ -181,20 +180,21 @@ class Supervisor:
         )
 
     def check(
-        self, owner: tuple[int, int] | None = None, pem: Sequence[PackedFiles] = ({}, {})
+        self, owner: tuple[int, int] | None = None, pem: Sequence[Mapping[str, Any]] = ({}, {})
     ) -> None:
         """Check the rules for problems that would stop every worker, before the sockets are opened.
 
         `owner` has the user and group IDs of the workers, if they differ from this process's; `pem` is of `txmux.serving.state`.
         """
-        of_routes, of_backends = map(unpacked_files, pem)
-        self.state.upstreams.add_backends(self._rules, of_backends)
+        RECEIVED.update(lost_files(*pem))
+        self.state.upstreams.add_backends(self._rules)
         self.state.lists.prepare(self._rules)
         self._check(self._rules, owner)
         self._check_room(self._rules)
-        terminators = self._terminators.prepare(self._rules, of_routes or None)
-        terminators.commit()
-        self.kept_files = [*terminators.kept_files, *self.state.upstreams.troubles()]
+        self._terminators.prepare(self._rules).commit()
+        self._files_in_use.prepare(self._rules)
+        self._files_in_use.commit()
+        RECEIVED.clear()
         self._files.prepare(self._rules)
 
     def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
@@ -254,14 +254,8 @@ class Supervisor:
     def sandbox(self) -> Sandbox:
         return sandbox_of(self._rules)
 
-    async def start_message(self, worker: Worker) -> dict[str, Any]:
+    def start_message(self, worker: Worker) -> dict[str, Any]:
         """Return the message that starts a worker; see `txmux.processes.workers.received_rules.Start`."""
-        pid = worker.pid
-        await first_late(check_disks, self._rules)
-        await self._terminators.look_at_all()  # a moment ago they may have been there
-        unreadable = await look_in_thread(self.state.upstreams.unreadable)
-        if worker.pid != pid:
-            return {}  # it has ended, and a column without owner would go to two others
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             rules, version, worker.sockets = pending.rules, pending.version, pending.sockets
@@ -281,7 +275,8 @@ class Supervisor:
             "names": self._names.as_json(),
             "banned": banned,
         }
-        state["files"] = [*map(packed_files, (self._terminators.unreadable(rules), unreadable))]
+        worker.files = self._files_in_use.in_use()
+        state["files"] = pack_files(worker.files)
         state["parts"] = {name: part.state() for name, part in self._parts.items()}
         return {**message, "may_lack": worker.has_served, "state": state}
 
@@ -302,6 +297,7 @@ class Supervisor:
         """
         workers = [worker for worker in self.pool.all() if worker.ready]
         reports = await broadcast(workers, messages.SERVERS)
+        await self._files_in_use.look_now()  # some may be lost since a moment ago
         now = time.monotonic()
         servers = merged([*(servers for _, servers in reports), self._servers()])
         sources = self.limits.sources(self._reactor.seconds)
@@ -310,18 +306,15 @@ class Supervisor:
         return {
             **state,
             "names": self._names.as_json(),
-            "pem": await self._lost_files(),
+            "pem": self._files_in_use.lost(),
             "bans": self.state.bans.state(now, again=again),
             "recent": self.state.recent.state(),
             "observed": self._observer.as_json(),
             "limits": self.limits.handed_over(),
         }
 
-    async def _lost_files(self) -> list[PackedFiles]:
-        await self._terminators.look_at_all()
-        lost = await look_in_thread(partial(self.state.upstreams.unreadable, of_units=True))
-        of_routes = self._terminators.unreadable(self._rules, of_units=True)
-        return [packed_files(of_routes), packed_files(lost)]
+    def _send_files(self, in_use: Mapping[str, FilesInUse]) -> Deferred[Any]:
+        return DeferredList([worker.send_files(in_use) for worker in self.pool.all()])
 
     def restore(self, state: TransferState) -> None:
         """Apply the state of another process, here and in all workers."""
@@ -461,6 +454,8 @@ class Supervisor:
         undo.callback(upstreams.abandon)
         if upstreams.problems:
             raise MuxError("\n".join(upstreams.problems))
+        undo.callback(self._files_in_use.abandon)
+        self._files_in_use.prepare(rules)
         return terminators, upstreams
 
     def close_removed(self) -> None:
@@ -484,7 +479,8 @@ class Supervisor:
         )
         do("see which processes count for limits", self.limits.collect)
         do("count what other processes have of servers", self.servers_elsewhere.share)
-        do("look at certificates", self._look)
+        if not self.is_changing:
+            do("look at certificates", self._files_in_use.look)
         if self.pool.accepting and not self.is_changing:
             do("listen again", lambda: self._listen_on_new(self._resources.look()))
             do("try to listen where units could not", self._try_unavailable)
@@ -501,14 +497,6 @@ class Supervisor:
     def _end_bans(self) -> None:
         if gone := self.state.bans.expire(time.monotonic()):
             self.pool.send_to_all(messages.BAN, rows=rows_of(gone))
-
-    def _look(self) -> None:
-        """Read changed certificates again, for workers that start while they cannot be read."""
-        now = self._reactor.seconds()
-        if now >= self._look_at_files and not self.is_changing:
-            self._look_at_files = now + _LOOK
-            self._terminators.look()
-            self.state.upstreams.look()
 
     def _try_unavailable(self) -> None:
         now = self._reactor.seconds()
@@ -566,6 +554,7 @@ class Supervisor:
 
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
         rules = pending.rules
+        self._files_in_use.send()
         pending.preparing = {worker: worker.pid for worker in self.pool.all() if worker.ready}
         answers = {
             worker: self._ask_to_prepare(
@@ -623,13 +612,13 @@ class Supervisor:
         self._problems = []
         self._rules, self.version = pending.rules, pending.version
         self._sent.forget()
-        self.kept_files = [*pending.terminators.kept_files, *pending.upstreams.kept_files]
         run = steps.run
         run("import what workers need", self.starter.prepare, self._rules)
         run("follow the lists of networks", self.state.lists.prepare, self._rules)
         run("open the files of workers", self._files.commit)
-        run("use the backends", pending.upstreams.commit)
         run("use the certificates", pending.terminators.commit)
+        run("use the backends", pending.upstreams.commit)
+        run("watch files", self._files_in_use.commit)
         # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
         ready = [worker for worker, pid in pending.preparing.items() if worker.pid == pid]
         count = pending.rules.settings.workers

@@ -28,12 +28,14 @@ from txmux.net.channel.message import Message
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.turns import Turns, first_late
+from txmux.net.watched import RECEIVED
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
 from txmux.processes.supervisor.signals import SignalWatch
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.received_rules import Start, close, named, read_replacement, sockets_of
+from txmux.processes.workers.sent_files import unpack_files
 from txmux.rules.difference import digest as digest_of
 from txmux.rules.model import Listener, Rules
 from txmux.rules.named_files import check_disks
@@ -94,6 +96,7 @@ class WorkerProcess:
         handlers: dict[Message, Callable[..., object]] = {
             messages.COUNT_IN: self._count_in,
             messages.COUNT_MORE: self._count_more,
+            messages.FILES: _use_files,
             messages.NAMES: self._names.take_results,
             messages.START: self._start,
             messages.STOP: self.stop,
@@ -184,7 +187,6 @@ class WorkerProcess:
                 messages.RECALL: serving.restore,
                 messages.CHECK: serving.upstreams.apply_check,
                 messages.PART: serving.receive,
-                messages.CERTIFICATES_SHOWN: serving.terminators.shown,
                 messages.EXPECT: serving.upstreams.known.expect,
                 messages.PREPARE: partial(self._prepare, serving),
                 messages.COMMIT: partial(self._commit, serving, transfer),
@@ -217,11 +219,11 @@ class WorkerProcess:
         try:
             if self._problem is not None:
                 raise self._problem
-            in_use = start.files_in_use()
+            RECEIVED.update(unpack_files(start.state.pop("files", {})))
             handlers, kept = self.channel.handlers, list[tuple[Message, dict[str, Any]]]()
             for kind in _CHANGES:
                 handlers[kind] = lambda kind=kind, **fields: kept.append((kind, fields))
-            await first_late(check_disks, rules, start.unread(in_use))
+            await first_late(partial(check_disks, by_worker=True), rules)
             admission = self._admission(rules)
             account = account_of(rules)
             access_log = open_access_log(
@@ -240,7 +242,6 @@ class WorkerProcess:
                 shared=True,
                 loop_detector=self._limits.loop_detector,
                 counters=self._counters,
-                in_use=in_use,
                 may_lack=start.may_lack,
             )
             serving.upstreams.known.on_waiting = self._note_waiting
@@ -412,6 +413,12 @@ class WorkerProcess:
         self.stop()
 
 
+def _use_files(files: Mapping[str, Any], gone: Sequence[str]) -> None:
+    for user in gone:
+        RECEIVED.pop(user, None)
+    RECEIVED.update(unpack_files(files))
+
+
 def _open_by(descriptors: Sequence[int]) -> None:
     _use_opener(*sockets_of(descriptors))
 
@@ -426,6 +433,7 @@ def run(
     """Run a worker with the reactor of the module `reactor`; return the exit status."""
     problem = None
     is_confined = False
+    RECEIVED.are_all = True
     try:
         # First, since a thread started before would stay unconfined.
         is_confined = confine(sandbox, listener_to)

@@ -7,12 +7,10 @@ import os
 import socket
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.classes import frozen
-from txmux.client.tls.terminators import FilesInUse
 from txmux.detection.ranked import finish
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import InvalidMessageError
@@ -106,23 +104,6 @@ def close(sockets: Iterable[socket.socket]) -> None:
         opened.close()
 
 
-PackedFiles: TypeAlias = Mapping[str, Mapping[str, str]]
-
-
-def packed_files(files: FilesInUse) -> PackedFiles:
-    return {
-        name: {str(path): base64.b64encode(data).decode() for path, data in its.items()}
-        for name, its in files.items()
-    }
-
-
-def unpacked_files(files: PackedFiles) -> FilesInUse:
-    return {
-        name: {Path(path): base64.b64decode(text) for path, text in its.items()}
-        for name, its in files.items()
-    }
-
-
 @frozen
 class Start:
     """What a worker needs to serve; see `txmux.serving.state` for the state.
@@ -141,16 +122,6 @@ class Start:
     opener: socket.socket | None
     may_lack: bool
     state: dict[str, Any]
-
-    def files_in_use(self) -> tuple[FilesInUse, FilesInUse]:
-        """Return the files for TLS that cannot be read now, as they are in use: by route, and by backend."""
-        routes, backends = self.state.get("files", ({}, {}))
-        return unpacked_files(routes), unpacked_files(backends)
-
-    def unread(self, in_use: Iterable[FilesInUse]) -> set[Path]:
-        """Return the files of the rules that need not be read: their content has come, or the supervisor alone reads them."""
-        come = {path for kind in in_use for files in kind.values() for path in files}
-        return come.union(map(Path, self.rules.files.texts))
 
     @classmethod
     def read(  # noqa: PLR0913 - the fields of the message

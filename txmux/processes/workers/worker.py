@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
-from txmux.control.broadcast import SilentError
+from txmux.control.broadcast import ANSWER_TIMEOUT, SilentError
 from txmux.control.overrides import ServiceState
 from txmux.net.channel import messages
 from txmux.net.channel.channel import (
@@ -29,10 +29,12 @@ from txmux.net.channel.channel import (
     attach,
 )
 from txmux.net.channel.message import Message
+from txmux.net.watched import FilesInUse
 from txmux.processes import liveness
 from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.sandbox import Sandbox
+from txmux.processes.workers.sent_files import pack_files
 from txmux.processes.workers.starting import BackOff, Starter
 from txmux.telemetry.attention import CANNOT_START
 from txmux.telemetry.counting.counters import OWN, Counters
@@ -68,7 +70,7 @@ class _WorkerSupervisor(Protocol):
     state: ServiceState
 
     def sandbox(self) -> Sandbox: ...
-    async def start_message(self, worker: Worker, /) -> dict[str, Any]: ...
+    def start_message(self, worker: Worker, /) -> dict[str, Any]: ...
     def connect_to_opener(self) -> socket.socket | None: ...
     def is_served(self) -> bool: ...
     def lacks_helper(self) -> bool: ...
@@ -94,6 +96,7 @@ class Worker:
         is_confined: Whether it is in the sandbox, once it serves.
         sockets: Those on which it listens, by the keys of their addresses.
         prepared: Those on which it would after a commit.
+        files: Those that it has, by user; ``None`` before it gets all with its rules.
         is_leaving: Whether it is about to end, and cannot serve again.
         preparing: Held while it catches up, since it can prepare only one set of rules at a time.
         has_served: Whether it was ever ready; before that, it is not restarted if it cannot start.
@@ -120,6 +123,7 @@ class Worker:
         self._until_silent: list[Deferred[Any]] = []
         self.sockets: Mapping[str, socket.socket] = {}
         self.prepared: Mapping[str, socket.socket] = {}
+        self.files: Mapping[str, FilesInUse] | None = None
         self._limits = LimitsLayout(0)
         self._can_listen = False
         self._how_ended = ""
@@ -265,7 +269,7 @@ class Worker:
             if self._hung or (self._retirement is not None and not self.ready):
                 self._end()  # this was due before its ID was known
             elif self._stopped is None:
-                Deferred.fromCoroutine(self._have_it_start(channel))
+                self._have_it_start(channel)
 
     def _cannot_start(self, channel: Channel, why: str) -> None:
         if self._channel is not channel:
@@ -291,12 +295,9 @@ class Worker:
         if channel is not None and not channel.is_open:
             self._lost(channel)
 
-    async def _have_it_start(self, channel: Channel) -> None:
+    def _have_it_start(self, channel: Channel) -> None:
         try:
-            message = await self._supervisor.start_message(self)
-            if self._channel is not channel or self._stopped is not None:
-                return
-            asking = self._ask_to_start(channel, message)
+            asking = self._ask_to_start(channel, self._supervisor.start_message(self))
         except Exception as problem:  # noqa: BLE001 - the process would wait for ever
             self._problem = str(problem) or type(problem).__name__
             self._end()
@@ -336,6 +337,19 @@ class Worker:
         return self.ask_to_work(
             messages.PREPARE, sockets=[*lacking], descriptors=descriptors, **values
         )
+
+    def send_files(self, in_use: Mapping[str, FilesInUse]) -> Deferred[Any]:
+        """Send what is in use of files, as far as it has other ones; one that has not started yet gets all. Fires when it has them, or ends."""
+        had = self.files
+        if had is None or had == in_use:
+            return succeed(None)
+        self.files = in_use
+        changed = {user: its for user, its in in_use.items() if had.get(user) != its}
+        gone = [*(had.keys() - in_use.keys())]
+        sending = self.ask(
+            messages.FILES, seconds=ANSWER_TIMEOUT, files=pack_files(changed), gone=gone
+        )
+        return sending.addErrback(lambda why: why.trap(ChannelError))
 
     def ask_to_work(self, message: Message, **values: Any) -> Deferred[Any]:
         """Send a request whose answer may take as long as the worker lives; a `PeerGoneError` if it ends, or hangs."""
@@ -492,7 +506,7 @@ class Worker:
                 self._channel.finish()
             except Exception:  # noqa: BLE001 - the worker must be replaced in any case
                 self._log.failure("worker {number}: its last messages", number=self.number + 1)
-        self._channel = None
+        self._channel = self.files = None
         for waiting in self._waiting:
             waiting.cancel()
         if not self.ready:

@@ -382,9 +382,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "with `yes`, connections to the servers use TLS; the name in their certificates is verified"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", is_plain=True, meaning=
         "this name is verified, and sent as SNI; without the key, the host of the server is. UNIX sockets and endpoint strings need it"),
-    "tls_ca": SectionKey(PEM, example="ca.pem", files=KeyFiles("worker"), is_plain=True, meaning=
+    "tls_ca": SectionKey(PEM, example="ca.pem", files=KeyFiles("sent"), is_plain=True, meaning=
         "the certificates in this PEM file are trusted, instead of those of the system"),
-    "tls_client_certificate": SectionKey(PEMS, example="client.pem", files=KeyFiles("worker", is_secret=True), is_plain=True, meaning=
+    "tls_client_certificate": SectionKey(PEMS, example="client.pem", files=KeyFiles("sent", is_secret=True), is_plain=True, meaning=
         "these PEM files have the certificate chain and the key for the server"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", streams_only="works only over TCP; remove it", is_plain=True, meaning=
         "txmux offers these protocols to the server by ALPN"),

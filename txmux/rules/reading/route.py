@@ -432,15 +432,15 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", is_plain=True, meaning=
         "the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches; `*` means [all listeners](#scope). With several listeners, the key is required"),
-    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", files=KeyFiles("worker", is_secret=True), loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), is_plain=True, meaning=
+    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", files=KeyFiles("sent", is_secret=True), loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), is_plain=True, meaning=
         f"txmux [terminates TLS](#tls-termination) with the certificates and keys of these PEM files{'' if MANAGED is None else f', or of {MANAGED.meaning}'}, and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", loads=lambda names: [one.partition(":")[0] for one in watchers_inside(names)], is_plain=True, meaning=
         "`terminate_tls` may negotiate these protocols, in order of preference; without the key, none"),
-    "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", files=KeyFiles("worker"), is_plain=True, meaning=
+    "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", files=KeyFiles("sent"), is_plain=True, meaning=
         "`terminate_tls` asks clients for a certificate of one of the authorities in this PEM file"),
     "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", is_plain=True, meaning=
         "clients without a valid certificate are turned away, or continue, so that [`client_cert`](#client_cert) decides"),
-    "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", files=KeyFiles("worker"), is_plain=True, meaning=
+    "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", files=KeyFiles("sent"), is_plain=True, meaning=
         "this PEM file has the [revocation list](#allow_client) of each of these authorities"),
     "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", is_plain=True, meaning=
         "these certificates are [let in, by their names](#allow_client)"),

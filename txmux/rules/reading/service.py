@@ -227,7 +227,7 @@ _METRICS = ValueKind(
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
-    "include": SectionKey(_INCLUDE, example="rules.d/*.ini", files=KeyFiles("worker"), meaning=
+    "include": SectionKey(_INCLUDE, example="rules.d/*.ini", files=KeyFiles("supervisor"), meaning=
         "these [further files](#included-files) are part of the rules"),
     "watch_rules": SectionKey(_WATCH, default="off", example="10s", meaning=
         "txmux looks this often whether the rules file or an included one has changed, and [reloads them](#watching-the-rules) then"),

@@ -315,9 +315,9 @@ def duration_text(seconds: float) -> str:
 
 
 Opens: TypeAlias = Literal[
-    "", "worker", "worker-itself", "worker-folder", "worker-log", "supervisor"
+    "", "worker", "worker-itself", "worker-log", "sent", "sent-folder", "supervisor"
 ]
-"""Which process opens the file of a key: workers too, without the helper, also what is right in it if it is a folder, or to write to it; or the supervisor alone."""
+"""Which process opens the file of a key: workers too, without the helper, or to write to it; or the supervisor, which sends workers what is in it, also what is right in it if it is a folder; or alone."""
 
 
 @frozen
@@ -329,6 +329,8 @@ class KeyFiles:
         is_secret: Whether they hold a secret, at least those of them with a private key.
         reader: What reads one of them, as ``module:function``, and raises `MuxError` if it cannot be used; empty if more
             than the file decides that.
+        watcher: What the supervisor watches it by for workers, as ``module:class``, a `txmux.net.watched.WatchedFiles` that is made of
+            the name of the part and the path; empty if it uses the file itself.
         is_needed: Whether nothing serves without what that reads.
         suffixes: How their names end, in a folder that it names.
     """
@@ -336,6 +338,7 @@ class KeyFiles:
     opens: Opens = ""
     is_secret: bool = False
     reader: str = ""
+    watcher: str = ""
     is_needed: bool = False
     suffixes: tuple[str, ...] = ()
 
