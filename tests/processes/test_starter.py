@@ -1,6 +1,7 @@
 """The process of which workers are forked ends: they go on, and others come."""
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -165,9 +166,10 @@ class StartingTest(SynchronousTestCase):
     def test_module_that_cannot_be_imported(self) -> None:
         """It goes on: whoever needs the module says what is wrong with it."""
         child = spawn(STARTER)
-        child.connection.send(b'{"kind": "import", "modules": ["txmux.not_there"]}')
-        child.connection.send(b'{"kind": "ping"}')
-        self.assertEqual(child.connection.recv(100), b'{"kind": "pong"}')
+        child.connection.send(b'{"kind": "import", "modules": ["txmux.not_there"]}\n')
+        child.connection.send(b'{"kind": "ping", "ask": 1}\n')
+        answer = {"kind": "answer", "to": 1, "value": None}
+        self.assertEqual(json.loads(child.connection.recv(100)), answer)
         child.connection.close()
         child.wait()
 

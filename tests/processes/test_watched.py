@@ -33,7 +33,7 @@ from tests.support.load import Load
 from tests.support.peers import reactor
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
-from txmux.net.channel.messages import ACCEPT
+from txmux.net.channel.messages import ACCEPT, IMPORT
 from txmux.processes.liveness import ProcessActivity
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers import worker
@@ -300,7 +300,7 @@ class SilentTest(TimedTestCase):
         os.kill(starter, signal.SIGSTOP)
         connection = self.supervisor.starter._connection
         assert connection is not None
-        connection.import_modules(["json"])
+        connection.have_it(IMPORT, modules=["json"])
         with capturedLogs():
             await self.pass_by(59, *workers, starter=False)
             self.assertFalse(is_gone(starter))

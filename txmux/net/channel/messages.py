@@ -1,7 +1,7 @@
 """All that two processes of txmux can say to each other.
 
-Supervisors and workers do so over a `txmux.net.channel.channel.Channel`; with the starter and the helper they exchange packets
-(``SOCK_SEQPACKET``, unix(7)), of a JSON object each.
+They do so over a `txmux.net.channel.channel.Channel`; with the helper they exchange packets (``SOCK_SEQPACKET``, unix(7)), of a
+JSON object each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from txmux.telemetry.documents import (
 _KIB, _MIB = 2**10, 2**20
 _SHORT, _LARGE, _WHOLE = 64 * _KIB, 16 * _MIB, 256 * _MIB
 PACKET = _SHORT
-"""The most bytes of a packet from and to the processes that start workers and keep root."""
+"""The most bytes of a packet from and to the starter and the helper."""
 _SOCKETS = 2**18  # that listen; see `txmux.processes.usable.too_many_sockets`
 
 _SIGNED = Field(float, 2**37, least=-(2**37))
@@ -370,32 +370,30 @@ ENDED = _to_giver(
     "ended", "a connection with a slot ended; answered when the old process has released the slot",
     id=_NAME, answer=NOTHING)
 
-# Packets.
+# Between the supervisor and the process that forks workers.
 
 _to_starter = between("supervisor", "starter")
 
 STDERR = _to_starter(
-    "stderr", "the supervisor's standard error stream, which changes in an upgrade; the first packet",
-    descriptors=1)
+    "stderr", "the supervisor's standard error stream, which changes in an upgrade; the first message",
+    answer=NOTHING, descriptors=1)
 BECOME = _to_starter(
     "become", "switch to this `Account` for good; if that fails, the starter ends",
-    user=_NAME, uid=NUMBER, gid=NUMBER)
-IMPORT = _to_starter("import", "import what workers of other rules need", modules=_NAMES)
-STARTER_PING = _to_starter("ping", "answered by `pong`; else the starter is killed")
+    user=_NAME, uid=NUMBER, gid=NUMBER, answer=NOTHING)
+IMPORT = _to_starter("import", "import what workers of other rules need", modules=_NAMES, answer=NOTHING)
+STARTER_PING = _to_starter("ping", "without an answer, the starter is killed", answer=NOTHING)
 FORK = _to_starter(
-    "fork", "fork the worker of this number, with this channel",
-    number=NUMBER, reactor=_NAME, sandbox=_NAME, descriptors=1)
+    "fork", "fork the worker of this number, with this channel; the answer is the ID of its process",
+    number=NUMBER, reactor=_NAME, sandbox=_NAME, answer=NUMBER, descriptors=1)
 
 _from_starter = between("starter", "supervisor")
 
-PONG = _from_starter("pong", "the starter is not halted")
-FORKED = _from_starter(
-    "forked", "the ID of the worker's process, or why there is none",
-    number=NUMBER, pid=_optional(NUMBER), error=_optional(_NAME))
 EXITED = _from_starter(
     "ended", "a worker has ended, with this status of `os.waitpid`", pid=NUMBER, status=NUMBER)
 REFUSED_CALL = _from_starter(
     "refused_call", "the sandbox has refused a worker this system call", number=NUMBER, call=_NAME)
+
+# Packets.
 
 _worker_to_helper = between("worker", "helper")
 

@@ -7,7 +7,6 @@ becomes that user before the first client can connect.
 """
 
 import gc
-import json
 import os
 import select
 import signal
@@ -17,12 +16,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from txmux.admin.peer import mark_workers
 from txmux.net.channel import messages
+from txmux.net.channel.channel import Channel, ChannelError
 from txmux.net.channel.descriptorstream import close_all
-from txmux.net.channel.message import Message
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
 from txmux.processes.held_signals import held, release_signals
 from txmux.processes.oom import StarterScore
@@ -30,12 +29,27 @@ from txmux.processes.privilege.account import Account, AccountError
 from txmux.processes.privilege.refusals import RefusedCalls
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
-from txmux.wire.jsontext import parse_json
 
-_MESSAGES = {
-    message.kind: message for message in messages.MESSAGES if message.receiver == "starter"
-}
 _STDERR = 2
+
+
+class _Transport:
+    """Sends what the starter says, and waits until the supervisor takes it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._send = connection.send
+        self.is_open = True
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._send(data)
+        except ConnectionError:  # the supervisor has ended
+            self.is_open = False
+
+    def loseConnection(self) -> None:
+        self.is_open = False
+
+    abortConnection = loseConnection
 
 
 def main(connection: socket.socket, oom_score: str = "") -> None:
@@ -53,20 +67,38 @@ def main(connection: socket.socket, oom_score: str = "") -> None:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     poll.register(woken, select.POLLIN)
-    refusals = RefusedCalls(poll, partial(_report_refused, connection))
-    supervisor, is_left = connection.fileno(), False
-    while not is_left or _has_workers():  # which may be another supervisor's by now
+    transport, no_clock = _Transport(connection), cast("Any", None)
+    channel = Channel({}, lambda: None, no_clock)
+    channel.makeConnection(transport)
+    refusals = RefusedCalls(poll, partial(_report_refused, connection, channel))
+    channel.handlers |= {
+        messages.STDERR: _use_stderr,
+        messages.BECOME: partial(_become, channel),
+        messages.IMPORT: _import,
+        messages.STARTER_PING: lambda: None,
+        messages.FORK: partial(_fork, (connection, woken, wake), refusals, scores),
+    }
+    supervisor = connection.fileno()
+    while transport.is_open or _has_workers():  # which may be another supervisor's by now
         ready = dict(poll.poll())
         refusals.serve(ready)
         with suppress(OSError):  # the supervisor has ended
             if woken.fileno() in ready:
                 woken.recv(messages.PACKET)
-                _report_ended(connection)
-            if supervisor not in ready or _serve(connection, (woken, wake), refusals, scores):
+                _report_ended(channel)
+            if supervisor not in ready or (_read(connection, channel) and transport.is_open):
                 continue
             poll.unregister(connection)
             connection.close()
-            is_left = True
+            transport.is_open = False
+
+
+def _read(connection: socket.socket, channel: Channel) -> bool:
+    data, descriptors, flags, _ = socket.recv_fds(connection, messages.PACKET, 1)
+    if descriptors or flags & socket.MSG_CTRUNC:
+        channel.descriptors_received(list(descriptors))
+    channel.dataReceived(data)
+    return bool(data)
 
 
 def _has_workers() -> bool:
@@ -77,49 +109,35 @@ def _has_workers() -> bool:
     return False
 
 
-def _serve(
-    connection: socket.socket,
-    others: Sequence[socket.socket],
-    refusals: RefusedCalls,
-    scores: StarterScore,
-) -> bool:
-    """Serve one request; return whether there may be more."""
-    packet, descriptors, _, _ = socket.recv_fds(connection, messages.PACKET, 1)
-    if not packet:
-        return False
-    question = parse_json(packet)
-    message = _MESSAGES[question["kind"]]
-    values = message.read(question, len(packet))
-    if message is messages.STDERR:
-        os.dup2(descriptors[0], _STDERR)
-        os.close(descriptors[0])
-    elif message is messages.STARTER_PING:
-        _send(connection, messages.PONG)
-    elif message is messages.BECOME:
-        try:
-            Account(**values).become()
-        except AccountError as problem:
-            sys.stderr.write(f"{problem}\n")
-            return False
-    elif message is messages.IMPORT and not sys.modules.keys() >= {*values["modules"]}:
+def _use_stderr(descriptors: Sequence[int]) -> None:
+    os.dup2(descriptors[0], _STDERR)
+    close_all(descriptors)
+
+
+def _become(channel: Channel, **account: Any) -> None:
+    try:
+        Account(**account).become()
+    except AccountError as problem:
+        sys.stderr.write(f"{problem}\n")
+        channel.close()
+
+
+def _import(modules: Sequence[str]) -> None:
+    if not sys.modules.keys() >= {*modules}:
         with suppress(Exception):  # the worker that needs the module reports the error
-            for name in values["modules"]:
+            for name in modules:
                 import_module(name)
         folders_of_python.cache_clear()
-    elif message is messages.FORK:
-        _fork(connection, others, descriptors, refusals, scores, **values)
-    return True
 
 
 def _fork(
-    connection: socket.socket,
-    others: Sequence[socket.socket],
-    descriptors: Sequence[int],
+    to_close: Sequence[socket.socket],
     refusals: RefusedCalls,
     scores: StarterScore,
+    descriptors: Sequence[int],
     number: int,
     **how: Any,
-) -> None:
+) -> int:
     folders_of_python()
     gc.freeze()
     listener_to = refusals.expect(number)
@@ -129,16 +147,15 @@ def _fork(
             if not pid:
                 refusals.close()
                 scores.close()
-                for inherited in (connection, *others):
+                for inherited in to_close:
                     inherited.close()
                 exit_after(lambda: _run_worker(descriptors[0], number, listener_to, **how))
     except OSError as problem:
-        _send(connection, messages.FORKED, number=number, error=problem.strerror)
-    else:
-        _send(connection, messages.FORKED, number=number, pid=pid)
+        raise ChannelError(problem.strerror) from problem
     finally:
         listener_to.close()
         close_all(descriptors)
+    return pid
 
 
 def _run_worker(channel: int, number: int, listener_to: socket.socket, **how: Any) -> int:
@@ -150,21 +167,15 @@ def _run_worker(channel: int, number: int, listener_to: socket.socket, **how: An
     return run(number, socket.socket(fileno=channel), listener_to=listener_to, **how)
 
 
-def _report_ended(connection: socket.socket) -> None:
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if not pid:
-            return
-        _send(connection, messages.EXITED, pid=pid, status=status)
+def _report_ended(channel: Channel) -> None:
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            channel.send(messages.EXITED, pid=ended[0], status=ended[1])
 
 
-def _report_refused(connection: socket.socket, number: int, call: str) -> None:
-    packet = {"kind": messages.REFUSED_CALL.kind, "number": number, "call": call}
-    connection.send(json.dumps(packet).encode(), socket.MSG_DONTWAIT)
-
-
-def _send(connection: socket.socket, message: Message, **values: Any) -> None:
-    connection.send(json.dumps({"kind": message.kind, **values}).encode())
+def _report_refused(connection: socket.socket, channel: Channel, number: int, call: str) -> None:
+    connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
+    try:
+        channel.send(messages.REFUSED_CALL, number=number, call=call)
+    finally:
+        connection.setblocking(True)  # noqa: FBT003 - as above

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import re
 import signal
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.classes import define
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.descriptorstream import RETRY
+from txmux.net.channel.channel import Channel, PeerGoneError, attach
 from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, spawn
 from txmux.processes.liveness import HangDetector, activity_of
@@ -38,7 +33,6 @@ from txmux.rules.packing import rules_at_fork
 from txmux.serving.listen_addresses import are_plain
 from txmux.telemetry.attention import CANNOT_START
 from txmux.version import __version__
-from txmux.wire.jsontext import parse_json
 
 _PACKAGE = Path(__file__).parents[2]
 _STDERR = 2
@@ -136,7 +130,7 @@ class Starter:
 
     @property
     def is_there(self) -> bool:
-        return self._connection is not None
+        return self._connection is not None and self._connection.channel.is_open
 
     @property
     def is_failing(self) -> bool:
@@ -159,11 +153,14 @@ class Starter:
 
     def _connect(self, child: Child) -> None:
         self._connection = _Connection(
-            self._reactor, child, self._ended, self.refused, self._has_ended
+            self._reactor,
+            child,
+            {messages.EXITED: self._ended, messages.REFUSED_CALL: self.refused},
+            self._has_ended,
         )
         self.inherited = rules_at_fork() if child.is_forked else None
         self._started_at = self._reactor.seconds()
-        self._connection.send(messages.STDERR, [_STDERR])
+        self._connection.have_it(messages.STDERR, descriptors=[_STDERR])
         account = account_of(self._rules)
         self._becomes_later = None if account is None or account.is_current else account
         # A worker that opens ports through Twisted drops root by itself afterwards.
@@ -175,7 +172,7 @@ class Starter:
         """Drop root, which the first workers may need to open endpoints."""
         account, self._becomes_later = self._becomes_later, None
         if account is not None and self._connection is not None:
-            self._connection.send(messages.BECOME, **attrs.asdict(account))
+            self._connection.have_it(messages.BECOME, **attrs.asdict(account))
 
     def look(self) -> None:
         """Called each second; a process that hangs is killed, and restarted."""
@@ -191,23 +188,18 @@ class Starter:
         self._rules = rules
         modules = [*needed_modules(rules)]
         if self._connection is not None and modules:
-            self._connection.import_modules(modules)
+            self._connection.have_it(messages.IMPORT, modules=modules)
 
     def fork(self, number: int, channel: int, sandbox: Sandbox) -> Deferred[int]:
         """Fork a worker, whose number counts from 1, and return its process ID, or a `StarterError`. Close the channel afterwards."""
-        if self._connection is None:
-            return fail(StarterError(_ENDED))
         from twisted.internet import reactor  # noqa: PLC0415 - it is there
 
         kind = reactor_of_workers(type(reactor).__module__)
-        try:
-            return self._connection.fork(number, channel, reactor=kind, sandbox=sandbox)
-        except OSError as problem:
-            if problem.errno == errno.ETOOMANYREFS:
-                later: Deferred[None] = deferLater(self._reactor, RETRY)
-                return later.addCallback(lambda _: self.fork(number, channel, sandbox))
-            has_ended = isinstance(problem, ConnectionError)
-            return fail(StarterError(_ENDED if has_ended else problem.strerror or str(problem)))
+        how = {"number": number, "reactor": kind, "sandbox": sandbox}
+        if self._connection is None:
+            return fail(StarterError(_ENDED))
+        forking = self._connection.ask(messages.FORK, descriptors=[channel], **how)
+        return forking.addErrback(_cannot_fork)
 
     def _has_ended(self) -> None:
         connection, self._connection = self._connection, None
@@ -260,8 +252,8 @@ class Starter:
             connection.close()
 
 
-class _Connection(FileDescriptor):
-    """The process, and the packets from and to it.
+class _Connection:
+    """The process, and the channel to it.
 
     Attributes:
         has_worked: Whether it has ever answered: it has imported what it needs.
@@ -275,108 +267,67 @@ class _Connection(FileDescriptor):
         self,
         reactor: Any,
         child: Child,
-        ended: Callable[[int, int], object],
-        refused: Callable[[int, str], object],
+        handlers: dict[Message, Callable[..., object]],
         lost: Callable[[], object],
     ) -> None:
-        super().__init__(reactor)
         self._child = child
-        child.connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        self.has_worked = self.is_left = False
+        self.has_worked = self.is_left = self._has_answered = False
+        self.is_idle = True  # it has answered the last ping
         self.hung = ""
         self._silence = HangDetector()
-        self._pings = self._pongs = self._imports_after = 0
-        self._has_answered = False
-        self._ended = ended
-        self._refused = refused
+        self._tasks = 0
         self._lost: Callable[[], object] | None = lost
-        self._forking: dict[int, Deferred[int]] = {}
-        self.fileno = child.connection.fileno  # type: ignore[method-assign]
-        self.connected = 1
-        self.startReading()
+        self.channel = Channel(handlers, self._closed, reactor)
+        attach(reactor, self.channel, child.connection)
 
-    def send(self, message: Message, descriptors: Sequence[int] = (), **values: Any) -> None:
-        with suppress(OSError):  # its end is reported next
-            self._send(message, descriptors, values)
+    def ask(self, message: Message, **values: Any) -> Deferred[Any]:
+        return self.channel.ask(message, **values).addCallback(self._answered)
 
-    def _send(
-        self, message: Message, descriptors: Sequence[int], values: Mapping[str, Any]
-    ) -> None:
-        packet = json.dumps({"kind": message.kind, **values}).encode()
-        socket.send_fds(self._child.connection, [packet], descriptors)
+    def _answered(self, answer: Any) -> Any:
+        self._has_answered = self.has_worked = True
+        return answer
+
+    def have_it(self, message: Message, **values: Any) -> None:
+        """Have it do what may take long; its end is reported otherwise."""
+        self._tasks += 1
+        self.ask(message, **values).addBoth(self._done)
+
+    def _done(self, _: object) -> None:
+        self._tasks -= 1
 
     def look(self) -> None:
         self._silence.observe(activity_of(self._child.pid), has_turned=self._has_answered)
         self._has_answered = False
-        # Until it has answered what was sent after the request to import, it may import.
-        if why := self._silence.why(at_work=self._pongs <= self._imports_after):
+        if why := self._silence.why(at_work=self._tasks > 0):
             if not self.hung:
                 self._log.error("the process that starts workers {why}; it is killed", why=why)
             self.hung = why
             self.kill()
         elif self.is_idle:
-            self._pings += 1
-            self.send(messages.STARTER_PING)
+            self.is_idle = False
+            self.ask(messages.STARTER_PING).addCallbacks(self._idles, lambda _: None)
 
-    @property
-    def is_idle(self) -> bool:
-        return self._pings == self._pongs
-
-    def import_modules(self, modules: Sequence[str]) -> None:
-        self._imports_after = self._pings
-        self.send(messages.IMPORT, modules=modules)
+    def _idles(self, _: object) -> None:
+        self.is_idle = True
 
     def kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(self._child.pid, signal.SIGKILL)
 
-    def fork(self, number: int, channel: int, **how: Any) -> Deferred[int]:
-        self._send(messages.FORK, [channel], {"number": number, **how})
-        forked: Deferred[int] = Deferred()
-        self._forking[number] = forked
-        return forked
-
-    def doRead(self) -> Failure | None:
-        packet = b""
-        try:
-            packet = self._child.connection.recv(messages.PACKET)
-        except BlockingIOError:
-            return None
-        except OSError:
-            pass
-        if not packet:
-            return Failure(ConnectionDone())
-        self._has_answered = self.has_worked = True
-        answer = parse_json(packet)
-        if answer["kind"] == messages.PONG.kind:
-            self._pongs += 1
-        elif answer["kind"] == messages.EXITED.kind:
-            self._ended(answer["pid"], answer["status"])
-        elif answer["kind"] == messages.REFUSED_CALL.kind:
-            self._refused(answer["number"], answer["call"])
-        elif (forked := self._forking.pop(answer.get("number"), None)) is not None:
-            if "pid" in answer:
-                forked.callback(answer["pid"])
-            else:
-                forked.errback(StarterError(answer["error"]))
-        return None
-
-    def connectionLost(self, reason: Failure) -> None:
-        super().connectionLost(reason)
-        self._child.connection.close()
+    def _closed(self) -> None:
         if not self.is_left:
             self._child.wait()
-        forking, self._forking = self._forking, {}
-        lost, self._lost = self._lost, None
-        if lost is not None:
-            lost()
-        for forked in forking.values():
-            forked.errback(StarterError(_ENDED))
+        if self._lost is not None:
+            self._lost()
 
     def close(self) -> None:
         self._lost = None
-        self.stopReading()
-        self.connectionLost(Failure(ConnectionDone()))
+        self.channel.transport.connectionLost(Failure(ConnectionDone()))
+
+
+def _cannot_fork(failure: Failure) -> NoReturn:
+    has_ended = failure.check(PeerGoneError)
+    raise StarterError(_ENDED if has_ended else failure.getErrorMessage())
 
 
 def reactor_of_workers(module: str) -> str:
