@@ -177,15 +177,20 @@ class ConnectionDocument(TypedDict):
     worker: Annotated[Positive | None, "its worker has this number; `null` where there are no workers"]
     facts: Annotated[dict[str, str], _LOGGED, Column(value=_facts, least=12, goes=6)]
 
-EndDocument = TypedDict("EndDocument", {
+RecordDocument = TypedDict("RecordDocument", {
     "time": str, "id": str, "listener": str, "client": str, "local": str | None, "route": str | None, "backend": str | None,
     "server": str | None, "server_local": str | None, "bytes_in": int, "bytes_out": int, "detect_ms": float | None,
     "connect_ms": float | None, "duration_ms": Annotated[float | None, Column("lasted", kind="ms")],
     "reason": Annotated[EndReason, Column(least=10)], "facts": dict[str, str], "datagrams_in": NotRequired[int],
-    "datagrams_out": NotRequired[int], "ended": Annotated[float, Column(kind="ago")], "first": NotRequired[str],
-    "worker": Positive | None,
+    "datagrams_out": NotRequired[int],
 })
-"""A row of ``/api/recent``: the record of the access log, and more."""
+"""A record of the access log."""
+
+class EndDocument(RecordDocument):
+    """A row of ``/api/recent``."""
+    ended: Annotated[float, Column(kind="ago")]
+    first: NotRequired[str]
+    worker: Positive | None
 
 class RouteNumbers(TypedDict):
     """What a route has done: on one listener, or on all."""
@@ -273,20 +278,23 @@ class ClientDocument(TypedDict):
     unrecognised: Annotated[int, "no route took this many", _COUNT]
     since: Annotated[float, "it was first counted at this time, in seconds since 1970", Column("for", kind="for", goes=1)]
 
-class CertificateDocument(TypedDict):
-    """A row of ``/api/certificates``: a certificate that clients are shown."""
+class ShownCertificate(TypedDict):
+    """A certificate of a file, as a worker reports it."""
     route: Annotated[str, "this route shows it", Column()]
     names: Annotated[list[str], "it is for these names", Column()]
     issuer: Annotated[str, "this authority has signed it", Column(value=lambda row: "itself, until there is another" if row.get("is_self_signed") else row.get("issuer"))]
-    state: Annotated[Literal["valid", "not valid yet", "ends soon", "ended"], "it is this; `ends soon`: within 14 days", Column()]
     not_before: Annotated[float, "it and its chain are valid from this time until `not_after`, in seconds since 1970"]
     not_after: Annotated[float, Column("ends", kind="time")]
+    file: Annotated[str, "it is in this file", Column("from", value=lambda row: " ".join(filter(None, ("acme", row.get("authority"), row.get("profile")))) if row.get("acme") else row.get("file"))]
+
+class CertificateDocument(ShownCertificate):
+    """A row of ``/api/certificates``: a certificate that clients are shown."""
+    state: Annotated[Literal["valid", "not valid yet", "ends soon", "ended"], "it is this; `ends soon`: within 14 days", Column()]
     next_renewal: Annotated[float | None, "it is renewed at this time, in seconds since 1970; `null` unless it comes by [ACME](rules.md#certificates-by-acme)", Column("next renewal", kind="time")]
     is_self_signed: Annotated[bool, "it is one of txmux's own, until the first by ACME"]
     acme: Annotated[bool, "it comes by ACME"]
     authority: Annotated[str | None, "by ACME, these are the authority as the rules name it, and its `profile` if they do; else `null`"]
     profile: str | None
-    file: Annotated[str, "it is in this file", Column("from", value=lambda row: " ".join(filter(None, ("acme", row.get("authority"), row.get("profile")))) if row.get("acme") else row.get("file"))]
 
 class BanDocument(TypedDict):
     """A row of ``/api/bans``."""

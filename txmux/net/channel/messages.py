@@ -28,6 +28,9 @@ from txmux.telemetry.documents import (
     ConnectionDocument,
     DecisionDocument,
     ExplainedStream,
+    RecordDocument,
+    ReportedAddress,
+    ShownCertificate,
     fields_of,
 )
 
@@ -61,7 +64,7 @@ def _row_of(document: type, **bounds: Field) -> Field:
     fields = _begun[document.__name__] = dict[str, Field]()
     for field in fields_of(document):
         kind = bounds.get(field.name) or _bounds_of(field.type)
-        fields[field.name] = attrs.evolve(kind, is_optional=field.is_optional)
+        fields[field.name] = _optional(kind) if field.is_optional else kind
     return Field(dict, fields=fields)
 
 
@@ -104,25 +107,18 @@ _HEALTH = _object(
 )
 """See `txmux.backends.pool.server_health.ServerHealth.as_json`."""
 
-_ADDRESS = _object(
-    backend=_NAME, server=_NAME, address=_NAME, state=_NAME, why=_TEXT, since=_nullable(TIME),
-    weight=AMOUNT, effective_weight=AMOUNT,
+_ADDRESS = _row_of(
+    ReportedAddress, backend=_NAME, server=_NAME, address=_NAME, state=_NAME, weight=AMOUNT, since=_nullable(TIME),
+    check=_optional(NOTHING),
 )  # fmt: skip
-"""See `txmux.control.documents.address_states`; only the supervisor checks."""
+"""Only the supervisor checks."""
 _CLIENT = Field(list, row=(_NAME, NUMBER, NUMBER, AMOUNT, NUMBER, NUMBER, NUMBER, NUMBER, TIME))
 """See `txmux.client.client_table.Row`."""
-_WORD = _nullable(_TEXT)
 _CONNECTION = _row_of(ConnectionDocument, id=_NAME, listener=_NAME, client=_NAME)
-_COUNT = _optional(_nullable(NUMBER))
-_MILLISECONDS = _optional(_nullable(AMOUNT))
-_MAYBE = _optional(_WORD)
 _EVENT = _object(
     event=Field(str, words=frozenset({"begin", "decide", "end", "skipped", "server"})), at=TIME,
-    time=_MAYBE, id=_MAYBE, listener=_MAYBE, client=_MAYBE, local=_MAYBE, route=_MAYBE, backend=_MAYBE,
-    server=_MAYBE, server_local=_MAYBE, bytes_in=_COUNT, bytes_out=_COUNT, datagrams_in=_COUNT,
-    datagrams_out=_COUNT, detect_ms=_MILLISECONDS, connect_ms=_MILLISECONDS, duration_ms=_MILLISECONDS,
-    reason=_MAYBE, facts=_optional(Field(dict, of=_TEXT)), count=_COUNT, address=_MAYBE, before=_MAYBE,
-    state=_MAYBE, why=_MAYBE,
+    **{name: _optional(kind) for name, kind in _row_of(RecordDocument, reason=_TEXT).fields.items()},
+    **dict.fromkeys(("address", "before", "state", "why"), _optional(_TEXT)), count=_optional(NUMBER),
 )  # fmt: skip
 """See `txmux.telemetry.events`."""
 
