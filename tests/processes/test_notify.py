@@ -441,3 +441,14 @@ class StoreTest(ServiceTestCase):
         self.assertEqual(self.manager.doubled, [])
         self.assertFalse(other.exists())
         mux.stop()
+
+    def test_restarted_with_another_that_overlaps(self) -> None:
+        """An address that has become a wider one, and one with Multipath TCP, though systemd still has the old socket."""
+        mux = self.service("", RULES)
+        port = mux.port
+        for endpoint in (f"0.0.0.0:{port}", f"0.0.0.0:{port}\nmptcp = yes", f"127.0.0.1:{port}"):
+            self.manager.wait_for(READY="1")
+            self.end(mux, signal.SIGTERM)
+            mux = self.service("", RULES.replace("127.0.0.1:0", endpoint))
+            self.assertEqual(mux.port, port)
+        mux.stop()

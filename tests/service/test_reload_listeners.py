@@ -138,7 +138,7 @@ class InProcessTest(ServiceTestCase):
             if (value := _other(getattr(plain, one.name))) is not None
             and _of_port(attrs.evolve(plain, **{one.name: value})) != _of_port(plain)
         }
-        # An open socket has its address already, and its protocol: another one takes its place.
+        # An open socket has its address already, and its protocol cannot change.
         self.assertEqual(found - {"freebind", "mptcp"}, {*PORT_OPTIONS})
 
 

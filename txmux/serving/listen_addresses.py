@@ -1,11 +1,9 @@
 """The addresses of listeners, their keys, and how their sockets are opened without a reactor."""
 
-import ctypes
 import errno
 import ipaddress
 import os
 import socket
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -37,7 +35,6 @@ class ListenAddress:
         key: The same for all lines with the same address, path, or socket of systemd.
         freebind: Whether its address may be missing on this machine.
         mptcp: Whether its clients may use Multipath TCP.
-        beside: Whether a socket of the service that is to be closed listens at the same address; see `SocketAddress`.
         kind: Several processes can accept from the plain kinds, ``tcp``, ``udp``, ``unix`` and ``systemd``; Twisted opens others.
         setting: The key of ``[txmux]`` with this address, if it has no listener.
         ports: All ports of its line, as ``10000-10100``, if these are several.
@@ -51,7 +48,6 @@ class ListenAddress:
     kind: str
     freebind: bool = False
     mptcp: bool = False
-    beside: bool = False
     setting: str = ""
     ports: str = ""
     options: tuple[SocketOption, ...] = attrs.field(default=(), eq=False)
@@ -78,6 +74,7 @@ class ListenAddress:
 
     @property
     def other_key(self) -> str:
+        """That of the same address with Multipath TCP, or without it."""
         return self.key.removesuffix(_MPTCP) if self.mptcp else f"{self.key}{_MPTCP}"
 
 
@@ -164,7 +161,6 @@ def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
                 freebind=address.freebind,
                 options=options,
                 mptcp=address.mptcp,
-                beside=address.beside,
             )
         )
     if address.kind == "unix":
@@ -203,7 +199,6 @@ class SocketAddress:
         freebind: Whether the address may be missing on this machine.
         options: Further options, which connections inherit.
         mptcp: Whether connections may use Multipath TCP.
-        beside: Whether another socket listens there, for which `may_share` was called; `replace` makes this one listen.
     """
 
     family: socket.AddressFamily
@@ -215,7 +210,6 @@ class SocketAddress:
     datagrams: bool = False
     options: tuple[SocketOption, ...] = ()
     mptcp: bool = False
-    beside: bool = False
 
     @property
     def name(self) -> str:
@@ -272,8 +266,6 @@ def _open(address: SocketAddress) -> socket.socket:
     opened = make(address.family, kind)
     try:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        if address.beside:
-            may_share(opened)
         if not address.datagrams:  # with it, other programs could take datagrams away
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.family == socket.AF_INET6:
@@ -286,34 +278,6 @@ def _open(address: SocketAddress) -> socket.socket:
         opened.close()
         raise
     return opened
-
-
-def may_share(opened: socket.socket, *, may: bool = True) -> None:
-    """Allow or forbid another socket of this user to be bound to the address of a listening one.
-
-    Linux remembers this of a port, so programs of the same user may still share the address if they ask for it.
-    """
-    with suppress(OSError):  # the system may not support it for this socket, or it is closed
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, may)
-
-
-def replace(old: socket.socket, new: socket.socket, backlog: int) -> None:
-    """Make a socket listen at the address of another one, and get all new connections.
-
-    SO_REUSEPORT makes the two a group, from which a filter chooses the second (socket(7), SO_ATTACH_REUSEPORT_CBPF). The old one
-    still gets connections whose handshake has begun. When it is closed, the filter chooses none, and the remaining one is used.
-    """
-    new.listen(backlog)
-    program = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, 1))
-    pointer = struct.pack("@HP", 1, ctypes.addressof(program))
-    for member in (old, new):  # sockets of MPTCP do not take it
-        with suppress(OSError):
-            member.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, pointer)
-    may_share(new, may=False)
-
-
-_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h
-_RETURN = 0x06  # BPF_RET | BPF_K of linux/bpf_common.h
 
 
 def _address(address: SocketAddress) -> Any:

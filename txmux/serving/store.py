@@ -26,9 +26,7 @@ from txmux.serving.endpoints import listen_error, why_no_socket
 from txmux.serving.listen_addresses import (
     ListenAddress,
     listen_addresses,
-    may_share,
     open_address,
-    replace,
 )
 
 _log = Logger()
@@ -84,6 +82,12 @@ class ListeningSockets:
         if opened is not None:
             opened.close()
 
+    def shut_unneeded(self, listeners: Iterable[Listener]) -> None:
+        """Stop listening on adopted sockets that these do not have: others may overlap them. No other process serves there."""
+        needed = {address.key for listener in listeners for address in listen_addresses(listener)}
+        for key in self.ended_by_removal(self._adopted.keys() - needed):
+            _shut_down(self._adopted[key])
+
     def sockets(self) -> Mapping[str, socket.socket]:
         return dict(self._sockets)
 
@@ -115,8 +119,8 @@ class ListeningSockets:
         """Listen on those that are only bound; it is a `ListenError` if another program listens there by now."""
         failures = []
         for address in addresses:
-            is_ours = address.kind in {"tcp", "unix"} and not address.beside
-            if is_ours and is_shut(address.key, opened := sockets[address.key]):
+            opened = sockets[address.key]
+            if address.kind in {"tcp", "unix"} and is_shut(address.key, opened):
                 try:
                     opened.listen(address.backlog)
                 except OSError as problem:
@@ -160,6 +164,12 @@ class ListeningSockets:
         ]
         if address.key in self.passed:
             why = "systemd has it, and passes it when the service starts: restart the service"
+        elif address.other_key in self.passed:
+            why = (
+                "systemd has passed a socket there: change 'mptcp', or SocketProtocol= of its unit"
+            )
+        elif self.get(address.other_key) is not None:
+            why = "'mptcp' cannot change while the service runs: restart it for that"
         elif address.kind != "tcp" or not overlapping:
             return problem
         elif overlapping[0] in self.passed:
@@ -334,9 +344,6 @@ class PreparedSockets:
             if address.key in self.sockets:
                 return OSError(errno.EADDRINUSE, "the same address is named twice: remove one")
             existing = store.get(address.key)
-            if existing is None and (old := store.get(address.other_key)) is not None:
-                may_share(old)
-                address = attrs.evolve(address, beside=True)
             self.sockets[address.key] = existing or store.open_address(address)
             if existing is None:
                 store.note_file(address.key)
@@ -365,9 +372,6 @@ class PreparedSockets:
         store.unused |= {key: opened for key, opened in had.items() if key not in self.sockets}
         for address in self.opened:
             store._unreached.pop(address.key, None)
-            old = had.get(address.other_key) if address.beside else None
-            if old is not None:
-                replace(old, self.sockets[address.key], address.backlog)
         for section, place in _places(self.opened, store.addresses):
             _log.info("listening on {address} for {section}", address=place, section=section)
         gone = [before[key] for key in sockets if key not in self.sockets]
@@ -383,8 +387,6 @@ class PreparedSockets:
 
     def abandon(self) -> None:
         for address in self.opened:
-            if address.beside and (old := self._store.get(address.other_key)) is not None:
-                may_share(old, may=False)
             if address.key not in self._store._adopted and address.key in self.sockets:
                 self._store._close(address.key, self.sockets[address.key], keep_file=False)
 

@@ -400,8 +400,8 @@ OPEN = _worker_to_helper(
 _to_helper = between("supervisor", "helper")
 
 BIND = _to_helper(
-    "bind", "open the socket of an endpoint of the rules",
-    listener=_NAME, text=_NAME, beside=FLAG, answer=NOTHING)
+    "bind", "open the socket of an endpoint of the rules; `beside` is for helpers of older versions",
+    listener=_NAME, text=_NAME, beside=_optional(FLAG), answer=NOTHING)
 READ_RULES = _to_helper(
     "rules", "read the rules again; the answer is a file with their text", answer=NOTHING)
 HELPER_COMMIT = _to_helper("commit", "forget what only earlier rules name", answer=NOTHING)

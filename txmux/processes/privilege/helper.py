@@ -223,11 +223,11 @@ class Helper:
                 return open_safely(path)[0]
             return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
-    def _bind(self, listener: str, text: str, *, beside: bool) -> list[int]:
+    def _bind(self, listener: str, text: str, **_: object) -> list[int]:
         for named in reversed(self._named):
             address = named.addresses.get((listener, text))
             if address is not None and address.kind in {"tcp", "udp", "unix"}:
-                opened = open_address(attrs.evolve(address, beside=beside), None)
+                opened = open_address(address, None)
                 path = address.key.removeprefix("unix:")
                 self._bound[path] = file_id(Path(path))
                 return [opened.detach()]

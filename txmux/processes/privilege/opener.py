@@ -86,7 +86,7 @@ class Opener:
     def bind(self, address: ListenAddress) -> socket.socket:
         """Open the listening socket of an endpoint in the rules; for any other it is an `OSError` (``EACCES``)."""
         where = {"listener": address.listener, "text": address.text}
-        descriptor = self._descriptor(messages.BIND, **where, beside=address.beside)
+        descriptor = self._descriptor(messages.BIND, **where, beside=False)
         opened = socket.socket(fileno=descriptor)
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         return opened

@@ -130,6 +130,8 @@ class Upgrades:
 
     def open(self, rules: Rules) -> None:
         """Open all sockets; unused ones of the predecessor are closed once this process serves."""
+        if not self.is_waiting:
+            self._resources.sockets.shut_unneeded(rules.listeners)
         self._resources.open(rules, listening=not self.is_waiting)
         if not self.is_waiting:
             self._resources.sockets.close_unused()
