@@ -57,14 +57,19 @@ import os, sys
 if "txmux" in sys.orig_argv:
     from txmux.processes.workers.process import WorkerProcess
 
-    beat = WorkerProcess.beat
+    begin = WorkerProcess.begin
+
+    def begin_and_look(self, *what):
+        from twisted.internet.task import LoopingCall
+
+        begin(self, *what)
+        LoopingCall(break_off, self).start(1)
 
     def break_off(self):
-        beat(self)
         if not hasattr(self, "broken") and os.path.exists({flag!r} + str(os.getpid())):
             self.broken = self.channel.break_off()
 
-    WorkerProcess.beat = break_off
+    WorkerProcess.begin = begin_and_look
 """
 _STAYS = """
 import os, sys

@@ -316,14 +316,16 @@ if "txmux" in str(sys.orig_argv):
     liveness = import_module("txmux.processes.liveness")
     liveness.MOST_SILENT, liveness.LONGEST_TURN = 4, 1
     worker = import_module("txmux.processes.workers.process").WorkerProcess
-    beat = worker.beat
+    ping = import_module("txmux.net.channel.messages").PING
+    channel_by = worker._channel_by
 
-    def hang(self):
-        beat(self)
-        while self._number == 1 and os.path.exists({gate!r}):
-            {step}
+    def hang(self, handlers):
+        def answer():
+            while self._number == 1 and os.path.exists({gate!r}):
+                {step}
+        return channel_by(self, {{**handlers, ping: answer}})
 
-    worker.beat = hang
+    worker._channel_by = hang
 """
 
 

@@ -166,7 +166,7 @@ FILES = _to_worker(
     "files", "use these of the supervisor's files from now on, by user, and forget those of users that are gone",
     files=_OBJECT, gone=_LIST, answer=NOTHING, longest=_WHOLE)
 PING = _to_worker(
-    "ping", "the answer shows that the loop turns, also where no counter does", answer=NOTHING)
+    "ping", "each second; the answer shows that the loop turns", answer=NOTHING)
 STOP = _to_worker(
     "stop", "drain; clients that wait for a server may do so for these seconds more",
     longest_wait=NUMBER)

@@ -19,10 +19,10 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, PeerGoneError, attach
 from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
-from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
     from txmux.processes.workers.worker import _WorkerSupervisor
+    from txmux.telemetry.counting.process_counters import ProcessCounters
 
 CONTRACT = frozenset({messages.ATTACH, messages.RETIRE, messages.HAND_OVER, messages.STOP})
 """What a worker of any version is sent: none of these ever changes."""
@@ -103,7 +103,6 @@ class AdoptedWorker(Worker):
         self._is_watched = False
         self._takes = CONTRACT | {one for one in _IF_KNOWN if one.signature in row["knows"]}
         self._column = supervisor.counters.adopt_process(row["counts"])
-        self._counts = (self._column or ProcessCounters()).process
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), reactor)
         attach(reactor, channel, end)
         self.ready = True

@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.access.across_processes import SharedLimits
@@ -44,8 +43,6 @@ from txmux.serving.serving import PreparedServing, Serving, open_access_log
 from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
 from txmux.telemetry.lines import LOST_LINES, ServiceLog
 
-_BEAT = 1.0
-"""Seconds between two beats, by which the supervisor sees that the loop turns."""
 _PATIENCE = 5.0
 """Seconds that the helper may take to open a file: less than the time after which a hanging worker is replaced."""
 
@@ -168,9 +165,6 @@ class WorkerProcess:
             self._reactor.callLater(0, self._over)  # after the answer
             raise
         return self._is_confined
-
-    def beat(self) -> None:
-        self._counters.process.turned()  # shows the supervisor that the loop turns
 
     def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
         self._serving, self._transfer = serving, transfer
@@ -455,8 +449,5 @@ def run(
     )
     # systemd sends SIGTERM to every process of a service.
     SignalWatch(any_reactor, worker.be_replaced, signal.SIGTERM).start()
-    beating = LoopingCall(worker.beat)
-    beating.clock = any_reactor
-    beating.start(_BEAT)
     any_reactor.run(installSignalHandlers=False)
     return worker.status

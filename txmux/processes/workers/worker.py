@@ -137,7 +137,7 @@ class Worker:
         """Forget what an earlier process has done."""
         self._silence = HangDetector()
         self._awaits_answer = self._has_answered = self._hung = False
-        self._turns = self._looks_with_turn = self._held_up = self._tasks = 0
+        self._looks_with_turn = self._held_up = self._tasks = 0
         self._unanswered_since: int | None = None
 
     @property
@@ -236,7 +236,6 @@ class Worker:
         counters, number = self._supervisor.counters, self.number + 1
         try:
             column, life = counters.column(number), counters.life
-            self._counts = column.process
             self._fork(channel, is_again=is_again)
         except (MemoryError, OSError) as problem:
             why = problem.strerror if isinstance(problem, OSError) else "there is no memory left"
@@ -432,12 +431,13 @@ class Worker:
         channel = self._channel
         if channel is None or not self.pid or self._hung:
             return
-        turns, before = self._counts.turns, self._turns
-        has_turned = self._has_answered or turns != before
-        self._turns, self._has_answered = turns, False
-        self._looks_with_turn += has_turned
-        is_cut_off = not channel.is_open
-        self._silence.observe(activity_of(self.pid), has_turned=has_turned, is_cut_off=is_cut_off)
+        has_answered, self._has_answered = self._has_answered, False
+        self._looks_with_turn += has_answered
+        self._silence.observe(
+            activity_of(self.pid),
+            has_turned=has_answered or channel.is_held_up,  # then no ping reaches it
+            is_cut_off=not channel.is_open,
+        )
         if self.is_silent:
             for asking in self._until_silent:
                 asking.cancel()

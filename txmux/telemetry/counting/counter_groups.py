@@ -188,6 +188,7 @@ class ProcessTotals(Totals, kind="process"):
     restarts = Counter("worker_restarts_total", "Workers that were restarted.", "They had been killed, or had crashed.")
     lost_lines = Counter("access_log_lost_total", "Lines that a log could not write.", "It is the access log's file, or the service's log: the disk is full, or a reader is too slow.")
     turns = Counter()
+    """No longer counted; without its cell, `FORMAT` would differ from that of earlier processes, whose connections would not be counted."""
 # fmt: on
 
 
@@ -226,7 +227,7 @@ _LOCAL, _LAST_FAILURE = SERVER.local_faults.at, SERVER.last_failure.at
 _FAILED = ServerTotals.failed.positions
 WAITING, RESET = ServerTotals.waiting.span, ServerTotals.reset.span
 
-_SPLICED, _RESTARTS, _LOST_LINES, _TURNS = PROCESS.spliced.at, PROCESS.restarts.at, PROCESS.lost_lines.at, PROCESS.turns.at
+_SPLICED, _RESTARTS, _LOST_LINES = PROCESS.spliced.at, PROCESS.restarts.at, PROCESS.lost_lines.at
 
 # Local names, for speed.
 _DETECT_BOUNDS, _BYTES_BOUNDS = ListenerTotals.detect.bounds, ListenerTotals.detect_bytes.bounds
@@ -452,13 +453,6 @@ class ProcessCounts(_CountedCells):
 
     def lost_lines(self, count: int) -> None:
         self.cells[_LOST_LINES] += count
-
-    turned = _counting(_TURNS)
-    """The process's loop has turned; see `turns`."""
-
-    @property
-    def turns(self) -> int:
-        return self.cells[_TURNS]  # so it needs no answer from a busy process
 
 
 def settle(blocks: dict[str, list[int]], *, has_crashed: bool = True) -> int:
