@@ -13,6 +13,7 @@ from tests.support.growth import AT_ALL, AT_NONE, RULES, finished, growth
 from txmux.access.admission import Admission
 from txmux.admin.listing import json_pieces
 from txmux.admin.metrics import exposition
+from txmux.backends.health.observer import ServerObserver
 from txmux.backends.upstreams import Upstreams
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.control.control import Control
@@ -80,7 +81,8 @@ def _state(rules: Rules) -> ServiceState:
         return {}
 
     files = ServiceFiles(TlsTerminators(reactor), upstreams, mock.Mock())
-    return ServiceState(lambda: [worker], status, missing, upstreams, files)
+    observer = ServerObserver(upstreams, Counters(), reactor)
+    return ServiceState(lambda: [worker], status, missing, upstreams, files, observer)
 
 
 def view_of(make: _Make, what: str, count: int) -> Any:

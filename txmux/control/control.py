@@ -285,7 +285,7 @@ class Control:
         stayed, orphaned = self.counters.left_behind()
         found = [
             *await Turns().collect(attention.backends(backends, self.index, now)),
-            *attention.doubted_servers(self.state.doubts() if self.state else {}),
+            *attention.doubted_servers(self.state.observer.doubts() if self.state else {}),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *(
@@ -507,7 +507,7 @@ class Control:
         return Listing(rows, states.missing, states.unusable)
 
     def observed(self) -> Mapping[ServerKey, ObservedServer]:
-        return {} if self.state is None else self.state.observed()
+        return {} if self.state is None else self.state.observer.observed()
 
     async def backends(
         self,

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from txmux.access.bans import Bans
 from txmux.access.lists.current import Lists
 from txmux.access.per_source import PerSource
-from txmux.backends.health.observer import ObservedServer, ServerKey
+from txmux.backends.health.observer import ServerObserver
 from txmux.backends.pool.server_health import (
     AS_RULED,
     ServerOverrides,
@@ -120,8 +120,7 @@ class ServiceState:
         parts: What features keep for the service.
         recent: The last connections that did not end as they should.
         troubles: Returns what is wrong with the helper that opens files.
-        observed: Returns the servers that are failing or silent.
-        doubts: Returns what the last clients of servers have met, where no state says it.
+        observer: Judges servers by what all workers have counted.
         queues: Notices overflows of the accept queues.
         restarts: Of each worker that was started again: when (monotonic), its number, and why; 0 stands for the starter.
         condition: Returns how the workers are.
@@ -136,14 +135,13 @@ class ServiceState:
     missing: Callable[[], Awaitable[list[str]]]
     upstreams: Upstreams
     files: ServiceFiles
+    observer: ServerObserver
     parts: Parts[ServicePart] = attrs.field(factory=lambda: Parts(lambda _: None))
     overrides: Mapping[str, Any] = attrs.field(factory=dict)
     bans: Bans = attrs.field(factory=Bans)
     lists: Lists = attrs.field(factory=Lists)
     recent: Recent = attrs.field(factory=Recent)
     troubles: Callable[[], Sequence[str]] = tuple
-    observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
-    doubts: Callable[[], Mapping[ServerKey, str]] = dict
     queues: ListenQueues = attrs.field(factory=ListenQueues)
     restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
     refused_calls: dict[str, tuple[float, int]] = attrs.field(factory=dict)

@@ -17,6 +17,7 @@ from campaign.fuzz.target import Target
 from txmux.admin.guard import AdminGuard, Caller
 from txmux.admin.resource import JSON
 from txmux.admin.site import ADMIN, Site
+from txmux.backends.health.observer import ServerObserver
 from txmux.control.control import Control
 from txmux.control.overrides import ServiceState
 from txmux.control.report import Report
@@ -83,6 +84,7 @@ def administered(running: Serving, reactor: Reactor) -> Control:
         running.missing,
         running.upstreams,
         ServiceFiles(running.terminators, running.upstreams, lambda _: succeed(None)),
+        ServerObserver(running.upstreams, Counters(), reactor),
         lists=running.runtime.lists,
     )
     return made

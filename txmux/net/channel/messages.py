@@ -30,7 +30,6 @@ from txmux.telemetry.documents import (
     ExplainedStream,
     RecordDocument,
     ReportedAddress,
-    ShownCertificate,
     fields_of,
 )
 

@@ -158,17 +158,15 @@ class Supervisor:
             names=self._names,
         )
         self._files_in_use = ServiceFiles(self._terminators, upstreams, self._send_files)
-        self._observer = ServerObserver(upstreams, counters, reactor)
         self.state = ServiceState(
             pool.all,
             self._status,
             self._missing,
             upstreams,
             self._files_in_use,
+            ServerObserver(upstreams, counters, reactor),
             resources.parts,
             troubles=resources.privilege.troubles,
-            observed=self._observer.observed,
-            doubts=self._observer.doubts,
             condition=lambda: pool.condition(
                 is_changing=bool(self._catching_up) or not pool.accepting
             ),
@@ -309,7 +307,7 @@ class Supervisor:
             "pem": self._files_in_use.lost(),
             "bans": self.state.bans.state(now, again=again),
             "recent": self.state.recent.state(),
-            "observed": self._observer.as_json(),
+            "observed": self.state.observer.as_json(),
             "limits": self.limits.handed_over(),
         }
 
@@ -323,7 +321,7 @@ class Supervisor:
             self.state.apply_overrides(Overrides.read(state["wanted"], now).as_json())
         self.state.lists.feed(state.get("networks", {}))
         self.state.upstreams.restore(found_by_checks(servers), knew="servers" in state)
-        self._observer.restore(state.get("observed", ()))
+        self.state.observer.restore(state.get("observed", ()))
         self._names.take_results(state.get("names", {}))
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
         rows = rows_of(self.state.bans.restore(state.get("bans", {}), now))
@@ -488,7 +486,7 @@ class Supervisor:
         if self.pool.accepting:  # otherwise another process logs it
             do("end holds", self.state.end_holds)
         if self.pool.workers:  # otherwise the service is shutting down
-            do("judge servers by what is counted", self._observer.tick)
+            do("judge servers by what is counted", self.state.observer.tick)
             for part in self._parts.values():
                 if part.step and self.pool.accepting and self.pool.are_ready():
                     do(part.step, part.look)
@@ -691,7 +689,7 @@ class Supervisor:
 
     async def _missing(self) -> list[str]:
         lines = await self.pool.missing()
-        idle = map(no_server_up, self._observer.idle(self._rules))
+        idle = map(no_server_up, self.state.observer.idle(self._rules))
         return [*dict.fromkeys([*lines, *self._sockets.unreached(), *idle])]
 
     async def _status(self) -> dict[str, Any]:
@@ -729,7 +727,7 @@ class Supervisor:
         With `is_replaced`, another process serves, and held clients of this one have more time.
         """
         workers = self.pool.leave()
-        self._observer.stop()
+        self.state.observer.stop()
         stopped = filter(None, [part.stop() for part in self._parts.values()])
         longest_wait = LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
