@@ -69,10 +69,9 @@ class _Worker:
         return maybeDeferred(self._handlers[message], **values)
 
 
-def _state(rules: Rules) -> ServiceState:
+def _state(rules: Rules, workers: Sequence[Any]) -> ServiceState:
     upstreams = Upstreams(reactor, reactor, mock.Mock())
     upstreams.add_backends(rules)
-    worker: Any = _Worker(rules)
 
     async def missing() -> list[str]:
         return []
@@ -82,7 +81,7 @@ def _state(rules: Rules) -> ServiceState:
 
     files = ServiceFiles(TlsTerminators(reactor), upstreams, mock.Mock())
     observer = ServerObserver(upstreams, Counters(), reactor)
-    return ServiceState(lambda: [worker], status, missing, upstreams, files, observer)
+    return ServiceState(lambda: workers, status, missing, upstreams, files, observer)
 
 
 def view_of(make: _Make, what: str, count: int) -> Any:
@@ -94,8 +93,7 @@ def view_of(make: _Make, what: str, count: int) -> Any:
         reactor, rules, counters, ListeningSockets(reactor),
         reload=mock.Mock(), upgrade=mock.Mock(), check_upgrade=mock.Mock(), stop_service=mock.Mock(),
     )  # fmt: skip
-    if make is _look:
-        control.state = _state(rules)
+    control.state = _state(rules, [_Worker(rules)] if make is _look else [])
     finished(make(control))  # templates and the index of the rules are made once
     return lambda: finished(make(control))
 

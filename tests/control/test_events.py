@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
@@ -10,6 +11,7 @@ from tests.control.test_broadcast import WorkersCase
 from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
+from txmux.backends.upstreams import Upstreams
 from txmux.control.events import Hub
 from txmux.control.steering import set_server
 from txmux.net.channel.message import Message
@@ -173,7 +175,8 @@ class HubTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.process = Process()
-        self.hub = Hub(self.clock, lambda: [self.process], lambda: None)
+        upstreams = Upstreams(self.clock, self.clock, mock.Mock())
+        self.hub = Hub(self.clock, lambda: [self.process], lambda: upstreams)
 
     def flood(self) -> Callable[[dict[str, Any]], object]:
         sink = self.process.sink

@@ -14,7 +14,6 @@ from twisted.logger import Logger
 
 from txmux.access import bans as banning
 from txmux.access.lists.updates import ListUpdates
-from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.client.parts import Parts, ServiceContext, ServicePart
 from txmux.control import attention
 from txmux.control import documents as building
@@ -29,7 +28,7 @@ from txmux.control.broadcast import (
 from txmux.control.clients import RefusedClients
 from txmux.control.events import Hub
 from txmux.control.gauges import COUNT, Gauges, ServiceCounts, WorkerReports, own_gauges
-from txmux.control.overrides import Overrides, ServiceState, WorkersCondition
+from txmux.control.overrides import Overrides, ServiceState
 from txmux.control.rates import Rates
 from txmux.control.report import Report, UnknownError
 from txmux.control.rules_index import RulesIndex, known_listener
@@ -56,6 +55,8 @@ from txmux.version import __version__
 _MOST_NAMED = 1000
 """Names of backends in a request; more are asked for with all others."""
 
+STOPPING = "the service is shutting down"
+
 _Names = Collection[str] | None
 
 _ALONE = 10.0  # seconds that a worker has for what is asked of it alone
@@ -72,7 +73,7 @@ class Control:
         bans: Clients that may not connect, beside the rules.
         are_arriving: Whether connections of the process that this one replaces are still being handed over.
         renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
-        state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
+        state: The workers and what they are given beside the rules; from the start on.
         read_rules: Reads the files of the rules again, as a reload does; a `MuxError` if one would be refused.
         has_outdated_rules: Whether the files of the rules have changed since they were read.
         token_trouble: Why the tokens of clients could not be read again; empty if they could.
@@ -82,6 +83,7 @@ class Control:
     """
 
     _log = Logger()
+    state: ServiceState
 
     def __init__(
         self,
@@ -105,7 +107,6 @@ class Control:
         self.stop_service = stop_service
         self.are_arriving: Callable[[], bool] = lambda: False
         self.renew_elsewhere: Callable[[str], Awaitable[Report] | None] = lambda _: None
-        self.state: ServiceState | None = None
         self.started = 0.0
         self.last_reload: tuple[float, Report] | None = None
         self.last_upgrade: tuple[float, Report] | None = None
@@ -114,14 +115,10 @@ class Control:
         self.has_outdated_rules: Callable[[], bool] = lambda: False
         self.read_rules: Callable[[], Awaitable[Rules]]
         self.rates = Rates(reactor.seconds)
-        self.events = Hub(
-            reactor, self.workers, lambda: self.state.upstreams if self.state else None
-        )
+        self.events = Hub(reactor, self.workers, lambda: self.state.upstreams)
         self.recurring = recurring = RecurringSteps()
         self.bans = banning.ServiceBans(
-            lambda: self.state.bans if self.state else banning.Bans(),
-            self._change_bans,
-            recurring=recurring,
+            lambda: self.state.bans, self._change_bans, recurring=recurring
         )
         self._lists = ListUpdates(reactor, self.feed)
         context = ServiceContext(
@@ -129,7 +126,7 @@ class Control:
             self.bans,
             self._send_to_parts,
             self.serving,
-            lambda: self.state.per_source() if self.state else {},
+            lambda: self.state.per_source(),  # noqa: PLW0108 - it is not there yet
         )
         self.parts = Parts[ServicePart](lambda feature: feature.part(context))
         self._of_providers: Sequence[ReportedSource] = ()
@@ -166,7 +163,7 @@ class Control:
         await gatherResults(filter(None, [part.stop_following() for part in self.parts.values()]))
 
     def workers(self) -> Sequence[WorkerLink]:
-        return [] if self.state is None else self.state.workers()
+        return self.state.workers()
 
     async def ask_workers(
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
@@ -192,21 +189,17 @@ class Control:
 
     # The service.
 
-    def why_idle(self) -> str:
-        is_ending = self.is_stopping and self.state is not None
-        return "the service is shutting down" if is_ending else "the service does not run"
-
     async def missing(self) -> list[str]:
         """Return what prevents clients from being served, one line each."""
-        if self.state is None or self.is_stopping:
-            return [self.why_idle()]
+        if self.is_stopping:
+            return [STOPPING]
         return await self.state.missing()
 
     async def ask(self) -> WorkerReports:
         """Ask the workers for what the status, the counts and the backends need."""
-        condition = self._condition()
+        condition = self.state.condition()
         missing, states, served, gauges = await concurrently(
-            self.missing(), self._states(), self._served(), self._gauges()
+            self.missing(), self._states(), self.state.status(), self._gauges()
         )
         up = await Turns().run(building.weights_up(states))
         gauges, addresses = attrs.evolve(gauges, up=up), self._with_observed(states)
@@ -214,16 +207,15 @@ class Control:
 
     async def ask_for_trouble(self) -> WorkerReports:
         """Ask the workers for what the status needs: of backends whose servers are all up, which may be thousands, for nothing."""
-        condition = self._condition()
-        missing, served, gauges = await concurrently(self.missing(), self._served(), self._gauges())
-        own = [] if self.state is None else self.state.upstreams.troubled()
-        named = {*gauges.troubled, *own, *(backend for backend, _ in self.observed())}
+        condition = self.state.condition()
+        missing, served, gauges = await concurrently(
+            self.missing(), self.state.status(), self._gauges()
+        )
+        observed = (backend for backend, _ in self.state.observer.observed())
+        named = {*gauges.troubled, *self.state.upstreams.troubled(), *observed}
         of = named & self.index.backends.keys()
         addresses = await self.addresses(of)
         return WorkerReports(missing, addresses, served, gauges, condition, of)
-
-    def _condition(self) -> WorkersCondition:
-        return WorkersCondition() if self.state is None else self.state.condition()
 
     async def status(
         self,
@@ -239,7 +231,7 @@ class Control:
             **dict.fromkeys(names if unserved else (), "".join(unserved)),
         }
         if self.is_stopping and not self._sockets.sockets():  # during grace they are still there
-            closed = dict.fromkeys(names, "the service is shutting down")
+            closed = dict.fromkeys(names, STOPPING)
         served, gauges = reports.served, reports.gauges
         totals, last = self._totals()[0], self.last_reload
         shared = (part.shared_bans(gauges.outside) for part in self.parts.values())
@@ -277,7 +269,7 @@ class Control:
         self, reports: WorkerReports, backends: Sequence[documents.BackendDocument] | None = None
     ) -> list[AttentionItem]:
         """Return what needs attention, the worst first."""
-        gauges, condition = reports.gauges, self._condition()
+        gauges, condition = reports.gauges, self.state.condition()
         missing = attention.lasting(reports.missing, reports.condition, condition)
         if backends is None:
             backends = await self._backends((), gauges, reports.addresses, reports.of)
@@ -285,14 +277,10 @@ class Control:
         stayed, orphaned = self.counters.left_behind()
         found = [
             *await Turns().collect(attention.backends(backends, self.index, now)),
-            *attention.doubted_servers(self.state.observer.doubts() if self.state else {}),
+            *attention.doubted_servers(self.state.observer.doubts()),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
-            *(
-                attention.overflowed(self.rules, self.state.queues.lost(), gauges.newest)
-                if self.state
-                else ()
-            ),
+            *attention.overflowed(self.rules, self.state.queues.lost(), gauges.newest),
             *attention.failing_steps(self.recurring.failing),
             *attention.rules_not_in_force(
                 self.last_reload, str(self.rules.path), has_changed=self.has_outdated_rules()
@@ -303,14 +291,13 @@ class Control:
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
             *attention.silent_workers(condition),
             *attention.unusable_answers(reports.unusable),
-            *(attention.processes(self.state, now, time.monotonic()) if self.state else ()),
+            *attention.processes(self.state, now, time.monotonic()),
             *attention.measured(gauges, self.rules, now),
             *attention.secrets(self.index.open_secrets, self.token_trouble),
             *(item for part in self.parts.values() for item in part.troubles()),
             *self.refusing(gauges),
         ]
-        is_complete = not reports.lacking and self.state is not None
-        return self._attention_log.record(found, complete=is_complete)
+        return self._attention_log.record(found, complete=not reports.lacking)
 
     def refusing(self, gauges: Gauges) -> Iterator[AttentionItem]:
         """Yield the limits that refuse clients now."""
@@ -343,9 +330,6 @@ class Control:
                 found = await look_in_thread(reported_sources, self.rules)
         self._of_providers = found
         self._provider_log.record(self._states_of_providers())
-
-    async def _served(self) -> dict[str, Any]:
-        return {} if self.state is None else await self.state.status()
 
     def record_reload(self, report: Report) -> None:
         self.last_reload = (time.time(), report)
@@ -402,8 +386,7 @@ class Control:
     def _sources(self) -> Iterator[Source]:
         """Return what this process asks of others; workers report theirs."""
         yield from self._lists.sources()
-        if self.state is not None:
-            yield from self.state.upstreams.sources()
+        yield from self.state.upstreams.sources()
         for part in self.parts.values():
             yield from part.sources()
 
@@ -412,8 +395,7 @@ class Control:
         return [source.state(now) for source in self._of_providers]
 
     def stale(self) -> list[str]:
-        stale = {} if self.state is None else self.state.upstreams.stale()
-        ages = Gauges(stale=stale).stale_ages().items()
+        ages = Gauges(stale=self.state.upstreams.stale()).stale_ages().items()
         return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
 
     async def make_room(self, rules: Rules, version: int) -> None:
@@ -480,7 +462,7 @@ class Control:
     # Routes and backends.
 
     def recent_failures(self) -> list[documents.EndDocument]:
-        return [] if self.state is None else self.state.recent.as_json()
+        return self.state.recent.as_json()
 
     async def routes(
         self, part: slice = slice(None)
@@ -503,11 +485,8 @@ class Control:
         return await self.ask_workers(messages.ADDRESSES, backends=sorted(of))
 
     def _with_observed(self, states: Answers) -> Answers:
-        rows = building.with_observed(states, self.observed())
+        rows = building.with_observed(states, self.state.observer.observed())
         return Listing(rows, states.missing, states.unusable)
-
-    def observed(self) -> Mapping[ServerKey, ObservedServer]:
-        return {} if self.state is None else self.state.observer.observed()
 
     async def backends(
         self,
@@ -524,11 +503,10 @@ class Control:
     async def _backends(
         self, servers: Sequence[ServerTotals], gauges: Gauges, answers: Answers, of: _Names = None
     ) -> list[documents.BackendDocument]:
-        turns, checked = Turns(), []
+        turns = Turns()
         if of is not None and not of:
             return []
-        if self.state is not None:
-            checked = await turns.collect(building.address_states(self.state.upstreams, of))
+        checked = await turns.collect(building.address_states(self.state.upstreams, of))
         states: list[tuple[int | None, Any]] = [*answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
@@ -552,28 +530,23 @@ class Control:
     # Changes.
 
     def overrides(self) -> Overrides:
-        return Overrides() if self.state is None else Overrides.read(self.state.overrides)
+        return Overrides.read(self.state.overrides)
 
     def shut(self) -> list[str]:
         names = {listener.name for listener in self.rules.listeners}
         return sorted(self.overrides().shut & names)
 
     async def override(self, overrides: Overrides) -> list[str]:
-        if self.state is None:
-            return ["the service does not run"]
         values = overrides.as_json()
         self.state.apply_overrides(values)
         return [*(await self.change_workers(messages.APPLY_OVERRIDES, overrides=values)).missing]
 
     def feed(self, published: dict[str, Any]) -> None:
-        if self.state is not None:
-            self.state.lists.feed(published)
-            # A worker that does not answer is replaced, and its successor starts with all lists.
-            Deferred.fromCoroutine(self.change_workers(messages.FEED, published=published))
+        self.state.lists.feed(published)
+        # A worker that does not answer is replaced, and its successor starts with all lists.
+        Deferred.fromCoroutine(self.change_workers(messages.FEED, published=published))
 
     async def _change_bans(self, changes: Sequence[banning.Change]) -> list[str]:
-        if self.state is None:
-            return ["the service does not run"]
         made = self.state.bans.change(changes)
         if not made:
             return []

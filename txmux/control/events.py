@@ -27,7 +27,7 @@ class Hub:
 
     _reactor: Any
     _processes: Callable[[], Sequence[WorkerLink]]
-    _upstreams: Callable[[], Upstreams | None]
+    _upstreams: Callable[[], Upstreams]
     _followers: dict[object, Follower] = attrs.field(factory=dict, init=False)
     _beat: IDelayedCall | None = attrs.field(default=None, init=False)
 
@@ -74,9 +74,7 @@ class Hub:
     def _listen(self, *, on: bool) -> None:
         for process in self._processes():
             process.listen(self._receiver_of(process.number + 1) if on else None)
-        upstreams = self._upstreams()
-        if upstreams is not None:
-            upstreams.tell = self._receiver_of(None) if on else None
+        self._upstreams().tell = self._receiver_of(None) if on else None
 
     def _receiver_of(self, worker: int | None) -> Callable[[dict[str, Any]], None]:
         def pass_on(event: dict[str, Any]) -> None:

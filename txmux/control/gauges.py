@@ -226,10 +226,8 @@ async def measure(serving: Serving, *, everything: bool) -> dict[str, Any]:
     return found
 
 
-def own_gauges(state: ServiceState | None, counters: Counters) -> dict[str, Any]:
+def own_gauges(state: ServiceState, counters: Counters) -> dict[str, Any]:
     """Return what the supervisor knows by itself."""
-    if state is None:
-        return {}
     return {row.name: row.own(state, counters) for row in GAUGES if row.own is not None}
 
 

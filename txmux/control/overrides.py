@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -131,7 +131,7 @@ class ServiceState:
     _log = Logger()
 
     workers: Callable[[], Sequence[WorkerLink]]
-    status: Callable[[], Awaitable[dict[str, Any]]]
+    status: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
     missing: Callable[[], Awaitable[list[str]]]
     upstreams: Upstreams
     files: ServiceFiles

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from txmux.admin.endpoint import AdminEndpoints
 from txmux.control.coalescing import Coalescer
-from txmux.control.control import Control
+from txmux.control.control import STOPPING, Control
 from txmux.control.documents import untaken_documents
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
@@ -222,7 +222,7 @@ class MuxService(Service):
         except (OpenerError, UpgradeError) as problem:
             if self.control.is_stopping:
                 self._log.info("no upgrade: the service is shutting down")
-                return Report.refused(self.control.why_idle())
+                return Report.refused(self._why_idle())
             self._log.error("upgrade failed, the old process keeps serving: {why}", why=problem)
             self.control.record_upgrade(report := Report.refused(problem))
             return report
@@ -246,7 +246,7 @@ class MuxService(Service):
         await self._upgrades.connections_arrived()
         supervisor = self.supervisor
         if supervisor is None or not self.running:
-            return Report.refused(self.control.why_idle())
+            return Report.refused(self._why_idle())
         rules = self.control.rules
         transfers = WorkerTransfers(supervisor, rules.settings.drain_timeout)
         report = await transfers.would_stay()
@@ -265,10 +265,14 @@ class MuxService(Service):
         await self._upgrades.connections_arrived()
         supervisor = self.supervisor
         if supervisor is None or not self.running:
-            raise UpgradeError(self.control.why_idle())
+            raise UpgradeError(self._why_idle())
         rules, state = self.control.rules, self._state_of(supervisor)
         transfers = WorkerTransfers(supervisor, rules.settings.drain_timeout)
         return await self._upgrades.upgrade(rules.listeners, transfers, state)
+
+    def _why_idle(self) -> str:
+        is_ending = self.control.is_stopping and self.supervisor is not None
+        return STOPPING if is_ending else "the service does not run"
 
     def _exit(self, *, gives_workers: bool) -> None:
         """End, as another process serves: at once if that has adopted the workers, or else after the last connection."""
@@ -324,7 +328,7 @@ class MuxService(Service):
             await draining
             await write_rest_of_service_logs(lambda: self._reactor.seconds() >= until)
             self.control.report_end(is_replaced=shared)
-            self.supervisor = self.control.state = None
+            self.supervisor = None
         await self._resources.endpoints.stop(keep_files=keep_files)
         self._resources.privilege.give_up()
         await self._upgrades.is_final()
@@ -375,8 +379,8 @@ class MuxService(Service):
         supervisor, given, self._pending_rules = self.supervisor, self._pending_rules, None
         control = self.control
         if supervisor is None or control.is_stopping:
-            self._log.warn("reload failed: {why}", why=control.why_idle())
-            return Report.refused(control.why_idle())
+            self._log.warn("reload failed: {why}", why=self._why_idle())
+            return Report.refused(self._why_idle())
         if given is None and (why := control.rules.unreadable):
             supervisor.reopen_log()
             self._log.info("{why}", why=why)
