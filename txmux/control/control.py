@@ -442,7 +442,7 @@ class Control:
     async def certificates(self) -> Listing[documents.CertificateDocument]:
         """List the certificates that clients are shown: those that come by ACME, and those of files."""
         renewed = [row for part in self.parts.values() for row in part.certificates()]
-        shown = () if self.state is None else self.state.files.terminators.shown()
+        shown = self.state.files.terminators.shown()
         return Listing(building.certificates_document(self.rules, renewed, shown))
 
     async def renew(self, name: str) -> Report:
@@ -451,8 +451,7 @@ class Control:
             for part in self.parts.values() if name in names else ():
                 if (renewing := part.renew(name)) is not None:
                     changes = await renewing
-                    if self.state is not None:
-                        await self.state.files.look_now()
+                    await self.state.files.look_now()
                     return Report(ok=True, changes=changes)
         except MuxError as problem:
             elsewhere = self.renew_elsewhere(name)
