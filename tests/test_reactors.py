@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.mux import Mux, Twist, pool_rules, twist_command
 from tests.processes.running import family_of, workers_of
-from txmux.net.relay.kernel import is_supported
+from txmux.net.sockets.poller import is_available
 
 if TYPE_CHECKING:
     _Base = InteropTestCase
@@ -46,7 +46,7 @@ class _Mux(Mux, _OnReactor):
 
 
 class ReactorTests(_Base):
-    skip = None if is_supported() else "this system has other reactors"
+    skip = None if is_available() else "this system has other reactors"
     reactor: ClassVar[str]
 
     def setUp(self) -> None:

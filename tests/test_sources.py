@@ -256,7 +256,6 @@ _CLIENTS = {
     "net/http.py": {"Agent", "HostnameEndpoint", "TCP4ClientEndpoint", "UNIXClientEndpoint"},
     "net/sockets/client.py": {"connect_ex"},
     "net/sockets/handoff.py": {"connect_ex"},
-    "net/sockets/reactorsockets.py": {"connectTCP", "connectUNIX"},
     "serving/endpoints.py": {"clientFromString"},  # to read it
     "serving/listen_addresses.py": {"getaddrinfo"},
     "tcp/socket_connection.py": {"connect_ex"},

@@ -14,8 +14,8 @@ from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from txmux.client.io_runtime import IORuntime
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.peers import Peer
+from txmux.net.sockets.poller import is_available
 
 _HEADER = b"PROXY TCP4 192.0.2.1 198.51.100.1 40000 443\r\n"
 
@@ -108,4 +108,4 @@ class PortableTests(TestCase):
 
 class KernelTests(PortableTests):
     relay = "kernel"
-    skip = None if is_supported() else "the kernel relay needs Linux"
+    skip = None if is_available() else "the kernel relay needs Linux"

@@ -8,7 +8,7 @@ from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import start_redis
 from tests.support.ports import free_port
-from txmux.net.relay.kernel import is_supported
+from txmux.net.sockets.poller import is_available
 
 _LISTENERS = "".join(
     f"[listen {name}]\nendpoint = 127.0.0.1:0\n" for name in ("tcp", "unix", "iperf3")
@@ -36,7 +36,7 @@ _MIB = 2**20
 
 
 class KernelTests(InteropTestCase):
-    skip = None if is_supported() else "this system cannot"
+    skip = None if is_available() else "this system cannot"
     relay = "kernel"
 
     @classmethod

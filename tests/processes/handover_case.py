@@ -17,7 +17,7 @@ from txmux.access.admission import Tally
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.channel.message import Message
-from txmux.net.relay.kernel import is_supported
+from txmux.net.sockets.poller import is_available
 from txmux.processes.upgrade import handover
 from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.rules.embedding import route
@@ -35,7 +35,7 @@ def descriptors() -> int:
 
 
 class HandoverCase(MuxTestCase):
-    skip = None if is_supported() else "these need Linux"
+    skip = None if is_available() else "these need Linux"
 
     @override
     def setUp(self) -> None:

@@ -256,7 +256,8 @@ class AttentionTest(UpgradeTestCase):
 
     def test_connections_that_stay_in_an_old_process(self) -> None:
         backend = self.backend()
-        mux = self.begin_to_upgrade(self.relaying(backend), "relay = portable")
+        slow = f"server = 127.0.0.1:{backend.getsockname()[1]}\nupload_rate = 1MiB/s\n"
+        mux = self.begin_to_upgrade(f"{RULES}default = slow\n[backend slow]\n{slow}")
         client, server = self.relayed(mux, backend)
         mux.replace()
         item = self.seen("upgrade", "note")

@@ -3,7 +3,7 @@
 import gc
 import socket
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +23,7 @@ from txmux.net.relay.interface import SideState
 from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.relay import Relay
 from txmux.processes.upgrade import handover
+from txmux.processes.upgrade.handover import Adopting
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPorts
 from txmux.tcp.connection import MuxProtocol
@@ -119,8 +120,8 @@ class HandoverTest(HandoverCase):
 
     async def test_refused_connections_stay(self) -> None:
         peers = await self.relayed(2)
-        self.new = MuxFactory([], runtime=IORuntime(self.time, "portable"))
-        self.assertEqual(await self.hand(self.adopting()), 0)
+        adopting = Adopting(dict[str, MuxFactory]().__getitem__)  # the rules there have none of this name
+        self.assertEqual(await self.hand(self.adopted_by(adopting)), 0)
         await self.assert_go_on(peers, self.old)
 
     async def test_no_answer(self) -> None:
@@ -218,10 +219,12 @@ class HandoverTest(HandoverCase):
         await self.logged(2)
         self.assertEqual([record.reason for record in self.records], ["done"] * 2)
 
-    def transfer(self) -> tuple[ConnectionTransfer, Channel]:
+    def transfer(
+        self, factory_of: Callable[[str], MuxFactory] | None = None
+    ) -> tuple[ConnectionTransfer, Channel]:
         ports = ListeningPorts(accepting=True)
         serving: Any = SimpleNamespace(
-            factory_of=lambda _: self.new,
+            factory_of=factory_of or (lambda _: self.new),
             listening_ports=ports,
             connections=list,
             runtime=self.new.runtime,
@@ -275,19 +278,20 @@ class HandoverTest(HandoverCase):
 
     async def test_promised_connections_arrive_before_the_process_ends(self) -> None:
         peers = await self.relayed(3)
-        transfer, channel = self.transfer()
         arrived: list[int] = []
 
         async def close() -> None:
             await transfer.close()
             arrived.append(len(self.new.connections))
 
-        def close_soon() -> None:
+        def close_soon(_name: str) -> MuxFactory:
             if not closing:
                 closing.append(deferLater(reactor, 0, lambda: Deferred.fromCoroutine(close())))
+            new: MuxFactory = self.new
+            return new
 
         closing: list[Deferred[Any]] = []
-        self.patch(self.new.runtime, "check_adopting", close_soon)
+        transfer, channel = self.transfer(close_soon)
         self.assertEqual(await self.hand(channel), 3)
         await closing[0]
         self.assertEqual(arrived, [3])

@@ -177,9 +177,7 @@ class _Model:
     def __init__(self, places: Sequence[bool]) -> None:
         self.clock = Clock()
         self.known = {f"c{number}": self._made(number, kept) for number, kept in enumerate(places)}
-        factory: Any = SimpleNamespace(
-            adopt=self._adopted, runtime=SimpleNamespace(check_adopting=lambda: None)
-        )
+        factory: Any = SimpleNamespace(adopt=self._adopted)
         self.wires = []
         self.new = []
         takers = []

@@ -176,17 +176,9 @@ class UpgradeCheckTest(UpgradeTestCase):
         self.assertEqual(result.returncode, 1)
         self.assertFalse(json.loads(run(*command, "--json").stdout)["ready"])
 
-    def test_portable_relay(self) -> None:
-        listening = self.backend()
-        mux = self.begin(self.relaying(listening), "relay = portable")
-        self.decided(mux, listening)
-        found = self.check()
-        self.assertEqual((found["moves"], found["stays"]), (0, {"portable relay": 1}))
-        self.assert_near(found["until"], 30)
-
     def test_nothing_stays(self) -> None:
         listening = self.backend()
-        mux = self.begin(self.relaying(listening))
+        mux = self.begin(self.relaying(listening), "relay = portable")
         pair = self.relayed(mux, listening)
         found = self.check()
         self.assertEqual(found["changes"], "connections that an upgrade would hand over: 1")

@@ -2,25 +2,22 @@
 
 import itertools
 import json
-import socket
 from typing import Any
 
 from tests.client.test_client_table import rows_of
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.servers import counted, waited
-from txmux.errors import MuxError
-from txmux.net.relay.kernel import is_supported
+from txmux.net.sockets.poller import is_available
 from txmux.rules.embedding import route
 from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.listener import MuxFactory
 from txmux.tcp.moving import MovedConnection, Sockets, Unpacking, accepted_at, packed
 
 
 class MovingTest(MuxTestCase):
     """Two listeners, as of an old process and a new one, with one access log."""
 
-    skip = None if is_supported() else "these need Linux"
+    skip = None if is_available() else "these need Linux"
 
     async def relayed(self, **settings: Any) -> tuple[Peer, Peer]:
         self.backend_settings = backend_at(self.backend_port(), idle_timeout=100.0)
@@ -174,17 +171,6 @@ class MovingTest(MuxTestCase):
         self.assertEqual(self.only().cannot_move_because, "undecided")
         client.close()
         await self.logged()
-
-    async def test_portable_runtime_refuses_and_leaves_the_sockets(self) -> None:
-        from txmux.client.io_runtime import IORuntime  # noqa: PLC0415 - of this test alone
-
-        client, server = await self.relayed()
-        connection, moved, sockets = self.suspend()
-        other = MuxFactory([], runtime=IORuntime(self.time, "portable"))
-        self.assertRaises(MuxError, other.adopt, moved, sockets)
-        self.assertIsInstance(sockets[0], socket.socket)
-        connection.resume(moved)
-        await self.end(client, server)
 
     async def test_unknown_fields_are_dropped_and_missing_ones_default(self) -> None:
         client, server = await self.relayed()

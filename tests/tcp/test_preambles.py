@@ -13,7 +13,7 @@ from tests.support.peers import reactor
 from tests.support.ports import free_port
 from tests.support.tunnels import OPEN
 from tests.tcp.preambles_case import ANSWER, LAST, PreambleCase, Said, Speaker, chains, said_in
-from txmux.net.relay.kernel import is_supported
+from txmux.net.sockets.poller import is_available
 from txmux.rules.model import Listener
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.moving import Unpacking, packed
@@ -50,7 +50,7 @@ def is_part(received: bytearray, whole: bytes) -> bool:
 
 
 class OrderTest(PreambleCase):
-    skip = None if is_supported() else "connections move on Linux alone"
+    skip = None if is_available() else "connections move on Linux alone"
     lasts: ClassVar[Sequence[str]] = LAST
 
     def reload(self) -> None:

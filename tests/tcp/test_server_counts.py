@@ -8,7 +8,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.servers import counted, waited
 from tests.tcp.silent_case import ServerFirstCase
-from txmux.net.relay.kernel import is_supported
+from txmux.net.sockets.poller import is_available
 from txmux.rules.embedding import route
 from txmux.telemetry.counting.counter_groups import SERVER, WAITING, last_failure_of, sources_in
 from txmux.transport import source_number
@@ -17,14 +17,14 @@ _SSH = b"SSH-2.0-a\r\n"
 
 
 class ServerCountsTest(MuxTestCase):
-    """On the fast path, where the platform has it: there it is counted once a second who waits.
+    """On the fast path: there it is counted once a second who waits.
 
     Attributes:
         is_fast: Whether it is.
     """
 
     max_duration: float | None = None
-    is_fast = is_supported()
+    is_fast = True
 
     async def begin(self) -> tuple[Peer, Peer]:
         self.server = backend_at(self.backend_port(), max_duration=self.max_duration)
@@ -171,14 +171,13 @@ class ServerCountsTest(MuxTestCase):
 class KernelServerCountsTest(ServerCountsTest):
     """The relay of the kernel from the beginning."""
 
-    skip = None if is_supported() else "this needs Linux"
+    skip = None if is_available() else "this needs Linux"
     max_duration = 1000.0
     is_fast = False
 
 
 class PortableServerCountsTest(ServerCountsTest):
     relay = "portable"
-    is_fast = False
 
 
 class ServerFirstTest(ServerFirstCase):

@@ -21,7 +21,8 @@ from txmux.classes import define
 from txmux.control.control import Control
 from txmux.files import FileId
 from txmux.net.sockets.descriptors import Descriptors
-from txmux.net.sockets.reactorsockets import SharedUNIXPort, pause_accepts
+from txmux.net.sockets.poller import Poller
+from txmux.net.sockets.port import SocketPort
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.serving.endpoints import accept_waiting, stop_listening
@@ -186,13 +187,14 @@ class AdminEndpoints:
             # Those of one address do not take the places of those of another.
             site = make_site(setting, self._control, self._reactor.seconds)
             clients = self._clients[key] = AdminClients(site, self._reactor)
-        if opened.family != socket.AF_UNIX:
-            port = self._reactor.adoptStreamPort(opened.fileno(), opened.family, clients)
-        else:
-            port = SharedUNIXPort(opened, clients, self._reactor)
-            port.startListening()
-        _accept_few(port)
-        pause_accepts(port, self._reactor, _DESCRIPTORS)
+        port = SocketPort(
+            Poller.for_reactor(self._reactor),
+            opened.dup(),
+            clients,
+            batch_size=_AT_ONCE,
+            descriptors=_DESCRIPTORS,
+        )
+        port.startListening()
         return port
 
     def _end(self, clients: AdminClients, first: float = 0.0) -> None:
@@ -241,18 +243,6 @@ class PreparedAdminEndpoints:
 
 
 _DESCRIPTORS = Descriptors(spare=4)
-"""Without `pause_accepts`, a port of Twisted whose client it cannot accept would try and log that without a pause."""
-
-
-def _accept_few(port: Any) -> None:
-    """Limit how many connections a Twisted port accepts at once, which grows with the number of clients."""
-    read = port.doRead
-
-    def read_few() -> Any:
-        port.numberAccepts = min(port.numberAccepts, _AT_ONCE)
-        return read()
-
-    port.doRead = read_few
 
 
 def _load() -> tuple[Any, Any]:

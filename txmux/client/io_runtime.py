@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -18,15 +19,14 @@ from txmux.client.client_table import ClientTable
 from txmux.client.parts import Parts, ServingContext, ServingPart
 from txmux.errors import MuxError
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.kernel import KernelSide, has_plain_socket, is_supported
+from txmux.net.relay.kernel import KernelSide, has_plain_socket
 from txmux.net.relay.peers import IRelayTransport, Peer
 from txmux.net.relay.portable import PortableSide, RelayRates
 from txmux.net.relay.relay import Relay, RelaySide
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.plainsocket import SocketOption, set_options
-from txmux.net.sockets.poller import Poller
+from txmux.net.sockets.poller import Poller, ReactorPoller
 from txmux.net.sockets.port import SocketPort
-from txmux.net.sockets.reactorsockets import SharedUNIXPort, throttle_accepts
 from txmux.net.sockets.timers import Timers
 from txmux.net.sockets.transport import SocketTransport, address_of
 from txmux.rules.model import Keepalive, Rules
@@ -82,8 +82,9 @@ class IORuntime:
         self.clients = ClientTable(self.clock.seconds)
         self.events = Events(reactor)
         self.descriptors = DESCRIPTORS
-        plain = relay != "portable" and is_supported()
-        self.poller = Poller.for_reactor(reactor) if plain else None
+        is_portable = relay == "portable"
+        self.poller = ReactorPoller(reactor) if is_portable else Poller.for_reactor(reactor)
+        self.descriptors.most = self.poller.most
         self.dial = partial(dial, reactor, clock=self.clock, poller=self.poller)
 
     def listen(
@@ -94,14 +95,6 @@ class IORuntime:
             host, port = opened.getsockname()[:2]
             self.loop_detector.ports.add(port)
             self.loop_detector.add_address(host, port)
-        if self.poller is None:
-            if opened.family == socket.AF_UNIX:
-                portable: IListeningPort = SharedUNIXPort(opened, factory, self.reactor)
-                portable.startListening()
-            else:
-                portable = self.reactor.adoptStreamPort(opened.fileno(), opened.family, factory)
-            self.throttle_accepts(portable)
-            return portable
         port = SocketPort(
             self.poller,
             opened.dup(),
@@ -131,21 +124,13 @@ class IORuntime:
     async def stop(self) -> None:
         await gatherResults(filter(None, [part.stop() for part in self.parts.values()]))
 
-    def check_adopting(self) -> None:
-        """Raise `MuxError` if this process cannot take over connections of another."""
-        if self.poller is None:
-            raise MuxError("connections can be taken over by the kernel relay alone")
-
     def check_handing_off(self) -> None:
         """Raise `MuxError` if this process cannot hand over sockets of clients."""
-        if self.poller is None:
-            raise MuxError(
-                "sockets can be handed over on Linux alone, and not with 'relay = portable'"
-            )
+        if sys.platform != "linux":
+            raise MuxError("sockets can be handed over on Linux alone")
 
     def transport(self, connected: socket.socket) -> SocketTransport:
-        """Make a transport on a socket that another process has connected; see `check_adopting`."""
-        assert self.poller is not None  # noqa: S101 - it has been checked
+        """Make a transport on a socket that another process has connected; from now on ours."""
         try:
             peer = connected.getpeername()
         except OSError:  # it has been reset, which the next read reports
@@ -153,9 +138,6 @@ class IORuntime:
         connected.setblocking(False)  # noqa: FBT003 - the socket module's signature
         family = int(connected.family)
         return SocketTransport(self.poller, connected, family, address_of(family, peer))
-
-    def throttle_accepts(self, port: IListeningPort) -> None:
-        throttle_accepts(port, self.reactor, self.descriptors)
 
     @staticmethod
     def set_options(transport: IRelayTransport, options: Sequence[SocketOption]) -> None:
@@ -177,11 +159,10 @@ class IORuntime:
     ) -> Relay:
         """Make the best relay for two ends, and for how fast they may be."""
         sides: tuple[RelaySide, RelaySide]
-        poller = self.poller
         if rates is not None:
             sides = rates.make_sides(self.clock, client, server)
-        elif poller is not None and has_plain_socket(client) and has_plain_socket(server):
-            sides = KernelSide(client, poller), KernelSide(server, poller)
+        elif has_plain_socket(client) and has_plain_socket(server):
+            sides = KernelSide(client, self.poller), KernelSide(server, self.poller)
         else:
             sides = PortableSide(client), PortableSide(server)
         relay = Relay(self.clock, timeouts, on_over, sides, keepalive)

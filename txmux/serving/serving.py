@@ -32,6 +32,7 @@ from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.relay.kernel import SPLICED
 from txmux.net.sockets.poller import after_turn
+from txmux.net.sockets.port import TwistedPort
 from txmux.net.turns import outcome_of_look
 from txmux.rules.model import Backend, Listener, Rules, Settings
 from txmux.rules.replacement import Replacement, RouteTable, replace_all
@@ -209,7 +210,7 @@ class Serving:
         listener: ActiveListener,
     ) -> None:
         forwarding.forward_to(listener)
-        self.runtime.throttle_accepts(port)
+        TwistedPort.take_over(self.runtime.poller, port, self.runtime.descriptors)
         self.listening_ports.enter(key, ListeningPort(port, listener, forwarding=forwarding))
 
     def factory_of(self, name: str) -> MuxFactory:

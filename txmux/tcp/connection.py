@@ -29,7 +29,6 @@ from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_addr
 from txmux.net.relay.interface import RelayedBytes
 from txmux.net.relay.peers import Peer
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
-from txmux.net.sockets.plainsocket import is_reset
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.answers import AnswerRows
@@ -226,11 +225,6 @@ class MuxProtocol(Peer, Client):
         host: Any = transport.getHost()
         self.record.local = text_of(host)
         self.runtime.loop_detector.ports.add(getattr(host, "port", 0))
-        if self.runtime.poller is None and is_reset(getattr(transport, "socket", None)):
-            configuration.counts.accepted()
-            self._abort()
-            self.finish("client-gone")
-            return
         if configuration.settings.mptcp:
             record_multipath(self.record, transport)
         if configuration.hands_over:

@@ -148,10 +148,9 @@ class MuxFactory(ServerFactory, ActiveListener):
         """Take over a connection of another process, which is relayed there, or waits for a server.
 
         Raises:
-            MuxError: It cannot be taken over here; the sockets are still the caller's, as with any other error.
-            LookupError: It waits for a server of a backend that is not in these rules.
+            LookupError: It waits for a server of a backend that is not in these rules. The sockets are still the caller's, as with
+                any other error.
         """
-        self.runtime.check_adopting()
         record, configuration = moved.record, self.configuration
         here: tuple[Upstream, Member | None] | None
         if moved.waited is None:

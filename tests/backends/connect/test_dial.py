@@ -23,7 +23,7 @@ from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.net.header_first import HeaderFirst
 from txmux.net.sockets import plainsocket
 from txmux.net.sockets.plainsocket import SocketOption
-from txmux.net.sockets.poller import Poller, is_available
+from txmux.net.sockets.poller import ReactorPoller
 from txmux.rules.reading.endpoints import server
 
 
@@ -96,7 +96,7 @@ class CongestionTest(TestCase):
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
         options = self.options("127.0.0.1:80")
-        for poller in (None, Poller.for_reactor(reactor) if is_available() else None):
+        for poller in (None, ReactorPoller(reactor)):
             connected: Deferred[ProxyClient] = Deferred()
             factory = ProxyClientFactory(connected.callback, connected.errback)
             to = server(f"127.0.0.1:{listening.getsockname()[1]}")

@@ -133,8 +133,7 @@ class NamesTest(DestinationCase):
         client = await self.connect(port, hello("www.test"))
         peer = await self.backend.peer(1)
         await peer.has(1)
-        if self.factory.runtime.poller is not None:
-            self.assertEqual({one.transport for one in self.factory.connections}, {None})
+        self.assertEqual({one.transport for one in self.factory.connections}, {None})
         for end in (client, peer):
             end.close()
             await end.is_lost()

@@ -23,10 +23,10 @@ from tests.support.looks import look_again
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, reactor
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.peer_state import unsent
 from txmux.net.relay.peers import Peer as RelayPeer
 from txmux.net.relay.relay import Relay
+from txmux.net.sockets.poller import is_available
 from txmux.rules.model import Keepalive
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class RelayCase(_Base):
 
 
 class KernelCase(RelayCase):
-    skip = None if is_supported() else "this system cannot"
+    skip = None if is_available() else "this system cannot"
 
     def make_sides(self, clock: Any, client: RelayPeer, server: RelayPeer) -> Sides:
         return kernel_sides(reactor, client, server)

@@ -20,10 +20,10 @@ from tests.net.relay.wiring import LeanTcpWiring, kernel_sides
 from tests.support.examples import scaled
 from tests.support.peers import reactor
 from txmux.net.relay import kernel, marks
-from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Mark, MarkGuard
+from txmux.net.sockets.poller import is_available
 
-_SKIP = None if is_supported() else "these need Linux"
+_SKIP = None if is_available() else "these need Linux"
 _SMALL_LEVEL, _SMALL_RUN = 2**15, 2**17
 _BUFFERS = 2**17
 

@@ -13,7 +13,6 @@ from tests.support.peers import reactor
 from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
 from txmux.net.relay import kernel, portable
 from txmux.net.relay.interface import Timeouts
-from txmux.net.relay.kernel import is_supported
 from txmux.net.relay.peer_state import (
     ANSWERED,
     UnansweredBytes,
@@ -23,10 +22,11 @@ from txmux.net.relay.peer_state import (
     unanswered_by,
 )
 from txmux.net.sockets.plainsocket import open_multipath, set_options
+from txmux.net.sockets.poller import is_available
 from txmux.rules.model import Keepalive
 
 _KEEPALIVE = Keepalive(idle=60, interval=15, count=4)
-_SKIP = None if is_supported() else "these need Linux"
+_SKIP = None if is_available() else "these need Linux"
 
 
 def _since_heard(connected: socket.socket) -> float:

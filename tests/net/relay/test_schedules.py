@@ -21,8 +21,9 @@ from tests.net.relay.wiring import (
 from tests.support.examples import scaled
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import RelayResult
-from txmux.net.relay.kernel import PipePool, is_supported
+from txmux.net.relay.kernel import PipePool
 from txmux.net.relay.peers import Peer
+from txmux.net.sockets.poller import is_available
 
 if TYPE_CHECKING:
     _Base = SynchronousTestCase
@@ -35,7 +36,7 @@ _MiB = 2**20
 class ScheduleTests(_Base):
     """The tests; a subclass names the relay, and how its ends are made."""
 
-    skip = None if is_supported() else "these need Linux"
+    skip = None if is_available() else "these need Linux"
     reactor = "epoll"
     examples: ClassVar = 200
     moves: ClassVar = False

@@ -1,5 +1,6 @@
 """What happens when memory runs out."""
 
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,11 +9,10 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import listen_beside
-from tests.support.peers import PeerClientFactory, PeerFactory, connect, reactor
-from txmux.net.sockets.descriptors import Descriptors
+from tests.support.peers import Peer, PeerClientFactory, PeerFactory, connect, reactor
+from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.memory import MEMORY, Memory, OutOfMemory, keep_running
-from txmux.net.sockets.poller import Poller
-from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix, throttle_accepts
+from txmux.net.sockets.poller import Poller, ReactorPoller
 
 
 class _System:
@@ -114,7 +114,10 @@ class MemoryTest(SynchronousTestCase):
 
 
 class ShortTest(TestCase):
-    """Connections of Twisted's own transports while there is no memory."""
+    """Connections while there is no memory."""
+
+    def make_poller(self) -> Poller:
+        return Poller.for_reactor(reactor)
 
     def setUp(self) -> None:
         self.system = _System()
@@ -123,27 +126,26 @@ class ShortTest(TestCase):
         self.patch(MEMORY, "_pieces", [])
         self.patch(MEMORY, "_since", None)
         self.factory = PeerFactory()
-        self.port: Any = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
-        self.addCleanup(self.port.stopListening)
-        throttle_accepts(self.port, reactor, Descriptors())
+        self.poller = self.make_poller()
+        self.port = listen_beside(self, self.poller, self.factory)
         self.number: int = self.port.getHost().port
 
-    def run_out(self) -> None:
-        MEMORY.report_shortage()
-        self.system.left = 0
+    async def connected(self) -> tuple[Peer, Peer]:
+        factory, name = PeerClientFactory(), ("127.0.0.1", self.number)
+        SocketConnector(self.poller, reactor, socket.AF_INET, name, factory).connect(60)
+        return await factory.connected, await self.factory.peer()
 
-    async def test_client(self) -> None:
-        """A client that sends is broken off, one that does not stays, and a new one waits until there is memory."""
+    async def test_clients(self) -> None:
+        """One whose bytes cannot be kept is broken off, others stay, and a new one waits until there is memory."""
         sending, silent = [await connect(self, self.number) for _ in range(2)]
         first, second = await self.factory.peer(0), await self.factory.peer(1)
+        self.patch(first, "dataReceived", self.fail_to_keep)
         with capturedLogs() as events:
-            self.run_out()
             sending.send(b"x")
             await sending.is_lost()
             self.assertTrue(sending.was_reset())
-            await first.is_lost()
-            assert first.lost is not None
-            self.assertIs(first.lost.type, OutOfMemory)
+            await self.is_broken_off(first)
+            self.system.left = 0
             waiting = await connect(self, self.number)
             await deferLater(reactor, 0.02)
             self.assertEqual(len(self.factory.peers), 2)
@@ -156,55 +158,37 @@ class ShortTest(TestCase):
         self.assertEqual((said(events, "out of memory"), said(events, "cannot accept")), (1, 0))
 
     async def test_server(self) -> None:
-        client = PeerClientFactory()
-        connect_tcp(reactor, "127.0.0.1", self.number, client, 5, None)
-        ours, theirs = await client.connected, await self.factory.peer()
-        self.patch(ours, "dataReceived", self.fail_to_keep)
-        theirs.send(b"x")
-        await theirs.is_lost()
-        self.assertTrue(theirs.was_reset())
-        assert ours.lost is not None
-        self.assertIs(ours.lost.type, OutOfMemory)
-
-    async def test_unix_server(self) -> None:
-        name = self.mktemp()
-        factory = PeerFactory()
-        port = reactor.listenUNIX(name, factory)
-        self.addCleanup(port.stopListening)
-        client = PeerClientFactory()
-        connect_unix(reactor, name, client, 5)
-        ours, theirs = await client.connected, await factory.peer()
+        ours, theirs = await self.connected()
         self.patch(ours.transport, "writeSomeData", self.fail_to_keep)
         ours.transport.writeSequence([b"x"])
         await theirs.is_lost()
-        assert ours.lost is not None
-        self.assertIs(ours.lost.type, OutOfMemory)
+        self.assertTrue(theirs.was_reset())
+        await self.is_broken_off(ours)
 
     async def test_end(self) -> None:
         """If there is no memory to end a connection, either, it is ended with what was kept in reserve."""
-        client = await connect(self, self.number)
-        server = await self.factory.peer()
-        self.lack_once(server.transport, "stopWriting")
-        client.reset()
-        await server.is_lost()
-        self.assertFalse(hasattr(server.transport, "socket"))
+        client, server = await self.connected()
 
-    async def test_plain_end(self) -> None:
-        poller = Poller.for_reactor(reactor)
-        port = listen_beside(self, poller, self.factory)
-        client = await connect(self, port.getHost().port)
-        server = await self.factory.peer()
-        self.lack_once(poller, "closing")
-        client.reset()
-        await server.is_lost()
-        self.assertFalse(hasattr(server.transport, "socket"))
-
-    def lack_once(self, owner: Any, name: str) -> None:
-        def method(*arguments: Any) -> Any:
+        def fail_once(descriptor: int) -> None:
             patched.restore()
-            raise MemoryError(arguments)
+            raise MemoryError(descriptor)
 
-        patched = self.patch(owner, name, method)
+        patched = self.patch(self.poller, "closing", fail_once)
+        client.reset()
+        await server.is_lost()
+        self.assertFalse(hasattr(server.transport, "socket"))
+
+    async def is_broken_off(self, peer: Peer) -> None:
+        await peer.is_lost()
+        assert peer.lost is not None
+        self.assertIs(peer.lost.type, OutOfMemory)
 
     def fail_to_keep(self, _data: bytes) -> None:
         raise MemoryError
+
+
+class ReactorShortTest(ShortTest):
+    """Where the reactor watches each socket."""
+
+    def make_poller(self) -> Poller:
+        return ReactorPoller(reactor)

@@ -5,7 +5,7 @@ import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
@@ -28,7 +28,7 @@ from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.poller import READ, WRITE, Poller
-from txmux.net.sockets.reactorsockets import throttle_accepts
+from txmux.net.sockets.port import TwistedPort
 from txmux.net.sockets.transport import SocketTransport
 
 
@@ -158,7 +158,7 @@ class FirstTest(SynchronousTestCase):
 class MemoryTest(TestCase):
     """There is no memory left, not even to log that."""
 
-    def run_short(self, *_: object, **__: object) -> None:
+    def run_short(self, *_: object, **__: object) -> NoReturn:
         raise MemoryError
 
     async def test_poller(self) -> None:
@@ -249,13 +249,13 @@ class MemoryTest(TestCase):
             self.assertTrue(peer.was_reset())
 
     async def test_gate(self) -> None:
+        """A port of Twisted's stays open."""
         factory = PeerFactory()
         port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        real = port.doRead
         fails = [True]
-        port.doRead = lambda: self.run_short() if fails else real()
-        throttle_accepts(port, reactor, Descriptors())
+        scarce = Descriptors(lambda: self.run_short() if fails else 0)
+        TwistedPort.take_over(Poller.for_reactor(reactor), port, scarce)
         client = await connect(self, port.getHost().port)
         await deferLater(reactor, 0.01)
         self.assertEqual(factory.peers, [])

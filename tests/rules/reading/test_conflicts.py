@@ -1,5 +1,6 @@
 """Tests of what sections have against each other: ports, loops, transports, and sockets that are handed over."""
 
+import sys
 from pathlib import Path
 
 import attrs
@@ -405,17 +406,16 @@ class HandoverTests(ReadingTestCase):
              "3 default: sockets are handed over for TCP only, but [listen u] uses UDP; name a server"),
             (f"[listen u]\nendpoint = udp:5\n{_ROUTE}",
              "5 backend: its servers use TCP, but no [listen] does; add a listener"),
-            (f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}",
-             "7 backend: sockets cannot be handed over with 'relay = portable'; remove that, or name a server"),
         ):  # fmt: skip
             self.refuses(text, told)
 
     def test_each_place_is_told_once(self) -> None:
         """Whatever the listeners that lead there: it is one line to change."""
-        listeners = f"{self.listen}[listen b]\nendpoint = :2\n"
         self.refuses(
-            f"[txmux]\nrelay = portable\n{listeners}{_ROUTE}under = *\n",
-            "9 backend: sockets cannot be handed over with 'relay = portable'; remove that, or name a server",
+            "[listen a]\nendpoint = unix:/run/1.sock\n[listen b]\nendpoint = unix:/run/2.sock\n"
+            f"{_ROUTE}under = *\n",
+            "7 backend: 'unix:/run/1.sock' of [listen a] has no plain TCP sockets to hand over; "
+            "write ADDRESS:PORT there, or name a server",
         )
 
     def test_nothing_where_tls_ends(self) -> None:
@@ -483,5 +483,6 @@ class EmbeddingTests(SynchronousTestCase):
     def test_refused_as_in_files(self) -> None:
         with self.assertRaisesRegex(MuxError, "may have answered the client first"):
             MuxFactory([route("postgres sni=a", "a:1"), route("ssh", _TO)], Listener("m"))
-        with self.assertRaisesRegex(MuxError, "on Linux alone, and not with 'relay = portable'"):
-            MuxFactory([route("ssh", _TO)], Listener("m"), runtime=IORuntime(Clock(), "portable"))
+        self.patch(sys, "platform", "freebsd14")
+        with self.assertRaisesRegex(MuxError, "on Linux alone"):
+            MuxFactory([route("ssh", _TO)], Listener("m"), runtime=IORuntime(Clock()))

@@ -13,7 +13,7 @@ from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.servers import counted
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
-from txmux.net.relay.kernel import is_supported
+from txmux.net.sockets.poller import is_available
 from txmux.net.tls.transport import TLSTransport
 from txmux.rules.embedding import outcome, route
 from txmux.tcp.stages import connecting
@@ -49,7 +49,7 @@ class RelayTests(TerminationCase):
 
     async def test_server_is_connected_as_for_clients_without_tls(self) -> None:
         """Unless the first one refuses, without a connector; the client is counted once, whatever it sends until the answer."""
-        if is_supported():
+        if is_available():
             self.patch(connecting, "connector_for", None)
         client, server = await self.asking()
         self.assertEqual(counted(self.factory), {"asked": 1})

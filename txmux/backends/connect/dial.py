@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import encodings.idna  # noqa: F401 - host names need it, and without free descriptors it cannot be imported
 import errno
-import functools
 import os
 import socket
 from collections.abc import Callable
@@ -24,11 +22,8 @@ from txmux.net.sockets.plainsocket import (
     SocketOption,
     open_multipath,
     open_socket,
-    reset_on_close,
-    set_options,
 )
-from txmux.net.sockets.poller import Poller, is_available
-from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix
+from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.transport import sockaddr
 from txmux.rules.model import Server
 from txmux.rules.reading.endpointstrings import split_arguments
@@ -74,10 +69,9 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     """
     sources = plan.sources.sources_towards(server.host, client) if server.host else ()
     its_options = plan.options_for(server)
-    if (sources or plan.is_multipath) and poller is None and is_available():
-        poller = Poller.for_reactor(reactor)
+    poller = poller or Poller.for_reactor(reactor)
     name = socket_name(server.kind, server.host, server.port, server.path)
-    if poller is not None and name is not None:
+    if name is not None:
         family, place = name
         if "%" in server.host:
             place = sockaddr(server.host, server.port)
@@ -86,17 +80,10 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         connecting.connect(timeout, options=options + its_options, eager=eager, sources=sources)
         return connecting.disconnect
     if server.kind == "udp":
-        datagrams = DatagramClient(Poller.for_reactor(reactor), server.host, server.port, factory)
+        datagrams = DatagramClient(poller, server.host, server.port, factory)
         datagrams.connect(lambda opened: prepare_datagrams(opened, its_options, sources))
         return datagrams.disconnect
-    if server.kind == "unix":
-        return connect_unix(reactor, server.path, factory, timeout).disconnect  # type: ignore[no-any-return]
     bind_address = (sources[0].address, next(sources[0].ports)) if sources else None
-    if server.kind == "tcp" and name is not None:
-        connector = connect_tcp(reactor, server.host, server.port, factory, timeout, bind_address)
-        with contextlib.suppress(AttributeError):  # it has failed already
-            _set_early(connector.transport, its_options)
-        return functools.partial(_break_off, connector)
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         HostnameEndpoint,
         clientFromString,
@@ -118,28 +105,12 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     return connection.cancel  # type: ignore[no-any-return]
 
 
-def _set_early(connecting: Any, options: tuple[SocketOption, ...]) -> None:
-    try:
-        set_options(connecting.socket, options)
-    except OSError as problem:
-        connecting.failIfNotConnected(error.getConnectError(problem))
-
-
 def reason_of(failure: Failure) -> str:
     # The error of a connection that is lost as it is made wraps another failure.
     args = getattr(failure.value, "args", ())
     inner = args[0] if args and isinstance(args[0], Failure) else failure
     cause = cause_of(inner.value)
     return NO_PORT if os.strerror(errno.EADDRNOTAVAIL).lower() in cause.lower() else cause
-
-
-def _break_off(connector: Any) -> None:
-    """Cancel an attempt by a reset: a server that has accepted it must not see a complete, empty stream."""
-    connecting = getattr(connector.transport, "socket", None)
-    if connecting is not None:
-        reset_on_close(connecting)
-        connector.transport._shouldShutdown = False  # or it would end the stream before it closes
-    connector.disconnect()
 
 
 def _timed_out(result: object, seconds: float) -> NoReturn:  # noqa: ARG001 - Twisted's signature

@@ -19,7 +19,8 @@ from txmux.errors import MuxError, printable
 from txmux.features.docker.api import DockerApi
 from txmux.features.docker.labels import Container, LabelledRoute
 from txmux.files import file_id, remove_own_socket
-from txmux.net.sockets.reactorsockets import SharedUNIXPort
+from txmux.net.sockets.poller import Poller
+from txmux.net.sockets.port import SocketPort
 from txmux.net.sockets.unixpath import open_listening
 from txmux.telemetry.formatting import duration
 from txmux.wire.jsontext import MISSHAPEN
@@ -206,8 +207,8 @@ class WakeSocket(Resource):
                 _log.warn(message, path=self._path, why=self._problem)
             return
         self._file = file_id(self._path)
-        with opened:
-            self._port = SharedUNIXPort(opened, Site(self, requestFactory=_Bodiless), self._reactor)
+        site = Site(self, requestFactory=_Bodiless)
+        self._port = SocketPort(Poller.for_reactor(self._reactor), opened, site)
         self._port.startListening()
 
     def stop(self) -> None:

@@ -33,7 +33,7 @@ from txmux.net.relay.peers import NO_RECEIVER, Peer
 from txmux.net.relay.relay import MovableSide
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, Poller, is_available
+from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, Poller
 from txmux.net.sockets.transport import CLOSED, LOST, release_socket
 
 PIPE_SIZE = 256 * 1024  # bytes that a pipe may hold
@@ -123,16 +123,13 @@ _MUCH = 16  # times in a row that few must come before no pipe is used
 _SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
 MORE = int(getattr(socket, "MSG_MORE", 0))
 _UNWATCHED = -1
+_SPLICES = hasattr(os, "splice")
 _TURN = 2**20  # bytes that one side moves before other sockets are served
 
 _pipes = PipePool()
 _large_pipes = PipePool(in_use=16, idle=4, size=LARGE_SIZE)
 DESCRIPTORS.add_cache(_pipes.clear)
 DESCRIPTORS.add_cache(_large_pipes.clear)
-
-
-def is_supported() -> bool:
-    return is_available() and hasattr(os, "splice")
 
 
 def has_plain_socket(peer: Peer) -> bool:
@@ -231,7 +228,7 @@ class KernelSide(MovableSide):
         answered = self.other._mark
         if answered is not None:
             answered.sender_answered()
-        if self._much:
+        if self._much and _SPLICES:
             mark = self._mark = self._mark or Mark(
                 self._socket, MarkGuard.for_reactor(self._poller.reactor)
             )

@@ -23,7 +23,6 @@ from txmux.net.relay.peer_state import (
 )
 from txmux.net.relay.peers import IRelayTransport, Peer
 from txmux.net.relay.relay import RelaySide
-from txmux.net.sockets.reactorsockets import close, half_close
 from txmux.net.sockets.transport import below_tls, unsent_bytes
 
 
@@ -79,19 +78,19 @@ class PortableSide(RelaySide):
             # the peer sends after it is still delivered.
             self.transport.loseConnection()
         else:
-            half_close(self.transport)
+            self.transport.loseWriteConnection()
 
     @override
     def close(self) -> None:
         self._unregister_producer()
         if interfaces.ISSLTransport.providedBy(self.transport):
             self.transport.resumeProducing()  # TLS waits for the close-notify of the other side
-        close(self.transport)
+        self.transport.loseConnection()
 
     @override
     def close_when_sent(self) -> None:
         self._unregister_producer()
-        close(self.transport)
+        self.transport.loseConnection()
 
     @override
     def abort(self) -> None:

@@ -39,6 +39,7 @@ class Descriptors:
         spare: How many are left for what is no connection; by default it depends on the limit.
 
     Attributes:
+        most: How many can be used, whatever the limit.
         reserved: What accepted clients still need: a socket to a server.
         offered: What connections need that other processes are about to hand over; see `offer`.
         to_call: What `connection_ended` has to call.
@@ -50,9 +51,10 @@ class Descriptors:
         limit: Callable[[], int] | None = None,
         spare: int | None = None,
     ) -> None:
+        self.most: int = sys.maxsize
         self._spare = spare
         self._count = count or _count_open
-        self._limit = limit or soft_limit
+        self._limit = lambda: min((limit or soft_limit)(), self.most)
         self._granted = self._limited = 0
         self._since_looked = AT_ONCE
         self._caches: list[Callable[[], object]] = []

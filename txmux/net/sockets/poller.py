@@ -1,28 +1,36 @@
 """One epoll object for all sockets that are served beside the reactor, and that is itself one reader in it.
 
 One wake-up of any reactor then serves a whole batch of sockets, without what the reactor does for each (epoll(7)). Workers have a
-reactor that shares its epoll object instead, see `txmux.net.sockets.reactor`.
+reactor that shares its epoll object instead, see `txmux.net.sockets.reactor`; with `ReactorPoller` the reactor watches each socket.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
+import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor, IReadWriteDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.net.sockets.memory import MEMORY
 
 FINISHED, WRITE, ERROR = 0x2000, 4, 8  # EPOLLRDHUP, EPOLLOUT and EPOLLERR
 READ, TROUBLE = 1 | FINISHED, ERROR | 16  # EPOLLIN with EPOLLRDHUP, and EPOLLERR with EPOLLHUP
+_READABLE = 1  # EPOLLIN
+_EVERY = _READABLE | getattr(select, "POLLRDHUP", 0) | WRITE | TROUBLE  # that poll(2) knows here
 BATCH = 32  # sockets that are served before the reactor has its turn: timers, signals, other descriptors
+_SELECTABLE = 1024  # FD_SETSIZE of select(2)
+_LOOK_EACH = 1.0  # seconds
 
 _log = Logger()
 POLLERS: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
@@ -32,8 +40,8 @@ def is_available() -> bool:
     return hasattr(select, "epoll")
 
 
-def after_turn(reactor: Any) -> Callable[[Callable[[], None]], None] | None:
-    return Poller.for_reactor(reactor).after_turn if is_available() else None
+def after_turn(reactor: Any) -> Callable[[Callable[[], None]], None]:
+    return Poller.for_reactor(reactor).after_turn
 
 
 @implementer(IReadDescriptor)
@@ -41,7 +49,12 @@ class Poller:
     """Reports to handlers what their sockets are ready for; level-triggered.
 
     An event may be out of date when its handler is called: the handler must ask its socket.
+
+    Attributes:
+        most: Descriptors that it can watch are less than this.
     """
+
+    most = sys.maxsize
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
@@ -59,7 +72,7 @@ class Poller:
     def for_reactor(cls, reactor: Any) -> Poller:
         poller = POLLERS.get(reactor)
         if poller is None:
-            poller = POLLERS[reactor] = cls(reactor)
+            poller = POLLERS[reactor] = (cls if is_available() else ReactorPoller)(reactor)
         return poller
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
@@ -200,6 +213,135 @@ class Poller:
 
     def connectionLost(self, reason: Failure) -> None:
         pass  # the sockets' owners close them when the reactor stops
+
+
+@implementer(IReadWriteDescriptor)
+class _Watched:
+    def __init__(self, poller: ReactorPoller, descriptor: int) -> None:
+        self._poller = poller
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def doRead(self) -> None:
+        self._poller.serve(self)
+
+    def doWrite(self) -> None:
+        self._poller.serve(self)
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - Twisted's signature
+        self._poller.serve_dropped(self)
+
+    def logPrefix(self) -> str:
+        return "sockets"
+
+
+class ReactorPoller(Poller):
+    """A poller whose descriptors the reactor watches, each by itself: for any reactor, and for systems without epoll(7).
+
+    Reactors differ in what they report, so the socket is asked each time (poll(2)). What is to be watched for no event but
+    `TROUBLE`, as reactors cannot, is asked once in a while.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
+        if hasattr(reactor, "doSelect"):
+            self.most = _SELECTABLE
+        self._watched: dict[int, _Watched] = {}
+        self._resting: set[int] = set()  # descriptors that no reactor watches
+        self._look: IDelayedCall | None = None
+
+    @override
+    def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+        if descriptor not in self._events:
+            self.start_watching(descriptor, events, handler)
+            return
+        self.change(descriptor, events)
+        self._handlers[descriptor] = handler
+
+    @override
+    def start_watching(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+        if descriptor >= self.most:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        try:
+            self._watched[descriptor] = _Watched(self, descriptor)
+            self._handlers[descriptor] = handler
+            self._events[descriptor] = 0
+            self._outdated.add(descriptor)
+            self.change(descriptor, events)
+        except (OSError, MemoryError):
+            self.unwatch(descriptor)
+            raise
+
+    @override
+    def change(self, descriptor: int, events: int) -> None:
+        watched, reactor, before = self._watched[descriptor], self.reactor, self._events[descriptor]
+        if (before ^ events) & _READABLE:
+            (reactor.addReader if events & _READABLE else reactor.removeReader)(watched)
+        if (before ^ events) & WRITE:
+            (reactor.addWriter if events & WRITE else reactor.removeWriter)(watched)
+        self._events[descriptor] = events
+        if events & (_READABLE | WRITE):
+            self._resting.discard(descriptor)
+        else:
+            self._resting.add(descriptor)
+            if self._look is None:
+                self._look = reactor.callLater(_LOOK_EACH, self._look_at_resting)
+
+    @override
+    def unwatch(self, descriptor: int) -> None:
+        watched = self._watched.pop(descriptor, None)
+        if watched is not None:
+            self._handlers.pop(descriptor, None)
+            self._events.pop(descriptor, None)
+            self._resting.discard(descriptor)
+            self.reactor.removeReader(watched)
+            self.reactor.removeWriter(watched)
+            if self._look is not None and not self._resting:
+                self._look.cancel()
+                self._look = None
+
+    @override
+    def closing(self, descriptor: int) -> None:
+        self.unwatch(descriptor)
+
+    def serve(self, watched: _Watched) -> None:
+        """Tell the handler what its socket is ready for; never raises, or the reactor would not ask again."""
+        descriptor = watched.fileno()
+        if self._watched.get(descriptor) is watched:
+            self._serve_now((descriptor,))
+
+    def serve_dropped(self, watched: _Watched) -> None:
+        """Watch a descriptor again that the reactor has dropped because it hung up, and not because the reactor stops."""
+        descriptor = watched.fileno()
+        if self._watched.get(descriptor) is watched and self._ask((descriptor,), TROUBLE):
+            events, self._events[descriptor] = self._events[descriptor], 0
+            self.change(descriptor, events)
+            self._serve_now((descriptor,))
+
+    def _look_at_resting(self) -> None:
+        self._look = None
+        self._serve_now(self._resting)
+        if self._resting and self._look is None:
+            self._look = self.reactor.callLater(_LOOK_EACH, self._look_at_resting)
+
+    def _ask(self, descriptors: Iterable[int], which: int = _EVERY) -> list[tuple[int, int]]:
+        poll = select.poll()
+        for descriptor in descriptors:
+            poll.register(descriptor, self._events[descriptor] & _EVERY)
+        return [(descriptor, events) for descriptor, events in poll.poll(0) if events & which]
+
+    def _serve_now(self, descriptors: Iterable[int]) -> None:
+        try:
+            self._polling = True
+            self._serve(self._ask(descriptors))
+            if self._last:
+                self._finish()
+        except Exception as problem:  # noqa: BLE001 - out of memory; what is ready is reported again
+            _report(problem, "sockets could not be served")
+        finally:
+            self._polling = False
 
 
 def _report(problem: Exception, what: str) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any, TypeAlias
 
+from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
@@ -331,3 +333,27 @@ class SocketPort(WatchedPort):
     def _pause_accepting(self, shortage: str | None) -> None:
         self._pause.start_pause(shortage)
         super().stopReading()
+
+
+class TwistedPort(SocketPort):
+    """Accepts the clients of an open port of Twisted's, which the poller watches from now on."""
+
+    def __init__(self, poller: Poller, port: Any, descriptors: Descriptors) -> None:
+        super().__init__(poller, port.socket, port.factory, descriptors=descriptors)
+        port.stopReading()
+        self._open()
+        port.startReading, port.stopReading = self.startReading, self.stopReading
+        port.doRead = self.doRead
+        self._lost, port.connectionLost = port.connectionLost, self._port_lost
+
+    @classmethod
+    def take_over(cls, poller: Poller, port: IListeningPort, descriptors: Descriptors) -> None:
+        """Do so unless the port makes transports of its own kind, which its plugin knows best how to accept."""
+        if getattr(port, "transport", None) in {tcp.Server, unix.Server}:
+            cls(poller, port, descriptors)
+
+    def _port_lost(self, reason: Failure) -> None:
+        self._pause.port_closed()
+        self._is_open = False
+        self._poller.unwatch(self._socket.fileno())
+        self._lost(reason)

@@ -192,6 +192,10 @@ class SocketTransport(tcp.Connection):
     def getPeer(self) -> IAddress:
         return self._peer
 
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001 - Twisted's signature
+        if self._family in _TCP:
+            super().setTcpNoDelay(enabled)
+
     def take_received(self) -> bytes:
         """Return the bytes that can be read now; empty also for an end or an error, which the next event reports."""
         try:

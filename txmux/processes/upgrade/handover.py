@@ -388,7 +388,6 @@ class Adopting:
             try:
                 moved = unpacking.read(row)
                 factory = self._factory(moved.record.listener)
-                factory.runtime.check_adopting()
                 if moved.waited is not None:
                     factory.upstreams.find(moved.record.backend or "")
             except (MuxError, LookupError, TypeError, ValueError) as problem:

@@ -402,9 +402,7 @@ _PLAIN = frozenset({"tcp", "tcp6", "systemd"})
 _HandoverPlace = tuple["Section", str, "int | None"]
 
 
-def misplaced(
-    listeners: Iterable[Listener], routes: Iterable[Route], relay: str = "auto"
-) -> Iterator[Problem]:
+def misplaced(listeners: Iterable[Listener], routes: Iterable[Route]) -> Iterator[Problem]:
     """Find keys that hand over sockets which may have lost bytes by then, or are not plain ones."""
     names = tuple(routes)
     ends = {route.name: route for route in names if route.is_outer}
@@ -416,7 +414,7 @@ def misplaced(
     for listener in listeners:
         own = [route for route in names if route.stands_under(listener) and not route.dry_run]
         destinations = [*_handovers(listener, own)]
-        message = _why_not(listener, own, relay) if destinations else ""
+        message = _why_not(listener, own) if destinations else ""
         for section, key, number in destinations if message else ():
             if (section.header, key, number) not in reported:
                 reported.add((section.header, key, number))
@@ -452,15 +450,12 @@ def _handovers(listener: Listener, routes: Iterable[Route]) -> Iterator[_Handove
             yield route.section, "backend", None
 
 
-def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
+def _why_not(listener: Listener, routes: Iterable[Route]) -> str:
     where = f"[listen {listener.name}]"
     if listener.transport is Transport.UDP:
         return f"sockets are handed over for TCP only, but {where} uses UDP; name a server"
     if begun := stages_in_use("listen", listener):
         return f"{where} has begun with each client by {begun[0].key!r}, which no other program knows; name a server"
-    if relay == "portable":
-        which = "sockets cannot be handed over with 'relay = portable'"
-        return f"{which}; remove that, or name a server"
     for text in listener.endpoints:
         kind = text.partition(":")[0].lower()
         is_string = kind[:1].isalpha()

@@ -258,7 +258,7 @@ class RulesParser:
         self._problems += route.circles(checked)
         self._problems += loops(listeners, checked)
         self._problems += wrong_transports(listeners, checked)
-        self._problems += misplaced(listeners, checked, settings.relay)
+        self._problems += misplaced(listeners, checked)
         self._problems += () if self._alone else unknown_certificates(checked)
         for find in CONFLICTS if not self._alone else ():
             self._problems += find(listeners, routes, settings)

@@ -56,7 +56,6 @@ class HandingOff(Stage):
         self._seen, client.record.bytes_in = client.record.bytes_in, 0
         client.record.server = self._destination.name
         runtime = client.runtime
-        assert runtime.poller is not None  # noqa: S101 - see `IORuntime.check_handing_off`
         given, about = transport.getHandle(), message_about(client)
         self._handoff = handoff = SocketHandoff(
             runtime.poller,

@@ -190,10 +190,8 @@ class Relaying(Stage):
             return None
         if not has_plain_socket(self.server):
             return "TLS to the server"
-        if self._client.agreed_tls is not None:
-            return "TLS ends here"
         is_limited = self._upstream is not None and self._upstream.rates is not None
-        return "limited rate" if is_limited else "portable relay"
+        return "limited rate" if is_limited and not self._client.agreed_tls else "TLS ends here"
 
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
