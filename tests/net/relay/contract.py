@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -12,6 +13,7 @@ from zope.interface import directlyProvides
 
 from tests.net.relay.wiring import (
     LeanTcpWiring,
+    LeanUnixWiring,
     Sides,
     TcpWiring,
     UnixWiring,
@@ -26,7 +28,7 @@ from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.peer_state import unsent
 from txmux.net.relay.peers import Peer as RelayPeer
 from txmux.net.relay.relay import Relay
-from txmux.net.sockets.poller import is_available
+from txmux.net.sockets.poller import Poller, ReactorPoller, is_available
 from txmux.rules.model import Keepalive
 
 if TYPE_CHECKING:
@@ -56,6 +58,10 @@ class RelayCase(_Base):
     """Puts relays between two peers; `make_sides` is what a subclass adds."""
 
     keepalive: Keepalive | None = None
+
+    @cached_property
+    def poller(self) -> Poller:
+        return Poller.for_reactor(reactor)
 
     def make_sides(self, clock: Any, client: RelayPeer, server: RelayPeer) -> Sides:
         raise NotImplementedError
@@ -166,14 +172,18 @@ class RelayCase(_Base):
 
     async def assert_rests(self) -> None:
         turns = 0
-        plain = reactor.doIteration
+        # The reactor that runs on asyncio has no turns of its own.
+        loop, name = getattr(reactor, "_asyncioEventloop", None), "_run_once"
+        if loop is None:
+            loop, name = reactor, "doIteration"
+        plain = getattr(loop, name)
 
-        def counted(delay: float) -> None:
+        def counted(*delay: float) -> None:
             nonlocal turns
             turns += 1
-            plain(delay)
+            plain(*delay)
 
-        patch = self.patch(reactor, "doIteration", counted)
+        patch = self.patch(loop, name, counted)
         for _ in range(_RESTS):
             turns = 0
             await deferLater(reactor, _REST)
@@ -205,7 +215,7 @@ class KernelCase(RelayCase):
     skip = None if is_available() else "this system cannot"
 
     def make_sides(self, clock: Any, client: RelayPeer, server: RelayPeer) -> Sides:
-        return kernel_sides(reactor, client, server)
+        return kernel_sides(self.poller, client, server)
 
 
 class PortableCase(RelayCase):
@@ -221,10 +231,25 @@ class UnixCase(RelayCase):
 
 
 class LeanCase(RelayCase):
-    """Over TCP sockets that the reactor does not serve."""
+    """Over TCP sockets that a poller serves."""
 
     def make_wiring(self) -> Wiring:
-        return LeanTcpWiring(reactor)
+        return LeanTcpWiring(self.poller)
+
+
+class LeanUnixCase(RelayCase):
+    """Over UNIX sockets that a poller serves."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanUnixWiring(self.poller, self)
+
+
+class WatchedCase(RelayCase):
+    """Where the reactor watches each socket."""
+
+    @cached_property
+    def poller(self) -> Poller:
+        return ReactorPoller(reactor)
 
 
 class Endless:

@@ -269,7 +269,8 @@ class Player:
         handle: Any = end.transport.getHandle()
         copy = handle.dup()
         copy.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        poller = Poller.for_reactor(self._private.reactor)
+        transport: Any = end.transport
+        poller = getattr(transport, "_poller", None) or Poller.for_reactor(self._private.reactor)
         moved = Peer()
         SocketTransport(poller, copy, int(handle.family), handle.getsockname()).set_protocol(moved)
         return moved

@@ -1,13 +1,22 @@
 """The kernel relay keeps the relays' contract."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.net.relay.contract import KernelCase, LeanCase, OrderContract, ResetContract, UnixCase
-from tests.net.relay.wiring import LeanUnixWiring, Wiring
+from tests.interop.children import run
+from tests.net.relay.contract import (
+    KernelCase,
+    LeanCase,
+    LeanUnixCase,
+    OrderContract,
+    ResetContract,
+    UnixCase,
+    WatchedCase,
+)
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.peers import reactor
 from txmux.net.relay import kernel
@@ -27,14 +36,36 @@ class KernelUnixTest(KernelCase, UnixCase, OrderContract, TestCase):
 
 
 class KernelLeanTest(KernelCase, LeanCase, OrderContract, ResetContract, TestCase):
-    """Over TCP sockets that the reactor does not serve."""
+    """Over TCP sockets that a poller serves."""
 
 
-class KernelLeanUnixTest(KernelCase, OrderContract, TestCase):
-    """Over UNIX sockets that the reactor does not serve."""
+class KernelLeanUnixTest(KernelCase, LeanUnixCase, OrderContract, TestCase):
+    """Over UNIX sockets that a poller serves."""
 
-    def make_wiring(self) -> Wiring:
-        return LeanUnixWiring(reactor, self)
+
+class WatchedTest(WatchedCase, KernelRelayTest):
+    """Over TCP sockets of Twisted's, which the reactor watches for the relay."""
+
+
+class WatchedLeanTest(WatchedCase, KernelLeanTest):
+    """Over TCP sockets that the reactor watches."""
+
+
+class WatchedLeanUnixTest(WatchedCase, KernelLeanUnixTest):
+    """Over UNIX sockets that the reactor watches."""
+
+
+class ReactorsTest(SynchronousTestCase):
+    """The same on other reactors, each in a process of its own."""
+
+    def test_all(self) -> None:
+        names = [f"{__name__}.{case.__name__}" for case in (
+            KernelLeanTest, WatchedTest, WatchedLeanTest, WatchedLeanUnixTest
+        )]  # fmt: skip
+        for kind in ("select", "poll", "asyncio"):
+            trial = (sys.executable, "-m", "twisted.trial", f"--reactor={kind}")
+            done = run(*trial, f"--temp-directory={self.mktemp()}", *names)
+            self.assertEqual(done.returncode, 0, f"{kind}: {done.stdout.decode()[-4000:]}")
 
 
 class _After:

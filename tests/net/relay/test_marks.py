@@ -21,7 +21,7 @@ from tests.support.examples import scaled
 from tests.support.peers import reactor
 from txmux.net.relay import kernel, marks
 from txmux.net.relay.marks import LEVEL, LONGEST_RUN, PAUSE, RUN, Mark, MarkGuard
-from txmux.net.sockets.poller import is_available
+from txmux.net.sockets.poller import Poller, is_available
 
 _SKIP = None if is_available() else "these need Linux"
 _SMALL_LEVEL, _SMALL_RUN = 2**15, 2**17
@@ -282,8 +282,9 @@ class PauseTest(SynchronousTestCase):
         self.was_set = _make_small(self)
         private = PrivateReactor("workers")
         self.addCleanup(private.close)
-        sides = functools.partial(kernel_sides, private.reactor)
-        self.player = _Pausing(private, LeanTcpWiring(private.reactor), sides, _clear_pipes)
+        poller = Poller.for_reactor(private.reactor)
+        sides = functools.partial(kernel_sides, poller)
+        self.player = _Pausing(private, LeanTcpWiring(poller), sides, _clear_pipes)
         self.addCleanup(self.player.close)
 
     def play(self, steps: list[Step]) -> None:

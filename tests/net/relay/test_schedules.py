@@ -23,7 +23,7 @@ from txmux.net.relay import kernel
 from txmux.net.relay.interface import RelayResult
 from txmux.net.relay.kernel import PipePool
 from txmux.net.relay.peers import Peer
-from txmux.net.sockets.poller import is_available
+from txmux.net.sockets.poller import Poller, ReactorPoller, is_available
 
 if TYPE_CHECKING:
     _Base = SynchronousTestCase
@@ -41,6 +41,9 @@ class ScheduleTests(_Base):
     examples: ClassVar = 200
     moves: ClassVar = False
 
+    def make_poller(self) -> Poller:
+        return Poller.for_reactor(self.private.reactor)
+
     def make_sides(self, client: Peer, server: Peer) -> Sides:
         raise NotImplementedError
 
@@ -52,6 +55,7 @@ class ScheduleTests(_Base):
     def setUp(self) -> None:
         self.private = PrivateReactor(self.reactor)
         self.addCleanup(self.private.close)
+        self.poller = self.make_poller()
         self.wiring = self.make_wiring()
         self.player = Player(self.private, self.wiring, self.make_sides, self.tidy_up)
         self.addCleanup(self.player.close)
@@ -150,7 +154,7 @@ class KernelTest(ScheduleTests, SynchronousTestCase):
     moves = True
 
     def make_sides(self, client: Peer, server: Peer) -> Sides:
-        return kernel_sides(self.private.reactor, client, server)
+        return kernel_sides(self.poller, client, server)
 
     def tidy_up(self) -> None:
         self.assertEqual(kernel._pipes._given, 0)
@@ -168,21 +172,21 @@ class KernelLeanTest(KernelTest):
     reactor = "workers"
 
     def make_wiring(self) -> Wiring:
-        return LeanTcpWiring(self.private.reactor)
+        return LeanTcpWiring(self.poller)
 
 
 class KernelLeanUnixTest(KernelTest):
-    """The kernel relay between UNIX sockets that the reactor does not serve."""
+    """The kernel relay between UNIX sockets that a poller serves."""
 
     def make_wiring(self) -> Wiring:
-        return LeanUnixWiring(self.private.reactor, self)
+        return LeanUnixWiring(self.poller, self)
 
 
 class PortableLeanTest(PortableTest):
-    """The portable relay between sockets that the reactor does not serve."""
+    """The portable relay between sockets that a poller serves."""
 
     def make_wiring(self) -> Wiring:
-        return LeanTcpWiring(self.private.reactor)
+        return LeanTcpWiring(self.poller)
 
 
 class KernelWithoutPipesTest(KernelTest):
@@ -207,4 +211,35 @@ class KernelSelectTest(KernelPollTest):
 
 
 class KernelAsyncioTest(KernelPollTest):
+    reactor = "asyncio"
+
+
+class WatchedTest(KernelLeanTest):
+    """Between sockets that the reactor watches."""
+
+    reactor = "epoll"
+    examples = 50
+
+    def make_poller(self) -> Poller:
+        return ReactorPoller(self.private.reactor)
+
+
+class WatchedUnixTest(WatchedTest):
+    def make_wiring(self) -> Wiring:
+        return LeanUnixWiring(self.poller, self)
+
+
+class WatchedByWorkersTest(WatchedTest):
+    reactor = "workers"
+
+
+class WatchedPollTest(WatchedTest):
+    reactor = "poll"
+
+
+class WatchedSelectTest(WatchedTest):
+    reactor = "select"
+
+
+class WatchedAsyncioTest(WatchedTest):
     reactor = "asyncio"

@@ -26,9 +26,7 @@ def portable_sides(client: Peer, server: Peer) -> Sides:
     return PortableSide(client), PortableSide(server)
 
 
-def kernel_sides(reactor: Any, client: Peer, server: Peer) -> Sides:
-    """Make the sides of a kernel relay, served by a reactor."""
-    poller = Poller.for_reactor(reactor)
+def kernel_sides(poller: Poller, client: Peer, server: Peer) -> Sides:
     return KernelSide(client, poller), KernelSide(server, poller)
 
 
@@ -81,25 +79,25 @@ class UnixWiring:
 class _LeanWiring:
     family: socket.AddressFamily
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
 
     def _listen_at(self, name: Any, factory: ServerFactory) -> tuple[IListeningPort, Any]:
         listening = socket.socket(self.family)
         listening.bind(name)
         listening.listen()
-        port = SocketPort(Poller.for_reactor(self._reactor), listening, factory)
+        port = SocketPort(self._poller, listening, factory)
         port.startListening()
         return port, listening.getsockname()
 
     def connect(self, address: Any, factory: ClientFactory) -> None:
-        poller = Poller.for_reactor(self._reactor)
-        connector = SocketConnector(poller, self._reactor, self.family, address, factory)
+        reactor = self._poller.reactor
+        connector = SocketConnector(self._poller, reactor, self.family, address, factory)
         connector.connect(60)
 
 
 class LeanTcpWiring(_LeanWiring):
-    """TCP sockets that are served beside the reactor."""
+    """TCP sockets that a poller serves."""
 
     family = socket.AF_INET
     breaks_off = True
@@ -109,13 +107,13 @@ class LeanTcpWiring(_LeanWiring):
 
 
 class LeanUnixWiring(_LeanWiring):
-    """UNIX sockets that are served beside the reactor."""
+    """UNIX sockets that a poller serves."""
 
     family = socket.AF_UNIX
     breaks_off = False
 
-    def __init__(self, reactor: Any, test: SynchronousTestCase) -> None:
-        super().__init__(reactor)
+    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
+        super().__init__(poller)
         self._paths = _paths(test)
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:

@@ -11,7 +11,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.net.relay.reactors import PrivateReactor
-from txmux.net.sockets.poller import BATCH, READ, WRITE, Poller, is_available
+from txmux.net.sockets.plainsocket import reset_on_close
+from txmux.net.sockets.poller import (
+    BATCH,
+    READ,
+    TROUBLE,
+    WRITE,
+    Poller,
+    ReactorPoller,
+    is_available,
+)
 
 
 @implementer(IReadDescriptor)
@@ -184,3 +193,87 @@ class AnyReactorTest(WorkersReactorTest):
     """Another reactor, with the poller as a reader."""
 
     kind = "epoll"
+
+
+class ReactorPollerTest(SynchronousTestCase):
+    """What a poller makes of a reactor that watches each socket itself."""
+
+    def poller_on(self, kind: str) -> tuple[ReactorPoller, PrivateReactor]:
+        private = PrivateReactor(kind)
+        self.addCleanup(private.close)
+        return ReactorPoller(private.reactor), private
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            theirs = socket.create_connection(listening.getsockname())
+            ours, _ = listening.accept()
+        for one in (ours, theirs):
+            self.addCleanup(one.close)
+        return ours, theirs
+
+    def first_event(self, kind: str, wanted: int, act: Callable[[socket.socket], object]) -> int:
+        """Return what a handler is told first after its peer has done something."""
+        poller, private = self.poller_on(kind)
+        ours, theirs = self.pair()
+        seen: list[int] = []
+        poller.watch(ours.fileno(), wanted, seen.append)
+        act(theirs)
+        while not seen:
+            private.turn()
+        poller.unwatch(ours.fileno())
+        self.assertEqual(private.reactor.getDelayedCalls(), [])
+        return seen[0]
+
+    def test_events(self) -> None:
+        """Every reactor reports bytes, an end and a reset, also of a socket that is watched for nothing else."""
+        for kind in ("epoll", "poll", "select", "asyncio", "workers"):
+            for wanted, act, expected in (
+                (READ, lambda peer: peer.send(b"x"), 1),
+                (READ, lambda peer: peer.shutdown(socket.SHUT_WR), READ),
+                (READ, reset, READ | TROUBLE),
+                (WRITE, reset, WRITE | TROUBLE),
+                (0, reset, TROUBLE),
+            ):
+                self.assertEqual(self.first_event(kind, wanted, act), expected, (kind, wanted))
+
+    def test_watched_on(self) -> None:
+        """A socket that has hung up is watched on as long as its handler wants that."""
+        for kind in ("epoll", "poll", "select", "asyncio"):
+            poller, private = self.poller_on(kind)
+            ours, theirs = self.pair()
+            seen: list[int] = []
+            poller.watch(ours.fileno(), WRITE, seen.append)
+            reset(theirs)
+            while len(seen) < 5:
+                private.turn()
+            poller.unwatch(ours.fileno())
+
+    def test_stop(self) -> None:
+        """When the reactor stops, handlers are told nothing, and nothing is watched again."""
+        poller, private = self.poller_on("select")
+        ours, _ = self.pair()
+        seen: list[int] = []
+        poller.watch(ours.fileno(), WRITE, seen.append)
+        private.reactor.disconnectAll()
+        self.assertEqual((seen, private.reactor.getWriters()), ([], []))
+        poller.unwatch(ours.fileno())
+
+    def test_too_many(self) -> None:
+        """With select(2), what it cannot watch is refused, and does not stop the rest."""
+        poller, private = self.poller_on("select")
+        ours, theirs = self.pair()
+        os.dup2(ours.fileno(), 1024)
+        self.addCleanup(os.close, 1024)
+        with self.assertRaisesRegex(OSError, "Too many open files"):
+            poller.watch(1024, READ, print)
+        seen: list[int] = []
+        poller.watch(ours.fileno(), READ, seen.append)
+        theirs.send(b"x")
+        private.turn()
+        self.assertEqual(seen, [1])
+        poller.unwatch(ours.fileno())
+
+
+def reset(peer: socket.socket) -> None:
+    reset_on_close(peer)
+    peer.close()

@@ -296,8 +296,9 @@ class ReactorPoller(Poller):
             self._handlers.pop(descriptor, None)
             self._events.pop(descriptor, None)
             self._resting.discard(descriptor)
-            self.reactor.removeReader(watched)
-            self.reactor.removeWriter(watched)
+            for remove in (self.reactor.removeReader, self.reactor.removeWriter):
+                with contextlib.suppress(OSError):  # asyncio wants to change a closed socket's events
+                    remove(watched)
             if self._look is not None and not self._resting:
                 self._look.cancel()
                 self._look = None
