@@ -120,7 +120,9 @@ class HandoverTest(HandoverCase):
 
     async def test_refused_connections_stay(self) -> None:
         peers = await self.relayed(2)
-        adopting = Adopting(dict[str, MuxFactory]().__getitem__)  # the rules there have none of this name
+        adopting = Adopting(
+            dict[str, MuxFactory]().__getitem__
+        )  # the rules there have none of this name
         self.assertEqual(await self.hand(self.adopted_by(adopting)), 0)
         await self.assert_go_on(peers, self.old)
 

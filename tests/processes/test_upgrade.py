@@ -88,8 +88,22 @@ class UpgradeTest(UpgradeTestCase):
 
     def test_connections(self) -> None:
         """Connections go on in the new workers, one or several, and the sockets that listen are the same."""
-        for workers in (1, 2):
-            self.assert_upgrades(self.service(f"workers = {workers}"), 2)
+        for settings in ("workers = 1", "workers = 2", "relay = portable"):
+            self.assert_upgrades(self.service(settings), 2)
+
+    def test_other_relay(self) -> None:
+        """Connections also move to a process whose rules have another `relay`, and from it."""
+        mux, relay = self.service("relay = portable"), "portable"
+        pair = self.relayed(mux, self.listening)
+        for other in ("kernel", "portable"):
+            rules = mux.file.read_text()
+            mux.file.write_text(rules.replace(f"relay = {relay}", f"relay = {other}"))
+            relay = other
+            mux.upgrade()
+            self.answers(*pair)
+        self.over(*pair)
+        self.assertEqual(mux.take_one()["reason"], "done")
+        mux.stop()
 
     def test_several_ports(self) -> None:
         """A listener of several ports is one in all views; clients and sockets stay in upgrades and reloads, in which ports come and go."""

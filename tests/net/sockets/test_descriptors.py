@@ -35,6 +35,14 @@ class DescriptorsTest(SynchronousTestCase):
             self.assertLessEqual(others + 2 * clients + reserved, limit)
         self.assertGreaterEqual(others + 2 * (clients + 1) + reserved + 16, limit - 1)
 
+    def test_most(self) -> None:
+        """Whatever the limit, no more are used than the reactor can watch."""
+        descriptors = Descriptors(lambda: 900, lambda: 5000)
+        self.assertTrue(descriptors.room())
+        descriptors.most = 900
+        descriptors.count_again()
+        self.assertEqual((descriptors.room(), descriptors.count_and_limit()), (0, (900, 900)))
+
     def test_counts_seldom_far_from_limit(self) -> None:
         counted: list[int] = []
         descriptors = Descriptors(lambda: counted.append(1) or 20, lambda: 1024)  # type: ignore[func-returns-value]

@@ -11,6 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.net.relay.reactors import PrivateReactor
+from txmux.client.io_runtime import IORuntime
+from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import (
     BATCH,
@@ -259,8 +261,11 @@ class ReactorPollerTest(SynchronousTestCase):
         poller.unwatch(ours.fileno())
 
     def test_too_many(self) -> None:
-        """With select(2), what it cannot watch is refused, and does not stop the rest."""
+        """With select(2), what it cannot watch is refused, and does not stop the rest; whatever watches sockets keeps to less."""
         poller, private = self.poller_on("select")
+        self.addCleanup(setattr, DESCRIPTORS, "most", DESCRIPTORS.most)
+        IORuntime(private.reactor)
+        self.assertEqual(DESCRIPTORS.most, 1024)
         ours, theirs = self.pair()
         os.dup2(ours.fileno(), 1024)
         self.addCleanup(os.close, 1024)

@@ -54,7 +54,7 @@ class Descriptors:
         self.most: int = sys.maxsize
         self._spare = spare
         self._count = count or _count_open
-        self._limit = lambda: min((limit or soft_limit)(), self.most)
+        self._limit = limit or soft_limit
         self._granted = self._limited = 0
         self._since_looked = AT_ONCE
         self._caches: list[Callable[[], object]] = []
@@ -69,7 +69,7 @@ class Descriptors:
         if self._since_looked >= AT_ONCE:
             # Until a changed limit is seen, there are the spare descriptors.
             self._since_looked = 0
-            limit = self._limit()
+            limit = min(self._limit(), self.most)
             if limit != self._limited:
                 self._limited, self._granted = limit, 0
         if self._granted < needed:
@@ -85,12 +85,12 @@ class Descriptors:
         return min(_MOST, -(-clients // 4))
 
     def _free(self) -> int:
-        limit = self._limit()
+        limit = min(self._limit(), self.most)
         spare = min(max(_SPARE, limit // 32), _MOST_SPARE) if self._spare is None else self._spare
         return limit - self._count() - self.reserved - self.offered - spare
 
     def count_and_limit(self) -> tuple[int, int]:
-        return self._count(), self._limit()
+        return self._count(), min(self._limit(), self.most)
 
     def offer(self, number: int) -> None:
         """Keep room for so many descriptors of connections that another process offers, or less again if it is negative.

@@ -51,13 +51,12 @@ class Poller:
     An event may be out of date when its handler is called: the handler must ask its socket.
 
     Attributes:
-        most: Descriptors that it can watch are less than this.
+        most: Descriptors that the reactor can watch are less than this; with more open at all, it would break off what gets those.
     """
-
-    most = sys.maxsize
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
+        self.most = _SELECTABLE if hasattr(reactor, "doSelect") else sys.maxsize
         self._epoll: Any = None
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._events: dict[int, int] = {}
@@ -246,8 +245,6 @@ class ReactorPoller(Poller):
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor)
-        if hasattr(reactor, "doSelect"):
-            self.most = _SELECTABLE
         self._watched: dict[int, _Watched] = {}
         self._resting: set[int] = set()  # descriptors that no reactor watches
         self._look: IDelayedCall | None = None
@@ -297,7 +294,9 @@ class ReactorPoller(Poller):
             self._events.pop(descriptor, None)
             self._resting.discard(descriptor)
             for remove in (self.reactor.removeReader, self.reactor.removeWriter):
-                with contextlib.suppress(OSError):  # asyncio wants to change a closed socket's events
+                with contextlib.suppress(
+                    OSError
+                ):  # asyncio wants to change a closed socket's events
                     remove(watched)
             if self._look is not None and not self._resting:
                 self._look.cancel()
