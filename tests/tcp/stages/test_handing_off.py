@@ -227,6 +227,12 @@ class HandingOffTest(HandingOffCase):
         self.assertEqual((given.recv(99), other.recv(99)), (SSH, SSH))
 
 
+class WatchedHandingOffTest(HandingOffTest):
+    """Where the reactor watches each socket."""
+
+    relay = "portable"
+
+
 class NotTakenTest(HandingOffCase):
     async def refused(self, why: str, **expected: str) -> None:
         client = await self.client(self.giving_mux(), SSH)

@@ -294,9 +294,8 @@ class ReactorPoller(Poller):
             self._events.pop(descriptor, None)
             self._resting.discard(descriptor)
             for remove in (self.reactor.removeReader, self.reactor.removeWriter):
-                with contextlib.suppress(
-                    OSError
-                ):  # asyncio wants to change a closed socket's events
+                # asyncio would change the events of a socket that Twisted has closed.
+                with contextlib.suppress(OSError):
                     remove(watched)
             if self._look is not None and not self._resting:
                 self._look.cancel()
@@ -315,7 +314,9 @@ class ReactorPoller(Poller):
     def serve_dropped(self, watched: _Watched) -> None:
         """Watch a descriptor again that the reactor has dropped because it hung up, and not because the reactor stops."""
         descriptor = watched.fileno()
-        if self._watched.get(descriptor) is watched and self._ask((descriptor,), TROUBLE):
+        if self._watched.get(descriptor) is not watched:
+            return
+        if any(ready & TROUBLE for _, ready in self._ask((descriptor,))):
             events, self._events[descriptor] = self._events[descriptor], 0
             self.change(descriptor, events)
             self._serve_now((descriptor,))
@@ -326,11 +327,11 @@ class ReactorPoller(Poller):
         if self._resting and self._look is None:
             self._look = self.reactor.callLater(_LOOK_EACH, self._look_at_resting)
 
-    def _ask(self, descriptors: Iterable[int], which: int = _EVERY) -> list[tuple[int, int]]:
+    def _ask(self, descriptors: Iterable[int]) -> list[tuple[int, int]]:
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, self._events[descriptor] & _EVERY)
-        return [(descriptor, events) for descriptor, events in poll.poll(0) if events & which]
+        return poll.poll(0)
 
     def _serve_now(self, descriptors: Iterable[int]) -> None:
         try:
