@@ -49,8 +49,7 @@ class IORuntime:
     """A process's clock, connector, counters and lists, which all its listeners share.
 
     Args:
-        relay: ``portable`` for Twisted's own transports and nothing else; otherwise plain sockets are served beside
-            the reactor, where the system can.
+        relay: ``portable`` to have the reactor watch each plain socket; otherwise one epoll object does, where there is one.
         shared: Whether other processes accept from the same sockets.
 
     Attributes:

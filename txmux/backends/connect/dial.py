@@ -63,9 +63,9 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
 ) -> Callable[[], None]:
     """Start to connect to a server; returns what cancels the attempt, while no outcome has been reported.
 
-    The factory's ``clientConnectionFailed`` gets failures. Without a poller, plain sockets are the reactor's; those of names that
+    The factory's ``clientConnectionFailed`` gets failures. Without a `poller`, it is that of the reactor; sockets of names that
     Twisted looks up get their `options` from their owner. An eager client has bytes to send at once. Local addresses of the `plan`, for
-    this `client`, are tried in order; they need plain sockets, which notice that an address has no port left. So does MPTCP.
+    this `client`, are tried in order.
     """
     sources = plan.sources.sources_towards(server.host, client) if server.host else ()
     its_options = plan.options_for(server)
