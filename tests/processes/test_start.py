@@ -237,11 +237,13 @@ class WorkerTest(SynchronousTestCase):
     def test_worker_says_what_is_wrong_and_ends(self) -> None:
         forking = starter()
         self.addCleanup(forking.connection.close)
-        how = {"kind": "fork", "number": 1, "reactor": type(reactor).__module__, "sandbox": "auto"}
-        socket.send_fds(forking.connection, [json.dumps(how).encode()], [self.other.fileno()])
+        how = {"number": 1, "reactor": type(reactor).__module__, "sandbox": "auto"}
+        fork = json.dumps({"kind": "fork", "ask": 3, "descriptors": 1, **how}).encode() + b"\n"
+        socket.send_fds(forking.connection, [fork], [self.other.fileno()])
         self.assertIn("Incorrect padding", self.error(None))
         forked, ended = (json.loads(forking.connection.recv(1000)) for _ in range(2))
-        self.assertEqual(ended, {"kind": "ended", "pid": forked["pid"], "status": 256})
+        self.assertEqual(forked, {"kind": "answer", "to": 3, "value": ended["pid"]})
+        self.assertEqual(ended, {"kind": "ended", "pid": ended["pid"], "status": 256})
 
     def test_helper_does_not_answer(self) -> None:
         """It does not wait for a helper for as long as the supervisor waits for it."""

@@ -81,7 +81,8 @@ class CertificateTests(TerminationCase):
     def clients(self) -> ClientVerification:
         (route,) = self.factory.configuration.top.detector.routes
         assert route.terminator is not None
-        found: ClientVerification | None = route.terminator.store.contexts.clients
+        assert route.terminator.store.made is not None
+        found: ClientVerification | None = route.terminator.store.made.clients
         assert found is not None
         return found
 
