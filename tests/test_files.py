@@ -24,7 +24,7 @@ from tests.support.leaks import added_since, look
 from txmux import files
 from txmux.access.lists.updates import WatchedFile
 from txmux.files import open_log, open_safely, read_bytes, read_secret, replace_file
-from txmux.processes.privilege.opener import Opener, OpenerError
+from txmux.processes.helper.opener import Opener, OpenerError
 from txmux.processes.supervisor.pidfile import name_process
 
 _NOBODY = 65534

@@ -24,7 +24,7 @@ from txmux.control.worker_answers import WorkerAnswers
 from txmux.detection.ranked import finish
 from txmux.interfaces import Peeked
 from txmux.net.sockets.timers import Timers
-from txmux.processes.workers.received_rules import read_replacement
+from txmux.processes.worker.received_rules import read_replacement
 from txmux.rules.changes import changes
 from txmux.rules.difference import difference, digest
 from txmux.rules.lint.warnings import lint

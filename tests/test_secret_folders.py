@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.files import may_read
-from txmux.processes.privilege.account import Account
+from txmux.processes.account import Account
 
 _PAGES = Path(__file__).parents[1] / "docs/how-to"
 MADE = {

@@ -8,7 +8,7 @@ from twisted.logger import capturedLogs
 
 from tests.admin.asking import JSON, LISTEN, AdminCase
 from tests.support.peers import PeerFactory, connect, listen
-from txmux.processes.privilege import landlock
+from txmux.processes.worker import landlock
 from txmux.version import __version__
 
 LED = f"{LISTEN}[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = 127.0.0.1:PORT\n"

@@ -13,7 +13,7 @@ from tests.support.datagrams import turn
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
 
 
 class LiveCase(AdminCase):

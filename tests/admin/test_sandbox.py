@@ -7,8 +7,8 @@ from twisted.logger import capturedLogs
 
 from tests.admin.asking import LISTEN, AdminCase
 from tests.support.peers import reactor
-from txmux.processes.privilege import landlock
-from txmux.processes.privilege.sandbox import SandboxError
+from txmux.processes.worker import landlock
+from txmux.processes.worker.sandbox import SandboxError
 
 
 class SandboxCase(AdminCase):

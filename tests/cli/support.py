@@ -29,7 +29,7 @@ class CommandTestCase(SynchronousTestCase):
         """Run the program; its exit code, output and error output."""
         out, err = out or StringIO(), StringIO()
         # `explain` would leave this process in the sandbox.
-        confining = patch("txmux.processes.privilege.sandbox.confine")
+        confining = patch("txmux.processes.worker.sandbox.confine")
         with redirect_stdout(out), redirect_stderr(err), confining:
             try:
                 code = main([str(argument) for argument in arguments])

@@ -159,7 +159,7 @@ class CheckTests(CheckTestCase):
         rules = self.write(
             "rules.ini", "[txmux]\nsandbox = yes\n[listen a]\nendpoint = 127.0.0.1:1\n"
         )
-        with patch("txmux.processes.privilege.landlock.abi", return_value=0):
+        with patch("txmux.processes.worker.landlock.abi", return_value=0):
             code, out, _ = self.run_main("check", rules)
         self.assertEqual(code, 0)
         self.assertIn("rules.ini:2: warning: [txmux] sandbox: this kernel has no Landlock", out)

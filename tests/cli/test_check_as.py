@@ -15,7 +15,7 @@ from tests.cli.support import CommandTestCase
 from tests.support.named_files import BY_TWISTED, MADE, RULES, folder_of_files
 from txmux.cli import check
 from txmux.files import may_read
-from txmux.processes.privilege.account import Account
+from txmux.processes.account import Account
 
 _NOBODY = "nobody"
 _NOT_READ = {"logs/access.log", "acme_folder", "acme_folder/b.example.pem"}

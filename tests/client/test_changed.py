@@ -17,7 +17,7 @@ from txmux.backends.upstream import Upstream
 from txmux.client.configuration import Configuration, RuleLayer
 from txmux.detection.explain import explain
 from txmux.detection.ranked import finish
-from txmux.processes.workers.received_rules import read_replacement
+from txmux.processes.worker.received_rules import read_replacement
 from txmux.rules.difference import difference, digest
 from txmux.rules.model import Listener, Rules
 from txmux.rules.optional import missing

@@ -16,7 +16,7 @@ from txmux.control.documents import _worst
 from txmux.control.steering import set_server
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
 
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
 

@@ -28,7 +28,7 @@ from txmux.control.gauges import COUNT, Gauges
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel
 from txmux.net.channel.message import Field, InvalidMessageError
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.documents import ConnectionDocument

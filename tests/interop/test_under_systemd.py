@@ -13,7 +13,7 @@ from tests.interop.children import PATIENCE, InteropTestCase, eventually, run
 from tests.interop.systemd import Systemd
 from tests.processes.running import listening_inode
 from tests.support.ports import free_port
-from txmux.processes.privilege import landlock
+from txmux.processes.worker import landlock
 
 _MANY = 60
 """More than the tests' journal takes at once."""

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from txmux.processes.privilege.calls import rules_for
+from txmux.processes.worker.calls import rules_for
 
 _RULES = """
 [txmux]

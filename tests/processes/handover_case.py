@@ -19,7 +19,7 @@ from txmux.net.channel.channel import Channel, attach
 from txmux.net.channel.message import Message
 from txmux.net.sockets.poller import is_available
 from txmux.processes.upgrade import handover
-from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
+from txmux.processes.worker.handover import Adopting, Round, Taker, opened
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 from txmux.tcp.connection import MuxProtocol

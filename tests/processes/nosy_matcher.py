@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from txmux.files import read_bytes
 from txmux.interfaces import Verdict
-from txmux.processes.privilege.seccomp import GENERIC, X86_64
+from txmux.processes.worker.seccomp import GENERIC, X86_64
 from txmux.wire.plain import PlainMatcher
 
 _FOLDER = Path(os.environ.get("NOSY_FOLDER", "."))

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from txmux.processes.privilege.calls import WITH_ARGUMENTS, Given
-from txmux.processes.privilege.seccomp import MACHINES
+from txmux.processes.worker.calls import WITH_ARGUMENTS, Given
+from txmux.processes.worker.seccomp import MACHINES
 
 RECORD = Path(__file__).with_name("recorded_calls.txt")
 
@@ -31,8 +31,9 @@ FREQUENT = frozenset(
 _RECORDING = """
 import os
 try:
-    from txmux.processes.privilege import refusals, seccomp
-    from txmux.processes.privilege.calls import WITH_ARGUMENTS, Rule
+    from txmux.processes.starter import refusals
+    from txmux.processes.worker import seccomp
+    from txmux.processes.worker.calls import WITH_ARGUMENTS, Rule
 except ImportError:
     pass
 else:

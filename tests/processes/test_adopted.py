@@ -34,13 +34,13 @@ from tests.support.peers import reactor
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import NOTHING, NUMBER, Field
-from txmux.processes.privilege.seccomp import MACHINES
-from txmux.processes.workers.adopted import CONTRACT, AdoptedWorker
+from txmux.processes.supervisor.adopted import CONTRACT, AdoptedWorker
+from txmux.processes.worker.seccomp import MACHINES
 
 _KNOWS_NOTHING = """
 import os, sys
 if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
-    from txmux.processes.workers import adopted
+    from txmux.processes.supervisor import adopted
 
     adopted._IF_KNOWN = frozenset()
 """
@@ -55,7 +55,7 @@ if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
 _BREAKS_CHANNEL = """
 import os, sys
 if "txmux" in sys.orig_argv:
-    from txmux.processes.workers.process import WorkerProcess
+    from txmux.processes.worker.process import WorkerProcess
 
     begin = WorkerProcess.begin
 

@@ -20,7 +20,7 @@ from tests.support.supervised import SupervisedTestCase
 from txmux.backends.pool.server_health import MemberState
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
 
 _RULES = """
 [listen public]

@@ -17,7 +17,7 @@ from tests.processes.running import use_plugin
 from tests.processes.upgrading import Running
 from tests.support.folders import make_folder
 from tests.test_structure import parsed
-from txmux.processes.privilege import landlock
+from txmux.processes.worker import landlock
 
 LISTEN = "[listen public]\nendpoint = 127.0.0.1:0\n"
 SPYING = "[route spying]\nmatch = spying\nbackend = 127.0.0.1:9\n"
@@ -158,7 +158,7 @@ class NoSandboxTests(SynchronousTestCase):
         rules = make_folder(self) / "rules.ini"
         rules.write_text(f"[txmux]\nsandbox = yes\n{LISTEN}")
         code = (
-            "from txmux.processes.privilege import landlock\n"
+            "from txmux.processes.worker import landlock\n"
             "def missing(): raise OSError(95, 'Operation not supported')\n"
             "landlock.give_up_privileges = missing\n"
             "from txmux.cli import main\n"

@@ -23,8 +23,8 @@ from txmux.net.relay.interface import SideState
 from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.relay import Relay
 from txmux.processes.upgrade import handover
-from txmux.processes.upgrade.handover import Adopting
-from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.processes.worker.handover import Adopting
+from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPorts
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory

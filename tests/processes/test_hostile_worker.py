@@ -22,11 +22,11 @@ from tests.support.installed import as_installed
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux import load
-from txmux.processes.privilege.helper import Helper
-from txmux.processes.privilege.opener import Opener
-from txmux.processes.privilege.privilege import open_for_worker
-from txmux.processes.privilege.sandbox import Sandbox
-from txmux.processes.workers.starting import Starter
+from txmux.processes.helper.opener import Opener
+from txmux.processes.helper.process import Helper
+from txmux.processes.supervisor.privilege import open_for_worker
+from txmux.processes.supervisor.starter import Starter
+from txmux.processes.worker.sandbox import Sandbox
 
 _RULES = as_installed("""
 [txmux]

@@ -9,7 +9,7 @@ from unittest import SkipTest
 from tests.processes.running import open_files, workers_of
 from tests.processes.test_sandbox import SandboxCase
 from tests.processes.upgrading import Running
-from txmux.processes.privilege.seccomp import MACHINES
+from txmux.processes.worker.seccomp import MACHINES
 
 _NOBODY = pwd.getpwnam("nobody")
 _STARTED_BY = """

@@ -21,8 +21,8 @@ from txmux.control.gauges import COUNT, Gauges
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.message import InvalidMessageError
-from txmux.processes.workers.process import WorkerProcess
-from txmux.processes.workers.received_rules import (
+from txmux.processes.worker.process import WorkerProcess
+from txmux.processes.worker.received_rules import (
     Start,
     sockets_of,
 )

@@ -22,11 +22,11 @@ from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages
 from txmux.processes import forking
+from txmux.processes.helper import opener
+from txmux.processes.helper import process as helper_module
+from txmux.processes.helper.opener import Opener, OpenerError, opener_of
+from txmux.processes.helper.process import Helper
 from txmux.processes.liveness import ProcessActivity, activity_of
-from txmux.processes.privilege import helper as helper_module
-from txmux.processes.privilege import opener
-from txmux.processes.privilege.helper import Helper
-from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
 
 

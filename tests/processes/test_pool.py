@@ -12,9 +12,9 @@ from typing_extensions import override
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
+from txmux.processes.supervisor.moving import WorkerHandover
+from txmux.processes.supervisor.pool import WorkerPool
 from txmux.processes.upgrade.worker_transfers import GivingError, Moved, WorkerTransfers, close
-from txmux.processes.workers.moving import WorkerHandover
-from txmux.processes.workers.pool import WorkerPool
 
 
 class _Worker:

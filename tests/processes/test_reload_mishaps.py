@@ -19,7 +19,7 @@ default  = close
 _STUCK = """
 import os, sys
 if "txmux" in str(sys.orig_argv):
-    from txmux.processes.workers.process import MuxError, WorkerProcess
+    from txmux.processes.worker.process import MuxError, WorkerProcess
 
     serve = WorkerProcess._serve
 
@@ -34,7 +34,7 @@ _SHY = "[route more]\nmatch = shy\nbackend = close\n"
 _FAILS = """
 import functools, sys
 if "txmux" in str(sys.orig_argv):
-    from txmux.processes.workers.process import MuxError, WorkerProcess
+    from txmux.processes.worker.process import MuxError, WorkerProcess
 
     step = WorkerProcess.{0}
 
@@ -50,7 +50,7 @@ _WAITING = """
 import signal, sys
 if "txmux" in str(sys.orig_argv):
     from twisted.internet.defer import Deferred
-    from txmux.processes.workers import process
+    from txmux.processes.worker import process
 
     open_ports = process.open_ports
 

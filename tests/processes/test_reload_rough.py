@@ -25,7 +25,7 @@ _MORE = with_more("[listen other]\nendpoint = 127.0.0.1:0\n")
 _UNTIL_REPLACED = """
 import sys
 if "txmux" in str(sys.orig_argv):
-    from txmux.processes.workers.process import WorkerProcess
+    from txmux.processes.worker.process import WorkerProcess
     from txmux.serving.serving import Serving
     ask, prepare = WorkerProcess._prepare, Serving.prepare_in_steps
 

@@ -14,7 +14,7 @@ from tests.service.damaged_files import DamagedFilesCase
 from tests.support.examples import has_turn
 from tests.support.named_files import FILES
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from txmux.processes.workers import worker
+from txmux.processes.supervisor import worker
 from txmux.rules.reading.sections import TABLES
 from txmux.telemetry import lines
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.workers.starting import BackOff
+from txmux.processes.supervisor.starter import BackOff
 
 
 class BackOffTest(SynchronousTestCase):

@@ -30,9 +30,9 @@ from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.refusals import expected_refusals
-from txmux.processes.privilege import landlock
-from txmux.processes.privilege.sandbox import SandboxError, sandbox_of
-from txmux.processes.privilege.seccomp import MACHINES
+from txmux.processes.worker import landlock
+from txmux.processes.worker.sandbox import SandboxError, sandbox_of
+from txmux.processes.worker.seccomp import MACHINES
 from txmux.rules.reading.parser import parse
 
 RULES = """
@@ -84,7 +84,7 @@ BY_SCOPE = frozenset({"starter", "supervisor", "supervisor_orphan", "abstract"})
 _REFUSES = """
 import sys
 if "txmux" in str(sys.orig_argv):
-    from txmux.processes.privilege import landlock
+    from txmux.processes.worker import landlock
 
     def restrict(*_):
         raise PermissionError(1, "Operation not permitted")
@@ -95,14 +95,14 @@ if "txmux" in str(sys.orig_argv):
 _OLDER = """
 import sys
 if "txmux" in str(sys.orig_argv):
-    from txmux.processes.privilege import landlock
+    from txmux.processes.worker import landlock
 
     landlock._SCOPES = 1000
 """
 _UNKNOWN_MACHINE = """
 import sys
 if "txmux" in str(sys.orig_argv):
-    from txmux.processes.privilege import seccomp
+    from txmux.processes.worker import seccomp
 
     seccomp.MACHINES = {}
 """
@@ -110,14 +110,14 @@ if "txmux" in str(sys.orig_argv):
 _NO_LANDLOCK = """
 import sys
 if "txmux" in str(sys.orig_argv):
-    from txmux.processes.privilege import landlock
+    from txmux.processes.worker import landlock
 
     landlock.abi = lambda: 0
 """
 _REFUSES_FILTER = """
 import sys
 if "txmux" in str(sys.orig_argv):
-    from txmux.processes.privilege import seccomp
+    from txmux.processes.worker import seccomp
 
     def install(*_):
         raise PermissionError(1, "Operation not permitted")
@@ -323,7 +323,7 @@ class SandboxTests(SandboxCase):
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
         limits = {
-            "processes.workers.process._PATIENCE": 0.5,
+            "processes.worker.process._PATIENCE": 0.5,
         }
         set_limits(self, limits)
         private, admin = self.folder / "private", self.folder / "admin.sock"

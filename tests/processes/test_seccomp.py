@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.record_calls import FREQUENT, RECORD, fits
-from txmux.processes.privilege import seccomp
-from txmux.processes.privilege.calls import ALLOWED, Rule, rules_for
-from txmux.processes.privilege.landlock import give_up_privileges
-from txmux.processes.privilege.refusals import RefusedCalls, restrict_calls
-from txmux.processes.privilege.seccomp import GENERIC, MACHINES, X86_64, Instruction, filter_of
+from txmux.processes.starter.refusals import RefusedCalls, restrict_calls
+from txmux.processes.worker import seccomp
+from txmux.processes.worker.calls import ALLOWED, Rule, rules_for
+from txmux.processes.worker.landlock import give_up_privileges
+from txmux.processes.worker.seccomp import GENERIC, MACHINES, X86_64, Instruction, filter_of
 
 _ALLOW, _REFUSE = 0x7FFF0000, 0x7FC00000
 _FAIL = 0x00050000

@@ -9,7 +9,7 @@ from twisted.trial.unittest import TestCase
 from txmux.access.across_processes import LimitsLayout
 from txmux.detection.ranked import finish
 from txmux.net.channel.channel import ChannelError, PeerGoneError
-from txmux.processes.workers.sent_rules import SentRules
+from txmux.processes.supervisor.sent_rules import SentRules
 from txmux.rules.difference import Difference, digest
 from txmux.rules.model import Rules
 from txmux.rules.packing import unpack_in_steps

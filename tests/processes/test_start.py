@@ -32,8 +32,8 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import ListenError, MuxError
 from txmux.processes import liveness
 from txmux.processes.forking import ignore_signals
-from txmux.processes.workers import process
-from txmux.processes.workers.pool import WorkersError
+from txmux.processes.supervisor.pool import WorkersError
+from txmux.processes.worker import process
 from txmux.rules.lint.privileges import obstacles
 from txmux.rules.model import Listener, Rules, Settings
 from txmux.rules.packing import pack
@@ -189,7 +189,7 @@ _LISTENS = "[listen x]\nendpoint = ssl:0\n"
 _UNHEARD = """
 import socket, sys
 from txmux import files
-from txmux.processes.workers import process
+from txmux.processes.worker import process
 
 def denied(*_):
     raise PermissionError(13, "Permission denied")

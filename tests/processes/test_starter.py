@@ -35,7 +35,7 @@ from tests.support.peers import reactor
 from txmux.control.report import Report
 from txmux.processes import forking
 from txmux.processes.forking import spawn
-from txmux.processes.workers.starting import STARTER, InstalledCode, Starter
+from txmux.processes.supervisor.starter import STARTER, InstalledCode, Starter
 from txmux.version import __version__
 
 _ENDED = "the process that starts workers has ended"

@@ -15,7 +15,7 @@ from txmux.net import collecting
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
-from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 
 

@@ -40,7 +40,7 @@ if "txmux" in sys.orig_argv:
 _UNLUCKY = """
 import os, sys
 if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
-    from txmux.processes.workers.starting import Starter
+    from txmux.processes.supervisor.starter import Starter
 
     def fail(self, *_):
         raise OSError(12, "nothing is left")

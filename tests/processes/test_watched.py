@@ -35,9 +35,9 @@ from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
 from txmux.net.channel.messages import ACCEPT, IMPORT
 from txmux.processes.liveness import ProcessActivity
+from txmux.processes.supervisor import worker
+from txmux.processes.supervisor.worker import Worker
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers import worker
-from txmux.processes.workers.worker import Worker
 
 _KILLED = 6
 """Workers that are killed one after another, of five: one more than once."""
@@ -315,7 +315,7 @@ if "txmux" in str(sys.orig_argv):
     from importlib import import_module
     liveness = import_module("txmux.processes.liveness")
     liveness.MOST_SILENT, liveness.LONGEST_TURN = 4, 1
-    worker = import_module("txmux.processes.workers.process").WorkerProcess
+    worker = import_module("txmux.processes.worker.process").WorkerProcess
     ping = import_module("txmux.net.channel.messages").PING
     channel_by = worker._channel_by
 

@@ -8,7 +8,7 @@ from tests.interop.children import PATIENCE
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
 
 RULES = "[txmux]\nworkers = {}\n[listen x]\nendpoint = 127.0.0.1:0\n"
 

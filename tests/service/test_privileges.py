@@ -30,8 +30,9 @@ from tests.processes.running import (
 from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from txmux.processes.privilege import account, landlock
-from txmux.processes.privilege.account import Account, AccountError, account_of
+from txmux.processes import account
+from txmux.processes.account import Account, AccountError, account_of
+from txmux.processes.worker import landlock
 from txmux.rules.reading.parser import parse
 
 _NOBODY = pwd.getpwnam("nobody")
@@ -416,7 +417,7 @@ class DroppingTests(SynchronousTestCase):
 
 _KEEPS = """
 import ctypes, socket, sys
-from txmux.processes.workers.starter import main
+from txmux.processes.starter.process import main
 
 assert ctypes.CDLL(None).prctl(28, 4) == 0  # PR_SET_SECUREBITS to SECBIT_NO_SETUID_FIXUP, prctl(2)
 main(socket.socket(fileno=int(sys.argv[1])))

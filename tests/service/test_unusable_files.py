@@ -28,7 +28,7 @@ from txmux.admin.access import AdminTokens
 from txmux.cli import main
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError
-from txmux.processes.privilege.account import find_account
+from txmux.processes.account import find_account
 from txmux.processes.usable import unusable
 from txmux.rules.model import Rules
 from txmux.rules.named_files import needed_modules

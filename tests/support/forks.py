@@ -224,8 +224,9 @@ def _import() -> None:
     from txmux.admin import endpoint, site  # noqa: F401, PLC0415
     from txmux.cli import twist  # noqa: F401, PLC0415
     from txmux.processes import service  # noqa: F401, PLC0415
-    from txmux.processes.privilege import helper  # noqa: F401, PLC0415
-    from txmux.processes.workers import starter, worker  # noqa: F401, PLC0415
+    from txmux.processes.helper.process import Helper  # noqa: F401, PLC0415
+    from txmux.processes.starter import process  # noqa: F401, PLC0415
+    from txmux.processes.supervisor import worker  # noqa: F401, PLC0415
 
     see_no_services()
     # Where it may write the name of a process, it finds out with the first one, by the variables that the process began with.
@@ -250,9 +251,9 @@ def _run(
     files: tuple[int, int] = (0, 0),
 ) -> None:
     if not words:
-        from txmux.processes.workers import starter  # noqa: PLC0415 - as above
+        from txmux.processes.starter.process import main  # noqa: PLC0415 - as above
 
-        starter.main(socket.socket(fileno=descriptors[0]))
+        main(socket.socket(fileno=descriptors[0]))
         return
     for number, one in enumerate(descriptors):
         if number < 3:

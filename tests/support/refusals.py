@@ -47,7 +47,7 @@ class RefusedCalls:
         result = yield
         if found := expected_refusals():
             pytest.fail(
-                "add these calls to txmux/processes/privilege/calls.py, or do without:\n"
+                "add these calls to txmux/processes/worker/calls.py, or do without:\n"
                 + "".join(found),
                 pytrace=False,
             )

@@ -23,9 +23,9 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, own_command
 from txmux.interfaces import IProtocolMatcher
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
-from txmux.processes.privilege.account import Account, AccountError, account_of, find_account
-from txmux.processes.privilege.sandbox import SandboxError, readable, sandbox_of
+from txmux.processes.account import Account, AccountError, account_of, find_account
 from txmux.processes.usable import closed_files, unusable
+from txmux.processes.worker.sandbox import SandboxError, readable, sandbox_of
 from txmux.rules.installed import FEATURES, finders
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines

@@ -52,7 +52,7 @@ from txmux.telemetry.formatting import plural, printable_json
 
 if TYPE_CHECKING:
     from txmux.client.configuration import HelloOpening
-    from txmux.processes.privilege.sandbox import Sandbox
+    from txmux.processes.worker.sandbox import Sandbox
 
 _LONGEST_DATAGRAM = 65535
 _PCAP = "txmux explain --pcap"
@@ -308,7 +308,7 @@ def _hello(name: str | None, protocols: str | None) -> bytes:
 
 
 def _be_confined(sandbox: Sandbox) -> None:
-    from txmux.processes.privilege.sandbox import confine  # noqa: PLC0415 - no other command needs it
+    from txmux.processes.worker.sandbox import confine  # noqa: PLC0415 - no other command needs it
 
     # `yes` is a demand on the service, and these rules may be another machine's.
     is_confined = confine("off" if sandbox == "off" else "auto", None)

@@ -26,22 +26,22 @@ from txmux.files import within_patience
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.turns import first_late, in_thread, start_thread
+from txmux.processes.account import Account, account_of
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
+from txmux.processes.helper.opener import OpenerError
 from txmux.processes.memory import give_back
-from txmux.processes.privilege.account import Account, account_of
-from txmux.processes.privilege.opener import OpenerError
-from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.notify import Notifier, name_passed_sockets
 from txmux.processes.supervisor.pidfile import PidFile
+from txmux.processes.supervisor.privilege import Privilege
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals, stop_by_quit
+from txmux.processes.supervisor.starter import Starter
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.upgrade import Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades, collect_state, last_reload_in, number_in
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.usable import too_many_sockets
-from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, described_untaken, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files, Rules

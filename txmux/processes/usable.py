@@ -18,7 +18,7 @@ from txmux.files import may_read, read_list
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.net.tls.validity import Validity
-from txmux.processes.privilege.account import AccountError, account_of
+from txmux.processes.account import AccountError, account_of
 from txmux.rules.installed import MANAGED, finders
 from txmux.rules.lint.privileges import named_servers, obstacles
 from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsSettings

@@ -66,7 +66,7 @@ _TRY_EACH = 8  # wake-ups
 _WANTED_BUFFER = 4 * 1024 * 1024  # bytes that may wait in the socket, if the system allows it
 _LONG_QUEUE = 2 * 1024 * 1024  # bytes that wait, headers and all: of short datagrams some 2,700
 _NEWCOMERS = 2  # new flows in each `_AT_ONCE` datagrams while the queue is long
-_LONGEST_WAIT = 5.0  # as long as `txmux.processes.workers.pool` waits for it
+_LONGEST_WAIT = 5.0  # as long as `txmux.processes.supervisor.pool` waits for it
 """Seconds for which datagrams wait at most for flows of another process, which arrive within a fraction of one."""
 _MOST_WAITING = 8 * 1024 * 1024  # bytes of them
 _BUFFER = memoryview(bytearray(ancillary.LARGEST))

@@ -19,7 +19,7 @@ from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.access.admission import Tally
-from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.serving.serving import Serving
 
 _PLACE = "udp:127.0.0.1:443"

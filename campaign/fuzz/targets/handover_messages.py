@@ -23,7 +23,7 @@ from txmux.control.rates import Rates
 from txmux.errors import MuxError
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.processes.upgrade.predecessor import Predecessor
-from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.tcp.moving import MovedConnection, packed
 from txmux.telemetry.record import ConnectionRecord
 

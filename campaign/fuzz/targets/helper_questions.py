@@ -18,7 +18,7 @@ from typing import Any
 
 from campaign.fuzz.descriptors import leaving_none_open
 from campaign.fuzz.target import Target, joined, see, split
-from txmux.processes.privilege.helper import Helper
+from txmux.processes.helper.process import Helper
 
 _MOST_PACKETS = 8
 _PACKET = 1 << 16

@@ -19,9 +19,9 @@ from campaign.fuzz.target import Target
 from txmux.access.admission import Tally
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel
-from txmux.processes.upgrade.transfer import ConnectionTransfer
-from txmux.processes.workers.process import WorkerProcess
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
+from txmux.processes.worker.process import WorkerProcess
+from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.serving.serving import Serving
 from txmux.telemetry.folding import FoldedLog
 from txmux.telemetry.recent import Recent

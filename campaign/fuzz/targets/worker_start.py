@@ -25,8 +25,8 @@ from campaign.fuzz.served import RULES, TEXT, Reactor, end
 from campaign.fuzz.target import Target
 from txmux import files
 from txmux.access.across_processes import LimitsLayout
-from txmux.processes.privilege.account import Account
-from txmux.processes.workers.process import WorkerProcess
+from txmux.processes.account import Account
+from txmux.processes.worker.process import WorkerProcess
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.counting.process_counters import CounterLayout, keys_of

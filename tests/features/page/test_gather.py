@@ -15,7 +15,7 @@ from txmux.cli import main
 from txmux.features.page.gather import page_explanation
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
 from txmux.telemetry.explanation import ExplainedRoute, Explanation
 
 
@@ -129,7 +129,7 @@ class FlowsTest(FlowsCase):
         page = unescape((await self.get(f"/?explain={QUERY.hex()}")).body.decode())
         rules, out = str(self.file), StringIO()
         # It would leave this process in the sandbox.
-        confining = patch("txmux.processes.privilege.sandbox.confine")
+        confining = patch("txmux.processes.worker.sandbox.confine")
         with redirect_stdout(out), confining:
             self.assertEqual(main(["explain", rules, "--hex", QUERY.hex()]), 0)
         for line in filter(None, out.getvalue().splitlines()):

@@ -31,7 +31,7 @@ from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.features.tunnels.dialler import ProxyDialler
 from txmux.features.tunnels.via import Via, proxy
-from txmux.processes.privilege.opener import Opener
+from txmux.processes.helper.opener import Opener
 from txmux.rules.embedding import from_python, route
 from txmux.rules.model import Backend, Server
 from txmux.rules.reading.backend import KEYS

@@ -24,11 +24,11 @@ from txmux.net.tls.deferred import import_web_without_email
 from txmux.processes import oom
 from txmux.processes.forking import Child, name_process
 from txmux.processes.memory import give_back
-from txmux.processes.privilege.privilege import read_by_helper, start_helper
-from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.supervisor.notify import name_passed_sockets
+from txmux.processes.supervisor.privilege import read_by_helper, start_helper
+from txmux.processes.supervisor.starter import STARTER, reactor_of_workers, spawn_starter
 from txmux.processes.upgrade import ENDS
-from txmux.processes.workers.starting import STARTER, reactor_of_workers, spawn_starter
+from txmux.processes.worker.sandbox import folders_of_python
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules
 from txmux.rules.named_files import needed_modules

@@ -12,9 +12,9 @@ from txmux.admin.endpoint import PREFIX, AdminEndpoints
 from txmux.classes import frozen
 from txmux.client.parts import Parts, ServicePart
 from txmux.files import FileId
-from txmux.processes.privilege.privilege import OPENER, Privilege
 from txmux.processes.supervisor.notify import Notifier
 from txmux.processes.supervisor.pidfile import PidFile, PidFileError
+from txmux.processes.supervisor.privilege import OPENER, Privilege
 from txmux.rules.model import Rules
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters

@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Any
 
 from txmux.net.channel import messages
-from txmux.processes.workers.pool import WorkerPool
+from txmux.processes.supervisor.pool import WorkerPool
 from txmux.rules.model import Backend, Rules
 from txmux.telemetry.counting.counters import Counters
 

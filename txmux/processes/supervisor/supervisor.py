@@ -47,22 +47,22 @@ from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.turns import Turns, in_thread
 from txmux.net.watched import RECEIVED, FilesInUse
+from txmux.processes.helper.opener import HELPER_ENDED
+from txmux.processes.helper.process import Helper
 from txmux.processes.oom import KILLS
-from txmux.processes.privilege import landlock
-from txmux.processes.privilege.helper import Helper
-from txmux.processes.privilege.opener import HELPER_ENDED
-from txmux.processes.privilege.privilege import open_for_worker
-from txmux.processes.privilege.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
+from txmux.processes.supervisor.adopted import AdoptedWorker
+from txmux.processes.supervisor.moving import LONGEST_WAIT
+from txmux.processes.supervisor.pool import STARTING, WorkerPool, WorkersError, failures
+from txmux.processes.supervisor.privilege import open_for_worker
 from txmux.processes.supervisor.resources import Resources
+from txmux.processes.supervisor.sent_rules import PendingRules, SentRules
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
+from txmux.processes.supervisor.starter import Starter
+from txmux.processes.supervisor.worker import Worker
 from txmux.processes.usable import too_many_sockets
-from txmux.processes.workers.adopted import AdoptedWorker
-from txmux.processes.workers.moving import LONGEST_WAIT
-from txmux.processes.workers.pool import STARTING, WorkerPool, WorkersError, failures
-from txmux.processes.workers.sent_files import pack_files
-from txmux.processes.workers.sent_rules import PendingRules, SentRules
-from txmux.processes.workers.starting import Starter
-from txmux.processes.workers.worker import Worker
+from txmux.processes.worker import landlock
+from txmux.processes.worker.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
+from txmux.processes.worker.sent_files import pack_files
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read
@@ -253,7 +253,7 @@ class Supervisor:
         return sandbox_of(self._rules)
 
     def start_message(self, worker: Worker) -> dict[str, Any]:
-        """Return the message that starts a worker; see `txmux.processes.workers.received_rules.Start`."""
+        """Return the message that starts a worker; see `txmux.processes.worker.received_rules.Start`."""
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             rules, version, worker.sockets = pending.rules, pending.version, pending.sockets

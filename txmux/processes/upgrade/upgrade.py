@@ -43,7 +43,7 @@ from txmux.processes.liveness import (
     workers_of,
 )
 from txmux.processes.oom import how_killed
-from txmux.processes.privilege.privilege import OPENER, READS_BY
+from txmux.processes.supervisor.privilege import OPENER, READS_BY
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade import ENDS
 from txmux.processes.upgrade.worker_transfers import (

@@ -44,16 +44,16 @@ from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.processes import oom
 from txmux.processes.conditions import Conditions
 from txmux.processes.memory import free_memory, megabytes, own_memory
+from txmux.processes.supervisor.moving import WorkerHandover
 from txmux.processes.supervisor.notify import sockets_from_systemd
 from txmux.processes.supervisor.pidfile import PidFileError
+from txmux.processes.supervisor.pool import WorkerPool
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers, close, settled
-from txmux.processes.workers.moving import WorkerHandover
-from txmux.processes.workers.pool import WorkerPool
-from txmux.processes.workers.received_rules import sockets_of
+from txmux.processes.worker.received_rules import sockets_of
 from txmux.rules.model import Listener, Rules
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.state import TransferState

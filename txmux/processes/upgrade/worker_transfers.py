@@ -16,9 +16,8 @@ from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
-from txmux.processes.supervisor.supervisor import Supervisor
-from txmux.processes.workers.adopted import CUT_OFF, AdoptedWorker
-from txmux.processes.workers.moving import (
+from txmux.processes.supervisor.adopted import CUT_OFF, AdoptedWorker
+from txmux.processes.supervisor.moving import (
     LONGEST_WAIT,
     Takers,
     WorkerHandover,
@@ -26,8 +25,9 @@ from txmux.processes.workers.moving import (
     staying,
     total,
 )
-from txmux.processes.workers.pool import failures
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.pool import failures
+from txmux.processes.supervisor.supervisor import Supervisor
+from txmux.processes.supervisor.worker import Worker
 
 _COUNTING = 10.0
 """Seconds that a worker may take to go through very many connections."""

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
 from txmux.tcp.moving import COULD_MOVE, DESCRIPTORS_EACH, MAY_MOVE_LATER, STAY_LONGER
 
 _PAUSES = 1.0, 1.0, 2.0, 4.0, 8.0

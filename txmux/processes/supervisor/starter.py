@@ -22,11 +22,11 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, PeerGoneError, attach
 from txmux.net.channel.message import Message
+from txmux.processes.account import Account, account_of
 from txmux.processes.forking import Child, spawn
 from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.oom import score_of_supervisor
-from txmux.processes.privilege.account import Account, account_of
-from txmux.processes.privilege.sandbox import Sandbox
+from txmux.processes.worker.sandbox import Sandbox
 from txmux.rules.model import Rules
 from txmux.rules.named_files import needed_modules
 from txmux.rules.packing import rules_at_fork
@@ -37,7 +37,7 @@ from txmux.version import __version__
 _PACKAGE = Path(__file__).parents[2]
 _STDERR = 2
 _ENDED = "the process that starts workers has ended"
-STARTER = "txmux.processes.workers.starter"
+STARTER = "txmux.processes.starter.process"
 
 
 @define

@@ -18,9 +18,9 @@ from twisted.python.failure import Failure
 from txmux.files import use_helper
 from txmux.net.turns import outcome_of_look
 from txmux.processes import oom
-from txmux.processes.privilege.account import account_of
-from txmux.processes.privilege.helper import Helper
-from txmux.processes.privilege.opener import HELPER_ENDED, Opener, OpenerError, opener_of
+from txmux.processes.account import account_of
+from txmux.processes.helper.opener import HELPER_ENDED, Opener, OpenerError, opener_of
+from txmux.processes.helper.process import Helper
 from txmux.processes.supervisor.pidfile import PidFile
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS

@@ -1,4 +1,4 @@
-"""Allows a process only the system calls that workers make (seccomp(2)); see `txmux.processes.privilege.calls`.
+"""Allows a process only the system calls that workers make (seccomp(2)); see `txmux.processes.worker.calls`.
 
 Landlock restricts files, but neither the other ways to a file's modes, owners and times, nor other processes (and signals only since
 Linux 6.12), nor most of the kernel's other interfaces.
@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from txmux.processes.privilege.calls import Given, Rule, rules_for
-from txmux.processes.privilege.libc import system_call
+from txmux.processes.libc import system_call
+from txmux.processes.worker.calls import Given, Rule, rules_for
 
 # Of each table of numbers, the first number of a block of names, in the order of the kernel's. Source:
 # arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux 6.19, by their headers for programs.
@@ -128,7 +128,7 @@ def restrict_calls() -> int | None:
     """Refuse all other calls to this thread and all that it starts, with ``EPERM``; needs ``PR_SET_NO_NEW_PRIVS``.
 
     Returns:
-        A descriptor for another process, for whose answer a refused call waits (`txmux.processes.privilege.refusals`); ``None`` if the
+        A descriptor for another process, for whose answer a refused call waits (`txmux.processes.starter.refusals`); ``None`` if the
         kernel refuses calls without a report.
 
     Raises:

@@ -112,7 +112,7 @@ WITH_ARGUMENTS: Mapping[str, Sequence[Rule]] = {
     "openat": (Rule((Given(2, (0,), _CHANGING),)), Rule(error=errno.EACCES)),
     # It could empty the log, which is opened to append. A line that a full disk has torn ends there instead of being cut off.
     "ftruncate": (Rule(error=errno.EPERM),),
-    # FIONBIO can clear O_NONBLOCK, too; see `txmux.processes.privilege.sandbox`.
+    # FIONBIO can clear O_NONBLOCK, too; see `txmux.processes.worker.sandbox`.
     "ioctl": (Rule((Given(1, _REQUESTS),)), Rule((Given(1, (0x5421,)),), errno.EPERM)),
     "prctl": (Rule((Given(0, _OPTIONS),)),),
     "socket": (

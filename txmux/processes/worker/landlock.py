@@ -9,7 +9,7 @@ import stat
 import sys
 from collections.abc import Iterable
 
-from txmux.processes.privilege.libc import c_call, system_call
+from txmux.processes.libc import c_call, system_call
 
 # linux/landlock.h; the numbers of the calls are those of all architectures but alpha
 _CREATE, _ADD, _RESTRICT = 444, 445, 446

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 
 from txmux.classes import frozen
 from txmux.errors import MuxError
-from txmux.processes.privilege.libc import c_call, system_call
-from txmux.processes.privilege.seccomp import MACHINES
+from txmux.processes.libc import c_call, system_call
+from txmux.processes.worker.seccomp import MACHINES
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
 

@@ -41,7 +41,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
 from txmux.net.sockets.descriptors import Descriptors
-from txmux.processes.workers.received_rules import close, sockets_of
+from txmux.processes.worker.received_rules import close, sockets_of
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.moving import (

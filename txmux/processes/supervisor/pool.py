@@ -22,8 +22,8 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
 from txmux.processes.conditions import Conditions
-from txmux.processes.workers.moving import Takers, WorkerHandover
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.moving import Takers, WorkerHandover
+from txmux.processes.supervisor.worker import Worker
 from txmux.telemetry.attention import OF_FEW
 from txmux.telemetry.steps import RecurringSteps
 

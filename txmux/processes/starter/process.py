@@ -22,13 +22,13 @@ from txmux.admin.peer import mark_workers
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError
 from txmux.net.channel.descriptorstream import close_all
+from txmux.processes.account import Account, AccountError
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
 from txmux.processes.held_signals import held, release_signals
 from txmux.processes.oom import StarterScore
-from txmux.processes.privilege.account import Account, AccountError
-from txmux.processes.privilege.refusals import RefusedCalls
-from txmux.processes.privilege.sandbox import folders_of_python
-from txmux.processes.workers.process import run
+from txmux.processes.starter.refusals import RefusedCalls
+from txmux.processes.worker.process import run
+from txmux.processes.worker.sandbox import folders_of_python
 
 _STDERR = 2
 

@@ -1,6 +1,6 @@
 """The side that opens the files and sockets of the rules: the privileged helper, or the supervisor for its workers.
 
-See `txmux.processes.privilege.opener` for the requests.
+See `txmux.processes.helper.opener` for the requests.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from txmux.files import (
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
-from txmux.processes.privilege.account import account_of
+from txmux.processes.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Files, Rules
 from txmux.rules.named_files import is_key_file, paths_by_opener

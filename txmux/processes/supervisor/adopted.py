@@ -18,10 +18,10 @@ from txmux.control.gauges import COUNT
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, PeerGoneError, attach
 from txmux.net.channel.message import Message
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
 
 if TYPE_CHECKING:
-    from txmux.processes.workers.worker import _WorkerSupervisor
+    from txmux.processes.supervisor.worker import _WorkerSupervisor
     from txmux.telemetry.counting.process_counters import ProcessCounters
 
 CONTRACT = frozenset({messages.ATTACH, messages.RETIRE, messages.HAND_OVER, messages.STOP})

@@ -27,8 +27,8 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY, close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, ignore_signals, name_process, spawn
+from txmux.processes.helper.process import Helper
 from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of
-from txmux.processes.privilege.helper import Helper
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.parser import read_again

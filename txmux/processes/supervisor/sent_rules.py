@@ -16,7 +16,7 @@ from txmux.classes import define
 from txmux.client.tls.terminators import PreparedTerminators
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.turns import in_thread
-from txmux.processes.workers.worker import Worker
+from txmux.processes.supervisor.worker import Worker
 from txmux.rules.difference import difference, digest
 from txmux.rules.model import Rules
 from txmux.rules.packing import pack, pack_difference

@@ -21,8 +21,8 @@ from txmux.net.channel.message import Message
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.turns import Turns
 from txmux.processes.conditions import Conditions
-from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
-from txmux.processes.workers.received_rules import sockets_of
+from txmux.processes.worker.handover import Adopting, Round, Taker, opened
+from txmux.processes.worker.received_rules import sockets_of
 from txmux.serving.serving import Serving
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.moving import MAY_MOVE_LATER, StayReason
@@ -41,7 +41,7 @@ _log = Logger()
 
 
 class ConnectionTransfer:
-    """The transfers of a worker, in both directions; see `txmux.processes.upgrade.handover`."""
+    """The transfers of a worker, in both directions; see `txmux.processes.worker.handover`."""
 
     def __init__(self, serving: Serving, reactor: Any, awaited: Tally) -> None:
         self._serving = serving

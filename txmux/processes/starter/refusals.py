@@ -16,9 +16,9 @@ from contextlib import suppress
 import attrs
 
 from txmux.classes import define
-from txmux.processes.privilege import seccomp
-from txmux.processes.privilege.calls import WORD, rules_for
-from txmux.processes.privilege.seccomp import MACHINES
+from txmux.processes.worker import seccomp
+from txmux.processes.worker.calls import WORD, rules_for
+from txmux.processes.worker.seccomp import MACHINES
 
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 """``SECCOMP_IOCTL_NOTIF_RECV``, ``SECCOMP_IOCTL_NOTIF_SEND``."""

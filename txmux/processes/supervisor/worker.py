@@ -33,9 +33,9 @@ from txmux.net.watched import FilesInUse
 from txmux.processes import liveness
 from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.oom import how_killed
-from txmux.processes.privilege.sandbox import Sandbox
-from txmux.processes.workers.sent_files import pack_files
-from txmux.processes.workers.starting import BackOff, Starter
+from txmux.processes.supervisor.starter import BackOff, Starter
+from txmux.processes.worker.sandbox import Sandbox
+from txmux.processes.worker.sent_files import pack_files
 from txmux.telemetry.attention import CANNOT_START
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.counting.process_counters import ProcessCounters

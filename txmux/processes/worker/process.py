@@ -28,13 +28,13 @@ from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.turns import Turns, first_late
 from txmux.net.watched import RECEIVED
-from txmux.processes.privilege.account import account_of
-from txmux.processes.privilege.opener import Opener
-from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
+from txmux.processes.account import account_of
+from txmux.processes.helper.opener import Opener
 from txmux.processes.supervisor.signals import SignalWatch
-from txmux.processes.upgrade.transfer import ConnectionTransfer
-from txmux.processes.workers.received_rules import Start, close, named, read_replacement, sockets_of
-from txmux.processes.workers.sent_files import unpack_files
+from txmux.processes.worker.received_rules import Start, close, named, read_replacement, sockets_of
+from txmux.processes.worker.sandbox import Sandbox, SandboxError, confine
+from txmux.processes.worker.sent_files import unpack_files
+from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.rules.difference import digest as digest_of
 from txmux.rules.model import Listener, Rules
 from txmux.rules.named_files import check_disks

@@ -1,0 +1,1 @@
+"""The process that keeps root, and opens what the rules name."""

@@ -1,1 +1,0 @@
-"""Accounts, the helper that keeps root, and the sandbox."""

@@ -1,1 +1,0 @@
-"""The processes that serve clients."""
