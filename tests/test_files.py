@@ -25,7 +25,7 @@ from txmux import files
 from txmux.access.lists.updates import WatchedFile
 from txmux.files import open_log, open_safely, read_bytes, read_secret, replace_file
 from txmux.processes.helper.opener import Opener, OpenerError
-from txmux.processes.supervisor.pidfile import name_process
+from txmux.processes.supervisor.pidfile import write_pid
 
 _NOBODY = 65534
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
@@ -288,7 +288,7 @@ class ReplaceTest(SynchronousTestCase):
         """Root would take ``/dev/null`` from the whole machine."""
         folder = make_folder(self)
         path = folder / "name"
-        for replace in (lambda: replace_file(path, b""), lambda: name_process(path, os.getpid())):
+        for replace in (lambda: replace_file(path, b""), lambda: write_pid(path, os.getpid())):
             os.mkfifo(path)
             before = path.lstat()
             self.assertRaises(OSError, replace)

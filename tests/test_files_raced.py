@@ -16,7 +16,7 @@ from tests.service.test_privileges import require_root
 from txmux.admin.listen_addresses import make_token
 from txmux.files import file_id, open_log, remove_own_socket
 from txmux.net.sockets.unixpath import bind
-from txmux.processes.supervisor.pidfile import name_process, unname_process
+from txmux.processes.supervisor.pidfile import remove_pid, write_pid
 
 _NOBODY = 65534
 _ROUNDS = 1000
@@ -111,8 +111,8 @@ class RaceTest(SynchronousTestCase):
 
     def test_process_id(self) -> None:
         def step(path: Path) -> None:
-            name_process(path, 1)
-            unname_process(path, 1)
+            write_pid(path, 1)
+            remove_pid(path, 1)
 
         self.race(step)
 

@@ -156,7 +156,7 @@ class ListenTest(SynchronousTestCase):
 
 
 class Process:
-    number = 0
+    number = 1
     ready = True
     is_late = False
     sink: Callable[[dict[str, Any]], object] | None = None

@@ -184,7 +184,7 @@ class ViewsCase(SynchronousTestCase):
         gc.collect()  # the counters close their memory
 
     def worker(self, answers: Mapping[str, Any]) -> _Line:
-        worker = Worker(self.supervisor, 0, self.clock)
+        worker = Worker(self.supervisor, 1, self.clock)
         worker.ready = True
         self.supervisor.pool.workers[:] = [worker]
         line = _Line(answers)

@@ -151,7 +151,7 @@ class SpokenTest(TestCase):
         row = {"pid": os.getpid(), "counts": 0, "knows": [], "drain_timeout": 1}
         own, end = socket.socketpair()
         self.addCleanup(end.close)
-        worker = AdoptedWorker(supervisor, 0, reactor, own, row)
+        worker = AdoptedWorker(supervisor, 1, reactor, own, row)
         worker.send(messages.END_ALL)
         worker.retire()
         handing = worker.ask(messages.HAND_OVER, descriptors=[1, 1])

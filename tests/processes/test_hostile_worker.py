@@ -23,7 +23,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux import load
 from txmux.processes.helper.opener import Opener
-from txmux.processes.helper.process import Helper
+from txmux.processes.helper.opening_server import OpeningServer
 from txmux.processes.supervisor.privilege import open_for_worker
 from txmux.processes.supervisor.starter import Starter
 from txmux.processes.worker.sandbox import Sandbox
@@ -182,7 +182,7 @@ class HostileTest(TestCase):
         self.assertIn(str(self.rules), opener.read_rules().files.texts)
 
     async def test_supervisor_without_a_helper_refuses_the_same(self) -> None:
-        helper = Helper(self.rules, is_privileged=False)
+        helper = OpeningServer(self.rules, is_privileged=False)
         helper.prepare(load(self.rules))
         helper.commit()
 

@@ -22,10 +22,9 @@ from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages
 from txmux.processes import forking
-from txmux.processes.helper import opener
-from txmux.processes.helper import process as helper_module
+from txmux.processes.helper import opener, opening_server
 from txmux.processes.helper.opener import Opener, OpenerError, opener_of
-from txmux.processes.helper.process import Helper
+from txmux.processes.helper.opening_server import OpeningServer
 from txmux.processes.liveness import ProcessActivity, activity_of
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
 
@@ -85,19 +84,19 @@ class OpenerTest(OpenerCase):
         opener.read_rules()
         for link in (pidfile, self.folder / f".txmux.pid.{os.getpid()}"):
             link.symlink_to(other)
-        opener.name(False)  # noqa: FBT003 - as `PidFile` calls it
+        opener.write_pidfile(False)  # noqa: FBT003 - as `PidFile` calls it
         self.assertEqual(pidfile.read_text(), f"{os.getpid()}\n")
         self.assertFalse(pidfile.is_symlink())
         self.assertEqual(other.read_text(), "x")
-        opener.name(True)  # noqa: FBT003 - as above
+        opener.write_pidfile(True)  # noqa: FBT003 - as above
         self.assertFalse(pidfile.exists())
         self.rules.write_text(self.rules.read_text().replace(f"user = {user}", "user = bin"))
         if os.geteuid() == 0:
             opener.read_rules()
             with self.assertRaises(PermissionError):
-                opener.name(False)  # noqa: FBT003 - as above
+                opener.write_pidfile(False)  # noqa: FBT003 - as above
         with self.assertRaises(PermissionError):  # nobody has asked for such a file
-            self.opener.name(False)  # noqa: FBT003 - as above
+            self.opener.write_pidfile(False)  # noqa: FBT003 - as above
 
     def test_files(self) -> None:
         """What the rules name can be read, whatever else there is cannot, nor can anything be written."""
@@ -128,7 +127,7 @@ class OpenerTest(OpenerCase):
 
     def test_reading_that_takes_long(self) -> None:
         """On a small machine, the rules take the helper a minute: nobody who wants a file waits for that."""
-        helper, may_read = Helper(self.rules), threading.Event()
+        helper, may_read = OpeningServer(self.rules), threading.Event()
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         opener = Opener(own)
         self.addCleanup(other.close)
@@ -246,7 +245,7 @@ class OpenerTest(OpenerCase):
 
     def test_unforeseen_failure(self) -> None:
         """What nobody has foreseen ends a request, and never the helper, without which the service cannot go on."""
-        helper = Helper(self.rules)
+        helper = OpeningServer(self.rules)
         for failure, why in (
             (MemoryError(), "MemoryError"),
             (RuntimeError("can't start new thread"), "can't start new thread"),
@@ -256,7 +255,7 @@ class OpenerTest(OpenerCase):
             def fail(*_: object, failure: Exception = failure, **__: object) -> None:
                 raise failure
 
-            patched = self.patch(helper_module, "load_within_patience", fail)
+            patched = self.patch(opening_server, "load_within_patience", fail)
             answer, descriptors = helper.answer({"kind": "rules"}, may_all=True)
             patched.restore()
             self.assertEqual(descriptors, [])

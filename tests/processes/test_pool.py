@@ -94,7 +94,7 @@ class LookTest(SynchronousTestCase):
             raise ZeroDivisionError
 
         pool = WorkerPool(make, clock, fail)
-        lacking, first = make(1), make(0)
+        lacking, first = make(2), make(1)
         self.patch(lacking, "look", lacking.no_memory)
         pool.workers += [lacking, first]
         pool.watch()
@@ -117,7 +117,7 @@ class _TwoWorkersCase(SynchronousTestCase):
     def setUp(self) -> None:
         make: Any = _Worker
         self.pool = WorkerPool(make, Clock())
-        self.first, self.second = _Worker(0), _Worker(1)
+        self.first, self.second = _Worker(1), _Worker(2)
         workers: list[Any] = [self.first, self.second]
         self.pool.workers += workers
 
@@ -142,7 +142,7 @@ class HungTest(_TwoWorkersCase):
         self.assertTrue(self.pool.lives())
         self.assertFalse(self.replaced(self.second))
         self.assertEqual((self.first.heard, self.second.heard), ([], []))
-        self.assertEqual((successor.number, successor.heard), (2, ["start"]))
+        self.assertEqual((successor.number, successor.heard), (3, ["start"]))
 
     def test_no_room_for_a_successor(self) -> None:
         """It is killed first, but only while the others serve."""
@@ -156,7 +156,7 @@ class HungTest(_TwoWorkersCase):
 
     def test_own_ones_alone_count(self) -> None:
         """Adopted ones have places of their own in the limits: they do not keep one that hangs, or was asked to end, from being replaced."""
-        adopted: Any = [_Worker(number) for number in range(2, 20)]
+        adopted: Any = [_Worker(number) for number in range(3, 21)]
         for worker in adopted:
             worker.is_adopted = True
         self.pool.retiring += adopted
@@ -166,13 +166,13 @@ class HungTest(_TwoWorkersCase):
             clock.advance(0.4)
             most[0] = 3  # a process has ended meanwhile
             clock.advance(0.1)
-        self.assertEqual([one.number for one in self.pool.workers], [0, 1, 20])
+        self.assertEqual([one.number for one in self.pool.workers], [1, 2, 21])
         self.pool.replace_soon(second, lambda: most[0])
         clock.advance(0.5)
         self.assertEqual((len(self.pool.workers), self.second.heard), (3, ["stop"]))
 
     def test_adopted_ones_of_no_account(self) -> None:
-        adopted: Any = _Worker(2)
+        adopted: Any = _Worker(3)
         adopted.is_adopted = True
         self.pool.retiring.append(adopted)
         self.assertTrue(self.replaced(self.first, 3))
@@ -198,7 +198,7 @@ class SettledTest(SynchronousTestCase):
     def test_worker_that_stays_after_all(self) -> None:
         """A reload does not wait for the end of a worker that was asked to leave, and has got connections of others."""
         make: Any = _Worker
-        pool, worker = WorkerPool(make, Clock()), make(0)
+        pool, worker = WorkerPool(make, Clock()), make(1)
         pool.retiring.append(worker)
         worker.is_leaving = True
         settled = pool.settled()
@@ -212,8 +212,8 @@ class HandoverTest(SynchronousTestCase):
     def test_worker_that_ends_is_reported(self) -> None:
         """An upgrade during which a worker ends with connections is not complete, and says which worker that was."""
         make: Any = _Worker
-        worker = make(0)
-        takers: Any = SimpleNamespace(takers=0, take=lambda *_: None)
+        worker = make(1)
+        takers: Any = SimpleNamespace(takers=0, pass_ends=lambda *_: None)
         handover = WorkerHandover(worker, takers, lambda: True)
         worker.asked["hand_over"].errback(PeerGoneError())
         self.successResultOf(handover.done)

@@ -57,7 +57,7 @@ class Old:
             ended_by_removal=list, remove_files=lambda _: None, close=lambda **_: None
         )
 
-    def name_process(self, *, must: bool) -> None: ...
+    def write_pidfile(self, *, must: bool) -> None: ...
 
     async def give(self) -> tuple[list[Any], list[Any], list[int]]:
         self.done.append("give")

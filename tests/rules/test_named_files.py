@@ -10,7 +10,7 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.named_files import KEY_FOLDERS, MADE, OPEN, SECRETS, folder_of_files
 from txmux.errors import sudo_for
-from txmux.processes.helper.process import AllowedPaths
+from txmux.processes.helper.opening_server import AllowedPaths
 from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Rules
 from txmux.rules.named_files import named_files

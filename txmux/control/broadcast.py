@@ -21,7 +21,7 @@ class WorkerLink(Protocol):
 
     @property
     def number(self) -> int:
-        """The worker's number, from 0."""
+        """The worker's number, from 1."""
 
     @property
     def ready(self) -> bool:
@@ -98,19 +98,20 @@ async def broadcast(
     unusable: list[str] = []
 
     async def ask(worker: WorkerLink) -> tuple[int, Any] | None:
-        number = worker.number + 1
         try:
             if if_late == "wait":
-                return number, await worker.ask(message, seconds=seconds, **values)
+                return worker.number, await worker.ask(message, seconds=seconds, **values)
             if not worker.is_late:
-                return number, await _ask_unless_silent(worker, message, seconds, prompt, values)
+                return worker.number, await _ask_unless_silent(
+                    worker, message, seconds, prompt, values
+                )
             if if_late == "send":
                 worker.send(message, **values)
             raise SilentError
         except PeerGoneError:
             return None
         except ChannelError as problem:
-            missing.append(line := f"worker {number}: {problem}")
+            missing.append(line := f"worker {worker.number}: {problem}")
             if not isinstance(problem, AnswerTimeoutError | SilentError):
                 unusable.append(line)
             return None

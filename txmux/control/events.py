@@ -73,7 +73,7 @@ class Hub:
 
     def _listen(self, *, on: bool) -> None:
         for process in self._processes():
-            process.listen(self._receiver_of(process.number + 1) if on else None)
+            process.listen(self._receiver_of(process.number) if on else None)
         self._upstreams().tell = self._receiver_of(None) if on else None
 
     def _receiver_of(self, worker: int | None) -> Callable[[dict[str, Any]], None]:

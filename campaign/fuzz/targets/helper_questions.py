@@ -18,7 +18,7 @@ from typing import Any
 
 from campaign.fuzz.descriptors import leaving_none_open
 from campaign.fuzz.target import Target, joined, see, split
-from txmux.processes.helper.process import Helper
+from txmux.processes.helper.opening_server import OpeningServer
 
 _MOST_PACKETS = 8
 _PACKET = 1 << 16
@@ -60,7 +60,7 @@ def _check(data: bytes) -> None:
 
 
 def _ask(here: Path, may_all: bool, packets: list[bytes]) -> None:  # noqa: FBT001 - of an input's first letter
-    helper = Helper(here / "rules.ini", here / "txmux.pid", is_privileged=False)
+    helper = OpeningServer(here / "rules.ini", here / "txmux.pid", is_privileged=False)
     helper._read()
     with ExitStack() as closing:
         closing.callback(_close_all, helper)
@@ -78,12 +78,12 @@ def _ask(here: Path, may_all: bool, packets: list[bytes]) -> None:  # noqa: FBT0
         see([*_got(ends[1])] == ["rules.ini"])
 
 
-def _close_all(helper: Helper) -> None:
+def _close_all(helper: OpeningServer) -> None:
     for one, _ in helper._connections.values():
         one.close()
 
 
-def _way_to(helper: Helper, closing: ExitStack, *, may_all: bool) -> socket.socket:
+def _way_to(helper: OpeningServer, closing: ExitStack, *, may_all: bool) -> socket.socket:
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     closing.enter_context(own)
     own.setblocking(False)  # noqa: FBT003 - the socket module's signature
@@ -91,7 +91,7 @@ def _way_to(helper: Helper, closing: ExitStack, *, may_all: bool) -> socket.sock
     return own
 
 
-def _serve(helper: Helper) -> None:
+def _serve(helper: OpeningServer) -> None:
     for descriptor, _ in helper._poll.poll(0):
         asker, may_all = helper._connections[descriptor]
         helper.serve_one(asker, may_all=may_all)

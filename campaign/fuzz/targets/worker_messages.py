@@ -49,7 +49,7 @@ def _worker(running: Serving, reactor: Reactor) -> Channel:
 def _supervisor(_: Serving, reactor: Reactor) -> Channel:
     """Give the supervisor's end."""
     supervisor: Any = _Supervisor(reactor)
-    worker = Worker(supervisor, 0, reactor)
+    worker = Worker(supervisor, 1, reactor)
     worker.listen(json.dumps)
     return Channel(worker.handlers, lambda: None, reactor)
 

@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import select
-import signal
 import socket
 import struct
 import threading
@@ -26,11 +25,9 @@ from txmux.files import FileId
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY, close_all
 from txmux.net.channel.message import Message
-from txmux.processes.forking import Child, ignore_signals, name_process, spawn
-from txmux.processes.helper.process import Helper
+from txmux.processes.forking import Child, spawn
 from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of
 from txmux.rules.model import Files, Rules
-from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.parser import read_again
 from txmux.serving.listen_addresses import ListenAddress
 
@@ -38,9 +35,8 @@ _PATIENCE = 10.0
 """Seconds that an answer may take, and longer if the helper works on it; the supervisor blocks meanwhile."""
 _STARTING = 60.0  # the same for the first answer, since the helper has to start
 _SLICE = 1.0  # seconds between two looks at what the helper does
-_MOST_TEXT = 65536
-"""The most bytes of rules from the options of a command."""
 
+_HELPER = "txmux.processes.helper.process"
 HELPER_ENDED = "the helper that opens files has ended"
 
 
@@ -67,7 +63,7 @@ class Opener:
     @classmethod
     def start(cls, path: Path, pidfile: Path | None = None, text: str | None = None) -> Opener:
         """Start a helper with the present privilege; raises `OSError`. `text` has rules that are in no file."""
-        child = spawn(__name__, str(path), *([str(pidfile)] if pidfile else []))
+        child = spawn(_HELPER, str(path), *([str(pidfile)] if pidfile else []))
         opener = cls(child.connection)
         opener._process, opener._pid = child, child.pid
         opener._limit = _STARTING
@@ -118,7 +114,7 @@ class Opener:
         with suppress(OSError):  # the next request reports it
             self._ask(messages.HELPER_COMMIT)
 
-    def name(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
+    def write_pidfile(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
         """Write this process's ID to the PID file, or remove the file if it has that."""
         self._ask(messages.NAME, pid=os.getpid(), remove=remove)
 
@@ -223,12 +219,3 @@ def opener_of(
             return opener.bind(address)
 
     return open_address
-
-
-def main(connection: socket.socket, path: str, *pidfile: str) -> None:
-    # The helper ends with its last connection, not by the signal that stops the service.
-    ignore_signals(signal.SIGTERM)
-    name_process("helper")
-    data = connection.recv(_MOST_TEXT) if path == OPTIONS else None
-    helper = Helper(Path(path), Path(*pidfile) if pidfile else None, data)
-    helper.serve(connection)

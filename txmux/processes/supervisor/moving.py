@@ -32,7 +32,7 @@ class Takers(Protocol):
     @property
     def takers(self) -> int: ...
 
-    def take(self, ends: Sequence[socket.socket], offered: int) -> object:
+    def pass_ends(self, ends: Sequence[socket.socket], offered: int) -> object:
         """Pass an end of a channel to each of them; the caller closes the ends.
 
         All connections that are `offered` have so many descriptors.
@@ -87,7 +87,7 @@ class WorkerHandover:
 
     def _has_ended(self) -> None:
         if "not taken" in self.stays or not self.rounds:
-            number = self._worker.number + 1
+            number = self._worker.number
             self.ended = f"worker {number} ended before all its connections had moved"
         self.stays.clear()
 
@@ -103,7 +103,7 @@ class WorkerHandover:
             if not self.rounds:
                 _log.warn(
                     "worker {number} cannot hand over its connections yet: {why}",
-                    number=self._worker.number + 1,
+                    number=self._worker.number,
                     why=problem,
                 )
         self.rounds += 1
@@ -123,7 +123,7 @@ class WorkerHandover:
         try:
             for _ in range(self._takers.takers):
                 ends += socket.socketpair()
-            self._takers.take(ends[1::2], DESCRIPTORS_EACH * self._offered())
+            self._takers.pass_ends(ends[1::2], DESCRIPTORS_EACH * self._offered())
             # No time limit: the takers may begin later, and a worker that hangs is killed.
             descriptors = [end.fileno() for end in ends[::2]]
             return self._worker.ask(messages.HAND_OVER, seconds=None, descriptors=descriptors)

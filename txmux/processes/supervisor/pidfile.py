@@ -27,7 +27,7 @@ class PidFile:
     def write(self) -> None:
         try:
             try:
-                name_process(self.path, os.getpid())
+                write_pid(self.path, os.getpid())
             except PermissionError:
                 if self.by_helper is None:
                     raise
@@ -48,18 +48,18 @@ class PidFile:
         """Remove the file, unless it names another process by now."""
         with suppress(OSError, MuxError):
             try:
-                unname_process(self.path, os.getpid())
+                remove_pid(self.path, os.getpid())
             except PermissionError:
                 if self.by_helper is not None:
                     self.by_helper(True)  # noqa: FBT003 - as above
 
 
-def name_process(path: Path, pid: int) -> None:
+def write_pid(path: Path, pid: int) -> None:
     # Follows no links, and readers always find a complete ID.
     replace_file(path, b"%d\n" % pid, mode=0o666)
 
 
-def unname_process(path: Path, pid: int) -> None:
+def remove_pid(path: Path, pid: int) -> None:
     """Remove the file if it has this ID."""
     with held_folder(path) as folder:
         how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -45,7 +45,7 @@ async def failures(requests: Mapping[Worker, Deferred[Any]]) -> list[str]:
     failed: dict[str, list[str]] = {}
     for worker, (answered, answer) in zip(requests, answers, strict=True):
         if not answered and not answer.check(PeerGoneError):
-            failed.setdefault(answer.getErrorMessage(), []).append(str(worker.number + 1))
+            failed.setdefault(answer.getErrorMessage(), []).append(str(worker.number))
     return [f"worker {', '.join(numbers)}: {why}" for why, numbers in failed.items()]
 
 
@@ -57,7 +57,7 @@ _WHOLE = 0.5
 
 
 def _name_of_look(worker: Worker) -> str:
-    return f"look at worker {worker.number + 1}"
+    return f"look at worker {worker.number}"
 
 
 @define(eq=False, slots=False)
@@ -145,7 +145,7 @@ class WorkerPool:
             none_serves=not ready and not self.is_starting(),
             is_unsettled=is_changing or not self._accept_pending.isdisjoint(ready),
             none_answers=bool(ready) and all(worker.is_silent for worker in ready),
-            silent=[(worker.number + 1, worker.pid) for worker in self.all() if worker.is_silent],
+            silent=[(worker.number, worker.pid) for worker in self.all() if worker.is_silent],
         )
 
     def reuse_retiring(self, count: int, able: Collection[Worker]) -> list[Worker]:
@@ -189,7 +189,7 @@ class WorkerPool:
 
     def free_number(self) -> int:
         numbers = {worker.number for worker in self.all()}
-        return min(set(range(len(numbers) + 1)) - numbers)
+        return min(set(range(1, len(numbers) + 2)) - numbers)
 
     def add(self, count: int) -> None:
         for _ in range(count):
@@ -251,9 +251,9 @@ class WorkerPool:
             log = self._log.error if worker.hangs else self._log.info
             log(
                 "worker {number} {why}; worker {successor} takes its place",
-                number=worker.number + 1,
+                number=worker.number,
                 why=worker.hangs or "was asked to end",
-                successor=successor.number + 1,
+                successor=successor.number,
             )
 
     def replace_hung(self, worker: Worker, why: str, most: int) -> bool:
@@ -400,7 +400,7 @@ class WorkerPool:
     def _answering(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.ready and worker.answers]
 
-    def take(self, ends: Sequence[socket.socket], offered: int) -> None:
+    def pass_ends(self, ends: Sequence[socket.socket], offered: int) -> None:
         each = -(-offered // max(1, len(ends)))
         for worker, end in zip(self._answering(), ends, strict=False):
             # On failure, the other end finds its channel closed.
@@ -445,17 +445,17 @@ class WorkerPool:
         workers = self.all()
         # A starting worker does not answer, and has no connections.
         answers: dict[int, dict[str, Any]] = {
-            worker.number + 1: {} for worker in workers if not worker.ready
+            worker.number: {} for worker in workers if not worker.ready
         }
         ready = [worker for worker in workers if worker.ready]
         reports = await broadcast(ready, messages.STATUS, if_late="skip")
         answers.update(reports)
         for worker in ready:
-            worker.report_answered(answered=worker.number + 1 in answers)
+            worker.report_answered(answered=worker.number in answers)
         rows: list[dict[str, Any]] = [
             {
-                "worker": worker.number + 1,
-                "number": worker.number + 1,
+                "worker": worker.number,
+                "number": worker.number,
                 "pid": worker.pid,
                 "ready": worker.ready,
                 "retiring": worker in self.retiring,
@@ -464,7 +464,7 @@ class WorkerPool:
                 **(answer or {}),
             }
             for worker in workers
-            for answer in [answers.get(worker.number + 1)]
+            for answer in [answers.get(worker.number)]
             if worker in self.all()
         ]
         sums = {

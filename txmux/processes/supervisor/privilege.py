@@ -20,7 +20,7 @@ from txmux.net.turns import outcome_of_look
 from txmux.processes import oom
 from txmux.processes.account import account_of
 from txmux.processes.helper.opener import HELPER_ENDED, Opener, OpenerError, opener_of
-from txmux.processes.helper.process import Helper
+from txmux.processes.helper.opening_server import OpeningServer
 from txmux.processes.supervisor.pidfile import PidFile
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
@@ -142,7 +142,7 @@ class Privilege:
         self.opener = opener
         use_helper(opener.open_file, opener.remove_socket)
         if self._pidfile is not None:
-            self._pidfile.by_helper = opener.name
+            self._pidfile.by_helper = opener.write_pidfile
         for store in self._stores:
             store.open_address = opener_of(store.open_address, opener)
 
@@ -166,9 +166,9 @@ class Privilege:
 
 
 class _WorkerRequests(FileDescriptor):
-    def __init__(self, reactor: Any, helper: Helper, end: socket.socket) -> None:
+    def __init__(self, reactor: Any, server: OpeningServer, end: socket.socket) -> None:
         super().__init__(reactor)
-        self._helper = helper
+        self._server = server
         self._end = end
         self.fileno = end.fileno  # type: ignore[method-assign]
         self.connected = 1
@@ -176,7 +176,7 @@ class _WorkerRequests(FileDescriptor):
 
     def doRead(self) -> None:
         self.stopReading()
-        outcome_of_look(self._helper.serve_one, self._end).addCallback(self._served)
+        outcome_of_look(self._server.serve_one, self._end).addCallback(self._served)
 
     def _served(self, outcome: tuple[bool | None, Exception | None]) -> None:
         if outcome[0] is False:
@@ -189,9 +189,9 @@ class _WorkerRequests(FileDescriptor):
         self._end.close()
 
 
-def open_for_worker(reactor: Any, helper: Helper) -> socket.socket:
+def open_for_worker(reactor: Any, server: OpeningServer) -> socket.socket:
     """Return a connection for the `Opener` of a worker, for which this process opens the files of the rules."""
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)  # noqa: FBT003 - the socket module's signature
-    _WorkerRequests(reactor, helper, own)
+    _WorkerRequests(reactor, server, own)
     return other

@@ -70,7 +70,7 @@ class Resources:
     def _listening(self) -> dict[str, socket.socket]:
         return {**self.sockets.sockets(), **self.endpoints.sockets()}
 
-    def name_process(self, *, must: bool = True) -> None:
+    def write_pidfile(self, *, must: bool = True) -> None:
         """Write the PID file. Without `must`, a `PidFileError` is only logged."""
         if self.pidfile is not None:
             try:

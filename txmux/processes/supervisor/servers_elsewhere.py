@@ -40,9 +40,7 @@ class ServersElsewhere:
         names = [
             (backend.name, server.text) for backend in self._limited for server in backend.servers
         ]
-        counts = self._counters.connections_elsewhere(
-            names, {worker.number + 1 for worker in leaving}
-        )
+        counts = self._counters.connections_elsewhere(names, {worker.number for worker in leaving})
         sent, self._sent = self._sent, {}
         for place, worker in enumerate(workers):
             rows = [

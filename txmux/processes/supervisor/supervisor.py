@@ -48,7 +48,7 @@ from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.turns import Turns, in_thread
 from txmux.net.watched import RECEIVED, FilesInUse
 from txmux.processes.helper.opener import HELPER_ENDED
-from txmux.processes.helper.process import Helper
+from txmux.processes.helper.opening_server import OpeningServer
 from txmux.processes.oom import KILLS
 from txmux.processes.supervisor.adopted import AdoptedWorker
 from txmux.processes.supervisor.moving import LONGEST_WAIT
@@ -126,7 +126,7 @@ class Supervisor:
         )
         self._privilege = resources.privilege
         self._parts = resources.parts
-        self._files = Helper(rules.path, is_privileged=False)
+        self._files = OpeningServer(rules.path, is_privileged=False)
         self.counters = counters = resources.counters
         self.starter = starter
         self.folded_log = FoldedLog(reactor.seconds)
@@ -650,7 +650,7 @@ class Supervisor:
     def _replace_failed(self, worker: Worker, why: BaseException | None) -> None:
         # Retiring workers accept no clients, and what replaces one that has ended starts with the new rules.
         if worker in self.pool.workers and not isinstance(why, PeerGoneError):
-            number = worker.number + 1
+            number = worker.number
             self._report_problem(f"worker {number} could not take them and is replaced: {why}")
             self.replace(worker)
 
@@ -701,7 +701,7 @@ class Supervisor:
         self.pool.share_datagrams()
         self.state.upstreams.server_starter.process_ended(number)
         self.limits.worker_ended(number)
-        lost = self.counters.ended(number + 1)
+        lost = self.counters.ended(number)
         if isinstance(worker, AdoptedWorker) and column is not None:
             lost = self.counters.adopted_ended(column)
         if lost:

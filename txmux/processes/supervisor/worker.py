@@ -88,7 +88,7 @@ class Worker:
     """A worker process, restarted when it ends by accident.
 
     Args:
-        number: Counted from 0; from 1 in logs.
+        number: Counted from 1.
         is_first: Whether the service stops if the process cannot start.
 
     Attributes:
@@ -148,7 +148,7 @@ class Worker:
     @property
     def column(self) -> ProcessCounters | None:
         """Where it counts; ``None`` if it does not, or that is unknown."""
-        return self._supervisor.counters.columns.get(self.number + 1)
+        return self._supervisor.counters.columns.get(self.number)
 
     @property
     def connections(self) -> int:
@@ -233,7 +233,7 @@ class Worker:
         self._started_at = self._reactor.seconds()
         self._is_watched = True
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), self._reactor)
-        counters, number = self._supervisor.counters, self.number + 1
+        counters, number = self._supervisor.counters, self.number
         try:
             column, life = counters.column(number), counters.life
             self._fork(channel, is_again=is_again)
@@ -253,7 +253,7 @@ class Worker:
         with ExitStack() as closing:
             closing.enter_context(other)
             attach(self._reactor, channel, own)
-            forked = supervisor.starter.fork(self.number + 1, other.fileno(), supervisor.sandbox())
+            forked = supervisor.starter.fork(self.number, other.fileno(), supervisor.sandbox())
             forked.addBoth(_closed, closing.pop_all())
         forked.addCallbacks(
             lambda pid: self._has_pid(channel, pid, is_again=is_again),
@@ -458,7 +458,7 @@ class Worker:
             self._log.error(
                 "nothing could be sent to worker {number} for {seconds} s: as many descriptors of this user as one process may have open "
                 "are on their way to other processes, which do not take them; raise LimitNOFILE=",
-                number=self.number + 1,
+                number=self.number,
                 seconds=self._held_up,
             )
 
@@ -474,11 +474,11 @@ class Worker:
 
     def _record_restart(self, why: str) -> None:
         self._supervisor.counters.column(OWN).process.restarted()
-        self._supervisor.state.restarts.append((time.monotonic(), self.number + 1, why))
+        self._supervisor.state.restarts.append((time.monotonic(), self.number, why))
 
     def kill_hung(self, why: str, more: str) -> None:
         self._log.error(
-            "worker {number} {why}; it is killed{more}", number=self.number + 1, why=why, more=more
+            "worker {number} {why}; it is killed{more}", number=self.number, why=why, more=more
         )
         self._how_ended, self._hung = why, True
         self._end()
@@ -489,7 +489,7 @@ class Worker:
 
     def kill(self) -> None:
         if self._channel is not None:
-            self._log.warn("worker {number} does not end; it is killed", number=self.number + 1)
+            self._log.warn("worker {number} does not end; it is killed", number=self.number)
             self._end()
 
     def _end(self) -> None:
@@ -505,7 +505,7 @@ class Worker:
             try:
                 self._channel.finish()
             except Exception:  # noqa: BLE001 - the worker must be replaced in any case
-                self._log.failure("worker {number}: its last messages", number=self.number + 1)
+                self._log.failure("worker {number}: its last messages", number=self.number)
         self._channel = self.files = None
         for waiting in self._waiting:
             waiting.cancel()
@@ -528,7 +528,7 @@ class Worker:
 
     def _missing(self, how: str, *, is_hopeless: bool) -> None:
         """Restart the process later; if it never served, fail the start or the reload."""
-        name, before = f"worker {self.number + 1}", self._how_ended
+        name, before = f"worker {self.number}", self._how_ended
         self._how_ended = how
         # Without the helper, the next process could not open its files, either.
         is_stuck = self._problem and self._supervisor.lacks_helper()
@@ -551,10 +551,10 @@ class Worker:
     @property
     def handlers(self) -> dict[Message, Callable[..., object]]:
         return {
-            messages.LOG: partial(self._supervisor.folded_log.write, self.number + 1),
+            messages.LOG: partial(self._supervisor.folded_log.write, self.number),
             messages.ACCESS: lambda line: _access.info("{line}", line=line),
             messages.EVENT: self._happened,
-            messages.BAD_ENDS: partial(self._supervisor.state.recent.add, self.number + 1),
+            messages.BAD_ENDS: partial(self._supervisor.state.recent.add, self.number),
             messages.WAITING: partial(self._supervisor.report_waiting_clients, self.number),
             messages.REPLACE: lambda: self._supervisor.replace(self),
         }

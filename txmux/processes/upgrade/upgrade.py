@@ -192,7 +192,7 @@ class Successor(ProcessProtocol):
         waiting = self._reactor.callLater(seconds, looking.start, _LOOK)
         return asking.addBoth(done)
 
-    def take(self, ends: Sequence[socket.socket], offered: int) -> None:
+    def pass_ends(self, ends: Sequence[socket.socket], offered: int) -> None:
         if ends:
             descriptors = [end.fileno() for end in ends]
             taking = self.channel.ask(
@@ -417,7 +417,7 @@ class Upgrade:
         resources.endpoints.accept()
         if self._given_up:  # the service is shutting down
             return
-        resources.name_process(must=False)
+        resources.write_pidfile(must=False)
         resources.notifier.ready("serving", is_new_main=True)
         try:
             await transfers.take_back()

@@ -158,7 +158,7 @@ class Upgrades:
         self._limits = supervisor.limits
         if predecessor is None:
             try:
-                resources.name_process()
+                resources.write_pidfile()
             except PidFileError as problem:
                 self._on_failed(problem)
             else:
@@ -189,7 +189,7 @@ class Upgrades:
                 messages.SERVE: accept,
                 messages.SETTLE: partial(self._settle, predecessor, transfers, all_here),
                 messages.END: self._stop,
-                messages.ADOPT_CONNECTIONS: partial(_take, supervisor.pool),
+                messages.ADOPT_CONNECTIONS: partial(_pass_ends, supervisor.pool),
                 messages.COUNT_ON: resources.counters.adopt,
                 messages.HANDED_OVER: all_here,
                 messages.RELOAD: partial(_reported, self._reload),
@@ -219,7 +219,7 @@ class Upgrades:
         resources.counters.adopt_files(files)
         adopted = transfers.adopt(workers, ends, self._reactor)
         # An error here leaves the other process serving; if that has ended, this one has to serve anyway.
-        resources.name_process(must=not self._predecessor_ended)
+        resources.write_pidfile(must=not self._predecessor_ended)
         supervisor.restore(state or {})
         transfers.await_flows(on=True)
         if state:
@@ -443,9 +443,9 @@ class Upgrades:
         return shared
 
 
-def _take(pool: WorkerPool, descriptors: Sequence[int], offered: int = 0) -> None:
+def _pass_ends(pool: WorkerPool, descriptors: Sequence[int], offered: int = 0) -> None:
     ends = sockets_of(descriptors)
-    pool.take(ends, offered)
+    pool.pass_ends(ends, offered)
     close(ends)  # each was duplicated
 
 

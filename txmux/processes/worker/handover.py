@@ -172,7 +172,7 @@ class Round:
         queue = self._left if batch[0][1].waited is None else self._waiting
         queue.extendleft(reversed(again))
         self.moved += len(going)
-        taker.take(number, {index: batch[index][0] for index in going})
+        taker.give(number, {index: batch[index][0] for index in going})
 
 
 def _resume(connection: MuxProtocol, moved: MovedConnection) -> None:
@@ -241,7 +241,7 @@ class Taker:
         finally:
             self.offered -= len(batch)
 
-    def take(self, number: int, connections: dict[int, MuxProtocol]) -> None:
+    def give(self, number: int, connections: dict[int, MuxProtocol]) -> None:
         """Leave connections of a batch, by their indexes in it, to the process: from here on they are its own, whatever fails."""
         leased = {index for index, connection in connections.items() if connection.keeps_slot}
         for connection in connections.values():  # before the other process counts them
