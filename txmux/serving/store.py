@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 from twisted.logger import Logger
@@ -29,7 +29,47 @@ from txmux.serving.listen_addresses import (
     open_address,
 )
 
+_State: TypeAlias = Literal["opened", "adopted", "in force", "unused", "closed"]
+
+_OPEN: Sequence[_State] = ("in force", "adopted")
+
 _log = Logger()
+
+
+@define(eq=False)
+class OpenSocket:
+    """A listening socket, from its opening to its end.
+
+    Attributes:
+        state: It is *opened* for rules that are not in force yet, or *adopted* from another process or from systemd; then *in force*;
+            then *unused*, which `ListeningSockets.close_unused` closes unless it is systemd's, or *closed* with the service.
+        file: That of a UNIX socket.
+        address: What the rules in force say of it.
+        shown: Its address for the log and the operator.
+        unreached: Why no client reaches it.
+    """
+
+    key: str
+    socket: socket.socket
+    state: _State
+    file: FileId | None = None
+    address: ListenAddress | None = None
+    shown: str = ""
+    unreached: str = ""
+
+    def note_file(self) -> None:
+        if self.key.startswith("unix:"):
+            self.file = file_id(_path_of(self.key))
+
+    def is_newly_unreached(self, why: str) -> bool:
+        """Remember why no client reaches it; return whether that was not known."""
+        before, self.unreached = self.unreached, why
+        return before != why
+
+    @property
+    def listens_at(self) -> ListenAddress:
+        assert self.address is not None  # noqa: S101 - it is in force
+        return self.address
 
 
 class ListeningSockets:
@@ -38,10 +78,7 @@ class ListeningSockets:
     The kernel's queue of waiting clients belongs to the socket object. Queued clients are kept while some process has the object open.
 
     Attributes:
-        addresses: The sockets' addresses for the log and the operator; kept when all are closed.
-        unused: Sockets that the rules no longer have; `close_unused` closes them, but those of systemd.
         passed: The keys of sockets that systemd has opened.
-        files: Those of UNIX sockets, by key.
         on_replaced: Called when `revive` has replaced sockets.
         awaited: Where units would listen if they could.
         on_available: Called when one of these addresses is free.
@@ -51,45 +88,55 @@ class ListeningSockets:
         self.open_address: Callable[[ListenAddress], socket.socket] = lambda address: open_address(
             address, reactor
         )
-        self.addresses: dict[str, str] = {}
-        self.unused: dict[str, socket.socket] = {}
-        self._listens_at: dict[str, ListenAddress] = {}
-        self._unreached: dict[str, str] = {}  # why clients reach no socket there, by key
+        self._all: dict[str, OpenSocket] = {}
         self.on_replaced: Callable[[], object] = lambda: None
         self.awaited: list[ListenAddress] = []
         self.on_available: Callable[[], object] = lambda: None
         self.passed: Collection[str] = ()
         # Of the same service: sockets for clients know those of its admin.
         self.others: ListeningSockets | None = None
-        self._sockets: dict[str, socket.socket] = {}
-        self._adopted: dict[str, socket.socket] = {}
-        self.files: dict[str, FileId] = {}
+
+    def _in(self, *states: _State) -> list[OpenSocket]:
+        return [one for one in self._all.values() if one.state in states]
 
     def adopt(self, key: str, opened: socket.socket, file: FileId | None = None) -> None:
         """Add a socket that another process has opened; it is unused if the next `commit` does not need it."""
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        self._adopted[key] = opened
-        if key not in self.files:
-            self.note_file(key, file)
-
-    def note_file(self, key: str, file: FileId | None = None) -> None:
-        """Remember which file a UNIX socket has: by default the one at its path now."""
-        if key.startswith("unix:"):
-            self.files[key] = file or file_id(_path_of(key))
+        known = self._all.get(key)
+        its = self._all[key] = OpenSocket(key, opened, "adopted", (known and known.file) or file)
+        if its.file is None:
+            its.note_file()
 
     def give_up(self, key: str) -> None:
-        opened = self._adopted.pop(key, None)
-        if opened is not None:
-            opened.close()
+        its = self._all.get(key)
+        if its is not None and its.state == "adopted":
+            its.socket.close()
+            del self._all[key]
 
     def shut_unneeded(self, listeners: Iterable[Listener]) -> None:
         """Stop listening on adopted sockets that these do not have: others may overlap them. No other process serves there."""
         needed = {address.key for listener in listeners for address in listen_addresses(listener)}
-        for key in self.ended_by_removal(self._adopted.keys() - needed):
-            _shut_down(self._adopted[key])
+        adopted = {its.key for its in self._in("adopted")}
+        for key in self.ended_by_removal(adopted - needed):
+            _shut_down(self._all[key].socket)
 
     def sockets(self) -> Mapping[str, socket.socket]:
-        return dict(self._sockets)
+        return {its.key: its.socket for its in self._in("in force")}
+
+    @property
+    def unused(self) -> dict[str, socket.socket]:
+        """Those that the rules no longer have."""
+        return {its.key: its.socket for its in self._in("unused")}
+
+    @property
+    def files(self) -> dict[str, FileId]:
+        """Those of UNIX sockets, by key."""
+        return {key: its.file for key, its in self._all.items() if its.file is not None}
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where the sockets are, for the log and the operator; also when all are closed."""
+        return {its.key: its.shown for its in self._in("in force", "closed")}
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
         """Open the sockets of plain addresses that are not open yet.
@@ -111,7 +158,7 @@ class ListeningSockets:
 
     def listen(self) -> None:
         """Do what a `commit` has left undone; see `listen_at`."""
-        self.listen_at(self._listens_at.values(), self._sockets)
+        self.listen_at((its.listens_at for its in self._in("in force")), self.sockets())
 
     def listen_at(
         self, addresses: Iterable[ListenAddress], sockets: Mapping[str, socket.socket]
@@ -148,19 +195,20 @@ class ListeningSockets:
                 self.on_available()
                 break
 
-    def get(self, key: str) -> socket.socket | None:
-        return self._sockets.get(key) or self._adopted.get(key)
+    def get(self, key: str) -> OpenSocket | None:
+        """Return the socket that rules with this address would have, if there is one already."""
+        its = self._all.get(key)
+        return its if its is not None and its.state in _OPEN else None
 
     def why_not(self, address: ListenAddress, problem: Exception) -> Exception:
         """Explain an address conflict with a socket of this service."""
         if getattr(problem, "errno", None) != errno.EADDRINUSE:
             return problem
         port = f":{address.key.rpartition(':')[2]}"
-        others = {} if self.others is None else self.others._sockets
+        others = {} if self.others is None else self.others.sockets()
+        own = [its.key for state in _OPEN for its in self._in(state)]
         overlapping = [
-            key
-            for key in (*self._sockets, *self._adopted, *others)
-            if key.endswith(port) and key.startswith("tcp:")
+            key for key in (*own, *others) if key.endswith(port) and key.startswith("tcp:")
         ]
         if address.key in self.passed:
             why = "systemd has it, and passes it when the service starts: restart the service"
@@ -186,8 +234,8 @@ class ListeningSockets:
         return OSError(errno.EADDRINUSE, why)
 
     def _place(self, key: str) -> str:
-        address = self._listens_at.get(key)
-        return key[4:] if address is None else address.with_ports(key[4:])
+        its = self._all.get(key)
+        return key[4:] if its is None or its.address is None else its.address.with_ports(key[4:])
 
     def ended_by_removal(self, keys: Iterable[str]) -> list[str]:
         """Return which of these sockets are shut down when they are removed, for all processes: those of streams, if none is systemd's."""
@@ -195,36 +243,31 @@ class ListeningSockets:
 
     def remove_files(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._remove_file(key)
+            if key in self._all:
+                self._remove_file(self._all[key])
 
-    def _relisten(self, key: str) -> bool:
+    def _relisten(self, its: OpenSocket) -> bool:
         """Listen again on a socket that was shut down; a UNIX socket is replaced, since it stays shut."""
-        address, opened = self._listens_at[key], self._sockets[key]
+        address, opened = its.listens_at, its.socket
         try:
-            if key.startswith("unix:"):
-                self._sockets[key] = self.open_address(address)
-                self.note_file(key)
+            if its.key.startswith("unix:"):
+                its.socket = self.open_address(address)
+                its.note_file()
                 opened.close()
-            listen_again(self._sockets[key], address.backlog)
+            listen_again(its.socket, address.backlog)
         except OSError as problem:
-            why = f"it cannot listen at {self.addresses[key]}: {problem.strerror}"
-            if self._is_new(key, why):
+            if its.is_newly_unreached(f"it cannot listen at {its.shown}: {problem.strerror}"):
                 _log.error("{problem}; trying again", problem=listen_error(address, problem))
             return False
-        self._unreached.pop(key, None)
+        its.unreached = ""
         return True
-
-    def _is_new(self, key: str, why: str) -> bool:
-        """Remember why clients reach no socket; return whether that was not known."""
-        before, self._unreached[key] = self._unreached.get(key), why
-        return before != why
 
     def unreached(self) -> list[str]:
         """Return why clients do not reach listeners, a line each, as ``/readyz`` has them."""
         return [
-            f"{self._listens_at[key].section}: {why}"
-            for key, why in self._unreached.items()
-            if key in self._sockets
+            f"{its.listens_at.section}: {its.unreached}"
+            for its in self._in("in force")
+            if its.unreached
         ]
 
     def open(self, listeners: Iterable[Listener]) -> None:
@@ -237,35 +280,32 @@ class ListeningSockets:
         A compromised worker can shut one down. A file that is another program's by now stays. Return the keys of those that had to be
         replaced.
         """
-        listening = self.sockets()
-        gone = [key for key in listening if key.startswith("unix:") and self._is_gone(key)]
-        shut = [
-            key for key, opened in listening.items() if key not in gone and is_shut(key, opened)
-        ]
+        listening = self._in("in force")
+        gone = [its for its in listening if its.key.startswith("unix:") and self._is_gone(its)]
+        shut = [its for its in listening if its not in gone and is_shut(its.key, its.socket)]
         # If that fails, another process listens there, maybe the one that has shut it down.
-        revived = [key for key in (*gone, *shut) if self._relisten(key)]
-        for key in revived:
+        revived = [its for its in (*gone, *shut) if self._relisten(its)]
+        for its in revived:
             why = (
                 "its file had been removed"
-                if key in gone
+                if its in gone
                 else "a process of txmux had shut the socket down; "
                 "if that happens again, restart the service, and look for what has taken over a worker"
             )
-            section = self._listens_at[key].section
             _log.error(
                 "listening on {address} for {section} again: {why}",
-                address=self.addresses[key],
-                section=section,
+                address=its.shown,
+                section=its.listens_at.section,
                 why=why,
             )
-        replaced = [key for key in revived if key.startswith("unix:")]
+        replaced = [its.key for its in revived if its.key.startswith("unix:")]
         if replaced:
             self.on_replaced()
         return replaced
 
-    def _is_gone(self, key: str) -> bool:
+    def _is_gone(self, its: OpenSocket) -> bool:
         """Return whether nothing is at the path of a UNIX socket; log once if it is a file of another program."""
-        path, own = _path_of(key), self.files.get(key, (0, 0))
+        path, own = _path_of(its.key), its.file or (0, 0)
         try:
             status = path.lstat()
         except FileNotFoundError:
@@ -274,14 +314,14 @@ class ListeningSockets:
             return False
         covered = f"another program has put its own file at {path}; move that file away"
         if not own[1] or own == (status.st_dev, status.st_ino):
-            if key in self._unreached and not is_shut(key, self._sockets[key]):
-                del self._unreached[key]
-        elif self._is_new(key, covered):
+            if its.unreached and not is_shut(its.key, its.socket):
+                its.unreached = ""
+        elif its.is_newly_unreached(covered):
             _log.error(
                 "another program has put its own file at {path}, so that no client reaches {section} there; "
                 "move that file away, and the socket is made again",
                 path=path,
-                section=self._listens_at[key].section,
+                section=its.listens_at.section,
             )
         return False
 
@@ -292,35 +332,38 @@ class ListeningSockets:
         would queue clients for a process that an upgrade has replaced, or for one that hangs.
         """
         shut = () if keep_files else self.ended_by_removal(self.unused)
-        for key, opened in self.unused.items():
+        for its in self._in("unused"):
             # systemd has its own in any case, and the rules may have them again.
-            if key in self.passed or key.startswith("systemd:"):
-                self._adopted[key] = opened
+            if its.key in self.passed or its.key.startswith("systemd:"):
+                its.state = "adopted"
                 continue
-            if key in shut:
-                _shut_down(opened)
-            self._close(key, opened, keep_file=keep_files)
-        self.unused.clear()
+            if its.key in shut:
+                _shut_down(its.socket)
+            self._close(its, keep_file=keep_files)
+            del self._all[its.key]
 
     def close(self, *, keep_files: bool = False) -> None:
         """Close all sockets; `keep_files` of UNIX sockets that another process has open, too."""
-        for sockets in (self._sockets, self._adopted, self.unused):
-            for key, opened in sockets.items():
-                self._close(key, opened, keep_file=keep_files or sockets is self.unused)
-            sockets.clear()
+        for its in self._all.values():
+            self._close(its, keep_file=keep_files or its.state == "unused")
+        self._all = {its.key: its for its in self._in("in force", "closed")}
+        for its in self._all.values():
+            its.state = "closed"
 
-    def _close(self, key: str, opened: socket.socket, *, keep_file: bool) -> None:
+    def _close(self, its: OpenSocket, *, keep_file: bool) -> None:
         if not keep_file:
-            self._remove_file(key)
-        opened.close()
+            self._remove_file(its)
+        its.socket.close()
 
-    def _remove_file(self, key: str) -> None:
+    def _remove_file(self, its: OpenSocket) -> None:
+        file, its.file = its.file, None
         try:
-            if key in self.files:
-                remove_socket(_path_of(key), self.files.pop(key))
+            if file is not None:
+                remove_socket(_path_of(its.key), file)
         except OSError as problem:
             # The folder may belong to root, whose privileges were dropped for `user`.
-            _log.warn("{path} cannot be removed: {why}", path=_path_of(key), why=cause_of(problem))
+            path = _path_of(its.key)
+            _log.warn("{path} cannot be removed: {why}", path=path, why=cause_of(problem))
 
 
 @define
@@ -328,29 +371,34 @@ class PreparedSockets:
     """The sockets of prepared rules, for `commit` or `abandon`.
 
     Attributes:
-        sockets: By the keys of their addresses; the store owns them.
         opened: The addresses that were not open before.
     """
 
     _store: ListeningSockets
-    sockets: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
     opened: list[ListenAddress] = attrs.field(factory=list, init=False)
+    _all: dict[str, OpenSocket] = attrs.field(factory=dict, init=False)
     _addresses: list[ListenAddress] = attrs.field(factory=list, init=False)
+
+    @property
+    def sockets(self) -> dict[str, socket.socket]:
+        """By the keys of their addresses; the store owns them."""
+        return {key: its.socket for key, its in self._all.items()}
 
     def add(self, address: ListenAddress) -> Exception | None:
         """Open the socket of an address; return the error if that fails."""
-        store = self._store
+        store, key = self._store, address.key
         try:
-            if address.key in self.sockets:
+            if key in self._all:
                 return OSError(errno.EADDRINUSE, "the same address is named twice: remove one")
-            existing = store.get(address.key)
-            self.sockets[address.key] = existing or store.open_address(address)
-            if existing is None:
-                store.note_file(address.key)
+            its = store.get(key)
+            if its is None:
+                its = OpenSocket(key, store.open_address(address), "opened")
+                its.note_file()
         except (OSError, LookupError) as problem:
             return store.why_not(address, problem)
+        self._all[key] = its
         self._addresses.append(address)
-        if address.key not in store._sockets:
+        if its.state != "in force":
             self.opened.append(address)
         return None
 
@@ -363,32 +411,33 @@ class PreparedSockets:
         if listening:
             self.listen()
         store = self._store
-        addresses, before, sockets = store.addresses, store._listens_at, store._sockets
-        shown_at = {key: shown(key, opened) for key, opened in self.sockets.items()}
+        shown_at = {key: shown(key, its.socket) for key, its in self._all.items()}
+        were = {its.key: its for its in store._in("in force")}
+        others = {key: its for key, its in store._all.items() if key not in self._all}
         # First, so that no error below leaves the sockets of two versions of the rules.
-        had = {**store._adopted, **sockets}
-        store._sockets, store._adopted, store.addresses = self.sockets, {}, shown_at
-        store._listens_at = {address.key: address for address in self._addresses}
-        store.unused |= {key: opened for key, opened in had.items() if key not in self.sockets}
-        for address in self.opened:
-            store._unreached.pop(address.key, None)
-        for section, place in _places(self.opened, store.addresses):
+        for its in others.values():
+            its.state = "unused" if its.state in _OPEN else its.state
+        for address in self._addresses:
+            its = self._all[address.key]
+            its.state, its.address, its.shown = "in force", address, shown_at[address.key]
+        store._all = {**self._all, **others}
+        for section, place in _places(self.opened, shown_at):
             _log.info("listening on {address} for {section}", address=place, section=section)
-        gone = [before[key] for key in sockets if key not in self.sockets]
-        for section, place in _places(gone, addresses):
+        gone = {key: its.shown for key, its in were.items() if key in others}
+        for section, place in _places([were[key].listens_at for key in gone], gone):
             _log.info(
                 "no longer listening on {address} for {section}", address=place, section=section
             )
         for address in self._addresses:
-            if address.key in sockets and address.kind not in {"systemd", "udp"}:
+            if address.key in were and address.kind not in {"systemd", "udp"}:
                 # The backlog may have changed. For errors see `listen_again`.
                 with suppress(OSError):
-                    listen_again(self.sockets[address.key], address.backlog)
+                    listen_again(self._all[address.key].socket, address.backlog)
 
     def abandon(self) -> None:
-        for address in self.opened:
-            if address.key not in self._store._adopted and address.key in self.sockets:
-                self._store._close(address.key, self.sockets[address.key], keep_file=False)
+        for its in self._all.values():
+            if its.state == "opened":
+                self._store._close(its, keep_file=False)
 
 
 def _error_of(failures: Sequence[tuple[ListenAddress, Exception]]) -> ListenError:

@@ -462,7 +462,7 @@ class Supervisor:
         datagrams = {key for key in unused if unused[key].type == SOCK_DGRAM}
         self._draining_sockets = datagrams.difference(self._sockets.passed)
         for key in self._draining_sockets:  # the port stays bound while a worker keeps it open
-            self._sockets.adopt(key, unused.pop(key))
+            self._sockets.adopt(key, unused[key])
         self._sockets.close_unused()
 
     def _tick(self) -> None:
