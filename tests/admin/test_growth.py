@@ -90,9 +90,8 @@ def view_of(make: _Make, what: str, count: int) -> Any:
     counters.extend(rules)
     counters.column(1)
     control = Control(
-        reactor, rules, counters, ListeningSockets(reactor),
-        reload=mock.Mock(), upgrade=mock.Mock(), check_upgrade=mock.Mock(), stop_service=mock.Mock(),
-    )  # fmt: skip
+        reactor, rules, counters, ListeningSockets(reactor), mock.Mock(are_arriving=lambda: False)
+    )
     control.state = _state(rules, [_Worker(rules)] if make is _look else [])
     finished(make(control))  # templates and the index of the rules are made once
     return lambda: finished(make(control))

@@ -64,7 +64,7 @@ class NoticeTests(WatchCase):
         await self.after(5)
         self.assertEqual(await self.attention(), [("rules", "note")])
         reload = ensureDeferred(self.running.reload())
-        self.assertFalse(self.running.control.has_outdated_rules())  # they are being read
+        self.assertFalse(self.running.control.service.has_outdated_rules())  # they are being read
         self.assertEqual((await reload).errors, ())
         self.write(plain)
         await self.after(5)
@@ -82,7 +82,7 @@ class NoticeTests(WatchCase):
         await self.after(5)
         self.assertFalse((await self.running.reload()).ok)
         await self.after(5)
-        self.assertTrue(self.running.control.has_outdated_rules())
+        self.assertTrue(self.running.control.service.has_outdated_rules())
         self.assertEqual(await self.attention(), [("reload", "warning")])
         self.write(plain)
         self.assertTrue((await self.running.reload()).ok)

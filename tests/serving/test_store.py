@@ -161,10 +161,9 @@ class StoreTest(SynchronousTestCase):
 
     def test_port_that_another_store_of_the_service_has(self) -> None:
         """Such as that of ``metrics``, which is given up only when a reload succeeds."""
-        port, others = free_port(), ListeningSockets(reactor)
+        port, others = free_port(), ListeningSockets(reactor, others=self.store)
         self.addCleanup(others.close)
         others.open([self.listener(f"127.0.0.1:{port}")])
-        self.store.others = others
         problem = self.assertRaises(ListenError, self.store.prepare, [self.listener(f":{port}")])
         self.assertIn(f"127.0.0.1:{port}, where the service listens now, overlaps it", str(problem))
 

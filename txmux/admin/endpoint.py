@@ -43,11 +43,13 @@ _AT_ONCE = 16
 
 
 class AdminEndpoints:
-    """The endpoints of one service; `is_automatic` says whether ``admin = auto`` opens a socket."""
+    """The endpoints of one service, beside its `sockets`; `is_automatic` says whether ``admin = auto`` opens a socket."""
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, control: Control, *, is_automatic: bool) -> None:
+    def __init__(
+        self, reactor: Any, control: Control, sockets: ListeningSockets, *, is_automatic: bool
+    ) -> None:
         self._reactor = reactor
         self._control = control
         self._is_automatic = is_automatic
@@ -62,7 +64,7 @@ class AdminEndpoints:
         self._clients: dict[str, AdminClients] = {}
         self._ending: set[Deferred[None]] = set()
         self._reading_tokens: Deferred[None] = succeed(None)
-        self.store = ListeningSockets(reactor)
+        self.store = ListeningSockets(reactor, sockets.replaced, others=sockets)
 
     def adopt(self, key: str, opened: socket.socket, file: FileId | None = None) -> None:
         self.store.adopt(key.removeprefix(PREFIX), opened, file)

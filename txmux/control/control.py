@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from txmux.access import bans as banning
 from txmux.access.lists.updates import ListUpdates
+from txmux.classes import frozen
 from txmux.client.parts import Parts, ServiceContext, ServicePart
 from txmux.control import attention
 from txmux.control import documents as building
@@ -63,6 +64,27 @@ _ALONE = 10.0  # seconds that a worker has for what is asked of it alone
 _RECEIVING = 30.0  # seconds that a worker has to take what is sent to its part of a feature
 
 
+@frozen(eq=False, kw_only=True)
+class ServiceActions:
+    """What an operator has the service itself do, and what only that knows.
+
+    Attributes:
+        read_rules: Reads the files of the rules again, as a reload does; a `MuxError` if one would be refused.
+        has_outdated_rules: Whether the files of the rules have changed since they were read.
+        are_arriving: Whether connections of the process that this one replaces are still being handed over.
+        renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
+    """
+
+    reload: Callable[[], Awaitable[Report]]
+    upgrade: Callable[[], Awaitable[Report]]
+    check_upgrade: Callable[[], Awaitable[Report]]
+    stop: Callable[[], object]
+    read_rules: Callable[[], Awaitable[Rules]]
+    has_outdated_rules: Callable[[], bool]
+    are_arriving: Callable[[], bool]
+    renew_elsewhere: Callable[[str], Awaitable[Report] | None]
+
+
 class Control:
     """Asks all workers of a service and puts their answers together; passes an operator's changes to all of them.
 
@@ -71,11 +93,7 @@ class Control:
         rates: The rates of counters.
         index: Finds in the current rules what belongs together.
         bans: Clients that may not connect, beside the rules.
-        are_arriving: Whether connections of the process that this one replaces are still being handed over.
-        renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
         state: The workers and what they are given beside the rules; from the start on.
-        read_rules: Reads the files of the rules again, as a reload does; a `MuxError` if one would be refused.
-        has_outdated_rules: Whether the files of the rules have changed since they were read.
         token_trouble: Why the tokens of clients could not be read again; empty if they could.
         started: When the service was started, in seconds since 1970.
         last_reload: The time of the last reload, in seconds since 1970, and its result.
@@ -91,29 +109,18 @@ class Control:
         rules: Rules,
         counters: Counters,
         sockets: ListeningSockets,
-        *,
-        reload: Callable[[], Awaitable[Report]],
-        upgrade: Callable[[], Awaitable[Report]],
-        check_upgrade: Callable[[], Awaitable[Report]],
-        stop_service: Callable[[], object],
+        service: ServiceActions,
     ) -> None:
         self.rules = rules
         self.index = RulesIndex(rules)
         self.counters = counters
         self._sockets = sockets
-        self.reload = reload
-        self.upgrade = upgrade
-        self.check_upgrade = check_upgrade
-        self.stop_service = stop_service
-        self.are_arriving: Callable[[], bool] = lambda: False
-        self.renew_elsewhere: Callable[[str], Awaitable[Report] | None] = lambda _: None
+        self.service = service
         self.started = 0.0
         self.last_reload: tuple[float, Report] | None = None
         self.last_upgrade: tuple[float, Report] | None = None
         self.is_stopping = False
         self.token_trouble = ""
-        self.has_outdated_rules: Callable[[], bool] = lambda: False
-        self.read_rules: Callable[[], Awaitable[Rules]]
         self.rates = Rates(reactor.seconds)
         self.events = Hub(reactor, self.workers, lambda: self.state.upstreams)
         self.recurring = recurring = RecurringSteps()
@@ -283,11 +290,13 @@ class Control:
             *attention.overflowed(self.rules, self.state.queues.lost(), gauges.newest),
             *attention.failing_steps(self.recurring.failing),
             *attention.rules_not_in_force(
-                self.last_reload, str(self.rules.path), has_changed=self.has_outdated_rules()
+                self.last_reload,
+                str(self.rules.path),
+                has_changed=self.service.has_outdated_rules(),
             ),
             *attention.untaken_units(self.rules),
             *attention.failed_upgrade(self.last_upgrade),
-            *attention.left_behind(0 if self.are_arriving() else stayed, orphaned),
+            *attention.left_behind(0 if self.service.are_arriving() else stayed, orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
             *attention.silent_workers(condition),
             *attention.unusable_answers(reports.unusable),
@@ -454,7 +463,7 @@ class Control:
                     await self.state.files.look_now()
                     return Report(ok=True, changes=changes)
         except MuxError as problem:
-            elsewhere = self.renew_elsewhere(name)
+            elsewhere = self.service.renew_elsewhere(name)
             return Report.refused(problem) if elsewhere is None else await elsewhere
         raise UnknownError(f"no certificate of {name!r} comes by ACME{suggestion(name, names)}")
 

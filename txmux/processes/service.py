@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from txmux.admin.endpoint import AdminEndpoints
 from txmux.control.coalescing import Coalescer
-from txmux.control.control import STOPPING, Control
+from txmux.control.control import STOPPING, Control, ServiceActions
 from txmux.control.documents import untaken_documents
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
@@ -100,18 +100,24 @@ class MuxService(Service):
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self._reactor = reactor
         self.failure: MuxError | None = None
-        sockets, counters = ListeningSockets(reactor), Counters()
-        self.control = control = Control(
+        sockets = ListeningSockets(
             reactor,
-            rules,
-            counters,
-            sockets,
+            lambda: self._resources.store(),  # noqa: PLW0108 - they are not there yet
+            self._rules_changed,
+        )
+        counters = Counters()
+        service = ServiceActions(
             reload=self.reload,
             upgrade=self.upgrade,
             check_upgrade=self.check_upgrade,
-            stop_service=self._stop_soon,
+            stop=self._stop_soon,
+            read_rules=self._read_to_try,
+            has_outdated_rules=self._has_outdated_rules,
+            are_arriving=lambda: self._upgrades.are_arriving,
+            renew_elsewhere=lambda name: self._upgrades.renew_in_successor(name),  # noqa: PLW0108 - it is not there yet
         )
-        endpoints = AdminEndpoints(reactor, control, is_automatic=resolve_admin_auto)
+        self.control = control = Control(reactor, rules, counters, sockets, service)
+        endpoints = AdminEndpoints(reactor, control, sockets, is_automatic=resolve_admin_auto)
         named = PidFile(pidfile) if pidfile else None
         self._resources = resources = Resources(
             sockets=sockets,
@@ -123,9 +129,6 @@ class MuxService(Service):
             notifier=Notifier(os.environ if use_sd_notify else {}, reactor, control.recurring),
             pidfile=named,
         )
-        sockets.others, endpoints.store.others = endpoints.store, sockets
-        sockets.on_available = self._rules_changed
-        sockets.on_replaced = endpoints.store.on_replaced = resources.store
         self._starter = Starter(reactor, starter, self._start_upgrade)
         self.supervisor: Supervisor | None = None
         self._account: Account | None = None
@@ -134,8 +137,7 @@ class MuxService(Service):
         self._is_asked_for = False  # the next reload: it is not just due by `watch_rules`
         self._checking = Coalescer(self._check_upgrade)
         self._pending_rules: Rules | None = None
-        self._watch = watch = RulesWatch(reactor, self._rules_changed, control.recurring)
-        control.read_rules = self._read_to_try
+        self._watch = RulesWatch(reactor, self._rules_changed, control.recurring)
         self._stop_signals = StopSignals(reactor)
         self._upgrades = Upgrades(
             reactor,
@@ -145,12 +147,6 @@ class MuxService(Service):
             control.renew,
             partial(self._stop_signals.stop_reactor, is_both=True),
         )
-        # The new process of an upgrade reads the files itself.
-        control.has_outdated_rules = lambda: (
-            watch.has_changed and not self._upgrades.is_under_way and not self._reloading.is_busy
-        )
-        control.are_arriving = lambda: self._upgrades.are_arriving
-        control.renew_elsewhere = self._upgrades.renew_in_successor
         # Watched until the end: by default, any of these would end a process that drains.
         pass_on = self._upgrades.pass_signal_on
         self._signals = [SignalWatch(reactor, self._ask_for_reload, signal.SIGHUP, pass_on)]
@@ -362,6 +358,11 @@ class MuxService(Service):
     def _ask_for_reload(self) -> Deferred[Report]:
         self._is_asked_for = True
         return self._reloading.request()
+
+    def _has_outdated_rules(self) -> bool:
+        # The new process of an upgrade reads the files itself.
+        is_about_to_read = self._upgrades.is_under_way or self._reloading.is_busy
+        return self._watch.has_changed and not is_about_to_read
 
     def _rules_changed(self) -> bool:
         if self._upgrades.is_under_way:

@@ -77,24 +77,33 @@ class ListeningSockets:
 
     The kernel's queue of waiting clients belongs to the socket object. Queued clients are kept while some process has the object open.
 
+    Args:
+        replaced: Called when `revive` has replaced sockets.
+        available: Called when an awaited address is free.
+        others: More of the same service: errors of each name what overlaps in the other.
+
     Attributes:
         passed: The keys of sockets that systemd has opened.
-        on_replaced: Called when `revive` has replaced sockets.
         awaited: Where units would listen if they could.
-        on_available: Called when one of these addresses is free.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        replaced: Callable[[], object] = lambda: None,
+        available: Callable[[], object] = lambda: None,
+        others: ListeningSockets | None = None,
+    ) -> None:
         self.open_address: Callable[[ListenAddress], socket.socket] = lambda address: open_address(
             address, reactor
         )
         self._all: dict[str, OpenSocket] = {}
-        self.on_replaced: Callable[[], object] = lambda: None
+        self.replaced, self._available = replaced, available
         self.awaited: list[ListenAddress] = []
-        self.on_available: Callable[[], object] = lambda: None
         self.passed: Collection[str] = ()
-        # Of the same service: sockets for clients know those of its admin.
-        self.others: ListeningSockets | None = None
+        self._others = others
+        if others is not None:
+            others._others = self
 
     def _in(self, *states: _State) -> list[OpenSocket]:
         return [one for one in self._all.values() if one.state in states]
@@ -192,7 +201,7 @@ class ListeningSockets:
             prepared = PreparedSockets(self)
             if prepared.add(address) is None:
                 prepared.abandon()
-                self.on_available()
+                self._available()
                 break
 
     def get(self, key: str) -> OpenSocket | None:
@@ -205,7 +214,7 @@ class ListeningSockets:
         if getattr(problem, "errno", None) != errno.EADDRINUSE:
             return problem
         port = f":{address.key.rpartition(':')[2]}"
-        others = {} if self.others is None else self.others.sockets()
+        others = {} if self._others is None else self._others.sockets()
         own = [its.key for state in _OPEN for its in self._in(state)]
         overlapping = [
             key for key in (*own, *others) if key.endswith(port) and key.startswith("tcp:")
@@ -300,7 +309,7 @@ class ListeningSockets:
             )
         replaced = [its.key for its in revived if its.key.startswith("unix:")]
         if replaced:
-            self.on_replaced()
+            self.replaced()
         return replaced
 
     def _is_gone(self, its: OpenSocket) -> bool:

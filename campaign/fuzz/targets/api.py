@@ -18,13 +18,14 @@ from txmux.admin.guard import AdminGuard, Caller
 from txmux.admin.resource import JSON
 from txmux.admin.site import ADMIN, Site
 from txmux.backends.health.observer import ServerObserver
-from txmux.control.control import Control
+from txmux.control.control import Control, ServiceActions
 from txmux.control.overrides import ServiceState
 from txmux.control.report import Report
 from txmux.control.service_files import ServiceFiles
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
 from txmux.net.channel.message import Message
+from txmux.rules.model import Rules
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import OWN, Counters
@@ -42,7 +43,7 @@ def _counters() -> Counters:
 class _Worker:
     """A worker in this process."""
 
-    number = 0
+    number = 1
     ready = True
     is_late = False
 
@@ -68,16 +69,20 @@ def administered(running: Serving, reactor: Reactor) -> Control:
     async def refuse() -> Report:
         return Report.refused("not here")
 
-    made = Control(
-        reactor,
-        RULES,
-        _counters(),
-        ListeningSockets(reactor),
+    async def as_before() -> Rules:
+        return RULES
+
+    service = ServiceActions(
         reload=refuse,
         upgrade=refuse,
         check_upgrade=refuse,
-        stop_service=lambda: None,
+        stop=lambda: None,
+        read_rules=as_before,
+        has_outdated_rules=lambda: False,
+        are_arriving=lambda: False,
+        renew_elsewhere=lambda _: None,
     )
+    made = Control(reactor, RULES, _counters(), ListeningSockets(reactor), service)
     made.state = ServiceState(
         lambda: [_Worker(running)],
         running.status,

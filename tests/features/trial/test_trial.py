@@ -354,7 +354,7 @@ class WorkerTests(AsyncTestCase):
 
     async def test_late(self) -> None:
         """Rules that come by themselves are refused while a worker does not answer."""
-        late = SimpleNamespace(number=0, is_late=True)
+        late = SimpleNamespace(number=1, is_late=True)
         why = "'watch_rules_limit' cannot be checked: worker 1: does not answer;"
         with self.assertRaisesRegex(MuxError, why):
             await self.trial(late).check_change(self.rules)
@@ -386,7 +386,7 @@ class WorkerTests(AsyncTestCase):
         for answer, is_read in rows:
             with self.subTest(answer):
                 worker = SimpleNamespace(
-                    number=0, is_late=False, ask=lambda *_, answer=answer, **__: succeed(answer)
+                    number=1, is_late=False, ask=lambda *_, answer=answer, **__: succeed(answer)
                 )
                 found = await self.trial(worker).compare(self.rules)
                 wrong = [] if is_read else ["worker 1: its answer cannot be read"]
@@ -407,7 +407,7 @@ class WorkerTests(AsyncTestCase):
                 for number, count in enumerate(excluded + [0] * (sources - len(excluded)))
             ]
             worker = SimpleNamespace(
-                number=0,
+                number=1,
                 is_late=False,
                 ask=lambda *_, votes=votes, **__: succeed([7.0, [], [], votes]),
             )
@@ -576,7 +576,7 @@ class LimitTests(TrialCase):
                 await self.served(request("a.test"), request("b.test"))
                 self.write_rules(settings, rules.replace("[route web]", f"{more}[route web]"))
                 part: Any = self.running.control.parts["trial"]
-                changed = await self.running.control.read_rules()
+                changed = await self.running.control.service.read_rules()
                 try:
                     await part.check_change(changed)
                 except MuxError as why:
@@ -609,7 +609,7 @@ class LimitTests(TrialCase):
             why = rf"none of the last \d+ clients would go elsewhere, and {found['excluded']} are shut out by 'deny' or 'not_from'$"
             self.assertRegex(found["changes"], why)
             await self.running.control.parts["trial"].check_change(
-                await self.running.control.read_rules()
+                await self.running.control.service.read_rules()
             )
         others = {
             f"[route b]\nunder = *\nfrom = 127.0.2.0/24\n{elsewhere}{route}": 25.0,
@@ -620,7 +620,7 @@ class LimitTests(TrialCase):
             found = await self.tried(rules.replace(route, more), settings)
             self.assertEqual((found["share"], found["excluded"]), (share, 0))
             checked = self.running.control.parts["trial"].check_change(
-                await self.running.control.read_rules()
+                await self.running.control.service.read_rules()
             )
             if share > 25:
                 with self.assertRaisesRegex(MuxError, f"by source {share:g}%, more than"):
@@ -640,7 +640,7 @@ class LimitTests(TrialCase):
             before, after = (listens, lines[0]) if key == "deny" else (route, lines[1])
             found = await self.tried(rules.replace(before, after), settings)
             checked = self.running.control.parts["trial"].check_change(
-                await self.running.control.read_rules()
+                await self.running.control.service.read_rules()
             )
             if found["share"] > 25:
                 why = rf"{found['excluded']} (is|are) shut out by 'deny' or 'not_from': by source {found['share']:g}%, more than"

@@ -16,12 +16,12 @@ RESOURCES = ResourceList()
 
 @RESOURCES.change("/api/reload", "read the rules again", Reloaded, right="all")
 async def _reload(query: Query) -> ApiAnswer:
-    return _reported(await query.control.reload(), 422, "the rules are not reloaded")
+    return _reported(await query.control.service.reload(), 422, "the rules are not reloaded")
 
 
 @RESOURCES.change("/api/upgrade", "move the service into a new process", Upgraded, right="all")
 async def _upgrade(query: Query) -> ApiAnswer:
-    report = await query.control.upgrade()
+    report = await query.control.service.upgrade()
     still = "" if query.control.is_stopping else "the old process keeps serving"
     return _reported(report, 409, still)
 
@@ -33,7 +33,7 @@ async def _upgrade(query: Query) -> ApiAnswer:
     right="all",
 )
 async def _check_upgrade(query: Query) -> ApiAnswer:
-    report = await query.control.check_upgrade()
+    report = await query.control.service.check_upgrade()
     if not report.details:
         return _reported(report, 409)
     refusals = [*report.errors]
@@ -42,7 +42,7 @@ async def _check_upgrade(query: Query) -> ApiAnswer:
 
 @RESOURCES.change("/api/stop", "stop the service", right="all")
 async def _stop(query: Query) -> ApiAnswer:
-    query.control.stop_service()
+    query.control.service.stop()
     return ApiAnswer.done("the service is shutting down")
 
 

@@ -37,7 +37,9 @@ async def _try(query: Query) -> ApiAnswer:
         raise RefusedError(409, _NOTHING)
     try:
         packed = query.body.get("files")
-        read = query.control.read_rules() if packed is None else in_thread(_unpacked, packed)
+        read = (
+            query.control.service.read_rules() if packed is None else in_thread(_unpacked, packed)
+        )
         rules = await read
     except MuxError as problem:
         errors = Report.refused(problem).errors

@@ -102,9 +102,6 @@ class Starter:
     Args:
         child: The process, if it has been started already.
         is_outdated: Called when the process cannot be restarted because the installed code has changed: an upgrade is needed.
-
-    Attributes:
-        refused: Called with the number of a worker, and a system call that its sandbox has refused.
     """
 
     _log = Logger()
@@ -126,7 +123,7 @@ class Starter:
         self._ended: Callable[[int, int], object] = lambda _pid, _status: None
         self._lost: Callable[[str], object] = lambda _how: None
         self._failed_starts = 0
-        self.refused: Callable[[int, str], object] = lambda _number, _call: None
+        self._refused: Callable[[int, str], object] = lambda _number, _call: None
 
     @property
     def is_there(self) -> bool:
@@ -137,14 +134,19 @@ class Starter:
         return self._failed_starts > 1  # another start would not help
 
     def start_forking(
-        self, rules: Rules, ended: Callable[[int, int], object], lost: Callable[[str], object]
+        self,
+        rules: Rules,
+        ended: Callable[[int, int], object],
+        lost: Callable[[str], object],
+        refused: Callable[[int, str], object],
     ) -> None:
         """Prepare to fork.
 
         `ended` is called with the ID and the status of a worker that has ended, as from `os.waitpid`; `lost`, with the reason, when the
-        starter has ended, so that the ends of its workers will not be reported.
+        starter has ended, so that the ends of its workers will not be reported; `refused` with the number of a worker, and a system
+        call that its sandbox has refused.
         """
-        self._rules, self._ended, self._lost = rules, ended, lost
+        self._rules, self._ended, self._lost, self._refused = rules, ended, lost, refused
         try:
             self._connect(self._child or spawn_starter())
         except OSError as problem:
@@ -155,7 +157,7 @@ class Starter:
         self._connection = _Connection(
             self._reactor,
             child,
-            {messages.EXITED: self._ended, messages.REFUSED_CALL: self.refused},
+            {messages.EXITED: self._ended, messages.REFUSED_CALL: self._refused},
             self._has_ended,
         )
         self.inherited = rules_at_fork() if child.is_forked else None

@@ -224,8 +224,12 @@ class Supervisor:
         self.limits.extend(self._rules)
         if self._rules.settings.sandbox == "auto" and not landlock.abi():
             self._log.info("workers have no sandbox: {why}", why=NO_LANDLOCK)
-        self.starter.refused = self.state.note_refused_call
-        self.starter.start_forking(self._rules, self.pool.process_ended, self._starter_ended)
+        self.starter.start_forking(
+            self._rules,
+            self.pool.process_ended,
+            self._starter_ended,
+            self.state.note_refused_call,
+        )
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
         self.pool.watch()
