@@ -195,10 +195,9 @@ class WorkerPool:
         for _ in range(count):
             self._start_one(self.added)
 
-    def admit(self) -> list[Worker]:
-        admitted, self.added = self.added, []
-        self.workers += admitted
-        return admitted
+    def admit(self) -> None:
+        self.workers += self.added
+        self.added = []
 
     def drop_added(self) -> None:
         dropped, self.added = self.added, []

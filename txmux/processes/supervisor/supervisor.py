@@ -263,6 +263,7 @@ class Supervisor:
             rules, version, worker.sockets = pending.rules, pending.version, pending.sockets
         else:
             rules, version, worker.sockets = self._rules, self.version, self._sockets.sockets()
+        worker.version = version
         message: dict[str, Any] = {
             "rules": "" if rules is self.starter.inherited else self._sent.whole(rules),
             "version": version,
@@ -358,18 +359,21 @@ class Supervisor:
         if pending is not None and worker in self.pool.added:
             self._check_added(pending)
             return
-        if worker.version != self.version or worker.sockets != self._sockets.sockets():
-            # A reload was committed after it had been started.
-            self._start_catch_up(worker)
-        elif self.pool.accepting:
-            self.servers_elsewhere.share()
-            self.pool.start_accepting(worker)
+        self._have_it_accept(worker)
         if self.pool.are_ready():
             self._log.info(
                 "serving with {workers}", workers=plural(len(self.pool.workers), "worker")
             )
             self.starter.drop_privileges()
             self._served()
+
+    def _have_it_accept(self, worker: Worker) -> None:
+        if worker.version != self.version or worker.sockets != self._sockets.sockets():
+            # A reload was committed after it had been started.
+            self._start_catch_up(worker)
+        elif self.pool.accepting:
+            self.servers_elsewhere.share()
+            self.pool.start_accepting(worker)
 
     def replace(self, worker: Worker) -> None:
         self.pool.replace_soon(worker, self._most_workers)
@@ -607,8 +611,8 @@ class Supervisor:
             worker.send(messages.ABANDON)
 
     async def _commit_pending(self, pending: PendingRules, steps: CommittedSteps) -> int:
-        # Prepared workers commit; retiring ones are reused before new ones are started; added ones join the pool; and workers
-        # that were started during the reload catch up.
+        # Prepared workers commit, of which retiring ones may accept clients again; so do others, which were started for these rules,
+        # or have to catch up since they were started meanwhile.
         self.is_changing = False
         self._pending = None
         self._problems = []
@@ -624,16 +628,12 @@ class Supervisor:
         # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
         ready = [worker for worker, pid in pending.preparing.items() if worker.pid == pid]
         count = pending.rules.settings.workers
-        added = self.pool.admit()
+        self.pool.admit()
         again = run("keep old workers", self.pool.reuse_retiring, count, ready) or []
         older = [run("switch a worker", self._commit, worker) for worker in ready]
-        for worker in (*again, *added):
-            worker.version = self.version
-            if self.pool.accepting:
-                run("let a worker accept clients", self.pool.start_accepting, worker)
         for worker in self.pool.workers:
-            if worker.ready and worker not in ready and worker not in added:
-                run("switch a new worker", self._start_catch_up, worker)
+            if worker.ready and (worker in again or worker not in ready):
+                run("let a worker accept clients", self._have_it_accept, worker)
         run("change the number of workers", self.pool.resize, count)
         return sum(await gatherResults([one for one in older if one is not None]))
 
