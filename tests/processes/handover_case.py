@@ -18,7 +18,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.net.channel.message import Message
 from txmux.net.sockets.poller import is_available
-from txmux.processes.upgrade import handover
+from txmux.processes.worker import handover
 from txmux.processes.worker.handover import Adopting, Round, Taker, opened
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend

@@ -22,7 +22,7 @@ from txmux.net.channel.descriptorstream import close_all
 from txmux.net.relay.interface import SideState
 from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.relay import Relay
-from txmux.processes.upgrade import handover
+from txmux.processes.worker import handover
 from txmux.processes.worker.handover import Adopting
 from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPorts

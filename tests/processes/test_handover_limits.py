@@ -9,7 +9,7 @@ from tests.processes.handover_case import HandoverCase
 from tests.support.peers import Peer
 from txmux.access.across_processes import SharedLimits
 from txmux.net.channel.channel import Channel
-from txmux.processes.upgrade import handover
+from txmux.processes.worker import handover
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.listener import MuxFactory

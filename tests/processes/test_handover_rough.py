@@ -84,7 +84,7 @@ def is_first():
     return True
 
 def change():
-    from txmux.processes.upgrade import handover
+    from txmux.processes.worker import handover
 
 {patch}
 
@@ -120,7 +120,7 @@ class UpgradeTest(UpgradeTestCase):
         customize(
             self,
             f"import os, signal, sys\nif {condition} and 'txmux' in sys.orig_argv:\n"
-            f"    from txmux.processes.upgrade import handover\n{done}",
+            f"    from txmux.processes.worker import handover\n{done}",
         )
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), f"{_SETTINGS}\n{settings}")

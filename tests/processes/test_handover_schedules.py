@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.examples import scaled
 from txmux.net.channel.channel import Channel
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
-from txmux.processes.upgrade import handover
+from txmux.processes.worker import handover
 from txmux.processes.worker.handover import Adopting, Round, Taker, opened
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
 from txmux.telemetry.record import ConnectionRecord

@@ -48,7 +48,7 @@ class ServersElsewhereTest(SynchronousTestCase):
             rows = [(row["server"], row["connections"]) for row in servers]
             self.told.append((number, rows))
 
-        return SimpleNamespace(number=number, pid=100 + number, ready=True, send=send)
+        return SimpleNamespace(number=number + 1, pid=100 + number, ready=True, send=send)
 
     def connect(self, number: int, server: str, backend: str = "b") -> Any:
         counts = self.counters.column(number + 1).server(backend, server)

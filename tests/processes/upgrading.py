@@ -158,7 +158,7 @@ class Running(Upgrading):
 _LATE_MOVES = """
 import os, sys
 if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade import transfer
+    from txmux.processes.worker import transfer
 
     opened = transfer.opened
 
