@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from txmux.backends.backend_files import BackendFiles
 from txmux.backends.upstreams import Upstreams
 from txmux.client.tls.store import CertificateStore
 from txmux.client.tls.terminators import TlsTerminators
@@ -69,6 +70,15 @@ class ReceivedTest(SynchronousTestCase):
     def names(self, store: CertificateStore) -> list[str]:
         store.look()
         return [name for row in store.shown() for name in row["names"]]
+
+    def test_none_named(self) -> None:
+        """What is made of no file is there at once: the supervisor has nothing to send for it."""
+        for keys in ("tls = yes", "via = socks5://127.0.0.1:1"):
+            listens = "[listen l]\nendpoint = 127.0.0.1:0\ndefault = b\n"
+            rules = parse(f"{listens}[backend b]\nserver = b.example:443\n{keys}\n", "x")
+            (backend,) = rules.every_backend()
+            files = BackendFiles(backend, Clock().seconds)
+            self.assertIsNotNone(files.made, keys)
 
     def test_renewed(self) -> None:
         self.receive("a.example")

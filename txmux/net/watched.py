@@ -105,7 +105,7 @@ class WatchedFiles:
         # Before reading, so that a change in between is noticed.
         self._seen: list[object] = [] if RECEIVED.are_all else self._states()
         self._looked_at = seconds()
-        if RECEIVED.are_all:
+        if RECEIVED.are_all and named:
             self._receive()
             return
         try:
