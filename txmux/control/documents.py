@@ -37,15 +37,14 @@ def listener_documents(
     gauges: Gauges,
 ) -> Iterator[documents.ListenerDocument]:
     """Yield a row of each listener; `closed` has why listeners do not accept."""
+    addresses = sockets.addresses
     for listener in rules.listeners:
         lines, name = listen_lines(listener), listener.name
         row: documents.ListenerDocument = {
             "name": name,
             "endpoints": [line.line for line in lines],
             # Twisted alone knows those that are not plain.
-            "addresses": [
-                line.with_ports(sockets.addresses.get(line.key, line.text)) for line in lines
-            ],
+            "addresses": [line.with_ports(addresses.get(line.key, line.text)) for line in lines],
             "starttls": listener.more.get("starttls"),
             "accepting": name not in closed,
             "why": closed.get(name, ""),
