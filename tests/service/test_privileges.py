@@ -432,10 +432,12 @@ class StarterTests(SynchronousTestCase):
         with own, other:
             command = [sys.executable, "-c", _KEEPS, str(other.fileno())]
             nobody = {"user": "nobody", "uid": _NOBODY.pw_uid, "gid": _NOBODY.pw_gid}
-            own.send(json.dumps({"kind": "become", **nobody}).encode())
-            own.send(json.dumps({"kind": "ping"}).encode())
+            for asked in ({"kind": "become", **nobody}, {"kind": "ping", "ask": 3}):
+                own.send(json.dumps(asked).encode() + b"\n")
+            own.settimeout(PATIENCE)
             with subprocess.Popen(command, pass_fds=[other.fileno()]) as child:
-                self.assertEqual(own.recv(100), b'{"kind": "pong"}')
+                answer = {"kind": "answer", "to": 3, "value": None}
+                self.assertEqual(json.loads(own.recv(100)), answer)
                 self.assertEqual(ids_of(child.pid)["Cap"], [0, 0, 0])
                 self.assertEqual({*ids_of(child.pid)["Uid"]}, {_NOBODY.pw_uid})
                 own.shutdown(socket.SHUT_WR)
