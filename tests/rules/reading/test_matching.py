@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, cast
+from unittest import SkipTest
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,9 +14,12 @@ from txmux.detection.registry import PluginProblem, Registry, installed_matchers
 from txmux.interfaces import IProtocolMatcher, Option
 from txmux.rules.advice.matching import MEANT, SERVER_FIRST
 from txmux.rules.model import Alternative
+from txmux.rules.optional import missing
 from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.parser import parse
+
+_BEGINS_NOTHING = ":7: [route r] match: who says nothing begins neither TLS nor a tunnel"
 
 
 @implementer(IProtocolMatcher)
@@ -152,25 +156,23 @@ class ProblemTests(SynchronousTestCase):
                 read_alternative(line, known)
             self.assertIn(why, str(caught.exception))
 
-    def test_silence_of_what_begins_tls_or_a_tunnel_or_is_a_flow(self) -> None:
+    def refused_silence(self, keys: str) -> str:
         listen = "[listen a]\nendpoint = :1\n[listen u]\nendpoint = udp:127.0.0.1:1\n[route r]\nmatch = tls\n  silent\n"
-        for keys, why in (
-            (
-                "terminate_tls = x.pem\n",
-                ":7: [route r] match: who says nothing begins neither TLS nor a tunnel",
-            ),
-            (
-                "tunnel = yes\n",
-                ":7: [route r] match: who says nothing begins neither TLS nor a tunnel",
-            ),
-            (
-                "under = u\nbackend = udp:h:1\n",
-                "'tls' and 'silent' work only over TCP, but [listen u] uses UDP",
-            ),
-        ):
-            with self.assertRaises(RulesError) as caught:
-                parse(listen + keys, "x.ini")
-            self.assertIn(why, str(caught.exception))
+        with self.assertRaises(RulesError) as caught:
+            parse(listen + keys, "x.ini")
+        return str(caught.exception)
+
+    def test_silence_of_what_begins_tls_or_is_a_flow(self) -> None:
+        self.assertIn(_BEGINS_NOTHING, self.refused_silence("terminate_tls = x.pem\n"))
+        self.assertIn(
+            "'tls' and 'silent' work only over TCP, but [listen u] uses UDP",
+            self.refused_silence("under = u\nbackend = udp:h:1\n"),
+        )
+
+    def test_silence_of_what_begins_a_tunnel(self) -> None:
+        if why := missing("tunnel"):
+            raise SkipTest(why)
+        self.assertIn(_BEGINS_NOTHING, self.refused_silence("tunnel = yes\n"))
 
     def test_one_mistake(self) -> None:
         for line, message in {
