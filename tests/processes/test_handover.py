@@ -230,6 +230,7 @@ class HandoverTest(HandoverCase):
             listening_ports=ports,
             connections=list,
             runtime=self.new.runtime,
+            end_denied=lambda: None,
         )
         transfer = ConnectionTransfer(serving, reactor, Tally())
         own, far = socket.socketpair()

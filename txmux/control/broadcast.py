@@ -11,6 +11,7 @@ from txmux.net.channel.channel import AnswerTimeoutError, ChannelError, PeerGone
 from txmux.net.channel.message import Message
 
 _Row = TypeVar("_Row")
+_Answer = TypeVar("_Answer")
 
 ANSWER_TIMEOUT = 2.0  # seconds that a process has to answer
 ENDING = 20.0  # and to end connections
@@ -30,6 +31,10 @@ class WorkerLink(Protocol):
     @property
     def is_late(self) -> bool:
         """Whether it has not answered a request in time, nor sent anything since."""
+
+    @property
+    def is_retiring(self) -> bool:
+        """Whether its connections move to other workers."""
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None: ...
 
@@ -68,6 +73,18 @@ async def concurrently(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
     return await gatherResults(map(Deferred.fromCoroutine, coroutines), consumeErrors=True)
 
 
+async def one_after_the_other(
+    workers: Iterable[WorkerLink], ask: Callable[[WorkerLink], Coroutine[Any, Any, _Answer]]
+) -> list[_Answer]:
+    """Ask those first whose connections move to the others, so that none is passed by on its way; see `messages.OF_MOVING`."""
+    left, answers = [*workers], list[_Answer]()
+    while left:
+        first = [worker for worker in left if worker.is_retiring] or left
+        left = [worker for worker in left if worker not in first]
+        answers += await concurrently(*map(ask, first))
+    return answers
+
+
 class SilentError(ChannelError):
     """The worker has not answered a request in time, nor sent anything since."""
 
@@ -84,7 +101,7 @@ async def broadcast(
     if_late: Literal["wait", "send", "skip"] = "wait",
     **values: Any,
 ) -> Answers:
-    """Send a request to all workers concurrently. A worker that has ended is not reported as missing.
+    """Send a request to all workers, concurrently where their connections do not move. A worker that has ended is not reported as missing.
 
     Args:
         processes: The workers.
@@ -116,7 +133,10 @@ async def broadcast(
                 unusable.append(line)
             return None
 
-    results = await concurrently(*map(ask, processes))
+    if message in messages.OF_MOVING:
+        results = await one_after_the_other(processes, ask)
+    else:
+        results = await concurrently(*map(ask, processes))
     return Answers([result for result in results if result is not None], missing, unusable)
 
 

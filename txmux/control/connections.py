@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-from txmux.control.broadcast import ENDING, Answers, Listing, WorkerLink, broadcast, concurrently
+from txmux.control.broadcast import (
+    ENDING,
+    Answers,
+    Listing,
+    WorkerLink,
+    broadcast,
+    concurrently,
+    one_after_the_other,
+)
 from txmux.control.clients import clients_document
 from txmux.control.control import Control
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
@@ -28,9 +36,11 @@ async def list_connections(
     page: Page = Page(),  # noqa: B008 - it is frozen
 ) -> Listing[ConnectionDocument]:
     """List connections, by the process that accepted them, then by their order."""
-    asked = [_connections_of(worker, filters, page) for worker in control.serving()]
-    listings: list[Listing[ConnectionDocument]] = await concurrently(*asked)
-    rows = _sorted(row for part in listings for row in part)
+    listings = await one_after_the_other(
+        control.serving(), lambda worker: _connections_of(worker, filters, page)
+    )
+    # One that has moved meanwhile may be in two of them.
+    rows = _sorted({row["id"]: row for part in listings for row in part}.values())
     return Listing(rows[: page.limit], [line for part in listings for line in part.missing])
 
 
@@ -77,7 +87,7 @@ async def find_connection(control: Control, identity: str) -> Listing[ExplainedC
     rows: list[ExplainedConnectionDocument] = [
         {**row, "explanation": explanation} for row in _rows_in(answers)
     ]
-    return Listing(rows[:1], [] if rows and explanation else answers.missing)
+    return Listing(rows[-1:], [] if rows and explanation else answers.missing)
 
 
 async def end_connections(

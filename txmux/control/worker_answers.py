@@ -83,7 +83,7 @@ class WorkerAnswers:
         serving = self._serving
         return await Turns().run(serving.runtime.clients.rows(serving.connections()))
 
-    def explain_connection(self, id: str) -> DecisionDocument | None:  # noqa: A002
+    async def explain_connection(self, id: str) -> DecisionDocument | None:  # noqa: A002
         for connection in self._serving.connections():
             if connection.record.id == id:
                 return explain_connection(connection)

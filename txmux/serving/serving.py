@@ -630,7 +630,10 @@ class Serving:
     def ban(self, rows: Iterable[Row]) -> None:
         """Add and lift bans; see `Banned.change`."""
         if self.runtime.banned.change(rows):
-            self._denied.check_all()
+            self.end_denied()
+
+    def end_denied(self) -> None:
+        self._denied.check_all()
 
     def feed(self, published: Mapping[str, Any]) -> None:
         self.runtime.lists.feed(published)

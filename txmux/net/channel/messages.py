@@ -266,6 +266,8 @@ ADDRESSES = _to_worker(
 CLIENTS = _to_worker(
     "clients", "list the busiest sources of clients, with what is counted of each",
     answer=Field(list, of=_CLIENT), longest_answer=_LARGE)
+OF_MOVING = frozenset({CONNECTIONS, EXPLAIN_CONNECTION, CLIENTS, CLOSE, CLOSE_SERVER})
+"""Of all connections, also of those that move to another worker: workers whose connections move are asked before those that take them."""
 LISTEN = _to_worker("listen", "report events from now on, or no longer", on=FLAG)
 
 # From a worker to the supervisor, which trusts it least.

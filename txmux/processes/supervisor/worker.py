@@ -146,6 +146,10 @@ class Worker:
         return is_there and self._can_listen
 
     @property
+    def is_retiring(self) -> bool:
+        return self._retirement is not None
+
+    @property
     def column(self) -> ProcessCounters | None:
         """Where it counts; ``None`` if it does not, or that is unknown."""
         return self._supervisor.counters.columns.get(self.number)

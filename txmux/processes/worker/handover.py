@@ -25,7 +25,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, KeysView, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias
@@ -339,6 +339,11 @@ class Adopting:
     @property
     def undecided(self) -> int:
         return sum(map(len, self._offered.values()))
+
+    @property
+    def batches(self) -> KeysView[int]:
+        """The numbers of those that are offered and not decided yet."""
+        return self._offered.keys()
 
     def open(self, *, reads: bool = False) -> None:
         """Report that this process can take connections now; `reads` if it reads the datagrams of all."""

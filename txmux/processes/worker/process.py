@@ -201,6 +201,10 @@ class WorkerProcess:
                 messages.FLOWS_LEFT: lambda: [*ports.left()],
                 **transfer.handlers,
                 **answers.handlers,
+                **{
+                    message: transfer.of_moving(answers.handlers[message])
+                    for message in messages.OF_MOVING
+                },
                 messages.LISTEN: lambda on: answers.listen(tell if on else None),
             }
         )

@@ -37,6 +37,9 @@ _NOT_YET = -1
 _PATIENCE = 10.0
 """Seconds for connections on their way to arrive when this process ends."""
 
+_PROMPT = 1.0
+"""Seconds for which a request of all connections waits for some to arrive, and a hand-over for such a request."""
+
 _log = Logger()
 
 
@@ -54,6 +57,7 @@ class ConnectionTransfer:
         self._asked_again: list[Taker] = []  # which keep room for what they have not taken
         self._are_left = False  # connections that are offered again, after the last round
         self._is_closed = False
+        self._requests = 0  # of all connections, under way
         self._changes = Conditions()
 
     @property
@@ -117,6 +121,7 @@ class ConnectionTransfer:
             able = await opened(takers, self._reactor)
             # No connection is offered to two processes: an upgrade may begin while connections move to other workers.
             async with self._moving:
+                await self._soon(lambda: not self._requests)
                 # Flows first, since datagrams are buffered for a short time only.
                 flows, stays = await self._hand_over_flows(able)
                 connections = self._serving.connections()
@@ -145,6 +150,31 @@ class ConnectionTransfer:
         if not self._are_left or not isinstance(connection, MuxProtocol):
             return False
         return connection.cannot_move_because is None
+
+    async def _soon(self, condition: Callable[[], bool]) -> None:
+        with suppress(TimeoutError):
+            await self._changes.until(condition).addTimeout(_PROMPT, self._reactor)
+
+    def of_moving(
+        self, handle: Callable[..., Coroutine[Any, Any, Any]]
+    ) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """Have a request meet each connection, also one that is on its way; see `messages.OF_MOVING`.
+
+        What was offered to this process before it is decided first, and no connection is handed over meanwhile.
+        """
+
+        async def handle_all(**fields: Any) -> Any:
+            offered = [(it, batch) for it in self._adopting for batch in it.batches]
+            if offered:
+                await self._soon(lambda: not any(batch in it.batches for it, batch in offered))
+            self._requests += 1
+            try:
+                return await handle(**fields)
+            finally:
+                self._requests -= 1
+                self._changes.check()
+
+        return handle_all
 
     async def would_stay(self) -> dict[str, Any]:
         """Count the connections that `hand_over` would move, and those that it would not, by the reason; nothing is suspended."""
@@ -187,7 +217,7 @@ class ConnectionTransfer:
         adopting = Adopting(
             self._serving.factory_of,
             UNCOLLECTED_FOR_GOOD,
-            self._changes.check,
+            self._decided,
             self._count,
             self._serving.runtime.descriptors,
             self._awaited,
@@ -207,6 +237,10 @@ class ConnectionTransfer:
             adopting.channel.close()
         elif self._serving.listening_ports.accepting:
             self._open(adopting)
+
+    def _decided(self) -> None:
+        self._serving.end_denied()  # the ban may have come while they were on their way
+        self._changes.check()
 
     def _open(self, adopting: Adopting) -> None:
         ports = self._serving.listening_ports
@@ -235,7 +269,9 @@ class ConnectionTransfer:
             port = serving.listening_ports.reader_at(key)
             return None if port is None else (serving.udp_listener_of(listener), port.port)
 
-        return adopt_flows(descriptors, flows, find)
+        taken = adopt_flows(descriptors, flows, find)
+        serving.end_denied()
+        return taken
 
     def _end_flows(self, reasons: dict[str, Any]) -> None:
         from txmux.udp.handover import end_flows  # noqa: PLC0415 - as above

@@ -1,0 +1,84 @@
+"""Connections that move from one worker to another while all are listed, explained, closed or banned."""
+
+import os
+import signal
+from pathlib import Path
+
+from tests.admin.processes import get, post
+from tests.interop.children import eventually
+from tests.processes.running import Pair, WorkersTestCase, customize, workers_of
+from tests.support.folders import make_folder
+
+_HELD = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.worker.handover import Adopting
+
+    adopt = Adopting._adopt
+
+    def adopt_late(self, *batch, **fields):
+        from twisted.internet import reactor
+
+        received = self.channel.dataReceived
+
+        def receive_late(data):
+            reactor.callLater(0.5, received, data)
+            if b'go_on' in data:
+                open({held!r}, "w").close()
+
+        self.channel.dataReceived = receive_late
+        return adopt(self, *batch, **fields)
+
+    Adopting._adopt = adopt_late
+"""
+
+
+class OnTheirWayTests(WorkersTestCase):
+    """The worker that takes a connection gets to know half a second late that it is its own; the other one has none by then."""
+
+    def leaving(self, listener: str = "") -> Pair:
+        """Relay a client's connection, and have it leave its worker."""
+        held = make_folder(self) / "held"
+        held.parent.chmod(0o755)  # workers may be another user's
+        customize(self, _HELD.format(held=str(held)))
+        self.admin = Path(self.folder) / "admin.sock"
+        server = self.backend()
+        self.mux = mux = self.start(
+            self.relaying(server, listener),
+            f"workers = 1\nsandbox = off\nadmin = unix:{self.admin}",
+        )
+        pair = self.relayed(mux, server)
+        (self.row,) = get(self.admin, "/api/connections")
+        os.kill(workers_of(mux.child.pid)[0], signal.SIGTERM)
+        eventually(held.exists, "the connection is on its way")
+        return pair
+
+    def test_listed(self) -> None:
+        pair = self.leaving()
+        (row,) = get(self.admin, "/api/connections")
+        self.assertEqual(row["id"], self.row["id"])
+        self.assertNotEqual(row["worker"], self.row["worker"])
+        self.all_end([pair])
+
+    def test_explained(self) -> None:
+        pair = self.leaving()
+        row = get(self.admin, f"/api/connections/{self.row['id']}")
+        self.assertEqual(row["explanation"]["route"], "all")
+        self.all_end([pair])
+
+    def test_counted_for_its_source(self) -> None:
+        pair = self.leaving()
+        (row,) = get(self.admin, "/api/clients")
+        self.assertEqual(row["active"], 1)
+        self.all_end([pair])
+
+    def test_closed(self) -> None:
+        self.leaving()
+        answer = post(self.admin, "/api/connections/close", {"backend": self.row["backend"]})
+        self.assertEqual(answer["closed"], 1)
+        self.assertEqual(self.mux.take()[0]["reason"], "killed")
+
+    def test_banned(self) -> None:
+        self.leaving("end_denied = yes\n")
+        post(self.admin, "/api/bans", {"network": "127.0.0.1", "seconds": 600})
+        self.assertEqual(self.mux.take()[0]["reason"], "denied")
