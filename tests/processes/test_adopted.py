@@ -361,7 +361,7 @@ class AdoptedTest(UpgradeTestCase):
 
     def test_stop_before_all_have_moved(self) -> None:
         """Whichever process is asked, both stop, and clients have their time, wherever they are."""
-        gate = self.late_moves()
+        gate = self.late_moves("    transfer._PATIENCE = 0.5\n")
         for asked in (("pid",), ("before",), ("pid", "before")):
             mux, pair = self.begin()
             workers = [*mux.replace(), *workers_of(mux.pid)]

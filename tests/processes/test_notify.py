@@ -389,7 +389,10 @@ class StoreTest(ServiceTestCase):
         server.settimeout(PATIENCE)
         server.bind(("127.0.0.1", 0))
         to = server.getsockname()[1]
-        rules = f"[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{to}\n"
+        rules = (
+            "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = silent\n"
+            f"[backend silent]\nserver = udp:127.0.0.1:{to}\nunanswered_timeout = 1s\n"
+        )
         mux = self.service("workers = 2", rules)
         for end in (signal.SIGKILL, signal.SIGTERM):
             self.manager.wait_for(READY="1")

@@ -170,9 +170,9 @@ class ObservedTest(SupervisedTestCase):
         for number in range(4):
             client = await connect(self, port)
             client.send(b"<34>1 - a b - - - x\n")
-            await peers.heard(20, number)
+            server = await peers.heard(20, number)
             client.close()
-            await client.is_lost()
+            await server.is_lost()
         await self.counted(4, "unanswered")
         await self.pass_seconds(3)
         self.assertNotIn("without a byte", await self.causes())

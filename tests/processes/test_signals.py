@@ -210,22 +210,39 @@ class EarlyTests(UpgradeTestCase):
         eventually(lambda: named(mux.pid, "starter") == [new], "it has started")
 
 
+_ENDS_LATE = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.service import MuxService
+
+    exit = MuxService._exit
+
+    def exit_late(self, *how, **more):
+        if os.path.exists({ends!r}):
+            exit(self, *how, **more)
+        else:
+            self._reactor.callLater(0.01, exit_late, self, *how, **more)
+
+    MuxService._exit = exit_late
+"""
+
+
 class LateTests(UpgradeTestCase):
     """Signals to a process that is about to end."""
 
     def test_replaced(self) -> None:
         """SIGHUP and SIGUSR1 reach the process that serves now, and do not end the old one."""
+        ends = make_folder(self) / "ends"
+        customize(self, _ENDS_LATE.format(ends=str(ends)))
         mux = self.own(Running(self.folder, RULES))
         self.addCleanup(mux.kill)
         mux.replace()
-        old = mux.before
-        with contextlib.suppress(ProcessLookupError):
-            while not is_gone(old):
-                os.kill(old, signal.SIGUSR1)
-                os.kill(old, signal.SIGHUP)
-                time.sleep(_PACE)
-        self.assertEqual(mux.child.process.wait(PATIENCE), 0)
+        mux.child.wait_for("upgraded: ")
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            os.kill(mux.before, number)
         mux.child.wait_for("rules reloaded: nothing changed")
+        ends.touch()
+        self.assertEqual(mux.child.process.wait(PATIENCE), 0)
         self.assertRegex(mux.child.output, r"upgraded: (.*\n)*.*rules reloaded: nothing changed")
 
     def test_stopping(self) -> None:

@@ -116,7 +116,7 @@ class UpgradeTest(UpgradeTestCase):
         mux = self.upgrading(
             f"[listen ftp]\nendpoint = {name}\ndefault = 127.0.0.2:{{port}}\n"
             f"[listen data]\nendpoint = udp:{name}\ndefault = udp:127.0.0.2:{{port}}\n",
-            f"admin = unix:{admin}\nworkers = 2",
+            f"admin = unix:{admin}\nworkers = 2\ndrain_timeout = 1s",
         )
         mux.ports = {str(port): port for port in ports[:3]}
         inodes = mux.inodes()

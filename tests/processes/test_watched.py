@@ -354,7 +354,7 @@ class HangTest(WorkersTestCase):
 
     def test_reload_does_not_wait_for_it(self) -> None:
         """Its successor gets the new rules."""
-        set_limits(self, {"processes.liveness.MOST_SILENT": 4})
+        set_limits(self, {"processes.liveness.MOST_SILENT_AT_WORK": 4})  # as it prepares
         mux = self.start()
         self.addCleanup(mux.stop)
         (first, _), file = workers_of(mux.child.pid), mux.log.with_name("rules.ini")
