@@ -35,7 +35,7 @@ def described(proxies: Iterable[Proxy]) -> dict[str, str]:
     ours = programs.pop("txmux", None)
     tools = [[find_program(name) or "", option] for name, option in _TOOLS]
     known = {
-        "date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "CPU": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{_system()}, kernel {platform.release()}",
         "congestion control": _congestion(),

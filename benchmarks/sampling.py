@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import collections
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,7 @@ class Samples:
 
 def _name(frame: FrameType) -> str:
     code = frame.f_code
-    return f"{code.co_qualname if sys.version_info >= (3, 11) else code.co_name} ({'/'.join(code.co_filename.split('/')[-2:])})"
+    return f"{code.co_qualname} ({'/'.join(code.co_filename.split('/')[-2:])})"
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ class ScriptTests(SynchronousTestCase):
         for script in ("demo", "test", "docs"):
             self.assertEqual(
                 self.refusal(script, "no-such-python"),
-                f"{script}: cannot run 'no-such-python': set PYTHON to a Python 3.10 or newer\n",
+                f"{script}: cannot run 'no-such-python': set PYTHON to a Python 3.11 or newer\n",
             )
 
     def test_help_of_the_demo_is_its_own(self) -> None:
@@ -83,16 +83,31 @@ class ScriptTests(SynchronousTestCase):
         old.write_text(_TOO_OLD)
         old.chmod(0o755)
         said = self.refusal("demo", str(old))
-        self.assertIn("is Python 3.9, and txmux needs 3.10 or newer: set PYTHON to one", said)
+        self.assertIn("is Python 3.9, and txmux needs 3.11 or newer: set PYTHON to one", said)
 
-    def test_one_oldest_version(self) -> None:
-        self.assertIn('requires-python = ">=3.10"', (_CHECKOUT / "pyproject.toml").read_text())
-        self.assertIn("< (3, 10)", (_CHECKOUT / "script/lib/environment").read_text())
-
-    def test_ci_has_all_pythons(self) -> None:
-        workflow = (_CHECKOUT / ".github/workflows/ci.yml").read_text()
-        named = re.findall(r"Python :: (3\.\d+)", (_CHECKOUT / "pyproject.toml").read_text())
-        self.assertIn(f"python: {json.dumps(named)}\n", workflow)
+    def test_pythons_are_the_same_everywhere(self) -> None:
+        """The classifiers name what is tested, and their first is the oldest wherever that is named."""
+        project = (_CHECKOUT / "pyproject.toml").read_text()
+        named = re.findall(r"Python :: (3\.\d+)", project)
+        oldest, minors = named[0], [version.removeprefix("3.") for version in named]
+        for path, text in (
+            ("pyproject.toml", f'requires-python = ">={oldest}"\n'),
+            ("pyproject.toml", f'target-version = "py3{minors[0]}"\n'),
+            ("pyproject.toml", f'python_version = "{oldest}"\n'),
+            ("examples/matcher-plugin/pyproject.toml", f'requires-python = ">={oldest}"\n'),
+            ("packaging/debian/control", f"python3 (>= {oldest})"),
+            ("script/lib/environment", f"< (3, {minors[0]})"),
+            ("script/lib/environment", f"txmux needs {oldest} or newer"),
+            ("script/lib/pythons", f"for minor in {' '.join(reversed(minors))}; do"),
+            (".github/workflows/ci.yml", f"python: {json.dumps(named)}\n"),
+            *(("tests/packaging/test_pythons.py", f'self.serves("{one}", ') for one in named),
+        ):
+            self.assertIn(text, (_CHECKOUT / path).read_text(), path)
+        prose = [_CHECKOUT / "script/lib/environment", *_CHECKOUT.glob("*.md")]
+        prose += (_CHECKOUT / "docs").rglob("*.md")
+        said = re.findall(r"Python (3\.\d+)\sor", "".join(one.read_text() for one in prose))
+        self.assertEqual((said.count(oldest), len(said)), (4, 4))
+        self.assertEqual(SHARE, len(named))
 
     def test_release_of_a_tag(self) -> None:
         """What it uses of others cannot change, each of its steps is a script without errors, and it has what they need."""

@@ -115,7 +115,7 @@ class Load:
                 outcome = await asyncio.wait_for(self._answer(), self._patience)
             except ConnectionRefusedError:
                 outcome = "refused"
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 outcome = "timed out"
         self.short[outcome] += 1
         if outcome == "served":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
@@ -95,7 +95,7 @@ def huge(authority: Any, *, names: int = 2000, size: int = 50_000) -> tuple[byte
     key = ec.generate_private_key(ec.SECP256R1())
     units = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "u" * 64)] * (size // 80)
     subject = x509.Name([*units, x509.NameAttribute(NameOID.COMMON_NAME, "<huge>")])
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     alternative = [x509.DNSName(f"{number}.example") for number in range(names)]
     made = (
         x509.CertificateBuilder()

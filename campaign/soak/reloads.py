@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-
-from typing_extensions import Self
+from typing import Self
 
 from campaign.soak.service import Soaked
 

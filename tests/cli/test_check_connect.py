@@ -9,9 +9,9 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Self
 
 from twisted.trial.unittest import SynchronousTestCase
-from typing_extensions import Self
 
 from tests.support.ports import free_port
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -90,7 +90,7 @@ class CertificatesTest(SynchronousTestCase):
         (route,) = rules.routes
         assert route.terminate_tls is not None
         contexts = Contexts(route.terminate_tls)
-        first = Validity("tls_client_ca", "old.pem", "CN=x", datetime.min.replace(tzinfo=timezone.utc).timestamp(), 0.0)  # fmt: skip
+        first = Validity("tls_client_ca", "old.pem", "CN=x", datetime.min.replace(tzinfo=UTC).timestamp(), 0.0)  # fmt: skip
         gauges = Gauges(certificates=[("r", one) for one in (*contexts.validity, first)])
         self.assertEqual(len(gauges.certificates), 4)
         self.assertEqual(len([*measured(gauges, rules, time.time())]), 1)

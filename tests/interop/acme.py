@@ -10,7 +10,7 @@ import threading
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -144,7 +144,7 @@ class _FrontHandler(BaseHTTPRequestHandler):
             at = time.time() + 10**6 * is_good
             front.window = (at - 60, at)  # one without a length would be no answer
         start, end = (
-            f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%dT%H:%M:%SZ}" for at in front.window
+            f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in front.window
         )
         answer: Any = {"suggestedWindow": {"start": start, "end": end}}
         status = 503 if front.is_down else 200

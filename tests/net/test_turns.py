@@ -114,7 +114,7 @@ class DeadDiskTest(TestCase):
             for name in ("a/x", "a/y", "b/x", "b/y"):
                 try:
                     self.read(name)
-                except TimeoutError as problem:  # noqa: PERF203 - the others are tried
+                except TimeoutError as problem:
                     late = late or problem
                 else:
                     tried.append(name)

@@ -47,9 +47,6 @@ class PythonTests(InteropTestCase):
         components = {"mirror": _UBUNTU, "keyring": _KEYRING, "components": "main,universe"}
         return root_of(suite, *packages, script="gutsy", **components)
 
-    def test_310(self) -> None:
-        self.serves("3.10", self.ubuntu("jammy"))
-
     def test_311(self) -> None:
         self.serves("3.11", self.debian("bookworm"))
 

@@ -1,7 +1,7 @@
 """Files that cannot be used, told with their lines."""
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
@@ -132,7 +132,7 @@ class FileTests(SynchronousTestCase):
         )
         wrong, warned = self.found(rules)
         self.assertEqual(wrong, [])
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         old, soon, client = (f"{now + timedelta(days=days):%Y-%m-%d}" for days in (-1.5, 3.5, 0.5))
         self.assertEqual(
             [re.sub(r" [0-9:]{5} UTC$", "", line) for line in self.reported(warned)],

@@ -6,7 +6,7 @@ import base64
 import ipaddress
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -99,7 +99,7 @@ class Identity:
             ends: Until when it is valid, in days from now.
             begins: From when on.
         """
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
@@ -157,7 +157,7 @@ def _make(
 
 
 def _moment(when: float | datetime) -> datetime:
-    return when if isinstance(when, datetime) else datetime.now(timezone.utc) + when * _DAY
+    return when if isinstance(when, datetime) else datetime.now(UTC) + when * _DAY
 
 
 def _name(text: str) -> x509.GeneralName:
@@ -202,7 +202,7 @@ def rsa_pem(name: str, bits: int = 2048, *, alternative: bool = True) -> bytes:
     """Make a certificate that an RSA key has signed itself, with that; with 1024 bits, OpenSSL refuses to present it."""
     key = rsa.generate_private_key(65537, bits)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

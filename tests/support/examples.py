@@ -8,7 +8,7 @@ import hypothesis
 _TURN = os.environ.get("TXMUX_TURN", "")
 """The number of a commit, by which `.ci/run` chooses some examples of many; without it, all are tried."""
 
-SHARE = 5
+SHARE = 4
 """Of how many commits one tries an example: as many as Pythons try each commit in the workflow, which together try all."""
 
 

@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import attrs
-from typing_extensions import Self
 
 from tests.interop.children import PATIENCE
 from tests.support.ports import free_port

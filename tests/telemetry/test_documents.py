@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, NotRequired, get_args, get_type_hints
 
 from twisted.trial.unittest import SynchronousTestCase
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from txmux.telemetry import documents
 from txmux.telemetry.documents import fields_of, row_of

@@ -106,7 +106,7 @@ def open_closed_streams() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
-        except OSError:  # noqa: PERF203 - three times at most
+        except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - its name does not take it
             stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115 - for good
             setattr(sys, name, stream)

@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,7 @@ def demo_service(port: int) -> EmbeddedService:
 def _over_tls(site: Site) -> TLSMemoryBIOFactory:
     """Wrap a site in TLS, with a self-signed certificate for localhost."""
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     certificate = self_signed(key, "localhost", now - timedelta(days=1), now + timedelta(days=30))
     options = CertificateOptions(
         PKey.from_cryptography_key(key), X509.from_cryptography(certificate)

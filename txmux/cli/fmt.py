@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.files:
         try:
             changed = _lay_out(path, check=arguments.check, fix=arguments.fix)
-        except RulesError as error:  # noqa: PERF203 - a bad file does not hide the next one's errors
+        except RulesError as error:
             problems += error.problems
         else:
             code = _DIFFERENT if changed and arguments.check else code

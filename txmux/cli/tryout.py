@@ -47,7 +47,7 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
     for backend in backends:
         try:
             made.append(upstreams.upstream_of(backend))
-        except MuxError as problem:  # noqa: PERF203 - all errors are reported
+        except MuxError as problem:
             results.append(Tried(backend, backend.servers[0].text, str(problem)))
     looked_up = upstreams.first_look_ups()
     if looked_up is not None:

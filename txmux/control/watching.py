@@ -128,7 +128,7 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
                     data = read_bytes(path, room)
                     room -= len(data)
                     found[path] = source_of(path, data).text
-            except OSError as error:  # noqa: PERF203 - the others are read
+            except OSError as error:
                 if not is_unit or error.errno in SHORTAGE:
                     raise
                 found[path] = ""  # as it is read

@@ -499,6 +499,6 @@ def _collect_facts(
         try:
             for name, value in learnt(peeked).items():
                 facts[_fact_name(str(name))] = str(value)
-        except Exception:  # nosec B110  # noqa: BLE001, PERF203, S110 - a missing fact must not end the connection
+        except Exception:  # nosec B110  # noqa: BLE001, S110 - a missing fact must not end the connection
             pass
     return facts

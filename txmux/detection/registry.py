@@ -270,7 +270,7 @@ def _lacking(matcher: IProtocolMatcher) -> Iterator[str]:
                 yield name
             elif not is_right(value):
                 yield f"{name} ({value!r})"
-        except Exception as error:  # noqa: BLE001, PERF203 - a plugin may raise anything
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             yield f"{name} ({type(error).__name__}: {error})"
     try:
         transports_of(matcher)

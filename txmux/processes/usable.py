@@ -56,7 +56,7 @@ def unusable(rules: Rules) -> list[Problem]:
     for use in (Lists().prepare, account_of):
         try:
             use(rules)
-        except (AccountError, RulesError) as error:  # noqa: PERF203 - all errors are reported
+        except (AccountError, RulesError) as error:
             problems += error.problems
     return problems
 
@@ -105,7 +105,7 @@ def _files(rules: Rules) -> Iterator[Problem]:
     for section, key, number, read in _readers(rules):
         try:
             yield from expiry_warnings(section, read() or (), number)
-        except MuxError as error:  # noqa: PERF203 - all errors are reported
+        except MuxError as error:
             is_needed = isinstance(error, (ListenError, TLSFileError)) or key in _NEEDED
             problem = section.problem(str(error), getattr(error, "key", "") or key, number)
             if not isinstance(error.__context__, PermissionError):

@@ -158,7 +158,7 @@ def check_disks(rules: Rules, *, by_worker: bool = False) -> None:
     for path in {path for file in files for path in opened_for(file)}:
         try:
             open_once(path)
-        except TimeoutError as problem:  # noqa: PERF203 - the others are opened
+        except TimeoutError as problem:
             late = late or problem
         except OSError:  # who needs the file reports it
             continue

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -127,7 +127,7 @@ def _millisecond(number: int) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _second(number: int) -> str:
-    return datetime.fromtimestamp(number, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return datetime.fromtimestamp(number, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def quoted(text: str) -> str:

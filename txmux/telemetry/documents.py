@@ -4,7 +4,6 @@ A field is declared once: ``NAME: Annotated[TYPE, MEANING, COLUMN]``. From that 
 its schema in OpenAPI, its line in the reference, and its column in the commands, in `txmux top` and on the page. Quick to import.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import starmap
@@ -14,7 +13,9 @@ from typing import (
     Any,
     Literal,
     NamedTuple,
+    NotRequired,
     TypeAlias,
+    TypedDict,
     TypeVar,
     cast,
     get_args,
@@ -25,11 +26,6 @@ from txmux.rules.optional import states
 from txmux.telemetry import presentation
 from txmux.telemetry.presentation import Column, Health, Row, Table
 from txmux.telemetry.reasons import EndReason
-
-if sys.version_info >= (3, 11):
-    from typing import NotRequired, TypedDict
-else:
-    from typing_extensions import NotRequired, TypedDict
 
 _Document = TypeVar("_Document", bound=Mapping[str, Any])
 

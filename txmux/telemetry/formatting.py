@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from txmux.errors import printable_lines
 
@@ -39,7 +39,7 @@ def utc_time(moment: float) -> str:
     >>> utc_time(1796083200)
     '2026-12-01 00:00 UTC'
     """
-    return f"{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def compact_duration(seconds: float) -> str:

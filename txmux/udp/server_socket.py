@@ -586,7 +586,7 @@ class VisitSocket:
         for part, its_size in parts:
             try:
                 lost += send(self.sock, part, its_size)
-            except OSError:  # noqa: PERF203 - the others may go
+            except OSError:
                 lost += 1
         if lost:
             self._flow.count_lost(lost)

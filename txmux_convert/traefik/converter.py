@@ -159,7 +159,7 @@ def _provided(top: Node, draft: Draft) -> Iterator[Node]:
     for file, line in places:
         try:
             data = read_named(file, draft)
-        except OSError as error:  # noqa: PERF203 - all errors are reported
+        except OSError as error:
             draft.flag(line, f"providers.file: {file} cannot be read: {error.strerror}")
         else:
             yield _placed(read_file(data, str(file)), str(file), draft)

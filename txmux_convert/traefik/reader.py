@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -101,9 +101,8 @@ def read_file(data: bytes, path: str) -> Node:
 
 
 def _read_toml(text: str, path: str) -> Node:
-    toml = import_package("tomllib" if sys.version_info >= (3, 11) else "tomli", _FILE)
     try:
-        return _of_toml(toml.loads(text), text.split("\n"), 0)
+        return _of_toml(tomllib.loads(text), text.split("\n"), 0)
     except (ValueError, RecursionError) as error:
         raise ConvertError(f"{path} is not TOML: {error}") from None
 

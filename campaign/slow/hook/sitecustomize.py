@@ -66,8 +66,7 @@ def _say(_: int, frame: FrameType | None) -> None:
     names: list[str] = []
     while frame is not None and len(names) < 6:
         code = frame.f_code
-        name = code.co_qualname if sys.version_info >= (3, 11) else code.co_name
-        names.append(f"{name} {code.co_filename.rpartition('/')[2]}:{frame.f_lineno}")
+        names.append(f"{code.co_qualname} {code.co_filename.rpartition('/')[2]}:{frame.f_lineno}")
         frame = frame.f_back
     text = " < ".join(names).encode()[: LONGEST - NOW - 1] + b"\0"
     place = os.getpid() % PLACES * SIZE + NOW

@@ -6,9 +6,8 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Self
 from unittest.mock import patch
-
-from typing_extensions import Self
 
 from tests.cli.support import CommandTestCase
 from txmux.cli import init

@@ -1,6 +1,6 @@
 """Whose certificates ``allow_client`` lets in."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -79,7 +79,7 @@ class AllowedTests(SynchronousTestCase):
         odd = x509.SubjectAlternativeName.oid, bytes.fromhex("3008a506a1040c026162")
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "alice")])
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now)
         certificate = builder.add_extension(x509.UnrecognizedExtension(*odd), critical=False).sign(
             key, hashes.SHA256()

@@ -1,7 +1,7 @@
 """The certificate that an authority is shown."""
 
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 
 from cryptography import x509
@@ -31,6 +31,6 @@ class ChallengeTest(SynchronousTestCase):
         own = x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
         names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         self.assertEqual([*names.value], [x509.IPAddress(IPv4Address("192.0.2.1"))])
-        now, hour = datetime.fromtimestamp(time.time(), timezone.utc), timedelta(hours=1)
+        now, hour = datetime.fromtimestamp(time.time(), UTC), timedelta(hours=1)
         self.assertLess(shown.not_valid_before_utc, now - hour)  # the clocks of others
         self.assertGreater(shown.not_valid_after_utc, now + hour)

@@ -1,7 +1,7 @@
 """Certificates of clients that decide which server they get."""
 
 import ssl
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -105,7 +105,7 @@ class CertificateTests(TerminationCase):
                 first, session = await self.record(port, context)
                 again, session = await self.record(port, context, session)
                 self.assertEqual((first.route, again.route), ("any", "any"))
-                self.clients()._store.set_time(datetime.now(timezone.utc) + timedelta(days=days))
+                self.clients()._store.set_time(datetime.now(UTC) + timedelta(days=days))
                 expired, _ = await self.record(port, context, session)
                 self.assertEqual((expired.route, expired.facts["client_cert"]), ("none", "none"))
 

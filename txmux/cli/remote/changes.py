@@ -134,7 +134,7 @@ def _by_name(name: str, change: Callable[[str, str], Any]) -> Any:
     for cut in [len(name), *cuts] if is_address else [*cuts, len(name)]:
         try:
             return change(name[:cut], name[cut + 1 :])
-        except ServiceRefusedError as refused:  # noqa: PERF203 - few names have slashes
+        except ServiceRefusedError as refused:
             if refused.status != HTTPStatus.NOT_FOUND:
                 raise
             refusals.append(refused)

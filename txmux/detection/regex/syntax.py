@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import importlib
 import re
-import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from txmux.classes import frozen
 from txmux.errors import MuxError
 
-_parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
+_parser: Any = importlib.import_module("re._parser")
 
 
 class PatternError(MuxError):

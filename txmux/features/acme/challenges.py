@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -42,7 +42,7 @@ class ChallengeStore:
     def make(cls, name: str, digest: str) -> ChallengeStore:
         """Make the certificate for a name; `digest` is that of the key authorization, in hex."""
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.fromtimestamp(time.time(), timezone.utc)
+        now = datetime.fromtimestamp(time.time(), UTC)
         shown = x509.UnrecognizedExtension(_IDENTIFIER, _OCTETS + bytes.fromhex(digest))
         certificate = self_signed(
             key, name, now - _DAY, now + _DAY, shown, common_name=PROTOCOL.decode()

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -235,7 +235,7 @@ def unusable(rules: Rules) -> Iterator[Problem]:
         for route, name in [(route, name) for route, tls in terminated for name in tls.managed]:
             try:
                 folder.read(name)
-            except TLSFileError as problem:  # noqa: PERF203 - all are reported
+            except TLSFileError as problem:
                 message = f"{problem.what}; clients see a certificate that txmux signs itself, until there is another one"
                 yield attrs.evolve(route.section.problem(message, _RULE), warning=True)
     except OSError as problem:
@@ -280,6 +280,6 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _self_signed(name: str, now: float) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
-    begin = datetime.fromtimestamp(now, timezone.utc) - timedelta(hours=1)
+    begin = datetime.fromtimestamp(now, UTC) - timedelta(hours=1)
     certificate = self_signed(key, name, begin, begin + _OWN)
     return key_pem(key) + certificate.public_bytes(Encoding.PEM)

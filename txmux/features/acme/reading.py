@@ -278,5 +278,5 @@ def problems_of_names(section: Section) -> Iterator[Problem]:
                     f"clients ask for no address by SNI; write 'match = tls' and 'terminate_tls = acme {name}'"
                 )
             _host(name)
-        except InvalidValueError as error:  # noqa: PERF203 - all errors are reported
+        except InvalidValueError as error:
             yield section.problem(f"terminate_tls = acme: {error}", "match", number)

@@ -154,7 +154,7 @@ def read_labels(
                 raise LabelError("another container has its name")  # noqa: TRY301
             names.add(its.name)
             _join(groups, [*_routes(its, settings, rules, drained)])
-        except LabelError as error:  # noqa: PERF203 - a bad one does not hide the others
+        except LabelError as error:
             objects.append(ProvidedObject(f"container {its.name}", problem=str(error)))
     for name, group in groups.items():
         of = ", ".join(its.container.name for its in group)

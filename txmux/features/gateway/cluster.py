@@ -92,7 +92,7 @@ class Cluster:
         for thing in self.objects.get(kind, {}).values():
             try:
                 readable.append((age_of(thing), thing))
-            except MISSHAPEN:  # noqa: PERF203 - no server of the API gives such
+            except MISSHAPEN:
                 continue
         return [thing for _, thing in sorted(readable, key=lambda one: one[0])]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -79,7 +79,7 @@ class StatusWriter:
         path, thing = self._find(*key)
         if wanted is None or thing is None:
             return
-        now = datetime.fromtimestamp(time.time(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         status = merged(thing, wanted, self._controller, now)
         if status is None:
             return
@@ -202,5 +202,5 @@ class StatusLease:
         await self._api.send("PUT", path, {**self._last, "spec": spec})
 
     def _time(self) -> str:
-        now = datetime.fromtimestamp(self._now(), timezone.utc).isoformat(timespec="microseconds")
+        now = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="microseconds")
         return now.replace("+00:00", "Z")

@@ -68,7 +68,7 @@ class GeoDatabase:
             for path in paths:
                 try:
                     readers.append(_reader(path))
-                except GeoDatabaseError as problem:  # noqa: PERF203 - the others are read
+                except GeoDatabaseError as problem:
                     if not may_lack:
                         raise
                     trouble = f"{DATABASES}: {problem}; its addresses are in no country or system"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from txmux.net.tls.validity import Validity
 
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"
-_NEVER = datetime(9999, 12, 31, tzinfo=timezone.utc)  # as RFC 5280, section 4.1.2.5, writes it
+_NEVER = datetime(9999, 12, 31, tzinfo=UTC)  # as RFC 5280, section 4.1.2.5, writes it
 _LONGEST_NAME = 250  # characters of a subject
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
 

@@ -370,7 +370,7 @@ def _missing_files(key: str, text: str) -> Iterator[str]:
     for name, path in files_of(_ENDPOINT_KEYS[key], text).items():
         try:
             check_file(path)
-        except InvalidValueError as error:  # noqa: PERF203 - all errors are reported
+        except InvalidValueError as error:
             yield f"{name}: {error}"
 
 

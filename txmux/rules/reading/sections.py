@@ -164,7 +164,7 @@ def _values(
     for item in items:
         try:
             values.append(read(item.text))
-        except InvalidValueError as error:  # noqa: PERF203 - all errors are reported
+        except InvalidValueError as error:
             from txmux.rules.advice.values import mended  # noqa: PLC0415 - only for errors
 
             found, messages = mended(entry, item, error, kind, read, known)
