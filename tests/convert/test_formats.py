@@ -98,7 +98,6 @@ class PackageTests(SynchronousTestCase):
             ("nginx", "x.conf", "stream {}", "crossplane"),
             ("sslh", "x.cfg", "listen: ();", "libconf"),
             ("traefik", "x.yml", "tcp: {}", "PyYAML"),
-            ("traefik", "x.toml", "", "toml(lib|i)"),
         ]
         for program, name, text, package in files:
             with patch("txmux_convert.writer.import_module", side_effect=ModuleNotFoundError):
