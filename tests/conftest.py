@@ -19,6 +19,7 @@ from tests.support.endings import allow_endings
 from tests.support.examples import has_turn
 from tests.support.jobs import await_jobs
 from tests.support.leaks import Guard
+from tests.support.reached import Reached
 from tests.support.refusals import RefusedCalls
 
 _FOLDER = Path(__file__).parent
@@ -121,6 +122,7 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(*_YOUNG)
     config.pluginmanager.register(Guard())
     config.pluginmanager.register(RefusedCalls())
+    config.pluginmanager.register(Reached())
     config.add_cleanup(allow_endings())
     config.add_cleanup(await_jobs())
     util.DEFAULT_TIMEOUT_DURATION = _LONGEST

@@ -54,8 +54,20 @@ class ReadTests(SynchronousTestCase):
     def test_any_bytes_are_refused(self, data: bytes) -> None:
         self.assertRaises(NotGivenError, read, data)
 
-    @given(st.sampled_from(sorted(MESSAGE.keys() - {"later"})), _JSON)
-    def test_invalid_values_are_refused(self, key: str, value: Any) -> None:
+    @given(
+        st.one_of(
+            st.tuples(st.sampled_from(sorted(MESSAGE.keys() - {"later"})), _JSON),
+            st.tuples(st.just("time"), st.floats(0, 2**40)),
+            st.tuples(st.just("route"), st.none() | st.text()),
+            st.tuples(
+                st.sampled_from(("client", "local")),
+                st.tuples(st.ip_addresses().map(str), st.integers(0, 2**16 - 1)),
+            ),
+            st.tuples(st.just("facts"), st.dictionaries(st.text(), st.text())),
+        )
+    )
+    def test_invalid_values_are_refused(self, case: tuple[str, Any]) -> None:
+        key, value = case
         try:
             told = read(json.dumps({**MESSAGE, key: value}).encode())
         except NotGivenError:

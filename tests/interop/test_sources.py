@@ -280,5 +280,7 @@ class TransparentTests(_Case):
         path = self.folder / "transparent.ini"
         path.write_text(_RULES.format(server="127.0.0.1:22", source="client", more=""))
         said = output_of(sys.executable, "-m", "txmux", "check", path).decode()
-        for line in self.hints("127.0.0.1:22")[2:]:
+        _, _, *lines = self.hints("127.0.0.1:22")
+        self.assertTrue(lines)
+        for line in lines:
             self.assertIn(line, said)

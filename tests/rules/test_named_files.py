@@ -44,10 +44,17 @@ class KeyTests(SynchronousTestCase):
 
     def test_device_in_place_of_a_secret(self) -> None:
         """Everybody may write to one, and no advice changes that."""
-        link = make_folder(self) / "tokens"
-        link.symlink_to("/dev/null")
-        text = f"[txmux]\nadmin = 127.0.0.1:1\nadmin_tokens = {link}\n[listen a]\nendpoint = :3\n"
-        self.assertNotIn("chmod", str(_readable(parse(text, "rules.ini"))))
+        folder = make_folder(self)
+        folder.chmod(0o755)
+        (folder / "open").write_text("")
+        (folder / "open").chmod(0o644)
+        for target, count in (("open", 1), ("/dev/null", 0)):
+            link = folder / f"to-{count}"
+            link.symlink_to(target)
+            text = (
+                f"[txmux]\nadmin = 127.0.0.1:1\nadmin_tokens = {link}\n[listen a]\nendpoint = :3\n"
+            )
+            self.assertEqual(str(_readable(parse(text, "rules.ini"))).count("chmod"), count)
 
     def test_all_named(self) -> None:
         """Each path in rules is in the list once, by its key, and what workers may not have is given to the supervisor alone."""
@@ -147,6 +154,7 @@ class KeyTests(SynchronousTestCase):
             if "loop" in line:
                 text = RULES.format(folder).replace(f"{folder}/{name}", f"{folder}/loop/{name}")
                 try:
-                    _readable(parse(text, folder / "rules.ini"))
+                    found = _readable(parse(text, folder / "rules.ini"))
                 except RulesError as error:
-                    self.assertTrue(error.problems)
+                    found = [*error.problems]
+                self.assertEqual([one.key for one in found], ["allow"] * (name == "networks"), name)

@@ -342,10 +342,11 @@ class HijackTests(RoamingTestCase):
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from([HOME, OTHER, THIRD, "server", "path"]),
+                st.sampled_from([HOME, OTHER, THIRD, "server", "path", *3 * ("moves",)]),
                 st.integers(1, 1200),
                 st.sampled_from([0.0, 0.1, 0.5, 1.0, 30.0]),
             ),
+            min_size=20,
             max_size=60,
         )
     )
@@ -363,11 +364,17 @@ class HijackTests(RoamingTestCase):
                 got = visitor is not None and self.noticed(size)
                 if visitor is not None and got and not visitor.is_proved:
                     self.assertLessEqual(visitor.sent, 3 * visitor.received)
+            elif who == "moves":
+                source = f"203.0.113.{len(moves)}:4000"
+                self.says(source)
+                self.noticed()
+                self.clock.advance(SILENCE)
+                self.says(source)
             else:
                 self.says(who, size)
             if self.path.home not in {before, *earlier}:
                 moves.append(self.clock.seconds())
-            if who == HOME:
+            if who == HOME and len(moves) <= MOST_MOVES:
                 self.assertEqual(self.path.home, HOME)
         for first, last in zip(moves, moves[MOST_MOVES:], strict=False):
             self.assertGreaterEqual(last - first, MINUTE)

@@ -209,7 +209,8 @@ class OtherTests(ProbeTestCase):
                     [b"HTTP/1.1 ", b"200 OK\r\n", b"103 x\r\n\r\n", b"+PONG", b"\r\n", b"\n"]
                 ),
                 st.sampled_from([ASKS_FOR_PASSWORD, error(b"57P03", b"no"), b"SSH-"]),
-            )
+            ),
+            min_size=2,
         ),
     )
     def test_any_answer(self, question: Probe, pieces: list[bytes]) -> None:

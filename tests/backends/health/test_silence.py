@@ -117,18 +117,26 @@ class SilenceTest(SynchronousTestCase):
             watched.clock.pump([1.0] * 9)
             self.assertIs(member.state, state)
 
-    @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=40))
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 2), st.sampled_from((*9 * (False,), True))),
+            min_size=15,
+            max_size=40,
+        )
+    )
     def test_never_while_it_answers_in_time(self, seconds: list[tuple[int, bool]]) -> None:
-        """Whatever comes, a server is out only if it has answered nobody for `after`."""
+        """Whatever comes, a server is out only if it has answered none of enough clients for `after`."""
         watched, member = self.begin()
-        quiet, sources = 0, itertools.count()
+        clients = quiet = 0
+        sources = itertools.count()
         for asked, answered in seconds:
             for _ in range(asked):
                 member.counts.asked(next(sources))
             if answered:
                 _answer(member)
-            quiet = 0 if answered else quiet + 1
+            clients = 0 if answered else clients + asked
+            quiet = quiet + 1 if clients >= 3 else 0
             watched.clock.advance(1)
             if watched.changes:
-                self.assertGreaterEqual(quiet, EJECT.after)
+                self.assertGreater(quiet, EJECT.after)
                 return

@@ -56,7 +56,7 @@ class LineTests(SynchronousTestCase):
 class JournalTests(SynchronousTestCase):
     """The journal is the socket at the standard error stream."""
 
-    def run_service(self, rules: str, *, is_named: bool = True) -> bytes:
+    def run_service(self, rules: str, *, is_named: bool = True, serves: bool = True) -> bytes:
         path = make_folder(self) / "rules.ini"
         path.write_text(rules)
         ours, theirs = socket.socketpair()
@@ -75,6 +75,7 @@ class JournalTests(SynchronousTestCase):
                     written += data
                     if b"serving with" in written:
                         process.terminate()
+        self.assertEqual(b"serving with" in written, serves)
         return written
 
     def test_priorities(self) -> None:
@@ -89,7 +90,7 @@ class JournalTests(SynchronousTestCase):
             self.assertRegex(line, rb"^2\d{3}-")
 
     def test_rules_with_errors(self) -> None:
-        lines = self.run_service("[listen a]\nx = 1\ny = 1\n").splitlines()
+        lines = self.run_service("[listen a]\nx = 1\ny = 1\n", serves=False).splitlines()
         self.assertEqual([line[:3] for line in lines], [b"<3>"] * 3)
 
     def test_each_line(self) -> None:

@@ -402,6 +402,12 @@ _JSON = st.recursive(
     ),
 )
 
+_INSTANCE = st.fixed_dictionaries({
+    "Service": st.fixed_dictionaries({
+        "Address": st.sampled_from(("10.0.0.1", "::1", "x")), "Port": st.integers(-1, 65_536),
+    }),
+})  # fmt: skip
+
 
 def _answer(*instances: Instance) -> bytes:
     return json.dumps([one.told("web") for one in instances]).encode()
@@ -476,7 +482,11 @@ class InstancesTests(SynchronousTestCase):
             reader.feed(part)
         self.assertRaisesRegex(NotConsulError, "more than 1000 instances", reader.feed, part)
 
-    @given(_JSON | st.binary())
+    @given(
+        st.booleans().flatmap(
+            lambda is_list: st.lists(_INSTANCE) if is_list else _JSON | st.binary()
+        )
+    )
     def test_anything(self, said: object) -> None:
         body = said if isinstance(said, bytes) else json.dumps(said).encode()
         try:

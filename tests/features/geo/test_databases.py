@@ -83,12 +83,14 @@ class PlacesTests(SynchronousTestCase):
         for _ in range(data.draw(st.integers(1, 4))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
         damaged = self.folder / "damaged.mmdb"
-        damaged.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+        length = data.draw(st.just(len(content)) | st.integers(1, len(content)))
+        damaged.write_bytes(content[:length])
         places = GeoDatabase()
         with capturedLogs() as lines:
             try:
                 places.read([damaged])
-            except GeoDatabaseError:
+            except GeoDatabaseError as error:
+                self.assertIn(f"'{damaged}'", str(error))
                 return
             for address in ("192.0.2.1", "192.0.2.200", "198.51.100.1", "2001:db8::1"):
                 places.find(ip_address(address))

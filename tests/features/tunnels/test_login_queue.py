@@ -9,7 +9,9 @@ from txmux.features.tunnels.login_queue import LoginQueue
 
 _SOURCES = st.integers(0, 5)
 _STEPS = st.lists(
-    st.tuples(st.sampled_from(("add", "wrong", "right", "leave")), _SOURCES), max_size=60
+    st.tuples(st.sampled_from(("add", "wrong", "right", "leave")), _SOURCES),
+    min_size=20,
+    max_size=60,
 )
 
 

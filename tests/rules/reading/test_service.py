@@ -236,7 +236,12 @@ class TokensTests(SynchronousTestCase):
         is_line = bool(line) and not line.startswith("#")
         self.assertEqual(len(tokens) + len(problems), 1 + is_line)
 
-    @given(st.binary())
+    @given(
+        st.lists(
+            st.sampled_from([b"ann all the-first-secret-here", b"bob all the-second-secret-here"])
+            | st.binary()
+        ).map(b"\n".join)
+    )
     def test_anything(self, data: bytes) -> None:
         tokens, _ = read_tokens(data)
         self.assertEqual(len({token.secret for token in tokens}), len(tokens))

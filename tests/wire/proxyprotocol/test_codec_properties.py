@@ -128,7 +128,7 @@ class AnyBytesTests(SynchronousTestCase):
         """A damaged header is refused, or is another header."""
         self.check(data)
 
-    @given(st.binary(max_size=40))
+    @given(st.binary(max_size=40) | SSL_INFOS.map(lambda info: encode_ssl(info).value))
     def test_ssl(self, value: bytes) -> None:
         """The field about the client's TLS is read or refused."""
         try:
