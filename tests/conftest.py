@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import resource
 import shutil
 import signal
@@ -58,6 +59,8 @@ Where a place has ``::``, the tests of a class have their turns one by one; else
 _LONG = ("matchers/", "packaging/", "test_")
 """How those of them begin that take longest, many a minute for a class."""
 
+_LONG_SKIPPED = "takes long, or needs what is rarely there; script/test --long runs it"
+
 _WAITS = 10
 """How often a test has to wait at least before it counts as one that does; to write a file may take a few."""
 
@@ -75,6 +78,9 @@ _FAILED = os.environ.pop("TXMUX_LIST_FAILED", "")
 
 _LAST_LINES, _WIDTH = 16, 200
 """What is listed of a failure."""
+
+_REQUIRES = bool(os.environ.get("TXMUX_REQUIRE_SERVERS"))
+"""Whether nothing may be missing: a test is skipped for one of the reasons in skips.txt, or fails."""
 
 _MEASURED = {
     name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")
@@ -184,6 +190,23 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
                 file.write(f"{report.nodeid}\n")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail what is skipped while nothing may be."""
+    report = yield
+    if _REQUIRES and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not re.fullmatch(_allowed_reasons(), reason):
+            report.outcome = "failed"
+            report.longrepr = f"skipped for a reason that is not in tests/skips.txt: {reason}"
+    return report
+
+
+def _allowed_reasons() -> str:
+    lines = (_FOLDER / "skips.txt").read_text().splitlines()
+    return "|".join(line for line in lines if not line.startswith("#"))
+
+
 def pytest_collectreport(report: pytest.CollectReport | pytest.TestReport) -> None:
     if report.failed and _FAILED and not _is_worker():
         lines = report.longreprtext.splitlines()[-_LAST_LINES:]
@@ -206,6 +229,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = chosen
     for item in filter(is_whole, items):
         item.add_marker(pytest.mark.whole)
+        if not os.environ.get("TXMUX_LONG") and item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(_LONG_SKIPPED))
     items.sort(key=lambda item: (not is_whole(item), not _is_long(item), not _has_processes(item)))
 
 

@@ -16,21 +16,12 @@ def require_program(name: str) -> str:
 
     Raises:
         SkipTest: It is not installed.
-        AssertionError: It is not installed, and ``TXMUX_REQUIRE_SERVERS`` is set in the environment.
     """
     folders = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
     path = shutil.which(name, path=folders)
     if path is not None:
         return path
-    if os.environ.get("TXMUX_REQUIRE_SERVERS"):
-        raise AssertionError(f"{name} is not installed, and TXMUX_REQUIRE_SERVERS asks for it")
     raise SkipTest(f"{name} is not installed")
-
-
-def require_long() -> None:
-    """Go on only if tests that take minutes, or need what is rarely there, are wanted."""
-    if not os.environ.get("TXMUX_LONG"):
-        raise SkipTest("takes long, or needs what is rarely there; TXMUX_LONG=1 runs it")
 
 
 def run_program(

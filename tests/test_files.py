@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
-from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -219,23 +218,6 @@ class ReadTest(SynchronousTestCase):
             if writer is not None:
                 os.close(writer)
             path.unlink()
-
-    def test_what_has_no_end_yet(self) -> None:
-        """A file of the kernel that seems to be a regular one may have no more bytes now, and more later."""
-        kernel_log = Path("/proc/kmsg")
-        try:
-            file = os.open(kernel_log, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError:
-            raise SkipTest("this process may not read the log of the kernel") from None
-        self.addCleanup(os.close, file)
-        try:
-            while os.read(file, 1 << 16):
-                pass
-        except BlockingIOError:
-            error = self.assertRaises(OSError, files.read_own, kernel_log)
-            self.assertEqual(error.strerror, "it is no regular file")
-        else:
-            raise SkipTest("the log of the kernel has an end here")
 
     def test_dead_disk(self) -> None:
         """Once a thread has waited for long for a file, nothing in its folder is touched, and what is elsewhere is."""

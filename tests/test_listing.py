@@ -1,5 +1,6 @@
-"""What a run of the tests lists: those that wait, which `.ci/run` runs again slowly, and those that fail, with which it ends."""
+"""What `tests/conftest.py` does in a run: it lists tests that wait or fail, and fails those that may not be skipped."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -26,6 +27,25 @@ def test_waits_and_fails():
     raise AssertionError("why" + "y" * 1000)
 """
 
+_SKIPPED = """
+import pytest, unittest
+
+def test_missing():
+    pytest.skip("nginx is not installed")
+
+def test_kernel():
+    raise unittest.SkipTest("this kernel has no Landlock")
+
+@pytest.mark.xfail
+def test_fails():
+    raise AssertionError
+
+class Tests(unittest.TestCase):
+    @unittest.skip("needs a right")
+    def test_right(self):
+        pass
+"""
+
 
 class ListingTests(SynchronousTestCase):
     def test_waiting(self) -> None:
@@ -50,3 +70,21 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(name, "test_some.py::test_waits_and_fails")
         self.assertRegex("\n".join(lines), "\n    E +AssertionError: why+\n")
         self.assertLess(max(map(len, lines)), 210)
+
+    def test_skipped(self) -> None:
+        """Where all is asked for, only the reasons in the list are good ones."""
+        folder = make_folder(self)
+        (folder / "conftest.py").write_text(
+            "from tests.conftest import pytest_runtest_makereport\n"
+        )
+        (folder / "test_some.py").write_text(_SKIPPED)
+        for requires, failed in (("1", ["test_missing", "Tests::test_right"]), ("", [])):
+            pytest = (sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider")
+            done = run(
+                *("env", "-u", "PYTEST_ADDOPTS", "-u", "PYTEST_XDIST_WORKER"),
+                *(f"PYTHONPATH={Path(__file__).parents[1]}", f"TXMUX_REQUIRE_SERVERS={requires}"),
+                *(*pytest, "--rootdir", folder, folder),
+            )
+            said = done.stdout.decode()
+            self.assertEqual(re.findall(r"FAILED \S*test_some.py::(\S+)", said), failed)
+            self.assertEqual(said.count("not in tests/skips.txt: needs a right"), len(failed[1:]))

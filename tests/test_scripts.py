@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -71,6 +72,52 @@ class ScriptTests(SynchronousTestCase):
                 self.refusal(script, "no-such-python"),
                 f"{script}: cannot run 'no-such-python': set PYTHON to a Python 3.11 or newer\n",
             )
+
+    def test_environment_of_another_checkout_is_left_alone(self) -> None:
+        other = self.folder / "other"
+        other.mkdir()
+        (other / "pyvenv.cfg").touch()
+        (self.folder / ".venv").symlink_to(other)
+        done = subprocess.run(
+            [self.folder / "script/test"], capture_output=True, text=True, timeout=300, check=False
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, "^test: .venv is a link to .*other, .*: remove the link\n$")
+        self.assertEqual([*other.iterdir()], [other / "pyvenv.cfg"])
+
+    def test_note_of_the_long_tests(self) -> None:
+        """A commit has it once all of them have passed with nothing else in the folder."""
+        for name in (".venv/bin", "tests/interop", "tests/packaging", "txmux", "txmux_convert"):
+            (self.folder / name).mkdir(parents=True)
+        (self.folder / ".gitignore").write_text(".venv\n")
+        (self.folder / "pyproject.toml").touch()
+        (self.folder / ".venv/prepared-core-test-lint-completion").touch()
+        programs = self.folder / ".venv/bin"
+        (programs / "python").symlink_to(sys.executable)
+        (programs / "pip").write_text(f"#!{programs}/python\n")
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+        git = ("git", *who, "-C", str(self.folder))
+        for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message=x")):
+            subprocess.run([*git, *words], check=True)
+        (programs / "git").write_text(
+            f'#!/bin/sh\nexec {require_program("git")} {" ".join(who)} "$@"\n'
+        )
+        (programs / "git").chmod(0o755)
+
+        def is_noted(*words: str, status: int = 0) -> bool:
+            (programs / "pytest").write_text(f"#!/bin/sh\nexit $((TXMUX_LONG - 1 + {status}))\n")
+            (programs / "pytest").chmod(0o755)
+            done = subprocess.run([self.folder / "script/test", "--long", *words], check=False)
+            self.assertEqual(done.returncode, status)
+            show = [*git, "notes", "--ref=long", "show"]
+            return not subprocess.run(show, capture_output=True, check=False).returncode
+
+        self.assertFalse(is_noted(status=1))
+        self.assertFalse(is_noted("-k", "some"))
+        (self.folder / "new").touch()
+        self.assertFalse(is_noted())
+        (self.folder / "new").unlink()
+        self.assertTrue(is_noted())
 
     def test_help_of_the_demo_is_its_own(self) -> None:
         command = [str(self.folder / "script/demo"), "--help"]

@@ -98,6 +98,13 @@ def _unready() -> Iterator[str]:
     """Yield what a release refuses, and a dry run only says: it builds and checks all the same."""
     if not _kinds(ROOT) and not _FIRST.search((ROOT / "CHANGELOG.md").read_text()):
         yield "nothing to release: there is no fragment in newsfragments/"
+    if subprocess.run(
+        ["git", "notes", "--ref=long", "show"], cwd=ROOT, capture_output=True, check=False
+    ).returncode:
+        yield (
+            "the long tests are not known to pass with this commit: run script/test --long, or fetch what the workflow of each "
+            "night has noted: git fetch origin refs/notes/long:refs/notes/long"
+        )
     # What decides the speed is as it was measured on one of the machines whose figures are published.
     folders = [f"txmux/{name}" for name in ("tcp", "net", "udp", "detection")]
     for path in (ROOT / "benchmarks/published").glob("figures-*.json"):

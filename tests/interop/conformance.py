@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest import SkipTest
 
+import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.interop.children import Child, InteropTestCase
 from tests.interop.kubernetes_api import KubernetesApi
 from tests.interop.namespaces import Namespace
-from tests.programs import require_long
 from tests.support.certificates import Identity, make_authority
 from tests.support.ports import stop_listening
 
@@ -193,6 +193,7 @@ def _translate_listener(listener: dict[str, Any], mode: str) -> None:
         kind["kind"] = kind["kind"].replace("HTTPRoute", "TLSRoute")
 
 
+@pytest.mark.long
 class ConformanceTestCase(InteropTestCase):
     """One cluster for all tests of a class, with the suite's base, a txmux and a provider with the rights of the manifests."""
 
@@ -206,7 +207,6 @@ class ConformanceTestCase(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        require_long()
         folder = os.environ.get("TXMUX_GATEWAY_CONFORMANCE")
         if not folder or not os.environ.get("TXMUX_GATEWAY_CRDS"):
             raise SkipTest("TXMUX_GATEWAY_CONFORMANCE and TXMUX_GATEWAY_CRDS name no folders")

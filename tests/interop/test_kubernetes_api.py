@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.features.gateway.objects import GROUP, SERVICES, gateway, route, things
@@ -16,7 +17,6 @@ from tests.interop.children import Child, InteropTestCase, eventually, listens, 
 from tests.interop.kubernetes_api import KubernetesApi
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import make_certificate
-from tests.programs import require_long
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
 from txmux.features.gateway.conditions import FEATURES
@@ -28,11 +28,11 @@ _TCP = "name: tcp, port: 5432, protocol: TCP"
 _TLS = "name: tls, port: 443, protocol: TLS, hostname: a.example, tls: {mode: Terminate, certificateRefs: [{name: its}]}"
 
 
+@pytest.mark.long
 class RealApiTests(InteropTestCase):
     """One cluster, with the rights that the manifests give the provider and no others."""
 
     def setUp(self) -> None:
-        require_long()
         super().setUp()
         network = Namespace(self)
         network.ip(f"addr add {_POD}/32 dev lo")

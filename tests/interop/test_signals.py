@@ -156,8 +156,8 @@ endpoint = 127.0.0.1:0
 default  = 127.0.0.1:{port}
 """
 _UPGRADES = 3
-_RELOADS = 20 if "TXMUX_LONG" in os.environ else 3
-_MIBS = 1024 if "TXMUX_LONG" in os.environ else 100
+_RELOADS = 20 if os.environ.get("TXMUX_LONG") else 3
+_MIBS = 1024 if os.environ.get("TXMUX_LONG") else 100
 """Of files, in MiB."""
 
 

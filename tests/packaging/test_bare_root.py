@@ -5,10 +5,11 @@ import shutil
 import socket
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import PATIENCE, InteropTestCase
 from tests.packaging.building import CHECKOUT, checkout_files
 from tests.packaging.roots import Copy, check_relay, root_of
-from tests.programs import require_long
 
 _MAY_SUDO = """
 set -e
@@ -18,6 +19,7 @@ chown -R dev /checkout
 """
 
 
+@pytest.mark.long
 class BareRootTests(InteropTestCase):
     """Debian's smallest system, with python3 and python3-venv, and a checkout in it."""
 
@@ -26,7 +28,6 @@ class BareRootTests(InteropTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        require_long()
         checkout = cls.folder / "checkout"
         for name in checkout_files():
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)

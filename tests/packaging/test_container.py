@@ -8,12 +8,12 @@ import socket
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, first_of, run
 from tests.packaging.building import CHECKOUT
 from tests.packaging.roots import relayed, root_of
-from tests.programs import require_long
 from tests.support.alone import RULES
 
 _RULES = """
@@ -65,6 +65,7 @@ class ContainerfileTests(SynchronousTestCase):
         self.assertEqual(([RULES], check), ([Path(*run)], ["txmux", "status"]))
 
 
+@pytest.mark.long
 class ImageTests(InteropTestCase):
     """A container of the image, which has the network of the tests, and no capability."""
 
@@ -75,7 +76,6 @@ class ImageTests(InteropTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        require_long()
         root = root_of("bookworm", "python3", "python3-venv")
         scratch = cls.buildah("from", "scratch")
         cls.buildah("add", "--quiet", scratch, str(root), "/")

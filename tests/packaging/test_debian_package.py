@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of
@@ -16,7 +17,7 @@ from tests.interop.namespaces import Namespace
 from tests.packaging.building import CHECKOUT
 from tests.packaging.machine import Machine
 from tests.packaging.roots import relayed, root_of
-from tests.programs import require_long, require_program
+from tests.programs import require_program
 
 _RULES = """
 [txmux]
@@ -241,13 +242,9 @@ class DebianPackageTests(InteropTestCase):
         self.assertNotIn("txmux", self.machine.do("cat", "/etc/passwd", "/etc/group"))
 
 
+@pytest.mark.long
 class FreshDebianTests(DebianPackageTests):
     """A machine that has nothing but Debian's smallest system, systemd, and what the package depends on."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        require_long()
-        super().setUpClass()
 
     def root(self) -> Path:
         return root_of("bookworm", "python3", "systemd")

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest
 
+import pytest
+
 from tests.interop.children import InteropTestCase
 from tests.packaging.building import CHECKOUT, build_wheel
 from tests.packaging.roots import Copy, check_relay, root_of
-from tests.programs import require_long
 
 _UBUNTU = "http://archive.ubuntu.com/ubuntu"
 _KEYRING = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
@@ -16,6 +17,7 @@ _INSTALL = (
 )
 
 
+@pytest.mark.long
 class PythonTests(InteropTestCase):
     """The wheel with its extras, in a virtual environment of a system that has just Python."""
 
@@ -24,7 +26,6 @@ class PythonTests(InteropTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        require_long()
         cls.wheel = build_wheel(CHECKOUT, cls.folder)
 
     def serves(self, version: str, root: Path) -> None:

@@ -134,6 +134,7 @@ class ReleaseTests(SynchronousTestCase):
             r"    [0-9a-f]{64}  txmux-7\.8\.9\.tar\.gz",
             r"    [0-9a-f]{64}  txmux_7\.8\.9-1_all\.deb",
             r"    [0-9a-f]{64}  txmux-7\.8\.9\.cdx\.json",
+            r"a release is refused until this is done: the long tests are .+: run script/test --long, .+",
             r"a release is refused until this is done: all figures in .+: run script/bench --rounds 5 .+",
             r"tag: v7\.8\.9",
             "nothing was changed, and nothing was uploaded",
@@ -149,6 +150,7 @@ class ReleaseTests(SynchronousTestCase):
         """
         self.assertIn("has no tag v0.1.0.dev0", self.release("--tagged").stderr)
         self.have_an_address()
+        self.note_long_tests()
         done = self.release("7.8.9")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(self.git("log", "-1", "--format=%s"), "Release 7.8.9")
@@ -194,6 +196,9 @@ class ReleaseTests(SynchronousTestCase):
         build = runpy.run_path(str(self.folder / _SCRIPT))["_build_deb"]
         problem = self.assertRaises(SystemExit, build, self.folder)
         self.assertIn("E: txmux: bad\n", str(problem))  # with which it ends
+
+    def note_long_tests(self) -> None:
+        self.git("notes", "--ref=long", "add", "--message", "passes")
 
     def make_packages_quickly(self) -> None:
         (self.folder / "script/deb").write_text("#!/bin/sh\n: >dist/txmux_7.8.9-1_all.deb\n")
@@ -277,7 +282,7 @@ class ReleaseTests(SynchronousTestCase):
         self.assertEqual(set().union(*needed.values()), components)
 
     def test_refused(self) -> None:
-        """It refuses what is not committed, a version of another form, one that there is, and older figures."""
+        """It refuses what is not committed, a version of another form, one that there is, older figures, and a commit without long tests."""
         self.assert_refused("'7.8.9rc1' is not a version to release", "7.8.9rc1")
         self.assert_refused("'seven' is not a version to release", "seven")
         for path in ("detection/plan.py", "net/turns.py"):
@@ -288,5 +293,7 @@ class ReleaseTests(SynchronousTestCase):
         self.git("tag", "v7.8.9")
         self.assert_refused("there is a tag v7.8.9 already", "7.8.9")
         self.git("reset", "--quiet", "--hard", "HEAD~")
+        self.assert_refused("the long tests are not known to pass with this commit", "7.9.0")
+        self.note_long_tests()
         (self.folder / "left-over").touch()
         self.assert_refused("commit or remove this first:\n?? left-over", "7.9.0")
