@@ -24,6 +24,9 @@ def test_once():
         ran.touch()
         raise AssertionError("the first time")
 """
+_THRICE = """import pytest
+@pytest.mark.parametrize("number", range(3))
+def test_once(number):"""
 _LISTS = "from tests.conftest import pytest_runtest_logreport\n"
 
 
@@ -51,6 +54,7 @@ class FlakyTests(unittest.TestCase):
         script = f"""
             set -euo pipefail
             source '{_PROJECT}/script/lib/flaky'
+            TXMUX_FLAKY='{self.folder}/flaky.txt'
             trap "name_failed '{self.folder}'/*.failures" EXIT
             run_all() {{ {before}; {pytest} -o cache_dir='{self.folder}/cache'; }}
             run_twice '{self.folder}/cache' run_all {pytest}
@@ -74,7 +78,19 @@ class FlakyTests(unittest.TestCase):
         done = self._run(_ONCE)
         self.assertEqual(done.returncode, 0, done)
         self.assertIn("\n1 passed in", done.stdout)
-        self.assertRegex(done.stderr, "flaky: .*\n.*test_it.py::test_once\n$")
+        self.assertRegex(done.stderr, "flaky: 1 .*\n.*test_it.py::test_once\n$")
+        self.assertRegex(
+            (self.folder / "flaky.txt").read_text(), "^1 flaky\n.*test_it.py::test_once\n$"
+        )
+
+    def test_too_many_pass_again(self) -> None:
+        tests = _ONCE.replace("def test_once():", _THRICE).replace('"ran"', 'f"ran-{number}"')
+        done = self._run(tests)
+        self.assertEqual(done.returncode, 1, done)
+        self.assertIn("\n3 passed in", done.stdout)
+        self.assertRegex(
+            done.stderr, r"flaky: 3 .*\n(.*test_once\[\d\]\n){3}3 flaky tests fail a run\n$"
+        )
 
     def test_passes(self) -> None:
         done = self._run("def test_good(): pass")
