@@ -127,7 +127,9 @@ class Mux(LoggingTwist):
         return port
 
     def connect(self, source: str = "") -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), PATIENCE, (source, 0))
+        # Bound to no port beforehand, which would have to be one that no connection at all uses.
+        bound = (source, 0) if source else None
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE, bound)
 
     def reload(self, *changes: Change) -> str:
         """Reload with these changes, and return what the log says."""
