@@ -46,6 +46,7 @@ if "TXMUX_PREDECESSOR" in os.environ and "txmux" in sys.orig_argv:
         raise OSError(12, "nothing is left")
 
     Starter.start_forking = fail
+    sys.excepthook = lambda *_: None  # a slow process is ended before it has said all, or anything, of that
 """
 _REPLACED = """
 import os, sys

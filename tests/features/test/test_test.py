@@ -264,8 +264,15 @@ class ServiceTests(ServiceTestCase):
         self.addCleanup(server.stopListening)
         [port] = self.run_service(_RULES.format(server.getHost().port))
         self.patch(port_test, "_APART", 0.0)
+        plan = port_test._plan
+
+        def wait_briefly_for_nothing(*arguments: Any) -> Any:
+            *others, half = plan(*arguments)
+            return *others, lambda _: half(2.0)
+
+        self.patch(port_test, "_plan", wait_briefly_for_nothing)
         self.patch(sys, "stdout", output := StringIO())
-        arguments = ["test", f"127.0.0.1:{port}", "--sni=www.example.com", "--timeout=2"]
+        arguments = ["test", f"127.0.0.1:{port}", "--sni=www.example.com", "--timeout=60"]
         code = await deferToThread(main, arguments)
         self.assertEqual(code, 0, output.getvalue())
         for line in (

@@ -315,12 +315,14 @@ class TryTests(TrialCase):
         for number in range(20):
             rules += f"[route r{number}]\nunder = *\nmatch = tls\nterminate_tls = {certificate}\nbackend = {self.a}\n"
         reading = self.supervisor.reading_files
+        await reading.acquire()
         tried = Deferred.fromCoroutine(self.tried(rules))
-        while not reading.locked:
-            await turn()
-        reloaded = Deferred.fromCoroutine(self.running.reload())
         while not reading.waiting:
             await turn()
+        reloaded = Deferred.fromCoroutine(self.running.reload())
+        while len(reading.waiting) < 2:
+            await turn()
+        reading.release()
         self.assertEqual((await tried)["clients"], 0)
         self.assertEqual((await reloaded).errors, ())
         self.assertEqual(len(self.supervisor._terminators.shown()), 20)
