@@ -1,1 +1,0 @@
-"""Converted configurations beside the programs that they are of, with healthy, dead, picky and slow servers."""
