@@ -133,6 +133,21 @@ class SocketsTest(TestCase):
         await server.is_lost()
         self.assertEqual(server.transport and server.lost.type.__name__, "ConnectionDone")  # type: ignore[union-attr]
 
+    async def test_both_have_ended_in_order(self) -> None:
+        """What epoll calls a hang-up then is no reset."""
+        name = self.listen()
+        client = await self.connect(name)
+        server = await self.factory.peer()
+        client.finish()
+        await server.has_all()
+        server.transport.watch_for_reset()
+        server.finish()
+        await client.has_all()
+        server.transport.handle_pending_events()
+        self.assertIsNone(server.lost)
+        await server.is_lost()
+        self.assertFalse(server.was_reset())
+
     async def test_itself(self) -> None:
         """A connection to itself, which a port can have that nobody listens at, is refused, and its port is free."""
         for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.plainsocket import reset_on_close
-from txmux.net.sockets.poller import FINISHED, READ, TROUBLE, WRITE, Poller
+from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, Poller
 
 CLOSED = Failure(main.CONNECTION_DONE)
 """The reason of connections that ended cleanly. One object for all, like the reactor's."""
@@ -341,7 +341,11 @@ class SocketTransport(tcp.Connection):
 
     def _read_and_write(self, events: int) -> object:
         if events & TROUBLE and self._events == TROUBLE:
-            return main.CONNECTION_LOST
+            if events & ERROR or not self._writeDisconnected:
+                return main.CONNECTION_LOST
+            # Both directions have ended in order, which epoll calls a hang-up, and would report again and again.
+            self._want(0)
+            return None
         if events & (READ | TROUBLE) and self._events & READ:
             preview = self._preview
             why = self.doRead() if preview is None else self._read_preview(preview, events)
