@@ -47,6 +47,8 @@ class Rounds:
     """Goes from round to round."""
 
     budget: Budget
+    choose: Callable[[int, random.Random], Round] = choose
+    trials: int = TRIALS
     crew: Crew = attrs.field(init=False)
     whole: Verdict = attrs.field(factory=Verdict)
     datagrams: Counts = attrs.field(factory=Counts)
@@ -70,18 +72,16 @@ class Rounds:
             self.crew.end()
         return self.report()
 
-    def try_next(self, trials: int) -> None:
-        """Try what comes next."""
+    def try_next(self) -> None:
         if self.rounds % _EVERY == _EVERY - 1:
             self.try_datagrams()
         else:
-            self.try_streams(trials)
+            self.try_streams()
 
-    def try_streams(self, trials: int) -> None:
-        """Try a round of so many connections, and keep what came of it."""
+    def try_streams(self) -> None:
         its, by, defects = self._choose()
         start = functools.partial(Service, its, self.crew.places, _LONGEST)
-        self.attempt(start, lambda service: self._use(service, its, by, trials, defects), defects)
+        self.attempt(start, lambda service: self._use(service, its, by, defects), defects)
         self._note(its, defects)
 
     def try_datagrams(self) -> None:
@@ -98,7 +98,7 @@ class Rounds:
 
     def _choose(self) -> tuple[Round, random.Random, list[str]]:
         by = self.budget.chance(-1 - self.rounds)
-        return choose(self.rounds, by), by, []
+        return self.choose(self.rounds, by), by, []
 
     def _note(self, its: Round, defects: list[str]) -> None:
         where = f"seed {self.budget.seed}, round {self.rounds} ({its.lines()})"
@@ -145,12 +145,10 @@ class Rounds:
         asked = sum(bool(flow.asked) for flow in talk.flows.values())
         talk.compare(service.whole_log(asked, PATIENCE))
 
-    def _use(
-        self, service: Service, its: Round, by: random.Random, trials: int, defects: list[str]
-    ) -> None:
+    def _use(self, service: Service, its: Round, by: random.Random, defects: list[str]) -> None:
         job = Job(
             its.mix,
-            range(self.rounds * TRIALS, self.rounds * TRIALS + trials),
+            range(self.rounds * TRIALS, self.rounds * TRIALS + self.trials),
             service.entries(),
             time.monotonic() + max(_LEAST, min(_SECONDS, self.budget.left())),
             its.together,
@@ -205,8 +203,8 @@ class Rounds:
 
 def run(budget: Budget, trials: int = TRIALS) -> Report:
     """Try it, round after round, each of so many connections."""
-    rounds = Rounds(budget)
-    return rounds.go(lambda: rounds.try_next(trials))
+    rounds = Rounds(budget, trials=trials)
+    return rounds.go(rounds.try_next)
 
 
 def run_datagrams(budget: Budget) -> Report:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-import socket
 import socketserver
-import tempfile
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path as FilePath
+from contextlib import suppress
 
 import attrs
 from typing_extensions import override
 
-from campaign.networks.conditions import CONDITIONS
-from campaign.networks.path import MUX, SERVER, Path
+from campaign.networks.conditions import filtered
 from tests.interop.children import Child, eventually, output_of
 from tests.interop.mux import Mux
+from tests.interop.namespaces import Namespace, cable
 from tests.interop.servers import make_certificate
-from tests.support.undone import Undone
+from tests.support.folders import make_folder
+from tests.support.undone import Cleans, Undone
+
+_MUX, _CLIENT = "192.0.2.1", "192.0.2.2"
+_MUX_TO_SERVER, _SERVER = "198.51.100.1", "198.51.100.2"
 
 _RULES = """
 [listen asked]
@@ -135,12 +133,7 @@ for line in sys.stdin:
 
 @attrs.frozen
 class Promise:
-    """How a connection has to end.
-
-    Attributes:
-        reason: As in the access log.
-        seconds: From its last byte, or from when it was accepted if there was none.
-    """
+    """How a connection has to end: the reason in the access log, and seconds from its last byte, or from when it was accepted."""
 
     reason: str
     seconds: float
@@ -153,7 +146,7 @@ SLACK = 60.0
 
 
 def promises(side: str, *, ours: bool) -> dict[str, Promise]:
-    """Tell how the connections of each listener have to end when an end of the cable of a side is pulled."""
+    """Return how the connections of each listener have to end when an end of the cable of a side is pulled."""
     found = {
         "asked": Promise(f"{side}-reset", _KEEPALIVE),
         "secure": Promise(f"{side}-reset", _KEEPALIVE),
@@ -175,11 +168,11 @@ def promises(side: str, *, ours: bool) -> dict[str, Promise]:
 
 
 class _Answering(socketserver.BaseRequestHandler):
-    """Says what it is told; but to ``down``, it never stops to answer, and of ``up``, it only takes the rest."""
+    """Says what it hears; but to ``down``, it never stops to answer, and of ``up``, it only takes the rest."""
 
     @override
     def handle(self) -> None:
-        try:
+        with suppress(OSError):
             while heard := self.request.recv(65536):
                 self.request.sendall(heard)
                 while heard.startswith(b"down"):
@@ -188,41 +181,21 @@ class _Answering(socketserver.BaseRequestHandler):
                     time.sleep(0 if is_moving else 0.1)
                 while heard.startswith(b"up") and self.request.recv(65536):
                     pass
-        except OSError:
-            pass
 
 
-class Servers:
-    """What txmux leads to, at 127.0.0.1."""
+class _AnsweringDatagrams(socketserver.BaseRequestHandler):
+    @override
+    def handle(self) -> None:
+        heard, end = self.request
+        end.sendto(heard, self.client_address)
 
-    def __init__(self) -> None:
-        self._tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Answering)
-        self._tcp.daemon_threads = True
-        self._udp = socket.socket(type=socket.SOCK_DGRAM)
-        self._udp.bind(("127.0.0.1", 0))
-        self.tcp: int = self._tcp.server_address[1]
-        self.udp: int = self._udp.getsockname()[1]
-        threading.Thread(target=self._tcp.serve_forever, args=[0.05], daemon=True).start()
-        threading.Thread(target=self._answer, daemon=True).start()
 
-    def _answer(self) -> None:
-        try:
-            while True:
-                heard, sender = self._udp.recvfrom(65536)
-                if sender is None:
-                    return
-                self._udp.sendto(heard, sender)
-        except OSError:
-            return
-
-    def end(self) -> None:
-        """End both."""
-        self._tcp.shutdown()
-        self._tcp.server_close()
-        # It is not connected, which is an error, but who waits for datagrams is woken.
-        with contextlib.suppress(OSError):
-            self._udp.shutdown(socket.SHUT_RDWR)
-        self._udp.close()
+def _serve(undone: Cleans, server: socketserver.TCPServer) -> int:
+    undone.addCleanup(server.server_close)
+    undone.addCleanup(server.shutdown)
+    threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
+    port: int = server.server_address[1]
+    return port
 
 
 class Pulled:
@@ -235,34 +208,38 @@ class Pulled:
         ours: Which of its ends: the one at the machine of txmux, whose system knows that then, or the other one.
     """
 
-    def __init__(self, undone: Undone, relay: str, side: str, *, ours: bool) -> None:
-        self.path = path = Path(undone, CONDITIONS["good"], 0)
-        servers = Servers()
-        undone.addCleanup(servers.end)
-        folder = FilePath(tempfile.mkdtemp(prefix="txmux-cables-"))
-        undone.addCleanup(shutil.rmtree, folder)
+    def __init__(self, undone: Cleans, relay: str, side: str, *, ours: bool) -> None:
+        clients, self._middle, servers = (Namespace(undone) for _ in range(3))
+        near = cable(clients, [f"{_CLIENT}/24"], self._middle, [f"{_MUX}/24"])
+        far = cable(servers, [f"{_SERVER}/24"], self._middle, [f"{_MUX_TO_SERVER}/24"])
+        self._end = (near if side == "client" else far)[1]
+        self._other = clients if side == "client" else servers
+        servers.enter()
+        streams = socketserver.ThreadingTCPServer((_SERVER, 0), _Answering)
+        streams.daemon_threads = True
+        folder = make_folder(undone)
         rules = _RULES.format(
-            mux=MUX,
-            at=SERVER,
-            tcp=servers.tcp,
-            udp=servers.udp,
+            mux=_MUX,
+            at=_SERVER,
+            tcp=_serve(undone, streams),
+            udp=_serve(undone, socketserver.UDPServer((_SERVER, 0), _AnsweringDatagrams)),
             certificate=make_certificate(folder, "example.com").both,
         )
         settings = f"relay = {relay}\ndrain_timeout = 0s"
-        self.mux = Mux(folder, rules, settings, before=path.mux.command)
+        self.mux = Mux(folder, rules, settings, before=self._middle.command)
         undone.addCleanup(self.mux.child.end)
         self.promises = promises(side, ours=ours)
-        self._side, self._ours = side, ours
+        self._ours = ours
         ports = {name: self.mux.ports[name] for name in self.promises}
         way = "down" if side == "client" else "up"
-        self.clients: Child = path.clients.python(_CLIENTS, MUX, json.dumps(ports), way)
+        self.clients: Child = clients.python(_CLIENTS, _MUX, json.dumps(ports), way)
         undone.addCleanup(self.clients.end)
         self.clients.wait_for("^ready$")
         eventually(self._is_quiet, "all that was said is acknowledged")
 
     def _is_quiet(self) -> bool:
-        """Tell whether nothing is on its way to clients, but for what never stops."""
-        told = output_of(*self.path.mux.command, "ss", "-tnH", "state", "established").decode()
+        """Return whether nothing is on its way to clients, but for what never stops."""
+        told = output_of(*self._middle.command, "ss", "-tnH", "state", "established").decode()
         loud = {str(self.mux.ports[name]) for name in ("moving", "talking", "sealed")}
         rows = [line.split() for line in told.splitlines()]
         return not any(
@@ -270,21 +247,18 @@ class Pulled:
         )
 
     def pull(self) -> None:
-        """Pull the cable."""
-        pull_out(self.path, self._side, ours=self._ours)
+        if self._ours:
+            self._middle.ip(f"link set {self._end} down")
+        else:  # whose other end does not know it
+            self._other.run_lines([*filtered("input", "drop"), *filtered("output", "drop")])
 
     def say(self, line: str) -> None:
-        """Tell the clients something."""
         assert self.clients.process.stdin is not None
         self.clients.process.stdin.write(f"{line}\n".encode())
         self.clients.process.stdin.flush()
 
     def ends(self) -> tuple[dict[str, float], list[str]]:
-        """Wait for the ends of all connections.
-
-        Returns:
-            The seconds until each, and a line for each that was not as promised.
-        """
+        """Wait for the ends of all connections, and return the seconds until each, and a line for each that was not as promised."""
         began = time.monotonic()
         longest = max(promise.seconds for promise in self.promises.values()) + SLACK
         found: dict[str, float] = {}
@@ -305,24 +279,14 @@ class Pulled:
         return found, defects
 
 
-def pull_out(path: Path, side: str, *, ours: bool) -> Callable[[], None]:
-    """Pull an end of a side's cable, and give what plugs it in again."""
-    if side == "client":
-        namespace, name = (path.mux if ours else path.clients), path.near.ends[ours]
-    else:
-        namespace, name = (path.mux if ours else path.servers), path.far.ends[not ours]
-    namespace.ip(f"link set {name} down")
-    return partial(namespace.ip, f"link set {name} up")
-
-
 def pulled(relay: str, side: str, *, ours: bool) -> tuple[dict[str, float], list[str]]:
-    """Pull a cable, and see how all connections end: as `Pulled.ends` tells."""
+    """Pull a cable, and return how all connections end, as `Pulled.ends` does."""
     with Undone() as undone:
-        cable = Pulled(undone, relay, side, ours=ours)
-        cable.pull()
+        cables = Pulled(undone, relay, side, ours=ours)
+        cables.pull()
         if side == "server":
-            cable.say("late")
-        found, defects = cable.ends()
-        cable.mux.stop()
+            cables.say("late")
+        found, defects = cables.ends()
+        cables.mux.stop()
     where = f"{side}'s cable pulled at {'its near' if ours else 'its far'} end, {relay} relay"
     return found, [f"{where}: {defect}" for defect in defects]

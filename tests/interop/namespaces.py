@@ -7,7 +7,7 @@ import itertools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from unittest import SkipTest, TestCase
 
@@ -18,10 +18,6 @@ from tests.support.undone import Cleans
 _ROOT = Path(__file__).parent.parent.parent
 _numbers = itertools.count()
 _CLONE_NEWNET = 0x40000000
-
-
-habits: list[Callable[[Namespace], None]] = []
-"""Called with each new namespace."""
 
 
 class Namespace:
@@ -37,8 +33,6 @@ class Namespace:
         self._clean = test.addClassCleanup if isinstance(test, type) else test.addCleanup
         self._clean(run, "ip", "netns", "del", self.name)
         self.ip("link set lo up")
-        for habit in habits:
-            habit(self)
 
     def ip(self, command: str) -> None:
         output_of("ip", "-n", self.name, *command.split())
@@ -91,8 +85,8 @@ class Namespace:
 
 def cable(
     one: Namespace, one_addresses: list[str], other: Namespace, other_addresses: list[str]
-) -> None:
-    """Connect two namespaces by a veth pair with these addresses, in CIDR notation."""
+) -> tuple[str, str]:
+    """Connect two namespaces by a veth pair with these addresses, in CIDR notation, and return its interfaces."""
     number = next(_numbers)
     ends = (f"c{number}a", f"c{number}b")
     one.ip(f"link add {ends[0]} type veth peer name {ends[1]} netns {other.name}")
@@ -108,6 +102,7 @@ def cable(
     for namespace, end in ((one, ends[0]), (other, ends[1])):
         shown = ("-n", namespace.name, "-o", "link", "show", end)
         eventually(lambda s=shown: b" state UP " in output_of("ip", *s), f"{end} is up")  # type: ignore[misc]
+    return ends
 
 
 def mounted(places: Mapping[str, Path]) -> tuple[str, ...]:

@@ -7,13 +7,15 @@ Packets that are held then are lost.
 from __future__ import annotations
 
 import argparse
+import heapq
 import os
+import random
 import select
 import socket
 import struct
 import sys
-
-from campaign.networks.lateness import UNDER_WAY, Lateness, add_options
+import time
+from collections.abc import Iterator
 
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK, _NETLINK_NO_ENOBUFS = 270, 5
@@ -41,6 +43,34 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
+_UNDER_WAY = 20_000
+"""Packets that may be under way at a time."""
+
+
+class _Lateness:
+    """Packets under way, by their numbers."""
+
+    def __init__(self, wanted: argparse.Namespace) -> None:
+        self._wanted = wanted
+        self._chance = random.Random(0)
+        self._due: list[tuple[float, int]] = []
+
+    def begin(self, packet: int) -> None:
+        wanted = self._wanted
+        late = self._chance.uniform(wanted.least, wanted.most)
+        if self._chance.random() * 100 < wanted.overtaken:
+            late += wanted.most * 3
+        heapq.heappush(self._due, (time.monotonic() + late / 1000, packet))
+
+    def arrived(self) -> Iterator[int]:
+        while self._due and self._due[0][0] <= time.monotonic():
+            yield heapq.heappop(self._due)[1]
+
+    def left(self) -> float | None:
+        """Return the milliseconds until the next one arrives."""
+        return max(0.0, self._due[0][0] - time.monotonic()) * 1000 if self._due else None
+
+
 class _Queue:
     """The packets of a queue, by the numbers that the kernel has for them."""
 
@@ -55,7 +85,7 @@ class _Queue:
         wanted = (
             _attribute(1, struct.pack(">BxH", _BIND, socket.AF_UNSPEC)),
             _attribute(2, struct.pack(">LB", 0, _COPY_META)),
-            _attribute(3, struct.pack(">L", UNDER_WAY)),
+            _attribute(3, struct.pack(">L", _UNDER_WAY)),
             # What finds the queue full goes by at once.
             _attribute(4, struct.pack(">L", _FAIL_OPEN)),
             _attribute(5, struct.pack(">L", _FAIL_OPEN)),
@@ -71,8 +101,7 @@ class _Queue:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def take(self, lateness: Lateness[int]) -> None:
-        """Take what has come, but not for ever."""
+    def take(self, lateness: _Lateness) -> None:
         for _ in range(_AT_ONCE):
             try:
                 told = self._socket.recv(_LONGEST)
@@ -82,8 +111,7 @@ class _Queue:
             if _HEADER.unpack_from(told)[1] == _PACKET:
                 lateness.begin(_PACKET_ID.unpack_from(told)[0])
 
-    def give(self, lateness: Lateness[int]) -> None:
-        """Let go what has arrived."""
+    def give(self, lateness: _Lateness) -> None:
         answers = [
             _ANSWER.pack(
                 *(_ANSWER.size, _VERDICT, _REQUEST, 0, 0, self._general, 12, 2),
@@ -96,15 +124,15 @@ class _Queue:
 
 
 def main() -> None:
-    """Have the queue, and be late."""
     parser = argparse.ArgumentParser()
     parser.add_argument("queue", type=int, help="its number")
-    add_options(parser)
+    for name in ("--least", "--most", "--overtaken"):
+        parser.add_argument(name, type=float, help="as `conditions.Condition` has it")
     wanted = parser.parse_args()
     queue = _Queue(wanted.queue)
     sys.stdout.write("made\n")
     sys.stdout.flush()
-    lateness = Lateness[int](wanted)
+    lateness = _Lateness(wanted)
     waiting = select.poll()
     for readable in (0, queue.fileno()):
         waiting.register(readable, select.POLLIN)
