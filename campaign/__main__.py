@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import shlex
 import signal
 import sys
 from importlib import import_module
@@ -15,7 +16,6 @@ from campaign.report import Report
 
 
 def parts() -> list[str]:
-    """Give the names of the parts."""
     return sorted(file.parent.name for file in Path(__file__).parent.glob("*/part.py"))
 
 
@@ -29,7 +29,7 @@ def run(part: str, budget: Budget) -> Report:
 
 
 def main() -> int:
-    """Read the arguments, try what they name, and give the exit status: 0 if nothing broke, else 1."""
+    """Try what the arguments name, and return the exit status: 0 if nothing broke, else 1."""
     parser = argparse.ArgumentParser(
         prog="script/campaign", description="Try to break what txmux promises."
     )
@@ -43,6 +43,11 @@ def main() -> int:
         default=secrets.randbelow(2**32),
         help="to repeat a run (default: by chance)",
     )
+    parser.add_argument(
+        "--only",
+        default="",
+        help="of a part's targets, trials or pairs, those with this in their names",
+    )
     options = parser.parse_args()
     unknown = set(options.part) - set(parts())
     if unknown:
@@ -52,8 +57,12 @@ def main() -> int:
     broken = False
     for part in options.part:
         print(f"{part}, {options.minutes:g} minutes, seed {options.seed}", flush=True)
-        report = run(part, Budget(options.minutes * 60, options.seed))
+        report = run(part, Budget(options.minutes * 60, options.seed, options.only))
         print(*report.lines(), sep="\n", flush=True)
+        if report.defects:
+            only = f" --only {shlex.quote(options.only)}" * bool(options.only)
+            again = f"{part} --minutes {options.minutes:g} --seed {options.seed}{only}"
+            print(f"  again: sudo script/campaign {again}", flush=True)
         broken |= bool(report.defects)
         if report.is_interrupted:
             break

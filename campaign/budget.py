@@ -15,10 +15,12 @@ class Budget:
     Args:
         seconds: It begins nothing new after this time.
         seed: Whatever is left to chance follows from it, so that the same seed tries the same again.
+        only: What is in the names of all that is tried.
     """
 
     seconds: float
     seed: int
+    only: str = ""
     _began: float = attrs.field(factory=time.monotonic, init=False)
 
     def left(self) -> float:

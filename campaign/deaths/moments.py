@@ -91,7 +91,7 @@ MATRIX = {
     MORE: _PREPARED,
     FEWER: {**_PREPARED, "after it": Moment("adopt", "receives", "worker", 2)},
 }
-"""The moments of the table."""
+"""Moments around the commit of each change."""
 
 
 def can_befall(change: str, victim: str) -> bool:

@@ -1,17 +1,11 @@
-"""The part of the campaign in which processes are killed or halted in the middle of a change, at any message between them.
-
-``python -m campaign.deaths.part`` makes the table of `moments.MATRIX` instead; with words, of the lines that contain them all.
-"""
+"""Processes are killed or halted in the middle of a change, at any message between them."""
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import random
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -33,6 +27,8 @@ from campaign.deaths.trial import HANGS, Outcome, Trial
 from campaign.report import Report
 
 STREAMS = 300
+_DECISIVE = 0.3
+"""How many strikes are around the commit."""
 
 
 def run(budget: Budget, streams: int = STREAMS, hangs: float = HANGS) -> Report:
@@ -69,8 +65,11 @@ def look(change: str) -> Counter[Moment]:
 
 def _choose(chance: random.Random, change: str, seen: Counter[Moment]) -> Strike:
     victim = chance.choice([one for one in VICTIMS if can_befall(change, one)])
-    moment = chance.choice([*seen])
-    moment = attrs.evolve(moment, count=chance.randint(1, seen[moment]))
+    if chance.random() < _DECISIVE:
+        moment = chance.choice([*MATRIX[change].values()])
+    else:
+        moment = chance.choice([*seen])
+        moment = attrs.evolve(moment, count=chance.randint(1, seen[moment]))
     return Strike(change, victim, chance.choice((KILLED, KILLED, HALTED, RESUMED)), moment)
 
 
@@ -82,55 +81,3 @@ def attempt(strike: Strike, streams: int, hangs: float = HANGS) -> Outcome:
     except (AssertionError, OSError) as problem:
         trial.outcome.defects.append(f"{type(problem).__name__}: {problem}"[-2000:])
         return trial.outcome
-
-
-def matrix() -> Iterator[Strike]:
-    """Give what the table has, line by line."""
-    for change, named in MATRIX.items():
-        for victim in VICTIMS:
-            if can_befall(change, victim):
-                for how, moment in itertools.product((KILLED, HALTED), named.values()):
-                    yield Strike(change, victim, how, moment)
-
-
-def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Write the table: how many streams of other processes were lost or hang."""
-    for change, named in MATRIX.items():
-        columns = [*itertools.product((KILLED, HALTED), named.items())]
-        heads = [f"{how} {when}" for how, (when, _) in columns]
-        yield f"| {change} | {' | '.join(heads)} |"
-        yield f"|---|{'---|' * len(heads)}"
-        for victim in VICTIMS:
-            cells = []
-            for how, (_, moment) in columns:
-                found = [
-                    one for one in outcomes if one.strike == Strike(change, victim, how, moment)
-                ]
-                cells += [str(one.lost + one.hung) if one.has_come else "" for one in found]
-            if cells:
-                yield f"| {victim} | {' | '.join(cells)} |"
-        yield ""
-
-
-def main() -> int:
-    """Make the table, or a part of it."""
-    parser = argparse.ArgumentParser(prog="python -m campaign.deaths.part")
-    parser.add_argument("words", nargs="*", help="only strikes whose description has all of these")
-    parser.add_argument("--streams", type=int, default=STREAMS)
-    parser.add_argument("--log", action="store_true", help="show what the services wrote")
-    options = parser.parse_args()
-    outcomes = []
-    for strike in matrix():
-        if all(word in str(strike) for word in options.words):
-            outcome = attempt(strike, options.streams)
-            outcomes.append(outcome)
-            sys.stdout.write(f"{outcome}\n")
-            sys.stdout.writelines(f"    DEFECT {defect}\n" for defect in outcome.defects)
-            sys.stdout.write(outcome.log * options.log)
-            sys.stdout.flush()
-    sys.stdout.writelines(f"{line}\n" for line in table(outcomes))
-    return int(any(outcome.defects for outcome in outcomes))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

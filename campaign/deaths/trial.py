@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,22 +24,15 @@ from campaign.deaths.moments import (
     UPGRADE,
     Strike,
 )
-from campaign.deaths.streams import Streams
 from campaign.logs import bad_lines
+from campaign.processes import parent_of, role_of, send, state_of, streams_in
+from campaign.report import Report
+from campaign.service import LOG, Service
 from tests.interop.children import Child, eventually
-from tests.processes.running import halted, name_of, open_files
-from tests.processes.upgrading import Running
+from tests.support.folders import make_folder
 from tests.support.undone import Undone
 
 _PATHS = (Path(__file__).with_name("hook"), Path(__file__).parents[2])
-_RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
-[route all]
-match = payload text=E
-backend = 127.0.0.1:{server}
-"""
 _REPLACED = {KILLED: 0, HALTED: 25, RESUMED: 25}
 """Seconds until a process is replaced: one that is halted after ten, and moving may wait for it before."""
 _MOMENT = 25.0
@@ -91,71 +82,6 @@ class Outcome:
         return f"{self.strike}: {what if self.has_come else 'that moment did not come'}; {self.command}"
 
 
-class Family:
-    """The processes of a service, which is the leader of a session; those that it starts may begin a session of their own.
-
-    Args:
-        session: Its number.
-    """
-
-    def __init__(self, session: int) -> None:
-        self._sessions = {str(session)}
-        self._old: set[int] = set()
-
-    def pids(self) -> list[int]:
-        """Give those that live, the oldest first."""
-        names = [path.name for path in Path("/proc").iterdir() if path.name.isdecimal()]
-        stats = {pid: _stat(int(pid)) for pid in names}
-        found: list[str] = []
-        for pid in sorted(names, key=lambda pid: (int(stats[pid][19]), int(pid))):
-            state, parent, _, session = stats[pid][:4]
-            if parent in found:
-                self._sessions.add(session)
-            if session in self._sessions and state not in "ZX":
-                found.append(pid)
-        return [*map(int, found)]
-
-    def change_begins(self) -> None:
-        """Note that those that are there now are the old ones."""
-        self._old = set(self.pids())
-
-    def called(self, name: str) -> list[int]:
-        """Give those with a name as `moments.VICTIMS` has it."""
-        *age, role = name.split()
-        return [
-            pid
-            for pid in self.pids()
-            if role_of(pid) == role and (not age or (pid in self._old) is (age == ["old"]))
-        ]
-
-
-def role_of(pid: int) -> str:
-    """Tell what a process is; a supervisor has no name before it serves."""
-    name = name_of(pid).removeprefix("txmux: ")
-    return next(
-        (one for one in ("starter", "helper", "worker") if name.startswith(one)), "supervisor"
-    )
-
-
-def state_of(pid: int) -> str:
-    """Give the state of a process, ``X`` if it has ended."""
-    return _stat(pid)[0]
-
-
-def _stat(pid: int) -> list[str]:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return ["X", "0", *"0" * 30]
-
-
-def streams_in(pids: Iterable[int], port: int) -> dict[int, set[int]]:
-    """Give the clients' ports of the connections that each of these processes has accepted at a port."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    own = f":{port:04X}"
-    ports = {f"socket:[{row[9]}]": int(row[2][-4:], 16) for row in rows if row[1].endswith(own)}
-    return {pid: {ports[name] for name in open_files(pid) if name in ports} for pid in pids}
-
-
 class Trial:
     """Runs it.
 
@@ -173,46 +99,34 @@ class Trial:
         self._victim = 0
 
     def run(self) -> Outcome:
-        """Do it all."""
-        with Undone() as undone, tempfile.TemporaryDirectory(prefix="txmux-deaths-") as made:
-            folder = Path(made)
-            folder.chmod(0o755)
-            self._streams = Streams()
-            undone.addCleanup(self._streams.end)
-            self._armed = folder / "armed"
-            word = f"TXMUX_MOMENT={self._strike.moment.environment},{self._armed}"
-            user = "user = nobody\n" * (self._strike.victim == HELPER)
-            self._admin = f"unix:{folder}/admin.sock"
+        with Undone() as undone:
+            armed = f"{make_folder(undone)}/armed"
             path = os.pathsep.join(
                 [*map(str, _PATHS), *filter(None, [os.environ.get("PYTHONPATH")])]
             )
-            self._mux = Running(
-                folder,
-                _RULES.format(server=self._streams.server),
-                f"workers = 2\nrelay = kernel\ndrain_timeout = {self._drain}s\nadmin = {self._admin}\n{user}",
-                before=("setsid", "env", f"PYTHONPATH={path}", word),
+            user = "user = nobody\n" * (self._strike.victim == HELPER)
+            self._service = service = Service(
+                undone,
+                Report(),
+                routes=0,
+                settings=f"{user}drain_timeout = {self._drain}s\n{LOG}",
+                before=(
+                    *("env", f"PYTHONPATH={path}"),
+                    f"TXMUX_MOMENT={self._strike.moment.environment},{armed}",
+                ),
             )
-            self._family = Family(self._mux.child.pid)
-            undone.addCleanup(self._kill_all)
-            self._mux.child.allow(600)
+            self._armed = Path(armed)
+            self._streams = service.streams
             try:
-                self._have_streams()
+                service.begin(self._count)
                 self._change()
             finally:
-                self.outcome.log = self._mux.child.output
-            self.outcome.defects += bad_lines(self._mux.child.output)
+                self.outcome.log = service.child.output
+            self.outcome.defects += bad_lines(service.child.output)
         return self.outcome
 
-    def _have_streams(self) -> None:
-        """Have half of the streams in each worker."""
-        workers = self._family.called("worker")
-        for pid in workers:
-            with halted({*workers} - {pid}):
-                self._streams.begin(self._mux.port, self._count // len(workers))
-        self._streams.visit()
-
     def _change(self) -> None:
-        self._family.change_begins()
+        self._service.family.change_begins()
         self._armed.touch()
         began = time.monotonic()
         command = self._ask()
@@ -227,23 +141,22 @@ class Trial:
         self._judge_command(command, began)
 
     def _ask(self) -> Child:
-        file = self._mux.file
         verb = "reload"
         if self._strike.change == UPGRADE:
             verb = "upgrade"
         elif self._strike.change == RELOAD:
-            file.write_text(f"{file.read_text()}\n[route more]\nmatch = ssh\nbackend = close\n")
+            self._service.write("\n[route more]\nmatch = ssh\nbackend = close\n")
         else:
-            workers = 3 if self._strike.change == MORE else 1
-            file.write_text(re.sub(r"(?m)^workers = .*", f"workers = {workers}", file.read_text()))
-        return Child(sys.executable, "-m", "txmux", verb, "--admin", self._admin, limit=_COMMAND)
+            self._service.write(workers=3 if self._strike.change == MORE else 1)
+        admin = ("--admin", f"unix:{self._service.folder}/admin.sock")
+        return Child(sys.executable, "-m", "txmux", verb, *admin, limit=_COMMAND)
 
     def _wait_for_moment(self, command: Child) -> float | None:
         """Strike when the moment has come, and give the time; ``None`` if it does not come."""
         until = time.monotonic() + _MOMENT
         least = 1 if self._strike.moment is ANY else 3
         while time.monotonic() < until:
-            for pid in self._family.pids():
+            for pid in self._service.family.pids():
                 if state_of(pid) == "T":
                     return self._hit(pid)
             if command.process.poll() is not None:
@@ -253,21 +166,21 @@ class Trial:
 
     def _hit(self, at: int) -> float | None:
         """Strike the victim while the process at the moment is halted."""
-        of_role = self._family.called(self._strike.victim)
-        has = streams_in(of_role, self._mux.port)
+        of_role = self._service.family.called(self._strike.victim)
+        has = streams_in(of_role, self._service.port)
         victims = [at] if at in of_role else sorted(of_role, key=lambda pid: -len(has[pid]))
         if not victims:
-            _send(at, signal.SIGCONT)
+            send(at, signal.SIGCONT)
             return None
         self._victim = victim = victims[0]
-        _send(victim, signal.SIGSTOP)
+        send(victim, signal.SIGSTOP)
         eventually(lambda: state_of(victim) in "TZX", "it halts")
-        self._its = streams_in([victim], self._mux.port)[victim]
+        self._its = streams_in([victim], self._service.port)[victim]
         struck = time.monotonic()
         if self._strike.how == KILLED:
-            _send(victim, signal.SIGKILL)
+            send(victim, signal.SIGKILL)
         if at != victim:
-            _send(at, signal.SIGCONT)
+            send(at, signal.SIGCONT)
         return struck
 
     def _observe(self, struck: float, resumes: float | None) -> None:
@@ -276,10 +189,10 @@ class Trial:
         settled = None
         while (now := time.monotonic()) < until:
             if resumes is not None and now > resumes:
-                _send(self._victim, signal.SIGCONT)
-            for pid in self._family.pids():
+                send(self._victim, signal.SIGCONT)
+            for pid in self._service.family.pids():
                 if state_of(pid) == "T" and pid != self._victim:
-                    _send(pid, signal.SIGCONT)  # it is at the same moment
+                    send(pid, signal.SIGCONT)  # it is at the same moment
             if resumes is None or now > resumes:
                 settled = (settled or now) if self._is_settled(struck) else None
                 least = struck + self._hangs * (1 if self._strike.how == KILLED else 2)
@@ -289,11 +202,13 @@ class Trial:
 
     def _is_settled(self, struck: float) -> bool:
         """Tell whether all streams are in workers of the supervisor that serves."""
-        serving = int(self._mux.pidfile.read_text())
-        pids = [pid for pid in self._family.pids() if role_of(pid) in {"worker", "supervisor"}]
+        serving = self._service.pid
+        pids = [
+            pid for pid in self._service.family.pids() if role_of(pid) in {"worker", "supervisor"}
+        ]
         if serving not in pids or state_of(serving) == "T":
             return False
-        has = streams_in(pids, self._mux.port)
+        has = streams_in(pids, self._service.port)
         known = {one.port for one in self._streams.streams}
         return all(
             not ports & known or pid == self._victim or serving in _ancestors(pid)
@@ -341,7 +256,7 @@ class Trial:
         ) and strike.change != UPGRADE
 
     def _judge_command(self, command: Child, began: float) -> None:
-        _send(self._victim, signal.SIGCONT)
+        send(self._victim, signal.SIGCONT)
         with suppress(Exception):
             command.process.wait(max(1, began + _COMMAND - time.monotonic()))
         status = command.process.poll()
@@ -350,20 +265,10 @@ class Trial:
             self.outcome.defects.append(f"the command says {command.output}")
         command.end()
 
-    def _kill_all(self) -> None:
-        for pid in reversed(self._family.pids()):
-            _send(pid, signal.SIGKILL)
-        self._mux.child.wait()
-
 
 def _ancestors(pid: int) -> list[int]:
     found = [pid]
     while pid > 1:
-        pid = int(_stat(pid)[1])
+        pid = parent_of(pid)
         found.append(pid)
     return found
-
-
-def _send(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)

@@ -1,1 +1,1 @@
-"""Bad servers and bad machines: what goes wrong around a service, one by one, and how it goes on afterwards."""
+"""Small machines: a share of a core for a whole service, or too little of something; what is slow must not be taken for dead."""

@@ -53,7 +53,7 @@ def _whole(number: int, by: random.Random) -> Round:
     mix = attrs.evolve(
         its.mix,
         entries=[one for one in its.mix.entries if not one.endswith(("v1", "v2"))],
-        ways=its.mix.ways.replace("R", ""),
+        ways=[one for one in its.mix.ways if one != "R"],
         breaks=0.0,
         most=2**20,
     )

@@ -1,71 +1,83 @@
-"""The short form of the campaign's part with bad servers and machines."""
+"""The part of the campaign with small machines, in short."""
 
-import math
-import random
+import time
+from functools import partial
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
-from typing_extensions import override
 
 from campaign.budget import Budget
-from campaign.machines import clocks, machine, part, processes, servers
-from campaign.machines.beside import TROUBLES, cell, table
-from campaign.machines.trouble import TroubleCase
+from campaign.machines import memory, shortages
+from campaign.machines.changes import change
+from campaign.machines.part import TRIALS
+from campaign.report import Report
+from campaign.trial import Failure, Trial, try_all
+from campaign.watch import Item, Watch
+from tests.support.folders import make_folder
+from tests.support.memory_group import MemoryLimit
+from tests.support.undone import Undone
 
 
-class ShortTests(SynchronousTestCase):
-    def attempt(self, case: type[TroubleCase], *names: str) -> None:
+class MachinesTests(SynchronousTestCase):
+    def test_change(self) -> None:
+        """A service that has all the time there is breaks nothing."""
+        report = try_all(Budget(0, 1), [Trial("fast", partial(change, 0, 5))])
+        self.assertEqual(report.defects, [], report.lines())
+        self.assertEqual(report.figures["fast: streams, cut, hanging"], "60, 0, 0")
 
-        class OneRelay(case):  # type: ignore[misc, valid-type]
-            @override
-            def relays(self) -> list[str]:
-                return super().relays()[:1]  # type: ignore[no-any-return]
+    def test_shortages(self) -> None:
+        """Where something runs short, clients wait or are refused, and are served afterwards."""
+        for trial in shortages.TRIALS:
+            self.assertEqual(trial.run().defects, [], trial.name)
 
-        every = [name for name in dir(case) if name.startswith("test_")]
-        for number, name in enumerate(names or every):
-            result, test = part.attempt(OneRelay, name, Budget(0, 1).chance(number), seconds=1)
-            self.assertEqual([text for _, text in (*result.failures, *result.errors)], [], name)
-            self.assertGreaterEqual(test.slowest, 0)
+    def test_names(self) -> None:
+        names = [trial.name for trial in TRIALS]
+        self.assertEqual(len({*names}), len(names))
 
-    def test_servers(self) -> None:
-        self.attempt(servers.ServerTrouble)
+    def test_failure(self) -> None:
+        """A trial that cannot go on is a defect, and the others go on."""
 
-    def test_other_shortages(self) -> None:
-        self.attempt(
-            machine.ShortageTrouble, "test_descriptors", "test_ports", "test_tracking", "test_disk"
+        def fail(_: Report, __: Undone) -> None:
+            raise Failure("it has ended")
+
+        report = try_all(Budget(0, 7), [Trial("one", fail), Trial("two", fail)])
+        self.assertEqual(len(report.defects), 1)
+        self.assertRegex(report.defects[0], "^seed 7, (one|two): Failure: it has ended$")
+        self.assertEqual(report.figures["trials"], "1 of 2")
+
+
+class MemoryTests(SynchronousTestCase):
+    def test_change(self) -> None:
+        """In a memory group that has room for it nothing is lost, and an upgrade that has none is refused."""
+        MemoryLimit(128).end()  # skips the test where there can be none
+        report = try_all(Budget(0, 1), [Trial("small", partial(memory.change, 128, 2, 200))])
+        self.assertEqual(report.defects, [], report.lines())
+        self.assertEqual(report.figures["small: streams, cut, hanging"], "201, 0, 0")
+        self.assertEqual(report.figures["small: killed by the kernel"], "0")
+        self.assertEqual(report.figures["small: upgrade"], "there is no room for a new process")
+
+
+class WatchTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.watch = Watch(Path(make_folder(self)) / "admin.sock")
+        self.addCleanup(self.watch.end)
+
+    def show(self, *texts: str) -> None:
+        self.watch.note([{"level": "warning", "what": "workers", "text": text} for text in texts])
+
+    def test_false_item(self) -> None:
+        """An item is false unless something was done that it tells of, also one that goes and comes again."""
+        with self.watch.expecting("worker 1", after=0):
+            self.show("worker 1 is away", "worker 2 is away")
+        self.show("worker 2 is away")
+        self.show("worker 1 is away")
+        self.assertEqual(
+            [item.text for item in self.watch.items if not item.expected],
+            ["warning workers: worker 2 is away", "warning workers: worker 1 is away"],
         )
+        self.assertEqual(len(self.watch.false_items()), 2)
 
-    def test_memory_and_processes_by_control_group(self) -> None:
-        self.attempt(
-            machine.ShortageTrouble, "test_memory_of_group", "test_processes", "test_address_space"
-        )
-
-    def test_clock(self) -> None:
-        self.attempt(machine.ShortageTrouble, "test_halted", "test_starved")
-        self.attempt(clocks.ClockTrouble)
-
-    def test_killed_processes_and_storms_of_signals(self) -> None:
-        self.attempt(processes.ProcessTrouble)
-
-    def test_defect(self) -> None:
-        """A trouble that breaks something is told of, and does not end the campaign."""
-
-        class Broken(servers.ServerTrouble):
-            def test_it(self) -> None:
-                self.fail("broken")
-
-        result, _ = part.attempt(Broken, "test_it", random.Random(1))
-        self.assertEqual(len(result.failures), 1)
-
-
-class BesideTests(SynchronousTestCase):
-    def test_refusing_server_ends_its_clients_only(self) -> None:
-        peers = ("txmux", "HAProxy", "nginx", "sslh-select")
-        *_, row = table(1, peers, TROUBLES[:1])
-        # On a machine that is very busy, some of it is never.
-        self.assertRegex(
-            row, rf"^\| server refuses: .*(\| \S+( s)?; \S+( ms)? ){{{len(peers)}}}\|$"
-        )
-
-    def test_medians_of_rounds(self) -> None:
-        rounds = [{"seconds": one, "good": 2.0} for one in (1.0, math.inf, math.inf)]
-        self.assertEqual(cell(TROUBLES[0], rounds), "never; 2.0 ms")
+    def test_duration(self) -> None:
+        now = time.monotonic()
+        self.watch.items.append(Item("x", now, now + 2, expected=False))
+        self.assertEqual(self.watch.false_items(), ["'x' for 2.0 s"])

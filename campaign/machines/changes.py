@@ -10,8 +10,8 @@ from contextlib import suppress
 from functools import partial
 
 from campaign.report import Report
-from campaign.slow.service import PATIENCE, Service
-from campaign.slow.trial import Trial
+from campaign.service import PATIENCE, Service
+from campaign.trial import Trial
 from tests.support.limits import allow_descriptors
 from tests.support.undone import Undone
 
@@ -56,7 +56,7 @@ def lose_supervisor(percent: int, report: Report, undone: Undone) -> None:
     service.begin(_STREAMS, visits=False)
     workers = service.workers()
     os.kill(service.pid, signal.SIGKILL)
-    service.wait(lambda: not service.supervisors(), "the supervisor has ended")
+    service.wait(lambda: not service.supervisors, "the supervisor has ended")
     service.settle(10.0)
     if service.workers() != workers:
         service.defects.append(
@@ -72,7 +72,8 @@ def lose_supervisor(percent: int, report: Report, undone: Undone) -> None:
 def hold(percent: int, report: Report, undone: Undone) -> None:
     """Very many clients wait for a backend that an operator holds, through an upgrade; each is served after it is released."""
     allow_descriptors(undone, 4 * _HELD)
-    service = Service(undone, report, percent, visits=1.0)
+    service = Service(undone, report, percent)
+    service.streams.visits_each = 1.0
     service.begin(_STREAMS)
     with service.watch.expecting(
         "hold: backend echo: held by an operator", "hold: backend echo: .* wait"
@@ -95,7 +96,8 @@ def hold(percent: int, report: Report, undone: Undone) -> None:
 
 def many_changes(report: Report, undone: Undone) -> None:
     """Thousands of connections come while rules are reloaded 58 times and the service is upgraded four times."""
-    service = Service(undone, report, visits=0.01)
+    service = Service(undone, report)
+    service.streams.visits_each = 0.01
     service.begin(4 * _STREAMS)
     for number in range(58):
         service.reload("one of 58 reloads", MORE * (number % 2))
@@ -108,7 +110,8 @@ def many_changes(report: Report, undone: Undone) -> None:
 def idle_streams(report: Report, undone: Undone) -> None:
     """Three thousand streams that seldom carry something, through two upgrades."""
     allow_descriptors(undone, 10_000)
-    service = Service(undone, report, period=10.0)
+    service = Service(undone, report)
+    service.streams.period = 10.0
     for _ in range(10):
         service.streams.begin(service.port, 300, PATIENCE)
     service.streams.visit()

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import tempfile
 import threading
 import time
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
+from benchmarks.children import cpu_time, proportional
+from campaign.machines.changes import MORE
 from campaign.report import Report
-from campaign.slow.changes import MORE
-from campaign.slow.service import Service
-from campaign.slow.trial import Trial
-from campaign.slow.turns import TurnClock
+from campaign.service import Service
+from campaign.trial import Trial
 from tests.support.undone import Undone
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _RELOADS = 3
 _QUIET = 5.0
 """Seconds in which nothing is changed, to know what this machine is like."""
 _MOST_WAIT, _MOST_WORKERS_CPU, _MOST_MEMORY = 0.050, 0.050, 1.3
-_MOST_TURN = {"supervisor": 0.050, "worker": 0.010}
 _MOST_CPU = {5000: 0.3, 20_000: 0.8}
 """Seconds of the supervisor's CPU time, by the number of routes."""
 
@@ -41,7 +33,7 @@ class _Memory:
 
     def _run(self) -> None:
         while not self._is_over.wait(0.1):
-            self.most = max(self.most, memory_of(self._service.pids()))
+            self.most = max(self.most, memory_of(self._service.family.pids()))
 
     def end(self) -> None:
         self._is_over.set()
@@ -49,76 +41,48 @@ class _Memory:
 
 
 def memory_of(pids: list[int]) -> int:
-    """Give the bytes that processes have together."""
-    found = 0
-    for pid in pids:
-        with suppress(OSError):
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            found += 1024 * sum(map(int, re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)))
-    return found
+    return sum(map(proportional, pids))
 
 
 def _cpu(pids: list[int]) -> float:
-    found = 0.0
-    for pid in pids:
-        with suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-            found += (int(fields[11]) + int(fields[12])) / _TICKS
-    return found
+    return sum(map(cpu_time, pids))
 
 
 def reload_costs(routes: int, report: Report, undone: Undone) -> None:
     """Reload one line, and measure; of several reloads the best counts, since other programs may have run."""
-    folder = Path(tempfile.mkdtemp(prefix="txmux-turns-"))
-    undone.addCleanup(shutil.rmtree, folder)
-    clock = TurnClock(folder)
-    undone.addCleanup(clock.end)
-    service = Service(undone, report, 0, routes, before=clock.before, visits=0.02)
+    service = Service(undone, report, 0, routes)
+    service.streams.visits_each = 0.02
     service.begin(20)
     quiet = _waits(service, _QUIET)
     service.reload("the first reload, which has all to learn", MORE)
     service.settle(10.0)
-    before = memory_of(service.pids())
+    before = memory_of(service.family.pids())
     memory = _Memory(service)
     costs = []
     for number in range(_RELOADS):
-        workers, clock_began = service.workers(), time.monotonic()
-        cpu = _cpu([service.pid]), _cpu(workers)
-        clock.begin()
+        groups = [service.pid], service.workers()
+        began, cpu = time.monotonic(), [*map(_cpu, groups)]
         with service.watch.paused():
             service.reload("reload of one line", MORE * (number % 2))
-            wait = _waits(service, 2.0, clock_began)
-            turns, lasted = clock.longest(), time.monotonic() - clock_began
-            middle = _cpu([service.pid]), _cpu(workers)
+            wait = _waits(service, 2.0, began)
+            middle, lasted = [*map(_cpu, groups)], time.monotonic() - began
             time.sleep(lasted)  # as long without a reload, since clients come all along
-            end = _cpu([service.pid]), _cpu(workers)
-        own, workers_own = (2 * b - a - c for a, b, c in zip(cpu, middle, end, strict=True))
-        costs.append((wait, own, workers_own / len(workers), turns))
+            own, workers = (
+                2 * b - a - c for a, b, c in zip(cpu, middle, map(_cpu, groups), strict=True)
+            )
+        costs.append((wait, own, workers / len(groups[1])))
     memory.end()
     service.settle(10.0)
-    after = memory_of(service.pids())
-    mib = 2**20
-    supervisor = min(cost[1] for cost in costs)
-    worker = min(cost[2] for cost in costs)
-    wait = min(cost[0] for cost in costs)
+    after = memory_of(service.family.pids())
+    wait, supervisor, worker = map(min, zip(*costs, strict=True))
     service.figures |= {
         "longest wait of a good client": f"{wait * 1000:.0f} ms, without a reload {quiet * 1000:.0f} ms",
         "CPU time of the supervisor": f"{supervisor:.2f} s",
         "CPU time of each worker": f"{worker * 1000:.0f} ms",
-        "memory before, during, after": f"{before / mib:.0f}, {memory.most / mib:.0f}, {after / mib:.0f} MiB",
+        "memory before, during, after": ", ".join(
+            f"{one / 2**20:.0f} MiB" for one in (before, memory.most, after)
+        ),
     }
-    for name, most in _MOST_TURN.items():
-        longest = [
-            max(
-                (turn for turn in cost[3].values() if turn.name == name),
-                key=lambda turn: turn.cpu,
-            )
-            for cost in costs
-        ]
-        best = min(longest, key=lambda turn: turn.cpu)
-        service.figures[f"longest turn of a {name}"] = str(best)
-        if best.cpu > most:
-            service.defects.append(f"a turn of the {name} takes {best}, not {most * 1000:.0f} ms")
     bars = (
         ("wait of a good client", wait - quiet, _MOST_WAIT),
         ("CPU time of the supervisor", supervisor, _MOST_CPU[routes]),
@@ -134,7 +98,8 @@ def reload_costs(routes: int, report: Report, undone: Undone) -> None:
 
 def upgrade_costs(routes: int, report: Report, undone: Undone) -> None:
     """Upgrade, and measure the longest wait of a good client meanwhile; of several upgrades the best counts."""
-    service = Service(undone, report, 0, routes, visits=0.02)
+    service = Service(undone, report, 0, routes)
+    service.streams.visits_each = 0.02
     service.begin(20)
     quiet, waits = _waits(service, _QUIET), []
     for _ in range(_RELOADS):
@@ -149,7 +114,7 @@ def upgrade_costs(routes: int, report: Report, undone: Undone) -> None:
 
 
 def _waits(service: Service, seconds: float, since: float | None = None) -> float:
-    """Look on for some seconds, and give the longest that a client has waited that came meanwhile, or since then."""
+    """Look on for some seconds, and return the longest that a client has waited that came meanwhile, or since then."""
     began = time.monotonic() if since is None else since
     time.sleep(seconds)
     now = time.monotonic()

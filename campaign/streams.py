@@ -42,20 +42,19 @@ class Stream:
     began: float = attrs.field(factory=time.monotonic)
 
     def block(self, number: int) -> bytes:
-        """Give one of its blocks."""
         return f"E{self.number} {number}\n".encode().ljust(_BLOCK, b".")
 
 
 class Streams:
     """All of them, and the server, in a thread of their own.
 
-    Args:
+    Attributes:
         period: Seconds from one block of a stream to the next.
-        visits: Seconds from one new client to the next.
+        visits_each: Seconds from one new client to the next.
     """
 
-    def __init__(self, period: float = 0.4, visits: float = 0.1) -> None:
-        self.period, self.visits_each = period, visits
+    def __init__(self) -> None:
+        self.period, self.visits_each = 0.4, 0.1
         self._loop = Loop()
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listening.setblocking(False)  # noqa: FBT003
@@ -66,13 +65,13 @@ class Streams:
         self._numbers = 0
         self._port = 0
         self._ends: set[socket.socket] = set()
+        self._visiting = 0
         self._is_over = False
         self._loop.watch(self._listening.fileno(), READ, self._accept)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def begin(self, port: int, count: int, patience: float = 60.0) -> None:
-        """Begin more streams to this port, and wait until each has had an answer, for so many seconds at most."""
         until = time.monotonic() + patience
         new = self.arrive(port, count)
         while any(not one.came for one in new):
@@ -83,7 +82,6 @@ class Streams:
             time.sleep(0.01)
 
     def arrive(self, port: int, count: int) -> list[Stream]:
-        """Begin more streams, and give them; they may have to wait for their first answer."""
         self._port = port
         new = [self._connect(is_visit=False) for _ in range(count)]
         self.streams += new
@@ -92,15 +90,17 @@ class Streams:
 
     def visit(self) -> None:
         """Have new clients come from now on."""
-        self._loop.later(0, self._visit)
+        self._visiting += 1
+        self._loop.later(0, partial(self._visit, self._visiting))
+
+    def pause_visits(self) -> None:
+        self._visiting += 1
 
     def leave(self) -> None:
-        """Have all clients of streams leave."""
         for one in self.streams:
             self._loop.later(0, partial(self._lose, one, "it has left"))
 
     def end(self) -> None:
-        """End it all."""
         self._is_over = True
         self._thread.join()
         for end in (self._listening, *self._ends, *(one.end for one in self.streams + self.visits)):
@@ -112,8 +112,6 @@ class Streams:
             while self._to_begin:
                 self._watch(self._to_begin.pop())
             self._loop.turn(0.02)
-
-    # Clients.
 
     def _connect(self, *, is_visit: bool) -> Stream:
         end = socket.socket()
@@ -137,11 +135,13 @@ class Streams:
         self._loop.watch(stream.end.fileno(), READ, partial(self._read, stream))
         self._say(stream)
 
-    def _visit(self) -> None:
+    def _visit(self, number: int) -> None:
+        if number != self._visiting:
+            return
         stream = self._connect(is_visit=True)
         self.visits.append(stream)
         self._watch(stream)
-        self._loop.later(self.visits_each, self._visit)
+        self._loop.later(self.visits_each, partial(self._visit, number))
 
     def _say(self, stream: Stream) -> None:
         if not stream.problem:

@@ -1,4 +1,4 @@
-"""A service on a slow machine, with streams through it, new clients all along, and a look at what it says."""
+"""A service under attack, with streams through it, new clients all along, and a look at what it says."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from campaign.deaths.streams import Streams
-from campaign.deaths.trial import Family, role_of, state_of, streams_in
 from campaign.logs import bad_lines
+from campaign.machines.quota import Quota
+from campaign.processes import Family, parent_of, send, state_of, streams_in
 from campaign.report import Report
-from campaign.slow.quota import Quota
-from campaign.slow.watch import Watch
+from campaign.streams import Streams
+from campaign.trial import Failure
+from campaign.watch import Watch
 from tests.interop.children import Child
 from tests.processes.running import halted, is_gone, name_of
-from tests.support.undone import Undone
+from tests.support.undone import Cleans
 from txmux.cli.remote.errors import ServiceRefusedError
 
 PATIENCE = 1800.0
@@ -53,30 +54,28 @@ backend = 127.0.0.1:{port}
 _SETTINGS = """[txmux]
 workers = 2
 relay = kernel
-user = nobody
 admin = unix:{folder}/admin.sock
-access_log = {folder}/access.log
-access_log_format = json
-drain_timeout = 20s
 {more}
 """
+LOG = "access_log = {folder}/access.log"
 
 
-class Failure(Exception):  # noqa: N818 - not an error of the program
-    """What makes the rest of a trial pointless."""
+def plain_rules(server: int, routes: int) -> str:
+    """Return sections that lead streams to their server, and routes that nobody takes."""
+    more = (_ROUTE.format(n=n, port=1024 + n % 60_000) for n in range(routes))
+    return _RULES.format(server=server, routes="".join(more))
 
 
 class Service:
-    """It, from its start to its stop; what breaks is collected.
+    """A service from its start to its end; what breaks is collected.
 
     Args:
         undone: Cleans up.
         report: Gets what was measured, and what broke.
         percent: Of a core that it has; 0 is no quota.
         routes: How many there are.
-        settings: More lines of ``[txmux]``.
-        period: Seconds from one block of a stream to the next.
-        visits: Seconds from one new client to the next.
+        settings: More lines of ``[txmux]``, with ``{folder}``.
+        rules: Returns all other sections for the port of the streams' server, and the number of routes.
         before: A command that runs the rest of its arguments as a command, beside the one of the quota.
 
     Attributes:
@@ -85,44 +84,43 @@ class Service:
 
     def __init__(
         self,
-        undone: Undone,
+        undone: Cleans,
         report: Report,
         percent: int = 0,
         routes: int = 30,
-        settings: str = "",
-        before: tuple[str, ...] = (),
         *,
-        period: float = 0.4,
-        visits: float = 0.1,
+        settings: str = f"user = nobody\ndrain_timeout = 20s\n{LOG}",
+        rules: Callable[[int, int], str] = plain_rules,
+        before: tuple[str, ...] = (),
     ) -> None:
         self.defects, self.figures = report.defects, report.figures
         self.struck: set[int] = set()
         self._lost: set[int] = set()
-        folder = Path(tempfile.mkdtemp(prefix="txmux-slow-"))
+        folder = Path(tempfile.mkdtemp(prefix="txmux-campaign-"))
         undone.addCleanup(shutil.rmtree, folder)
         folder.chmod(0o755)
         self.folder = folder
         self.quota = Quota(percent)
         undone.addCleanup(self.quota.end)
-        self.streams = Streams(period, visits)
+        self.streams = Streams()
         undone.addCleanup(self.streams.end)
         self.rules, self._pidfile = folder / "rules.ini", folder / "pid"
-        self._routes = routes
-        self._settings = _SETTINGS.format(folder=folder, more=settings)
+        self._sections = rules(self.streams.server, routes)
+        self._settings = _SETTINGS.format(folder=folder, more=settings.format(folder=folder))
         self.write()
         command = ("setsid", *before, *self.quota.before, sys.executable, "-m", "txmux", "run")
         began = time.monotonic()
         self.child = Child(*command, "--pidfile", self._pidfile, self.rules)
         self.child.allow(3600)
-        self._family = Family(self.child.pid)
+        self.family = Family(self.child.pid)
         undone.addCleanup(self._kill_all)
         self.watch = Watch(folder / "admin.sock")
         undone.addCleanup(self.watch.end)
         self.wait(lambda: "serving with " in self.child.output, "it serves")
         self.figures["start"] = f"{time.monotonic() - began:.1f} s"
-        found = re.search(r"listening on \S+:(\d+) for \[listen public\]", self.child.output)
-        assert found
-        self.port = int(found[1])
+        found = re.findall(r"listening on \S+:(\d+) for \[listen (\S+)\]", self.child.output)
+        self.ports = {name: int(port) for port, name in found}
+        self.port = self.ports["public"]
 
     # What it is.
 
@@ -132,32 +130,30 @@ class Service:
         return int(self._pidfile.read_text())
 
     def workers(self) -> list[int]:
-        """Give those that live; of a starter that has ended, they are no longer children of the service."""
-        return self._family.called("worker")
+        return self.family.called("worker")
 
     def called(self, name: str) -> int:
-        """Give a process of the present supervisor: ``starter``, ``helper`` or ``worker``."""
+        """Return a process of the present supervisor: ``starter``, ``helper`` or ``worker``."""
         if name == "worker":
             return self.workers()[0]
         [found] = [
             pid
-            for pid in self._family.pids()
-            if name_of(pid) == f"txmux: {name}" and _parent(pid) == self.pid
+            for pid in self.family.pids()
+            if name_of(pid) == f"txmux: {name}" and parent_of(pid) == self.pid
         ]
         return found
 
-    def pids(self) -> list[int]:
-        return self._family.pids()
+    @property
+    def supervisors(self) -> list[int]:
+        return self.family.called("supervisor")
 
     def write(self, more: str = "", **settings: object) -> None:
         """Write the rules: more sections, and other values of ``[txmux]``."""
         head = self._settings
         for name, value in settings.items():
             head = re.sub(rf"(?m)^{name} = .*", f"{name} = {value}", head)
-        routes = "".join(_ROUTE.format(n=n, port=1024 + n % 60_000) for n in range(self._routes))
-        rules = _RULES.format(server=self.streams.server, routes=routes)
         new = self.rules.with_suffix(".new")
-        new.write_text(f"{head}{rules}{more}")
+        new.write_text(f"{head}{self._sections}{more}")
         new.replace(self.rules)
 
     # What is done with it.
@@ -172,7 +168,7 @@ class Service:
             self.streams.visit()
 
     def reload(self, name: str, more: str = "", **settings: object) -> float:
-        """Reload with one change, and give the seconds that it took."""
+        """Reload with one change, and return the seconds that it took."""
         with self.watch.expecting("rules: .* files have changed", after=1.0):
             self.write(more, **settings)
             try:
@@ -182,7 +178,7 @@ class Service:
                 return math.inf
 
     def upgrade(self, name: str = "upgrade") -> float:
-        """Upgrade, and give the seconds that it took; `ServiceRefusedError` if it is refused."""
+        """Upgrade, and return the seconds that it took; `ServiceRefusedError` if it is refused."""
         old = self.pid
         took = self._ask(name, "/api/upgrade")
         self.wait(lambda: self.pid != old, "the new process has the PID file")
@@ -206,42 +202,44 @@ class Service:
         return took
 
     def held(self) -> int:
-        """Give how many clients wait for the server."""
+        """Return how many clients wait for the server."""
         rows = self.watch.get("/api/backends")
         return sum(row["held"] for row in rows if row["name"] == "echo")
 
     def wait_for_answer(self) -> None:
         """Wait until nothing is under way: all workers of one supervisor serve, and it says so."""
         self.wait(
-            lambda: len(self.supervisors()) == 1 and bool(self.watch.get("/api/status")["workers"]),
+            lambda: len(self.supervisors) == 1 and bool(self.watch.get("/api/status")["workers"]),
             "one service answers",
         )
 
-    def supervisors(self) -> list[int]:
-        return [pid for pid in self._family.pids() if role_of(pid) == "supervisor"]
+    def forget(self, victim: int) -> set[int]:
+        """Expect no more of the streams of a process, and return them."""
+        self.struck.add(victim)
+        its = streams_in([victim], self.port)[victim]
+        self._lost |= its
+        return its
 
     def strike(self, role: str, how: str, seconds: float = 0.0) -> None:
         """Kill a process, or halt it for some seconds; its streams may be lost if it ends."""
         victim = self.called(role)
-        self.struck.add(victim)
-        its = streams_in([victim], self.port)[victim]
+        its = self.forget(victim)
         if how == "killed":
             os.kill(victim, signal.SIGKILL)
         else:
             os.kill(victim, signal.SIGSTOP)
             time.sleep(seconds)
-            with suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGCONT)
+            send(victim, signal.SIGCONT)
         self.wait(
             lambda: state_of(victim) in "ZX" if how == "killed" else True, f"the {role} is {how}"
         )
-        if role == "worker" and is_gone(victim):
-            self._lost |= its
+        if not is_gone(victim):
+            self._lost -= its
         if (role, how) != ("helper", "killed"):  # which is not replaced, as documented
             self.wait(self.is_whole, "all processes are there", _WHOLE)
 
     def is_whole(self) -> bool:
-        """Tell whether there is each process that a service has."""
+        """Return whether there is each process that a service has."""
         with suppress(ValueError, OSError):
             return len(self.workers()) >= 2 and bool(
                 self.called("starter") and self.called("helper")
@@ -249,8 +247,7 @@ class Service:
         return False
 
     def settle(self, seconds: float = 3.0) -> None:
-        """Look on for a while: what comes late is seen, too."""
-        time.sleep(seconds)
+        time.sleep(seconds)  # what comes late is seen, too
 
     # How it is judged.
 
@@ -294,7 +291,7 @@ class Service:
         """Wait for something; the trial ends if the service does before."""
         until = time.monotonic() + patience
         while not condition():
-            if self.child.process.poll() is not None and not self._family.pids():
+            if self.child.process.poll() is not None and not self.family.pids():
                 raise Failure(f"{what}: the service has ended:\n{self.child.output[-2000:]}")
             if time.monotonic() > until:
                 raise Failure(f"{what}: not within {patience:g} s")
@@ -303,20 +300,12 @@ class Service:
     def wait_for_end(self) -> None:
         """Wait until no process of it is left."""
         until = time.monotonic() + _WHOLE
-        while (left := self._family.pids()) and time.monotonic() < until:
+        while (left := self.family.pids()) and time.monotonic() < until:
             time.sleep(0.1)
         if left:
             names = ", ".join(f"{name_of(pid)} ({pid})" for pid in left)
             self.defects.append(f"these never end: {names}")
 
     def _kill_all(self) -> None:
-        for pid in reversed(self._family.pids()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self.family.kill()
         self.child.wait()
-
-
-def _parent(pid: int) -> int:
-    with suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
-    return 0

@@ -91,7 +91,7 @@ class Watch:
             yield
 
     def false_items(self) -> list[str]:
-        """Give those that nothing was done for, with how long they lasted."""
+        """Return those that nothing was done for, with how long they lasted."""
         return [
             f"{item.text!r} for {item.last - item.began:.1f} s"
             for item in self.items
@@ -99,11 +99,9 @@ class Watch:
         ]
 
     def get(self, path: str) -> Any:
-        """Ask once, from the thread of whoever calls this."""
         return ask(self._endpoint, "GET", path, seconds=_ANSWERS, warn=lambda _: None)
 
     def post(self, path: str, body: object, seconds: float = 600.0) -> Any:
-        """Ask for a change."""
         return ask(self._endpoint, "POST", path, body, seconds=seconds, warn=lambda _: None)
 
     def end(self) -> None:

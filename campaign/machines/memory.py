@@ -7,10 +7,10 @@ import time
 from functools import partial
 from unittest import SkipTest
 
+from campaign.machines.changes import MORE
 from campaign.report import Report
-from campaign.slow.changes import MORE
-from campaign.slow.service import PATIENCE, Failure, Service
-from campaign.slow.trial import Trial
+from campaign.service import PATIENCE, Service
+from campaign.trial import Failure, Trial
 from tests.support.limits import allow_descriptors
 from tests.support.memory_group import MemoryLimit
 from tests.support.undone import Undone
@@ -33,7 +33,8 @@ def change(megabytes: int, workers: int, connections: int, report: Report, undon
     except SkipTest as why:
         raise Failure(str(why)) from why
     undone.addCleanup(group.end)
-    service = Service(undone, report, period=5.0, before=group.before)
+    service = Service(undone, report, before=group.before)
+    service.streams.period = 5.0
     first = service.child.pid
     with service.watch.expecting(*_KILLED):
         service.reload(f"reload to {workers} workers", workers=workers)
