@@ -1,18 +1,16 @@
-"""One source with one hostile peer: ``python -m campaign.peers.trial SOURCE WAY`` runs a service for it and prints what came of it as JSON."""
+"""One source with one hostile peer: a service, its good clients, its memory, and what it says needs attention.
+
+A program that prints its `Outcome` as JSON, since several pairs would disturb each other in one process.
+"""
 
 from __future__ import annotations
 
-import argparse
-import http.client
 import json
 import multiprocessing
 import re
 import signal
-import socket
 import statistics
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,16 +21,22 @@ from typing import Any
 
 import attrs
 
-from benchmarks.children import descendants, name_of
 from campaign.logs import bad_lines
-from campaign.peers.rows import ROWS, Stage, visit
-from tests.interop.children import Child
+from campaign.processes import role_of
+from campaign.report import Report
+from campaign.service import Service
+from campaign.trial import Failure
+from tests.support.folders import make_folder
 from tests.support.hostile import Dialect, HostilePeer, spoil
+from tests.support.sources import ROWS, Stage, visit
 from tests.support.undone import Undone
+from txmux.errors import MuxError
 
 SECONDS = 75.0
 _PERIOD = 0.02
 """Seconds from one good client to the next."""
+_ANSWERS = 10.0
+"""Seconds after which a good client counts as not served."""
 _LOOKS = 0.25
 _MIB = 1 << 20
 
@@ -51,8 +55,6 @@ class Outcome:
         failed: Good clients that were not served.
         sent: MiB that the peer has sent.
         recovered: Seconds until all was well after the peer became good.
-        texts: The first lines, and what ``attention`` said.
-        defects: Critical lines and tracebacks.
     """
 
     source: str
@@ -66,61 +68,17 @@ class Outcome:
     failed: int = 0
     sent: float = 0.0
     recovered: float | None = None
-    texts: list[str] = attrs.field(factory=list)
     defects: list[str] = attrs.field(factory=list)
 
 
-class GoodClients:
-    """Connect one after another, and each gets back what it sends: in threads."""
-
-    def __init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.server: int = self._listening.getsockname()[1]
-        self.port = 0
-        self._times: list[float] = []
-        self.failed = 0
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._serve), threading.Thread(target=self._visit)]
-
-    def begin(self, port: int) -> None:
-        self.port = port
-        for thread in self._threads:
-            thread.start()
-
-    def take(self) -> float:
-        """Return the 99th percentile since the last time, in ms."""
-        times, self._times = self._times, []
-        return statistics.quantiles(times, n=100)[-1] * 1000 if len(times) > 1 else 0.0
-
-    def end(self) -> None:
-        self._over.set()
-        with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
-        self._listening.close()
-
-    def _serve(self) -> None:
-        while not self._over.is_set():
-            with suppress(OSError):
-                end, _ = self._listening.accept()
-                with end:
-                    end.settimeout(10)
-                    end.sendall(end.recv(100))
-                    end.recv(1)
-
-    def _visit(self) -> None:
-        while not self._over.wait(_PERIOD):
-            began = time.monotonic()
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 10) as client:
-                    client.sendall(b"GOOD")
-                    is_served = client.recv(100) == b"GOOD"
-            except OSError:
-                is_served = False
-            self._times.append(time.monotonic() - began)
-            self.failed += not is_served
+def attempt_pair(source: str, way: str, seconds: float, recovery: float) -> Outcome:
+    trial = _Trial(source, way, seconds)
+    try:
+        with Undone() as undone:
+            trial.run(undone, recovery)
+    except (Failure, AssertionError, OSError, MuxError) as problem:
+        trial.outcome.defects.append(f"{type(problem).__name__}: {problem}"[-2000:])
+    return trial.outcome
 
 
 def _play(pipe: Connection, dialect: Dialect, way: str, stage: Stage) -> None:
@@ -132,58 +90,51 @@ def _play(pipe: Connection, dialect: Dialect, way: str, stage: Stage) -> None:
                 pipe.send(peer.sent)
 
 
-class Trial:
-    def __init__(self, source: str, way: str, program: list[str], seconds: float) -> None:
-        self._row, self._way, self._program = ROWS[source], way, program
+class _Trial:
+    def __init__(self, source: str, way: str, seconds: float) -> None:
+        self._row, self._way = ROWS[source], way
         self._seconds = min(seconds, self._row.seconds)
         self.outcome = Outcome(source, way)
 
-    def run(self, recovery: float) -> Outcome:
-        with Undone() as undone, tempfile.TemporaryDirectory(prefix="txmux-peers-") as made:
-            self._folder = folder = Path(made)
-            stage = self._row.prepare(undone, folder)
-            turn = self._prepare(undone, stage)
-            clients = GoodClients()
-            undone.addCleanup(clients.end)
-            file = folder / "rules.ini"
-            settings = f"admin = unix:{folder}/admin.sock\naccess_log = off\nworkers = 2\n"
-            file.write_text(stage.rules(self._port, clients.server, settings))
-            child = Child(*self._program, "run", file)
-            undone.addCleanup(child.end)
-            child.wait_for("serving with ")
-            found = re.findall(r"listening on \S+:(\d+) for \[listen (\S+)\]", child.output)
-            ports = {name: int(port) for port, name in found}
-            clients.begin(ports["public"])
-            if stage.visits is not None:
-                visit(undone, ports.get("limited", clients.port), *stage.visits)
-            time.sleep(stage.later)
-            before = clients.take()
-            clients.failed = 0
-            pids = {pid: name_of(pid) for pid in descendants(child.pid) | {child.pid}}
-            sizes = {pid: _reset_peak(pid) for pid in pids}
-            known, start = self._attention(), len(child.output)
-            began = time.monotonic()
-            turn(self._way)
-            self._look_on(child, start, known, began)
-            self.outcome.p99 = (round(before, 1), round(clients.take(), 1))
-            self.outcome.failed = clients.failed
-            growth = {pid: (_peak(pid) - size) / _MIB for pid, size in sizes.items()}
-            workers = [size for pid, size in growth.items() if "worker" in pids[pid]]
-            self.outcome.growth = (
-                round(growth[child.pid], 1),
-                round(max(workers, default=0.0), 1),
-            )
-            self.outcome.sent = round((turn("") or 0) / _MIB, 1)
-            self._await_recovery(known, recovery)
-            self.outcome.defects += bad_lines(child.output)
-        return self.outcome
+    def run(self, undone: Undone, recovery: float) -> None:
+        outcome = self.outcome
+        stage = self._row.prepare(undone, make_folder(undone))
+        port, turn = self._prepare(undone, stage)
+        self._service = service = Service(
+            undone,
+            Report(),
+            settings=f"access_log = off\n{stage.settings}".replace("PORT", str(port)),
+            rules=lambda server, _: stage.sections_for(port, server),
+        )
+        service.streams.visits_each = _PERIOD
+        service.begin(0)
+        if stage.visits is not None:
+            visit(undone, service.ports.get("limited", service.port), *stage.visits)
+        time.sleep(stage.later)
+        before, _ = self._visits(0.0)
+        sizes = {pid: _reset_peak(pid) for pid in service.family.pids()}
+        known, start = self._texts(), len(service.child.output)
+        began = time.monotonic()
+        turn(self._way)
+        self._look_on(start, known, began)
+        meanwhile, outcome.failed = self._visits(began)
+        outcome.p99 = (before, meanwhile)
+        growth = {pid: (_peak(pid) - size) / _MIB for pid, size in sizes.items()}
+        of_role = {
+            role: max((size for pid, size in growth.items() if role_of(pid) == role), default=0.0)
+            for role in ("supervisor", "worker")
+        }
+        outcome.growth = (round(of_role["supervisor"], 1), round(of_role["worker"], 1))
+        outcome.sent = round((turn("") or 0) / _MIB, 1)
+        self._await_recovery(known, recovery)
+        outcome.defects += bad_lines(service.child.output)
 
-    def _prepare(self, undone: Undone, stage: Stage) -> Callable[[str], int]:
-        """Start the peer, and return what turns it and tells how many bytes it has sent."""
-        self._port = 0
+    def _prepare(self, undone: Undone, stage: Stage) -> tuple[int, Callable[[str], int]]:
+        """Start the peer, and return its port, and what turns it and returns how many bytes it has sent."""
         if self._row.dialect is None:
             assert stage.file is not None
-            return partial(_turn_file, stage.file, stage.file.read_bytes())
+            return 0, partial(_turn_file, stage.file, stage.file.read_bytes())
+        # A process of its own: endless peers keep a core busy.
         context = multiprocessing.get_context("fork")
         pipe, others = context.Pipe()
         way = "" if stage.later else self._way
@@ -193,60 +144,62 @@ class Trial:
         peer.start()
         undone.addCleanup(peer.join)
         undone.addCleanup(peer.kill)
-        self._port = pipe.recv()
 
         def turn(way: str) -> int:
             pipe.send(way)
             return int(pipe.recv())
 
-        return turn
+        return int(pipe.recv()), turn
 
-    def _look_on(self, child: Child, start: int, known: list[str], began: float) -> None:
-        outcome = self.outcome
-        while (now := time.monotonic() - began) < self._seconds:
+    def _visits(self, since: float) -> tuple[float, int]:
+        """Return the 99th percentile of good clients since then, in ms, and how many were not served."""
+        now = time.monotonic()
+        found = [one for one in [*self._service.streams.visits] if one.began >= since]
+        times = [one.came_at - one.began for one in found if one.came]
+        failed = [
+            one for one in found if not one.came and (one.problem or one.began < now - _ANSWERS)
+        ]
+        p99 = statistics.quantiles(times, n=100)[-1] * 1000 if len(times) > 1 else 0.0
+        return round(p99, 1), len(failed)
+
+    def _look_on(self, start: int, known: list[str], began: float) -> None:
+        outcome, child = self.outcome, self._service.child
+        while (now := round(time.monotonic() - began, 1)) < self._seconds:
             if outcome.line is None and len(child.output) > start:
-                outcome.line = round(now, 1)
+                outcome.line = now
             status = self._status()
-            more = [text for text in _texts(status) if text not in known]
-            if outcome.attention is None and more:
-                outcome.attention = round(now, 1)
-                outcome.texts += [f"attention: {text}" for text in more]
-            downs = [one for one in status.get("sources", ()) if not one["up"]]
-            if outcome.down is None and downs:
-                outcome.down = round(now, 1)
+            if outcome.attention is None and {*_texts(status)} - {*known}:
+                outcome.attention = now
+            if outcome.down is None and not _are_up(status):
+                outcome.down = now
             time.sleep(_LOOKS)
-        lines = child.output[start:].splitlines()
-        outcome.lines = len(lines)
-        outcome.texts += lines[:4]
+        outcome.lines = len(child.output[start:].splitlines())
 
     def _await_recovery(self, known: list[str], seconds: float) -> None:
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
             status = self._status()
-            is_up = all(one["up"] for one in status.get("sources", ()))
-            if status and is_up and not set(_texts(status)) - set(known):
+            if status and _are_up(status) and not {*_texts(status)} - {*known}:
                 self.outcome.recovered = round(now, 1)
                 return
             time.sleep(_LOOKS)
 
-    def _attention(self) -> list[str]:
+    def _texts(self) -> list[str]:
         return _texts(self._status())
 
     def _status(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError, http.client.HTTPException):
-            connection = http.client.HTTPConnection("localhost", timeout=5)
-            with socket.socket(socket.AF_UNIX) as end:
-                end.settimeout(5)
-                end.connect(str(self._folder / "admin.sock"))
-                connection.sock = end
-                connection.request("GET", "/api/status")
-                found: dict[str, Any] = json.load(connection.getresponse())
-                return found
+        with suppress(MuxError):
+            found: dict[str, Any] = self._service.watch.get("/api/status")
+            return found
         return {}
 
 
 def _texts(status: dict[str, Any]) -> list[str]:
     return [f"{one['what']}: {one['text']}" for one in status.get("attention", ())]
+
+
+def _are_up(status: dict[str, Any]) -> bool:
+    return all(one["up"] for one in status.get("sources", ()))
 
 
 def _turn_file(file: Path, content: bytes, way: str) -> int:
@@ -274,24 +227,12 @@ def _peak(pid: int) -> int:
     return 0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m campaign.peers.trial")
-    parser.add_argument("source", choices=[*ROWS])
-    parser.add_argument("way")
-    parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--recovery", type=float, default=0.0, help="seconds to wait for it")
-    parser.add_argument("--program", default=f"{sys.executable} -m txmux")
-    options = parser.parse_args()
+def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    trial = Trial(options.source, options.way, options.program.split(), options.seconds)
-    try:
-        outcome = trial.run(options.recovery)
-    except (AssertionError, OSError) as problem:
-        outcome = trial.outcome
-        outcome.defects.append(f"{type(problem).__name__}: {problem}"[-2000:])
+    _, source, way, seconds, recovery = sys.argv
+    outcome = attempt_pair(source, way, float(seconds), float(recovery))
     sys.stdout.write(json.dumps(attrs.asdict(outcome)))
-    return int(bool(outcome.defects))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -32,15 +32,13 @@ from tests.support.hostile import (
 from tests.support.places import country, write_places
 from tests.support.undone import Cleans
 
-_RULES = """
-[txmux]
-{settings}
+_SECTIONS = """
 [listen public]
 endpoint = 127.0.0.1:0
 {listener}
 [route good]
 under = *
-match = payload text=GOOD
+match = payload text=E
 backend = 127.0.0.1:{server}
 {sections}
 """
@@ -71,12 +69,12 @@ class Stage:
 
     def rules(self, port: int, server: int, settings: str) -> str:
         """Return rules in which the peer is at a port, and the server of good clients at another."""
-        text = _RULES.format(
-            settings=settings + self.settings,
-            listener=self.listener,
-            sections=self.sections,
-            server=server,
-        )
+        own = self.settings.replace("PORT", str(port))
+        return f"[txmux]\n{settings}{own}{self.sections_for(port, server)}"
+
+    def sections_for(self, port: int, server: int) -> str:
+        """Return all sections of them but ``[txmux]``."""
+        text = _SECTIONS.format(listener=self.listener, sections=self.sections, server=server)
         return text.replace("PORT", str(port))
 
 
