@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from benchmarks.flood import BIND_ADDRESS_NO_PORT, Flood
-from campaign.hostile.victims import Papers
+from tests.support.certificates import Identity
 
 BAD = "127.0.0.2"
 TICK = 0.01  # seconds
@@ -34,7 +34,7 @@ class Target:
 
     Attributes:
         port: The service.
-        papers: The authority of clients.
+        authority: Of clients' certificates.
         many: The connections that it has at once, if it has many.
         part: What part of its usual rate it has, up to 1.
         chance: Of what it says.
@@ -42,7 +42,7 @@ class Target:
     """
 
     port: int
-    papers: Papers
+    authority: Identity
     many: int
     part: float
     chance: random.Random

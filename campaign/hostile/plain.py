@@ -133,14 +133,14 @@ def _many_fields(_: Target) -> bytes:
 
 
 ATTACKS = (
-    Attack("slowloris: a line of HTTP each second", "WEB", crowd(_head_line_by_line, 16), 2),
-    Attack("one byte a second", "PLAIN", crowd(lambda _: records(hello(), 2**14), 1), 2),
-    Attack("new connections, reset at once", "PLAIN", _new),
-    Attack("half-open connections", "PLAIN", _half_open, unit="SYN"),
-    Attack("a new source for each connection", "PLAIN", _sources, 2),
-    Attack("garbage for PROXY headers", "PROXIED", flood(_random), 5),
-    Attack("ClientHellos in records of one byte", "PLAIN", flood(lambda _: records(hello())), 5),
-    Attack("thousands of tiny HTTP fields", "WEB", flood(_tiny_headers), 5, share=0.2),
-    Attack("HTTP/2 in tiny frames", "WEB", flood(_tiny_frames), 5, share=0.2),
-    Attack("HTTP/2 fields that stand for long ones", "WEB", flood(_many_fields), 5, share=0.2),
+    Attack("slowloris: a line of HTTP each second", "web", crowd(_head_line_by_line, 16), 2),
+    Attack("one byte a second", "plain", crowd(lambda _: records(hello(), 2**14), 1), 2),
+    Attack("new connections, reset at once", "plain", _new),
+    Attack("half-open connections", "plain", _half_open, unit="SYN"),
+    Attack("a new source for each connection", "plain", _sources, 2),
+    Attack("garbage for PROXY headers", "proxied", flood(_random), 5),
+    Attack("ClientHellos in records of one byte", "plain", flood(lambda _: records(hello())), 5),
+    Attack("thousands of tiny HTTP fields", "web", flood(_tiny_headers), 5, share=0.2),
+    Attack("HTTP/2 in tiny frames", "web", flood(_tiny_frames), 5, share=0.2),
+    Attack("HTTP/2 fields that stand for long ones", "web", flood(_many_fields), 5, share=0.2),
 )

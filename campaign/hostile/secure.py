@@ -116,7 +116,7 @@ def huge(authority: Any, *, names: int = 2000, size: int = 50_000) -> tuple[byte
 def _certificates(target: Target) -> None:
     """Show huge certificates, by turns one of the authority that is trusted and one of nobody's."""
     contexts = []
-    for authority in (target.papers.authority, None):
+    for authority in (target.authority, None):
         certificate, key = huge(authority)
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.use_certificate(crypto.load_certificate(crypto.FILETYPE_PEM, certificate))
@@ -139,8 +139,8 @@ def _certificates(target: Target) -> None:
 
 
 ATTACKS = (
-    Attack("garbage for TLS", "TLS", flood(_tls_garbage), 5, share=0.2),
-    Attack("renegotiation", "TLS", _renegotiate),
-    Attack("KeyUpdate, answers not read", "TLS", _update, 2, "updates"),
-    Attack("huge certificates of clients", "MUTUAL", _certificates),
+    Attack("garbage for TLS", "tls", flood(_tls_garbage), 5, share=0.2),
+    Attack("renegotiation", "tls", _renegotiate),
+    Attack("KeyUpdate, answers not read", "tls", _update, 2, "updates"),
+    Attack("huge certificates of clients", "mutual", _certificates),
 )
