@@ -136,10 +136,7 @@ def judge(
 
 
 def _by_trial(
-    servers: Iterable[Seen],
-    verdict: Verdict,
-    complaints: list[str],
-    losses: Losses,
+    servers: Iterable[Seen], verdict: Verdict, complaints: list[str], losses: Losses
 ) -> dict[int, Seen]:
     found: dict[int, Seen] = {}
     for server in servers:

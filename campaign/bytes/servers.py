@@ -190,13 +190,7 @@ class Servers:
         talk.begin()
 
     def note(
-        self,
-        arrival: _Arrival,
-        trial: int,
-        heard: str,
-        problem: str,
-        letter: str,
-        count: int = 0,
+        self, arrival: _Arrival, trial: int, heard: str, problem: str, letter: str, count: int = 0
     ) -> None:
         """Keep what was seen of one that did not get so far as to talk."""
         self.live.discard(arrival)

@@ -15,14 +15,7 @@ CHANGES = (UPGRADE, RELOAD, MORE, FEWER)
 KILLED, HALTED, RESUMED = "killed", "halted", "halted for a while"
 SUPERVISORS = ("old supervisor", "new supervisor")
 HELPER = "helper"
-VICTIMS = (
-    *SUPERVISORS,
-    "old worker",
-    "new worker",
-    "old starter",
-    "new starter",
-    HELPER,
-)
+VICTIMS = (*SUPERVISORS, "old worker", "new worker", "old starter", "new starter", HELPER)
 """Whom it befalls: those that were there before the change, and those that it starts. There is a helper with `user` alone."""
 
 

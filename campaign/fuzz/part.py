@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import attrs
@@ -48,17 +47,11 @@ class Outcome:
     broken: str = ""
 
 
-def run(budget: Budget, names: Iterable[str] = ()) -> Report:
-    """Try all targets, or some.
-
-    Args:
-        budget: Of all together.
-        names: Of the targets.
-    """
+def run(budget: Budget) -> Report:
     report = Report()
-    if not names:
+    if not budget.only:
         _look_at_costs(budget, report)
-    left = [*(names or target.names())]
+    left = [name for name in target.names() if budget.only in name]
     while left and not budget.is_spent():
         seconds = max(1, round(budget.left() / len(left)))
         name = left.pop(0)

@@ -27,26 +27,30 @@ class Target:
         seeds: Gives inputs to begin with; there is at least one.
         words: What inputs are made of, to be put into others.
         longest: The most bytes of an input.
-        also: Packages beside txmux in which coverage counts.
     """
 
     check: Callable[[bytes], object]
     seeds: Callable[[], Iterable[bytes]]
     words: tuple[bytes, ...] = ()
     longest: int = 4096
-    also: tuple[str, ...] = ()
 
 
 def names() -> list[str]:
-    """Give the names of all targets."""
-    return sorted(file.stem for file in _TARGETS.glob("[a-z]*.py"))
+    return sorted([*(file.stem for file in _TARGETS.glob("[a-z]*.py")), *_converting()])
 
 
 def load(name: str) -> Target:
-    """Import a target."""
+    # Imported late, so that a process can have coverage look at it.
+    if name.startswith("convert_"):
+        return _converting()[name]
     target = import_module(f"campaign.fuzz.targets.{name}").TARGET
     assert isinstance(target, Target)
     return target
+
+
+def _converting() -> dict[str, Target]:
+    targets: dict[str, Target] = import_module("campaign.fuzz.converting").TARGETS
+    return targets
 
 
 def see(held: object, *told: object) -> None:

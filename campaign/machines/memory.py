@@ -54,10 +54,7 @@ def change(megabytes: int, workers: int, connections: int, report: Report, undon
         upgraded = _upgrade(service)
         service.settle(8.0)
         service.reload("reload at the end", MORE, workers=workers)
-    report.figures |= {
-        "upgrade": upgraded,
-        "killed by the kernel": str(group.kills()),
-    }
+    report.figures |= {"upgrade": upgraded, "killed by the kernel": str(group.kills())}
     if upgraded != "done" and service.pid != first:
         report.defects.append("the supervisor has ended")
     # The supervisor counts in memory what each worker had.

@@ -101,35 +101,10 @@ def _seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(
-            b"GET ",
-            b"POST ",
-            b"OPTIONS * ",
-            b"/api/",
-            b" HTTP/1.1\r\n",
-            b" HTTP/1.0\r\n",
-            b"\r\n\r\n",
-        ),
-        *(b"Host: localhost\r\n", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n", b"\r\n "),
-        *(
-            b"Authorization: Bearer ",
-            b"Authorization: Basic ",
-            b"Cookie: ",
-            b"Connection: close\r\n",
-        ),
-        *(
-            b"Expect: 100-continue\r\n",
-            b"Origin: http://x\r\n",
-            b"-1",
-            b"+5",
-            b"0x5",
-            b"%2e%2e/",
-            b"%00",
-        ),
-    ),
-    longest=1500,
-)
+_WORDS = (
+    b"GET ", b"POST ", b"OPTIONS * ", b"/api/", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"\r\n\r\n",
+    b"Host: localhost\r\n", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n", b"\r\n ",
+    b"Authorization: Bearer ", b"Authorization: Basic ", b"Cookie: ", b"Connection: close\r\n",
+    b"Expect: 100-continue\r\n", b"Origin: http://x\r\n", b"-1", b"+5", b"0x5", b"%2e%2e/", b"%00",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=1500)

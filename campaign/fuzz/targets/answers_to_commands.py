@@ -117,29 +117,9 @@ def _seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(
-            b"HTTP/1.1 ",
-            b"Content-Length: ",
-            b"\r\n\r\n",
-            b"null",
-            b"1e999",
-            b"-1",
-            b"[]",
-            b"{}",
-            b"[[[[",
-        ),
-        *(
-            b"9999999999999999999",
-            b'"started": ',
-            b'"workers": ',
-            b'"rates": ',
-            b'"errors": ',
-            b"\\u001b",
-        ),
-    ),
-    longest=1500,
-)
+_WORDS = (
+    b"HTTP/1.1 ", b"Content-Length: ", b"\r\n\r\n", b"null", b"1e999", b"-1", b"[]", b"{}",
+    b"[[[[", b"9999999999999999999", b'"started": ', b'"workers": ', b'"rates": ', b'"errors": ',
+    b"\\u001b",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=1500)

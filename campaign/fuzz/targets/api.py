@@ -140,41 +140,10 @@ def _seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(
-            b'"state": ',
-            b'"weight": ',
-            b'"network": ',
-            b'"seconds": ',
-            b'"hex": ',
-            b'"text": ',
-            b'"from": ',
-        ),
-        *(
-            b"null",
-            b"true",
-            b"1e999",
-            b"NaN",
-            b"\\ud800",
-            b"[[",
-            b"{}",
-            b'""',
-            b"?",
-            b"&",
-            b"=",
-            b"%00",
-        ),
-        *(
-            b"POST /api/",
-            b"GET /api/",
-            b"connections",
-            b"backends/web/servers/",
-            b"bans",
-            b"fe80::1%x",
-        ),
-    ),
-    longest=1000,
-)
+_WORDS = (
+    b'"state": ', b'"weight": ', b'"network": ', b'"seconds": ', b'"hex": ', b'"text": ',
+    b'"from": ', b"null", b"true", b"1e999", b"NaN", b"\\ud800", b"[[", b"{}", b'""', b"?", b"&",
+    b"=", b"%00", b"POST /api/", b"GET /api/", b"connections", b"backends/web/servers/", b"bans",
+    b"fe80::1%x",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=1000)

@@ -35,17 +35,8 @@ def _seeds() -> list[bytes]:
     return [one for one in all_samples()["tls"] if len(one) < TARGET.longest]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        b"\x16\3\1\2\0",
-        b"\1\0\1\xfc\3\3",
-        b"\0\0\0\x10\0\x0e\0\0\x0bexample.com",
-        b"\0\x10\0\x0e\0\x0c\2h2\x08http/1.1",
-        b"\0\x2b\0\5\4\3\4\3\3",
-        b"\xfe\x0d",
-        b"\x0a\x0a",
-    ),
-    longest=2048,
-)
+_WORDS = (
+    b"\x16\3\1\2\0", b"\1\0\1\xfc\3\3", b"\0\0\0\x10\0\x0e\0\0\x0bexample.com",
+    b"\0\x10\0\x0e\0\x0c\2h2\x08http/1.1", b"\0\x2b\0\5\4\3\4\3\3", b"\xfe\x0d", b"\x0a\x0a",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=2048)

@@ -75,12 +75,8 @@ def _seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(b"\x16\xfe\xfd\0\0\0\0", b"\x16\xfe\xff\0\0\0\0", b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"),
-        *(b"\xc0\0\0\0\1\x08", b"\r\n\r\n\0\r\nQUIT\n\x21\x12", b"\x21\x22\0\x24", b"\0\1\0\0\0\0"),
-    ),
-    longest=3000,
-)
+_WORDS = (
+    b"\x16\xfe\xfd\0\0\0\0", b"\x16\xfe\xff\0\0\0\0", b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0",
+    b"\xc0\0\0\0\1\x08", b"\r\n\r\n\0\r\nQUIT\n\x21\x12", b"\x21\x22\0\x24", b"\0\1\0\0\0\0",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=3000)

@@ -98,5 +98,4 @@ TARGET = Target(
     _seeds,
     words=(b"\xc0\x0c", b"\0\1\0\1", b"\0\x1c\0\1", b"\0\x21\0\1", b"\0\5\0\1", b"\0\x29"),
     longest=1232,
-    also=("twisted.names",),
 )

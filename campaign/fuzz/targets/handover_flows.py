@@ -90,13 +90,9 @@ def _flows(descriptors: int, *flows: dict[str, Any]) -> bytes:
     return line("adopt_flows", ask=1, descriptors=descriptors, flows=flows)
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(b'"ask":1,', b'"descriptors":2,', b"null", b"1e999", b"-1", b"NaN", b"[]", b"{}", b'""'),
-        *(b'"state": "peeking"', b'"state": "relaying"', b'"state": "closing"', b"true", b"false"),
-        *(b"end_flows", b"flows_done", b'"trail": {"', b'"way": {"', b'"introduction": "'),
-    ),
-    longest=4000,
-)
+_WORDS = (
+    b'"ask":1,', b'"descriptors":2,', b"null", b"1e999", b"-1", b"NaN", b"[]", b"{}", b'""',
+    b'"state": "peeking"', b'"state": "relaying"', b'"state": "closing"', b"true", b"false",
+    b"end_flows", b"flows_done", b'"trail": {"', b'"way": {"', b'"introduction": "',
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=4000)

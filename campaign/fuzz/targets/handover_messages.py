@@ -108,30 +108,8 @@ def _seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(
-            b'{"kind":"',
-            b'"ask":1,',
-            b'"descriptors":2,',
-            b"null",
-            b"1e999",
-            b"NaN",
-            b"[]",
-            b"{}",
-            b'""',
-        ),
-        *(
-            b"adopt",
-            b"go_on",
-            b"adopt_flows",
-            b"end_flows",
-            b"flows_done",
-            b"received",
-            b'"batch":0,',
-        ),
-    ),
-    longest=3000,
-)
+_WORDS = (
+    b'{"kind":"', b'"ask":1,', b'"descriptors":2,', b"null", b"1e999", b"NaN", b"[]", b"{}", b'""',
+    b"adopt", b"go_on", b"adopt_flows", b"end_flows", b"flows_done", b"received", b'"batch":0,',
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=3000)

@@ -129,29 +129,9 @@ def _seeds() -> list[bytes]:
     return [who + joined(packets[start : start + 4]) for who in (b"w", b"s") for start in (0, 4, 8)]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(
-            b'{"kind":"open",',
-            b'"path":"',
-            b'"write":true',
-            b'"number":',
-            b"[]",
-            b"{}",
-            b"null",
-            b"1e999",
-        ),
-        *(
-            b"/etc/hosts",
-            b"/../",
-            b"/proc/self/fd/3",
-            b"\\u0000",
-            b'"kind":"another"',
-            b'"may_all":true',
-        ),
-        *(b'"pid":', b'"kind":"name"', b"[[[["),
-    ),
-    longest=1500,
-)
+_WORDS = (
+    b'{"kind":"open",', b'"path":"', b'"write":true', b'"number":', b"[]", b"{}", b"null",
+    b"1e999", b"/etc/hosts", b"/../", b"/proc/self/fd/3", b"\\u0000", b'"kind":"another"',
+    b'"may_all":true', b'"pid":', b'"kind":"name"', b"[[[[",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=1500)

@@ -85,16 +85,8 @@ def _seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        INNER,
-        outer_extensions(43, 51),
-        outer_extensions(0, 16),
-        b"\xfe\x0d\0\1\1",
-        bytes(8),
-        b"\x16\3\1",
-    ),
-    longest=1200,
-)
+_WORDS = (
+    INNER, outer_extensions(43, 51), outer_extensions(0, 16), b"\xfe\x0d\0\1\1", bytes(8),
+    b"\x16\3\1",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=1200)

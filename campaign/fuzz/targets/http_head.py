@@ -34,20 +34,8 @@ def _seeds() -> list[bytes]:
     return [*all_samples()["http"]]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(
-            b"GET ",
-            b"CONNECT ",
-            b"http://u@h:1/",
-            b" HTTP/1.1\r\n",
-            b"Host: ",
-            b"\r\n",
-            b"[::1]:80",
-        ),
-        *(b"Upgrade: websocket\r\n", b"Connection: Upgrade\r\n", b"Transfer-Encoding: chunked\r\n"),
-    ),
-    longest=1024,
-)
+_WORDS = (
+    b"GET ", b"CONNECT ", b"http://u@h:1/", b" HTTP/1.1\r\n", b"Host: ", b"\r\n", b"[::1]:80",
+    b"Upgrade: websocket\r\n", b"Connection: Upgrade\r\n", b"Transfer-Encoding: chunked\r\n",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=1024)

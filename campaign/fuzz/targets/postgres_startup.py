@@ -30,12 +30,8 @@ def _seeds() -> list[bytes]:
     return [*all_samples()["postgres"]]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(b"\0\0\0\x08\x04\xd2\x16\x2f", b"\0\0\0\x10\x04\xd2\x16\x2e", b"\0\3\0\0"),
-        *(b"user\0", b"database\0", b"application_name\0", b"replication\0"),
-    ),
-    longest=512,
-)
+_WORDS = (
+    b"\0\0\0\x08\x04\xd2\x16\x2f", b"\0\0\0\x10\x04\xd2\x16\x2e", b"\0\3\0\0", b"user\0",
+    b"database\0", b"application_name\0", b"replication\0",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=512)

@@ -69,17 +69,7 @@ def _seeds() -> list[bytes]:
     return [*V1, *V2, V2_WITH_CHECKSUM, udp]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        SIGNATURE,
-        b"PROXY TCP4 ",
-        b"PROXY TCP6 ",
-        b"PROXY UNKNOWN\r\n",
-        b"0.0.0.0 ",
-        b"::",
-        b"\r\n",
-    ),
-    longest=600,
-)
+_WORDS = (
+    SIGNATURE, b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN\r\n", b"0.0.0.0 ", b"::", b"\r\n",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=600)

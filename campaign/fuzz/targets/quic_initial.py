@@ -65,16 +65,7 @@ def _seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        b"\6\0\x40",
-        b"\2\0\0\0\0",
-        b"\x1c\0\0\0",
-        b"\0\0\0\1",
-        b"\x6b\x33\x43\xcf",
-        b"\xff\0\0\x1d",
-    ),
-    longest=3000,
-)
+_WORDS = (
+    b"\6\0\x40", b"\2\0\0\0\0", b"\x1c\0\0\0", b"\0\0\0\1", b"\x6b\x33\x43\xcf", b"\xff\0\0\x1d",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=3000)

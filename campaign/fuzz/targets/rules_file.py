@@ -52,13 +52,9 @@ def _seeds() -> list[bytes]:
     return [base.encode(), *(one for one in found if len(one) < TARGET.longest)]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(f"\n{key} = ".encode() for keys in TABLES.values() for key in keys),
-        *(f" {piece} ".encode() for piece in PIECES if piece),
-        *(b"\n[route r]\n", b"\n[backend b]\n", b"\n[listen l]\n", b"\n[txmux]\n"),
-    ),
-    longest=3000,
-)
+_WORDS = (
+    *(f"\n{key} = ".encode() for keys in TABLES.values() for key in keys),
+    *(f" {piece} ".encode() for piece in PIECES if piece), b"\n[route r]\n", b"\n[backend b]\n",
+    b"\n[listen l]\n", b"\n[txmux]\n",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=3000)

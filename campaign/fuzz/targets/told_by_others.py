@@ -120,41 +120,10 @@ def _seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(
-            b"null",
-            b"true",
-            b"1e999",
-            b"-1",
-            b"1e400",
-            b"NaN",
-            b"[]",
-            b"{}",
-            b"[[[[",
-            b'""',
-            b"Infinity",
-        ),
-        *(
-            b'"duration": "',
-            b"9999999h",
-            b'"value": "',
-            b"/0",
-            b"fe80::1%1",
-            b"::ffff:1.2.3.4",
-            b"\\ud800",
-        ),
-        *(
-            b'"since": ',
-            b'"until": ',
-            b'"ban": ',
-            b'"Weights": ',
-            b'"Port": ',
-            b'"Checks": ',
-            b'"facts": ',
-        ),
-    ),
-    longest=1200,
-)
+_WORDS = (
+    b"null", b"true", b"1e999", b"-1", b"1e400", b"NaN", b"[]", b"{}", b"[[[[", b'""', b"Infinity",
+    b'"duration": "', b"9999999h", b'"value": "', b"/0", b"fe80::1%1", b"::ffff:1.2.3.4",
+    b"\\ud800", b'"since": ', b'"until": ', b'"ban": ', b'"Weights": ', b'"Port": ', b'"Checks": ',
+    b'"facts": ',
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=1200)

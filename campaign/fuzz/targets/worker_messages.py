@@ -111,20 +111,9 @@ def _seeds() -> list[bytes]:
     return [*(b"w" + one for one in to_worker), *(b"p" + one for one in to_supervisor)]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(
-            b'{"kind":"',
-            b'"ask":1,',
-            b'"descriptors":1,',
-            b'"descriptors":300,',
-            b"null",
-            b"1e999",
-            b"NaN",
-        ),
-        *(b"[]", b"{}", b'""', b"-1", b"[[[[", b"\n", b'"filters":{', b'"state":{', b'"servers":['),
-    ),
-    longest=1500,
-)
+_WORDS = (
+    b'{"kind":"', b'"ask":1,', b'"descriptors":1,', b'"descriptors":300,', b"null", b"1e999",
+    b"NaN", b"[]", b"{}", b'""', b"-1", b"[[[[", b"\n", b'"filters":{', b'"state":{',
+    b'"servers":[',
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=1500)

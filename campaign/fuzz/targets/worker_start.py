@@ -120,15 +120,11 @@ def _seeds() -> list[bytes]:
     ]
 
 
-TARGET = Target(
-    _check,
-    _seeds,
-    words=(
-        *(b'{"kind":"', b'"ask":1,', b'"descriptors":1,', b"null", b"1e999", b"-1", b"[]", b"{}"),
-        *(b'"rules":{"texts":{', b'"included":{"', b'"variables":{"', b'"limits":{', b'"rows":{"'),
-        *(b'"tables":{"', b'"size":', b'"columns":', b"524288", b"4611686018427387904", b'"web"'),
-        *(b'"opener":true,', b'"state":{', b"user = nobody\\n", b"${X}"),
-        *(b"include = y\\n", b"access_log = x\\n", b"deny = @x\\n", b"terminate_tls = x\\n"),
-    ),
-    longest=2500,
-)
+_WORDS = (
+    b'{"kind":"', b'"ask":1,', b'"descriptors":1,', b"null", b"1e999", b"-1", b"[]", b"{}",
+    b'"rules":{"texts":{', b'"included":{"', b'"variables":{"', b'"limits":{', b'"rows":{"',
+    b'"tables":{"', b'"size":', b'"columns":', b"524288", b"4611686018427387904", b'"web"',
+    b'"opener":true,', b'"state":{', b"user = nobody\\n", b"${X}", b"include = y\\n",
+    b"access_log = x\\n", b"deny = @x\\n", b"terminate_tls = x\\n",
+)  # fmt: skip
+TARGET = Target(_check, _seeds, words=_WORDS, longest=2500)
