@@ -28,9 +28,7 @@ class Budget:
         return max(0.0, self._began + self.seconds - time.monotonic())
 
     def is_spent(self) -> bool:
-        """Tell whether nothing new may begin."""
         return not self.left()
 
     def chance(self, trial: int) -> random.Random:
-        """Give the source of chance of one trial, counted from 0."""
         return random.Random(f"{self.seed} {trial}")

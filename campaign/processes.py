@@ -31,7 +31,6 @@ class Family:
         return [*map(int, found)]
 
     def change_begins(self) -> None:
-        """Call those old that are there now."""
         self._old = set(self.pids())
 
     def called(self, name: str) -> list[int]:

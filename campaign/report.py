@@ -22,7 +22,6 @@ class Report:
     table: list[str] = attrs.field(factory=list)
 
     def lines(self) -> list[str]:
-        """Give what a person reads."""
         wide = max(map(len, self.figures), default=0)
         return [
             *(f"  {name:{wide}}  {figure}" for name, figure in self.figures.items()),

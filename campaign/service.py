@@ -148,7 +148,6 @@ class Service:
         return self.family.called("supervisor")
 
     def write(self, more: str = "", **settings: object) -> None:
-        """Write the rules: more sections, and other values of ``[txmux]``."""
         head = self._settings
         for name, value in settings.items():
             head = re.sub(rf"(?m)^{name} = .*", f"{name} = {value}", head)
@@ -202,7 +201,6 @@ class Service:
         return took
 
     def held(self) -> int:
-        """Return how many clients wait for the server."""
         rows = self.watch.get("/api/backends")
         return sum(row["held"] for row in rows if row["name"] == "echo")
 

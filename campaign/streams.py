@@ -89,7 +89,6 @@ class Streams:
         return new
 
     def visit(self) -> None:
-        """Have new clients come from now on."""
         self._visiting += 1
         self._loop.later(0, partial(self._visit, self._visiting))
 

@@ -42,7 +42,6 @@ class Again:
         self._is_over = False
 
     def look(self) -> None:
-        """Do what is due, and look again later."""
         if self._is_over:
             return
         counts = self._lasts or not self._first.is_over

@@ -120,7 +120,6 @@ class Outcome:
     examples: dict[str, str] = attrs.field(factory=dict)
 
     def note(self, clients: list[Seen], servers: list[Seen]) -> None:
-        """Count what was seen."""
         self.connections += len(clients)
         wrong = {seen.trial for seen in (*clients, *servers) if seen.problem}
         self.broken += len(wrong)
@@ -155,7 +154,6 @@ def compare(
 
 
 def main() -> None:
-    """Compare as the command line says."""
     options = argparse.ArgumentParser(prog="beside")
     options.add_argument("--trials", type=int, default=2000)
     options.add_argument("--seed", type=int, default=1)

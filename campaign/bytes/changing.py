@@ -35,7 +35,6 @@ class Changing(threading.Thread):
             self.problem = f"{type(problem).__name__}: {problem}"
 
     def end(self) -> None:
-        """Have it end with what it is at."""
         self._over.set()
 
 

@@ -128,7 +128,6 @@ class Clients:
         self._introduce(its, connected, opening)
 
     def _introduce(self, its: Plan, connected: socket.socket, opening: bytes) -> None:
-        """Send the PROXY header, piece by piece."""
         try:
             if opening:
                 opening = opening[connected.send(opening[: its.cut]) :]
@@ -187,5 +186,4 @@ class Clients:
 
 
 def come(control: Connection, seed: int) -> None:
-    """Be that process."""
     Clients(control, seed).run()

@@ -97,7 +97,6 @@ class Crew:
         return seen
 
     def end(self) -> None:
-        """End them."""
         for control in (*self._clients, *self._servers):
             control.close()
         for process in self._processes:

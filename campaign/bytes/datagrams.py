@@ -68,7 +68,6 @@ class Counts:
     defects: list[str] = attrs.field(factory=list)
 
     def add(self, other: Counts) -> None:
-        """Add what came of others."""
         for name in ("flows", "sent", "asked", "answered", "moved"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.defects += other.defects
@@ -199,7 +198,6 @@ class Datagrams:
                 self.counts.answered += 1
 
     def compare(self, log: list[dict[str, Any]]) -> None:
-        """Compare the access log with what was seen."""
         lines: dict[int, list[dict[str, Any]]] = {}
         for line in log:
             lines.setdefault(trial_at(line["client"].rpartition(":")[0]), []).append(line)

@@ -16,7 +16,6 @@ MOST_TRIALS = 2**24 - 2 * _FIRST
 
 
 def address_of(trial: int, network: int = LOOPBACK) -> str:
-    """Give the address of the client of a trial."""
     return socket.inet_ntoa(struct.pack(">I", network << 24 | (trial % MOST_TRIALS + _FIRST)))
 
 
@@ -27,7 +26,6 @@ def trial_at(address: str) -> int:
 
 
 def encode(trial: int, version: str) -> bytes:
-    """Make a header for the client of a trial."""
     source, target = address_of(trial, CLAIMED), "192.0.2.1"
     port = 1024 + trial % 60000
     if version == "v1":

@@ -51,7 +51,6 @@ class Verdict:
     defects: list[str] = attrs.field(factory=list)
 
     def add(self, other: Verdict) -> None:
-        """Add what came of another round."""
         self.connections += other.connections
         self.bytes += other.bytes
         self.orderly += other.orderly
@@ -172,7 +171,6 @@ def _of_the_cut(its: Plan, client: Seen, server: Seen | None) -> Iterable[str]:
 
 
 def _of_the_second(what: str, lines: list[dict[str, Any]]) -> Iterable[str]:
-    """Complain of a second connection from the same address."""
     reasons = [line["reason"] for line in lines]
     if what == "served":
         yield "a second connection from its address was not refused"
@@ -246,7 +244,6 @@ def _of_the_line(
 
 
 def _reasons(its: Plan) -> set[str]:
-    """Give the reasons that may be logged."""
     if its.way == "H":  # whatever comes after that
         return {"handed-over"} | (_OF_CLIENTS if its.client.ending not in ORDERLY else set())
     if its.is_orderly:

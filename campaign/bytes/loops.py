@@ -27,7 +27,6 @@ class Loop:
         self._numbers = itertools.count()
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
-        """Call it with the events when there are some."""
         self._epoll.register(descriptor, events)
         self._handlers[descriptor] = handler
 
@@ -59,5 +58,4 @@ class Loop:
             heapq.heappop(self._timers)[2]()
 
     def close(self) -> None:
-        """Let go of it."""
         self._epoll.close()

@@ -179,7 +179,6 @@ class Rounds:
         defects += verdict.defects
 
     def report(self) -> Report:
-        """Give what a person reads."""
         whole, flows = self.whole, self.datagrams
         figures = {
             "connections": f"{whole.connections:,}, of which {whole.orderly:,} had to be whole",
@@ -202,12 +201,10 @@ class Rounds:
 
 
 def run(budget: Budget, trials: int = TRIALS) -> Report:
-    """Try it, round after round, each of so many connections."""
     rounds = Rounds(budget, trials=trials)
     return rounds.go(rounds.try_next)
 
 
 def run_datagrams(budget: Budget) -> Report:
-    """Try rounds of datagrams alone."""
     rounds = Rounds(budget)
     return rounds.go(rounds.try_datagrams)

@@ -78,7 +78,6 @@ class Places:
     names: socket.socket = attrs.field(init=False)
 
     def open(self) -> None:
-        """Make certificates, and listen."""
         self.folder.chmod(0o711)  # a service may have become another user
         authority = make_authority()
         authority.write(self.folder / "authority.pem")
@@ -109,7 +108,6 @@ class Places:
         self.names.setblocking(False)  # noqa: FBT003
 
     def close(self) -> None:
-        """Listen no more."""
         for at in (*self.listening.values(), self.names):
             at.close()
 
@@ -124,7 +122,6 @@ class Places:
         return f"{self.folder}/handover.sock"
 
     def servers(self, letter: str) -> list[str]:
-        """Give the servers of a way as rules name them."""
         if letter == "S":
             return [f"unix:{self.folder}/server.sock"]
         if letter in "PO":
@@ -136,7 +133,6 @@ class Places:
         return [f"127.0.0.1:{port}" for port in ports]
 
     def server_context(self) -> SSL.Context:
-        """Make what servers of TLS need."""
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate_chain_file(str(self.folder / "server.pem"))
         context.use_privatekey_file(str(self.folder / "server.pem"))

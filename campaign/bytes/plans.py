@@ -110,7 +110,6 @@ class Plan:
         return self.client.ending in ORDERLY and self.server.ending in ORDERLY
 
     def part(self, direction: int) -> Part:
-        """Give what the sender of a direction does."""
         return self.server if direction else self.client
 
 
@@ -143,7 +142,6 @@ def chance(seed: int, trial: int) -> random.Random:
 
 
 def plan(seed: int, trial: int, mix: Mix) -> Plan:
-    """Give the plan of one connection."""
     by = chance(seed, trial)
     entry = mix.entries[int(by.random() * len(mix.entries))]
     way = mix.ways[int(by.random() * len(mix.ways))]
@@ -193,7 +191,6 @@ def _sleeping(by: random.Random, its: Plan, mix: Mix) -> Plan:
 
 
 def _led(entry: str, way: str) -> str:
-    """Give the way out that clients of an entry can take instead of another."""
     if way == "H" and entry not in {"plain", "v1", "v2"}:
         way = "K"  # there is no socket of the client's own to give
     return _ONLY.get(entry, way)

@@ -150,14 +150,12 @@ class Round:
     together: int
 
     def lines(self) -> str:
-        """Give what a person wants to know of it."""
         more = ", ".join(self.changes) or "nothing"
         user = f", user = {self.user}" * bool(self.user)
         return f"relay = {self.relay}, workers = {self.workers}{user}, meanwhile {more}"
 
 
 def choose(number: int, by: random.Random) -> Round:
-    """Choose what is tried in a round."""
     is_secure = by.random() < 0.3
     entries = ["plain"] * 8 + ["first", "v1", "v2", "unix-v1", "unix-v2", "hush", *ENTRIES]
     if is_secure:
@@ -253,7 +251,6 @@ class Service(Upgrading):
         return f"{user}relay = {relay}\nworkers = {workers}\ndrain_timeout = 10m\nadmin = off\n"
 
     def entries(self) -> dict[str, Entry]:
-        """Give where clients come in, by what they do there."""
         at: dict[str, Entry] = {name: ("127.0.0.1", port) for name, port in self.ports.items()}
         plain = dict.fromkeys(("plain", "tls", "tls-nested", "through", "named"), at["plain"])
         told = dict.fromkeys(("v1", "v2", "tls-v2"), at["told"])
@@ -261,7 +258,6 @@ class Service(Upgrading):
         return {**at, **plain, **told, **unix}
 
     def running(self) -> list[int]:
-        """Give the supervisors that there are, the one that serves last."""
         return [*(pid for pid in self._pids if pid != self.pid and not is_gone(pid)), self.pid]
 
     def remove(self) -> None:
@@ -272,7 +268,6 @@ class Service(Upgrading):
     # What happens meanwhile.
 
     def changing(self, by: random.Random) -> list[Changing]:
-        """Give what has happen what is to happen meanwhile, each at its own rate."""
         does: dict[str, Callable[[random.Random], None]] = {
             RELOAD: self._reload,
             WORKERS: self._resize,
@@ -287,7 +282,6 @@ class Service(Upgrading):
         ]
 
     def changes(self) -> dict[str, int]:
-        """Give what has happened, and how often."""
         done = {"reloads": self.child.output.count("rules reloaded: ")}
         done["upgrades"] = self.child.output.count("] upgraded: ")
         return {**done, **self._changes, **self.troubles.counts}

@@ -162,7 +162,6 @@ class Servers:
                 arrival.begin()
 
     def _take(self, giver: socket.socket, way: Way, _: int) -> None:
-        """Take a client's own socket."""
         self.loop.forget(giver.fileno())
         descriptors: list[int] = []
         with giver, contextlib.suppress(OSError):
@@ -176,7 +175,6 @@ class Servers:
     def begin(
         self, arrival: _Arrival, wire: Wire, trial: int, letter: str, received: bytes
     ) -> None:
-        """Do as the plan says."""
         self.live.discard(arrival)
         if self.mix is None:
             raise AssertionError("somebody came before the round")
@@ -202,7 +200,6 @@ class Servers:
 
 
 def _answer_to(question: bytes) -> bytes:
-    """Give this machine's address for any name, and no other data."""
     end = question.index(0, 12) + 5  # of the name, the type and the class
     asked = question[12:end]
     is_address = asked[-4:] == b"\0\1\0\1"
@@ -226,7 +223,6 @@ class _Arrival:
         self.began = servers.loop.now
 
     def begin(self) -> None:
-        """Wait for what it says."""
         loop = self._servers.loop
         loop.watch(self._accepted.fileno(), READ, self._ready)
         self._ready(0)
@@ -297,10 +293,8 @@ class _Arrival:
         self._servers.note(self, self._trial, heard, problem, self._way.letter, count)
 
     def hang(self) -> None:
-        """Give it up."""
         self._end("hung", "it never says all of the header")
 
 
 def serve(control: Connection, places: Places, members: list[int], seed: int) -> None:
-    """Be that process."""
     Servers(places, members, control, seed).run()

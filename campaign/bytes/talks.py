@@ -274,7 +274,6 @@ class Talk:
                 self._over(heard)
 
     def hang(self) -> None:
-        """Give it up: it takes too long."""
         self._over("hung")
 
     def _over(self, heard: str, problem: str = "") -> None:

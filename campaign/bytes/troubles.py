@@ -53,7 +53,6 @@ class Losses:
     times: list[float] = attrs.field(factory=list)
 
     def add(self, pid: int) -> None:
-        """Note what a worker has that is halted now, and goes on no more."""
         self.times.append(time.monotonic())
         self.trials |= _trials_at(pid)
         rows = [row for row in _tcp_sockets() if row[3] == _TIME_WAIT]
@@ -92,7 +91,6 @@ def _tcp_sockets() -> list[list[str]]:
 
 
 def _trials_in(places: Iterable[str]) -> set[int]:
-    """Give the trials of addresses and ports, as /proc/net/tcp has them."""
     numbers = (int(place.partition(":")[0], 16) for place in places)
     trials = {trial_at(socket.inet_ntoa(struct.pack("=I", number))) for number in numbers}
     return {trial for trial in trials if trial >= 0}

@@ -240,7 +240,6 @@ class Nested(Secure):
 
 
 def break_off(connected: socket.socket) -> None:
-    """Close a socket by a reset."""
     with contextlib.suppress(OSError):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     connected.close()

@@ -88,7 +88,6 @@ MATRIX = {
 
 
 def can_befall(change: str, victim: str) -> bool:
-    """Tell whether there is such a process in such a change."""
     return (
         change == UPGRADE
         or not victim.startswith("new")

@@ -13,7 +13,6 @@ from txmux.testing import with_example
 
 
 def _lines(matcher: IProtocolMatcher) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Give a matcher's lines, with their options."""
     for name in ("", *(option.name for option in matcher.options)):
         options = with_example(matcher, name)
         if options is not None:
@@ -23,7 +22,6 @@ def _lines(matcher: IProtocolMatcher) -> Iterator[tuple[str, Mapping[str, str]]]
 
 @functools.cache
 def of_streams() -> dict[str, Predicate]:
-    """Give the predicates for TCP, by their lines."""
     return {
         line: matcher.predicate(options)
         for matcher in for_streams().values()
@@ -33,7 +31,6 @@ def of_streams() -> dict[str, Predicate]:
 
 @functools.cache
 def of_datagrams() -> dict[str, Predicate]:
-    """Give those for UDP."""
     found = {}
     for matcher in installed_matchers().values():
         if Transport.UDP in transports_of(matcher):

@@ -34,5 +34,4 @@ def streams(size: int) -> list[bytes]:
 
 
 def predicate(pattern: str) -> Predicate:
-    """Make what a rules file would have for a pattern."""
     return regex.predicate({"pattern": pattern, "within": WITHIN})

@@ -19,7 +19,7 @@ _ALSO = {
     "convert_nginx": ("crossplane",),
     "convert_sslh": ("libconf",),
     "dns_answer": ("twisted.names",),
-    "http2_opening": ("hpack",),
+    "matchers_tcp": ("hpack",),
 }
 """Packages beside txmux in which coverage counts."""
 

@@ -16,14 +16,12 @@ def _file(target: str) -> Path:
 
 
 def kept(target: str) -> list[bytes]:
-    """Give what is kept of a target."""
     file = _file(target)
     lines = file.read_text().split() if file.exists() else []
     return [base64.b64decode(line) for line in lines]
 
 
 def keep(target: str, inputs: Iterable[bytes]) -> None:
-    """Keep inputs in the place of those before, as many of the shortest as there is room for."""
     lines: list[str] = []
     room = MOST
     for data in sorted(filter(None, inputs), key=lambda one: (len(one), one)):

@@ -82,13 +82,11 @@ class Cost:
 
 
 def kept() -> dict[str, Dear]:
-    """Give the dearest inputs that were found, by the lines of matchers."""
     found = json.loads(_KEPT.read_text()) if _KEPT.exists() else {}
     return {line: Dear(*map(base64.b64decode, pair)) for line, pair in found.items()}
 
 
 def keep(found: Mapping[str, Dear]) -> None:
-    """Keep them."""
     told = {
         line: [base64.b64encode(part).decode() for part in (dear.start, dear.again)]
         for line, dear in sorted(found.items())

@@ -13,7 +13,6 @@ __all__ = ["leaving_none_open"]
 
 
 def leaving_none_open(attempt: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """Have each input tried with a look at the descriptors before it and after it."""
 
     @functools.wraps(attempt)
     def check(data: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -32,7 +32,6 @@ class _Transport(StringTransport):
 
 
 def line(kind: str, **values: Any) -> bytes:
-    """Write a message."""
     return json.dumps({"kind": kind, **values}).encode() + b"\n"
 
 
@@ -59,9 +58,7 @@ def _value(field: Field, is_large: bool) -> Any:  # noqa: FBT001 - as `each` cou
     return value
 
 
-def hear(
-    channel: Channel, stream: bytes, far: socket.socket | Callable[[object, int], list[int]]
-) -> None:
+def hear(channel: Channel, stream: bytes, far: socket.socket) -> None:
     """Have a channel hear a stream, in pieces, with as many descriptors as its messages say, and then lose it.
 
     Whatever its messages are: nothing is raised, and no question is answered twice.
@@ -69,15 +66,12 @@ def hear(
     Args:
         channel: As above.
         stream: What it hears.
-        far: A socket, of which there are the descriptors; or gives them, for a kind of message and their number.
+        far: A socket, of which there are the descriptors.
     """
     transport = _Transport()
     channel.makeConnection(transport)
-    for kind, count in _counts(stream):
-        if callable(far):
-            channel.descriptors_received(far(kind, count))
-        else:
-            channel.descriptors_received([os.dup(far.fileno()) for _ in range(count)])
+    for count in _counts(stream):
+        channel.descriptors_received([os.dup(far.fileno()) for _ in range(count)])
     start = 0
     *_, cuts = ([], *cuttings(stream))
     for cut in (*cuts, len(stream)):
@@ -90,10 +84,9 @@ def hear(
     channel.connectionLost(Failure(ConnectionDone()))
 
 
-def _counts(stream: bytes) -> Iterator[tuple[object, int]]:
+def _counts(stream: bytes) -> Iterator[int]:
     for one in stream.split(b"\n"):
         with suppress(ValueError, RecursionError, TypeError, KeyError):
-            message = json.loads(one)
-            kind, count = message["kind"], message["descriptors"]
+            count = json.loads(one)["descriptors"]
             if type(count) is int and 0 < count <= _MOST:
-                yield kind, count
+                yield count

@@ -132,7 +132,6 @@ def _known(name: str) -> list[bytes]:
 
 
 def _child(name: str, folder: Path, *options: str) -> str:
-    """Run a process for a target, and give what it has said."""
     limits = [
         f"-timeout={_LONGEST_INPUT}",
         f"-report_slow_units={_NEVER}",  # it would keep an input as if it had broken something

@@ -101,5 +101,4 @@ def split(data: bytes, most: int) -> list[bytes]:
 
 
 def joined(datagrams: Iterable[bytes]) -> bytes:
-    """Make an input of datagrams."""
     return b"".join(len(one).to_bytes(2, "big") + one for one in datagrams)

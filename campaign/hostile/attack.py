@@ -49,7 +49,6 @@ class Target:
     count: ctypes.c_longlong = attrs.field(factory=_shared)
 
     def done(self, more: int = 1) -> None:
-        """Count what was done."""
         self.count.value += more
 
 

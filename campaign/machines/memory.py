@@ -63,7 +63,6 @@ def change(megabytes: int, workers: int, connections: int, report: Report, undon
 
 
 def _upgrade(service: Service) -> str:
-    """Ask for an upgrade, and return what came of it."""
     try:
         service.upgrade()
     except ServiceRefusedError as why:

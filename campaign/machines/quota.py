@@ -33,13 +33,11 @@ class Quota:
 
     @property
     def before(self) -> tuple[str, ...]:
-        """Give a command that runs the rest of its arguments as a command in the group."""
         if self._procs is None:
             return ()
         return ("sh", "-c", 'echo $$ >"$0" && exec "$@"', str(self._procs))
 
     def take(self, pid: int) -> None:
-        """Have a process that runs already in the group."""
         if self._procs is not None:
             self._procs.write_text(str(pid))
 

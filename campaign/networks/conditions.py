@@ -52,7 +52,6 @@ class Condition:
             self.hold(namespace)
 
     def hold(self, namespace: Namespace) -> Child:
-        """Start the program that holds each packet for its time."""
         options = [f"--{name}={getattr(self, name)}" for name in ("least", "most", "overtaken")]
         command = (sys.executable, "-m", "campaign.networks.late", _QUEUE, *options)
         child = Child(*namespace.command, *command, stdin=True)

@@ -10,19 +10,13 @@ from campaign.fuzz.asking import of_streams
 from campaign.fuzz.catastrophic import PATTERNS
 from campaign.fuzz.changing import changed
 from campaign.fuzz.files import no_files
-from campaign.fuzz.targets import admin_http
 
 _TRIES = 120
-_SLOW = {
-    "api": 60, "helper_questions": 40, "rules_file": 40, "worker_messages": 60, "worker_start": 20,
-}  # fmt: skip
+_SLOW = {"api": 60, "rules_file": 40, "worker_messages": 60}
 """How often those are tried whose inputs take milliseconds."""
 
 
 class ShortTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.addCleanup(admin_http._control.cache_clear)
-
     def test_corpus_breaks_nothing_and_is_small(self) -> None:
         for name in target.names():
             inputs = corpus.kept(name)

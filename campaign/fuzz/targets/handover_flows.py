@@ -54,7 +54,6 @@ def _check(data: bytes) -> None:
 
 
 def _told() -> dict[str, Any]:
-    """Give what is told of a flow that was led to a server."""
     hello = initial(crypto(0, HELLO), source=bytes(range(8)))
     with _with_port() as (running, _):
         listener = running.udp_listener_of("quic")

@@ -29,7 +29,6 @@ from txmux.telemetry.record import ConnectionRecord
 
 
 def _adopt(stream: bytes) -> None:
-    """Take connections over."""
     with socket.socket() as far, serving() as (running, reactor):
         transfer = ConnectionTransfer(running, reactor, Tally())
         own, end = socket.socketpair()

@@ -27,7 +27,7 @@ from txmux.telemetry.folding import FoldedLog
 from txmux.telemetry.recent import Recent
 
 _NOT_HERE = (messages.START, messages.COUNT_IN)
-"""These have a target of their own, `worker_start`, with the descriptors that they need."""
+"""They change the process for good."""
 
 
 @leaving_none_open
@@ -38,7 +38,6 @@ def _check(data: bytes) -> None:
 
 
 def _worker(running: Serving, reactor: Reactor) -> Channel:
-    """Give the end of a worker that serves."""
     worker = WorkerProcess(1, reactor)
     worker.begin(running, ConnectionTransfer(running, reactor, Tally()))
     for kind in _NOT_HERE:
@@ -47,7 +46,6 @@ def _worker(running: Serving, reactor: Reactor) -> Channel:
 
 
 def _supervisor(_: Serving, reactor: Reactor) -> Channel:
-    """Give the supervisor's end."""
     supervisor: Any = _Supervisor(reactor)
     worker = Worker(supervisor, 1, reactor)
     worker.listen(json.dumps)
