@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -19,20 +18,10 @@ import attrs
 from campaign.bytes.clients import Job
 from campaign.bytes.crew import Crew
 from campaign.bytes.plans import Mix
-from campaign.bytes.talks import Seen
 from tests.interop.children import Started
 from tests.interop.mux import Mux
 from tests.interop.servers import start_haproxy, start_nginx_stream, start_sslh
 from tests.support.ports import free_port
-
-KINDS = {
-    "looks complete": "broken off, but looks complete",
-    "an orderly end": "ends cleanly, but bytes are missing",
-    "broken off": "broken off, though both ended cleanly",
-    "it hangs": "goes on for ever",
-    "": "other",
-}
-"""What can be wrong, by what is said of it."""
 
 _PATIENCE = 20.0  # less than any of their own time limits
 _TOGETHER = 16
@@ -49,49 +38,36 @@ listen bytes
     timeout server 5m
     server only 127.0.0.1:{server}
 """
-_TXMUX = """
-[listen plain]
-endpoint = 127.0.0.1:0
-default = 127.0.0.1:{server}
-"""
+_NGINX = "server {{ listen 127.0.0.1:{port}; proxy_pass 127.0.0.1:{server}; {more} }}"
+Start = Callable[[Path, int, int], Started]
+"""Starts one in a folder, with its port and the server's."""
 
 
-def _txmux(relay: str) -> Callable[[Path, int], tuple[Started, int]]:
-    def start(folder: Path, server: int) -> tuple[Started, int]:
-        mux = Mux(folder, _TXMUX.format(server=server), f"relay = {relay}\nadmin = off")
-        mux.child.allow(3600)
-        return mux, mux.port
+def _txmux(relay: str) -> Start:
+    def start(folder: Path, port: int, server: int) -> Started:
+        rules = f"[listen x]\nendpoint = 127.0.0.1:{port}\ndefault = 127.0.0.1:{server}\n"
+        return Mux(folder, rules, f"relay = {relay}\nadmin = off")
 
     return start
 
 
-def _haproxy(folder: Path, server: int) -> tuple[Started, int]:
-    port = free_port()
-    child = start_haproxy(folder, _HAPROXY.format(port=port, server=server))
-    child.allow(3600)
-    return child, port
+def _haproxy(folder: Path, port: int, server: int) -> Started:
+    return start_haproxy(folder, _HAPROXY.format(port=port, server=server))
 
 
-def _nginx(more: str) -> Callable[[Path, int], tuple[Started, int]]:
-    def start(folder: Path, server: int) -> tuple[Started, int]:
-        port = free_port()
-        lines = f"server {{ listen 127.0.0.1:{port}; proxy_pass 127.0.0.1:{server}; {more} }}"
-        child = start_nginx_stream(folder, lines)
-        child.allow(3600)
-        return child, port
-
-    return start
+def _nginx(more: str) -> Start:
+    return lambda folder, port, server: start_nginx_stream(
+        folder, _NGINX.format(port=port, server=server, more=more)
+    )
 
 
-def _sslh(program: str) -> Callable[[Path, int], tuple[Started, int]]:
-    def start(folder: Path, server: int) -> tuple[Started, int]:
-        port = free_port()
-        return start_sslh(folder, _SSLH.format(port=port, server=server), program), port
-
-    return start
+def _sslh(program: str) -> Start:
+    return lambda folder, port, server: start_sslh(
+        folder, _SSLH.format(port=port, server=server), program
+    )
 
 
-PEERS: Mapping[str, Callable[[Path, int], tuple[Started, int]]] = {
+PEERS: Mapping[str, Start] = {
     "txmux, kernel": _txmux("kernel"),
     "txmux, portable": _txmux("portable"),
     "HAProxy": _haproxy,
@@ -100,38 +76,17 @@ PEERS: Mapping[str, Callable[[Path, int], tuple[Started, int]]] = {
     "sslh (fork)": _sslh("sslh"),
     "sslh-select": _sslh("sslh-select"),
 }
-"""How each is started; gives its port."""
 
 
-@attrs.define
+@attrs.frozen
 class Outcome:
-    """What one of them did.
-
-    Attributes:
-        connections: How many there were.
-        broken: Those of which at least one end saw something wrong.
-        kinds: What the ends saw.
-        examples: The first of each kind.
-    """
-
-    connections: int = 0
-    broken: int = 0
-    kinds: Counter[str] = attrs.field(factory=Counter)
-    examples: dict[str, str] = attrs.field(factory=dict)
-
-    def note(self, clients: list[Seen], servers: list[Seen]) -> None:
-        self.connections += len(clients)
-        wrong = {seen.trial for seen in (*clients, *servers) if seen.problem}
-        self.broken += len(wrong)
-        for seen in (*clients, *servers):
-            if seen.problem:
-                kind = next(kind for said, kind in KINDS.items() if said in seen.problem)
-                self.kinds[kind] += 1
-                self.examples.setdefault(kind, f"trial {seen.trial}: {seen.problem}")
+    connections: int
+    broken: int  # of which at least one end saw something wrong
+    looked_complete: int  # ends that saw a cut stream as complete
 
 
 def compare(
-    seed: int, trials: int, peers: tuple[str, ...] = tuple(PEERS), patience: float = _PATIENCE
+    seed: int, trials: int, peers: Sequence[str] = tuple(PEERS), patience: float = _PATIENCE
 ) -> dict[str, Outcome]:
     """Lead the same connections through each of them, each of which may take so many seconds."""
     mix = Mix(["plain"], "K", most=2**21, patience=patience)
@@ -140,30 +95,30 @@ def compare(
     try:
         server = crew.places.listening["K"].getsockname()[1]
         for name in peers:
-            started, port = PEERS[name](crew.folder, server)
+            port = free_port()
+            started = PEERS[name](crew.folder, port, server)
             try:
                 until = time.monotonic() + 3600
                 job = Job(mix, range(trials), {"plain": ("127.0.0.1", port)}, until, _TOGETHER)
-                outcomes[name] = Outcome()
-                outcomes[name].note(*crew.run(job))
+                clients, servers = crew.run(job)
             finally:
                 started.end()
+            wrong = [seen for seen in (*clients, *servers) if seen.problem]
+            complete = sum("looks complete" in seen.problem for seen in wrong)
+            broken = len({seen.trial for seen in wrong})
+            outcomes[name] = Outcome(len(clients), broken, complete)
     finally:
         crew.end()
     return outcomes
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(prog="beside")
+    options = argparse.ArgumentParser(prog="python -m campaign.bytes.beside")
     options.add_argument("--trials", type=int, default=2000)
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--only", default=",".join(PEERS).replace(", ", " "), help="names")
     asked = options.parse_args()
-    names = tuple(name for name in PEERS if name.replace(",", "") in asked.only.replace(", ", " "))
-    for name, outcome in compare(asked.seed, asked.trials, names).items():
-        kinds = ", ".join(f"{count} {kind}" for kind, count in outcome.kinds.most_common())
-        broken = f"{outcome.broken} of {outcome.connections:,} broken"
-        sys.stdout.write(f"{name}: {broken}: {kinds}; {outcome.examples}\n")
+    for name, found in compare(asked.seed, asked.trials).items():
+        sys.stdout.write(f"{name}: {found}\n")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,7 @@ from contextlib import contextmanager
 
 
 class Changing(threading.Thread):
-    """Does something again and again while others work.
-
-    Args:
-        change: What.
-        period: Seconds from the beginning of one to that of the next, or more, if it takes longer.
-
-    Attributes:
-        problem: Why it has ended too soon.
-    """
+    """Does something again and again while others work."""
 
     def __init__(self, change: Callable[[], None], period: float) -> None:
         super().__init__(daemon=True)

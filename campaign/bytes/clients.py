@@ -24,30 +24,17 @@ Entry = tuple[str, int] | str
 
 @attrs.frozen
 class Job:
-    """What a process of clients is to do.
-
-    Attributes:
-        mix: Of what kinds its connections are.
-        trials: Their numbers.
-        entries: Where clients come in.
-        until: No one begins after that time, as of ``time.monotonic()``.
-        together: How many there are at a time.
-    """
+    """What a process of clients is to do."""
 
     mix: Mix
     trials: range
     entries: dict[str, Entry]
-    until: float
-    together: int
+    until: float  # no one begins after that, as of ``time.monotonic()``
+    together: int  # at a time
 
 
 class Clients:
-    """Does one job after another.
-
-    Args:
-        control: By which it is told what to do, and tells what it has seen.
-        seed: Of the campaign.
-    """
+    """Does one job after another."""
 
     def __init__(self, control: Connection, seed: int) -> None:
         self.loop = Loop()

@@ -26,11 +26,7 @@ _GRACE = 30.0
 
 
 class Crew:
-    """The processes that play clients and servers.
-
-    Args:
-        seed: Of the campaign.
-    """
+    """The processes that play clients and servers."""
 
     def __init__(self, seed: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="txmux-bytes-"))
@@ -57,17 +53,7 @@ class Crew:
     def run(
         self, job: Job, tick: Callable[[], None] = lambda: None, *, changing: bool = False
     ) -> tuple[list[Seen], list[Seen]]:
-        """Have clients come, and give what they and the servers have seen.
-
-        Args:
-            job: That of all processes of clients together.
-            tick: Called again and again meanwhile.
-            changing: Whether servers of the pool come and go.
-
-        Raises:
-            AssertionError: One of the processes does not answer.
-            EOFError: One of them is gone.
-        """
+        """Have clients come, and give what they and the servers have seen."""
         for control in self._servers:
             control.send(("round", (job.mix, changing)))
         for number, control in enumerate(self._clients):

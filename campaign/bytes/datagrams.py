@@ -49,22 +49,13 @@ def decode(seed: int, data: bytes) -> tuple[int, int, int] | None:
 
 @attrs.define
 class Counts:
-    """What came of it.
-
-    Attributes:
-        flows: Clients.
-        sent: Datagrams of clients.
-        asked: Of these, those that came to the server.
-        answered: Answers that came to clients.
-        moved: Flows that the server saw from more than one port.
-        defects: What is broken.
-    """
+    """What came of it."""
 
     flows: int = 0
     sent: int = 0
     asked: int = 0
     answered: int = 0
-    moved: int = 0
+    moved: int = 0  # flows that the server saw from more than one port
     defects: list[str] = attrs.field(factory=list)
 
     def add(self, other: Counts) -> None:
@@ -90,12 +81,7 @@ class _Flow:
 
 
 class Datagrams:
-    """Clients and their server.
-
-    Args:
-        seed: Of the campaign.
-        first: The number of the first flow.
-    """
+    """Clients and their server."""
 
     def __init__(self, seed: int, first: int) -> None:
         self.counts = Counts()

@@ -35,14 +35,7 @@ def encode(trial: int, version: str) -> bytes:
 
 
 def decode(data: bytes) -> tuple[int, int] | None:
-    """Read a header of either version.
-
-    Returns:
-        The trial and the size of the header; nothing while there is too little.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Read a header of either version."""
     if data[:1] == b"P":
         line, end, _ = data.partition(b"\r\n")
         if not end:

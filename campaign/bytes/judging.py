@@ -71,16 +71,7 @@ def judge(
     log: Iterable[dict[str, Any]],
     losses: Losses,
 ) -> Verdict:
-    """Judge one round.
-
-    Args:
-        seed: Of the campaign.
-        mix: As both ends knew it.
-        clients: What they saw.
-        servers: What they saw.
-        log: The lines of the access log.
-        losses: What killed workers had.
-    """
+    """Judge one round."""
     verdict = Verdict()
     complaints: list[str] = []
     at_server = _by_trial(servers, verdict, complaints, losses)

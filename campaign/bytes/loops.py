@@ -13,11 +13,7 @@ WRITE = select.EPOLLOUT
 
 
 class Loop:
-    """Calls whoever has something to do, until nobody has.
-
-    Attributes:
-        now: The time, as of the last turn.
-    """
+    """Calls whoever has something to do, until nobody has."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()

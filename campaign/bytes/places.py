@@ -22,19 +22,12 @@ MEMBERS = 4
 
 @attrs.frozen
 class Way:
-    """How a server is spoken to.
-
-    Attributes:
-        letter: With which the headers of its clients begin.
-        proxy: Which PROXY header it expects, if any.
-        tls: Whether it speaks TLS.
-        more: Lines of the backend.
-    """
+    """How a server is spoken to."""
 
     letter: str
-    proxy: str = ""
+    proxy: str = ""  # the PROXY header that it expects
     tls: bool = False
-    more: str = ""
+    more: str = ""  # lines of the backend
 
 
 WAYS = (

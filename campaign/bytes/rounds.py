@@ -127,18 +127,7 @@ connect_timeout = 3m
 
 @attrs.frozen
 class Round:
-    """What is tried in one round.
-
-    Attributes:
-        number: Which one it is.
-        relay: As in the rules.
-        workers: As in the rules, at first.
-        changes: What happens meanwhile.
-        mix: Of what its connections are.
-        strict: As `tls_strict` in the rules.
-        user: As in the rules, if it is another one.
-        together: How many connections each process of clients has at a time.
-    """
+    """What is tried in one round."""
 
     number: int
     relay: str
@@ -147,7 +136,7 @@ class Round:
     mix: Mix
     strict: bool
     user: str
-    together: int
+    together: int  # connections of each process of clients at a time
 
     def lines(self) -> str:
         more = ", ".join(self.changes) or "nothing"
@@ -186,13 +175,7 @@ def choose(number: int, by: random.Random) -> Round:
 
 
 def rules(its: Round, places: Places, number: int = 0) -> str:
-    """Write the rules, all sections but ``[txmux]``.
-
-    Args:
-        its: The round.
-        places: The servers.
-        number: How often they have changed.
-    """
+    """Write the rules, all sections but ``[txmux]``."""
     strict = f"tls_strict = {'yes' if its.strict else 'no'}"
     text = [_LISTENERS.format(strict=strict, entry=places.entry)]
     text.append(_TLS.format(folder=places.folder))
@@ -223,13 +206,7 @@ def rules(its: Round, places: Places, number: int = 0) -> str:
 
 
 class Service(Upgrading):
-    """The service of one round.
-
-    Args:
-        its: The round.
-        places: The servers.
-        seconds: How long it may run.
-    """
+    """The service of one round."""
 
     def __init__(self, its: Round, places: Places, seconds: float) -> None:
         self._its, self._places = its, places
@@ -320,11 +297,7 @@ class Service(Upgrading):
         )
 
     def recover(self) -> None:
-        """Check that it is as before when the trouble is over, and that nothing was refused if there was none.
-
-        Raises:
-            AssertionError: It is not.
-        """
+        """Check that it is as before when the trouble is over, and that nothing was refused if there was none."""
         if TROUBLE not in self._its.changes:
             for refused in "reload failed", "upgrade failed":
                 if refused in self.child.output:
@@ -380,14 +353,7 @@ unanswered_timeout = 4s
 
 
 class DatagramService(Service):
-    """The service of a round of datagrams.
-
-    Args:
-        its: The round.
-        places: Of which only the folder is used, and where names are looked up.
-        seconds: How long it may run.
-        port: That of the server.
-    """
+    """The service of a round of datagrams."""
 
     def __init__(self, its: Round, places: Places, seconds: float, port: int) -> None:
         self._port = port

@@ -23,14 +23,7 @@ _LOOKING_UP = 0.6  # seconds that an answer to a question for a name takes, at m
 
 
 class Servers:
-    """Serves at all places.
-
-    Args:
-        places: Where.
-        members: The ports of the pool's servers that are this process's.
-        control: By which it is told what to do, and tells what it has seen.
-        seed: Of the campaign.
-    """
+    """Serves at all places."""
 
     def __init__(self, places: Places, members: list[int], control: Connection, seed: int) -> None:
         self.loop = Loop()

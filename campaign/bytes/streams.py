@@ -30,12 +30,6 @@ class Stream:
 
     They are the key stream of AES-CTR, so those of any two directions have nothing in common, and a byte that is lost, doubled
     or from elsewhere makes nearly all that follow wrong.
-
-    Args:
-        seed: Of the campaign.
-        trial: Of the connection.
-        direction: 0 from the client, 1 to it.
-        head: Bytes that come before.
     """
 
     __slots__ = ("_head", "_make", "position")
@@ -66,13 +60,7 @@ class Stream:
 
 @attrs.frozen
 class Header:
-    """With what a client begins.
-
-    Attributes:
-        way: The letter of the route that it should take.
-        seed: Of the campaign.
-        trial: Its number.
-    """
+    """With what a client begins."""
 
     way: str
     seed: int

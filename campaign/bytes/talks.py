@@ -15,7 +15,6 @@ from campaign.bytes.streams import HEADER_SIZE, Header, Stream
 from campaign.bytes.wires import Wire, break_off
 
 CLIENT, SERVER = 0, 1
-"""The ways in where a server is connected before its client has said anything."""
 _TROUBLE = select.EPOLLERR | select.EPOLLHUP
 _TURN = 2**20  # bytes until the others have their turn
 _PAUSES = 20  # of each kind, so that long streams end
@@ -51,52 +50,7 @@ class Seen(NamedTuple):
 
 
 class Talk:
-    """Does one end's part.
-
-    Args:
-        loop: Where it waits.
-        wire: The connection.
-        seed: Of the campaign.
-        plan: What is to happen.
-        role: `CLIENT` or `SERVER`.
-        on_over: Told once, when the connection is closed.
-        received: What has been read of it already.
-
-    Attributes:
-        began: When.
-        is_over: Whether the connection is closed.
-        received: How many bytes have come.
-    """
-
-    __slots__ = (
-        "_all_sent",
-        "_blocked",
-        "_by",
-        "_deaf",
-        "_ended",
-        "_events",
-        "_fd",
-        "_finished",
-        "_has_slept",
-        "_held",
-        "_inward",
-        "_is_resting",
-        "_is_stalling",
-        "_limit",
-        "_loop",
-        "_on_over",
-        "_other",
-        "_outward",
-        "_part",
-        "_pauses",
-        "_plan",
-        "_role",
-        "_seed",
-        "_wire",
-        "began",
-        "is_over",
-        "received",
-    )
+    """Does one end's part."""
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import socket
@@ -19,6 +18,7 @@ import attrs
 from campaign.bytes.headers import MOST_TRIALS, trial_at
 from campaign.bytes.plans import ORDERLY, Plan
 from campaign.bytes.talks import Seen
+from campaign.processes import send, state_of
 from tests.interop.children import eventually
 from tests.processes.running import is_gone, name_of, named, open_files, pids_of, workers_of
 
@@ -97,17 +97,7 @@ def _trials_in(places: Iterable[str]) -> set[int]:
 
 
 class Troubles:
-    """Kills and halts processes of a service.
-
-    Args:
-        pid: The supervisor that serves at first.
-        running: Gives the supervisors that there are, the one that serves last.
-
-    Attributes:
-        counts: What was done, by what it was.
-        losses: What may be cut by that.
-        has_helper: Whether the privileged helper is there, so that rules can be read.
-    """
+    """Kills and halts processes of a service."""
 
     def __init__(self, pid: int, running: Callable[[], list[int]]) -> None:
         self._running = running
@@ -152,7 +142,7 @@ class Troubles:
         pid = self._worker(by)
         if self._halt(pid):
             self.losses.add(pid)
-            _send(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
             self._go_on(pid)
             self.counts["killed workers"] += 1
 
@@ -173,7 +163,7 @@ class Troubles:
     def _kill_starter(self, _: random.Random) -> None:
         pid = self._starter()
         if pid:
-            _send(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
             self.counts["killed starters"] += 1
 
     def _halt_starter(self, by: random.Random) -> None:
@@ -190,7 +180,7 @@ class Troubles:
     def _kill_helper(self, by: random.Random) -> None:
         if by.random() < _KILLED_HELPERS and not self._halted:
             self.has_helper = False
-            _send(self._helpers[0], signal.SIGKILL)
+            send(self._helpers[0], signal.SIGKILL)
             self.counts["killed helpers"] += 1
 
     def strike_successor(self, old: int, is_over: Callable[[], bool], by: random.Random) -> None:
@@ -216,7 +206,7 @@ class Troubles:
         if self._halt(old):
             time.sleep(_READ)
             if not is_over():
-                _send(new, signal.SIGKILL)
+                send(new, signal.SIGKILL)
                 self.counts["killed new supervisors"] += 1
             self._go_on(old)
 
@@ -241,32 +231,21 @@ class Troubles:
             if not pid or pid in self._halted:
                 return False
             self._halted.add(pid)
-        _send(pid, signal.SIGSTOP)
-        eventually(lambda: _state(pid) in "TZX", f"process {pid} does nothing")
-        if _state(pid) == "T":
+        send(pid, signal.SIGSTOP)
+        eventually(lambda: state_of(pid) in "TZX", f"process {pid} does nothing")
+        if state_of(pid) == "T":
             return True
         self._halted.discard(pid)
         return False
 
     def _go_on(self, pid: int) -> None:
-        _send(pid, signal.SIGCONT)
+        send(pid, signal.SIGCONT)
         self._halted.discard(pid)
 
 
 def _is_other(pid: int) -> bool:
-    """Tell whether a child of a supervisor is something else than the one that takes its place, by its command or its name."""
+    """Return whether a child of a supervisor is another process than its successor, by its command or its name."""
     with suppress(FileNotFoundError, ProcessLookupError):
         command = Path(f"/proc/{pid}/cmdline").read_text()
         return any(one in command + name_of(pid) for one in ("starter", "helper", "worker"))
     return True
-
-
-def _send(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _state(pid: int) -> str:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    return "X"

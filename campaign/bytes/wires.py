@@ -20,15 +20,10 @@ class TruncatedError(OSError):
 
 
 class Wire(Protocol):
-    """What a `Talk` needs of a connection; errors of it are `OSError`.
-
-    Attributes:
-        socket: Of which the loop tells.
-        is_opening: Whether nothing can be sent before something has come.
-    """
+    """What a `Talk` needs of a connection; errors of it are `OSError`."""
 
     socket: socket.socket
-    is_opening: bool
+    is_opening: bool  # nothing can be sent before something has come
 
     def send(self, data: bytes) -> int:
         """Send what is taken at once, and tell how much that was."""
@@ -50,14 +45,7 @@ class Wire(Protocol):
 
 
 class Plain:
-    """Just a socket.
-
-    Args:
-        connected: The socket, not blocking.
-        left: What has been read of it already.
-    """
-
-    __slots__ = ("_left", "socket")
+    """Just a socket."""
 
     is_opening = False
 
@@ -94,16 +82,7 @@ class Plain:
 
 
 class Secure:
-    """TLS on a socket. A close-notify is the end of one direction; the other goes on.
-
-    Args:
-        connected: The socket, not blocking.
-        context: Of OpenSSL's.
-        name: The server name that a client asks for; servers have none.
-        left: What has been read of the socket already.
-    """
-
-    __slots__ = ("_has_more", "_out", "_tls", "is_opening", "socket")
+    """TLS on a socket. A close-notify is the end of one direction; the other goes on."""
 
     def __init__(
         self,
@@ -192,15 +171,7 @@ class Secure:
 
 
 class Nested(Secure):
-    """TLS inside TLS, as a client has it.
-
-    Args:
-        outer: That outside.
-        context: Of OpenSSL's, for that inside.
-        name: The server name that is asked for inside.
-    """
-
-    __slots__ = ("_is_ending", "_outer")
+    """TLS inside TLS, as a client has it."""
 
     def __init__(self, outer: Secure, context: SSL.Context, name: bytes) -> None:
         self._outer = outer

@@ -51,14 +51,7 @@ ANY = Moment("*", "")
 
 @attrs.frozen
 class Strike:
-    """What befalls whom, when.
-
-    Attributes:
-        change: Which change is under way.
-        victim: Which process.
-        how: `KILLED`, `HALTED` for good, or `RESUMED` after some seconds.
-        moment: As above.
-    """
+    """What befalls whom, when."""
 
     change: str
     victim: str

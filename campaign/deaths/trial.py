@@ -83,13 +83,7 @@ class Outcome:
 
 
 class Trial:
-    """Runs it.
-
-    Args:
-        strike: What befalls whom.
-        count: How many streams there are.
-        hangs: Seconds after which one that carries nothing hangs.
-    """
+    """Runs it."""
 
     def __init__(self, strike: Strike, count: int, hangs: float = HANGS) -> None:
         self._strike, self._count, self._hangs = strike, count, hangs

@@ -8,16 +8,10 @@ from txmux.interfaces import Predicate
 from txmux.matchers.regex import regex
 
 PATTERNS = (
-    *("(a+)+b", "(a|aa)+b", "(a*)*b", "(a|a?)+b", "(a|b|ab)*c", "([a-z]+)*1", "(.*a){20}b"),
-    *(
-        "(a?){50}a{50}b",
-        "((a{1,9}){1,9}){1,9}b",
-        "(x+x+)+y",
-        "(([ab])+.)+[cd]{10}",
-        r"(\d+)*\D\d*!",
-    ),
-    *("(a|b)*a(a|b){12}c", "(?s:.)*a(?s:.){200}b", r"^(([a-z])+.)+[A-Z]([a-z])+z", "(.*)*(.*)*c"),
-)
+    "(a+)+b", "(a|aa)+b", "(a*)*b", "(a|a?)+b", "(a|b|ab)*c", "([a-z]+)*1", "(.*a){20}b",
+    "(a?){50}a{50}b", "((a{1,9}){1,9}){1,9}b", "(x+x+)+y", "(([ab])+.)+[cd]{10}", r"(\d+)*\D\d*!",
+    "(a|b)*a(a|b){12}c", "(?s:.)*a(?s:.){200}b", r"^(([a-z])+.)+[A-Z]([a-z])+z", "(.*)*(.*)*c",
+)  # fmt: skip
 WITHIN = "32KiB"
 
 

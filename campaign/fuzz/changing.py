@@ -9,14 +9,7 @@ from collections.abc import Sequence
 def changed(
     data: bytes, others: Sequence[bytes], words: Sequence[bytes], chance: random.Random
 ) -> bytes:
-    """Change an input in one place or a few.
-
-    Args:
-        data: The input.
-        others: Inputs of which it may get a piece.
-        words: What may be put in.
-        chance: Decides.
-    """
+    """Change an input in one place or a few."""
     for _ in range(chance.choice((1, 1, 2, 4))):
         data = _changed(data, others, words, chance)
     return data

@@ -32,31 +32,15 @@ _CUTS = 12
 _SIZES = (512, 1024, 2048)
 _TIMES = 3
 _FILLERS = (
-    *(bytes([byte]) for byte in b"\0\1aA1 .-/:\t\n\x7f\x80\xff"),
-    *(
-        b"\r\n",
-        b"a:b\r\n",
-        b"X: y\r\n",
-        b"a=b&",
-        b"a\0b\0",
-        b"\0\0\0\4",
-        b"%41",
-        b"(a)",
-        b"<a>",
-        b"::",
-    ),
-    *(b"\x16\3\1\0\1\1", b"\0\0\5\2\0\0\0\0\1\0\0\0\0\0", b"\0\0\0\xfa\0\0\0\0\1", b"\x0a\x0a\0\0"),
-)
+    *(bytes([byte]) for byte in b"\0\1aA1 .-/:\t\n\x7f\x80\xff"), b"\r\n", b"a:b\r\n", b"X: y\r\n",
+    b"a=b&", b"a\0b\0", b"\0\0\0\4", b"%41", b"(a)", b"<a>", b"::", b"\x16\3\1\0\1\1",
+    b"\0\0\5\2\0\0\0\0\1\0\0\0\0\0", b"\0\0\0\xfa\0\0\0\0\1", b"\x0a\x0a\0\0",
+)  # fmt: skip
 
 
 @attrs.frozen
 class Dear:
-    """An input that costs much.
-
-    Attributes:
-        start: How it begins.
-        again: What comes behind that, again and again.
-    """
+    """An input that costs much."""
 
     start: bytes
     again: bytes
@@ -68,17 +52,11 @@ class Dear:
 
 @attrs.frozen
 class Cost:
-    """What an input of `SIZE` bytes costs, in milliseconds of CPU.
-
-    Attributes:
-        at_once: In one piece.
-        by_bytes: Byte by byte.
-        decided: After how many bytes the matcher said yes or no; `SIZE` if it did not.
-    """
+    """What an input of `SIZE` bytes costs, in milliseconds of CPU."""
 
     at_once: float
     by_bytes: float
-    decided: int
+    decided: int  # after how many bytes the matcher said yes or no; `SIZE` if it did not
 
 
 def kept() -> dict[str, Dear]:
@@ -95,14 +73,7 @@ def keep(found: Mapping[str, Dear]) -> None:
 
 
 def dearest(line: str, chance: random.Random, tries: int, known: Dear | None = None) -> Dear:
-    """Look for the dearest input of a matcher.
-
-    Args:
-        line: The matcher with its options.
-        chance: Decides.
-        tries: The number of inputs to compare.
-        known: One to begin with.
-    """
+    """Look for the dearest input of a matcher."""
     predicate = of_streams()[line]
     starts = [b""] + [
         sample[:length]
@@ -185,11 +156,7 @@ def _by_bytes(predicate: Predicate, data: bytes) -> float:
 
 
 def check_growth(line: str, dear: Dear) -> None:
-    """See that twice as many bytes cost about twice as much, byte by byte and at once.
-
-    Raises:
-        AssertionError: They cost more.
-    """
+    """See that twice as many bytes cost about twice as much, byte by byte and at once."""
     # What is imported or built at the first use is not the client's cost.
     in_pieces(of_streams()[line], dear.of(_SIZES[-1]), range(1, _SIZES[-1]))
     for is_cut in (True, False):
@@ -200,11 +167,7 @@ def check_growth(line: str, dear: Dear) -> None:
 
 
 def check_pattern(pattern: str) -> None:
-    """See the same of a user's pattern, with all streams that are known to be bad.
-
-    Raises:
-        AssertionError: Time grows faster than the bytes.
-    """
+    """See the same of a user's pattern, with all streams that are known to be bad."""
     for number in range(len(streams(1))):
         # Each has kept nothing that would make it quicker.
         few, some, many = (

@@ -62,11 +62,6 @@ def hear(channel: Channel, stream: bytes, far: socket.socket) -> None:
     """Have a channel hear a stream, in pieces, with as many descriptors as its messages say, and then lose it.
 
     Whatever its messages are: nothing is raised, and no question is answered twice.
-
-    Args:
-        channel: As above.
-        stream: What it hears.
-        far: A socket, of which there are the descriptors.
     """
     transport = _Transport()
     channel.makeConnection(transport)

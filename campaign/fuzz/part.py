@@ -34,13 +34,7 @@ _MOST_AT_ONCE, _MOST_BY_BYTES = 5.0, 75.0
 
 @attrs.frozen
 class Outcome:
-    """What has come of one target.
-
-    Attributes:
-        executed: The number of inputs.
-        covered: The number of edges of the code that they have reached.
-        broken: An input that breaks it, with what it raised; empty if there is none.
-    """
+    """What has come of one target."""
 
     executed: int
     covered: int
@@ -101,13 +95,7 @@ def _growth(line: str, dear: costs.Dear) -> str:
 
 
 def attempt(name: str, seconds: int, seed: int) -> Outcome:
-    """Try one target, and keep the inputs that cover something.
-
-    Args:
-        name: Of the target.
-        seconds: For how long.
-        seed: Where its chance comes from.
-    """
+    """Try one target, and keep the inputs that cover something."""
     with tempfile.TemporaryDirectory(prefix="txmux-fuzz-") as folder:
         place = Path(folder)
         grown, merged = place / "grown", place / "merged"

@@ -76,12 +76,7 @@ def serving() -> Iterator[tuple[Serving, Reactor]]:
 
 
 def end(made: Serving | None, reactor: Reactor) -> None:
-    """End what serves, if anything does, and what there is in a reactor.
-
-    Args:
-        made: What serves.
-        reactor: Its own.
-    """
+    """End what serves, if anything does, and what there is in a reactor."""
     if made is not None:
         made.end_all()
         reactor.advance(0)

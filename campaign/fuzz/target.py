@@ -70,16 +70,7 @@ def cuttings(data: bytes) -> Iterator[list[int]]:
 
 
 def agree(parse: Callable[[bytes, T | None], T], data: bytes, shown: Callable[[T], Any]) -> T:
-    """See that a parser gives the same however its bytes were cut.
-
-    Args:
-        parse: As `Peeked.parsed` calls it.
-        data: The bytes.
-        shown: What has to be the same.
-
-    Returns:
-        What it gives for all bytes at once.
-    """
+    """See that a parser gives the same however its bytes were cut."""
     whole = parse(data, None)
     for cuts in cuttings(data):
         earlier: T | None = None

@@ -85,13 +85,7 @@ def _update(target: Target) -> None:
 
 
 def huge(authority: Any, *, names: int = 2000, size: int = 50_000) -> tuple[bytes, bytes]:
-    """Make a certificate with thousands of names and a subject of so many bytes, and its key; both in PEM.
-
-    Args:
-        authority: Signs it; nobody but itself if there is none.
-        names: Names of hosts.
-        size: Bytes.
-    """
+    """Make a certificate with thousands of names and a subject of so many bytes, and its key; both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     units = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "u" * 64)] * (size // 80)
     subject = x509.Name([*units, x509.NameAttribute(NameOID.COMMON_NAME, "<huge>")])

@@ -113,12 +113,7 @@ _SAYS = {
 
 
 class Victim:
-    """The service, and what it keeps.
-
-    Attributes:
-        ports: Those of its listeners, and of ``admin`` and ``metrics``.
-        authority: Of clients' certificates.
-    """
+    """The service, and what it keeps."""
 
     def __init__(self, undone: Cleans, folder: Path) -> None:
         echo = EchoServer()
@@ -145,11 +140,7 @@ class Victim:
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in family_of(self.mux.pid))  # noqa: PTH208
 
     def connect(self, listener: str) -> float:
-        """Have a good client connect, and return the seconds until it was served.
-
-        Raises:
-            OSError: It was not served.
-        """
+        """Have a good client connect, and return the seconds until it was served."""
         began = time.perf_counter()
         with contextlib.ExitStack() as stack:
             to = (GOOD, self.ports[listener])

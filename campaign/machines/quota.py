@@ -11,11 +11,7 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 class Quota:
-    """A control group, which is there until `end`.
-
-    Args:
-        percent: Of one core; 0 is no quota.
-    """
+    """A control group, which is there until `end`."""
 
     def __init__(self, percent: int) -> None:
         self._holder: Child | None = None

@@ -12,7 +12,7 @@ from campaign.fuzz.changing import changed
 from campaign.fuzz.files import no_files
 
 _TRIES = 120
-_SLOW = {"api": 60, "rules_file": 40, "worker_messages": 60}
+_SLOW = {"api": 60, "worker_messages": 60}
 """How often those are tried whose inputs take milliseconds."""
 
 

@@ -8,20 +8,9 @@ from txmux.matchers.regex import regex
 from txmux.testing import decided
 
 _WORDS = (
-    *(
-        b"(a+)+",
-        b"(a|aa)+",
-        b"(a*)*b",
-        b"(?:",
-        b"{1,9}",
-        b"{2,}",
-        b"[^a]",
-        b"(?i)",
-        b"(?s:.)",
-        b"(?m:^)",
-    ),
-    *(rb"\b", rb"\B", rb"\x00", rb"\d", rb"\w", b"*?", b"|", b"$", b"(?=", b"\\1"),
-)
+    b"(a+)+", b"(a|aa)+", b"(a*)*b", b"(?:", b"{1,9}", b"{2,}", b"[^a]", b"(?i)", b"(?s:.)",
+    b"(?m:^)", rb"\b", rb"\B", rb"\x00", rb"\d", rb"\w", b"*?", b"|", b"$", b"(?=", b"\\1",
+)  # fmt: skip
 
 
 def _check(data: bytes) -> None:
