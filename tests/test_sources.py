@@ -248,7 +248,7 @@ _CONNECTS = re.compile(
 )
 _CLIENTS = {
     "features/sharing/client.py": {"HostnameEndpoint", "UNIXClientEndpoint"},
-    "backends/connect/dial.py": {"HostnameEndpoint", "clientFromString"},  # to servers
+    "backends/connect/dial.py": {"clientFromString"},  # to servers
     "backends/names/question.py": {"TCP4ClientEndpoint"},
     "cli/init/__init__.py": {"create_connection"},
     "cli/remote/ask.py": {"HTTPConnection"},  # a service of this machine

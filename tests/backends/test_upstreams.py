@@ -15,6 +15,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import servers
+from tests.support.dialler import played
 from tests.support.folders import make_folder
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.member import Member, ResolvedAddress
@@ -31,7 +32,7 @@ ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
 class ChangedCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.upstreams = Upstreams(self.clock, self.clock, _dial)
+        self.upstreams = Upstreams(self.clock, self.clock, played(_dial))
         self.upstreams.start()
 
     def prepare(self, *backends: Backend) -> PreparedUpstreams:
@@ -123,7 +124,9 @@ class ChangedTest(ChangedCase):
         )
 
     def test_checks_hold_for_all_rules(self) -> None:
-        upstreams = self.upstreams = Upstreams(self.clock, self.clock, _dial, checking=False)
+        upstreams = self.upstreams = Upstreams(
+            self.clock, self.clock, played(_dial), checking=False
+        )
         upstreams.start()
         check = Check("tcp", fall=2)
         old = self.change("10.0.0.1:80", check=check)
@@ -173,7 +176,7 @@ class ChangedTest(ChangedCase):
     def test_names_without_an_address(self) -> None:
         with capturedLogs() as events:
             backend = Backend("b", servers("db.example:80"))
-            pool = Upstreams(self.clock, self.clock, _dial).upstream_of(backend).pool
+            pool = Upstreams(self.clock, self.clock, played(_dial)).upstream_of(backend).pool
             pool.commit()
             for hosts in ([], ["10.0.0.1"], [], ["10.0.0.2", "10.0.0.3"]):
                 addresses = [ResolvedAddress(host, 80) for host in hosts]
@@ -262,7 +265,7 @@ class Process:
     def __init__(self, at: float, *hosts: str, **keys: Any) -> None:
         self.clock = Clock()
         self.clock.advance(at)
-        self.upstreams = Upstreams(self.clock, self.clock, _dial, checking=False)
+        self.upstreams = Upstreams(self.clock, self.clock, played(_dial), checking=False)
         backend = Backend("b", servers(*hosts or ("10.0.0.1:80", "10.0.0.2:80")), **keys)
         self.upstream: Upstream = self.upstreams.upstream_of(backend)
         self.pool = self.upstream.pool
@@ -518,7 +521,7 @@ class ExpectedTest(SynchronousTestCase):
 class HeardTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.upstreams = Upstreams(self.clock, self.clock, _dial, checking=False)
+        self.upstreams = Upstreams(self.clock, self.clock, played(_dial), checking=False)
 
     def backend(self, text: str) -> None:
         check = Check("tcp", rise=2, fall=3)

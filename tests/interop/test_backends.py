@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import sys
+from functools import partial
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
@@ -28,7 +29,7 @@ from tests.support.mux import server_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.tls import BackendTLS
-from txmux.backends.health.checking import CheckResult, CheckRun, with_header
+from txmux.backends.health.checking import CheckResult, CheckRun, header_of_check
 from txmux.backends.health.probes import probe
 from txmux.client.io_runtime import IORuntime
 from txmux.rules.model import ServerTLS
@@ -257,13 +258,9 @@ class ChecksTestCase(InteropTestCase, TestCase):
         clock: Any = time if until else reactor
         checking = CheckRun(clock, question, PATIENCE, found.callback)
 
-        def wrap(factory: Any) -> Any:
-            if tls is not None:
-                factory = tls.wrap(factory, "www.example.com")
-            return with_header(factory, proxy_protocol)
-
         runtime = IORuntime(reactor)
-        checking.start(runtime.dial, target, wrap)
+        wrap = None if tls is None else partial(tls.wrap, server_name="www.example.com")
+        checking.start(runtime.dialler, target, wrap, header_of_check(proxy_protocol))
         while until and until not in checking._answer:
             await deferLater(reactor, 0.005)
         time.advance(PATIENCE)

@@ -40,11 +40,12 @@ sys.stdin.read()
 _DIALLER = """
 import sys
 from ipaddress import ip_address
+import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.backends.connect.dial import dial
+from txmux.backends.connect.dial import Dialler
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.connect.source import Sources
 from txmux.wire.proxyprotocol.header import Address
@@ -59,8 +60,8 @@ def attempt(sources, target, client):
     def connected(end):
         end.receiver = Receiver()
     factory = ProxyClientFactory(connected, heard.errback)
-    plan = ServerSocketPlan(sources=sources)
-    dial(reactor, target, factory, 180, clock=reactor, plan=plan, client=client)
+    dialler = attrs.evolve(Dialler.of(reactor), sockets=ServerSocketPlan(sources=sources))
+    factory.connect(dialler, target, 180, client=client)
     return heard
 
 async def main(_, source, client, *targets):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -32,7 +33,7 @@ from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
     from txmux.backends.backend_files import BackendFiles
-    from txmux.backends.connect.dial import Dial
+    from txmux.backends.connect.dial import Dialler
     from txmux.backends.names.destinations import Destinations
     from txmux.rules.feature import ServerDialler
 
@@ -154,9 +155,9 @@ class Upstream:
             )
             self.pool.on_room = self.queue.serve
         self.sockets = self.pool.sockets
-        self.dialler: ServerDialler | None = None
+        self.proxy: ServerDialler | None = None
         if backend.proxy is not None:
-            self.dialler = dialler_of(backend.proxy, lambda: self.pool.proxies, self.sockets)
+            self.proxy = dialler_of(backend.proxy, lambda: self.pool.proxies, self._password)
         self.tls, self.files = backend.tls, files
         self._affinity = affinity_of(backend.balance)
         self.depends_on_client = (
@@ -164,20 +165,13 @@ class Upstream:
         )
         self.is_plain = is_all_plain(backend, sections.TABLES["backend"])
 
-    def dial(
-        self,
-        dial: Dial,
-        *to: Any,
-        client: Address | None = None,
-        on_open: Any = None,
-        **options: Any,
-    ) -> Callable[[], None]:
-        """Start to connect to a server, through the proxy if there is one, as `ServerDialler.dial` does; `client` is ``None`` for a check."""
-        if self.dialler is not None:
-            if self.files is not None and self.files.made is not None:
-                self.dialler.password = self.files.made[1]
-            return self.dialler.dial(dial, *to, on_open=on_open, **options)
-        return dial(*to, plan=self.sockets, client=client, **options)
+    def dialler(self, dialler: Dialler) -> Dialler:
+        """Return what dials its servers as another one would, by what this backend says."""
+        return attrs.evolve(dialler, sockets=self.sockets, proxy=self.proxy)
+
+    def _password(self) -> str:
+        made = self.files and self.files.made
+        return made[1] if made else ""
 
     def lacks_tls(self) -> bool:
         """Return whether no server may be connected now, since files cannot be used yet; those that have changed are used from now on."""
@@ -186,12 +180,12 @@ class Upstream:
         self.files.look()
         return self.files.made is None
 
-    def wrap(self, *args: Any) -> Any:
+    def wrap(self, factory: Any, server_name: str, alpn: Sequence[bytes] = ()) -> Any:
         files: Any = self.files
         if self.lacks_tls():
             raise HandshakeError(files.trouble)
         tls = files and files.made[0]
-        return tls and tls.wrap(*args)
+        return tls and tls.wrap(factory, server_name, alpn)
 
     def note_greeting(self, text: str) -> None:
         self.greeting = text

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.backends.backend_files import BackendFiles
-from txmux.backends.connect.dial import Dial
+from txmux.backends.connect.dial import Dialler
 from txmux.backends.connect.source import check_transparent
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
 from txmux.backends.health.checks import HealthChecks, key_of
@@ -69,7 +69,7 @@ class Upstreams:
         self,
         reactor: Any,
         clock: IReactorTime,
-        dial: Dial,
+        dialler: Dialler,
         *,
         publish: Publish | None = None,
         checking: bool = True,
@@ -80,7 +80,7 @@ class Upstreams:
         self._counters = counters or ProcessCounters()
         self._reactor = reactor
         self._clock = clock
-        self._dial = dial
+        self._dialler = dialler
         self._publish = publish
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
@@ -419,7 +419,7 @@ class Upstreams:
         check = upstream.backend.check
         if check is not None and self._checking:
             checks = HealthChecks(
-                partial(upstream.dial, self._dial),
+                upstream.dialler(self._dialler),
                 self._reactor,
                 pool,
                 check,
@@ -453,7 +453,7 @@ class Upstreams:
         check = check or Check("tcp", timeout=upstream.backend.connect_timeout)
         target = ProbeTarget(upstream.backend, check, upstream.wrap if upstream.tls else None)
         attempt = target.make_check(self._reactor, member, on_result, only_opens=only_opens)
-        target.start_check(attempt, partial(upstream.dial, self._dial), member)
+        target.start_check(attempt, upstream.dialler(self._dialler), member)
         return attempt
 
     def _take_result(

@@ -1,12 +1,11 @@
 """Tries each server of all backends once, before the service starts."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from txmux.backends.connect.dial import dial
+from txmux.backends.connect.dial import Dialler
 from txmux.backends.health.checking import CheckResult, CheckRun
 from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.member import Member
@@ -37,7 +36,7 @@ class Tried:
 
 async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
     results: list[Tried] = []
-    upstreams = Upstreams(reactor, reactor, partial(dial, reactor, clock=reactor), checking=False)
+    upstreams = Upstreams(reactor, reactor, Dialler.of(reactor), checking=False)
     upstreams.start()
     backends: list[Backend] = []
     for backend in rules.every_backend():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +25,7 @@ from txmux.rules.replacement import Replacement, RouteTable
 
 if TYPE_CHECKING:
     from txmux.access.admission import Admission
-    from txmux.backends.connect.dial import Dial
+    from txmux.backends.connect.dial import Dialler
     from txmux.backends.upstream import Destination
     from txmux.backends.upstreams import Upstreams
     from txmux.client.io_runtime import IORuntime
@@ -203,7 +202,7 @@ class Configuration:
     settings: Listener
     admission: Admission
     options: Sequence[SocketOption]  # of the clients' sockets and of the servers'
-    dial: Dial
+    dialler: Dialler  # of connections to servers
     top: RuleLayer  # the layer in which detection begins
     inside: Mapping[str, RuleLayer]  # by the name of the route that they are under
     counts: ListenerCounts
@@ -323,7 +322,7 @@ class Configuration:
             settings,
             admission,
             options,
-            partial(runtime.dial, options=options),
+            attrs.evolve(runtime.dialler, options=options),
             top,
             inside,
             runtime.counters.listener(settings.name),

@@ -4,7 +4,6 @@ import contextlib
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from twisted.internet.defer import gatherResults
@@ -14,7 +13,7 @@ from txmux.access.bans import Banned
 from txmux.access.lists.current import Lists, dynamic_networks_in
 from txmux.access.loops import LoopDetector
 from txmux.access.per_source import Handshakes
-from txmux.backends.connect.dial import dial
+from txmux.backends.connect.dial import Dialler
 from txmux.client.client_table import ClientTable
 from txmux.client.parts import Parts, ServingContext, ServingPart
 from txmux.errors import MuxError
@@ -84,7 +83,7 @@ class IORuntime:
         is_portable = relay == "portable"
         self.poller = ReactorPoller(reactor) if is_portable else Poller.for_reactor(reactor)
         self.descriptors.most = self.poller.most
-        self.dial = partial(dial, reactor, clock=self.clock, poller=self.poller)
+        self.dialler = Dialler(reactor, self.clock, self.poller)
 
     def listen(
         self, opened: socket.socket, factory: IProtocolFactory, options: Sequence[SocketOption]

@@ -183,22 +183,20 @@ class ServerDialler(Protocol):
     """Connects to the servers of one backend through its `ForwardProxy`.
 
     Attributes:
-        password: Set by the owner.
+        text: The proxy, for messages.
     """
 
-    password: str
+    text: str
 
     def dial(
         self,
-        dial: Callable[..., Callable[[], None]],
+        dialler: Any,
         server: Server,
         factory: Any,
         timeout: float,
-        *,
-        on_open: Callable[[Any], object] | None = None,
-        **options: Any,
+        on_open: Callable[[Any], object],
     ) -> Callable[[], None]:
-        """Start to connect as ``dial`` does, and by it: the PROXY header, TLS and the client's bytes are sent in what is made.
+        """Start to open a connection as `txmux.backends.connect.dial.Dialler.dial` does, and by it.
 
         ``on_open`` is called with the transport of a connection before anything is sent.
         """
@@ -240,7 +238,7 @@ class Feature:
         conflicts: Each finds what does not go together in all listeners and routes, with the settings.
         stages: Those of its clients' connections.
         connecting: What connects by its keys of ``[backend]`` whose values are a `ForwardProxy`, as ``module:class``: called with that, what returns the addresses of
-            its server, and the `ServerSocketPlan`, it returns a `ServerDialler`.
+            its server, and what returns the password for it, it returns a `ServerDialler`.
         inside: What watches the clients that speak a protocol inside TLS that ends here, by its name in ALPN, as ``module:name``. It is called with the `txmux.tcp.stage.Client`,
             with its hello, and with the layers by which that was decided, and by which its requests are.
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.

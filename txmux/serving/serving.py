@@ -105,7 +105,7 @@ class Serving:
         self.upstreams = Upstreams(
             reactor,
             runtime.clock,
-            runtime.dial,
+            runtime.dialler,
             checking=names is None,
             names=names,
             counters=runtime.counters,

@@ -40,7 +40,7 @@ def connector_for(
         affinity = upstream.affinity(address, client.decided)
     connector = BackendConnector(
         upstream,
-        client.configuration.dial,
+        client.configuration.dialler,
         client.runtime.clock,
         header,
         address,

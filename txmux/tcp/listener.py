@@ -86,7 +86,7 @@ class MuxFactory(ServerFactory, ActiveListener):
         upstreams = upstreams or Upstreams(
             runtime.reactor,
             runtime.clock,
-            runtime.dial,
+            runtime.dialler,
             counters=runtime.counters,
             is_own_address=runtime.loop_detector.is_own_address,
         )

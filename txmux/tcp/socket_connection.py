@@ -45,13 +45,11 @@ from txmux.net.sockets.client import (
     NONBLOCKING_STREAM,
     OWN_PEER,
     UNDER_WAY,
-    SocketConnector,
     is_own_peer,
 )
 from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
-from txmux.rules.model import Server
 from txmux.rules.reading.values import MARGIN
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.dialling import header_for, target_of
@@ -386,17 +384,11 @@ class SocketConnection(MuxProtocol):
         self._member = None  # the connector owns it from here on
         start(connector)
 
-    def _resume_dialling(
-        self, member: Member, _target: Server, factory: Any, timeout: float, **_: Any
-    ) -> Callable[[], None]:
+    def _resume_connecting(self, connector: BackendConnector, member: Member) -> None:
         server, self.server = self.server, None  # the connector owns it from here on
-        assert server is not None  # noqa: S101 - it is being connected
         self._set_options(server, member)
-        family, name = self._server_address
         waited = self.elapsed_ms() - (self.record.detect_ms or 0.0)
-        connector = SocketConnector(self._path.poller, self.runtime.clock, family, name, factory)
-        connector.adopt(server, max(0.0, timeout - waited / 1000))
-        return connector.disconnect
+        connector.start_with(member, server, waited / 1000)
 
     # A second hello.
 
@@ -601,9 +593,7 @@ class SocketConnection(MuxProtocol):
             return self._awaiting_retry()
         member = self._member
         assert member is not None  # noqa: S101 - it is being connected
-        return self._connecting(
-            lambda connector: connector.start_with(member, partial(self._resume_dialling, member))
-        )
+        return self._connecting(partial(self._resume_connecting, member=member))
 
     def _relaying(self, sink: socket.socket | None = None, unsent: bytes = b"") -> Relaying:
         """Make a stage object that continues the relay; it first sends the unsent bytes to the sink."""

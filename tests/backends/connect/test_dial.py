@@ -18,12 +18,12 @@ from tests.backends.pool.pools import Watched, servers
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
-from txmux.backends.connect.dial import dial, reason_of
+from txmux.backends.connect.dial import Dialler, reason_of
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.net.header_first import HeaderFirst
 from txmux.net.sockets import plainsocket
 from txmux.net.sockets.plainsocket import SocketOption
-from txmux.net.sockets.poller import ReactorPoller
+from txmux.net.sockets.poller import Poller, ReactorPoller
 from txmux.rules.reading.endpoints import server
 
 
@@ -96,19 +96,12 @@ class CongestionTest(TestCase):
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
         options = self.options("127.0.0.1:80")
-        for poller in (None, ReactorPoller(reactor)):
+        plan = ServerSocketPlan(options)
+        for poller in (Poller.for_reactor(reactor), ReactorPoller(reactor)):
             connected: Deferred[ProxyClient] = Deferred()
             factory = ProxyClientFactory(connected.callback, connected.errback)
             to = server(f"127.0.0.1:{listening.getsockname()[1]}")
-            dial(
-                reactor,
-                to,
-                factory,
-                60,
-                clock=reactor,
-                poller=poller,
-                plan=ServerSocketPlan(options),
-            )
+            factory.connect(Dialler(reactor, reactor, poller, sockets=plan), to, 60)
             end = await connected
             its: Any = end.transport.getHandle()
             name = its.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)

@@ -13,17 +13,18 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.interop.servers import make_certificate
+from tests.support.dialler import played
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
-from txmux.backends.connect.dial import Dial
+from txmux.backends.connect.dial import Dialler
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import (
     LONGEST_ANSWER,
     CheckResult,
     CheckRun,
     ProbeTarget,
-    with_header,
+    header_of_check,
 )
 from txmux.backends.health.probes import probe
 from txmux.backends.pool.member import Member
@@ -50,16 +51,17 @@ class CheckingTestCase(TestCase):
         self.found: list[CheckResult] = []
         self._runtimes = (IORuntime(self.time), IORuntime(self.time, "portable"))
 
-    def engines(self) -> list[Dial]:
-        return [runtime.dial for runtime in self._runtimes]
+    def engines(self) -> list[Dialler]:
+        return [runtime.dialler for runtime in self._runtimes]
 
     def check(
         self,
         check: Check | str,
         target: Server | None = None,
         *,
-        dial: Dial | None = None,
-        wrap: Callable[[Any], Any] = lambda factory: factory,
+        dialler: Dialler | None = None,
+        wrap: Callable[[Any], Any] | None = None,
+        header: Any = b"",
     ) -> CheckRun:
         if isinstance(check, str):
             check = Check(check)  # type: ignore[arg-type]
@@ -67,7 +69,7 @@ class CheckingTestCase(TestCase):
         question = probe(check, target.host, target.port, tls=False)
         self.found = []
         checking = CheckRun(self.time.clock, question, check.timeout, self.found.append)
-        checking.start(dial or self.engines()[0], target, wrap)
+        checking.start(dialler or self.engines()[0], target, wrap, header)
         return checking
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -96,9 +98,9 @@ class CheckingTestCase(TestCase):
 
 class ConnectionTests(CheckingTestCase):
     async def test_tcp(self) -> None:
-        for dial in self.engines():
+        for dialler in self.engines():
             self.server = PeerFactory()
-            self.check("tcp", dial=dial)
+            self.check("tcp", dialler=dialler)
             self.assertEqual(await self.finding(), WELL)
             peer = await self.server.peer()
             await peer.is_lost()
@@ -121,21 +123,21 @@ class ConnectionTests(CheckingTestCase):
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-            for dial in self.engines():
-                self.check("tcp", server_at(port), dial=dial)
+            for dialler in self.engines():
+                self.check("tcp", server_at(port), dialler=dialler)
                 self.assertEqual(await self.finding(), ill("connection refused"))
                 self.assert_nothing_left()
 
     async def test_unix(self) -> None:
         folder = make_folder(self)
         path = f"{folder}/socket"
-        for dial in self.engines():
-            self.check("tcp", server(f"unix:{path}"), dial=dial)
+        for dialler in self.engines():
+            self.check("tcp", server(f"unix:{path}"), dialler=dialler)
             self.assertEqual(await self.finding(), ill("no such file or directory"))
         port = reactor.listenUNIX(path, self.server)
         self.addCleanup(port.stopListening)
-        for number, dial in enumerate(self.engines()):
-            self.check("tcp", server(f"unix:{path}"), dial=dial)
+        for number, dialler in enumerate(self.engines()):
+            self.check("tcp", server(f"unix:{path}"), dialler=dialler)
             self.assertEqual(await self.finding(), WELL)
             peer = await self.server.peer(number)
             await peer.is_lost()
@@ -153,8 +155,8 @@ class ConnectionTests(CheckingTestCase):
 
     async def test_stalled(self) -> None:
         target = server_at(make_stalled_port(self))
-        for dial in self.engines():
-            self.check("tcp", target, dial=dial)
+        for dialler in self.engines():
+            self.check("tcp", target, dialler=dialler)
             await deferLater(reactor, 0.01)
             self.assertEqual(self.found, [])
             self.time.advance(1)
@@ -165,36 +167,36 @@ class ConnectionTests(CheckingTestCase):
         """A lack of descriptors says nothing of the server; without IPv6, one that has nothing else is down."""
         for number, ok in ((errno.EMFILE, None), (errno.EAFNOSUPPORT, False)):
 
-            def dial(*_: object, number: int = number) -> Callable[[], None]:
+            def dial(*_: object, number: int = number, **__: object) -> Callable[[], None]:
                 raise OSError(number, "Why")
 
             self.found.clear()
-            self.check("tcp", server_at(1), dial=dial)
+            self.check("tcp", server_at(1), dialler=played(dial))
             self.assertEqual(self.found, [CheckResult(ok, "why")])
             self.assert_nothing_left()
 
     async def test_plugin_trouble(self) -> None:
-        def dial(*_: object) -> Callable[[], None]:
+        def dial(*_: object, **__: object) -> Callable[[], None]:
             raise ValueError("no such thing")
 
-        self.check("tcp", server_at(1), dial=dial)
+        self.check("tcp", server_at(1), dialler=played(dial))
         self.assertEqual(self.found, [ill("no such thing")])
 
     async def test_time_limit_of_the_dialler(self) -> None:
-        def dial(_: object, factory: Any, __: float) -> Callable[[], None]:
+        def dial(_: object, factory: Any, __: float, **___: object) -> Callable[[], None]:
             factory.clientConnectionFailed(None, Failure(error.TimeoutError()))
             return self.fail
 
-        self.check("tcp", server_at(1), dial=dial).abort()
+        self.check("tcp", server_at(1), dialler=played(dial)).abort()
         self.assertEqual(self.found, [ill("timed out after 1 s")])
         self.assert_nothing_left()
 
 
 class AnswerTests(CheckingTestCase):
     async def test_healthy_answer_in_pieces(self) -> None:
-        for dial in self.engines():
+        for dialler in self.engines():
             self.server = PeerFactory()
-            self.check("redis", dial=dial)
+            self.check("redis", dialler=dialler)
             peer = await self.server.peer()
             await peer.has(14)
             self.assertEqual(peer.received, b"*1\r\n$4\r\nPING\r\n")
@@ -248,9 +250,9 @@ class AnswerTests(CheckingTestCase):
             await self.is_over()
 
     async def test_resets(self) -> None:
-        for dial in self.engines():
+        for dialler in self.engines():
             self.server = PeerFactory()
-            self.check("redis", dial=dial)
+            self.check("redis", dialler=dialler)
             peer = await self.server.peer()
             await peer.has(1)
             peer.reset()
@@ -287,16 +289,16 @@ class AnswerTests(CheckingTestCase):
 class CutTests(CheckingTestCase):
     async def test_connecting(self) -> None:
         target = server_at(make_stalled_port(self))
-        for dial in self.engines():
-            checking = self.check("tcp", target, dial=dial)
+        for dialler in self.engines():
+            checking = self.check("tcp", target, dialler=dialler)
             checking.abort()
             self.assert_nothing_left()
             self.assertEqual(self.found, [])
 
     async def test_waiting(self) -> None:
-        for dial in self.engines():
+        for dialler in self.engines():
             self.server = PeerFactory()
-            checking = self.check("redis", dial=dial)
+            checking = self.check("redis", dialler=dialler)
             peer = await self.server.peer()
             await peer.has(1)
             checking.abort()
@@ -450,7 +452,7 @@ class HeaderTests(CheckingTestCase):
         self.server = PeerFactory()
         self.port = listen(self, self.server)
         target = server_at(self.port)
-        self.check("redis", target, wrap=lambda factory: with_header(factory, version))
+        self.check("redis", target, header=header_of_check(version))
         peer = await self.server.peer()
         await peer.until(lambda: peer.received.endswith(b"PING\r\n"))
         peer.send(b"+PONG\r\n")
@@ -470,7 +472,7 @@ class HeaderTests(CheckingTestCase):
         port = reactor.listenUNIX(f"{folder}/socket", self.server)
         self.addCleanup(port.stopListening)
         target = server(f"unix:{folder}/socket")
-        self.check("tcp", target, wrap=lambda factory: with_header(factory, "v1"))
+        self.check("tcp", target, header=header_of_check("v1"))
         peer = await self.server.peer()
         await peer.is_lost()
         self.assertEqual(peer.received, b"PROXY UNKNOWN\r\n")

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.backends.pool.pools import Watched, servers
+from tests.support.dialler import played
 from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checks import HealthChecks, key_of
@@ -48,11 +49,11 @@ class Checked(Watched):
         self.results: list[tuple[bool, str]] = []
         self.at_once: Callable[[Dialled], None] = lambda _: None
         self.checks = HealthChecks(
-            self.dial, self.clock, self.pool, check, self.take, random=Random(1)
+            played(self.dial), self.clock, self.pool, check, self.take, random=Random(1)
         )
         self.checks.start()
 
-    def dial(self, server: Server, factory: Any, _: float) -> Callable[[], None]:
+    def dial(self, server: Server, factory: Any, _: float, **__: Any) -> Callable[[], None]:
         dialled = Dialled(server, factory, self.clock.seconds())
         self.attempts.append(dialled)
         self.at_once(dialled)
@@ -257,9 +258,9 @@ class FlappingTests(TestCase):
         backend = Backend("b", (server_at(self.port),), check=check)
         self.runtime = IORuntime(self.time)
         self.sent: list[tuple[bool, str]] = []
-        clock, dial = self.time.clock, self.runtime.dial
-        self.upstreams = Upstreams(clock, self.runtime.clock, dial, publish=self.publish)
-        self.other = Upstreams(clock, self.runtime.clock, dial, checking=False)
+        clock, dialler = self.time.clock, self.runtime.dialler
+        self.upstreams = Upstreams(clock, self.runtime.clock, dialler, publish=self.publish)
+        self.other = Upstreams(clock, self.runtime.clock, dialler, checking=False)
         self.members = [
             process.upstream_of(backend).pool.members[0] for process in (self.upstreams, self.other)
         ]

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.health.test_checks import Dialled
 from tests.backends.pool.pools import servers
+from tests.support.dialler import played
 from txmux.backends.health.observer import Activity, ServerObservation, ServerObserver, usual_wait
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.upstreams import Upstreams
@@ -302,7 +303,7 @@ class ObserverTest(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000)
         self.dialled: list[Dialled] = []
-        upstreams = Upstreams(self.clock, self.clock, self.dial, checking=False)
+        upstreams = Upstreams(self.clock, self.clock, played(self.dial), checking=False)
         (self.server,) = servers(text)
         self.pool = upstreams.upstream_of(Backend("b", (self.server,), **keys)).pool
         counters = Counters()

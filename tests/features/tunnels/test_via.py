@@ -17,6 +17,7 @@ from tests.backends.names.test_destinations import names
 from tests.backends.pool.pools import servers
 from tests.backends.test_upstreams import ChangedCase
 from tests.processes.test_opener import OpenerCase
+from tests.support.dialler import played
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, PeerFactory, close, make_stalled_port, reactor
@@ -232,8 +233,8 @@ class TroubleTests(ViaCase):
 
 class AddressesTests(SynchronousTestCase):
     def test_addresses_of_the_proxy_have_their_turns_until_one_answers(self) -> None:
-        addresses = [server(f"10.0.0.{number}:3128") for number in (1, 2)]
-        made = ProxyDialler(proxy("http://proxy.test:3128"), lambda: addresses, ServerSocketPlan())
+        clock, addresses = Clock(), [server(f"10.0.0.{number}:3128") for number in (1, 2)]
+        made = ProxyDialler(proxy("http://proxy.test:3128"), lambda: addresses, str)
         tried: list[str] = []
 
         def refuse(at: Server, factory: Any, timeout: float, **_: Any) -> Any:
@@ -245,12 +246,14 @@ class AddressesTests(SynchronousTestCase):
         failed: list[str] = []
         for _ in range(2):
             factory = ProxyClientFactory(lambda _: None, lambda why: failed.append(reason_of(why)))
-            made.dial(refuse, server("web.test:80"), factory, 8.0)
+            factory.connect(
+                attrs.evolve(played(refuse, clock), proxy=made), server("web.test:80"), 8.0
+            )
         self.assertEqual(tried, ["10.0.0.1 4", "10.0.0.2 4", "10.0.0.2 4"])
         self.assertEqual(failed, ["the proxy http://proxy.test:3128: refused"])
-        none = ProxyDialler(made.via, list, ServerSocketPlan())
+        none = ProxyDialler(made.via, list, str)
         factory = ProxyClientFactory(lambda _: None, lambda why: failed.append(reason_of(why)))
-        none.dial(refuse, server("web.test:80"), factory, 8.0)
+        factory.connect(attrs.evolve(played(refuse, clock), proxy=none), server("web.test:80"), 8.0)
         self.assertEqual(failed[1], "the proxy http://proxy.test:3128: its name has no address")
 
 

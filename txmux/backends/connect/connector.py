@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -13,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
-from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT, Dial, reason_of
+from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT, Dialler, reason_of
 from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
@@ -21,7 +23,6 @@ from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.backends.pool.queue import Waiter
 from txmux.backends.upstream import Upstream
 from txmux.classes import define
-from txmux.net.header_first import HeaderFirst
 from txmux.net.sockets.client import IN_USE
 from txmux.net.tls.errors import HandshakeError
 from txmux.rules.model import Backend
@@ -58,7 +59,7 @@ class BackendConnector:
     """
 
     _upstream: Upstream
-    _dial: Dial
+    _dialler: Dialler
     _clock: IReactorTime
     _header: bytes
     _client: Address | None
@@ -69,10 +70,8 @@ class BackendConnector:
     _member: Member | None = attrs.field(default=None, init=False)
     _factory: ProxyClientFactory | None = attrs.field(default=None, init=False)
     _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
-    _stop_dialling: Callable[[], None] | None = attrs.field(default=None, init=False)
     _waiter: Waiter | None = attrs.field(default=None, init=False)
     _is_in_turn: bool = attrs.field(default=False, init=False)
-    _awaited: str = attrs.field(default="", init=False)
     _failure: tuple[str, str] = attrs.field(default=("", ""), init=False)  # server, and why
     affinity: str = attrs.field(default="", init=False)  # the key of the choice by a hash
     alpn: tuple[bytes, ...] = attrs.field(default=(), init=False)  # offered if the rules name none
@@ -93,7 +92,7 @@ class BackendConnector:
         if self._is_cancelled:
             return
         upstream = self._upstream
-        lacks_proxy_address = upstream.dialler is not None and not upstream.pool.proxies
+        lacks_proxy_address = upstream.proxy is not None and not upstream.pool.proxies
         if lacks_proxy_address and (looked_up := first_look_ups()) is not None:
             looked_up.addCallback(lambda _: self._pick_first(lambda: None))
             return
@@ -134,7 +133,7 @@ class BackendConnector:
 
     def cancel(self) -> None:
         self._is_cancelled = True
-        member, factory, stop_dialling = self._member, self._factory, self._stop_dialling
+        member, factory = self._member, self._factory
         look_up, self._look_up = self._look_up, None
         self._end_attempt()
         if look_up is not None:
@@ -142,7 +141,7 @@ class BackendConnector:
         if self._waiter is not None and self._upstream.queue is not None:
             self._upstream.queue.remove_client(self._waiter)
         if factory is not None:
-            factory.break_off(stop_dialling)
+            factory.break_off()
         if member is not None:
             self._upstream.pool.abandoned(member)
 
@@ -219,59 +218,39 @@ class BackendConnector:
         member.counts.failed("connect-timeout")
         self.on_failed(self._last_cause("connect-timeout"))
 
-    def start_with(self, member: Member, dial: Dial | None = None) -> None:
-        """Try a server that the pool has already chosen; `dial` replaces the usual one for this attempt."""
+    def start_with(
+        self, member: Member, begun: socket.socket | None = None, begun_ago: float = 0.0
+    ) -> None:
+        """Try a server that the pool has already chosen, maybe by a socket on which that has begun, some seconds ago."""
         if self._upstream.lacks_tls():
             self._upstream.pool.abandoned(member)
             self.on_failed("tls-failed")
             return
         self._member = member
-        self._factory = client = ProxyClientFactory(self._connected, self._failed)
-        client.requests = self.requests
+        self._factory = attempt = ProxyClientFactory(self._connected, self._failed)
+        attempt.requests, attempt.on_open, attempt.header = (
+            self.requests,
+            self.on_open,
+            self._header,
+        )
         upstream, target = self._upstream, member.target
-        timeout = upstream.backend.connect_timeout
-        factory: Any = client
         if upstream.tls is not None:
-            factory = upstream.wrap(factory, member.name or target.host, self.alpn)
-        proxy = upstream.dialler and upstream.backend.proxy
-        if (proxy or upstream.tls) is not None or target.kind == "endpoint" or self.requests:
-            # `dial` limits only the TCP handshake. This timer also covers TLS, the proxy's answer and repeated requests.
-            self._deadline = self._clock.callLater(timeout, self._attempt_timed_out)
-        self._awaited = f"connection through {proxy.server.text}" if proxy else "connection"
-        if self._header or upstream.tls is not None:
-            factory = HeaderFirst(factory, self._opened)
-        elif self.on_open is not None or self.requests:
-            client.on_open = self._opened
-        requests = self.requests
-        has_bytes = bool(requests[0].request) if requests else self._eager
-        eager = factory is not client or has_bytes
-        try:
-            its: dict[str, Any] = {"client": self._client, "on_open": self.on_open, "eager": eager}
-            stop_dialling = upstream.dial(dial or self._dial, target, factory, timeout, **its)
-        except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and a socket may not be available
-            self._failed(Failure())
-            return
-        if self._factory is client:  # otherwise `dial` has already reported an end
-            self._stop_dialling = stop_dialling
-
-    def _opened(self, transport: object) -> bytes:
-        """Return the PROXY header, which precedes the TLS handshake."""
-        self._awaited = "TLS handshake" if self._upstream.tls is not None else "answer"
-        if self.on_open is not None and self._upstream.dialler is None:
-            self.on_open(transport)
-        return self._header
+            name = member.name or target.host
+            attempt.wrap = partial(upstream.wrap, server_name=name, alpn=self.alpn)
+        attempt.connect(
+            upstream.dialler(self._dialler),
+            target,
+            max(0.0, upstream.backend.connect_timeout - begun_ago),
+            client=self._client,
+            eager=self._eager,
+            begun=begun,
+        )
 
     def _end_attempt(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._member = self._factory = self._stop_dialling = None
-
-    def _attempt_timed_out(self) -> None:
-        self._deadline = None
-        assert self._factory is not None  # noqa: S101 - the deadline goes with the attempt
-        self._factory.break_off(self._stop_dialling)
-        self._failed(Failure(error.TimeoutError()))
+        self._member = self._factory = None
 
     def _connected(self, end: ProxyClient) -> None:
         member = self._member
@@ -281,11 +260,12 @@ class BackendConnector:
         self.on_connected(end, member)
 
     def _failed(self, failure: Failure) -> None:
-        member = self._member
+        member, attempt = self._member, self._factory
         assert member is not None  # noqa: S101 - the factory goes with the attempt
         self._end_attempt()
+        awaited = "connection" if attempt is None else attempt.awaited
         cause = self.tried[member] = _cause(failure)
-        is_refused = self.repeats_client and self._is_refusal(failure)
+        is_refused = self.repeats_client and _is_refusal(failure, awaited)
         self.number = getattr(failure.value, "osError", None) or 0
         lasts = self.number in LASTING_ERRORS
         is_local_fault, in_turn = cause == "error" and not lasts, self._is_in_turn
@@ -301,7 +281,7 @@ class BackendConnector:
         )
         why = reason_of(failure)
         if failure.check(error.TimeoutError):
-            why = f"no {self._awaited} within {self._upstream.backend.connect_timeout:g} s"
+            why = f"no {awaited} within {self._upstream.backend.connect_timeout:g} s"
         self._failure = member.target.text, why
         if why in {NO_PORT, IN_USE}:
             name = self._upstream.backend.name
@@ -309,12 +289,6 @@ class BackendConnector:
         else:
             self._log_failure(is_last=not isinstance(found, Member))
         self._go_to(found, cause)
-
-    def _is_refusal(self, failure: Failure) -> bool:
-        """Whether a server has been connected, and has not answered `requests` as it had to."""
-        if failure.check(error.TimeoutError):
-            return self._awaited == "answer"
-        return failure.check(RequestRefusedError, error.ConnectionClosed) is not None
 
     def _log_failure(self, *, is_last: bool) -> None:
         server, why = self._failure
@@ -353,3 +327,10 @@ def _cause(failure: Failure) -> ConnectFailure:
         return "error"
     refused = failure.check(error.ConnectError, error.ConnectionClosed, error.DNSLookupError)
     return "connect-refused" if refused else "error"
+
+
+def _is_refusal(failure: Failure, awaited: str) -> bool:
+    """Whether a server has been connected, and has not answered the requests as it had to."""
+    if failure.check(error.TimeoutError):
+        return awaited == "answer"
+    return failure.check(RequestRefusedError, error.ConnectionClosed) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import attrs
@@ -11,18 +12,17 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTranspor
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
-from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, Dial
+from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, Dialler
 from txmux.backends.health.probes import Probe, UnhealthyError, opening, probe, shown
 from txmux.backends.pool.member import Member
 from txmux.classes import define, frozen
 from txmux.errors import cause_of
 from txmux.net.addresses import ip_address_of
-from txmux.net.header_first import HeaderFirst
 from txmux.rules.model import Backend, Check, Server, ServerTLS
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
-Wrap = Callable[[Any, str], Any]
+Wrap = Callable[..., Any]
 
 LONGEST_ANSWER = 64 * 1024  # the most bytes of an answer that are looked at
 
@@ -48,7 +48,6 @@ class CheckRun:
     _timeout: float
     _on_result: Callable[[CheckResult], None] | None
     _factory: ProxyClientFactory = attrs.field(init=False)
-    _stop_dialling: Any = attrs.field(default=None, init=False)
     _transport: Any = attrs.field(default=None, init=False)
     _answer: bytes = attrs.field(default=b"", init=False)
     _received: int = attrs.field(default=0, init=False)
@@ -58,13 +57,17 @@ class CheckRun:
     def __attrs_post_init__(self) -> None:
         self._factory = ProxyClientFactory(self._connected, self._failed)
 
-    def start(self, dial: Dial, server: Server, wrap: Callable[[Any], Any]) -> None:
-        """Start; there may be a result before this returns. `wrap` adds what precedes the request."""
+    def start(
+        self,
+        dialler: Dialler,
+        server: Server,
+        wrap: Callable[[Any], Any] | None = None,
+        header: bytes | Callable[[ITransport], bytes] = b"",
+    ) -> None:
+        """Start; there may be a result before this returns. `wrap` makes it speak TLS, and the header precedes that."""
         self._deadline = self._clock.callLater(self._timeout, self._too_late)
-        try:
-            self._stop_dialling = dial(server, wrap(self._factory), self._timeout)
-        except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
-            self._failed(Failure())
+        self._factory.wrap, self._factory.header = wrap, header
+        self._factory.connect(dialler, server, self._timeout)
 
     def abort(self) -> None:
         self._on_result = None
@@ -177,7 +180,7 @@ class CheckRun:
 
     def _give_up(self) -> None:
         self._end()
-        self._factory.break_off(self._stop_dialling)
+        self._factory.break_off()
 
     def _end(self) -> None:
         self._is_over = True
@@ -190,16 +193,16 @@ class CheckRun:
             self._deadline = None
 
 
-def with_header(factory: Any, version: Literal["off", "v1", "v2"]) -> Any:
-    """Make a factory whose connections begin with the PROXY protocol header of a check.
+def header_of_check(
+    version: Literal["off", "v1", "v2"],
+) -> bytes | Callable[[ITransport], bytes]:
+    """Return the PROXY protocol header of a check.
 
     That is ``LOCAL`` in version 2. Version 1 has no form of that which all servers accept, so it has the real addresses.
     """
-    if version == "off":
-        return factory
-    if version == "v2":
-        return HeaderFirst(factory, encode_v2(ProxyHeader(Command.LOCAL)))
-    return HeaderFirst(factory, _own_header)
+    if version == "v1":
+        return _own_header
+    return encode_v2(ProxyHeader(Command.LOCAL)) if version == "v2" else b""
 
 
 def _own_header(transport: ITransport) -> bytes:
@@ -262,14 +265,13 @@ class ProbeTarget:
             made = attrs.evolve(made, request=header + made.request)
         return CheckRun(clock, made, check.timeout, on_result)
 
-    def start_check(self, check: CheckRun, dial: Dial, member: Member) -> None:
-        def wrapped(factory: Any) -> Any:
-            if self._wrap is not None:
-                factory = self._wrap(factory, self._check.sni or member.name)
-            is_udp = self._target(member).kind == "udp"  # whose header is in the same datagram
-            return factory if is_udp else with_header(factory, self._header)
-
-        check.start(dial, self._target(member), wrapped)
+    def start_check(self, check: CheckRun, dialler: Dialler, member: Member) -> None:
+        target, wrap = self._target(member), None
+        if self._wrap is not None:
+            wrap = partial(self._wrap, server_name=self._check.sni or member.name)
+        # That of UDP is in the same datagram.
+        header = b"" if target.kind == "udp" else header_of_check(self._header)
+        check.start(dialler, target, wrap, header)
 
     def _target(self, member: Member) -> Server:
         port = self._check.port

@@ -11,7 +11,7 @@ import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from txmux.backends.connect.dial import Dial
+from txmux.backends.connect.dial import Dialler
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget, Wrap
 from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.member import Member
@@ -39,7 +39,7 @@ class HealthChecks:
 
     def __init__(
         self,
-        dial: Dial,
+        dialler: Dialler,
         clock: IReactorTime,
         pool: BackendPool,
         check: Check,
@@ -49,7 +49,7 @@ class HealthChecks:
         wrap: Wrap | None = None,
         random: Random | None = None,
     ) -> None:
-        self.dial = dial
+        self.dialler = dialler
         self.clock = clock
         self.timers = timers or clock
         self.backend = pool.backend
@@ -156,7 +156,7 @@ class _MemberChecks:
     def _run_check(self) -> None:
         checks, member = self._checks, self.member
         self._checking = checks.probe_target.make_check(checks.timers, member, self._take_result)
-        checks.probe_target.start_check(self._checking, checks.dial, member)
+        checks.probe_target.start_check(self._checking, checks.dialler, member)
 
     def _take_result(self, result: CheckResult) -> None:
         checks = self._checks

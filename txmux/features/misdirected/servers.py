@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -10,14 +10,13 @@ from typing import Any
 import attrs
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
-from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmux.backends.connect.dial import dial
-from txmux.backends.health.checking import with_header
+from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
+from txmux.backends.connect.dial import Dialler
+from txmux.backends.health.checking import header_of_check
 from txmux.backends.upstream import Upstream
 from txmux.backends.upstreams import Upstreams
 from txmux.classes import frozen
@@ -44,7 +43,7 @@ class _NameQuery:
 
 async def shared_by_servers(rules: Rules, reactor: Any) -> list[Problem]:
     """Find servers that show a certificate with HTTP/2 that is for names of another place."""
-    upstreams = Upstreams(reactor, reactor, partial(dial, reactor, clock=reactor), checking=False)
+    upstreams = Upstreams(reactor, reactor, Dialler.of(reactor), checking=False)
     upstreams.start()
     queries = [*_queries(rules, upstreams)]
     looked_up = upstreams.first_look_ups()
@@ -82,17 +81,19 @@ def _shown_to(query: _NameQuery, reactor: Any) -> Deferred[Sequence[str]]:
         result.callback(())
         return result
 
-    def report(names: Iterable[str] = ()) -> None:
-        if not result.called:
-            result.callback([*names])
+    def shown(server: ProxyClient) -> None:
+        connection: Any = server.transport.getHandle()
+        certificate = connection.get_peer_certificate()
+        is_http2 = connection.get_alpn_proto_negotiated() == b"h2" and certificate is not None
+        server.give_up()
+        result.callback([*names_of(certificate.to_cryptography())] if is_http2 else ())
 
-    factory: Any = ClientFactory.forProtocol(partial(_Look, report))
-    factory.noisy, factory.clientConnectionFailed = False, lambda *_: report()
-    tls = TLSMemoryBIOFactory(_Creator(query.name), True, factory, reactor)  # noqa: FBT003 - Twisted's signature
-    header = with_header(tls, upstream.backend.proxy_protocol)
-    timeout = upstream.backend.connect_timeout
-    upstream.dial(partial(dial, reactor, clock=reactor), member.target, header, timeout)
-    return result.addTimeout(_PATIENCE, reactor, lambda *_: ())
+    attempt = ProxyClientFactory(shown, lambda _: result.callback(()))
+    attempt.wrap = partial(TLSMemoryBIOFactory, _Creator(query.name), True)  # noqa: FBT003 - Twisted's signature
+    attempt.header = header_of_check(upstream.backend.proxy_protocol)
+    dialler = upstream.dialler(Dialler.of(reactor))
+    attempt.connect(dialler, member.target, upstream.backend.connect_timeout)
+    return result
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -106,21 +107,3 @@ class _Creator:
         connection = SSL.Connection(context, None)
         connection.set_tlsext_host_name(self._name)
         return connection
-
-
-@implementer(IHandshakeListener)
-class _Look(Protocol):
-    transport: Any
-
-    def __init__(self, report: Callable[..., None]) -> None:
-        self._report = report
-
-    def handshakeCompleted(self) -> None:
-        connection = self.transport.getHandle()
-        shown = connection.get_peer_certificate()
-        is_http2 = connection.get_alpn_proto_negotiated() == b"h2"
-        self._report(names_of(shown.to_cryptography()) if is_http2 and shown is not None else ())
-        self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
-        self._report()

@@ -11,8 +11,7 @@ from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from txmux.backends.connect.dial import Dial
-from txmux.backends.connect.socket_plan import ServerSocketPlan
+from txmux.backends.connect.dial import Dialler
 from txmux.errors import cause_of
 from txmux.features.tunnels.request import ProxyRefusedError, TunnelRequest, TunnelTarget
 from txmux.features.tunnels.via import Via
@@ -29,39 +28,35 @@ class ProxyDialler:
 
     Args:
         addresses: Returns those of the proxy, literal ones.
-        sockets: How those to the proxy are made.
-
+        password: Returns that for the proxy.
     """
 
     def __init__(
-        self, via: Via, addresses: Callable[[], Sequence[Server]], sockets: ServerSocketPlan
+        self, via: Via, addresses: Callable[[], Sequence[Server]], password: Callable[[], str]
     ) -> None:
         self.via = via
-        self.password = ""
+        self.text = via.server.text
         self._addresses = addresses
-        self._sockets = sockets
+        self._password = password
         self._last_good: Server | None = None
 
     def dial(
         self,
-        dial: Dial,
+        dialler: Dialler,
         server: Server,
         factory: Any,
         timeout: float,
-        *,
-        on_open: Callable[[Any], object] | None = None,
-        **options: Any,
+        on_open: Callable[[Any], object],
     ) -> Callable[[], None]:
         # The addresses of the proxy share the time to connect to it.
         via = self.via
-        target = TunnelTarget(server.host, server.port, via.user, self.password)
+        target = TunnelTarget(server.host, server.port, via.user, self._password())
         addresses = sorted(self._addresses(), key=lambda one: one != self._last_good)
         attempt = _Attempt(factory, via, TunnelRequest(via.kind, target), on_open)
 
         def connect(address: Server) -> Callable[[], None]:
-            more = {**options, "plan": self._sockets, "eager": True}
             self._last_good = address  # until it fails
-            return dial(address, attempt, timeout / len(addresses), **more)
+            return dialler.dial(address, attempt, timeout / len(addresses), eager=True)
 
         attempt.left = [partial(connect, address) for address in addresses]
         attempt.start()
@@ -82,7 +77,7 @@ class _Attempt(ClientFactory):
         factory: Any,
         via: Via,
         request: TunnelRequest,
-        on_open: Callable[[Any], object] | None,
+        on_open: Callable[[Any], object],
     ) -> None:
         self._factory = factory
         self._proxy = via.server.text
@@ -155,8 +150,7 @@ class _Tunnel(Protocol):
 
     def connectionMade(self) -> None:
         attempt = self._attempt
-        if attempt.on_open is not None:
-            attempt.on_open(self.transport)
+        attempt.on_open(self.transport)
         self.transport.write(attempt.request.first)
 
     def dataReceived(self, data: bytes) -> None:

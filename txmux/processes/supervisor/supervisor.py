@@ -152,7 +152,7 @@ class Supervisor:
         upstreams = Upstreams(
             reactor,
             runtime.clock,
-            runtime.dial,
+            runtime.dialler,
             publish=self._publish,
             counters=counters.column(OWN),
             names=self._names,
