@@ -258,7 +258,6 @@ _CLIENTS = {
     "net/sockets/handoff.py": {"connect_ex"},
     "serving/endpoints.py": {"clientFromString"},  # to read it
     "serving/listen_addresses.py": {"getaddrinfo"},
-    "tcp/socket_connection.py": {"connect_ex"},
 }
 """What connects to others, by module. A new source is asked by `net/http.py` or the like, which has deadlines and bounds, and is a `Kind`."""
 

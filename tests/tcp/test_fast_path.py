@@ -68,3 +68,13 @@ class UnknownKeyTest(MuxTestCase):
             self.assertFalse(await self.has_stages())
             self.assertFalse(await self.has_stages(**{kind: "unthought = 0"}))
             self.assertTrue(await self.has_stages(**{kind: "unthought = 5"}), kind)
+
+    async def test_keys_of_servers(self) -> None:
+        """What decides on a server, its socket and the PROXY header needs no stages."""
+        for keys in (
+            "source = 127.0.0.1",
+            "balance = source-hash",
+            "proxy_protocol = v2\nproxy_tlvs = unique-id",
+        ):
+            self.assertFalse(await self.has_stages(backend=keys), keys)
+        self.assertTrue(await self.has_stages(backend="queue = 1"))

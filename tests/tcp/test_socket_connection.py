@@ -32,6 +32,7 @@ from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.client import io_runtime
 from txmux.client.io_runtime import IORuntime
 from txmux.control.documents import connection_document
+from txmux.net.sockets import client as sockets_client
 from txmux.net.sockets.plainsocket import LeanSocket, set_options
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
@@ -653,7 +654,7 @@ class SocketConnectionTest(SynchronousTestCase):
             its.bind(("127.0.0.1", closed))
             return its
 
-        self.patch(socket_connection, "open_socket", bound)
+        self.patch(sockets_client, "open_socket", bound)
         world.step("client", "send", 16)
         world.finish()
         (record,) = world.log.records

@@ -35,8 +35,8 @@ _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
         SocketConnection._detect,
     ),
     "connecting": (
-        SocketConnection._connect, SocketConnection._dial, SocketConnection._send_first,
-        SocketConnection._failed, SocketConnection._connecting,
+        SocketConnection._connect, SocketConnection._send_first, SocketConnection._failed,
+        SocketConnection._connecting,
     ),
     "awaiting-retry": (
         SocketConnection._await_answer,

@@ -18,12 +18,12 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from twisted.internet.error import getConnectError
+from twisted.internet.error import ConnectError, getConnectError
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -42,12 +42,13 @@ from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
 from txmux.net.relay.peer_state import has_ended, unacknowledged_by, unanswered_by
 from txmux.net.relay.relay import GRACE, MAX_FINAL_BYTES
 from txmux.net.sockets.client import (
-    NONBLOCKING_STREAM,
     OWN_PEER,
     UNDER_WAY,
+    Binding,
     is_own_peer,
+    start_connecting,
 )
-from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
+from txmux.net.sockets.plainsocket import reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.reading.values import MARGIN
@@ -91,14 +92,13 @@ class SocketConnection(MuxProtocol):
 
     __slots__ = (
         "_before_end", "_checked_at", "_detection", "_grace", "_has_options", "_host", "_member",
-        "_name", "_path", "_server_address", "_upstream", "client", "finished", "server",
+        "_name", "_path", "_upstream", "client", "finished", "server",
     )  # fmt: skip
 
     transport: Any = None
     _hello = b""  # by which it was routed, until the server has answered
     _before_end: int
     _upstream: Upstream
-    _server_address: tuple[int, tuple[str, int]]  # family and socket address
 
     def __init__(
         self, path: FastPath, client: socket.socket, name: tuple[Any, ...], host: IAddress | None
@@ -260,7 +260,7 @@ class SocketConnection(MuxProtocol):
 
     # Connecting.
 
-    def _connect(self, upstream: Upstream) -> Step | None:
+    def _connect(self, upstream: Upstream) -> Step | None:  # noqa: C901 - each client would pay for another call
         # A connection to a server went out from the same port number, so the client may be its other end: a loop.
         may_loop = self.runtime.loop_detector.slots[self._name[1]]
         has_stage = self.transport is not None and not self._is_inside_tls()
@@ -274,7 +274,10 @@ class SocketConnection(MuxProtocol):
             self._hello = hello
         self.state, self._upstream = "connecting", upstream
         self.record.backend = upstream.backend.name
-        member = upstream.pool.pick()
+        affinity = ""
+        if upstream.depends_on_client:
+            affinity = upstream.affinity(self.address, self.decided)
+        member = upstream.pool.pick(affinity)
         if not isinstance(member, Member):
             return Connecting(self, upstream)
         if member.socket_address is None and upstream.destinations is not None:
@@ -287,8 +290,18 @@ class SocketConnection(MuxProtocol):
         is_own = upstream.destinations is None or not upstream.destinations.avoids_own
         if address is None or (is_own and address[1][1] in self.runtime.loop_detector.ports):
             return self._connecting(partial(BackendConnector.start_with, member=member))
-        self._server_address = address
-        return self._dial()
+        options, why = self._path.early_options + member.sockets.options, ""
+        sources: Sequence[Binding] = ()
+        try:
+            if upstream.backend.source:
+                its = member.sockets.sources
+                sources = its.sources_towards(member.target.host, self.address)
+            self.server, number, why = start_connecting(*address, options, sources)
+        except ConnectError as problem:
+            number, why = problem.osError, problem.args[0]
+        except OSError as problem:
+            number = problem.errno or errno.EINVAL
+        return self._send_first() if number in UNDER_WAY else self._failed(number, why)
 
     def _is_inside_tls(self) -> bool:
         """Return whether this is what is inside TLS, which may go to a server as soon as its socket takes it."""
@@ -302,29 +315,15 @@ class SocketConnection(MuxProtocol):
         chosen = destinations.choose(member, target_of(self, destinations))
         return chosen if isinstance(chosen, Member) else None
 
-    def _dial(self) -> Step | None:
-        member = self._member
-        assert member is not None  # noqa: S101 - it has just been chosen
-        family, name = self._server_address
-        why = ""
-        try:
-            server = self.server = open_socket(family, NONBLOCKING_STREAM)
-            set_options(server, self._path.early_options + member.sockets.options)
-            number = server.connect_ex(name)
-        except OSError as problem:
-            number, why = problem.errno or errno.EINVAL, problem.strerror or ""
-        if number in UNDER_WAY:
-            return self._send_first()
-        return self._failed(number, why)
-
     def _send_first(self) -> Step | None:
         """Send the client's bytes to the server. Success also shows that the server is connected, which saves a wake-up."""
         server, upstream, data = self.server, self._upstream, self.received
-        assert server is not None  # noqa: S101 - it has just been opened
+        member, record = self._member, self.record
+        assert server is not None and member is not None  # noqa: S101, PT018 - it has just been opened
         if upstream.backend.proxy_protocol != "off":
             data = header_for(self, upstream.backend) + data
         own = server.getsockname()
-        if own[1] == self._server_address[1][1] and is_own_peer(server):
+        if own[1] == member.target.port and is_own_peer(server):
             return self._failed(errno.ECONNREFUSED, OWN_PEER)
         try:
             sent = server.send(data)
@@ -338,8 +337,6 @@ class SocketConnection(MuxProtocol):
         except OSError as problem:
             return self._failed(problem.errno or errno.EINVAL)
         end = None if self.transport is None else self._end_of(server)
-        member, record = self._member, self.record
-        assert member is not None  # noqa: S101 - it was chosen
         record.server = member.target.text
         record.server_local = (
             f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(server.family, own))
@@ -633,7 +630,7 @@ class SocketConnection(MuxProtocol):
         return stage
 
     def _end_of(self, server: socket.socket) -> ProxyClient:
-        end, (family, name) = ProxyClient(), self._server_address
+        end, (family, name) = ProxyClient(), self._member.socket_address  # type: ignore[union-attr,misc]  # it is connected
         transport = SocketTransport(self._path.poller, server, family, address_of(family, name))
         transport.set_protocol(end)
         return end

@@ -11,7 +11,7 @@ from tests.support.ports import free_port
 from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
 from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.net.sockets import client as client_sockets
-from txmux.net.sockets.plainsocket import prepare
+from txmux.net.sockets.plainsocket import EAGER, set_options
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 
@@ -87,11 +87,11 @@ class ClientTest(StartTLSCase):
         """Nothing is sent to it with the last packet of TCP's handshake, which must not wait for that."""
         eager = []
 
-        def noted(unconnected: Any, *rest: Any, **how: Any) -> None:
-            eager.append(how["eager"])
-            prepare(unconnected, *rest, **how)
+        def noted(unconnected: Any, options: Any) -> None:
+            eager.append({*EAGER} <= {*options})
+            set_options(unconnected, options)
 
-        self.patch(client_sockets, "prepare", noted)
+        self.patch(client_sockets, "set_options", noted)
         client = await self.greeted(self.port())
         close(client, await self.backend.peer())
         self.assertEqual(eager, [False])

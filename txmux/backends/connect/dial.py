@@ -18,7 +18,7 @@ from txmux.classes import frozen
 from txmux.errors import cause_of
 from txmux.net.sockets.client import DatagramClient, SocketConnector, socket_name
 from txmux.net.sockets.descriptors import SHORTAGE
-from txmux.net.sockets.plainsocket import SocketOption, open_multipath, open_socket
+from txmux.net.sockets.plainsocket import SocketOption
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.transport import sockaddr
 from txmux.rules.model import Server
@@ -98,8 +98,10 @@ class Dialler:
         family, place = name
         if "%" in server.host:
             place = sockaddr(server.host, server.port)
-        opened = open_multipath if plan.is_multipath and family != socket.AF_UNIX else open_socket
-        connecting = SocketConnector(self.poller, self.clock, family, place, factory, opened)
+        is_multipath = plan.is_multipath and family != socket.AF_UNIX
+        connecting = SocketConnector(
+            self.poller, self.clock, family, place, factory, is_multipath=is_multipath
+        )
         if begun is None:
             options = (*self.options, *options)
             connecting.connect(timeout, options=options, eager=eager, sources=sources)

@@ -7,7 +7,7 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -19,7 +19,14 @@ from twisted.python.failure import Failure
 
 from txmux.classes import define
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.net.sockets.plainsocket import SocketOption, open_socket, prepare, reset_on_close
+from txmux.net.sockets.plainsocket import (
+    EAGER,
+    SocketOption,
+    open_multipath,
+    open_socket,
+    reset_on_close,
+    set_options,
+)
 from txmux.net.sockets.poller import READ, WRITE, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, sockaddr
 
@@ -67,13 +74,49 @@ class Binding(Protocol):
     def bind(self, unbound: socket.socket, /) -> None: ...
 
 
+def start_connecting(
+    family: int,
+    name: Any,
+    options: Iterable[SocketOption],
+    sources: Sequence[Binding] = (),
+    *,
+    is_multipath: bool = False,
+) -> tuple[socket.socket, int, str]:
+    """Open a socket and start to connect it, from the first of these sources that has a port left.
+
+    Returns the socket, one of `UNDER_WAY` or the number of an error, and the text of that. Raises `OSError` if none can be opened.
+    """
+    open_new = open_multipath if is_multipath else open_socket
+    for source in sources or (None,):
+        for _ in range(1 if source is None else source.tries):
+            connecting, why = open_new(family, NONBLOCKING_STREAM), ""
+            try:
+                set_options(connecting, options)
+                if source is not None:
+                    source.bind(connecting)
+                number = connecting.connect_ex(name)
+                if number in UNDER_WAY:
+                    return connecting, number, ""
+                is_in_use = number == errno.EADDRNOTAVAIL and source is not None
+            except OSError as problem:
+                number, why = problem.errno or errno.EINVAL, problem.strerror or str(problem)
+                is_in_use = number == errno.EADDRINUSE
+            why = IN_USE if is_in_use else why or os.strerror(number)
+            if number not in _NO_PORT:
+                return connecting, number, why
+            connecting.close()
+            if not is_in_use:  # it is not an address of this machine
+                break
+    return connecting, number, why
+
+
 @define(eq=False, weakref_slot=False)
 class SocketConnector:
     """Makes one connection for a client factory, which it notifies of the end as any reactor does.
 
     Args:
         name: The server, as ``socket.connect()`` takes it.
-        open: Opens its sockets, by family and kind.
+        is_multipath: Whether its connection is of Multipath TCP.
     """
 
     _poller: Poller
@@ -81,7 +124,7 @@ class SocketConnector:
     _family: int
     _name: Any
     _factory: Any
-    _open: Callable[[int, int], socket.socket] = open_socket
+    _is_multipath: bool = False
     _socket: Any = attrs.field(default=None, init=False)
     _peer: Any = attrs.field(default=None, init=False)
     _is_over: bool = attrs.field(default=False, init=False)
@@ -101,10 +144,14 @@ class SocketConnector:
         An eager client has bytes to send at once. If a source has no port left, the next one is taken.
         """
         try:
-            for source in sources or (None,):
-                number, why = self._connect_from(source, options, eager=eager)
-                if number not in _NO_PORT:
-                    break
+            if self._family == socket.AF_UNIX:
+                options = ()
+            else:  # MPTCP has no TCP_QUICKACK
+                eager = eager and not self._is_multipath
+                options = (*(EAGER if eager else EAGER[:1]), *options)
+            self._socket, number, why = start_connecting(
+                self._family, self._name, options, sources, is_multipath=self._is_multipath
+            )
             if number not in UNDER_WAY:
                 self._fail(number, why)
             elif self._is_connected():
@@ -121,39 +168,6 @@ class SocketConnector:
         """Wait for a socket whose connection another owner has begun to make."""
         self._socket = connecting
         self._wait(errno.EINPROGRESS, timeout)
-
-    def _connect_from(
-        self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
-    ) -> tuple[int, str]:
-        for _ in range(1 if source is None else source.tries):
-            self._socket = self._open(self._family, NONBLOCKING_STREAM)
-            number, why = self._try_to_connect(source, options, eager=eager)
-            if number not in _NO_PORT:
-                break
-            self._socket.close()
-            if why != IN_USE:  # it is not an address of this machine
-                break
-        return number, why
-
-    def _try_to_connect(
-        self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
-    ) -> tuple[int, str]:
-        try:
-            if self._family != socket.AF_UNIX:
-                # MPTCP has no TCP_QUICKACK.
-                prepare(self._socket, options, eager=eager and self._open is open_socket)
-            if source is not None:
-                source.bind(self._socket)
-            number = self._socket.connect_ex(self._name)
-        except OSError as problem:
-            if problem.errno == errno.EADDRINUSE:
-                return problem.errno, IN_USE
-            return problem.errno or errno.EINVAL, problem.strerror or str(problem)
-        if number in UNDER_WAY:
-            return number, ""
-        if number == errno.EADDRNOTAVAIL and source is not None:
-            return number, IN_USE
-        return number, os.strerror(number)
 
     def disconnect(self) -> None:
         self._stop_waiting()

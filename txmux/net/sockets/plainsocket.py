@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -181,13 +181,6 @@ _NODELAY: SocketOption = socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
 # The acknowledgement that ends the handshake goes with the first bytes.
 EAGER = (_NODELAY, *([] if _QUICKACK is None else [(socket.IPPROTO_TCP, _QUICKACK, 0)]))
 """The options of a TCP socket that is about to be connected, by a client that has bytes to send at once."""
-
-
-def prepare(
-    unconnected: socket.socket, options: Sequence[SocketOption] = (), *, eager: bool = True
-) -> None:
-    """Set the options of a TCP socket that is about to be connected; `eager` ones are for a client as in `EAGER`."""
-    set_options(unconnected, (*(EAGER if eager else EAGER[:1]), *options))
 
 
 def _written(option: SocketOption) -> str:

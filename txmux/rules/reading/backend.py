@@ -348,15 +348,15 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "clients may not choose these names, even if `allow_names` has them. Other names may lead to the same address"),
     "deny_networks": SectionKey(REACHABLE, example="192.0.2.0/28", is_plain=True, meaning=
         "clients cannot choose addresses in these networks by any name, even if `allow_networks` has them"),
-    "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), example="least-connections", is_plain=lambda name: not name.endswith("-hash"), meaning=
+    "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), example="least-connections", is_plain=True, meaning=
         "a client gets [one of several servers](#balance) by this rule"),
     "slow_start": SectionKey(_SLOW_START, example="30s", is_plain=True, meaning=
         "the share of a server that came up or came new [grows for this time](#slow-start)"),
     "proxy_protocol": SectionKey(words("off", "v1", "v2"), example="v2", is_plain=True, meaning=
         "a PROXY protocol header of this version, with the client's address, comes before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). A server such as `tls:HOST:PORT` cannot have it"),
-    "proxy_tlvs": SectionKey(_TLVS, example="authority, unique-id", streams_only="works only over TCP; remove it", meaning=
+    "proxy_tlvs": SectionKey(_TLVS, example="authority, unique-id", streams_only="works only over TCP; remove it", is_plain=True, meaning=
         "a header of version 2 contains [these fields](#fields-of-the-proxy-protocol-header) besides the addresses"),
-    "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
+    "source": SectionKey(_SOURCE, example="192.0.2.1", is_plain=True, meaning=
         "connections come from these local addresses in turn; for each server, from those of its family. `client` is the client's own. Only servers with an address can have it"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
         "txmux connects by [Multipath TCP](#multipath-tcp) to servers that have it, on Linux only"),
