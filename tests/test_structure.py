@@ -269,7 +269,7 @@ _READERS = frozenset({
 
 _READ_AFTER = {
     "tcp/answers.py": "the form of a refusal",
-    "tcp/dialling.py": "fields of the PROXY header, of a hello that no route has read",
+    "tcp/connector.py": "fields of the PROXY header, of a hello that no route has read",
     "tcp/stages/connecting.py": "waits for these fields",
     "tcp/stages/handshaking.py": "the first hello, of a route that was decided by less of it",
 }

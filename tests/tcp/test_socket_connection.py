@@ -698,7 +698,7 @@ class SocketConnectionTest(SynchronousTestCase):
         parts = [
             *((relayed, socket_connection, name) for name in _PARTS),
             (relayed, io_runtime, "Relay"),
-            (refused, connecting, "connector_for"),
+            (refused, connecting, "BackendConnector"),
         ]
         for features, module, part in parts:
             for step in (("server", "reset", 0), ("mux", "end", 0)):

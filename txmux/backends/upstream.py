@@ -29,7 +29,8 @@ from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import ConnectFailure
-from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
+from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
 
 if TYPE_CHECKING:
     from txmux.backends.backend_files import BackendFiles
@@ -172,6 +173,21 @@ class Upstream:
     def _password(self) -> str:
         made = self.files and self.files.made
         return made[1] if made else ""
+
+    def proxy_header(
+        self,
+        client: Address | None,
+        local: Address | None,
+        tlvs: tuple[Tlv, ...] = (),
+        *,
+        datagrams: bool = False,
+    ) -> bytes:
+        """Encode the PROXY protocol header for its servers; only version 2 has `tlvs`, and `datagrams` for UDP."""
+        header = ProxyHeader.between(client, local, tlvs)
+        if self.backend.proxy_protocol == "v1":
+            return encode_v1(header)
+        has_checksum = "crc32c" in self.backend.proxy_tlvs
+        return encode_v2(header, checksum=has_checksum, datagrams=datagrams)
 
     def lacks_tls(self) -> bool:
         """Return whether no server may be connected now, since files cannot be used yet; those that have changed are used from now on."""

@@ -29,7 +29,6 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.backends.connect.client import ProxyClient
-from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.client.configuration import CompiledRoute, RuleLayer
@@ -53,7 +52,7 @@ from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.reading.values import MARGIN
 from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.dialling import header_for, target_of
+from txmux.tcp.connector import BackendConnector, header_for, target_of
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.moving import StayReason
 from txmux.tcp.stage import Stage, Step, count_asked
@@ -321,7 +320,7 @@ class SocketConnection(MuxProtocol):
         member, record = self._member, self.record
         assert server is not None and member is not None  # noqa: S101, PT018 - it has just been opened
         if upstream.backend.proxy_protocol != "off":
-            data = header_for(self, upstream.backend) + data
+            data = header_for(self, upstream) + data
         own = server.getsockname()
         if own[1] == member.target.port and is_own_peer(server):
             return self._failed(errno.ECONNREFUSED, OWN_PEER)

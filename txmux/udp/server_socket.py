@@ -11,7 +11,6 @@ from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 
 from txmux.access.per_source import source_of
-from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT
 from txmux.backends.connect.source import prepare_datagrams
 from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
@@ -331,7 +330,7 @@ class ServerSocket:
         flow = self._flow
         local = address_in(flow.record.local or "")
         client = client or flow.client
-        self._header = proxy_header(self.upstream.backend, client, local, datagrams=True)
+        self._header = self.upstream.proxy_header(client, local, datagrams=True)
 
     def client_moved(self) -> None:
         """Show the server the client's new address, as the source address or in PROXY headers."""

@@ -14,7 +14,6 @@ from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, close, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
-from txmux.backends.connect.connector import _cause
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.server_health import MemberState
 from txmux.client import configuration
@@ -23,6 +22,7 @@ from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Server, ServerTLS
 from txmux.rules.reading.endpoints import server
 from txmux.serving import listening_ports
+from txmux.tcp.connector import _cause
 
 
 class ServersTest(MuxTestCase):

@@ -50,7 +50,7 @@ class RelayTests(TerminationCase):
     async def test_server_is_connected_as_for_clients_without_tls(self) -> None:
         """Unless the first one refuses, without a connector; the client is counted once, whatever it sends until the answer."""
         if is_available():
-            self.patch(connecting, "connector_for", None)
+            self.patch(connecting, "BackendConnector", None)
         client, server = await self.asking()
         self.assertEqual(counted(self.factory), {"asked": 1})
         client.send(b"more")

@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from txmux.access.per_source import source_of
 from txmux.backends.connect.client import ProxyClient
-from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
@@ -21,7 +20,7 @@ from txmux.features.cancel_requests import MOST_SERVERS, destinations
 from txmux.features.cancel_requests.rows import REQUESTS
 from txmux.rules.feature import StageMaker
 from txmux.rules.model import Refusal
-from txmux.tcp.dialling import connector_for, target_of
+from txmux.tcp.connector import BackendConnector, target_of
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Outcome, Routed, TurnedAway
 from txmux.wire.postgres_startup import is_cancel_request
@@ -139,7 +138,7 @@ class _CancelRequest:
 
     def start(self) -> None:
         pool = self._upstream.pool
-        self._connector = connector = connector_for(
+        self._connector = connector = BackendConnector(
             self._client, self._upstream, self._connected, self._failed
         )
         connector.tried = dict.fromkeys(pool.members, "no-server")  # it tries no other one

@@ -15,14 +15,13 @@ from txmux.client.configuration import Configuration
 from txmux.features.starttls.protocols import begun
 from txmux.rules.feature import StageMaker
 from txmux.rules.model import Listener, Refusal
-from txmux.tcp.dialling import connector_for
+from txmux.tcp.connector import BackendConnector
 from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import Admitted, Outcome, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.hello.records import HANDSHAKE
 
 if TYPE_CHECKING:
-    from txmux.backends.connect.connector import BackendConnector
     from txmux.features.starttls.dialogue import ClientDialogue
     from txmux.telemetry.reasons import ConnectFailure
     from txmux.telemetry.record import ConnectionState
@@ -61,7 +60,7 @@ class StartTLS(Stage):
         if upstream is None or upstream.greeting:
             return self._greet()
         self.wait(min(_BANNER_WAIT, settings.detect_timeout / 2), self._greet)
-        self._connector = connector_for(client, upstream, self._connected, self._learnt)
+        self._connector = BackendConnector(client, upstream, self._connected, self._learnt)
         self._connector.requests = clear.server_steps(upstream.note_greeting, in_clear=True)
         self._connector.start()
         return None

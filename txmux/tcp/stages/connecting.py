@@ -13,7 +13,6 @@ from typing_extensions import override
 from txmux.access.loops import MOST_HOPS
 from txmux.access.per_source import source_of
 from txmux.backends.connect.client import ProxyClient
-from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
@@ -23,7 +22,7 @@ from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.sockets.transport import CLOSED, SocketTransport
 from txmux.rules.model import Refusal
-from txmux.tcp.dialling import connector_for
+from txmux.tcp.connector import BackendConnector
 from txmux.tcp.moving import MovedConnection, Sockets, StayReason
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import (
@@ -165,7 +164,7 @@ class Connecting(Stage):
         hops = client.runtime.loop_detector.hops_of(client.transport)
         if hops >= MOST_HOPS:
             return self._refuse_loop(hops)
-        connector = connector_for(client, upstream, self._connected, self._failed)
+        connector = BackendConnector(client, upstream, self._connected, self._failed)
         if len(client.received) >= client.configuration.settings.peek_limit:
             self.on_data()
         if client.has_finished:
@@ -292,7 +291,7 @@ class Connecting(Stage):
 
     def _try_again(self) -> bool:
         self._upstream = self._upstream.current() or self._upstream
-        connector = connector_for(self._client, self._upstream, self._connected, self._failed)
+        connector = BackendConnector(self._client, self._upstream, self._connected, self._failed)
         self._connector = connector
         if connector.start_in_turn():
             if connector.is_queued:  # servers are up, but full

@@ -1,36 +1,41 @@
-"""Connects to a backend: tries its servers one after another until one accepts."""
+"""Connects a client to a backend: tries its servers one after another until one accepts."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import attrs
 from twisted.internet import error
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, ITransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
-from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT, Dialler, reason_of
-from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
+from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT, reason_of
+from txmux.backends.names.destinations import ClientTarget, Denial, Destinations, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.backends.pool.queue import Waiter
 from txmux.backends.upstream import Upstream
 from txmux.classes import define
+from txmux.client.session import record_multipath
+from txmux.net.addresses import host_text
 from txmux.net.sockets.client import IN_USE
 from txmux.net.tls.errors import HandshakeError
 from txmux.rules.model import Backend
+from txmux.tcp.stage import Client
 from txmux.telemetry.reasons import CLIENT_FAULTS, ConnectFailure
 from txmux.transport import source_number, source_of_client
-from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
-from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
+from txmux.wire.client_hello import HelloReader, parse_client_hello
+from txmux.wire.proxyprotocol.fields import authority, passed_on_fields
+from txmux.wire.proxyprotocol.header import Address, Tlv, TlvType
 from txmux.wire.steps import RequestRefusedError, Step
+
+_BY_TYPE = {TlvType.AUTHORITY: "authority", TlvType.ALPN: "alpn", TlvType.SSL: "ssl"}
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
@@ -43,29 +48,21 @@ class BackendConnector:
     owner of the connection must call `BackendPool.released` when the connection ends.
 
     Args:
-        header: The PROXY protocol header, which is sent first; empty for none.
-        eager: Whether the client has sent bytes that the server can get at once.
+        client: For whom, by what is known of it now.
         on_connected: Called with the server's end and the server; must set the end's receiver before it returns.
         on_failed: Called with the cause of the last failure.
 
     Attributes:
-        client_target: Where the client wants to go, if the choice of a server depends on it.
         refused: The server for the log if the rules forbid the one that the client wants.
-        on_open: Called with the transport of each attempt before anything is sent.
         number: The system's number of the last failure; 0 if it has none.
         requests: What the server is asked before it gets the client's bytes: what txmux has answered during detection, or STARTTLS.
-        client: The client's address, as in `ConnectionRecord`.
-        repeats_client: Whether the client has chosen these, so that their refusal says nothing about the server.
+        tried: The servers that could not be reached, and why.
     """
 
+    _client: Client
     _upstream: Upstream
-    _dialler: Dialler
-    _clock: IReactorTime
-    _header: bytes
-    _client: Address | None
-    _eager: bool = attrs.field(kw_only=True)
-    on_connected: Callable[[ProxyClient, Member], None] = attrs.field(kw_only=True)
-    on_failed: Callable[[ConnectFailure], None] = attrs.field(kw_only=True)
+    on_connected: Callable[[ProxyClient, Member], None]
+    on_failed: Callable[[ConnectFailure], None]
     _is_cancelled: bool = attrs.field(default=False, init=False)
     _member: Member | None = attrs.field(default=None, init=False)
     _factory: ProxyClientFactory | None = attrs.field(default=None, init=False)
@@ -73,17 +70,31 @@ class BackendConnector:
     _waiter: Waiter | None = attrs.field(default=None, init=False)
     _is_in_turn: bool = attrs.field(default=False, init=False)
     _failure: tuple[str, str] = attrs.field(default=("", ""), init=False)  # server, and why
-    affinity: str = attrs.field(default="", init=False)  # the key of the choice by a hash
-    alpn: tuple[bytes, ...] = attrs.field(default=(), init=False)  # offered if the rules name none
-    client_target: ClientTarget | None = attrs.field(default=None, init=False)
+    _address: Address | None = attrs.field(default=None, init=False)  # of the client, if it counts
+    _affinity: str = attrs.field(default="", init=False)  # the key of the choice by a hash
+    _header: bytes = attrs.field(default=b"", init=False)
+    _client_target: ClientTarget | None = attrs.field(default=None, init=False)
+    _eager: bool = attrs.field(default=False, init=False)
     refused: str | None = attrs.field(default=None, init=False)
     _look_up: Deferred[None] | None = attrs.field(default=None, init=False)
-    on_open: Callable[[Any], object] | None = attrs.field(default=None, init=False)
     requests: tuple[Step, ...] = attrs.field(default=(), init=False)
-    client: str = attrs.field(default="", init=False)
-    repeats_client: bool = attrs.field(default=False, init=False)
     tried: dict[Member, ConnectFailure] = attrs.field(factory=dict, init=False)
     number: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        client, upstream = self._client, self._upstream
+        self._eager = bool(client.received)
+        if upstream.depends_on_client or upstream.destinations is not None:
+            self._address = client.address
+        if upstream.depends_on_client:
+            if upstream.backend.proxy_protocol != "off":
+                self._header = header_for(client, upstream)
+            self._affinity = upstream.affinity(self._address, client.decided)
+        if upstream.destinations is not None:
+            self._client_target = target_of(client, upstream.destinations)
+        in_clear = client.agreed_tls is not None
+        for preamble in client.preambles:
+            self.requests += preamble.server_steps(upstream.note_greeting, in_clear=in_clear)
 
     def start(self) -> None:
         self._pick_first(self._upstream.first_look_ups)
@@ -99,7 +110,7 @@ class BackendConnector:
         queue = self._upstream.queue
         if queue:  # earlier clients have priority
             queue.serve()
-        found = self._upstream.pool.pick(self.affinity)
+        found = self._upstream.pool.pick(self._affinity)
         if found is Unavailable.NO_SERVER and (looked_up := first_look_ups()) is not None:
             # A client waits for a look-up only while the service starts; later ones run in the background.
             looked_up.addCallback(lambda _: self._pick_first(lambda: None))
@@ -117,7 +128,7 @@ class BackendConnector:
     def start_in_turn(self) -> bool:
         """Start for the held client whose turn it is; returns false if no server is up."""
         self._is_in_turn = True
-        found = self._upstream.pool.pick_in_turn(self.affinity)
+        found = self._upstream.pool.pick_in_turn(self._affinity)
         if found is not Unavailable.NO_SERVER:
             self._go_to(found, "no-server")
         return found is not Unavailable.NO_SERVER
@@ -159,7 +170,7 @@ class BackendConnector:
     def _on_turn(self) -> bool:
         pool = self._upstream.pool
         pick = pool.pick_in_turn if self._is_in_turn else pool.pick
-        found = pick(self.affinity, self.tried)
+        found = pick(self._affinity, self.tried)
         if found is Unavailable.FULL:
             return False
         self._waiter = None
@@ -181,15 +192,16 @@ class BackendConnector:
         if destinations is None:
             self.start_with(member)
             return
-        assert self.client_target is not None  # noqa: S101 - `connector_for` has set it
-        chosen = destinations.choose(member, self.client_target, self.tried)
+        assert self._client_target is not None  # noqa: S101 - it is known from the beginning
+        chosen = destinations.choose(member, self._client_target, self.tried)
         if isinstance(chosen, Member):
             self.start_with(chosen)
         elif isinstance(chosen, Unknown) and may_look_up:
             self._member = member
             timeout = self._upstream.backend.connect_timeout
-            self._deadline = self._clock.callLater(timeout, self._look_up_timed_out)
-            self._look_up = look_up = destinations.look_up(chosen, self._client)
+            clock = self._client.runtime.clock
+            self._deadline = clock.callLater(timeout, self._look_up_timed_out)
+            self._look_up = look_up = destinations.look_up(chosen, self._address)
             look_up.addCallbacks(lambda _: self._look_up_done(), lambda _: None)
         else:
             self._upstream.pool.abandoned(member)
@@ -228,23 +240,34 @@ class BackendConnector:
             return
         self._member = member
         self._factory = attempt = ProxyClientFactory(self._connected, self._failed)
-        attempt.requests, attempt.on_open, attempt.header = (
-            self.requests,
-            self.on_open,
-            self._header,
-        )
+        attempt.requests, attempt.header = self.requests, self._header
+        attempt.on_open = self._note_server
         upstream, target = self._upstream, member.target
         if upstream.tls is not None:
-            name = member.name or target.host
-            attempt.wrap = partial(upstream.wrap, server_name=name, alpn=self.alpn)
+            name, agreed = member.name or target.host, self._client.agreed_tls
+            alpn = (agreed.alpn,) if agreed is not None and agreed.alpn else ()
+            attempt.wrap = partial(upstream.wrap, server_name=name, alpn=alpn)
         attempt.connect(
-            upstream.dialler(self._dialler),
+            upstream.dialler(self._client.configuration.dialler),
             target,
             max(0.0, upstream.backend.connect_timeout - begun_ago),
-            client=self._client,
+            client=self._address,
             eager=self._eager,
             begun=begun,
         )
+
+    def _note_server(self, transport: ITransport) -> None:
+        """Note the connection to a server, before anything is sent on it: it is recognised if it leads back here."""
+        client, backend = self._client, self._upstream.backend
+        if backend.mptcp:
+            record_multipath(client.record, transport)
+        loop_detector = client.runtime.loop_detector
+        loop_detector.forget(client.hop)
+        # With a header of this service before them, the client's own bytes are none.
+        is_first = backend.proxy_protocol == "off" and bool(backend.names)
+        noted = loop_detector.record(transport, client.transport, may_forge_header=is_first)
+        if noted != client.hop:  # see `Client`
+            client.hop = noted
 
     def _end_attempt(self) -> None:
         if self._deadline is not None:
@@ -265,16 +288,19 @@ class BackendConnector:
         self._end_attempt()
         awaited = "connection" if attempt is None else attempt.awaited
         cause = self.tried[member] = _cause(failure)
-        is_refused = self.repeats_client and _is_refusal(failure, awaited)
+        # The client has chosen its requests, so that their refusal says nothing about the server.
+        is_refused = _is_refusal(failure, awaited) and any(
+            preamble.repeats_client for preamble in self._client.preambles
+        )
         self.number = getattr(failure.value, "osError", None) or 0
         lasts = self.number in LASTING_ERRORS
         is_local_fault, in_turn = cause == "error" and not lasts, self._is_in_turn
         counted = "tls-failed" if is_refused else cause
-        source = source_number(self.client) if counted == "tls-failed" else None
+        source = source_number(self._client.record.client) if counted == "tls-failed" else None
         member.counts.failed(counted, is_local=is_local_fault, source=source)
         found = self._upstream.pool.next_after(
             member,
-            self.affinity,
+            self._affinity,
             self.tried,
             is_local_fault=is_local_fault or is_refused,
             in_turn=in_turn,
@@ -285,7 +311,9 @@ class BackendConnector:
         self._failure = member.target.text, why
         if why in {NO_PORT, IN_USE}:
             name = self._upstream.backend.name
-            PORT_SHORTAGE.failed(name, member.server.text, why, source_of_client(self.client))
+            PORT_SHORTAGE.failed(
+                name, member.server.text, why, source_of_client(self._client.record.client)
+            )
         else:
             self._log_failure(is_last=not isinstance(found, Member))
         self._go_to(found, cause)
@@ -301,19 +329,38 @@ class BackendConnector:
         )
 
 
-def proxy_header(
-    backend: Backend,
-    client: Address | None,
-    local: Address | None,
-    tlvs: tuple[Tlv, ...] = (),
-    *,
-    datagrams: bool = False,
-) -> bytes:
-    """Encode the PROXY protocol header for a backend; only version 2 has `tlvs`, and `datagrams` for UDP."""
-    header = ProxyHeader.between(client, local, tlvs)
-    if backend.proxy_protocol == "v1":
-        return encode_v1(header)
-    return encode_v2(header, checksum="crc32c" in backend.proxy_tlvs, datagrams=datagrams)
+def target_of(client: Client, destinations: Destinations) -> ClientTarget:
+    host, port = "", 0
+    if destinations.needs_local and (local := client.local) is not None:
+        host, port = host_text(client.host()), local.port
+    if client.preambles:
+        port = int(client.granted.get("port", port))
+    return ClientTarget(client.decided, host, port)
+
+
+def header_for(client: Client, upstream: Upstream) -> bytes:
+    backend = upstream.backend
+    own = list(_own_fields(client, backend)) if backend.proxy_tlvs else []
+    tlvs = passed_on_fields(own, client.tlvs) if own or client.tlvs else ()
+    return upstream.proxy_header(client.address, client.local, tlvs)
+
+
+def _own_fields(client: Client, backend: Backend) -> Iterator[Tlv]:
+    names = backend.proxy_tlvs
+    known = () if client.agreed_tls is None else client.agreed_tls.fields()
+    if not known and not {"authority", "alpn"}.isdisjoint(names):
+        limit = client.configuration.settings.peek_limit
+        known = tuple(_fields_of(parse_client_hello(client.received[:limit], None)))
+    yield from (tlv for tlv in known if _BY_TYPE[TlvType(tlv.type)] in names)
+    if "unique-id" in names:
+        yield Tlv(TlvType.UNIQUE_ID, client.record.id.encode("ascii"))
+
+
+def _fields_of(reader: HelloReader) -> Iterator[Tlv]:
+    if name := authority(reader.sni):
+        yield Tlv(TlvType.AUTHORITY, name.encode("ascii"))
+    if reader.alpn:
+        yield Tlv(TlvType.ALPN, reader.alpn[0].encode("latin-1"))
 
 
 def _cause(failure: Failure) -> ConnectFailure:
