@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import attrs
 from twisted.internet import error
-from twisted.internet.interfaces import IAddress, IConnector
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.dial import Dialler
+from txmux.classes import define
 from txmux.errors import cause_of
 from txmux.features.tunnels.request import ProxyRefusedError, TunnelRequest, TunnelTarget
 from txmux.features.tunnels.via import Via
@@ -48,80 +49,88 @@ class ProxyDialler:
         timeout: float,
         on_open: Callable[[Any], object],
     ) -> Callable[[], None]:
-        # The addresses of the proxy share the time to connect to it.
         via = self.via
         target = TunnelTarget(server.host, server.port, via.user, self._password())
         addresses = sorted(self._addresses(), key=lambda one: one != self._last_good)
-        attempt = _Attempt(factory, via, TunnelRequest(via.kind, target), on_open)
 
-        def connect(address: Server) -> Callable[[], None]:
-            self._last_good = address  # until it fails
-            return dialler.dial(address, attempt, timeout / len(addresses), eager=True)
+        def in_turn() -> Iterator[Server]:
+            for address in addresses:
+                self._last_good = address  # until it fails
+                yield address
 
-        attempt.left = [partial(connect, address) for address in addresses]
+        attempt = _Attempt(
+            factory,
+            self.text,
+            attrs.evolve(dialler, proxy=None),
+            TunnelRequest(via.kind, target),
+            on_open,
+            in_turn(),
+            timeout / max(1, len(addresses)),  # they share the time to connect
+        )
         attempt.start()
         return attempt.cancel
 
 
-class _Attempt(ClientFactory):
-    """One connection to a proxy, which becomes a connection of another factory to the server.
+@define(eq=False)
+class _Attempt:
+    """One connection to a proxy, which becomes a connection of another factory to the server. Receives what the proxy sends."""
 
-    Attributes:
-        left: The ways to dial the proxy that have not been tried.
-    """
+    _factory: Any
+    _proxy: str
+    _dialler: Dialler
+    _request: TunnelRequest
+    _on_open: Callable[[Any], object]
+    _left: Iterator[Server]
+    _seconds: float
+    _connecting: ProxyClientFactory | None = attrs.field(default=None, init=False)
+    _transport: Any = attrs.field(default=None, init=False)
 
-    noisy = False
-
-    def __init__(
-        self,
-        factory: Any,
-        via: Via,
-        request: TunnelRequest,
-        on_open: Callable[[Any], object],
-    ) -> None:
-        self._factory = factory
-        self._proxy = via.server.text
-        self.request = request
-        self.on_open = on_open
-        self.left: list[Callable[[], Callable[[], None]]] = []
-        self._tunnel: _Tunnel | None = None
-        self._stop_dialling: Callable[[], None] | None = None
-
-    def start(self) -> None:
-        if not self.left:
-            self.fail("its name has no address")
+    def start(self, failure: Failure | None = None) -> None:
+        """Try the next address, or report the failure of the last one."""
+        address = next(self._left, None)
+        if address is None:
+            self._fail(failure or _refused("its name has no address"))
             return
-        count = len(self.left)
-        stop_dialling = self.left.pop(0)()
-        if len(self.left) == count - 1:  # else it has failed, and the next one is dialled
-            self._stop_dialling = stop_dialling
+        self._connecting = connecting = ProxyClientFactory(self._connected, self.start)
+        connecting.on_open = self._on_open
+        connecting.connect(self._dialler, address, self._seconds, eager=True)
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        self._tunnel = _Tunnel(self, addr)
-        return self._tunnel
+    def cancel(self) -> None:
+        self._factory = None
+        if self._transport is not None:
+            self._transport.abortConnection()
+        elif self._connecting is not None:
+            self._connecting.break_off()
 
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:  # noqa: ARG002
-        if self._factory is None:
-            return
-        if not self.left:
-            self._fail(reason)
-            return
+    def _connected(self, proxy: ProxyClient) -> None:
+        proxy.receiver, self._transport = self, proxy.transport
+        self._transport.write(self._request.first)
+
+    def data_received(self, data: bytes) -> None:
+        request, transport = self._request, self._transport
         try:
-            self.start()
-        except Exception:  # noqa: BLE001 - as of the first one, which the caller of `dial` handles
-            self._fail(Failure())
+            more = request.receive(data)
+        except ProxyRefusedError as refusal:
+            self._break_off(f"it {refusal}")
+            return
+        if more:
+            transport.write(more)
+        if request.is_granted:
+            factory, self._factory = self._factory, None
+            protocol = transport.protocol = factory.buildProtocol(transport.getPeer())
+            protocol.makeConnection(transport)
+            if request.rest and transport.connected:
+                protocol.dataReceived(request.rest)
 
-    def established(self, transport: Any, addr: IAddress | None) -> None:
-        """Pass the connection on, and then the first bytes of the server."""
-        factory, self._factory = self._factory, None
-        protocol: Any = factory.buildProtocol(addr)
-        transport.protocol = protocol
-        protocol.makeConnection(transport)
-        if self.request.rest and transport.connected:
-            protocol.dataReceived(self.request.rest)
+    def peer_finished(self) -> None:
+        self._break_off("it closed the connection instead of answering")
 
-    def fail(self, why: str) -> None:
-        self._fail(Failure(error.ConnectError(None, why)))
+    def connection_lost(self, reason: Failure) -> None:
+        self._fail(_refused(cause_of(reason.value)))
+
+    def _break_off(self, why: str) -> None:
+        self._transport.abortConnection()
+        self._fail(_refused(why))
 
     def _fail(self, reason: Failure) -> None:
         factory, self._factory = self._factory, None
@@ -133,41 +142,6 @@ class _Attempt(ClientFactory):
             reason = Failure(error.ConnectError(number, why))
         factory.clientConnectionFailed(None, reason)
 
-    def cancel(self) -> None:
-        self._factory = None
-        if self._tunnel is not None:
-            self._tunnel.transport.abortConnection()
-        elif self._stop_dialling is not None:
-            self._stop_dialling()
 
-
-class _Tunnel(Protocol):
-    transport: Any
-
-    def __init__(self, attempt: _Attempt, addr: IAddress | None) -> None:
-        self._attempt = attempt
-        self._addr = addr
-
-    def connectionMade(self) -> None:
-        attempt = self._attempt
-        attempt.on_open(self.transport)
-        self.transport.write(attempt.request.first)
-
-    def dataReceived(self, data: bytes) -> None:
-        attempt = self._attempt
-        try:
-            more = attempt.request.receive(data)
-        except ProxyRefusedError as refusal:
-            self.transport.abortConnection()
-            attempt.fail(f"it {refusal}")
-            return
-        if more:
-            self.transport.write(more)
-        if attempt.request.is_granted:
-            attempt.established(self.transport, self._addr)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if reason.check(error.ConnectionDone):
-            self._attempt.fail("it closed the connection instead of answering")
-        else:
-            self._attempt.fail(cause_of(reason.value))
+def _refused(why: str) -> Failure:
+    return Failure(error.ConnectError(None, why))
