@@ -120,7 +120,7 @@ def _played(server: socket.socket, rules: tuple[str, str], steps: list[Any]) -> 
 class CallsTest(SynchronousTestCase):
     def test_bound_of_a_question(self) -> None:
         """What a flow of one question costs, from its datagram to its line in the access log."""
-        clock, log, bound = MemoryReactorClock(), ListLog(), Calls(102, 73, 10)
+        clock, log, bound = MemoryReactorClock(), ListLog(), Calls(99, 73, 10)
         with _bound() as server, _bound() as client, _bound() as opened:
             where, number = opened.getsockname(), server.getsockname()[1]
             read = parse(_RULES % ("", "", number, number), Path("rules.ini"))

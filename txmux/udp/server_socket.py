@@ -257,7 +257,7 @@ class ServerSocket:
                 its_sources = sources.sources_towards(host, client or flow.client)
                 prepare_datagrams(server, member.options, its_sources)
             server.connect(sockaddr(host, port) if "%" in host else (host, port))
-            live.poller.start_watching(server.fileno(), READ, self._ready)
+            live.poller.watch(server.fileno(), READ, self._ready)
         except (OSError, ConnectBindError) as problem:
             if server is not None:
                 server.close()

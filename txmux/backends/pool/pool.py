@@ -327,7 +327,9 @@ class BackendPool:
     def released(self, member: Member) -> None:
         member.counts.released()
         self._uncount(member)
-        self._report_room()
+        health = self._backend_health
+        if self.on_room is not None or health.to_call or len(health.pools) > 1:
+            self._report_room()
 
     @property
     def is_limited(self) -> bool:

@@ -12,7 +12,7 @@ import os
 import select
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -81,18 +81,13 @@ class Poller:
             OSError: The system lacks what it takes (ENOSPC, ENOMEM, EMFILE); then the descriptor is not watched.
             MemoryError: So does this process.
         """
-        before = self._events.get(descriptor)
-        if before is None:
-            self.start_watching(descriptor, events, handler)
+        if descriptor in self._events:
+            if self._events[descriptor] != events:
+                self._epoll.modify(descriptor, events)
+                self._outdated.add(descriptor)  # a paused port must not accept a client
+            self._handlers[descriptor] = handler
+            self._events[descriptor] = events
             return
-        if before != events:
-            self._epoll.modify(descriptor, events)
-            self._outdated.add(descriptor)  # a paused port must not accept a client
-        self._handlers[descriptor] = handler
-        self._events[descriptor] = events
-
-    def start_watching(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
-        """Do as `watch` for a descriptor that is certainly not watched."""
         try:
             # First what may take memory: events of a registered descriptor without a handler would be lost.
             self._handlers[descriptor] = handler
@@ -169,40 +164,42 @@ class Poller:
     def fileno(self) -> int:
         return -1 if self._epoll is None else self._epoll.fileno()
 
-    def doRead(self) -> None:
-        self.serve_ready(0)
-        if not self._handlers:
-            self._stop_if_unused()
-
-    def serve_ready(self, timeout: float | None) -> None:
-        """Serve a batch of what is ready; never raises, or a reactor would not ask again."""
+    def serve_ready(self, timeout: float | None = 0, asked: Iterable[int] | None = None) -> None:
+        """Serve a batch of what is ready, or what is of those `asked`; never raises, or a reactor would not ask again."""
+        handlers, soon, outdated = self._handlers, self._soon, self._outdated
         try:
-            batch = self._epoll.poll(timeout, BATCH)
+            batch = self._epoll.poll(timeout, BATCH) if asked is None else self._ask(asked)
             self._polling = True
-            self._serve(batch)
+            outdated.clear()
+            for descriptor, events in batch:
+                if descriptor in outdated:
+                    continue
+                handler = handlers.get(descriptor)
+                try:
+                    if handler is not None:
+                        handler(events)
+                    else:
+                        self._serve_other(descriptor, events)
+                except Exception as problem:  # noqa: BLE001 - one socket's failure must not affect the others
+                    _report(problem, "a socket's handler raised")
+                if soon:
+                    self._call_all_soon()
             if self._last:
                 self._finish()
         except Exception as problem:  # noqa: BLE001 - out of memory, even to log that; what is ready is reported again
             _report(problem, "sockets could not be served")
         finally:
             self._polling = False
+            if not handlers:
+                self._stop_if_unused()
 
-    def _serve(self, batch: Sequence[tuple[int, int]]) -> None:
-        handlers, soon, outdated = self._handlers, self._soon, self._outdated
-        outdated.clear()
-        for descriptor, events in batch:
-            if descriptor in outdated:
-                continue
-            handler = handlers.get(descriptor)
-            try:
-                if handler is not None:
-                    handler(events)
-                else:
-                    self._serve_other(descriptor, events)
-            except Exception as problem:  # noqa: BLE001 - one socket's failure must not affect the others
-                _report(problem, "a socket's handler raised")
-            if soon:
-                self._call_all_soon()
+    doRead = serve_ready
+
+    def _ask(self, descriptors: Iterable[int]) -> list[tuple[int, int]]:
+        poll = select.poll()
+        for descriptor in descriptors:
+            poll.register(descriptor, self._events[descriptor] & _EVERY)
+        return poll.poll(0)
 
     def _serve_other(self, descriptor: int, events: int) -> None:
         pass  # it has been closed in this batch
@@ -251,14 +248,10 @@ class ReactorPoller(Poller):
 
     @override
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
-        if descriptor not in self._events:
-            self.start_watching(descriptor, events, handler)
+        if descriptor in self._events:
+            self.change(descriptor, events)
+            self._handlers[descriptor] = handler
             return
-        self.change(descriptor, events)
-        self._handlers[descriptor] = handler
-
-    @override
-    def start_watching(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
         if descriptor >= self.most:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
@@ -309,7 +302,7 @@ class ReactorPoller(Poller):
         """Tell the handler what its socket is ready for; never raises, or the reactor would not ask again."""
         descriptor = watched.fileno()
         if self._watched.get(descriptor) is watched:
-            self._serve_now((descriptor,))
+            self.serve_ready(asked=(descriptor,))
 
     def serve_dropped(self, watched: _Watched) -> None:
         """Watch a descriptor again that the reactor has dropped because it hung up, and not because the reactor stops."""
@@ -319,30 +312,13 @@ class ReactorPoller(Poller):
         if any(ready & TROUBLE for _, ready in self._ask((descriptor,))):
             events, self._events[descriptor] = self._events[descriptor], 0
             self.change(descriptor, events)
-            self._serve_now((descriptor,))
+            self.serve_ready(asked=(descriptor,))
 
     def _look_at_resting(self) -> None:
         self._look = None
-        self._serve_now(self._resting)
+        self.serve_ready(asked=self._resting)
         if self._resting and self._look is None:
             self._look = self.reactor.callLater(_LOOK_EACH, self._look_at_resting)
-
-    def _ask(self, descriptors: Iterable[int]) -> list[tuple[int, int]]:
-        poll = select.poll()
-        for descriptor in descriptors:
-            poll.register(descriptor, self._events[descriptor] & _EVERY)
-        return poll.poll(0)
-
-    def _serve_now(self, descriptors: Iterable[int]) -> None:
-        try:
-            self._polling = True
-            self._serve(self._ask(descriptors))
-            if self._last:
-                self._finish()
-        except Exception as problem:  # noqa: BLE001 - out of memory; what is ready is reported again
-            _report(problem, "sockets could not be served")
-        finally:
-            self._polling = False
 
 
 def _report(problem: Exception, what: str) -> None:

@@ -256,18 +256,10 @@ class SocketPort(WatchedPort):
         if until >= self._renewed_at:
             self._gone_left, self._renewed_at = _SERVED, until + 1.0
         closed: list[WaitingClient] = []
-        self._serve_some(until, closed)
-        for client in closed:  # after the living
-            if self._is_open and self._pause.timer is None and monotonic() < until:
-                self._connect(*client)
-            else:
-                self._serve(*client, self._host, is_gone=True)
-
-    def _serve_some(self, until: float, closed: list[WaitingClient]) -> None:
         for number in range(self._batch_size):
             client = self._accept_one()
             if client is None:
-                return
+                break
             # A client that has sent something and left: its server would be asked in vain, while others wait.
             is_asked = (number or not self._gone_left) and self._serve is not None
             if not is_asked or not is_reset(client[0]):
@@ -279,7 +271,12 @@ class SocketPort(WatchedPort):
                 self._serve(*client, self._host, is_gone=True)
             # A protocol may have closed or paused the port.
             if not self._is_open or self._pause.timer is not None or monotonic() >= until:
-                return
+                break
+        for client in closed:  # after the living
+            if self._is_open and self._pause.timer is None and monotonic() < until:
+                self._connect(*client)
+            else:
+                self._serve(*client, self._host, is_gone=True)
 
     def _accept_one(self) -> WaitingClient | None:
         """Accept a client; ``None`` if none waits, or accepting is paused now."""
