@@ -63,24 +63,12 @@ class Memory:
             self._log_end()
         return True
 
-    def can_grow(self) -> bool:
-        """Return whether there is enough, tried before it runs out: for what must not be left half done."""
-        if self._since is None:
-            try:
-                bytearray(_PIECE)
-            except MemoryError:
-                self.report_shortage()
-        return self.is_enough()
-
     def fill(self) -> bool:
         with suppress(MemoryError, OSError):
             while len(self._pieces) < _PIECES + _LEFT:
                 self._pieces.append(self._new_piece())
         del self._pieces[-_LEFT:]  # or the next allocation would fail
         return len(self._pieces) >= _MOST
-
-    def count_ended(self) -> None:
-        self._ended += 1
 
     def report_shortage(self, *, ended: int = 0) -> None:
         self._pieces.clear()
