@@ -18,7 +18,7 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion, trustRootFromCe
 
 from tests.backends.connect.tls_case import LastReceiver, TLSCase, authority
 from tests.support.certificates import Identity, make_authority, rsa_pem
-from tests.support.peers import PeerFactory, listen, reactor
+from tests.support.peers import PeerClientFactory, PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.tls import BackendTLS
@@ -268,12 +268,10 @@ class HandshakeTests(TLSCase):
 
     async def test_protocols_of_others(self) -> None:
         port = self.serve(authority().issue("a.example"))
-        factory = PeerFactory()
-        connector = reactor.connectTCP(
-            "127.0.0.1", port, self.tls().wrap(_WithConnectFailures(factory), "a.example")
-        )
+        factory = PeerClientFactory()
+        connector = reactor.connectTCP("127.0.0.1", port, self.tls().wrap(factory, "a.example"))
         self.addCleanup(connector.disconnect)
-        peer = await factory.peer()
+        peer = await factory.connected
         server = await self.peers.peer()
         server.send(b"hello")
         await peer.has(5)
@@ -286,11 +284,6 @@ class HandshakeTests(TLSCase):
         clients: list[Any] = [await self.attempt(tls, port) for _ in range(2)]
         first, second = (client.transport.getHandle().get_context() for client in clients)
         self.assertIs(first, second)
-
-
-class _WithConnectFailures:
-    def __init__(self, factory: PeerFactory) -> None:
-        self.buildProtocol = factory.buildProtocol
 
 
 class ExplanationTests(TLSCase):

@@ -9,14 +9,11 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import (
-    IAddress,
-    IConnector,
     IHalfCloseableProtocol,
-    IHandshakeListener,
     IOpenSSLClientConnectionCreator,
     IReactorTime,
 )
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
@@ -100,8 +97,9 @@ class BackendTLS:
         # Certificates have names without a final dot, and addresses without their zone.
         name = (self._name or server_name).partition("%")[0].removesuffix(".")
         options = self._options(name, self._alpn or tuple(alpn))
-        guarded = _HandshakeFactory(factory, self._explain)
-        return _ServerTLSFactory(options, True, guarded, clock)  # noqa: FBT003 - Twisted's signature
+        made = _ServerTLSFactory(options, True, factory, clock)  # noqa: FBT003 - Twisted's signature
+        made.explain = self._explain
+        return made
 
     def _make_options(self, name: str, alpn: tuple[bytes, ...]) -> Any:
         trusted = self._authorities
@@ -186,6 +184,13 @@ class _ServerTLSTransport(TLSTransport):
 
     strict = True
 
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._handshakeDone:
+            factory: Any = self.factory
+            why = factory.explain((self._reason or reason).value, self._tlsConnection)
+            self._reason = Failure(HandshakeError(why))
+        super().connectionLost(reason)
+
     def _finished(self) -> None:
         if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
             super()._finished()
@@ -210,41 +215,7 @@ class _Unverified:
 
 class _ServerTLSFactory(TLSMemoryBIOFactory):
     protocol = _ServerTLSTransport
-
-
-class _HandshakeFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, factory: Any, explain: Callable[[object, SSL.Connection], str]) -> None:
-        self._factory = factory
-        self.explain = explain
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        return _ClientHandshake(self._factory.buildProtocol(addr), self)
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self._factory.clientConnectionFailed(connector, reason)
-
-
-@implementer(IHandshakeListener)
-class _ClientHandshake(Protocol):
-    transport: Any
-
-    def __init__(self, protocol: Any, factory: _HandshakeFactory) -> None:
-        self._protocol = protocol
-        self._explain = factory.explain
-
-    def connectionMade(self) -> None:
-        self._protocol.makeConnection(self.transport)
-
-    def handshakeCompleted(self) -> None:
-        self.transport.wrappedProtocol = self._protocol
-        if IHandshakeListener.providedBy(self._protocol):
-            self._protocol.handshakeCompleted()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        why = self._explain(reason.value, self.transport.getHandle())
-        self._protocol.connectionLost(Failure(HandshakeError(why)))
+    explain: Callable[[object, SSL.Connection], str]
 
 
 def _text_of(name: x509.Name) -> str:
