@@ -49,10 +49,7 @@ class CheckingTestCase(TestCase):
         self.time = VirtualTime()
         self.server = PeerFactory()
         self.found: list[CheckResult] = []
-        self._runtimes = (IORuntime(self.time), IORuntime(self.time, "portable"))
-
-    def engines(self) -> list[Dialler]:
-        return [runtime.dialler for runtime in self._runtimes]
+        self.runtime = IORuntime(self.time)
 
     def check(
         self,
@@ -69,7 +66,7 @@ class CheckingTestCase(TestCase):
         question = probe(check, target.host, target.port, tls=False)
         self.found = []
         checking = CheckRun(self.time.clock, question, check.timeout, self.found.append)
-        checking.start(dialler or self.engines()[0], target, wrap, header)
+        checking.start(dialler or self.runtime.dialler, target, wrap, header)
         return checking
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -91,21 +88,18 @@ class CheckingTestCase(TestCase):
         await self.until(lambda: not self._timers())
 
     def _timers(self) -> object:
-        for runtime in self._runtimes:
-            runtime.clock.drop_idle()
+        self.runtime.clock.drop_idle()
         return self.time.clock.getDelayedCalls()
 
 
 class ConnectionTests(CheckingTestCase):
     async def test_tcp(self) -> None:
-        for dialler in self.engines():
-            self.server = PeerFactory()
-            self.check("tcp", dialler=dialler)
-            self.assertEqual(await self.finding(), WELL)
-            peer = await self.server.peer()
-            await peer.is_lost()
-            self.assertEqual((bytes(peer.received), peer.was_reset()), (b"", False))
-            await self.is_over()
+        self.check("tcp")
+        self.assertEqual(await self.finding(), WELL)
+        peer = await self.server.peer()
+        await peer.is_lost()
+        self.assertEqual((bytes(peer.received), peer.was_reset()), (b"", False))
+        await self.is_over()
 
     async def test_talkative_server_is_not_reset(self) -> None:
         self.check("tcp")
@@ -123,24 +117,21 @@ class ConnectionTests(CheckingTestCase):
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-            for dialler in self.engines():
-                self.check("tcp", server_at(port), dialler=dialler)
-                self.assertEqual(await self.finding(), ill("connection refused"))
-                self.assert_nothing_left()
+            self.check("tcp", server_at(port))
+            self.assertEqual(await self.finding(), ill("connection refused"))
+            self.assert_nothing_left()
 
     async def test_unix(self) -> None:
         folder = make_folder(self)
         path = f"{folder}/socket"
-        for dialler in self.engines():
-            self.check("tcp", server(f"unix:{path}"), dialler=dialler)
-            self.assertEqual(await self.finding(), ill("no such file or directory"))
+        self.check("tcp", server(f"unix:{path}"))
+        self.assertEqual(await self.finding(), ill("no such file or directory"))
         port = reactor.listenUNIX(path, self.server)
         self.addCleanup(port.stopListening)
-        for number, dialler in enumerate(self.engines()):
-            self.check("tcp", server(f"unix:{path}"), dialler=dialler)
-            self.assertEqual(await self.finding(), WELL)
-            peer = await self.server.peer(number)
-            await peer.is_lost()
+        self.check("tcp", server(f"unix:{path}"))
+        self.assertEqual(await self.finding(), WELL)
+        peer = await self.server.peer()
+        await peer.is_lost()
         await self.is_over()
 
     async def test_endpoint(self) -> None:
@@ -155,13 +146,12 @@ class ConnectionTests(CheckingTestCase):
 
     async def test_stalled(self) -> None:
         target = server_at(make_stalled_port(self))
-        for dialler in self.engines():
-            self.check("tcp", target, dialler=dialler)
-            await deferLater(reactor, 0.01)
-            self.assertEqual(self.found, [])
-            self.time.advance(1)
-            self.assertEqual(await self.finding(), ill("timed out after 1 s"))
-            self.assert_nothing_left()
+        self.check("tcp", target)
+        await deferLater(reactor, 0.01)
+        self.assertEqual(self.found, [])
+        self.time.advance(1)
+        self.assertEqual(await self.finding(), ill("timed out after 1 s"))
+        self.assert_nothing_left()
 
     async def test_faults_of_this_machine(self) -> None:
         """A lack of descriptors says nothing of the server; without IPv6, one that has nothing else is down."""
@@ -194,20 +184,18 @@ class ConnectionTests(CheckingTestCase):
 
 class AnswerTests(CheckingTestCase):
     async def test_healthy_answer_in_pieces(self) -> None:
-        for dialler in self.engines():
-            self.server = PeerFactory()
-            self.check("redis", dialler=dialler)
-            peer = await self.server.peer()
-            await peer.has(14)
-            self.assertEqual(peer.received, b"*1\r\n$4\r\nPING\r\n")
-            peer.send(b"+PO")
-            await deferLater(reactor, 0.01)
-            self.assertEqual(self.found, [])
-            peer.send(b"NG\r\n")
-            self.assertEqual(await self.finding(), WELL)
-            await peer.is_lost()
-            self.assertFalse(peer.was_reset())
-            await self.is_over()
+        self.check("redis")
+        peer = await self.server.peer()
+        await peer.has(14)
+        self.assertEqual(peer.received, b"*1\r\n$4\r\nPING\r\n")
+        peer.send(b"+PO")
+        await deferLater(reactor, 0.01)
+        self.assertEqual(self.found, [])
+        peer.send(b"NG\r\n")
+        self.assertEqual(await self.finding(), WELL)
+        await peer.is_lost()
+        self.assertFalse(peer.was_reset())
+        await self.is_over()
 
     async def test_unhealthy_answer(self) -> None:
         self.check("http")
@@ -250,14 +238,12 @@ class AnswerTests(CheckingTestCase):
             await self.is_over()
 
     async def test_resets(self) -> None:
-        for dialler in self.engines():
-            self.server = PeerFactory()
-            self.check("redis", dialler=dialler)
-            peer = await self.server.peer()
-            await peer.has(1)
-            peer.reset()
-            self.assertEqual(await self.finding(), ill("connection reset"))
-            await self.is_over()
+        self.check("redis")
+        peer = await self.server.peer()
+        await peer.has(1)
+        peer.reset()
+        self.assertEqual(await self.finding(), ill("connection reset"))
+        await self.is_over()
 
     async def test_endless(self) -> None:
         for beginning, finding in (
@@ -289,22 +275,19 @@ class AnswerTests(CheckingTestCase):
 class CutTests(CheckingTestCase):
     async def test_connecting(self) -> None:
         target = server_at(make_stalled_port(self))
-        for dialler in self.engines():
-            checking = self.check("tcp", target, dialler=dialler)
-            checking.abort()
-            self.assert_nothing_left()
-            self.assertEqual(self.found, [])
+        checking = self.check("tcp", target)
+        checking.abort()
+        self.assert_nothing_left()
+        self.assertEqual(self.found, [])
 
     async def test_waiting(self) -> None:
-        for dialler in self.engines():
-            self.server = PeerFactory()
-            checking = self.check("redis", dialler=dialler)
-            peer = await self.server.peer()
-            await peer.has(1)
-            checking.abort()
-            self.assert_nothing_left()
-            await peer.is_lost()
-            self.assertEqual(self.found, [])
+        checking = self.check("redis")
+        peer = await self.server.peer()
+        await peer.has(1)
+        checking.abort()
+        self.assert_nothing_left()
+        await peer.is_lost()
+        self.assertEqual(self.found, [])
 
     async def test_over(self) -> None:
         checking = self.check("redis")
@@ -372,7 +355,7 @@ class AskingTests(SecureCase):
         member = Member(target, target, "a.example")
         self.found = []
         checking = asking.make_check(self.time.clock, member, self.found.append)
-        asking.start_check(checking, self.engines()[0], member)
+        asking.start_check(checking, self.runtime.dialler, member)
 
     async def answered(self, answer: bytes = b"+PONG\r\n") -> tuple[bytes, CheckResult]:
         number = len(self.server.peers)
