@@ -94,6 +94,7 @@ class RecordTest(SynchronousTestCase):
             "time": str,  # as the access log writes it
             "datagrams_in": int, "datagrams_out": int,  # missing where the record has None
             "reason": get_args(logged["reason"])[0],  # it has ended
+            "facts": dict[str, str],  # of the record, they are only replaced
         }  # fmt: skip
         for document in (documents.EndDocument, documents.ConnectionDocument):
             types = {

@@ -97,7 +97,7 @@ def record_multipath(record: ConnectionRecord, transport: Any) -> None:
     """Record a connection by MPTCP, of the client or to its server."""
     handle = transport.getHandle() if hasattr(transport, "getHandle") else None
     if isinstance(handle, socket.socket) and is_multipath(handle):
-        record.facts = {**record.facts, "mptcp": "yes"}
+        record.note(mptcp="yes")
 
 
 def record_decision(session: ClientSession, bytes_in: int, reason: EndReason) -> None:

@@ -171,7 +171,7 @@ class MuxProtocol(Peer, Client):
 
     def truncated(self) -> None:
         """Record that the client's TLS, which is terminated here, ended without close-notify; `TLSTransport` calls this."""
-        self.record.facts = {**self.record.facts, "tls_truncated": "yes"}
+        self.record.note(tls_truncated="yes")
 
     # The state machine.
 

@@ -541,7 +541,7 @@ class SocketConnection(MuxProtocol):
     def _end_after_reset(self, *, is_late: bool) -> None:
         reset_on_close(self.server)  # type: ignore[arg-type]  # it is relayed
         if is_late:
-            self.record.facts = {**self.record.facts, "reset": "late"}
+            self.record.note(reset="late")
         try:
             self.finish("done" if is_late else "client-reset")
         except Exception as problem:  # noqa: BLE001 - as in `_client_ready`

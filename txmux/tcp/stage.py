@@ -125,7 +125,7 @@ class Client(Protocol):
         """
         granted = self.granted
         self.decided = {**self.decided, **facts, **granted}
-        self.record.facts = {**self.record.facts, **facts, **granted}
+        self.record.note(facts, **granted)
 
     def open_tunnel(self) -> None:
         """Report to the client that the tunnel is open, if it has asked for one and does not know."""

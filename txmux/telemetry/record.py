@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -14,7 +14,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
     "float": (int, float),  # JSON has one kind of number
-    "dict[str, str]": (dict,),
+    "Mapping[str, str]": (dict,),
     "EndReason": (str,),
     "None": (type(None),),
 }
@@ -37,7 +37,7 @@ class ConnectionRecord:
         detect_ms: From accept to the decision.
         connect_ms: From the decision until the connection to a server was established.
         duration_ms: From accept to the end.
-        facts: The facts that detection found: ``sni``, ``host`` …
+        facts: What the log has beside: ``sni``, ``host`` … Those of a decision may be the decision's own, so only `note` adds some.
     """
 
     time: float
@@ -57,7 +57,18 @@ class ConnectionRecord:
     connect_ms: float | None = None
     duration_ms: float | None = None
     reason: EndReason | None = None
-    facts: dict[str, str] = attrs.Factory(dict)
+    facts: Mapping[str, str] = attrs.Factory(dict)
+
+    def note(self, facts: Mapping[str, str] = {}, /, **more: str) -> None:
+        """Add facts; others of the same names are replaced."""
+        self.facts = {**self.facts, **facts, **more}
+
+    def forget(self, *names: str) -> None:
+        self.facts = {name: fact for name, fact in self.facts.items() if name not in names}
+
+    def note_tried(self, attempts: Iterable[str]) -> None:
+        """Add attempts to connect to servers that have failed, after earlier ones."""
+        self.note(tried=", ".join([*filter(None, [self.facts.get("tried")]), *attempts]))
 
     @property
     def is_clean(self) -> bool:

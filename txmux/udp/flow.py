@@ -263,7 +263,7 @@ class Flow:
         decision = None if detection is None else detection.decide_on(peeked)
         if decision is None or getattr(decision.route, "name", None) != self.record.route:
             return False
-        self.record.facts = {**self.record.facts, **decision.facts}
+        self.record.note(decision.facts)
         return True
 
     def open(self, data: memoryview) -> None:

@@ -267,7 +267,7 @@ class Following:
         visitor: Any = path.visitor
         # The client has left the old address, as far as is known; the flow would have moved soon.
         if path.must_be_noticed(self._live.seconds()) and visitor.is_proved:
-            self._flow.record.facts["moved_to"] = str(_address(visitor.address[1]))
+            self._flow.record.note(moved_to=str(_address(visitor.address[1])))
         self._end_visit()
         self._end_left()
         self._give_back()
@@ -284,7 +284,7 @@ class Following:
             is_back = before not in self.path.before
             self._still_told = None if is_noticed or is_back else (before, None)
             self._flow.move_to(port, key, client, is_noticed=is_noticed)
-            self._flow.record.facts["moved_to"] = str(client)
+            self._flow.record.note(moved_to=str(client))
 
     def _change_socket(self, before: object, home: object) -> bool:
         """Use the socket by which the server has noticed an address; return whether there is one."""

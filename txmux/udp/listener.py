@@ -133,7 +133,7 @@ class UDPListener(ActiveListener):
         flow.proxy_header = header
         if header is not None:
             # The datagrams come from the proxy's address, so connection IDs cannot show a migration of the client.
-            record.facts = {name: printable(text) for name, text in header_facts(header).items()}
+            record.note({name: printable(text) for name, text in header_facts(header).items()})
         elif data and data[0] >= LONG_HEADER:
             flow.ids = ConnectionIds.from_first(ancillary.first(data, size))
         configuration.counts.accepted()

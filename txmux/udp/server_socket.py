@@ -207,9 +207,8 @@ class ServerSocket:
     def _stop_waiting(self, held: HeldClient, *, is_connected: bool = False) -> None:
         self._stop_settling()
         if held.since >= 0:
-            flow = self._flow
-            facts = flow.record.facts
-            flow.record.facts = {**facts, "held": held.waited(facts, flow.live.seconds())}
+            record = self._flow.record
+            record.note(held=held.waited(record.facts, self._flow.live.seconds()))
             self.upstream.pool.waiting.remove(held, is_connected=is_connected)
             held.since = -1.0
 
@@ -380,10 +379,9 @@ class ServerSocket:
     def _next(self, member: Member, cause: ConnectFailure, why: str) -> Member | Unavailable:
         """Return the server to try after one that has failed; `why` is for the log."""
         self._tried[member] = cause
-        server, record = member.target.text, self._flow.record
+        server = member.target.text
         if self._held is None:  # a held flow tries the same server again and again
-            before = f"{record.facts['tried']}, " if "tried" in record.facts else ""
-            record.facts = {**record.facts, "tried": f"{before}{server} {cause}"}
+            self._flow.record.note_tried([f"{server} {cause}"])
         is_own = cause == "error" and not self._lasts
         member.counts.failed(cause, is_local=is_own)
         in_turn = self._held is not None and self._held.is_trying

@@ -94,7 +94,7 @@ class FixedServerTest(TunnelCase):
                 close(client, server)
                 record = await self.logged(number + 1)
                 facts = {"tunnel": kind, "host": "db.example", "port": "5432"}
-                self.assertEqual(record.facts, record.facts | facts)
+                self.assertEqual(record.facts, {**record.facts, **facts})
                 self.assertEqual((record.route, record.reason), ("tunnel", "done"))
                 self.assertEqual(record.bytes_out, len(answer) + 18)
 

@@ -60,6 +60,18 @@ class HeldTests(MuxTestCase):
         wanted = {"asked": 2, "unanswered": 2, "bytes in": 5}
         self.assertEqual(counted(self.factory, names=names), wanted)
 
+    async def test_what_was_tried_is_logged_and_decides_nothing(self) -> None:
+        port = self.hold()
+        client = await self.connect(port, b"x")
+        await self.waiting(1)
+        [connection] = self.factory.connections
+        tried = {"tried": f"127.0.0.1:{self.server} connect-refused"}
+        self.assertEqual((connection.record.facts, connection.decided), (tried, {}))
+        peers = await self.come_up(1)
+        close(client, *peers)
+        await self.until_logged(1)
+        self.assertEqual(connection.decided, {})
+
     async def test_refused_as_ever_when_the_time_is_over(self) -> None:
         port = self.hold(hold=5.0)
         clients = [await self.connect(port, b"x")]

@@ -112,7 +112,7 @@ class Cancelling(Stage):
 
     def _end(self) -> Outcome:
         record = self._client.record
-        record.facts["cancel"] = f"{self._sent} of {self._number}"
+        record.note(cancel=f"{self._sent} of {self._number}")
         return Routed(Refusal.CLOSE, "done" if self._sent else self._cause)
 
     @override

@@ -139,14 +139,13 @@ class _Requests:
         if not name:
             return False
         self._count += 1
-        facts = {"misdirected_host": printable(name), **client.record.facts}
-        client.record.facts = {**facts, "misdirected": str(self._count)}
+        first = client.record.facts.get("misdirected_host", printable(name))
+        client.record.note(misdirected_host=first, misdirected=str(self._count))
         client.configuration.counts.cells[MISDIRECTED.at] += 1
         return True
 
     def _may_pass_unread(self) -> bool:
-        record = self._client.record
-        record.facts = {**record.facts, "misdirected_unread": "yes"}
+        self._client.record.note(misdirected_unread="yes")
         return not self._is_strict
 
     def _send(self, data: bytes) -> None:

@@ -51,7 +51,7 @@ class StartTLS(Stage):
         if detection is not None and detection.active():
             detection.cancel()  # it has its whole time once TLS begins
         settings, clear = client.configuration.settings, begun(self._protocol)
-        client.record.facts["starttls"] = self._protocol
+        client.record.note(starttls=self._protocol)
         # A connection of this process itself may be the one by which another client's banner is learnt.
         may_loop = client.runtime.loop_detector.hops_of(client.transport)
         if clear.first and not self._banner and not may_loop:
@@ -124,7 +124,7 @@ class StartTLS(Stage):
     def _refuse(self, problem: str) -> Outcome:
         client = self._client
         client.received = b""
-        client.record.facts = {**client.record.facts, "tls_error": printable(problem)}
+        client.record.note(tls_error=printable(problem))
         return TurnedAway(Refusal.CLOSE, "tls-failed")
 
 

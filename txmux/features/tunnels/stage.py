@@ -163,7 +163,7 @@ class Tunnelling(Stage):
         client.received, dialogue.received = dialogue.received + client.received, b""
         dialogue.user = printable(dialogue.user)
         client.note_decided(dialogue.granted)
-        client.record.facts.pop("tunnel_error", None)
+        client.record.forget("tunnel_error")
         host = client.address.host if client.address else None
         decision = self.start_detection(inside, host).decide_before_bytes()
         if decision is None or (decision.route is not None and decision.route.is_outer):
@@ -178,9 +178,7 @@ class Tunnelling(Stage):
         return TurnedAway(Refusal.REJECT, "denied")
 
     def _note(self, why: str) -> None:
-        record = self._client.record
-        facts = {"tunnel": self._dialogue.kind, "tunnel_error": printable(why)}
-        record.facts = {**record.facts, **facts}
+        self._client.record.note(tunnel=self._dialogue.kind, tunnel_error=printable(why))
 
     def _unfinished(self, why: str, status: int) -> Outcome:
         dialogue = self._dialogue

@@ -108,8 +108,7 @@ class AwaitingRetry(Stage):
         return None
 
     def _refuse(self, illegal: IllegalHelloError) -> Outcome:
-        facts = self._client.record.facts
-        self._client.record.facts = {**facts, "tls_error": str(illegal)}
+        self._client.record.note(tls_error=str(illegal))
         self.send(illegal.alert)
         return TurnedAway(Refusal.CLOSE, "tls-failed")
 
@@ -133,7 +132,7 @@ class AwaitingRetry(Stage):
         is_retry = asks_again(self._answer)
         if is_retry:
             self._is_retry = True
-            client.record.facts = {**client.record.facts, **self._second.facts}
+            client.record.note(self._second.facts)
             self._wait_for(settings.detect_timeout)
             client.transport.resumeProducing()
             client.advance(self.on_data())

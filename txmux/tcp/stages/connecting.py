@@ -71,7 +71,7 @@ def has_unread_hello(client: Client) -> bool:
 
 def refuse_unread(client: Client, why: str = NOT_READ) -> Outcome:
     """Keep a client whose hello its route has not read away from any server."""
-    client.record.facts = {**client.record.facts, "tls_error": why}
+    client.record.note(tls_error=why)
     return TurnedAway(Refusal.CLOSE, "tls-failed")
 
 
@@ -177,7 +177,7 @@ class Connecting(Stage):
 
     def _refuse_loop(self, hops: int) -> Outcome:
         record = self._client.record
-        record.facts["hops"] = str(hops)
+        record.note(hops=str(hops))
         _log.warn(
             "[{listener}]: a connection has come back {times}, so it is not sent to backend {backend} again: "
             "one of its servers leads back to this service",
@@ -354,15 +354,12 @@ class Connecting(Stage):
         held, self._held = self._held, None
         if held is not None:
             if held.since >= 0:
-                facts, now = self._client.record.facts, self._client.runtime.clock.seconds()
-                facts["held"] = held.waited(facts, now)
+                record, now = self._client.record, self._client.runtime.clock.seconds()
+                record.note(held=held.waited(record.facts, now))
             self._upstream.pool.waiting.remove(held, is_connected=is_connected)
 
     def _record_tried(self, connector: BackendConnector) -> list[str]:
         tried = {member.target.text: cause for member, cause in connector.tried.items()}
         if tried:
-            facts = self._client.record.facts
-            before = [facts["tried"]] if "tried" in facts else []
-            attempts = [f"{server} {cause}" for server, cause in tried.items()]
-            facts["tried"] = ", ".join(before + attempts)
+            self._client.record.note_tried(f"{server} {cause}" for server, cause in tried.items())
         return [*tried]

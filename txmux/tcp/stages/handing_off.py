@@ -95,7 +95,7 @@ class HandingOff(Stage):
 
     def _failed(self, reason: HandoffFailure, why: str) -> None:
         client = self._client
-        client.record.facts["handover_error"] = printable(why)
+        client.record.note(handover_error=printable(why))
         if reason == "not-taken":
             self._close(reason)
         else:

@@ -125,7 +125,7 @@ class Handshaking(Stage):
         client = self._client
         store = self._terminator.store
         if store.may_lack and store.is_lacking():
-            client.record.facts = {**client.record.facts, "tls_error": _LACKING}
+            client.record.note(tls_error=_LACKING)
             return TurnedAway(Refusal.CLOSE, "tls-failed")
         below: Any = client.transport
         settings = client.configuration.settings
@@ -160,14 +160,12 @@ class Handshaking(Stage):
         inner: Any = tls
         client.transport, inner.wrappedProtocol = inner, client
         record = client.record
-        facts = dict(record.facts)
         if agreed.found is not None:
-            for name in _OF_CLIENT:
-                facts.pop(name, None)  # shown further out
+            record.forget(*_OF_CLIENT)  # shown further out
         elif client.agreed_tls is not None:
             agreed = attrs.evolve(agreed, found=client.agreed_tls.found)
         client.agreed_tls = agreed
-        record.facts = {**facts, **tls.facts}
+        record.note(tls.facts)
         client.note_decided({k: printable(v) for k, v in agreed.facts().items()})
         # From here on what is inside TLS is counted.
         record.bytes_in = 0
@@ -183,7 +181,7 @@ class Handshaking(Stage):
         client = self._client
         if self._reason == "tls-failed":
             cause = self._cause or self._terminator.cause_of(reason.value, self._tls)
-            client.record.facts = {**client.record.facts, "tls_error": printable(cause)}
+            client.record.note(tls_error=printable(cause))
         client.advance(Finished(self._reason))
 
     @override

@@ -132,8 +132,7 @@ class Peeking(Stage):
             if inner is None:
                 break
             self._openers = self._openers[1:]
-            if inner.facts:
-                client.record.facts = {**client.record.facts, **inner.facts}
+            client.record.note(inner.facts)
             if inner.illegal is not None:
                 self.send(inner.illegal.alert)
                 return TurnedAway(Refusal.CLOSE, "tls-failed")
@@ -161,7 +160,7 @@ class Peeking(Stage):
         if dry is not None and dry.silent_after(client.configuration.settings) <= self._passed():
             dry.counts.would_have_matched()
             self.layer.detector.would_have_taken[dry.name] += 1
-            client.record.facts = {**client.record.facts, "dry_run": dry.name}
+            client.record.note(dry_run=dry.name)
         if silent.route is None:
             return Routed(silent.destination, "silent")
         return Detected(self.layer, silent.route, "silent")
@@ -186,7 +185,7 @@ class Peeking(Stage):
         client = self._client
         client.end_layer()
         client.received = inner.as_received(client.received)
-        client.record.facts = {**client.record.facts, **inner.outer}
+        client.record.note(inner.outer)
         address = client.address
         self._detection = self.start_detection(self.layer, address.host if address else None)
         return self.on_data()

@@ -95,7 +95,7 @@ class ReadingProxyHeader(Stage):
     def connection_lost(self, reason: Failure) -> None:
         client = self._client
         if client.received:
-            client.record.facts["proxy_error"] = _CUT
+            client.record.note(proxy_error=_CUT)
         client.advance(Finished("proxy-header" if client.received else "client-gone"))
 
     def _on_timeout(self) -> Outcome:
@@ -103,12 +103,12 @@ class ReadingProxyHeader(Stage):
         return self._refuse(f"no header within {seconds:g} s: see accept_proxy_from")
 
     def _refuse(self, problem: str) -> Outcome:
-        self._client.record.facts["proxy_error"] = printable(problem)
+        self._client.record.note(proxy_error=printable(problem))
         return TurnedAway(Refusal.CLOSE, "proxy-header")
 
 
 def record_sender(client: Client, sender: IAddress) -> None:
-    client.record.facts["proxy_peer"] = text_of(sender)
+    client.record.note(proxy_peer=text_of(sender))
 
 
 def take_header(client: Client) -> Decoded | Incomplete:
@@ -131,7 +131,7 @@ def _apply_header(client: Client, header: ProxyHeader) -> None:
         return
     record = client.record
     if header.tlvs:
-        record.facts |= {name: printable(text) for name, text in header_facts(header).items()}
+        record.note({name: printable(text) for name, text in header_facts(header).items()})
     client.tlvs = header.tlvs
     if header.source is not None and header.destination is not None:
         client.source = _unmapped(header.source)

@@ -154,7 +154,7 @@ class Relaying(Stage):
             # A server that has said nothing has not said all.
             reason, reset = ("done", reset) if record.bytes_out else (reason, "")
         if reset:
-            record.facts = {**record.facts, "reset": reset}
+            record.note(reset=reset)
         self._count_end(reason)
         self._client.advance(Finished(reason))
 
