@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 _log = Logger()
 
 _NO_FIELDS = (b"", 0)
+_NO_DATAGRAMS = memoryview(b"")
 _CUT = int(socket.MSG_TRUNC)
 _AT_ONCE = 64  # batches before others have their turn
 _TRY_EACH = 8  # wake-ups
@@ -270,12 +271,10 @@ class DatagramPort(WatchedPort):
             key = (peer, local)
             flow = flows.get(key)
             data = buffer[:length]
-            if flow is None:
-                if self._waiting is None and not self._to.paths:
-                    self._begin(key, data, size)
-                else:
-                    self._first(key, data, size)
-            elif not flow.from_client(data, size):
+            if flow is None and self._waiting is None and not self._to.paths:
+                if rest := self._begin(key, data, size):
+                    self._sort(key, rest, size)
+            elif flow is None or not flow.from_client(data, size):
                 self._sort(key, data, size)
             if not self._is_reading:
                 return
@@ -306,44 +305,45 @@ class DatagramPort(WatchedPort):
                 self._sort(key, data, size)
 
     def _sort(self, key: FlowKey, data: memoryview, size: int) -> None:
-        """Find the flows of datagrams that are not certainly of the only flow of their address."""
-        at = self.flows.get(key)
-        if at is None:
-            self._first(key, data, size)
-            return
-        for flow, run in _runs(at.find, data, size):
-            if flow is None or not flow.take(run, size):
-                for part in ancillary.split(run, size):
-                    if len(part) == len(data):
-                        self._unknown(key, part)
-                    else:  # an earlier datagram may have begun its flow
-                        self._sort(key, part, 0)
+        """Find the flow of each datagram that is not certainly of the only flow of its address, or begin one."""
+        size = size if 0 < size < len(data) else len(data)
+        while True:
+            # Each turn may begin the flow of the next datagrams, or end it.
+            at, flow, run = self.flows.get(key), None, data
+            if at is not None:
+                flow, run = _run(at.find, data, size)
+                if flow is not None and not flow.take(run, size):
+                    at, flow = self.flows.get(key), None
+                    run = data if at is None else data[:size]
+            rest = self._take_unknown(key, at, run, size) if flow is None else _NO_DATAGRAMS
+            data = rest or data[len(run) :]
+            if not data:
+                return
 
-    def _unknown(self, key: FlowKey, datagram: memoryview) -> None:
-        """Take a datagram that belongs to no flow of its address for certain."""
-        at = self.flows.get(key)
-        if at is None:
-            self._first(key, datagram, 0)
-        elif self._waiting is not None:
-            self._waiting.keep(key, datagram, 0, 1)
-        elif not self._to.pass_to_migrated(self, key, datagram, 0) and (
-            at.may_open(bytes(datagram))
-            or not at.flow_for_unknown_id(bytes(datagram[:HEAD])).take(datagram, 0)
-        ):
-            self._begin(key, datagram, 0)
-
-    def _first(self, key: FlowKey, data: memoryview, size: int) -> None:
+    def _take_unknown(
+        self,
+        key: FlowKey,
+        at: PortFlow | SharedAddress[PortFlow] | None,
+        data: memoryview,
+        size: int,
+    ) -> memoryview:
+        """Take datagrams of an address without a flow, or one that is of none of its flows for certain; returns what is left, as `_begin`."""
         if self._waiting is not None:
             self._waiting.keep(key, data, size, ancillary.datagrams_in(len(data), size))
-        elif not self._to.pass_to_migrated(self, key, data, size):
-            self._begin(key, data, size)
+        elif not self._to.pass_to_migrated(self, key, data, size) and (
+            at is None
+            or at.may_open(bytes(data))
+            or not at.flow_for_unknown_id(bytes(data[:HEAD])).take(data, 0)
+        ):
+            return self._begin(key, data, size)
+        return _NO_DATAGRAMS
 
-    def _begin(self, key: FlowKey, data: memoryview, size: int) -> None:
-        """Begin a flow, unless too many begin or it is not admitted."""
+    def _begin(self, key: FlowKey, data: memoryview, size: int) -> memoryview:
+        """Begin a flow, unless too many begin or it is not admitted; returns the datagrams behind its first one."""
         count = ancillary.datagrams_in(len(data), size) if size else 1
         if not self._newcomers:
             self._refused += count
-            return
+            return _NO_DATAGRAMS
         self._newcomers -= 1
         flow = (
             self._to.begin_flow(self, key, data, size)
@@ -356,7 +356,8 @@ class DatagramPort(WatchedPort):
             flow.open(data)
         else:
             flow.open(data[:size])
-            self._sort(key, data[size:], size)
+            return data[size:]
+        return _NO_DATAGRAMS
 
     def send(self, key: FlowKey, data: Any, size: int) -> int:
         """Send datagrams to the client of a flow, from the address that it has sent to; returns how many were dropped."""
@@ -374,19 +375,14 @@ class DatagramPort(WatchedPort):
         return ancillary.endpoint_text(*self.local_address(local)) if local else self.own_text
 
 
-def _runs(
+def _run(
     find: Callable[[bytes], PortFlow | None], data: memoryview, size: int
-) -> Iterator[tuple[PortFlow | None, memoryview]]:
-    """Yield the flow of each run of datagrams, and the run."""
-    length = len(data)
-    step = size if 0 < size < length else length
-    flow, start = find(bytes(data[:HEAD])), 0
-    for at in range(step, length, step or 1):
-        other = find(bytes(data[at : at + HEAD]))
-        if other is not flow:
-            yield flow, data[start:at]
-            flow, start = other, at
-    yield flow, data[start:]
+) -> tuple[PortFlow | None, memoryview]:
+    """Return the flow of the first datagram, and it with those behind it of the same flow; without a flow, it alone."""
+    flow, end = find(bytes(data[:HEAD])), size
+    while flow is not None and end < len(data) and find(bytes(data[end : end + HEAD])) is flow:
+        end += size
+    return flow, data[:end]
 
 
 def send(
