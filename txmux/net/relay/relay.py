@@ -156,7 +156,7 @@ class Relay:
     __slots__ = (
         "_client", "_clock", "_due_at", "_is_late", "_is_unseen", "_keepalive",
         "_max_duration_timer", "_on_over", "_peer_check_interval", "_reason", "_server", "_since",
-        "_timer", "_unsent", "ending", "on_first_byte", "seconds", "timeouts",
+        "_timer", "_unsent", "_waits_for_close", "ending", "on_first_byte", "seconds", "timeouts",
     )  # fmt: skip
 
     def __init__(
@@ -176,9 +176,9 @@ class Relay:
         client.other, server.other = server, client
         self._keepalive, self._peer_check_interval = keepalive, lost_after(keepalive)
         self._reason: RelayReason | None = None
-        # Whether a reset came when both peers had sent everything, so that no byte was lost. ``None``: this depends on whether
-        # the other peer closes within `GRACE`.
-        self._is_late: bool | None = False
+        # Whether a reset came when both peers had sent everything, so that no byte was lost; and whether that is still open, as it
+        # depends on whether the other peer closes within `GRACE`.
+        self._is_late = self._waits_for_close = False
         # A UNIX socket was aborted, which its peer cannot distinguish from a clean end.
         self._is_unseen = False
         self._timer: IDelayedCall | None = None
@@ -334,9 +334,9 @@ class Relay:
         clean = reason.type is ConnectionDone
         if self._reason is None:
             self._reason = "done" if clean else self._reason_for(side, reason)
-            self._is_late = self._is_late_reset(side)
-        elif self._is_late is None:
-            self._is_late = reason.type is not ConnectionAborted
+            self._judge_reset(side)
+        elif self._waits_for_close:
+            self._is_late, self._waits_for_close = reason.type is not ConnectionAborted, False
         elif self._reason == "done" and not clean and side.unacknowledged_at_reset is not None:
             self._is_late = not MAX_FINAL_BYTES < side.unacknowledged_at_reset < math.inf
             self._reason = "done" if self._is_late else self._reason_for(side, reason)
@@ -353,32 +353,33 @@ class Relay:
             other.stop_reading()
             self._stop_watching()
             end = other.close if complete else partial(self._abort_side, other)
-            if self._is_late is None:
+            if self._waits_for_close:
                 self._timer = self._clock.callLater(GRACE, self._end_when_drained, other, end)
             else:
                 self._end_when_drained(other, end)
 
-    def _is_late_reset(self, side: RelaySide) -> bool | None:
-        """Return whether a reset came when both peers had sent everything; ``None`` if that depends on the other peer's close.
+    def _judge_reset(self, side: RelaySide) -> None:
+        """Note whether a reset came when both peers had sent everything, or that this depends on the other peer's close.
 
         A reset discards what its sender has not sent yet, and only the sender knows whether there was any. So one peer must have
         finished, and the other have sent at most `MAX_FINAL_BYTES` since then.
         """
         other = side.other
         if side.unacknowledged_at_reset is None or other.is_closed:
-            return False
+            return
         first = next((end for end in (side, other) if end.has_finished), None)
         since = 0 if first is None else first.other.received - first.other.received_before_end
-        if max(since, side.unacknowledged_at_reset, other.unacknowledged()) > MAX_FINAL_BYTES:
-            return False
-        return first is not None or has_ended(other.transport.getHandle()) or None
+        if max(since, side.unacknowledged_at_reset, other.unacknowledged()) <= MAX_FINAL_BYTES:
+            self._is_late = first is not None or has_ended(other.transport.getHandle())
+            self._waits_for_close = not self._is_late
 
     def _end_when_drained(
         self, side: RelaySide, end: Callable[[], None], paused: float = _DRAIN_POLL_INTERVAL / 2
     ) -> None:
         """End a side when its peer has acknowledged everything: a reset, or a close with unread bytes, discards bytes in transit."""
         self._timer = None
-        if self._is_late is None:
+        if self._waits_for_close:
+            self._waits_for_close = False
             self._is_late = not side.is_closed and has_ended(side.transport.getHandle())
         self._call_or_abort(self._end_if_drained, side, end, paused)
 
@@ -409,7 +410,7 @@ class Relay:
     def _begin_end(self, reason: RelayReason) -> Iterator[RelaySide]:
         """Note why the relay ends; returns the sides that are not closed by then."""
         self._reason = self._reason or reason
-        self._is_late = bool(self._is_late)
+        self._waits_for_close = False
         self.ending = True
         return (side for side in (self._client, self._server) if not side.is_closed)
 
