@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport, ITCPTransport
@@ -24,6 +25,26 @@ class _Factory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return self._made and self._made()
+
+
+class _Page(Resource):
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> bytes:
+        return b"hello %s" % request.path
+
+
+class _NoDelay(Protocol):
+    """Says what the options of its transport are, as any `ITCPTransport` has them."""
+
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        transport = self.transport
+        transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)
+        transport.write(b"%d%d\n" % (transport.getTcpNoDelay(), transport.getTcpKeepAlive()))
+        transport.loseConnection()
 
 
 class HandOverTest(MuxTestCase):
@@ -279,17 +300,32 @@ class HandOverTest(MuxTestCase):
         self.factory.doStart()
 
     async def test_twisted_site_answers_several_requests(self) -> None:
-        class Page(Resource):
-            isLeaf = True
-
-            def render_GET(self, request: Any) -> bytes:
-                return b"hello %s" % request.path
-
-        site = Site(Page())
-        client = await self.connect(self.mux([route("http", site)]))
+        client = await self.connect(self.mux([route("http", Site(_Page()))]))
         for path in (b"/1", b"/2"):
             client.received.clear()
             client.send(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
             await client.until(lambda path=path: client.received.endswith(b"hello " + path))  # type: ignore[misc]
         client.close()
         await self.assert_logged(reason="done", backend="Site")
+
+    async def test_twisted_protocols_on_unix_sockets(self) -> None:
+        """They take the transport for one of TCP, as it says; an error would be logged, and fail the test."""
+        site = route("http", Site(_Page(), timeout=None))
+        number = self.mux([site, route("any", _Factory(_NoDelay))])
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind("")
+            opened.listen()
+            path = opened.getsockname()
+            port: Any = self.factory.listen(opened)
+        self.addCleanup(port.stopListening)
+        answers: list[bytes] = []
+        asked = b"GET /1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        for name, data in ((path, asked), (path, b"?"), (("127.0.0.1", number), b"?")):
+            with socket.socket(socket.AF_UNIX if name is path else socket.AF_INET) as client:
+                client.connect(name)
+                client.settimeout(0)
+                client.sendall(data)
+                await self.until_logged(len(answers) + 1)
+                answers.append(client.recv(9999).splitlines()[-1])
+        self.assertEqual(answers, [b"hello /1", b"01", b"11"])
+        self.assertEqual({record.reason for record in self.records}, {"done"})

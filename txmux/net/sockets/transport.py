@@ -192,6 +192,11 @@ class SocketTransport(tcp.Connection):
     def getPeer(self) -> IAddress:
         return self._peer
 
+    # Protocols take UNIX sockets for TCP, as Twisted's own transports of them say that they are.
+
+    def getTcpNoDelay(self) -> bool:
+        return self._family in _TCP and super().getTcpNoDelay()
+
     def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001 - Twisted's signature
         if self._family in _TCP:
             super().setTcpNoDelay(enabled)
