@@ -336,12 +336,16 @@ class AccessLogTests(PageTestCase):
         )
 
     def test_facts_of_stages(self) -> None:
-        stages = ("tcp/stages/connecting.py", "tcp/stages/handing_off.py", "tcp/connection.py")
-        paths = [*map((_ROOT / "txmux").joinpath, stages), *_ROOT.glob("txmux/features/*/*.py")]
-        code = "".join(path.read_text() for path in paths)
-        section = "Facts from connecting"
-        rows = _rows(_section(self.page, section))
-        self.assert_told(rows, set(re.findall(r'facts\["(\w+)"\]', code)), section)
+        """What is noted anywhere has a row, there or among other facts."""
+        code = "".join(path.read_text() for path in _ROOT.glob("txmux/**/*.py"))
+        calls = re.findall(r"record\.note\((.+)\)$|self\.note\((tried=)", code, re.MULTILINE)
+        noted = {name for call in calls for name in re.findall(r"\b(\w+)=", "".join(call))}
+        section, text = "Facts from connecting", self.page.read_text()
+        others = {*re.findall(r"^`(\w+)=", text, re.MULTILINE)}  # in a sentence
+        for other in {*re.findall(r"^## (Facts.*)", text, re.MULTILINE)} - {section}:
+            others |= _rows(_section(self.page, other)).keys()
+        self.assertGreater(len(noted & others), 5)
+        self.assert_told(_rows(_section(self.page, section)), noted - others, section)
 
     def test_facts_of_proxy_headers(self) -> None:
         names = {*fields._NAMES.values(), *fields._SSL_NAMES.values(), *fields.CLOUD_NAMES}

@@ -64,7 +64,9 @@ class ConnectionRecord:
         self.facts = {**self.facts, **facts, **more}
 
     def forget(self, *names: str) -> None:
-        self.facts = {name: fact for name, fact in self.facts.items() if name not in names}
+        self.facts = left = {**self.facts}
+        for name in names:
+            left.pop(name, None)
 
     def note_tried(self, attempts: Iterable[str]) -> None:
         """Add attempts to connect to servers that have failed, after earlier ones."""

@@ -165,7 +165,8 @@ class Handshaking(Stage):
         elif client.agreed_tls is not None:
             agreed = attrs.evolve(agreed, found=client.agreed_tls.found)
         client.agreed_tls = agreed
-        record.note(tls.facts)
+        if facts := tls.facts:
+            record.note(facts)
         client.note_decided({k: printable(v) for k, v in agreed.facts().items()})
         # From here on what is inside TLS is counted.
         record.bytes_in = 0
