@@ -24,6 +24,8 @@ from txmux.access.bans import (
     rows_of,
 )
 from txmux.rules.model import IPNetwork
+from txmux.wire import codec
+from txmux.wire.codec import Context
 
 _ADDRESSES = ("192.0.2.7", "192.0.2.8", "192.0.3.7", "2001:db8::7", "2001:db8:1::7")
 _SOME = [
@@ -119,13 +121,13 @@ class BansTests(SynchronousTestCase):
 
     def test_state_of_another_kind_is_refused(self) -> None:
         whole = {"network": "192.0.2.7", "age": 1.0, "left": 2.0}
-        self.assertEqual(Ban.read(whole, 10.0), Ban(_ONE, 9.0, 12.0))
+        self.assertEqual(codec.read(Ban, whole, Context(10.0)), Ban(_ONE, 9.0, 12.0))
         for name in whole:
             self.assertRaises(
-                KeyError, Ban.read, {key: whole[key] for key in whole if key != name}, 1.0
+                KeyError, codec.read, Ban, {key: whole[key] for key in whole if key != name}
             )
         for wrong in ({"age": "x"}, {"left": math.inf}, {"network": "x"}):
-            self.assertRaises(ValueError, Ban.read, {**whole, **wrong}, 1.0)
+            self.assertRaises(ValueError, codec.read, Ban, {**whole, **wrong})
 
     def test_restore_replaces_all_bans(self) -> None:
         bans = Bans([Ban(_ONE, 1.0)])

@@ -13,9 +13,9 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
+from txmux.client.overrides import Overrides, ServerState
 from txmux.control.broadcast import concurrently
 from txmux.control.connections import list_connections
-from txmux.control.overrides import Overrides, ServerState
 from txmux.control.report import UnknownError
 from txmux.control.steering import set_backend, set_listener, set_server
 

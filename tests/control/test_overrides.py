@@ -5,7 +5,7 @@ import math
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.control.overrides import Overrides
+from txmux.client.overrides import Overrides
 
 
 class HoldTests(SynchronousTestCase):

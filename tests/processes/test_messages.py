@@ -31,6 +31,7 @@ from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.state import merged
 from txmux.telemetry.sources import Source
+from txmux.wire import codec
 
 _RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
 
@@ -135,7 +136,7 @@ class StartingTests(SynchronousTestCase):
 
     def test_health(self) -> None:
         """Only what an upgrade can merge is an answer of a worker."""
-        health = ServerHealth().as_json(0.0)
+        health = {**codec.write(ServerHealth()), "connections": 0}
         row = {"backend": "b", "server": "s", "target": "t", **health}
         self.assertEqual(messages.SERVERS.read_answer([row], 1), [row])
         for wrong in ({}, {**row, "out": "x"}, {**row, "state": []}, {**row, "failed": 1}):

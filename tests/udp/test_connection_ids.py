@@ -10,6 +10,7 @@ from tests.udp.test_migration import FIRST, ID, SHORT, WG_FIRST, answer
 from tests.wire.quic_builder import DESTINATION, SOURCE, V1, V2, initial
 from tests.wire.quic_vectors import RETRY_1, SERVER_1, SERVER_ID, VERSION_1
 from txmux.udp.connection_ids import HEAD, ConnectionIds, destination_of
+from txmux.wire import codec
 
 
 def ids_of(first: bytes = FIRST) -> ConnectionIds:
@@ -63,13 +64,13 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertFalse(ids.learn(answer(version=0)))
         # The server has chosen another one (RFC 9368).
         self.assertFalse(ids.learn(answer(kind=3, version=V2)))
-        for recalled in (ids, ConnectionIds.from_json(json.loads(json.dumps(ids.as_json())))):
+        for recalled in (ids, codec.read(ConnectionIds, json.loads(json.dumps(codec.write(ids))))):
             for version in (V1, V2):
                 asked = answer(SOURCE, destination=ID, version=version)
                 self.assertTrue(recalled.take(asked[:HEAD]))
             other = answer(SOURCE, destination=ID, version=0x1A2A3A4A)
             self.assertFalse(recalled.take(other[:HEAD]))
-        older = ConnectionIds.from_json({"own": "", "known": [DESTINATION.hex()]})
+        older = codec.read(ConnectionIds, {"own": "", "known": [DESTINATION.hex()]})
         self.assertTrue(older.take(newer[:HEAD]))
 
     def test_servers_id_has_any_length_up_to_20(self) -> None:
@@ -140,12 +141,12 @@ class RecallTests(SynchronousTestCase):
         )
         for step in steps:
             step()
-            recalled = ConnectionIds.from_json(json.loads(json.dumps(ids.as_json())))
-            self.assertEqual(recalled.as_json(), ids.as_json())
+            recalled = codec.read(ConnectionIds, json.loads(json.dumps(codec.write(ids))))
+            self.assertEqual(codec.write(recalled), codec.write(ids))
             self.assertFalse(recalled.learn(answer()))
             self.assertTrue(recalled.learn(answer(b"the next")))
 
     def test_senseless_values_are_refused(self) -> None:
-        reported = ids_of().as_json()
+        reported = codec.write(ids_of())
         for known in ([], ["xy"]):
-            self.assertRaises(ValueError, ConnectionIds.from_json, {**reported, "known": known})
+            self.assertRaises(ValueError, codec.read, ConnectionIds, {**reported, "known": known})

@@ -18,7 +18,8 @@ from txmux.rules.model import IPNetwork
 from txmux.telemetry.documents import BanDocument
 from txmux.telemetry.steps import RecurringSteps
 from txmux.transport import IPAddress, unmapped
-from txmux.wire.jsontext import time_of
+from txmux.wire import codec
+from txmux.wire.codec import AGE, UNTIL, Context, converted, sent
 
 LONGEST_REASON = 200
 _AT_ONCE = 1000  # bans that are forgotten in one go: about a millisecond
@@ -36,14 +37,21 @@ def banned_network(text: str) -> IPNetwork:
     return type(network)((int(network.network_address), network.prefixlen))
 
 
+def written(network: IPNetwork) -> str:
+    """Write an address without the length of its prefix."""
+    is_address = network.prefixlen == network.max_prefixlen
+    return str(network.network_address if is_address else network)
+
+
 @frozen
 class Ban:
     """One ban."""
 
-    network: IPNetwork
-    since: float  # the time of the ban, by the monotonic clock
-    until: float = math.inf  # when it ends, by the same; `math.inf` if it has to be lifted
-    reason: str = ""
+    network: IPNetwork = sent(converted(banned_network, written))
+    since: float = sent(AGE, name="age")  # the time of the ban, by the monotonic clock
+    # When it ends, by the same; `math.inf` if it has to be lifted.
+    until: float = sent(UNTIL, name="left", is_needed=True, default=math.inf)
+    reason: str = sent(converted(lambda text: printable(str(text), LONGEST_REASON)), default="")
 
     def as_json(self, now: float) -> BanDocument:
         """Return it for people, with times in seconds since 1970; `now` is by the monotonic clock."""
@@ -55,35 +63,9 @@ class Ban:
             "reason": self.reason,
         }
 
-    def state(self, now: float) -> dict[str, Any]:
-        """Return it for another process, whose clock may be another one: how long it has lasted, and how long it will."""
-        return {
-            "network": written(self.network),
-            "age": now - self.since,
-            "left": None if self.until == math.inf else self.until - now,
-            "reason": self.reason,
-        }
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any], now: float) -> Ban:
-        """Read the result of `state`; raises `ValueError`, `KeyError` or `TypeError` if it is something else."""
-        left = values["left"]
-        return cls(
-            banned_network(values["network"]),
-            now - time_of(values["age"]),
-            math.inf if left is None else now + time_of(left),
-            printable(str(values.get("reason", "")), LONGEST_REASON),
-        )
-
 
 Change: TypeAlias = "tuple[IPNetwork, Ban | None]"
 """A network and its new ban; ``None`` if it has none."""
-
-
-def written(network: IPNetwork) -> str:
-    """Write an address without the length of its prefix."""
-    is_address = network.prefixlen == network.max_prefixlen
-    return str(network.network_address if is_address else network)
 
 
 class Bans:
@@ -158,13 +140,13 @@ class Bans:
         """Return all, or only what is different since the call before, as values of JSON, for another process."""
         before, self._sent = self._sent, {} if again else {**self._by_network}
         if not again:
-            return {"all": [ban.state(now) for ban in self]}
+            return {"all": [codec.write(ban, Context(now)) for ban in self]}
         changed = [(ban.network, ban) for ban in self if before.pop(ban.network, None) is not ban]
         return changes_as_json([*changed, *((network, None) for network in before)], now)
 
     def restore(self, values: Mapping[str, Any], now: float) -> list[Change]:
         if "all" in values:
-            return self.replace(Ban.read(fields, now) for fields in values["all"])
+            return self.replace(codec.read(Ban, fields, Context(now)) for fields in values["all"])
         return self.change(changes_in(values, now))
 
 
@@ -172,13 +154,13 @@ def changes_as_json(changes: Iterable[Change], now: float) -> dict[str, Any]:
     """Return changes as values of JSON, for `changes_in` in another process."""
     changes = [*changes]
     return {
-        "changed": [ban.state(now) for _, ban in changes if ban is not None],
+        "changed": [codec.write(ban, Context(now)) for _, ban in changes if ban is not None],
         "gone": [written(network) for network, ban in changes if ban is None],
     }
 
 
 def changes_in(values: Mapping[str, Any], now: float) -> list[Change]:
-    bans = [Ban.read(fields, now) for fields in values.get("changed", ())]
+    bans = [codec.read(Ban, fields, Context(now)) for fields in values.get("changed", ())]
     gone: Iterable[str] = values.get("gone", ())
     changes: list[Change] = [(ban.network, ban) for ban in bans]
     return [*changes, *((banned_network(network), None) for network in gone)]

@@ -43,6 +43,8 @@ from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.documents import CheckDocument
 from txmux.telemetry.sources import Source
 from txmux.transport import Transport
+from txmux.wire import codec
+from txmux.wire.codec import Context
 
 if TYPE_CHECKING:
     from txmux.net.tls.validity import Validity
@@ -350,13 +352,14 @@ class Upstreams:
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the state of servers for another process, but of no backend whose servers are as at a start: of thousands, most are."""
-        now = self._clock.seconds()
+        its = Context(self._clock.seconds())
         return [
             {
                 "backend": upstream.backend.name,
                 "server": member.server.text,
                 "target": member.target.text,
-                **member.health.as_json(now),
+                "connections": member.health.connections,
+                **codec.write(member.health, its),
             }
             for upstream in self._upstreams.values()
             if not upstream.pool.is_as_at_start

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from txmux.access import bans as banning
 from txmux.access.lists.updates import ListUpdates
 from txmux.classes import frozen
+from txmux.client.overrides import Overrides
 from txmux.client.parts import Parts, ServiceContext, ServicePart
 from txmux.control import attention
 from txmux.control import documents as building
@@ -29,7 +30,7 @@ from txmux.control.broadcast import (
 from txmux.control.clients import RefusedClients
 from txmux.control.events import Hub
 from txmux.control.gauges import COUNT, Gauges, ServiceCounts, WorkerReports, own_gauges
-from txmux.control.overrides import Overrides, ServiceState
+from txmux.control.overrides import ServiceState
 from txmux.control.rates import Rates
 from txmux.control.report import Report, UnknownError
 from txmux.control.rules_index import RulesIndex, known_listener
@@ -538,15 +539,15 @@ class Control:
     # Changes.
 
     def overrides(self) -> Overrides:
-        return Overrides.read(self.state.overrides)
+        return self.state.overrides
 
     def shut(self) -> list[str]:
         names = {listener.name for listener in self.rules.listeners}
         return sorted(self.overrides().shut & names)
 
     async def override(self, overrides: Overrides) -> list[str]:
+        self.state.apply_overrides(overrides)
         values = overrides.as_json()
-        self.state.apply_overrides(values)
         return [*(await self.change_workers(messages.APPLY_OVERRIDES, overrides=values)).missing]
 
     def feed(self, published: dict[str, Any]) -> None:

@@ -11,9 +11,9 @@ from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.health.probes import with_hint
 from txmux.backends.pool.server_health import AS_RULED, MemberState
 from txmux.backends.upstreams import Upstreams
+from txmux.client.overrides import Overrides
 from txmux.client.session import ClientSession
 from txmux.control.gauges import Gauges
-from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
 from txmux.control.rules_index import RulesIndex
 from txmux.net.tls.validity import Validity

@@ -1,12 +1,11 @@
-"""The operator's overrides of the rules, and the state that workers share beside the rules."""
+"""The state that workers share beside the rules."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 from twisted.logger import Logger
@@ -15,15 +14,9 @@ from txmux.access.bans import Bans
 from txmux.access.lists.current import Lists
 from txmux.access.per_source import PerSource
 from txmux.backends.health.observer import ServerObserver
-from txmux.backends.pool.server_health import (
-    AS_RULED,
-    ServerOverrides,
-    held_until,
-    overrides_as_json,
-    overrides_from_json,
-)
 from txmux.backends.upstreams import Upstreams
 from txmux.classes import define, frozen
+from txmux.client.overrides import Overrides
 from txmux.client.parts import Parts, ServicePart
 from txmux.control.broadcast import WorkerLink
 from txmux.control.service_files import ServiceFiles
@@ -32,63 +25,6 @@ from txmux.telemetry.recent import Recent
 
 _MOST_REFUSED = 100
 """System calls of which the operator learns: a worker could make up any."""
-
-ServerState = Literal["ready", "drain", "maintenance"]
-
-
-@frozen
-class Overrides:
-    """All overrides. They outlast reloads, upgrades and workers.
-
-    Attributes:
-        shut: Listeners that do not accept.
-        held: Backends whose clients wait, and until when, by the monotonic clock; infinite means until released.
-    """
-
-    servers: ServerOverrides = attrs.field(factory=ServerOverrides)
-    shut: frozenset[str] = frozenset()
-    held: Mapping[str, float] = attrs.field(factory=dict)
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any], now: float = 0.0) -> Overrides:
-        """Read the result of `as_json` with its own `now`, of this version of txmux or another."""
-        held = {name: now + until for name, until in held_until(values).items()}
-        return cls(
-            overrides_from_json(values.get("servers", ())), frozenset(values.get("shut", ())), held
-        )
-
-    def as_json(self, now: float = 0.0) -> dict[str, Any]:
-        """Return values of JSON; for another service than this one, holds have the seconds that are left `now`."""
-        return {
-            "servers": overrides_as_json(self.servers),
-            "shut": sorted(self.shut),
-            "held": {
-                name: None if until == math.inf else until - now
-                for name, until in self.held.items()
-            },
-        }
-
-    def with_server(
-        self, backend: str, server: str, now: float, state: ServerState | None, weight: int | None
-    ) -> Overrides:
-        """Override the state and weight of a server where they are not ``None``; weight 0 restores that of the rules."""
-        override = self.servers.get((backend, server), AS_RULED)
-        if state is not None and state != override.state:
-            override = attrs.evolve(override, state=state, since=now)
-        if weight is not None:
-            override = attrs.evolve(override, weight=weight or None)
-        servers = {**self.servers, (backend, server): override}
-        if override.state == "ready" and override.weight is None:
-            del servers[backend, server]
-        return attrs.evolve(self, servers=servers)
-
-    def with_listener(self, name: str, *, accepting: bool) -> Overrides:
-        return attrs.evolve(self, shut=self.shut - {name} if accepting else self.shut | {name})
-
-    def with_hold(self, backend: str, now: float, until: float) -> Overrides:
-        """Let the clients of a backend wait until a time; a time that has passed releases them."""
-        held = {name: end for name, end in self.held.items() if name != backend}
-        return attrs.evolve(self, held={**held, backend: until} if until > now else held)
 
 
 @frozen
@@ -137,7 +73,7 @@ class ServiceState:
     files: ServiceFiles
     observer: ServerObserver
     parts: Parts[ServicePart] = attrs.field(factory=lambda: Parts(lambda _: None))
-    overrides: Mapping[str, Any] = attrs.field(factory=dict)
+    overrides: Overrides = attrs.field(factory=Overrides)
     bans: Bans = attrs.field(factory=Bans)
     lists: Lists = attrs.field(factory=Lists)
     recent: Recent = attrs.field(factory=Recent)
@@ -150,12 +86,11 @@ class ServiceState:
 
     def end_holds(self) -> None:
         """Forget the holds that have reached their end, which workers see by themselves."""
-        held, now = held_until(self.overrides), time.monotonic()
-        ended = [name for name, until in held.items() if until <= now]
-        if ended:
-            kept = {name: self.overrides["held"][name] for name in held if name not in ended}
-            self.overrides = {**self.overrides, "held": kept}
-        for backend in ended:
+        held, now = self.overrides.held, time.monotonic()
+        kept = {name: until for name, until in held.items() if until > now}
+        if kept != held:
+            self.overrides = attrs.evolve(self.overrides, held=kept)
+        for backend in held.keys() - kept.keys():
             self._log.info(
                 "backend {backend}: the hold by an operator has ended, its clients go on",
                 backend=backend,
@@ -171,9 +106,7 @@ class ServiceState:
                 call=call,
             )
 
-    def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
+    def apply_overrides(self, overrides: Overrides) -> None:
         """Apply overrides to the checks of this process; the caller sends them to the workers."""
         self.overrides = overrides
-        self.upstreams.apply_overrides(
-            overrides_from_json(overrides.get("servers", ())), held_until(overrides)
-        )
+        self.upstreams.apply_overrides(overrides.servers, overrides.held)

@@ -9,6 +9,9 @@ from typing import Any
 from txmux.classes import frozen
 from txmux.telemetry.counting.counter_groups import ServerTotals
 from txmux.telemetry.counting.snapshot import ServerSample
+from txmux.wire import codec
+from txmux.wire.codec import AGE, WHOLE, Context, by_name, sent
+from txmux.wire.jsontext import MISSHAPEN
 
 _SAMPLES = 3
 _NONE: ServerSample = (0, 0, 0)
@@ -27,19 +30,27 @@ class Moment:
     bytes: float
 
 
+@frozen
+class _Sample:
+    """The totals of counters at a time, and how many connections were open then."""
+
+    at: float = sent(AGE, name="ago")
+    totals: Mapping[str, int] = sent(by_name(WHOLE))
+    active: int = sent(WHOLE)
+
+
 class Rates:
     """Stores the last samples of counters."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        # Times, totals, and how many connections were open.
-        self._samples: deque[tuple[float, Mapping[str, int], int]] = deque(maxlen=_MOMENTS + 1)
+        self._samples: deque[_Sample] = deque(maxlen=_MOMENTS + 1)
         self._servers: deque[tuple[float, Mapping[tuple[str, str], ServerSample]]] = deque(
             maxlen=_ANSWERS
         )
 
     def record(self, totals: Mapping[str, int], active: int = 0) -> None:
-        self._samples.append((self._seconds(), totals, active))
+        self._samples.append(_Sample(self._seconds(), totals, active))
 
     def record_servers(self, samples: Mapping[tuple[str, str], ServerSample]) -> None:
         self._servers.append((self._seconds(), samples))
@@ -61,46 +72,42 @@ class Rates:
         )
 
     def as_json(self) -> list[dict[str, Any]]:
-        now = self._seconds()
-        return [
-            {"ago": round(now - then, 3), "totals": dict(totals), "active": active}
-            for then, totals, active in self._samples
-        ]
+        its = Context(self._seconds())
+        return [codec.write(sample, its) for sample in self._samples]
 
     def restore(self, saved: Iterable[Mapping[str, Any]]) -> None:
         """Restore the samples of the predecessor; invalid ones are left out."""
-        now, before = self._seconds(), []
+        its, before = Context(self._seconds()), []
         for row in saved:
-            # It may be of another version.
-            with suppress(AttributeError, KeyError, OverflowError, TypeError, ValueError):
-                totals = {str(name): int(count) for name, count in row["totals"].items()}
-                before.append((now - float(row["ago"]), totals, int(row["active"])))
+            with suppress(*MISSHAPEN):  # it may be of another version
+                before.append(codec.read(_Sample, row, its))
         samples = [*before, *self._samples]
         self._samples.clear()
         self._samples.extend(samples)  # the last ones, if there are too many
 
     def history(self) -> list[Moment]:
         moments, at = [], self._seconds()
-        for (then, before, _), (now, totals, active) in itertools.pairwise([*self._samples]):
-            seconds = now - then
+        for before, sample in itertools.pairwise([*self._samples]):
+            seconds = sample.at - before.at
             if seconds > 0:
-                grown = {
-                    name: max(0, count - before.get(name, 0)) for name, count in totals.items()
-                }
+                grown = _growth(before.totals, sample.totals)
                 moved = grown.get("bytes_in", 0) + grown.get("bytes_out", 0)
                 came = grown.get("connections", 0)
-                moments.append(Moment(at - now, came / seconds, active, moved / seconds))
+                ago = at - sample.at
+                moments.append(Moment(ago, came / seconds, sample.active, moved / seconds))
         return moments
 
     def until_now(self, totals: Mapping[str, int]) -> dict[str, float]:
         """Return the growth per second of each counter since the oldest sample."""
         now = self._seconds()
         last = [*self._samples][-_SAMPLES:]
-        then, before = last[0][:2] if last else (now, totals)
-        rates = {}
-        if now > then:
-            for name, count in totals.items():
-                # A reload may have removed what was counted.
-                grown = max(0, count - before.get(name, 0))
-                rates[name] = round(grown / (now - then), 3)
-        return rates
+        seconds = now - last[0].at if last else 0.0
+        if seconds <= 0:
+            return {}
+        grown = _growth(last[0].totals, totals)
+        return {name: round(more / seconds, 3) for name, more in grown.items()}
+
+
+def _growth(before: Mapping[str, int], totals: Mapping[str, int]) -> dict[str, int]:
+    # A reload may have removed what was counted.
+    return {name: max(0, count - before.get(name, 0)) for name, count in totals.items()}

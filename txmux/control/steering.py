@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 
 from txmux.backends.pool.server_health import AS_RULED
+from txmux.client.overrides import ServerState
 from txmux.control.attention import STATES
 from txmux.control.broadcast import ENDING, concurrently
 from txmux.control.control import Control
-from txmux.control.overrides import ServerState
 from txmux.control.report import Report
 from txmux.control.rules_index import known_backend, known_listener, known_server
 from txmux.interfaces import Transport

@@ -19,12 +19,13 @@ from txmux.access.loops import LoopDetector
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import no_server_up
-from txmux.backends.pool.server_health import MemberState, held_until, overrides_from_json
+from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.classes import define
 from txmux.client.active_listener import ActiveListener
 from txmux.client.configuration import Compiler, Configuration
 from txmux.client.io_runtime import IORuntime
+from txmux.client.overrides import Overrides
 from txmux.client.session import ClientSession
 from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators
 from txmux.detection.ranked import finish
@@ -128,7 +129,6 @@ class Serving:
         self._gradual_end = GradualEnd(reactor, self.connections)
         self.listeners: list[ActiveListener] = []
         self.version = 1
-        self.overrides: Mapping[str, Any] = {}
         self.admission: Callable[[Listener], Admission] | None = None
         self.unopened: list[str] = []
         self._is_log_overdue = False  # its reader is no longer waited for
@@ -613,7 +613,8 @@ class Serving:
 
     def restore(self, state: TransferState) -> None:
         """Apply the state of another process at an upgrade."""
-        self.apply_overrides(state.get("wanted", self.overrides))
+        if "wanted" in state:
+            self.apply_overrides(state["wanted"])
         self.feed(state.get("networks", {}))
         for feature, values in state.get("parts", {}).items():
             self.receive(feature, values)
@@ -621,11 +622,9 @@ class Serving:
         restore_sources(state, sources_of(self.listeners))
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
-        self.overrides = overrides
-        self.upstreams.apply_overrides(
-            overrides_from_json(overrides.get("servers", ())), held_until(overrides)
-        )
-        self.listening_ports.shut(overrides.get("shut", ()))
+        read = Overrides.read(overrides)
+        self.upstreams.apply_overrides(read.servers, read.held)
+        self.listening_ports.shut(read.shut)
 
     def ban(self, rows: Iterable[Row]) -> None:
         """Add and lift bans; see `Banned.change`."""

@@ -8,15 +8,15 @@ section      contents
 ===========  ================================================================================================
 version      of the format; it changes only if ignoring what is unknown is not enough
 rules        the version of the rules, and the last reload: see `txmux.processes.upgrade.upgrades`
-servers      the health of each server: see `txmux.backends.pool.server_health.ServerHealth.as_json`
+servers      the health of each server: see `txmux.backends.upstreams.Upstreams.as_json`
 observed     servers that are failing or silent: see `txmux.backends.health.observer.ServerObserver.as_json`
 names        the addresses of names: see `txmux.backends.names.resolve.NameResolver.as_json`
-wanted       the operator's overrides: see `txmux.control.overrides`
+wanted       the operator's overrides: see `txmux.client.overrides`
 files        which file each UNIX socket has: device and inode, by the key of the socket
 pem          files for TLS of units that are in use and gone, as workers get them, of routes and of backends
 units        the texts in force of files that patterns found, by path
 passed       the keys of the sockets that systemd has opened, and has open itself
-bans         banned clients: see `txmux.access.bans.Bans.as_json`; a worker receives them as ``banned``, see `Row` there
+bans         banned clients: see `txmux.access.bans.Bans.state`; a worker receives them as ``banned``, see `Row` there
 networks     contents of lists that change without a reload: see `txmux.access.lists.current.Lists.contents`
 limits       what is where in the memory of the limits: see `txmux.access.across_processes.SharedLimits.handed_over`
 history      measurements of the last minutes: see `txmux.control.rates.Rates.as_json`

@@ -13,7 +13,8 @@ import attrs
 from txmux.classes import frozen
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.rules.model import Logged
-from txmux.telemetry.record import ConnectionRecord, check_types, checked_facts
+from txmux.telemetry.record import FACTS, ConnectionRecord
+from txmux.wire import codec
 
 _LONGEST = 60.0
 """Seconds that a connection may be on its way; more would mean that the clock was set."""
@@ -110,16 +111,16 @@ class Unpacking:
         self._bytes = [number for name, number in found.items() if name.endswith(".held")]
 
     def read(self, row: list[Any]) -> MovedConnection:
-        """Read a row; raises `IndexError`, `TypeError` or `ValueError` if it has too few columns, or other values than these."""
+        """Read a row; raises `LookupError`, `TypeError` or `ValueError` if it has too few columns, or other values than these."""
         for number in self._bytes:
             row[number] = base64.b64decode(row[number]) if row[number] else b""
         made: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
         for part, kind, columns in self._parts:
-            one = kind(**{name: row[number] for name, number in columns}, **made[part])
+            values = {name: row[number] for name, number in columns} | made[part]
+            one = codec.read(kind, values) if part == "record" else kind(**values)
             if part:
                 whole, _, name = part.rpartition(".")
                 made[whole][name] = one
         moved: MovedConnection = one
-        check_types(moved.record)
-        checked_facts(moved.decided)
+        FACTS.read(moved.decided, codec.ALONE)
         return moved

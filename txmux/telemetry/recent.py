@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txmux.telemetry.access_log import fields_of
 from txmux.telemetry.documents import EndDocument
-from txmux.telemetry.record import ConnectionRecord, read_record
+from txmux.telemetry.record import ConnectionRecord
+from txmux.wire import codec
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 _KEPT = 200  # the most that are kept
@@ -55,7 +55,7 @@ class BadEnds:
 
 
 def _text_of(record: ConnectionRecord, first: bytes | None) -> str:
-    fields = attrs.asdict(record, recurse=False)
+    fields = codec.write(record)
     if first is not None:
         fields["first"] = first.hex()
     text = json.dumps(fields)
@@ -89,7 +89,7 @@ def _read(worker: int, text: str) -> list[Any]:
     """Yield the row of a connection; nothing for an invalid text: a worker may be compromised, or of another version."""
     try:
         values = parse_json(text)
-        record = read_record(values)
+        record = codec.read(ConnectionRecord, values)
         first = {} if "first" not in values else {"first": bytes.fromhex(values["first"]).hex()}
         ended = record.time + (record.duration_ms or 0.0) / 1000
         row = {**fields_of(record), "ended": ended, **first, "worker": worker}

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
-
-import attrs
+from typing import TypeAlias
 
 from txmux.classes import define
 from txmux.telemetry.reasons import EndReason
+from txmux.wire.codec import NUMBER, TEXT, WHOLE, by_name, optional, sent
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),  # JSON has one kind of number
-    "Mapping[str, str]": (dict,),
-    "EndReason": (str,),
-    "None": (type(None),),
-}
+FACTS = by_name(TEXT)
+
+_MAYBE_TEXT, _MAYBE_WHOLE, _MAYBE_NUMBER = map(optional, (TEXT, WHOLE, NUMBER))
 
 
 @define
@@ -40,24 +34,24 @@ class ConnectionRecord:
         facts: What the log has beside: ``sni``, ``host`` … Those of a decision may be the decision's own, so only `note` adds some.
     """
 
-    time: float
-    id: str
-    listener: str
-    client: str
-    local: str | None = None
-    route: str | None = None
-    backend: str | None = None
-    server: str | None = None
-    server_local: str | None = None
-    bytes_in: int = 0
-    bytes_out: int = 0
-    datagrams_in: int | None = None
-    datagrams_out: int | None = None
-    detect_ms: float | None = None
-    connect_ms: float | None = None
-    duration_ms: float | None = None
-    reason: EndReason | None = None
-    facts: Mapping[str, str] = attrs.Factory(dict)
+    time: float = sent(NUMBER)
+    id: str = sent(TEXT)
+    listener: str = sent(TEXT)
+    client: str = sent(TEXT)
+    local: str | None = sent(_MAYBE_TEXT, default=None)
+    route: str | None = sent(_MAYBE_TEXT, default=None)
+    backend: str | None = sent(_MAYBE_TEXT, default=None)
+    server: str | None = sent(_MAYBE_TEXT, default=None)
+    server_local: str | None = sent(_MAYBE_TEXT, default=None)
+    bytes_in: int = sent(WHOLE, default=0)
+    bytes_out: int = sent(WHOLE, default=0)
+    datagrams_in: int | None = sent(_MAYBE_WHOLE, default=None)
+    datagrams_out: int | None = sent(_MAYBE_WHOLE, default=None)
+    detect_ms: float | None = sent(_MAYBE_NUMBER, default=None)
+    connect_ms: float | None = sent(_MAYBE_NUMBER, default=None)
+    duration_ms: float | None = sent(_MAYBE_NUMBER, default=None)
+    reason: EndReason | None = sent(_MAYBE_TEXT, default=None)
+    facts: Mapping[str, str] = sent(FACTS, factory=dict)
 
     def note(self, facts: Mapping[str, str] = {}, /, **more: str) -> None:
         """Add facts; others of the same names are replaced."""
@@ -78,38 +72,6 @@ class ConnectionRecord:
         return self.reason in {"done", "handed-over"} or (
             self.datagrams_in is not None and self.reason == "idle-timeout"
         )
-
-
-_TYPES = [
-    (field.name, tuple(kind for word in str(field.type).split(" | ") for kind in _KINDS[word]))
-    for field in attrs.fields(ConnectionRecord)
-]
-
-
-def read_record(values: Mapping[str, Any]) -> ConnectionRecord:
-    """Read the record of another process, which may be of another version; raises `TypeError` as `check_types` does."""
-    record = ConnectionRecord(**{name: values[name] for name, _ in _TYPES if name in values})
-    check_types(record)
-    return record
-
-
-def check_types(record: ConnectionRecord) -> None:
-    """Check the types of a record from another process, before they fail in the access log.
-
-    Raises:
-        TypeError: A value has a wrong type.
-    """
-    for name, kinds in _TYPES:
-        if not isinstance(getattr(record, name), kinds):
-            raise TypeError(f"the record has another type of value as {name!r}")
-    checked_facts(record.facts)
-
-
-def checked_facts(facts: Any) -> dict[str, str]:
-    """Return facts from another process; raises `TypeError` if they are none."""
-    if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
-        raise TypeError("the facts of a connection have a value that is no text")
-    return facts
 
 
 ConnectionState: TypeAlias = str

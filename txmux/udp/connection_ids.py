@@ -7,13 +7,15 @@ all packets with a long header tell. A server gives further IDs in encrypted fra
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
 import attrs
+from attrs.validators import min_len
 
 from txmux.classes import define
+from txmux.wire.codec import HEX, each, optional, sent
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import LONG_HEADER, LONGEST_ID, Packet, may_open, read_long_header
 
@@ -52,11 +54,13 @@ class ConnectionIds:
         read: Reads the first byte and `current` of a datagram with a short header; another ID before there was one.
     """
 
-    _own: bytes
-    known: tuple[bytes, ...]
-    versions: tuple[bytes, ...] = ()
-    served: bytes | None = attrs.field(default=None, init=False)
-    current: bytes | None = attrs.field(default=None, init=False)
+    _own: bytes = sent(HEX)
+    known: tuple[bytes, ...] = sent(
+        each(HEX, some=slice(_MOST_KNOWN)), validator=min_len(1), on_setattr=attrs.setters.NO_OP
+    )
+    versions: tuple[bytes, ...] = sent(each(HEX, some=slice(2)), default=())
+    served: bytes | None = sent(optional(HEX), default=None)
+    current: bytes | None = sent(optional(HEX), default=None)
     read: Callable[[Any], tuple[Any, ...]] = attrs.field(default=_reader(0), init=False)
 
     @classmethod
@@ -69,28 +73,6 @@ class ConnectionIds:
         except MalformedError:
             return None
         return cls(header.source, (header.destination,), (_version(first),))
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> ConnectionIds:
-        ids = tuple(bytes.fromhex(text) for text in fields["known"][:_MOST_KNOWN])
-        if not ids:
-            raise ValueError("a QUIC connection without an ID")
-        versions = tuple(bytes.fromhex(text) for text in fields.get("versions", ())[:2])
-        made = cls(bytes.fromhex(fields["own"]), ids, versions)
-        if fields.get("served") is not None:
-            made.served = bytes.fromhex(fields["served"])
-        if fields.get("current") is not None:
-            made.current = bytes.fromhex(fields["current"])
-        return made
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "own": self._own.hex(),
-            "known": [name.hex() for name in self.known],
-            "versions": [version.hex() for version in self.versions],
-            "served": None if self.served is None else self.served.hex(),
-            "current": None if self.current is None else self.current.hex(),
-        }
 
     def learn(self, answer: bytes) -> bool:
         """Learn IDs from a datagram of the server; returns whether there is a new one."""

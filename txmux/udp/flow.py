@@ -23,8 +23,6 @@ from ipaddress import ip_address
 from struct import error as StructError  # noqa: N812
 from typing import Any
 
-import attrs
-
 from txmux.access.per_source import Permit
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
@@ -39,7 +37,7 @@ from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.counting.counter_groups import RouteCounts
 from txmux.telemetry.documents import STATES
 from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
-from txmux.telemetry.record import ConnectionRecord, ConnectionState, checked_facts
+from txmux.telemetry.record import FACTS, ConnectionRecord, ConnectionState
 from txmux.transport import IPAddress, unmapped
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
@@ -49,6 +47,7 @@ from txmux.udp.live_flows import LiveFlows, TimeoutQueue
 from txmux.udp.port import DatagramPort, FlowKey
 from txmux.udp.server_socket import ServerSocket, VisitSocket
 from txmux.udp.shared_address import ACKNOWLEDGED, SharedAddress
+from txmux.wire import codec
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import LARGEST_HEADER, Address, ProxyHeader
@@ -638,7 +637,7 @@ class Flow:
         now = self.live.seconds()
         server_socket, header = self._server_socket, self.proxy_header
         return {
-            "record": attrs.asdict(self.record),
+            "record": codec.write(self.record),
             "peer": peer,
             "local": local.hex(),
             "place": self.port.place,
@@ -660,7 +659,7 @@ class Flow:
             "decided_after": self.decided_after,
             "unrecognised": None if self.unrecognised is None else _text(self.unrecognised),
             "introduction": None if header is None else _text(encode_v2(header, datagrams=True)),
-            "ids": None if self.ids is None else self.ids.as_json(),
+            "ids": None if self.ids is None else codec.write(self.ids),
             "trail": None if self._following is None else self._following.as_json(),
             "hello": None if self._decided_hello is None else self._decided_hello.as_json(),
         }
@@ -718,7 +717,7 @@ class Flow:
         self.held = tuple(b64decode(data) for data in fields.get("held", ()))
         refusal_reason = fields.get("led_for")
         self.refusal_reason = None if refusal_reason is None else understood(refusal_reason)
-        self.decided = checked_facts(fields.get("decided", {}))
+        self.decided = FACTS.read(fields.get("decided", {}), codec.ALONE)
         self.decided_after = fields.get("decided_after", 0)
         self._rejection_reason = understood(fields.get("nowhere", self._rejection_reason))
         self._is_stray = fields.get("is_stray", False)

@@ -10,6 +10,7 @@ from txmux.access.admission import Refused
 from txmux.access.per_source import Permit
 from txmux.transport import unmapped
 from txmux.udp import ancillary
+from txmux.wire.codec import Context
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ class Following:
             return None if port is None else (port, (tuple(peer), bytes.fromhex(local)))
 
         following = cls(live, flow)
-        path = live.migration.restore(following, home, fields, read, live.seconds())
-        return following._along(path)
+        its = Context(live.seconds(), find_place=read)
+        return following._along(live.migration.restore(following, home, fields, its))
 
     def _along(self, path: MigratingPath[Following] | None) -> Following | None:
         if path is None:
@@ -115,7 +116,7 @@ class Following:
             port, (peer, local) = source
             return [port.place, peer, local.hex()]
 
-        return self.path.as_json(write, self._live.seconds())
+        return self.path.as_json(Context(self._live.seconds(), name_place=write))
 
     def from_home(self) -> None:
         self.path.from_home(self._live.seconds())

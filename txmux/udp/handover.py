@@ -30,10 +30,11 @@ from txmux.net.channel.message import Message
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import understood
-from txmux.telemetry.record import ConnectionRecord, read_record
+from txmux.telemetry.record import ConnectionRecord
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow
 from txmux.udp.port import DatagramPort, FlowKey
+from txmux.wire import codec
 
 if TYPE_CHECKING:
     from txmux.udp.listener import UDPListener
@@ -162,7 +163,7 @@ def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) 
     if listening is None:
         return False
     listener, port = listening
-    record = read_record(fields["record"])
+    record = codec.read(ConnectionRecord, fields["record"])
     if record.reason is not None:
         raise ValueError(f"a flow that has ended: {record.reason!r}")
     key = (tuple(fields["peer"]), bytes.fromhex(fields["local"]))
@@ -218,16 +219,15 @@ def _is_same(newer: ConnectionIds | None, ids: ConnectionIds | None) -> bool:
 def _ids_of(fields: Mapping[str, Any]) -> ConnectionIds | None:
     """Return the connection IDs of a flow: from its fields, else from its first datagram, else from its path."""
     if "ids" in fields or fields.get("introduction") is not None:
-        return None if fields.get("ids") is None else ConnectionIds.from_json(fields["ids"])
+        return None if fields.get("ids") is None else codec.read(ConnectionIds, fields["ids"])
     if fields.get("held"):
         return ConnectionIds.from_first(b64decode(fields["held"][0]))
     path = fields.get("trail") or {}
     if path.get("kind") != "q" or not path.get("ids"):
         return None
     last = path["ids"][-1]
-    return ConnectionIds.from_json(
-        {"own": path["own_id"], "known": [last], "served": last, "current": last}
-    )
+    known = {"own": path["own_id"], "known": [last], "served": last, "current": last}
+    return codec.read(ConnectionIds, known)
 
 
 def _has_destination(fields: Mapping[str, Any]) -> bool:

@@ -21,11 +21,13 @@ These rules decide where its answers go:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Generic, TypeVar
 
 from txmux.classes import define
 from txmux.udp.flow_ids import QUIC, WIREGUARD, id_asked, may_have_id, protocol_of, server_id
+from txmux.wire import codec
+from txmux.wire.codec import Context, sent
 
 F = TypeVar("F")
 
@@ -34,6 +36,7 @@ SILENCE = 0.25
 MOST_MOVES = 4
 MINUTE = 60.0
 
+_LAST = slice(-MOST_MOVES, None)
 _MOST_IDS = 4
 _UNPROVEN_FACTOR = 3
 
@@ -59,15 +62,14 @@ class Migration(Generic[F]):
         flow: F,
         home: Hashable,
         fields: Mapping[str, Any],
-        read: Callable[[Any], Hashable | None],
-        now: float,
+        its: Context,
     ) -> MigratingPath[F] | None:
-        """Add a flow of another process; `read` returns ``None`` for an address that means nothing here."""
+        """Add a flow of another process."""
         protocol = fields.get("kind", "").encode()
         if protocol not in {QUIC, WIREGUARD}:
             return None
-        path = MigratingPath(self, flow, home, protocol, bytes.fromhex(fields.get("own_id", "")))
-        path._restore(fields, read, now)
+        path = MigratingPath(self, flow, home, protocol, b"")
+        path._restore(fields, its)
         return path
 
     def find(self, datagram: bytes) -> MigratingPath[F] | None:
@@ -117,13 +119,13 @@ class Visitor:
         sent: Bytes that have gone to it.
     """
 
-    address: Hashable
-    since: float
-    is_near: bool
-    is_proved: bool
-    received: int = 0
-    sent: int = 0
-    is_alone: bool = True
+    address: Hashable = codec.sent(codec.PLACE)
+    since: float = codec.sent(codec.AGE, name="silent")
+    is_near: bool = codec.sent(codec.FLAG)
+    is_proved: bool = codec.sent(codec.FLAG)
+    received: int = codec.sent(codec.WHOLE, default=0)
+    sent: int = codec.sent(codec.WHOLE, default=0)
+    is_alone: bool = codec.sent(codec.FLAG, default=True)
 
 
 @define(eq=False, weakref_slot=False)
@@ -139,15 +141,21 @@ class MigratingPath(Generic[F]):
     _migration: Migration[F]
     flow: F
     home: Hashable
-    _protocol: bytes
-    _own_id: bytes
-    last_received_at: float = math.inf  # not known
+    _protocol: bytes = sent(codec.converted(str.encode, bytes.decode), name="kind")
+    _own_id: bytes = sent(codec.HEX)
+    # Infinite if it is not known.
+    last_received_at: float = sent(
+        codec.optional(codec.AGE, math.inf), name="quiet", default=math.inf
+    )
     watches: bool = False
     _ids: tuple[bytes, ...] = ()
-    _before: tuple[Hashable, ...] = ()  # where answers went, the last one at the end
-    visitor: Visitor | None = None  # may be the next home
-    _moves: tuple[float, ...] = ()  # the last few
-    _rests_until: float = -math.inf
+    # Where answers went, the last one at the end.
+    _before: tuple[Hashable, ...] = sent(codec.each(codec.PLACE, some=_LAST), default=())
+    visitor: Visitor | None = sent(
+        codec.optional(codec.part(Visitor)), default=None
+    )  # may be the next home
+    _moves: tuple[float, ...] = sent(codec.each(codec.AGE, some=_LAST), default=())
+    _rests_until: float = sent(codec.LEFT, name="rests", default=-math.inf)
 
     @property
     def before(self) -> tuple[Hashable, ...]:
@@ -223,37 +231,25 @@ class MigratingPath(Generic[F]):
 
     # To another process, and from one.
 
-    def as_json(self, write: Callable[[Any], Any], now: float) -> dict[str, Any]:
+    def as_json(self, its: Context) -> dict[str, Any]:
         """Return what another process needs to guard the flow as this one does, as values of JSON."""
         paths = self._migration.paths
         return {
-            "kind": self._protocol.decode(),
-            "own_id": self._own_id.hex(),
+            **codec.write(self, its),
             "ids": [name[1:].hex() for name in self._ids],
             "shared": [name[1:].hex() for name in self._ids if paths.get(name) is None],
-            "before": [write(source) for source in self._before],
-            "moves": [now - at for at in self._moves],
-            "rests": max(0.0, self._rests_until - now),
-            "quiet": None if self.last_received_at == math.inf else now - self.last_received_at,
-            "visitor": _visitor_as_json(self.visitor, write, now),
         }
 
-    def _restore(
-        self, fields: Mapping[str, Any], read: Callable[[Any], Hashable | None], now: float
-    ) -> None:
+    def _restore(self, fields: Mapping[str, Any], its: Context) -> None:
+        codec.update(self, fields, its)
         for text in fields.get("ids", ())[-_MOST_IDS:]:
             self._learn(self._protocol + bytes.fromhex(text))
         for text in fields.get("shared", ()):
             name = self._protocol + bytes.fromhex(text)
             if name in self._ids:
                 self._migration.paths[name] = None
-        before = [read(source) for source in fields.get("before", ())]
-        self._before = tuple(source for source in before if source is not None)[-MOST_MOVES:]
-        self._moves = tuple(now - age for age in fields.get("moves", ()))[-MOST_MOVES:]
-        self._rests_until = now + fields.get("rests", 0.0)
-        quiet = fields.get("quiet", 0.0)
-        self.last_received_at = math.inf if quiet is None else now - quiet
-        self.visitor = _restored_visitor(fields.get("visitor"), read, now)
+        if self.visitor is not None and self.visitor.address is None:  # it means nothing here
+            self.visitor = None
         self.watches = self.visitor is not None
 
     def end(self) -> None:
@@ -286,32 +282,3 @@ class MigratingPath(Generic[F]):
         self.home, self.last_received_at = source, now
         self.visitor, self.watches = None, False
         self._rests_until = now + MINUTE
-
-
-def _visitor_as_json(
-    visitor: Visitor | None, write: Callable[[Any], Any], now: float
-) -> dict[str, Any] | None:
-    if visitor is None:
-        return None
-    return {
-        "address": write(visitor.address),
-        "silent": now - visitor.since,
-        "is_near": visitor.is_near,
-        "is_proved": visitor.is_proved,
-        "received": visitor.received,
-        "sent": visitor.sent,
-        "is_alone": visitor.is_alone,
-    }
-
-
-def _restored_visitor(
-    fields: Mapping[str, Any] | None, read: Callable[[Any], Hashable | None], now: float
-) -> Visitor | None:
-    address = None if fields is None else read(fields["address"])
-    if fields is None or address is None:
-        return None
-    is_near = fields.get("is_near", fields.get("is_proved", False))
-    counts = fields["received"], fields["sent"], fields.get("is_alone", False)
-    return Visitor(
-        address, now - fields["silent"], is_near, fields.get("is_proved", False), *counts
-    )

@@ -24,6 +24,7 @@ from txmux.features.crowdsec.source import Decisions, DecisionsReader
 from txmux.features.sharing.bans import SharedBans
 from txmux.features.sharing.redis import RedisError, ReplyParser
 from txmux.features.sharing.store import Store
+from txmux.wire import codec
 
 _NOW = 1000.0
 
@@ -64,8 +65,8 @@ def _redis(data: bytes) -> None:
         see(network.prefixlen > 0)
         if ban is not None:
             json.dumps(ban.as_json(0.0), allow_nan=False)
-            told = json.loads(json.dumps(ban.state(0.0), allow_nan=False))
-            see(Ban.read(told, 0.0) == ban, told)
+            told = json.loads(json.dumps(codec.write(ban), allow_nan=False))
+            see(codec.read(Ban, told) == ban, told)
 
 
 def _replies(data: bytes) -> None:

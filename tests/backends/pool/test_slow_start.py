@@ -13,6 +13,7 @@ from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.rules.model import Backend, Balance, Check, Server
 from txmux.rules.reading.endpoints import server
+from txmux.wire import codec
 
 TWO = servers("10.0.0.1:80", "10.0.0.2:80")
 
@@ -180,7 +181,10 @@ class NewTests(SynchronousTestCase):
         pool = Starting()
         pool.bring_back(pool.members[1])
         pool.clock.advance(15)
-        fields = [member.health.as_json(pool.clock.seconds()) for member in pool.members]
+        fields = [
+            codec.write(member.health, codec.Context(pool.clock.seconds()))
+            for member in pool.members
+        ]
         health, now = BackendHealth(), 7.0
         for member, its in zip(pool.members, fields, strict=True):
             health.restore((member.server.text, member.target.text), its, now)

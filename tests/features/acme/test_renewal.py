@@ -24,6 +24,7 @@ from txmux.features.acme.folder import NO_CERTIFICATE, ShownCertificate
 from txmux.features.acme.renewal import _PROVISIONAL, Certificates, Renewal
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.telemetry.sources import Source
+from txmux.wire import codec
 
 _DAY = 86400.0
 _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90 * _DAY, is_self_signed=False)
@@ -42,12 +43,12 @@ def _rules(settings: Settings) -> Rules:
 
 
 class RenewalTests(TestCase):
-    @given(st.dictionaries(st.sampled_from([*Renewal().as_json(), "other"]), _VALUES) | _VALUES)
+    @given(st.dictionaries(st.sampled_from([*codec.write(Renewal()), "other"]), _VALUES) | _VALUES)
     def test_any_file(self, values: object) -> None:
         """Whatever a file holds, it can be asked when the certificate is due."""
         found = Renewal.read(values)
         found.due(_SHOWN, found.directory)
-        self.assertEqual(Renewal.read(found.as_json()), found)
+        self.assertEqual(Renewal.read(codec.write(found)), found)
 
     def test_due(self) -> None:
         """With a third of its time left, half of six days, or sooner if the authority says so; but not before it may be asked again."""

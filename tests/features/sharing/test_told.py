@@ -10,6 +10,7 @@ from txmux.access.bans import Ban
 from txmux.features.sharing.bans import SharedBans
 from txmux.features.sharing.redis import ReplyError, ReplyParser
 from txmux.features.sharing.store import Store
+from txmux.wire import codec
 
 _STORE = Store("redis://192.0.2.1", "192.0.2.1")
 
@@ -28,4 +29,4 @@ def _redis(text: str) -> Iterator[str]:
     yield str(ReplyError(text))
     yield from refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
     record = {"network": "192.0.2.7", "age": 1, "left": None, "reason": text}
-    yield Ban.read(record, 0.0).reason
+    yield codec.read(Ban, record).reason

@@ -6,8 +6,8 @@ from typing import Annotated
 from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import ApiAnswer, Query, ResourceList
+from txmux.client.overrides import ServerState
 from txmux.control import steering
-from txmux.control.overrides import ServerState
 from txmux.control.report import Report
 from txmux.telemetry.documents import Reloaded, UpgradeCheck, Upgraded
 

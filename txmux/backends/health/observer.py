@@ -27,6 +27,8 @@ from txmux.telemetry.counting.counters import Counters, ServerChanges
 from txmux.telemetry.events import server_event
 from txmux.telemetry.formatting import duration, plural
 from txmux.telemetry.reasons import FAILURE_TEXTS, ServerFailure
+from txmux.wire import codec
+from txmux.wire.codec import NUMBER, TEXT, WHOLE, converted, sent
 
 ObservedState = Literal["failing", "silent"]
 
@@ -144,6 +146,9 @@ class _Run:
         return f"{self._count} of {self._count} in {_span(self._first, self._last)}"
 
 
+_CAUSE = converted(lambda text: text if text in SERVER_CAUSES else "error")
+
+
 @define(eq=False)
 class ServerObservation:
     """Judges one server by its connections. Pure.
@@ -161,19 +166,20 @@ class ServerObservation:
     may_be_silent: bool = True
     is_udp: bool = False
     tries_tls: bool = attrs.field(default=False, kw_only=True)
-    usual: float = attrs.field(default=0.0, kw_only=True)
-    failures: int = attrs.field(default=0, init=False)
+    usual: float = sent(NUMBER, default=0.0, kw_only=True)
+    failures: int = sent(WHOLE, default=0, init=False)
     _first_failure: float = attrs.field(default=0.0, init=False)
     _last_failure: float = attrs.field(default=0.0, init=False)
-    _kind: ServerFailure = attrs.field(default="error", init=False)
-    _cause: str = attrs.field(default="", init=False)
+    _kind: ServerFailure = sent(_CAUSE, default="error", init=False)
+    _cause: str = sent(TEXT, default="", init=False)
     # Of connections since the first failure: those that are still young, the number of others, and of resets.
     _young: deque[tuple[float, int]] = attrs.field(factory=deque, init=False)
     _settled: int = attrs.field(default=0, init=False)
     _resets: int = attrs.field(default=0, init=False)
-    _by_clients: int = attrs.field(default=0, init=False)  # of the failures
+    _by_clients: int = sent(WHOLE, default=0, init=False)  # of the failures
     _sources: set[int] = attrs.field(factory=set, init=False)  # of those
-    _tries: int = attrs.field(default=0, init=False)  # of txmux itself, all in vain
+    # Of txmux itself, all in vain.
+    _tries: int = sent(WHOLE, name="tried", default=0, init=False)
     _last_try: float = attrs.field(default=0.0, init=False)
     _closed: _Run = attrs.field(factory=_Run, init=False)
     _bad_requests: _Run = attrs.field(factory=_Run, init=False)
@@ -299,34 +305,24 @@ class ServerObservation:
         """Return what another process needs to continue; its clock is another, so times are ages."""
         silence = self._silence
         return {
-            "failures": self.failures,
-            "kind": self._kind,
-            "cause": self._cause,
+            **codec.write(self),
             "failed": [now - self._first_failure, now - self._last_failure],
             "clients": silence.clients,
             "asked": [now - silence.first, now - silence.reached],
             "sources": {str(source): now - at for source, at in silence.sources.items()},
             "resets": [self._resets, *self._sources],
-            "by_clients": self._by_clients,
-            "tried": self._tries,
-            "usual": self.usual,
         }
 
     def restore(self, fields: Mapping[str, Any], now: float) -> None:
         """Raises `KeyError`, `TypeError` or `ValueError`."""
-        first, last = (now - float(age) for age in fields["failed"])
-        asked = [now - float(age) for age in fields["asked"]]
-        self.failures, self._silence.clients = int(fields["failures"]), int(fields["clients"])
-        self._first_failure, self._last_failure = first, last
-        self._kind = next((cause for cause in SERVER_CAUSES if cause == fields["kind"]), "error")
-        self._cause = str(fields["cause"])
-        self._silence.first, self._silence.reached = asked
-        sources = fields["sources"].items()
-        self._silence.sources = {int(source): now - float(age) for source, age in sources}
+        codec.update(self, fields)
+        silence, sources = self._silence, fields["sources"].items()
+        self._first_failure, self._last_failure = (now - float(age) for age in fields["failed"])
+        silence.clients = int(fields["clients"])
+        silence.first, silence.reached = (now - float(age) for age in fields["asked"])
+        silence.sources = {int(source): now - float(age) for source, age in sources}
         self._resets, *reset = map(int, fields["resets"])
-        self._by_clients = int(fields.get("by_clients", self._resets))
-        self._sources, self._tries = {*reset}, int(fields["tried"])
-        self.usual = float(fields["usual"])
+        self._sources = {*reset}
 
 
 def _span(first: float, last: float) -> str:

@@ -1,7 +1,6 @@
 """The health of servers, and an operator's overrides, shared by the pools of all configurations."""
 
 import enum
-import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +13,8 @@ from txmux.access.admission import Counter as SharedCounter
 from txmux.access.admission import Tally
 from txmux.backends.pool.hold import WaitingClients
 from txmux.classes import define, frozen
+from txmux.wire import codec
+from txmux.wire.codec import Context, sent
 
 ENOUGH_SOURCES = 3
 """Of clients, for saying something about a server: what one source meets may be its own doing."""
@@ -43,23 +44,35 @@ class MemberState(enum.Enum):
         return self not in {MemberState.DISABLED, MemberState.MAINTENANCE}
 
 
+# The probing connection belongs to this process; another one probes again.
+_STATE = codec.converted(
+    MemberState,
+    lambda state: (MemberState.EJECTED if state is MemberState.PROBING else state).value,
+)
+
+
 @define(eq=False)
 class ServerHealth:
     """The health of one address of a server. Only pools change it."""
 
-    state: MemberState = MemberState.UP
+    state: MemberState = sent(_STATE, default=MemberState.UP)
     held: MemberState | None = None  # set by an operator; None if it depends on its health
     weight: int | None = None  # set by an operator; None for that of the rules
     connections: int = 0  # established or being made
-    why: str = ""
-    credit: float = 0
-    failed_at: deque[float] = attrs.field(factory=deque)  # the last ones, as ejection counts
+    why: str = sent(codec.TEXT, default="")
+    credit: float = sent(codec.NUMBER, default=0)
+    # The last ones, as ejection counts.
+    failed_at: deque[float] = sent(codec.each(codec.AGE, deque), name="failed", factory=deque)
     consecutive_failures: int = 0  # connections that failed since the last success
-    out_until: float = 0.0
-    contrary: int = UNCHECKED  # checks in a row that contradict the state
-    since: float = 0.0  # when the state was last changed; 0 if it never was
+    out_until: float = sent(codec.LEFT, name="out", default=0.0)
+    contrary: int = sent(
+        codec.WHOLE, default=UNCHECKED
+    )  # checks in a row that contradict the state
+    # When the state was last changed; 0 if it never was.
+    since: float = sent(codec.optional(codec.AGE, 0.0), name="age", default=0.0)
     expected: int = 0  # connections that other processes have, of which some may be handed over
-    came_at: float | None = None  # when it came up or came new; 0 is with the backend, None not yet
+    # When it came up or came new; 0 is with the backend, None not yet.
+    came_at: float | None = sent(codec.optional(codec.AGE, 0.0), name="came", default=None)
     # Flows of datagrams since the last that it has answered, by their source.
     unanswered: Counter[int] = attrs.field(factory=Counter)
 
@@ -68,35 +81,6 @@ class ServerHealth:
         so_far = self.since, self.credit, self.connections, self.out_until
         is_untroubled = not (self.failed_at or any(so_far)) and self.contrary in {0, UNCHECKED}
         return self.state is MemberState.UP and is_untroubled
-
-    def as_json(self, now: float) -> dict[str, Any]:
-        """Return the state for another process, whose clock is another: times are relative to `now`."""
-        # The probing connection belongs to this process; the other one probes again.
-        state = MemberState.EJECTED if self.state is MemberState.PROBING else self.state
-        return {
-            "state": state.value,
-            "why": self.why,
-            "age": max(0.0, now - self.since) if self.since else None,
-            "came": now - self.came_at if self.came_at else None,
-            "credit": self.credit,
-            "failed": [now - at for at in self.failed_at],
-            "out": max(0.0, self.out_until - now),
-            "contrary": self.contrary,
-            "connections": self.connections,
-        }
-
-    def restore(self, fields: Mapping[str, Any], now: float) -> None:
-        """Take over the state from another process. Raises `TypeError` or `ValueError`."""
-        self.state = MemberState(fields.get("state", self.state.value))
-        self.why = str(fields.get("why", self.why))
-        came = fields.get("came")
-        self.came_at = 0.0 if came is None else now - float(came)
-        self.credit = float(fields.get("credit", self.credit))
-        self.contrary = int(fields.get("contrary", self.contrary))
-        self.failed_at = deque(now - float(age) for age in fields.get("failed", ()))
-        self.out_until = now + float(fields.get("out", 0.0))
-        age = fields.get("age")
-        self.since = 0.0 if age is None else now - float(age)
 
 
 class _PoolOfHealth(Protocol):
@@ -160,7 +144,7 @@ class BackendHealth:
             return None
         self.settle()
         health = self._recalled[key] = self.health_of(key)
-        health.restore(fields, now)
+        codec.update(health, {"came": None, **fields}, Context(now))
         return health
 
     def settle(self) -> None:
@@ -238,9 +222,9 @@ class BackendHealth:
 class ServerOverride:
     """An operator's override of one server; `since` is when the state was set, in seconds since 1970."""
 
-    state: Literal["ready", "drain", "maintenance"] = "ready"
-    weight: int | None = None
-    since: float = 0.0
+    state: Literal["ready", "drain", "maintenance"] = sent(codec.TEXT, default="ready")
+    weight: int | None = sent(codec.optional(codec.WHOLE), default=None)
+    since: float = sent(codec.NUMBER, default=0.0)
 
     @property
     def held(self) -> MemberState | None:
@@ -256,27 +240,6 @@ _HELD = {state.value: state for state in BY_OPERATOR}
 AS_RULED = ServerOverride()  # nothing is overridden
 ServerOverrides = dict[tuple[str, str], ServerOverride]
 """By the backend's name, and the server as the rules write it; they need not exist now."""
-
-
-def overrides_as_json(overrides: ServerOverrides) -> list[dict[str, Any]]:
-    return [
-        {"backend": backend, "server": server, **attrs.asdict(override)}
-        for (backend, server), override in overrides.items()
-    ]
-
-
-def overrides_from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
-    names = {field.name for field in attrs.fields(ServerOverride)}
-    return {
-        (row["backend"], row["server"]): ServerOverride(**{k: row[k] for k in names & row.keys()})
-        for row in rows
-    }
-
-
-def held_until(overrides: Mapping[str, Any]) -> dict[str, float]:
-    """Return until when clients of backends wait, by the monotonic clock: infinite without an end, for which JSON has no number."""
-    held = overrides.get("held", {})
-    return {name: math.inf if until is None else float(until) for name, until in held.items()}
 
 
 class HealthRegistry:

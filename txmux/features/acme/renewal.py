@@ -33,6 +33,8 @@ from txmux.rules.model import Rules
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.formatting import duration, utc_time
 from txmux.telemetry.sources import Source
+from txmux.wire import codec
+from txmux.wire.codec import NUMBER, TEXT, WHOLE, optional, sent
 
 _AT_ONCE = 4  # orders at once
 
@@ -58,14 +60,6 @@ _PROVISIONAL = (
 if TYPE_CHECKING:
     from txmux.features.acme.shared import SharedCertificates
 
-_KINDS: Mapping[type, Any] = {
-    str: str,
-    int: int,
-    float: (int, float),
-    type(None): (int, float, type(None)),
-}
-"""The types that the state file may have for a field, by the type of the default."""
-
 
 @define
 class Renewal:
@@ -82,28 +76,23 @@ class Renewal:
         pending: An issued certificate that could not be written yet.
     """
 
-    directory: str = ""
-    failures: int = 0
-    unreached: int = 0
-    not_before: float = 0.0
-    why: str = ""
-    suggested: float | None = None
-    ask_again: float = 0.0
+    directory: str = sent(TEXT, default="")
+    failures: int = sent(WHOLE, default=0)
+    unreached: int = sent(WHOLE, default=0)
+    not_before: float = sent(NUMBER, default=0.0)
+    why: str = sent(TEXT, default="")
+    suggested: float | None = sent(optional(NUMBER), default=None)
+    ask_again: float = sent(NUMBER, default=0.0)
     pending: ShownCertificate = attrs.field(default=NO_CERTIFICATE, repr=False)
-
-    def as_json(self) -> dict[str, Any]:
-        return attrs.asdict(self, filter=attrs.filters.exclude("pending"))
 
     @classmethod
     def read(cls, values: object) -> Renewal:
-        """Read the result of `as_json`; other versions of txmux may have other fields."""
-        stored, defaults = values if isinstance(values, dict) else {}, cls()
-        valid = {
-            name: value
-            for name, value in stored.items()
-            if isinstance(value, _KINDS.get(type(getattr(defaults, name, b"")), ()))
-        }
-        return cls(**valid)
+        """Read what `codec.write` returns; other versions of txmux may have other fields."""
+        made = cls()
+        for name, value in values.items() if isinstance(values, dict) else ():
+            with suppress(TypeError):
+                codec.update(made, {name: value})
+        return made
 
     def due(self, shown: ShownCertificate, directory: str) -> float:
         if shown.is_self_signed or self.directory != directory or self.why:
@@ -539,7 +528,7 @@ class Certificates(ServicePart):
 
     def _save(self) -> None:
         state = {
-            name: renewal.as_json() | {"not_before": max(renewal.not_before, self._quiet(name))}
+            name: codec.write(renewal) | {"not_before": max(renewal.not_before, self._quiet(name))}
             for name, renewal in self._renewals.items()
         }
         before, self._folder_problem = self._folder_problem, ""

@@ -37,9 +37,10 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import no_server_up
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.client.io_runtime import IORuntime
+from txmux.client.overrides import Overrides
 from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators, expiry_warnings
 from txmux.control.broadcast import broadcast
-from txmux.control.overrides import Overrides, ServiceState
+from txmux.control.overrides import ServiceState
 from txmux.control.service_files import ServiceFiles, lost_files
 from txmux.errors import MuxError
 from txmux.net.channel import messages
@@ -286,7 +287,7 @@ class Supervisor:
     def _shared_state(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         return {
             "servers": [*servers],
-            "wanted": self.state.overrides,
+            "wanted": self.state.overrides.as_json(),
             "networks": self.state.lists.contents,
         }
 
@@ -304,7 +305,7 @@ class Supervisor:
         now = time.monotonic()
         servers = merged([*(servers for _, servers in reports), self._servers()])
         sources = self.limits.sources(self._reactor.seconds)
-        overrides = Overrides.read(self.state.overrides).as_json(now)
+        overrides = self.state.overrides.as_json(now)
         state = build_state(servers, sources, overrides, self.state.lists.contents)
         return {
             **state,
@@ -323,7 +324,7 @@ class Supervisor:
         """Apply the state of another process, here and in all workers."""
         servers, now = state.get("servers", ()), time.monotonic()
         if "wanted" in state:
-            self.state.apply_overrides(Overrides.read(state["wanted"], now).as_json())
+            self.state.apply_overrides(Overrides.read(state["wanted"], now))
         self.state.lists.feed(state.get("networks", {}))
         self.state.upstreams.restore(found_by_checks(servers), knew="servers" in state)
         self.state.observer.restore(state.get("observed", ()))

@@ -1,0 +1,160 @@
+"""The fields of attrs classes that pass between processes, as values of JSON: how each is written is said where it is defined.
+
+Fields that are not marked stay here. Unknown names are ignored, and missing ones leave a field as it is, so processes of different versions
+understand each other. Clocks differ, too: a time is written relative to now. Pure.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+
+from txmux.classes import frozen
+from txmux.wire.jsontext import time_of
+
+T = TypeVar("T")
+
+
+@frozen
+class Context:
+    """What values are relative to.
+
+    Attributes:
+        now: The time, by the clock of this process.
+        name_place, find_place: Write and read what only a process itself knows, such as a port; for one that is not here, the latter returns ``None``.
+    """
+
+    now: float = 0.0
+    name_place: Callable[[Any], Any] = lambda place: place
+    find_place: Callable[[Any], Any] = lambda place: place
+
+
+ALONE = Context()
+
+
+@frozen
+class Form:
+    """How a value is written and read; what reads raises `TypeError`, `ValueError` or `LookupError` if it is another one."""
+
+    write: Callable[[Any, Context], Any]
+    read: Callable[[Any, Context], Any]
+
+
+def checked(*kinds: type) -> Form:
+    """Make the form of values of JSON themselves, which must be of one of these types."""
+
+    def read(value: Any, _: Context) -> Any:
+        if not isinstance(value, kinds):
+            raise TypeError(f"{value!r:.100} is no {kinds[0].__name__}")
+        return value
+
+    return Form(lambda value, _: value, read)
+
+
+def converted(kind: Callable[[Any], Any], write: Callable[[Any], Any] | None = None) -> Form:
+    """Make the form of a value that `kind` makes of one of JSON."""
+    return Form(
+        (lambda value, _: value) if write is None else lambda value, _: write(value),
+        lambda value, _: kind(value),
+    )
+
+
+FLAG, WHOLE, NUMBER, TEXT = checked(bool), checked(int), checked(float, int), checked(str)
+HEX = converted(bytes.fromhex, bytes.hex)
+BASE64 = converted(b64decode, lambda data: b64encode(data).decode())
+AGE = Form(lambda then, its: its.now - then, lambda age, its: its.now - time_of(age))
+LEFT = Form(lambda until, its: max(0.0, until - its.now), lambda left, its: its.now + time_of(left))
+PLACE = Form(lambda place, its: its.name_place(place), lambda name, its: its.find_place(name))
+
+
+def optional(form: Form, without: Any = None) -> Form:
+    """Make the form of a value that may be `without`, which is ``None`` in JSON."""
+    return Form(
+        lambda value, its: None if value in (None, without) else form.write(value, its),
+        lambda value, its: without if value is None else form.read(value, its),
+    )
+
+
+def each(form: Form, kind: Callable[[Any], Any] = tuple, *, some: slice = slice(None)) -> Form:
+    """Make the form of several values, of which `some` are read; those that are ``None`` then are left out."""
+
+    def read(values: Any, its: Context) -> Any:
+        found = (form.read(value, its) for value in values[some])
+        return kind(value for value in found if value is not None)
+
+    return Form(lambda values, its: [form.write(value, its) for value in values], read)
+
+
+def by_name(form: Form) -> Form:
+    """Make the form of a mapping from names to values."""
+    objects = checked(dict)
+
+    def read(values: Any, its: Context) -> dict[str, Any]:
+        found = objects.read(values, its)
+        return {name: form.read(value, its) for name, value in found.items()}
+
+    return Form(
+        lambda values, its: {name: form.write(value, its) for name, value in values.items()}, read
+    )
+
+
+def part(kind: type[Any]) -> Form:
+    """Make the form of an instance of a class with marked fields."""
+    return Form(write, lambda values, its: read(kind, values, its))
+
+
+UNTIL = optional(LEFT, math.inf)
+"""An end that may never come."""
+
+
+_SENT = object()
+
+
+def sent(form: Form, name: str = "", *, is_needed: bool = False, **options: Any) -> Any:
+    """Define a field that is sent, under its own name or another one; the options are those of `attrs.field`.
+
+    If it `is_needed`, nothing is read without it, as without a field that has no default.
+    """
+    is_needed |= not options.keys() & {"default", "factory"}
+    return attrs.field(metadata={_SENT: (name, form, is_needed)}, **options)
+
+
+@functools.cache
+def _fields(kind: Any) -> list[tuple[attrs.Attribute[Any], str, Form, bool]]:
+    fields = [
+        (field, *field.metadata.get(_SENT, ("", None, False))) for field in attrs.fields(kind)
+    ]
+    return [
+        (field, name or field.alias, form, needed) for field, name, form, needed in fields if form
+    ]
+
+
+def write(instance: Any, its: Context = ALONE) -> dict[str, Any]:
+    """Return the marked fields as values of JSON."""
+    return {
+        name: form.write(getattr(instance, field.name), its)
+        for field, name, form, _ in _fields(instance.__class__)
+    }
+
+
+def update(instance: Any, values: Mapping[str, Any], its: Context = ALONE) -> None:
+    """Set the marked fields that there are values of; raises as `Form.read` does."""
+    for field, name, form, _ in _fields(instance.__class__):
+        if name in values:
+            setattr(instance, field.name, form.read(values[name], its))
+
+
+def read(kind: type[T], values: Mapping[str, Any], its: Context = ALONE) -> T:
+    """Make an instance; raises as `Form.read` does, and `KeyError` if a field that is needed is missing."""
+    return kind(
+        **{
+            str(field.alias): form.read(values[name], its)
+            for field, name, form, is_needed in _fields(kind)  # type: ignore[arg-type]
+            if is_needed or name in values
+        }
+    )
