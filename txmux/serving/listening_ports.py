@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -54,12 +54,9 @@ class ListeningPort:
     def close_port(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
         return endpoints.stop_listening(self.port)
 
-    def accept_waiting(self, *, is_last: bool, for_good: bool = False) -> None:
-        """Accept the clients that wait; with `is_last`, refuse others from then on, maybe `for_good`: no process listens there again."""
-        if is_last:
-            endpoints.accept_last(self.port, for_good=for_good)
-        else:
-            endpoints.accept_waiting(self.port)
+    def empty_queue(self, accept: Callable[[IListeningPort], None]) -> None:
+        """Accept the clients that wait, by `endpoints.accept_waiting` or `endpoints.accept_last`."""
+        accept(self.port)
 
     def admit_new(self, *, is_admitted: bool) -> None: ...
 
@@ -130,7 +127,8 @@ class ListeningPorts:
             port = self._by_key.pop(key, None)
             if port is not None:
                 self.ports.remove(port.port)
-                port.accept_waiting(is_last=key in removed)
+                is_last = key in removed
+                port.empty_queue(endpoints.accept_last if is_last else endpoints.accept_waiting)
                 self.close(key, port)
 
     def left(self) -> dict[str, ListeningPort]:

@@ -445,7 +445,8 @@ class Serving:
                 self.listening_ports.enter(key, before.pop(key))
         for key, port in before.items():
             if key not in by_key and self.listening_ports.accepting:
-                port.accept_waiting(is_last=key in removed, for_good=True)
+                accept_last = partial(endpoints.accept_last, for_good=True)
+                port.empty_queue(accept_last if key in removed else endpoints.accept_waiting)
             self.listening_ports.close(key, port)
 
     def abandon(self, prepared: PreparedServing) -> None:

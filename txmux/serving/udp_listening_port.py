@@ -1,6 +1,9 @@
 """A UDP listening port and the listener it belongs to."""
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
 from typing_extensions import override
 
 import txmux.udp.handover  # by the time it is needed, a newer version may be installed
@@ -21,9 +24,9 @@ class UDPListeningPort(ListeningPort):
         return True
 
     @override
-    def accept_waiting(self, *, is_last: bool, for_good: bool = False) -> None:
+    def empty_queue(self, accept: Callable[[IListeningPort], None]) -> None:
         if self.is_open:  # otherwise another process reads all datagrams, and has their flows
-            super().accept_waiting(is_last=is_last, for_good=for_good)
+            super().empty_queue(accept)
 
     @override
     def admit_new(self, *, is_admitted: bool) -> None:
