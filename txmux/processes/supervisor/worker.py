@@ -128,7 +128,7 @@ class Worker:
         self._can_listen = False
         self._how_ended = ""
         self._lost_connections = ""  # with the last process
-        self.ready = self.is_leaving = self.is_confined = False
+        self.ready = self.is_leaving = self.is_confined = self._was_started = False
         self.version = self.pid = 0
         self.failed_starts = 0
         self._prepare_for_look()
@@ -229,8 +229,7 @@ class Worker:
         self._retirement = None
 
     def start(self) -> None:
-        is_again = self.version > 0
-        self.version = self._supervisor.version
+        is_again, self._was_started = self._was_started, True
         self._restart = None
         self._problem = ""
         self._prepare_for_look()
