@@ -57,7 +57,8 @@ async def _look(control: Control) -> object:
 class _Worker:
     """A worker in this process."""
 
-    number, ready, is_late, missed_ping = 0, True, False, False
+    number, ready = 0, True
+    is_late = is_retiring = missed_ping = False
 
     def __init__(self, rules: Rules) -> None:
         serving = Serving(unpack(pack(rules)), None, reactor, accepting=False)

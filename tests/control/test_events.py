@@ -158,7 +158,7 @@ class ListenTest(SynchronousTestCase):
 class Process:
     number = 1
     ready = True
-    is_late = False
+    is_late = is_retiring = False
     sink: Callable[[dict[str, Any]], object] | None = None
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:

@@ -45,7 +45,7 @@ class _Worker:
 
     number = 1
     ready = True
-    is_late = False
+    is_late = is_retiring = False
 
     def __init__(self, running: Serving) -> None:
         self._inside = WorkerAnswers(running)
