@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any, TypeAlias
+from typing import Any
 from unittest import TestCase
 
 import pytest
@@ -23,9 +23,7 @@ _SHARE = 5
 """Of so many examples one has to reach an assertion."""
 
 _TURN = "_has_a_turn"
-"""A function of the test's module that its loops call."""
-
-_Test: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+"""What loops call that assert, by a name in the test's module."""
 
 
 class Reached:
@@ -41,17 +39,24 @@ class Reached:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         test: Any = getattr(item, "obj", None)
-        property_: Any = getattr(test, "hypothesis", None)
-        inner = property_.inner_test if property_ else test
+        given: Any = getattr(test, "hypothesis", None)
+        inner = given.inner_test if given else test
         asserts, idle = _look(inspect.unwrap(getattr(inner, "__func__", inner)))
         reached: list[bool] = []
-        if property_ and asserts:
-            property_.inner_test = self._noting(inner, reached)
+
+        def note(*arguments: Any, **named: Any) -> object:
+            before = self._count
+            result = inner(*arguments, **named)
+            reached.append(self._count > before)
+            return result
+
+        if given and asserts:
+            given.inner_test = functools.wraps(inner)(note)
         try:
             result = yield
         finally:
-            if property_:
-                property_.inner_test = inner
+            if given:
+                given.inner_test = inner
         said = [f"the loop in line {line} has no turn" for line in sorted(idle)]
         if sum(reached) * _SHARE < len(reached):
             said.append(f"{sum(reached)} of {len(reached)} examples reach an assertion")
@@ -68,19 +73,9 @@ class Reached:
 
         return count
 
-    def _noting(self, test: Callable[..., object], reached: list[bool]) -> Callable[..., object]:
-        @functools.wraps(test)
-        def run(*arguments: Any, **named: Any) -> object:
-            before = self._count
-            result = test(*arguments, **named)
-            reached.append(self._count > before)
-            return result
-
-        return run
-
 
 def _look(test: object) -> tuple[bool, set[int]]:
-    """Return whether a test asserts, and the lines of its loops that assert; from now on, a turn removes a line."""
+    """Return whether a test asserts, and the lines of its loops that do, from which their turns remove them."""
     if not isinstance(test, FunctionType):
         return False, set()
     asserts, lines = _have_loops_call(test)
@@ -97,21 +92,20 @@ def _look(test: object) -> tuple[bool, set[int]]:
 @functools.cache
 def _have_loops_call(test: FunctionType) -> tuple[bool, set[int]]:
     code = test.__code__
-    node = _tests(code.co_filename).get((code.co_name, code.co_firstlineno))
+    node = _functions(code.co_filename).get((code.co_name, code.co_firstlineno))
     if node is None:
         return False, set()
     loops = _Loops()
     loops.visit(node)
     if loops.lines:
         node.decorator_list.clear()
-        # Within its class, by which private names are written, and a function that has the variables from around the test.
-        owner = ast.ClassDef(f"_.{test.__qualname__}".split(".")[-2], [], [], [node], [])
+        # Within a function that has the variables from around the test, as `__class__`, which `super()` needs.
         around: Any = ast.parse(f"def _({', '.join(code.co_freevars)}): pass")
-        around.body[0].body = [owner]
-        ast.fix_missing_locations(around)
+        around.body[0].body = [node]
         flags = code.co_flags & __future__.annotations.compiler_flag
+        around = ast.fix_missing_locations(around)
         made: Any = compile(around, code.co_filename, "exec", flags, dont_inherit=True)
-        for _ in range(3):
+        for _ in range(2):
             [made] = [one for one in made.co_consts if isinstance(one, CodeType)]
         test.__code__ = made
     return _asserts(node), loops.lines
@@ -147,16 +141,12 @@ def _asserts(node: ast.AST) -> bool:
 
 
 def _is_assertion(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr.startswith("assert")
-    )
+    return isinstance(node, ast.Call) and ast.unparse(node.func).startswith("self.assert")
 
 
 @functools.cache
-def _tests(path: str) -> dict[tuple[str, int], _Test]:
+def _functions(path: str) -> dict[tuple[str, int], Any]:
     """Return the functions in a file, by name and first line."""
     nodes = [*ast.walk(ast.parse(Path(path).read_bytes()))]
-    tests = [node for node in nodes if isinstance(node, _Test)]
-    return {(one.name, [*one.decorator_list, one][0].lineno): one for one in tests}
+    found = [one for one in nodes if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return {(one.name, [*one.decorator_list, one][0].lineno): one for one in found}

@@ -1,17 +1,12 @@
 """What tests leave behind is found, and told by its name."""
 
 import socket
-import sys
 import threading
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import run
-from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look
-
-_CHECKOUT = Path(__file__).parents[2]
+from tests.support.nested import run_tests
 
 _CONFTEST = """
 from tests.support.leaks import Guard
@@ -122,13 +117,7 @@ class GuardTests(SynchronousTestCase):
 
     def test_each_kind(self) -> None:
         """Each leak is an error of the test or the class that it belongs to; what has failed anyway is not told of twice."""
-        folder = make_folder(self)
-        (folder / "conftest.py").write_text(_CONFTEST)
-        (folder / "test_some.py").write_text(_TESTS)
-        options = ("-q", "-rN", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder)
-        clean = ("env", "-u", "PYTEST_ADDOPTS", f"PYTHONPATH={_CHECKOUT}")
-        done = run(*clean, sys.executable, "-m", "pytest", *options, folder)
-        said = done.stdout.decode()
+        _, said = run_tests(self, _CONFTEST, _TESTS)
         self.assertIn("2 failed, 13 passed, 1 skipped, 8 errors", said)
         self.assertEqual(said.count("has left behind:"), 8)
         self.assertEqual(said.count("this test has left behind:"), 7)

@@ -1,14 +1,15 @@
 """Tests that assert next to nothing fail: a run of some, with the plugin that finds them."""
 
 import re
-import sys
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import run
-from tests.support.folders import make_folder
+from tests.support.nested import run_tests
 
+_CONFTEST = """
+from tests.support.reached import Reached
+def pytest_configure(config): config.pluginmanager.register(Reached())
+"""
 _TESTS = """
 from hypothesis import given, strategies as st
 from twisted.trial.unittest import TestCase
@@ -19,8 +20,6 @@ class Base:
             self.assertTrue(number)
 
 class Tests(Base, TestCase):
-    __private = ()
-
     @given(st.integers(0, 99))
     def test_few(self, number):
         if number == 50:
@@ -38,7 +37,7 @@ class Tests(Base, TestCase):
 
     def test_idle_loop(self):
         self.assertTrue(1)
-        for number in self.__private:
+        for number in ():
             self.assertTrue(number)
 
     def test_all_of_nothing(self):
@@ -64,16 +63,7 @@ class Tests(Base, TestCase):
 
 class ReachedTests(SynchronousTestCase):
     def test_what_fails(self) -> None:
-        folder = make_folder(self)
-        (folder / "test_some.py").write_text(_TESTS)
-        (folder / "conftest.py").write_text(
-            "from tests.support.reached import Reached\n"
-            "def pytest_configure(config): config.pluginmanager.register(Reached())\n"
-        )
-        clean = ("env", "-u", "PYTEST_ADDOPTS", "-u", "PYTEST_XDIST_WORKER")
-        path = f"PYTHONPATH={Path(__file__).parents[2]}"
-        pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir")
-        said = run(*clean, path, *pytest, folder, folder).stdout.decode()
+        _, said = run_tests(self, _CONFTEST, _TESTS)
         found = re.findall(r"_ Tests\.(\w+) _+\n(.*)\n", said)
         self.assertEqual(
             [(name, re.sub(r"\d+", "N", why)) for name, why in found if why],

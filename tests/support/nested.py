@@ -1,0 +1,24 @@
+"""Runs of tests that a test writes."""
+
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import run
+from tests.support.folders import make_folder
+
+_CHECKOUT = Path(__file__).parents[2]
+
+
+def run_tests(
+    test: SynchronousTestCase, conftest: str, tests: str, *settings: str
+) -> tuple[int, str]:
+    """Run tests with a conftest.py and variables of the environment; return the status, and what pytest says."""
+    folder = make_folder(test)
+    (folder / "conftest.py").write_text(conftest)
+    (folder / "test_some.py").write_text(tests)
+    environment = ("-u", "PYTEST_ADDOPTS", "-u", "PYTEST_XDIST_WORKER", f"PYTHONPATH={_CHECKOUT}")
+    options = ("-q", "-rf", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder)
+    done = run("env", *environment, *settings, sys.executable, "-m", "pytest", *options, folder)
+    return done.returncode, done.stdout.decode()
