@@ -83,7 +83,7 @@ idle_timeout = 2s
 """
 
 _CLIENTS = """
-import json, socket, ssl, sys, threading, time
+import contextlib, json, socket, ssl, sys, threading, time
 host, ports = sys.argv[1], json.loads(sys.argv[2])
 kept = []
 
@@ -120,8 +120,9 @@ for name in ports:
         one.sendall(way.encode())
         one.recv(1)
         def go_on(one=one, way=way, name=name):
-            while one.recv(65536) if way[0] == "d" else one.sendall(bytes(65536 if name == "moving" else 1)) is None:
-                time.sleep(0 if name == "moving" else 0.1)
+            with contextlib.suppress(OSError):
+                while one.recv(65536) if way[0] == "d" else one.sendall(bytes(65536 if name == "moving" else 1)) is None:
+                    time.sleep(0 if name == "moving" else 0.1)
         threading.Thread(target=go_on, daemon=True).start()
     elif name != "late":
         said(connect(name))

@@ -10,6 +10,7 @@ from campaign.fuzz.asking import of_streams
 from campaign.fuzz.catastrophic import PATTERNS
 from campaign.fuzz.changing import changed
 from campaign.fuzz.files import no_files
+from campaign.fuzz.targets import answers_to_commands
 
 _TRIES = 120
 _SLOW = {"api": 60, "worker_messages": 60}
@@ -32,6 +33,12 @@ class ShortTests(SynchronousTestCase):
                 chance = random.Random(f"{name} {number}")
                 data = changed(chance.choice(inputs), inputs, made.words, chance)
                 self.attempt(name, data[: made.longest])
+
+    def test_right_answer_is_shown(self) -> None:
+        """What commands raise of an answer is told in a line, so nothing else would show that none is read."""
+        with answers_to_commands.asked(answers_to_commands.TARGET.seeds()[0]) as ask:  # type: ignore[index]
+            answers_to_commands.show_status(ask)
+            answers_to_commands.show_top(ask)
 
     def attempt(self, name: str, data: bytes) -> None:
         try:

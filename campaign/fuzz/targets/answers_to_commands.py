@@ -8,11 +8,14 @@ from __future__ import annotations
 import io
 import json
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPConnection
 from typing import Any
 from unittest import mock
+
+from typing_extensions import override
 
 from campaign.fuzz.target import Target, see
 from txmux.cli.remote import ask as asking
@@ -44,21 +47,21 @@ class _Socket:
         """Do nothing."""
 
 
-def _check(data: bytes) -> None:
-    def ask(method: str, path: str, **more: Any) -> Any:
-        connection = HTTPConnection("127.0.0.1", 1)
-        connection.sock = _Socket(data)
-        with mock.patch.object(asking, "_connection", return_value=connection):
-            return asking.ask(
-                _PLACE,
-                method,
-                path,
-                warn=lambda _: None,
-                **{k: v for k, v in more.items() if k != "warn"},
-            )
+@contextmanager
+def asked(data: bytes) -> Iterator[Any]:
+    class Answering(HTTPConnection):
+        @override
+        def connect(self) -> None:
+            self.sock = _Socket(data)
 
-    for show in (_status, _top):
-        _try(show, ask)
+    with mock.patch.object(asking, "HTTPConnection", Answering):
+        yield partial(asking.ask, _PLACE, warn=lambda _: None)
+
+
+def _check(data: bytes) -> None:
+    with asked(data) as ask:
+        for show in (show_status, show_top):
+            _try(show, ask)
 
 
 def _try(show: Callable[[Any], object], ask: Any) -> None:
@@ -69,15 +72,16 @@ def _try(show: Callable[[Any], object], ask: Any) -> None:
         see(str(problem))
 
 
-def _status(ask: Any) -> None:
+def show_status(ask: Any) -> None:
     found = ask("GET", "/api/status")
     with suppress(NoServiceError):
-        found = {**found, "backends": ask("GET", "/api/backends")}
+        backends = ask("GET", "/api/backends")  # the same bytes
+        found = {**found, "backends": backends if isinstance(backends, list) else []}
     with mock.patch("builtins.print"):
-        REPORTS["status"].write(found, Namespace())
+        REPORTS["status"].write(found, Namespace(check=False))
 
 
-def _top(ask: Any) -> None:
+def show_top(ask: Any) -> None:
     found = ask("GET", "/api/status")
     others = [found] if isinstance(found, dict) else []
 
