@@ -204,9 +204,8 @@ def _of_the_line(
     its: Plan, client: Seen, server: Seen | None, line: dict[str, Any]
 ) -> Iterable[str]:
     reasons = _reasons(its)
-    # Of one end that has yet to send, only that one knows; the other one must have finished.
-    is_late = line.get("facts", {}).get("reset") == "late"
-    if is_late and {its.client.ending, its.server.ending} & {*ORDERLY}:
+    # The other end has finished, or has broken off a moment later, too: then nobody knows what else it had to say.
+    if line.get("facts", {}).get("reset") == "late":
         reasons.add("done")
     if line["reason"] not in reasons:
         yield f"logged as {line['reason']} instead of {' or '.join(sorted(reasons))}"
