@@ -18,26 +18,15 @@ _BLOCK = 100
 
 @attrs.define(eq=False)
 class Stream:
-    """One of them.
-
-    Attributes:
-        port: The client's.
-        sent: How many blocks it has sent.
-        came: How many have come back.
-        came_at: When the last one did, as of ``time.monotonic()``.
-        longest: The longest time from one to the next.
-        problem: How it was lost, if it was.
-    """
-
     end: socket.socket
     number: int
     is_visit: bool
-    port: int = 0
-    sent: int = 0
-    came: int = 0
-    came_at: float = 0.0
-    longest: float = 0.0
-    problem: str = ""
+    port: int = 0  # the client's
+    sent: int = 0  # blocks
+    came: int = 0  # blocks that have come back
+    came_at: float = 0.0  # when the last one did, as of ``time.monotonic()``
+    longest: float = 0.0  # the longest time from one to the next
+    problem: str = ""  # how it was lost, if it was
     received: bytes = b""
     began: float = attrs.field(factory=time.monotonic)
 

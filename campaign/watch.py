@@ -24,19 +24,12 @@ _ANSWERS = 60.0
 
 @attrs.define
 class Item:
-    """An item that was there.
+    """An item that was there."""
 
-    Attributes:
-        text: Its level, its topic and its text.
-        began: When it was first seen, as of ``time.monotonic()``.
-        last: When it was last seen.
-        expected: Whether something was done that it tells of.
-    """
-
-    text: str
-    began: float
+    text: str  # its level, its topic and its text
+    began: float  # when it was first seen, as of ``time.monotonic()``
     last: float
-    expected: bool
+    expected: bool  # something was done that it tells of
 
 
 @attrs.frozen

@@ -51,29 +51,16 @@ _COMMAND = 75.0
 
 @attrs.define
 class Outcome:
-    """What came of a trial.
-
-    Attributes:
-        strike: What was tried.
-        has_come: Whether the moment came.
-        its: How many streams were in the process that was struck.
-        lost: How many of the others were lost.
-        hung: How many of the others carried nothing any more.
-        served: After how many seconds a new client was served.
-        paused: The longest that one of the others carried nothing, in seconds.
-        command: What the command that asked for the change said.
-        defects: What is broken.
-        log: What the service wrote.
-    """
+    """What came of a trial."""
 
     strike: Strike
-    has_come: bool = False
-    its: int = 0
-    lost: int = 0
-    hung: int = 0
-    served: float = 0.0
-    paused: float = 0.0
-    command: str = ""
+    has_come: bool = False  # its moment
+    its: int = 0  # streams in the process that was struck
+    lost: int = 0  # of the others
+    hung: int = 0  # of the others, those that carried nothing any more
+    served: float = 0.0  # after how many seconds a new client was served
+    paused: float = 0.0  # the longest that one of the others carried nothing, in seconds
+    command: str = ""  # what the command that asked for the change said
     defects: list[str] = attrs.field(factory=list)
     log: str = ""
 

@@ -112,18 +112,9 @@ def _steps(predicate: Predicate, dear: Dear) -> int:
     return steps_in(asked) * more
 
 
-def by_bytes(line: str, dear: Dear) -> float:
-    """Measure an input byte by byte, in milliseconds of CPU."""
-    return measured(line, dear).by_bytes
-
-
 def measured(line: str, dear: Dear) -> Cost:
     """Measure an input, each way a few times, of which the quickest counts."""
-    return measured_of(of_streams()[line], dear.of(SIZE))
-
-
-def measured_of(predicate: Predicate, data: bytes) -> Cost:
-    """Measure any predicate with `SIZE` bytes."""
+    predicate, data = of_streams()[line], dear.of(SIZE)
     found = in_pieces(predicate, data, range(1, SIZE))
     decided = SIZE if found.verdict is Verdict.NEED_MORE else found.at
     at_once = min(_timed(lambda: predicate(Peeked(data))) for _ in range(_TIMES))

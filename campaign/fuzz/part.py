@@ -68,7 +68,10 @@ def _look_at_costs(budget: Budget, report: Report) -> None:
         known = found.get(line)
         other = costs.dearest(line, budget.chance(trial), _TRIES, known)
         # Steps are counted in few bytes, in which what has a limit of its own seems to go on.
-        if known is None or costs.by_bytes(line, other) > costs.by_bytes(line, known):
+        if (
+            known is None
+            or costs.measured(line, other).by_bytes > costs.measured(line, known).by_bytes
+        ):
             found[line] = other
     costs.keep(found)
     measured = {line: costs.measured(line, dear) for line, dear in found.items()}

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from benchmarks.flood import BIND_ADDRESS_NO_PORT, Flood
-from tests.support.certificates import Identity
 
 BAD = "127.0.0.2"
 TICK = 0.01  # seconds
@@ -34,7 +33,6 @@ class Target:
 
     Attributes:
         port: The service.
-        authority: Of clients' certificates.
         many: The connections that it has at once, if it has many.
         part: What part of its usual rate it has, up to 1.
         chance: Of what it says.
@@ -42,7 +40,6 @@ class Target:
     """
 
     port: int
-    authority: Identity
     many: int
     part: float
     chance: random.Random

@@ -49,9 +49,7 @@ def run(budget: Budget) -> Report:
                         break
                     chance = budget.chance(number * len(chosen) + trial)
                     many = max(1, round(size[0] * attack.share))
-                    target = Target(
-                        victim.ports[attack.service], victim.authority, many, size[1], chance
-                    )
+                    target = Target(victim.ports[attack.service], many, size[1], chance)
                     where = f"{attack.name}, seed {budget.seed}, round {number}"
                     try:
                         found = [*_attack(victim, attack, target, size[2], size[3], report.table)]
@@ -113,17 +111,9 @@ def _calm(victim: Victim, before: int) -> int:
 
 
 def _enter_network(undone: Undone) -> None:
-    """Be in a network of our own, with addresses that nobody answers from, and others that are all ours."""
+    """Be in a network of our own, with addresses that are all ours."""
     namespace = Namespace(undone)
-    for command in (
-        f"address add {plain.HERE}/32 dev lo",
-        "link add hidden arp off type veth peer name nowhere",
-        "link set hidden up",
-        "link set nowhere up",
-        f"route add {plain.HIDDEN} dev hidden",
-        f"-6 route add local {plain.NETWORK} dev lo",
-    ):
-        namespace.ip(command)
+    namespace.ip(f"-6 route add local {plain.NETWORK} dev lo")
     for name, value in (
         ("ipv4/ip_local_port_range", "32768 60999"),
         ("core/somaxconn", "4096"),

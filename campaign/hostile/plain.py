@@ -11,10 +11,6 @@ from collections.abc import Iterator
 from campaign.hostile.attack import Attack, Target, come, crowd, flood, paced, reset
 
 SOURCES = 100_000
-HIDDEN = "10.9.0.0/16"
-"""Addresses from which nothing ever comes back."""
-HERE = "10.8.0.1"
-"""An address of this machine that is not a loopback address: what is sent from these to others is dropped by the kernel."""
 NETWORK = "fd00::/16"
 """All addresses of it are this machine's."""
 
@@ -71,31 +67,6 @@ def _sources(target: Target) -> None:
     paced(target, 4000, once)
 
 
-def _checksum(data: bytes) -> int:
-    """Give the sum of RFC 1071."""
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF
-
-
-def _half_open(target: Target) -> None:
-    """Begin connections from addresses that never answer (SYN, RFC 9293, section 3.5)."""
-    to = socket.inet_aton(HERE)
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-
-        def once() -> None:
-            chance = target.chance
-            source = socket.inet_aton(f"10.9.{chance.randrange(256)}.{chance.randrange(1, 255)}")
-            port, number = chance.randrange(1024, 65536), chance.getrandbits(32)
-            tcp = struct.pack(">HHIIBBHHH", port, target.port, number, 0, 0x50, 2, 65535, 0, 0)
-            whole = source + to + struct.pack(">BBH", 0, 6, len(tcp)) + tcp
-            tcp = tcp[:16] + struct.pack(">H", _checksum(whole)) + tcp[18:]
-            ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + source + to
-            raw.sendto(ip + tcp, (HERE, 0))
-
-        paced(target, 5000, once)
-
-
 def _random(target: Target) -> bytes:
     kind = target.chance.random()
     if kind < 0.3:
@@ -136,7 +107,6 @@ ATTACKS = (
     Attack("slowloris: a line of HTTP each second", "web", crowd(_head_line_by_line, 16), 2),
     Attack("one byte a second", "plain", crowd(lambda _: records(hello(), 2**14), 1), 2),
     Attack("new connections, reset at once", "plain", _new),
-    Attack("half-open connections", "plain", _half_open, unit="SYN"),
     Attack("a new source for each connection", "plain", _sources, 2),
     Attack("garbage for PROXY headers", "proxied", flood(_random), 5),
     Attack("ClientHellos in records of one byte", "plain", flood(lambda _: records(hello())), 5),

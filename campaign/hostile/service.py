@@ -15,7 +15,7 @@ import attrs
 
 from tests.interop.mux import Mux
 from tests.processes.running import family_of
-from tests.support.certificates import Identity, make_authority
+from tests.support.certificates import make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
 from tests.support.undone import Cleans
@@ -48,10 +48,6 @@ accept_proxy_from = 127.0.0.0/8
 endpoint       = :0
 detect_timeout = 1m
 
-[listen mutual]
-endpoint       = :0
-detect_timeout = 1m
-
 [listen web]
 endpoint       = :0
 detect_timeout = 1m
@@ -61,19 +57,13 @@ under         = tls
 match         = tls
 terminate_tls = {folder}/server.pem
 
-[route known]
-under         = mutual
-match         = tls
-terminate_tls = {folder}/server.pem
-tls_client_ca = {folder}/authority.pem
-
 [route good]
 under   = *
 match   = payload text=PING
 backend = server
 
 [route inside]
-under   = ended, known
+under   = ended
 match   = payload text=PING
 backend = server
 
@@ -118,11 +108,7 @@ class Victim:
     def __init__(self, undone: Cleans, folder: Path) -> None:
         echo = EchoServer()
         undone.addCleanup(echo.end)
-        self.authority: Identity = make_authority("Authority of clients")
-        self.authority.write(folder / "authority.pem")
         make_authority("www.example.com", "www.example.com").write(folder / "server.pem", key=True)
-        own = self.authority.issue("good.example", usage=False)
-        self._certificate = own.write(folder / "client.pem", key=True)
         (folder / "token").write_text(TOKEN)
         ports = {"admin": free_port(), "metrics": free_port()}
         rules = _RULES.format(folder=folder, server=echo.port)
@@ -145,11 +131,9 @@ class Victim:
         with contextlib.ExitStack() as stack:
             to = (GOOD, self.ports[listener])
             client = stack.enter_context(socket.create_connection(to, _PATIENCE, (GOOD, 0)))
-            if listener in {"tls", "mutual"}:
+            if listener == "tls":
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                if listener == "mutual":
-                    context.load_cert_chain(self._certificate)
                 client = stack.enter_context(context.wrap_socket(client))
             client.sendall(_SAYS.get(listener, _PING))
             heard = b""

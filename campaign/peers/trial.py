@@ -43,31 +43,22 @@ _MIB = 1 << 20
 
 @attrs.define
 class Outcome:
-    """What came of it.
-
-    Attributes:
-        growth: MiB that the supervisor took at most, and the worker that took most.
-        line: Seconds until the first line in the log, if there was one.
-        lines: How many there were.
-        attention: Seconds until ``attention`` had something more.
-        down: Seconds until a source was not up.
-        p99: Of good clients, in ms: before, and meanwhile.
-        failed: Good clients that were not served.
-        sent: MiB that the peer has sent.
-        recovered: Seconds until all was well after the peer became good.
-    """
+    """What came of it; times are seconds."""
 
     source: str
     way: str
-    growth: tuple[float, float] = (0.0, 0.0)
-    line: float | None = None
+    growth: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # MiB of the supervisor, and of the worker that took most
+    line: float | None = None  # until the first line in the log
     lines: int = 0
-    attention: float | None = None
-    down: float | None = None
-    p99: tuple[float, float] = (0.0, 0.0)
-    failed: int = 0
-    sent: float = 0.0
-    recovered: float | None = None
+    attention: float | None = None  # until ``attention`` had something more
+    down: float | None = None  # until a source was not up
+    p99: tuple[float, float] = (0.0, 0.0)  # of good clients, in ms: before, and meanwhile
+    failed: int = 0  # good clients
+    sent: float = 0.0  # MiB of the peer
+    recovered: float | None = None  # until all was well after the peer became good
     defects: list[str] = attrs.field(factory=list)
 
 
