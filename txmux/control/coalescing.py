@@ -5,11 +5,12 @@ from time import process_time
 from typing import Any, Generic, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from txmux.classes import define
+from txmux.control.conditions import Conditions
 
 _T = TypeVar("_T")
 
@@ -32,7 +33,7 @@ class Coalescer(Generic[_T]):
     _not_before: float = attrs.field(default=0.0, init=False)
     is_busy: bool = attrs.field(default=False, init=False)
     _waiting: list[Deferred[_T]] = attrs.field(factory=list, init=False)
-    _idle: list[Deferred[None]] = attrs.field(factory=list, init=False)
+    _changes: Conditions = attrs.field(factory=Conditions, init=False)
 
     def request(self) -> Deferred[_T]:
         """Return the result of a run that starts after this call."""
@@ -44,11 +45,7 @@ class Coalescer(Generic[_T]):
         return waiting
 
     def wait_until_idle(self) -> Deferred[None]:
-        if not self.is_busy:
-            return succeed(None)
-        idle: Deferred[None] = Deferred()
-        self._idle.append(idle)
-        return idle
+        return self._changes.until(lambda: not self.is_busy)
 
     async def _run_all(self) -> None:
         while self._waiting:
@@ -66,9 +63,7 @@ class Coalescer(Generic[_T]):
             for deferred in waiting:
                 deferred.callback(result)  # which takes a failure, too
         self.is_busy = False
-        idle, self._idle = self._idle, []
-        for deferred_idle in idle:
-            deferred_idle.callback(None)
+        self._changes.check()
 
     async def _rest(self) -> None:
         rest = 0.0 if self._clock is None else self._not_before - self._clock.seconds()

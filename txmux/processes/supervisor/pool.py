@@ -16,12 +16,12 @@ from twisted.logger import Logger
 from txmux.classes import define
 from txmux.control.attention import NONE_ANSWERS, NONE_SERVES
 from txmux.control.broadcast import ANSWER_TIMEOUT, broadcast
+from txmux.control.conditions import Conditions
 from txmux.control.overrides import WorkersCondition
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
-from txmux.processes.conditions import Conditions
 from txmux.processes.supervisor.moving import Takers, WorkerHandover
 from txmux.processes.supervisor.worker import Worker
 from txmux.telemetry.attention import OF_FEW

@@ -33,6 +33,7 @@ from twisted.logger import Logger
 
 from txmux.access.across_processes import SharedLimits
 from txmux.classes import define
+from txmux.control.conditions import Conditions
 from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.errors import ListenError, MuxError
@@ -42,7 +43,6 @@ from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.processes import oom
-from txmux.processes.conditions import Conditions
 from txmux.processes.memory import free_memory, megabytes, own_memory
 from txmux.processes.supervisor.moving import WorkerHandover
 from txmux.processes.supervisor.notify import sockets_from_systemd

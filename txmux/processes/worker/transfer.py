@@ -14,13 +14,13 @@ from twisted.logger import Logger
 
 from txmux.access.admission import Tally
 from txmux.client.session import ClientSession, has_ended
+from txmux.control.conditions import Conditions
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.turns import Turns
-from txmux.processes.conditions import Conditions
 from txmux.processes.worker.handover import Adopting, Round, Taker, opened
 from txmux.processes.worker.received_rules import sockets_of
 from txmux.serving.serving import Serving
