@@ -5,7 +5,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.per_source import PerSource, SourceLimits
-from txmux.serving.state import build_state, found_by_checks, merged, restore_sources
+from txmux.serving.state import buckets_of, found_by_checks, merged, restore_sources
 
 
 def told(state: str = "up", target: str = "a:1", **more: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class SourcesTest(SynchronousTestCase):
         old, new = self.counting(1000.0), self.counting(7.0)
         for _ in range(2):
             self.assertTrue(old.enter(5))
-        state = build_state([], {"x": old, "gone": old, "unlimited": None}, {}, {})
+        state = {"sources": buckets_of({"x": old, "gone": old, "unlimited": None})}
         restore_sources(state, {"x": new, "unlimited": new, "other": new, "gone": None})
         self.assertTrue(new.enter(5))
         self.assertIsNone(new.enter(5))

@@ -298,7 +298,7 @@ class Control:
             *attention.untaken_units(self.rules),
             *attention.failed_upgrade(self.last_upgrade),
             *attention.left_behind(0 if self.service.are_arriving() else stayed, orphaned),
-            *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
+            *attention.clients_that_wait(self.state.overrides.held, gauges.held, time.monotonic()),
             *attention.silent_workers(condition),
             *attention.unusable_answers(reports.unusable),
             *attention.processes(self.state, now, time.monotonic()),
@@ -520,7 +520,7 @@ class Control:
         if not states:  # this process's own are the next best
             states.append((None, checked))
         steps = building.backends_document(
-            self.index, servers, gauges, self.overrides(), states, checked, self.rates, of
+            self.index, servers, gauges, self.state.overrides, states, checked, self.rates, of
         )
         return await turns.run(steps)
 
@@ -538,12 +538,9 @@ class Control:
 
     # Changes.
 
-    def overrides(self) -> Overrides:
-        return self.state.overrides
-
     def shut(self) -> list[str]:
         names = {listener.name for listener in self.rules.listeners}
-        return sorted(self.overrides().shut & names)
+        return sorted(self.state.overrides.shut & names)
 
     async def override(self, overrides: Overrides) -> list[str]:
         self.state.apply_overrides(overrides)

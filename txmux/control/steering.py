@@ -41,7 +41,7 @@ async def set_server(
         return Report.refused(
             f"weight: must be from 1 to {MOST_WEIGHT}, or 0 for that of the rules, not {weight}"
         )
-    overrides = control.overrides()
+    overrides = control.state.overrides
     before = overrides.servers.get((backend, server), AS_RULED).state
     late = await control.override(
         overrides.with_server(backend, server, time.time(), state, weight)
@@ -74,7 +74,7 @@ async def set_backend(
             f"backend {backend}: all servers are marked down in the rules; remove 'down' and reload"
         )
     # No other change can come before this one is in force: nothing is awaited until then.
-    before, overrides, now = control.overrides(), control.overrides(), time.time()
+    before, overrides, now = control.state.overrides, control.state.overrides, time.time()
     for server in servers:
         overrides = overrides.with_server(backend, server, now, state, None)
     late = await control.override(overrides)
@@ -135,7 +135,7 @@ async def hold(control: Control, backend: str, seconds: float = math.inf) -> Rep
     """Hold new clients of a backend, even if servers are up, until `release` or for some seconds; reloads and upgrades keep it."""
     known_backend(control.index, backend)
     now = time.monotonic()
-    late = await control.override(control.overrides().with_hold(backend, now, now + seconds))
+    late = await control.override(control.state.overrides.with_hold(backend, now, now + seconds))
     end = "until it is released" if seconds == math.inf else f"for {duration(seconds)}"
     return _report(f"backend {backend}: new clients wait, {end}", late)
 
@@ -143,7 +143,7 @@ async def hold(control: Control, backend: str, seconds: float = math.inf) -> Rep
 async def release(control: Control, backend: str) -> Report:
     """Release the clients that `hold` keeps waiting."""
     names = control.index.backends.keys()
-    overrides, now = control.overrides(), time.monotonic()
+    overrides, now = control.state.overrides, time.monotonic()
     if backend not in names | overrides.held.keys():
         known_backend(control.index, backend)
     was_held = overrides.held.get(backend, 0.0) > now
@@ -155,7 +155,7 @@ async def release(control: Control, backend: str) -> Report:
 async def set_listener(control: Control, name: str, *, accepting: bool) -> Report:
     """Accept the clients of a listener, or leave them in the queue of its socket; reloads and upgrades keep it."""
     transport = known_listener(control.index, name)
-    late = await control.override(control.overrides().with_listener(name, accepting=accepting))
+    late = await control.override(control.state.overrides.with_listener(name, accepting=accepting))
     # Over UDP all clients share one queue, so new ones cannot be left there.
     is_udp = transport is Transport.UDP
     left = "begins no flows" if is_udp else "leaves clients in the queue"

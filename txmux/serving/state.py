@@ -37,27 +37,15 @@ from txmux.client.active_listener import ActiveListener
 
 TransferState: TypeAlias = dict[str, Any]
 
-_VERSION = 1
+VERSION = 1
 _WORST = {MemberState.UP.value: 0, MemberState.EJECTED.value: 1, MemberState.DOWN.value: 2}
 
 
-def build_state(
-    servers: Iterable[dict[str, Any]],
-    sources: Mapping[str, PerSource | None],
-    overrides: Mapping[str, Any],
-    networks: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Build the sections that come from backends, limits and overrides."""
+def buckets_of(sources: Mapping[str, PerSource | None]) -> dict[str, str]:
     return {
-        "version": _VERSION,
-        "networks": {**networks},
-        "servers": [*servers],
-        "wanted": {**overrides},
-        "sources": {
-            name: base64.b64encode(limits.buckets()).decode()
-            for name, limits in sources.items()
-            if limits is not None
-        },
+        name: base64.b64encode(limits.buckets()).decode()
+        for name, limits in sources.items()
+        if limits is not None
     }
 
 

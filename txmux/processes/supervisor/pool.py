@@ -112,6 +112,9 @@ class WorkerPool:
     def all(self) -> list[Worker]:
         return [*self.workers, *self.added, *self.retiring]
 
+    def ready(self) -> list[Worker]:
+        return [worker for worker in self.all() if worker.ready]
+
     @property
     def leaving(self) -> set[Worker]:
         """The workers that accept no clients, or not for long, since one that takes their place is ready."""
@@ -216,8 +219,7 @@ class WorkerPool:
 
     async def give_away(self) -> None:
         """Leave all workers to another supervisor, which has adopted them, once all has come that they have sent to this one."""
-        ready = [worker for worker in self.all() if worker.ready]
-        await broadcast(ready, messages.PING, seconds=_FLOWS_MOVED, if_late="skip")
+        await broadcast(self.ready(), messages.PING, seconds=_FLOWS_MOVED, if_late="skip")
         self._replaced.clear()
         for worker in self.all():
             worker.give_away()

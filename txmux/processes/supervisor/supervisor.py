@@ -68,7 +68,14 @@ from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read
 from txmux.serving.listen_addresses import are_plain
-from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
+from txmux.serving.state import (
+    VERSION,
+    TransferState,
+    buckets_of,
+    found_by_checks,
+    merged,
+    restore_sources,
+)
 from txmux.serving.store import PreparedSockets
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN
@@ -284,10 +291,12 @@ class Supervisor:
         state["parts"] = {name: part.state() for name, part in self._parts.items()}
         return {**message, "may_lack": worker.has_served, "state": state}
 
-    def _shared_state(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    def _shared_state(
+        self, servers: Iterable[Mapping[str, Any]], now: float = 0.0
+    ) -> dict[str, Any]:
         return {
             "servers": [*servers],
-            "wanted": self.state.overrides.as_json(),
+            "wanted": self.state.overrides.as_json(now),
             "networks": self.state.lists.contents,
         }
 
@@ -299,16 +308,14 @@ class Supervisor:
 
         With `again`, it has an earlier state, and gets only the changes of bans.
         """
-        workers = [worker for worker in self.pool.all() if worker.ready]
-        reports = await broadcast(workers, messages.SERVERS)
+        reports = await broadcast(self.pool.ready(), messages.SERVERS)
         await self._files_in_use.look_now()  # some may be lost since a moment ago
         now = time.monotonic()
         servers = merged([*(servers for _, servers in reports), self._servers()])
-        sources = self.limits.sources(self._reactor.seconds)
-        overrides = self.state.overrides.as_json(now)
-        state = build_state(servers, sources, overrides, self.state.lists.contents)
         return {
-            **state,
+            **self._shared_state(servers, now),
+            "version": VERSION,
+            "sources": buckets_of(self.limits.sources(self._reactor.seconds)),
             "names": self._names.as_json(),
             "pem": self._files_in_use.lost(),
             "bans": self.state.bans.state(now, again=again),
@@ -562,7 +569,7 @@ class Supervisor:
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
         rules = pending.rules
         self._files_in_use.send()
-        pending.preparing = {worker: worker.pid for worker in self.pool.all() if worker.ready}
+        pending.preparing = {worker: worker.pid for worker in self.pool.ready()}
         answers = {
             worker: self._ask_to_prepare(
                 worker, lambda: pending.sockets, rules, 0, rules_changed=rules_changed

@@ -98,13 +98,10 @@ class WorkerTransfers:
     def processes(self) -> int:
         return len(self._pool.workers)
 
-    def _ready(self) -> list[Worker]:
-        return [worker for worker in self._pool.all() if worker.ready]
-
     async def would_stay(self) -> Report:
         """Report how many connections an upgrade would move now, and how many would stay, by the reason."""
         answers = await broadcast(
-            self._ready(), messages.WOULD_STAY, seconds=_COUNTING, if_late="skip"
+            self._pool.ready(), messages.WOULD_STAY, seconds=_COUNTING, if_late="skip"
         )
         moves = sum(counts["moves"] for _, counts in answers)
         stays = total(counts["stays"] for _, counts in answers)
@@ -121,7 +118,7 @@ class WorkerTransfers:
 
         From now on, workers that are started accept no clients; the old ones do so until the other supervisor has them retire.
         """
-        await self._pool.flows_moved(self._ready())
+        await self._pool.flows_moved(self._pool.ready())
         self._pool.accepting = False
         rows, ends, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
         attaching = dict[Worker, Deferred[Any]]()
@@ -129,7 +126,7 @@ class WorkerTransfers:
             undo.callback(close, ends)
             # The other supervisor has told the workers nothing.
             undo.callback(setattr, self._pool, "accepting", True)  # noqa: FBT003 - as for `setattr`
-            for worker in self._ready():
+            for worker in self._pool.ready():
                 own, other = socket.socketpair()
                 ends.append(other)
                 with own:
@@ -152,7 +149,7 @@ class WorkerTransfers:
     async def take_back(self) -> None:
         """Undo `give`; also if the other supervisor has had workers close their ports."""
         if not self._pool.accepting:
-            for worker in self._ready():
+            for worker in self._pool.ready():
                 self._lend_opener(worker)
             self._supervisor.take_back()
         await self.accept()
