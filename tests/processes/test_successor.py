@@ -314,7 +314,7 @@ class StoppingTest(SynchronousTestCase):
         predecessor: Any = SimpleNamespace(
             attach=lambda _, given, *__, **___: handlers.update(given), gives_connections=False
         )
-        upgrades._predecessor, upgrades.is_waiting = predecessor, True
+        upgrades._predecessor = predecessor
         limits = SimpleNamespace(handed_over=dict)
         supervisor: Any = SimpleNamespace(limits=limits, pool=SimpleNamespace(workers=[]))
         resources: Any = SimpleNamespace(counters=SimpleNamespace(adopt=nothing))

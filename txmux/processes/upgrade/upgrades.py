@@ -17,6 +17,7 @@ A process of a version that adopts no workers gets connections alone; then the o
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 import os
@@ -71,6 +72,17 @@ _RELOADS = 180.0
 """Seconds that the new process may take to reload, when all connections have come."""
 
 
+class _Stage(enum.IntEnum):
+    """How far this process is as successor; without a predecessor, it serves once it is ready."""
+
+    STARTING = enum.auto()
+    READY = enum.auto()  # it has said so, and serves when it is asked
+    FAILED = enum.auto()  # it could not, so the predecessor keeps serving
+    TAKING_OVER = enum.auto()
+    SERVING = enum.auto()
+    SETTLED = enum.auto()  # it has told the predecessor what has moved
+
+
 @define(eq=False, slots=False)
 class Upgrades:
     """Coordinates both roles for `MuxService`.
@@ -79,7 +91,6 @@ class Upgrades:
         on_failed: Called if this process cannot write the PID file.
 
     Attributes:
-        is_waiting: Whether the predecessor still serves.
         are_arriving: Whether its connections are being handed over.
         state: The state of the predecessor so far; see `txmux.serving.state`.
         renewing: Requests to renew a certificate that were passed on to the successor.
@@ -92,8 +103,8 @@ class Upgrades:
     _renew: Callable[[str], Awaitable[Report]]
     _stop: Callable[[], object]
 
-    is_waiting = are_arriving = _is_taking_over = _is_settling = False
-    _has_reported = _has_served = _has_begun = _predecessor_ended = _is_stopping = False
+    are_arriving = _predecessor_ended = _is_stopping = False
+    _stage = _Stage.STARTING
 
     def __attrs_post_init__(self) -> None:
         self._changes = Conditions()
@@ -107,11 +118,15 @@ class Upgrades:
 
     # As successor.
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the predecessor still serves."""
+        return self._predecessor is not None and self._stage < _Stage.SERVING
+
     def find_predecessor(self) -> None:
         """Adopt the sockets of the predecessor, if there is one, or those that systemd passes."""
         predecessor = self._predecessor = Predecessor.find()
         if predecessor is not None:
-            self.is_waiting = True
             self.state = predecessor.state
             stored, useless = predecessor.sockets, list[str]()
         else:
@@ -137,7 +152,7 @@ class Upgrades:
             self._resources.sockets.close_unused()
 
     def cannot_serve(self, why: object) -> None:
-        if self._predecessor is not None and not self._has_reported:
+        if self._predecessor is not None and self._stage is _Stage.STARTING:
             self._predecessor.fail(why)
 
     @contextmanager
@@ -151,9 +166,9 @@ class Upgrades:
 
     def can_serve(self, supervisor: Supervisor) -> None:
         """Report readiness to the predecessor, or serve from now on if there is none. Further calls do nothing."""
-        if self._has_reported:
+        if self._stage > _Stage.STARTING:
             return
-        self._has_reported = True
+        self._stage = _Stage.READY
         predecessor, resources = self._predecessor, self._resources
         self._limits = supervisor.limits
         if predecessor is None:
@@ -172,16 +187,13 @@ class Upgrades:
             self.expect_no_more()
 
         async def accept(**values: Any) -> list[str]:
-            self._is_taking_over = True
-            self._is_settling = not predecessor.gives_connections
+            self._stage = _Stage.TAKING_OVER
             try:
                 return await self._serve(predecessor, supervisor, transfers, **values)
             except BaseException:
-                self._is_settling = False
-                raise
-            finally:
-                self._is_taking_over = False
+                self._stage = _Stage.FAILED
                 self._changes.check()
+                raise
 
         predecessor.attach(
             self._reactor,
@@ -215,7 +227,6 @@ class Upgrades:
             close(ends)
             close_all(files)
             raise UpgradeError("it is shutting down")
-        self._has_begun = True
         resources.counters.adopt_files(files)
         adopted = transfers.adopt(workers, ends, self._reactor)
         # An error here leaves the other process serving; if that has ended, this one has to serve anyway.
@@ -236,7 +247,6 @@ class Upgrades:
             if not self._predecessor_ended:
                 raise
             _log.warn("some clients are not accepted yet: {why}", why=problem)
-        self.is_waiting = False
         if not predecessor.gives_connections:
             supervisor.close_removed()
         # One that keeps its workers removes the files of UNIX sockets itself, after it has accepted who waits there.
@@ -268,27 +278,31 @@ class Upgrades:
         return attrs.asdict(moved)
 
     def _has_settled(self) -> None:
-        self._is_settling = False
+        self._stage = _Stage.SETTLED
         self._changes.check()
 
     def has_taken_over(self) -> Deferred[None]:
         """Wait until this process serves, or does not, if it is about to: it has its name already, and stops for both."""
-        return self._changes.until(lambda: not self._is_taking_over)
+        return self._changes.until(lambda: self._stage is not _Stage.TAKING_OVER)
 
     def is_final(self) -> Deferred[None]:
         """Wait until the new process has told the old one what has moved: if it ended before, the old one would serve again."""
-        return self._changes.until(
-            lambda: (
-                (self._predecessor_ended or not self._is_settling)
-                and not (self._upgrade is not None and self._upgrade.is_settling)
-            )
-        )
+
+        def is_settling() -> bool:
+            predecessor, upgrade = self._predecessor, self._upgrade
+            if upgrade is not None and upgrade.is_settling:
+                return True
+            if predecessor is None or predecessor.gives_connections or self._predecessor_ended:
+                return False
+            return _Stage.TAKING_OVER <= self._stage < _Stage.SETTLED
+
+        return self._changes.until(lambda: not is_settling())
 
     def _serves(self, is_healthy: Callable[[], bool]) -> None:
         oom.go_last()
         self._resources.store()
         self._resources.serve(is_healthy, is_new_main=self._predecessor is not None)
-        self._has_served = True
+        self._stage = _Stage.SERVING
         self._changes.check()
 
     def _on_predecessor_ended(
@@ -298,7 +312,7 @@ class Upgrades:
         all_here: Callable[[], object],
     ) -> None:
         self._predecessor_ended = True
-        if self.is_waiting and not self._has_begun and not self._is_stopping:
+        if self._stage is _Stage.READY and not self._is_stopping:
             _log.warn("the old process has ended; this one serves from now on")
             failed = partial(_log.failure, "this process cannot take its place")
             Deferred.fromCoroutine(accept()).addErrback(failed)
@@ -319,7 +333,7 @@ class Upgrades:
         return self._upgrade is not None or self.is_waiting or self.has_successor
 
     def serves(self) -> Deferred[None]:
-        return self._changes.until(lambda: self._has_served or self._is_stopping)
+        return self._changes.until(lambda: self._stage >= _Stage.SERVING or self._is_stopping)
 
     def settled(self) -> Deferred[None]:
         """Wait until it is decided which process serves."""
