@@ -19,8 +19,10 @@ from txmux.telemetry.record import ConnectionRecord
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.migration import Migration, Visitor
 from txmux.wire import codec
+from txmux.wire.client_hello import ClientHello
 from txmux.wire.codec import AGE, LEFT, PLACE, TEXT, UNTIL, WHOLE, Context, each, optional, sent
 from txmux.wire.jsontext import MISSHAPEN
+from txmux.wire.quic.decided import DecidedHello
 
 _NOW = Context(100.0)
 
@@ -138,6 +140,20 @@ class RecordedTest(SynchronousTestCase):
         self.see(ConnectionIds(b"", (b"\x03",)), {
             "own": "", "known": ["03"], "versions": [], "served": None, "current": None,
         })  # fmt: skip
+
+    def test_decided_hello(self) -> None:
+        """See `txmux.wire.quic.decided`."""
+        opening = ["0102030405060708", 3, "", [[9, "eHk="]]]
+        recorded: dict[str, Any] = {
+            "hello": ["a.example", ["h2", "h3"], "1.3", True],
+            "is_over": True,
+            "openings": [opening],
+        }
+        decided = codec.read(DecidedHello, recorded)
+        self.assertEqual(decided.hello, ClientHello("a.example", ("h2", "h3"), "1.3", ech=True))
+        fresh: dict[str, Any] = {"hello": None, "is_over": False, "openings": []}
+        for its in (recorded, fresh):
+            self.assertEqual(in_json(codec.write(codec.read(DecidedHello, its))), its)
 
     def test_ban(self) -> None:
         self.see(

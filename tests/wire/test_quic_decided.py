@@ -11,6 +11,7 @@ from tests.support.examples import scaled
 from tests.wire.hello_builder import alpn, client_hello, server_name, versions
 from tests.wire.quic_builder import DESTINATION, V2, crypto, initial, long_packet, other_version
 from txmux.interfaces import Datagrams
+from txmux.wire import codec
 from txmux.wire.quic.decided import DecidedHello
 from txmux.wire.quic.opening import QuicOpening, parse_opening
 
@@ -168,18 +169,18 @@ class RecalledTests(DecidedCase):
                 if is_over and number == 3:
                     self.decided.end()
                 if is_moved:
-                    text = json.dumps(self.decided.as_json())
-                    self.decided = DecidedHello.from_json(json.loads(text))
+                    text = json.dumps(codec.write(self.decided))
+                    self.decided = codec.read(DecidedHello, json.loads(text))
                 outcome.append(self.admits(one, decides=decides))
             outcomes.append(outcome)
         self.assertEqual(*outcomes)
 
     def test_senseless_values_are_refused(self) -> None:
-        reported = self.decided.as_json()
+        reported = codec.write(self.decided)
         wrongs: tuple[dict[str, Any], ...] = (
             {"hello": 1}, {"openings": [[]]}, {"openings": [["zz", 0, "", []]]},
         )  # fmt: skip
         for wrong in wrongs:
             with self.assertRaises((TypeError, ValueError)):
-                DecidedHello.from_json({**reported, **wrong})
+                codec.read(DecidedHello, {**reported, **wrong})
         self.assertEqual(QuicOpening.from_json(["00", 7, "", []]).destination, b"\0")

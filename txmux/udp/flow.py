@@ -661,7 +661,7 @@ class Flow:
             "introduction": None if header is None else _text(encode_v2(header, datagrams=True)),
             "ids": None if self.ids is None else codec.write(self.ids),
             "trail": None if self._following is None else self._following.as_json(),
-            "hello": None if self._decided_hello is None else self._decided_hello.as_json(),
+            "hello": None if self._decided_hello is None else codec.write(self._decided_hello),
         }
 
     def restore(
@@ -724,7 +724,7 @@ class Flow:
         if fields.get("unrecognised") is not None:
             self.unrecognised = b64decode(fields["unrecognised"])
         if fields.get("hello") is not None:
-            self._decided_hello = DecidedHello.from_json(fields["hello"])
+            self._decided_hello = codec.read(DecidedHello, fields["hello"])
         if fields.get("introduction") is not None:
             decoded = decode_datagram(b64decode(fields["introduction"]))
             self.proxy_header = None if decoded is None else decoded.header

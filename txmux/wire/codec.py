@@ -64,6 +64,7 @@ def converted(kind: Callable[[Any], Any], write: Callable[[Any], Any] | None = N
     )
 
 
+_NAMED = checked(dict)
 FLAG, WHOLE, NUMBER, TEXT = checked(bool), checked(int), checked(float, int), checked(str)
 HEX = converted(bytes.fromhex, bytes.hex)
 BASE64 = converted(b64decode, lambda data: b64encode(data).decode())
@@ -92,15 +93,12 @@ def each(form: Form, kind: Callable[[Any], Any] = tuple, *, some: slice = slice(
 
 def by_name(form: Form) -> Form:
     """Make the form of a mapping from names to values."""
-    objects = checked(dict)
 
     def read(values: Any, its: Context) -> dict[str, Any]:
-        found = objects.read(values, its)
-        return {name: form.read(value, its) for name, value in found.items()}
+        named = _NAMED.read(values, its).items()
+        return {name: form.read(value, its) for name, value in named}
 
-    return Form(
-        lambda values, its: {name: form.write(value, its) for name, value in values.items()}, read
-    )
+    return Form(lambda values, its: {name: form.write(values[name], its) for name in values}, read)
 
 
 def part(kind: type[Any]) -> Form:
@@ -126,12 +124,9 @@ def sent(form: Form, name: str = "", *, is_needed: bool = False, **options: Any)
 
 @functools.cache
 def _fields(kind: Any) -> list[tuple[attrs.Attribute[Any], str, Form, bool]]:
-    fields = [
-        (field, *field.metadata.get(_SENT, ("", None, False))) for field in attrs.fields(kind)
-    ]
-    return [
-        (field, name or field.alias, form, needed) for field, name, form, needed in fields if form
-    ]
+    marked = (field for field in attrs.fields(kind) if _SENT in field.metadata)
+    found = ((field, *field.metadata[_SENT]) for field in marked)
+    return [(field, name or field.alias, form, is_needed) for field, name, form, is_needed in found]
 
 
 def write(instance: Any, its: Context = ALONE) -> dict[str, Any]:

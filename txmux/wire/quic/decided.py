@@ -6,14 +6,14 @@ another hello (HelloRetryRequest). In each case it serves the name of a hello th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
 
 import attrs
 
 from txmux.classes import define
 from txmux.interfaces import Datagrams
 from txmux.wire.client_hello import ClientHello
+from txmux.wire.codec import FLAG, converted, optional, sent
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import VERSIONS, LongHeader, Packet, UnacceptableError, long_headers
 from txmux.wire.quic.opening import MOST_PACKETS, QuicOpening, parse_opening
@@ -21,6 +21,16 @@ from txmux.wire.reassembly import LONGEST_STREAM
 
 _MOST_OPENINGS = 16
 _MOST_BYTES = 2 * LONGEST_STREAM  # kept of all of them
+
+
+_HELLO = converted(lambda row: ClientHello(row[0], tuple(row[1]), *row[2:]), attrs.astuple)
+_OPENINGS = converted(
+    lambda rows: {
+        opening.destination or b"": opening
+        for opening in map(QuicOpening.from_json, rows[:_MOST_OPENINGS])
+    },
+    lambda openings: [opening.as_json() for opening in openings.values()],
+)
 
 
 @define(eq=False)
@@ -35,9 +45,9 @@ class DecidedHello:
         is_over: Whether the handshake is, so that no further CRYPTO frames come in Initial packets (RFC 9001, section 4.9.1), but late acknowledgements.
     """
 
-    hello: ClientHello | None = None
-    is_over: bool = False
-    _openings: dict[bytes, QuicOpening] = attrs.field(factory=dict)
+    hello: ClientHello | None = sent(optional(_HELLO), default=None)
+    is_over: bool = sent(FLAG, default=False)
+    _openings: dict[bytes, QuicOpening] = sent(_OPENINGS, factory=dict)
     """By the connection IDs that keys were derived from. None is ever forgotten: its bytes might come again, changed."""
 
     @classmethod
@@ -110,26 +120,6 @@ class DecidedHello:
             if decides(peeked):
                 self.hello = hello
         return hello == self.hello
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what another process needs to judge as this one does, as values of JSON."""
-        return {
-            "hello": None if self.hello is None else attrs.astuple(self.hello),
-            "is_over": self.is_over,
-            "openings": [opening.as_json() for opening in self._openings.values()],
-        }
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> DecidedHello:
-        """Make one that continues as that of another process, which `as_json` has described."""
-        hello = fields.get("hello")
-        made = cls(None, bool(fields["is_over"]))
-        if hello is not None:
-            sni, alpn, version, ech = hello
-            made.hello = ClientHello(sni, tuple(alpn), version, ech)
-        for opening in map(QuicOpening.from_json, fields["openings"][:_MOST_OPENINGS]):
-            made._openings[opening.destination or b""] = opening
-        return made
 
 
 def _initials(datagram: bytes, versions: Collection[bytes]) -> list[tuple[int, LongHeader]] | None:
