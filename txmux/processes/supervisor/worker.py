@@ -65,7 +65,6 @@ class _WorkerSupervisor(Protocol):
     counters: Counters
     folded_log: FoldedLog
     starter: Starter
-    version: int
     is_changing: bool
     state: ServiceState
 
