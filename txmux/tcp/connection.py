@@ -169,10 +169,6 @@ class MuxProtocol(Peer, Client):
     def time_left(self, timeout: float) -> float:
         return max(0.0, timeout - self.elapsed_ms() // 10 / 100)
 
-    def truncated(self) -> None:
-        """Record that the client's TLS, which is terminated here, ended without close-notify; `TLSTransport` calls this."""
-        self.record.note(tls_truncated="yes")
-
     # The state machine.
 
     @override

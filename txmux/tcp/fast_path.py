@@ -6,11 +6,12 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IAddress
 
-from txmux.client.configuration import Configuration
+from txmux.client.configuration import Configuration, RuleLayer
 from txmux.client.io_runtime import IORuntime
 from txmux.client.socket_options import listener_keepalive
 from txmux.net.relay.peer_state import lost_after
 from txmux.net.sockets.plainsocket import EAGER
+from txmux.rules.model import Listener
 from txmux.rules.reading import sections
 from txmux.rules.reading.values import MARGIN, is_all_plain
 from txmux.tcp.connection import ConnectionOwner
@@ -24,12 +25,31 @@ class FastPathOwner(ConnectionOwner, Protocol):
     sweep: Sweep
 
 
+class FastLayer:
+    """How clients are detected without a stage, which one that says nothing has before `silent_timeout`, or from the beginning."""
+
+    def __init__(self, layer: RuleLayer, settings: Listener) -> None:
+        detect_timeout = settings.detect_timeout
+        self.layer, self.detector, self.needs_address = (
+            layer,
+            layer.detector,
+            layer.depends_on_client,
+        )
+        self.decides_at_once = not layer.server_first and layer.detector.takes_any_client
+        # A longer time than the first makes others wait longer, too.
+        times = [silent.after or detect_timeout for silent in layer.silent]
+        times += [route.silent_after(settings) for route in layer.silent_routes.items]
+        self.silent_timeout = min([detect_timeout, *times])
+        self.can_be_silent = (
+            self.silent_timeout > MARGIN and max(times, default=0) <= detect_timeout
+        )
+
+
 class FastPath:
     """What all socket connections of a listener have in common under one configuration.
 
     Attributes:
         is_open: Whether its clients can be served without a transport at all: by all keys of the listener, and by all its outcomes.
-        decides_at_once: Whether they can be detected without a stage.
         openings: Those that speak TLS cannot if there are any.
     """
 
@@ -38,7 +58,8 @@ class FastPath:
         self.owner, self.configuration, self.runtime = owner, configuration, owner.runtime
         self.poller: Any = owner.runtime.poller
         self.seconds = owner.runtime.clock.seconds
-        self.top, self.detector, self.needs_address = top, top.detector, top.depends_on_client
+        self.top, self.top_rules = top, FastLayer(top, settings)
+        self._inside: dict[int, FastLayer] = {}
         self.detect_timeout = settings.detect_timeout
         self.header_timeout = min(settings.proxy_timeout, settings.detect_timeout)
         self.peer_check_interval = lost_after(settings.keepalive)
@@ -53,15 +74,13 @@ class FastPath:
         self.host_text = ""
         # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.
         self.can_wait = settings.detect_timeout > MARGIN
-        # A client that says nothing has a stage before the first of these times, and a longer one makes others wait longer, too.
-        times = [silent.after or self.detect_timeout for silent in top.silent]
-        times += [route.silent_after(settings) for route in top.silent_routes.items]
-        self.silent_timeout = min([self.detect_timeout, *times])
-        self.can_be_silent = (
-            self.silent_timeout > MARGIN and max(times, default=0) <= self.detect_timeout
-        )
         self.is_open = (
             is_all_plain(settings, sections.TABLES["listen"]) and not configuration.hands_over
         )
-        self.decides_at_once = not top.server_first and top.detector.takes_any_client
         self.openings = configuration.openings
+
+    def inside(self, layer: RuleLayer) -> FastLayer:
+        """Return how clients are detected inside of TLS; a configuration keeps its layers."""
+        if id(layer) not in self._inside:
+            self._inside[id(layer)] = FastLayer(layer, self.configuration.settings)
+        return self._inside[id(layer)]

@@ -84,14 +84,14 @@ class SocketConnection(MuxProtocol):
 
     Attributes:
         transport: ``None`` until a stage object is attached.
-        client: The client's socket.
+        client: The client's socket, or its TLS.
         server: The server's socket, from its opening until a stage object owns it.
         finished: The socket of the peer that has half-closed its connection, if one has.
     """
 
     __slots__ = (
         "_before_end", "_checked_at", "_detection", "_grace", "_has_options", "_host", "_member",
-        "_name", "_path", "_upstream", "client", "finished", "server",
+        "_name", "_path", "_since", "_upstream", "client", "finished", "server",
     )  # fmt: skip
 
     transport: Any = None
@@ -119,6 +119,7 @@ class SocketConnection(MuxProtocol):
         self._member: Member | None = None
         self._detection: Detection[CompiledRoute] | None = None
         self._has_options = False
+        self._rules, self._since = path.top_rules, self.accepted_at  # of the detection
         self._grace: IDelayedCall | None = None
         self.last_received_at = self._checked_at = self.accepted_at
 
@@ -145,7 +146,7 @@ class SocketConnection(MuxProtocol):
 
     def begin_with_transport(self) -> None:
         """Serve the client with a transport and stage objects from the beginning."""
-        self._make_transport(reading=True)
+        self.make_transport(reading=True)
         self.connectionMade()
 
     @override
@@ -190,15 +191,17 @@ class SocketConnection(MuxProtocol):
         path = self._path
         if self.transport is not None:
             return Peeking(self, layer, timer)
-        if not path.decides_at_once:
+        if layer is not path.top:
+            self._since, self._rules = path.seconds(), path.inside(layer)
+        if not self._rules.decides_at_once:
             return self._peeking() if self.state == "introduction" else Peeking(self, layer)
         self.state = "peeking"
         return (self._detect() if self.received else None) or self._read()
 
     def _peeking(self) -> Peeking:
-        left = self.time_left(self._path.detect_timeout)
+        left = self.time_left(self._path.detect_timeout + self._since - self.accepted_at)
         timer = self.runtime.clock.callLater(left, self.stop_detection)
-        return Peeking(self, self._path.top, timer)
+        return Peeking(self, self._rules.layer, timer)
 
     def _client_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         try:
@@ -228,21 +231,21 @@ class SocketConnection(MuxProtocol):
             step = self._detect()
             if step is not None:
                 return step
-        if not (path.can_wait if self.received else path.can_be_silent):
+        if not (path.can_wait if self.received else self._rules.can_be_silent):
             return self._peeking()
         path.poller.watch(self.client.fileno(), READ, self._client_ready)
         return None
 
     def _detect(self) -> Step | None:
-        if self._path.openings and self.received[0] == _TLS:
+        if self._path.openings and self.received[0] == _TLS and self._rules is self._path.top_rules:
             return self._peeking()
-        detection, detector = self._detection, self._path.detector
+        detection, detector = self._detection, self._rules.detector
         decision = detector.decide_at_once(Peeked(self.received)) if detection is None else None
         if decision is None:
             if detection is None:
                 if detector.may_need_answers(self.received):
                     return self._peeking()
-                address = self.address if self._path.needs_address else None
+                address = self.address if self._rules.needs_address else None
                 detection = self._detection = detector.start_detection(
                     address.host if address else None, self.record.time
                 )
@@ -252,18 +255,17 @@ class SocketConnection(MuxProtocol):
             self._detection = None
         route = decision.route
         if not (route is None or route.is_plain):
-            self._make_transport(reading=True)
+            self.make_transport(reading=True)
         record, self.decided = self.record, decision.facts
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
-        return Detected(self._path.top, route)
+        return Detected(self._rules.layer, route)
 
     # Connecting.
 
     def _connect(self, upstream: Upstream) -> Step | None:  # noqa: C901 - each client would pay for another call
         # A connection to a server went out from the same port number, so the client may be its other end: a loop.
         may_loop = self.runtime.loop_detector.slots[self._name[1]]
-        has_stage = self.transport is not None and not self._is_inside_tls()
-        if has_stage or may_loop or not upstream.is_plain:
+        if self.transport is not None or may_loop or not upstream.is_plain:
             return Connecting(self, upstream)
         if self.goes_by_hello and (self.has_read_hello or goes_by_hello(self)):
             hello = self.received
@@ -302,11 +304,6 @@ class SocketConnection(MuxProtocol):
             number = problem.errno or errno.EINVAL
         return self._send_first() if number in UNDER_WAY else self._failed(number, why)
 
-    def _is_inside_tls(self) -> bool:
-        """Return whether this is what is inside TLS, which may go to a server as soon as its socket takes it."""
-        is_inside = self.agreed_tls is not None and not self.preambles and not self.goes_by_hello
-        return is_inside and bool(self.received) and not self.waited
-
     def _destination_of(self, member: Member) -> Member | None:
         """Return the address that a server of the rules means for this client; ``None`` without one, or before a look-up."""
         destinations = self._upstream.destinations
@@ -327,7 +324,7 @@ class SocketConnection(MuxProtocol):
         try:
             sent = server.send(data)
         except BlockingIOError:
-            if self.transport is not None or upstream.backend.connect_timeout <= MARGIN:
+            if upstream.backend.connect_timeout <= MARGIN:
                 return self._stage()
             watch = self._path.poller.watch
             watch(self.client.fileno(), READ, self._client_ready)
@@ -335,7 +332,6 @@ class SocketConnection(MuxProtocol):
             return None
         except OSError as problem:
             return self._failed(problem.errno or errno.EINVAL)
-        end = None if self.transport is None else self._end_of(server)
         record.server = member.target.text
         record.server_local = (
             f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(server.family, own))
@@ -349,7 +345,7 @@ class SocketConnection(MuxProtocol):
         upstream.pool.connected(member)
         if self._hello:
             return ConnectedByHello(upstream, member, None)
-        return Connected(upstream, member, end)
+        return Connected(upstream, member, None)
 
     def _server_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         try:
@@ -424,10 +420,7 @@ class SocketConnection(MuxProtocol):
 
     def _relay(self, upstream: Upstream, member: Member, end: ProxyClient | None) -> Step | None:
         if end is not None:
-            stage = Relaying(self, upstream, member, end)
-            # The stage has them from here on, if the server has been chosen here.
-            self._member = self.server = None
-            return stage
+            return Relaying(self, upstream, member, end)
         is_first, self.state = self.state == "connecting", "relaying"
         self._may_connect = False
         self.runtime.descriptors.reserved -= 1
@@ -491,7 +484,8 @@ class SocketConnection(MuxProtocol):
                 except OSError:
                     self._side_of(sink).set_unwritable()
                     return
-                if sent < count or count == FULL:  # the sink is slow, or this is a bulk transfer
+                # The sink is slow, or this is a bulk transfer.
+                if sent < count or (count == FULL and self.agreed_tls is None):
                     self.advance(self._relaying(sink, bytes(VIEW[sent:count])))
                     return
         except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
@@ -510,8 +504,12 @@ class SocketConnection(MuxProtocol):
         if source is self.server and not record.bytes_out:
             self.server_counts.closed()  # type: ignore[union-attr]  # it is relayed
         self._path.poller.change(source.fileno(), 0)
-        with suppress(OSError):  # the next read reports the error
+        try:
             sink.shutdown(socket.SHUT_WR)
+        except BlockingIOError:  # of TLS
+            self.attach_stage()
+        except OSError:
+            pass  # the next read reports the error
 
     # After a reset of the client, which many clients send once they have what they want.
 
@@ -568,13 +566,20 @@ class SocketConnection(MuxProtocol):
         if self.transport is not None or self.finished is not None:
             self.attach_stage()
             return super().cannot_move_because
+        if self.agreed_tls is not None and self.state == "relaying":
+            return "TLS ends here"
         return _CANNOT_MOVE.get(self.state, "undecided")
 
     # Attaching a stage.
 
     @override
     def attach_stage(self) -> None:
-        if self.transport is None and self.state != "over" and self._grace is None:
+        if self.transport is not None or self.state == "over" or self._grace is not None:
+            return
+        if self.state == "handshaking":  # its stage does without a transport until now
+            self.make_transport(reading=True)
+            self.stage.limit_time()  # type: ignore[attr-defined]  # it is that stage
+        else:
             self.advance(self._stage())
 
     def _stage(self) -> Stage:
@@ -608,13 +613,14 @@ class SocketConnection(MuxProtocol):
                 has_finished=finished is end,
                 is_reading=finished is not end,
                 after_end=after_end,
+                is_half_closing=finished not in {None, end} and bool(getattr(end, "_kept", b"")),
             )
             for end in (client, server)
         )
         state = RelayState(of_client, of_server, path.seconds() - self.last_received_at, None)
         end = self._end_of(server)
         stage = Relaying(self, upstream, member, end, state, upstream.timeouts)
-        self._make_transport(reading=False)
+        self.make_transport(reading=False)
         self._member = self.server = None  # the stage has them from here on
         return stage
 
@@ -624,7 +630,7 @@ class SocketConnection(MuxProtocol):
         assert member is not None  # noqa: S101 - the same
         self._set_options(server, member)
         stage = AwaitingRetry(self, upstream, member, self._end_of(server), self._hello)
-        self._make_transport(reading=True)
+        self.make_transport(reading=True)
         self._member = self.server = None  # as above
         return stage
 
@@ -636,15 +642,15 @@ class SocketConnection(MuxProtocol):
 
     @override
     def _attach(self, stage: Stage) -> Step | None:
-        if self.transport is None:
-            self._make_transport(reading=True)
+        if self.transport is None and stage.state != "handshaking":
+            self.make_transport(reading=True)
         return super()._attach(stage)
 
-    def _make_transport(self, *, reading: bool) -> None:
+    def make_transport(self, *, reading: bool) -> None:
         self.client.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        transport = SocketTransport(
-            self._path.poller, self.client, self.client.family, self._peer_address(), self._host
-        )
+        client: Any = self.client
+        make = getattr(client, "transport_class", SocketTransport)
+        transport = make(self._path.poller, client, client.family, self._peer_address(), self._host)
         transport.set_protocol(self)
         if reading:
             transport.startReading()
@@ -669,8 +675,10 @@ class SocketConnection(MuxProtocol):
             self._check_relay(now)
             return
         since, timeout = self.accepted_at, path.detect_timeout
-        if state == "peeking" and not self.received:
-            timeout = path.silent_timeout
+        if state == "peeking":
+            since, timeout = self._since, timeout if self.received else self._rules.silent_timeout
+        elif state == "handshaking":
+            since = self.stage.began_at  # type: ignore[attr-defined]  # it is that stage
         elif state == "introduction":
             timeout = path.header_timeout
         elif state == "awaiting-retry":
@@ -727,8 +735,9 @@ class SocketConnection(MuxProtocol):
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
-        if self.transport is not None:
+        if self.transport is not None or self.state == "handshaking":
             super()._leave()
+        if self.transport is not None:
             client = None  # the transport closes it
         # If it has a stage, that has had no memory to take the others over.
         for connected in (client, self.server):

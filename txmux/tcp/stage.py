@@ -49,7 +49,7 @@ class Client(Protocol):
     no memory in it.
     """
 
-    transport: IRelayTransport  # the client's; a `TLSTransport` once its TLS is terminated
+    transport: IRelayTransport  # the client's; a `TlsTransport` once its TLS is terminated
     record: ConnectionRecord  # for the log: nothing is decided or connected by it
     configuration: Configuration
     runtime: IORuntime

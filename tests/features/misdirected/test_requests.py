@@ -22,7 +22,7 @@ from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.features.misdirected.places import header_frames
 from txmux.features.misdirected.rows import MISDIRECTED
 from txmux.net.sockets.transport import below_tls, unsent_bytes
-from txmux.net.tls.transport import TLSTransport
+from txmux.net.tls.end import TlsTransport
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
 from txmux.wire.http2_opening import PREFACE, frame
@@ -118,12 +118,13 @@ class MisdirectedTest(TerminationCase):
     async def test_first_request(self) -> None:
         """It is answered before there is a server; the next one decides."""
         for port in (self.two(), self.under()):
+            before = len(self.backend.peers)
             client = await self.speak(port)
             client.send(_BEGUN + self.request(1, _B))
             read = await self.answers(client, 2)
             self.assertEqual(read, [(SETTINGS, 0, b""), (HEADERS, 1, _ANSWER)])
             client.send(frame(SETTINGS, ACK, 0) + self.request(3, _A))
-            server = await self.backend.heard(len(_BEGUN) + 10, len(self.backend.peers) - 1)
+            server = await self.backend.heard(len(_BEGUN) + 10, before)
             self.assertEqual(
                 Speaker().read(bytes(server.received)[len(PREFACE) :]),
                 [(SETTINGS, 0, b""), (HEADERS, 3, asked(_A))],
@@ -191,7 +192,7 @@ class MisdirectedTest(TerminationCase):
         ends = self.ends("a", "tls", self.backend_port())
         for routes, alpn in (([ends], "h2"), (self.two_routes(), "http/1.1")):
             client = await self.client(self.mux(routes), _A, alpn=(alpn,))
-            self.assertIsInstance(next(iter(self.factory.connections)).transport, TLSTransport)
+            self.assertIsInstance(next(iter(self.factory.connections)).transport, TlsTransport)
             client.reset()
             await self.assert_logged()
 

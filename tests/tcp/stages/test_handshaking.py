@@ -14,7 +14,7 @@ from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.servers import counted
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.net.sockets.poller import is_available
-from txmux.net.tls.transport import TLSTransport
+from txmux.net.tls.end import TlsEnd, TlsTransport
 from txmux.rules.embedding import outcome, route
 from txmux.tcp.stages import connecting
 
@@ -52,6 +52,7 @@ class RelayTests(TerminationCase):
         if is_available():
             self.patch(connecting, "BackendConnector", None)
         client, server = await self.asking()
+        self.time.advance(1)  # as for them, when a sweep looks
         self.assertEqual(counted(self.factory), {"asked": 1})
         client.send(b"more")
         await server.has(len(SSH) + 4)
@@ -321,4 +322,6 @@ class RelayTests(TerminationCase):
                 self.time.advance(0.05)
                 await self.turn()
         await self.turn(3)
-        self.assertEqual([thing for thing in gc.get_objects() if type(thing) is TLSTransport], [])
+        self.assertEqual(
+            [thing for thing in gc.get_objects() if type(thing) in {TlsEnd, TlsTransport}], []
+        )

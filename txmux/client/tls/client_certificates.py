@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 
 from txmux.files import Reader, read_bytes
+from txmux.net.tls.end import Distrusted
 from txmux.net.tls.pem import read_authorities, read_revocations, validity_of
-from txmux.net.tls.transport import Distrusted
 from txmux.net.tls.validity import Validity
 from txmux.rules.model import NO_CERTIFICATE, REVOKED, AllowedClient, FoundCertificate, TlsSettings
 from txmux.rules.model.client_certificate import ALTERNATIVE_NAMES

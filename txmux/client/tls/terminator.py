@@ -5,34 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
+import attrs
 from cryptography import x509
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from typing_extensions import TypeVar
-from zope.interface import implementer
 
-from txmux.classes import frozen
+from txmux.classes import define, frozen
 from txmux.client.tls.client_certificates import (
     NOT_ALLOWED,
     ClientVerification,
     alternative_names,
     readable,
 )
-from txmux.client.tls.client_transport import ClientTLSTransport
 from txmux.client.tls.contexts import NoCommonProtocolError
 from txmux.errors import printable
+from txmux.net.tls.end import Distrusted, TlsEnd, TlsTransport
 from txmux.net.tls.errors import UNKNOWN_AUTHORITY
-from txmux.net.tls.transport import Distrusted, TLSTransport
 from txmux.rules.model import FoundCertificate
-from txmux.wire.hello.second import SecondHello
+from txmux.wire.cursor import IllegalHelloError
+from txmux.wire.hello.records import asks_again
+from txmux.wire.hello.second import ILLEGAL_PARAMETER, SecondHello
 from txmux.wire.proxyprotocol.encode import encode_ssl
 from txmux.wire.proxyprotocol.fields import authority
 from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 
 if TYPE_CHECKING:
     from txmux.client.tls.store import CertificateStore
+    from txmux.net.sockets.transport import SocketTransport
     from txmux.wire.client_hello import ClientHello
+
+_MOST = 2**15  # bytes of the second hello, and of what comes before it
 
 
 @frozen
@@ -56,8 +58,8 @@ class AgreedTLS:
     is_resumed: bool = False
 
     @classmethod
-    def from_transport(cls, transport: ClientTLSTransport) -> AgreedTLS:
-        connection, distrusted = transport.getHandle(), transport.distrusted
+    def from_end(cls, end: TlsEnd, name: str | None) -> AgreedTLS:
+        connection, distrusted = end.connection, end.distrusted
         clients: ClientVerification | None = connection.get_context().get_app_data()
         verified, shown = None, None
         if clients is not None:
@@ -66,7 +68,7 @@ class AgreedTLS:
         return cls(
             connection.get_protocol_version_name(),
             connection.get_cipher_name() or "",
-            transport.name,
+            name,
             connection.get_alpn_proto_negotiated() or None,
             readable(shown) if shown is not None else None,
             verified,
@@ -143,30 +145,73 @@ _Store_co = TypeVar(
 )
 
 
-@implementer(IOpenSSLServerConnectionCreator)
 class TlsTerminator(Generic[_Store_co]):
     """Terminates the TLS of one route's clients."""
 
-    def __init__(self, store: _Store_co, reactor: Any) -> None:
+    def __init__(self, store: _Store_co) -> None:
         self.store = store
-        wrapped: Any = None  # a transport gets its protocol when it is made
-        self.factory = TLSMemoryBIOFactory(self, False, wrapped, reactor)  # noqa: FBT003 - Twisted's signature
 
-    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        return self.store.connection(protocol.name or protocol.address, protocol.version)
+    def shake(
+        self, below: Any, hello: ClientHello | None, second: SecondHello | None, address: str | None
+    ) -> ClientShake:
+        """Begin a handshake over a socket.
 
-    def make_transport(
-        self, protocol: Any, hello: ClientHello | None, second: SecondHello | None = None
-    ) -> ClientTLSTransport:
-        return ClientTLSTransport(self.factory, protocol, hello, second or SecondHello(hello))
+        Args:
+            below: The socket, or other TLS.
+            hello: The hello by which the client was routed.
+            second: Takes another one in the place of the usual check.
+            address: What the client has connected to, for one that names no server.
+        """
+        name, version = (None, None) if hello is None else (hello.sni, hello.version)
+        connection = self.store.connection(name or address, version)
+        connection.set_accept_state()
+        end = TlsEnd(below, connection)
+        return ClientShake(end, name, second or SecondHello(hello))
 
     @staticmethod
-    def agreed(transport: ClientTLSTransport) -> AgreedTLS:
-        return AgreedTLS.from_transport(transport)
+    def cause_of(problem: object, shake: ClientShake | None) -> str:
+        return cause_of(problem, None if shake is None else shake.end.distrusted)
 
-    @staticmethod
-    def cause_of(problem: object, transport: TLSTransport | None) -> str:
-        return cause_of(problem, None if transport is None else transport.distrusted)
+
+@define(eq=False)
+class ClientShake:
+    """A handshake: OpenSSL gets no second hello that asks for something else than the first (RFC 8446, section 4.1.2)."""
+
+    end: TlsEnd
+    _name: str | None
+    _second: SecondHello
+    _is_retry: bool | None = attrs.field(default=None, init=False)  # until the first answer
+    output: bytes = attrs.field(default=b"", init=False)  # for the client, also after a problem
+    problem: SSL.Error | None = attrs.field(default=None, init=False)  # why it has failed
+
+    def receive(self, data: bytes) -> bool:
+        """Take more of what the client sends; return whether the handshake is complete."""
+        second, end, is_done = self._second, self.end, False
+        try:
+            if self._is_retry and not second.is_over:
+                data = second.receive(data)
+                if second.length > _MOST and not second.is_over:
+                    raise IllegalHelloError(ILLEGAL_PARAMETER, "the second hello is too long")  # noqa: TRY301 - as those
+            is_done = end.shake(data)
+        except IllegalHelloError as illegal:
+            self.output, self.problem = illegal.alert, SSL.Error([("", "", str(illegal))])
+            return False
+        except SSL.Error as problem:
+            self.problem = problem
+        self.output = end.output()
+        if self._is_retry is None and self.output:
+            self._is_retry = asks_again(self.output)
+        return is_done
+
+    def agreed(self) -> AgreedTLS:
+        return AgreedTLS.from_end(self.end, self._name)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        return self._second.facts if self._second.is_opened else {}
+
+    def put_over(self, transport: SocketTransport) -> None:
+        TlsTransport.instead_of(transport, self.end)
 
 
 _NO_TLS = "what the client sent is not TLS"

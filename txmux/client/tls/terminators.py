@@ -58,7 +58,7 @@ class TlsTerminators:
             from txmux.client.tls.terminator import TlsTerminator  # noqa: PLC0415 - the same
 
             store = CertificateStore(tls, self._reactor.seconds, route.name)
-            made = self._made[route.name, tls] = TlsTerminator(store, self._reactor)
+            made = self._made[route.name, tls] = TlsTerminator(store)
         return made
 
     def openings_of(self, listener: Listener) -> tuple[Any, ...]:

@@ -80,7 +80,7 @@ class Challenges(ServingPart):
         """Take ``challenges``: for each name, the digest for the certificate."""
         if values["challenges"] or self._terminators:
             self._terminators = {
-                name: TlsTerminator(ChallengeStore.make(name, digest), self._context.reactor)
+                name: TlsTerminator(ChallengeStore.make(name, digest))
                 for name, digest in values["challenges"].items()
             }
             self._answer()

@@ -125,7 +125,7 @@ class _Requests:
         self._streams = Streams(self._is_misdirected, self._may_pass_unread)
         self._unread = 0
         directlyProvides(self, providedBy(transport))
-        transport.wrappedProtocol, client.transport = own, own
+        transport.protocol, client.transport = own, own
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
@@ -173,9 +173,6 @@ class _Requests:
 
     def readConnectionLost(self) -> None:
         self.protocol.readConnectionLost()
-
-    def truncated(self) -> None:
-        self.protocol.truncated()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         protocol, self.protocol = self.protocol, NO_RECEIVER  # breaks a reference cycle

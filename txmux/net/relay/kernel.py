@@ -141,7 +141,7 @@ class KernelSide(MovableSide):
     """The socket of one peer, and what is held for that."""
 
     __slots__ = (
-        "_closing", "_descriptor", "_events", "_half_closing", "_held", "_mark", "_much", "_pipe",
+        "_bottom", "_closing", "_descriptor", "_events", "_half_closing", "_held", "_mark", "_much", "_pipe",
         "_poller", "_reading", "_socket", "_unwritable",
     )  # fmt: skip
 
@@ -149,9 +149,11 @@ class KernelSide(MovableSide):
 
     def __init__(self, peer: Peer, poller: Poller) -> None:
         super().__init__()
-        self._poller = poller
-        self.transport: Any = peer.transport
-        self._socket = cast("socket.socket", self.transport.getHandle())
+        self.transport: Any
+        self.transport = its = cast("Any", peer.transport)
+        self._poller: Poller = getattr(its, "_poller", poller)
+        self._socket = its.socket
+        self._bottom: socket.socket = getattr(self._socket, "bottom", self._socket)
         self._descriptor = self._socket.fileno()
         self._held: bytes | memoryview = b""  # for this side's peer
         self._much = 0  # how often few bytes may still come before no pipe is used
@@ -207,7 +209,7 @@ class KernelSide(MovableSide):
                 self.connection_lost(OUT_OF_MEMORY)
 
     def _serve(self, events: int) -> None:
-        if events & (WRITE | TROUBLE) and self._is_full():
+        if events & (WRITE | TROUBLE) and (self._half_closing or self._is_full()):
             self._flush()
             if self.is_closed:
                 return
@@ -264,7 +266,7 @@ class KernelSide(MovableSide):
             relay.side_began(self, VIEW[:count])
         self.received += count
         self.last_byte_at = relay.seconds()
-        self._much = _MUCH if count == FULL else 0
+        self._much = _MUCH if count == FULL and not (self.is_tls or self.other.is_tls) else 0
         # The last bytes wait for the end in the kernel, and leave with it in one packet.
         flags = MORE if end_is_near and not self._much else 0
         other = self.other
@@ -374,17 +376,17 @@ class KernelSide(MovableSide):
             if not self._drain(pipe):
                 return
             self.other._put_pipe_away()
-        if self._closing:
-            self._end(CLOSED)
-            return
-        if self._half_closing:
+        if self._half_closing or self._closing:
             self._shut()
+            if self.is_closed:
+                return
         self._update()
         self.other._update()
 
     def set_unwritable(self) -> None:
         # What its peer has sent before that is read first.
-        self.unacknowledged_at_reset = max(1, self.unacknowledged())
+        if not self.is_tls:  # of which records that are not needed count, too
+            self.unacknowledged_at_reset = max(1, self.unacknowledged())
         self._unwritable = True
         self._held = b""
         other = self.other
@@ -401,8 +403,16 @@ class KernelSide(MovableSide):
 
     def _shut(self) -> None:
         self._half_closing = False
-        with contextlib.suppress(OSError):  # it broke; reading finds out
-            self._socket.shutdown(socket.SHUT_WR)
+        try:
+            if self.is_tls or not self._closing:
+                self._socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:  # there is no room for a close-notify
+            self._half_closing = True
+            return
+        except OSError:
+            pass  # it broke; reading finds out
+        if self._closing:
+            self._end(CLOSED)
 
     @override
     def stop_reading(self) -> None:
@@ -415,6 +425,7 @@ class KernelSide(MovableSide):
             self._half_closing = True
         else:
             self._shut()
+            self._update()
 
     @override
     def close(self) -> None:
@@ -422,11 +433,10 @@ class KernelSide(MovableSide):
 
     @override
     def close_when_sent(self) -> None:
-        if self._is_full():
-            self._closing = True
-            self.stop_reading()
-        else:
-            self._end(CLOSED)
+        self._closing = True
+        if not self._is_full():
+            self._shut()
+        self.stop_reading()
 
     @override
     def abort(self) -> None:
@@ -435,20 +445,29 @@ class KernelSide(MovableSide):
     @override
     def unsent(self) -> int:
         pipe = self.other._pipe
-        return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._socket)
+        return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._bottom)
 
     @override
     def unacknowledged(self) -> float:
-        pipe, queued = self.other._pipe, unacknowledged_by(self._socket)
-        if queued and self.other.has_finished and not self._half_closing:
+        pipe, queued = self.other._pipe, unacknowledged_by(self._bottom)
+        if queued and self.other.has_finished and not (self._half_closing or self.is_tls):
             queued -= 1  # the FIN
         return len(self._held) + (pipe.level if pipe else 0) + queued
 
     @override
     def unanswered(self) -> UnansweredBytes:
-        return ANSWERED if self.is_closed else unanswered_by(self._socket)
+        return ANSWERED if self.is_closed else unanswered_by(self._bottom)
 
     # Moving to another relay.
+
+    @property
+    def is_tls(self) -> bool:
+        return self._socket is not self._bottom
+
+    @property
+    @override
+    def is_movable(self) -> bool:
+        return not self.is_tls
 
     @override
     def suspend(self, quiet: float) -> SideState:
@@ -500,7 +519,8 @@ class KernelSide(MovableSide):
         self.transport.connectionLost(CLOSED)
 
     def _end(self, reason: Failure) -> None:
-        if reason is LOST and self.unacknowledged_at_reset is None:
+        # Of TLS, records that are not needed count, too.
+        if reason is LOST and self.unacknowledged_at_reset is None and not self.is_tls:
             self.unacknowledged_at_reset = self.unacknowledged()
         self.transport.connectionLost(reason)  # closes the descriptor, and notifies the protocol
 
@@ -523,4 +543,5 @@ class KernelSide(MovableSide):
 
     def _events_needed(self) -> int:
         reading = self._reading and not self.other._is_full()
-        return (READ if reading else 0) | (WRITE if self._is_full() else 0)
+        writing = self._half_closing or self._is_full()
+        return (READ if reading else 0) | (WRITE if writing else 0)

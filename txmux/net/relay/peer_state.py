@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 from txmux.classes import frozen
 from txmux.net.relay.peers import IRelayTransport
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, is_multipath, multipath_info
-from txmux.net.sockets.transport import below_tls, unsent_bytes
+from txmux.net.sockets.transport import below_tls, socket_below, unsent_bytes
 from txmux.transport import Keepalive
 
 _INFO = struct.Struct("=2xBB4x16xI24xII")
@@ -34,15 +34,14 @@ _TCP_CLOSE = 7  # the state, as Linux counts them
 
 def unsent(transport: IRelayTransport) -> int:
     """Count the bytes in a transport's own buffer and in its socket's send queue (SIOCOUTQ of Linux, tcp(7)); 0 is unknown. For TLS they are those of TCP."""
-    bottom = below_tls(transport)
-    handle = bottom.getHandle()
-    queued = queued_in(handle) if isinstance(handle, socket.socket) else 0
-    return unsent_bytes(bottom) + queued
+    return unsent_bytes(below_tls(transport)) + queued_in(socket_below(transport))
 
 
-def queued_in(connected: socket.socket) -> int:
+def queued_in(connected: object) -> int:
     """Count the bytes that wait in a socket's send queue; 0 where it cannot be known, or after a reset."""
     queued = array.array("i", [0])
+    if not isinstance(connected, socket.socket):
+        return 0
     # It may be closed, or of a kind without the answer.
     with contextlib.suppress(OSError):
         if _is_dead(connected):
@@ -117,8 +116,7 @@ def lost_after(keepalive: Keepalive | None) -> float:
 
 def keepalive_of(*transports: Any) -> Keepalive | None:
     """Return the keepalive of transports' sockets; ``None`` if they have none, or it is unknown."""
-    handles = (below_tls(transport).getHandle() for transport in transports)
-    return next(filter(None, map(_keepalive_of, handles)), None)
+    return next(filter(None, map(_keepalive_of, map(socket_below, transports))), None)
 
 
 def _keepalive_of(connected: object) -> Keepalive | None:

@@ -23,7 +23,7 @@ from txmux.net.relay.peer_state import (
 )
 from txmux.net.relay.peers import IRelayTransport, Peer
 from txmux.net.relay.relay import RelaySide
-from txmux.net.sockets.transport import below_tls, unsent_bytes
+from txmux.net.sockets.transport import below_tls, socket_below, unsent_bytes
 
 
 class PortableSide(RelaySide):
@@ -104,7 +104,7 @@ class PortableSide(RelaySide):
     @override
     def unacknowledged(self) -> float:
         bottom = below_tls(self.transport)
-        queued = unacknowledged_by(bottom.getHandle())
+        queued = unacknowledged_by(socket_below(bottom))
         if queued and getattr(bottom, "_writeDisconnected", False):
             queued -= 1  # the FIN
         # A failed write may have dropped bytes.
@@ -117,7 +117,7 @@ class PortableSide(RelaySide):
 
     @override
     def unanswered(self) -> UnansweredBytes:
-        return ANSWERED if self.is_closed else unanswered_by(below_tls(self.transport).getHandle())
+        return ANSWERED if self.is_closed else unanswered_by(socket_below(self.transport))
 
     def _unregister_producer(self) -> None:
         # With a producer registered a transport would not close once its buffer is full, and TLS

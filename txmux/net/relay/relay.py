@@ -121,6 +121,10 @@ class MovableSide(RelaySide):
 
     transport: tcp.Connection
 
+    @property
+    @abc.abstractmethod
+    def is_movable(self) -> bool: ...
+
     @abc.abstractmethod
     def suspend(self, quiet: float) -> SideState:
         """Stop using the socket; `quiet` are the seconds since its peer's last byte."""
@@ -215,7 +219,8 @@ class Relay:
 
     @property
     def is_movable(self) -> bool:
-        return not self.ending and isinstance(self._client, MovableSide)
+        sides = self._movable()
+        return not self.ending and len(sides) == 2 and all(side.is_movable for side in sides)
 
     def suspend(self) -> RelayState:
         """Stop using both sockets. Only if it `is_movable`; `resume` follows, or `detach` once another relay has the sockets."""

@@ -458,6 +458,13 @@ def below_tls(transport: Any) -> Any:
     return bottom
 
 
+def socket_below(transport: Any) -> Any:
+    """Return the socket of a transport, under all layers of TLS; what else it has for one if it has none."""
+    bottom = below_tls(transport)
+    connected = getattr(bottom, "socket", None)
+    return bottom.getHandle() if connected is None else getattr(connected, "bottom", connected)
+
+
 def unsent_bytes(transport: Any) -> int:
     """Count the bytes in the write buffer of a transport without TLS; 0 if it is unknown."""
     count: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
-from twisted.internet.interfaces import IHandshakeListener
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
 
 from txmux.access import per_source
 from txmux.access.per_source import PATIENCE, source_of
 from txmux.classes import define
+from txmux.net.relay.kernel import FULL
+from txmux.net.relay.transport_end import TransportEnd
+from txmux.net.sockets.poller import READ
+from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.installed import watchers_of
 from txmux.rules.model import Refusal
-from txmux.tcp.stage import Stage
+from txmux.tcp.stage import OVER, Stage
 from txmux.tcp.transitions import Finished, Opened, Outcome, TurnedAway
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.facts import printable
@@ -24,22 +28,21 @@ from txmux.wire.hello.records import HANDSHAKE
 
 if TYPE_CHECKING:
     from txmux.client.configuration import RuleLayer
-    from txmux.client.tls.client_transport import ClientTLSTransport
-    from txmux.client.tls.terminator import CertificateSource, TlsTerminator
+    from txmux.client.tls.terminator import CertificateSource, ClientShake, TlsTerminator
     from txmux.telemetry.reasons import AbortReason, EndReason
-    from txmux.telemetry.record import ConnectionState
+    from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.client_hello import HelloReader
 
 _LONGEST_HELLO = 2**15  # bytes that are waited for; OpenSSL says what is wrong with a longer one
 _LONGEST = 3 * 2**10  # bytes that are kept of a client that waits; more than a hello has
+_NOW = int(socket.MSG_DONTWAIT)
 _LACKING = "the certificate cannot be used yet"
 _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_error")
 
 
-@implementer(IHandshakeListener)
-@define(eq=False, slots=False)
+@define(eq=False)
 class Handshaking(Stage):
-    """Waits for the client's TLS. It is the protocol on top of TLS until the handshake is complete.
+    """Waits for the client's TLS, with a transport or on a socket without one.
 
     OpenSSL takes 50 KiB for a handshake. So it begins when the client's hello is complete, and when others of its source have made
     room. What follows is decided by that hello, and not by what the client may say later.
@@ -52,17 +55,19 @@ class Handshaking(Stage):
     _layer: RuleLayer  # by which it was decided that TLS ends here
     _received: bytes = attrs.field(default=b"", init=False)
     _reason: EndReason = attrs.field(default="tls-failed", init=False)
-    _tls: ClientTLSTransport | None = attrs.field(default=None, init=False)
+    _shake: ClientShake | None = attrs.field(default=None, init=False)
+    began_at: float = attrs.field(default=0.0, init=False)
     _key: tuple[str, int] | None = attrs.field(default=None, init=False)  # listener, source
     _reader: HelloReader | None = attrs.field(default=None, init=False)
     _waits_until: float = attrs.field(default=0.0, init=False)
-    _cause = ""
+    _cause: str = attrs.field(default="", init=False)
 
     @override
     def begin(self) -> Outcome | None:
-        client = self._client
+        client: Any = self._client
         outcome = self.on_finished() if client.has_finished else self.on_data()
         if outcome is None and self._key is None:  # its hello is not whole
+            client.attach_stage()
             self.wait(client.configuration.settings.detect_timeout, self._on_timeout)
         return outcome
 
@@ -77,7 +82,9 @@ class Handshaking(Stage):
 
     @override
     def on_finished(self) -> Outcome | None:
-        client = self._client
+        if self._shake is not None:
+            return self._failed(None)
+        client: Any = self._client
         settings, address = client.configuration.settings, client.address
         if self._key is None:
             self._key = settings.name, source_of(address.host) if address else -1
@@ -87,6 +94,7 @@ class Handshaking(Stage):
             pause = client.runtime.handshakes.enter(self._key, self, limit)
             if not pause:
                 return self._start()
+            client.attach_stage()
             self._waits_until = client.runtime.clock.seconds() + settings.detect_timeout
             self.wait(min(pause, settings.detect_timeout), self._waited)
         return self._bounded()
@@ -119,7 +127,7 @@ class Handshaking(Stage):
     def make_room(self) -> None:
         self._count_refused()
         self._reason = "limit"
-        self._client.transport.abortConnection()
+        self._break_off()
 
     def _start(self) -> Outcome | None:
         client = self._client
@@ -127,69 +135,154 @@ class Handshaking(Stage):
         if store.may_lack and store.is_lacking():
             client.record.note(tls_error=_LACKING)
             return TurnedAway(Refusal.CLOSE, "tls-failed")
-        below: Any = client.transport
-        settings = client.configuration.settings
-        self.wait(settings.detect_timeout, self._on_timeout)
-        hello = None if self._reader is None else self._reader.hello
-        self._tls = tls = self._terminator.make_transport(self, hello, client.second_hello)
-        if tls.name is None and (local := client.local) is not None:
-            tls.address = str(local.host)
+        self.began_at = client.runtime.clock.seconds()
+        if client.transport is not None:  # otherwise a sweep looks
+            self.limit_time()
+        hello, local = None if self._reader is None else self._reader.hello, client.local
+        address = None if local is None else str(local.host)
+        self._shake = shake = self._terminator.shake(
+            self._below(), hello, client.second_hello, address
+        )
         client.end_layer()
-        tls.strict = settings.tls_strict
-        if isinstance(below, ProtocolWrapper):
-            below.wrappedProtocol = tls
-        else:
-            below.protocol = tls
+        shake.end.strict = client.configuration.settings.tls_strict
+        shake.end.on_cut = partial(_record_cut, client.record)
         self._received, client.received = client.received, b""
         has_finished, client.has_finished = client.has_finished, False
-        tls.accept(below, self._received)
-        if has_finished:
-            tls.readConnectionLost()
-        return None
+        outcome = self._receive(self._received)
+        return self._failed(None) if outcome is None and has_finished else outcome
+
+    def limit_time(self) -> None:
+        client = self._client
+        left = self.began_at - client.runtime.clock.seconds()
+        left += client.configuration.settings.detect_timeout
+        self.wait(max(0.0, left), self._on_timeout)
 
     @override
     def leave(self) -> None:
         super().leave()
+        if self._shake is not None:
+            self._shake.end.release()
         if self._key is not None:
             self._client.runtime.handshakes.leave(self._key, self)
 
-    def handshakeCompleted(self) -> None:
-        client, tls = self._client, self._tls
-        assert tls is not None  # noqa: S101 - it reports its own handshake
-        agreed = self._terminator.agreed(tls)
-        inner: Any = tls
-        client.transport, inner.wrappedProtocol = inner, client
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._shake is None:
+            super().data_received(data)
+        elif self._reason == "tls-failed" and not self._cause:  # otherwise it is ending
+            self._client.advance(self._receive(data))
+
+    # The client's socket, or its transport.
+
+    def _below(self) -> Any:
+        client: Any = self._client
+        transport = client.transport
+        if transport is None:
+            client.runtime.poller.watch(client.client.fileno(), READ, self._ready)
+            return client.client
+        if not isinstance(transport, SocketTransport):
+            transport = TransportEnd.under(client, client.runtime.poller)
+        return transport.socket
+
+    def _ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
+        client: Any = self._client
+        try:
+            data = client.client.recv(FULL, _NOW)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self.data_received(data)
+        else:
+            self.peer_finished()
+
+    def _send(self, data: bytes) -> None:
+        client: Any = self._client
+        if client.transport is None:
+            with suppress(OSError):  # the next read reports an error
+                data = data[client.client.send(data, _NOW) :]
+            if not data:
+                return
+            client.attach_stage()
+        client.transport.write(data)
+
+    def _receive(self, data: bytes) -> Outcome | None:
+        shake = self._shake
+        assert shake is not None  # noqa: S101 - it has been begun
+        is_done = shake.receive(data)
+        if shake.output:
+            self._send(shake.output)
+        if shake.problem is not None:
+            return self._failed(shake.problem)
+        return self._completed(shake) if is_done else None
+
+    def _completed(self, shake: ClientShake) -> Outcome | None:
+        client: Any = self._client
         record = client.record
+        agreed = shake.agreed()
         if agreed.found is not None:
             record.forget(*_OF_CLIENT)  # shown further out
         elif client.agreed_tls is not None:
             agreed = attrs.evolve(agreed, found=client.agreed_tls.found)
         client.agreed_tls = agreed
-        if facts := tls.facts:
-            record.note(facts)
+        if shake.facts:
+            record.note(shake.facts)
         client.note_decided({k: printable(v) for k, v in agreed.facts().items()})
         # From here on what is inside TLS is counted.
         record.bytes_in = 0
+        self._shake = None
+        self.leave()
+        client.stage = client.receiver = OVER
+        if client.transport is None:
+            client.client = shake.end
+        else:
+            shake.put_over(client.transport)
         for watch in watchers_of(agreed.alpn):
+            if client.transport is None:
+                client.make_transport(reading=True)
             watch(client, self._received, self._layer, self._inside)
+        if client.transport is None:
+            return Opened(self._inside)
+        transport = client.transport
         client.advance(Opened(self._inside))
+        transport.deliver_early()
+        return None
 
-    def connectionLost(self, reason: Failure) -> None:
-        self.connection_lost(reason)
+    def _failed(self, problem: object) -> Outcome | None:
+        """End the connection, which may have an alert to send."""
+        self._cause = self._terminator.cause_of(problem, self._shake)
+        if self._client.transport is None:
+            return self._ended()
+        self._client.transport.loseConnection()
+        return None
+
+    def _ended(self) -> Outcome:
+        client = self._client
+        if self._reason == "tls-failed":
+            client.record.note(tls_error=printable(self._cause))
+        return Finished(self._reason)
 
     @override
     def connection_lost(self, reason: Failure) -> None:
-        client = self._client
-        if self._reason == "tls-failed":
-            cause = self._cause or self._terminator.cause_of(reason.value, self._tls)
-            client.record.note(tls_error=printable(cause))
-        client.advance(Finished(self._reason))
+        self._cause = self._cause or self._terminator.cause_of(reason.value, self._shake)
+        self._client.advance(self._ended())
 
     @override
     def abort(self, reason: AbortReason) -> None:
         self._reason = reason
-        self._client.transport.abortConnection()
+        self._break_off()
 
     def _on_timeout(self) -> None:
         self._cause = "the TLS handshake took longer than detect_timeout"
-        self._client.transport.abortConnection()
+        self._break_off()
+
+    def _break_off(self) -> None:
+        client: Any = self._client
+        client.attach_stage()
+        client.transport.abortConnection()
+
+
+def _record_cut(record: ConnectionRecord) -> None:
+    """Record that TLS ended without close-notify."""
+    record.note(tls_truncated="yes")

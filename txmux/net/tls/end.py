@@ -1,0 +1,300 @@
+"""TLS over a socket that does not block, or over other TLS: it has a socket's methods, so a relay and a transport use it as one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from errno import EAGAIN, ECONNRESET
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.interfaces import ISSLTransport
+from typing_extensions import override
+from zope.interface import implementer
+
+from txmux.net.sockets.poller import WRITE
+from txmux.net.sockets.transport import CLOSED, LOST, SocketTransport, release_socket
+
+Distrusted = tuple[int, "x509.Certificate | None"]
+"""OpenSSL's number of the reason (``X509_V_ERR_*``), and the certificate that it is about; ``None`` if that cannot be read."""
+
+# What pyOpenSSL calls itself: its own methods allocate a buffer a call, and raise an exception where there is nothing yet.
+_lib: Any = SSL._lib  # type: ignore[attr-defined]
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+_RECORD = 2**14  # the most plaintext that a record has (RFC 8446, section 5.1)
+_PIECE = 2**15  # the most ciphertext of one: a record and more (section 5.2)
+_ROOM = 2**17
+_FULL = _ROOM - _PIECE
+# One of each for all: what is read is passed on before the next read.
+_PLAIN, _CIPHER, _OUT = bytearray(_ROOM), bytearray(_ROOM), bytearray(_ROOM)
+_PLAIN_VIEW, _CIPHER_VIEW, _OUT_VIEW = memoryview(_PLAIN), memoryview(_CIPHER), memoryview(_OUT)
+_CIPHER_DATA, _OUT_DATA = _ffi.from_buffer(_CIPHER), _ffi.from_buffer(_OUT)
+_MOST_KEPT = 2**18
+"""Bytes for a peer that reads nothing: a piece, and what OpenSSL answers by itself, as to a KeyUpdate (section 4.6.3)."""
+_NOW = int(socket.MSG_DONTWAIT)
+
+
+class TlsEnd:
+    """Whatever is complete of what has come is returned by one read into 64 KiB, so no event is missing that epoll would report.
+
+    A close-notify is an end, and so, unless `strict`, is that of TCP without one, since many peers send none. An end shows as one to
+    epoll, too.
+
+    Args:
+        below: The socket, or the outer TLS.
+        connection: Of OpenSSL; its handshake has not begun.
+
+    Attributes:
+        bottom: The socket below all layers.
+        on_cut: Called when the connection below ends without a close-notify before one was sent: an attacker on the way could have cut it.
+        distrusted: Why the peer's certificate is not trusted.
+    """
+
+    __slots__ = (
+        "_into", "_is_drained", "_is_shut", "_kept", "_out", "_owed", "_ssl", "below", "bottom", "connection", "distrusted",
+        "family", "fileno", "getsockname", "getsockopt", "on_cut", "setblocking", "strict",
+    )  # fmt: skip
+
+    def __init__(self, below: Any, connection: SSL.Connection) -> None:
+        self.below, self.bottom = below, getattr(below, "bottom", below)
+        self.fileno, self.family, self.setblocking = below.fileno, below.family, below.setblocking
+        self.getsockopt, self.getsockname = below.getsockopt, below.getsockname
+        self.connection: Any = connection
+        connection.set_app_data(self)
+        own: Any = connection
+        self._ssl, self._into, self._out = own._ssl, own._into_ssl, own._from_ssl
+        self._kept = b""  # ciphertext that there was no room for
+        self._owed = 0  # bytes of what is kept that `send` has not counted
+        self._is_drained = self._is_shut = self.strict = False
+        self.on_cut: Callable[[], None] | None = None
+        self.distrusted: Distrusted | None = None
+        if isinstance(below, TlsEnd):  # the innermost TLS says whether all has come
+            below.strict, below.on_cut = False, None
+
+    # The handshake. Its owner reads and writes.
+
+    def shake(self, data: bytes) -> bool:
+        """Take bytes of the peer; return whether the handshake is complete. `output` follows.
+
+        Raises:
+            SSL.Error: It has failed.
+        """
+        if data and _lib.BIO_write(self._into, data, len(data)) <= 0:
+            raise MemoryError
+        result: int = _lib.SSL_do_handshake(self._ssl)
+        if result != 1 and _lib.SSL_get_error(self._ssl, result) != _lib.SSL_ERROR_WANT_READ:
+            self.connection._raise_ssl_error(self._ssl, result)
+        return result == 1
+
+    def output(self) -> bytes:
+        """Return what the peer is to be sent."""
+        filled = _lib.BIO_read(self._out, _OUT_DATA, _ROOM)
+        return bytes(_OUT_VIEW[:filled]) if filled > 0 else b""
+
+    # As a socket.
+
+    def recv_into(self, buffer: Any, size: int = 0, _flags: int = 0) -> int:
+        size = size or len(buffer)
+        target, ssl = _ffi.from_buffer(buffer), self._ssl
+        while True:
+            if self._is_drained:
+                # With what came before of a record, there is no more in it than there is room for.
+                came = self.below.recv_into(_CIPHER_VIEW, max(size - _RECORD, _RECORD), _NOW)
+                if not came:
+                    return self._cut()
+                if _lib.BIO_write(self._into, _CIPHER_DATA, came) <= 0:
+                    raise MemoryError
+            count = got = 0
+            while size - count >= _RECORD:
+                got = _lib.SSL_read(ssl, target + count, _RECORD)
+                if got <= 0:
+                    break
+                count += got
+            self._is_drained = got <= 0 and self._wants_more(got, count)
+            if count or not self._is_drained:
+                return count
+
+    def recv(self, _size: int, _flags: int = 0) -> bytes:
+        return bytes(_PLAIN_VIEW[: self.recv_into(_PLAIN)])
+
+    def _wants_more(self, result: int, count: int) -> bool:
+        """Return whether more may come, and send what OpenSSL answers by itself."""
+        error = _lib.SSL_get_error(self._ssl, result)
+        is_end = error == _lib.SSL_ERROR_ZERO_RETURN
+        if is_end or error == _lib.SSL_ERROR_WANT_READ:
+            self._flush()
+            why = "the peer does not read" if len(self._kept) > _MOST_KEPT else ""
+        else:
+            _lib.ERR_clear_error()
+            with suppress(OSError):
+                self._flush()  # an alert
+            is_end, why = True, "TLS failed"
+        if is_end:
+            self._show_end()
+        if why:
+            self._is_shut = True  # a close-notify would make what was cut look whole
+            if not count:
+                raise ConnectionResetError(ECONNRESET, why)
+        return not is_end
+
+    def _show_end(self) -> None:
+        with suppress(OSError):  # it has ended below, too
+            self.below.shutdown(socket.SHUT_RD)
+
+    def _cut(self) -> int:
+        if not self._is_shut:
+            if self.on_cut is not None:
+                self.on_cut()
+            if self.strict:
+                self._is_shut = True
+                raise ConnectionResetError(ECONNRESET, "TLS was cut")
+        return 0
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send bytes. As of a socket that has no room, the last one waits with its sender until all that is kept has been sent."""
+        if self._kept and not self._flush(flags):
+            raise BlockingIOError(EAGAIN, "")
+        ssl, size, source = self._ssl, len(data), _ffi.from_buffer(data)
+        at, self._owed = self._owed, 0
+        while at < size:
+            filled = 0
+            while at < size and filled <= _FULL:
+                count = _lib.SSL_write(ssl, source + at, min(size - at, _RECORD))
+                if count <= 0:
+                    _lib.ERR_clear_error()
+                    raise ConnectionResetError(ECONNRESET, "TLS failed")
+                at += count
+                # Taken at once: OpenSSL never frees the memory of a connection for the most that has waited there.
+                filled += _lib.BIO_read(self._out, _OUT_DATA + filled, _PIECE)
+            if not self._flush(flags, filled):
+                self._owed = 1
+                return at - 1
+        return size
+
+    def _flush(self, flags: int = 0, filled: int = 0) -> bool:
+        filled = filled or max(0, _lib.BIO_read(self._out, _OUT_DATA, _ROOM))
+        if not (filled or self._kept):
+            return True
+        data: Any = _OUT_VIEW[:filled]
+        if self._kept or self.below is not self.bottom:  # an outer TLS has the same buffers
+            data = b"".join((self._kept, data))
+        try:
+            sent = self.below.send(data, flags | _NOW)
+        except BlockingIOError:
+            sent = 0
+        self._kept = bytes(data[sent:]) if sent < len(data) else b""
+        return not self._kept
+
+    def shutdown(self, how: int) -> None:
+        """End one direction: a close-notify stands for a FIN. If there is no room for it, it is called again."""
+        if how == socket.SHUT_RD:
+            self.below.shutdown(how)
+            return
+        if not self._is_shut:
+            self._is_shut = True
+            if _lib.SSL_shutdown(self._ssl) < 0:
+                _lib.ERR_clear_error()
+        if not self._flush():
+            raise BlockingIOError(EAGAIN, "")
+
+    def setsockopt(self, level: int, option: int, value: Any) -> None:
+        if option == socket.SO_LINGER and level == socket.SOL_SOCKET:
+            self._is_shut = True  # it is broken off
+        self.below.setsockopt(level, option, value)
+
+    def close(self) -> None:
+        if not self._is_shut:
+            with suppress(OSError):
+                self.shutdown(socket.SHUT_WR)
+        self.release()
+        self.below.close()
+
+    def release(self) -> None:
+        """Break reference cycles."""
+        self.connection.set_app_data(None)
+        self.on_cut = None
+
+    @property
+    def transport_class(self) -> type[TlsTransport]:
+        return TlsTransport
+
+
+@implementer(ISSLTransport)
+class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a UNIX socket's address
+    """A transport over a `TlsEnd`. Closed, it sends a close-notify, and reads on until that of the peer."""
+
+    socket: Any
+
+    @classmethod
+    def instead_of(cls, below: SocketTransport, end: TlsEnd) -> TlsTransport:
+        """Put a transport in the place of the one below, whose protocol it takes over."""
+        made = cls(below._poller, end, below._family, below.getPeer(), below.getHost())  # type: ignore[arg-type]  # as a socket
+        end._kept = release_socket(below)
+        made.set_protocol(below.protocol)
+        del below.protocol, below.socket, below.fileno
+        made.startReading()
+        return made
+
+    def getHandle(self) -> SSL.Connection:  # type: ignore[override]  # as Twisted's TLS
+        """Return OpenSSL's connection, as Twisted's transports do."""
+        connection: SSL.Connection = self.socket.connection
+        return connection
+
+    def getPeerCertificate(self) -> Any:
+        return self.getHandle().get_peer_certificate()
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        return self.getHandle().get_alpn_proto_negotiated() or None
+
+    def deliver_early(self) -> None:
+        """Pass on what has come with the end of the handshake, which no event reports."""
+        if self.connected:
+            with suppress(OSError):
+                if data := self.socket.recv(_ROOM):
+                    self.protocol.dataReceived(data)
+
+    @override
+    def loseConnection(self) -> None:
+        if self._events & WRITE or self.producer is not None:
+            super().loseConnection()
+        elif self.connected and not self.disconnecting:
+            self.disconnecting = 1
+            self._poller.call_soon(self._end)
+
+    def _postLoseConnection(self) -> None:
+        self._poller.call_soon(self._end)
+
+    def _end(self) -> None:
+        if not self.connected or self._aborting:
+            return
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            self.startWriting()
+            return
+        except OSError:
+            self._read_to_end = True
+        if self._read_to_end:
+            self.connectionLost(CLOSED)
+        else:
+            self.startReading()
+
+    @override
+    def _ready(self, events: int) -> None:
+        if self._aborting or not self.disconnecting or self._events & WRITE:
+            super()._ready(events)
+            return
+        try:
+            data = self.socket.recv(_ROOM)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.connectionLost(LOST)
+            return
+        if data:
+            self.protocol.dataReceived(data)
+        else:
+            self.connectionLost(CLOSED)
