@@ -250,7 +250,7 @@ class HandshakeTests(TLSCase):
         with socket.create_server(("127.0.0.1", 0)) as listening:
             reported: list[object] = []
             made = ProxyClientFactory(reported.append, reported.append)
-            factory = self.tls().wrap(made, "a.example", clock=reactor)
+            factory = self.tls().wrap(made, "a.example")
             poller = Poller.for_reactor(reactor)
             connector = SocketConnector(
                 poller, reactor, socket.AF_INET, listening.getsockname(), factory

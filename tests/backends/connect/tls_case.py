@@ -53,7 +53,7 @@ class TLSCase(TestCase):
             done.callback(client)
 
         made = ProxyClientFactory(connected, done.errback)
-        factory: Any = tls.wrap(made, server_name, alpn, clock=reactor)
+        factory: Any = tls.wrap(made, server_name, alpn)
         if header:
             factory = HeaderFirst(factory, header)
         poller = Poller.for_reactor(reactor)

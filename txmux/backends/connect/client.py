@@ -99,13 +99,14 @@ class ProxyClient(Peer):
         maker = self._maker
         if maker is not None and maker.wrap is None and (header := maker.opened(self.transport)):
             self.transport.write(header)
-        if isinstance(self.transport, SocketTransport):
+        is_tls = ISSLTransport.providedBy(self.transport)  # whose handshake follows
+        if isinstance(self.transport, SocketTransport) and not is_tls:
             self._established()
         elif self._is_own_peer():
             self.give_up()
             if maker is not None:
                 maker.failed(Failure(error.ConnectionRefusedError(ECONNREFUSED, OWN_PEER)))
-        elif not ISSLTransport.providedBy(self.transport):
+        elif not is_tls:
             # Twisted's endpoints put a protocol of their own between, which takes over only the last
             # of several interfaces; without this one a half-close would end the connection.
             between = getattr(self.transport, "protocol", self)

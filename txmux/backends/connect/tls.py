@@ -9,33 +9,37 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
+    IAddress,
+    IConnector,
+    IHandshakeListener,
     IOpenSSLClientConnectionCreator,
-    IReactorTime,
 )
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
     TLSVersion,
     trustRootFromCertificates,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.files import Reader, read_bytes
+from txmux.net.relay.transport_end import TransportEnd
+from txmux.net.sockets.poller import Poller
+from txmux.net.sockets.transport import SocketTransport
+from txmux.net.tls.end import TlsEnd, TlsTransport
 from txmux.net.tls.errors import (
     CLIENT_CERTIFICATE,
     UNKNOWN_AUTHORITY,
     HandshakeError,
 )
 from txmux.net.tls.pem import read_authorities, read_identity, validity_of
-from txmux.net.tls.transport import TLSTransport
 from txmux.net.tls.verification import ClientTLS, WrongNameError
 from txmux.rules.model import ServerTLS
 from txmux.transport import is_address
 
+_Explain = Callable[[object, SSL.Connection], str]
 _MOST_OPTIONS = 256  # names times protocols; more than any backend has, unless names come and go
 
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18  # X509_V_ERR_* of OpenSSL
@@ -81,14 +85,7 @@ class BackendTLS:
         # Making a context takes far longer than a handshake, above all with all of the system's authorities.
         self._options = functools.lru_cache(_MOST_OPTIONS)(self._make_options)
 
-    def wrap(
-        self,
-        factory: Any,
-        server_name: str,
-        alpn: Sequence[bytes] = (),
-        *,
-        clock: IReactorTime | None = None,
-    ) -> TLSMemoryBIOFactory:
+    def wrap(self, factory: Any, server_name: str, alpn: Sequence[bytes] = ()) -> _TLSFactory:
         """Make a client factory that does TLS for another one; the PROXY protocol header is added around it.
 
         Protocols that provide `IHandshakeListener` are notified after the handshake; if it fails, ``connectionLost`` gets a
@@ -97,9 +94,7 @@ class BackendTLS:
         # Certificates have names without a final dot, and addresses without their zone.
         name = (self._name or server_name).partition("%")[0].removesuffix(".")
         options = self._options(name, self._alpn or tuple(alpn))
-        made = _ServerTLSFactory(options, True, factory, clock)  # noqa: FBT003 - Twisted's signature
-        made.explain = self._explain
-        return made
+        return _TLSFactory(factory, options, self._explain)
 
     def _make_options(self, name: str, alpn: tuple[bytes, ...]) -> Any:
         trusted = self._authorities
@@ -176,29 +171,6 @@ class BackendTLS:
         return context
 
 
-class _ServerTLSTransport(TLSTransport):
-    """TLS with a server, whose close-notify is a half-close for a protocol that supports one, and the end for others.
-
-    A server that just closes after our close-notify, as many do (RFC 8446, section 6.1), counts as having sent one.
-    """
-
-    strict = True
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._handshakeDone:
-            factory: Any = self.factory
-            why = factory.explain((self._reason or reason).value, self._tlsConnection)
-            self._reason = Failure(HandshakeError(why))
-        super().connectionLost(reason)
-
-    def _finished(self) -> None:
-        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
-            super()._finished()
-        else:
-            self._shutdownTLS()
-            self._tlsShutdownFinished(None)
-
-
 @implementer(IOpenSSLClientConnectionCreator)
 class _Unverified:
     def __init__(self, name: str) -> None:
@@ -213,9 +185,50 @@ class _Unverified:
         return connection
 
 
-class _ServerTLSFactory(TLSMemoryBIOFactory):
-    protocol = _ServerTLSTransport
-    explain: Callable[[object, SSL.Connection], str]
+class _TLSFactory(ClientFactory):
+    noisy = False
+
+    def __init__(self, factory: Any, options: Any, explain: _Explain) -> None:
+        self.wrappedFactory, self.options, self.explain = factory, options, explain
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return _Beginning(self.wrappedFactory.buildProtocol(addr), self)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self.wrappedFactory.clientConnectionFailed(connector, reason)
+
+
+class _Beginning(Protocol):
+    """Puts TLS between a protocol and its transport."""
+
+    transport: Any
+    factory: Any
+
+    def __init__(self, protocol: Any, factory: _TLSFactory) -> None:
+        self._protocol, self.factory = protocol, factory
+
+    def connectionMade(self) -> None:
+        protocol, factory, below = self._protocol, self.factory, self.transport
+        if not isinstance(below, SocketTransport):
+            below = TransportEnd.under(self, Poller.for_reactor(below.reactor))
+        connection = factory.options.clientConnectionForTLS(self)
+        connection.set_connect_state()
+        end = TlsEnd(below.socket, connection)
+        # A server that just closes after our close-notify, as many do (RFC 8446, section 6.1), counts as having sent one.
+        end.strict = True
+        below.protocol = protocol
+        transport = TlsTransport.instead_of(below, end)
+
+        def done(problem: object) -> None:
+            if problem is not None:
+                why = factory.explain(problem, connection)
+                transport.connectionLost(Failure(HandshakeError(why)))
+            elif IHandshakeListener.providedBy(protocol):
+                protocol.handshakeCompleted()
+
+        transport.on_shaken = done
+        protocol.makeConnection(transport)
+        transport.shake()
 
 
 def _text_of(name: x509.Name) -> str:

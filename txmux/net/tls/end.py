@@ -10,7 +10,9 @@ from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
+from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
@@ -53,8 +55,25 @@ class TlsEnd:
     """
 
     __slots__ = (
-        "_into", "_is_drained", "_is_shut", "_kept", "_out", "_owed", "_ssl", "below", "bottom", "connection", "distrusted",
-        "family", "fileno", "getsockname", "getsockopt", "on_cut", "setblocking", "strict",
+        "_into",
+        "_is_drained",
+        "_is_shut",
+        "_kept",
+        "_out",
+        "_owed",
+        "_ssl",
+        "_unverified",
+        "below",
+        "bottom",
+        "connection",
+        "distrusted",
+        "family",
+        "fileno",
+        "getsockname",
+        "getsockopt",
+        "on_cut",
+        "setblocking",
+        "strict",
     )  # fmt: skip
 
     def __init__(self, below: Any, connection: SSL.Connection) -> None:
@@ -70,6 +89,7 @@ class TlsEnd:
         self._is_drained = self._is_shut = self.strict = False
         self.on_cut: Callable[[], None] | None = None
         self.distrusted: Distrusted | None = None
+        self._unverified: BaseException | None = None
         if isinstance(below, TlsEnd):  # the innermost TLS says whether all has come
             below.strict, below.on_cut = False, None
 
@@ -79,14 +99,21 @@ class TlsEnd:
         """Take bytes of the peer; return whether the handshake is complete. `output` follows.
 
         Raises:
-            SSL.Error: It has failed.
+            SSL.Error: It has failed, or whatever `failVerification` was called with.
         """
         if data and _lib.BIO_write(self._into, data, len(data)) <= 0:
             raise MemoryError
         result: int = _lib.SSL_do_handshake(self._ssl)
+        if self._unverified is not None:
+            _lib.ERR_clear_error()
+            raise self._unverified
         if result != 1 and _lib.SSL_get_error(self._ssl, result) != _lib.SSL_ERROR_WANT_READ:
             self.connection._raise_ssl_error(self._ssl, result)
         return result == 1
+
+    def failVerification(self, reason: Failure) -> None:
+        """Have the handshake fail, as Twisted's TLS does."""
+        self._unverified = reason.value
 
     def output(self) -> bytes:
         """Return what the peer is to be sent."""
@@ -124,12 +151,12 @@ class TlsEnd:
         error = _lib.SSL_get_error(self._ssl, result)
         is_end = error == _lib.SSL_ERROR_ZERO_RETURN
         if is_end or error == _lib.SSL_ERROR_WANT_READ:
-            self._flush()
+            self.flush()
             why = "the peer does not read" if len(self._kept) > _MOST_KEPT else ""
         else:
             _lib.ERR_clear_error()
             with suppress(OSError):
-                self._flush()  # an alert
+                self.flush()  # an alert
             is_end, why = True, "TLS failed"
         if is_end:
             self._show_end()
@@ -154,7 +181,7 @@ class TlsEnd:
 
     def send(self, data: Any, flags: int = 0) -> int:
         """Send bytes. As of a socket that has no room, the last one waits with its sender until all that is kept has been sent."""
-        if self._kept and not self._flush(flags):
+        if self._kept and not self.flush(flags):
             raise BlockingIOError(EAGAIN, "")
         ssl, size, source = self._ssl, len(data), _ffi.from_buffer(data)
         at, self._owed = self._owed, 0
@@ -168,12 +195,12 @@ class TlsEnd:
                 at += count
                 # Taken at once: OpenSSL never frees the memory of a connection for the most that has waited there.
                 filled += _lib.BIO_read(self._out, _OUT_DATA + filled, _PIECE)
-            if not self._flush(flags, filled):
+            if not self.flush(flags, filled):
                 self._owed = 1
                 return at - 1
         return size
 
-    def _flush(self, flags: int = 0, filled: int = 0) -> bool:
+    def flush(self, flags: int = 0, filled: int = 0) -> bool:
         filled = filled or max(0, _lib.BIO_read(self._out, _OUT_DATA, _ROOM))
         if not (filled or self._kept):
             return True
@@ -196,7 +223,7 @@ class TlsEnd:
             self._is_shut = True
             if _lib.SSL_shutdown(self._ssl) < 0:
                 _lib.ERR_clear_error()
-        if not self._flush():
+        if not self.flush():
             raise BlockingIOError(EAGAIN, "")
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
@@ -226,6 +253,8 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
     """A transport over a `TlsEnd`. Closed, it sends a close-notify, and reads on until that of the peer."""
 
     socket: Any
+    on_shaken: Callable[[object], None] | None = None
+    """Called when the handshake is complete, or has failed; ``None`` if that is done elsewhere, or over."""
 
     @classmethod
     def instead_of(cls, below: SocketTransport, end: TlsEnd) -> TlsTransport:
@@ -256,8 +285,38 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
                 if data := self.socket.recv(_ROOM):
                     self.protocol.dataReceived(data)
 
+    def shake(self, data: bytes = b"") -> None:
+        """Go on with the handshake."""
+        end, on_shaken, problem, is_done = self.socket, self.on_shaken, None, False
+        try:
+            is_done = end.shake(data)
+        except Exception as why:  # noqa: BLE001 - of OpenSSL, or of the one who verifies
+            problem = why
+        with suppress(OSError):  # the next read reports it
+            end.flush()
+        if on_shaken is not None and (is_done or problem):
+            self.on_shaken = None
+            on_shaken(problem)
+            self.deliver_early()
+
+    def _read_handshake(self) -> None:
+        try:
+            data = self.socket.below.recv(_ROOM)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self.shake(data)
+        elif self.on_shaken is not None:
+            on_shaken, self.on_shaken = self.on_shaken, None
+            on_shaken(ConnectionLost())
+
     @override
     def loseConnection(self) -> None:
+        if self.on_shaken is not None:
+            self.abortConnection()
+            return
         if self._events & WRITE or self.producer is not None:
             super().loseConnection()
         elif self.connected and not self.disconnecting:
@@ -284,6 +343,9 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
 
     @override
     def _ready(self, events: int) -> None:
+        if self.on_shaken is not None:
+            self._read_handshake()
+            return
         if self._aborting or not self.disconnecting or self._events & WRITE:
             super()._ready(events)
             return

@@ -1,6 +1,5 @@
 """Verifies that the certificate of a server is for its name."""
 
-import weakref
 from typing import Any
 
 from cryptography import x509
@@ -34,27 +33,25 @@ class ClientTLS:
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         connection = self._options.clientConnectionForTLS(tlsProtocol)
-        verify_name(connection, self._name, tlsProtocol)
+        verify_name(connection, self._name)
         return connection
 
 
-def verify_name(connection: SSL.Connection, name: str, protocol: Any) -> None:
+def verify_name(connection: SSL.Connection, name: str) -> None:
     """Have the handshake fail unless the server's certificate is trusted and for a name.
 
     This replaces the check of `optionsForClientTLS`, which takes a certificate without a subjectAltName, or with an
     unreadable one, for any name, and logs a traceback each time.
 
     Args:
-        connection: Its handshake has not begun.
+        connection: Its handshake has not begun. Its data is what ends with a `WrongNameError`: a `TLSMemoryBIOProtocol` or a `TlsEnd`.
         name: A host name or an IP address.
-        protocol: The `TLSMemoryBIOProtocol` of the connection, which ends with a `WrongNameError`.
     """
-    get_protocol = weakref.ref(protocol)  # OpenSSL would keep it alive
 
-    def verify(_: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int) -> bool:  # noqa: ARG001
+    def verify(its: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int) -> bool:  # noqa: ARG001
         why = _mismatch(leaf, name) if ok and depth == 0 else ""
-        if why and (ending := get_protocol()) is not None:
-            ending.failVerification(Failure(WrongNameError(why)))
+        if why:
+            its.get_app_data().failVerification(Failure(WrongNameError(why)))
         return bool(ok) and not why
 
     connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
@@ -64,7 +61,7 @@ def verify_first(factory: Any, name: str) -> HeaderFirst:
     """Make a factory for protocols whose transport is TLS of Twisted's, to a server of a name."""
 
     def verify(secure: Any) -> bytes:
-        verify_name(secure.getHandle(), name, secure)
+        verify_name(secure.getHandle(), name)
         return b""
 
     return HeaderFirst(factory, verify)

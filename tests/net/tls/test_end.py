@@ -1,0 +1,90 @@
+"""What TLS over a socket sends at once."""
+
+import contextlib
+import os
+import socket
+import ssl
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.connect.tls_case import authority
+from tests.support.folders import make_folder
+from tests.support.secure import client_context
+from txmux.net.tls.end import TlsEnd
+
+
+class _Below(socket.socket):
+    """Counts what is sent, which its peer takes at once."""
+
+    def __init__(self, own: socket.socket, peer: socket.socket) -> None:
+        super().__init__(fileno=own.detach())
+        self.peer, self.sent, self.taken = peer, 0, b""
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        count = super().send(data, flags)
+        self.sent += 1
+        while len(piece := self.peer.recv(count)) < count:
+            count -= len(piece)
+            self.taken += piece
+        self.taken += piece
+        return len(data)
+
+
+class SendTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        path = authority().issue("a.example").write(make_folder(self) / "a.pem", key=True)
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.use_certificate_file(str(path))
+        context.use_privatekey_file(str(path))
+        connection = SSL.Connection(context, None)
+        connection.set_accept_state()
+        own, peer = socket.socketpair()
+        own.settimeout(0)
+        self.addCleanup(peer.close)
+        self.below = _Below(own, peer)
+        self.end = TlsEnd(self.below, connection)
+        self.addCleanup(self.end.close)
+        self.incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.client = client_context(None).wrap_bio(self.incoming, outgoing)
+        for _ in range(2):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.client.do_handshake()
+            self.end.shake(outgoing.read())
+            self.incoming.write(self.end.output())
+
+    def read(self, size: int) -> bytes:
+        self.incoming.write(self.below.taken)
+        self.below.taken = b""
+        got = bytearray()
+        while len(got) < size:
+            got += self.client.read(size)
+        return bytes(got)
+
+    def test_many_records_at_once(self) -> None:
+        """Records go out together, and what is sent stays as it was while others follow in the same memory."""
+        for size, most in ((1, 1), (2**14, 1), (2**16, 1), (300_001, 4)):
+            data, self.below.sent = os.urandom(size), 0
+            self.assertEqual(self.end.send(data), size)
+            self.assertLessEqual(self.below.sent, most)
+            self.assertEqual(self.read(size), data)
+
+    def test_no_room(self) -> None:
+        """The last byte waits with the sender until there is room for all before it, and nothing comes twice."""
+        data = os.urandom(2**20)
+        self.below.send = super(_Below, self.below).send  # type: ignore[method-assign]  # its peer takes nothing
+        count = self.end.send(data)
+        self.assertLess(count, len(data))
+        self.assertRaises(BlockingIOError, self.end.send, data[count:])
+        self.below.peer.settimeout(0)
+        while count < len(data):
+            with contextlib.suppress(BlockingIOError):
+                while piece := self.below.peer.recv(2**20):
+                    self.below.taken += piece
+            with contextlib.suppress(BlockingIOError):
+                count += self.end.send(data[count:])
+        with contextlib.suppress(BlockingIOError):
+            while piece := self.below.peer.recv(2**20):
+                self.below.taken += piece
+        self.assertEqual(self.read(len(data)), data)
