@@ -13,7 +13,10 @@ from tests.net.relay.contract import (
     LeanCase,
     LeanUnixCase,
     OrderContract,
+    PortableCase,
     ResetContract,
+    TlsCase,
+    TlsOnTransportsCase,
     UnixCase,
     WatchedCase,
 )
@@ -43,8 +46,24 @@ class KernelLeanUnixTest(KernelCase, LeanUnixCase, OrderContract, TestCase):
     """Over UNIX sockets that a poller serves."""
 
 
+class TlsTest(KernelCase, TlsCase, OrderContract, ResetContract, TestCase):
+    """Over TLS, with both peers."""
+
+
+class TlsOnTransportsTest(KernelCase, TlsOnTransportsCase, OrderContract, ResetContract, TestCase):
+    """Over TLS on Twisted's transports."""
+
+
+class PortableTlsTest(PortableCase, TlsCase, OrderContract, TestCase):
+    """The same, by the other relay."""
+
+
 class WatchedTest(WatchedCase, KernelRelayTest):
     """Over TCP sockets of Twisted's, which the reactor watches for the relay."""
+
+
+class WatchedTlsTest(WatchedCase, TlsTest):
+    """Over TLS, where the reactor watches each socket."""
 
 
 class WatchedLeanTest(WatchedCase, KernelLeanTest):

@@ -5,19 +5,27 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from OpenSSL import SSL
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import ClientFactory, ServerFactory
+from twisted.internet.protocol import ClientFactory, Factory, ServerFactory
+from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.backends.connect.tls_case import authority
 from tests.support.folders import make_folder
 from tests.support.ports import free_port, listen_tcp
+from txmux.backends.connect.tls import BackendTLS
 from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.peers import Peer
 from txmux.net.relay.portable import PortableSide
 from txmux.net.relay.relay import RelaySide
+from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
+from txmux.net.sockets.transport import SocketTransport
+from txmux.net.tls.end import TlsEnd, TlsTransport
+from txmux.rules.model import ServerTLS
 
 Sides = tuple[RelaySide, RelaySide]
 
@@ -104,6 +112,52 @@ class LeanTcpWiring(_LeanWiring):
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
         return self._listen_at(("127.0.0.1", free_port("127.0.0.1")), factory)
+
+
+class _Tls:
+    def __init__(self, by: Any, test: SynchronousTestCase) -> None:
+        super().__init__(by)  # type: ignore[call-arg]  # it is mixed with another wiring
+        path = str(authority().issue("a.example").write(make_folder(test) / "a.pem", key=True))
+        self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        self._context.use_certificate_file(path)
+        self._context.use_privatekey_file(path)
+        self._tls = BackendTLS(ServerTLS(), verified=False)
+
+    def listen(self, factory: Any) -> tuple[IListeningPort, Any]:
+        return super().listen(_Ending(factory, self._context))  # type: ignore[misc,no-any-return]  # the same
+
+    def connect(self, address: Any, factory: ClientFactory) -> None:
+        super().connect(address, self._tls.wrap(factory, "a.example"))  # type: ignore[misc]  # the same
+
+
+class TlsWiring(_Tls, LeanTcpWiring):
+    """TLS over TCP sockets that a poller serves; certificates are not verified."""
+
+
+class TlsOnTransportsWiring(_Tls, TcpWiring):
+    """The same over Twisted's transports."""
+
+
+class _Ending(Factory):
+    def __init__(self, factory: ServerFactory, context: SSL.Context) -> None:
+        self._factory, self._context = factory, context
+
+    def buildProtocol(self, addr: Any) -> Any:
+        built: Any = self._factory.buildProtocol(addr)
+        context = self._context
+
+        class Shaking(TwistedProtocol):
+            def connectionMade(self) -> None:
+                below: Any = self.transport
+                if not isinstance(below, SocketTransport):
+                    below = TransportEnd.under(self, Poller.for_reactor(below.reactor))
+                connection = SSL.Connection(context, None)
+                connection.set_accept_state()
+                transport = TlsTransport.instead_of(below, TlsEnd(below.socket, connection))
+                transport.protocol = built
+                transport.on_shaken = lambda _: built.makeConnection(transport)
+
+        return Shaking()
 
 
 class LeanUnixWiring(_LeanWiring):

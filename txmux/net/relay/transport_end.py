@@ -130,9 +130,10 @@ class TransportEnd:
         return len(data)
 
     def shutdown(self, how: int) -> None:
-        if how == socket.SHUT_RD:
+        if how == socket.SHUT_RD and not self._has_ended:
             self._received.clear()
-            self.peer_finished()
+            self._has_ended = True
+            self.call_soon(self._report)
 
     def setsockopt(self, _level: int, option: int, _value: object) -> None:
         self._is_reset = self._is_reset or option == socket.SO_LINGER

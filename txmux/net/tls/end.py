@@ -36,6 +36,7 @@ _CIPHER_DATA, _OUT_DATA = _ffi.from_buffer(_CIPHER), _ffi.from_buffer(_OUT)
 _MOST_KEPT = 2**18
 """Bytes for a peer that reads nothing: a piece, and what OpenSSL answers by itself, as to a KeyUpdate (section 4.6.3)."""
 _NOW = int(socket.MSG_DONTWAIT)
+EARLY = -1  # a flag: only what came with the end of the handshake is read, and nothing from below
 
 
 class TlsEnd:
@@ -122,11 +123,13 @@ class TlsEnd:
 
     # As a socket.
 
-    def recv_into(self, buffer: Any, size: int = 0, _flags: int = 0) -> int:
+    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
         size = size or len(buffer)
         target, ssl = _ffi.from_buffer(buffer), self._ssl
         while True:
             if self._is_drained:
+                if flags == EARLY:
+                    raise BlockingIOError(EAGAIN, "")
                 # With what came before of a record, there is no more in it than there is room for.
                 came = self.below.recv_into(_CIPHER_VIEW, max(size - _RECORD, _RECORD), _NOW)
                 if not came:
@@ -143,8 +146,8 @@ class TlsEnd:
             if count or not self._is_drained:
                 return count
 
-    def recv(self, _size: int, _flags: int = 0) -> bytes:
-        return bytes(_PLAIN_VIEW[: self.recv_into(_PLAIN)])
+    def recv(self, _size: int, flags: int = 0) -> bytes:
+        return bytes(_PLAIN_VIEW[: self.recv_into(_PLAIN, 0, flags)])
 
     def _wants_more(self, result: int, count: int) -> bool:
         """Return whether more may come, and send what OpenSSL answers by itself."""
@@ -282,7 +285,7 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
         """Pass on what has come with the end of the handshake, which no event reports."""
         if self.connected:
             with suppress(OSError):
-                if data := self.socket.recv(_ROOM):
+                if data := self.socket.recv(_ROOM, EARLY):
                     self.protocol.dataReceived(data)
 
     def shake(self, data: bytes = b"") -> None:
