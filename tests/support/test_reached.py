@@ -11,7 +11,7 @@ from tests.support.reached import Reached
 def pytest_configure(config): config.pluginmanager.register(Reached())
 """
 _TESTS = """
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from twisted.trial.unittest import TestCase
 
 class Base:
@@ -23,6 +23,18 @@ class Tests(Base, TestCase):
     @given(st.integers(0, 99))
     def test_few(self, number):
         if number == 50:
+            self.assertTrue(number)
+
+    @settings(max_examples=15)
+    @given(st.integers())
+    def test_none_of_few(self, number):
+        for _ in ():
+            self.assertTrue(number)
+
+    @settings(max_examples=14)
+    @given(st.integers())
+    def test_very_few(self, number):
+        for _ in ():
             self.assertTrue(number)
 
     @given(st.integers(0, 99))
@@ -71,7 +83,8 @@ class ReachedTests(SynchronousTestCase):
                 ("test_all_of_nothing", "the loop in line N has no turn"),
                 ("test_few", "N of N examples reach an assertion"),
                 ("test_idle_loop", "the loop in line N has no turn"),
+                ("test_none_of_few", "N of N examples reach an assertion"),
             ],
         )
         self.assertIn("FailTest: first", said)
-        self.assertIn("4 failed, 3 passed", said)
+        self.assertIn("5 failed, 4 passed", said)
