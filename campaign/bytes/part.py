@@ -49,6 +49,8 @@ class Rounds:
     budget: Budget
     choose: Callable[[int, random.Random], Round] = choose
     trials: int = TRIALS
+    seconds: float = _SECONDS  # of a round, at most
+    every: int = _EVERY
     crew: Crew = attrs.field(init=False)
     whole: Verdict = attrs.field(factory=Verdict)
     datagrams: Counts = attrs.field(factory=Counts)
@@ -73,7 +75,7 @@ class Rounds:
         return self.report()
 
     def try_next(self) -> None:
-        if self.rounds % _EVERY == _EVERY - 1:
+        if self.rounds % self.every == self.every - 1:
             self.try_datagrams()
         else:
             self.try_streams()
@@ -129,7 +131,7 @@ class Rounds:
     def _use_for_datagrams(
         self, service: DatagramService, talk: Datagrams, by: random.Random
     ) -> None:
-        until = time.monotonic() + max(1.0, min(_SECONDS / 4, self.budget.left()))
+        until = time.monotonic() + max(1.0, min(self.seconds / 4, self.budget.left()))
         threads = service.changing(by)
         with all_at_once(threads) as look:
 
@@ -150,7 +152,7 @@ class Rounds:
             its.mix,
             range(self.rounds * TRIALS, self.rounds * TRIALS + self.trials),
             service.entries(),
-            time.monotonic() + max(_LEAST, min(_SECONDS, self.budget.left())),
+            time.monotonic() + max(_LEAST, min(self.seconds, self.budget.left())),
             its.together,
         )
         with all_at_once(service.changing(by)) as look:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
+from functools import partial
 
 import attrs
 
@@ -37,23 +39,26 @@ def run(budget: Budget) -> Report:
     return report
 
 
-def over(network: str, budget: Budget) -> Report:
+def over(network: str, budget: Budget, step: Callable[[Rounds], None] = Rounds.try_next) -> Report:
     """Have rounds in a namespace whose loopback interface is a bad network."""
     with Undone() as undone:
         namespace = Namespace(undone)
         CONDITIONS[network].spoil(namespace)
         namespace.enter()
-        rounds = Rounds(budget, _whole)
-        return rounds.go(rounds.try_next)
+        rounds = Rounds(budget, _whole, seconds=budget.seconds / 3, every=2)
+        return rounds.go(partial(step, rounds))
 
 
 def _whole(number: int, by: random.Random) -> Round:
-    """Choose a round whose connections nobody breaks off: what breaks one off may overtake what it came with."""
+    """Choose a round whose connections nobody breaks off: what breaks one off may overtake what it came with.
+
+    None waits for a name, since the few questions for it may all be lost.
+    """
     its = choose(number, by)
     mix = attrs.evolve(
         its.mix,
-        entries=[one for one in its.mix.entries if not one.endswith(("v1", "v2"))],
-        ways=[one for one in its.mix.ways if one != "R"],
+        entries=[one for one in its.mix.entries if not one.endswith(("v1", "v2", "named"))],
+        ways=[one for one in its.mix.ways if one not in "RN"],
         breaks=0.0,
         most=2**20,
     )
