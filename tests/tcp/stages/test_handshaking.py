@@ -24,6 +24,18 @@ def _flush_handshake(peer: SecurePeer, flush: Callable[[], None]) -> None:
         flush()
 
 
+class _Eager(SecurePeer):
+    """Says something in the write that ends its handshake."""
+
+    _said = SSH
+
+    def _flush(self) -> None:
+        if self._said and self.layers[0].ready:
+            said, self._said = self._said, b""
+            self.tls.write(said)
+        super()._flush()
+
+
 class RelayTests(TerminationCase):
     async def in_process(self) -> tuple[SecurePeer, Peer]:
         inside = PeerFactory()
@@ -46,6 +58,24 @@ class RelayTests(TerminationCase):
         self.assertLessEqual(expected.items(), record.facts.items())
         self.assertIn("tls_cipher", record.facts)
         self.assertNotIn("tls_client", record.facts)
+
+    async def test_bytes_with_the_end_of_the_handshake(self) -> None:
+        """They come in one read with it, and no event reports them; whether the routes inside need them or not."""
+        port = self.backend_port()
+        for routes in (
+            [self.tls_route(), self.inner()],
+            [self.tls_route(outcome=backend_at(port))],
+        ):
+            count = len(self.backend.peers)
+            listening = self.mux(routes)
+            client = await connect_tls(
+                self, listening, _Eager((client_context(self.ca), "a.example"))
+            )
+            server = await self.backend.heard(len(SSH), count)
+            server.send(b"hello")
+            await client.has(5)
+            client.reset()
+            await server.is_lost()
 
     async def test_server_is_connected_as_for_clients_without_tls(self) -> None:
         """Unless the first one refuses, without a connector; the client is counted once, whatever it sends until the answer."""

@@ -215,9 +215,11 @@ class Handshaking(Stage):
             self._send(shake.output)
         if shake.problem is not None:
             return self._failed(shake.problem)
-        return self._completed(shake) if is_done else None
+        if is_done:
+            self._completed(shake)
+        return None
 
-    def _completed(self, shake: ClientShake) -> Outcome | None:
+    def _completed(self, shake: ClientShake) -> None:
         client: Any = self._client
         record = client.record
         agreed = shake.agreed()
@@ -242,12 +244,9 @@ class Handshaking(Stage):
             if client.transport is None:
                 client.make_transport(reading=True)
             watch(client, self._received, self._layer, self._inside)
-        if client.transport is None:
-            return Opened(self._inside)
-        transport = client.transport
         client.advance(Opened(self._inside))
-        transport.deliver_early()
-        return None
+        if client.transport is not None:  # otherwise it has been read
+            client.transport.deliver_early()
 
     def _failed(self, problem: object) -> Outcome | None:
         """End the connection, which may have an alert to send."""
