@@ -67,4 +67,4 @@ class ListingTests(SynchronousTestCase):
         for requires, failed in (("1", ["test_missing", "Tests::test_right"]), ("", [])):
             _, said = run_tests(self, conftest, _SKIPPED, f"TXMUX_REQUIRE_SERVERS={requires}")
             self.assertEqual(re.findall(r"FAILED \S*test_some.py::(\S+)", said), failed)
-            self.assertEqual(said.count("not in tests/skips.txt: needs a right"), len(failed[1:]))
+            self.assertEqual("not in tests/skips.txt: needs a right" in said, bool(failed))
