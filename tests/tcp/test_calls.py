@@ -64,7 +64,7 @@ class CallsTest(MuxTestCase):
 class TerminatedCallsTest(TerminationCase):
     async def test_bound(self) -> None:
         """With TLS that ends here."""
-        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(237, 235)
+        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(225, 229)
 
         async def one() -> None:
             logged, peers = len(self.records), len(self.backend.peers)

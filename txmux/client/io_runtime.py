@@ -18,7 +18,7 @@ from txmux.client.client_table import ClientTable
 from txmux.client.parts import Parts, ServingContext, ServingPart
 from txmux.errors import MuxError
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.kernel import KernelSide, has_plain_socket
+from txmux.net.relay.kernel import KernelSide, has_socket
 from txmux.net.relay.peers import IRelayTransport, Peer
 from txmux.net.relay.portable import PortableSide, RelayRates
 from txmux.net.relay.relay import Relay, RelaySide
@@ -159,7 +159,7 @@ class IORuntime:
         sides: tuple[RelaySide, RelaySide]
         if rates is not None:
             sides = rates.make_sides(self.clock, client, server)
-        elif has_plain_socket(client) and has_plain_socket(server):
+        elif has_socket(client) and has_socket(server):
             sides = KernelSide(client, self.poller), KernelSide(server, self.poller)
         else:
             sides = PortableSide(client), PortableSide(server)

@@ -16,6 +16,7 @@ from typing import Any, cast
 import attrs
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -132,9 +133,14 @@ DESCRIPTORS.add_cache(_pipes.clear)
 DESCRIPTORS.add_cache(_large_pipes.clear)
 
 
-def has_plain_socket(peer: Peer) -> bool:
+def has_socket(peer: Peer) -> bool:
+    """Return whether a peer's transport has a socket, or a `TlsEnd`, which has a socket's methods."""
     transport: Any = peer.transport
     return isinstance(transport, tcp.Connection) and not transport.TLS
+
+
+def has_plain_socket(peer: Peer) -> bool:
+    return has_socket(peer) and not ISSLTransport.providedBy(peer.transport)
 
 
 class KernelSide(MovableSide):

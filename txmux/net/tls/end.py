@@ -56,25 +56,9 @@ class TlsEnd:
     """
 
     __slots__ = (
-        "_into",
-        "_is_drained",
-        "_is_shut",
-        "_kept",
-        "_out",
-        "_owed",
-        "_ssl",
-        "_unverified",
-        "below",
-        "bottom",
-        "connection",
-        "distrusted",
-        "family",
-        "fileno",
-        "getsockname",
-        "getsockopt",
-        "on_cut",
-        "setblocking",
-        "strict",
+        "_into", "_is_drained", "_is_shut", "_kept", "_out", "_owed", "_ssl", "_unverified",
+        "below", "bottom", "connection", "distrusted", "family", "fileno", "getsockname",
+        "getsockopt", "on_cut", "setblocking", "strict",
     )  # fmt: skip
 
     def __init__(self, below: Any, connection: SSL.Connection) -> None:
@@ -154,7 +138,9 @@ class TlsEnd:
         error = _lib.SSL_get_error(self._ssl, result)
         is_end = error == _lib.SSL_ERROR_ZERO_RETURN
         if is_end or error == _lib.SSL_ERROR_WANT_READ:
-            self.flush()
+            filled = _lib.BIO_read(self._out, _OUT_DATA, _ROOM)
+            if filled > 0:
+                self.flush(0, filled)
             why = "the peer does not read" if len(self._kept) > _MOST_KEPT else ""
         else:
             _lib.ERR_clear_error()

@@ -138,12 +138,13 @@ class Handshaking(Stage):
         self.began_at = client.runtime.clock.seconds()
         if client.transport is not None:  # otherwise a sweep looks
             self.limit_time()
-        hello, local = None if self._reader is None else self._reader.hello, client.local
-        address = None if local is None else str(local.host)
-        self._shake = shake = self._terminator.shake(
-            self._below(), hello, client.second_hello, address
-        )
-        client.end_layer()
+        hello, address = None if self._reader is None else self._reader.hello, None
+        if (hello is None or hello.sni is None) and (local := client.local) is not None:
+            address = str(local.host)
+        second = client.second_hello if client.preambles else None
+        self._shake = shake = self._terminator.shake(self._below(), hello, second, address)
+        if client.preambles:
+            client.end_layer()
         shake.end.strict = client.configuration.settings.tls_strict
         shake.end.on_cut = partial(_record_cut, client.record)
         self._received, client.received = client.received, b""
@@ -192,10 +193,10 @@ class Handshaking(Stage):
             return
         except OSError:
             data = b""
-        if data:
-            self.data_received(data)
-        else:
-            self.peer_finished()
+        try:
+            client.advance(self._receive(data) if data else self.on_finished())
+        except Exception as problem:  # noqa: BLE001 - as of a transport's protocol
+            client._abort_on_error(problem)
 
     def _send(self, data: bytes) -> None:
         client: Any = self._client

@@ -6,8 +6,6 @@ from functools import partial
 from typing import Any, ClassVar, cast
 
 import attrs
-from twisted.internet import tcp
-from twisted.internet.interfaces import ISSLTransport
 from typing_extensions import override
 
 from txmux.backends.connect.client import ProxyClient
@@ -15,6 +13,7 @@ from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.classes import define
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
+from txmux.net.relay.kernel import has_plain_socket
 from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.relay.relay import Relay
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
@@ -189,9 +188,7 @@ class Relaying(Stage):
             return "ending"
         if relay.is_movable:
             return None
-        if ISSLTransport.providedBy(server := self.server.transport) or not isinstance(
-            server, tcp.Connection
-        ):
+        if not has_plain_socket(self.server):
             return "TLS to the server"
         is_limited = self._upstream is not None and self._upstream.rates is not None
         return "limited rate" if is_limited and not self._client.agreed_tls else "TLS ends here"
