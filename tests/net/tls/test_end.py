@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.connect.tls_case import authority
 from tests.support.folders import make_folder
 from tests.support.secure import client_context
+from txmux.net.relay.peer_state import _INFO, UnansweredBytes, unanswered_by
 from txmux.net.tls.end import TlsEnd
 
 
@@ -30,6 +31,27 @@ class _Below(socket.socket):
             self.taken += piece
         self.taken += piece
         return len(data)
+
+
+class _Unanswered(socket.socket):
+    """A socket of which the system says that it has sent nine times without an answer."""
+
+    def getsockopt(self, level: int, *of: Any) -> Any:
+        if level != socket.IPPROTO_TCP:
+            return super().getsockopt(level, *of)
+        return _INFO.pack(9, 0, 1, 135_000, 135_000)
+
+
+class PeerTest(SynchronousTestCase):
+    def test_peer_that_is_lost(self) -> None:
+        """It is lost as one without TLS is, also to those who know a connection by its end alone."""
+        with _Unanswered() as below:
+            end = TlsEnd(below, SSL.Connection(SSL.Context(SSL.TLS_METHOD), None))
+            outer = TlsEnd(end, SSL.Connection(SSL.Context(SSL.TLS_METHOD), None))
+            for one in (below, end, outer):
+                self.assertEqual(unanswered_by(one), UnansweredBytes(135.0, 9))
+            outer.release()
+            end.release()
 
 
 class SendTest(SynchronousTestCase):

@@ -133,6 +133,7 @@ def _keepalive_of(connected: object) -> Keepalive | None:
 
 def unanswered_by(connected: object) -> UnansweredBytes:
     """Return what a socket's peer has not answered; `ANSWERED` also where that is unknown."""
+    connected = getattr(connected, "bottom", connected)  # of TLS
     if not _has_tcp_info(connected):
         return ANSWERED
     try:
