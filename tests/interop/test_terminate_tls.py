@@ -1,5 +1,6 @@
 """TLS that ends in txmux: curl, OpenSSL and OpenSSH behind one name on one port."""
 
+import contextlib
 import os
 import re
 import select
@@ -246,10 +247,27 @@ endpoint = 127.0.0.1:0
 endpoint   = 127.0.0.1:0
 tls_strict = yes
 
+[listen timed]
+endpoint = 127.0.0.1:0
+
 [route secure]
-under         = *
+under         = lenient, strict
 match         = tls
 terminate_tls = {folder}/one.pem
+
+[route secure-timed]
+under         = timed
+match         = tls
+terminate_tls = {folder}/one.pem
+
+[route timed]
+match   = any
+under   = secure-timed
+backend = timed
+
+[backend timed]
+server       = 127.0.0.1:{port}
+max_duration = 1h
 
 [route all]
 match   = any
@@ -302,6 +320,32 @@ class UploadTests(InteropTestCase):
             self.assertEqual(
                 self.upload(listener, notify=True), (100_000, False, "done", None), listener
             )
+
+    def test_reset_for_unread_tickets(self) -> None:
+        """A client that has finished loses nothing by it: the server has its time, and what it sends then does not arrive."""
+        for listener, answer, reason in (
+            ("lenient", b"", "done"),
+            ("lenient", b"y", "client-reset"),
+            ("timed", b"", "done"),
+            ("timed", b"y", "client-reset"),
+        ):
+            with socket.create_connection(("127.0.0.1", self.mux.ports[listener])) as plain:
+                client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), plain)
+                client.set_connect_state()
+                client.do_handshake()
+                client.sendall(b"x")
+                client.shutdown()
+                plain.shutdown(socket.SHUT_WR)
+                connection, _ = self.server.accept()
+                connection.settimeout(PATIENCE)
+                self.assertEqual((connection.recv(9), connection.recv(9)), (b"x", b""))
+            with connection:
+                connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionResetError):
+                    self.assertEqual(connection.recv(9), b"")
+            line = self.mux.take_one(listener)
+            self.assertEqual((line["reason"], line["bytes_in"]), (reason, 1), (listener, answer))
 
     def test_without(self) -> None:
         """One without is told in the log, and is a broken stream where that is asked for."""

@@ -455,7 +455,10 @@ class SocketConnection(MuxProtocol):
                 except BlockingIOError:
                     return
                 except OSError:
-                    if source is not self.client or not self._awaits_end_of_server():
+                    if source is self.client is self.finished and self.agreed_tls is not None:
+                        # What it has not read may be a ticket (RFC 8446, section 4.6.1); what it is sent next fails.
+                        self._path.poller.unwatch(source.fileno())
+                    elif source is not self.client or not self._awaits_end_of_server():
                         self._side_of(source).lost()
                     return
                 if not count:

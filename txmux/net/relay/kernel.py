@@ -222,13 +222,13 @@ class KernelSide(MovableSide):
         if events & (READ | TROUBLE):
             if self._reading and not self.other._is_full():
                 self._read(events)
-            elif events & ERROR and not self._reading:
+            elif events & ERROR and not (self._reading or (self.is_tls and self.has_finished)):
                 self._end(LOST)
             elif not events & TROUBLE:
                 self._update()
             else:
                 # The event would come again and again, and can be handled only when there is room
-                # for what the peer sent before.
+                # for what the peer sent before. One of TLS that has finished may just not have read a ticket (RFC 8446, section 4.6.1).
                 self._poller.unwatch(self._descriptor)
                 self._events = _UNWATCHED
 
