@@ -18,11 +18,11 @@ from txmux.client.tls.client_certificates import (
     readable,
 )
 from txmux.client.tls.contexts import NoCommonProtocolError
-from txmux.errors import printable
 from txmux.net.tls.end import Distrusted, TlsEnd, TlsTransport
 from txmux.net.tls.errors import UNKNOWN_AUTHORITY
 from txmux.rules.model import FoundCertificate
 from txmux.wire.cursor import IllegalHelloError
+from txmux.wire.facts import printable
 from txmux.wire.hello.records import asks_again
 from txmux.wire.hello.second import ILLEGAL_PARAMETER, SecondHello
 from txmux.wire.proxyprotocol.encode import encode_ssl

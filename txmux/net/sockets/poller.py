@@ -44,6 +44,10 @@ def after_turn(reactor: Any) -> Callable[[Callable[[], None]], None]:
     return Poller.for_reactor(reactor).after_turn
 
 
+def _not_open() -> int:
+    return -1
+
+
 @implementer(IReadDescriptor)
 class Poller:
     """Reports to handlers what their sockets are ready for; level-triggered.
@@ -58,6 +62,7 @@ class Poller:
         self.reactor = reactor
         self.most = _SELECTABLE if hasattr(reactor, "doSelect") else sys.maxsize
         self._epoll: Any = None
+        self.fileno: Callable[[], int] = _not_open
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._events: dict[int, int] = {}
         self._soon: deque[Callable[[], None]] = deque()
@@ -104,11 +109,11 @@ class Poller:
 
     def _open_epoll(self) -> None:
         self._epoll = select.epoll()
+        self.fileno = self._epoll.fileno
         try:
             self.reactor.addReader(self)
         except (OSError, MemoryError):
-            self._epoll.close()
-            self._epoll = None
+            self._close_epoll()
             raise
 
     def change(self, descriptor: int, events: int) -> None:
@@ -132,8 +137,11 @@ class Poller:
     def _stop_if_unused(self) -> None:
         if not self._handlers and not self._polling and self._epoll is not None:
             self.reactor.removeReader(self)
-            self._epoll.close()
-            self._epoll = None
+            self._close_epoll()
+
+    def _close_epoll(self) -> None:
+        self._epoll.close()
+        self._epoll, self.fileno = None, _not_open
 
     def after_turn(self, call: Callable[[], None]) -> None:
         self._last.append(call)
@@ -160,9 +168,6 @@ class Poller:
                 _report(problem, "a socket's handler raised")
 
     # What the reactor asks for.
-
-    def fileno(self) -> int:
-        return -1 if self._epoll is None else self._epoll.fileno()
 
     def serve_ready(self, timeout: float | None = 0, asked: Iterable[int] | None = None) -> None:
         """Serve a batch of what is ready, or what is of those `asked`; never raises, or a reactor would not ask again."""

@@ -231,7 +231,7 @@ class Handshaking(Stage):
         client.agreed_tls = agreed
         if shake.facts:
             record.note(shake.facts)
-        client.note_decided({k: printable(v) for k, v in agreed.facts().items()})
+        client.note_decided(agreed.facts())
         # From here on what is inside TLS is counted.
         record.bytes_in = 0
         self._shake = None
