@@ -87,7 +87,7 @@ class ReplacedTest(DamagedFilesCase):
         left = [
             line
             for line in (await self.replaced()).splitlines()
-            if not any(f"{self.folder}/{name}" in line for name in _OF_SOURCES)
+            if not any(f"{self.folder}/{name}" in line for name in (*_OF_SOURCES, "acme_folder"))
         ]
         self.assertNotIn(str(self.folder), "\n".join(left))
 
