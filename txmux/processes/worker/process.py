@@ -200,10 +200,9 @@ class WorkerProcess:
                 messages.FLOWS_MOVED: ports.arrived,
                 messages.FLOWS_LEFT: lambda: [*ports.left()],
                 **transfer.handlers,
-                **answers.handlers,
                 **{
-                    message: transfer.of_moving(answers.handlers[message])
-                    for message in messages.OF_MOVING
+                    message: transfer.of_moving(handle) if message in messages.OF_MOVING else handle
+                    for message, handle in answers.handlers.items()
                 },
                 messages.LISTEN: lambda on: answers.listen(tell if on else None),
             }

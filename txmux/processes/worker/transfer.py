@@ -74,8 +74,7 @@ class ConnectionTransfer:
             adopting.is_closed = True
             if awaited == _NOT_YET:
                 adopting.channel.close()
-        with suppress(TimeoutError):
-            await self._changes.until(self._is_quiet).addTimeout(_PATIENCE, self._reactor)
+        await self._within(_PATIENCE, self._is_quiet)
 
     def _is_quiet(self) -> bool:
         return not self._handing_over and not any(adopting.undecided for adopting in self._adopting)
@@ -121,7 +120,7 @@ class ConnectionTransfer:
             able = await opened(takers, self._reactor)
             # No connection is offered to two processes: an upgrade may begin while connections move to other workers.
             async with self._moving:
-                await self._soon(lambda: not self._requests)
+                await self._within(_PROMPT, lambda: not self._requests)
                 # Flows first, since datagrams are buffered for a short time only.
                 flows, stays = await self._hand_over_flows(able)
                 connections = self._serving.connections()
@@ -151,9 +150,9 @@ class ConnectionTransfer:
             return False
         return connection.cannot_move_because is None
 
-    async def _soon(self, condition: Callable[[], bool]) -> None:
+    async def _within(self, seconds: float, condition: Callable[[], bool]) -> None:
         with suppress(TimeoutError):
-            await self._changes.until(condition).addTimeout(_PROMPT, self._reactor)
+            await self._changes.until(condition).addTimeout(seconds, self._reactor)
 
     def of_moving(
         self, handle: Callable[..., Coroutine[Any, Any, Any]]
@@ -166,7 +165,9 @@ class ConnectionTransfer:
         async def handle_all(**fields: Any) -> Any:
             offered = [(it, batch) for it in self._adopting for batch in it.batches]
             if offered:
-                await self._soon(lambda: not any(batch in it.batches for it, batch in offered))
+                await self._within(
+                    _PROMPT, lambda: not any(batch in it.batches for it, batch in offered)
+                )
             self._requests += 1
             try:
                 return await handle(**fields)
