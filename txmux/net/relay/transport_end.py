@@ -18,7 +18,7 @@ from txmux.net.sockets.transport import SocketTransport, socket_below
 
 
 class TransportEnd:
-    """Is the receiver of the transport's events, and reports what they make possible to whoever watches it."""
+    """Receives the transport's events, and tells the one who watches it when it can be read and written."""
 
     family = socket.AF_UNIX  # it has no options of TCP
 
