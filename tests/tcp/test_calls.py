@@ -82,3 +82,26 @@ class TerminatedCallsTest(TerminationCase):
         self.assertLessEqual(counted.python, bound.python)
         self.assertLessEqual(counted.c, bound.c)
         self.assertEqual((self.records[-1].route, self.records[-1].reason), ("ssh", "done"))
+
+    async def test_bound_of_a_reset(self) -> None:
+        """With a client that goes without reading the close-notify: nothing is missing, and no stage is made for that."""
+        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(205, 222)
+
+        async def one() -> None:
+            logged, peers = len(self.records), len(self.backend.peers)
+            client = await self.client(port)
+            client.send(SSH)
+            server = await self.backend.heard(len(SSH), peers)
+            server.send(b"hello")
+            await client.has(5)
+            client.transport.pauseProducing()
+            server.close()
+            while not any(connection.finished for connection in self.factory.connections):
+                await self.turn()
+            client.reset()
+            await self.until_logged(logged + 1)
+
+        counted = await within(bound, one)
+        self.assertTrue(all(map(int.__le__, counted, bound)), (counted, bound))
+        record = self.records[-1]
+        self.assertEqual((record.reason, record.facts.get("reset")), ("done", "late"))

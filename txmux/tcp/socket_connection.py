@@ -518,16 +518,16 @@ class SocketConnection(MuxProtocol):
 
     def _awaits_end_of_server(self) -> bool:
         """Close the client's socket, and wait for the server as a `Relay` does; return false if more than that is to be done."""
-        client, server = self.client, self.server
-        if (
-            self.finished is not None
-            or not self.record.bytes_out
-            or unacknowledged_by(server)
-            or unacknowledged_by(client) > MAX_FINAL_BYTES
-            or has_ended(server)
-        ):
-            return False
+        client, server, record = self.client, self.server, self.record
         assert server is not None  # noqa: S101 - it is relayed
+        is_lost = unacknowledged_by(server) or unacknowledged_by(client) > MAX_FINAL_BYTES
+        if is_lost or not record.bytes_out:
+            return False
+        if self.finished is server and record.bytes_in - self._before_end <= MAX_FINAL_BYTES:
+            self._end_after_reset(is_late=True)
+            return True
+        if self.finished is not None or has_ended(server):
+            return False
         poller = self._path.poller
         poller.closing(client.fileno())
         client.close()

@@ -75,6 +75,7 @@ class RelayTests(TerminationCase):
             server.send(b"hello")
             await client.has(5)
             client.reset()
+            await self.until_logged(count + 1)
             await server.is_lost()
 
     async def test_server_is_connected_as_for_clients_without_tls(self) -> None:

@@ -391,7 +391,7 @@ class KernelSide(MovableSide):
 
     def set_unwritable(self) -> None:
         # What its peer has sent before that is read first.
-        if not self.is_tls:  # of which records that are not needed count, too
+        if self._has_socket:
             self.unacknowledged_at_reset = max(1, self.unacknowledged())
         self._unwritable = True
         self._held = b""
@@ -471,6 +471,11 @@ class KernelSide(MovableSide):
         return self._socket is not self._bottom
 
     @property
+    def _has_socket(self) -> bool:
+        # A transport below TLS may have closed its own.
+        return getattr(self._socket, "below", self._bottom) is self._bottom
+
+    @property
     @override
     def is_movable(self) -> bool:
         return not self.is_tls
@@ -525,8 +530,7 @@ class KernelSide(MovableSide):
         self.transport.connectionLost(CLOSED)
 
     def _end(self, reason: Failure) -> None:
-        # Of TLS, records that are not needed count, too.
-        if reason is LOST and self.unacknowledged_at_reset is None and not self.is_tls:
+        if reason is LOST and self._has_socket and self.unacknowledged_at_reset is None:
             self.unacknowledged_at_reset = self.unacknowledged()
         self.transport.connectionLost(reason)  # closes the descriptor, and notifies the protocol
 

@@ -56,7 +56,10 @@ def queued_in(connected: object) -> int:
 
 def unacknowledged_by(connected: object) -> float:
     """Count the bytes that a peer has not acknowledged, also after it has reset the connection; infinite is unknown."""
-    if not _has_tcp_info(connected) or connected.proto == IPPROTO_MPTCP:
+    if not _has_tcp_info(connected):
+        bottom = getattr(connected, "bottom", connected)  # of TLS
+        return math.inf if bottom is connected else unacknowledged_by(bottom)
+    if connected.proto == IPPROTO_MPTCP:
         return math.inf
     queued = array.array("i", [0])
     try:

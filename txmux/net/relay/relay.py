@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
 from txmux.net.relay.peer_state import UnansweredBytes, has_ended, keepalive_of, lost_after
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
+from txmux.net.sockets.transport import socket_below
 from txmux.telemetry.reasons import RelayReason
 from txmux.transport import Keepalive
 
@@ -375,7 +376,7 @@ class Relay:
         first = next((end for end in (side, other) if end.has_finished), None)
         since = 0 if first is None else first.other.received - first.other.received_before_end
         if max(since, side.unacknowledged_at_reset, other.unacknowledged()) <= MAX_FINAL_BYTES:
-            self._is_late = first is not None or has_ended(other.transport.getHandle())
+            self._is_late = first is not None or has_ended(socket_below(other.transport))
             self._waits_for_close = not self._is_late
 
     def _end_when_drained(
@@ -385,7 +386,7 @@ class Relay:
         self._timer = None
         if self._waits_for_close:
             self._waits_for_close = False
-            self._is_late = not side.is_closed and has_ended(side.transport.getHandle())
+            self._is_late = not side.is_closed and has_ended(socket_below(side.transport))
         self._call_or_abort(self._end_if_drained, side, end, paused)
 
     def _end_if_drained(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
