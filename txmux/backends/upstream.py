@@ -18,13 +18,11 @@ from txmux.backends.pool.member import SUSPECT, Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
 from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, MemberState
-from txmux.net.relay.interface import Timeouts
+from txmux.net.relay.interface import MARGIN, Timeouts
 from txmux.net.relay.portable import RelayRates
 from txmux.net.tls.errors import HandshakeError
 from txmux.rules.installed import dialler_of
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
-from txmux.rules.reading import sections
-from txmux.rules.reading.values import is_all_plain
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
 from txmux.telemetry.formatting import plural
@@ -97,7 +95,7 @@ class Upstream:
         files: What the backend's files have, if it has some.
 
     Attributes:
-        is_plain: Whether the fast path serves its connections, by `SectionKey.is_plain` of all its keys.
+        needs_stages: Whether its connections have stage objects from the beginning; others may do without.
         destinations: Chooses servers that depend on the client; ``None`` if none does.
         current: Finds the upstream of the same name under the current rules; ``None`` if they have none.
         greeting: The text with which a server has last greeted a client that speaks of TLS in the clear first.
@@ -164,7 +162,11 @@ class Upstream:
         self.depends_on_client = (
             backend.proxy_protocol != "off" or self._affinity is not None or bool(backend.source)
         )
-        self.is_plain = is_all_plain(backend, sections.TABLES["backend"])
+        self.needs_stages = (
+            bool(backend.tls or backend.queue or backend.proxy or self.rates or backend.mptcp)
+            or backend.max_duration is not None
+            or backend.idle_timeout <= MARGIN
+        )
 
     def dialler(self, dialler: Dialler) -> Dialler:
         """Return what dials its servers as another one would, by what this backend says."""

@@ -18,9 +18,7 @@ from txmux.rules.feature import StageMaker
 from txmux.rules.installed import match_makers, stage_makers
 from txmux.rules.model import SHORT_FORM, Handover, InProcess, Listener, Refusal, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
-from txmux.rules.reading import sections
 from txmux.rules.reading.conflicts import has_handover, misplaced
-from txmux.rules.reading.values import is_all_plain
 from txmux.rules.replacement import Replacement, RouteTable
 
 if TYPE_CHECKING:
@@ -43,10 +41,6 @@ class CompiledRoute(Route):
     terminator: TlsTerminator | None = None
     stages: Sequence[StageMaker] = ()  # of features, the first that its clients pass last
     counts: RouteCounts = attrs.field(kw_only=True)
-    is_plain: bool = attrs.field(init=False)  # whether the fast path serves its clients
-
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "is_plain", is_all_plain(self, sections.TABLES["route"]))
 
 
 @frozen

@@ -9,11 +9,10 @@ from twisted.internet.interfaces import IAddress
 from txmux.client.configuration import Configuration, RuleLayer
 from txmux.client.io_runtime import IORuntime
 from txmux.client.socket_options import listener_keepalive
+from txmux.net.relay.interface import MARGIN
 from txmux.net.relay.peer_state import lost_after
 from txmux.net.sockets.plainsocket import EAGER
 from txmux.rules.model import Listener
-from txmux.rules.reading import sections
-from txmux.rules.reading.values import MARGIN, is_all_plain
 from txmux.tcp.connection import ConnectionOwner
 from txmux.tcp.sweep import Sweep
 
@@ -49,7 +48,7 @@ class FastPath:
     """What all socket connections of a listener have in common under one configuration.
 
     Attributes:
-        is_open: Whether its clients can be served without a transport at all: by all keys of the listener, and by all its outcomes.
+        needs_transport: Whether its clients have a transport from the beginning.
         openings: Those that speak TLS cannot if there are any.
     """
 
@@ -74,9 +73,7 @@ class FastPath:
         self.host_text = ""
         # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.
         self.can_wait = settings.detect_timeout > MARGIN
-        self.is_open = (
-            is_all_plain(settings, sections.TABLES["listen"]) and not configuration.hands_over
-        )
+        self.needs_transport = settings.mptcp or configuration.hands_over
         self.openings = configuration.openings
 
     def inside(self, layer: RuleLayer) -> FastLayer:

@@ -135,10 +135,10 @@ class MuxFactory(ServerFactory, ActiveListener):
             connection.finish("client-gone")
             return
         self.runtime.descriptors.client_accepted()
-        if path.is_open:
-            connection.begin()
-        else:
+        if path.needs_transport:
             connection.begin_with_transport()
+        else:
+            connection.begin()
         if path.watch_error is not None:
             raise path.watch_error
 

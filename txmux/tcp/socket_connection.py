@@ -36,7 +36,7 @@ from txmux.client.session import new_id
 from txmux.detection.detector import Detection
 from txmux.interfaces import Peeked
 from txmux.net.addresses import text_of
-from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
+from txmux.net.relay.interface import MARGIN, RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
 from txmux.net.relay.peer_state import has_ended, unacknowledged_by, unanswered_by
 from txmux.net.relay.relay import GRACE, MAX_FINAL_BYTES
@@ -50,7 +50,6 @@ from txmux.net.sockets.client import (
 from txmux.net.sockets.plainsocket import reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
-from txmux.rules.reading.values import MARGIN
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.connector import BackendConnector, header_for, target_of
 from txmux.tcp.fast_path import FastPath
@@ -253,19 +252,16 @@ class SocketConnection(MuxProtocol):
             if decision is None:
                 return None
             self._detection = None
-        route = decision.route
-        if not (route is None or route.is_plain):
-            self.make_transport(reading=True)
         record, self.decided = self.record, decision.facts
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
-        return Detected(self._rules.layer, route)
+        return Detected(self._rules.layer, decision.route)
 
     # Connecting.
 
     def _connect(self, upstream: Upstream) -> Step | None:  # noqa: C901 - each client would pay for another call
         # A connection to a server went out from the same port number, so the client may be its other end: a loop.
         may_loop = self.runtime.loop_detector.slots[self._name[1]]
-        if self.transport is not None or may_loop or not upstream.is_plain:
+        if self.transport is not None or may_loop or upstream.needs_stages:
             return Connecting(self, upstream)
         if self.goes_by_hello and (self.has_read_hello or goes_by_hello(self)):
             hello = self.received

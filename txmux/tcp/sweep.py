@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txmux.rules.reading.values import MARGIN
+from txmux.net.relay.interface import MARGIN
 
 _PERIOD = MARGIN / 2
 """Seconds between two checks of a connection, which gets a stage, with its own timers, `MARGIN` before a deadline."""

@@ -98,11 +98,11 @@ FEATURE = Feature(
         "acme_terms": SectionKey(BOOLEAN, default="no", example="no", usual=False, meaning=
             "with `yes`, you agree to the terms of service of the authorities that have some"),
     }, "route": {
-        "acme": SectionKey(_OWN, example="zerossl", is_plain=True, meaning=
+        "acme": SectionKey(_OWN, example="zerossl", meaning=
             "this authority issues the route's certificates; `acme_profile`, `acme_eab` and `acme_ca` of `[txmux]` are only for the one named there"),
-        "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", is_plain=True, meaning="it means the same as in `[txmux]`"),
-        "acme_eab": attrs.evolve(_EAB, is_plain=True, meaning="it means the same as in `[txmux]`; one route with the authority is enough"),
-        "acme_ca": attrs.evolve(_CA, is_plain=True, meaning="the same holds for this key"),
+        "acme_profile": SectionKey(_PROFILE, example="shortlived", usual="", meaning="it means the same as in `[txmux]`"),
+        "acme_eab": attrs.evolve(_EAB, meaning="it means the same as in `[txmux]`; one route with the authority is enough"),
+        "acme_ca": attrs.evolve(_CA, meaning="the same holds for this key"),
     }},
     hints={"route": dict.fromkeys(
         ("cert_resolver", "certresolver", "letsencrypt"), "write terminate_tls with the word acme; 'acme' in [txmux] or here names the authority")},

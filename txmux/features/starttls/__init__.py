@@ -60,9 +60,9 @@ def _seen(protocol: str, sample: TracedSample) -> TracedSample:
 FEATURE = Feature(
     "starttls",
     keys={"listen": {
-        "starttls": SectionKey(words(*NAMES), example="smtp", streams_only="works only over TCP; remove it", is_plain=True, meaning=
+        "starttls": SectionKey(words(*NAMES), example="smtp", streams_only="works only over TCP; remove it", meaning=
             "clients begin in the clear by this protocol, and ask for TLS: [STARTTLS](#starttls)"),
-        "starttls_banner": SectionKey(ValueKind(str, "text"), example="mail.example.com ESMTP", streams_only="works only over TCP; remove it", is_plain=True, meaning=
+        "starttls_banner": SectionKey(ValueKind(str, "text"), example="mail.example.com ESMTP", streams_only="works only over TCP; remove it", meaning=
             "clients are greeted with this text; without it, with that of the first server"),
     }},
     contradictions={"listen": _contradictions},

@@ -67,7 +67,7 @@ FEATURE = Feature(
                 "`watch_rules` refuses rules by which a larger share of the [remembered clients](#trying-rules) would go elsewhere"),
         },
         "listen": {
-            REMEMBER: SectionKey(_COUNT, example="1000", loads=lambda _: _MODULES, is_plain=True, meaning=
+            REMEMBER: SectionKey(_COUNT, example="1000", loads=lambda _: _MODULES, meaning=
                 "each worker remembers this many of the last clients of this listener"),
         },
     },

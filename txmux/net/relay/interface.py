@@ -7,6 +7,9 @@ from typing import Literal
 from txmux.classes import frozen
 from txmux.telemetry.reasons import RelayReason
 
+MARGIN = 2.0
+"""Seconds by which a connection without timers may notice a deadline late, so that it has one for a shorter time limit."""
+
 
 @frozen
 class Timeouts:

@@ -420,37 +420,37 @@ _UNDER = ValueKind(_under, "list of names", "list", in_context=True)
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
-    "match": SectionKey(_MATCH, example="ssh", field="alternatives", required=True, is_plain=True, meaning=
+    "match": SectionKey(_MATCH, example="ssh", field="alternatives", required=True, meaning=
         "the client has to send [what a line says](#match); one line that matches is enough"),
-    "backend": SectionKey(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls tunnel", is_plain=True, meaning=
+    "backend": SectionKey(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls tunnel", meaning=
         "the client goes here. With `terminate_tls` and `tunnel`, the key is not required"),
-    "from": SectionKey(NETWORKS, example="10.0.0.0/8", is_plain=True, meaning=
+    "from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
         "if given, the route serves only clients from these networks"),
-    "not_from": SectionKey(NETWORKS, example="10.0.0.0/8", is_plain=True, meaning=
+    "not_from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
         "the route does not serve clients from these networks, even if `from` names them"),
-    "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", is_plain=True, meaning=
+    "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", meaning=
         "if given, the route serves clients only at [these times](#during)"),
-    "under": SectionKey(_UNDER, example="public", is_plain=True, meaning=
+    "under": SectionKey(_UNDER, example="public", meaning=
         "the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches; `*` means [all listeners](#scope). With several listeners, the key is required"),
-    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", files=KeyFiles("sent", is_secret=True), loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), is_plain=True, meaning=
+    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", files=KeyFiles("sent", is_secret=True), loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), meaning=
         f"txmux [terminates TLS](#tls-termination) with the certificates and keys of these PEM files{'' if MANAGED is None else f', or of {MANAGED.meaning}'}, and the routes `under` this one decide on the plaintext"),
-    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", loads=lambda names: [one.partition(":")[0] for one in watchers_inside(names)], is_plain=True, meaning=
+    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", loads=lambda names: [one.partition(":")[0] for one in watchers_inside(names)], meaning=
         "`terminate_tls` may negotiate these protocols, in order of preference; without the key, none"),
-    "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", files=KeyFiles("sent"), is_plain=True, meaning=
+    "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", files=KeyFiles("sent"), meaning=
         "`terminate_tls` asks clients for a certificate of one of the authorities in this PEM file"),
-    "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", is_plain=True, meaning=
+    "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", meaning=
         "clients without a valid certificate are turned away, or continue, so that [`client_cert`](#client_cert) decides"),
-    "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", files=KeyFiles("sent"), is_plain=True, meaning=
+    "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", files=KeyFiles("sent"), meaning=
         "this PEM file has the [revocation list](#allow_client) of each of these authorities"),
-    "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", is_plain=True, meaning=
+    "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", meaning=
         "these certificates are [let in, by their names](#allow_client)"),
-    "tls_minimum": SectionKey(words("1.2", "1.3"), default="1.2", example="1.3", is_plain=True, meaning=
+    "tls_minimum": SectionKey(words("1.2", "1.3"), default="1.2", example="1.3", meaning=
         "`terminate_tls` accepts no older version of TLS"),
-    "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", is_plain=True, meaning=
+    "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", meaning=
         "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one"),
-    "log": SectionKey(LOG, is_plain=True, meaning=
+    "log": SectionKey(LOG, meaning=
         "it means the same as for a listener; if the two differ, the one with fewer lines counts"),
-    "dry_run": SectionKey(BOOLEAN, is_plain=True, meaning=
+    "dry_run": SectionKey(BOOLEAN, meaning=
         "the route decides nothing and delays nothing: the fact `dry_run` names it where it would have matched first, and the service's log has their number at each reload and at the stop, since the reload before"),
 })
 # fmt: on

@@ -19,9 +19,6 @@ from txmux.rules.advice.words import near, near_unknown
 from txmux.rules.model import IPNetwork, Logged, Rate
 from txmux.rules.problems import InvalidValueError
 
-MARGIN = 2.0
-"""Seconds by which a connection on the fast path may notice a deadline late, so that it is for longer time limits."""
-
 
 def read_options(
     words: Iterable[str],
@@ -387,8 +384,6 @@ class SectionKey:
         files: Those that it names.
         shapes_others: Whether values of other sections depend on it.
         loads: Returns the modules that a value needs, for the process of which workers are forked; nothing is any that is false.
-        is_plain: Whether the fast path serves a connection by it, whatever its value is, or by which values. By any other one but
-            the default, a connection has its stages from the beginning: what is not thought of is slow, and never ignored.
         is_outer: Whether routes may be under one for which it is ``yes``; its value is an `Opening` then.
         lets_some: Whether it lets only some clients pass.
         socket_option: Its level and name in `socket`, if its value, unless false, is an option of each socket to a backend's servers.
@@ -408,7 +403,6 @@ class SectionKey:
     files: KeyFiles = KeyFiles()
     shapes_others: bool = False
     loads: Callable[[Any], Iterable[str]] | None = None
-    is_plain: bool | Callable[[Any], bool] = False
     is_outer: bool = False
     lets_some: bool = False
     socket_option: tuple[str, str] | None = None
@@ -456,14 +450,3 @@ def with_defaults(model: object, keys: Mapping[str, SectionKey]) -> Mapping[str,
         example = key.example or default or ""
         table[name] = attrs.evolve(key, default=default, example=example, usual=usual)
     return table
-
-
-def is_all_plain(section: object, keys: Mapping[str, SectionKey]) -> bool:
-    """Return whether the fast path serves connections by all that a section of the model says."""
-    for name, key in keys.items():
-        if key.is_plain is not True and not key.datagrams_only:
-            # What has no attribute of its own is not seen here, and so takes the stages, too.
-            value, serves = key.value_in(section, name), key.is_plain
-            if value != key.usual and not (callable(serves) and serves(value)):
-                return False
-    return True
