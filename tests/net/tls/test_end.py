@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import random
+import select
 import socket
 import ssl
 from typing import Any
@@ -54,19 +56,87 @@ class PeerTest(SynchronousTestCase):
             end.release()
 
 
+def _server_context(test: SynchronousTestCase) -> SSL.Context:
+    path = authority().issue("a.example").write(make_folder(test) / "a.pem", key=True)
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate_file(str(path))
+    context.use_privatekey_file(str(path))
+    return context
+
+
+def _end_over(below: Any, context: SSL.Context) -> TlsEnd:
+    connection = SSL.Connection(context, None)
+    connection.set_accept_state()
+    return TlsEnd(below, connection)
+
+
+class _Layer:
+    """One layer of a client's TLS."""
+
+    def __init__(self) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = client_context(None).wrap_bio(self.incoming, self.outgoing)
+
+    def encrypt(self, data: bytes) -> bytes:
+        self.tls.write(data)
+        return self.outgoing.read()
+
+
+def _encrypt(layers: list[_Layer], data: bytes) -> bytes:
+    for layer in reversed(layers):
+        data = layer.encrypt(data)
+    return data
+
+
+class ReadTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.context = _server_context(self)
+
+    def make_layers(self, depth: int) -> tuple[socket.socket, list[_Layer], TlsEnd]:
+        """Shake hands, one layer within the other; return the peer, its layers from the outermost one, and the innermost end."""
+        own, peer = socket.socketpair()
+        own.settimeout(0)
+        peer.settimeout(0)
+        self.addCleanup(peer.close)
+        end: Any = own
+        layers: list[_Layer] = []
+        for _ in range(depth):
+            layer, end = _Layer(), _end_over(end, self.context)
+            for _ in range(2):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    layer.tls.do_handshake()
+                end.shake(layer.outgoing.read())
+                layer.incoming.write(end.output())
+            layers.append(layer)
+        self.addCleanup(end.close)
+        return peer, layers, end
+
+    def test_whole_records_never_wait(self) -> None:
+        """A record that is whole comes without a further event, whatever came before it in the same piece."""
+        cuts = random.Random(1)
+        for depth in range(1, 6):
+            peer, layers, end = self.make_layers(depth)
+            buffer = bytearray(2**16)
+            for _ in range(25):
+                sizes = [*cuts.choices((2**14, 9_000, 200, 1), (6, 1, 2, 1), k=8), 5000]
+                stream = b"".join(_encrypt(layers, os.urandom(size)) for size in sizes)
+                got = 0
+                while stream:
+                    cut = cuts.choice((8_000, 16_000, 46_462, 49_152, 100_000))
+                    stream = stream[peer.send(stream[:cut]) :]
+                    while select.select([end.bottom], [], [], 0)[0]:
+                        with contextlib.suppress(BlockingIOError):
+                            got += end.recv_into(buffer)
+                self.assertEqual((depth, got), (depth, sum(sizes)))
+
+
 class SendTest(SynchronousTestCase):
     def setUp(self) -> None:
-        path = authority().issue("a.example").write(make_folder(self) / "a.pem", key=True)
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.use_certificate_file(str(path))
-        context.use_privatekey_file(str(path))
-        connection = SSL.Connection(context, None)
-        connection.set_accept_state()
         own, peer = socket.socketpair()
         own.settimeout(0)
         self.addCleanup(peer.close)
         self.below = _Below(own, peer)
-        self.end = TlsEnd(self.below, connection)
+        self.end = _end_over(self.below, _server_context(self))
         self.addCleanup(self.end.close)
         self.incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = client_context(None).wrap_bio(self.incoming, outgoing)

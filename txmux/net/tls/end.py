@@ -36,7 +36,7 @@ _CIPHER_DATA, _OUT_DATA = _ffi.from_buffer(_CIPHER), _ffi.from_buffer(_OUT)
 _MOST_KEPT = 2**18
 """Bytes for a peer that reads nothing: a piece, and what OpenSSL answers by itself, as to a KeyUpdate (section 4.6.3)."""
 _NOW = int(socket.MSG_DONTWAIT)
-EARLY = -1  # a flag: only what came with the end of the handshake is read, and nothing from below
+EARLY = -1  # a flag: only what has come is read, and nothing from the socket
 
 
 class TlsEnd:
@@ -112,23 +112,34 @@ class TlsEnd:
         target, ssl = _ffi.from_buffer(buffer), self._ssl
         while True:
             if self._is_drained:
-                if flags == EARLY:
+                if flags == EARLY and self.below is self.bottom:
                     raise BlockingIOError(EAGAIN, "")
                 # With what came before of a record, there is no more in it than there is room for.
-                came = self.below.recv_into(_CIPHER_VIEW, max(size - _RECORD, _RECORD), _NOW)
+                most = max(size - _RECORD, _RECORD)
+                came = self.below.recv_into(_CIPHER_VIEW, most, flags or _NOW)
                 if not came:
                     return self._cut()
                 if _lib.BIO_write(self._into, _CIPHER_DATA, came) <= 0:
                     raise MemoryError
             count = got = 0
-            while size - count >= _RECORD:
-                got = _lib.SSL_read(ssl, target + count, _RECORD)
+            while left := size - count:
+                got = _lib.SSL_read(ssl, target + count, left)
                 if got <= 0:
                     break
                 count += got
             self._is_drained = got <= 0 and self._wants_more(got, count)
             if count or not self._is_drained:
-                return count
+                if self.below is self.bottom or flags == EARLY or buffer is _CIPHER_VIEW:
+                    return count
+                return count + self._read_rest(memoryview(buffer)[count:size])
+
+    def _read_rest(self, buffer: memoryview) -> int:
+        """Read what the outer layers have left, which no event reports."""
+        count = 0
+        with suppress(OSError):
+            while count < len(buffer) and (got := self.recv_into(buffer[count:], 0, EARLY)):
+                count += got
+        return count
 
     def recv(self, _size: int, flags: int = 0) -> bytes:
         return bytes(_PLAIN_VIEW[: self.recv_into(_PLAIN, 0, flags)])
