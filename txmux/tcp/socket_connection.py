@@ -245,8 +245,9 @@ class SocketConnection(MuxProtocol):
                 if detector.may_need_answers(self.received):
                     return self._peeking()
                 address = self.address if self._rules.needs_address else None
+                tls = self.agreed_tls
                 detection = self._detection = detector.start_detection(
-                    address.host if address else None, self.record.time
+                    address.host if address else None, self.record.time, tls and tls.found
                 )
             decision = detection.feed(self.received)
             if decision is None:

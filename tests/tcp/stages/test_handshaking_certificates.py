@@ -132,6 +132,13 @@ class CertificateTests(TerminationCase):
                     self.assertEqual("client_cert_error" in facts, error is not None)
                     self.assertEqual("tls_client" in facts, found not in {"none", "revoked"})
 
+    async def test_route_for_all_behind_that_of_a_certificate(self) -> None:
+        for version in _VERSIONS:
+            port = self.asking(self.when("any"), self.inner("any", name="rest"))
+            for identity, its_route in ((self.staff, "any"), (None, "rest")):
+                record, _ = await self.record(port, self.context(identity, version))
+                self.assertEqual(record.route, its_route)
+
     async def test_revocation_and_new_authorities_count_for_resumed_sessions_at_once(self) -> None:
         port = self.asking(self.when("revoked"), self.when("none"), self.when("any"))
         context = self.context(self.staff, _VERSIONS[0])
