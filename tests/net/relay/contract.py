@@ -369,6 +369,41 @@ class OrderContract(RelayCase):
         client, server = await self.start(small_buffers=True)
         await self.assert_all_comes_after_a_stall(server, client)
 
+    async def test_stalled_client_that_has_finished(self) -> None:
+        client, server = await self.start(small_buffers=True)
+        client.finish()
+        await server.has_all()
+        await self.assert_all_comes_after_a_stall(client, server)
+
+    async def test_stalled_server_that_has_finished(self) -> None:
+        client, server = await self.start(small_buffers=True)
+        server.finish()
+        await client.has_all()
+        await self.assert_all_comes_after_a_stall(server, client)
+
+    async def test_client_that_finishes_while_it_is_stalled(self) -> None:
+        client, server = await self.start(small_buffers=True)
+        producer = await self.stall(client, server)
+        client.finish()
+        await server.has_all()
+        await self.assert_rests()
+        self.assertLess(producer.written, producer.limit)
+        client.transport.resumeProducing()
+        await client.has(producer.limit)
+
+    async def test_stalled_server_of_a_client_that_finishes(self) -> None:
+        client, server = await self.start(small_buffers=True)
+        server.transport.pauseProducing()
+        size = 8 * 1024 * 1024
+        client.send(bytes(size))
+        client.finish()
+        await self.standstill(client, server)
+        server.transport.resumeProducing()
+        await server.has_all()
+        self.assertEqual(len(server.received), size)
+        server.send(b"heard")
+        await client.has(5)
+
     async def test_idle(self) -> None:
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(idle=10), clock=clock)

@@ -73,12 +73,12 @@ class PortableSide(RelaySide):
     @override
     def half_close(self) -> None:
         self._unregister_producer()
-        if interfaces.ISSLTransport.providedBy(self.transport):
-            # TLS cannot shut one direction of the TCP connection: its close-notify is the half-close, and what
-            # the peer sends after it is still delivered.
-            self.transport.loseConnection()
-        else:
+        if below_tls(self.transport) is self.transport:
             self.transport.loseWriteConnection()
+        else:
+            # Twisted's TLS cannot half-close: its close-notify is the half-close, and what the peer sends after it is
+            # still delivered.
+            self.transport.loseConnection()
 
     @override
     def close(self) -> None:

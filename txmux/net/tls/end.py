@@ -323,6 +323,16 @@ class TlsTransport(SocketTransport):  # type: ignore[override]  # it may have a 
             self.disconnecting = 1
             self._poller.call_soon(self._end)
 
+    def _closeWriteConnection(self) -> None:
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            self.startWriting()  # there is no room for the close-notify; this is called again
+            return
+        except OSError:
+            return
+        super()._closeWriteConnection()
+
     def _postLoseConnection(self) -> None:
         self._poller.call_soon(self._end)
 
