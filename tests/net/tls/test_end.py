@@ -129,6 +129,25 @@ class ReadTest(SynchronousTestCase):
                             got += end.recv_into(buffer)
                 self.assertEqual((depth, got), (depth, sum(sizes)))
 
+    def test_cut_that_comes_with_the_last_bytes(self) -> None:
+        """With `strict`, an end of the outer layer alone breaks the inner one off, after its bytes."""
+        for depth in (2, 3):
+            peer, layers, end = self.make_layers(depth)
+            end.strict = True
+            stream = _encrypt(layers, b"last")
+            for layer in reversed(layers[:-1]):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    layer.tls.unwrap()
+                ending = layer.outgoing.read()
+                for outer in reversed(layers[: layers.index(layer)]):
+                    ending = outer.encrypt(ending)
+                stream += ending
+            peer.send(stream)
+            buffer = bytearray(2**16)
+            self.assertEqual(end.recv_into(buffer), 4)
+            self.assertTrue(select.select([end.bottom], [], [], 0)[0])
+            self.assertRaises(ConnectionResetError, end.recv_into, buffer)
+
 
 class SendTest(SynchronousTestCase):
     def setUp(self) -> None:

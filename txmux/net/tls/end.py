@@ -56,7 +56,7 @@ class TlsEnd:
     """
 
     __slots__ = (
-        "_into", "_is_drained", "_is_shut", "_kept", "_out", "_owed", "_ssl", "_unverified",
+        "_into", "_is_drained", "_is_outermost", "_is_shut", "_kept", "_out", "_owed", "_ssl", "_unverified",
         "below", "bottom", "connection", "distrusted", "family", "fileno", "getsockname",
         "getsockopt", "on_cut", "setblocking", "strict",
     )  # fmt: skip
@@ -75,6 +75,7 @@ class TlsEnd:
         self.on_cut: Callable[[], None] | None = None
         self.distrusted: Distrusted | None = None
         self._unverified: BaseException | None = None
+        self._is_outermost = not isinstance(below, TlsEnd)
         if isinstance(below, TlsEnd):  # the innermost TLS says whether all has come
             below.strict, below.on_cut = False, None
 
@@ -112,13 +113,13 @@ class TlsEnd:
         target, ssl = _ffi.from_buffer(buffer), self._ssl
         while True:
             if self._is_drained:
-                if flags == EARLY and self.below is self.bottom:
+                if flags == EARLY and self._is_outermost:
                     raise BlockingIOError(EAGAIN, "")
                 # With what came before of a record, there is no more in it than there is room for.
                 most = max(size - _RECORD, _RECORD)
                 came = self.below.recv_into(_CIPHER_VIEW, most, flags or _NOW)
                 if not came:
-                    return self._cut()
+                    return 0 if flags == EARLY else self._cut()  # an event reports it, too
                 if _lib.BIO_write(self._into, _CIPHER_DATA, came) <= 0:
                     raise MemoryError
             count = got = 0
@@ -129,7 +130,7 @@ class TlsEnd:
                 count += got
             self._is_drained = got <= 0 and self._wants_more(got, count)
             if count or not self._is_drained:
-                if self.below is self.bottom or flags == EARLY or buffer is _CIPHER_VIEW:
+                if self._is_outermost or flags == EARLY or buffer is _CIPHER_VIEW:
                     return count
                 return count + self._read_rest(memoryview(buffer)[count:size])
 
