@@ -85,7 +85,7 @@ class TerminatedCallsTest(TerminationCase):
 
     async def test_bound_of_a_reset(self) -> None:
         """With a client that goes without reading the close-notify: nothing is missing, and no stage is made for that."""
-        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(205, 222)
+        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(207, 226)
 
         async def one() -> None:
             logged, peers = len(self.records), len(self.backend.peers)

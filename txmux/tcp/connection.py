@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, cast
 
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -264,7 +264,7 @@ class MuxProtocol(Peer, Client):
 
     # The choices of `TRANSITIONS`.
 
-    def _admit(self, header_length: int, deadline: IDelayedCall | None) -> Step:
+    def _admit(self, header_length: int) -> Step:
         configuration, record = self.configuration, self.record
         admission = configuration.admission
         try:
@@ -273,8 +273,6 @@ class MuxProtocol(Peer, Client):
             if refused.limit is not None:
                 configuration.counts.refused(refused.limit)
                 self.runtime.clients.limited(record.listener, refused.limit, record.client)
-            if deadline is not None and deadline.active():
-                deadline.cancel()
             return TurnedAway(Refusal.CLOSE, refused.reason)
         self.admitted = True
         if not self._may_connect:
@@ -285,7 +283,7 @@ class MuxProtocol(Peer, Client):
             if self.is_previewed and isinstance(self.transport, SocketTransport):
                 self.transport.skip(header_length)
             record.bytes_in += len(self.received)
-        step: Step = Admitted(configuration.top, deadline)
+        step: Step = Admitted(configuration.top, self.accepted_at if header_length else None)
         for make in configuration.stages:
             step = make(self, step)
         return step

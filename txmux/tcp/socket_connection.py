@@ -186,10 +186,10 @@ class SocketConnection(MuxProtocol):
 
     # Detection.
 
-    def _peek(self, layer: RuleLayer, timer: IDelayedCall | None = None) -> Step | None:
+    def _peek(self, layer: RuleLayer, began_at: float | None = None) -> Step | None:
         path = self._path
         if self.transport is not None:
-            return Peeking(self, layer, timer)
+            return Peeking(self, layer, began_at)
         if layer is not path.top:
             self._since, self._rules = path.seconds(), path.inside(layer)
         if not self._rules.decides_at_once:
@@ -198,9 +198,7 @@ class SocketConnection(MuxProtocol):
         return (self._detect() if self.received else None) or self._read()
 
     def _peeking(self) -> Peeking:
-        left = self.time_left(self._path.detect_timeout + self._since - self.accepted_at)
-        timer = self.runtime.clock.callLater(left, self.stop_detection)
-        return Peeking(self, self._rules.layer, timer)
+        return Peeking(self, self._rules.layer, self._since)
 
     def _client_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         try:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 from txmux.rules.installed import STAGES
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
-
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
@@ -36,7 +34,6 @@ class Identified(NamedTuple):
     """The client's address is known."""
 
     header_length: int = 0  # bytes of the PROXY protocol header that names it; 0 if there was none
-    deadline: IDelayedCall | None = None
 
 
 class Detected(NamedTuple):
@@ -113,7 +110,7 @@ class Admitted(NamedTuple):
     """The client is let in."""
 
     layer: RuleLayer  # has the routes that decide
-    deadline: IDelayedCall | None  # calls `stop_detection`, or has; ``None``: the time begins now
+    began_at: float | None  # of its `detect_timeout`, by the runtime's clock; ``None`` is now
 
 
 class TerminatesTLS(NamedTuple):

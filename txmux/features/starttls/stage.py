@@ -47,9 +47,7 @@ class StartTLS(Stage):
 
     @override
     def begin(self) -> Step | None:
-        client, detection = self._client, getattr(self._then, "deadline", None)
-        if detection is not None and detection.active():
-            detection.cancel()  # it has its whole time once TLS begins
+        client = self._client
         settings, clear = client.configuration.settings, begun(self._protocol)
         client.record.note(starttls=self._protocol)
         # A connection of this process itself may be the one by which another client's banner is learnt.
@@ -103,11 +101,8 @@ class StartTLS(Stage):
             return self._refuse("it did not wait for the greeting") if is_long else None
         if dialogue.then == "tls" and client.received.startswith(HANDSHAKE):
             client.preambles += (dialogue,)
-            if not isinstance(self._then, Admitted):
-                return self._then
-            clock = client.runtime.clock
-            deadline = clock.callLater(settings.detect_timeout, client.stop_detection)
-            return self._then._replace(deadline=deadline)
+            then = self._then
+            return Admitted(then.layer, None) if isinstance(then, Admitted) else then
         data, client.received = client.received, b""
         self.send(dialogue.receive(data))
         if dialogue.then != "end":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from twisted.internet.interfaces import IDelayedCall
 from typing_extensions import override
 
 from txmux.classes import define
@@ -25,13 +24,13 @@ _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules
 
 @define(eq=False, slots=False)
 class Peeking(Stage):
-    """Waits for bytes. The timer calls `Client.stop_detection`, or has; without one, all of `detect_timeout` is left."""
+    """Waits for bytes, for `detect_timeout` from when that has begun."""
 
     state: ClassVar[ConnectionState] = "peeking"
     only_previews: ClassVar[bool] = True
 
     layer: RuleLayer
-    _timer: IDelayedCall | None = None
+    _began_at: float | None = None
     _answers = 0  # given to the client
     _since = 0.0  # in milliseconds after the client was accepted
     _has_own_time = False  # while the client is silent
@@ -42,8 +41,7 @@ class Peeking(Stage):
     def begin(self) -> Step | None:
         # In this order: a client that no route looks at is routed at once; then the client has until `silent.after` to send
         # something, or else until `detect_timeout`; its first bytes may be here already.
-        client, layer, timer = self._client, self.layer, self._timer
-        self._deadline = timer
+        client, layer, began_at = self._client, self.layer, self._began_at
         address = client.address if layer.depends_on_client else None
         host = address.host if address else None
         self._detection = detection = self.start_detection(layer, host)
@@ -68,7 +66,8 @@ class Peeking(Stage):
             self._has_own_time = True
             self._wait_until(silent.after)
             return None
-        if timer is None:
+        timeout = client.configuration.settings.detect_timeout
+        if began_at is None:
             # If the client's first bytes are here and decide, nothing has to be waited for. Whatever is wrapped around a socket,
             # as TLS is, must see all bytes of it first.
             transport = client.transport
@@ -79,10 +78,14 @@ class Peeking(Stage):
                 outcome = self.on_data() if client.received and not first else None
                 outcome = self.on_finished() if outcome is None and client.has_finished else outcome
             if outcome is None:
-                self.wait(client.configuration.settings.detect_timeout, self.on_timeout)
+                self.wait(timeout, self.on_timeout)
             return outcome
         outcome = self.on_data() if client.received else None
-        return self.on_timeout() if outcome is None and not timer.active() else outcome
+        if outcome is not None:
+            return outcome
+        left = client.time_left(timeout + began_at - client.accepted_at)
+        self.wait(left, self.on_timeout)
+        return None if left else self.on_timeout()
 
     def _silence(self, host: IPAddress | None) -> Silent | None:
         """Return the route that the client comes to by saying nothing, and note one that only counts such clients.

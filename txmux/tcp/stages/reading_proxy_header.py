@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -41,26 +41,14 @@ class ReadingProxyHeader(Stage):
     only_previews: ClassVar[bool] = True
 
     _length = 0  # of the header, at least
-    _detection: IDelayedCall | None = None
 
     @override
     def begin(self) -> Outcome | None:
         client = self._client
         record_sender(client, client.transport.getPeer())
-        settings = client.configuration.settings
-        self.wait(client.time_left(settings.proxy_timeout), self._on_timeout)
-        # The time that detection has counts from accept for every client; one length for all keeps their timers in one queue.
-        self._detection = client.runtime.clock.callLater(
-            client.time_left(settings.detect_timeout), client.stop_detection
-        )
+        timeout = client.configuration.settings.proxy_timeout
+        self.wait(client.time_left(timeout), self._on_timeout)
         return self.on_data() if client.received else None
-
-    @override
-    def leave(self) -> None:
-        super().leave()
-        detection, self._detection = self._detection, None
-        if detection is not None and detection.active():
-            detection.cancel()
 
     @override
     def receive(self, data: bytes) -> Outcome | None:
@@ -81,8 +69,7 @@ class ReadingProxyHeader(Stage):
             if received.startswith(b"\r") and len(received) >= _START_OF_V2:
                 self._length = len(received) + answer.need
             return None
-        deadline, self._detection = self._detection, None
-        return Identified(answer.length, deadline)
+        return Identified(answer.length)
 
     @override
     def on_finished(self) -> Outcome:
