@@ -245,10 +245,9 @@ class MuxProtocol(Peer, Client):
         if isinstance(transport, SocketTransport):
             header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
             most = settings.peek_limit + header
-            self.is_previewed = transport.start_preview(most, self.stop_detection)
+            self.is_previewed = transport.start_preview(most, self._stop_detection)
 
-    @override
-    def stop_detection(self) -> None:
+    def _stop_detection(self) -> None:
         if isinstance(self.stage, Peeking):
             self.advance(self.stage.on_timeout())
 

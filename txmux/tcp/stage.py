@@ -133,8 +133,6 @@ class Client(Protocol):
     def end_layer(self) -> None:
         self.preambles = tuple(one for one in self.preambles if one.holds_inside)
 
-    def stop_detection(self) -> None: ...
-
 
 def count_asked(client: Client, counts: ServerCounts | None, came: int = 0) -> None:
     """Count that a server owes a client an answer, unless its request is not whole yet: such a server does well to be silent.
