@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import unittest
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import hypothesis
@@ -106,6 +106,24 @@ hypothesis.settings.register_profile(
     "few", hypothesis.settings.get_profile("txmux"), max_examples=15
 )
 hypothesis.settings.load_profile("txmux")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--bless", action="store_true", help="write what is said today into files of cases"
+    )
+
+
+@pytest.fixture
+def assert_blessed(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Compare a file with the text that it should have; with ``--bless``, write that."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.option.bless:
+            path.write_text(text)
+        assert path.read_text() == text
+
+    return compare
 
 
 def is_whole(item: pytest.Item) -> bool:

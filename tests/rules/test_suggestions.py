@@ -2,30 +2,22 @@
 
 import ast
 import re
-import unittest
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.fakes import MATCHERS
+from tests.rules.annotated import problems_of, wrong_rules
 from tests.support.installed import names_missing
 from tests.support.suggestions import Line, applied, suggestions
-from txmux.detection.registry import installed_matchers
 from txmux.rules.advice import habits, matching
-from txmux.rules.lint import warnings as lint
-from txmux.rules.model import Rules
-from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading import parser, rules_parser
+from txmux.rules.problems import Problem
+from txmux.rules.reading import parser
 from txmux.rules.reading.sections import TABLES
 
-_MATCHERS = {**MATCHERS, **installed_matchers()}
-_HERE = Path(__file__).parent
 _CODE = Path(parser.__file__).parents[3]
 _HINTING = (
     "txmux/rules/reading", "txmux/rules/advice", "txmux/rules/lint", "txmux/matchers", "txmux/wire", "txmux/detection/regex",
@@ -33,158 +25,17 @@ _HINTING = (
 
 _SERVING = ("access", "backends", "features/acme/authority.py", "net", "processes", "serving")
 
-# A section, its keys, and those of the backend.
-_MISTAKES = r"""
-route match = not silent
-route match = silence
-route match = regex pattern=a\b
-route match = regex pattern=a(?=b)
-route match = regex pattern=(?<=a)b
-route match = regex pattern=(a*)\1*
-route match = regex pattern=(a)?b(?(1)c|d)
-route match = regex pattern=(?>a)
-route match = regex pattern=a++
-route match = regex pattern=(
-route match = http version=2 upgrade=x
-route match = kcp conv=x
-route match = payload text=
-route match = payload
-route match = payload hex=0
-route match = postgres sni=a user=b
-route match = rdp cookie=a token=b
-route match = sunrpc program=x
-route match = wireguard reserved=1
-route match = wireguard key=x
-route match = tls sni=a,,b
-route match = tls ech=maybe
-route match = regex pattern=a within=x
-route match = tls -x
-route match = ~
-route match = ssh,tls
-route match = !tls
-backend server = 127.0.0.1:1 : tls = yes : tls_ca = yes
-route match = tls sni=a , b
-route match = not
-route match = ssh : backend = localhost.example
-route match = ssh : backend = {sni}:443
-route match = ssh : backend = =
-route match = ssh : backend = return 444
-route match = ssh : backend = tcp://*:443
-route match = ssh : tls_sni = x
-route match = ssh : tls_insecure = yes
-route match = tls sni www.example.com
-route match = http method=GET|POST
-listen endpoint = tcp://*:443
-route match = ssh : from = as:x : geo_databases = x
-route match = ssh : from = geo:x : geo_databases = x
-route match = ssh : from = geo:country=x : geo_databases = x
-route match = ssh : from = ::ffff:10.0.0.0/104
-route match = ssh : during = noon
-route match = ssh : during = 22:00-06:00 Mars
-route match = ssh : during = 01:00-02:00,03:00-04:00
-route match = tls : client_cert = fingerprint=x
-route match = tls : allow_client = subject=a : terminate_tls = c.pem : tls_client_ca = c.pem
-route match = tls sni=é.example
-route match = tls sni=a..b
-route match = tls : allow_client = x : terminate_tls = c.pem : tls_client_ca = c.pem
-route match = tls : allow_client = spiffe=x : terminate_tls = c.pem : tls_client_ca = c.pem
-route match = tls : allow_client = san=email:x : terminate_tls = c.pem : tls_client_ca = c.pem
-route match = tls : allow_client = cn= : terminate_tls = c.pem : tls_client_ca = c.pem
-listen deny = crowdsec:x : crowdsec_key = x
-listen deny = crowdsec:http://127.0.0.1
-listen peek_limit = much
-listen endpoint = x
-listen endpoint = x.example:y:z
-listen endpoint = *:443
-udp endpoint = 443 udp
-listen endpoint = tcp:1:interface=::1
-listen endpoint = :${1}
-listen endpoint = [::1]:20-10
-listen endpoint = tcp:1:2:3:4
-listen endpoint = tcp:1\
-listen endpoint = tcp:1:interface=1.2.3.4.5
-listen endpoint = 1.2.3.4.5:80
-listen max_undecided_per_source = 3 : endpoint = udp:4443
-listen max_connections_per_source = 3 : endpoint = udp:4443
-listen endpoint = [1]:443
-backend server = 127.0.0.1:1 : max_rate = 1
-backend server = '' : tls = no
-backend server = 127.0.0.1:1 fall 3
-backend server = 127.0.0.1:1 port 3
-backend server = 127.0.0.1:1 rise 3
-backend server = 127.0.0.1:1 send-proxy
-backend server = 127.0.0.1:1 sni a
-backend server = 127.0.0.1:1 slow_start=3s
-backend server = 127.0.0.1:1 ssl
-backend server = 127.0.0.1:1 disabled
-backend server = 127.0.0.1:1 max_conns=3
-backend server = 127.0.0.1:1 weight=0
-backend server = consul:web tag=,
-backend server = consul:web:80
-backend server = consul:
-backend server = srv:_a._tcp.x.example:80
-backend server = srv:x
-backend server = srv:_a._udp.x.example
-backend server = {sni}.{host}:443 : allow_names = *
-backend server = x{local}:443
-backend server = {name}:443
-backend server = {sni} : allow_names = *
-backend server = 1.2.3:80
-backend server = consul:web : consul = ftp://x
-backend server = consul:web : consul = http://a:b@c
-backend server = consul:web : consul = unix:
-backend server = 127.0.0.1:1 : via = x
-backend server = 127.0.0.1:1 : via = http://{local}:80
-backend server = 127.0.0.1:1 : via = socks4://a@127.0.0.1:1
-backend server = 127.0.0.1:1 : via = socks5://a@127.0.0.1:1
-backend server = 127.0.0.1:1 : download_rate = fast
-backend server = 127.0.0.1:1 : check = dns name=a.example
-backend server = 127.0.0.1:1 : check = http path=x
-backend server = 127.0.0.1:1 : check = path=/x
-backend server = 127.0.0.1:1 : check = http method=get
-backend server = 127.0.0.1:1 : check = tcp sni=a
-backend server = 127.0.0.1:1 : check = http send=a host=x
-backend server = 127.0.0.1:1 : upload_idle_timeout = 3s
-route match = tls sni=a : terminate_tls = acme : shared_limits = redis://10.0.0.9 : acme = https://ca.example/d
-route match = ssh : backend = close
-backend server = 127.0.0.1:1 : check = send=a
-backend server = 127.0.0.1:1 : check = send=a expect=b path=/x
-backend server = 127.0.0.1:1 : via = socks://127.0.0.1:2
-backend server = 127.0.0.1:1 : download_rate = 10M
-listen peek_limit = 16K
-route match = regex
-route match = tls : client_cert = issuer=
-route match = tls : allow_client = san=a.example,email:x : terminate_tls = c.pem : tls_client_ca = c.pem
-backend server = 127.0.0.1:1 : check = http host=a/b
-backend server = 127.0.0.1:1 : check = http method=(x)
-backend server = 127.0.0.1:1 : check = http method=CONNECT
-backend server = 127.0.0.1:1 : check = http expect=3xx-1xx
-backend server = 127.0.0.1:1 : check = http expect=x
-backend server = 127.0.0.1:1 : check = send= expect=x
-backend server = 127.0.0.1:1 : check = http send=a expect=200 b
-backend server = 127.0.0.1:1 : check = send=a expect=b tcp
-udp server = udp:127.0.0.1:1 : check = tcp
-udp server = udp:127.0.0.1:1 : check = dns
-udp server = udp:127.0.0.1:1 : connect_timeout = 3s
-backend server = 127.0.0.1:1 : half_close_timeout = 3s
-udp server = udp:127.0.0.1:1 : unanswered_timeot = 3s
-udp server = udp:127.0.0.1:1 : conect_timeout = 3s
-backend server = 127.0.0.1:1 : tls = yes : tls_name = a.example:443
-route match = socks5 : tunnel_users = users
-route match = tls if x
-backend resolve = x
-txmux admin = x
-"""
-
 _OF_TXMUX = ("acme ", "consul ", "crowdsec_", "geo_", "shared_limits ")
 
 _NEEDS_MORE = (
     "did you mean 'regex'",
     "is not an ACME directory",  # whose terms only the reader can agree to
+    "has terms of service",
     "has no value; write for example",  # which may name a listener or a file that these rules lack
     "would get the PROXY header inside TLS",
     "not a rules file",
     "other machines can reach this",
+    "'-a' is not a host name",  # a name in the place of {sni}
 )
 """Messages whose reader has to change several lines."""
 
@@ -207,15 +58,15 @@ _NEVER_HERE = (
     "an empty text is not a server",
     "is empty; write the bytes to look for",
     "is not valid UTF-8; write such bytes",
+    "is not a network; write one a line",
+    "is a folder; write",
+    "names no network, so no client",
+    "names no listener, and none allows routes",
+    "the route may be under",
+    "has another owner; write",
+    "its unit has no [listen]; add one",
 )
-"""Hints that depend on files and on the system, or that are for rules made in Python."""
-
-_NO_MESSAGES = (
-    "tests.rules.advice.test_advice.AdviceTests.test_nothing_that_a_service_imports_imports_it",
-    "tests.rules.lint.test_coverage.Sound", "tests.rules.lint.test_lint.LintTests.test_work_grows",
-    "tests.rules.reading.test_networks.Large", "tests.rules.reading.test_parser.MeaningTests.test_many", "tests.rules.reading.test_reading_again",
-)  # fmt: skip
-"""Tests that compute for long, and provoke none."""
+"""Hints that depend on other files and on the system, or that are for rules made in Python."""
 
 _IN_CODE = re.compile(r"\b[wW]rite\b|did you mean|; add\b|as in '")
 
@@ -250,11 +101,7 @@ _PLACES = (
     *("backend server = 127.0.0.1:1 {}", "backend server = {}:1", "backend server = {} {}"),
     *("listen endpoint = :4443 {}", "listen starttls = smtp : match = {}", "udp endpoint = {}", "udp match = {}"),
 )  # fmt: skip
-"""Where a word may be written, as in `_MISTAKES`."""
-
-
-def _texts() -> Iterator[str]:
-    return map(_text, (line for line in _MISTAKES.strip().splitlines() if not names_missing(line)))
+"""Where a word may be written, : a section, and its keys."""
 
 
 def _text(line: str) -> str:
@@ -285,55 +132,8 @@ def _text(line: str) -> str:
     )
 
 
-def _problems(text: str, path: str, matchers: Mapping[str, Any] = _MATCHERS) -> list[Problem]:
-    try:
-        rules = parser.parse(text, path, matchers)
-    except RulesError as error:
-        return [*error.problems]
-    more = [*lint.closed_listeners(rules), *lint.unchecked_backends(rules)]
-    return [*lint.lint(rules), *lint.warnings(rules, more)]
-
-
-def _provoked() -> dict[tuple[str, str], list[Problem]]:
-    """Run the other tests of this folder, and return the problems of each text that they read."""
-    found = {("x.ini", text): _problems(text, "x.ini") for text in _texts()}
-    read, warn = rules_parser.RulesParser.rules, lint.warnings
-
-    def reading(self: rules_parser.RulesParser) -> Rules:
-        try:
-            return read(self)
-        except RulesError as error:
-            if not self._alone:
-                found[self._path, self._files.files().texts[self._path]] = [*error.problems]
-            raise
-
-    def warning(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
-        every = warn(rules, problems)
-        found.setdefault((str(rules.path), rules.files.texts[str(rules.path)]), []).extend(every)
-        return every
-
-    names = [f"tests.rules.{file.parent.name}.{file.stem}" for file in _HERE.glob("*/test_*.py")]
-    suites: list[unittest.TestSuite | unittest.TestCase] = [
-        unittest.defaultTestLoader.loadTestsFromNames(sorted(names))
-    ]
-    with (
-        patch.object(rules_parser.RulesParser, "rules", reading),
-        patch.object(lint, "warnings", warning),
-    ):
-        for suite in suites:
-            if isinstance(suite, unittest.TestSuite):
-                suites.extend(suite)
-            elif not suite.id().startswith(_NO_MESSAGES) and not _is_property(suite):
-                suite.run(unittest.TestResult())
-    return found
-
-
-def _is_property(test: unittest.TestCase) -> bool:
-    return hasattr(getattr(test, test.id().rpartition(".")[2]), "hypothesis")
-
-
 def _is_right(
-    before: list[Problem], after: list[Problem], problem: Problem, together: Sequence[Line]
+    before: Sequence[Problem], after: Sequence[Problem], problem: Problem, together: Sequence[Line]
 ) -> bool:
     """Return whether there are fewer errors, and none is about what was written."""
     errors = [[one for one in every if one.severity == "error"] for every in (before, after)]
@@ -377,24 +177,21 @@ def _hints_of(place: str, code: ast.Module) -> Iterator[tuple[str, re.Pattern[st
 
 
 class SuggestionTests(SynchronousTestCase):
-    def assert_right(
-        self, path: str, text: str, problems: Iterable[Problem], done: set[object]
-    ) -> None:
+    def assert_right(self, text: str, before: Sequence[Problem], done: set[object]) -> None:
         cases = [
             (problem, together, case)
-            for problem in {*problems}
+            for problem in {*before}
             for together in suggestions(problem.message)
             if (case := (problem.message, *together)) not in done
             and not any(one in problem.message for one in _NEEDS_MORE)
             and not names_missing(problem.message)
         ]
-        before = _problems(text, path) if cases else []
         for problem, together, case in cases:
-            if case not in done and problem in before:
+            if case not in done:
                 done.add(case)
                 self.assertTrue(
                     any(
-                        _is_right(before, _problems(changed, path), problem, together)
+                        _is_right(before, problems_of(changed), problem, together)
                         for changed in applied(text, problem, together)
                     ),
                     f"{problem} in\n{text}\nsays {together}, which is wrong",
@@ -409,13 +206,19 @@ class SuggestionTests(SynchronousTestCase):
     @example("route client_cert = {}", "required", "")
     def test_words_of_other_programs(self, place: str, word: str, other: str) -> None:
         text = _text(place.format(word, other))
-        self.assert_right("x.ini", text, _problems(text, "x.ini"), set())
+        self.assert_right(text, problems_of(text), set())
 
     def test_each_is_right_and_provoked(self) -> None:
-        provoked, done = _provoked(), set[object]()
+        keys = (
+            f"[listen a]\nendpoint = :1\n[{kind if kind == 'txmux' else f'{kind} b'}]\n{key} = 443\n"
+            for kind, every in habits.HINTS.items()
+            for key in every
+        )
+        provoked = {text: problems_of(text) for text in (*wrong_rules(), *keys)}
+        done = set[object]()
         messages = {problem.message for problems in provoked.values() for problem in problems}
-        for (path, text), problems in provoked.items():
-            self.assert_right(path, text, problems, done)
+        for text, problems in provoked.items():
+            self.assert_right(text, problems, done)
         self.assertGreater(len(done), 500)
         missing = [
             hint
@@ -432,7 +235,7 @@ class SuggestionTests(SynchronousTestCase):
                 lines += "acme = letsencrypt\n" if key == "acme_terms" else ""
                 self.assertIn(key, TABLES["txmux"], hint)
                 text = f"[txmux]\n{lines}[listen a]\nendpoint = :4443\ndefault = 127.0.0.1:1\n"
-                problems = [one for one in _problems(text, "x.ini") if one.key == key]
+                problems = [one for one in problems_of(text) if one.key == key]
                 self.assertEqual(problems, [], hint)
                 written.add(key)
         of_features = () if names_missing("acme") else ("acme", "acme_terms")

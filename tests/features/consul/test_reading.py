@@ -42,33 +42,6 @@ class ServiceTests(BackendTestCase):
         said = self.complaint(server, "consul:8500 passing")
         self.assertIn("unknown option 'passing' (a server takes weight=", said)
 
-    def test_mistakes(self) -> None:
-        for text, messages in {
-            "consul:": (
-                "'consul:' names no service; write for example 'consul:web', and where Consul is as 'consul' in [txmux]"
-            ),
-            "consul:web:80": (
-                "'consul:web:80': Consul knows the port of each instance; write consul:web"
-            ),
-            "consul://127.0.0.1/web tag=, dc=.": (
-                "'consul://127.0.0.1/web' names no service; write for example 'consul:web', and where Consul is as "
-                "'consul' in [txmux]\n"
-                "tag: ',' is not a list of tags; write for example tag=v1,blue\n"
-                "dc: '.' is not the name of a datacenter of Consul"
-            ),
-            "127.0.0.1:80 passing": (
-                "unknown option 'passing' (a server takes weight=, max_connections=, backup, down, final)"
-            ),
-        }.items():
-            self.assertEqual(self.complaint(server, text), messages)
-
-    def test_needs_name(self) -> None:
-        [complaint] = self.complaints("tls = yes", servers="consul:web")
-        self.assertIn(
-            "'consul:web' has no name to verify the certificate for; add tls_name", complaint
-        )
-        self.backend("tls = yes\ntls_name = web.example.com", servers="consul:web")
-
 
 class PlaceTests(BackendTestCase):
     def test_forms(self) -> None:

@@ -14,26 +14,6 @@ class ReadingTests(ReadingTestCase):
         values = {"starttls": "smtp", "starttls_banner": "mail.example.com ESMTP"}
         self.assertEqual(found.more, values)
 
-    def test_wrong(self) -> None:
-        together = "is not for clients that begin in the clear by 'starttls'; remove one of the two"
-        first = "is for 'starttls' of a protocol whose servers speak first; remove it"
-        for text, told in (
-            ("starttls = submission", "3 starttls: must be smtp, imap, pop3, ftp, xmpp or ldap, not 'submission'"),
-            ("starttls_banner = x", f"3 starttls_banner: {first}"),
-            ("starttls = ldap\nstarttls_banner = x", f"4 starttls_banner: {first}"),
-            ("starttls = ftp\nfirst = server", f"4 first: {together}"),
-            ("starttls = ftp\nsilent = reset", f"4 silent: {together}"),
-        ):  # fmt: skip
-            self.refuses(f"{self.listen}{text}\n", told)
-        text = "[listen a]\nendpoint = udp:1\nstarttls = smtp\n"
-        self.refuses(text, "3 starttls: works only over TCP; remove it")
-
-    def test_no_socket_is_handed_over(self) -> None:
-        self.refuses(
-            "[listen a]\nendpoint = :1\nstarttls = smtp\ndefault = handover:/run/x.sock\n",
-            "4 default: [listen a] has begun with each client by 'starttls', which no other program knows; name a server",
-        )
-
     def test_stage_is_loaded_before_workers_are_forked(self) -> None:
         loads = KEYS["listen"]["starttls"].loads
         assert loads is not None

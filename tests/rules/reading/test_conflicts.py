@@ -156,49 +156,6 @@ class LoopTests(ReadingTestCase):
         ):  # fmt: skip
             self.assertFalse(self.loops(endpoints, server, more), (endpoints, server))
 
-    def test_all_ways_once_each(self) -> None:
-        self.refuses(
-            "[listen a]\nendpoint = :1\nsilent = 127.0.0.1:1\ndefault = b\n"
-            "[listen c]\nendpoint = :2\n"
-            "[route r]\nunder = *\nmatch = any\nbackend = 127.0.0.1:2\n"
-            "[backend b]\nserver = 10.0.0.1:1\nfallback = d\n"
-            "[backend d]\nserver = 10.0.0.1:1\nfallback = 127.0.0.1:1",
-            *(
-                f"{line} {key}: leads back to [listen {name}], which listens at '127.0.0.1:{port}'; "
-                "write the address and port of the server itself"
-                for line, key, name, port in (
-                    (3, "silent", "a", 1),
-                    (4, "default", "a", 1),
-                    (10, "backend", "c", 2),
-                )
-            ),
-        )
-
-    def test_datagrams(self) -> None:
-        """Nobody counts how often datagrams come back, so none are led to the own port, whoever tells of the address."""
-        for more in ("", "accept_proxy_from = 10.0.0.0/8\n"):
-            text = f"[listen a]\nendpoint = udp:10.0.0.1:80\n{more}default = udp:{{local}}:"
-            (complaint,) = self.complaints(f"{text}80")
-            self.assertIn("default: leads back to [listen a]", complaint)
-            self.read(f"{text}81")
-
-    def test_no_address(self) -> None:
-        self.refuses(
-            "[listen a]\nendpoint = unix:/x\ndefault = {local}:1",
-            "3 default: '{local}:1' is the address that a client connected to, and clients of a UNIX socket have none; "
-            "write the server itself",
-        )
-
-    def test_other_listeners(self) -> None:
-        """From one listener to another is no loop, nor is the way back from inside TLS, or of a route that runs dry."""
-        self.read(
-            "[listen a]\nendpoint = :1\n[listen c]\nendpoint = :2\n"
-            "[route r]\nmatch = any\nunder = a\nbackend = 127.0.0.1:2\n"
-            "[route dry]\nmatch = any\nunder = c\nbackend = 127.0.0.1:2\ndry_run = yes\n"
-            "[route secure]\nmatch = any\nunder = c\nterminate_tls = x.pem\n"
-            "[route inside]\nmatch = any\nunder = secure\nbackend = 127.0.0.1:2"
-        )
-
 
 _UDP = "[listen u]\nendpoint = udp:5000\n"
 
@@ -222,90 +179,6 @@ class DatagramTests(ReadingTestCase):
         self.assertEqual(rules.backends["b"].idle_timeout, 180)
         default = self.read(f"{_UDP}default = udp:a:1\n").listeners[0].default
         self.assertTrue(isinstance(default, Backend) and default.idle_timeout == 180)
-
-    def test_wrong_places(self) -> None:
-        for text, told in {
-            "udp:": "a port must be a whole number from 0 to 65535, not ''",
-            "udp:x:1": "'x' is not an IP address; write udp:ADDRESS:1, or udp:1 for every address",
-            "udp:::1:80": "'udp:::1:80' is not a place for datagrams; write udp:PORT, udp:ADDRESS:PORT or udp:[V6]:PORT",
-            "udp:[1.2.3.4]:5": "'1.2.3.4' is not an IPv6 address; write udp:PORT, udp:ADDRESS:PORT or udp:[V6]:PORT",
-            "udp:[fe80::1]:5": "'fe80::1' is an address of one link; write its interface, too: udp:[fe80::1%eth0]:5",
-            "udp:443:interface=::1": "'udp:443:interface=::1' is not a place for datagrams; write udp:PORT",
-            "udp:443:interface=127.0.0.1": "write the address first, as udp:127.0.0.1:443",
-        }.items():
-            [said] = self.complaints(f"[listen u]\nendpoint = {text}\n")
-            self.assertIn(told, said)
-        [said] = self.complaints(f"{_UDP}default = udp:80\n")
-        self.assertEqual(said, "3 default: 'udp:80' has no host; write udp:127.0.0.1:80")
-        [said] = self.complaints(f"{_UDP}default = udp:host\n")
-        self.assertEqual(said, "3 default: 'udp:host' has no port; write udp:host:PORT")
-
-    def test_two_transports(self) -> None:
-        self.refuses(
-            "[listen u]\nendpoint = udp:5\n  :6\ndefault = b\n"
-            "[backend b]\nserver = 127.0.0.1:1\n  udp:127.0.0.1:1\n",
-            "3 endpoint: ':6' and 'udp:5' are of two transports, UDP and TCP; write another [listen] for one of them",
-            "7 server: 'udp:127.0.0.1:1' and '127.0.0.1:1' are of two transports, UDP and TCP; "
-            "write another [backend] for one of them",
-        )
-
-    def test_keys_of_the_other(self) -> None:
-        self.refuses(
-            f"{_UDP}silent = close\nmax_connections = 5\nkeepalive = no\n",
-            "3 silent: a datagram is a whole message, so no client is silent; remove it",
-            "4 max_connections: works only over TCP; write max_flows",
-            "5 keepalive: works only over TCP; remove it",
-        )
-        self.refuses(
-            "[listen t]\nendpoint = :1\nmax_flows = 5\n",
-            "3 max_flows: works only over UDP; remove it",
-        )
-        self.refuses(
-            f"{_UDP}default = b\n[backend b]\nserver = udp:h:1\nproxy_protocol = v1\ntls = yes\n",
-            "6 proxy_protocol: v1 works only over TCP; write v2, or off",
-            "7 tls: works only over TCP; remove it",
-        )
-        self.refuses(
-            "[listen t]\nendpoint = :1\n[backend b]\nserver = h:1\nanswers = 1\n",
-            "5 answers: works only over UDP; remove it",
-        )
-
-    def test_forwarded_to_the_other_transport(self) -> None:
-        self.refuses(
-            f"{_UDP}default = 127.0.0.1:1\n[listen t]\nendpoint = :1\nsilent = udp:h:1\n"
-            "[route r]\nmatch = any\nunder = t\nbackend = udp:h:2\n"
-            "[backend b]\nserver = udp:h:1\nfallback = h:1\n",
-            "3 default: the servers of '127.0.0.1:1' use TCP, but [listen u] uses UDP; write udp:127.0.0.1:1, or use another backend",
-            "6 silent: the servers of 'udp:h:1' use UDP, but [listen t] uses TCP; write h:1, or use another backend",
-            "10 backend: its servers use UDP, but [listen t] uses TCP; write h:2, or use another backend",
-            "13 fallback: the servers of 'h:1' use TCP, but this backend uses UDP; write udp:h:1, or use another backend",
-        )
-        self.refuses(
-            "[listen t]\nendpoint = :1\n[route r]\nmatch = any\nbackend = udp:h:2\n",
-            "5 backend: its servers use UDP, but no [listen] does; write h:2, or use another backend, or add a listener",
-        )
-
-    def test_matchers_that_cannot_be_there(self) -> None:
-        told = "uses UDP; put the route under a listener with 'endpoint = :PORT' and name a server of TCP"
-        for keys, where in (
-            ("backend = udp:h:2", "its backend"),
-            ("backend = close", "every [listen]"),
-            ("backend = close\nunder = u", "[listen u]"),
-        ):
-            said = self.complaints(f"{_UDP}[route r]\nmatch = ssh\n{keys}\n")
-            self.assertEqual(said, [f"4 match: 'ssh' works only over TCP, but {where} {told}"])
-        listener = "[listen t]\nendpoint = :1\n"
-        wrong = (
-            "4 match: 'wireguard' works only over UDP, but its backend uses TCP; put the route under a listener with "
-            "'endpoint = udp:PORT' and name a server of UDP"
-        )
-        route = "[route r]\nmatch = wireguard\nbackend = 127.0.0.1:2\n"
-        self.refuses(listener + route, wrong)
-        route = "[route r]\nmatch = wireguard\n    not quic\nbackend = close\n"
-        [both] = self.complaints(listener + route)
-        self.assertIn(
-            "'wireguard' and 'not quic' work only over UDP, but every [listen] uses TCP;", both
-        )
 
     def test_tls_ends_over_tcp_alone(self) -> None:
         pem = self.folder_with_certificate()
@@ -350,18 +223,8 @@ class DatagramTests(ReadingTestCase):
         self.assertEqual([r.name for r in rules.routes_over(udp, Transport.UDP)], ["a"])
         self.assertEqual([r.name for r in rules.routes_over(tcp, Transport.TCP)], ["b", "c"])
 
-    def test_ports_of_their_own(self) -> None:
-        """UDP and TCP have ports of their own; two of UDP get into each other's way; a listener is not led to itself."""
-        self.read("[listen t]\nendpoint = :443\n[listen u]\nendpoint = udp:443\n")
-        [said] = self.complaints("[listen u]\nendpoint = udp:443\n  udp:127.0.0.1:443\n")
-        self.assertIn("is taken by 'udp:443'", said)
-        [said] = self.complaints("[listen u]\nendpoint = udp:443\ndefault = udp:127.0.0.1:443\n")
-        self.assertIn("leads back to [listen u]", said)
-
 
 _TO = "handover:/run/x.sock"
-_ROUTE = f"[route ssh]\nmatch = ssh\nbackend = {_TO}\n"
-_USELESS = "so no other program could use the socket"
 
 
 class HandoverTests(ReadingTestCase):
@@ -386,83 +249,6 @@ class HandoverTests(ReadingTestCase):
         default = self.read(f"{self.listen}default = handover:22\n").listeners[0].default
         assert isinstance(default, Backend)
         self.assertEqual((default.servers[0].host, default.servers[0].port), ("handover", 22))
-
-    def test_wrong_paths(self) -> None:
-        for text, told in {
-            "handover:": "'handover:' names no UNIX socket; write handover:/run/x.sock",
-            "handover:/run/x.sock weight=2": "'weight=2' is not expected after the path; only the server's user may follow, as user=NAME, and a path with blanks needs quotes",
-            "handover:/run/x.sock user=no-one-is-called-so": "user=no-one-is-called-so: there is no such user",
-            f"handover:/{'x' * 107}": "is 108 bytes long; the path of a UNIX socket has at most 107",
-        }.items():
-            self.refuses(f"{self.listen}default = {text}\n", f"3 default: {told}")
-
-    def test_where_no_socket_can_be_handed_over(self) -> None:
-        for text, told in (
-            (f"{self.listen}default = b\n[backend b]\nserver = {_TO}\n",
-             f"5 server: '{_TO}' is not a server to connect to, so nothing else of a [backend] would count; write it where this backend is named"),
-            (f"{self.listen}default = b\n[backend b]\nserver = a:1\nfallback = {_TO}\n",
-             "6 fallback: the client's bytes have been read by then, and cannot be put back into its socket; name a server"),
-            (f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n",
-             "3 default: sockets are handed over for TCP only, but [listen u] uses UDP; name a server"),
-            (f"[listen u]\nendpoint = udp:5\n{_ROUTE}",
-             "5 backend: its servers use TCP, but no [listen] does; add a listener"),
-        ):  # fmt: skip
-            self.refuses(text, told)
-
-    def test_each_place_is_told_once(self) -> None:
-        """Whatever the listeners that lead there: it is one line to change."""
-        self.refuses(
-            "[listen a]\nendpoint = unix:/run/1.sock\n[listen b]\nendpoint = unix:/run/2.sock\n"
-            f"{_ROUTE}under = *\n",
-            "7 backend: 'unix:/run/1.sock' of [listen a] has no plain TCP sockets to hand over; "
-            "write ADDRESS:PORT there, or name a server",
-        )
-
-    def test_nothing_where_tls_ends(self) -> None:
-        ends = "[route web]\nmatch = tls\nterminate_tls = cert.pem\n"
-        self.refuses(
-            f"{self.listen}{ends}backend = {_TO}\n",
-            f"6 backend: this route terminates TLS, {_USELESS}; name a server",
-        )
-        self.refuses(
-            f"{self.listen}{ends}{_ROUTE}under = web\n",
-            f"8 backend: [route web] terminates TLS, {_USELESS}; "
-            "name a server, or put it under a listener",
-        )
-        self.refuses(
-            f"{self.listen}default = {_TO}\n{ends}",
-            "6 terminate_tls: clients that no route takes inside TLS go to 'silent' or 'default' of [listen a], which hands "
-            "over sockets: no other program could use these; add 'backend'",
-        )
-        self.read(f"{self.listen}default = {_TO}\n{ends}backend = 127.0.0.1:80\n{_ROUTE}")
-        self.read(f"{self.listen}{ends}{_ROUTE}")
-
-    def test_nothing_where_clients_may_have_been_answered(self) -> None:
-        postgres = "[route pg]\nmatch = postgres sni=a.example\nbackend = 127.0.0.1:5432\n"
-        told = (
-            "[route pg] of [listen a] may have answered the client first, and its request cannot be taken back; "
-            "put one of the two under another listener, or name a server"
-        )
-        self.refuses(
-            f"{self.listen}silent = 127.0.0.1:9\n  {_TO}\n{postgres}{_ROUTE}",
-            f"4 silent: {told}",
-            f"10 backend: {told}",
-        )
-        self.read(f"{self.listen}{postgres}dry_run = yes\n{_ROUTE}")
-        self.read(f"{self.listen}[listen b]\nendpoint = :2\n{postgres}under = a\n{_ROUTE}under = b")
-
-    def test_only_plain_tcp_sockets(self) -> None:
-        for endpoint in (
-            "unix:/run/y.sock", "haproxy:tcp:1", "systemd:domain=UNIX:index=0",
-            "ssl:1:privateKey=k.pem:certKey=c.pem",
-        ):  # fmt: skip
-            self.refuses(
-                f"[listen a]\nendpoint = :7\n  {endpoint}\n{_ROUTE}",
-                f"6 backend: '{endpoint}' of [listen a] has no plain TCP sockets to hand over; "
-                "write ADDRESS:PORT there, or name a server",
-            )
-        for endpoint in ("[::1]:1", "tcp:1", "tcp6:1", "systemd:domain=INET:index=0", "0.0.0.0:1"):
-            self.read(f"[listen a]\nendpoint = {endpoint}\n{_ROUTE}")
 
 
 class EmbeddingTests(SynchronousTestCase):

@@ -43,30 +43,3 @@ class DestinationsTest(BackendTestCase):
         names = again.backends["b"].allow_names
         assert names is not None
         self.assertTrue(names.allow("www.example.com") and names.allow("bbb"))
-
-    def test_mistakes(self) -> None:
-        each = "'{sni}:443' is another server for each client"
-        self.refuses(
-            "",
-            "5 server: clients choose where this leads; add the names that they may choose, such as 'allow_names = *.example.com'",
-            **_NAMED,
-        )
-        self.refuses(
-            "allow_names = *\nhold = 5s\nresolve = 20s\ncheck = tcp",
-            f"7 hold: {each}, and those of others would wait for it, too; remove this",
-            f"8 resolve: {each}, whose name is known as long as its TTL says; remove this",
-            f"9 check: {each}, and what is found out about one says nothing of others; remove this",
-            **_NAMED,
-        )
-        self.refuses(
-            "allow_names = *\nallow_networks = public",
-            "6 allow_names: has no effect without a server such as {sni}:443; add one, or remove this",
-            "7 allow_networks: has no effect without a server such as {sni}:443 or {local}:443; add one, or remove this",
-        )
-        for text, complaint in (
-            ("a..b", "'a..b' has an empty part; write a name such as www.example.com"),
-            ("~(", "expression"),
-            ("https://a.b", "give the host name alone"),
-        ):
-            [said] = self.complaints(f"allow_names = {text}", **_NAMED)
-            self.assertIn(complaint, said)

@@ -5,7 +5,6 @@ from ipaddress import ip_network
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import ReadingTestCase
-from txmux.rules.lint.warnings import lint
 from txmux.rules.model import (
     Backend,
     Keepalive,
@@ -76,17 +75,6 @@ class ListenerTests(ReadingTestCase):
             found = self.listener(keys)
             self.assertEqual((found.silent_after, found.detect_timeout), (seconds, of_others), keys)
 
-    def test_silent_wrong(self) -> None:
-        text = "[listen a]\nendpoint = :1\nsilent = reset\n  closed form=10.0.0.0/8 after=0s\n  reset from=,\n"
-        self.refuses(
-            text,
-            "4 silent: there is no [backend closed]; did you mean 'close'? Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject",
-            "4 silent: unknown option 'form=10.0.0.0/8'; did you mean 'from'? (a line of 'silent' takes from=, after=)",
-            "4 silent: after: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
-            "the longest is 3650d",
-            "5 silent: from: names no network; write for example from=10.0.0.0/8",
-        )
-
     def test_defaults(self) -> None:
         found = self.listener("")
         self.assertEqual(
@@ -108,16 +96,6 @@ class ListenerTests(ReadingTestCase):
         self.assertEqual(self.listener("").keepalive, Keepalive())
         self.assertEqual(self.listener("freebind = yes").freebind, True)
 
-    def test_bad_keepalive(self) -> None:
-        for text, told in {
-            "idle=1500ms": "idle: must be whole seconds, 32767s at most, not '1500ms'",
-            "interval=1d": "interval: must be whole seconds, 32767s at most, not '1d'",
-            "count=128": "count: must be a whole number from 1 to 127, not '128'",
-            "yes idle=1s": "unknown option 'yes' (keepalive takes idle=, interval=, count=)",
-        }.items():
-            file = f"[listen a]\nendpoint = :1\nkeepalive = {text}"
-            self.refuses(file, f"3 keepalive: {told}")
-
     def test_rates(self) -> None:
         for text, rate in {
             "20/s": Rate(20.0, 20),
@@ -126,19 +104,6 @@ class ListenerTests(ReadingTestCase):
         }.items():
             found = self.listener(f"connection_rate_per_source = {text}")
             self.assertEqual(found.connection_rate_per_source, rate)
-
-    def test_bad_rates(self) -> None:
-        forms = "is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
-        for text, told in {
-            "20": f"'20' {forms}",
-            "0/s": f"'0/s' {forms}",
-            "20/d": f"'20/d' {forms}",
-            "20/s burst=0": "burst: must be a whole number from 1 to 1000000, not '0'",
-            "20/s bust=1": "unknown option 'bust=1'; did you mean 'burst'? (a rate takes burst=)",
-            "20/s 40": "unknown option '40' (a rate takes burst=)",
-        }.items():
-            file = f"[listen a]\nendpoint = :1\nconnection_rate_per_source = {text}"
-            self.refuses(file, f"3 connection_rate_per_source: {told}")
 
 
 class SendersTests(SynchronousTestCase):
@@ -160,18 +125,3 @@ class SendersTests(SynchronousTestCase):
         self.assertNotEqual(both, Senders([network]))
         self.assertNotEqual(both, Senders([UnixClients.UNIX]))
         self.assertNotEqual(both, NetworkSet([network]))
-
-
-class WarningTests(SynchronousTestCase):
-    def warnings(self, endpoint: str, senders: str) -> list[str]:
-        text = (
-            f"[listen public]\nendpoint = {endpoint}\naccept_proxy_from = {senders}\n"
-            "[route all]\nmatch = any\nbackend = close\n"
-        )
-        return [problem.message for problem in lint(parse(text, "rules.ini"))]
-
-    def test_networks_where_all_come_by_a_unix_socket(self) -> None:
-        (message,) = self.warnings("unix:/run/x.sock", "10.0.0.0/8")
-        self.assertIn("write unix", message)
-        self.assertEqual(self.warnings("unix:/run/x.sock", "unix"), [])
-        self.assertEqual(self.warnings("unix:/run/x.sock\n    :443", "10.0.0.0/8"), [])

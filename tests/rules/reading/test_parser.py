@@ -128,15 +128,6 @@ class MeaningTests(SynchronousTestCase):
         rules = read(f"{LISTEN}[backend x]\nserver = a:1\nmax_duration = none\n")
         self.assertIsNone(rules.backends["x"].max_duration)
 
-    def test_installed_matchers(self) -> None:
-        error = self.assertRaises(
-            RulesError, parse, f"{LISTEN}[route a]\nmatch = ?\nbackend = close\n", "x"
-        )
-        self.assertEqual(
-            str(error),
-            "x:4: [route a] match: unknown matcher '?'; 'txmux matchers' lists those there are",
-        )
-
     def test_many_routes(self) -> None:
         routes = "".join(
             f"[route r{n}]\nmatch = tls sni=h{n}\nbackend = 10.0.0.1:{n + 1}\n" for n in range(2000)
@@ -342,16 +333,6 @@ class AnyValueTests(SynchronousTestCase):
         self.assertIn(f"{FAULT} (IndexError", error.problems[0].message)
         (logged,) = self.flushLoggedErrors(IndexError)
         self.assertIn("__missing__", logged.getTraceback())
-
-    def test_what_a_hole_is_said_to_be(self) -> None:
-        for hole, message in {
-            "[ ]": "has no value; write for example 'match = ssh'",
-            "[ssh, ]": "no brackets around values; write ssh",
-            "[ssh,,tls]": "no brackets around values; write ssh, the others below it",
-            "' '": "unknown matcher ' '; 'txmux matchers' lists those there are",
-        }.items():
-            found = problems_of(rules_with("route", "match", hole))
-            self.assertEqual(found, f"x.ini:4: [route r] match: {message}")
 
     @given(
         st.sampled_from(KEYS),

@@ -1,0 +1,14 @@
+"""Wrong rules, and all that is said of them: `pytest --bless tests/rules/test_wrong.py` writes it below their lines."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.rules.annotated import WRONG, annotated
+from tests.support.cases import with_each
+
+
+@pytest.mark.parametrize("file", sorted(WRONG.glob("*.ini")), ids=lambda file: file.stem)
+def test_messages(file: Path, assert_blessed: Callable[[Path, str], None]) -> None:
+    assert_blessed(file, with_each(file.read_text(), annotated))

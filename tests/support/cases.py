@@ -1,0 +1,19 @@
+"""Files of several cases, each of them below a line ``#### TITLE``, or ``####`` where the title is that of the one before."""
+
+import re
+from collections.abc import Callable
+
+_TITLE = re.compile(r"^####(?: .+)?\n", re.MULTILINE)
+
+
+def cases_of(text: str) -> list[str]:
+    """Return the text of each case, with the empty lines at its end."""
+    _, *cases = _TITLE.split(text)
+    return cases
+
+
+def with_each(text: str, change: Callable[[str], str]) -> str:
+    """Return a file with the text of each case changed."""
+    begin, *cases = _TITLE.split(text)
+    titles = _TITLE.findall(text)
+    return begin + "".join(title + change(case) for title, case in zip(titles, cases, strict=True))
