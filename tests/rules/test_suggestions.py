@@ -59,7 +59,7 @@ _NEVER_HERE = (
     "is empty; write the bytes to look for",
     "is not valid UTF-8; write such bytes",
     "is not a network; write one a line",
-    "is a folder; write",
+    "' is a folder; write ",
     "names no network, so no client",
     "names no listener, and none allows routes",
     "the route may be under",

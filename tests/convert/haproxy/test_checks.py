@@ -70,22 +70,6 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(len(looks(output)), option == "ssl-hello-chk")
         self.assertIn(r"expect=\x0a\x01\0\x04", self.check("option ldap-check"))
 
-    def test_redis_commands_are_one_question(self) -> None:
-        ping = (r"tcp-check send PING\r\n", "tcp-check expect string +PONG")
-        info = (r"tcp-check send info\ replication\r\n", "tcp-check expect string role:master")
-        output = self.check("option tcp-check", "tcp-check connect", *ping, *info)
-        self.assertEqual(
-            output, rf"send='PING\r\ninfo replication\r\n' expect=role:master {_USUAL}"
-        )
-        for more in (
-            "tcp-check expect string x",
-            "tcp-check expect rstring x",
-            "tcp-check send EVAL",
-        ):
-            self.assertEqual(
-                self.check("option tcp-check", *ping, *info, more, warnings=1), f"tcp {_USUAL}"
-            )
-
     def test_weaker_steps_are_a_look(self) -> None:
         for lines in (
             ("option external-check",),
@@ -145,16 +129,6 @@ class CheckTests(SynchronousTestCase):
         output = self.check("option httpchk", "http-check expect string ready")
         self.assertEqual(output, rf"send='OPTIONS / HTTP/1.0\r\n\r\n' expect=ready {_USUAL}")
 
-    def test_other_port_and_tls(self) -> None:
-        for server, words in (
-            ("check port 8008", "port=8008"),
-            ("check check-ssl verify none", "tls=yes"),
-            ("check port 8443 check-ssl check-sni a.example", "port=8443 tls=yes sni=a.example"),
-            ("check port 8008 no-check-ssl", "port=8008"),
-        ):
-            output = self.check("option redis-check", server=server)
-            self.assertEqual(output, f"redis {words} {_USUAL}")
-
     def test_check_goes_by_the_socks_proxy(self) -> None:
         if why := missing("via"):
             raise SkipTest(why)
@@ -210,7 +184,3 @@ class CheckTests(SynchronousTestCase):
             )
             self.assertEqual(rules_of(output).backends["x"].end_on_down, expected, first)
             self.assertEqual(len(output.warnings), warned, output.warnings)
-
-    def test_unchecked_servers(self) -> None:
-        output = backend("option httpchk", "http-check expect status 200", "timeout check 5s")
-        self.assertEqual((output.warnings, "check" in output.text), ((), False))

@@ -9,15 +9,6 @@ from tests.convert.haproxy.pieces import backend, frontend, routes
 
 
 class NameTests(SynchronousTestCase):
-    def test_names_of_backends_by_sni(self) -> None:
-        self.assertEqual(
-            routes(
-                "use_backend %[req.ssl_sni,lower]", "use_backend b if HTTP", "default_backend b"
-            ),
-            [(["tls sni=a"], "a")],
-        )
-        self.assertEqual(routes("use_backend x%[req.ssl_sni]", "default_backend b"), [])
-
     def test_maps_by_each_method(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
@@ -41,28 +32,8 @@ class NameTests(SynchronousTestCase):
         self.assertEqual([(len(lines), to) for lines, to in output], [(1, "a"), (1, "b")])
         self.assertEqual(output[1][0][0].count(","), 1499)
 
-    def test_other_names_and_missing_maps_are_lost(self) -> None:
-        for name, why in (
-            ("%[src]", "put together for each client"),
-            ("%[req.ssl_sni,map(/no/such)]", "/no/such cannot be read here"),
-            ("%[req.ssl_sni,word(1,.)]", "word(1,.) has no counterpart"),
-        ):
-            self.assertIn(why, looks(frontend(f"use_backend {name}", "default_backend a"))[0])
-
 
 class ServerTests(SynchronousTestCase):
-    def test_use_server_is_a_backend_of_its_own(self) -> None:
-        output = backend(
-            "server t 127.0.0.1:2 weight 0 check",
-            "use-server t if { req_ssl_sni x }",
-            "use-server gone if { req_ssl_sni y }",
-        )
-        self.assertIn("match = tls sni=x\nbackend = x-t\n", output.text)
-        self.assertIn("[backend x-t]\nserver = 127.0.0.1:2\n", output.text)
-        self.assertIn("\nfallback = x\n", output.text)
-        self.assertIn("127.0.0.1:2 down\n", output.text)
-        self.assertIn("use-server gone if { req_ssl_sni y }: has no counterpart", looks(output)[0])
-
     def test_nbsrv_is_a_fallback(self) -> None:
         for test in ("if { nbsrv(a) lt 1 }", "if { nbsrv(a) eq 0 }", "if down"):
             text = (
@@ -76,20 +47,6 @@ class ServerTests(SynchronousTestCase):
                 other = converted(text.replace("default_backend a", change))
                 self.assertIn("nbsrv(a) has no counterpart", looks(other)[0])
         self.assertIn("has no counterpart", looks(converted(text.replace(" check", "")))[0])
-
-    def test_stick_table_is_a_hash_of_the_source(self) -> None:
-        lines = ("stick-table type ip size 1m expire 1h", "stick on src", "server t 127.0.0.1:2")
-        output = backend(*lines)
-        self.assertIn("\nbalance = source-hash\n", output.text)
-        self.assertEqual((len(output.warnings), looks(output)), (1, []))
-        self.assertIn(
-            "stick on dst: has no counterpart", looks(backend("stick on dst", lines[2]))[0]
-        )
-        # The only server has all clients, whatever they stick to.
-        alone = backend(*lines[:2])
-        self.assertEqual(
-            (looks(alone), "stick" in alone.text, "balance" in alone.text), ([], False, False)
-        )
 
     def test_what_haproxy_refuses_is_no_server_here(self) -> None:
         for server in ("weight 257", "weight 999", "weight -1", "weight x"):
@@ -130,16 +87,6 @@ class LimitTests(SynchronousTestCase):
             ),
         ):  # fmt: skip
             self.assertEqual(self.limits(*lines), expected, lines)
-
-    def test_table_of_another_backend(self) -> None:
-        output = converted(
-            "frontend f\n    bind :1\n    tcp-request connection track-sc1 src table per_ip\n"
-            "    tcp-request connection reject if { sc1_conn_rate(per_ip) gt 100 }\n    default_backend a\n"
-            "backend a\n    server s 127.0.0.1:9\n"
-            "backend per_ip\n    stick-table type ip size 1m expire 1m store conn_rate(1m)\n"
-        )
-        self.assertIn("\nconnection_rate_per_source = 100/m burst=100\n", output.text)
-        self.assertEqual((len(output.warnings), looks(output)), (1, []))
 
     def test_other_limits_are_a_look(self) -> None:
         track = "tcp-request connection track-sc0 src"

@@ -8,12 +8,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, looks, rules_of
-from tests.convert.haproxy.pieces import BACKENDS, frontend
+from tests.convert.haproxy.pieces import frontend
 from tests.programs import require_program
 from txmux_convert.writer import ConvertError
-
-_SIMPLE = "listen x\n    bind :1\n    server s 127.0.0.1:9\n"
-
 
 IN_QUOTES = (
     (r"a\nb", "610a62"), (r"a\rb", "610d62"), (r"a\tb", "610962"), (r"a\x0Db", "610d62"),
@@ -23,72 +20,6 @@ IN_QUOTES = (
 
 
 class FileTests(SynchronousTestCase):
-    def test_limits(self) -> None:
-        output = converted("global\n    maxconn 9\n    daemon\nlisten x\n    bind :1\n")
-        self.assertEqual(rules_of(output).settings.max_connections, 9)
-        waits = "HAProxy lets further clients wait, and txmux closes them"
-        self.assertEqual(
-            output.warnings,
-            (f"x.cfg:2: maxconn 9: {waits}", "x.cfg:3: left out: daemon; see 'Run as a service'"),
-        )
-        output = frontend("maxconn 7", "backlog 8")
-        self.assertIn("txmux closes them", output.warnings[0])
-        self.assertEqual(rules_of(output).listeners[0].max_connections, 7)
-
-    def test_mode_of_the_frontend_counts(self) -> None:
-        output = converted(
-            "frontend f\n    bind :1\n    default_backend x\n"
-            "backend x\n    mode http\n    server s 127.0.0.1:9\nbackend y\n    mode http\n"
-        )
-        self.assertEqual(list(rules_of(output).backends), ["x"])
-        self.assertEqual(output.warnings, ("x.cfg:7: backend y: is left out; mode http",))
-
-    def test_http_and_disabled_proxies_are_left_out(self) -> None:
-        output = converted(
-            "listen x\n    bind :1\nlisten y\n    mode http\nlisten z\n    disabled\n"
-        )
-        self.assertEqual(
-            output.warnings,
-            (
-                (
-                    "x.cfg:3: LOOK: listen y: is left out; mode http, which txmux cannot serve: "
-                    "it chooses a server once for each connection, not for each request; if that is enough, "
-                    "write 'mode tcp' (rules by hdr(host) and path stay) and convert again"
-                ),
-                "x.cfg:5: listen z: is left out; it is disabled",
-            ),
-        )
-        self.assertIn("# LOOK: line 3: listen y", output.text)
-        later = converted(
-            "defaults\n    errorfile 503 /x\nfrontend y\n    mode http\nlisten x\n    bind :1\n"
-        )
-        first, second, *_ = later.text.splitlines()
-        self.assertTrue(first.startswith("# LOOK: line 3: frontend y"), first)
-        self.assertTrue(second.startswith("# left out: errorfile"), second)
-        error = self.assertRaises(
-            ConvertError, converted, "defaults\n    mode http\nlisten x\n    bind :1"
-        )
-        self.assertIn("no frontend or listen in mode tcp", str(error))
-
-    def test_defaults_above_or_by_name(self) -> None:
-        output = converted(
-            "defaults one\n    maxconn 1\ndefaults two from one\n    maxconn 2\n"
-            "listen x from one\n    bind :1\nlisten y\n    bind :2\n"
-        )
-        x, y = rules_of(output).listeners
-        self.assertEqual((x.max_connections, y.max_connections), (1, 2))
-
-    def test_the_rest_is_reported_once(self) -> None:
-        output = converted(
-            "defaults\n    log global\n    option splice-auto\nlisten x\n    bind :1\n    stick on src\nlisten y\n    bind :2\n"
-            "peers p\n    peer a 127.0.0.1:1\n"
-        )
-        self.assertEqual(
-            [warning.partition(": ")[0] for warning in output.warnings],
-            ["x.cfg:6", "x.cfg:9", "x.cfg:2"],
-        )
-        self.assertEqual(len(looks(output)), 1)
-
     def test_what_decides_is_a_look_and_the_rest_a_warning(self) -> None:
         for line in (
             "stick match src", "use-server s if HTTP", "server s",
@@ -143,15 +74,6 @@ class FileTests(SynchronousTestCase):
         ):
             self.assertIn("txmux cannot serve", looks(converted(text.format(lines)))[0])
 
-    def test_route_of_a_listener_left_out_is_left_out(self) -> None:
-        output = converted(
-            "frontend f\n    bind 127.0.0.1:1\n    use_backend a if HTTP\n"
-            f"frontend b\n    bind fd@3\n    use_backend b if HTTP\n{BACKENDS}"
-        )
-        self.assertEqual([route.name for route in rules_of(output).routes], ["a"])
-        self.assertIn("# [route b]\n", output.text)
-        self.assertEqual(len(looks(output)), 2, looks(output))  # of the listener alone
-
     def test_quotes_and_escapes(self) -> None:
         for test, line in (
             (r"a\ b", "payload hex=612062"),
@@ -166,77 +88,6 @@ class FileTests(SynchronousTestCase):
         ):
             output = frontend(f"acl x req.payload(0,3) -m str {test}", "use_backend a if x")
             self.assertEqual(rules_of(output).routes[0].alternatives[0].text, line)
-
-    def test_no_and_enabled_take_back(self) -> None:
-        output = converted(
-            "defaults\n    option allbackups\n    disabled\n    maxconn 7\n"
-            "listen x\n    bind :9\n    enabled\n    no option allbackups\n    no maxconn\n"
-            "    server a 127.0.0.1:1\n    server b 127.0.0.1:2 backup\n    server c 127.0.0.1:3 backup\n"
-        )
-        self.assertIn("\nbalance = first\n", output.text)
-        self.assertEqual((output.warnings, "max_connections" in output.text), ((), False))
-
-    def test_clients_of_a_disabled_backend_are_closed(self) -> None:
-        output = converted(
-            "frontend f\n    bind :1\n    default_backend x\nbackend x\n    disabled\n    server a 127.0.0.1:1\n"
-        )
-        self.assertIn("or it is disabled; these clients are closed", looks(output)[0])
-        self.assertNotIn("\ndefault = ", output.text)
-
-    def test_environment_is_a_look(self) -> None:
-        output = frontend('acl x req_ssl_sni "${NAME}"', "use_backend a if HTTP")
-        self.assertIn("depends on the environment", looks(output)[0])
-        self.assertEqual(len(output.warnings), 1, output.warnings)
-        self.assertEqual(looks(converted(f".notice x\n{_SIMPLE}")), [])
-        self.assertEqual(looks(converted(f"global\n    .notice x\n{_SIMPLE}")), [])
-
-    def test_condition_of_the_file_is_one_look(self) -> None:
-        """Of a block, whatever is in it, and also of one in another."""
-        inner = ".if defined(X)\n    maxconn 9\n.elif defined(Y)\n.if defined(Z)\n.endif\n.else\n.endif\n"
-        for text in (f"{inner}".replace("    maxconn 9\n", ""), f"global\n{inner}"):
-            output = converted(text + _SIMPLE)
-            (look,) = looks(output)
-            self.assertIn(".if defined(X): all up to its .endif is taken", look)
-        self.assertIn("max_connections = 9\n", output.text)
-
-    def test_line_before_any_section_is_an_error(self) -> None:
-        error = self.assertRaises(ConvertError, converted, "bind :1", "haproxy")
-        self.assertIn("x.cfg:1: 'bind' comes before the first section", str(error))
-
-    def test_measured_setup(self) -> None:
-        output = converted(
-            """
-            global
-                nbthread 1
-            defaults
-                mode tcp
-                timeout connect 5s
-                timeout client 60s
-                timeout server 60s
-            frontend port
-                bind 127.0.0.1:8443
-                option splice-auto
-                tcp-request inspect-delay 5s
-                acl ssh req.payload(0,3) -m bin 535348
-                acl web req.payload(0,3) -m bin 474554 504f53 484541
-                acl cache req.payload(0,1) -m bin 2a
-                tcp-request content accept if ssh
-                tcp-request content accept if web
-                tcp-request content accept if cache
-                tcp-request content accept if { req.len gt 0 }
-                use_backend h if web
-                use_backend r if cache
-                default_backend i
-            backend h
-                server s 127.0.0.1:80
-            backend r
-                server s 127.0.0.1:6379
-            backend i
-                server s 127.0.0.1:5201
-            """
-        )
-        self.assertEqual([route.name for route in rules_of(output).routes], ["h", "r"])
-        self.assertEqual(output.warnings, ())
 
     def test_shipped_examples(self) -> None:
         """Of the examples that come with HAProxy, those for TCP become rules, and the others a clear error."""

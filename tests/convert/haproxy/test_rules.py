@@ -87,16 +87,6 @@ class AclTests(SynchronousTestCase):
 
 
 class ConditionTests(SynchronousTestCase):
-    def test_acls_of_one_name_are_alternatives(self) -> None:
-        lines = ("acl x req.payload(0,1) -m bin 16", "acl x req.payload(0,1) -m bin 05")
-        self.assertEqual(
-            routes(*lines, "use_backend a if x"), [(["payload hex=16", "payload hex=05"], "a")]
-        )
-
-    def test_or(self) -> None:
-        for word in ("or", "||"):
-            self.assertEqual(matches(f"HTTP {word} {{ req_ssl_hello_type 1 }}"), ["http", "tls"])
-
     def test_and_joins_options_and_keeps_longer_bytes(self) -> None:
         for test, lines in (
             ("{ req_ssl_hello_type 1 } { req_ssl_sni a } { req.ssl_alpn h2 } { req_ssl_ver 3.1 }",
@@ -108,88 +98,6 @@ class ConditionTests(SynchronousTestCase):
             self.assertEqual(matches(test), lines)
         different = "{ req.payload(0,1) 16 } { req.payload(0,1) 17 }"
         self.assertEqual(routes(f"use_backend a if {different}"), [])
-
-    def test_negated_clients_go_to_later_rules(self) -> None:
-        rest = ("use_backend a if { req_ssl_sni x }", "default_backend b")
-        for condition in ("if !{ req_ssl_hello_type 1 }", "unless { req_ssl_hello_type 1 }"):
-            output = frontend(f"use_backend a {condition}", *rest)
-            self.assertIn("silent = a\ndefault = a\n", output.text)
-            lines = routes(f"use_backend a {condition}", *rest)
-            self.assertEqual(lines, [(["tls sni=x"], "a"), (["tls"], "b")])
-            self.assertEqual(output.warnings, ())
-        self.assertEqual(matches("!! HTTP"), ["http"])
-        output = frontend("use_backend a unless !{ src 10.0.0.1 }", "default_backend b")
-        self.assertIn("match = any\nfrom = 10.0.0.1\n", output.text)
-
-    def test_negation_of_several_acls(self) -> None:
-        acls = ("acl web req.payload(0,3) 474554", "acl web req.payload(0,3) 504f53")
-        first = (["payload hex=474554", "payload hex=504f53"], "b")
-        self.assertEqual(routes(*acls, "use_backend a if !web", "default_backend b"), [first])
-        both = "use_backend a if !web !{ req_ssl_hello_type 1 }"
-        self.assertEqual(routes(*acls, both, "default_backend b"), [([*first[0], "tls"], "b")])
-        more = ("use_backend b if web", "default_backend close")
-        self.assertEqual(routes(*acls, both, *more)[0], first)
-
-    def test_exception_goes_before_the_rule(self) -> None:
-        lines = ("use_backend a if HTTP !{ path_beg /x }", "default_backend b")
-        self.assertEqual(routes(*lines), [(["http path=/x*"], "b"), (["http"], "a")])
-
-    def test_not_silent(self) -> None:
-        output = frontend("use_backend a if !{ req.len gt 0 }", "default_backend b")
-        self.assertIn("silent = a\n", output.text)
-        self.assertIn("match = any\nbackend = b\n", output.text)
-
-    def test_http_and_tls_exclude_each_other(self) -> None:
-        for test in (
-            "HTTP { req_ssl_hello_type 1 }",
-            "HTTP { req.payload(0,1) 16 }",
-            "{ req_ssl_sni a b } { req_ssl_sni c }",
-        ):
-            (warning,) = frontend(f"use_backend a if {test}").warnings
-            self.assertIn("is never reached", warning)
-            self.assertEqual(routes(f"use_backend a if {test}"), [], test)
-        self.assertEqual(matches("{ req_ssl_sni a b } { req_ssl_sni b c }"), ["tls sni=b"])
-
-    def test_narrower_of_two_names(self) -> None:
-        ours = "{ req.ssl_sni -m end .example.com }"
-        for names, expected in (
-            ("{ req.ssl_sni a.example.com b.example.com c.example.org }",
-             "a.example.com,b.example.com"),
-            ("{ req.ssl_sni -m end .a.example.com }", "*.a.example.com"),
-            ("{ req.ssl_sni x.example.org }", None),
-        ):  # fmt: skip
-            output = routes(f"use_backend a if {ours} {names}")
-            self.assertEqual(output, [([f"tls sni={expected}"], "a")] if expected else [])
-
-    def test_networks_become_from_and_not_from(self) -> None:
-        output = frontend(
-            "acl lan src 10.1.2.3/8 192.168.1 127.1/8 2001:db8::/32",
-            "use_backend a if HTTP lan",
-            "use_backend b if HTTP !lan",
-            "use_backend b if HTTP lan { src 10.5.0.0/255.255.0.0 }",
-            "use_backend a if !HTTP !lan or HTTP",
-            "use_backend a unless lan HTTP",
-        )
-        sections = output.text.partition("[route a]")[2]
-        networks = "10.0.0.0/8\n    127.0.0.0/8\n    192.168.0.1\n    2001:db8::/32"
-        self.assertIn(f"match = http\nfrom = {networks}\n", sections)
-        self.assertIn(f"match = http\nnot_from = {networks}\n", sections)
-        self.assertIn("match = http\nfrom = 10.5.0.0/16\n", sections)
-        self.assertIn(f"match = any\nnot_from = {networks}\n", sections)
-
-    def test_silent_clients_by_network(self) -> None:
-        for line, expected in (
-            ("use_backend a if { src 10.0.0.0/8 }",
-             "silent = a from=10.0.0.0/8 after=1ms\n    b\n"),
-            ("use_backend a if !{ src 10.0.0.0/8 }",
-             "silent = b from=10.0.0.0/8 after=1ms\n    a\n"),
-            ("use_backend a if { src ::1 10.1.1.1 } or HTTP",
-             "silent = a from=10.1.1.1,::1\n    b\n"),
-            ("use_backend b if { src ::1 } HTTP", "default = b\n"),
-        ):  # fmt: skip
-            output = frontend(line, "default_backend b")
-            self.assertIn(expected, output.text)
-            self.assertEqual(looks(output), [])
 
     def test_common_pattern_of_two_tests(self) -> None:
         end, start = "{ req_ssl_sni -m end .b.example }", "{ req_ssl_sni -m beg a. }"
@@ -238,28 +146,3 @@ class ConditionTests(SynchronousTestCase):
             routes = rules_of(output).routes
             taken = [line.text for route in routes for line in route.alternatives]
             self.assertEqual(taken, [f"tls sni={name}" for name in names], lines[0][:40])
-
-    def test_broken_acl_is_reported_where_it_is_used(self) -> None:
-        output = frontend("acl x nbsrv lt 2", "acl x src a", "acl x src ::1", "use_backend a if x")
-        self.assertIn("acl x: nbsrv has no counterpart", output.warnings[0])
-
-    def test_program_in_lua(self) -> None:
-        output = frontend("tcp-request content lua.peek", "use_backend a if { lua.peek ssh }")
-        for look in looks(output):
-            self.assertIn("write it as match, as in match = http", look)
-        self.assertEqual(len(looks(output)), 2)
-        (look,) = looks(frontend("tcp-request content use-service lua.x"))
-        self.assertIn("it answers clients itself", look)
-
-    def test_expressions_without_case(self) -> None:
-        for test, line in (
-            ("req.ssl_sni -m reg ^Foo[0-9]", "tls 'sni=~(?i:Foo[0-9](?s:.*))'"),
-            ("hdr(host) -m reg -i ^[a-z]oo$", "http 'host=~[a-z]oo'"),
-            ("path -m reg -i ^/[a-z]$", "http 'path=~(?i:/[a-z])'"),
-            ("path -m reg ^/[A-Z]$", "http path=~/[A-Z]"),
-        ):
-            (output,) = matches(f"{{ {test} }}")
-            self.assertEqual(output.replace("'", "").replace("^", ""), line.replace("'", ""))
-
-    def test_unknown_word_in_place_of_if(self) -> None:
-        self.assertIn("is not a condition", frontend("use_backend a when HTTP").warnings[0])

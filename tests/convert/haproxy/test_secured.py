@@ -47,58 +47,6 @@ def ended(*lines: str) -> list[tuple[str, str]]:
     ]
 
 
-class SecuredTests(SynchronousTestCase):
-    def test_narrower_names_come_first(self) -> None:
-        self.assertEqual(
-            ended(
-                "use_backend a if { ssl_fc_sni -m end .example }",
-                "use_backend b if { ssl_fc_sni x.example y }",
-            ),
-            [
-                ("tls sni=x.example", "a"), ("tls sni=*.example", "a"),
-                ("tls sni=x.example,y", "b"), ("tls", "close"),
-            ],
-        )  # fmt: skip
-
-    def test_only_protocols_before_the_agreed_one_count(self) -> None:
-        self.assertEqual(
-            ended("use_backend a if { ssl_fc_alpn http/1.1 }", "default_backend b"),
-            [("tls alpn=h2", "b"), ("tls alpn=http/1.1", "a"), ("tls", "b")],
-        )
-
-    def test_routes_inside_of_each_tls_route(self) -> None:
-        self.assertEqual(
-            ended("use_backend a if HTTP", "use_backend b if { ssl_fc_sni x }"),
-            [
-                ("tls sni=x", "b"), ("http in f-tls", "a"), ("tls", "close"),
-                ("http in f-tls-2", "a"),
-            ],
-        )  # fmt: skip
-
-    def test_networks_alone_decide_before_anything_is_read(self) -> None:
-        text = frontend("use_backend a if { src 10.0.0.0/8 }", "default_backend b", bind=_TLS).text
-        self.assertIn(
-            "match = tls\nterminate_tls = /x\nalpn = h2, http/1.1\nbackend = a\nfrom = 10.0.0.0/8\n",
-            text,
-        )
-
-    def test_tests_before_the_handshake_are_lost(self) -> None:
-        for line, why in (
-            ("use_backend a if { ssl_fc_alpn spdy }", "a protocol that bind does not speak"),
-            ("use_backend a if { ssl_fc_sni -m reg ^a } or { ssl_fc_sni -m end b }",
-             "at once; all clients are closed"),
-        ):  # fmt: skip
-            output = frontend(line, "default_backend b", bind=_TLS)
-            self.assertIn(why, looks(output)[0])
-            self.assertIn("backend = close\n", output.text)
-        output = frontend("use_backend a if HTTP or { src ::1 }", bind=_TLS)
-        self.assertIn("silent inside TLS", looks(output)[0])
-
-    def test_no_tls_facts_without_tls(self) -> None:
-        lines = ("use_backend a if { ssl_fc }", "use_backend a if { ssl_fc_sni x }")
-        self.assertEqual(rules_of(frontend(*lines, "default_backend b")).routes, ())
-
-
 class CertificateTests(SynchronousTestCase):
     """Tests of the client's certificate, with what HAProxy 2.6 decides."""
 
@@ -133,16 +81,6 @@ class CertificateTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(self.routes(condition), ["lost", "all others: b"], condition)
 
-    def test_certificates_that_are_not_valid(self) -> None:
-        for condition, *made in (
-            ("{ ssl_c_used } { ssl_c_verify 0 }", "any: a"),
-            ("{ ssl_c_used }", "lost"),
-            ("{ ssl_c_verify 0 }", "lost"),
-            ("{ ssl_c_s_dn(cn) alice }", "lost"),
-        ):
-            output = self.routes(condition, f"{_ASKS} ca-ignore-err all crt-ignore-err all")
-            self.assertEqual(output, [*made, "all others: b"], condition)
-
     def test_certificates_that_every_client_has_or_none(self) -> None:
         required = _ASKS.replace("optional", "required")
         for bind, condition, *made in (
@@ -154,10 +92,6 @@ class CertificateTests(SynchronousTestCase):
         ):
             self.assertEqual(self.routes(condition, bind), made, (bind, condition))
         self.assertIn("subject=", self.routes("{ ssl_c_s_dn(cn) alice }", required)[0])
-
-    def test_silent_clients_are_reported(self) -> None:
-        output = frontend("use_backend a if { ssl_c_used }", "default_backend b", bind=_ASKS)
-        self.assertEqual(len([look for look in looks(output) if _SILENT in look]), 1)
 
     @given(st.lists(st.lists(_ATTRIBUTES, min_size=1, unique_by=lambda one: one.oid), max_size=4))
     def test_first_common_name_counts(self, parts: list[list[x509.NameAttribute[str]]]) -> None:
@@ -189,7 +123,3 @@ class FileTests(SynchronousTestCase):
         self.assertIn(f"\nallow = @{folder.absolute()}/networks\n", output.text)
         self.assertIn("match = tls sni=a.example,b.example,c.example\n", output.text)
         self.assertIn("names:1: is written into the rules as it is now", output.warnings[0])
-
-    def test_part_of_the_networks_of_a_file(self) -> None:
-        output = frontend("use_backend a if { src 10.0.0.0/8 } { src -f /n }", "default_backend b")
-        self.assertIn("asks for @/n and for other networks at once", looks(output)[0])

@@ -7,21 +7,6 @@ from tests.convert.nginx.pieces import backend, server, stream
 
 
 class UpstreamTests(SynchronousTestCase):
-    def test_weights_limits_and_states(self) -> None:
-        output = backend(
-            "",
-            "zone z 64k; server 127.0.0.1:1 weight=5 max_conns=20; server unix:/run/x.sock backup;"
-            " server [2001:db8::1]:2 down; server name.example:3 resolve;",
-        )
-        self.assertEqual(
-            [(s.text, s.weight, s.max_connections, s.backup, s.down) for s in output.servers],
-            [
-                ("127.0.0.1:1", 5, 20, False, False), ("unix:/run/x.sock", 1, 0, True, False),
-                ("[2001:db8::1]:2", 1, 0, False, True), ("name.example:3", 1, 0, False, False),
-            ],
-        )  # fmt: skip
-        self.assertEqual(output.retries, 3)
-
     def test_balance_and_lost_hashes(self) -> None:
         two = "server 127.0.0.1:1; server 127.0.0.1:2;"
         for line, expected in (
@@ -68,63 +53,8 @@ class UpstreamTests(SynchronousTestCase):
         output = server("proxy_pass x;", "upstream x { server x.example service=http resolve; }")
         self.assertIn("write its SRV record as srv:", looks(output)[0])
 
-    def test_servers_that_are_there_twice_are_one(self) -> None:
-        for servers, expected in (
-            ("server 127.0.0.1:1 max_conns=2; server 127.0.0.1:1 max_conns=3;", [(2, 5)]),
-            ("server 127.0.0.1:1 weight=3 max_conns=2; server 127.0.0.1:1;", [(4, 0)]),
-            ("server 127.0.0.1:1 down; server 127.0.0.1:1 max_conns=1;", [(1, 1)]),
-            ("server 127.0.0.1:1 backup; server 127.0.0.1:1;", [(1, 0), (1, 0)]),
-        ):
-            output = backend("", servers)
-            self.assertEqual([(s.weight, s.max_connections) for s in output.servers], expected)
-            self.assertFalse(any(server.down for server in output.servers))
-
-    def test_datagrams(self) -> None:
-        """No datagram goes to a second server; one that does not answer as it should gets no clients for a while."""
-        two = "upstream x { server 127.0.0.1:1 max_fails=2; server 127.0.0.1:2 max_fails=2; }"
-        for text, unanswered in (
-            ("", None),
-            ("proxy_responses 0;", None),
-            ("proxy_responses 1;", 2),
-        ):
-            output = stream(
-                f"{two} server {{ listen 53 udp; proxy_timeout 5s; proxy_pass x; {text} }}"
-            )
-            group = rules_of(output).backends["x"]
-            assert group.eject is not None
-            self.assertEqual((group.retries, group.unanswered_timeout), (0, 5.0), text)
-            self.assertEqual((group.eject.failures, group.eject.unanswered), (2, unanswered), text)
-
-    def test_equal_connections_share_a_backend(self) -> None:
-        output = stream(
-            "server { listen 1; proxy_pass a; } server { listen 2; proxy_pass a; }"
-            "server { listen 3; proxy_pass A; proxy_protocol on; }"
-        )
-        self.assertEqual(sorted(rules_of(output).backends), ["a", "a-2"])
-
 
 class ConnectTests(SynchronousTestCase):
-    def test_default_times(self) -> None:
-        output = backend("")
-        self.assertEqual((output.connect_timeout, output.idle_timeout), (60, 600))
-        output = backend("proxy_connect_timeout 500ms; proxy_timeout 1h 30m;")
-        self.assertEqual((output.connect_timeout, output.idle_timeout), (0.5, 5400))
-        self.assertEqual(len(looks(server("proxy_pass a; proxy_timeout soon;"))), 1)
-
-    def test_rates(self) -> None:
-        output = backend("proxy_upload_rate 100k; proxy_download_rate 1m;")
-        self.assertEqual((output.upload_rate, output.download_rate), (102400, 1048576))
-        self.assertIsNone(backend("proxy_upload_rate 0;").upload_rate)
-
-    def test_tries(self) -> None:
-        servers = "".join(f"server 127.0.0.1:{n};" for n in range(1, 7))
-        for text, expected in (
-            ("", 5),
-            ("proxy_next_upstream off;", 0),
-            ("proxy_next_upstream_tries 2;", 1),
-        ):
-            self.assertEqual(backend(text, servers).retries, expected)
-
     def test_source_address(self) -> None:
         for text, line in (
             ("proxy_bind 192.0.2.1;", "source = 192.0.2.1\n"),
@@ -163,20 +93,6 @@ class ConnectTests(SynchronousTestCase):
                 self.assertIn(f"{line}\n", output.text)
             self.assertEqual(len(looks(output)), told, output.text)
 
-    def test_resolver_is_for_names_of_variables(self) -> None:
-        table = (
-            "map $ssl_preread_server_name $x { x.example app.internal:443; default 127.0.0.1:1; }"
-        )
-        resolver = "resolver 127.0.0.1:8600 [::1] valid=10s ipv6=off;"
-        output = server(f"ssl_preread on; proxy_pass $x; {resolver}", table)
-        self.assertIn("resolvers = 127.0.0.1:8600\n    [::1]\nresolve = 10s\n", output.text)
-        self.assertEqual(output.text.count("resolvers"), 1)
-        self.assertEqual(len(output.warnings), 1)
-        self.assertIn(
-            "without a resolver", server("ssl_preread on; proxy_pass $x;", table).warnings[0]
-        )
-        self.assertNotIn("resolvers", server(f"proxy_pass app.internal:443; {resolver}").text)
-
     def test_resolver_of_a_server_that_is_looked_up_again(self) -> None:
         """In its place, in the group's, or in that of all; another name is asked for so, too, which nginx does not do."""
         group = "upstream u {{ server app.internal:443 resolve; {} zone u 1m; }}"
@@ -197,20 +113,6 @@ class ConnectTests(SynchronousTestCase):
         other = group.format("server b.example:1; server 192.0.2.1:1;")
         output = server("proxy_pass u; resolver 192.0.2.53;", other)
         self.assertIn("these are asked for b.example:1, too", output.warnings[0])
-
-    def test_hash_of_the_address_in_a_header(self) -> None:
-        servers = "server 192.0.2.1:1; server 192.0.2.2:1;"
-        group = f"upstream u {{ hash $proxy_protocol_addr; {servers} }}"
-        more = f"{group} server {{ listen 9 proxy_protocol; proxy_pass u; set_real_ip_from all; }}"
-        self.assertIn("that all clients get one server", looks(server("proxy_pass u;", group))[0])
-        output = server("return '';", more)
-        self.assertIn("balance = source-hash\n", output.text)
-        self.assertNotIn("all clients get one server", output.text)
-
-    def test_health_check_connects(self) -> None:
-        output = server("proxy_pass a; health_check interval=10 passes=2 fails=3 port=8080;")
-        self.assertIn("check = tcp interval=10s rise=2 fall=3 port=8080 timeout=5s\n", output.text)
-        self.assertEqual(len(looks(server("proxy_pass a; health_check match=x;"))), 1)
 
     def test_checks_of_modules(self) -> None:
         usual = "interval=30s timeout=1s rise=2 fall=5"
@@ -261,25 +163,3 @@ class ConnectTests(SynchronousTestCase):
         ):
             output = server(f"proxy_pass a; {text}")
             self.assertEqual((len(looks(output)), len(output.warnings)), (told, warned), text)
-
-
-class SplitTests(SynchronousTestCase):
-    def test_shares_are_multiplied_by_weights(self) -> None:
-        groups = "upstream x { server 127.0.0.1:1 weight=3; server 127.0.0.1:2; } upstream y { server 127.0.0.1:3; }"
-        for key, balance in (
-            ("$remote_addr", "source-hash"),
-            ("$remote_addr$remote_port", "round-robin"),
-        ):
-            output = server("proxy_pass $s;", f"{groups} split_clients {key} $s {{ 20% x; * y; }}")
-            (made,) = rules_of(output).backends.values()
-            self.assertEqual([s.weight for s in made.servers], [3, 1, 16])
-            self.assertEqual((made.name, made.balance), ("s", balance))
-
-    def test_incomplete_or_particular_shares_are_left_out(self) -> None:
-        groups = "upstream x { least_conn; server 127.0.0.1:1; server 127.0.0.1:2; }"
-        for block in ("20% a;", "20% x; * a;", "many a;", '50% a; * "";'):
-            output = server(
-                "proxy_pass $s;", f"{groups} split_clients $remote_addr $s {{ {block} }}"
-            )
-            self.assertEqual(len(looks(output)), 1, block)
-            self.assertNotIn("\n[backend", output.text)

@@ -7,7 +7,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.support.examples import scaled
 from tests.support.folders import make_folder
-from txmux.rules.model import Check
 from txmux_convert.writer import ConvertError
 
 _STREAM = "stream { server { listen 443; proxy_pass 127.0.0.1:1; } }"
@@ -83,62 +82,6 @@ class FileTests(SynchronousTestCase):
         )
         self.assertIn("x.cfg:2: ", str(error))
 
-    def test_block_tcp_of_an_older_module(self) -> None:
-        output = converted(
-            """
-            tcp {
-                check_shm_size 1M;
-                proxy_read_timeout 90s;
-                upstream cluster {
-                    server 10.0.0.1:3306;
-                    server 10.0.0.2:3306;
-                    check interval=3000 rise=2 fall=5 timeout=1000;
-                    busyness;
-                }
-                server { listen 1234; proxy_pass cluster; so_keepalive on; timeout 1h; proxy_send_timeout 2h; }
-                server { listen 1235; proxy_pass 10.0.0.3:1; }
-                upstream sticky { server 10.0.0.1:1; server 10.0.0.2:1; ip_hash; }
-                server { listen 1236; proxy_pass sticky; timeout never; }
-            }
-            """
-        )
-        cluster, single, sticky = rules_of(output).backends.values()
-        self.assertEqual((cluster.idle_timeout, single.idle_timeout), (90, 60))
-        self.assertEqual((cluster.balance, sticky.balance), ("least-connections", "source-hash"))
-        self.assertEqual((cluster.check, single.check), (Check("tcp", fall=5), None))
-        (told,) = looks(output)
-        self.assertIn("proxy_timeout never: is left out: 'never' is not a time", told)
-
-    def test_other_blocks_are_reported_once_and_not_read(self) -> None:
-        output = converted(
-            f"pid x; events {{}} http {{ include gone; }} {_STREAM}", name="nginx.conf"
-        )
-        self.assertTrue(
-            output.text.startswith("# pid, events, http: not about streams, and left out\n")
-        )
-        self.assertEqual(output.warnings, ())
-
-    def test_process(self) -> None:
-        for text, lines in (
-            ("user www-data adm; worker_processes auto;",
-             "user = www-data\ngroup = adm\nworkers = auto\n"),
-            ("worker_processes 4;", "workers = 4\n"),
-            ("user root; worker_processes 1;", ""),
-        ):  # fmt: skip
-            head = converted(f"{text} {_STREAM}", name="nginx.conf").text.partition("[listen")[0]
-            self.assertEqual(head, f"[txmux]\n{lines}\n" if lines else "")
-
-    def test_file_included_in_stream(self) -> None:
-        output = converted("upstream a { server 127.0.0.1:9; } server { listen 1; proxy_pass a; }")
-        self.assertEqual(len(rules_of(output).listeners), 1)
-
-    def test_no_stream_is_an_error(self) -> None:
-        for text in (
-            "events {} http { server { listen 80; } }",
-            "server { listen 80; location / { } }",
-        ):
-            self.assertIn("stream", str(self.assertRaises(ConvertError, converted, text)))
-
     def test_broken_file_is_an_error_with_its_line(self) -> None:
         for text, line in (
             ("stream {\n server {\n listen 1;\n", 3), ("stream {\n server { listen 1 } }", 2),
@@ -146,22 +89,6 @@ class FileTests(SynchronousTestCase):
         ):  # fmt: skip
             error = self.assertRaises(ConvertError, converted, text, "nginx")
             self.assertIn(f"x.cfg:{line}: ", str(error))
-
-    def test_quotes_backslashes_comments_and_braces(self) -> None:
-        output = converted(
-            r"""
-            stream { # a comment; {
-                map $ssl_preread_server_name $up {
-                    'a.example'  "127.0.0.1:1";  # another one
-                    "~^b\\.(x|y){1}\.example$" 127.0.0.1:2;
-                }
-                server { listen 443; ssl_preread on; proxy_pass ${up}; }
-            }
-            """
-        )
-        first, second = rules_of(output).routes
-        self.assertEqual([a.text for a in first.alternatives], ["tls sni=a.example"])
-        self.assertEqual([a.text for a in second.alternatives], [r"tls sni=~b\.(x|y){1}\.example"])
 
     @settings(max_examples=scaled(200))
     @given(st.lists(_TOKENS, max_size=30))

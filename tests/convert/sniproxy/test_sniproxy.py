@@ -38,11 +38,6 @@ class SniproxyTests(SynchronousTestCase):
             output = _sniproxy(f"listener {text} {block}\n}}\ntable {{\na 192.0.2.7:9\n}}\n")
             self.assertEqual(rules_of(output).listeners[0].endpoints, (endpoint,), text)
 
-    def test_ipv6_alone_where_ipv4_has_a_listener(self) -> None:
-        output = _sniproxy("listen 0.0.0.0:80 {\n}\nlisten [::]:80 {\n}\ntable {\na 1.2.3.4:9\n}\n")
-        endpoints = [listener.endpoints[0] for listener in rules_of(output).listeners]
-        self.assertEqual(endpoints, ["0.0.0.0:80", "[::]:80"])
-
     def test_addresses_of_servers(self) -> None:
         for text, place in (
             ("192.0.2.1", "192.0.2.1:443"), ("192.0.2.1:80", "192.0.2.1:80"),
@@ -54,13 +49,6 @@ class SniproxyTests(SynchronousTestCase):
             self.assertEqual(backend.servers[0].text, place)
             self.assertEqual(backend.proxy_protocol, "v1")
         self.assertEqual(_backend("a web.example").balance, "first")
-
-    def test_source(self) -> None:
-        for text, source in (("Client", "client"), ("192.0.2.9", "192.0.2.9")):
-            output = _sniproxy(f"listen 443 {{\nsource {text}\n}}\ntable {{\na 192.0.2.1\n}}\n")
-            self.assertIn(f"source = {source}\n", output.text)
-        output = _sniproxy("listen 443 {\nsource 192.0.2.9:1\n}\ntable {\na 192.0.2.1\n}\n")
-        self.assertIn("its port is left out", looks(output)[0])
 
     def test_process_and_logs(self) -> None:
         output = _sniproxy(
@@ -103,25 +91,6 @@ class SniproxyTests(SynchronousTestCase):
                 f"{top}\nlisten 443 {{\n{inside}\n}}\ntable {{\n{entry}\nb 1.2.3.4\n}}\n"
             )
             self.assertIn(said, looks(output)[0])
-
-    def test_names_that_lead_to_one_place_share_it(self) -> None:
-        output = _sniproxy("listen 443 {\n}\ntable {\n^a$ *\n^b$ *\n\\\\.c$ *\n^b$ *\n}\n")
-        self.assertEqual(len(looks(output)), 1)
-        self.assertIn("allow_names = a\n    b\n    *.c\n", output.text)
-
-    def test_single_backslash_is_reported_once(self) -> None:
-        output = _sniproxy(
-            'listen 443 {\n}\ntable {\n^a\\\\.b$ 192.0.2.1\n^a\\.b$ 192.0.2.2\n"c\\.d" 192.0.2.3\n}\n'
-        )
-        (told,) = output.warnings
-        self.assertIn(r"x.cfg:5: ^a\.b$: sniproxy takes a single backslash away", told)
-
-    def test_absolute_form(self) -> None:
-        for protocol, is_told in (("http", True), ("tls", False)):
-            output = _sniproxy(
-                f"listen 80 {{\nprotocol {protocol}\n}}\ntable {{\na 192.0.2.1\n}}\n"
-            )
-            self.assertEqual("GET http://a.example/" in output.text, is_told)
 
     def test_errors(self) -> None:
         for text, said in (

@@ -81,14 +81,6 @@ class ArgumentTests(SynchronousTestCase):
 
 
 class DefaultsTests(SynchronousTestCase):
-    def test_options_with_variables_over_several_lines(self) -> None:
-        output = converted(
-            "RUN=no\n# no DAEMON_OPTS='x'\nPORT=443\nexport DAEMON_OPTS=\"--user sslh \\\n --listen 127.0.0.1:${PORT} --ssh 127.0.0.1:22\"\n"
-        )
-        self.assertEqual(rules_of(output).listeners[0].endpoints, ("127.0.0.1:443",))
-        self.assertIn("x.cfg:4: RUN=no: the start script does not start sslh", output.warnings)
-        self.assertIn("\nuser = sslh\n", output.text)
-
     def test_shell_code_is_an_error_and_does_not_run(self) -> None:
         mark = Path(self.mktemp())
         for text in (
@@ -100,41 +92,6 @@ class DefaultsTests(SynchronousTestCase):
             self.assertIn("write 'txmux convert sslh -- ARGUMENTS'", str(error))
         self.assertFalse(mark.exists())
 
-    def test_errors_name_file_and_line(self) -> None:
-        text = "# Debian's\nDAEMON_OPTS='--listen <change-me>:443 --ssh h:22'\n"
-        error = self.assertRaises(ConvertError, converted, text)
-        self.assertRegex(str(error), r"x\.cfg:2: listen <change-me>:443: write an address")
-
     @given(st.text())
     def test_any_text(self, text: str) -> None:
         attempt(f"DAEMON_OPTS={text}", "sslh")
-
-
-class OldTests(SynchronousTestCase):
-    """Files of sslh 1.12 to 1.16."""
-
-    def test_probe_is_builtin_or_expressions(self) -> None:
-        output = converted(
-            'listen: ( { host: "127.0.0.1"; port: "443"; } );\nprotocols: (\n'
-            '{ name: "ssh"; host: "h"; port: "22"; probe: "builtin"; },\n'
-            '{ name: "vpn"; host: "h"; port: "1194"; probe: [ "^\\x00[\\x0D-\\xFF]\\x38" ]; },\n'
-            '{ name: "anyprot"; host: "h"; port: "9"; probe: "builtin"; } );\n'
-        )
-        lines = [route.alternatives[0].text for route in rules_of(output).routes]
-        self.assertEqual(lines, ["ssh", r"regex pattern=^\x00[\x0d-\xff]8"])
-        self.assertEqual(output.warnings, ())
-
-    def test_user_does_not_go_with_transparent(self) -> None:
-        output = converted(
-            'user: "x"; transparent: true;\nlisten: ( { host: "127.0.0.1"; port: "443"; } );\n'
-            'protocols: ( { name: "ssh"; host: "h"; port: "22"; } );\n'
-        )
-        self.assertNotIn("\nuser = ", output.text)
-        self.assertIn("user: x: not together with source = client", output.warnings[0])
-
-    def test_log_level_without_a_route(self) -> None:
-        output = converted(
-            'listen: ( { host: "127.0.0.1"; port: "443"; } );\n'
-            'protocols: ( { name: "anyprot"; host: "h"; port: "22"; log_level: 0; } );\n'
-        )
-        self.assertIn("log_level: 0: clients that match no route", output.warnings[0])

@@ -26,22 +26,6 @@ class FileTests(SynchronousTestCase):
         self.assertGreater(len(rules.routes), 5)
         self.assertIsInstance(rules.listeners[0].silent[0].outcome, Backend)
 
-    def test_measured_setup(self) -> None:
-        output = converted(
-            r"""
-            timeout: 5; foreground: true; on-timeout: "anyprot";
-            listen: ( { host: "127.0.0.1"; port: "8443"; } );
-            protocols: (
-                { name: "http"; host: "127.0.0.1"; port: "80"; },
-                { name: "regex"; host: "127.0.0.1"; port: "6379"; regex_patterns: ["^\\*"]; },
-                { name: "anyprot"; host: "127.0.0.1"; port: "5201"; }
-            );
-            """
-        )
-        self.assertIn("silent = anyprot\ndefault = anyprot\n", output.text)
-        self.assertIn("match = regex pattern=^\\*\n", output.text)
-        self.assertEqual((len(rules_of(output).routes), output.warnings), (2, ()))
-
     def test_unreadable_file_is_one_error(self) -> None:
         for text in (
             "listen: (", "listen: @", 'listen: "\\xzz";', "timeout: 09;", "listen: " + "(" * 3000,

@@ -131,12 +131,6 @@ class ServiceTests(SynchronousTestCase):
         inetd = self.assertRaises(ConvertError, _stunnel, "cert = /x.pem\nconnect = 1\n")
         self.assertIn("there is no [service] in it, so inetd listens for it", str(inetd))
 
-    def test_names_of_no_service(self) -> None:
-        """One that serves a name for a service that is not there, or was left out itself, is not lost without a word."""
-        output = _service("connect = 2\n[t]\nsni = nosuch:b.example\nconnect = 3\ncert = /y.pem")
-        (look,) = looks(output)
-        self.assertIn("[t] is left out: its sni is for [nosuch], which is not there", look)
-
     def test_patterns_of_names(self) -> None:
         for pattern, option in (
             ("a.example", "a.example"), ("*.a.example", "*.a.example"), ("*", "*"),

@@ -11,7 +11,6 @@ from tests.convert.converting import PORTS, attempt, converted, looks, matchers,
 from tests.support.folders import make_folder
 from txmux.rules.model import Backend
 from txmux.rules.optional import missing
-from txmux.rules.reading.checks import check as read_check
 from txmux_convert.formats import Conversion, convert
 from txmux_convert.writer import ConvertError
 
@@ -50,39 +49,6 @@ def led(output: Conversion) -> list[tuple[list[str], str]]:
 
 
 class RouterTests(SynchronousTestCase):
-    def test_plain_port_is_a_proxy(self) -> None:
-        output = points("HostSNI(`*`) -> a")
-        self.assertEqual(led(output), [(["default"], "a")])
-        self.assertIn("endpoint = :443\ndefault = a\n", output.text)
-
-    def test_names_and_expressions_by_length_of_rule(self) -> None:
-        output = points(
-            f"HostSNI(`*`) -> b {_PASSED}",
-            f"HostSNI(`a.example`) -> a {_PASSED}",
-            f"HostSNIRegexp(`^(x|y)[.]example$`) -> b {_PASSED}",
-            "HostSNI(`*`) -> a",
-        )
-        self.assertEqual(
-            led(output),
-            [
-                (["tls sni=~(x|y)[.]example"], "b"), (["tls sni=a.example"], "a"), (["tls"], "b"),
-                (["default"], "a"),
-            ],
-        )  # fmt: skip
-        self.assertEqual(looks(output), [])
-
-    def test_tls_that_no_router_takes_is_closed(self) -> None:
-        output = points(f"HostSNI(`a.example`) -> a {_PASSED}", "HostSNI(`*`) -> b")
-        self.assertEqual(
-            led(output), [(["tls sni=a.example"], "a"), (["tls"], "close"), (["default"], "b")]
-        )
-
-    def test_priorities(self) -> None:
-        output = points(
-            f"HostSNI(`a.example`) -> a {_PASSED}", f"HostSNI(`*`) -> b {_PASSED}\npriority: 1000"
-        )
-        self.assertEqual([name for _, name in led(output)], ["b", "a", "close"])
-
     def test_operators(self) -> None:
         for rule, lines in (
             ("HostSNI(`a.example`) && ALPN(`h2`)", ["tls sni=a.example alpn=h2"]),
@@ -99,11 +65,6 @@ class RouterTests(SynchronousTestCase):
         self.assertIn(
             "not_from = 10.0.0.0/8", points(f"!ClientIP(`10.0.0.0/8`) -> a {_PASSED}").text
         )
-
-    def test_networks_decide_for_silent_clients(self) -> None:
-        output = points("ClientIP(`10.0.0.0/8`) -> a", "HostSNI(`*`) -> b")
-        self.assertEqual(led(output), [(["any"], "a"), (["default"], "b")])
-        self.assertIn("silent = a from=10.0.0.0/8 after=1ms\n    b after=1ms\n", output.text)
 
     def test_lost_rules_are_a_look(self) -> None:
         for router in (
@@ -150,68 +111,6 @@ class RouterTests(SynchronousTestCase):
             output = self.resolved(router, told)
             self.assertIn(f"line {at}: router r0: its clients are closed", looks(output)[-1])
             self.assertNotIn("\nterminate_tls", output.text)
-
-    def test_deeply_nested_rule_has_one_message(self) -> None:
-        for before, after in (("(", ")"), ("!", "")):
-            output = points(f"{before * 5000}HostSNI(`*`){after * 5000} -> a {_PASSED}")
-            self.assertEqual(
-                looks(output), ["line 7: router r0: is left out: the rule is nested too deeply"]
-            )
-
-    def test_middleware_closes_clients_outside_its_list(self) -> None:
-        more = "  middlewares:\n    office: {ipAllowList: {sourceRange: [10.0.0.0/8, 192.0.2.1]}}\n    few: {inFlightConn: {amount: 5}}\n"
-        output = points(
-            f"HostSNI(`a.example`) -> a {_PASSED}\nmiddlewares: [office@file]",
-            f"HostSNI(`*`) -> b {_PASSED}",
-            more=more,
-        )
-        self.assertEqual(
-            led(output),
-            [
-                (["tls sni=a.example"], "a"), (["tls sni=a.example"], "close"), (["tls"], "b"),
-                (["default"], "close"),
-            ],
-        )  # fmt: skip
-        self.assertIn("from = 10.0.0.0/8\n    192.0.2.1\n", output.text)
-        self.assertEqual(len(looks(points("HostSNI(`*`) -> a middlewares: [few]", more=more))), 1)
-
-    def test_tls_termination_with_the_default_certificate_first(self) -> None:
-        more = (
-            "tls:\n  certificates: [{certFile: /b.pem, keyFile: /b.key}]\n"
-            "  stores: {default: {defaultCertificate: {certFile: /a.pem, keyFile: /a.key}}}\n"
-            "  options: {strict: {minVersion: VersionTLS13, alpnProtocols: [x], "
-            "clientAuth: {clientAuthType: RequireAndVerifyClientCert, caFiles: [/ca.pem]}}, asks: {clientAuth: {clientAuthType: RequestClientCert}}, "
-            "given: {clientAuth: {clientAuthType: VerifyClientCertIfGiven, caFiles: [/ca.pem]}}}\n"
-        )
-        output = points("HostSNI(`a.example`) -> a tls: {}", more=more)
-        self.assertIn(
-            "terminate_tls = /a.pem\n    /a.key\n    /b.pem\n    /b.key\nalpn = h2, http/1.1\n",
-            output.text,
-        )
-        output = points("HostSNI(`a.example`) -> a tls: {options: strict@file}", more=more)
-        self.assertIn("alpn = x\ntls_minimum = 1.3\ntls_client_ca = /ca.pem\n", output.text)
-        self.assertEqual(
-            len(looks(points("HostSNI(`a.example`) -> a tls: {options: asks}", more=more))), 1
-        )
-        output = points("HostSNI(`a.example`) -> a tls: {options: given}", more=more)
-        self.assertIn("tls_client_ca = /ca.pem\ntls_client = optional\n", output.text)
-        self.assertEqual(len(output.warnings), 1)
-
-    def test_clients_without_a_certificate_are_kept_out_where_traefik_does(self) -> None:
-        for options, found in (
-            ("default: {clientAuth: {caFiles: [/ca.pem]}}", "tls_client_ca = /ca.pem"),
-            ("default: {clientAuth: {clientAuthType: RequireAndVerifyClientCert}}",
-             "needs caFiles"),
-            ("default: {clientAuth: {clientAuthType: Require, caFiles: [/ca.pem]}}",
-             "is no client"),
-            ("other: {}", "there are no tls.options 'strict@file'"),
-        ):  # fmt: skip
-            more = f"tls:\n  certificates: [{{certFile: /b.pem, keyFile: /b.key}}]\n  options: {{{options}}}\n"
-            name = "strict@file" if "other" in options else "default"
-            output = points(f"HostSNI(`a.example`) -> a tls: {{options: {name}}}", more=more)
-            self.assertIn(found, output.text)
-            self.assertEqual("backend = close" in output.text, "tls_client_ca" not in found)
-            self.assertEqual(len(looks(output)), "tls_client_ca" not in found)
 
     def test_other_tls_options_are_warned_of(self) -> None:
         for option, word in (
@@ -269,106 +168,6 @@ class EntryPointTests(SynchronousTestCase):
             entry_points={"a": ":1"},
         )
         self.assertIn("--entrypoint is for files of Traefik", str(error))
-
-    def test_times_and_proxy_headers(self) -> None:
-        output = points(
-            f"HostSNI(`a.example`) -> a {_PASSED}",
-            point="transport: {respondingTimeouts: {readTimeout: 1m30s}}\nproxyProtocol: {trustedIPs: [10.0.0.1]}",
-        )
-        self.assertIn("accept_proxy_from = 10.0.0.1\n", output.text)
-        self.assertEqual(rules_of(output).listeners[0].detect_timeout, 90)
-        self.assertEqual(len(output.warnings), 1)
-        output = points("HostSNI(`*`) -> a", point="proxyProtocol: {insecure: true}")
-        self.assertIn("accept_proxy_from = 0.0.0.0/0\n    ::/0\n", output.text)
-
-    def test_routers_of_named_or_all_entry_points(self) -> None:
-        output = converted(
-            "entryPoints: {a: {address: ':81'}, b: {address: '127.0.0.1:82/tcp'}, c: {address: ':3/udp'}, d: {address: x}}\n"
-            "http: {routers: {w: {rule: x, entryPoints: [b]}}}\nudp: {routers: {u: {service: x}}}\n"
-            "tcp:\n  routers:\n    one: {rule: 'HostSNI(`a.example`)', service: a, tls: {passthrough: true}, entryPoints: [a, d]}\n"
-            f"    two: {{rule: 'HostSNI(`*`)', service: b}}\n{_SERVICES}"
-        )
-        self.assertEqual(
-            [listener.endpoints for listener in rules_of(output).listeners],
-            [(":81",), ("127.0.0.1:82",), ("udp:3",)],
-        )
-        self.assertIn("under = a\n", output.text)
-        self.assertEqual(len(looks(output)), 3)
-
-
-class ServiceTests(SynchronousTestCase):
-    def test_server_and_transport_settings(self) -> None:
-        output = points(
-            "HostSNI(`*`) -> x",
-            more="""\
-    x:
-      loadBalancer:
-        proxyProtocol: {}
-        serversTransport: t
-        healthCheck: {interval: 5, timeout: 2s}
-        servers: [{address: "127.0.0.1:3", tls: true}, {address: "127.0.0.1:4", tls: true}]
-  serversTransports:
-    t: {dialTimeout: 5s, tls: {serverName: a.example, rootCAs: [/ca.pem], certificates: [{certFile: /c, keyFile: /k}]}}
-""",
-        )
-        for line in (
-            "server = 127.0.0.1:3\n    127.0.0.1:4\neject = off\nretries = 0\n",
-            "connect_timeout = 5s\ntls = yes\ntls_name = a.example\ntls_ca = /ca.pem\n",
-            "tls_client_certificate = /c\n    /k\ncheck = tcp interval=5s timeout=2s rise=1 fall=1\n",
-        ):
-            self.assertIn(line, output.text)
-        self.assertEqual(looks(output), [])
-        self.assertIn(
-            "proxy_protocol = v2\n",
-            points(
-                "HostSNI(`*`) -> x",
-                more="    x: {loadBalancer: {proxyProtocol: {version: 2}, servers: [{address: '127.0.0.1:3'}]}}",
-            ).text,
-        )
-
-    def test_shares_become_weights(self) -> None:
-        output = points(
-            "HostSNI(`*`) -> x",
-            more="    x: {weighted: {services: [{name: y, weight: 3}, {name: a}, {name: b, weight: 0}]}}\n"
-            "    y: {loadBalancer: {servers: [{address: '127.0.0.1:3'}, {address: '127.0.0.1:4'}]}}\n",
-        )
-        (made,) = rules_of(output).backends.values()
-        self.assertEqual(
-            [(s.text, s.weight) for s in made.servers],
-            [("127.0.0.1:3", 3), ("127.0.0.1:4", 3), ("127.0.0.1:1", 2)],
-        )
-
-    def test_check_that_says_and_expects(self) -> None:
-        """With Traefik's own times; without `expect`, it waits for no answer."""
-        for check, words in (
-            (r'send: "PING\r\n", expect: +PONG', r"send='PING\r\n' expect=+PONG"),
-            ("expect: é, port: 9", r"expect='\xc3\xa9' port=9"),
-            ("send: x", "tcp"),
-        ):
-            text = f"{{loadBalancer: {{healthCheck: {{{check}}}, servers: [{{address: '127.0.0.1:3'}}]}}}}"
-            output = points("HostSNI(`*`) -> x", more=f"    x: {text}\n")
-            found = rules_of(output).backends["x"].check
-            self.assertEqual(found, read_check(f"{words} interval=30s timeout=5s rise=1 fall=1"))
-            self.assertEqual(looks(output), [])
-
-    def test_default_transport(self) -> None:
-        output = points("HostSNI(`*`) -> a", more="")
-        self.assertIn("connect_timeout = 30s\n", output.text)
-        text = "tcpServersTransport: {dialTimeout: 7s, terminationDelay: 1s}\n"
-        output = points("HostSNI(`*`) -> a", more="", top=text)
-        self.assertIn("connect_timeout = 7s\n", output.text)
-        self.assertIn("tcpServersTransport.terminationDelay", output.warnings[0])
-
-    def test_lost_settings_of_services(self) -> None:
-        for text in (
-            "{loadBalancer: {serversTransport: t, servers: [{address: 'a.example:3', tls: true}]}}",
-            "{loadBalancer: {servers: [{address: 'a.example:3', tls: true}, {address: 'a.example:4'}]}}",
-            "{weighted: {services: [{name: x}]}}",
-            "{loadBalancer: {servers: []}}",
-        ):
-            more = f"    x: {text}\n  serversTransports: {{t: {{tls: {{insecureSkipVerify: true}}}}}}\n"
-            output = points("HostSNI(`*`) -> x", more=more)
-            self.assertEqual(len(looks(output)), 1, output.text)
 
 
 class FileTests(SynchronousTestCase):
