@@ -1,5 +1,6 @@
 """What holds for all tests, and which of them only `script/test --all` runs."""
 
+import difflib
 import gc
 import os
 import re
@@ -121,7 +122,11 @@ def assert_blessed(request: pytest.FixtureRequest) -> Callable[[Path, str], None
     def compare(path: Path, text: str) -> None:
         if request.config.option.bless:
             path.write_text(text)
-        assert path.read_text() == text
+        before = path.read_text()
+        changes = difflib.unified_diff(
+            before.splitlines(), text.splitlines(), path.name, "now", n=6
+        )
+        assert before == text, "\n".join(["--bless writes this:", *changes])
 
     return compare
 

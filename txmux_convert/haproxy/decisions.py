@@ -303,7 +303,9 @@ def _rank(hello: Hello, hellos: Iterable[Hello], alpn: tuple[str, ...]) -> tuple
 def _closed(hellos: set[Hello]) -> set[Hello]:
     """Add the intersections of any two."""
     while True:
-        more = {both for a in hellos for b in hellos if (both := both_hellos(a, b)) is not None}
+        # Sorted, so that a message about two of them always names the same one first.
+        ordered = sorted(hellos)
+        more = {both for a in ordered for b in ordered if (both := both_hellos(a, b)) is not None}
         if more <= hellos:
             return hellos
         hellos |= more
