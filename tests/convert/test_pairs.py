@@ -1,6 +1,8 @@
 """Configurations of other programs, each with the rules that come of it: `pytest --bless tests/convert/test_pairs.py` writes these."""
 
+import re
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,34 @@ from txmux_convert.writer import ConvertError
 
 PAIRS = Path(__file__).parent / "pairs"
 
+EXPECTED = re.compile(r"^# (?:<port\d*> .*|soon|\d+ to be looked at)\n", re.MULTILINE)
+"""What such a file says of clients."""
+
+_PLACE = re.compile(r"<(\w+)(\.port)?>")
+"""What is another one in each run of ``tests/interop/converted/test_served.py``, which has both programs serve such a file."""
+
+
+def _placed(text: str) -> str:
+    """Return a configuration with ports and servers in their places."""
+    if not EXPECTED.search(text):
+        return text
+    numbers = count(1001)
+    places = {"folder": "/folder"}
+
+    def place(found: re.Match[str]) -> str:
+        name, port = found.groups()
+        if name not in places:
+            places[name] = str(next(numbers))
+        is_port = port or name.startswith("port") or name == "folder"
+        return places[name] if is_port else f"127.0.0.1:{places[name]}"
+
+    return _PLACE.sub(place, EXPECTED.sub("", text))
+
 
 def rules_for(case: str) -> str:
     """Return the rules for a configuration, and what is only said of it."""
     try:
-        output = converted(case.rstrip("\n") + "\n")
+        output = converted(_placed(case).rstrip("\n") + "\n")
     except ConvertError as error:
         return f"# error: {error}\n\n"
     notes = [line.partition(": ")[2] for line in output.warnings]

@@ -1,7 +1,7 @@
 """Files of several cases, each of them below a line ``#### TITLE``, or ``####`` where the title is that of the one before."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _TITLE = re.compile(r"^####(?: .+)?\n", re.MULTILINE)
 
@@ -10,6 +10,12 @@ def cases_of(text: str) -> list[str]:
     """Return the text of each case, with the empty lines at its end."""
     _, *cases = _TITLE.split(text)
     return cases
+
+
+def titled_cases(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the title and the text of each case."""
+    titles = (line.removeprefix("####").strip() for line in _TITLE.findall(text))
+    yield from zip(titles, cases_of(text), strict=True)
 
 
 def with_each(text: str, change: Callable[[str], str]) -> str:

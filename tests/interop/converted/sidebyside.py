@@ -231,7 +231,9 @@ class NginxTestCase(SideBySideTestCase):
     program = "nginx"
 
     def whole(self, text: str) -> str:
-        """Write a ``stream`` block; ``upstreams A B;`` are groups of a server each, of the same name."""
+        """Write a ``stream`` block, or what is in one; ``upstreams A B;`` are groups of a server each, of the same name."""
+        if text.startswith("stream {"):
+            text = text.removeprefix("stream {").rpartition("}")[0]
         return nginx_stream(self.own_folder, re.sub("(?m)^upstreams (.*);$", _groups, text))
 
     def start_original(self, file: Path) -> None:

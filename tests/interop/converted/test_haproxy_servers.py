@@ -215,36 +215,6 @@ class CheckedTests(HaproxyTestCase):
             soon=True,
         )
 
-    def test_failover(self) -> None:
-        """A backup when no other server is there, whatever its weight; and a server of weight 0 gets nobody."""
-        self.prove(
-            """
-            listen service
-                bind 127.0.0.1:<port>
-                option redispatch
-                retries 2
-                balance static-rr
-                server first <gone> check inter 100ms fall 1 weight 100
-                server never <never> weight 0
-                server second <second> check inter 100ms backup
-            listen weightless
-                bind 127.0.0.1:<port1>
-                server never <never> weight 0
-                server second <second>
-            listen backups
-                bind 127.0.0.1:<port2>
-                option redispatch 1
-                retries 3
-                server gone <gone> check inter 100ms fall 1
-                server first <first> backup
-                server second <second> backup
-            """,
-            {"second": "text, ssh"},
-            {"second": "text, ssh, http, silent"},
-            {"first": "text, ssh, http, silent"},
-            soon=True,
-        )
-
 
 def _within(context: ssl.SSLContext, said: bytes) -> Callable[[socket.socket], None]:
     def talk(connection: socket.socket) -> None:
@@ -360,35 +330,6 @@ class SpokenToTests(HaproxyTestCase):
             """,
             {"127.0.0.9": "text"},
             {"127.0.0.8": "text"},
-        )
-
-    def test_process_template_and_dispatch(self) -> None:
-        self.prove(
-            """
-            global
-                log stdout format raw local0
-                stats socket <folder>/admin.sock mode 600 level admin
-                stats timeout 30s
-                hard-stop-after 20s
-                nbthread 1
-                maxconn 2000
-            defaults
-                log global
-                mode tcp
-                option tcplog
-                option dontlognull
-                timeout connect 5000
-                timeout client 50000
-                timeout server 50000
-            listen templated
-                bind 127.0.0.1:<port>
-                server-template t 1 <here>
-            listen straight
-                bind 127.0.0.1:<port1>
-                dispatch <there>
-            """,
-            {"here": "text, silent"},
-            {"there": "text"},
         )
 
 

@@ -27,66 +27,6 @@ def _is_served(port: int, server: str) -> bool:
 
 
 class ServerTests(NginxTestCase):
-    def test_ports_for_any_client(self) -> None:
-        self.prove(
-            """
-            upstream mysql { server <mysql>; }
-            server { listen 127.0.0.1:<port>; proxy_pass mysql; }
-            server { listen 127.0.0.1:<port1>; proxy_pass <smtp>; proxy_timeout 5m; }
-            server { listen 127.0.0.1:<port2>; return ""; }
-            """,
-            {"mysql": "silent, http, hello a.example"},
-            {"smtp": "silent, text"},
-            {"": "silent, http"},
-        )
-
-    def test_unix_sockets_of_servers_and_listeners(self) -> None:
-        self.prove(
-            """
-            map $ssl_preread_protocol $up { "" unix:<folder>/<port>.sock; default <tls>; }
-            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
-            server { listen unix:<folder>/<port>.sock; proxy_pass <inner>; }
-            """,
-            {"inner": "http", "tls": "hello a.example"},
-        )
-
-    def test_one_server_for_several_ports(self) -> None:
-        self.prove(
-            """
-            map $server_port $up { <port> imap; <port1> <imaps>; default ""; }
-            upstream imap { server <imap>; }
-            server {
-                listen 127.0.0.1:<port>;
-                listen 127.0.0.1:<port1> so_keepalive=on backlog=128;
-                listen 127.0.0.1:<port2>;
-                proxy_pass $up;
-            }
-            """,
-            {"imap": "silent"},
-            {"imaps": "silent"},
-            {"": "silent"},
-        )
-
-    def test_down_gone_and_backup(self) -> None:
-        self.prove(
-            """
-            upstream one {
-                zone one 64k;
-                server <down> down;
-                server <gone> max_fails=2 fail_timeout=5s;
-                server <spare> backup;
-            }
-            upstream two { least_conn; server <gone> weight=5; server <up> max_conns=50; }
-            upstream three { hash $remote_addr consistent; server <only>; server <down> down; }
-            server { listen 127.0.0.1:<port>; proxy_pass one; proxy_connect_timeout 2s; }
-            server { listen 127.0.0.1:<port1>; proxy_pass two; }
-            server { listen 127.0.0.1:<port2>; proxy_pass three; }
-            """,
-            {"spare": "silent, http"},
-            {"up": "silent, http"},
-            {"only": "silent, http"},
-        )
-
     def test_full_servers(self) -> None:
         self.start(
             """
@@ -207,26 +147,6 @@ class ServerTests(NginxTestCase):
             {"": f"silent from {a}, silent, http from {c}", "few": f"silent from {b}"},
         )
 
-    def test_networks_and_names(self) -> None:
-        self.prove(
-            """
-            geo $remote_addr $inside { default no; 127.0.0.2/32 yes; }
-            map "$inside:$ssl_preread_server_name" $up {
-                "yes:admin.example"  <admin>;
-                "no:admin.example"   "";
-                "yes:"               <ssh>;
-                default              <web>;
-            }
-            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
-            """,
-            {
-                "": "hello admin.example",
-                "admin": "hello admin.example from 127.0.0.2",
-                "web": "hello www.example, hello www.example from 127.0.0.2, ssh",
-                "ssh": "ssh from 127.0.0.2",
-            },
-        )
-
     def test_limit_of_one_address(self) -> None:
         self.prove(
             """
@@ -276,21 +196,6 @@ class ServerTests(NginxTestCase):
             server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
             """,
             {"one": "hello a.example", "two": "hello x.b.example", "": "hello c.example"},
-        )
-
-    def test_set_before_the_client_speaks(self) -> None:
-        self.prove(
-            """
-            map $ssl_preread_server_name $name { a.example <a>; default <rest>; }
-            server {
-                listen 127.0.0.1:<port>;
-                set $up $name;
-                ssl_preread on;
-                preread_timeout 2s;
-                proxy_pass $up;
-            }
-            """,
-            {"rest": "hello a.example, http", "": "silent"},
         )
 
 

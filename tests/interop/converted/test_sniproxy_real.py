@@ -16,40 +16,6 @@ def _says_header(connection: socket.socket) -> None:
 
 
 class SniproxyTests(SniproxyTestCase):
-    def test_expressions_are_looked_for_in_their_order(self) -> None:
-        self.prove(
-            r"""
-            listener 127.0.0.1:<port> {
-                proto tls
-                table hosts
-            }
-            listener 127.0.0.1 <port1> {
-                protocol http
-                table hosts
-            }
-            table hosts {
-                ^a\\.example$  <a>
-                www\.b.example <b> # the backslash goes
-                "^(c|d)\\.example" 127.0.0.1 <c.port>
-                example  <rest>; lost 127.0.0.1:1 }
-            """,
-            {
-                "a": "hello a.example",
-                "b": "hello www.b.example, hello x.wwwxb.example.net",
-                "c": "hello c.example.net, hello d.example",
-                "rest": "hello www.a.example, hello aXexample",
-                "refused": "hello b.net, hello, hello lost, http",
-            },
-            {
-                "a": "get a.example, get a.example:8080",
-                "b": "get www.b.example",
-                "c": "get c.example:80",
-                "rest": "get x.example",
-                "refused": "get b.net, get",
-            },
-            looks=1,
-        )
-
     def test_fallback_and_requests_without_a_name(self) -> None:
         for pattern, nameless in ((".*", "all"), ("^$", "all"), ("a", "rest")):
             self.setUp()
