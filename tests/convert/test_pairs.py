@@ -40,7 +40,7 @@ def _placed(text: str) -> str:
 def rules_for(case: str) -> str:
     """Return the rules for a configuration, and what is only said of it."""
     try:
-        output = converted(_placed(case).rstrip("\n") + "\n")
+        output = converted(_placed(case).rstrip("\n") + "\n", name="/nowhere/x.cfg")
     except ConvertError as error:
         return f"# error: {error}\n\n"
     notes = [line.partition(": ")[2] for line in output.warnings]

@@ -20,6 +20,12 @@ from txmux.rules.reading.parser import parse
 
 WRONG = Path(__file__).parent / "wrong"
 
+_PATH = "/nowhere/rules.ini"
+"""Relative paths start at its folder, wherever the tests run."""
+
+_PLUGINS = re.compile(r"(there is no endpoint type .* \(there are ).*\)")
+"""What depends on the packages that are installed."""
+
 _LISTENER = "[listen public]\nendpoint = :443\n"
 _SAID = re.compile(r"^# (?:error|warning|note): .*\n", re.MULTILINE)
 _NEEDS_LISTENER = re.compile(
@@ -36,7 +42,7 @@ def written(case: str) -> str:
 def problems_of(text: str) -> list[Problem]:
     """Return what `txmux check` says of rules, whoever calls it and whatever files there are."""
     try:
-        rules = parse(text, "rules.ini")
+        rules = parse(text, _PATH)
     except RulesError as error:
         return [*error.problems]
     of_check = (
@@ -75,4 +81,6 @@ def _message(problem: Problem, lines: list[str]) -> str:
     subject = str(problem).removesuffix(problem.message).partition(f":{problem.line}: ")[2]
     subject = subject.removeprefix("warning: ").removeprefix("note: ")
     subject = subject.removeprefix(f"[{section}] {key}: " if key else f"[{section}]: ")
-    return f"# {problem.severity}: {subject}{problem.message}\n"
+    message = problem.message.replace(f"{_PATH}:", "rules.ini:")
+    message = _PLUGINS.sub(r"\1…)", message)
+    return f"# {problem.severity}: {subject}{message}\n"
