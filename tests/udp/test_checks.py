@@ -4,7 +4,6 @@ import socket
 
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.rules.reading.cases import ReadingTestCase
 from tests.support.datagrams import Talker, turn
 from tests.support.peers import reactor
 from tests.support.ports import free_port
@@ -70,16 +69,3 @@ class CheckTests(FlowCase):
         await self.until("down")
         await self._stop()
         runtime.clock.drop_idle()
-
-
-class RuleTests(ReadingTestCase):
-    def test_tcp_check_needs_a_port_and_dns_check_a_name(self) -> None:
-        text = "[listen u]\nendpoint = udp:5000\n[backend b]\nserver = %s\ncheck = %s\n"
-        advice = "add the 'port=' of a service beside it, or write send= and expect=, or dns name="
-        for server, check, reported in (
-            ("udp:h:1", "tcp", f"tcp works only over TCP; {advice}"),
-            ("udp:h:1", "dns",
-             "needs a name to ask for; write for example dns name=www.example.com"),
-            ("udp:h:1", "dns name=a port=1", "dns asks a server at its own port; remove 'port='"),
-        ):  # fmt: skip
-            self.assertEqual(self.complaints(text % (server, check)), [f"5 check: {reported}"])

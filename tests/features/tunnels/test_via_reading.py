@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import BackendTestCase
 from tests.support.folders import make_folder
@@ -44,7 +45,7 @@ class ViaTests(BackendTestCase):
             self.assertTrue(error.messages)
 
 
-class PasswordTests(BackendTestCase):
+class PasswordTests(SynchronousTestCase):
     def test_what_may_be_the_password_itself_is_not_repeated(self) -> None:
         path = make_folder(self) / "rules.ini"
         text = "[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = 10.0.0.1:1\nvia = http://ops:{}@x:1\n"

@@ -9,37 +9,6 @@ from typing_extensions import override
 from tests.admin.processes import post
 from tests.interop.children import eventually
 from tests.processes.test_held import HeldCase
-from tests.rules.reading.cases import BackendTestCase
-from txmux.rules.lint.warnings import lint
-
-
-class RulesTests(BackendTestCase):
-    def test_mistakes(self) -> None:
-        for text, complaint in {
-            "wol 00:11:22:33:44 10.0.0.255": "'00:11:22:33:44' is not a MAC address; write it as",
-            "wol 00:11:22:33:44:55 lan": "'lan' is not an IPv4 address; write the broadcast address",
-            "wol 00:11:22:33:44:55 10.0.0.255:0": "the port must be a whole number from 1 to 65535",
-            "http PUT http://h/": "'http PUT http://h/' wakes nothing; write for example 'wol ",
-            "http GET ftp://h/": "'ftp://h/' is not a URL; write for example",
-            "http GET http://h:x/": "'http://h:x/' is not a URL; write for example",
-            "http GET http://me:secret@h/": "takes no user and password in the URL; remove them",
-            "http POST unix:/run/w.sock": "names no socket and path; write for example unix:/run/",
-            "http POST unix:w.sock:/db": "names no socket and path",
-            "systemd app": "'app' is not the name of a service; write for example app.service",
-            "systemd a;b.service": "is not the name of a service",
-            "htpp GET http://h/": "did you mean 'http'?",
-        }.items():
-            (found,) = self.complaints(f"hold = 1s\nwake = {text}")
-            self.assertIn(complaint, found)
-            self.assertNotIn("secret", found)
-
-    def test_warning(self) -> None:
-        for text, expected in {
-            "wake = http GET http://h/": ["6 wake"],
-            "hold = 1s\nwake = http GET http://h/": [],
-        }.items():
-            found = lint(self.read(text, servers="h:1"))
-            self.assertEqual([f"{problem.line} {problem.key}" for problem in found], expected)
 
 
 class ServedTests(HeldCase):

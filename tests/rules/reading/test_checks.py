@@ -2,15 +2,15 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.model import Check
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.checks import check
 from txmux.rules.reading.values import rate
 
 
-class CheckTests(ReadingTestCase):
+class CheckTests(SynchronousTestCase):
     def test_kinds(self) -> None:
         for text, expected in {
             "tcp": Check("tcp", interval=3.0, timeout=1.0, rise=2, fall=3),
@@ -64,7 +64,7 @@ class CheckTests(ReadingTestCase):
             self.assertTrue(all(error.messages))
 
 
-class RateTests(ReadingTestCase):
+class RateTests(SynchronousTestCase):
     def test_bytes_in_a_second(self) -> None:
         for text, expected in {"1/s": 1, "512KiB/s": 512 * 1024, "1024GiB/s": 1024**4}.items():
             self.assertEqual(rate(text), expected)

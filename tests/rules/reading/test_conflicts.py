@@ -30,50 +30,6 @@ def found(*endpoints: str) -> list[str]:
 
 
 class ConflictTests(SynchronousTestCase):
-    def test_message_names_both_lines(self) -> None:
-        (problem,) = found(":0", ":443", "127.0.0.1:443")
-        self.assertEqual(
-            problem,
-            "x.ini:4: [listen a] endpoint: '127.0.0.1:443' is taken by ':443' at x.ini:3; "
-            "remove one of the two, or change its port or path",
-        )
-
-    def test_ports_are_named(self) -> None:
-        """Each that takes some of a line's ports is named, with them."""
-        found_of = [one.split("endpoint: ")[1].partition(";")[0] for one in found(
-            "udp:1-9", ":12", "127.0.0.1:14-16", ":10-20", "[::1]:20-22"
-        )]  # fmt: skip
-        self.assertEqual(
-            found_of,
-            [
-                "':10-20' is taken by '127.0.0.1:14-16' at x.ini:4 (ports 14-16)",
-                "':10-20' is taken by ':12' at x.ini:3 (port 12)",
-                "'[::1]:20-22' is taken by ':10-20' at x.ini:5 (port 20)",
-            ],
-        )
-
-    def test_later_listener_is_reported(self) -> None:
-        text = "[listen a]\nendpoint = :1\n[listen b]\npeek_limit = 1\n[listen c]\nendpoint = :1\n"
-        (problem,) = conflicts(read_ini(text, "x.ini")[0])
-        self.assertEqual((problem.section, problem.line), ("listen c", 6))
-        self.assertIn("at x.ini:2", problem.message)
-
-    def test_admin_and_metrics_listen_too(self) -> None:
-        text = (
-            "[txmux]\nadmin = 127.0.0.1:1\nmetrics = unix:/x/y\n"
-            "[listen a]\nendpoint = :1\n  unix:/x//y\n"
-        )
-        txmux, listen = read_ini(text, "x.ini")[0]
-        self.assertEqual(
-            [str(problem).partition(";")[0] for problem in conflicts([listen, txmux])],
-            [
-                "x.ini:2: [txmux] admin: '127.0.0.1:1' is taken by ':1' at x.ini:5",
-                "x.ini:3: [txmux] metrics: 'unix:/x/y' is taken by 'unix:/x//y' at x.ini:6",
-            ],
-        )
-        for words in ("admin = auto\nmetrics = off", "admin = unix:x\nmetrics = unix:x"):
-            self.assertEqual([*conflicts(read_ini(f"[txmux]\n{words}\n", "x.ini")[0])], [])
-
     def test_conflicts(self) -> None:
         for one, other in (
             (":443", ":443"), (":443", "0.0.0.0:443"), (":443", "[::]:443"),
@@ -103,11 +59,6 @@ class ConflictTests(SynchronousTestCase):
             ("haproxy:nonsense", "haproxy:nonsense"),
         ):  # fmt: skip
             self.assertEqual(found(*pair), [], pair)
-
-    def test_each_is_reported_once(self) -> None:
-        problems = found(":443", "oops", "tcp:443", "oops", "0.0.0.0:443")
-        self.assertEqual([line.partition(":")[2][0] for line in problems], ["4", "6"])
-        self.assertTrue(all("':443' at x.ini:2" in line for line in problems))
 
 
 class LoopTests(ReadingTestCase):

@@ -27,7 +27,7 @@ _OF_PORTS = [
 ]
 
 
-class ListeningTests(ReadingTestCase):
+class ListeningTests(SynchronousTestCase):
     def test_short_forms(self) -> None:
         for text, parts in {
             "127.0.0.1:443": ("127.0.0.1", 443), "0.0.0.0:0": ("0.0.0.0", 0),
@@ -74,7 +74,7 @@ class ListeningTests(ReadingTestCase):
             self.assertTrue(all(error.messages))
 
 
-class SeveralPortsTests(ReadingTestCase):
+class SeveralPortsTests(SynchronousTestCase):
     @given(st.sampled_from(_OF_PORTS), st.integers(0, 65_540), st.integers(-2, 5))
     def test_as_a_line_for_each_port(self, before: str, first: int, more: int) -> None:
         """They are listened on, and taken from others, as with an endpoint for each of them."""

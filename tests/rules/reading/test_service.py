@@ -22,7 +22,7 @@ def read(lines: str) -> Settings:
     return parse(f"[txmux]\n{lines}\n[listen a]\nendpoint = :1\n", "/etc/txmux/rules.ini").settings
 
 
-class WorkersTest(ReadingTestCase):
+class WorkersTest(SynchronousTestCase):
     def test_number(self) -> None:
         self.assertEqual((read("workers = 1").workers, read("workers = 1000").workers), (1, 1000))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.reading import values
@@ -94,7 +95,7 @@ class WordTests(ReadingTestCase):
         self.assertIn("NUL", self.complaint(values.file_path, "a\0b"))
 
 
-class NetworkTests(ReadingTestCase):
+class NetworkTests(SynchronousTestCase):
     def test_forms(self) -> None:
         for text in ("10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1", "0.0.0.0/0", "::/0"):
             self.assertEqual(values.network(text), ip_network(text))
