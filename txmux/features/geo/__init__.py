@@ -12,11 +12,11 @@ from typing import Any
 import attrs
 
 from txmux.classes import define
-from txmux.errors import how_to_install
+from txmux.errors import how_to_install, listed
 from txmux.rules.feature import FILE_MEANWHILE, FILE_SECONDS, Feature, NetworkKind, WatchedSource
 from txmux.rules.model import DynamicNetworks, Settings
 from txmux.rules.optional import imported_late
-from txmux.rules.problems import InvalidValueError, suggestion
+from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import KeyFiles, SectionKey, ValueKind
 from txmux.transport import IPAddress
@@ -61,9 +61,8 @@ def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
     else:
         key, equals, code = text.removeprefix("geo:").partition("=")
         if not equals or key not in _KEYS:
-            hint = suggestion(key, _KEYS)
             raise InvalidValueError(
-                f"{text!r} is not a place{hint}; write for example 'geo:country=FR'"
+                f"{text!r} is not a place{listed(_KEYS)}; write for example 'geo:country=FR'"
             )
         if not _CODE.fullmatch(code):
             raise InvalidValueError(
