@@ -4,14 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from tests.matchers.asking import verdicts_of
 from tests.support.examples import scaled
-from txmux.errors import OptionError
-from txmux.interfaces import Verdict
 from txmux.matchers.payload import payload
 from txmux.testing import Decided, check_datagrams, check_matcher
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 said = verdicts_of(payload)
 
@@ -24,29 +21,41 @@ class ContractTests(SynchronousTestCase):
         )
 
 
-class BytesTests(SynchronousTestCase):
-    def test_bytes(self) -> None:
-        for data, options, expected in (
-            # The last byte matches, whatever follows; the first that differs is a no.
-            (b"JDWP-Handshake", {"text": "JDWP-"}, (MATCH, 5)),
-            (b"JDWP", {"text": "JDWP-"}, (NEED_MORE, 4)),
-            (b"JDBC-Handshake", {"text": "JDWP-"}, (NO, 3)), (b"\x00", {"text": "JDWP-"}, (NO, 1)),
-            # Hex digits may be parted by blanks and colons.
-            *(
-                (b"\x16\x03\x01\x00", {"hex": text}, (MATCH, 3))
-                for text in ("160301", "16 03 01", "16:03:01", "16 0301")
-            ),
-            # The bytes before the offset may be any.
-            (b"....SMB.", {"text": "SMB", "offset": "4"}, (MATCH, 7)),
-            (b"....SMA.", {"text": "SMB", "offset": "4"}, (NO, 7)),
-            (b"....", {"text": "SMB", "offset": "4"}, (NEED_MORE, 4)),
-            # Only the bits of the mask count, in the bytes looked for too.
-            (b"\x16\x03\xf4", {"hex": "16 03 ff", "mask": "ff ff f0"}, (MATCH, 3)),
-            (b"\x16\x03\x04", {"hex": "16 03 ff", "mask": "ff ff f0"}, (NO, 3)),
-            (b"\x17\x03\xf4", {"hex": "16 03 ff", "mask": "ff ff f0"}, (NO, 1)),
-        ):  # fmt: skip
-            self.assertEqual(said(data, **options), expected, (data, options))
+VERDICTS = (
+    # The last byte matches, whatever follows; the first that differs is a no.
+    ("text=JDWP-", b"JDWP-Handshake", MATCH, 5), ("text=JDWP-", b"JDWP", NEED_MORE, 4),
+    ("text=JDWP-", b"JDBC-Handshake", NO, 3), ("text=JDWP-", b"\x00", NO, 1),
+    # Hex digits may be parted by blanks and colons.
+    *(({"hex": text}, b"\x16\x03\x01\x00", MATCH, 3) for text in ("160301", "16 03 01", "16:03:01", "16 0301")),
+    # The bytes before the offset may be any.
+    ("text=SMB offset=4", b"....SMB.", MATCH, 7), ("text=SMB offset=4", b"....SMA.", NO, 7),
+    ("text=SMB offset=4", b"....", NEED_MORE, 4),
+    # Only the bits of the mask count, in the bytes looked for too.
+    ("hex=1603ff mask=fffff0", b"\x16\x03\xf4", MATCH, 3), ("hex=1603ff mask=fffff0", b"\x16\x03\x04", NO, 3),
+    ({"hex": "16 03 ff", "mask": "ff ff f0"}, b"\x17\x03\xf4", NO, 1),
+)  # fmt: skip
+UNUSABLE = (
+    # One of text and hex is needed, not both, with at least one byte; the matcher's name is added by who reads the file.
+    ("", "needs the bytes to look for; write text= or hex="), ("offset=1", "needs the bytes to look for"),
+    ("text=a hex=61", "takes text= or hex=, not both; keep one"),
+    ("text=", "text: is empty"), ({"hex": " "}, "hex: is empty"),
+    # Bytes that are not UTF-8, as a command line may have them, have to be written by escapes.
+    ("text=a\udcff", r"text: is not valid UTF-8; write such bytes as \xNN"),
+    # What is no escape, no hex or no offset is shown.
+    *((f"text={text}", f"text: {shown} ") for text, shown in ((r"a\qb", r"\q"), (r"\x1", r"\x"), ("\\", "\\"), (r"\é", r"\é"))),
+    *(({"hex": text}, f"hex: {text!r} is not hex") for text in ("xy", "1", "1 6", "0x16")),
+    ("hex=00 mask=f", "mask: 'f' is not hex"),
+    *(
+        ({"text": "a", "offset": text}, f"offset: {text!r} is not a whole")
+        for text in ("-1", "65537", "1.5", "", "x", "\u0661", "1_0", " 1")
+    ),
+    # A mask has as many bytes as it masks.
+    ("text=abc mask=ff", "mask: has 1 byte, but 3 bytes are compared; make it as long"),
+    ("text=a mask=ffff", "mask: has 2 bytes, but 1 byte is compared; make it as long"),
+)  # fmt: skip
 
+
+class BytesTests(SynchronousTestCase):
     def test_escapes(self) -> None:
         r"""Text is UTF-8 with \r \n \t \0 \\ and \xNN, which is one byte."""
         text = r"é\r\n\t\0\\\xfF\x0a|" + "\n"
@@ -73,55 +82,9 @@ class BytesTests(SynchronousTestCase):
         self.assertEqual(said(data, **options), expected)
 
 
-class OptionTests(SynchronousTestCase):
-    def refused(self, **options: str) -> str:
-        return str(self.assertRaises(OptionError, payload.predicate, options))
-
-    def test_text_or_hex(self) -> None:
-        """One of text and hex is needed, not both; the matcher's name is added by who reads the file."""
-        for options in ({}, {"offset": "1"}):
-            self.assertEqual(
-                self.refused(**options), "needs the bytes to look for; write text= or hex="
-            )
-        self.assertEqual(
-            self.refused(text="a", hex="61"), "takes text= or hex=, not both; keep one"
-        )
-
-    def test_empty(self) -> None:
-        """There has to be at least one byte."""
-        self.assertIn("text: is empty", self.refused(text=""))
-        self.assertIn("hex: is empty", self.refused(hex=" "))
-
-    def test_not_text(self) -> None:
-        """Bytes that are not UTF-8, as a command line may have them, have to be written by escapes."""
-        self.assertEqual(
-            self.refused(text="a\udcff"), r"text: is not valid UTF-8; write such bytes as \xNN"
-        )
-
-    def test_unknown_escape(self) -> None:
-        """Any other backslash is an error that shows it."""
-        for text, shown in ((r"a\qb", r"\q "), (r"\x1", r"\x "), ("\\", "\\ "), (r"\é", r"\é ")):
-            self.assertIn(f"text: {shown}", self.refused(text=text))
-
-    def test_hex_digits(self) -> None:
-        """What is no hex is an error that shows it."""
-        for text in ("xy", "1", "1 6", "0x16"):
-            self.assertIn(f"hex: {text!r} is not hex", self.refused(hex=text))
-        self.assertIn("mask: 'f' is not hex", self.refused(hex="00", mask="f"))
-
-    def test_offset(self) -> None:
-        """The offset is a whole number from 0 to 65536."""
-        for text in ("-1", "65537", "1.5", "", "x", "\u0661", "1_0", " 1"):
-            self.assertIn(f"offset: {text!r} is not a whole", self.refused(text="a", offset=text))
+class OffsetTest(SynchronousTestCase):
+    def test_longest(self) -> None:
         self.assertEqual(payload.predicate({"text": "abc", "offset": "65536"}).longest, 65539)
-
-    def test_mask_length(self) -> None:
-        """A mask has as many bytes as it masks."""
-        for text, mask, words in (
-            ("abc", "ff", "has 1 byte, but 3 bytes are compared; make it as long"),
-            ("a", "ffff", "has 2 bytes, but 1 byte is compared; make it as long"),
-        ):
-            self.assertEqual(self.refused(text=text, mask=mask), f"mask: {words}")
 
 
 class DatagramTests(SynchronousTestCase):
