@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.reading.cases import BackendTestCase
+from tests.rules.reading import cases
 from txmux.backends.names.resolve import _names_of as names_of
 from txmux.features.consul.reading import ConsulAPI, ConsulService, api_url
 from txmux.rules.installed import read_server as server
@@ -42,7 +42,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))
 
 
-class PlaceTests(BackendTestCase):
+class PlaceTests(SynchronousTestCase):
     def test_forms(self) -> None:
         for text, wanted in {
             "http://127.0.0.1:8500": "http://127.0.0.1:8500",
@@ -67,7 +67,7 @@ class PlaceTests(BackendTestCase):
             self.assertTrue(parts.hostname or parts.scheme == "unix")
 
     def test_token(self) -> None:
-        rules = self.read(
+        rules = cases.read_backend(
             "fallback = consul:short\n[backend plain]\nserver = 10.0.0.1:1\n"
             "[txmux]\nconsul = unix:/run/consul.sock token=t.token",
             servers="consul:a",

@@ -2,15 +2,17 @@
 
 import json
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.cli.support import ExplainTestCase
-from tests.rules.reading.cases import ReadingTestCase
+from tests.rules.reading import cases
 from txmux.rules.installed import KEYS
 
 
-class ReadingTests(ReadingTestCase):
+class ReadingTests(SynchronousTestCase):
     def test_values(self) -> None:
-        text = f"{self.listen}starttls = smtp\nstarttls_banner = mail.example.com ESMTP\n"
-        [found] = self.read(text).listeners
+        text = f"{cases.LISTEN}starttls = smtp\nstarttls_banner = mail.example.com ESMTP\n"
+        [found] = cases.read(text).listeners
         values = {"starttls": "smtp", "starttls_banner": "mail.example.com ESMTP"}
         self.assertEqual(found.more, values)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.reading.cases import BackendTestCase
+from tests.rules.reading import cases
 from tests.support.folders import make_folder
 from txmux.features.tunnels.via import Via, proxy
 from txmux.rules.model import Server
@@ -14,7 +14,7 @@ from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading.parser import load
 
 
-class ViaTests(BackendTestCase):
+class ViaTests(SynchronousTestCase):
     def test_meaning(self) -> None:
         for text, expected in {
             "socks5://127.0.0.1:1080": Via(
@@ -29,13 +29,13 @@ class ViaTests(BackendTestCase):
             ),
         }.items():
             self.assertEqual(proxy(text), expected)
-            self.assertEqual(self.backend(f"via = {text}").proxy, expected)
-        own = self.backend("via = socks5://ops:password@proxy:1").proxy
+            self.assertEqual(cases.backend(f"via = {text}").proxy, expected)
+        own = cases.backend("via = socks5://ops:password@proxy:1").proxy
         assert own is not None
         self.assertEqual(own.password, Path("etc/password"))
 
     def test_empty(self) -> None:
-        self.assertIn("is not a proxy", self.complaint(proxy, ""))
+        self.assertIn("is not a proxy", cases.complaint(proxy, ""))
 
     @given(st.text("socks5htp:/@[]{}.1 ", max_size=25))
     def test_any_text_is_read_or_refused(self, text: str) -> None:

@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
-from tests.rules.reading.cases import ReadingTestCase
+from tests.rules.reading import cases
 from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
 from txmux.rules.advice.habits import HINTS, SECTION_ALIASES
@@ -28,11 +28,11 @@ class ForeignTests(SynchronousTestCase):
         self.assertIn("nginx", foreign_format(f"{text}  {NGINX}"))
 
 
-class SectionTests(ReadingTestCase):
+class SectionTests(SynchronousTestCase):
     def test_headers_are_read_as_what_is_meant(self) -> None:
         there_are = f"(there are {', '.join(HEADERS.values())})"
         for word, kind in SECTION_ALIASES.items():
-            told = self.complaints(f"{self.listen}[{word} x]\n")[0]
+            told = cases.complaints(f"{cases.LISTEN}[{word} x]\n")[0]
             meant = "[txmux]" if kind == "txmux" else f"[{kind} x]"
             self.assertEqual(told, f"3 : unknown section; did you mean {meant}? {there_are}")
 
@@ -43,10 +43,10 @@ class SectionTests(ReadingTestCase):
             ("backend", "backend b"),
         ):
             for key, meant in HINTS[kind].items():
-                told = self.complaints(f"{self.listen}[{header}]\n{key} = 443\n")
+                told = cases.complaints(f"{cases.LISTEN}[{header}]\n{key} = 443\n")
                 self.assertIn(f"4 {key}: unknown key; {meant}", told)
         for key in HINTS["txmux"]:
-            told = self.complaints(f"{self.listen}[txmux]\n{key} = 2\n")
+            told = cases.complaints(f"{cases.LISTEN}[txmux]\n{key} = 2\n")
             self.assertEqual(len(told), 1, told)
 
     def test_none_is_a_key_here(self) -> None:

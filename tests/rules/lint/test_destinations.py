@@ -17,12 +17,11 @@ _BACKEND = (
 _SOME = "from = 192.0.2.1\nbackend = 127.0.0.1:1"
 
 
-class DestinationsCase(SynchronousTestCase):
-    def said(self, text: str) -> str:
-        return "\n".join(map(str, lint(parse(text, "rules.ini"))))
+def _said(text: str) -> str:
+    return "\n".join(map(str, lint(parse(text, "rules.ini"))))
 
 
-class PassedRoutesTest(DestinationsCase):
+class PassedRoutesTest(SynchronousTestCase):
     def test_what_an_earlier_route_closes(self) -> None:
         """A client comes there by another name of the address, or by another protocol."""
         for closed, how, allowed, more, is_passed in (
@@ -47,27 +46,27 @@ class PassedRoutesTest(DestinationsCase):
                     + _REST.format("")
                     + _BACKEND.format(allowed, more)
                 )
-                self.assertEqual("closes to some clients by host=" in self.said(text), is_passed)
+                self.assertEqual("closes to some clients by host=" in _said(text), is_passed)
 
     def test_same_clients_and_order(self) -> None:
         backend = _BACKEND.format("127.*", "")
         admin, rest = _ADMIN.format("127.0.0.2", _SOME), _REST.format("from = 192.0.2.1")
         for text in (admin + rest, _REST.format("") + admin):
-            self.assertNotIn("closes to some clients", self.said(_LISTEN + text + backend))
+            self.assertNotIn("closes to some clients", _said(_LISTEN + text + backend))
         listen = f"{_LISTEN}default = by-name\n"
-        self.assertIn("[route admin] closes to some clients", self.said(listen + admin + backend))
+        self.assertIn("[route admin] closes to some clients", _said(listen + admin + backend))
 
     def test_routes_inside_of_a_tunnel(self) -> None:
         if why := missing("tunnel"):
             raise SkipTest(why)
         admin = _ADMIN.format("127.0.0.2 method=CONNECT", f"tunnel = yes\n{_SOME}")
         rest = "[route rest]\nmatch = socks5\ntunnel = yes\n[route in]\nunder = rest\nmatch = any\nbackend = by-name\n"
-        said = self.said(_LISTEN + admin + rest + _BACKEND.format("127.*", ""))
+        said = _said(_LISTEN + admin + rest + _BACKEND.format("127.*", ""))
         self.assertIn("'127.0.0.2', which [route admin] closes", said)
         self.assertIn("add 'deny_networks = 127.0.0.2'", said)
 
 
-class ForgedHeadersTest(DestinationsCase):
+class ForgedHeadersTest(SynchronousTestCase):
     def test_servers_that_believe_headers(self) -> None:
         web = "[route web]\nmatch = tls\nbackend = web\n[backend web]\nserver = {}\nproxy_protocol = v2\n"
         for server, allowed, more, is_found in (
@@ -80,7 +79,7 @@ class ForgedHeadersTest(DestinationsCase):
             ("10.0.0.1:80", "*", "", False),
         ):
             with self.subTest(server=server, allowed=allowed, more=more):
-                said = self.said(
+                said = _said(
                     _LISTEN + web.format(server) + _REST.format("") + _BACKEND.format(allowed, more)
                 )
                 self.assertEqual("write a PROXY header to it" in said, is_found)

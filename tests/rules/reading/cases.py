@@ -1,43 +1,42 @@
 """Reading rules from a text, and what is said of them."""
 
-from collections.abc import Callable, Mapping
-
-from twisted.trial.unittest import SynchronousTestCase
+from collections.abc import Callable
 
 from tests.rules.fakes import MATCHERS
-from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import Backend, Rules
 from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading.parser import parse
 
+LISTEN = "[listen a]\nendpoint = :1\n"
 
-class ReadingTestCase(SynchronousTestCase):
-    maxDiff = None
-    listen = "[listen a]\nendpoint = :1\n"
-    matchers: Mapping[str, IProtocolMatcher] = MATCHERS
 
-    def read(self, text: str) -> Rules:
-        return parse(text, "x.ini", self.matchers)
+def read(text: str) -> Rules:
+    return parse(text, "x.ini", MATCHERS)
 
-    def complaints(self, text: str = "", **more: str) -> list[str]:
-        error = self.assertRaises(RulesError, self.read, text, **more)
-        return [f"{p.line} {p.key}: {p.message}" for p in error.problems]
 
-    def complaint(self, read: Callable[[str], object], text: str) -> str:
-        """Read one value; all that is reported of it, one message a line."""
-        error: InvalidValueError = self.assertRaises(InvalidValueError, read, text)
+def complaints(text: str, read: Callable[[str], object] = read) -> list[str]:
+    """Return what is said of a text, with the line and the key; nothing if it is right."""
+    try:
+        read(text)
+    except RulesError as error:
+        return [f"{one.line} {one.key}: {one.message}" for one in error.problems]
+    return []
+
+
+def complaint(read: Callable[[str], object], text: str) -> str:
+    """Read one value that is wrong; return all that is said of it, one message a line."""
+    try:
+        value = read(text)
+    except InvalidValueError as error:
         return "\n".join(error.messages)
-
-    def refuses(self, text: str, *told: str, **more: str) -> None:
-        self.assertEqual(self.complaints(text, **more), [*told])
+    raise AssertionError(f"{text!r} is read as {value!r}")
 
 
-class BackendTestCase(ReadingTestCase):
-    """Reads files with a listener and a backend called b; its first server has the line 5, its first key the line 6."""
+def read_backend(text: str = "", *, servers: str = "10.0.0.1:80") -> Rules:
+    """Read a file with a listener and a backend called b; its first server has the line 5, its first key the line 6."""
+    whole = f"[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = {servers}\n{text}\n"
+    return parse(whole, "etc/rules.ini", MATCHERS)
 
-    def read(self, text: str = "", *, servers: str = "10.0.0.1:80") -> Rules:
-        whole = f"[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = {servers}\n{text}\n"
-        return parse(whole, "etc/rules.ini", MATCHERS)
 
-    def backend(self, text: str = "", *, servers: str = "10.0.0.1:80") -> Backend:
-        return self.read(text, servers=servers).backends["b"]
+def backend(text: str = "", *, servers: str = "10.0.0.1:80") -> Backend:
+    return read_backend(text, servers=servers).backends["b"]

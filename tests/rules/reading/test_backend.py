@@ -5,17 +5,18 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.reading.cases import BackendTestCase
+from tests.rules.reading import cases
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Resolve, Server, ServerTLS
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpoints import name_server
 
 
-class MeaningTests(BackendTestCase):
+class MeaningTests(SynchronousTestCase):
     def test_defaults(self) -> None:
-        backend = self.backend()
+        backend = cases.backend()
         self.assertEqual(backend, Backend("b", (Server("10.0.0.1:80", "tcp", "10.0.0.1", 80),)))
         self.assertEqual((backend.balance, backend.source), ("round-robin", ()))
         self.assertEqual((backend.check, backend.eject), (None, Ejection(3, 10.0, 10.0)))
@@ -25,7 +26,7 @@ class MeaningTests(BackendTestCase):
         self.assertEqual(backend.fallback, Refusal.CLOSE)
 
     def test_all_keys(self) -> None:
-        found = self.backend(
+        found = cases.backend(
             "balance = source-hash\nsource = 192.0.2.1, 192.0.2.2\n  2001:DB8::1\n"
             "check = tcp\neject = off\nresolve = 1m\n"
             "tls = yes\ntls_name = www.example.com\ntls_ca = ca.pem\n"
@@ -59,11 +60,11 @@ class MeaningTests(BackendTestCase):
         )
 
     def test_source_client_for_both_families(self) -> None:
-        found = self.backend("source = client", servers="10.0.0.1:80\n  [::1]:80\n  web:80")
+        found = cases.backend("source = client", servers="10.0.0.1:80\n  [::1]:80\n  web:80")
         self.assertEqual(found.source, ("client",))
 
     def test_resolvers_with_those_of_txmux_as_default(self) -> None:
-        rules = self.read(
+        rules = cases.read_backend(
             "resolvers = 10.0.0.53, ::1, [fd00::53],10.0.0.53:53\n  [fd00::53]:8600\n"
             "[backend other]\nserver = other.example.com:1\nfallback = short.example.com:1\n"
             "[txmux]\nresolvers = 127.0.0.1:8600"
@@ -94,25 +95,25 @@ class MeaningTests(BackendTestCase):
             "unanswered=2 after=20s": Ejection(unanswered=2, after=20.0),
             "unanswered=0": Ejection(unanswered=0),
         }.items():
-            self.assertEqual(self.backend(f"eject = {text}").eject, expected)
+            self.assertEqual(cases.backend(f"eject = {text}").eject, expected)
 
     def test_hold(self) -> None:
-        found = self.backend("")
+        found = cases.backend("")
         self.assertEqual((found.hold, found.hold_limit, found.more), (0.0, 1000, {}))
-        found = self.backend("hold = 1m\nhold_limit = 7")
+        found = cases.backend("hold = 1m\nhold_limit = 7")
         self.assertEqual((found.hold, found.hold_limit), (60.0, 7))
 
     def test_tls_no(self) -> None:
-        self.assertIsNone(self.backend("tls = no").tls)
+        self.assertIsNone(cases.backend("tls = no").tls)
 
     def test_tls_name_for_servers_without_a_name(self) -> None:
-        self.backend("tls = yes\ntls_name = x", servers="unix:/run/x.sock\n  tcp:h:1:timeout=3")
+        cases.backend("tls = yes\ntls_name = x", servers="unix:/run/x.sock\n  tcp:h:1:timeout=3")
 
 
-class FallbackTests(BackendTestCase):
+class FallbackTests(SynchronousTestCase):
     def test_outcomes_also_of_a_later_backend(self) -> None:
         c = "[backend c]\nserver = 10.0.0.3:80\nfallback = unix:/x"
-        rules = self.read(f"fallback = c\n{c}")
+        rules = cases.read_backend(f"fallback = c\n{c}")
         self.assertEqual(list(rules.backends), ["b", "c"])
         fallback = rules.backends["b"].fallback
         self.assertIs(fallback, rules.backends["c"])
@@ -131,7 +132,7 @@ class FallbackTests(BackendTestCase):
             f"[backend {n}]\nserver = h:1\nfallback = {m}\n"
             for n, m in zip(names, names[1:] + "b", strict=False)
         )
-        self.assertEqual(list(self.read(text).backends), ["b", *names])
+        self.assertEqual(list(cases.read_backend(text).backends), ["b", *names])
 
     def test_too_long_a_chain(self) -> None:
         numbers = [f"n{number}" for number in range(25)]
@@ -140,14 +141,14 @@ class FallbackTests(BackendTestCase):
             for one, other in zip(numbers, [*numbers[1:], "reset"], strict=True)
         ]
         for text in ("".join(sections), "".join(reversed(sections))):
-            (complaint, *_) = self.complaints(text)
+            (complaint, *_) = cases.complaints(text, cases.read_backend)
             self.assertIn("is too long a chain: over 20 backends", complaint)
-        self.read("".join(sections[10:]))
+        cases.read_backend("".join(sections[10:]))
 
 
-class SourceTests(BackendTestCase):
+class SourceTests(SynchronousTestCase):
     def test_ports_or_ranges(self) -> None:
         text = "192.0.2.1:40000-50000, 192.0.2.2:40000, 192.0.2.3"
-        self.assertEqual(self.backend(f"source = {text}").source, tuple(text.split(", ")))
-        found = self.backend("source = [2001:db8::1]:1-65535", servers="[2001:db8::9]:1")
+        self.assertEqual(cases.backend(f"source = {text}").source, tuple(text.split(", ")))
+        found = cases.backend("source = [2001:db8::1]:1-65535", servers="[2001:db8::9]:1")
         self.assertEqual(found.source, ("[2001:db8::1]:1-65535",))

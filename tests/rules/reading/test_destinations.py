@@ -2,16 +2,18 @@
 
 from ipaddress import ip_address
 
-from tests.rules.reading.cases import BackendTestCase
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rules.reading import cases
 from txmux.rules.packing import pack, unpack
 
 _NAMED = {"servers": "{sni}:443"}
 
 
-class DestinationsTest(BackendTestCase):
+class DestinationsTest(SynchronousTestCase):
     def test_names(self) -> None:
         text = "allow_names = *.example.com, ~^node[0-9]{1,2}\\.lab\\., www.Example.org\n  ~(a|b)[.]c, 192.0.2.*"
-        names = self.backend(text, **_NAMED).allow_names
+        names = cases.backend(text, **_NAMED).allow_names
         assert names is not None
         for name in (
             *("a.example.com", "A.B.Example.com.", "www.example.org", "a.c", "B.C.", "192.0.2.7"),
@@ -23,21 +25,23 @@ class DestinationsTest(BackendTestCase):
             *("a.c.d", "x.a.c", "", ".example.com", "a..example.com"),
         ):
             self.assertFalse(names.allow(name), name)
-        everything = self.backend("allow_names = *", **_NAMED).allow_names
+        everything = cases.backend("allow_names = *", **_NAMED).allow_names
         assert everything is not None
         self.assertTrue(everything.allow("anything.at.all"))
 
     def test_networks(self) -> None:
         names = "allow_names = *\n"
-        self.assertIsNone(self.backend(names, **_NAMED).allow_networks)
-        found = self.backend(f"{names}allow_networks = public, 10.0.0.0/8", **_NAMED).allow_networks
+        self.assertIsNone(cases.backend(names, **_NAMED).allow_networks)
+        found = cases.backend(
+            f"{names}allow_networks = public, 10.0.0.0/8", **_NAMED
+        ).allow_networks
         assert found is not None
         for text, inside in (("8.8.8.8", True), ("10.1.1.1", True), ("127.0.0.1", False)):
             self.assertIs(ip_address(text) in found, inside)
 
     def test_other_processes_get_the_same(self) -> None:
         text = "allow_names = *.example.com, ~^a, ~b+\nallow_networks = public, 10.0.0.0/8"
-        rules = self.read(text, **_NAMED)
+        rules = cases.read_backend(text, **_NAMED)
         again = unpack(pack(rules))
         self.assertEqual(again.backends, rules.backends)
         names = again.backends["b"].allow_names

@@ -11,7 +11,7 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.reading.cases import BackendTestCase, ReadingTestCase
+from tests.rules.reading import cases
 from tests.support.folders import make_folder
 from txmux.rules.model import Listener, Server
 from txmux.rules.problems import InvalidValueError, RulesError
@@ -110,14 +110,14 @@ class SeveralPortsTests(SynchronousTestCase):
             self.assertIsNone(split_ports(text), text)
 
 
-class ServerTests(ReadingTestCase):
+class ServerTests(SynchronousTestCase):
     def test_texts_that_no_file_can_have(self) -> None:
         for text, part in {
             "": "an empty text is not a server",
             '""': "'' is not a server",
             "unix:/a\0b": "NUL",
         }.items():
-            self.assertIn(part, self.complaint(server, text))
+            self.assertIn(part, cases.complaint(server, text))
 
     @given(
         st.lists(
@@ -137,7 +137,7 @@ class ServerTests(ReadingTestCase):
         clientFromString(MemoryReactorClock(), text)
 
 
-class BothTests(ReadingTestCase):
+class BothTests(SynchronousTestCase):
     """What is refused alike where to listen and where to connect."""
 
     def test_unix_paths_fit_into_an_address(self) -> None:
@@ -145,12 +145,12 @@ class BothTests(ReadingTestCase):
         for path in ("/" + "x" * 106, "/" + "é" * 53):
             for form in ("unix:{}", "unix:address={}:mode=660"):
                 listening(form.format(path))
-                message = self.complaint(listening, form.format(f"{path}y"))
+                message = cases.complaint(listening, form.format(f"{path}y"))
                 self.assertIn(f"address: {told}", message)
             for form in ("unix:{}", "unix:path={}", "unix:{}:timeout=5"):
                 server(form.format(path))
-                self.assertIn(f"path: {told}", self.complaint(server, form.format(f"{path}y")))
-        self.assertIn("NUL", self.complaint(listening, "unix:/a\0b"))
+                self.assertIn(f"path: {told}", cases.complaint(server, form.format(f"{path}y")))
+        self.assertIn("NUL", cases.complaint(listening, "unix:/a\0b"))
 
 
 class SplitArgumentsTests(SynchronousTestCase):
@@ -214,7 +214,7 @@ class MissingTests(SynchronousTestCase):
         parse("[listen a]\nendpoint = ssl:1:privateKey=no.pem\n", "x.ini")
 
 
-class ServerLineTests(BackendTestCase):
+class ServerLineTests(SynchronousTestCase):
     def test_options_in_any_order(self) -> None:
         expected = Server(
             "10.0.0.1:80",
@@ -276,7 +276,7 @@ class ServerLineTests(BackendTestCase):
             "_a._tcp.b:5": "'_a._tcp.b:5': the port is in the SRV record; write srv:_a._tcp.b",
             "_a._tcp.-": "'_a._tcp.-' is not a host name; write one such as www.example.com, or an IP address",
         }.items():
-            self.assertEqual(self.complaint(server, f"srv:{text}"), message)
+            self.assertEqual(cases.complaint(server, f"srv:{text}"), message)
 
     @given(st.integers(1, 65535), st.integers(0, 10**9), st.booleans(), st.booleans(), st.randoms())
     def test_round_trip(

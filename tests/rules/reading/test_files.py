@@ -10,7 +10,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
-from tests.rules.reading.cases import ReadingTestCase
+from tests.rules.reading import cases
 from tests.support.folders import make_folder
 from txmux.cli.remote.find import read_keys
 from txmux.control import watching
@@ -263,17 +263,17 @@ class ExpandTests(SynchronousTestCase):
             self.assertEqual(self.expanded(text), value, text)
 
 
-class VariableTests(ReadingTestCase):
+class VariableTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(os, "environ", {"PORT": "8443", "NETS": "10.0.0.0/8, 192.0.2.1\n::1\n"})
 
     def test_items_and_lines_of_a_variable(self) -> None:
-        rules = self.read(
+        rules = cases.read(
             "[listen a]\nendpoint = 127.0.0.1:${PORT}\nallow = ${NETS}, 192.0.2.${LAST:-7}\n"
         )
         (listener,) = rules.listeners
         self.assertEqual(listener.endpoints, ("127.0.0.1:8443",))
-        same = self.read(
+        same = cases.read(
             "[listen a]\nendpoint = 127.0.0.1:8443\nallow = 10.0.0.0/8, 192.0.2.1\n ::1\n 192.0.2.7"
         )
         self.assertEqual(listener.clients, same.listeners[0].clients)

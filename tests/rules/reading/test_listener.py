@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.reading.cases import ReadingTestCase
+from tests.rules.reading import cases
 from txmux.rules.model import (
     Backend,
     Keepalive,
@@ -26,9 +26,9 @@ def _name(outcome: Outcome) -> str:
     return outcome.value
 
 
-class ListenerTests(ReadingTestCase):
+class ListenerTests(SynchronousTestCase):
     def listener(self, text: str) -> Listener:
-        return self.read(f"[listen a]\nendpoint = :1\n{text}\n").listeners[0]
+        return cases.read(f"[listen a]\nendpoint = :1\n{text}\n").listeners[0]
 
     def test_values(self) -> None:
         found = self.listener(

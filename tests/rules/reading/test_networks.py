@@ -18,7 +18,7 @@ from txmux.transport import IPAddress
 LISTEN = "[listen a]\nendpoint = :1\n"
 
 
-class ListsTestCase(SynchronousTestCase):
+class ListsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
 
@@ -36,8 +36,6 @@ class ListsTestCase(SynchronousTestCase):
     def refuses(self, text: str, *told: str, **files: str) -> None:
         self.assertEqual(self.complaints(text, **files), [*told])
 
-
-class ReadingTests(ListsTestCase):
     def test_form(self) -> None:
         text = "\ufeff# a list\r\n10.0.0.0/8\r\n\r\n 192.0.2.1 ; SBL1\n; é\n2001:db8::/32#x"
         deny = self.rules(f"{LISTEN}deny = @list.txt", list=text).listeners[0].clients.excluded
@@ -99,8 +97,6 @@ class ReadingTests(ListsTestCase):
             ],
         )
 
-
-class ErrorTests(ListsTestCase):
     def test_wrong_lines(self) -> None:
         text = "10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100
         self.refuses(
@@ -139,8 +135,6 @@ class ErrorTests(ListsTestCase):
             ],
         )
 
-
-class LargeListTests(ListsTestCase):
     def test_time(self) -> None:
         """They are read in a few times what it takes to read each by itself, and a look-up costs as much as with a few."""
         numbers = random.Random(1)

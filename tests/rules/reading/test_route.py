@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
-from tests.rules.reading.cases import ReadingTestCase
+from tests.rules.reading import cases
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.model import Period, Refusal, Rules, TlsSettings
 from txmux.rules.problems import InvalidValueError, RulesError
@@ -29,30 +29,24 @@ TLS = "match = tls\nterminate_tls = a.pem\n"
 PLAIN = "match = any\nbackend = close\n"
 
 
-class RouteTestCase(ReadingTestCase):
-    """What is given begins with line 3."""
-
-    def read(self, text: str) -> Rules:
-        return parse(LISTEN + text, "etc/rules.ini", MATCHERS)
-
-    def complaints(self, text: str = "", **more: str) -> list[str]:
-        error = self.assertRaises(RulesError, self.read, text, **more)
-        return [f"{p.line} [{p.section}] {p.key}: {p.message}" for p in error.problems]
+def _read(text: str) -> Rules:
+    """Read sections, of which the first line is line 3."""
+    return parse(LISTEN + text, "etc/rules.ini", MATCHERS)
 
 
-class DuringTests(ReadingTestCase):
+class DuringTests(SynchronousTestCase):
     def test_during(self) -> None:
-        (route,) = self.read(
-            f"{self.listen}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
+        (route,) = cases.read(
+            f"{cases.LISTEN}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
         ).routes
         self.assertEqual(
             route.during, (Period(frozenset({0, 1}), 480, 720), Period(start=1320, end=360))
         )
 
 
-class KeyTests(RouteTestCase):
+class KeyTests(SynchronousTestCase):
     def test_clients_need_authorities(self) -> None:
-        (route,) = self.read(
+        (route,) = _read(
             "[route a]\nmatch = tls\nterminate_tls = a.pem\ntls_client_ca = ca.pem\n"
             "tls_client_crl = crl.pem\nallow_client = cn=a ou=b\n  san=c\n"
         ).routes
@@ -67,7 +61,7 @@ class KeyTests(RouteTestCase):
         text = f"{asks}[route b]\n{PLAIN}under = a\nclient_cert = any,  san=*.X.example,issuer=CN=Ours,O=One\n  fingerprint={'AB:' * 32}".rstrip(
             ":"
         )
-        first, second = self.read(text).routes
+        first, second = _read(text).routes
         assert first.terminate_tls is not None
         assert second.client_cert is not None
         self.assertEqual(first.terminate_tls.client, "optional")
@@ -75,10 +69,10 @@ class KeyTests(RouteTestCase):
         self.assertEqual(second.client_cert.words, words)
         # Inside TLS in TLS, the outer one may have asked.
         inner = f"[route b]\n{TLS}under = a\n[route c]\n{PLAIN}under = b\nclient_cert = any"
-        self.assertEqual(len(self.read(asks + inner).routes), 3)
+        self.assertEqual(len(_read(asks + inner).routes), 3)
 
     def test_all_keys(self) -> None:
-        (route,) = self.read(
+        (route,) = _read(
             "[route a]\nmatch = tls\nterminate_tls = a.pem, /b.pem\n  sub/c.pem\nalpn = h2, http/1.1\n"
             "tls_client_ca = ca.pem\ntls_minimum = 1.3\n"
         ).routes
@@ -89,7 +83,7 @@ class KeyTests(RouteTestCase):
         self.assertIsNone(route.outcome)
 
     def test_defaults(self) -> None:
-        one, two, three = self.read(
+        one, two, three = _read(
             f"[route a]\n{TLS}[route b]\n{TLS}backend = reject\n[route c]\n{PLAIN}"
         ).routes
         self.assertEqual(one.terminate_tls, TlsSettings((Path("etc/a.pem"),)))
@@ -129,9 +123,9 @@ def _forbidden(*_: object, **__: object) -> None:
     raise PermissionError
 
 
-class UnderTests(RouteTestCase):
+class UnderTests(SynchronousTestCase):
     def test_scopes(self) -> None:
-        rules = self.read(
+        rules = _read(
             f"[route deep]\n{PLAIN}under = inner\n[route inner]\n{TLS}under = outer\n[route outer]\n{TLS}under = *\n"
             f"[route both]\n{PLAIN}under = public, outer\n[route every]\n{PLAIN}under = *\n"
             "[listen other]\nendpoint = :444\n"
@@ -243,11 +237,11 @@ class CoversTests(SynchronousTestCase):
         self.assertIsNot(one.covers(moment), other.covers(moment))
 
 
-class RefusalTests(ReadingTestCase):
+class RefusalTests(SynchronousTestCase):
     def test_no_zones(self) -> None:
         self.patch(zoneinfo, "available_timezones", set)
         self.assertEqual(
-            self.complaint(period, "08:00-18:00 Europe/Nowhere"),
+            cases.complaint(period, "08:00-18:00 Europe/Nowhere"),
             "there is no time zone 'Europe/Nowhere'; install this system's tzdata",
         )
 

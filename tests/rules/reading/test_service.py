@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.reading.cases import ReadingTestCase
+from tests.rules.reading import cases
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Settings
 from txmux.rules.model.settings import AdminUser
@@ -33,12 +33,14 @@ class WorkersTest(SynchronousTestCase):
         self.assertEqual(read("workers = auto").workers, 1000)
 
 
-class AccountTests(ReadingTestCase):
+class AccountTests(SynchronousTestCase):
     def test_accounts(self) -> None:
         for name in ("txmux", "www-data", "_x", "host$", "1000"):
-            settings = self.read(f"[txmux]\nuser = {name}\ngroup = {name}\n{self.listen}").settings
+            settings = cases.read(
+                f"[txmux]\nuser = {name}\ngroup = {name}\n{cases.LISTEN}"
+            ).settings
             self.assertEqual((settings.user, settings.group), (name, name))
-        settings = self.read(self.listen).settings
+        settings = cases.read(cases.LISTEN).settings
         self.assertEqual((settings.user, settings.group), (None, None))
 
 

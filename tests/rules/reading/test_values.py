@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rules.reading.cases import ReadingTestCase
+from tests.rules.reading import cases
 from txmux.rules.reading import values
 
 
-class DurationTests(ReadingTestCase):
+class DurationTests(SynchronousTestCase):
     def test_forms(self) -> None:
         for text, seconds in {
             "250ms": 0.25, "5s": 5.0, "1.5s": 1.5, "10m": 600.0, "1h": 3600.0, "2d": 172800.0,
@@ -22,27 +22,27 @@ class DurationTests(ReadingTestCase):
 
     def test_others_are_refused(self) -> None:
         for text in ("", "-5s", "+5s", "5 x", ".5s", "1.s", "٣s", "nan", "1e3s"):
-            message = self.complaint(values.duration, text)
+            message = cases.complaint(values.duration, text)
             self.assertTrue(message.endswith("1h or 2d"), message)
 
     def test_longest(self) -> None:
         self.assertEqual(values.duration("3650d"), 3650 * 86400)
         self.assertEqual(
-            self.complaint(values.duration, "3651d"), "'3651d' is too long; at most 3650d"
+            cases.complaint(values.duration, "3651d"), "'3651d' is too long; at most 3650d"
         )
 
     def test_positive(self) -> None:
         self.assertEqual(values.positive_duration("1ms"), 0.001)
-        self.assertIn("must be more than 0", self.complaint(values.positive_duration, "0s"))
+        self.assertIn("must be more than 0", cases.complaint(values.positive_duration, "0s"))
 
     def test_none(self) -> None:
         self.assertIsNone(values.positive_duration_or_none("none"))
         self.assertEqual(values.positive_duration_or_none("1d"), 86400.0)
-        said = self.complaint(values.positive_duration_or_none, "0")
+        said = cases.complaint(values.positive_duration_or_none, "0")
         self.assertTrue(said.endswith("; for no limit, write none"), said)
 
 
-class SizeTests(ReadingTestCase):
+class SizeTests(SynchronousTestCase):
     def test_forms(self) -> None:
         read = values.size(1, 4 * 1024**3)
         for text, number in {
@@ -55,44 +55,44 @@ class SizeTests(ReadingTestCase):
         self.assertEqual((read("512"), read("64KiB")), (512, 65536))
         for text in ("511", "65KiB"):
             self.assertEqual(
-                self.complaint(read, text), f"{text!r} is out of range; from 512 to 64KiB"
+                cases.complaint(read, text), f"{text!r} is out of range; from 512 to 64KiB"
             )
 
 
-class WordTests(ReadingTestCase):
+class WordTests(SynchronousTestCase):
     def test_whole_number(self) -> None:
         read = values.whole_number(0, 10)
         self.assertEqual((read("0"), read("10")), (0, 10))
         for text in ("11", "+1", "1_0", "1.0", "", "٣", "9" * 5000):
             self.assertEqual(
-                self.complaint(read, text), f"must be a whole number from 0 to 10, not {text!r}"
+                cases.complaint(read, text), f"must be a whole number from 0 to 10, not {text!r}"
             )
 
     def test_whole_number_with_a_name(self) -> None:
         read = values.whole_number(1, 2, "a port")
         self.assertEqual(
-            self.complaint(read, "3"), "a port must be a whole number from 1 to 2, not '3'"
+            cases.complaint(read, "3"), "a port must be a whole number from 1 to 2, not '3'"
         )
 
     def test_boolean(self) -> None:
         self.assertEqual((values.boolean("yes"), values.boolean("no")), (True, False))
         for text, meant in {"yse": "yes", "noo": "no"}.items():
-            self.assertIn(f"did you mean {meant!r}?", self.complaint(values.boolean, text))
+            self.assertIn(f"did you mean {meant!r}?", cases.complaint(values.boolean, text))
         for text in ("perhaps", "on", "Yes", "true", "0"):
             self.assertEqual(
-                self.complaint(values.boolean, text), f"must be yes or no, not {text!r}"
+                cases.complaint(values.boolean, text), f"must be yes or no, not {text!r}"
             )
 
     def test_choice(self) -> None:
         read = values.choice("off", "v1", "v2")
         self.assertEqual(read("v2"), "v2")
         self.assertEqual(
-            self.complaint(read, "V1"), "must be off, v1 or v2, not 'V1'; did you mean 'v1'?"
+            cases.complaint(read, "V1"), "must be off, v1 or v2, not 'V1'; did you mean 'v1'?"
         )
 
     def test_path(self) -> None:
         self.assertEqual(values.file_path("/run/a b"), Path("/run/a b"))
-        self.assertIn("NUL", self.complaint(values.file_path, "a\0b"))
+        self.assertIn("NUL", cases.complaint(values.file_path, "a\0b"))
 
 
 class NetworkTests(SynchronousTestCase):
@@ -101,7 +101,7 @@ class NetworkTests(SynchronousTestCase):
             self.assertEqual(values.network(text), ip_network(text))
 
 
-class SplitWordsTests(ReadingTestCase):
+class SplitWordsTests(SynchronousTestCase):
     def test_words(self) -> None:
         for text, words in (
             ("""tls  sni='a b' "x y"\talpn=h2,"http/1.1" ''""",
@@ -116,7 +116,7 @@ class SplitWordsTests(ReadingTestCase):
 
     def test_open_quotes(self) -> None:
         for text in ("'a", 'a"b', r'"a\"', "it's", r"\\'"):
-            self.assertIn("a quote is not closed", self.complaint(values.split_words, text))
+            self.assertIn("a quote is not closed", cases.complaint(values.split_words, text))
 
     @given(st.lists(st.text()))
     def test_quoted_words_come_back(self, words: list[str]) -> None:
@@ -127,6 +127,6 @@ class SplitWordsTests(ReadingTestCase):
         try:
             expected = shlex.split(text)
         except ValueError:
-            self.complaint(values.split_words, text)
+            cases.complaint(values.split_words, text)
         else:
             self.assertEqual(values.split_words(text), expected)
