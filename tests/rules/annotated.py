@@ -1,4 +1,4 @@
-"""Rules with what `txmux check` says of each line below it, in the files of ``tests/rules/wrong``."""
+"""Rules with what `txmux check` says of each line below it, in ``tests/rules/wrong`` and ``tests/features/NAME/wrong.ini``."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,9 @@ from txmux.rules.lint.warnings import (
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
 
-WRONG = Path(__file__).parent / "wrong"
+_HERE = Path(__file__).parent
+WRONG = sorted(_HERE.glob("wrong/*.ini"))
+WRONG_OF_FEATURES = sorted(_HERE.parent.glob("features/*/wrong*.ini"))
 
 _PATH = "/nowhere/rules.ini"
 """Relative paths start at its folder, wherever the tests run."""
@@ -66,7 +68,7 @@ def annotated(case: str) -> str:
 
 def wrong_rules() -> Iterator[str]:
     """Yield the rules of each case of all files."""
-    for file in sorted(WRONG.glob("*.ini")):
+    for file in (*WRONG, *WRONG_OF_FEATURES):
         yield from map(written, cases_of(file.read_text()))
 
 
