@@ -103,6 +103,17 @@ class MeaningTests(SynchronousTestCase):
         found = cases.backend("hold = 1m\nhold_limit = 7")
         self.assertEqual((found.hold, found.hold_limit), (60.0, 7))
 
+    def test_fields_of_the_proxy_header(self) -> None:
+        found = cases.backend(
+            "proxy_protocol = v2\nproxy_tlvs = authority, alpn, unique-id, crc32c, ssl"
+        )
+        self.assertEqual(found.proxy_tlvs, ("authority", "alpn", "unique-id", "crc32c", "ssl"))
+
+    def test_another_server_for_each_client(self) -> None:
+        found = cases.backend(servers="{local}:443\n  {local}:444")
+        self.assertEqual(len(found.servers), 2)
+        self.assertIsNone(cases.backend("eject = off", servers="{local}:443").eject)
+
     def test_tls_no(self) -> None:
         self.assertIsNone(cases.backend("tls = no").tls)
 

@@ -100,6 +100,9 @@ class NetworkTests(SynchronousTestCase):
         for text in ("10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1", "0.0.0.0/0", "::/0"):
             self.assertEqual(values.network(text), ip_network(text))
 
+    def test_empty(self) -> None:
+        self.assertIn("is not a network; write", cases.complaint(values.network, ""))
+
 
 class SplitWordsTests(SynchronousTestCase):
     def test_words(self) -> None:
