@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.processes.running import name_of, open_files
+from tests.support.proc import name_of, open_files
 
 
 class Family:

@@ -22,7 +22,7 @@ from campaign.streams import Streams
 from campaign.trial import Failure
 from campaign.watch import Watch
 from tests.interop.children import Child
-from tests.processes.running import halted, is_gone, name_of
+from tests.support.proc import halted, is_gone, name_of
 from tests.support.undone import Cleans
 from txmux.cli.remote.errors import ServiceRefusedError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.mux import Mux, Twist, pool_rules, twist_command
-from tests.processes.running import family_of, workers_of
+from tests.support.proc import family_of, workers_of
 from txmux.net.sockets.poller import is_available
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from campaign.bytes.places import DOMAIN, NAME, OUTSIDE, WAYS, Places
 from campaign.bytes.plans import Mix
 from campaign.bytes.troubles import Troubles
 from tests.interop.children import eventually
-from tests.processes.running import is_gone, workers_of
 from tests.processes.upgrading import Upgrading
+from tests.support.proc import is_gone, workers_of
 
 RELOAD, UPGRADE, WORKERS, SERVERS = "reloads", "upgrades", "other numbers of workers", "servers"
 TROUBLE, HANG = "killed and halted processes", "hung processes"
@@ -239,7 +239,7 @@ class Service(Upgrading):
 
     def remove(self) -> None:
         """End it, if it has not ended, and remove its files."""
-        self.kill()
+        self.kill_all()
         shutil.rmtree(self.log.parent)
 
     # What happens meanwhile.
@@ -287,8 +287,8 @@ class Service(Upgrading):
             if by is not None and TROUBLE in self._its.changes and by.random() < 0.5:
                 self.troubles.strike_successor(old, lambda: self._upgrades() > over, by)
             eventually(lambda: self._upgrades() > over, "the upgrade is over")
-        eventually(lambda: not is_gone(self._named()), "the PID file names a process that runs")
-        self._follow()
+        eventually(lambda: not is_gone(self.named()), "the PID file names a process that runs")
+        self.follow()
 
     def _upgrades(self) -> int:
         output = self.child.output

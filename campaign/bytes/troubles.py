@@ -20,7 +20,7 @@ from campaign.bytes.plans import ORDERLY, Plan
 from campaign.bytes.talks import Seen
 from campaign.processes import send, state_of
 from tests.interop.children import eventually
-from tests.processes.running import is_gone, name_of, named, open_files, pids_of, workers_of
+from tests.support.proc import is_gone, name_of, named, open_files, pids_of, workers_of
 
 _TIME_WAIT = "06"  # as /proc/net/tcp has it
 _SLACK = 3.0  # seconds in which an end may be late to begin, or to hear

@@ -14,10 +14,10 @@ from pathlib import Path
 import attrs
 
 from tests.interop.mux import Mux
-from tests.processes.running import family_of
 from tests.support.certificates import make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
+from tests.support.proc import family_of
 from tests.support.undone import Cleans
 
 TOKEN = "the-token-of-the-campaign-0123456789"

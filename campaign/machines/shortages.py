@@ -18,8 +18,8 @@ from campaign.streams import Stream
 from campaign.trial import Trial
 from tests.interop.children import eventually, output_of
 from tests.interop.namespaces import Namespace
-from tests.processes.running import is_gone
 from tests.support.ports import free_port
+from tests.support.proc import is_gone
 from tests.support.undone import Undone
 
 _STREAMS, _MANY = 20, 120

@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually, leave_unmeasured
-from tests.processes.running import is_gone
 from tests.processes.upgrading import Upgrading
 from tests.service.test_privileges import free_low_port, ids_of, python_for_everybody, require_root
+from tests.support.proc import is_gone
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 
@@ -69,7 +69,7 @@ class DroppedTest(SynchronousTestCase):
         mux = Upgrading(
             self.folder, _RULES, f"user = nobody\n{settings}", before=python_for_everybody()
         )
-        self.addCleanup(mux.kill)
+        self.addCleanup(mux.kill_all)
         mux.file.parent.chmod(0o755)  # a new process reads the rules itself
         self.assertNotIn(0, ids_of(mux.pid)["Uid"])
         return mux

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
-from tests.processes.running import RULES, halted, is_gone, workers_of
+from tests.processes.running import RULES
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.support.proc import halted, is_gone, workers_of
 
 
 class AdminProcessCase(UpgradeTestCase):

@@ -9,8 +9,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.control.test_connections import LiveCase
-from tests.processes.running import halted
 from tests.support.peers import Peer, connect, reactor
+from tests.support.proc import halted
 from txmux.access.lists.current import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.connections import end_connections, find_connection, list_connections

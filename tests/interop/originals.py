@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 from tests.interop.children import PATIENCE, InteropTestCase
-from tests.processes.running import halted
 from tests.support.ports import stop_listening
+from tests.support.proc import halted
 
 HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from tests.interop.children import eventually, output_of, run
-from tests.processes.running import family_of, is_gone, pids_of
+from tests.support.proc import family_of, is_gone, pids_of
 
 
 class Screen:

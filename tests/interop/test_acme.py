@@ -29,10 +29,10 @@ from tests.admin.processes import get
 from tests.interop.acme import ONE, OTHER, RENEW, SITE, AcmeCase, Front, issuer_of, shown_to
 from tests.interop.children import PATIENCE, eventually, leave_unmeasured, output_of
 from tests.interop.pebble import Pebble
-from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
+from tests.support.services import Service
 from txmux.rules.reading.parser import load
 from txmux.serving.embedded import EmbeddedService
 
@@ -356,7 +356,9 @@ class GotTests(AcmeCase):
             self.acme = self.make_folder() / "acme"
             settings = f"{self.pebble.settings(self.acme)}user = nobody\n"
             rules = named.format(port=self.pebble.challenged, redis=f"127.0.0.1:{self.redis}")
-            mux = self.own(Running(self.make_folder(), rules, settings, before=before))
+            mux = self.own(
+                Service(self.make_folder(), rules, settings, before=before, program="run")
+            )
             if why:
                 text = mux.file.read_text()
                 mux.file.write_text(text.replace("backend =", "terminate_tls = acme\nbackend ="))

@@ -23,11 +23,11 @@ from tests.interop.servers import (
     start_redis,
     start_sshd,
 )
-from tests.processes.running import pids_of
 from tests.support.certificates import make_authority
 from tests.support.mux import server_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port
+from tests.support.proc import pids_of
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import CheckResult, CheckRun, header_of_check
 from txmux.backends.health.probes import probe

@@ -16,9 +16,9 @@ from unittest import mock
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, has_ipv6, leave_unmeasured
 from tests.interop.mux import Mux, Twist
-from tests.processes.running import open_files, workers_of
 from tests.support.echo import EchoServer
 from tests.support.ports import stop_listening
+from tests.support.proc import open_files, workers_of
 
 _LIMIT = 96
 _CLIENTS = 300

@@ -11,10 +11,10 @@ from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually,
 from tests.interop.mux import Mux, Record, pool_rules
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.servers import start_dnsmasq
-from tests.processes.running import halted, workers_of
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.ports import free_port
+from tests.support.proc import halted, workers_of
 from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool

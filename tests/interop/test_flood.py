@@ -15,8 +15,9 @@ from benchmarks.flood import BIND_ADDRESS_NO_PORT, garbage
 from tests.interop.children import PATIENCE, eventually
 from tests.interop.mux import Mux, Record
 from tests.interop.originals import client_hello
-from tests.processes.running import WorkersTestCase, family_of, workers_of
+from tests.processes.running import WorkersTestCase
 from tests.support.certificates import make_authority
+from tests.support.proc import family_of, workers_of
 from tests.support.secure import client_context
 
 BAD, GOOD = "127.0.0.2", "127.0.0.3"
@@ -205,7 +206,7 @@ class WorkersTest(FloodTestCase):
         left = kept
         for pid in workers_of(mux.child.pid):
             if len(left) == 20:  # in a hurry, one worker may have let all of them in
-                self.kill(mux, pid)
+                mux.kill(pid)
                 left = still_open(kept)
         self.assertLess(len(left), 20)
         more = [self.come(mux) for _ in range(40)]

@@ -8,9 +8,9 @@ from pathlib import Path
 from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import Mux, twist_command
 from tests.interop.servers import start_sshd
-from tests.processes.running import is_gone
 from tests.processes.upgrading import Upgrading
 from tests.programs import require_program
+from tests.support.proc import is_gone
 
 _EXAMPLES = Path(__file__).parents[2] / "examples/handover"
 _TAKEN_AT = "clients are taken at"
@@ -104,7 +104,7 @@ class ExampleTests(InteropTestCase):
     def test_upgrade(self) -> None:
         """After an upgrade, too; whoever had said half of what decides says the rest, and is handed over."""
         mux = Upgrading(self.folder, rules_in(self.folder))
-        self.addCleanup(mux.kill)
+        self.addCleanup(mux.kill_all)
         held = self.hold(mux)
         with mux.connect() as client:
             client.sendall(b"GET / HT")

@@ -15,8 +15,8 @@ from tests.interop.mux import Twist
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import client_hello
 from tests.interop.scenario import EXAMPLES
-from tests.processes.running import is_gone
 from tests.programs import require_program
+from tests.support.proc import is_gone
 
 _FILES = EXAMPLES / "balancer"
 _SERVERS = ("192.0.2.21", "192.0.2.22")

@@ -16,11 +16,11 @@ from tests.features.sharing.machine import Machine
 from tests.interop.children import output_of
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import RedisServer, start_redis
-from tests.processes.running import halted
 from tests.programs import require_program
 from tests.support.certificates import Identity, make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.proc import halted
 from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
 from txmux.access import bans

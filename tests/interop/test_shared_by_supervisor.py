@@ -11,9 +11,9 @@ from unittest import SkipTest
 from tests.admin.processes import get
 from tests.interop.children import InteropTestCase, eventually, output_of
 from tests.interop.servers import start_redis
-from tests.processes.running import family_of, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
+from tests.support.proc import family_of, workers_of
 from txmux.features.sharing.exchange import _KEY
 
 

@@ -171,7 +171,7 @@ class UpgradeTests(InteropTestCase):
 
     def upgrading(self, port: int, settings: str = "") -> Upgrading:
         mux = Upgrading(self.folder, _UPGRADE_RULES.format(port=port), settings)
-        self.addCleanup(mux.kill)
+        self.addCleanup(mux.kill_all)
         return mux
 
     def changes(self, mux: Upgrading) -> Iterator[int]:

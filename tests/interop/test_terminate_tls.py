@@ -16,10 +16,10 @@ from tests.interop.children import PATIENCE, InteropTestCase, eventually, output
 from tests.interop.mux import Mux, Record
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import SshServer, make_certificate, start_nginx, start_sshd
-from tests.processes.running import workers_of
 from tests.support.certificates import Identity, make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
+from tests.support.proc import workers_of
 from tests.support.updating import UpdatingClient
 
 _NGINX = """

@@ -11,8 +11,8 @@ from unittest import SkipTest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, run
 from tests.interop.systemd import Systemd
-from tests.processes.running import listening_inode
 from tests.support.ports import free_port
+from tests.support.proc import listening_inode
 from txmux.processes.worker import landlock
 
 _MANY = 60

@@ -2,9 +2,9 @@
 
 from tests.interop.children import eventually, output_of
 from tests.interop.servers import start_redis
-from tests.processes.running import workers_of
 from tests.processes.upgrading import UpgradeTestCase
 from tests.support.folders import make_folder
+from tests.support.proc import workers_of
 
 
 class SharedLimitsTest(UpgradeTestCase):

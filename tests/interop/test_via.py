@@ -12,9 +12,9 @@ from pathlib import Path
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens, run
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
-from tests.processes.running import is_gone
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
+from tests.support.proc import is_gone
 
 _DANTE = """\
 logoutput: stderr

@@ -8,8 +8,8 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import leave_unmeasured, run
-from tests.processes.upgrading import Running
 from tests.support.folders import make_folder
+from tests.support.services import Service
 from txmux.net import namespaces
 from txmux.net.namespaces import UNKNOWN
 
@@ -86,8 +86,8 @@ class NamespaceTests(SynchronousTestCase):
         admin = folder / "admin.sock"
         for users in ("root:all", "65534:all, @65534:all"):
             settings = f"admin = unix:{admin}:mode=666\nadmin_users = {users}"
-            mux = Running(folder, _RULES, settings, before=self.before)
-            self.addCleanup(mux.kill)
+            mux = Service(folder, _RULES, settings, before=self.before, program="run")
+            self.addCleanup(mux.kill_all)
             done = run(sys.executable, "-c", _ASK, admin, "4711")
             self.assertEqual(done.stdout, b"403\n", done.stderr)
             mux.stop()

@@ -7,9 +7,9 @@ from typing import Any
 
 from tests.admin.processes import get
 from tests.processes.running import WorkersTestCase
-from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 BYSTANDERS = "older", "younger"
 _FILES = {"older": "10-older.ini", "faulty": "20-faulty.ini", "younger": "30-younger.ini"}
@@ -74,11 +74,11 @@ class OwnersCase(WorkersTestCase):
         draft.write_text(text)
         draft.rename(self.units / file)
 
-    def serve(self) -> Upgrading:
+    def serve(self) -> Service:
         self.admin = self.home / "admin.sock"
         settings = f"include = {self.units}/*.ini\nadmin = unix:{self.admin}\ndrain_timeout = 1s"
         operator = f"[listen operator]\nendpoint = 127.0.0.1:{free_port()}\n"
-        mux = Upgrading(self.folder, operator, settings)
+        mux = Service(self.folder, operator, settings)
         self.addCleanup(mux.end)
         mux.child.wait_for("serving with ")
         return mux

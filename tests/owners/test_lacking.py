@@ -4,10 +4,10 @@ import ssl
 
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import RULES, Pair
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import RULES, Pair, WorkersTestCase
 from tests.support.certificates import Identity, make_authority
 from tests.support.folders import make_folder
+from tests.support.services import Service
 
 _UNIT = """\
 [route {0}]
@@ -19,7 +19,7 @@ backend = 127.0.0.1:{2}
 NAMES = "faulty", "other"
 
 
-class UpgradeTest(UpgradeTestCase):
+class UpgradeTest(WorkersTestCase):
     authority: Identity
 
     def setUp(self) -> None:
@@ -37,12 +37,12 @@ class UpgradeTest(UpgradeTestCase):
     def issue(self, name: str) -> None:
         self.authority.issue(f"{name}.team.example").write(self.home / f"{name}.pem", key=True)
 
-    def serve(self) -> Upgrading:
+    def serve(self) -> Service:
         self.admin = self.home / "admin.sock"
         settings = f"include = {self.home}/*.ini\nadmin = unix:{self.admin}"
         return self.upgrading(f"{RULES}routes_from = *\n", settings)
 
-    def connect_to(self, mux: Upgrading, name: str) -> Pair:
+    def connect_to(self, mux: Service, name: str) -> Pair:
         """Have a client served by the server of an owner, with a certificate that is verified."""
         context = ssl.create_default_context(cafile=str(self.home / "ca.pem"))
         client = context.wrap_socket(mux.connect(), server_hostname=f"{name}.team.example")
@@ -51,7 +51,7 @@ class UpgradeTest(UpgradeTestCase):
         client.sendall(b"x")
         return client, self.accept_from(self.backends[name], b"x")
 
-    def is_served(self, mux: Upgrading) -> bool:
+    def is_served(self, mux: Service) -> bool:
         try:
             self.connect_to(mux, "faulty")
         except (ssl.SSLError, ConnectionError, TimeoutError):

@@ -3,8 +3,9 @@
 import socket
 from pathlib import Path
 
-from tests.interop.mux import Change, Mux
-from tests.processes.running import WorkersTestCase, open_files
+from tests.processes.running import WorkersTestCase
+from tests.support.proc import open_files
+from tests.support.services import Change, Service
 
 
 def listening_inodes(pid: int) -> set[str]:
@@ -27,9 +28,9 @@ def with_more(text: str) -> Change:
 
 
 class ReloadingTestCase(WorkersTestCase):
-    def begin(self, workers: int = 2, listener: str = "") -> tuple[Mux, socket.socket]:
+    def begin(self, workers: int = 2, listener: str = "") -> tuple[Service, socket.socket]:
         server = self.backend()
         settings = f"workers = {workers}\nadmin = off"
-        mux = Mux(self.folder, self.relaying(server, listener), settings)
+        mux = Service(self.folder, self.relaying(server, listener), settings)
         self.addCleanup(mux.child.end)
         return mux, server

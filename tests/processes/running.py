@@ -1,11 +1,8 @@
 """A service with its workers, as a child process."""
 
 import os
-import resource
 import shutil
-import signal
 import socket
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,176 +10,16 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
-from tests.interop.mux import Mux
 from tests.support.folders import make_folder
 from tests.support.ports import stop_listening
+from tests.support.proc import halted, is_gone, serves, workers_of
+from tests.support.services import Service
 
 Pair = tuple[socket.socket, socket.socket]
 """A connection: the client's end, and the server's."""
 
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 """Every client is closed as soon as it has said something."""
-
-
-def pids_of(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def name_of(pid: int) -> str:
-    """Return the name of a process (at most 15 bytes, proc(5)); empty if it has ended."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
-    return ""
-
-
-def named(pid: int, name: str) -> list[int]:
-    """Return the children of a supervisor with this name: ``starter`` or ``helper``."""
-    return [child for child in pids_of(pid) if name_of(child) == f"txmux: {name}"]
-
-
-def starter_of(pid: int) -> int:
-    (starter,) = named(pid, "starter")
-    return starter
-
-
-def workers_of(pid: int) -> list[int]:
-    """Return the workers that the present starter of a supervisor has forked, the oldest first."""
-    found: list[int] = []
-    for starter in named(pid, "starter"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            found += pids_of(starter)
-    return found
-
-
-def family_of(pid: int) -> list[int]:
-    return [pid, *(one for child in pids_of(pid) for one in family_of(child))]
-
-
-def is_gone(pid: int) -> bool:
-    """Return whether a process has ended; it may still be a zombie."""
-    try:
-        return _state(pid) == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-
-
-def oom_score_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
-
-
-def await_oom_scores(pid: int, *expected: int) -> None:
-    """Wait until a supervisor, its starter and its workers have these. A worker has the starter's until it runs."""
-
-    def scores() -> list[int]:
-        found: list[int] = []
-        for one in (pid, starter_of(pid), *workers_of(pid)):
-            with suppress(FileNotFoundError, ProcessLookupError):  # ended
-                found.append(oom_score_of(one))
-        return found
-
-    eventually(lambda: scores() == [*expected], f"{pid} and its children have {expected}")
-
-
-@contextmanager
-def halted(pids: Collection[int]) -> Iterator[None]:
-    """Stop processes for a while, so that the others accept all clients. Workers are replaced after ten seconds."""
-    try:
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        eventually(lambda: all(_state(pid) == "T" for pid in pids), f"the processes {pids} halt")
-        yield
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):  # it has been replaced
-                os.kill(pid, signal.SIGCONT)
-
-
-def resident(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-def worker_of(connection_id: str) -> str:
-    """Return the part of a connection's ID that is its process's."""
-    return connection_id.partition("-")[0]
-
-
-def open_files(pid: int) -> set[str]:
-    found = set()
-    # It has ended, or is about to: then what it had is root's.
-    with suppress(FileNotFoundError, PermissionError, ProcessLookupError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                found.add(str(link.readlink()))
-    return found
-
-
-def has_connection(pid: int, end: socket.socket) -> bool:
-    """Return whether a process has the peer of a server's socket."""
-    return _has_socket(pid, _port(end.getpeername()[1]), column=1)
-
-
-def serves(pid: int, client: socket.socket) -> bool:
-    """Return whether a process has accepted a client."""
-    return _has_socket(pid, _port(client.getsockname()[1]), column=2)
-
-
-def _has_socket(pid: int, port: str, column: int) -> bool:
-    inodes = [words[9] for words in _tcp_sockets(port) if words[column].endswith(port)]
-    return not open_files(pid).isdisjoint(f"socket:[{inode}]" for inode in inodes)
-
-
-def holders(client: socket.socket) -> str:
-    """Describe which processes have the peer of a client's socket, for failure messages."""
-    own = _port(client.getsockname()[1])
-    told = []
-    for words in _tcp_sockets(own):
-        if words[2].endswith(own):
-            state, (to_send, to_read), inode = words[3], words[4].split(":"), words[9]
-            told.append(
-                f"state {state}, to send {int(to_send, 16)}, to read {int(to_read, 16)}, inode {inode}"
-            )
-            # What nobody has accepted has no inode.
-            told += [f"  {_described(pid)}" for pid in _pids_with(f"socket:[{inode}]")]
-    return "\n".join(told) or "the system knows nothing of it"
-
-
-def _pids_with(name: str) -> list[int]:
-    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-    readable = [pid for pid in found if os.access(f"/proc/{pid}/fd", os.R_OK)]
-    return [pid for pid in readable if name in open_files(pid)]
-
-
-def _described(pid: int) -> str:
-    folder = Path(f"/proc/{pid}")
-    with suppress(FileNotFoundError, ProcessLookupError):
-        state = _state(pid)
-        arguments = (folder / "cmdline").read_text().replace("\0", " ")
-        waits = (folder / "wchan").read_text()
-        return f"process {pid}, {state} in {waits}: {arguments}"
-    return f"process {pid}, which has ended"
-
-
-def listening_inode(port: int) -> str:
-    own = _port(port)
-    address = int.from_bytes(socket.inet_aton("127.0.0.1"), sys.byteorder)
-    place = f"{address:08X}{own}"  # others may have the port elsewhere
-    (inode,) = (words[9] for words in _tcp_sockets(own) if words[1] == place and words[3] == "0A")
-    return inode
-
-
-def _port(number: int) -> str:
-    return f":{number:04X}"
-
-
-def _tcp_sockets(port: str) -> list[list[str]]:
-    """Return the rows with a port at either end; there may be thousands in TIME_WAIT."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()
-    return [line.split() for line in lines if f"{port} " in line]
 
 
 def find_modules(test: SynchronousTestCase, folder: Path) -> None:
@@ -225,13 +62,54 @@ def set_limits(test: SynchronousTestCase, seconds: Mapping[str, float]) -> None:
     customize(test, "\n".join(lines))
 
 
+_LATE_MOVES = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.worker import transfer
+
+    opened = transfer.opened
+
+    async def late(takers, clock):
+        from twisted.internet.task import deferLater
+
+        while not os.path.exists({gate!r}):
+            await deferLater(clock, 0.01)
+        return await opened(takers, clock)
+
+    transfer.opened = late
+"""
+_LATE = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade import worker_transfers
+    from txmux.processes.upgrade.upgrade import Upgrade
+
+    worker_transfers._STILL = 1.0
+    step = Upgrade.{step}
+
+    async def late(self, *arguments):
+        from twisted.internet.task import deferLater
+
+        if {after}:
+            result = await step(self, *arguments)
+        open({ready!r}, "w").close()
+        while not os.path.exists({gate!r}):
+            await deferLater(self.successor._reactor, 0.01)
+        if not {after}:
+            result = await step(self, *arguments)
+        return result
+
+    Upgrade.{step} = late
+"""
+
+
 class WorkersTestCase(InteropTestCase):
     """Starts services, two workers each by default, and clients and backends for them."""
 
     def start(
         self, rules: str = RULES, settings: str = "workers = 2", before: Sequence[str] = ()
-    ) -> Mux:
-        mux = Mux(self.folder, rules, settings, before=before)
+    ) -> Service:
+        mux = Service(self.folder, rules, settings, before=before)
         self.addCleanup(mux.child.end)
         mux.child.wait_for("serving with ")
         return mux
@@ -249,7 +127,7 @@ class WorkersTestCase(InteropTestCase):
         )
 
     def relayed(
-        self, mux: Mux, listening: socket.socket, client: socket.socket | None = None
+        self, mux: Service, listening: socket.socket, client: socket.socket | None = None
     ) -> tuple[socket.socket, socket.socket]:
         client = client or self.client(mux)
         client.sendall(b"x")
@@ -278,12 +156,12 @@ class WorkersTestCase(InteropTestCase):
             passed_over.append(peer)
             server.close()
 
-    def client(self, mux: Mux) -> socket.socket:
+    def client(self, mux: Service) -> socket.socket:
         client = mux.connect()
         self.addCleanup(client.close)
         return client
 
-    def one_for_each(self, mux: Mux, workers: Sequence[int]) -> list[socket.socket]:
+    def one_for_each(self, mux: Service, workers: Sequence[int]) -> list[socket.socket]:
         """Connect a client to each of the workers, all of which serve; who comes otherwise may all go to the same one."""
         clients = []
         for pid in workers:
@@ -320,7 +198,7 @@ class WorkersTestCase(InteropTestCase):
             self.answers(*pair)
             self.over(*pair)
 
-    def assert_logged(self, mux: Mux, pairs: Collection[Pair]) -> None:
+    def assert_logged(self, mux: Service, pairs: Collection[Pair]) -> None:
         """End connections that have carried five bytes there and four back; see that each has one line with all of them."""
         for pair in pairs:
             self.over(*pair)
@@ -336,7 +214,7 @@ class WorkersTestCase(InteropTestCase):
     def is_accepted(self, pid: int, client: socket.socket) -> None:
         eventually(lambda: any(serves(one, client) for one in workers_of(pid)), "it is accepted")
 
-    def be_closed(self, mux: Mux) -> None:
+    def be_closed(self, mux: Service) -> None:
         with mux.connect() as client:
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")
@@ -352,19 +230,32 @@ class WorkersTestCase(InteropTestCase):
                 self.assertEqual(client.recv(1), b"")
 
     @contextmanager
-    def more_serve(self, mux: Mux) -> Iterator[None]:
+    def more_serve(self, mux: Service) -> Iterator[None]:
         """Wait until the service has said once more how many workers serve."""
         before = mux.child.output.count("serving with")
         yield
         eventually(lambda: mux.child.output.count("serving with") > before, "other workers serve")
 
-    def kill(self, mux: Mux, pid: int) -> None:
-        old = workers_of(mux.child.pid)
-        with self.more_serve(mux):
-            os.kill(pid, signal.SIGKILL)
-        new = workers_of(mux.child.pid)
-        self.assertEqual(len(new), len(old))
-        self.assertEqual(set(old) - set(new), {pid})
-
     def assert_gone(self, pids: list[int]) -> None:
         eventually(lambda: all(map(is_gone, pids)), f"the processes {pids} are gone")
+
+    def upgrading(
+        self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()
+    ) -> Service:
+        """Start a service, which is stopped with the test, and has to end well then."""
+        mux = Service(self.folder, rules, settings, before=before)
+        self.addCleanup(mux.kill_all)
+        return self.own(mux)
+
+    def late_moves(self, more: str = "") -> Path:
+        """Have workers wait before they hand connections over, and do `more`; give the file for which they wait."""
+        gate = make_folder(self) / "gate"
+        gate.parent.chmod(0o755)  # workers may be another user's
+        customize(self, _LATE_MOVES.format(gate=str(gate)) + more)
+        return gate
+
+    def late(self, step: str, *, after: bool = False) -> tuple[Path, Path]:
+        """Have old processes wait before a step of upgrades, or after it; give the file that says so, and the one for which they wait."""
+        ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
+        customize(self, _LATE.format(step=step, after=after, ready=str(ready), gate=str(gate)))
+        return ready, gate

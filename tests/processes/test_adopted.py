@@ -19,18 +19,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import (
-    customize,
-    find_modules,
-    is_gone,
-    open_files,
-    starter_of,
-    workers_of,
-)
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import WorkersTestCase, customize, find_modules
 from tests.programs import require_program
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
+from tests.support.proc import is_gone, open_files, starter_of, workers_of
+from tests.support.services import Service
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import NOTHING, NUMBER, Field
@@ -186,7 +180,7 @@ def _free_number(pid: int, which: int) -> int:
     return [number for number in range(1000) if number not in used][which]
 
 
-class AdoptedTest(UpgradeTestCase):
+class AdoptedTest(WorkersTestCase):
     settings = "drain_timeout = 10m"
 
     def setUp(self) -> None:
@@ -196,7 +190,7 @@ class AdoptedTest(UpgradeTestCase):
 
     def begin(
         self, workers: int = 1, before: Sequence[str] = ()
-    ) -> tuple[Upgrading, tuple[socket.socket, socket.socket]]:
+    ) -> tuple[Service, tuple[socket.socket, socket.socket]]:
         """Begin a service with a client that is relayed, and another one that has said half of what decides."""
         mux = self.upgrading(
             self.relaying(
@@ -221,7 +215,7 @@ class AdoptedTest(UpgradeTestCase):
     def retiring(self) -> int:
         return sum(row["retiring"] for row in get(self.admin, "/api/status")["workers"])
 
-    def await_adoption(self, mux: Upgrading) -> None:
+    def await_adoption(self, mux: Service) -> None:
         eventually(lambda: get(self.admin, "/api/status")["pid"] == mux.pid, "it serves")
 
     def served(self) -> tuple[socket.socket, socket.socket]:

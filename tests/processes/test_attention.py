@@ -14,11 +14,11 @@ from typing import Any
 
 from tests.admin.processes import ask, get, text_of
 from tests.interop.children import eventually
-from tests.interop.mux import Mux
-from tests.processes.running import RULES, customize, halted, workers_of
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.support.echo import EchoServer
 from tests.support.folders import make_folder
+from tests.support.proc import halted, workers_of
+from tests.support.services import Service
 from txmux.telemetry.attention import OF_FEW
 
 _FEW = ("sh", "-c", 'ulimit -n 96; exec "$@"', "sh")
@@ -35,12 +35,12 @@ worker_answers.measure = be_odd
 _CODES = {"critical": 2, "warning": 1, "note": 0}
 
 
-class AttentionTest(UpgradeTestCase):
-    def begin(self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()) -> Mux:
+class AttentionTest(WorkersTestCase):
+    def begin(self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()) -> Service:
         self.admin = make_folder(self) / "admin.sock"
         return self.start(rules, f"admin = unix:{self.admin}\n{settings}", before)
 
-    def begin_to_upgrade(self, rules: str = RULES, settings: str = "") -> Upgrading:
+    def begin_to_upgrade(self, rules: str = RULES, settings: str = "") -> Service:
         self.admin = make_folder(self) / "admin.sock"
         return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
 

@@ -11,11 +11,12 @@ from typing import Any
 from twisted.internet.task import deferLater
 
 from tests.interop.children import PATIENCE, eventually
-from tests.interop.mux import Mux, Record
-from tests.processes.running import WorkersTestCase, worker_of, workers_of
+from tests.processes.running import WorkersTestCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
+from tests.support.proc import worker_of, workers_of
+from tests.support.services import Record, Service
 from tests.support.supervised import SupervisedTestCase
 from txmux.backends.pool.server_health import MemberState
 from txmux.net.channel import messages
@@ -67,7 +68,7 @@ class Checked:
 
 
 class ChecksTest(WorkersTestCase):
-    def begin(self, server: str) -> Mux:
+    def begin(self, server: str) -> Service:
         mux = self.start(_RULES.format(server=server), "workers = 2")
         self.addCleanup(mux.stop)
         return mux
@@ -77,7 +78,7 @@ class ChecksTest(WorkersTestCase):
         self.addCleanup(server.stop)
         return server
 
-    def reasons(self, mux: Mux) -> dict[str, set[str]]:
+    def reasons(self, mux: Service) -> dict[str, set[str]]:
         lines: list[Record] = []
         while len({worker_of(line["id"]) for line in lines}) < 2:
             self.be_closed(mux)
@@ -87,7 +88,7 @@ class ChecksTest(WorkersTestCase):
             found.setdefault(worker_of(line["id"]), set()).add(line["reason"])
         return found
 
-    def all_say(self, mux: Mux, reason: str) -> bool:
+    def all_say(self, mux: Service, reason: str) -> bool:
         return all(reasons == {reason} for reasons in self.reasons(mux).values())
 
     def test_one_check_an_interval(self) -> None:
@@ -128,7 +129,7 @@ class ChecksTest(WorkersTestCase):
             self.addCleanup(mux.stop)
             mux.child.wait_for(rf"127\.0\.0\.1:{port} is down")
             eventually(lambda m=mux: self.all_say(m, "no-server"), "all know it")  # type: ignore[misc]
-            self.kill(mux, workers_of(mux.child.pid)[0])
+            mux.kill(workers_of(mux.child.pid)[0])
             self.assertTrue(self.all_say(mux, "no-server"))
 
 

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.processes import get, post, text_of
 from tests.interop.children import eventually, leave_unmeasured, run
 from tests.processes.running import use_plugin
-from tests.processes.upgrading import Running
 from tests.support.folders import make_folder
+from tests.support.services import Service
 from tests.test_structure import parsed
 from txmux.processes.worker import landlock
 
@@ -99,13 +99,13 @@ class ConfinedParsingTests(SynchronousTestCase):
         self.patch(os, "environ", {**os.environ, "SPYING_FOLDER": str(self.folder)})
         self.admin = self.folder / "admin.sock"
 
-    def run_service(self, rules: str, settings: str = "") -> Running:
+    def run_service(self, rules: str, settings: str = "") -> Service:
         settings += f"\nadmin = unix:{self.admin}\nworkers = 2\nremember = 10"
-        mux = Running(self.folder, rules, settings)
+        mux = Service(self.folder, rules, settings, program="run")
         self.addCleanup(mux.stop)
         return mux
 
-    def come(self, mux: Running) -> None:
+    def come(self, mux: Service) -> None:
         with mux.connect() as client:
             client.sendall(b"spy")
             client.recv(1)

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import deferLater
 from typing_extensions import override
 
-from tests.processes.running import halted
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.proc import halted
 from tests.support.steps import counts_of
 from tests.support.supervised import SupervisedTestCase
 from txmux.admin.metrics import exposition

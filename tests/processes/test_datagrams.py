@@ -12,15 +12,9 @@ from pathlib import Path
 from tests.admin.processes import ask, get
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.running import (
-    WorkersTestCase,
-    halted,
-    is_gone,
-    open_files,
-    serves,
-    workers_of,
-)
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import WorkersTestCase
+from tests.support.proc import halted, is_gone, open_files, serves, workers_of
+from tests.support.services import Service
 from tests.udp.test_migration import FIRST, SHORT, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
 
@@ -47,8 +41,8 @@ class _Client:
         return False
 
 
-class _Case(UpgradeTestCase):
-    def begin(self, settings: str) -> Upgrading:
+class _Case(WorkersTestCase):
+    def begin(self, settings: str) -> Service:
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         server.bind(("127.0.0.1", 0))
         serving = threading.Thread(target=self._serve, args=(server,), daemon=True)
@@ -69,7 +63,7 @@ class _Case(UpgradeTestCase):
     def _end(self, server: socket.socket) -> None:
         server.sendto(b"", server.getsockname())
 
-    def flow(self, mux: Upgrading) -> _Client:
+    def flow(self, mux: Service) -> _Client:
         client = _Client(self, mux.port)
         eventually(client.is_answered, "the flow is answered")
         return client
@@ -103,7 +97,7 @@ class StopTest(_Case):
         mux.assert_stopped()
         self.assert_one_line(mux, client)
 
-    def assert_one_line(self, mux: Upgrading, client: _Client) -> None:
+    def assert_one_line(self, mux: Service, client: _Client) -> None:
         line = mux.take_one()
         self.assertEqual((line["client"], line["reason"]), (client.name, "drained"))
 
@@ -152,7 +146,7 @@ def _name(end: socket.socket) -> str:
     return f"{host}:{port}"
 
 
-class UpgradeTest(UpgradeTestCase):
+class UpgradeTest(WorkersTestCase):
     def setUp(self) -> None:
         self.server, self.near, self.far = (self.end() for _ in range(3))
 
@@ -163,7 +157,7 @@ class UpgradeTest(UpgradeTestCase):
         self.addCleanup(end.close)
         return end
 
-    def begin(self, rules: str, settings: str = "") -> Upgrading:
+    def begin(self, rules: str, settings: str = "") -> Service:
         rules = rules.replace("SERVER", f"udp:127.0.0.1:{self.server.getsockname()[1]}")
         drain = "" if "drain_timeout" in settings else "drain_timeout = 100ms"
         mux = self.upgrading(rules, f"{settings}\n{drain}")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.running import workers_of
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import WorkersTestCase
+from tests.support.proc import workers_of
+from tests.support.services import Service
 
 _IS_LONG = "TXMUX_RELOADS" in os.environ
 _RELOADS = int(os.environ.get("TXMUX_RELOADS", "10"))
@@ -24,17 +25,15 @@ _FLOWS = int(os.environ.get("TXMUX_FLOWS", "200"))
 _RULES = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:%d\n"
 
 
-class LoadTest(UpgradeTestCase):
-    def begin_talking(
-        self, settings: str, patience: float = 60.0
-    ) -> tuple[Upgrading, DatagramLoad]:
+class LoadTest(WorkersTestCase):
+    def begin_talking(self, settings: str, patience: float = 60.0) -> tuple[Service, DatagramLoad]:
         load = DatagramLoad(_FLOWS)
         load.patience = patience
         mux = self.upgrading(_RULES % load.server, f"{settings}\ndrain_timeout = 1s")
         load.start(mux.port)
         return mux, load
 
-    def assert_unnoticed(self, mux: Upgrading, load: DatagramLoad, what: str) -> None:
+    def assert_unnoticed(self, mux: Service, load: DatagramLoad, what: str) -> None:
         load.finish()
         if _IS_LONG:
             sys.stdout.write(
@@ -111,7 +110,7 @@ class LoadTest(UpgradeTestCase):
         # Of that time, the other one needs a hundredth.
         mux, load = self.begin_talking("workers = 2", patience=5.0)
         lost = len(load.talks)
-        self.kill(mux, self.reader(mux))
+        mux.kill(self.reader(mux))
         load.finish()
         self.assertLessEqual(len(load.problems), 2 * lost)
         self.assertEqual([talk for talk in load.talks if len(talk.servers) > 2], [])
@@ -119,6 +118,6 @@ class LoadTest(UpgradeTestCase):
         lines = mux.take(len(load.talks))
         self.assertEqual({line["client"] for line in lines}, {talk.client for talk in load.talks})
 
-    def reader(self, mux: Upgrading) -> int:
+    def reader(self, mux: Service) -> int:
         """Tell which worker has the flows: it has a socket for each."""
         return max(workers_of(mux.pid), key=lambda pid: len([*Path(f"/proc/{pid}/fd").iterdir()]))

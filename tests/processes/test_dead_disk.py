@@ -12,25 +12,26 @@ from cryptography import x509
 from tests.admin.processes import get, post
 from tests.client.tls.test_store import credulous
 from tests.interop.children import PATIENCE, eventually
-from tests.interop.mux import Mux, Twist
-from tests.processes.running import RULES, WorkersTestCase, customize, workers_of
+from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.support.certificates import make_authority
 from tests.support.installed import as_installed
 from tests.support.named_files import KEY_OF_HELLOS
 from tests.support.places import country, write_places
+from tests.support.proc import workers_of
+from tests.support.services import Service, Twist
 
 _SETTINGS = "watch_rules = 1s\nworkers = 1"
 
 
 class _Case(WorkersTestCase):
-    def lives(self, mux: Mux) -> None:
+    def lives(self, mux: Service) -> None:
         """See that the supervisor does what it is there for: it replaces a worker, which serves."""
         self.be_closed(mux)
         [worker] = workers_of(mux.pid)
-        self.kill(mux, worker)
+        mux.kill(worker)
         self.be_closed(mux)
 
-    def reads_again(self, mux: Mux, text: str) -> None:
+    def reads_again(self, mux: Service, text: str) -> None:
         new = mux.file.with_name("new.ini")
         new.write_text(f"{text}\n[route last]\nmatch = ssh\nbackend = reject\n")
         new.replace(mux.file)
@@ -40,7 +41,7 @@ class _Case(WorkersTestCase):
 class NoFileTest(_Case):
     def setUp(self) -> None:
         super().setUp()
-        self.mux = mux = Mux(self.make_folder(), RULES, _SETTINGS)
+        self.mux = mux = Service(self.make_folder(), RULES, _SETTINGS)
         self.addCleanup(mux.stop)
         self.text = mux.file.read_text()
 
@@ -72,7 +73,7 @@ class DeadDiskTest(_Case):
     def setUp(self) -> None:
         super().setUp()
         self.wrapper = [sys.executable, str(Path(__file__).with_name("dead_disk.py"))]
-        self.mux = mux = Mux(self.make_folder(), RULES, _SETTINGS, before=self.wrapper)
+        self.mux = mux = Service(self.make_folder(), RULES, _SETTINGS, before=self.wrapper)
         self.addCleanup(mux.end)
         self.text = mux.file.read_text()
         self.dead = mux.file.with_name("rules.ini.dead")
@@ -207,7 +208,7 @@ class LooksTest(WorkersTestCase):
     def test_looks(self) -> None:
         texts = [as_installed(text.format(self.place)) for text in (_SERVING, _OPENING)]
         named = [name for name in _LOOKED_AT if f"{name} = " in "".join(texts)]
-        self.mux = mux = Mux(self.place, *texts)
+        self.mux = mux = Service(self.place, *texts)
         self.addCleanup(mux.end)
         self.assertEqual(self.shown(), "old.example")
         self.started.touch()
@@ -220,21 +221,21 @@ class LooksTest(WorkersTestCase):
         said = re.findall(rf".*error.* (\w+):.*{_LATE}.*", mux.child.output)
         self.assertEqual(len(said), len({*said}), mux.child.output)
         [first] = workers_of(mux.pid)
-        self.kill(mux, first)
+        mux.kill(first)
         self.assertEqual(self.shown(), "old.example")
         [second] = workers_of(mux.pid)
         self.write_certificate("new.example")
         self.dead.unlink()
         eventually(lambda: self.shown() == "new.example", "the new certificate is shown")
         eventually(lambda: _LATE not in self.items(), "all is well")
-        self.kill(mux, second)
+        mux.kill(second)
         self.assertEqual(self.shown(), "new.example")
         self.assertEqual(self.looks_in_reactor({mux.pid, first, second}), [])
 
     def test_ban_while_a_worker_opens_files(self) -> None:
         """A ban that reaches a worker before it can serve anybody holds."""
         texts = (as_installed(text.format(self.place)) for text in (_SERVING, _OPENING))
-        self.mux = mux = Mux(self.place, *texts)
+        self.mux = mux = Service(self.place, *texts)
         self.addCleanup(mux.end)
         [first] = workers_of(mux.pid)
         with self.more_serve(mux):

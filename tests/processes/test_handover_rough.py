@@ -6,9 +6,10 @@ import signal
 import socket
 
 from tests.interop.children import eventually
-from tests.processes.running import WorkersTestCase, customize, halted, is_gone, workers_of
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import WorkersTestCase, customize
 from tests.support.folders import make_folder
+from tests.support.proc import halted, is_gone, workers_of
+from tests.support.services import Service
 
 _CONNECTIONS = 110
 _BATCH = 25
@@ -114,8 +115,8 @@ _WHO_GIVES = """
 _SETTINGS = "drain_timeout = 10m\nsandbox = off"  # so that a worker may write the file
 
 
-class UpgradeTest(UpgradeTestCase):
-    def begun(self, done: str, *, new: bool, settings: str = "") -> Upgrading:
+class UpgradeTest(WorkersTestCase):
+    def begun(self, done: str, *, new: bool, settings: str = "") -> Service:
         condition = f"('TXMUX_PREDECESSOR' in os.environ) is {new}"
         customize(
             self,

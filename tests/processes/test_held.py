@@ -7,10 +7,11 @@ import time
 
 from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import RULES, is_gone, workers_of
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import RULES, WorkersTestCase
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
+from tests.support.proc import is_gone, workers_of
+from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 
 
@@ -26,8 +27,8 @@ def _is_reset(client: ssl.SSLSocket) -> bool:
     return True
 
 
-class HeldCase(UpgradeTestCase):
-    def begin(self, backend: str, settings: str = "", *, default: str = "pool") -> Upgrading:
+class HeldCase(WorkersTestCase):
+    def begin(self, backend: str, settings: str = "", *, default: str = "pool") -> Service:
         self.place = free_port()
         self.admin = self.folder / "admin.sock"
         rules = (
@@ -42,7 +43,7 @@ class HeldCase(UpgradeTestCase):
 
         eventually(wait, f"{count} wait")
 
-    def say(self, mux: Upgrading, said: bytes) -> socket.socket:
+    def say(self, mux: Service, said: bytes) -> socket.socket:
         client = self.client(mux)
         client.sendall(said)
         return client

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.processes.running import open_files, workers_of
 from tests.processes.test_sandbox import SandboxCase
-from tests.processes.upgrading import Running
+from tests.support.proc import open_files, workers_of
+from tests.support.services import Service
 from txmux.processes.worker.seccomp import MACHINES
 
 _NOBODY = pwd.getpwnam("nobody")
@@ -58,9 +58,9 @@ class InheritedTests(SandboxCase):
             *(str(numbers["keyctl"]), str(numbers["add_key"])),
         )
 
-    def run_service(self, settings: str = "") -> Running:
+    def run_service(self, settings: str = "") -> Service:
         settings += f"\nuser = nobody\nadmin = unix:{self.folder}/admin.sock"
-        mux = Running(self.folder, self.rules, settings, before=self.before)
+        mux = Service(self.folder, self.rules, settings, before=self.before, program="run")
         self.addCleanup(mux.stop)
         return mux
 

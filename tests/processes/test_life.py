@@ -9,20 +9,18 @@ import time
 from pathlib import Path
 
 from tests.interop.children import Child, eventually, run
-from tests.interop.mux import Mux
-from tests.processes.running import (
-    RULES,
-    WorkersTestCase,
+from tests.processes.running import RULES, WorkersTestCase, set_limits
+from tests.support.folders import make_folder
+from tests.support.proc import (
     family_of,
     has_connection,
     is_gone,
     listening_inode,
     name_of,
     open_files,
-    set_limits,
     workers_of,
 )
-from tests.support.folders import make_folder
+from tests.support.services import Service
 
 _PATIENT = "workers = 2\ndrain_timeout = 10m"
 
@@ -46,13 +44,13 @@ class CrashTest(WorkersTestCase):
         eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two workers again")
         self.assertEqual({*pids} & {*workers_of(mux.child.pid)}, set())
 
-    def speaking(self, mux: Mux) -> list[socket.socket]:
+    def speaking(self, mux: Service) -> list[socket.socket]:
         clients = [self.client(mux) for _ in range(40)]
         for client in clients:
             client.sendall(b"x")
         return clients
 
-    def assert_all_served(self, mux: Mux) -> None:
+    def assert_all_served(self, mux: Service) -> None:
         for client in self.speaking(mux):
             self.assertEqual(client.recv(1), b"")
         mux.take(40)
@@ -65,7 +63,7 @@ class CrashTest(WorkersTestCase):
         os.kill(first, signal.SIGSTOP)
         self.assert_all_served(mux)
         os.kill(first, signal.SIGCONT)
-        self.kill(mux, first)
+        mux.kill(first)
         began = time.monotonic()
         os.kill(workers_of(mux.child.pid)[1], signal.SIGKILL)
         mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
@@ -102,7 +100,7 @@ class CrashTest(WorkersTestCase):
     def test_worker_that_crashes_again_soon_waits(self) -> None:
         mux = self.start()
         self.addCleanup(mux.stop)
-        self.kill(mux, workers_of(mux.child.pid)[0])
+        mux.kill(workers_of(mux.child.pid)[0])
         os.kill(workers_of(mux.child.pid)[1], signal.SIGKILL)
         mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
 
@@ -121,7 +119,7 @@ class CrashTest(WorkersTestCase):
 
 
 class StopTest(WorkersTestCase):
-    def assert_refused(self, mux: Mux, inode: str, pids: list[int]) -> None:
+    def assert_refused(self, mux: Service, inode: str, pids: list[int]) -> None:
         """Wait until no process has the listening socket open, without coming as a client meanwhile."""
         eventually(
             lambda: not any(f"socket:[{inode}]" in open_files(pid) for pid in pids),

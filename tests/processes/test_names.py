@@ -14,14 +14,15 @@ from twisted.trial.unittest import TestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
 from tests.processes.reloading import with_workers
-from tests.processes.running import RULES, halted, serves, workers_of
-from tests.processes.upgrading import Upgrading
+from tests.processes.running import RULES
 from tests.service.reload_case import ReloadCase
 from tests.support.datagrams import turn
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
+from tests.support.proc import halted, serves, workers_of
+from tests.support.services import Service
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checks import key_of
 from txmux.errors import MuxError
@@ -289,14 +290,14 @@ class ChangingNamesTest(TestCase):
             self.addCleanup(one.stop)
         self.place = listen(self, self.server)
 
-    async def begin(self, backend: str) -> Upgrading:
+    async def begin(self, backend: str) -> Service:
         places = ", ".join(
             f"{host}:{port}" for host, port in (one.place for one in self.name_servers)
         )
         rules = f"{RULES}default = named\n[backend named]\n{backend}\n[route all]\nmatch = tls\nbackend = named\n"
         settings = f"workers = 2\nresolvers = {places}"
-        mux = await deferToThread(Upgrading, make_folder(self), rules, settings)
-        self.addCleanup(deferToThread, mux.kill)
+        mux = await deferToThread(Service, make_folder(self), rules, settings)
+        self.addCleanup(deferToThread, mux.kill_all)
         return mux
 
     async def test_new_process_serves_though_no_name_server_answers(self) -> None:

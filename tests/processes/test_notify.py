@@ -18,20 +18,12 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually, has_ipv6
-from tests.interop.mux import Mux
 from tests.processes.manager import Manager
-from tests.processes.running import (
-    RULES,
-    WorkersTestCase,
-    family_of,
-    is_gone,
-    listening_inode,
-    set_limits,
-    workers_of,
-)
-from tests.processes.upgrading import Upgrading
+from tests.processes.running import RULES, WorkersTestCase, set_limits
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
+from tests.support.proc import family_of, is_gone, listening_inode, workers_of
+from tests.support.services import Service
 from txmux.processes.supervisor.notify import Notifier, _name, sockets_from_systemd
 
 
@@ -247,8 +239,8 @@ class ServiceTestCase(WorkersTestCase):
         self.manager = Manager(self.own_folder)
         self.addCleanup(self.manager.close)
 
-    def service(self, settings: str, rules: str = RULES, **more: str) -> Mux:
-        mux = Mux(self.folder, rules, settings, before=self.manager.environment(**more))
+    def service(self, settings: str, rules: str = RULES, **more: str) -> Service:
+        mux = Service(self.folder, rules, settings, before=self.manager.environment(**more))
         self.addCleanup(mux.child.end)
         return mux
 
@@ -282,10 +274,8 @@ class LifeTest(ServiceTestCase):
         mux.stop()
 
     def test_new_process_becomes_the_main_one(self) -> None:
-        mux = Upgrading(
-            self.folder, RULES, before=self.manager.environment(WATCHDOG_USEC="3000000")
-        )
-        self.addCleanup(mux.kill)
+        mux = Service(self.folder, RULES, before=self.manager.environment(WATCHDOG_USEC="3000000"))
+        self.addCleanup(mux.kill_all)
         self.manager.wait_for(READY="1")
         mux.upgrade()
         self.assertEqual(self.manager.wait_for(READY="1")["MAINPID"], str(mux.pid))
@@ -319,7 +309,7 @@ class PassedTest(ServiceTestCase):
                 self.manager.store["file"] = os.open(os.devnull, os.O_RDONLY)
                 rules = RULES.replace("127.0.0.1:0", endpoint.format(port=port))
                 before = (*self.manager.environment(), "/usr/bin/env", "-u", "LISTEN_FDNAMES")
-                mux = self.own(Mux(self.folder, rules, before=before))
+                mux = self.own(Service(self.folder, rules, before=before))
                 self.assertEqual(mux.port, port)  # where this process listens, too
                 with socket.create_connection(opened.getsockname()[:2], 60) as client:
                     client.sendall(b"x")
@@ -423,7 +413,7 @@ class StoreTest(ServiceTestCase):
         self.assertEqual(len(self.manager.store), 2)
         mux.stop()
 
-    def end(self, mux: Mux, number: signal.Signals) -> None:
+    def end(self, mux: Service, number: signal.Signals) -> None:
         pids = family_of(mux.child.pid)[1:]
         mux.child.process.send_signal(number)
         mux.child.process.wait(PATIENCE)

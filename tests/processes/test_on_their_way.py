@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tests.admin.processes import get, post
 from tests.interop.children import eventually
-from tests.processes.running import Pair, WorkersTestCase, customize, workers_of
+from tests.processes.running import Pair, WorkersTestCase, customize
 from tests.support.folders import make_folder
+from tests.support.proc import workers_of
 
 _HELD = """
 import os, sys

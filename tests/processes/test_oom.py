@@ -10,19 +10,17 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import (
-    RULES,
-    WorkersTestCase,
+from tests.processes.running import RULES, WorkersTestCase, customize
+from tests.processes.test_memory import MachineCase
+from tests.support.proc import (
     await_oom_scores,
-    customize,
     is_gone,
     named,
     oom_score_of,
     starter_of,
     workers_of,
 )
-from tests.processes.test_memory import MachineCase
-from tests.processes.upgrading import Running
+from tests.support.services import Service
 from txmux.processes import oom
 from txmux.telemetry.attention import MEMORY_RAN_OUT
 
@@ -49,8 +47,10 @@ class ScoresTest(WorkersTestCase):
         if oom.own_score() is None:
             raise SkipTest("Linux only")
 
-    def start_raised(self) -> Running:
-        running = Running(self.folder, RULES, "workers = 2", before=(sys.executable, "-c", _RAISED))
+    def start_raised(self) -> Service:
+        running = Service(
+            self.folder, RULES, "workers = 2", before=(sys.executable, "-c", _RAISED), program="run"
+        )
         self.addCleanup(running.stop)
         return running
 

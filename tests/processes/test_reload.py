@@ -15,8 +15,9 @@ from tests.processes.reloading import (
     with_more,
     with_workers,
 )
-from tests.processes.running import RULES, workers_of
-from tests.processes.upgrading import Running
+from tests.processes.running import RULES
+from tests.support.proc import workers_of
+from tests.support.services import Service
 
 
 class ReloadTest(ReloadingTestCase):
@@ -178,10 +179,11 @@ class ReturningTest(ReloadingTestCase):
         """With a file for the access log, all workers that are wanted serve after each reload, and come again when all are killed."""
         server, admin = self.backend(), self.folder / "admin.sock"
         mux = self.own(
-            Running(
+            Service(
                 self.folder,
                 self.relaying(server, "detect_timeout = 10m"),
                 f"workers = 3\nadmin = off\n  unix:{admin}",
+                program="run",
             )
         )
         silent = self.one_for_each(mux, workers_of(mux.pid))  # who is undecided cannot be moved

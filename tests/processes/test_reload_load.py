@@ -18,10 +18,11 @@ from pathlib import Path
 
 import attrs
 
-from tests.interop.mux import Mux
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import WorkersTestCase, family_of, holders, open_files, workers_of
+from tests.processes.running import WorkersTestCase
 from tests.processes.streams import Load
+from tests.support.proc import family_of, holders, open_files, workers_of
+from tests.support.services import Service
 
 _IS_LONG = "TXMUX_RELOADS" in os.environ
 _RELOADS = int(os.environ.get("TXMUX_RELOADS", "24"))
@@ -111,7 +112,7 @@ class LoadTest(WorkersTestCase):
         self.assert_flat(usages)
         mux.stop()
 
-    def assert_answered(self, mux: Mux, waiting: socket.socket, number: int) -> None:
+    def assert_answered(self, mux: Service, waiting: socket.socket, number: int) -> None:
         waiting.sendall(b"short   ")
         try:
             self.assertEqual(waiting.recv(8), b"short   ")
@@ -120,7 +121,7 @@ class LoadTest(WorkersTestCase):
             children = [(pid, len(open_files(pid))) for pid in family_of(mux.child.pid)]
             self.fail(f"{told}\nprocesses and their files: {children}\n{mux.child.output[-8000:]}")
 
-    def waiting_at_the_switch(self, mux: Mux) -> tuple[socket.socket, int]:
+    def waiting_at_the_switch(self, mux: Service) -> tuple[socket.socket, int]:
         """Connect a client that nobody has accepted when the signal comes; tell how many reloads there were, too."""
         pids = family_of(mux.child.pid)
         for pid in pids:

@@ -6,10 +6,11 @@ import signal
 
 from tests.admin.processes import ask, get
 from tests.interop.children import eventually, leave_unmeasured
-from tests.interop.mux import Mux
-from tests.processes.running import WorkersTestCase, customize, named, use_plugin, workers_of
+from tests.processes.running import WorkersTestCase, customize, use_plugin
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
+from tests.support.proc import named, workers_of
+from tests.support.services import Service
 
 _RULES = """
 [listen public]
@@ -79,7 +80,7 @@ _ROUTE = "[route more]\nmatch = ssh\nbackend = close\n"
 class MishapsTest(WorkersTestCase):
     def begin(self, settings: str = "") -> None:
         self.folder.chmod(0o755)
-        self.mux = Mux(self.folder, _RULES, settings)
+        self.mux = Service(self.folder, _RULES, settings)
         self.addCleanup(self.mux.stop)
         self.rules = self.mux.file
         self.text = self.rules.read_text()
@@ -172,7 +173,7 @@ class MishapsTest(WorkersTestCase):
         eventually(lambda: missing in ask(admin, "GET", "/readyz")[1]["missing"], missing)
         mux.stop()
 
-    def starting(self, mux: Mux) -> int:
+    def starting(self, mux: Service) -> int:
         """Kill a worker, and wait until the next one starts."""
         old = workers_of(mux.pid)
         os.kill(old[0], signal.SIGKILL)
@@ -224,9 +225,9 @@ class MishapsTest(WorkersTestCase):
         )
         self.be_closed(mux)
         mux.file.parent.chmod(0o755)  # where the access log is
-        self.kill(mux, workers_of(mux.pid)[0])
+        mux.kill(workers_of(mux.pid)[0])
         mux.file.parent.chmod(0o700)
-        self.kill(mux, workers_of(mux.pid)[0])  # it can do without that
+        mux.kill(workers_of(mux.pid)[0])  # it can do without that
         eventually(
             lambda: any(item["what"] == "log" for item in get(admin, "/api/status")["attention"]),
             "its log is missed",

@@ -11,9 +11,9 @@ from unittest import mock
 import attrs
 
 from tests.interop.children import PATIENCE
-from tests.interop.mux import Mux
 from tests.processes.reloading import ReloadingTestCase
-from tests.processes.running import family_of
+from tests.support.proc import family_of
+from tests.support.services import Service
 
 _RELOADS = 24
 _SETTLED = 4
@@ -78,16 +78,16 @@ class NewNamesTest(ReloadingTestCase):
         mux.take(2)
         mux.stop()
 
-    def begin_limited(self, more: str = "") -> Mux:
+    def begin_limited(self, more: str = "") -> Service:
         """Start a service with a listener without limits, and `l0` with some."""
         self.server = self.backend()
         rules = f"{self.relaying(self.server)}[listen l0]\n{_LIMITED}{more}"
-        mux = Mux(self.folder, rules, "workers = 2")
+        mux = Service(self.folder, rules, "workers = 2")
         self.addCleanup(mux.child.end)
         mux.child.wait_for("serving with ")
         return mux
 
-    def rename(self, mux: Mux, number: int) -> None:
+    def rename(self, mux: Service, number: int) -> None:
         mux.reload((r"(?<=listen l)\d+", str(number)))
 
     def client_at(self, port: int) -> socket.socket:
@@ -95,7 +95,7 @@ class NewNamesTest(ReloadingTestCase):
         self.addCleanup(client.close)
         return client
 
-    def measured(self, mux: Mux) -> list[Mappings]:
+    def measured(self, mux: Service) -> list[Mappings]:
         return [Mappings.of(pid) for pid in family_of(mux.child.pid)]
 
     def test_unknown_client(self) -> None:

@@ -17,9 +17,10 @@ from tests.processes.reloading import (
     with_more,
     with_workers,
 )
-from tests.processes.running import customize, halted, open_files, workers_of
+from tests.processes.running import customize
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
+from tests.support.proc import halted, open_files, workers_of
 
 _MORE = with_more("[listen other]\nendpoint = 127.0.0.1:0\n")
 _UNTIL_REPLACED = """

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from tests.admin.processes import ask, get
 from tests.interop.children import PATIENCE, eventually
-from tests.processes.upgrading import Running, UpgradeTestCase
+from tests.processes.running import WorkersTestCase
 from tests.support.folders import make_folder
+from tests.support.services import Service
 
 
-class RemovedFilesTests(UpgradeTestCase):
-    def run_at(self, folder: Path) -> Running:
+class RemovedFilesTests(WorkersTestCase):
+    def run_at(self, folder: Path) -> Service:
         names = {name: folder / name for name in ("admin", "metrics", "listen")}
         self.status = make_folder(self) / "status"
         settings = f"admin = unix:{names['admin']}\n    unix:{self.status}\nmetrics = unix:{names['metrics']}"
         rules = f"[listen public]\nendpoint = unix:{names['listen']}\n"
-        mux = self.own(Running(self.folder, rules, settings))
-        self.addCleanup(mux.kill)
+        mux = self.own(Service(self.folder, rules, settings, program="run"))
         self.paths = [*names.values()]
         return mux
 
@@ -33,14 +33,14 @@ class RemovedFilesTests(UpgradeTestCase):
                 pass
             return True
 
-    def are_there(self, mux: Running) -> None:
+    def are_there(self, mux: Service) -> None:
         for path in (*self.paths, mux.pidfile):
             eventually(path.exists, f"{path} is made again")
         for path in self.paths:
             eventually(partial(self.is_reached, path), f"{path} is served")
         self.assertEqual(int(mux.pidfile.read_text()), mux.pid)
 
-    def remove(self, mux: Running) -> None:
+    def remove(self, mux: Service) -> None:
         for path in (*self.paths, mux.pidfile):
             path.unlink()
 

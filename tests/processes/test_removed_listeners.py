@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.manager import Manager
-from tests.processes.running import customize, is_gone
-from tests.processes.upgrading import Running, UpgradeTestCase
+from tests.processes.running import WorkersTestCase, customize
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
+from tests.support.proc import is_gone
+from tests.support.services import Service
 
 _LATE = """
 import os, sys
@@ -41,17 +42,18 @@ backend = 127.0.0.1:1
 """
 
 
-class RemovedListenersTests(UpgradeTestCase):
+class RemovedListenersTests(WorkersTestCase):
     def upgraded(
         self, endpoint: str, settings: str = "", times: int = 1, before: Sequence[str] = ()
-    ) -> Running:
+    ) -> Service:
         """Return a service with further listener, each of whose old processes still has a client that has not said anything."""
         self.backend_port = self.own_backend()
         kind = "udp:" * endpoint.startswith("udp:")
         self.section = f"[listen extra]\nendpoint = {endpoint}\ndefault = {kind}127.0.0.1:{self.backend_port}\n"
         rules = f"{self.section}{_PUBLIC}"
-        mux = self.own(Running(self.folder, rules, f"{_SETTINGS}\n{settings}", before=before))
-        self.addCleanup(mux.kill)
+        mux = self.own(
+            Service(self.folder, rules, f"{_SETTINGS}\n{settings}", before=before, program="run")
+        )
         self.old = []
         for _ in range(times):
             client = self.connect(("127.0.0.1", mux.ports["public"]))
@@ -67,10 +69,10 @@ class RemovedListenersTests(UpgradeTestCase):
         self.listening = listening
         return port
 
-    def remove(self, mux: Running) -> None:
+    def remove(self, mux: Service) -> None:
         self.assertIn("listener extra closed", mux.reload((_as_pattern(self.section), "")))
 
-    def add(self, mux: Running) -> str:
+    def add(self, mux: Service) -> str:
         return mux.reload((r"\[listen public\]", f"{self.section}[listen public]"))
 
     def connect(self, address: object, family: int = socket.AF_INET) -> socket.socket:

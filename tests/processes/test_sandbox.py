@@ -15,21 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured, run
-from tests.interop.mux import Mux
-from tests.processes.running import (
-    customize,
-    halted,
-    named,
-    open_files,
-    set_limits,
-    starter_of,
-    use_plugin,
-    workers_of,
-)
-from tests.processes.upgrading import Running
+from tests.processes.running import customize, set_limits, use_plugin
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from tests.support.proc import halted, named, open_files, starter_of, workers_of
 from tests.support.refusals import expected_refusals
+from tests.support.services import Service
 from txmux.processes.worker import landlock
 from txmux.processes.worker.sandbox import SandboxError, sandbox_of
 from txmux.processes.worker.seccomp import MACHINES
@@ -143,7 +134,7 @@ class SandboxCase(SynchronousTestCase):
         self.authority.issue("old.example").write(self.site, key=True)
         self.rules = RULES.format(site=self.site)
 
-    def attempts(self, mux: Mux) -> dict[str, str]:
+    def attempts(self, mux: Service) -> dict[str, str]:
         before = len(mux.child.output)
         with mux.connect() as client:
             client.sendall(b"x")
@@ -151,22 +142,22 @@ class SandboxCase(SynchronousTestCase):
         eventually(lambda: "tried all" in mux.child.output[before:], "the plugin has tried all")
         return dict(re.findall(r"tried (\w+): (\w+)", mux.child.output[before:]))
 
-    def subject(self, mux: Mux) -> str:
+    def subject(self, mux: Service) -> str:
         done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
         match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
         return match[1].decode() if match else ""
 
 
 class SandboxTests(SandboxCase):
-    def run_service(self, settings: str = "", rules: str = "") -> Running:
+    def run_service(self, settings: str = "", rules: str = "") -> Service:
         settings += f"\nadmin = unix:{self.folder}/admin.sock:mode=666"
-        mux = Running(self.folder, rules or self.rules, settings)
+        mux = Service(self.folder, rules or self.rules, settings, program="run")
         self.addCleanup(mux.stop)
         return mux
 
     def assert_confined(
         self,
-        mux: Mux,
+        mux: Service,
         *,
         has_scope: bool = landlock.abi() >= 6,
         has_filter: bool = os.uname().machine in MACHINES,
@@ -186,7 +177,7 @@ class SandboxTests(SandboxCase):
         self.assertTrue((self.folder / "old").exists())
         self.assertFalse((self.folder / "made").exists())
 
-    def assert_privileges(self, mux: Running, *expected: str) -> None:
+    def assert_privileges(self, mux: Service, *expected: str) -> None:
         def found() -> list[str]:
             texts = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(mux.pid)]
             return [re.findall(r"NoNewPrivs:\t(\d)", text)[0] for text in texts]

@@ -10,9 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 from tests.interop.children import PATIENCE, eventually, has_ipv6
-from tests.interop.mux import Twist
 from tests.interop.test_descriptors import PASS_ON
-from tests.processes.running import RULES, WorkersTestCase, worker_of, workers_of
+from tests.processes.running import RULES, WorkersTestCase
+from tests.support.proc import worker_of, workers_of
+from tests.support.services import Twist
 
 
 class SharingTest(WorkersTestCase):
@@ -57,7 +58,7 @@ class SharingTest(WorkersTestCase):
         path = self.folder / "public.sock"
         rules = f"{RULES}    unix:{path}:mode=600\n"
         mux = self.start(rules)
-        self.kill(mux, workers_of(mux.child.pid)[0])
+        mux.kill(workers_of(mux.child.pid)[0])
         replaced = workers_of(mux.child.pid)[0]
         os.kill(replaced, signal.SIGTERM)
         self.assert_gone([replaced])
@@ -133,7 +134,7 @@ class LimitTest(WorkersTestCase):
             mux.take_one()
             self.relayed(mux, listening)
             for pid in workers_of(mux.child.pid):
-                self.kill(mux, pid)
+                mux.kill(pid)
             for _ in range(3):
                 self.relayed(mux, listening)
             with mux.connect() as client:

@@ -4,30 +4,27 @@ from typing import Any
 
 from tests.admin.processes import get
 from tests.interop.children import eventually
-from tests.processes.running import (
-    Pair,
-    has_connection,
-    is_gone,
-    named,
-    oom_score_of,
-    pids_of,
-    workers_of,
-)
-from tests.processes.upgrading import Running, UpgradeTestCase
+from tests.processes.running import Pair, WorkersTestCase
 from tests.support.memory_group import Ballast, MemoryLimit
+from tests.support.proc import has_connection, is_gone, named, oom_score_of, pids_of, workers_of
+from tests.support.services import Service
 
 _CONNECTIONS = 20
 
 
-class ShortOfMemoryTest(UpgradeTestCase):
-    def running(self, megabytes: int) -> Running:
+class ShortOfMemoryTest(WorkersTestCase):
+    def running(self, megabytes: int) -> Service:
         """Start a service with two workers, and connections in both."""
         self.group = MemoryLimit(megabytes)
         self.addCleanup(self.group.end)
         self.listening, self.admin = self.backend(), self.folder / "admin.sock"
         settings = f"workers = 2\nadmin = unix:{self.admin}"
-        running = Running(
-            self.folder, self.relaying(self.listening), settings, before=self.group.before
+        running = Service(
+            self.folder,
+            self.relaying(self.listening),
+            settings,
+            before=self.group.before,
+            program="run",
         )
         self.addCleanup(running.stop)
         self.pairs = [

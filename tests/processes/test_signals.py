@@ -14,20 +14,12 @@ from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, eventually
-from tests.processes.running import (
-    RULES,
-    WorkersTestCase,
-    customize,
-    family_of,
-    is_gone,
-    named,
-    pids_of,
-    starter_of,
-)
-from tests.processes.upgrading import Running, UpgradeTestCase
+from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.service.test_privileges import python_for_everybody
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
+from tests.support.proc import family_of, is_gone, named, pids_of, starter_of
+from tests.support.services import Service
 from txmux.processes.supervisor.signals import StopSignals
 
 
@@ -112,7 +104,9 @@ class OthersTest(WorkersTestCase):
         listening = self.backend()
         as_another = python_for_everybody() if settings else ()
         rules = self.relaying(listening)
-        mux = self.own(Running(self.folder, rules, f"{settings}workers = 2", before=as_another))
+        mux = self.own(
+            Service(self.folder, rules, f"{settings}workers = 2", before=as_another, program="run")
+        )
         helpers = named(mux.pid, "helper")  # the one that there is serves the next supervisor, too
         self.assertEqual(len(helpers), len(settings) > 0)
         pairs = [self.relayed(mux, listening)]
@@ -164,15 +158,15 @@ _PACE = 0.002
 """Seconds from one signal to the next: a process that only handles signals would not end."""
 
 
-class EarlyTests(UpgradeTestCase):
+class EarlyTests(WorkersTestCase):
     """Signals that come while the program is still importing what it is made of."""
 
     def come(self, *numbers: int, module: str = "txmux.cli") -> None:
         customize(self, _EARLY.format(module=module, numbers=[*map(int, numbers)]))
 
-    def run_early(self) -> Running:
-        mux = Running(self.folder, RULES)
-        self.addCleanup(mux.kill)
+    def run_early(self) -> Service:
+        mux = Service(self.folder, RULES, program="run")
+        self.addCleanup(mux.kill_all)
         return self.own(mux)
 
     def test_done_when_ready(self) -> None:
@@ -181,8 +175,8 @@ class EarlyTests(UpgradeTestCase):
         mux = self.run_early()
         mux.child.wait_for("rules reloaded: nothing changed")
         mux.child.wait_for("upgraded: process ")
-        eventually(lambda: mux._named() != mux.pid, "another process serves")
-        mux._follow()
+        eventually(lambda: mux.named() != mux.pid, "another process serves")
+        mux.follow()
 
     def test_quit(self) -> None:
         """SIGQUIT stops the service as SIGTERM does."""
@@ -227,15 +221,14 @@ if "txmux" in sys.orig_argv:
 """
 
 
-class LateTests(UpgradeTestCase):
+class LateTests(WorkersTestCase):
     """Signals to a process that is about to end."""
 
     def test_replaced(self) -> None:
         """SIGHUP and SIGUSR1 reach the process that serves now, and do not end the old one."""
         ends = make_folder(self) / "ends"
         customize(self, _ENDS_LATE.format(ends=str(ends)))
-        mux = self.own(Running(self.folder, RULES))
-        self.addCleanup(mux.kill)
+        mux = self.own(Service(self.folder, RULES, program="run"))
         mux.replace()
         mux.child.wait_for("upgraded: ")
         for number in (signal.SIGUSR1, signal.SIGHUP):
@@ -247,15 +240,17 @@ class LateTests(UpgradeTestCase):
 
     def test_stopping(self) -> None:
         """Until its end, none of them ends a process that stops."""
-        for service in (Running(self.folder, RULES), self.upgrading()):
-            self.addCleanup(service.kill)
+        for status, service in (
+            (0, Service(self.folder, RULES, program="run")),
+            (-signal.SIGTERM, self.upgrading()),
+        ):
+            self.addCleanup(service.kill_all)
             service.terminate()
             with contextlib.suppress(ProcessLookupError):
                 while not is_gone(service.pid):
                     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
                         os.kill(service.pid, number)
                     time.sleep(_PACE)
-            status = 0 if isinstance(service, Running) else -signal.SIGTERM
             self.assertEqual(service.child.wait(), status)
 
     def test_stopped_while_upgrading(self) -> None:
@@ -271,7 +266,7 @@ class LateTests(UpgradeTestCase):
         self.assertNotIn("keeps serving", mux.child.output)
 
     def test_quit(self) -> None:
-        mux = self.own(Running(self.folder, RULES))
+        mux = self.own(Service(self.folder, RULES, program="run"))
         os.kill(mux.pid, signal.SIGQUIT)
         mux.assert_stopped()
         self.assertEqual((mux.child.wait(), mux.pidfile.exists()), (0, False))

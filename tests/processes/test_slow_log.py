@@ -10,18 +10,19 @@ from pathlib import Path
 from tests.admin.processes import get, text_of
 from tests.interop.children import eventually
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import RULES, is_gone, workers_of
-from tests.processes.upgrading import Running, UpgradeTestCase
+from tests.processes.running import RULES, WorkersTestCase
 from tests.support.folders import make_folder
+from tests.support.proc import is_gone, workers_of
+from tests.support.services import Service
 
 _CLIENTS = 100
 _PIPE = 4096  # bytes: the lines of some ten clients
 
 
-class SlowServiceLogTest(UpgradeTestCase):
+class SlowServiceLogTest(WorkersTestCase):
     """With ``access_log = -``, lines go into the service's log."""
 
-    mux: Running
+    mux: Service
 
     def begin(self, drain_timeout: str) -> None:
         """Serve clients while nobody reads that log."""
@@ -32,7 +33,9 @@ class SlowServiceLogTest(UpgradeTestCase):
         reads = f'cat {fifo} & echo "read by $!."; exec "$0" "$@" 2> {fifo}'
         with os.fdopen(os.open(fifo, os.O_RDWR | os.O_NONBLOCK), "r+b", 0) as pipe:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
-            mux = self.mux = Running(self.folder, RULES, settings, before=("sh", "-c", reads))
+            mux = self.mux = Service(
+                self.folder, RULES, settings, before=("sh", "-c", reads), program="run"
+            )
         self.own(mux)
         self.reader = int(mux.child.wait_for(r"read by (\d+)\.")[1])
         self.addCleanup(self.go_on)
@@ -86,8 +89,8 @@ def lost_lines(admin: Path) -> int:
     return int(match[1])
 
 
-class SlowReaderTest(UpgradeTestCase):
-    mux: Running
+class SlowReaderTest(WorkersTestCase):
+    mux: Service
 
     def begin(self, drain_timeout: str) -> None:
         """Serve clients, of whose lines the reader takes none yet."""
@@ -100,8 +103,9 @@ class SlowReaderTest(UpgradeTestCase):
         self.received = b""
         settings = f"admin = unix:{self.admin}\ndrain_timeout = {drain_timeout}"
         before = "sh", "-c", f'exec "$0" "$@" > {fifo}'
-        mux = self.mux = self.own(Running(self.folder, RULES, settings, before=before))
-        self.addCleanup(mux.kill)
+        mux = self.mux = self.own(
+            Service(self.folder, RULES, settings, before=before, program="run")
+        )
         mux.reload(("access_log = .*", "access_log = stdout"))
         for _ in range(_CLIENTS):
             self.be_closed(self.mux)

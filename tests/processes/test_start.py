@@ -20,10 +20,10 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, run
-from tests.interop.mux import twist_command
 from tests.processes.running import WorkersTestCase
 from tests.support.forks import starter
 from tests.support.peers import reactor
+from tests.support.services import twist_command
 from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
 from txmux.access.across_processes import SharedLimits

@@ -15,23 +15,21 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
 from tests.interop.children import eventually
-from tests.processes.running import (
-    WorkersTestCase,
-    find_modules,
+from tests.processes.running import WorkersTestCase, find_modules, set_limits
+from tests.processes.timed import RULES, TimedTestCase
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from tests.support.peers import reactor
+from tests.support.proc import (
     halted,
     has_connection,
     is_gone,
     name_of,
     named,
-    set_limits,
     starter_of,
     workers_of,
 )
-from tests.processes.timed import RULES, TimedTestCase
-from tests.processes.upgrading import Running
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
+from tests.support.services import Service
 from txmux.control.report import Report
 from txmux.processes import forking
 from txmux.processes.forking import spawn
@@ -42,18 +40,20 @@ _ENDED = "the process that starts workers has ended"
 
 
 class StarterTest(WorkersTestCase):
-    def begin(self) -> tuple[Running, list[int]]:
+    def begin(self) -> tuple[Service, list[int]]:
         self.listening = self.backend()
-        mux = self.own(Running(self.folder, self.relaying(self.listening), "workers = 2"))
+        mux = self.own(
+            Service(self.folder, self.relaying(self.listening), "workers = 2", program="run")
+        )
         return mux, workers_of(mux.pid)
 
-    def kill_starter(self, mux: Running) -> None:
+    def kill_starter(self, mux: Service) -> None:
         starter = starter_of(mux.pid)
         os.kill(starter, signal.SIGKILL)
         eventually(lambda: starter not in named(mux.pid, "starter"), "it has ended")
         eventually(lambda: bool(named(mux.pid, "starter")), "it is started again")
 
-    def kill_workers(self, mux: Running, pids: Collection[int], served: int) -> None:
+    def kill_workers(self, mux: Service, pids: Collection[int], served: int) -> None:
         """End workers, and wait until this many are forked by the starter that there is now, and serve."""
         before = mux.child.output.count("serving with 2 worker")
         for pid in pids:
@@ -114,8 +114,8 @@ class StarterTest(WorkersTestCase):
         rules = f"{self.relaying(listening)}[route tls]\nmatch = tls\nbackend = close\n"
         before = ("env", "-C", str(folder))
         settings = "workers = 2\nmetrics = 127.0.0.1:0"
-        mux = Running(self.folder, rules, settings, before=before)
-        self.addCleanup(mux.kill)
+        mux = Service(self.folder, rules, settings, before=before, program="run")
+        self.addCleanup(mux.kill_all)
         pair = self.relayed(mux, listening)
         (other,) = (pid for pid in workers_of(mux.pid) if not has_connection(pid, pair[1]))
         (code / "version.py").write_text('__version__ = "0.0.7"\n')

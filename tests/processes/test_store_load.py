@@ -8,8 +8,8 @@ import threading
 from collections import Counter
 
 from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import family_of, is_gone
 from tests.processes.test_notify import ServiceTestCase
+from tests.support.proc import family_of, is_gone
 
 _PAUSE = 0.001
 _ENOUGH = 200

@@ -9,20 +9,11 @@ from unittest import SkipTest
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import (
-    Pair,
-    customize,
-    family_of,
-    is_gone,
-    name_of,
-    named,
-    pids_of,
-    serves,
-    workers_of,
-)
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import Pair, WorkersTestCase, customize
 from tests.service.test_privileges import python_for_everybody
 from tests.support.ports import free_ports, stop_listening
+from tests.support.proc import family_of, is_gone, name_of, named, pids_of, serves, workers_of
+from tests.support.services import Service
 
 _BROKEN = """
 import sys
@@ -62,8 +53,8 @@ if not os.path.exists({flag!r}):
 """The files of the package are replaced as soon as a file is there: processes that began before find no further modules."""
 
 
-class UpgradeTest(UpgradeTestCase):
-    def assert_upgrades(self, mux: Upgrading, times: int) -> None:
+class UpgradeTest(WorkersTestCase):
+    def assert_upgrades(self, mux: Service, times: int) -> None:
         inodes = mux.inodes()
         peers = [self.relayed(mux, self.listening) for _ in range(5)]
         for _ in range(times):
@@ -81,9 +72,7 @@ class UpgradeTest(UpgradeTestCase):
         self.assertEqual(len({line["id"] for line in lines}), 5 + times)
         mux.stop()
 
-    def service(
-        self, settings: str = "", routes: str = "", before: Sequence[str] = ()
-    ) -> Upgrading:
+    def service(self, settings: str = "", routes: str = "", before: Sequence[str] = ()) -> Service:
         self.listening = self.backend()
         return self.upgrading(self.relaying(self.listening, routes), settings, before)
 
@@ -221,7 +210,7 @@ class UpgradeTest(UpgradeTestCase):
         )
         self.all_end([pair])
 
-    def undecided(self) -> tuple[Upgrading, socket.socket, list[int]]:
+    def undecided(self) -> tuple[Service, socket.socket, list[int]]:
         """Upgrade a service of which an old worker keeps a client that is not decided yet, and give all three."""
         mux = self.service(
             "drain_timeout = 10m",
@@ -277,7 +266,7 @@ class UpgradeTest(UpgradeTestCase):
         mux.assert_stopped()
 
 
-class BrokenTest(UpgradeTestCase):
+class BrokenTest(WorkersTestCase):
     def test_bad_rules_and_taken_port(self) -> None:
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening))
@@ -328,8 +317,8 @@ class BrokenTest(UpgradeTestCase):
         customize(self, _BROKEN)
         listening = self.backend()
         admin = self.folder / "admin.sock"
-        mux = Upgrading(self.folder, self.relaying(listening), f"admin = unix:{admin}")
-        self.addCleanup(mux.kill)
+        mux = Service(self.folder, self.relaying(listening), f"admin = unix:{admin}")
+        self.addCleanup(mux.kill_all)
         client, server = self.relayed(mux, listening)
         self.assertEqual(ask(admin, "POST", "/api/upgrade", {})[0], 409)
         for pair in ((client, server), self.relayed(mux, listening)):
@@ -342,10 +331,10 @@ class BrokenTest(UpgradeTestCase):
         self.assertIn("RuntimeError: what nobody thought of", mux.child.output)
 
 
-class MeanwhileTest(UpgradeTestCase):
+class MeanwhileTest(WorkersTestCase):
     """What happens while the new process starts, which it does when the test lets it."""
 
-    def slow(self, settings: str = "") -> tuple[Upgrading, socket.socket, socket.socket]:
+    def slow(self, settings: str = "") -> tuple[Service, socket.socket, socket.socket]:
         self.gate = self.folder / "gate"
         customize(
             self,
@@ -362,7 +351,7 @@ class MeanwhileTest(UpgradeTestCase):
         (self.new,) = set(pids_of(mux.pid)) - set(before)
         return mux, client, server
 
-    def let_start(self, mux: Upgrading) -> None:
+    def let_start(self, mux: Service) -> None:
         self.gate.touch()
         old = mux.switched()
         self.assert_gone(old)

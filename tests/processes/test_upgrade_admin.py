@@ -6,12 +6,12 @@ from pathlib import Path
 
 from tests.admin.processes import _Connection, get, post
 from tests.interop.children import eventually
-from tests.processes.running import RULES
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import RULES, WorkersTestCase
+from tests.support.services import Service
 
 
-class ReplacedTest(UpgradeTestCase):
-    def begin(self) -> tuple[Upgrading, Path, socket.socket]:
+class ReplacedTest(WorkersTestCase):
+    def begin(self) -> tuple[Service, Path, socket.socket]:
         """Begin a service, with a client that stays in its first process."""
         admin = self.folder / "admin.sock"
         rules = f"{RULES}detect_timeout = 10m\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"

@@ -10,10 +10,11 @@ from typing import Any
 
 from tests.admin.processes import answer_to, get, post, send
 from tests.interop.children import PATIENCE, eventually, run
-from tests.processes.running import RULES, customize, family_of
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
+from tests.support.proc import family_of
+from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.tcp.moving import StayReason
 
@@ -32,8 +33,8 @@ if "txmux" in sys.orig_argv and os.path.exists({gate!r}):
 """
 
 
-class UpgradeCheckTest(UpgradeTestCase):
-    def begin(self, rules: str, settings: str = "workers = 2") -> Upgrading:
+class UpgradeCheckTest(WorkersTestCase):
+    def begin(self, rules: str, settings: str = "workers = 2") -> Service:
         self.admin = self.folder / "admin.sock"
         return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
 
@@ -50,18 +51,18 @@ class UpgradeCheckTest(UpgradeTestCase):
     def assert_near(self, until: float, seconds: float) -> None:
         self.assertLess(abs(until - time.time() - seconds), PATIENCE)
 
-    def decided(self, mux: Upgrading, listening: socket.socket) -> None:
+    def decided(self, mux: Service, listening: socket.socket) -> None:
         client = self.client(mux)
         client.sendall(b"plain\n")
         self.accept_from(listening, b"plain\n")
 
-    def secure(self, mux: Upgrading, said: bytes) -> None:
+    def secure(self, mux: Service, said: bytes) -> None:
         client = self.trusted.wrap_socket(self.client(mux), server_hostname="a.example")
         reset_on_close(client)  # after a FIN, a held one would wait on
         self.addCleanup(client.close)
         client.sendall(said)
 
-    def all_kinds(self) -> Upgrading:
+    def all_kinds(self) -> Service:
         """Start a service with connections of all kinds: three that move, and nine that stay, for four reasons."""
         authority = make_authority()
         self.trusted = ssl.create_default_context(

@@ -11,18 +11,19 @@ from collections.abc import Callable, Sequence
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.handshake import Handshake
-from tests.processes.running import RULES, has_connection, is_gone, workers_of
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import RULES, WorkersTestCase
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
+from tests.support.proc import has_connection, is_gone, workers_of
+from tests.support.services import Service
 
 
-class KeepingTest(UpgradeTestCase):
+class KeepingTest(WorkersTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.listening = self.backend()
 
-    def begin(self, settings: str = "", more: str = "") -> Upgrading:
+    def begin(self, settings: str = "", more: str = "") -> Service:
         port = self.listening.getsockname()[1]
         self.file_of_rules = (
             f"{RULES}detect_timeout = 10m\n[route first]\nunder = *\nmatch = ssh\nbackend = pool\n"
@@ -35,7 +36,7 @@ class KeepingTest(UpgradeTestCase):
         return self.accept_from(self.listening, b"SSH-2.0-x\r\n")
 
     def assert_moves(
-        self, mux: Upgrading, pairs: Sequence[tuple[socket.socket, socket.socket]]
+        self, mux: Service, pairs: Sequence[tuple[socket.socket, socket.socket]]
     ) -> None:
         mux.upgrade()
         mux.child.wait_for(f"connections handed over: {len(pairs)}\\b")
@@ -114,7 +115,7 @@ class KeepingTest(UpgradeTestCase):
         self.assertFalse(re.search("Traceback|Unhandled", mux.child.output))
 
 
-class EndedTest(UpgradeTestCase):
+class EndedTest(WorkersTestCase):
     def test_server_that_has_finished(self) -> None:
         """Clients with TLS that ends here, whose last bytes are still in this process, keep no other connection from moving."""
         authority = make_authority()
@@ -161,7 +162,7 @@ class EndedTest(UpgradeTestCase):
         mux.stop()
 
 
-class LeftOutTest(UpgradeTestCase):
+class LeftOutTest(WorkersTestCase):
     """The new rules have less listeners, while a connection keeps the old process."""
 
     def setUp(self) -> None:
@@ -232,7 +233,7 @@ class LeftOutTest(UpgradeTestCase):
 _HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"
 
 
-class PendingTest(UpgradeTestCase):
+class PendingTest(WorkersTestCase):
     """Half a PROXY header, half a hello of TLS that ends here, and half of what a route asks for."""
 
     def test_served(self) -> None:
@@ -288,7 +289,7 @@ class PendingTest(UpgradeTestCase):
         )
         self.assertEqual({line["reason"] for line in lines}, {"done"})
 
-    def begun(self, mux: Upgrading, said: bytes, source: str) -> socket.socket:
+    def begun(self, mux: Service, said: bytes, source: str) -> socket.socket:
         client = socket.create_connection(("127.0.0.1", mux.port), 60, (source, 0))
         self.addCleanup(client.close)
         client.sendall(said)

@@ -11,15 +11,16 @@ from pathlib import Path
 
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import RULES, halted, set_limits, workers_of
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import RULES, WorkersTestCase, set_limits
 from tests.support.certificates import make_authority
+from tests.support.proc import halted, workers_of
+from tests.support.services import Service
 
 _DRAINED = 4.0
 """Seconds after which a service has ended all connections that it does not spare, with a `drain_timeout` of 2 seconds."""
 
 
-class LimitsTest(UpgradeTestCase):
+class LimitsTest(WorkersTestCase):
     """The old process hands its connections over when the test lets it; the new one accepts clients before."""
 
     def served(self, settings: str, listener: str) -> None:
@@ -52,7 +53,7 @@ class LimitsTest(UpgradeTestCase):
         mux.take_one()
         mux.stop()
 
-    def assert_refused(self, mux: Upgrading) -> None:
+    def assert_refused(self, mux: Service) -> None:
         with mux.connect() as client:
             self.assertEqual(client.recv(1), b"")
         self.assertEqual(mux.take_one()["reason"], "limit")
@@ -67,12 +68,12 @@ class LimitsTest(UpgradeTestCase):
         self.served("workers = 2", "max_connections_per_source = 3")
 
 
-class StayingTest(UpgradeTestCase):
+class StayingTest(WorkersTestCase):
     """Connections with TLS that ends here stay, upgrade after upgrade, and count."""
 
     def begin(
         self, settings: str = "", listener: str = "", backend: str = "", server: str = ""
-    ) -> Upgrading:
+    ) -> Service:
         authority = make_authority()
         self.trusted = ssl.create_default_context(
             cafile=str(authority.write(self.folder / "ca.pem"))
@@ -88,7 +89,7 @@ class StayingTest(UpgradeTestCase):
             f"drain_timeout = 10m\n{settings}",
         )
 
-    def enter(self, mux: Upgrading) -> bool:
+    def enter(self, mux: Service) -> bool:
         """Connect, and return whether the client is served."""
         client = self.client(mux)
         client.settimeout(PATIENCE)
@@ -122,7 +123,7 @@ class StayingTest(UpgradeTestCase):
         self.assertEqual(server.recv(1), b"")
         server.close()
 
-    def assert_limit(self, mux: Upgrading, limit: int, again: int = 3) -> None:
+    def assert_limit(self, mux: Service, limit: int, again: int = 3) -> None:
         """Fill the service, and upgrade it `again` and again: there never is room for more than `limit`."""
         for _ in range(again):
             while len(self.open) < limit:
@@ -169,10 +170,10 @@ class StayingTest(UpgradeTestCase):
         self.assertFalse(self.enter(mux))
 
 
-class DescriptorsTest(UpgradeTestCase):
+class DescriptorsTest(WorkersTestCase):
     """What moves has its room before clients that wait, where descriptors are few."""
 
-    def begin(self, listening: socket.socket, settings: str = "") -> Upgrading:
+    def begin(self, listening: socket.socket, settings: str = "") -> Service:
         return self.upgrading(
             self.relaying(listening, "detect_timeout = 10m"),
             f"drain_timeout = 2s\n{settings}",
@@ -227,7 +228,7 @@ class DescriptorsTest(UpgradeTestCase):
         self.assertEqual({line["reason"] for line in lines}, {"done"})
 
 
-class InFlightTest(UpgradeTestCase):
+class InFlightTest(WorkersTestCase):
     def few(self) -> list[str]:
         few = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
         if os.geteuid() == 0:
@@ -262,7 +263,7 @@ class InFlightTest(UpgradeTestCase):
         self.assertNotRegex(mux.child.output, "cannot be started|before it had served|ended")
 
 
-class PlacesTest(UpgradeTestCase):
+class PlacesTest(WorkersTestCase):
     def test_of_a_server(self) -> None:
         """Who waits in the old process gets the place of one that has moved, when that has ended; and then who waits in the new one."""
         listening = self.backend()
@@ -288,7 +289,7 @@ class PlacesTest(UpgradeTestCase):
         self.over(*peers.pop())
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
 
-    def waits(self, mux: Upgrading, said: str) -> socket.socket:
+    def waits(self, mux: Service, said: str) -> socket.socket:
         client = self.client(mux)
         client.sendall(said.encode())
         name = "{}:{}".format(*client.getsockname())

@@ -7,10 +7,10 @@ import time
 
 import attrs
 
-from tests.interop.mux import Record
-from tests.processes.running import family_of, resident
+from tests.processes.running import WorkersTestCase
 from tests.processes.streams import Load
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.support.proc import family_of, resident
+from tests.support.services import Record, Service
 
 _UPGRADES = int(os.environ.get("TXMUX_UPGRADES", "6"))
 _STREAMS = int(os.environ.get("TXMUX_STREAMS", "50"))
@@ -25,12 +25,12 @@ class _Sizes:
     memory: list[int] = attrs.Factory(list)
     descriptors: list[int] = attrs.Factory(list)
 
-    def note(self, mux: Upgrading) -> None:
+    def note(self, mux: Service) -> None:
         self.memory.append(sum(map(resident, family_of(mux.pid))))
         self.descriptors.append(mux.descriptors())
 
 
-class LoadTest(UpgradeTestCase):
+class LoadTest(WorkersTestCase):
     def assert_unnoticed(self, settings: str, times: int) -> None:
         load = Load(_STREAMS, visitors=max(4, _STREAMS // 40))
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{load.server}\n"

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import halted, workers_of
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import WorkersTestCase
 from tests.support.ports import free_port
+from tests.support.proc import halted, workers_of
+from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
@@ -24,8 +25,8 @@ _RELOAD = (
 )
 
 
-class MeanwhileTest(UpgradeTestCase):
-    def count(self, mux: Upgrading, what: str) -> int:
+class MeanwhileTest(WorkersTestCase):
+    def count(self, mux: Service, what: str) -> int:
         return mux.child.output.count(what)
 
     def test_upgrade_waits_for_a_reload(self) -> None:
@@ -319,7 +320,7 @@ class MeanwhileTest(UpgradeTestCase):
         gate.touch()
         mux.child.wait_for("upgrade failed, the old process keeps serving: too many open files")
         resource.prlimit(old, resource.RLIMIT_NOFILE, limits)
-        eventually(lambda: mux._named() == old, "the old process is named")
+        eventually(lambda: mux.named() == old, "the old process is named")
         mux.pid = old
         pairs = [pair, self.relayed(mux, listening)]
         mux.upgrade()

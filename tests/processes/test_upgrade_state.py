@@ -11,16 +11,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.processes import get, post, text_of
 from tests.interop.children import eventually
-from tests.interop.mux import Record
-from tests.processes.running import RULES, workers_of
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import RULES, WorkersTestCase
 from tests.support.ports import free_port
+from tests.support.proc import workers_of
+from tests.support.services import Record, Service
 
 _ROUTE = "[route all]\nmatch = any\nbackend = pool\n"
 
 
-class StateTest(UpgradeTestCase):
-    def visit(self, mux: Upgrading, count: int = 1) -> list[Record]:
+class StateTest(WorkersTestCase):
+    def visit(self, mux: Service, count: int = 1) -> list[Record]:
         for _ in range(count):
             with mux.connect() as client, contextlib.suppress(ConnectionError):  # it is refused
                 client.sendall(b"x")
@@ -62,7 +62,7 @@ class StateTest(UpgradeTestCase):
 
         eventually(are_listed, "they are listed")
         for pid in workers_of(mux.pid):
-            self.kill(mux, pid)
+            mux.kill(pid)
         self.assertTrue(are_listed())
         for _ in range(2):
             mux.upgrade()
@@ -140,7 +140,7 @@ class StateTest(UpgradeTestCase):
         eventually(lambda: self.visit(mux)[0]["reason"] == "limit", "it is refused")
 
 
-class WantedTest(UpgradeTestCase):
+class WantedTest(WorkersTestCase):
     def test_wanted(self) -> None:
         """A server that drains gets no client of the new process, and a listener that is shut accepts none; until that is changed."""
         admin = self.folder / "admin.sock"
@@ -231,7 +231,7 @@ class WantedTest(UpgradeTestCase):
 _NAMES = ("connections_total", "connections_active", "route_matches_total", "bytes_total")
 
 
-class CountingTest(UpgradeTestCase):
+class CountingTest(WorkersTestCase):
     def read(self) -> list[float]:
         """Give numbers: clients, connections, matches, and bytes both ways."""
         text = text_of(self.folder / "metrics.sock", "/metrics")
@@ -240,7 +240,7 @@ class CountingTest(UpgradeTestCase):
         ]
         return [sum(one.value for one in samples if one.name == f"txmux_{name}") for name in _NAMES]
 
-    def counting(self, settings: str = "", more: str = "", workers: int = 2) -> Upgrading:
+    def counting(self, settings: str = "", more: str = "", workers: int = 2) -> Service:
         self.listening = self.backend()
         settings += f"\nworkers = {workers}\nmetrics = unix:{self.folder / 'metrics.sock'}"
         return self.upgrading(self.relaying(self.listening, more), settings)

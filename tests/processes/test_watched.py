@@ -14,23 +14,20 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.interop.children import eventually
-from tests.interop.mux import Mux
-from tests.processes.running import (
-    RULES,
-    WorkersTestCase,
-    customize,
+from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
+from tests.processes.timed import TimedTestCase
+from tests.support.folders import make_folder
+from tests.support.load import Load
+from tests.support.peers import reactor
+from tests.support.proc import (
     halted,
     has_connection,
     is_gone,
     listening_inode,
     open_files,
-    set_limits,
     workers_of,
 )
-from tests.processes.timed import TimedTestCase
-from tests.support.folders import make_folder
-from tests.support.load import Load
-from tests.support.peers import reactor
+from tests.support.services import Service
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
 from txmux.net.channel.messages import ACCEPT, IMPORT
@@ -401,7 +398,7 @@ class KilledTest(WorkersTestCase):
         # A client whose connection was already the victim's is cut off; nobody else is.
         self.assertLessEqual(sum(one.cut for one in load), _KILLED * len(load))
 
-    def held(self, mux: Mux, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
+    def held(self, mux: Service, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
         client = self.client(mux)
         client.sendall(b"SSH-2.0-x\r\n")
         return client, self.accept_from(listening, b"SSH-2.0-x\r\n")
@@ -416,7 +413,7 @@ def goes_on(client: socket.socket, server: socket.socket) -> bool:
         return False
 
 
-def serving(mux: Mux, count: int) -> list[int]:
+def serving(mux: Service, count: int) -> list[int]:
     """Wait until this many workers accept, and give all that do, the oldest first."""
     socket_name = f"socket:[{listening_inode(mux.port)}]"
     found: list[int] = []

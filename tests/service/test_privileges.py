@@ -16,8 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, Child, eventually, leave_unmeasured, run
-from tests.interop.mux import Mux, Twist, twist_command
-from tests.processes.running import (
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from tests.support.proc import (
     await_oom_scores,
     family_of,
     halted,
@@ -27,9 +28,7 @@ from tests.processes.running import (
     starter_of,
     workers_of,
 )
-from tests.processes.upgrading import Upgrading
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
+from tests.support.services import Service, Twist, twist_command
 from txmux.processes import account
 from txmux.processes.account import Account, AccountError, account_of
 from txmux.processes.worker import landlock
@@ -111,8 +110,8 @@ class DroppingTests(SynchronousTestCase):
         self.folder = make_folder(self)
         self.folder.chmod(0o755)
 
-    def mux(self, settings: str = "", rules: str = _RULES) -> Mux:
-        mux = Mux(self.folder, rules, f"user = nobody\n{settings}")
+    def mux(self, settings: str = "", rules: str = _RULES) -> Service:
+        mux = Service(self.folder, rules, f"user = nobody\n{settings}")
         self.addCleanup(mux.stop)
         mux.child.wait_for("serving with")
         return mux
@@ -154,7 +153,7 @@ class DroppingTests(SynchronousTestCase):
 
     def test_halted_helper(self) -> None:
         """A helper that is halted, and that the service may not end, does not hold up its stop."""
-        mux = Mux(self.folder, _RULES, "user = nobody")
+        mux = Service(self.folder, _RULES, "user = nobody")
         self.addCleanup(mux.child.end)
         with halted(named(mux.child.pid, "helper")):
             mux.terminate()
@@ -184,7 +183,7 @@ class DroppingTests(SynchronousTestCase):
 
     def test_helper(self) -> None:
         """The helper is still root, and ends with the service, however that ends."""
-        mux = Mux(self.folder, _RULES, "user = nobody")
+        mux = Service(self.folder, _RULES, "user = nobody")
         self.addCleanup(mux.child.end)
         mux.child.wait_for("serving with")
         (helper,) = named(mux.child.pid, "helper")
@@ -205,7 +204,7 @@ class DroppingTests(SynchronousTestCase):
     def secure(self, path: Path) -> str:
         return f"{_RULES}[route secure]\nmatch = tls\nterminate_tls = {path}\n"
 
-    def shown(self, mux: Mux) -> bytes:
+    def shown(self, mux: Service) -> bytes:
         done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
         match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
         return match[1] if match else done.stderr
@@ -213,7 +212,7 @@ class DroppingTests(SynchronousTestCase):
     def test_restarted_worker_has_user_and_key(self) -> None:
         path = self.secret("old.example")
         settings, before = "user = nobody\nworkers = 2", python_for_everybody()
-        mux = Mux(self.folder, self.secure(path), settings, before=before)
+        mux = Service(self.folder, self.secure(path), settings, before=before)
         self.addCleanup(mux.stop)
         mux.child.wait_for("serving with 2 worker")
         workers = workers_of(mux.child.pid)
@@ -230,8 +229,8 @@ class DroppingTests(SynchronousTestCase):
         """An upgraded program goes on with the helper: it reads rules and keys that only root can read, opens a port below 1024, and so do its workers."""
         path = self.secret("old.example")
         settings, before = "user = nobody\nworkers = 2", python_for_everybody()
-        mux = Upgrading(self.folder, self.secure(path), settings, before=before)
-        self.addCleanup(mux.kill)
+        mux = Service(self.folder, self.secure(path), settings, before=before)
+        self.addCleanup(mux.kill_all)
         (helper,) = named(mux.child.pid, "helper")
         self.assertEqual(mux.pidfile.stat().st_uid, 0)  # by the helper
         rules = mux.file
@@ -253,8 +252,8 @@ class DroppingTests(SynchronousTestCase):
 
     def test_whom_the_kernel_kills_first(self) -> None:
         """Whoever has been root before: workers before supervisor and helper, also after an upgrade, by which the service may lose root."""
-        mux = Upgrading(self.folder, _RULES, "workers = 2", before=python_for_everybody())
-        self.addCleanup(mux.kill)
+        mux = Service(self.folder, _RULES, "workers = 2", before=python_for_everybody())
+        self.addCleanup(mux.kill_all)
         mux.file.write_text(mux.file.read_text().replace("[txmux]\n", "[txmux]\nuser = nobody\n"))
         for _ in range(2):
             mux.upgrade()
@@ -270,8 +269,8 @@ class DroppingTests(SynchronousTestCase):
     def test_pidfile(self) -> None:
         """The file that names the process may be in a folder of root's, where nobody else can look."""
         self.folder.chmod(0o700)
-        mux = Upgrading(self.folder, _RULES, "user = nobody")
-        self.addCleanup(mux.kill)
+        mux = Service(self.folder, _RULES, "user = nobody")
+        self.addCleanup(mux.kill_all)
         self.assertEqual(mux.pid, mux.child.pid)
         mux.stop()
         self.assertFalse(mux.pidfile.exists())
@@ -333,8 +332,8 @@ class DroppingTests(SynchronousTestCase):
         """All works where /proc is not mounted; where root cannot do without, it says so."""
         admin = self.folder / "admin.sock"
         settings = f"workers = 2\nadmin = unix:{admin}"
-        mux = Upgrading(self.folder, _RULES, settings, before=_NO_PROC)
-        self.addCleanup(mux.kill)
+        mux = Service(self.folder, _RULES, settings, before=_NO_PROC)
+        self.addCleanup(mux.kill_all)
         self.assertEqual(
             mux.reload(("workers = 2", "workers = 3")), "rules reloaded: workers of [txmux] changed"
         )

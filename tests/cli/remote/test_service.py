@@ -29,7 +29,7 @@ class ServiceTestCase(WorkersTestCase):
         rules = _RULES.format(port=self.server.getsockname()[1]) + listener
         given = "" if "drain_timeout" in settings else "drain_timeout = 1s\n"
         mux = Upgrading(self.folder, rules, f"{given}{settings}")
-        self.addCleanup(mux.kill)
+        self.addCleanup(mux.kill_all)
         return self.own(mux)
 
     def ask(self, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:

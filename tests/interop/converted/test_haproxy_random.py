@@ -10,8 +10,8 @@ from tests.interop.converted.sidebyside import HaproxyTestCase, first_bytes
 from tests.interop.mux import Mux
 from tests.interop.originals import HALF_HELLO, Named, said_at_once
 from tests.interop.servers import make_certificate
-from tests.processes.running import family_of
 from tests.support.ports import free_port
+from tests.support.proc import family_of
 from txmux.detection.registry import installed_matchers
 from txmux_convert.formats import Conversion, convert
 

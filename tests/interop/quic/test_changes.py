@@ -23,7 +23,7 @@ class ChangeTests(QuicCase):
 
     def setUp(self) -> None:
         self.mux = Upgrading(self.folder, self.rules(), _SETTINGS)
-        self.addCleanup(self.mux.kill)
+        self.addCleanup(self.mux.kill_all)
 
     def reload(self) -> None:
         self.mux.reload((r"\[route shop\]", "[route renamed]"))

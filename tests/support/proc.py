@@ -1,0 +1,173 @@
+"""What the system says about processes, and about the sockets that they have."""
+
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.interop.children import eventually
+
+
+def pids_of(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def name_of(pid: int) -> str:
+    """Return the name of a process (at most 15 bytes, proc(5)); empty if it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    return ""
+
+
+def named(pid: int, name: str) -> list[int]:
+    """Return the children of a supervisor with this name: ``starter`` or ``helper``."""
+    return [child for child in pids_of(pid) if name_of(child) == f"txmux: {name}"]
+
+
+def starter_of(pid: int) -> int:
+    (starter,) = named(pid, "starter")
+    return starter
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the workers that the present starter of a supervisor has forked, the oldest first."""
+    found: list[int] = []
+    for starter in named(pid, "starter"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            found += pids_of(starter)
+    return found
+
+
+def family_of(pid: int) -> list[int]:
+    return [pid, *(one for child in pids_of(pid) for one in family_of(child))]
+
+
+def is_gone(pid: int) -> bool:
+    """Return whether a process has ended; it may still be a zombie."""
+    try:
+        return _state(pid) == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+def oom_score_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+def await_oom_scores(pid: int, *expected: int) -> None:
+    """Wait until a supervisor, its starter and its workers have these. A worker has the starter's until it runs."""
+
+    def scores() -> list[int]:
+        found: list[int] = []
+        for one in (pid, starter_of(pid), *workers_of(pid)):
+            with suppress(FileNotFoundError, ProcessLookupError):  # ended
+                found.append(oom_score_of(one))
+        return found
+
+    eventually(lambda: scores() == [*expected], f"{pid} and its children have {expected}")
+
+
+@contextmanager
+def halted(pids: Collection[int]) -> Iterator[None]:
+    """Stop processes for a while, so that the others accept all clients. Workers are replaced after ten seconds."""
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        eventually(lambda: all(_state(pid) == "T" for pid in pids), f"the processes {pids} halt")
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # it has been replaced
+                os.kill(pid, signal.SIGCONT)
+
+
+def resident(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def worker_of(connection_id: str) -> str:
+    """Return the part of a connection's ID that is its process's."""
+    return connection_id.partition("-")[0]
+
+
+def open_files(pid: int) -> set[str]:
+    found = set()
+    # It has ended, or is about to: then what it had is root's.
+    with suppress(FileNotFoundError, PermissionError, ProcessLookupError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.add(str(link.readlink()))
+    return found
+
+
+def has_connection(pid: int, end: socket.socket) -> bool:
+    """Return whether a process has the peer of a server's socket."""
+    return _has_socket(pid, _port(end.getpeername()[1]), column=1)
+
+
+def serves(pid: int, client: socket.socket) -> bool:
+    """Return whether a process has accepted a client."""
+    return _has_socket(pid, _port(client.getsockname()[1]), column=2)
+
+
+def _has_socket(pid: int, port: str, column: int) -> bool:
+    inodes = [words[9] for words in _tcp_sockets(port) if words[column].endswith(port)]
+    return not open_files(pid).isdisjoint(f"socket:[{inode}]" for inode in inodes)
+
+
+def holders(client: socket.socket) -> str:
+    """Describe which processes have the peer of a client's socket, for failure messages."""
+    own = _port(client.getsockname()[1])
+    told = []
+    for words in _tcp_sockets(own):
+        if words[2].endswith(own):
+            state, (to_send, to_read), inode = words[3], words[4].split(":"), words[9]
+            told.append(
+                f"state {state}, to send {int(to_send, 16)}, to read {int(to_read, 16)}, inode {inode}"
+            )
+            # What nobody has accepted has no inode.
+            told += [f"  {_described(pid)}" for pid in _pids_with(f"socket:[{inode}]")]
+    return "\n".join(told) or "the system knows nothing of it"
+
+
+def _pids_with(name: str) -> list[int]:
+    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    readable = [pid for pid in found if os.access(f"/proc/{pid}/fd", os.R_OK)]
+    return [pid for pid in readable if name in open_files(pid)]
+
+
+def _described(pid: int) -> str:
+    folder = Path(f"/proc/{pid}")
+    with suppress(FileNotFoundError, ProcessLookupError):
+        state = _state(pid)
+        arguments = (folder / "cmdline").read_text().replace("\0", " ")
+        waits = (folder / "wchan").read_text()
+        return f"process {pid}, {state} in {waits}: {arguments}"
+    return f"process {pid}, which has ended"
+
+
+def listening_inode(port: int) -> str:
+    own = _port(port)
+    address = int.from_bytes(socket.inet_aton("127.0.0.1"), sys.byteorder)
+    place = f"{address:08X}{own}"  # others may have the port elsewhere
+    (inode,) = (words[9] for words in _tcp_sockets(own) if words[1] == place and words[3] == "0A")
+    return inode
+
+
+def _port(number: int) -> str:
+    return f":{number:04X}"
+
+
+def _tcp_sockets(port: str) -> list[list[str]]:
+    """Return the rows with a port at either end; there may be thousands in TIME_WAIT."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    return [line.split() for line in lines if f"{port} " in line]
