@@ -1,4 +1,4 @@
-"""What holds for all tests, and which of them only `script/test --all` runs."""
+"""What holds for all tests."""
 
 import difflib
 import gc
@@ -22,41 +22,11 @@ from tests.support.endings import allow_endings
 from tests.support.examples import has_turn
 from tests.support.jobs import await_jobs
 from tests.support.leaks import Guard
+from tests.support.marks import add_marks_of_folders, are_all_whole, has_whole, is_whole, turn_of
 from tests.support.reached import Reached
 from tests.support.refusals import RefusedCalls
 
 _FOLDER = Path(__file__).parent
-
-WHOLE = (
-    "admin/test_privileges.py", "browser/", "campaign/", "features/top/test_terminal.py", "interop/",
-    "matchers/test_overlaps.py::SearchTests", "owners/", "packaging/", "processes/test_datagrams_load.py",
-    "processes/test_handover_rough.py", "processes/test_reload_load.py",
-    "processes/test_reload_rough.py", "processes/test_short_of_memory.py", "processes/test_store_load.py",
-    "processes/test_upgrade_load.py", "processes/test_watched.py::KilledTest",
-    "service/test_privileges.py", "test_benchmarks.py::RunTests", "test_changes_beside_peers.py",
-    "test_contributing.py", "test_examples.py", "test_files.py", "test_manpages.py::ScriptTests", "test_plugin_example.py",
-    "test_reactors.py", "test_soak.py", "test_sources.py::AllPeersTests",
-)  # fmt: skip
-"""Tests that need root or a real server, run the whole of what is installed, or change services under load; all others run in `script/test`."""
-
-BY_TURNS = (
-    "browser/test_page.py::", "campaign/", "interop/converted/", "interop/datagrams/", "interop/quic/", "interop/test_acme",
-    "interop/test_action.py", "interop/test_addresses.py", "interop/test_clock.py", "interop/test_commands.py",
-    "interop/test_descriptors.py", "interop/test_dnsmasq.py", "interop/test_drop_ins.py", "interop/test_fail2ban.py", "interop/test_hold.py",
-    "interop/test_keepalived.py::", "interop/test_openapi.py", "interop/test_provider_sources.py", "interop/test_scenario_",
-    "interop/test_shared_bans.py", "interop/test_signals.py", "interop/test_tutorial.py", "interop/test_under_systemd.py",
-    "matchers/test_overlaps.py::SearchTests", "packaging/", "processes/test_datagrams_load.py::",
-    "processes/test_handover_rough.py::", "processes/test_held.py::", "processes/test_opener.py::",
-    "processes/test_reload_load.py::", "processes/test_reload_rough.py::", "processes/test_removed_listeners.py::",
-    "processes/test_sandbox.py::", "processes/test_short_of_memory.py::", "processes/test_store_load.py::",
-    "processes/test_upgrade.py::", "processes/test_upgrade_", "test_benchmarks.py::RunTests", "test_changes_beside_peers.py",
-    "test_contributing.py", "test_examples.py", "test_manpages.py::ScriptTests", "test_plugin_example.py", "test_reactors.py",
-    "test_soak.py::SoakTests", "test_sources.py::AllPeersTests",
-)  # fmt: skip
-"""Of which tests `.ci/run` runs one in `SHARE` for each commit: they take long, and rarely find what the others do not.
-
-Where a place has ``::``, the tests of a class have their turns one by one; elsewhere a class has its own, since its tests share what they start.
-"""
 
 _LONG = ("matchers/", "packaging/", "test_")
 """How those of them begin that take longest, many a minute for a class."""
@@ -131,11 +101,6 @@ def assert_blessed(request: pytest.FixtureRequest) -> Callable[[Path, str], None
     return compare
 
 
-def is_whole(item: pytest.Item) -> bool:
-    """Tell whether only `script/test --all` runs a test."""
-    return _begins(item, WHOLE)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Look for no garbage while tests are imported: nearly all of what comes then stays."""
@@ -172,13 +137,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Import no file of which nothing runs: that takes longer than hundreds of tests, in each process."""
-    if _FOLDER not in collection_path.parents:
+    if collection_path.suffix not in ("", ".py"):
         return None
-    name = collection_path.relative_to(_FOLDER).as_posix()
     if config.option.markexpr == "not whole":
-        return name in WHOLE or f"{name}/" in WHOLE or None
+        return are_all_whole(collection_path) or None
     if config.option.markexpr == "whole":
-        return not any(_holds(name, one) for one in WHOLE) or None
+        return not has_whole(collection_path) or None
     return None
 
 
@@ -245,16 +209,16 @@ def _is_worker() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark these tests, and run them first, then those of processes: the longest must not begin last."""
+    """Choose those that have their turn, and run those of `script/test --all` first, then those of processes: the longest must not begin last."""
     chosen: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for item in items:
-        name = turn_of(item.nodeid)
+        add_marks_of_folders(item)
+        name = turn_of(item)
         (chosen if not name or has_turn(name) else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = chosen
     for item in filter(is_whole, items):
-        item.add_marker(pytest.mark.whole)
         if not os.environ.get("TXMUX_LONG") and item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(_LONG_SKIPPED))
     items.sort(key=lambda item: (not is_whole(item), not _is_long(item), not _has_processes(item)))
@@ -269,29 +233,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             os.environ[name] = value
 
 
-def turn_of(name: str) -> str:
-    """Return the name by which a test has its turn, its own or that of its class; empty if it runs for each commit."""
-    for place in BY_TURNS:
-        if _inside(name).startswith(place):
-            return name if "::" in place else name.rpartition("::")[0]
-    return ""
-
-
-def _inside(name: str) -> str:
-    return name.removeprefix(f"{_FOLDER.name}/")
-
-
-def _begins(item: pytest.Item, names: tuple[str, ...]) -> bool:
-    return _inside(item.nodeid).startswith(names)
-
-
-def _holds(path: str, name: str) -> bool:
-    """Tell whether a file or a folder has some of what begins with a name."""
-    return name.startswith((f"{path}/", f"{path}::")) or f"{path}/".startswith(name)
-
-
 def _is_long(item: pytest.Item) -> bool:
-    return is_whole(item) and _begins(item, _LONG)
+    name = item.nodeid.removeprefix(f"{_FOLDER.name}/")
+    return is_whole(item) and name.startswith(_LONG)
 
 
 def _has_processes(item: pytest.Item) -> bool:

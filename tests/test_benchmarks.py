@@ -16,6 +16,7 @@ from string import Template
 from unittest import SkipTest
 from xml.etree import ElementTree as ET
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks import children, machine
@@ -314,6 +315,8 @@ class PortTests(SynchronousTestCase):
             self.assertEqual(len({*found}), 6)
 
 
+@pytest.mark.whole
+@pytest.mark.by_turns(each=True)
 class RunTests(SynchronousTestCase):
     def setUp(self) -> None:
         # What is measured is to be what it is for users; other tests see to the coverage.

@@ -6,11 +6,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.changes.services import SERVICES
 from tests.interop.children import leave_unmeasured
 from tests.programs import require_program
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 
 _CHECKOUT = Path(__file__).parent.parent
 

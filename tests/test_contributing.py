@@ -9,10 +9,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.programs import require_program
 from tests.support.folders import make_folder
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 
 _ROOT = Path(__file__).parent.parent
 _BLOCK = re.compile(r"^   ```(\w+)\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)

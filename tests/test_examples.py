@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of, run
@@ -12,6 +13,8 @@ from tests.interop.mux import pool_rules
 from tests.programs import require_program
 from txmux.rules.reading.layout import laid_out
 from txmux.rules.reading.parser import parse
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 
 _EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually, leave_unmeasured
@@ -25,6 +26,8 @@ from txmux.access.lists.updates import WatchedFile
 from txmux.files import open_log, open_safely, read_bytes, read_secret, replace_file
 from txmux.processes.helper.opener import Opener, OpenerError
 from txmux.processes.supervisor.pidfile import write_pid
+
+pytestmark = pytest.mark.whole
 
 _NOBODY = 65534
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.programs import require_program
@@ -80,6 +81,8 @@ class ManPageTests(SynchronousTestCase):
             self.assertIn(commands.choices[command].description.split()[0], whole)
 
 
+@pytest.mark.whole
+@pytest.mark.by_turns(each=True)
 class ScriptTests(SynchronousTestCase):
     def test_script_writes_pages_and_completions(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="txmux man "))

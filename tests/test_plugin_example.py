@@ -8,7 +8,11 @@ import venv
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import PATIENCE, Child, InteropTestCase, run
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 
 _EXAMPLE = Path(__file__).parent.parent / "examples/matcher-plugin"
 

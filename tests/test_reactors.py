@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     _Base = InteropTestCase
 else:
     _Base = object
+import pytest
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 
 _SIZE = 24 * 2**20
 _CLIENTS = 200

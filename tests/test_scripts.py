@@ -13,10 +13,9 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.conftest import BY_TURNS, WHOLE, turn_of
 from tests.interop.children import PATIENCE
 from tests.programs import require_program
-from tests.support.examples import SHARE, has_turn
+from tests.support.examples import SHARE
 
 _CHECKOUT = Path(__file__).parent.parent
 
@@ -180,29 +179,6 @@ class ScriptTests(SynchronousTestCase):
         assert ruff
         assert group
         self.assertIn(ruff[1], SpecifierSet(group[1]))
-
-    def test_whole(self) -> None:
-        """What only ``script/test --all`` runs is there, so that nothing that is renamed slips into the short loop."""
-        for place in (*WHOLE, *BY_TURNS):
-            file, *names = place.split("::")
-            path = _CHECKOUT / "tests" / file
-            found = [*path.parent.glob(f"{path.name}*")]
-            self.assertTrue(found, f"mend `WHOLE` or `BY_TURNS` in tests/conftest.py: no {place}")
-            for name in names:
-                self.assertRegex(path.read_text(), f"(class|def) {name}", place)
-
-    def test_turns(self) -> None:
-        """Each test, or each class, runs in one of as many commits as its share says, and those without a share in all."""
-        for place in BY_TURNS:
-            for number in range(20):
-                test = f"tests/{place}Case{number}::test"
-                name = turn_of(test)
-                self.assertEqual(name, test if "::" in place else test.removesuffix("::test"))
-                turns = [has_turn(name, f"{turn}") for turn in range(SHARE)]
-                self.assertEqual(turns.count(True), 1, place)
-            self.assertGreater(sum(has_turn(f"{place}{n}", "0") for n in range(20)), 1)
-        self.assertEqual(turn_of("tests/wire/Case::test"), "")
-        self.assertTrue(has_turn("any", ""))
 
     def test_pythons_have_all_turns(self) -> None:
         """Those of the workflow, each of which adds the number of its version, try all of them for each commit."""

@@ -3,12 +3,17 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.interop.children import InteropTestCase, run
+
+pytestmark = pytest.mark.whole
 
 _CHECKOUT = Path(__file__).parent.parent
 _CONNECTIONS = 3000
 
 
+@pytest.mark.by_turns(each=True)
 class SoakTests(InteropTestCase):
     def soak(self, relay: str) -> None:
         # Its forked processes, when they are ended, would wait for each other in what coverage does then.

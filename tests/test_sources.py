@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partialmethod
 from typing import Any, get_args
 
+import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs, formatEvent
@@ -206,6 +207,8 @@ class _PeerCase(TestCase):
         return [formatEvent(one) for one in self.events[start:] if one["log_level"] in levels]
 
 
+@pytest.mark.whole
+@pytest.mark.by_turns(each=True)
 class AllPeersTests(_PeerCase):
     """Each source with each peer."""
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import ask, get, post
@@ -15,6 +16,8 @@ from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.upgrading import Upgrading
 from tests.service.test_privileges import free_low_port, ids_of, python_for_everybody, require_root
 from tests.support.proc import is_gone
+
+pytestmark = pytest.mark.whole
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 

@@ -1,1 +1,5 @@
 """The page in a real Chromium, with real clients behind it."""
+
+import pytest
+
+pytestmark = pytest.mark.whole

@@ -5,11 +5,15 @@ from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPResponse
 from typing import ClassVar
 
+import pytest
+
 from tests.browser.driving import Browser
 from tests.browser.service import Holding, Stranger, Watched, many_routes, three_routes
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.servers import RedisServer, start_redis
 from tests.support.ports import free_port
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 EVIL = "\"><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 

@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet import reactor
@@ -35,6 +36,8 @@ from tests.support.ports import free_port
 from tests.support.services import Service
 from txmux.rules.reading.parser import load
 from txmux.serving.embedded import EmbeddedService
+
+pytestmark = pytest.mark.by_turns
 
 _RENEW_ONE = (
     b"POST /api/certificates/www.example.com/renew HTTP/1.1\r\nHost: x\r\n"

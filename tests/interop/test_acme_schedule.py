@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 from cryptography import x509
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -21,6 +22,8 @@ from txmux.features.acme.folder import make_first
 from txmux.features.acme.reading import acme_file
 from txmux.features.acme.renewal import Certificates
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
+
+pytestmark = pytest.mark.by_turns
 
 
 class ScheduleTests(TestCase, InteropTestCase):

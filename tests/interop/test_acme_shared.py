@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredList, succeed
 from twisted.internet.task import deferLater
@@ -22,6 +23,8 @@ from txmux.features.acme.renewal import Certificates
 from txmux.features.acme.shared import SharedCertificates
 from txmux.features.sharing.store import Store
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
+
+pytestmark = pytest.mark.by_turns
 
 
 def _redis_with_password(test: InteropTestCase) -> tuple[int, Path]:

@@ -9,9 +9,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from tests.interop.children import PATIENCE, InteropTestCase, leave_unmeasured
 from tests.interop.servers import make_certificate, start_haproxy, start_nginx
 from tests.support.ports import free_port
+
+pytestmark = pytest.mark.by_turns
 
 _CHECKOUT = Path(__file__).parents[2]
 _load = import_module("yaml").safe_load

@@ -6,6 +6,8 @@ import sys
 from ipaddress import ip_address
 from urllib.request import urlopen
 
+import pytest
+
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
 from tests.interop.mux import Mux, Record, pool_rules
 from tests.interop.namespaces import Namespace
@@ -13,6 +15,8 @@ from tests.interop.originals import Named
 from tests.support.ports import free_port
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
+
+pytestmark = pytest.mark.by_turns
 
 _CLIENTS = """
 import socket, sys

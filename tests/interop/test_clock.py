@@ -5,6 +5,8 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
@@ -12,6 +14,8 @@ from tests.interop.servers import start_redis
 from tests.interop.stepped import SteppedClock
 from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
+
+pytestmark = pytest.mark.by_turns
 
 _TWO_HOURS = 7200.0
 

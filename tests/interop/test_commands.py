@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import SkipTest
 
+import pytest
+
 from tests.interop.children import (
     Child,
     InteropTestCase,
@@ -28,6 +30,8 @@ from tests.interop.servers import (
 )
 from tests.programs import require_program
 from tests.service.test_privileges import python_for_everybody
+
+pytestmark = pytest.mark.by_turns
 
 _SITES = """
 server {{

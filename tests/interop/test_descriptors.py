@@ -14,11 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, has_ipv6, leave_unmeasured
 from tests.interop.mux import Mux, Twist
 from tests.support.echo import EchoServer
 from tests.support.ports import stop_listening
 from tests.support.proc import open_files, workers_of
+
+pytestmark = pytest.mark.by_turns
 
 _LIMIT = 96
 _CLIENTS = 300

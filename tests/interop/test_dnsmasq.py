@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
@@ -19,6 +20,8 @@ from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.model import Backend, Server
+
+pytestmark = pytest.mark.by_turns
 
 # Says which of its addresses was connected to.
 _NAMED = """

@@ -5,8 +5,12 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import eventually
 from tests.interop.test_under_systemd import SocketCase, SystemdTestCase
+
+pytestmark = pytest.mark.by_turns
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _CAPABILITY = """\

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import attrs
+import pytest
 from twisted.logger import LogLevel, capturedLogs, formatEventAsClassicLogText
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
@@ -25,6 +26,8 @@ from txmux.cli.run.program import as_text as as_event_text
 from txmux.telemetry.access_log import as_json, as_text, quoted
 from txmux.telemetry.reasons import EndReason
 from txmux.telemetry.record import ConnectionRecord
+
+pytestmark = pytest.mark.by_turns
 
 _FAIL2BAN = Path(__file__).parents[2] / "examples" / "fail2ban"
 _FILTER = _FAIL2BAN / "filter.d" / "txmux.conf"

@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 
+import pytest
+
 from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 from tests.interop.servers import postgres_program, restart_postgres, start_postgres
 from tests.support.ports import free_port
+
+pytestmark = pytest.mark.by_turns
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = db\n[backend db]\n"
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import attrs
+import pytest
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import Twist
@@ -27,6 +28,8 @@ from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import Named, client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.programs import require_program
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 _FILES = EXAMPLES / "keepalived"
 _SHARED = ("192.0.2.10", 443)

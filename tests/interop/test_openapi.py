@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import pytest
+
 from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.mux import Mux
+
+pytestmark = pytest.mark.by_turns
 
 RULES = """
 [listen x]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -20,6 +21,8 @@ from tests.support.peers import reactor
 from txmux.net.http import RequestFailedError, request
 from txmux.telemetry import provider_state as reporting
 from txmux.telemetry.provider_state import StateFile
+
+pytestmark = pytest.mark.by_turns
 
 
 class SourcesTest(TestCase):

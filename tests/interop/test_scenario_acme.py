@@ -4,6 +4,7 @@ import socket
 import ssl
 from typing import ClassVar
 
+import pytest
 from cryptography import x509
 
 from tests.interop.children import PATIENCE, eventually, output_of
@@ -12,6 +13,8 @@ from tests.interop.pebble import Pebble
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
 from tests.programs import require_program
+
+pytestmark = pytest.mark.by_turns
 
 _NAME = "www.example.com"
 _LEGO = (

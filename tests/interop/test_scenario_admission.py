@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import PATIENCE, Child, eventually, output_of, run
 from tests.interop.mux import Twist
 from tests.interop.namespaces import Namespace
@@ -15,6 +17,8 @@ from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
 from tests.support.certificates import Identity, make_authority
 from tests.support.places import country, system, write_places
+
+pytestmark = pytest.mark.by_turns
 
 _PUBLIC, _CLIENT, _LISTED = "192.0.2.1", "203.0.113.7", "198.51.100.7"
 _HELLO = b"SSH-2.0-test\r\n"

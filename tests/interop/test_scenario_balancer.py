@@ -10,6 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Twist
 from tests.interop.namespaces import Namespace, mounted
@@ -17,6 +19,8 @@ from tests.interop.originals import client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.programs import require_program
 from tests.support.proc import is_gone
+
+pytestmark = pytest.mark.by_turns
 
 _FILES = EXAMPLES / "balancer"
 _SERVERS = ("192.0.2.21", "192.0.2.22")

@@ -3,9 +3,13 @@
 import sys
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate
+
+pytestmark = pytest.mark.by_turns
 
 _SERVER = """
 import asyncio, struct, sys

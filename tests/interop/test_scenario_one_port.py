@@ -8,6 +8,8 @@ import ssl
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import (
@@ -20,6 +22,8 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.programs import require_program
+
+pytestmark = pytest.mark.by_turns
 
 _CLIENT = "203.0.113.7"
 _PUBLIC = "203.0.113.1"

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.mux import Record
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
@@ -19,6 +21,8 @@ from tests.interop.servers import (
     start_nginx,
     start_sshd,
 )
+
+pytestmark = pytest.mark.by_turns
 
 _SERVER = """
 server {{

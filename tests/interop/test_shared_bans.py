@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
@@ -28,6 +29,8 @@ from txmux.access.bans import Ban, banned_network, written
 from txmux.features.sharing.bans import SharedBans
 from txmux.features.sharing.client import SharingTimes
 from txmux.features.sharing.store import Store, is_shared
+
+pytestmark = pytest.mark.by_turns
 
 _RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 

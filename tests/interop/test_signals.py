@@ -13,6 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.pacing import Paced
@@ -20,6 +22,8 @@ from tests.interop.servers import files_site, start_nginx, start_redis, start_ss
 from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
+
+pytestmark = pytest.mark.by_turns
 
 _RULES = """
 [route ssh]

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.children import Child, eventually, listens, run
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.servers import start_sshd
 from tests.programs import require_program
+
+pytestmark = pytest.mark.by_turns
 
 _PAGES = Path(__file__).parents[2] / "docs/tutorial"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest
 
+import pytest
+
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, run
 from tests.interop.systemd import Systemd
 from tests.support.ports import free_port
 from tests.support.proc import listening_inode
 from txmux.processes.worker import landlock
+
+pytestmark = pytest.mark.by_turns
 
 _MANY = 60
 """More than the tests' journal takes at once."""

@@ -1,5 +1,6 @@
 """Which streams and datagrams two matchers match, and whom a matcher holds though it is another's, by search."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -132,6 +133,8 @@ class HeldTests(SynchronousTestCase):
                     self.assertEqual((name, data, _held(name, data)), (name, data, []))
 
 
+@pytest.mark.whole
+@pytest.mark.by_turns(each=True)
 class SearchTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Import all tests that have samples, which hypothesis has to do outside of its own."""

@@ -1,0 +1,3 @@
+import pytest
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns]

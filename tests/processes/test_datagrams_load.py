@@ -12,11 +12,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
 from tests.processes.running import WorkersTestCase
 from tests.support.proc import workers_of
 from tests.support.services import Service
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 
 _IS_LONG = "TXMUX_RELOADS" in os.environ
 _RELOADS = int(os.environ.get("TXMUX_RELOADS", "10"))

@@ -5,6 +5,8 @@ import socket
 import ssl
 import time
 
+import pytest
+
 from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase
@@ -13,6 +15,8 @@ from tests.support.ports import free_port
 from tests.support.proc import is_gone, workers_of
 from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 
 def break_off(client: socket.socket) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually
@@ -27,6 +28,8 @@ from txmux.processes.helper.opener import Opener, OpenerError, opener_of
 from txmux.processes.helper.opening_server import OpeningServer
 from txmux.processes.liveness import ProcessActivity, activity_of
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 
 def _is_halted(pid: int) -> bool:

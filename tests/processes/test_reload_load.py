@@ -17,12 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
+import pytest
 
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import WorkersTestCase
 from tests.processes.streams import Load
 from tests.support.proc import family_of, holders, open_files, workers_of
 from tests.support.services import Service
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 
 _IS_LONG = "TXMUX_RELOADS" in os.environ
 _RELOADS = int(os.environ.get("TXMUX_RELOADS", "24"))

@@ -8,6 +8,8 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.interop.children import eventually
 from tests.processes.handshake import Handshake
 from tests.processes.reloading import (
@@ -21,6 +23,8 @@ from tests.processes.running import customize
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
 from tests.support.proc import halted, open_files, workers_of
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 
 _MORE = with_more("[listen other]\nendpoint = 127.0.0.1:0\n")
 _UNTIL_REPLACED = """

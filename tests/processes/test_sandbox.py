@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from unittest import SkipTest
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
@@ -25,6 +26,8 @@ from txmux.processes.worker import landlock
 from txmux.processes.worker.sandbox import SandboxError, sandbox_of
 from txmux.processes.worker.seccomp import MACHINES
 from txmux.rules.reading.parser import parse
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 RULES = """
 [listen public]

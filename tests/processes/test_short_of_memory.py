@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import pytest
+
 from tests.admin.processes import get
 from tests.interop.children import eventually
 from tests.processes.running import Pair, WorkersTestCase
 from tests.support.memory_group import Ballast, MemoryLimit
 from tests.support.proc import has_connection, is_gone, named, oom_score_of, pids_of, workers_of
 from tests.support.services import Service
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 
 _CONNECTIONS = 20
 

@@ -7,9 +7,13 @@ import socket
 import threading
 from collections import Counter
 
+import pytest
+
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.test_notify import ServiceTestCase
 from tests.support.proc import family_of, is_gone
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 
 _PAUSE = 0.001
 _ENOUGH = 200

@@ -4,10 +4,14 @@ import json
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.admin.processes import _Connection, get, post
 from tests.interop.children import eventually
 from tests.processes.running import RULES, WorkersTestCase
 from tests.support.services import Service
+
+pytestmark = pytest.mark.by_turns
 
 
 class ReplacedTest(WorkersTestCase):

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+import pytest
+
 from tests.admin.processes import answer_to, get, post, send
 from tests.interop.children import PATIENCE, eventually, run
 from tests.processes.running import RULES, WorkersTestCase, customize
@@ -17,6 +19,8 @@ from tests.support.proc import family_of
 from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.tcp.moving import StayReason
+
+pytestmark = pytest.mark.by_turns
 
 _LESS_ROOM = """
 import sys

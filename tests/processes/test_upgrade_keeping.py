@@ -8,6 +8,8 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.handshake import Handshake
@@ -16,6 +18,8 @@ from tests.support.certificates import make_authority
 from tests.support.ports import free_port
 from tests.support.proc import has_connection, is_gone, workers_of
 from tests.support.services import Service
+
+pytestmark = pytest.mark.by_turns
 
 
 class KeepingTest(WorkersTestCase):

@@ -9,12 +9,16 @@ import ssl
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase, set_limits
 from tests.support.certificates import make_authority
 from tests.support.proc import halted, workers_of
 from tests.support.services import Service
+
+pytestmark = pytest.mark.by_turns
 
 _DRAINED = 4.0
 """Seconds after which a service has ended all connections that it does not spare, with a `drain_timeout` of 2 seconds."""

@@ -6,11 +6,14 @@ import sys
 import time
 
 import attrs
+import pytest
 
 from tests.processes.running import WorkersTestCase
 from tests.processes.streams import Load
 from tests.support.proc import family_of, resident
 from tests.support.services import Record, Service
+
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 
 _UPGRADES = int(os.environ.get("TXMUX_UPGRADES", "6"))
 _STREAMS = int(os.environ.get("TXMUX_STREAMS", "50"))

@@ -8,6 +8,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
@@ -16,6 +18,8 @@ from tests.support.ports import free_port
 from tests.support.proc import halted, workers_of
 from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
+
+pytestmark = pytest.mark.by_turns
 
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 

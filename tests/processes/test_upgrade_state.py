@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.processes import get, post, text_of
@@ -15,6 +16,8 @@ from tests.processes.running import RULES, WorkersTestCase
 from tests.support.ports import free_port
 from tests.support.proc import workers_of
 from tests.support.services import Record, Service
+
+pytestmark = pytest.mark.by_turns
 
 _ROUTE = "[route all]\nmatch = any\nbackend = pool\n"
 

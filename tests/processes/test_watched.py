@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
@@ -367,6 +368,7 @@ class HangTest(WorkersTestCase):
         self.be_closed(mux)
 
 
+@pytest.mark.whole
 class KilledTest(WorkersTestCase):
     def test_again_and_again(self) -> None:
         """Only the connections of the killed one end, and no new client waits for another one in its place."""

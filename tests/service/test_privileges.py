@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from unittest import SkipTest
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
@@ -33,6 +34,8 @@ from txmux.processes import account
 from txmux.processes.account import Account, AccountError, account_of
 from txmux.processes.worker import landlock
 from txmux.rules.reading.parser import parse
+
+pytestmark = pytest.mark.whole
 
 _NOBODY = pwd.getpwnam("nobody")
 _TWISTD = (

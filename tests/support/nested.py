@@ -1,6 +1,7 @@
 """Runs of tests that a test writes."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,13 +13,15 @@ _CHECKOUT = Path(__file__).parents[2]
 
 
 def run_tests(
-    test: SynchronousTestCase, conftest: str, tests: str, *settings: str
+    test: SynchronousTestCase, conftest: str, tests: str, *settings: str, words: Sequence[str] = ()
 ) -> tuple[int, str]:
-    """Run tests with a conftest.py and variables of the environment; return the status, and what pytest says."""
+    """Run tests with a conftest.py, variables of the environment and options; return the status, and what pytest says."""
     folder = make_folder(test)
     (folder / "conftest.py").write_text(conftest)
     (folder / "test_some.py").write_text(tests)
     environment = ("-u", "PYTEST_ADDOPTS", "-u", "PYTEST_XDIST_WORKER", f"PYTHONPATH={_CHECKOUT}")
     options = ("-q", "-rf", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder)
-    done = run("env", *environment, *settings, sys.executable, "-m", "pytest", *options, folder)
+    done = run(
+        "env", *environment, *settings, sys.executable, "-m", "pytest", *options, *words, folder
+    )
     return done.returncode, done.stdout.decode()

@@ -8,6 +8,7 @@ import socket
 import sys
 import termios
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
@@ -16,6 +17,8 @@ from tests.interop.mux import Mux
 from tests.interop.screen import Screen
 from tests.programs import require_program
 from txmux.features.top.terminal import Terminal
+
+pytestmark = pytest.mark.whole
 
 _RULES = """\
 [listen public]
