@@ -1,11 +1,10 @@
-"""A test case with services whose rules are read again."""
+"""Changes of rules, and what they have to leave alone."""
 
 import socket
 from pathlib import Path
 
-from tests.processes.running import WorkersTestCase
 from tests.support.proc import open_files
-from tests.support.services import Change, Service
+from tests.support.services import Change
 
 
 def listening_inodes(pid: int) -> set[str]:
@@ -25,12 +24,3 @@ def leading_to(server: socket.socket) -> Change:
 
 def with_more(text: str) -> Change:
     return r"\Z", text
-
-
-class ReloadingTestCase(WorkersTestCase):
-    def begin(self, workers: int = 2, listener: str = "") -> tuple[Service, socket.socket]:
-        server = self.backend()
-        settings = f"workers = {workers}\nadmin = off"
-        mux = Service(self.folder, self.relaying(server, listener), settings)
-        self.addCleanup(mux.child.end)
-        return mux, server

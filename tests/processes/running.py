@@ -114,6 +114,14 @@ class WorkersTestCase(InteropTestCase):
         mux.child.wait_for("serving with ")
         return mux
 
+    def start_relaying(self, workers: int = 2, listener: str = "") -> tuple[Service, socket.socket]:
+        """Start a service of which all clients go to one server, and return both."""
+        server = self.backend()
+        settings = f"workers = {workers}\nadmin = off"
+        mux = Service(self.folder, self.relaying(server, listener), settings)
+        self.addCleanup(mux.child.end)
+        return mux, server
+
     def backend(self) -> socket.socket:
         listening = socket.create_server(("127.0.0.1", 0))
         listening.settimeout(PATIENCE)

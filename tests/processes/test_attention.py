@@ -13,12 +13,9 @@ from html import escape
 from typing import Any
 
 from tests.admin.processes import ask, get, text_of
-from tests.interop.children import eventually
-from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.support.echo import EchoServer
-from tests.support.folders import make_folder
+from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually, make_folder
 from tests.support.proc import halted, workers_of
-from tests.support.services import Service
 from txmux.telemetry.attention import OF_FEW
 
 _FEW = ("sh", "-c", 'ulimit -n 96; exec "$@"', "sh")

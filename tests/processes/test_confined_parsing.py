@@ -12,10 +12,8 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get, post, text_of
-from tests.interop.children import eventually, leave_unmeasured, run
 from tests.processes.running import use_plugin
-from tests.support.folders import make_folder
-from tests.support.services import Service
+from tests.support.kit import Service, eventually, leave_unmeasured, make_folder, run
 from tests.test_structure import parsed
 from txmux.processes.worker import landlock
 

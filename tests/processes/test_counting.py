@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import deferLater
 from typing_extensions import override
 
-from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.kit import Peer, SupervisedTestCase, connect, listen, reactor
+from tests.support.peers import PeerFactory
 from tests.support.proc import halted
 from tests.support.steps import counts_of
-from tests.support.supervised import SupervisedTestCase
 from txmux.admin.metrics import exposition
 from txmux.telemetry.counting.snapshot import Counts
 

@@ -10,11 +10,9 @@ import time
 from pathlib import Path
 
 from tests.admin.processes import ask, get
-from tests.interop.children import PATIENCE, eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.running import WorkersTestCase
+from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually
 from tests.support.proc import halted, is_gone, open_files, serves, workers_of
-from tests.support.services import Service
 from tests.udp.test_migration import FIRST, SHORT, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
 

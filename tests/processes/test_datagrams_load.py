@@ -14,11 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.running import WorkersTestCase
+from tests.support.kit import Service, WorkersTestCase, eventually
 from tests.support.proc import workers_of
-from tests.support.services import Service
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 

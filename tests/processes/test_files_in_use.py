@@ -12,8 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
+from tests.support.kit import make_authority, make_folder
 from txmux.backends.backend_files import BackendFiles
 from txmux.backends.upstreams import Upstreams
 from txmux.client.tls.store import CertificateStore

@@ -7,11 +7,8 @@ import socket
 
 import pytest
 
-from tests.interop.children import eventually
-from tests.processes.running import WorkersTestCase, customize
-from tests.support.folders import make_folder
+from tests.support.kit import Service, WorkersTestCase, customize, eventually, make_folder
 from tests.support.proc import halted, is_gone, workers_of
-from tests.support.services import Service
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 

@@ -14,13 +14,10 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
-from tests.interop.children import PATIENCE, eventually
 from tests.net.channel.test_channel import open_files
 from tests.processes.timed import TimedTestCase
-from tests.support.folders import make_folder
 from tests.support.installed import as_installed
-from tests.support.mux import VirtualTime
-from tests.support.peers import reactor
+from tests.support.kit import PATIENCE, VirtualTime, eventually, make_folder, reactor
 from txmux import load
 from txmux.processes.helper.opener import Opener
 from txmux.processes.helper.opening_server import OpeningServer

@@ -5,9 +5,8 @@ import signal
 from pathlib import Path
 
 from tests.admin.processes import get, post
-from tests.interop.children import eventually
-from tests.processes.running import Pair, WorkersTestCase, customize
-from tests.support.folders import make_folder
+from tests.processes.running import Pair
+from tests.support.kit import WorkersTestCase, customize, eventually, make_folder
 from tests.support.proc import workers_of
 
 _HELD = """

@@ -9,9 +9,8 @@ from unittest import SkipTest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.processes.test_memory import MachineCase
+from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, customize, eventually
 from tests.support.proc import (
     await_oom_scores,
     is_gone,
@@ -20,7 +19,6 @@ from tests.support.proc import (
     starter_of,
     workers_of,
 )
-from tests.support.services import Service
 from txmux.processes import oom
 from txmux.telemetry.attention import MEMORY_RAN_OUT
 

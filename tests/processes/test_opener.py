@@ -16,9 +16,8 @@ from typing import BinaryIO
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE, eventually
-from tests.support.folders import make_folder
 from tests.support.installed import as_installed
+from tests.support.kit import PATIENCE, eventually, make_folder
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages

@@ -7,23 +7,20 @@ import socket
 from pathlib import Path
 
 from tests.admin.processes import get, post
-from tests.interop.children import PATIENCE, eventually
 from tests.processes.reloading import (
-    ReloadingTestCase,
     leading_to,
     listening_inodes,
     with_more,
     with_workers,
 )
-from tests.processes.running import RULES
+from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually
 from tests.support.proc import workers_of
-from tests.support.services import Service
 
 
-class ReloadTest(ReloadingTestCase):
+class ReloadTest(WorkersTestCase):
     def test_all_or_none(self) -> None:
         """All workers change, or none does; connections go on, the sockets and the processes stay."""
-        mux, server = self.begin()
+        mux, server = self.start_relaying()
         client, end = self.relayed(mux, server)
         before = (listening_inodes(mux.pid), workers_of(mux.pid))
         other = self.backend()
@@ -41,7 +38,7 @@ class ReloadTest(ReloadingTestCase):
         self.assertEqual((listening_inodes(mux.pid), workers_of(mux.pid)), before)
 
     def test_reload_that_only_a_worker_can_refuse(self) -> None:
-        mux, server = self.begin()
+        mux, server = self.start_relaying()
         told = mux.reload((r"access\.log", "missing/access.log"))
         self.assertIn("reload failed", told)
         mux.child.wait_for("access_log: ")
@@ -49,7 +46,7 @@ class ReloadTest(ReloadingTestCase):
 
     def test_listeners(self) -> None:
         """New listeners are opened in all workers; one that is gone is closed when those who wait have been served."""
-        mux, server = self.begin()
+        mux, server = self.start_relaying()
         port = mux.port
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as waiting:
             waiting.sendall(b"w")
@@ -64,7 +61,7 @@ class ReloadTest(ReloadingTestCase):
 
     def test_workers(self) -> None:
         """There are more workers, or fewer; those that are not needed end when their connections have."""
-        mux, server = self.begin()
+        mux, server = self.start_relaying()
         pairs = [self.relayed(mux, server) for _ in range(12)]
         old = workers_of(mux.pid)
         mux.reload(with_workers(4))
@@ -83,7 +80,7 @@ class ReloadTest(ReloadingTestCase):
         self.assertNotIn("another one is started", mux.child.output)
 
     def test_added_workers_serve_under_the_new_rules(self) -> None:
-        mux, _ = self.begin(1)
+        mux, _ = self.start_relaying(1)
         other = self.backend()
         mux.reload(with_workers(3), leading_to(other))
         for client in self.one_for_each(mux, workers_of(mux.pid)):
@@ -91,7 +88,7 @@ class ReloadTest(ReloadingTestCase):
             self.accept_from(other, b"x")
 
     def test_retiring_worker_with_a_connection_serves_again(self) -> None:
-        mux, server = self.begin(3, "detect_timeout = 10m")
+        mux, server = self.start_relaying(3, "detect_timeout = 10m")
         old = workers_of(mux.pid)
         silent = self.one_for_each(mux, old)  # who is undecided cannot be moved
         for count in (2, 3, 1, 3):
@@ -117,7 +114,7 @@ class ReloadTest(ReloadingTestCase):
 
     def test_storm(self) -> None:
         """Many signals at once make few reloads, of which the last knows what the file says."""
-        mux, server = self.begin()
+        mux, server = self.start_relaying()
         other = self.backend()
         text = mux.file.read_text()
         for number in range(51):
@@ -133,7 +130,7 @@ class ReloadTest(ReloadingTestCase):
             self.relayed(mux, other)
 
     def test_limits_hold_when_connections_move_between_workers(self) -> None:
-        mux, server = self.begin(1, "max_connections = 3")
+        mux, server = self.start_relaying(1, "max_connections = 3")
         pairs = [self.relayed(mux, server)]
         for count in (3, 1, 2, 1):
             owners = workers_of(mux.pid)
@@ -155,7 +152,7 @@ class ReloadTest(ReloadingTestCase):
             self.assertEqual(mux.take_one()["reason"], "limit")
 
     def test_older_connections_count_for_a_new_limit(self) -> None:
-        mux, server = self.begin()
+        mux, server = self.start_relaying()
         pairs = [self.relayed(mux, server) for _ in range(6)]
         mux.reload(("workers = 2", "workers = 3\nmax_connections = 7"))
         pairs.append(self.relayed(mux, server))
@@ -166,9 +163,9 @@ class ReloadTest(ReloadingTestCase):
         pairs.append(self.relayed(mux, server))
 
 
-class ReturningTest(ReloadingTestCase):
+class ReturningTest(WorkersTestCase):
     def test_worker_about_to_end_is_not_used_again(self) -> None:
-        mux, server = self.begin(3)
+        mux, server = self.start_relaying(3)
         for count in (2, 3, 1, 3) * 4:
             mux.reload(with_workers(count))
             self.over(*self.relayed(mux, server))

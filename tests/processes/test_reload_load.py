@@ -20,10 +20,9 @@ import attrs
 import pytest
 
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import WorkersTestCase
 from tests.processes.streams import Load
+from tests.support.kit import Service, WorkersTestCase
 from tests.support.proc import family_of, holders, open_files, workers_of
-from tests.support.services import Service
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 

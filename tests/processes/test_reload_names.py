@@ -10,10 +10,8 @@ from unittest import mock
 
 import attrs
 
-from tests.interop.children import PATIENCE
-from tests.processes.reloading import ReloadingTestCase
+from tests.support.kit import PATIENCE, Service, WorkersTestCase
 from tests.support.proc import family_of
-from tests.support.services import Service
 
 _RELOADS = 24
 _SETTLED = 4
@@ -53,7 +51,7 @@ class Mappings:
         )
 
 
-class NewNamesTest(ReloadingTestCase):
+class NewNamesTest(WorkersTestCase):
     """Each of the rules has a listener of a name of its own, with limits."""
 
     def test_flat(self) -> None:

@@ -10,18 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.children import eventually
 from tests.processes.handshake import Handshake
 from tests.processes.reloading import (
-    ReloadingTestCase,
     leading_to,
     listening_inodes,
     with_more,
     with_workers,
 )
-from tests.processes.running import customize
-from tests.support.certificates import make_authority
-from tests.support.ports import free_port
+from tests.support.kit import WorkersTestCase, customize, eventually, free_port, make_authority
 from tests.support.proc import halted, open_files, workers_of
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
@@ -48,10 +44,10 @@ if "txmux" in str(sys.orig_argv):
 """
 
 
-class RoughTest(ReloadingTestCase):
+class RoughTest(WorkersTestCase):
     def test_refused_by_one_only(self) -> None:
         """What only one worker cannot do changes nothing in any; when it can, all change."""
-        mux, server = self.begin(3)
+        mux, server = self.start_relaying(3)
         other = self.backend()
         supervisor, victim = mux.pid, workers_of(mux.pid)[1]
         before = (
@@ -77,7 +73,7 @@ class RoughTest(ReloadingTestCase):
 
     def test_new_addresses_listen_from_the_commit_on(self) -> None:
         """A reload that is refused has accepted nobody there, whom it would cut off."""
-        mux, server = self.begin(2)
+        mux, server = self.start_relaying(2)
         port, path = free_port(), self.folder / "new.sock"
         more = f"[listen other]\nendpoint = 127.0.0.1:{port}\n    unix:{path}\n"
         places = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_UNIX, str(path)))
@@ -96,7 +92,7 @@ class RoughTest(ReloadingTestCase):
                     pass
 
     def test_worker_killed_before_commit_is_succeeded_under_the_new_rules(self) -> None:
-        mux, server = self.begin()
+        mux, server = self.start_relaying()
         other = self.backend()
         slow, victim = workers_of(mux.pid)
         had = len(open_files(victim))
@@ -115,7 +111,7 @@ class RoughTest(ReloadingTestCase):
         self.relayed(mux, other)
 
     def test_worker_killed_during_a_reload_is_succeeded_under_its_rules(self) -> None:
-        mux, server = self.begin()
+        mux, server = self.start_relaying()
         other = self.backend()
         for number in range(6):
             eventually(lambda: len(workers_of(mux.pid)) == 2, "there are two workers")
@@ -129,7 +125,7 @@ class RoughTest(ReloadingTestCase):
     def test_worker_that_prepares_is_replaced(self) -> None:
         """It may have closed its ports before it is ready to change."""
         customize(self, _UNTIL_REPLACED)
-        mux, server = self.begin()
+        mux, server = self.start_relaying()
         pair, other = self.relayed(mux, server), self.backend()
         old = workers_of(mux.pid)
         before = mux.ask_to_reload(leading_to(other), _MORE)
@@ -145,7 +141,7 @@ class RoughTest(ReloadingTestCase):
     def test_ended_meanwhile(self) -> None:
         """SIGTERM during a reload ends the service when the reload is over; connected clients may finish."""
         for workers, count in ((2, 2), (2, 1), (1, 2)):
-            mux, server = self.begin(workers)
+            mux, server = self.start_relaying(workers)
             client, end = self.relayed(mux, server)
             with halted(workers_of(mux.pid)[:1]):
                 mux.ask_to_reload(with_workers(count), _MORE)
@@ -160,7 +156,7 @@ class RoughTest(ReloadingTestCase):
     def test_half_a_proxy_header_is_finished_under_the_old_rules(self) -> None:
         line = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
         for workers, count in ((1, 1), (2, 2), (1, 2), (2, 1)):
-            mux, server = self.begin(
+            mux, server = self.start_relaying(
                 workers,
                 "accept_proxy_from = 127.0.0.1\nproxy_timeout = 10m\ndetect_timeout = 10m\n",
             )
@@ -182,7 +178,7 @@ class RoughTest(ReloadingTestCase):
         ca = str(authority.write(self.folder / "ca.pem"))
         pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
         for workers, count in ((1, 1), (2, 2), (1, 2), (2, 1)):
-            mux, server = self.begin(workers, "detect_timeout = 10m\n")
+            mux, server = self.start_relaying(workers, "detect_timeout = 10m\n")
             other = self.backend()
             inside = (r"\[route all\]", "[route inside]"), (r"under = \*", "under = secure")
             mux.reload(*inside, with_more(f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"))
@@ -207,7 +203,7 @@ class RoughTest(ReloadingTestCase):
             mux.child.end()
 
 
-class RemovedTest(ReloadingTestCase):
+class RemovedTest(WorkersTestCase):
     def test_with_workers(self) -> None:
         """With drain_removed they are ended after drain_timeout in all workers, also where their number changes."""
         for workers, count in ((1, 2), (2, 1)):

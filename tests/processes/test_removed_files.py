@@ -5,10 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.admin.processes import ask, get
-from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import WorkersTestCase
-from tests.support.folders import make_folder
-from tests.support.services import Service
+from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually, make_folder
 
 
 class RemovedFilesTests(WorkersTestCase):

@@ -9,11 +9,10 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from tests.interop.children import PATIENCE, eventually, has_ipv6
+from tests.interop.children import has_ipv6
 from tests.interop.test_descriptors import PASS_ON
-from tests.processes.running import RULES, WorkersTestCase
+from tests.support.kit import PATIENCE, RULES, Twist, WorkersTestCase, eventually
 from tests.support.proc import worker_of, workers_of
-from tests.support.services import Twist
 
 
 class SharingTest(WorkersTestCase):

@@ -8,9 +8,8 @@ import ssl
 from twisted.internet.task import deferLater
 
 from tests.backends.connect.tls_case import authority
-from tests.support.peers import reactor
+from tests.support.kit import SupervisedTestCase, reactor
 from tests.support.secure import client_context
-from tests.support.supervised import SupervisedTestCase
 
 _RULES = """[listen x]
 endpoint = 127.0.0.1:0

@@ -5,11 +5,10 @@ from typing import Any
 import pytest
 
 from tests.admin.processes import get
-from tests.interop.children import eventually
-from tests.processes.running import Pair, WorkersTestCase
+from tests.processes.running import Pair
+from tests.support.kit import Service, WorkersTestCase, eventually
 from tests.support.memory_group import Ballast, MemoryLimit
 from tests.support.proc import has_connection, is_gone, named, oom_score_of, pids_of, workers_of
-from tests.support.services import Service
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 

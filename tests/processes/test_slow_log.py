@@ -8,12 +8,9 @@ import signal
 from pathlib import Path
 
 from tests.admin.processes import get, text_of
-from tests.interop.children import eventually
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import RULES, WorkersTestCase
-from tests.support.folders import make_folder
+from tests.support.kit import RULES, Service, WorkersTestCase, eventually, make_folder
 from tests.support.proc import is_gone, workers_of
-from tests.support.services import Service
 
 _CLIENTS = 100
 _PIPE = 4096  # bytes: the lines of some ten clients

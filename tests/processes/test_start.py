@@ -19,12 +19,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE, run
-from tests.processes.running import WorkersTestCase
 from tests.support.forks import starter
-from tests.support.peers import reactor
+from tests.support.kit import PATIENCE, SupervisedTestCase, WorkersTestCase, reactor, run
 from tests.support.services import twist_command
-from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
 from txmux.access.across_processes import SharedLimits
 from txmux.cli import twist

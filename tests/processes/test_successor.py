@@ -16,9 +16,7 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.interop.children import eventually
-from tests.support.mux import VirtualTime
-from tests.support.peers import reactor
+from tests.support.kit import VirtualTime, eventually, reactor
 from txmux.net.channel import messages
 from txmux.net.channel.channel import AnswerTimeoutError, Channel, attach
 from txmux.net.channel.message import Message

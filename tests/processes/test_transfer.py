@@ -19,7 +19,7 @@ from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 
 
-class TransferTestCase(TestCase):
+class FlowsDoneTest(TestCase):
     def setUp(self) -> None:
         self.ports = ListeningPorts(accepting=True)
         serving: Any = SimpleNamespace(listening_ports=self.ports, connections=list)
@@ -37,10 +37,6 @@ class TransferTestCase(TestCase):
         await self.transfer.hand_over([own])
         await ended
         return len(told)
-
-
-class FlowsDoneTest(TransferTestCase):
-    """Only the process that has the flows tells that all have come."""
 
     async def test_flows_are_reported_once(self) -> None:
         self.assertEqual(await self.told(), 1)

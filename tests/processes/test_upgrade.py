@@ -10,12 +10,11 @@ from unittest import SkipTest
 import pytest
 
 from tests.admin.processes import ask, get, post
-from tests.interop.children import PATIENCE, eventually
-from tests.processes.running import Pair, WorkersTestCase, customize
+from tests.processes.running import Pair
 from tests.service.test_privileges import python_for_everybody
+from tests.support.kit import PATIENCE, Service, WorkersTestCase, customize, eventually
 from tests.support.ports import free_ports, stop_listening
 from tests.support.proc import family_of, is_gone, name_of, named, pids_of, serves, workers_of
-from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns(each=True)
 

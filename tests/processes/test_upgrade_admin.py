@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.admin.processes import _Connection, get, post
-from tests.interop.children import eventually
-from tests.processes.running import RULES, WorkersTestCase
-from tests.support.services import Service
+from tests.support.kit import RULES, Service, WorkersTestCase, eventually
 
 pytestmark = pytest.mark.by_turns
 

@@ -12,11 +12,10 @@ import pytest
 
 from tests.admin.processes import answer_to, get, post, send
 from tests.interop.children import PATIENCE, eventually, run
-from tests.processes.running import RULES, WorkersTestCase, customize
 from tests.support.certificates import make_authority
+from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually, run
 from tests.support.ports import free_port
 from tests.support.proc import family_of
-from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.tcp.moving import StayReason
 

@@ -8,10 +8,9 @@ import time
 import attrs
 import pytest
 
-from tests.processes.running import WorkersTestCase
 from tests.processes.streams import Load
+from tests.support.kit import Record, Service, WorkersTestCase
 from tests.support.proc import family_of, resident
-from tests.support.services import Record, Service
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
 

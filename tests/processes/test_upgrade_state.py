@@ -11,11 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.processes import get, post, text_of
-from tests.interop.children import eventually
-from tests.processes.running import RULES, WorkersTestCase
-from tests.support.ports import free_port
+from tests.support.kit import RULES, Record, Service, WorkersTestCase, eventually, free_port
 from tests.support.proc import workers_of
-from tests.support.services import Record, Service
 
 pytestmark = pytest.mark.by_turns
 

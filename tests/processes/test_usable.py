@@ -10,8 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
-from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
+from tests.support.kit import make_authority, make_folder
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError
 from txmux.processes.usable import closed_files, too_many_sockets, unusable
