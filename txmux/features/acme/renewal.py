@@ -129,6 +129,7 @@ class Certificates(ServicePart):
     Args:
         announce: Makes all listeners answer these challenges, by name; fires when they do.
         now: The time, in seconds since 1970.
+        make_authority: Makes what asks the authority of some settings.
 
     Attributes:
         is_stopped: Whether this process no longer renews.
@@ -140,6 +141,9 @@ class Certificates(ServicePart):
     _reactor: Any
     _announce: Callable[[Mapping[str, str]], Deferred[Any]]
     _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+    _make_authority: Callable[[Any, AcmeSettings, AcmeFolder, Source], Authority] = attrs.field(
+        default=Authority, kw_only=True
+    )
     _folder: AcmeFolder = attrs.field(factory=lambda: AcmeFolder(FOLDER), init=False)
     _accounts: dict[str, Account] = attrs.field(factory=dict, init=False)
     _requested: Mapping[str, AcmeSettings] = attrs.field(factory=dict, init=False)
@@ -445,7 +449,7 @@ class Certificates(ServicePart):
             settings = account.settings
             address = settings.directory or ""
             source = account.source = Source("acme", address, effect, self._reactor.seconds)
-            account.authority = Authority(self._reactor, settings, self._folder, source)
+            account.authority = self._make_authority(self._reactor, settings, self._folder, source)
         return account.authority
 
     def _failed(self, name: str, renewal: Renewal, problem: MuxError) -> None:
