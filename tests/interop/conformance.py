@@ -26,7 +26,7 @@ from tests.interop.children import Child, InteropTestCase
 from tests.interop.kubernetes_api import KubernetesApi
 from tests.interop.namespaces import Namespace
 from tests.support.certificates import Identity, make_authority
-from tests.support.ports import stop_listening
+from tests.support.echo import ThreadServer
 
 INFRA = "gateway-conformance-infra"
 APP = "gateway-conformance-app-backend"
@@ -53,67 +53,57 @@ _PATHS = {
 }  # fmt: skip
 
 
-class WhoServer:
-    """Stands for the endpoints of a Service: it tells each client which Service it is, and how the client came."""
+def who_server(
+    service: str, certificate: Path, *, datagrams: bool
+) -> ThreadServer | _DatagramServer:
+    """Start what stands for the endpoints of a Service: it tells each client which Service it is, and how the client came."""
 
-    def __init__(self, service: str, certificate: Path, *, datagrams: bool) -> None:
-        self._service = service
-        self._certificate = certificate
-        kind = socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM
-        self._socket = socket.socket(socket.AF_INET, kind)
+    def who(**how: object) -> bytes:
+        return json.dumps({"service": service, **how}).encode()
+
+    def serve(accepted: socket.socket) -> None:
+        names: list[str | None] = []
+        accepted.settimeout(60)
+        if accepted.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
+            if accepted.recv(2**16):
+                accepted.sendall(who(tls=False))
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        context.load_verify_locations(certificate.with_name("authority.pem"))
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.sni_callback = lambda _, name, __: names.append(name)
+        with context.wrap_socket(accepted, server_side=True) as client:
+            if client.recv(2**16):
+                client.sendall(who(tls=True, name=names[0], presented=bool(client.getpeercert())))
+
+    return _DatagramServer(who()) if datagrams else ThreadServer(serve, _POD)
+
+
+class _DatagramServer:
+    """Answers each datagram with the same."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((_POD, 0))
         self.port: int = self._socket.getsockname()[1]
-        self._datagrams = datagrams
-        if not datagrams:
-            self._socket.listen(1024)
-        serve = self._answer if datagrams else self._accept
-        self._thread = threading.Thread(target=serve, daemon=True)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    def _who(self, **how: object) -> bytes:
-        return json.dumps({"service": self._service, **how}).encode()
-
-    def _answer(self) -> None:
+    def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 asked, client = self._socket.recvfrom(2**16)
                 if not asked:
                     return
-                self._socket.sendto(self._who(), client)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                accepted, _ = self._socket.accept()
-                threading.Thread(target=self._serve, args=[accepted], daemon=True).start()
-
-    def _serve(self, accepted: socket.socket) -> None:
-        names: list[str | None] = []
-        with accepted, contextlib.suppress(OSError):
-            accepted.settimeout(60)
-            if accepted.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
-                if accepted.recv(2**16):
-                    accepted.sendall(self._who(tls=False))
-                return
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self._certificate)
-            context.load_verify_locations(self._certificate.with_name("authority.pem"))
-            context.verify_mode = ssl.CERT_OPTIONAL
-            context.sni_callback = lambda _, name, __: names.append(name)
-            with context.wrap_socket(accepted, server_side=True) as client:
-                if client.recv(2**16):
-                    presented = bool(client.getpeercert())
-                    client.sendall(self._who(tls=True, name=names[0], presented=presented))
+                self._socket.sendto(self._answer, client)
 
     def end(self) -> None:
-        if self._datagrams:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
-                waker.sendto(b"", (_POD, self.port))
-            self._thread.join(60)
-            self._socket.close()
-        else:
-            stop_listening(self._socket)
-            self._thread.join(60)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
+            waker.sendto(b"", (_POD, self.port))
+        self._thread.join(60)
+        self._socket.close()
 
 
 def ask(
@@ -346,21 +336,20 @@ class ConformanceTestCase(InteropTestCase):
 
     @classmethod
     def _serve(cls, namespace: str, name: str, ports: Sequence[Any]) -> list[Callable[[], object]]:
-        servers: list[WhoServer] = []
+        ends: list[Callable[[], object]] = []
         entries = []
         for port in ports:
-            server = WhoServer(
+            server = who_server(
                 f"{namespace}/{name}", cls._certificate, datagrams=port["protocol"] == "UDP"
             )
-            servers.append(server)
+            ends.append(server.end)
             known = {"name": port.get("name", ""), "protocol": port["protocol"]}
             entries.append({**known, "port": server.port})
         endpoints = _metadata("EndpointSlice", namespace, name)
         endpoints["metadata"]["labels"] = {"kubernetes.io/service-name": name}
         endpoint = {"addresses": [_POD], "conditions": {"ready": True}}
         made = {**endpoints, "addressType": "IPv4", "ports": entries, "endpoints": [endpoint]}
-        removes = cls._apply(made)
-        return [*(server.end for server in servers), removes]
+        return [*ends, cls._apply(made)]
 
     def use(
         self, file: str, mode: str = "", gateways: Sequence[str] = (), without: Sequence[str] = ()

@@ -3,11 +3,10 @@
 import contextlib
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Collection, Sequence
 
 from tests.interop.children import PATIENCE, InteropTestCase
-from tests.support.ports import stop_listening
+from tests.support.echo import ThreadServer
 from tests.support.proc import halted
 
 HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -26,7 +25,7 @@ HELLO = client_hello("www.example.com")
 HALF_HELLO = HELLO[:3]
 
 
-class Named:
+class Named(ThreadServer):
     """A server that sends its name, or calls `answer`, in a thread for each connection."""
 
     def __init__(
@@ -40,44 +39,13 @@ class Named:
     ) -> None:
         self.name = name
         self.heard: list[bytes] = []
-        self._answer = answer or self._greet
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listening = socket.create_server((host, port), family=family, backlog=1024)
-        self.port: int = self._listening.getsockname()[1]
-        self._connections: list[socket.socket] = []
-        (test.addClassCleanup if isinstance(test, type) else test.addCleanup)(self._stop)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            self._connections.append(connection)
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
-
-    def _talk(self, connection: socket.socket) -> None:
-        try:
-            self._answer(connection)
-        except OSError:
-            pass
-        finally:
-            connection.close()
+        super().__init__(answer or self._greet, host, port)
+        (test.addClassCleanup if isinstance(test, type) else test.addCleanup)(self.end)
 
     def _greet(self, connection: socket.socket) -> None:
         connection.sendall(f"{self.name}\n".encode())
         while connection.recv(4096):
             pass
-
-    def _stop(self) -> None:
-        stop_listening(self._listening)
-        self._thread.join()
-        for connection in self._connections:
-            # A mere close would leave its thread waiting.
-            with contextlib.suppress(OSError):  # it has ended
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 def said_at_once(

@@ -4,6 +4,8 @@ import contextlib
 import socket
 import threading
 
+from tests.support.echo import ThreadServer
+
 _BLOCK = 2**16
 _PAUSE = 0.02
 """Seconds between two blocks: some MiB a second each way."""
@@ -11,31 +13,25 @@ _LONG_PAUSE = 1.0
 """The same, when enough has passed already."""
 
 
-class Paced:
+class Paced(ThreadServer):
     """Forwards to a server slowly, and very slowly after `most` bytes each way of a connection, until it is released."""
 
     def __init__(self, server: int, most: int) -> None:
-        self._server = server
-        self._most = most
+        self._server, self._most = server, most
         self._released = threading.Event()
-        self._open: list[socket.socket] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
         self.passed = 0
         self._counting = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self._forward)
 
     def release(self) -> None:
         self._released.set()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # it has been closed
-            while True:
-                client, _ = self._listening.accept()
-                server = socket.create_connection(("127.0.0.1", self._server))
-                self._open += client, server
-                for ends in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+    def _forward(self, client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._server)) as server:
+            back = threading.Thread(target=self._pass_on, args=(server, client), daemon=True)
+            back.start()
+            self._pass_on(client, server)
+            back.join()
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         passed = 0
@@ -50,7 +46,4 @@ class Paced:
 
     def end(self) -> None:
         self.release()
-        for one in (self._listening, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        super().end()

@@ -18,8 +18,7 @@ import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, has_ipv6, leave_unmeasured
 from tests.interop.mux import Mux, Twist
-from tests.support.echo import EchoServer
-from tests.support.ports import stop_listening
+from tests.support.echo import EchoServer, ThreadServer
 from tests.support.proc import open_files, workers_of
 
 pytestmark = pytest.mark.by_turns
@@ -42,20 +41,10 @@ class DescriptorTests(InteropTestCase):
     """More clients than there are descriptors for."""
 
     def setUp(self) -> None:
-        self.backend = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
-        self.addCleanup(stop_listening, self.backend)
-        self.served: list[socket.socket] = []
-        threading.Thread(target=self.serve, daemon=True).start()
-        rules = _RULES.format(port=self.backend.getsockname()[1])
+        backend = self.own(ThreadServer(lambda client: client.sendall(client.recv(100))))
+        rules = _RULES.format(port=backend.port)
         few = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
         self.mux = self.own(Mux(self.folder, rules, before=few))
-
-    def serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                accepted, _ = self.backend.accept()
-                with accepted:
-                    accepted.sendall(accepted.recv(100))
 
     def cpu(self) -> float:
         """Give the seconds of processor time that txmux has used (proc(5))."""

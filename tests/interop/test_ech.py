@@ -23,10 +23,11 @@ from OpenSSL import SSL
 from twisted.names import dns
 
 from tests.browser.driving import Browser
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.quic.case import require_curl
 from tests.interop.servers import Certificate, make_certificate
+from tests.support.echo import ThreadServer
 
 _HIDDEN, _ASKS_AGAIN, _PUBLIC = "hidden.example", "retry.example", "public.example"
 _ENDS = "ends.example"
@@ -54,7 +55,7 @@ backend = 127.0.0.1:{public}
 """
 
 
-class _Server:
+class _Server(ThreadServer):
     """Answers every request with its name; by TLS with a certificate, and with a curve, it asks clients for a key share of that."""
 
     def __init__(
@@ -67,49 +68,31 @@ class _Server:
             self._context.use_privatekey_file(str(certificate.key))
             if curve is not None:
                 self._context.set_tmp_ecdh(curve)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        super().__init__(self._answer)
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._socket.accept()
-            except OSError:
-                return
-            with client, contextlib.suppress(SSL.Error, OSError):
-                client.settimeout(None)
-                peer: Any = client
-                if self._context is not None:
-                    peer = SSL.Connection(self._context, client)
-                    peer.set_accept_state()
-                peer.recv(4096)
-                length = f"Content-Length: {len(self._name)}".encode()
-                peer.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (length, self._name))
-                if self._context is not None:
-                    peer.shutdown()
-
-    def end(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
+    def _answer(self, client: socket.socket) -> None:
+        client.settimeout(None)
+        peer: Any = client
+        with contextlib.suppress(SSL.Error):
+            if self._context is not None:
+                peer = SSL.Connection(self._context, client)
+                peer.set_accept_state()
+            peer.recv(4096)
+            length = f"Content-Length: {len(self._name)}".encode()
+            peer.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (length, self._name))
+            if self._context is not None:
+                peer.shutdown()
 
 
-class _Tap:
-    """Passes one connection on, and keeps what its client says first."""
+class _Tap(ThreadServer):
+    """Passes a connection on, and keeps what its client says first."""
 
     def __init__(self, port: int) -> None:
         self._port, self.seen = port, b""
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._pass_on, daemon=True)
-        self._thread.start()
+        super().__init__(self._pass_on)
 
-    def _pass_on(self) -> None:
-        client, _ = self._socket.accept()
-        server = socket.create_connection(("127.0.0.1", self._port))
-        with client, server:
+    def _pass_on(self, client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._port)) as server:
             back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
             back.start()
             self.seen = self._copy(client, server)
@@ -124,10 +107,6 @@ class _Tap:
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
         return seen
-
-    def end(self) -> None:
-        self._socket.close()
-        self._thread.join()
 
 
 class _Names:
@@ -241,7 +220,7 @@ class EchTests(InteropTestCase):
         """The access log has the hidden name, and the network the public one alone."""
         tap = _Tap(self.mux.port)
         self.assertEqual(self.page(_HIDDEN, f"ecl:{self.configs}", tap.port), _HIDDEN.encode())
-        tap.end()
+        tap.wait(PATIENCE)
         self.assertNotIn(_HIDDEN.encode(), tap.seen)
         self.assertIn(_PUBLIC.encode(), tap.seen)
         route, facts = self.mux.take_fields("route", "facts")

@@ -6,7 +6,6 @@ import resource
 import select
 import socket
 import sys
-import threading
 from collections import Counter
 from pathlib import Path
 from unittest import SkipTest
@@ -17,6 +16,7 @@ from tests.interop.mux import Mux, Record
 from tests.interop.originals import client_hello
 from tests.processes.running import WorkersTestCase
 from tests.support.certificates import make_authority
+from tests.support.echo import ThreadServer
 from tests.support.proc import family_of, workers_of
 from tests.support.secure import client_context
 
@@ -51,24 +51,12 @@ class FloodTestCase(WorkersTestCase):
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # of the service, too
         self.many = 5000 if hard == resource.RLIM_INFINITY or hard > 12_000 else 300
-        self.listening = self.backend()
-        self.thread = threading.Thread(target=self.answer, daemon=True)
-        self.thread.start()
-
-    def answer(self) -> None:
-        while True:
-            try:
-                client, _ = self.listening.accept()
-            except TimeoutError:
-                continue  # on a bad network, thousands take longer to connect
-            except OSError:
-                return
-            with client:
-                if client.recv(100) == PING:
-                    client.sendall(PONG)
+        server = ThreadServer(lambda client: client.recv(100) == PING and client.sendall(PONG))
+        self.addCleanup(server.end)
+        self.port = server.port
 
     def flooded(self, limits: str = "", settings: str = "", tls: str = "") -> Mux:
-        rules = RULES.format(limits=limits, backend=self.listening.getsockname()[1], tls=tls)
+        rules = RULES.format(limits=limits, backend=self.port, tls=tls)
         mux = Mux(self.folder, rules, f"drain_timeout = 0s\n{settings}")
         self.addCleanup(mux.child.end)
         return mux

@@ -1,11 +1,9 @@
 """A peer that does not read stops the other one, at next to no memory; and clients that break off at once."""
 
-import contextlib
 import re
 import select
 import socket
 import struct
-import threading
 import time
 from pathlib import Path
 from unittest import SkipTest
@@ -13,6 +11,7 @@ from unittest import SkipTest
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.servers import files_site, start_nginx
+from tests.support.echo import ThreadServer
 from tests.support.ports import free_port
 from tests.support.queues import until_taken
 from txmux.client.socket_options import keepalive_options
@@ -121,37 +120,19 @@ _ASKING = "idle=1s interval=1s count=2"
 _ASKS = keepalive_options(1, 1, 2)
 
 
-class _Server:
+class _Server(ThreadServer):
     """Notes how the streams of its clients end."""
 
+    orderly = 0
+
     def __init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port: int = self._listening.getsockname()[1]
-        self.orderly = 0
-        self._threads: list[threading.Thread] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self._note)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                accepted, _ = self._listening.accept()
-                thread = threading.Thread(target=self._serve, args=[accepted], daemon=True)
-                thread.start()
-                self._threads.append(thread)
-
-    def _serve(self, accepted: socket.socket) -> None:
-        with accepted, contextlib.suppress(OSError):
-            set_options(accepted, _ASKS)
-            while accepted.recv(100):
-                pass
-            self.orderly += 1
-
-    def end(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        for thread in self._threads:
-            thread.join(20)
+    def _note(self, accepted: socket.socket) -> None:
+        set_options(accepted, _ASKS)
+        while accepted.recv(100):
+            pass
+        self.orderly += 1
 
 
 class EarlyResetTests(InteropTestCase):
@@ -171,7 +152,7 @@ class EarlyResetTests(InteropTestCase):
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         reasons = {line["reason"] for line in mux.take(_BREAKING)}
         self.assertLessEqual(reasons, {"client-reset", "client-gone"})
-        server.end()
+        server.wait(20)
         self.assertEqual(server.orderly, 0, (relay, route, said))
 
     def test_speaking(self) -> None:
