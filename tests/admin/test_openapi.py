@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.asking import LISTEN, AdminCase
-from tests.support.certificates import make_authority
+from tests.admin.everything import EverythingCase
+from tests.support.everything import DOCUMENTS
 from tests.support.folders import make_folder
 from tests.support.installed import as_installed
 from tests.support.named_files import KEY_OF_HELLOS
-from tests.support.peers import PeerFactory, connect, listen
 from txmux.admin.api.openapi import body, description
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import check_body
@@ -115,33 +114,40 @@ _TYPES: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-class AnswersTest(AdminCase):
+def shape(value: Any, at: str = "") -> dict[str, str]:
+    """Return the kind of each field, by its path."""
+    if isinstance(value, dict):
+        inner = [shape(one, f"{at}.{name}") for name, one in value.items()]
+    elif isinstance(value, list):
+        inner = [shape(one, f"{at}[]") for one in value]
+    else:
+        return {at: "number" if type(value) in {int, float} else type(value).__name__}
+    return {path: kind for one in inner for path, kind in sorted(one.items())}
+
+
+class AnswersTest(EverythingCase):
     """Answers have the fields of the description, and no others, which OpenAPI by itself allows."""
 
     async def test_answers_of_a_service_that_has_some_of_everything(self) -> None:
-        keys, backend = make_folder(self), PeerFactory()
+        """So have the recorded ones, by which the views are tested: they have the shape of those of now."""
+        keys = make_folder(self)
         (keys / "a.pem").write_text(KEY_OF_HELLOS)
-        pem = make_authority("Test", "www.example.com").write(self.folder / "a.pem", key=True)
-        await self.start(
-            rules=f"{LISTEN}{as_installed(f'ech_keys = {keys}')}\n[route tls]\nmatch = tls\nterminate_tls = {pem}\n"
-            "backend = close\n[route ssh]\nmatch = ssh\nbackend = b\n"
-            f"[backend b]\nserver = 127.0.0.1:{listen(self, backend)}\ncheck = tcp\n"
-        )
-        stranger, client = await connect(self, self.port), await connect(self, self.port)
-        stranger.send(b"\x00\x01what is this")
-        await stranger.is_lost()
-        client.send(b"SSH-2.0-a\r\n")
-        await backend.peer()
+        await self.start_everything(as_installed(f"ech_keys = {keys}"))
         documents = description(ADMIN)
         self.schemas = documents["components"]["schemas"]
         identity = (await self.get("/api/connections")).json[0]["id"]
         bodies: dict[str, Any] = {
-            "/api/reload": None, "/api/backends/b/hold": None, "/api/explain": {"text": "SSH"},
-            "/api/bans": {"network": "192.0.2.7"}, "/api/connections/close": {"route": "none"},
+            "/api/reload": None, "/api/backends/web/hold": None, "/api/explain": {"text": "SSH"},
+            "/api/bans": {"network": "192.0.2.8"}, "/api/connections/close": {"route": "none"},
         }  # fmt: skip
+        found, known = shape(await self.documents()), {name for its in self.schemas.values() for name in its.get("properties", ())}  # fmt: skip
+        lost = {at: kind for at, kind in shape(DOCUMENTS).items() if at not in found}
+        self.assertEqual({at for at in lost if at.rpartition(".")[2] in known}, set())
+        for at, kind in shape(DOCUMENTS).items() - lost.items():
+            self.assertIn(kind, {found[at], "NoneType"} if found[at] != "NoneType" else {kind}, at)
         for path, sent in bodies.items():
             answer = await self.post(path, sent)
-            self.compare("post", path.replace("/b/", "/{backend}/"), answer.json, documents)
+            self.compare("post", path.replace("/web/", "/{backend}/"), answer.json, documents)
         for path, methods in documents["paths"].items():
             if "get" in methods and path not in {"/api/events", "/readyz"}:
                 answer = await self.get(path.replace("{id}", identity))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.originals import client_hello
+from tests.support.everything import DOCUMENTS, names
 from tests.support.steps import finished
 from txmux.detection.recognising import matcher_of
 from txmux.features.page.query import PARTS, PageQuery
@@ -42,6 +43,25 @@ def menus(page: str) -> dict[str, list[list[Any]]]:
 
 
 class PageTests(SynchronousTestCase):
+    def test_recorded_documents(self) -> None:
+        """Each thing that a service tells of has its place on the page."""
+        parts = (
+            "status",
+            "routes",
+            "backends",
+            "connections",
+            "recent",
+            "clients",
+            "certificates",
+            "bans",
+            "rules",
+        )
+        page = _page({"all": "rules"}, **{name: DOCUMENTS[name] for name in parts})
+        for name in {*names(), "192.0.2.7", "www.example.com", "accept_proxy_from"}:
+            self.assertIn(name, page)
+        [item] = DOCUMENTS["status"]["attention"]
+        self.assertIn(item["text"].partition(":")[0].capitalize(), page)
+
     def test_state_of_a_certificate_has_a_word_and_a_colour(self) -> None:
         """Those that clients refuse come first."""
         states = ["valid", "ends soon", "not valid yet", "ended"]

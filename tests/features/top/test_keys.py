@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.remote.documents import CONNECTIONS, SERVER
-from tests.features.top.snapshot import SNAPSHOT
+from tests.features.top.snapshot import CONNECTIONS, SERVER, SNAPSHOT
 from txmux.features.top.keys import pressed
 from txmux.features.top.panes import lines_of
 from txmux.features.top.state import ChangeRequest, ExplainRequest, Snapshot, TopRequest, TopState
@@ -58,7 +57,7 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual((state.mode, sent), ("question", []))
         other = attrs.evolve(SNAPSHOT, connections=CONNECTIONS[2:])
         (ask,) = _all(state, "y", snapshot=other)[1]
-        what = "end connection 5f3a-2 from 192.0.2.1:50001"
+        what = "end connection 5f3a-2 from 192.0.2.2:50002"
         self.assertEqual(ask, ChangeRequest("/api/connections/5f3a-2/close", {}, what))
         for key in ("n", "enter", "escape", "q"):
             state, sent = _all(TopState(), "x", key)
@@ -67,14 +66,14 @@ class KeysTests(SynchronousTestCase):
 
     def test_server_states_after_yes_unless_it_is_ready(self) -> None:
         """The one that is down is the first row."""
-        path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
+        path = "/api/backends/web/servers/127.0.0.1%3A8081"
         for key, wanted in (("d", "drain"), ("m", "maintenance"), ("u", "ready")):
             state, sent = _all(TopState(), "3", key)
             if wanted != "ready":
                 self.assertEqual((state.mode, sent), ("question", []))
                 self.assertEqual(_all(state, "n")[0].result.message, "nothing was changed")
                 sent = _all(state, "y")[1]
-            what = f"{wanted}: backend web, unix:/run/a.sock"
+            what = f"{wanted}: backend web, 127.0.0.1:8081"
             self.assertEqual(sent, [ChangeRequest(path, {"state": wanted}, what)])
 
     def test_clients_of_a_backend_wait_after_yes_and_go_on_at_once(self) -> None:
@@ -88,7 +87,7 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(sent, [ChangeRequest("/api/backends/web/release", {}, what)])
 
     def test_weight_is_typed(self) -> None:
-        path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
+        path = "/api/backends/web/servers/127.0.0.1%3A8081"
         state, sent = _all(TopState(), *"3Wx")
         self.assertEqual((state.mode, sent), ("value", []))
         wrong, sent = _all(state, "enter")
@@ -98,7 +97,7 @@ class KeysTests(SynchronousTestCase):
             ([], None, "of the rules"),
             (["0"], None, "of the rules"),
         ):
-            what = f"weight {word}: backend web, unix:/run/a.sock"
+            what = f"weight {word}: backend web, 127.0.0.1:8081"
             asked = _all(state, "backspace", *keys, "enter")[1]
             self.assertEqual(asked, [ChangeRequest(path, {"weight": weight}, what)])
         wrong, sent = _all(state, "backspace", *"65536", "enter")
@@ -106,15 +105,15 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(_all(state, "escape", "enter")[1], [])
 
     def test_ban_of_the_address_of_a_connection_or_an_end(self) -> None:
-        network = {"network": "192.0.2.1"}
-        for keys, body in (
-            ("b", network),
-            ("4b", network),
-            ("b1h", {**network, "seconds": 3600}),
-            ("b30m scans a lot", {**network, "seconds": 1800, "reason": "scans a lot"}),
+        for keys, address, more in (
+            ("b", "192.0.2.1", {}),
+            ("4b", "192.0.2.4", {}),
+            ("b1h", "192.0.2.1", {"seconds": 3600}),
+            ("b30m scans a lot", "192.0.2.1", {"seconds": 1800, "reason": "scans a lot"}),
         ):
             asked = _all(TopState(), *keys, "enter")[1]
-            self.assertEqual(asked, [ChangeRequest("/api/bans", body, "ban 192.0.2.1")])
+            body = {"network": address, **more}
+            self.assertEqual(asked, [ChangeRequest("/api/bans", body, f"ban {address}")])
         state, sent = _all(TopState(), *"bscans", "enter")
         self.assertEqual((state.mode, state.result.is_bad, sent), ("value", True, []))
         self.assertEqual(_all(TopState(), *"b1h", "escape")[1], [])

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.remote.documents import BACKENDS, CHECK, CONNECTION, RECENT, ROUTES, SERVER, STATUS
-from tests.features.top.snapshot import SNAPSHOT
+from tests.features.top.snapshot import CONNECTION, RECENT, ROUTES, SERVER, SNAPSHOT
+from tests.support.everything import BACKENDS, SERVERS, STATUS, names
 from txmux.features.top.keys import HELP
 from txmux.features.top.panes import text_of
 from txmux.features.top.state import PANES, Mode, Pane, RequestResult, Snapshot, TopState
@@ -16,6 +16,7 @@ from txmux.features.top.view import screen, sparkline
 _ROUTE = {"says": "match", "at": None, "needs_up_to": None, "error": None}
 _EXPLAINED = {
     **CONNECTION,
+    "facts": {},
     "explanation": {
         "by": "route",
         "route": "site",
@@ -48,14 +49,14 @@ class ScreenTests(SynchronousTestCase):
     def test_all_panes_in_80_by_24(self) -> None:
         drawn = _drawn(TopState(), SNAPSHOT)
         text = "\n".join(drawn)
-        title = "txmux 1.0 · serves for 1 h 2 min · /etc/txmux/rules.ini, generation 3 "
+        title = f"txmux {STATUS['version']} · /etc/txmux/rules.ini, generation 1 "
         self.assertTrue(drawn[0].startswith(title), drawn[0])
+        self.assertIn(" · serves for 1 h 2 min · /etc", _drawn(TopState(), SNAPSHOT, 100)[0])
         for wanted in (
-            "connections: 3 active, 1 undecided, 4711 so far, at most 100",
-            "192.0.2.1:50001  site   10.0.0.5:8443  relaying  1h2m  12ms  1.23 kB  5.68 MB",
-            "[1] connections  3", "[2] routes  2, busiest first", "[3] servers  2", "refused, 2s",
-            "[4] recent ends  1",
-            "no-route", "h help  q quit",
+            "connections: 3 active, 1 undecided, 4 so far, at most 100",
+            "192.0.2.1:50001  site   127.0.0.1:8080  relaying  1h2m    2s  11 B  0 B",
+            "[1] connections  3", "[2] routes  2, busiest first", "[3] servers  2, 1 down", "1 check failed",
+            "[4] recent ends  1", "no-route", "h help  q quit", *names(),
         ):  # fmt: skip
             self.assertIn(wanted, text)
 
@@ -77,7 +78,7 @@ class ScreenTests(SynchronousTestCase):
             backends=[{"name": "web", "servers": servers}],
         )
         drawn = _drawn(TopState(pane="servers"), snapshot)
-        self.assertRegex(drawn[0], r"· …[\w/-]+/etc/txmux/rules\.ini, generation 3 +[\d:]+$")
+        self.assertRegex(drawn[0], r"· …[\w/-]+/etc/txmux/rules\.ini, generation 1 +[\d:]+$")
         text = "\n".join(drawn)
         self.assertRegex(text, rf" {re.escape(long)} +failing ")
         self.assertRegex(text, r" …[\w/-]+/run/app\.sock +failing ")
@@ -190,8 +191,9 @@ class ScreenTests(SynchronousTestCase):
         self.assertEqual(sum(line.startswith("192.0.2.1") for line in drawn), 4)
 
     def test_help_is_folded_and_has_every_word(self) -> None:
+        calm = attrs.evolve(SNAPSHOT, status={**STATUS, "attention": []})
         for width in (40, 80):
-            drawn = _drawn(TopState(mode="help"), SNAPSHOT, width, 60)
+            drawn = _drawn(TopState(mode="help"), calm, width, 60)
             text = " ".join(" ".join(drawn).split())
             for keys, what in HELP:
                 self.assertIn(what.rpartition(" ")[2], text)
@@ -207,7 +209,7 @@ class ScreenTests(SynchronousTestCase):
 
     def test_colours_of_servers(self) -> None:
         states = {"down": "bold red", "drain": "yellow", "up": "green"}
-        well = {**CHECK, "ok": True}
+        well = SERVERS[0]["check"]
         servers = [{**SERVER, "server": one, "state": one, "check": well} for one in states]
         servers.append({**SERVER, "server": "unknown"})
         snapshot = attrs.evolve(SNAPSHOT, backends=[{"name": "web", "servers": servers}])

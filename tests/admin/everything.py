@@ -1,0 +1,96 @@
+"""A service with some of everything, and what its API tells of it; `python -m tests.admin.everything` records that.
+
+The views of a running service are tested with the recorded documents (`tests/support/everything.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import Any
+
+import pytest
+
+from tests.admin.asking import AdminCase
+from tests.support.certificates import make_authority
+from tests.support.datagrams import turn
+from tests.support.everything import FILE
+from tests.support.peers import PeerFactory, connect, listen
+from tests.support.ports import free_port
+
+_SSH = b"SSH-2.0-a\r\n"
+_RULES = """\
+[listen public]
+endpoint = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+detect_timeout = 1h
+{more}
+[listen names]
+endpoint = udp:127.0.0.1:0
+[route tls]
+under = public
+match = tls
+terminate_tls = {pem}
+backend = close
+[route site]
+under = public
+match = ssh
+backend = web
+[backend web]
+server = 127.0.0.1:{port}
+    127.0.0.1:{gone}
+check = tcp
+"""
+_LISTS = "routes", "backends", "connections", "recent", "clients", "certificates", "bans", "rules"
+
+
+class EverythingCase(AdminCase):
+    async def start_everything(self, more: str = "") -> None:
+        """Run it, with more lines for a listener, until each of its parts has something to tell."""
+        web = PeerFactory()
+        pem = make_authority("Test", "www.example.com").write(self.folder / "a.pem", key=True)
+        self.gone, self.web = free_port(), listen(self, web)
+        rules = _RULES.format(more=more, pem=pem, port=self.web, gone=self.gone)
+        await self.start("max_connections = 100", rules)
+        for number, said in enumerate((_SSH, b"SSH", _SSH, b"\0\1what is this"), 1):
+            client = await connect(self, self.port)
+            header = f"PROXY TCP4 192.0.2.{number} 198.51.100.1 5000{number} 443\r\n"
+            client.send(header.encode() + said)
+            if said == _SSH:
+                await web.peer(len(web.peers))
+        await client.is_lost()
+        await self.post("/api/bans", {"network": "192.0.2.7", "reason": "scans"})
+        while not (await self.get("/api/recent")).json or not await self.are_checked():
+            await turn()
+
+    async def are_checked(self) -> bool:
+        servers = (await self.get("/api/backends")).json[0]["servers"]
+        return all(one["check"] for one in servers) and servers[1]["state"] == "down"
+
+    async def documents(self) -> dict[str, Any]:
+        """Return what each resource with a state tells."""
+        found = {name: (await self.get(f"/api/{name}")).json for name in ("status", *_LISTS)}
+        chosen = await self.get(f"/api/connections/{found['connections'][0]['id']}")
+        return {**found, "connection": chosen.json}
+
+
+class RecordTest(EverythingCase):
+    async def test_record(self) -> None:
+        await self.start_everything()
+        text = json.dumps(await self.documents())
+        for known, shown in (
+            (str(self.folder), "/etc/txmux"),
+            (rf"127.0.0.1:{self.web}\b", "127.0.0.1:8080"),
+            (rf"127.0.0.1:{self.gone}\b", "127.0.0.1:8081"),
+            (rf"127.0.0.1:{self.port}\b", "127.0.0.1:443"),
+            (rf"\b{os.getpid()}\b", "4711"),
+        ):
+            text = re.sub(known, shown, text)
+        lines = [f'"{name}": {json.dumps(its)}' for name, its in json.loads(text).items()]
+        FILE.write_text("{" + ",\n".join(lines) + "}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main(["-q", f"{__file__}::RecordTest"]))

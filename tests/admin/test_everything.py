@@ -1,0 +1,41 @@
+"""A service with some of everything, as commands and metrics show it; the page and `txmux top` have tests of their own."""
+
+from tests.admin.everything import EverythingCase
+from tests.cli.remote.answering import RemoteTestCase
+from tests.support.everything import DOCUMENTS, names
+
+
+class CommandsTest(RemoteTestCase):
+    def test_recorded_documents(self) -> None:
+        """What commands show of state names all that their document has."""
+        server = self.answering(document={"error": "not this"})
+        lists = DOCUMENTS.keys() - {"connection"}
+        server.others = {f"/api/{name}*": DOCUMENTS[name] for name in lists}
+        self.environ["COLUMNS"] = "1000"
+        shown = ""
+        for words, named in (
+            (("status",), {"web", "site", "public", "names"}),
+            (("connections",), {one["client"] for one in DOCUMENTS["connections"]}),
+            (("clients",), {one["source"] for one in DOCUMENTS["clients"]}),
+            (("servers",), {"web", "127.0.0.1:8080", "127.0.0.1:8081"}),
+            (("events",), {"192.0.2.4:50004", "no-route"}),
+            (("certificates",), {"www.example.com"}),
+            (("bans",), {"192.0.2.7", "scans"}),
+        ):
+            code, out, err = self.ask(*words)
+            self.assertEqual((code, err), (0, ""), words)
+            for name in named:
+                self.assertIn(name, out, words)
+            shown += out
+        self.assertEqual({name for name in names() if name not in shown}, set())
+
+
+class MetricsTest(EverythingCase):
+    async def test_names(self) -> None:
+        await self.start_everything()
+        metrics = (await self.get("/metrics")).body.decode()
+        for labels in (
+            'listener="public"', 'listener="names"', 'route="site"', 'route="tls"',
+            f'backend="web",server="127.0.0.1:{self.web}"', f'backend="web",server="127.0.0.1:{self.gone}"',
+        ):  # fmt: skip
+            self.assertIn(labels, metrics)
