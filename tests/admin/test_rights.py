@@ -54,7 +54,7 @@ def lines_of(events: Iterable[LogEvent]) -> list[str]:
     return [line for line in lines if line.startswith(("admin: ", "[txmux]"))]
 
 
-class TokensCase(AdminCase):
+class TokensTests(AdminCase):
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         self.tokens = self.folder / "tokens"
@@ -93,8 +93,6 @@ class TokensCase(AdminCase):
         status = (await self.get("/api/status")).json
         return [one["text"] for one in status["attention"] if one["what"] == "token"]
 
-
-class TokensTest(TokensCase):
     async def test_each_right_includes_those_before(self) -> None:
         rights = {
             "the-secret-of-the-build": 0,
@@ -167,8 +165,6 @@ class TokensTest(TokensCase):
             told = await self.asked(secret, f"/api/status?token={secret}", **headers)
             self.assertEqual(told.status, status, headers)
 
-
-class FileTest(TokensCase):
     async def test_changed_file_is_read_without_a_reload(self) -> None:
         self.assertEqual(await self.status_of("the-secret-of-the-build"), 200)
         new = self.folder / "new"

@@ -45,7 +45,7 @@ while True:
 """
 
 
-class MultipathTestCase(InteropTestCase):
+class MultipathTests(InteropTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
@@ -75,8 +75,6 @@ class MultipathTestCase(InteropTestCase):
             heard += more
         self.assertEqual(heard, words)
 
-
-class FallbackTests(MultipathTestCase):
     def test_fact_and_bytes_with_peers_that_have_it_and_that_do_not(self) -> None:
         """Much goes through the kernel's pipes, or with `portable` not."""
         data = os.urandom(2**20) * 24
@@ -111,8 +109,6 @@ class FallbackTests(MultipathTestCase):
         network.enter()
         self.say(self.dial(mux.port, protocol=0), b"hello")
 
-
-class ChangeTests(MultipathTestCase):
     def test_listener_cannot_change_while_the_service_runs(self) -> None:
         """A reload and an upgrade are refused, and nothing has changed; of a backend it can change."""
         for before, after in (("yes", "no"), ("no", "yes")):
@@ -154,10 +150,7 @@ class ChangeTests(MultipathTestCase):
         for one in (client, other):
             one.close()
 
-
-class TwoPathsTests(MultipathTestCase):
-    """A client, the service and a server, each two with two cables between them."""
-
+    # A client, the service and a server, each two with two cables between them.
     def test_connection_outlives_the_path_that_it_began_on(self) -> None:
         client, middle, server = Namespace(self), Namespace(self), Namespace(self)
         for number, (one, other) in enumerate(

@@ -37,7 +37,7 @@ LogFile "{folder}/{port}.log"
 _LISTENER = "[listen {name}]\nendpoint = 127.0.0.1:0\ndefault = {name}\n[backend {name}]\n"
 
 
-class ProxyTestCase(InteropTestCase):
+class ProxyTests(InteropTestCase):
     def started(self, child: Child, port: int) -> str:
         self.own(child)
         eventually(lambda: listens(port), f"a proxy listens: {child.output}")
@@ -75,8 +75,6 @@ class ProxyTestCase(InteropTestCase):
         )
         return self.own(Mux(self.folder, rules))
 
-
-class TunnelTests(ProxyTestCase):
     def test_server_that_speaks_first_behind_each_kind_of_proxy(self) -> None:
         sshd = self.own(start_sshd(self.make_folder()))
         port, password = free_port(), self.password()
@@ -138,8 +136,6 @@ class TunnelTests(ProxyTestCase):
             self.assertIn(said, mux.child.output)
         self.assertNotIn("wrong", mux.child.output)
 
-
-class ServiceTests(ProxyTestCase):
     def test_header_and_tls_are_inside_for_clients_and_checks(self) -> None:
         certificate = make_certificate(self.make_folder(), "www.example.com")
         port = free_port()

@@ -23,7 +23,7 @@ from txmux.rules.model import Resolve, Settings
 from txmux.rules.reading.endpoints import server
 
 
-class ConsulCase(NamesTestCase):
+class ConsulTests(NamesTestCase):
     """Pools whose clock stands still until it is moved."""
 
     def setUp(self) -> None:
@@ -58,10 +58,7 @@ class ConsulCase(NamesTestCase):
         calls: Any = self.time.clock.getDelayedCalls()
         return [call for call in calls if "start_lookup" in str(call.func)]
 
-
-class QuestionTests(ConsulCase):
-    """How Consul is asked; the stand-in complains of what is wrong with it, too."""
-
+    # How Consul is asked; the stand-in complains of what is wrong with it, too.
     async def test_index_of_last_answer(self) -> None:
         self.consul.register("web", [Instance(80)])
         pool = self.consul_pool()
@@ -164,8 +161,6 @@ class QuestionTests(ConsulCase):
         await self.names.stop()
         self.assertEqual(self.said(), [])
 
-
-class TroubleTests(ConsulCase):
     async def known(self, **options: Any) -> BackendPool:
         self.consul.register("web", [Instance(80)])
         pool = self.consul_pool(**options)

@@ -22,7 +22,7 @@ from txmux.rules.model import Listener, Rules, Settings
 from txmux.rules.problems import RulesError
 
 
-class EchCase(SynchronousTestCase):
+class EchTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder, self.clock = make_folder(self), Clock()
         self._times = itertools.count(10**9)
@@ -39,8 +39,6 @@ class EchCase(SynchronousTestCase):
         assert hello is not None
         return hello.second is not None
 
-
-class KeysTest(EchCase):
     def test_newest_is_published_and_all_open(self) -> None:
         first, second = MadeKey(1), MadeKey(2, "other.example")
         self.write("b.pem", first.pem)
@@ -123,10 +121,7 @@ class KeysTest(EchCase):
                 EchKeys(path, self.clock.seconds)
             self.assertIn(said, str(caught.exception))
 
-
-class TlsTerminatorsTest(EchCase):
-    """Keys at a start and a reload, as certificates."""
-
+    # Keys at a start and a reload, as certificates.
     def rules(self, path: Path) -> Rules:
         listener = Listener("public", endpoints=(":443",), more={"ech_keys": path})
         return Rules(Path("rules"), Settings(), (listener,), ())

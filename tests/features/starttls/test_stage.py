@@ -20,7 +20,7 @@ NOT_TLS = "it sent something else than TLS behind STARTTLS, or did not wait for 
 MORE = {"starttls": "smtp", "starttls_banner": "here ESMTP"}
 
 
-class StartTLSCase(MuxTestCase):
+class StartTLSTests(MuxTestCase):
     def port(
         self,
         *backends: Backend,
@@ -50,8 +50,6 @@ class StartTLSCase(MuxTestCase):
             peer.received.clear()
             peer.send(answer)
 
-
-class ClientTest(StartTLSCase):
     async def test_tls_goes_to_the_server_of_the_name(self) -> None:
         other = free_port()
         no = route("tls sni=other.example", backend_at(other))
@@ -164,8 +162,6 @@ class ClientTest(StartTLSCase):
             client.send(b"x")
             await self.assert_refused(client, NOT_TLS, number)
 
-
-class BannerTest(StartTLSCase):
     async def test_of_the_first_server(self) -> None:
         """It is learnt once, and then from each connection."""
         port = self.port(banner="")
@@ -207,8 +203,6 @@ class BannerTest(StartTLSCase):
         await server.is_lost()
         await self.assert_logged(reason="client-gone")
 
-
-class ServerTest(StartTLSCase):
     async def refused(self, why: str, *dialogue: tuple[bytes, bytes]) -> None:
         with capturedLogs() as logged:
             client = await self.greeted(self.port())

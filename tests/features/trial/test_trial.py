@@ -50,7 +50,170 @@ def hello(name: str) -> bytes:
     return records(client_hello(extension(PADDING, bytes(1700)), server_name(name)))
 
 
-class TrialCase(AdminCase):
+class WorkerTests(AsyncTestCase):
+    """What a worker may do to a trial, of rules that the service has."""
+
+    rules = parse("[txmux]\nremember = 9\nwatch_rules_limit = 0%\n[listen x]\nendpoint = :1\n", "r")
+
+    def trial(self, worker: Any) -> Trial:
+        trial = Trial(lambda: [worker])
+        trial.commit(self.rules)
+        return trial
+
+    async def test_late(self) -> None:
+        """Rules that come by themselves are refused while a worker does not answer."""
+        late = SimpleNamespace(number=1, is_late=True)
+        why = "'watch_rules_limit' cannot be checked: worker 1: does not answer;"
+        with self.assertRaisesRegex(MuxError, why):
+            await self.trial(late).check_change(self.rules)
+
+    async def test_misshapen(self) -> None:
+        """What a worker that is compromised answers instead is not taken for harmless."""
+        move = ["x", "now", "then", None, 1, "192.0.2.1:5", None, 7.0]
+        source = ["192.0.2.1", 2, 1, 1, 0]
+        good = [7.0, [move], [["x", "why", 1]], [source]]
+        wrong_counts = (-1, 10_001, 1e9, "1", True, None)
+        rows: Sequence[tuple[Any, bool]] = (
+            (good, True),
+            (None, True),
+            *(([7.0, [[*move[:4], count, *move[5:]]], [], []], False) for count in wrong_counts),
+            *(([7.0, [], [["x", "why", count]], []], False) for count in wrong_counts),
+            *(([7.0, [], [], [[*source[:4], count]]], False) for count in wrong_counts),
+            ([7.0, [], [], [["192.0.2.1", 2, 1, 1, 1]]], False),
+            ([7.0, [move], [], [["192.0.2.1", 2, 1, 1, 1]]], False),
+            ([7], False),
+            ([*good, 1], False),
+            ([7.0, [move[:7]], [], []], False),
+            ([7.0, [[*move[:3], "allow", *move[4:]]], [], []], False),
+            ([7.0, [7], [], []], False),
+            *(([time, [], [], []], False) for time in (float("inf"), float("nan"), 1e300, -1)),
+            ([None, [], [], [source[:4]]], False),
+            ([None, [], [], [[*source[:4], "many"]]], False),
+            ([None, [], [], [[*source[:4], 1e400]]], False),
+        )
+        for answer, is_read in rows:
+            with self.subTest(answer):
+                worker = SimpleNamespace(
+                    number=1, is_late=False, ask=lambda *_, answer=answer, **__: succeed(answer)
+                )
+                found = await self.trial(worker).compare(self.rules)
+                wrong = [] if is_read else ["worker 1: its answer cannot be read"]
+                self.assertEqual(found["incomplete"], wrong)
+
+    async def test_who_is_excluded_counts_if_many(self) -> None:
+        """Up to a twentieth of the sources has no vote, and of a source that is excluded in part its other clients have one."""
+        for excluded, sources, share in (
+            ([2], 1, 100.0),
+            ([2], 2, 0.0),
+            ([1, 1], 2, 0.0),
+            ([2, 2], 39, 5.128205),
+            ([2, 2], 40, 0.0),
+            ([2, 2, 1], 40, 6.25),
+        ):
+            votes = [
+                [f"192.0.2.{number}", 2, 0, 0, count]
+                for number, count in enumerate(excluded + [0] * (sources - len(excluded)))
+            ]
+            worker = SimpleNamespace(
+                number=1,
+                is_late=False,
+                ask=lambda *_, votes=votes, **__: succeed([7.0, [], [], votes]),
+            )
+            found = await self.trial(worker).compare(self.rules)
+            self.assertEqual((found["share"], found["incomplete"]), (share, []), excluded)
+
+
+class LintTests(TestCase):
+    def test_warnings(self) -> None:
+        """A limit without what it needs is told of, and numbers that take much memory."""
+        watched = "watch_rules = 10s\n"
+        limit = "watch_rules_limit = 10%\n"
+        nobody = "refuses nothing, since no client is remembered; add 'remember = 1000'"
+        unwatched = "works only with 'watch_rules'; add that, or remove it"
+        listeners = [f"[listen l{n}]\nendpoint = :{n}\n" for n in range(1, 8)]
+        seven, six = "".join(listeners), "".join(listeners[:6])
+        much = "the clients of all listeners may take {} MiB in all workers; remember fewer"
+        rows: Sequence[tuple[str, str, list[tuple[str, str, str]]]] = (
+            (watched + limit + "remember = 9\n", seven, []),
+            (watched, seven, []),
+            (limit + "remember = 9\n", seven, [("txmux", "watch_rules_limit", unwatched)]),
+            (watched + limit, seven, [("txmux", "watch_rules_limit", nobody)]),
+            ("remember = 10000\n", six, []),
+            ("remember = 10000\n", seven, [("txmux", "remember", much.format(293))]),
+            ("workers = 2\nremember = 5000\n", seven, [("txmux", "remember", much.format(293))]),
+            ("workers = 20\n", seven + "remember = 10000\n",
+             [("listen l7", "remember", much.format(839))]),
+        )  # fmt: skip
+        for settings, listeners_text, found in rows:
+            with self.subTest(settings=settings):
+                rules = parse(f"[txmux]\n{settings}{listeners_text}", "rules.ini")
+                problems = [*chain(*(find(rules) for find in FEATURE.finds["lint"]))]
+                self.assertEqual([(p.section, p.key, p.message) for p in problems], found)
+
+
+class MemoryTests(AsyncTestCase):
+    def test_places(self) -> None:
+        """Of each source the last four are remembered, and of all sources those that were seen last, also over a reload."""
+        events = Events(Clock())
+        serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
+        memory = ClientMemory(ServingContext(None, serving=serving))
+        text = "[txmux]\nremember = {}\n[listen x]\nendpoint = :1\n"
+
+        def come(*clients: str) -> list[str]:
+            for client in clients:
+                record = SimpleNamespace(time=0.0, client=client, local="", listener="x")
+                events.decided(
+                    SimpleNamespace(record=record, outer=(), seen=b"", granted={}, agreed_tls=None)
+                )
+            return sorted(one.client for one in memory._clients["x"])
+
+        memory.commit(parse(text.format(7), "r"))
+        self.assertEqual(
+            come(*(f"192.0.2.1:{n}" for n in range(9))), [f"192.0.2.1:{n}" for n in range(5, 9)]
+        )
+        six = [f"[2001:db8::{n}]:1" for n in range(1, 6)]  # of one /64
+        self.assertEqual(come(*six), [f"192.0.2.1:{n}" for n in range(6, 9)] + six[1:])
+        seen = come("unix:/x", "unix:/y", "192.0.2.1:9")
+        self.assertEqual(seen[:3], ["192.0.2.1:8", "192.0.2.1:9", six[2]])
+        memory.commit(parse(text.format(3), "r"))
+        self.assertEqual(come(), ["192.0.2.1:8", "192.0.2.1:9", "unix:/y"])
+
+    async def test_bounds(self) -> None:
+        """What a connection keeps of itself for this is let go of when it is decided; an answer has few rows, and counts all."""
+        events = Events(Clock())
+        serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
+        memory = ClientMemory(ServingContext(None, serving=serving))
+        text = "[txmux]\nremember = 2000\n[listen x]\nendpoint = :1\n[listen y]\nendpoint = :2\nremember = 0\n"
+        named = "[route n]\nunder = *\nmatch = tls\nbackend = named\n[backend named]\nserver = {sni}:443\nallow_names = *.test\n"
+        memory.commit(parse(text, "rules.ini"))
+        for number in range(1500):
+            for listener in ("x", "y"):
+                client = f"10.0.{number >> 8}.{number & 255}:1"
+                record = SimpleNamespace(
+                    time=float(number), client=client, local="192.0.2.9:1", listener=listener
+                )
+                session = SimpleNamespace(
+                    record=record,
+                    outer=(hello(f"{number}.test"),),
+                    seen=bytes(3000),
+                    granted={},
+                    agreed_tls=None,
+                )
+                events.decided(session)
+                self.assertEqual(session.outer, ())
+        [(name, count, size)] = memory.remembered()
+        self.assertEqual((name, count), ("x", 1500))
+        self.assertLess(size, 1500 * 4400)
+        packed = b64encode(pack(parse(text + named, "rules.ini"))).decode()
+        answering = memory.receive({"rules": packed})
+        assert answering is not None
+        since, moves, unknown, sources = await answering
+        self.assertEqual((since, len(moves), unknown), (0.0, 1000, []))
+        self.assertEqual(sources[7], ["10.0.0.7", 1, 1, 0, 0])
+        self.assertEqual(len(sources), 1500)
+
+
+class TrialTests(AdminCase):
     settings = "workers = 2\nremember = 100\n"
     sources = 0
 
@@ -92,8 +255,6 @@ class TrialCase(AdminCase):
         keys = ("count", "listener", "now", "then", "name")
         return [tuple(row[key] for key in keys) for row in found["moves"]]
 
-
-class TryTests(TrialCase):
     async def test_streams(self) -> None:
         """Clients of all workers are looked at, and those that a reload would lead elsewhere are told of."""
         rules = self.rules(self.a)
@@ -343,171 +504,6 @@ class TryTests(TrialCase):
             told = await self.ask("POST", "/api/reload/try", headers, "{}", to=port)
             self.assertEqual(told.status, 403)
 
-
-class WorkerTests(AsyncTestCase):
-    """What a worker may do to a trial, of rules that the service has."""
-
-    rules = parse("[txmux]\nremember = 9\nwatch_rules_limit = 0%\n[listen x]\nendpoint = :1\n", "r")
-
-    def trial(self, worker: Any) -> Trial:
-        trial = Trial(lambda: [worker])
-        trial.commit(self.rules)
-        return trial
-
-    async def test_late(self) -> None:
-        """Rules that come by themselves are refused while a worker does not answer."""
-        late = SimpleNamespace(number=1, is_late=True)
-        why = "'watch_rules_limit' cannot be checked: worker 1: does not answer;"
-        with self.assertRaisesRegex(MuxError, why):
-            await self.trial(late).check_change(self.rules)
-
-    async def test_misshapen(self) -> None:
-        """What a worker that is compromised answers instead is not taken for harmless."""
-        move = ["x", "now", "then", None, 1, "192.0.2.1:5", None, 7.0]
-        source = ["192.0.2.1", 2, 1, 1, 0]
-        good = [7.0, [move], [["x", "why", 1]], [source]]
-        wrong_counts = (-1, 10_001, 1e9, "1", True, None)
-        rows: Sequence[tuple[Any, bool]] = (
-            (good, True),
-            (None, True),
-            *(([7.0, [[*move[:4], count, *move[5:]]], [], []], False) for count in wrong_counts),
-            *(([7.0, [], [["x", "why", count]], []], False) for count in wrong_counts),
-            *(([7.0, [], [], [[*source[:4], count]]], False) for count in wrong_counts),
-            ([7.0, [], [], [["192.0.2.1", 2, 1, 1, 1]]], False),
-            ([7.0, [move], [], [["192.0.2.1", 2, 1, 1, 1]]], False),
-            ([7], False),
-            ([*good, 1], False),
-            ([7.0, [move[:7]], [], []], False),
-            ([7.0, [[*move[:3], "allow", *move[4:]]], [], []], False),
-            ([7.0, [7], [], []], False),
-            *(([time, [], [], []], False) for time in (float("inf"), float("nan"), 1e300, -1)),
-            ([None, [], [], [source[:4]]], False),
-            ([None, [], [], [[*source[:4], "many"]]], False),
-            ([None, [], [], [[*source[:4], 1e400]]], False),
-        )
-        for answer, is_read in rows:
-            with self.subTest(answer):
-                worker = SimpleNamespace(
-                    number=1, is_late=False, ask=lambda *_, answer=answer, **__: succeed(answer)
-                )
-                found = await self.trial(worker).compare(self.rules)
-                wrong = [] if is_read else ["worker 1: its answer cannot be read"]
-                self.assertEqual(found["incomplete"], wrong)
-
-    async def test_who_is_excluded_counts_if_many(self) -> None:
-        """Up to a twentieth of the sources has no vote, and of a source that is excluded in part its other clients have one."""
-        for excluded, sources, share in (
-            ([2], 1, 100.0),
-            ([2], 2, 0.0),
-            ([1, 1], 2, 0.0),
-            ([2, 2], 39, 5.128205),
-            ([2, 2], 40, 0.0),
-            ([2, 2, 1], 40, 6.25),
-        ):
-            votes = [
-                [f"192.0.2.{number}", 2, 0, 0, count]
-                for number, count in enumerate(excluded + [0] * (sources - len(excluded)))
-            ]
-            worker = SimpleNamespace(
-                number=1,
-                is_late=False,
-                ask=lambda *_, votes=votes, **__: succeed([7.0, [], [], votes]),
-            )
-            found = await self.trial(worker).compare(self.rules)
-            self.assertEqual((found["share"], found["incomplete"]), (share, []), excluded)
-
-
-class LintTests(TestCase):
-    def test_warnings(self) -> None:
-        """A limit without what it needs is told of, and numbers that take much memory."""
-        watched = "watch_rules = 10s\n"
-        limit = "watch_rules_limit = 10%\n"
-        nobody = "refuses nothing, since no client is remembered; add 'remember = 1000'"
-        unwatched = "works only with 'watch_rules'; add that, or remove it"
-        listeners = [f"[listen l{n}]\nendpoint = :{n}\n" for n in range(1, 8)]
-        seven, six = "".join(listeners), "".join(listeners[:6])
-        much = "the clients of all listeners may take {} MiB in all workers; remember fewer"
-        rows: Sequence[tuple[str, str, list[tuple[str, str, str]]]] = (
-            (watched + limit + "remember = 9\n", seven, []),
-            (watched, seven, []),
-            (limit + "remember = 9\n", seven, [("txmux", "watch_rules_limit", unwatched)]),
-            (watched + limit, seven, [("txmux", "watch_rules_limit", nobody)]),
-            ("remember = 10000\n", six, []),
-            ("remember = 10000\n", seven, [("txmux", "remember", much.format(293))]),
-            ("workers = 2\nremember = 5000\n", seven, [("txmux", "remember", much.format(293))]),
-            ("workers = 20\n", seven + "remember = 10000\n",
-             [("listen l7", "remember", much.format(839))]),
-        )  # fmt: skip
-        for settings, listeners_text, found in rows:
-            with self.subTest(settings=settings):
-                rules = parse(f"[txmux]\n{settings}{listeners_text}", "rules.ini")
-                problems = [*chain(*(find(rules) for find in FEATURE.finds["lint"]))]
-                self.assertEqual([(p.section, p.key, p.message) for p in problems], found)
-
-
-class MemoryTests(AsyncTestCase):
-    def test_places(self) -> None:
-        """Of each source the last four are remembered, and of all sources those that were seen last, also over a reload."""
-        events = Events(Clock())
-        serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
-        memory = ClientMemory(ServingContext(None, serving=serving))
-        text = "[txmux]\nremember = {}\n[listen x]\nendpoint = :1\n"
-
-        def come(*clients: str) -> list[str]:
-            for client in clients:
-                record = SimpleNamespace(time=0.0, client=client, local="", listener="x")
-                events.decided(
-                    SimpleNamespace(record=record, outer=(), seen=b"", granted={}, agreed_tls=None)
-                )
-            return sorted(one.client for one in memory._clients["x"])
-
-        memory.commit(parse(text.format(7), "r"))
-        self.assertEqual(
-            come(*(f"192.0.2.1:{n}" for n in range(9))), [f"192.0.2.1:{n}" for n in range(5, 9)]
-        )
-        six = [f"[2001:db8::{n}]:1" for n in range(1, 6)]  # of one /64
-        self.assertEqual(come(*six), [f"192.0.2.1:{n}" for n in range(6, 9)] + six[1:])
-        seen = come("unix:/x", "unix:/y", "192.0.2.1:9")
-        self.assertEqual(seen[:3], ["192.0.2.1:8", "192.0.2.1:9", six[2]])
-        memory.commit(parse(text.format(3), "r"))
-        self.assertEqual(come(), ["192.0.2.1:8", "192.0.2.1:9", "unix:/y"])
-
-    async def test_bounds(self) -> None:
-        """What a connection keeps of itself for this is let go of when it is decided; an answer has few rows, and counts all."""
-        events = Events(Clock())
-        serving = SimpleNamespace(runtime=SimpleNamespace(events=events))
-        memory = ClientMemory(ServingContext(None, serving=serving))
-        text = "[txmux]\nremember = 2000\n[listen x]\nendpoint = :1\n[listen y]\nendpoint = :2\nremember = 0\n"
-        named = "[route n]\nunder = *\nmatch = tls\nbackend = named\n[backend named]\nserver = {sni}:443\nallow_names = *.test\n"
-        memory.commit(parse(text, "rules.ini"))
-        for number in range(1500):
-            for listener in ("x", "y"):
-                client = f"10.0.{number >> 8}.{number & 255}:1"
-                record = SimpleNamespace(
-                    time=float(number), client=client, local="192.0.2.9:1", listener=listener
-                )
-                session = SimpleNamespace(
-                    record=record,
-                    outer=(hello(f"{number}.test"),),
-                    seen=bytes(3000),
-                    granted={},
-                    agreed_tls=None,
-                )
-                events.decided(session)
-                self.assertEqual(session.outer, ())
-        [(name, count, size)] = memory.remembered()
-        self.assertEqual((name, count), ("x", 1500))
-        self.assertLess(size, 1500 * 4400)
-        packed = b64encode(pack(parse(text + named, "rules.ini"))).decode()
-        answering = memory.receive({"rules": packed})
-        assert answering is not None
-        since, moves, unknown, sources = await answering
-        self.assertEqual((since, len(moves), unknown), (0.0, 1000, []))
-        self.assertEqual(sources[7], ["10.0.0.7", 1, 1, 0, 0])
-        self.assertEqual(len(sources), 1500)
-
-
-class CommandTests(TrialCase):
     async def txmux(self, *words: str) -> tuple[str, str, int]:
         environ = {"TXMUX_ADMIN": str(f"unix:{self.socket}"), "PATH": "/usr/bin:/bin"}
         out, err, code = await getProcessOutputAndValue(
@@ -555,8 +551,6 @@ class CommandTests(TrialCase):
         self.assertEqual(code, 1)
         self.assertIn("[what]", err)
 
-
-class LimitTests(TrialCase):
     async def test_limit(self) -> None:
         """Rules may move as large a share as the limit says, and no larger one; who may move counts, too."""
         new = f"[route b]\nunder = *\nmatch = http host=b.test\nbackend = {self.b}\n"

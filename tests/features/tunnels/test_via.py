@@ -43,7 +43,7 @@ CONNECT = b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n"
 HTTP = ((CONNECT, b"HTTP/1.1 200 OK\r\n\r\n"),)
 
 
-class ViaCase(MuxTestCase):
+class ViaTests(MuxTestCase):
     def backend_by(self, kind: str = "socks5", *ports: int, **settings: Any) -> Backend:
         self.proxy_port = ports[0] if ports else self.backend_port()
         settings.setdefault("more", {"via": proxy(f"{kind}://127.0.0.1:{self.proxy_port}")})
@@ -64,8 +64,6 @@ class ViaCase(MuxTestCase):
             peer.send(answer + (rest if number == len(talk) - 1 else b""))
         return peer
 
-
-class TunnelTests(ViaCase):
     async def test_name_goes_to_the_proxy_and_no_byte_is_lost(self) -> None:
         for number, (kind, talk) in enumerate((("socks5", SOCKS), ("http", HTTP))):
             client = await self.lead(self.backend_by(kind), b"hello")
@@ -152,8 +150,6 @@ class TunnelTests(ViaCase):
         await self.assert_ended(peer, reason="client-gone")
         self.assertTrue(peer.was_reset())
 
-
-class TroubleTests(ViaCase):
     async def try_answer(self, kind: str, *answers: bytes | None, **settings: Any) -> str:
         """Give answers by turns; ``None`` closes; return what the log says of it."""
         self.backend, self.records[:] = PeerFactory(), []

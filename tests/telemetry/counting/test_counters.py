@@ -50,7 +50,7 @@ def route_of(counts: Counts, route: str) -> RouteTotals:
     return next(one for one in counts.routes if (one.listener, one.route) == ("public", route))
 
 
-class CountersCase(SynchronousTestCase):
+class CountersTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.rules = parse(RULES, PATH)
         self.counters = Counters()
@@ -73,8 +73,6 @@ class CountersCase(SynchronousTestCase):
         )
         column.listener("public").connection_ended(column.route("public", route), record, "done")
 
-
-class CountersTest(CountersCase):
     def test_sums_of_processes_and_live_ones_by_difference(self) -> None:
         first, second = (worker_of(self.counters, number) for number in (1, 2))
         self.begin(first, "a")
@@ -222,10 +220,7 @@ class CountersTest(CountersCase):
         self.begin(column, "a")
         self.assertEqual(route_of(self.counts(), "a").matches, 1)
 
-
-class HostileProcessTest(CountersCase):
-    """A process has written anything into its counters, and what it has started still does."""
-
+    # A process has written anything into its counters, and what it has started still does.
     def test_successor(self) -> None:
         old = worker_of(self.counters, 1)
         self.begin(old, "a")
