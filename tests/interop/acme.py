@@ -98,9 +98,9 @@ class AcmeCase(InteropTestCase):
 
 
 class Front(ThreadingHTTPServer):
-    """The directory of an authority with more in it: when to renew, and a refusal of all orders while it is `busy`, or no answer until `stalls` is set.
+    """The directory of an authority with more in it: when to renew, and no answer to orders until `stalls` is set.
 
-    With `offers`, it has orders of its own, with these challenges for another name. With `revoked`, it is asked when to renew until that is set; then one that Pebble has revoked is to be renewed at once.
+    With `revoked`, it is asked when to renew until that is set; then one that Pebble has revoked is to be renewed at once.
     """
 
     def __init__(self, pebble: Pebble) -> None:
@@ -114,9 +114,8 @@ class Front(ThreadingHTTPServer):
         self.revoked: threading.Event | None = None
         self.window = (0.0, 0.0)
         self.asked: list[str] = []
-        self.busy = self.is_down = False
-        self.stalls: threading.Event | None = None
-        self.offers: list[dict[str, str]] | None = None
+        self.busy = False
+        self.stalls = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever)
         self._thread.start()
 
@@ -133,10 +132,6 @@ class _FrontHandler(BaseHTTPRequestHandler):
         front = self.server
         front.asked.append(self.path)
         orders = {"newOrder": f"{front.url}/busy"} if front.busy else {}
-        if front.offers is not None:
-            orders = {
-                name: f"{front.url}/{name}" for name in ("newNonce", "newAccount", "newOrder")
-            }
         if front.revoked is not None and self.path != "/dir":
             front.revoked.wait(PATIENCE)
             serial = int.from_bytes(urlsafe_b64decode(f"{self.path.rpartition('.')[2]}=="), "big")
@@ -147,33 +142,20 @@ class _FrontHandler(BaseHTTPRequestHandler):
             f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in front.window
         )
         answer: Any = {"suggestedWindow": {"start": start, "end": end}}
-        status = 503 if front.is_down else 200
-        self._answer(status, front.directory | orders if self.path == "/dir" else answer, "21600")
+        self._answer(front.directory | orders if self.path == "/dir" else answer)
 
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        url, offers = self.server.url, self.server.offers
-        other = {"type": "dns", "value": "other.example"}
-        if offers is not None:  # an account, an order and its authorization in one
-            order = {"identifiers": [other], "authorizations": [f"{url}/x"], "finalize": f"{url}/x"}
-            check = {"identifier": other, "challenges": offers}
-            self._answer(201, {"status": "pending", **order, **check}, "0")
-            return
-        problem = {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many orders"}
         self.server.asked.append(self.path)
-        if self.server.stalls is not None:
-            self.server.stalls.wait(PATIENCE)
-            return
-        self._answer(429, problem, "7200")
+        self.server.stalls.wait(PATIENCE)
 
-    def _answer(self, status: int, answer: Any, again: str) -> None:
+    def _answer(self, answer: Any) -> None:
         body = json.dumps(answer).encode()
-        self.send_response(status)
+        self.send_response(200)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Retry-After", again)
+        self.send_header("Retry-After", "21600")
         self.send_header("Replay-Nonce", "QUFB")
-        self.send_header("Location", f"{self.server.url}/x")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

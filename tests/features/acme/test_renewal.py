@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -281,6 +282,71 @@ class RenewalTests(TestCase):
             # After a restart the same is so.
             self.look(self.certificates(_A, _B))
             self.assertEqual(len(played.asked), 1 if is_for_all else 2)
+
+    async def test_side_by_side(self) -> None:
+        """Once the authority has answered, four names are asked for at a time; a restart then asks for nothing until a third of the time is left."""
+        names, gates = [f"{letter}.example" for letter in "abcdef"], list[Deferred[None]]()
+        played = self.play()
+
+        async def issue(name: str, _: object, __: str) -> bytes:
+            played.asked.append(name)
+            gates.append(Deferred())
+            await gates[-1]
+            played.is_connected = True
+            return self.issued(name)
+
+        vars(played).update(issue=issue, is_connected=False)
+        made = self.certificates(*names)
+        for count in (1, 5, 6):
+            self.look(made, 3)
+            self.assertEqual(len(played.asked), count)
+            while gates:
+                gates.pop().callback(None)
+        self.look(made)
+        self.assertEqual([*made.troubles()], [])
+        row, *_ = made.certificates()
+        left = (row["not_after"] - row["not_before"]) / 3
+        self.assertAlmostEqual(row["not_after"] - row["next_renewal"], left, places=1)
+        made = self.certificates(*names)
+        for at, count in ((row["next_renewal"] - 60, 6), (row["next_renewal"] + 1, 6 + 4)):
+            self.now = at
+            self.look(made)
+            self.assertEqual(len(played.asked), count)
+        while gates:
+            gates.pop().callback(None)
+
+    async def test_day_away(self) -> None:
+        """While the authority is away for a day, it is asked more and more seldom, and once it is back, gives its certificates."""
+        asked = list[float]()
+
+        def answer(_: str) -> bytes:
+            asked.append(self.now)
+            raise AuthorityError("cannot be reached", counts=False)
+
+        played = self.play(answer)
+        made = self.certificates(_A, _B)
+        self.look(made, 1440, 60)
+        self.assertLess(len(asked), 80)  # of two names
+        self.assertLessEqual(max(b - a for a, b in pairwise(asked)), 3660)
+        self.assertEqual({item.cause for item in made.troubles()}, {"cannot be reached"})
+        self.assertEqual(made.seconds_left(), {_A: 0.0, _B: 0.0})
+        played.answer = self.issued
+        self.look(made, 120, 60)
+        self.assertEqual([*made.troubles()], [])
+        self.assertGreater(min(made.seconds_left().values()), _DAY)
+
+    async def test_suggestion(self) -> None:
+        """It is renewed when the authority says so, as for one that is revoked, of which it is asked four times a day."""
+        played = self.play()
+        played.window = self.now + 30 * _DAY, 21600.0
+        made = self.certificates(_A)
+        self.look(made, 10, 60)
+        [row] = made.certificates()
+        self.assertEqual(row["next_renewal"], played.window[0])
+        played.window = self.now - 3600, 21600.0
+        for minutes, count in ((340, 1), (30, 2)):
+            self.look(made, minutes, 60)
+            self.assertEqual(len(played.asked), count)
 
     async def test_suggestion_that_never_ends(self) -> None:
         """An authority that wants each certificate renewed at once is obeyed once a day."""
