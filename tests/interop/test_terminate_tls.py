@@ -239,19 +239,15 @@ class WorkerTests(InteropTestCase):
         self.assertEqual({subject() for _ in range(8)}, {"new.example"})
 
 
-_STRICT_OR_NOT = """
+_TIMED_OR_NOT = """
 [listen lenient]
 endpoint = 127.0.0.1:0
-
-[listen strict]
-endpoint   = 127.0.0.1:0
-tls_strict = yes
 
 [listen timed]
 endpoint = 127.0.0.1:0
 
 [route secure]
-under         = lenient, strict
+under         = lenient
 match         = tls
 terminate_tls = {folder}/one.pem
 
@@ -277,7 +273,7 @@ backend = 127.0.0.1:{port}
 
 
 class UploadTests(InteropTestCase):
-    """A server that tells a whole upload from one that broke off."""
+    """A server that tells a whole upload from one that broke off; what a close-notify changes is in tests/tcp."""
 
     def setUp(self) -> None:
         authority = make_authority()
@@ -286,40 +282,7 @@ class UploadTests(InteropTestCase):
         self.server.settimeout(PATIENCE)
         self.addCleanup(self.server.close)
         port = self.server.getsockname()[1]
-        self.mux = self.own(Mux(self.folder, _STRICT_OR_NOT.format(folder=self.folder, port=port)))
-
-    def upload(self, listener: str, *, notify: bool) -> tuple[int, bool, str, str | None]:
-        """Upload, and give what the server has got, whether it was broken off, and what the log says."""
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        with socket.create_connection(("127.0.0.1", self.mux.ports[listener])) as plain:
-            client = SSL.Connection(context, plain)
-            client.set_connect_state()
-            client.do_handshake()
-            client.sendall(b"x" * 100_000)
-            if notify:
-                client.shutdown()
-            plain.shutdown(socket.SHUT_WR)
-            received, broken = self.receive()
-        line = self.mux.take_one(listener)
-        return received, broken, line["reason"], line["facts"].get("tls_truncated")
-
-    def receive(self) -> tuple[int, bool]:
-        connection, _ = self.server.accept()
-        connection.settimeout(PATIENCE)
-        received = 0
-        with connection:
-            try:
-                while data := connection.recv(65536):
-                    received += len(data)
-            except ConnectionResetError:
-                return received, True
-        return received, False
-
-    def test_whole_with_close_notify(self) -> None:
-        for listener in ("lenient", "strict"):
-            self.assertEqual(
-                self.upload(listener, notify=True), (100_000, False, "done", None), listener
-            )
+        self.mux = self.own(Mux(self.folder, _TIMED_OR_NOT.format(folder=self.folder, port=port)))
 
     def test_reset_for_unread_tickets(self) -> None:
         """A client that has finished loses nothing by it: the server has its time, and what it sends then does not arrive."""
@@ -346,13 +309,6 @@ class UploadTests(InteropTestCase):
                     self.assertEqual(connection.recv(9), b"")
             line = self.mux.take_one(listener)
             self.assertEqual((line["reason"], line["bytes_in"]), (reason, 1), (listener, answer))
-
-    def test_without(self) -> None:
-        """One without is told in the log, and is a broken stream where that is asked for."""
-        self.assertEqual(self.upload("lenient", notify=False), (100_000, False, "done", "yes"))
-        self.assertEqual(
-            self.upload("strict", notify=False), (100_000, True, "client-reset", "yes")
-        )
 
 
 _ANSWERING = """
