@@ -1,17 +1,29 @@
 """Services whose servers Consul tells: what clients, operators and commands see of them."""
 
+import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.admin.asking import AdminCase
-from tests.features.consul.stand_in import Consul, Instance
+from tests.features.consul.stand_in import Consul, Instance, instances_in
+from tests.processes.test_names import HOSTS, NamesCase
+from tests.processes.test_opener import OpenerCase
+from tests.rules.reading.cases import BackendTestCase
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.test_errors import NamedCase, refused
+from txmux.features.consul.finding import _refusal, next_index
+from txmux.net.http import HttpResponse
+from txmux.rules.lint import warnings
+from txmux.rules.optional import missing
+from txmux.rules.reading.parser import parse
 
 _RULES = """
 [listen public]
@@ -116,3 +128,77 @@ class ConsulTests(AdminCase):
         )
         self.assertEqual(code, 1)
         self.assertIn("consul:web: no address: Consul has no instance of web", out.decode())
+
+
+class WorkersTest(NamesCase):
+    async def test_consul(self) -> None:
+        """A service of Consul has one blocking query, whose answer reaches all workers."""
+        consul = Consul(self, self.time)
+        consul.register("web", [Instance(self.server, HOSTS[0])])
+        await self.begin("consul:web", settings=f"consul = {consul.url}\n")
+        await self.known(f"{HOSTS[0]}:{self.server}")
+        await self.all_lead_to(self.first)
+        self.time.advance(1)
+        await self.until(lambda: consul.waiting)
+        consul.register("web", [Instance(self.server, HOSTS[1], weights=(7, 1))])
+        await self.known(f"{HOSTS[1]}:{self.server}")
+        await self.all_lead_to(self.second)
+        self.assertEqual(len(consul.asked), 2)
+
+
+class TokenTest(OpenerCase):
+    def test_consul(self) -> None:
+        """It opens a token for Consul; but workers, which do not ask it, get none."""
+        tokens = [self.folder / name for name in ("usual.token", "none.token")]
+        for token in tokens:
+            token.write_text(token.name)
+        more = "[route other]\nmatch = ssh\nbackend = consul:short\n"
+        consul = "consul = http://127.0.0.1:8500 token=usual.token"
+        text = self.rules.read_text().replace("[txmux]", f"[txmux]\n{consul}")
+        self.rules.write_text(text + more)
+        self.opener.read_rules()
+        self.assertEqual(self.text(tokens[0]), "usual.token")
+        self.assert_denied(tokens[1])
+        self.assert_not_for_workers(tokens)
+
+
+class RulesTests(BackendTestCase):
+    def test_nothing_has_to_check_them(self) -> None:
+        server = (
+            "[listen l]\nendpoint = :1\ndefault = b\n[backend b]\nserver = consul:a\n  consul:b\n"
+        )
+        rules = parse(server, "rules.ini")
+        self.assertEqual(warnings.warnings(rules, warnings.unchecked_backends(rules)), [])
+
+    def test_proxies(self) -> None:
+        """They are none, and cannot be reached by one."""
+        if why := missing("via"):
+            raise SkipTest(why)
+        self.refuses(
+            "via = socks5://consul:web",
+            "6 via: 'consul:web' is no proxy to connect to; write its HOST:PORT",
+        )
+        self.refuses(
+            "via = http://127.0.0.1:9",
+            "6 via: 'consul:web' is looked up here, but its proxy looks names up; write it as HOST:PORT, "
+            "or put that server into a [backend] of its own",
+            servers="consul:web",
+        )
+
+
+class NamedTests(NamedCase):
+    def test_all(self) -> None:
+        self.assert_harmless("Consul", _told)
+
+
+def _told(text: str) -> Iterator[str]:
+    instance = Instance(5, address=text).told("web")
+    for one in (instance, Instance(5, address=f"fe80::1%{text}").told("web")):
+        found = instances_in(json.dumps([one]).encode(), passing=False)
+        yield from (*found.named, *(address.host for address in found.addresses))
+    yield _refusal(HttpResponse(500, {}, text.encode()))
+    for name in ("Port", "Weights"):
+        told = json.dumps([{**instance, "Service": {**instance["Service"], name: text}}])
+        yield from refused(instances_in, told.encode(), passing=False)
+    yield from refused(instances_in, json.dumps(text).encode(), passing=False)
+    yield from refused(next_index, 0, text)

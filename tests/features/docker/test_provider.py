@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.provider.running import ProviderTestCase
+from tests.cli.support import CommandTestCase
 from tests.interop.children import PATIENCE
 from tests.support.docker import NETWORK, DockerPlayed, inspected
 from tests.support.peers import reactor
@@ -396,3 +397,23 @@ class ProviderTest(ProviderTestCase):
         self.run_provider("--wake", "unix:/proc/wake.sock")
         await self.written("[route web]")
         self.assertEqual(self.logged().count("cannot listen at /proc/wake.sock: "), 1)
+
+
+class UsageTests(CommandTestCase):
+    def test_options_of_the_provider(self) -> None:
+        code, out, _ = self.run_main("provider", "docker", "--help")
+        self.assertEqual(code, 0)
+        for option in ("--write FILE", "--rules FILE", "--network NAME", "--allow-label KEY"):
+            self.assertIn(option, out)
+
+    def test_mistakes(self) -> None:
+        for words, complaint in (
+            (("doker",), "there is no provider 'doker'; did you mean 'docker'?"),
+            (("consul",), "there is no provider 'consul' (there are docker, gateway)"),
+            (("podman",), "write docker, with --socket unix:/run/podman/podman.sock"),
+            (("docker",), "the following arguments are required: --write"),
+            (("docker", "--write", "x", "--allow-label", "server"), "invalid choice: 'server'"),
+        ):
+            code, _, err = self.run_main("provider", *words)
+            self.assertEqual(code, 2)
+            self.assertIn(complaint, err)

@@ -1,5 +1,8 @@
+"""How the steps of the page grow with the rules."""
+
 from collections import Counter
 from contextlib import redirect_stdout
+from functools import partial
 from html import unescape
 from io import StringIO
 from typing import Any
@@ -10,9 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.admin.test_flows import QUERY, FlowsCase
+from tests.admin.test_growth import view_of
 from tests.support.datagrams import turn
+from tests.support.growth import AT_ALL, growth
 from txmux.cli import main
-from txmux.features.page.gather import page_explanation
+from txmux.control.control import Control
+from txmux.features.page.gather import gather, page_explanation
+from txmux.features.page.query import PageQuery
+from txmux.features.page.view import View, render
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.processes.supervisor.worker import Worker
@@ -146,3 +154,14 @@ class FromTest(AdminCase):
         self.assertIn("route near, reset", shown)
         told = (await self.post("/api/explain", {"hex": "61", "from": "::ffff:192.0.2.1"})).json
         self.assertEqual(told["streams"][0]["listeners"][0]["from"], "192.0.2.1")
+
+
+async def _page(control: Control) -> object:
+    query = PageQuery.of({})
+    return [*render(View(await gather(control, query), query))]
+
+
+class GrowthTests(SynchronousTestCase):
+    def test_page(self) -> None:
+        for what in ("routes", "servers"):
+            self.assertLessEqual(growth(partial(view_of, _page, what)), AT_ALL, what)

@@ -1,9 +1,20 @@
 """A running service that shares limits, or cannot."""
 
+from collections.abc import Iterator
+
+from twisted.internet.task import Clock
+
 from tests.admin.asking import AdminCase
 from tests.admin.test_sandbox import SandboxCase
+from tests.features.sharing.machine import Machine
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
+from tests.test_errors import NamedCase, logged, refused
+from txmux.access.bans import Ban
+from txmux.features.sharing.bans import SharedBans
+from txmux.features.sharing.redis import ReplyError, ReplyParser
+from txmux.features.sharing.store import Store
+from txmux.wire import codec
 
 
 class StatusTest(AdminCase):
@@ -24,3 +35,23 @@ class SandboxTest(SandboxCase):
         redis = listen(self, PeerFactory())
         settings = f"workers = 2\nshared_limits = redis://127.0.0.1:{redis}/0"
         self.assertEqual(await self.confined(settings), [True, True])
+
+
+_STORE = Store("redis://192.0.2.1", "192.0.2.1")
+
+
+class NamedTests(NamedCase):
+    def test_all(self) -> None:
+        self.assert_harmless("Redis, and other machines by it", _redis)
+
+
+def _redis(text: str) -> Iterator[str]:
+    clock = Clock()
+    shared = SharedBans(clock, _STORE, Machine().bans)
+    shared._is_away("refused")
+    clock.advance(9)
+    yield from logged(shared._is_away, text)
+    yield str(ReplyError(text))
+    yield from refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
+    record = {"network": "192.0.2.7", "age": 1, "left": None, "reason": text}
+    yield codec.read(Ban, record).reason

@@ -1,4 +1,4 @@
-"""The certificate that an authority is shown."""
+"""The certificate that an authority is shown, and that its clients see."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,10 @@ from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.tls.test_store import Handshake, credulous
-from txmux.features.acme.challenges import ChallengeStore
+from tests.control.test_connections import CertificatesCase
+from tests.support.certificates import make_authority
+from tests.support.secure import SecurePeer, client_context, connect_tls
+from txmux.features.acme.challenges import Challenges, ChallengeStore
 
 
 class ChallengeTest(SynchronousTestCase):
@@ -34,3 +37,17 @@ class ChallengeTest(SynchronousTestCase):
         now, hour = datetime.fromtimestamp(time.time(), UTC), timedelta(hours=1)
         self.assertLess(shown.not_valid_before_utc, now - hour)  # the clocks of others
         self.assertGreater(shown.not_valid_after_utc, now + hour)
+
+
+class ShownTest(CertificatesCase):
+    async def test_while_an_authority_checks_a_name(self) -> None:
+        """It is shown the certificate of the challenge, which is not one of the rules."""
+        pem = self.written(make_authority("Test", "www.example.com"))
+        self.inside(pem)
+        assert self.running.serving is not None
+        challenges = Challenges(self.running.serving.runtime.context)
+        challenges.receive({"challenges": {"www.example.com": "00" * 32}})
+        context = client_context(None, alpn=("acme-tls/1",))
+        peer = await connect_tls(self, self.ports()[0], SecurePeer((context, "www.example.com")))
+        await peer.ready()
+        self.assertEqual(peer.layers[0].tls.selected_alpn_protocol(), "acme-tls/1")

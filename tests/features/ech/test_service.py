@@ -1,0 +1,138 @@
+"""What a running service, its helper, and its views have of keys for ECH."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from tests.admin.asking import LISTEN, AdminCase
+from tests.features.ech.client import HIDDEN, INNER, SESSION, MadeKey, Sealer, inner
+from tests.interop.children import PATIENCE
+from tests.processes.test_opener import OpenerCase
+from tests.processes.upgrading import UpgradeTestCase
+from tests.support.folders import make_folder
+from tests.support.peers import connect
+from tests.tcp import test_preambles
+from tests.wire.hello_builder import (
+    KEY_SHARE,
+    client_hello,
+    extension,
+    records,
+    server_hello,
+    server_name,
+    sized,
+    versions,
+)
+from txmux.net.channel import messages
+from txmux.wire.client_hello import parse_client_hello
+
+
+class HiddenHellosTest(AdminCase):
+    async def test_keys_and_counts(self) -> None:
+        made, folder = MadeKey(), make_folder(self)
+        path = made.write(folder / "a.pem")
+        await self.start(
+            rules=f"{LISTEN}ech_keys = {folder}\n[route all]\nmatch = tls\nbackend = reset\n"
+        )
+        for key in (made, made, MadeKey()):
+            client = await connect(self, self.port)
+            client.send(records(Sealer(key).hello(inner())))
+            await client.is_lost()
+        status = (await self.get("/api/status")).json
+        (listener,) = status["listeners"]
+        written = path.stat().st_mtime_ns / 1e9
+        shown = {"id": 7, "public_name": "public.example", "written": written}
+        self.assertEqual(listener["ech"], {"keys": [shown], "opened": 2, "unopened": 1})
+        metrics = (await self.get("/metrics")).body.decode()
+        self.assertIn('txmux_hidden_hellos_total{listener="x",result="opened"} 2.0', metrics)
+        page = (await self.get("/", Accept="text/html")).body.decode()
+        self.assertIn("public.example (7)", page)
+        self.assertIn("2 of 3 opened", page)
+
+
+def _hello_from(server: socket.socket) -> bytes:
+    data = b""
+    while not (reader := parse_client_hello(data, None)).hello:
+        data += server.recv(65536)
+    assert reader.sni == HIDDEN
+    return data
+
+
+class UpgradeTest(UpgradeTestCase):
+    def test_reload_and_upgrade_meanwhile(self) -> None:
+        made = MadeKey()
+        keys = made.write(self.folder / "key.pem")
+        keys.chmod(0o644)
+        listening = self.backend()
+        rules = self.relaying(listening, f"ech_keys = {keys}\ndetect_timeout = 1h\n")
+        mux = self.upgrading(rules, "workers = 1")
+        sealer = Sealer(made)
+        client = self.client(mux)
+        client.sendall(records(sealer.hello(inner())))
+        server, _ = listening.accept()
+        server.settimeout(PATIENCE)
+        _hello_from(server)
+        server.sendall(records(server_hello()))
+        self.assertEqual(client.recv(65536), records(server_hello()))
+        mux.reload(("match = any", "match = not ssh"))
+        mux.replace()
+        client.sendall(records(sealer.second(inner())))
+        _hello_from(server)
+        server.sendall(b"welcome")
+        self.assertEqual(client.recv(65536), b"welcome")
+        client.close()
+        self.assertEqual(server.recv(1), b"")
+        server.close()
+        line = mux.take_one()
+        self.assertEqual((line["reason"], line["facts"]["ech_retry"]), ("done", "yes"))
+
+
+class FolderTest(OpenerCase):
+    def test_folder(self) -> None:
+        """Of a folder with keys, its keys are read and its names, and nothing above it, below it or beside it."""
+        folder = self.folder / "ech"
+        (folder / "below.pem").mkdir(parents=True)
+        for name in ("a.pem", "b.ech", "notes", ".hidden.pem"):
+            (folder / name).write_text(name)
+        (self.folder / "beside.pem").write_text("x")
+        self.write(f"127.0.0.1:0\nech_keys = {folder}")
+        self.opener.read_rules()
+        for name in ("a.pem", "b.ech"):
+            self.assertEqual(self.text(folder / name), name)
+        listed = self.opener.open_file(folder)
+        self.addCleanup(os.close, listed)
+        self.assertIn("a.pem", os.listdir(listed))  # noqa: PTH208 - a descriptor
+        for name in (
+            *(
+                "..", ".", "", "./", "notes", ".hidden.pem", "below.pem", "below.pem/..",
+                "../beside.pem",
+            ),
+            *("../ech/a.pem", "./a.pem", "/a.pem", "a.pem/", "..pem", ".pem", "../ech"),
+        ):  # fmt: skip
+            with self.assertRaises(PermissionError, msg=name):
+                # As no client of the helper does, which makes the path a plain one.
+                os.close(
+                    self.opener._descriptor(messages.OPEN, path=f"{folder}/{name}", write=False)
+                )
+
+
+_MADE = MadeKey()
+_SHARE = extension(KEY_SHARE, sized(2, b"share"))
+_OPENED = client_hello(server_name(HIDDEN), INNER, versions(0x0304), _SHARE, session_id=SESSION)
+
+
+class HiddenTest(test_preambles.OrderTest):
+    lasts = ("e",)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.keys = _MADE.write(self.folder / "ech.pem")
+
+    def settings(self, chain: str) -> dict[str, Any]:
+        settings = super().settings(chain)
+        settings["more"]["ech_keys"] = self.keys
+        return settings
+
+    def payload(self, chain: str) -> tuple[bytes, bytes]:
+        return records(Sealer(_MADE).hello(inner())), self.asked + records(_OPENED)
