@@ -1,10 +1,12 @@
-"""Who is connected, and who is refused, over two workers."""
+"""Who is connected and who is refused, over two workers; and requests while it is decided which process serves."""
 
 from typing import Any
 
-from tests.admin.asking import AdminCase
+from twisted.internet.task import deferLater
+
+from tests.admin.asking import JSON, AdminCase, Told, request
 from tests.support.datagrams import Talker, turn
-from tests.support.peers import PeerFactory, connect, listen
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 
 _RULES = """[listen x]
 endpoint = 127.0.0.1:0
@@ -91,3 +93,41 @@ class ConnectedTest(AdminCase):
         self.assertRegex(streams.cause, r"^3 refused in \d+ s, 100 % from 127\.0\.0\.2$")
         self.assertRegex(flows.cause, r"^2 refused in \d+ s, 100 % from 127\.0\.0\.4$")
         self.assertEqual(flows.text, "listener u refuses clients at max_flows_per_source")
+
+
+_BAN = request("POST", "/api/bans", JSON, b'{"network": "192.0.2.1"}')
+
+
+class ReplacedTest(AdminCase):
+    async def held(self) -> Peer:
+        """Connect, and send a request that is not answered yet."""
+        await self.start()
+        peer = await self.connect()
+        endpoints = self.running._resources.endpoints
+        (clients,) = endpoints._clients.values()
+        while not clients._channels:
+            await deferLater(reactor, 0)
+        endpoints.hold_requests()
+        peer.send(_BAN)
+        while not clients._held:
+            await deferLater(reactor, 0)
+        self.assertEqual(len(self.running.control.bans), 0)
+        return peer
+
+    async def test_this_process_goes_on(self) -> None:
+        peer = await self.held()
+        self.running._resources.endpoints.accept()
+        await peer.is_lost()
+        self.assertEqual(Told.of(bytes(peer.received)).status, 200)
+        self.assertEqual(len(self.running.control.bans), 1)
+
+    async def test_another_process_serves(self) -> None:
+        peer = await self.held()
+        endpoints = self.running._resources.endpoints
+        endpoints.be_replaced()
+        await peer.is_lost()
+        told = Told.of(bytes(peer.received))
+        self.assertEqual((told.status, told.headers["connection"]), (503, "close"))
+        self.assertEqual(len(self.running.control.bans), 0)
+        endpoints.accept()  # that one has ended
+        self.assertEqual((await self.send(_BAN)).status, 200)

@@ -1,21 +1,63 @@
 """The time of day is set while connections are open."""
 
 import contextlib
+import os
 import socket
+import struct
 import time
 from pathlib import Path
 
 import pytest
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.servers import start_redis
-from tests.interop.stepped import SteppedClock
 from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
 
 pytestmark = pytest.mark.by_turns
+
+_SHIM = """
+import mmap
+import os
+import struct
+import time
+
+real = time.time
+with open(os.environ["CLOCK_STEP"], "rb") as file:
+    step = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
+
+
+def stepped():
+    return real() + struct.unpack("d", step)[0]
+
+
+time.time = stepped
+"""
+"""What every Python runs first: the time of day is as far off as a file says.
+
+It is in memory that forked processes share: workers may open no file.
+"""
+
+
+class SteppedClock:
+    """The clock of all programs of Python that a test starts from now on, with its files in a folder."""
+
+    def __init__(self, test: SynchronousTestCase, folder: Path) -> None:
+        shims = folder / "shims"
+        shims.mkdir(exist_ok=True)
+        (shims / "sitecustomize.py").write_text(_SHIM)
+        self._file = folder / "step"
+        self.step(0)
+        path = os.pathsep.join([str(shims), os.environ.get("PYTHONPATH", "")])
+        test.patch(os, "environ", {**os.environ, "PYTHONPATH": path, "CLOCK_STEP": str(self._file)})
+
+    def step(self, seconds: float) -> None:
+        with self._file.open("r+b" if self._file.exists() else "wb") as file:
+            file.write(struct.pack("d", seconds))
+
 
 _TWO_HOURS = 7200.0
 
