@@ -1,7 +1,6 @@
 """Bans of several machines that a real Redis leads together, also over TLS. The supervisors of the machines are in this process."""
 
 import gc
-import json
 import os
 import re
 import time
@@ -142,35 +141,6 @@ class SharedBansTest(SharingTestCase):
         await stopped
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
-
-    async def test_noise_bans_nobody(self) -> None:
-        one = self.machine()
-        await self.shared(one)
-        before = self.banned(one)
-        for text in ("x", "[]", "{}", '{"network": "0.0.0.0/0", "since": 1, "ban": true}'):
-            self.cli("publish", "txmux:bans", text)
-            self.cli("set", f"txmux:ban:{text}", text)
-        other = self.machine()
-        await self.shared(other)
-        self.assertEqual([self.banned(other), self.banned(one)], [before, before])
-
-    async def test_full(self) -> None:
-        """A machine that has no room for all bans says in its status how many do not hold there."""
-        self.patch(bans, "_MOST", 1)
-        for number in range(3):
-            record = {"network": f"192.0.2.{number}", "since": 5, "until": None, "ban": True}
-            self.cli("set", f"txmux:ban:192.0.2.{number}", json.dumps(record))
-        one = self.machine()
-        assert one.supervisor is not None
-        await one.supervisor.all_serve()
-        await self.until(lambda: bool([*one.control.parts["sharing"].troubles()]))
-        status = await one.control.status()
-        self.assertEqual(status["bans"], {"active": 1, "shared": "partial"})
-        (told,) = status["attention"]
-        self.assertEqual(
-            told["text"], f"{self.url}: bans of other machines that do not apply here: 2"
-        )
-        self.assertTrue(told["do"])
 
     async def test_password(self) -> None:
         """With a password from a file, and by a UNIX socket; without it, one line says what Redis says."""

@@ -288,6 +288,8 @@ class GatewayTests(SynchronousTestCase):
                 name = "edge" if kind == "Gateway" else "set"
                 its = made.of_listener("end", name, kind)
                 self.assertEqual(its["ResolvedRefs"], resolved, (kind, grant))
+                is_served = resolved == "ResolvedRefs"
+                self.assertEqual(its["Programmed"], "Programmed" if is_served else "!Invalid")
 
 
 class AddressTests(SynchronousTestCase):
