@@ -9,8 +9,8 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of, run
-from tests.interop.mux import pool_rules
 from tests.programs import require_program
+from tests.support.services import pool_rules
 from txmux.rules.reading.layout import laid_out
 from txmux.rules.reading.parser import parse
 

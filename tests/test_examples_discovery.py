@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.interop.children import PATIENCE, InteropTestCase
-from tests.interop.mux import Twist
+from tests.support.services import Twist
 
 _EXAMPLES = Path(__file__).parent.parent / "examples/discovery"
 

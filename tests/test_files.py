@@ -17,10 +17,10 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually, leave_unmeasured
-from tests.interop.mux import Mux
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look
+from tests.support.services import Service
 from txmux import files
 from txmux.access.lists.updates import WatchedFile
 from txmux.files import open_log, open_safely, read_bytes, read_secret, replace_file
@@ -176,7 +176,7 @@ class LinksTest(SynchronousTestCase):
     def test_service(self) -> None:
         """When the service's user puts a link where the log is, and asks for it to be opened again, nothing is made by it."""
         leave_unmeasured(self)
-        mux = Mux(self.folder, _RULES, "user = nobody")
+        mux = Service(self.folder, _RULES, "user = nobody")
         self.addCleanup(mux.stop)
         mux.child.wait_for("serving with")
         folder = mux.log.parent

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
-from tests.interop.mux import Mux, Twist, pool_rules, twist_command
 from tests.support.proc import family_of, workers_of
+from tests.support.services import Service, Twist, pool_rules, twist_command
 from txmux.net.sockets.poller import is_available
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class _OnReactor(Twist):
         self.child = Child(*before, *command, *options)
 
 
-class _Mux(Mux, _OnReactor):
+class _Mux(Service, _OnReactor):
     def __init__(self, folder: Path, rules: str, settings: str, reactor: str) -> None:
         self.reactor = reactor
         super().__init__(folder, rules, settings)

@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually, leave_unmeasured
-from tests.processes.upgrading import Upgrading
 from tests.service.test_privileges import free_low_port, ids_of, python_for_everybody, require_root
 from tests.support.proc import is_gone
+from tests.support.services import Service
 
 pytestmark = pytest.mark.whole
 
@@ -68,8 +68,8 @@ class DroppedTest(SynchronousTestCase):
         self.closed.mkdir(0o700)
         self.socket, self.token = self.closed / "admin.sock", self.closed / "token"
 
-    def start(self, settings: str) -> Upgrading:
-        mux = Upgrading(
+    def start(self, settings: str) -> Service:
+        mux = Service(
             self.folder, _RULES, f"user = nobody\n{settings}", before=python_for_everybody()
         )
         self.addCleanup(mux.kill_all)
@@ -77,7 +77,7 @@ class DroppedTest(SynchronousTestCase):
         self.assertNotIn(0, ids_of(mux.pid)["Uid"])
         return mux
 
-    def change(self, mux: Upgrading, old: str, new: str) -> None:
+    def change(self, mux: Service, old: str, new: str) -> None:
         text = mux.file.read_text()
         self.assertIn(old, text)
         mux.file.write_text(text.replace(old, new))

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
-from tests.processes.running import RULES
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import RULES, WorkersTestCase
 from tests.support.proc import halted, is_gone, workers_of
+from tests.support.services import Service
 
 
-class AdminProcessCase(UpgradeTestCase):
+class AdminProcessCase(WorkersTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.socket = self.folder / "admin.sock"
 
-    def service(self, settings: str = "", rules: str = RULES) -> Upgrading:
+    def service(self, settings: str = "", rules: str = RULES) -> Service:
         return self.upgrading(rules, f"admin = unix:{self.socket}\n{settings}")
 
     def led(self, listening: socket.socket, more: str = "", listener: str = "") -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing_extensions import override
 
 from tests.interop.children import PATIENCE, Child
-from tests.interop.mux import Mux
 from tests.interop.servers import RedisServer
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 
 class Holding:
@@ -118,7 +118,7 @@ class Watched:
 
     def __init__(self, folder: Path, rules: str, settings: str = "workers = 2") -> None:
         token = folder / f"token-{free_port()}"
-        self.mux = Mux(
+        self.mux = Service(
             folder,
             rules,
             f"admin = 127.0.0.1:0\nadmin_token = {token}\ndrain_timeout = 0s\n{settings}",

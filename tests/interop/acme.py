@@ -19,7 +19,7 @@ from cryptography import x509
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
-from tests.processes.upgrading import Upgrading
+from tests.support.services import Service
 
 ONE, OTHER = "www.example.com", "example.com"
 RENEW = ("certificates", "--renew")
@@ -72,13 +72,13 @@ class AcmeCase(InteropTestCase):
         acme: str | None = None,
         terms: str = "yes",
         before: Sequence[str] = (),
-    ) -> Upgrading:
+    ) -> Service:
         own = self.make_folder()
         self.socket = own / "admin.sock"
         named = rules.format(port=self.pebble.challenged, redis=f"127.0.0.1:{self.redis}")
         asked = self.pebble.settings(self.acme, acme).replace("terms = yes", f"terms = {terms}")
         settings = f"{asked}admin = unix:{self.socket}\n{settings}"
-        return self.own(Upgrading(own, named, settings, before=before))
+        return self.own(Service(own, named, settings, before=before))
 
     def txmux(self, *words: str) -> str:
         return output_of(

@@ -23,8 +23,8 @@ from tests.support import forks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.interop.mux import Mux
     from tests.interop.servers import Certificate, SshServer
+    from tests.support.services import Service
 
 
 class Started(Protocol):
@@ -133,7 +133,7 @@ class InteropTestCase(SynchronousTestCase):
     """Tests with programs that are expensive to start, so that the tests of one class share them, and a folder."""
 
     folder: ClassVar[Path]
-    mux: Mux
+    mux: Service
     ssh: SshServer
     certificate: Certificate
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.interop.children import InteropTestCase
-from tests.interop.mux import LoggingTwist, Record
 from tests.interop.namespaces import Namespace, mounted
+from tests.support.services import LoggingTwist, Record
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,10 +9,10 @@ from urllib.request import urlopen
 import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
-from tests.interop.mux import Mux, Record, pool_rules
 from tests.interop.namespaces import Namespace
 from tests.interop.originals import Named
 from tests.support.ports import free_port
+from tests.support.services import Record, Service, pool_rules
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
 
@@ -41,7 +41,7 @@ class ItselfTests(InteropTestCase):
                 network = Namespace(self)
                 network.set("ipv4/ip_local_port_range", "30000 39999")
                 rules = pool_rules("127.0.0.1:40000", more=more)
-                mux = self.own(Mux(self.folder, rules, settings, before=network.command))
+                mux = self.own(Service(self.folder, rules, settings, before=network.command))
                 network.set("ipv4/ip_local_port_range", "40000 40001")
                 self.assertEqual({*network.said(_CLIENTS, str(mux.port))}, {"b''"})
                 reasons = {line["reason"] for line in mux.take(40)}
@@ -116,7 +116,7 @@ class LinkLocalTest(LinkCase):
     def setUp(self) -> None:
         super().setUp()
         rules = _LINKED.format(server="fe80::5%here", port=self.port)
-        self.mux = self.own(Mux(self.folder, rules))
+        self.mux = self.own(Service(self.folder, rules))
 
     def test_streams(self) -> None:
         with socket.create_connection(("127.0.0.1", self.mux.ports["kernel"])) as client:
@@ -145,8 +145,8 @@ class LinkLocalTest(LinkCase):
 class AskedTest(LinkCase):
     """Servers at the address of a link that a client has asked for."""
 
-    def serve(self, settings: str = "") -> Mux:
-        return self.own(Mux(self.folder, _ASKED.format(port=self.port), settings))
+    def serve(self, settings: str = "") -> Service:
+        return self.own(Service(self.folder, _ASKED.format(port=self.port), settings))
 
     def assert_logged(self, line: Record) -> None:
         self.assertEqual(line["reason"], "done")
@@ -200,7 +200,7 @@ class AskedAddressTests(InteropTestCase):
         self.metrics = free_port()
         ends = f"admin = unix:{self.folder}/admin.sock\nmetrics = 127.0.0.1:{self.metrics}"
         rules = _ASKED_RULES.format(there=self.there, more=more, backend=backend)
-        self.mux = self.own(Mux(self.folder, rules, f"{settings}\n{ends}"))
+        self.mux = self.own(Service(self.folder, rules, f"{settings}\n{ends}"))
 
     def connect(self, host: str, said: bytes = b"x") -> socket.socket:
         port = self.mux.ports["public"]

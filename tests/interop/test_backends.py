@@ -14,7 +14,6 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
-from tests.interop.mux import Mux, pool_rules
 from tests.interop.servers import (
     RedisServer,
     make_certificate,
@@ -30,6 +29,7 @@ from tests.support.mux import server_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from tests.support.proc import pids_of
+from tests.support.services import Service, pool_rules
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import CheckResult, CheckRun, header_of_check
 from txmux.backends.health.probes import probe
@@ -107,7 +107,9 @@ class KilledTests(InteropTestCase):
         servers = [self.start_server(port) for port in ports]
         for more in ("", "balance = least-connections", "check = http interval=500ms timeout=3m"):
             places = (f"127.0.0.1:{port}" for port in ports)
-            mux = self.own(Mux(self.folder, pool_rules(*places, more=f"eject = for=1h\n{more}")))
+            mux = self.own(
+                Service(self.folder, pool_rules(*places, more=f"eject = for=1h\n{more}"))
+            )
             load = self.own(
                 Child(
                     *(sys.executable, "-c", _LOAD, str(mux.port), str(_CLIENTS), str(_TIMES)),
@@ -147,7 +149,7 @@ class HangingTests(InteropTestCase):
         # A server that works may be late on a busy machine, but not so much twice in a row.
         check = "check = redis interval=200ms timeout=4s rise=1 fall=2"
         more = f"{check}\nfallback = reset\nidle_timeout = 1s"
-        mux = self.own(Mux(self.folder, pool_rules(listening, more=more)))
+        mux = self.own(Service(self.folder, pool_rules(listening, more=more)))
         self.await_reason(mux, "done")
         redis.child.process.send_signal(signal.SIGSTOP)
         mux.child.wait_for(rf"{listening} is down: [12] checks? failed; ")
@@ -157,10 +159,10 @@ class HangingTests(InteropTestCase):
         self.await_reason(mux, "done")
         self.assertEqual(mux.child.output.count(f"{listening} is "), 2)
 
-    def await_reason(self, mux: Mux, reason: str) -> None:
+    def await_reason(self, mux: Service, reason: str) -> None:
         eventually(lambda: self.reason(mux) == reason, f"a connection ends with {reason}")
 
-    def reason(self, mux: Mux) -> str:
+    def reason(self, mux: Service) -> str:
         with mux.connect() as client:
             client.sendall(b"\r\n")
             with contextlib.suppress(OSError):
@@ -225,7 +227,7 @@ class TlsNginxTests(InteropTestCase):
         nginx = self.own(
             start_nginx(self.folder, _TLS_SITE.format(folder=self.folder, ports=ports))
         )
-        mux = self.own(Mux(self.folder, _RULES.format(folder=self.folder, ports=ports)))
+        mux = self.own(Service(self.folder, _RULES.format(folder=self.folder, ports=ports)))
         url = f"http://127.0.0.1:{mux.port}/"
         for _ in range(2):
             with mux.connect() as refused:

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
-from tests.interop.mux import Mux
 from tests.interop.servers import start_redis
-from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
+from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns
 
@@ -77,7 +75,7 @@ class ClockTests(InteropTestCase):
             f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         )
         settings = f"workers = {self.workers}\nrelay = {self.relay}"
-        self.mux = self.own(Mux(self.folder, rules, settings))
+        self.mux = self.own(Service(self.folder, rules, settings))
 
     def client(self, listener: str = "public") -> socket.socket:
         place = ("127.0.0.1", self.mux.ports[listener])
@@ -130,19 +128,19 @@ class OperatorClockTests(InteropTestCase):
         self.clock = SteppedClock(self, self.folder)
         self.start()
 
-    def start(self, settings: str = "") -> None:
-        self.admin = self.make_folder() / "admin.sock"
+    def start(self, settings: str = "") -> Service:
         echo = self.own(EchoServer())
         rules = (
             "[listen public]\nendpoint = 127.0.0.1:0\n"
             "[route all]\nunder = *\nmatch = any\nbackend = echo\n"
             f"[backend echo]\nserver = 127.0.0.1:{echo.port}\n"
         )
-        settings = f"workers = 2\nadmin = unix:{self.admin}\n{settings}"
-        self.service = self.own(Upgrading(self.folder, rules, settings))
+        settings = f"workers = 2\n{settings}"
+        self.service = self.own(Service(self.folder, rules, settings, admin=True))
+        return self.service
 
     def post(self, path: str, **body: object) -> None:
-        post(self.admin, path, body)
+        self.service.api(path, body)
 
     def client(self) -> socket.socket:
         client = self.service.connect()
@@ -158,62 +156,61 @@ class OperatorClockTests(InteropTestCase):
 
     def test_ban_stays_when_the_clock_goes_on(self) -> None:
         """An hour on, a ban of ten minutes is there, here and after an upgrade, and its end is shown by the new time."""
-        self.post("/api/bans", network="127.0.0.1", seconds=600)
+        self.post("bans", network="127.0.0.1", seconds=600)
         for upgrades in (False, True):
             self.clock.step(3600)
             if upgrades:
                 self.service.upgrade()
-            self.post("/api/bans", network="192.0.2.7", seconds=1)
-            eventually(lambda: len(get(self.admin, "/api/bans")) == 1, "it looks at ends")
+            self.post("bans", network="192.0.2.7", seconds=1)
+            eventually(lambda: len(self.service.api("bans")) == 1, "it looks at ends")
             self.assertTrue(self.is_banned())
-            [ban] = get(self.admin, "/api/bans")
+            [ban] = self.service.api("bans")
             left = ban["until"] - (time.time() + 3600)
             self.assertTrue(300 < left <= 601, left)
 
     def test_ban_ends_when_the_clock_goes_back(self) -> None:
-        self.post("/api/bans", network="127.0.0.1", seconds=3)
+        self.post("bans", network="127.0.0.1", seconds=3)
         self.clock.step(-3600)
         eventually(lambda: not self.is_banned(), "the ban ends")
-        self.assertEqual(get(self.admin, "/api/bans"), [])
+        self.assertEqual(self.service.api("bans"), [])
 
     def test_hold_ends_when_the_clock_goes_back(self) -> None:
-        self.post("/api/backends/echo/hold", seconds=3)
+        self.post("backends/echo/hold", seconds=3)
         self.clock.step(-3600)
         self.assertEqual(self.client().recv(1), b"x")
-        [backend] = get(self.admin, "/api/backends")
+        [backend] = self.service.api("backends")
         self.assertIsNone(backend["hold"])
 
     def test_hold_stays_when_the_clock_goes_on(self) -> None:
         """Also after an upgrade, which hands on what is left of it."""
-        self.post("/api/backends/echo/hold", seconds=600)
+        self.post("backends/echo/hold", seconds=600)
         self.clock.step(3600)
         self.service.upgrade()
         waiting = self.client()
-        eventually(lambda: get(self.admin, "/api/backends")[0]["held"] == 1, "it waits")
-        [backend] = get(self.admin, "/api/backends")
+        eventually(lambda: self.service.api("backends")[0]["held"] == 1, "it waits")
+        [backend] = self.service.api("backends")
         left = backend["hold"]["until"] - (time.time() + 3600)
         self.assertTrue(300 < left <= 601, left)
-        self.post("/api/backends/echo/release")
+        self.post("backends/echo/release")
         self.assertEqual(waiting.recv(1), b"x")
 
     def test_shared_ban_stays_on_a_machine_whose_clock_goes_on(self) -> None:
         """Machines share how long a ban lasts; one of them is set, and both begin and end it as the others do."""
         redis = self.own(start_redis(self.folder))
         shares = f"shared_limits = redis://127.0.0.1:{redis.port}"
-        self.start(shares)
-        other = self.admin
+        other = self.start(shares)
         SteppedClock(self, self.make_folder()).step(0)  # for the second machine alone
-        self.start(shares)
-        for admin in (other, self.admin):
-            eventually(lambda a=admin: self.shared(a) == "complete", "it shares")  # type: ignore[misc]
-        self.post("/api/bans", network="192.0.2.7", seconds=600)
-        self.post("/api/bans", network="192.0.2.8", seconds=8)
-        eventually(lambda: len(get(other, "/api/bans")) == 2, "the other machine has them")
+        machines = (other, self.start(shares))
+        for one in machines:
+            eventually(lambda one=one: self.shared(one) == "complete", "it shares")  # type: ignore[misc]
+        self.post("bans", network="192.0.2.7", seconds=600)
+        self.post("bans", network="192.0.2.8", seconds=8)
+        eventually(lambda: len(other.api("bans")) == 2, "the other machine has them")
         self.clock.step(3600)
-        eventually(lambda: len(get(other, "/api/bans")) == 1, "one ends", PATIENCE)
-        for admin in (other, self.admin):
-            self.assertEqual([ban["network"] for ban in get(admin, "/api/bans")], ["192.0.2.7"])
-            self.assertEqual(self.shared(admin), "complete")
+        eventually(lambda: len(other.api("bans")) == 1, "one ends", PATIENCE)
+        for one in machines:
+            self.assertEqual([ban["network"] for ban in one.api("bans")], ["192.0.2.7"])
+            self.assertEqual(self.shared(one), "complete")
 
-    def shared(self, admin: Path) -> str:
-        return str(get(admin, "/api/status")["bans"]["shared"])
+    def shared(self, service: Service) -> str:
+        return str(service.api("status")["bans"]["shared"])

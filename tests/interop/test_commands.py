@@ -18,7 +18,6 @@ from tests.interop.children import (
     output_of,
     run,
 )
-from tests.interop.mux import Mux
 from tests.interop.scenario import ScenarioTestCase
 from tests.interop.screen import Screen
 from tests.interop.servers import (
@@ -30,6 +29,7 @@ from tests.interop.servers import (
 )
 from tests.programs import require_program
 from tests.service.test_privileges import python_for_everybody
+from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns
 
@@ -145,7 +145,7 @@ class CompletionTests(InteropTestCase):
         )
         program.chmod(0o755)
         self.admin = self.folder / "admin.sock"
-        self.own(Mux(self.folder, _POOL, f"admin = unix:{self.admin}"))
+        self.own(Service(self.folder, _POOL, f"admin = unix:{self.admin}"))
 
     def script(self, shell: str, name: str) -> Path:
         path = self.folder / shell / name

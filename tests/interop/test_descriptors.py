@@ -17,9 +17,9 @@ from unittest import mock
 import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, has_ipv6, leave_unmeasured
-from tests.interop.mux import Mux, Twist
 from tests.support.echo import EchoServer, ThreadServer
 from tests.support.proc import open_files, workers_of
+from tests.support.services import Service, Twist
 
 pytestmark = pytest.mark.by_turns
 
@@ -44,7 +44,7 @@ class DescriptorTests(InteropTestCase):
         backend = self.own(ThreadServer(lambda client: client.sendall(client.recv(100))))
         rules = _RULES.format(port=backend.port)
         few = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
-        self.mux = self.own(Mux(self.folder, rules, before=few))
+        self.mux = self.own(Service(self.folder, rules, before=few))
 
     def cpu(self) -> float:
         """Give the seconds of processor time that txmux has used (proc(5))."""
@@ -95,7 +95,7 @@ class FullWorkerTests(InteropTestCase):
         listeners = "".join(f"[listen {name}]\nendpoint = 127.0.0.1:0\n" for name in names)
         few = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
         route = f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{port}\n"
-        mux = self.own(Mux(self.folder, f"{listeners}{route}", before=few))
+        mux = self.own(Service(self.folder, f"{listeners}{route}", before=few))
         with contextlib.ExitStack() as clients:
             while "clients wait until" not in mux.child.output:
                 client = clients.enter_context(self.connect(mux, "public"))
@@ -140,7 +140,7 @@ class FullWorkerTests(InteropTestCase):
             )
         self.assertTrue(said[0].startswith(f"{file}:4: [listen b] endpoint: "), said[0])
 
-    def connect(self, mux: Mux, name: str) -> socket.socket:
+    def connect(self, mux: Service, name: str) -> socket.socket:
         return socket.create_connection(("127.0.0.1", mux.ports[name]), PATIENCE)
 
 
@@ -230,7 +230,7 @@ class InheritedSocketTest(InteropTestCase):
         if not has_ipv6():
             self.skipTest("no IPv6 on the loopback")
         rules = "[listen public]\nendpoint = systemd:domain=INET:index=0\n"
-        mux = self.own(Mux(self.folder, rules, before=(sys.executable, "-c", PASS_ON)))
+        mux = self.own(Service(self.folder, rules, before=(sys.executable, "-c", PASS_ON)))
         for host, shown in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")]:
             with socket.create_connection((host, mux.port), timeout=PATIENCE) as client:
                 client.sendall(b"x")
@@ -255,7 +255,7 @@ class AddressSpaceTests(InteropTestCase):
         rules = f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         # Otherwise it has what glibc has kept for a thread: 64 MiB of addresses.
         with mock.patch.dict(os.environ, MALLOC_ARENA_MAX="1"):
-            mux = Mux(self.folder, rules, f"relay = {relay}")
+            mux = Service(self.folder, rules, f"relay = {relay}")
         self.addCleanup(mux.child.end)
         self.assertTrue(self.is_served(mux, PATIENCE))
         (pid,) = workers_of(mux.child.pid)
@@ -286,7 +286,7 @@ class AddressSpaceTests(InteropTestCase):
         )
         self.assertLessEqual(mux.child.output.count("Traceback"), _TRACEBACKS)
 
-    def is_served(self, mux: Mux, patience: float = 20.0) -> bool:
+    def is_served(self, mux: Service, patience: float = 20.0) -> bool:
         with contextlib.suppress(OSError), mux.connect() as client:
             client.settimeout(patience)
             client.sendall(b"x")

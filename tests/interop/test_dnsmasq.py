@@ -9,13 +9,13 @@ from twisted.trial.unittest import TestCase
 
 from tests.backends.pool.pools import servers
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
-from tests.interop.mux import Mux, Record, pool_rules
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.servers import start_dnsmasq
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from tests.support.proc import halted, workers_of
+from tests.support.services import Record, Service, pool_rules
 from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import BackendPool
@@ -83,10 +83,10 @@ class DnsmasqTests(InteropTestCase):
         dnsmasq.process.send_signal(signal.SIGHUP)
         eventually(lambda: dnsmasq.output.count(str(self.hosts)) > before, "it has read them")
 
-    def said(self, mux: Mux, count: int = 1) -> list[str]:
+    def said(self, mux: Service, count: int = 1) -> list[str]:
         return self.network.said(_CLIENT, str(mux.port), str(count))
 
-    def await_said(self, mux: Mux, address: str) -> None:
+    def await_said(self, mux: Service, address: str) -> None:
         """Wait until clients get to a server: who comes before an answer, which may be late, gets to none."""
         eventually(lambda: self.said(mux) == [address], f"clients get to {address}")
 
@@ -96,7 +96,7 @@ class DnsmasqTests(InteropTestCase):
         for settings in ("", "workers = 2"):
             self.change(dnsmasq, "127.0.1.1 web.test")
             rules = pool_rules("web.test:9001", more="resolve = 1s")
-            mux = self.own(Mux(self.folder, rules, settings, before=self.before))
+            mux = self.own(Service(self.folder, rules, settings, before=self.before))
             self.assertEqual(self.said(mux), ["127.0.1.1"])
             self.change(dnsmasq, "127.0.1.2 web.test", "127.0.1.3 web.test")
             workers = workers_of(mux.child.pid)
@@ -115,7 +115,9 @@ class DnsmasqTests(InteropTestCase):
 
     def test_no_name_server_at_first(self) -> None:
         mux = self.own(
-            Mux(self.folder, pool_rules("web.test:9001", more="resolve = 1s"), before=self.before)
+            Service(
+                self.folder, pool_rules("web.test:9001", more="resolve = 1s"), before=self.before
+            )
         )
         mux.child.wait_for("cannot find the addresses of web.test, none is known yet")
         self.assertEqual(self.said(mux), ["-"])
@@ -127,7 +129,7 @@ class DnsmasqTests(InteropTestCase):
         self.start_dnsmasq()
         self.resolv_conf.write_text("nameserver 127.0.0.1\nsearch refused.example test\n")
         mux = self.own(
-            Mux(self.folder, pool_rules("web:9001", more="resolve = 1s"), before=self.before)
+            Service(self.folder, pool_rules("web:9001", more="resolve = 1s"), before=self.before)
         )
         self.await_said(mux, "127.0.1.1")
 
@@ -142,7 +144,7 @@ class DnsmasqTests(InteropTestCase):
             (key, pool_rules("web.test:9001", more="")),
             (f"workers = 2\n{key}", short),
         ):
-            mux = self.own(Mux(self.folder, rules, settings, before=self.before))
+            mux = self.own(Service(self.folder, rules, settings, before=self.before))
             self.await_said(mux, "127.0.1.1")
 
     def test_answers_too_long_for_udp(self) -> None:
@@ -151,7 +153,7 @@ class DnsmasqTests(InteropTestCase):
             hosts = [f"127.0.{3 + i // 250}.{1 + i % 250} web.test" for i in range(count)]
             self.change(dnsmasq, *hosts, "127.0.9.9 web.test")
             rules = pool_rules("web.test:9001", more="balance = first\nretries = 1000")
-            mux = self.own(Mux(self.folder, rules, before=self.before))
+            mux = self.own(Service(self.folder, rules, before=self.before))
             self.await_said(mux, "127.0.9.9")
 
     def reasons(self, lines: list[Record]) -> list[str]:

@@ -24,10 +24,10 @@ from twisted.names import dns
 
 from tests.browser.driving import Browser
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
-from tests.interop.mux import Mux
 from tests.interop.quic.case import require_curl
 from tests.interop.servers import Certificate, make_certificate
 from tests.support.echo import ThreadServer
+from tests.support.services import Service
 
 _HIDDEN, _ASKS_AGAIN, _PUBLIC = "hidden.example", "retry.example", "public.example"
 _ENDS = "ends.example"
@@ -190,7 +190,7 @@ class EchTests(InteropTestCase):
         plain = cls.share(_Server(_ENDS, None)).port
         both = cls.certificate.both
         cls.rules = _RULES.format(keys=cls.keys, both=both, plain=plain, **ports)
-        cls.mux = cls.share(Mux(cls.folder, cls.rules))
+        cls.mux = cls.share(Service(cls.folder, cls.rules))
 
     def page(self, name: str, ech: str, port: int | None = None, curves: str = "") -> bytes | int:
         """Return the page, or the number of curl's error."""
@@ -233,7 +233,7 @@ class EchTests(InteropTestCase):
         certificate = load_pem_x509_certificate(self.certificate.chain.read_bytes())
         key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         digest = base64.b64encode(hashlib.sha256(key).digest()).decode()
-        mux = self.own(Mux(self.folder, self.rules))
+        mux = self.own(Service(self.folder, self.rules))
         names = self.own(_Names(self.certificate, mux.port, base64.b64decode(self.configs)))
         browser = self.own(
             Browser(

@@ -16,9 +16,9 @@ import pytest
 from twisted.logger import LogLevel, capturedLogs, formatEventAsClassicLogText
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import twist_command
 from tests.programs import require_program
 from tests.support.queues import until_taken
+from tests.support.services import twist_command
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit

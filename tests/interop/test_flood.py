@@ -12,13 +12,13 @@ from unittest import SkipTest
 
 from benchmarks.flood import BIND_ADDRESS_NO_PORT, garbage
 from tests.interop.children import PATIENCE, eventually
-from tests.interop.mux import Mux, Record
 from tests.interop.originals import client_hello
 from tests.processes.running import WorkersTestCase
 from tests.support.certificates import make_authority
 from tests.support.echo import ThreadServer
 from tests.support.proc import family_of, workers_of
 from tests.support.secure import client_context
+from tests.support.services import Record, Service
 
 BAD, GOOD = "127.0.0.2", "127.0.0.3"
 PING, PONG = b"PING\n", b"PONG\n"
@@ -51,17 +51,17 @@ class FloodTestCase(WorkersTestCase):
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # of the service, too
         self.many = 5000 if hard == resource.RLIM_INFINITY or hard > 12_000 else 300
-        server = ThreadServer(lambda client: client.recv(100) == PING and client.sendall(PONG))
+        server = ThreadServer(answer)
         self.addCleanup(server.end)
         self.port = server.port
 
-    def flooded(self, limits: str = "", settings: str = "", tls: str = "") -> Mux:
+    def flooded(self, limits: str = "", settings: str = "", tls: str = "") -> Service:
         rules = RULES.format(limits=limits, backend=self.port, tls=tls)
-        mux = Mux(self.folder, rules, f"drain_timeout = 0s\n{settings}")
+        mux = Service(self.folder, rules, f"drain_timeout = 0s\n{settings}")
         self.addCleanup(mux.child.end)
         return mux
 
-    def come(self, mux: Mux, source: str = BAD) -> socket.socket:
+    def come(self, mux: Service, source: str = BAD) -> socket.socket:
         client = socket.socket()
         self.addCleanup(client.close)
         client.settimeout(PATIENCE)
@@ -71,7 +71,7 @@ class FloodTestCase(WorkersTestCase):
         client.connect(("127.0.0.1", mux.port))
         return client
 
-    def be_served(self, mux: Mux) -> None:
+    def be_served(self, mux: Service) -> None:
         with self.come(mux, GOOD) as client:
             client.sendall(PING)
             self.assertEqual(client.recv(100), PONG)
@@ -83,7 +83,7 @@ class FloodTestCase(WorkersTestCase):
         self.assertEqual(len(left), count)
         return left
 
-    def wait_for_lines(self, mux: Mux, count: int) -> list[Record]:
+    def wait_for_lines(self, mux: Service, count: int) -> list[Record]:
         def lines() -> list[Record]:
             """Give the lines of these clients, a line for several as often as it counts."""
             bad = (line for line in mux.lines("") if line["client"].startswith(f"{BAD}:"))
@@ -203,7 +203,12 @@ class WorkersTest(FloodTestCase):
         self.be_served(mux)
 
 
-def memory(mux: Mux) -> int:
+def answer(client: socket.socket) -> None:
+    if client.recv(100) == PING:
+        client.sendall(PONG)
+
+
+def memory(mux: Service) -> int:
     """Give the resident memory of all processes of the service in bytes (proc(5))."""
     texts = [Path(f"/proc/{pid}/status").read_text() for pid in family_of(mux.child.pid)]
     return sum(int(size) for size in re.findall(r"VmRSS:\s+(\d+)", "".join(texts))) * 1024

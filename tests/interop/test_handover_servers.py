@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import Mux, twist_command
 from tests.interop.servers import start_sshd
-from tests.processes.upgrading import Upgrading
 from tests.programs import require_program
 from tests.support.proc import is_gone
+from tests.support.services import Service, twist_command
 
 _EXAMPLES = Path(__file__).parents[2] / "examples/handover"
 _TAKEN_AT = "clients are taken at"
@@ -49,12 +48,12 @@ class ExampleTests(InteropTestCase):
             path = cls.folder / f"{name}.sock"
             child = cls.share(Child(sys.executable, _EXAMPLES / program, path, *command))
             child.wait_for(_TAKEN_AT)
-        cls.mux = cls.share(Mux(cls.folder, rules_in(cls.folder)))
+        cls.mux = cls.share(Service(cls.folder, rules_in(cls.folder)))
 
     def login(self, port: int, command: str) -> subprocess.CompletedProcess[bytes]:
         return run("ssh", *self.ssh.options, "-p", str(port), "127.0.0.1", command)
 
-    def hold(self, mux: Mux) -> Child:
+    def hold(self, mux: Service) -> Child:
         to = ("-p", str(mux.port), "127.0.0.1")
         held = self.own(Child("ssh", *self.ssh.options, *to, "cat", stdin=True))
         self.assertEqual(mux.take_one()["reason"], "handed-over")
@@ -86,14 +85,14 @@ class ExampleTests(InteropTestCase):
             )
 
     def test_ipv6(self) -> None:
-        mux = self.own(Mux(self.folder, rules_in(self.folder, "[::1]")))
+        mux = self.own(Service(self.folder, rules_in(self.folder, "[::1]")))
         for host in ("api.example.com", "www.example.com"):
             page, own = curl(mux.port, host, "-g", address="[::1]")
             self.assertIn(f", ::1 port {own},", page)
 
     def test_reload(self) -> None:
         """After a reload clients are handed over, and those that were before go on, even when txmux has ended."""
-        mux = Mux(self.folder, rules_in(self.folder))
+        mux = Service(self.folder, rules_in(self.folder))
         held = self.hold(mux)
         self.assertIn("rules reloaded", mux.reload((r"\[route ssh\]", "[route renamed]")))
         self.assertEqual(self.login(mux.port, "echo after").stdout, b"after\n")
@@ -103,7 +102,7 @@ class ExampleTests(InteropTestCase):
 
     def test_upgrade(self) -> None:
         """After an upgrade, too; whoever had said half of what decides says the rest, and is handed over."""
-        mux = Upgrading(self.folder, rules_in(self.folder))
+        mux = Service(self.folder, rules_in(self.folder))
         self.addCleanup(mux.kill_all)
         held = self.hold(mux)
         with mux.connect() as client:
@@ -120,7 +119,7 @@ class ExampleTests(InteropTestCase):
         self.assert_goes_on(held)
 
     def test_each_worker_hands_over(self) -> None:
-        mux = self.own(Mux(self.folder, rules_in(self.folder), "workers = 2"))
+        mux = self.own(Service(self.folder, rules_in(self.folder), "workers = 2"))
         mux.child.wait_for("serving with 2 worker")
         owners = set()
         for _ in range(200):
@@ -147,7 +146,7 @@ class TwistWebTests(InteropTestCase):
 
     def test_served_with_the_clients_address(self) -> None:
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = handover:{self.socket}\n"
-        mux = self.own(Mux(self.folder, rules))
+        mux = self.own(Service(self.folder, rules))
         page = output_of("curl", "--silent", "--fail", f"http://127.0.0.1:{mux.port}/hello")
         self.assertEqual(page, b"hello\n")
         self.assertEqual(mux.take_one()["reason"], "handed-over")

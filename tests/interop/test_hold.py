@@ -6,12 +6,11 @@ import subprocess
 
 import pytest
 
-from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
-from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 from tests.interop.servers import postgres_program, restart_postgres, start_postgres
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns
 
@@ -31,10 +30,8 @@ class PostgresTests(InteropTestCase):
     def test_restart_under_load_fails_no_transaction(self) -> None:
         folder, port = self.make_folder(), free_port()
         server = self.own(start_postgres(folder, port))
-        admin = folder.parent / f"{folder.name}.sock"
-        mux = self.own(
-            Mux(self.make_folder(), f"{_RULES}server = 127.0.0.1:{port}\n", f"admin = unix:{admin}")
-        )
+        rules = f"{_RULES}server = 127.0.0.1:{port}\n"
+        mux = self.own(Service(self.make_folder(), rules, admin=True))
         load = subprocess.Popen(
             [
                 postgres_program("pgbench"),
@@ -53,18 +50,18 @@ class PostgresTests(InteropTestCase):
         load.stdin = None
 
         def servers() -> dict[str, int]:
-            (backend,) = get(admin, "/api/backends")
+            (backend,) = mux.api("backends")
             (found,) = backend["servers"]
             return {**found, "held": backend["held"]}
 
         eventually(lambda: servers()["total"] > 20, "the load has begun")
-        post(admin, "/api/backends/db/hold", {"seconds": 60})
+        mux.api("backends/db/hold", {"seconds": 60})
         eventually(lambda: not servers()["active"] and servers()["held"] == 4, "all clients wait")
         server.process.send_signal(signal.SIGTERM)
         server.wait()
         self.own(restart_postgres(folder, port))
         before = servers()["total"]
-        post(admin, "/api/backends/db/release")
+        mux.api("backends/db/release", {})
         eventually(lambda: servers()["total"] > before + 20, "the load goes on")
         out, err = load.communicate(timeout=PATIENCE)
         self.assertEqual((load.returncode, err.decode()), (0, err.decode()))
@@ -82,7 +79,9 @@ class WakeTests(InteropTestCase):
         sleeper = there.own(there.python(_SLEEPER))
         sleeper.wait_for("asleep")
         rules = f"{_RULES}server = 10.77.0.2:5432\nhold = 60s\nwake = wol 02:00:00:12:34:56 10.77.0.255\n"
-        mux = here.own(Mux(self.make_folder(), rules, "drain_timeout = 1s", before=here.command))
+        mux = here.own(
+            Service(self.make_folder(), rules, "drain_timeout = 1s", before=here.command)
+        )
         client = here.own(here.python(_CLIENT, str(mux.port)))
         client.wait_for("said")
         sleeper.wait_for("f" * 12 + "020000123456" * 16)

@@ -10,8 +10,8 @@ from http.client import HTTPConnection
 from urllib.parse import quote
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
-from tests.interop.mux import twist_command
 from tests.support.certificates import make_authority
+from tests.support.services import twist_command
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
 
 _HOSTILE = "\x1b[31m\x1b]0;owned\a\x9b1A\u202e\r\u2028\x7fX"

@@ -23,11 +23,11 @@ import attrs
 import pytest
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import Twist
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import Named, client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.programs import require_program
+from tests.support.services import Twist
 
 pytestmark = pytest.mark.by_turns(each=True)
 

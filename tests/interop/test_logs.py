@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
-from tests.interop.mux import twist_command
+from tests.support.services import twist_command
 
 RULES = """\
 [txmux]

@@ -10,9 +10,9 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from tests.browser.driving import Browser
 from tests.interop.children import InteropTestCase, output_of
-from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, start_nginx
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 _A, _B = "a.site.example", "b.site.example"
 _SITE = "server {{ listen 127.0.0.1:{port} http2; default_type text/html; location / {{ return 200 {name}; }} }}\n"
@@ -54,7 +54,7 @@ backend = 127.0.0.1:{{b}}
 
 
 class MisdirectedTests(InteropTestCase):
-    muxes: ClassVar[list[Mux]]
+    muxes: ClassVar[list[Service]]
     ports: ClassVar[dict[str, int]]
 
     @classmethod
@@ -69,7 +69,7 @@ class MisdirectedTests(InteropTestCase):
         lines += f"ssl_certificate {pem}; ssl_certificate_key {key};\n"
         cls.share(start_nginx(cls.folder, lines))
         rules = (text.format(pem=cls.certificate.both, **ports) for text in (_TWO, _UNDER))
-        cls.muxes = [cls.share(Mux(cls.folder, text, "drain_timeout = 0s")) for text in rules]
+        cls.muxes = [cls.share(Service(cls.folder, text, "drain_timeout = 0s")) for text in rules]
 
     def test_chromium(self) -> None:
         """It sends requests for the one site by its connection for the other, and again when that is answered 421."""

@@ -10,9 +10,9 @@ from hashlib import sha256
 from unittest import SkipTest
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
-from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 from tests.support.ports import free_port
+from tests.support.services import Service
 from txmux.net.sockets.plainsocket import is_multipath, multipath_info, open_multipath
 
 _MPTCP = 262
@@ -82,7 +82,7 @@ class MultipathTests(InteropTestCase):
             for theirs in (0, _MPTCP):
                 server = self.echo(protocol=theirs)
                 rules = _RULES.format(listen="127.0.0.1:0", server=server)
-                mux = self.own(Mux(self.folder, rules, f"relay = {relay}"))
+                mux = self.own(Service(self.folder, rules, f"relay = {relay}"))
                 for own in (0, _MPTCP):
                     client = self.dial(mux.port, protocol=own)
                     sender = threading.Thread(target=client.sendall, args=(data,))
@@ -105,7 +105,7 @@ class MultipathTests(InteropTestCase):
         network.set("mptcp/enabled", "0")
         server = self.echo(*network.command, protocol=0)
         rules = _RULES.format(listen="127.0.0.1:0", server=server)
-        mux = self.own(Mux(self.folder, rules, before=network.command))
+        mux = self.own(Service(self.folder, rules, before=network.command))
         network.enter()
         self.say(self.dial(mux.port, protocol=0), b"hello")
 
@@ -114,7 +114,9 @@ class MultipathTests(InteropTestCase):
         for before, after in (("yes", "no"), ("no", "yes")):
             port = free_port()
             rules = _RULES.format(listen=f"127.0.0.1:{port}", server=self.echo())
-            mux = self.own(Mux(self.folder, rules.replace("mptcp = yes", f"mptcp = {before}", 1)))
+            mux = self.own(
+                Service(self.folder, rules.replace("mptcp = yes", f"mptcp = {before}", 1))
+            )
             change = f"mptcp = {before}\n[route", f"mptcp = {after}\n[route"
             refused = "'mptcp' cannot change while the service runs: restart it for that"
             self.assertIn(refused, mux.reload((re.escape(change[0]), change[1])))
@@ -135,7 +137,7 @@ class MultipathTests(InteropTestCase):
 
     def test_upgrade_moves_connections(self) -> None:
         port = free_port()
-        mux = Mux(self.folder, _RULES.format(listen=f"127.0.0.1:{port}", server=self.echo()))
+        mux = Service(self.folder, _RULES.format(listen=f"127.0.0.1:{port}", server=self.echo()))
         self.addCleanup(mux.child.end)
         client = self.dial(port)
         self.say(client, b"before")
@@ -164,7 +166,7 @@ class MultipathTests(InteropTestCase):
         # A further path leads to another address, where the same socket has to listen.
         port = self.echo(*server.command, address="0.0.0.0").rpartition(":")[2]
         rules = _RULES.format(listen="0.0.0.0:0", server=f"10.0.3.2:{port}")
-        mux = self.own(Mux(self.folder, rules, before=middle.command))
+        mux = self.own(Service(self.folder, rules, before=middle.command))
         client.enter()
         connected = self.dial(mux.port, "10.0.1.2")
         eventually(lambda: self.paths(connected) > 0, "the client has a second path")
@@ -187,7 +189,7 @@ class MultipathTests(InteropTestCase):
             listen="0.0.0.0:0\nkeepalive = idle=1s interval=1s count=2",
             server=self.echo(*middle.command),
         )
-        mux = self.own(Mux(self.folder, rules, before=middle.command))
+        mux = self.own(Service(self.folder, rules, before=middle.command))
         client.enter()
         connected = self.dial(mux.port, "10.0.1.2")
         eventually(lambda: self.paths(connected) > 0, "the client has a second path")

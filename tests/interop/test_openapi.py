@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase
-from tests.interop.mux import Mux
+from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns
 
@@ -52,7 +52,7 @@ class OpenAPITest(InteropTestCase):
         """Whatever is asked, nothing fails inside the service, and each answer is as its description says."""
         token = self.folder / "token"
         settings = f"admin = 127.0.0.1:0\nadmin_token = {token}\nworkers = 2\nmax_connections = 9"
-        mux = Mux(self.folder, RULES, settings)
+        mux = Service(self.folder, RULES, settings)
         self.addCleanup(mux.child.end)
         port = mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] admin")[1]
         headers = {"Authorization": f"Bearer {token.read_text().strip()}"}

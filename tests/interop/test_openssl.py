@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of, run
-from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate
+from tests.support.services import Service
 from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.dtls import dtls
 
@@ -45,7 +45,7 @@ class OpenSslTests(InteropTestCase):
         echo = cls.start_server("-rev")
         cls.sink = cls.start_server()
         ports = [server.wait_for(r"^ACCEPT .*:(\d+)$")[1] for server in (echo, cls.sink)]
-        cls.mux = cls.share(Mux(cls.folder, _RULES.format(echo=ports[0], sink=ports[1])))
+        cls.mux = cls.share(Service(cls.folder, _RULES.format(echo=ports[0], sink=ports[1])))
 
     @classmethod
     def start_server(cls, *options: str) -> Child:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.interop.children import Child, InteropTestCase, eventually, run
-from tests.interop.mux import Mux
 from tests.interop.servers import Certificate, make_certificate, start_postgres
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 _LISTEN = """
 [listen db]
@@ -80,7 +80,7 @@ class PsqlTests(InteropTestCase):
         rules += _RULES.format(ended=certificate.both, **cls.ports)
         cls.metrics = free_port()
         own = f"relay = {cls.relay}\nmetrics = 127.0.0.1:{cls.metrics}"
-        cls.mux = cls.share(Mux(cls.folder, rules, own))
+        cls.mux = cls.share(Service(cls.folder, rules, own))
 
     def address(self, host: str, **settings: object) -> str:
         all_settings = {

@@ -14,7 +14,6 @@ from tests.interop.children import (
     output_of,
     run,
 )
-from tests.interop.mux import Mux, Record
 from tests.interop.servers import (
     Certificate,
     make_certificate,
@@ -23,6 +22,7 @@ from tests.interop.servers import (
     start_nginx_stream,
 )
 from tests.support.ports import free_port
+from tests.support.services import Record, Service
 
 _HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
 
@@ -70,7 +70,7 @@ class HaproxyTests(InteropTestCase):
     def test_clients_in_both_versions_and_families(self) -> None:
         port = free_port()
         self.own(start_haproxy(self.folder, _FRONTEND.format(port=port)))
-        mux = self.own(Mux(self.folder, _RULES.format(port=port)))
+        mux = self.own(Service(self.folder, _RULES.format(port=port)))
         for listener in mux.ports.values():
             for host in _HOSTS:
                 self.assertEqual(*ask_who(listener, host=host))
@@ -123,7 +123,7 @@ class InFrontTestCase(InteropTestCase):
         http = free_port()
         cls.socket = cls.folder / "mux.sock"
         cls.share(start_nginx(cls.folder, _IN_SITE.format(http=http)))
-        cls.mux = cls.share(Mux(cls.folder, _IN_RULES.format(http=http, unix=cls.socket)))
+        cls.mux = cls.share(Service(cls.folder, _IN_RULES.format(http=http, unix=cls.socket)))
 
     def ask(self, host: str, port: int) -> Record:
         seen, meant = ask_who(port, host=host)
@@ -352,7 +352,7 @@ _TOLD = "proxy_tlvs = authority, alpn, unique-id, crc32c"
 class ChainTests(InteropTestCase):
     """Three services, of which the second and the third take their predecessor's word."""
 
-    chain: ClassVar[list[Mux]]
+    chain: ClassVar[list[Service]]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -366,7 +366,7 @@ class ChainTests(InteropTestCase):
         cls.chain = []
         for rules in (_BEHIND + _LAST, _BEHIND + _ALL + _NEXT, _FIRST + _NEXT + _TOLD):
             port = cls.chain[-1].port if cls.chain else 0
-            mux = cls.share(Mux(cls.folder, rules.format(site=site, stream=stream, port=port)))
+            mux = cls.share(Service(cls.folder, rules.format(site=site, stream=stream, port=port)))
             cls.chain.append(mux)
 
     def records(self) -> list[Record]:
@@ -430,11 +430,11 @@ class EndedTlsTests(InteropTestCase):
     def test_tls_and_certificate_are_told(self) -> None:
         own = make_certificate(self.folder, "www.example.com")
         client = make_certificate(self.folder, "client")
-        second = self.own(Mux(self.folder, _BEHIND + _READS))
+        second = self.own(Service(self.folder, _BEHIND + _READS))
         rules = (_ENDS_TLS + _NEXT + _TOLD_OF_TLS).format(
             pem=own.both, ca=client.chain, port=second.port
         )
-        first = self.own(Mux(self.folder, rules))
+        first = self.own(Service(self.folder, rules))
         run(
             "curl",
             *("-q", "-sS", "--cacert", own.chain, "--cert", client.chain, "--key", client.key),

@@ -11,11 +11,11 @@ from unittest import SkipTest
 from OpenSSL import SSL
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import Mux, Record
 from tests.interop.servers import make_certificate
 from tests.matchers.searching import order
 from tests.programs import require_program
 from tests.support.ports import free_port
+from tests.support.services import Record, Service
 
 # With such a timeout no client reaches its route only because an earlier one has given up waiting.
 _LISTEN = """\
@@ -47,7 +47,7 @@ class SharedPortTestCase(InteropTestCase):
         super().setUpClass()
         cls.addresses = count(1)
         routes = (_ROUTE.format(name=name) for name in order())
-        cls.mux = cls.share(Mux(cls.folder, "".join((_LISTEN, *routes))))
+        cls.mux = cls.share(Service(cls.folder, "".join((_LISTEN, *routes))))
         cls.port = str(cls.mux.port)
         cls.address = f"127.0.0.1:{cls.port}"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, run
-from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 _RULES = """
 [listen public]
@@ -33,7 +33,7 @@ class ClientTests(InteropTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.mux = cls.share(
-            Mux(cls.folder, _RULES.format(port=free_port()), f"relay = {cls.relay}")
+            Service(cls.folder, _RULES.format(port=free_port()), f"relay = {cls.relay}")
         )
 
     def curl(
@@ -119,7 +119,7 @@ under = web
 match = http
 backend = reject
 """
-        mux = self.own(Mux(self.folder, rules))
+        mux = self.own(Service(self.folder, rules))
         context = ssl.create_default_context(cafile=str(certificate.chain))
         with context.wrap_socket(mux.connect(), server_hostname="www.example.com") as client:
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")

@@ -5,9 +5,9 @@ import json
 import os
 
 from tests.interop.children import Child, InteropTestCase, output_of
-from tests.interop.mux import Mux
 from tests.interop.servers import start_redis
 from tests.support.ports import free_port
+from tests.support.services import Service
 from txmux.net.sockets.poller import is_available
 
 _LISTENERS = "".join(
@@ -49,7 +49,7 @@ class KernelTests(InteropTestCase):
         )
         iperf3.wait_for("Server listening on")
         rules = _RULES.format(redis=redis, iperf3=port)
-        cls.mux = cls.share(Mux(cls.folder, rules, f"relay = {cls.relay}"))
+        cls.mux = cls.share(Service(cls.folder, rules, f"relay = {cls.relay}"))
 
     def test_pipelines_small_and_large_by_tcp_and_unix(self) -> None:
         for listener in ("tcp", "unix"):

@@ -21,11 +21,11 @@ from tests.interop.children import (
     leave_unmeasured,
     run,
 )
-from tests.interop.mux import Twist, twist_command
 from tests.programs import require_program
 from tests.service.test_privileges import python_for_everybody
 from tests.support.echo import EchoServer
 from tests.support.proc import is_gone
+from tests.support.services import Twist, twist_command
 from txmux.cli.demo import examples, hints
 
 COMMAND = (sys.executable, "-m", "txmux", "run")

@@ -10,13 +10,13 @@ from typing import ClassVar
 import pytest
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of, run
-from tests.interop.mux import Twist
 from tests.interop.namespaces import Namespace
 from tests.interop.originals import Named, client_hello
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
 from tests.support.certificates import Identity, make_authority
 from tests.support.places import country, system, write_places
+from tests.support.services import Twist
 
 pytestmark = pytest.mark.by_turns
 

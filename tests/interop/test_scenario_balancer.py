@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
-from tests.interop.mux import Twist
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.originals import client_hello
 from tests.interop.scenario import EXAMPLES
 from tests.programs import require_program
 from tests.support.proc import is_gone
+from tests.support.services import Twist
 
 pytestmark = pytest.mark.by_turns
 

@@ -11,7 +11,6 @@ from typing import ClassVar
 import pytest
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of
-from tests.interop.mux import Record
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import (
     make_certificate,
@@ -21,6 +20,7 @@ from tests.interop.servers import (
     start_nginx,
     start_sshd,
 )
+from tests.support.services import Record
 
 pytestmark = pytest.mark.by_turns
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, output_of, run
-from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, start_nginx, start_sshd
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 _SITE = """
 server {{
@@ -59,7 +59,7 @@ class NginxTests(InteropTestCase):
         ports = {name: free_port() for name in ("plain", "h2c", "one", "two")}
         site = _SITE.format(ports=ports, folder=cls.folder, certificate=cls.certificate)
         cls.share(start_nginx(cls.folder, site))
-        cls.mux = cls.share(Mux(cls.folder, _RULES.format(ports=ports)))
+        cls.mux = cls.share(Service(cls.folder, _RULES.format(ports=ports)))
 
     def curl(self, *arguments: str | Path) -> bytes:
         """Run curl; ``{mux}`` in an argument stands for the port of txmux."""
@@ -127,7 +127,7 @@ class OpenSshTests(InteropTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
-        cls.mux = cls.share(Mux(cls.folder, _SSH_RULES.format(port=cls.ssh.port)))
+        cls.mux = cls.share(Service(cls.folder, _SSH_RULES.format(port=cls.ssh.port)))
         cls.port = cls.mux.ports["public"]
 
     def command(self, command: str, stdin: bytes = b"") -> bytes:

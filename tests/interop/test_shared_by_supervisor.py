@@ -8,13 +8,13 @@ import struct
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.admin.processes import get
 from tests.interop.children import InteropTestCase, eventually, output_of
 from tests.interop.servers import start_redis
-from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.processes.running import WorkersTestCase
 from tests.support.echo import EchoServer
 from tests.support.folders import make_folder
 from tests.support.proc import family_of, workers_of
+from tests.support.services import Service
 from txmux.features.sharing.exchange import _KEY
 
 
@@ -29,17 +29,15 @@ class SupervisorTest(InteropTestCase):
         output_of(*self.cli, "config", "set", "requirepass", self.password)
         file = self.folder / "password"
         file.write_text(f"{self.password}\n")
-        self.admin = self.make_folder() / "admin.sock"
         echo = self.own(EchoServer())
         settings = (
-            f"workers = 2\nadmin = unix:{self.admin}\n"
-            f"shared_limits = redis://127.0.0.1:{self.redis.port} password={file}"
+            f"workers = 2\nshared_limits = redis://127.0.0.1:{self.redis.port} password={file}"
         )
         rules = (
             "[listen public]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 4\n"
             f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         )
-        self.service = self.own(Upgrading(self.folder, rules, settings))
+        self.service = self.own(Service(self.folder, rules, settings, admin=True))
 
     def test_workers_have_neither_connection_nor_password(self) -> None:
         """Not even while one of them admits a source that is reported, and after an upgrade."""
@@ -52,7 +50,7 @@ class SupervisorTest(InteropTestCase):
                     self.assertEqual(client.recv(1), b"x")
                 keys = (*self.cli, "-a", self.password, "--no-auth-warning", "keys", "*")
                 eventually(lambda k=keys: b"sources" in output_of(*k), "it is reported")  # type: ignore[misc]
-                self.assertEqual(get(self.admin, "/api/status")["bans"]["shared"], "complete")
+                self.assertEqual(self.service.api("status")["bans"]["shared"], "complete")
                 main = self.service.pid
                 self.assertEqual(len(workers_of(main)), 2)
                 found = {pid for pid in family_of(main) if self.has_password(pid)}
@@ -100,7 +98,7 @@ class SupervisorTest(InteropTestCase):
         return False
 
 
-class SharedLimitsTest(UpgradeTestCase):
+class SharedLimitsTest(WorkersTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.redis = start_redis(make_folder(self))

@@ -17,11 +17,10 @@ from typing import ClassVar
 import pytest
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
-from tests.interop.mux import Mux
 from tests.interop.servers import files_site, start_nginx, start_redis, start_sshd
-from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer, ThreadServer
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 pytestmark = pytest.mark.by_turns
 
@@ -96,7 +95,7 @@ class DrainTests(InteropTestCase):
         cls.web = free_port()
         cls.share(start_nginx(cls.folder, files_site(cls.web, cls.folder)))
 
-    def start_session(self, mux: Mux) -> Child:
+    def start_session(self, mux: Service) -> Child:
         destination = ("-p", str(mux.port), "127.0.0.1")
         session = self.own(
             Child("ssh", *self.ssh.options, *destination, "echo ready; cat", stdin=True)
@@ -112,7 +111,7 @@ class DrainTests(InteropTestCase):
     def test_connections_finish_and_new_ones_are_refused(self) -> None:
         doors = [self.own(Paced(port, _FAST)) for port in (self.ssh.port, self.web)]
         ssh, web = (door.port for door in doors)
-        mux = Mux(self.folder, _RULES.format(ssh=ssh, web=web), "drain_timeout = 10m")
+        mux = Service(self.folder, _RULES.format(ssh=ssh, web=web), "drain_timeout = 10m")
         self.addCleanup(mux.child.end)
         original = self.folder / "original"
         original.write_bytes(os.urandom(_SIZE))
@@ -144,7 +143,7 @@ class SameMomentTests(InteropTestCase):
         for workers in (1, 2):
             echo = self.own(EchoServer())
             rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{echo.port}\n"
-            mux = Mux(self.folder, rules, f"workers = {workers}\ndrain_timeout = 1h")
+            mux = Service(self.folder, rules, f"workers = {workers}\ndrain_timeout = 1h")
             self.addCleanup(mux.child.end)
             with mux.connect() as client:
                 client.sendall(b"x")
@@ -158,7 +157,7 @@ class SameMomentTests(InteropTestCase):
             self.assertEqual(mux.take_one()["reason"], "drained")
 
     def test_many_are_no_error(self) -> None:
-        mux = Mux(self.folder, "")
+        mux = Service(self.folder, "")
         self.addCleanup(mux.child.end)
         mux.terminate()
         ended = False
@@ -190,12 +189,12 @@ class UpgradeTests(InteropTestCase):
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
 
-    def upgrading(self, port: int, settings: str = "") -> Upgrading:
-        mux = Upgrading(self.folder, _UPGRADE_RULES.format(port=port), settings)
+    def upgrading(self, port: int, settings: str = "") -> Service:
+        mux = Service(self.folder, _UPGRADE_RULES.format(port=port), settings)
         self.addCleanup(mux.kill_all)
         return mux
 
-    def changes(self, mux: Upgrading) -> Iterator[int]:
+    def changes(self, mux: Service) -> Iterator[int]:
         """Upgrade and reload; somebody may look each time, and is given its number."""
         for number in range(_RELOADS):
             self.reload(mux, number)
@@ -203,11 +202,11 @@ class UpgradeTests(InteropTestCase):
                 mux.upgrade()
             yield number
 
-    def reload(self, mux: Upgrading, number: int) -> None:
+    def reload(self, mux: Service, number: int) -> None:
         route = f"\n[route new{number}]\nmatch = ssh\nbackend = 127.0.0.1:1\ndry_run = yes\n"
         self.assertIn("rules reloaded", mux.reload((r"(?s)\n(\[route .*)?\Z", route)))
 
-    def change_under(self, mux: Upgrading, copies: Paced) -> None:
+    def change_under(self, mux: Service, copies: Paced) -> None:
         """Upgrade and reload while copies are under way, and then let them go as fast as they can."""
         passed = copies.passed
         for _ in self.changes(mux):

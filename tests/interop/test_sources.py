@@ -9,8 +9,8 @@ from tests.interop.children import (
     output_of,
     run,
 )
-from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
+from tests.support.services import Service
 from txmux.backends.connect.source import transparent_hints
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
@@ -140,7 +140,7 @@ class ManyPortsTests(_Case):
         rules = _RULES.format(
             server="10.1.0.9:9001", source="10.1.0.1, 10.1.0.2", more="idle_timeout = 1s"
         )
-        mux = self.own(Mux(self.folder, rules, _AT_ONCE, before=self.network.command))
+        mux = self.own(Service(self.folder, rules, _AT_ONCE, before=self.network.command))
         # These have the same few ports, but are connections to another address.
         asked = 2 * _PORTS
         sources = ("10.1.0.1", "10.1.0.2", "10.1.0.9")
@@ -155,7 +155,7 @@ class ManyPortsTests(_Case):
         told = "more addresses in source have more ports"
         for settings in (_AT_ONCE, f"{_AT_ONCE}\nrelay = portable"):
             rules = "[listen public]\nendpoint = :7000\ndefault = 10.1.0.9:9001\n"
-            mux = self.own(Mux(self.folder, rules, settings, before=self.network.command))
+            mux = self.own(Service(self.folder, rules, settings, before=self.network.command))
             asked, sources = str(_PORTS + 1), ("10.1.0.1", "10.1.0.2")
             run(
                 *self.network.command,
@@ -165,7 +165,7 @@ class ManyPortsTests(_Case):
             self.assertEqual(mux.take(1)[0]["reason"], "error")
             mux.stop()
         rules = "[listen public]\nendpoint = udp:7000\ndefault = udp:10.1.0.9:9001\n"
-        mux = self.own(Mux(self.folder, rules, _AT_ONCE, before=self.network.command))
+        mux = self.own(Service(self.folder, rules, _AT_ONCE, before=self.network.command))
         talkers = self.network.python(_TALKERS, str(_PORTS + 1))
         self.own(talkers).wait_for("said")
         mux.child.wait_for(f"cannot connect to udp:10.1.0.9:9001: .*{told}")
@@ -273,7 +273,7 @@ class TransparentTests(_Case):
             ("fd02:1::1", "[fd02:2::9]:9001", "fd02:1::7"),
         ):
             rules = _RULES.format(server=target, source="client", more="idle_timeout = 1s")
-            mux = Mux(self.folder, rules, _AT_ONCE, before=middle.command)
+            mux = Service(self.folder, rules, _AT_ONCE, before=middle.command)
             self.assertEqual(clients.said(_CLIENTS, host, "7000", "3"), 3 * [f"you are {client}"])
             mux.stop()
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from unittest import SkipTest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
-from tests.interop.mux import Mux
 from tests.interop.servers import files_site, start_nginx
 from tests.support.echo import ThreadServer
 from tests.support.ports import free_port
 from tests.support.queues import until_taken
+from tests.support.services import Service
 from txmux.client.socket_options import keepalive_options
 from txmux.net.sockets.plainsocket import set_options
 
@@ -49,7 +49,7 @@ class StalledTests(InteropTestCase):
         nginx = free_port()
         self.own(start_nginx(self.folder, files_site(nginx, self.folder)))
         test = self.backend.getsockname()[1]
-        self.mux = self.own(Mux(self.folder, _RULES.format(nginx=nginx, test=test)))
+        self.mux = self.own(Service(self.folder, _RULES.format(nginx=nginx, test=test)))
         with self.mux.connect() as client:
             client.sendall(b"GET /small HTTP/1.0\r\n\r\n")
             self.assertGreater(len(_read(client)), _MIB)
@@ -143,7 +143,7 @@ class EarlyResetTests(InteropTestCase):
         backend = f"127.0.0.1:{server.port}"
         listen = f"[listen public]\nendpoint = 127.0.0.1:0\nkeepalive = {_ASKING}\n"
         rules = f"{listen}{route.format(backend)}"
-        mux = self.own(Mux(self.folder, rules, f"relay = {relay}"))
+        mux = self.own(Service(self.folder, rules, f"relay = {relay}"))
         for _ in range(_BREAKING):
             with mux.connect() as client:
                 client.sendall(said)

@@ -5,7 +5,6 @@ from typing import ClassVar
 from unittest import SkipTest
 
 from tests.interop.children import InteropTestCase, output_of
-from tests.interop.mux import Mux
 from tests.interop.servers import Certificate, make_certificate
 from tests.interop.starttls import (
     ClearServer,
@@ -15,6 +14,7 @@ from tests.interop.starttls import (
     start_slapd,
     start_vsftpd,
 )
+from tests.support.services import Service
 
 _NAMES = ("one.example.com", "two.example.com")
 _LISTEN = """
@@ -81,7 +81,7 @@ class StartTLSTests(InteropTestCase):
                 _ROUTE.format(listener=protocol, name=one, port=port, header=header)
                 for one, port in by_name.items()
             )
-        cls.mux = cls.share(Mux(cls.folder, rules))
+        cls.mux = cls.share(Service(cls.folder, rules))
 
     def assert_logged(self, protocol: str, name: str) -> None:
         record = self.mux.take_one(protocol)

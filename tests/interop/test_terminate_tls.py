@@ -13,13 +13,13 @@ from typing import ClassVar
 from OpenSSL import SSL
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import Mux, Record
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import SshServer, make_certificate, start_nginx, start_sshd
 from tests.support.certificates import Identity, make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
 from tests.support.proc import workers_of
+from tests.support.services import Record, Service
 from tests.support.updating import UpdatingClient
 
 _NGINX = """
@@ -67,7 +67,9 @@ class TerminationTests(InteropTestCase):
         web = free_port()
         cls.share(start_nginx(folder, _NGINX.format(port=web, folder=folder)))
         cls.sshd = cls.share(start_sshd(folder))
-        cls.mux = cls.share(Mux(folder, _RULES.format(folder=folder, web=web, ssh=cls.sshd.port)))
+        cls.mux = cls.share(
+            Service(folder, _RULES.format(folder=folder, web=web, ssh=cls.sshd.port))
+        )
 
     def curl(self, path: str, name: str = "one.example.com") -> bytes:
         port = self.mux.port
@@ -205,7 +207,7 @@ class WorkerTests(InteropTestCase):
         path = self.folder / "site.pem"
         authority.issue("old.example").write(path, key=True)
         rules = f"[route secure]\nmatch = tls\nterminate_tls = {path}\n"
-        mux = self.own(Mux(self.folder, rules, "workers = 2"))
+        mux = self.own(Service(self.folder, rules, "workers = 2"))
 
         def subject() -> str:
             address = f"127.0.0.1:{mux.port}"
@@ -282,7 +284,9 @@ class UploadTests(InteropTestCase):
         self.server.settimeout(PATIENCE)
         self.addCleanup(self.server.close)
         port = self.server.getsockname()[1]
-        self.mux = self.own(Mux(self.folder, _TIMED_OR_NOT.format(folder=self.folder, port=port)))
+        self.mux = self.own(
+            Service(self.folder, _TIMED_OR_NOT.format(folder=self.folder, port=port))
+        )
 
     def test_reset_for_unread_tickets(self) -> None:
         """A client that has finished loses nothing by it: the server has its time, and what it sends then does not arrive."""
@@ -335,7 +339,7 @@ class UnreadAnswersTest(InteropTestCase):
         server = self.own(EchoServer())
         certificate = make_certificate(self.folder, "a.example").both
         rules = _ANSWERING.format(certificate=certificate, server=server.port)
-        self.mux = self.own(Mux(self.folder, rules))
+        self.mux = self.own(Service(self.folder, rules))
         self.client = UpdatingClient(self.mux.port)
         self.addCleanup(self.client.close)
         self.client.say(b"hello")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
-from tests.interop.mux import Mux
 from tests.interop.servers import (
     files_site,
     make_certificate,
@@ -21,6 +20,7 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 _RULES = """\
 [listen public]
@@ -105,7 +105,7 @@ class TunnelTests(InteropTestCase):
             web=cls.web,
             dns=dns,
         )
-        cls.mux = cls.share(Mux(cls.folder, rules))
+        cls.mux = cls.share(Service(cls.folder, rules))
 
     def proxy(self, listener: str = "public") -> str:
         return f"127.0.0.1:{self.mux.ports[listener]}"

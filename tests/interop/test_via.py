@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens, run
-from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, proxied_site, start_nginx, start_sshd
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
 from tests.support.proc import is_gone
+from tests.support.services import Service
 
 _DANTE = """\
 logoutput: stderr
@@ -67,13 +67,13 @@ class ProxyTests(InteropTestCase):
         path.chmod(0o600)
         return path
 
-    def backends(self, server: str, **proxies: str) -> Mux:
+    def backends(self, server: str, **proxies: str) -> Service:
         """Start a service with a listener for each proxy, before the same server."""
         rules = "".join(
             f"{_LISTENER.format(name=name)}server = {server}\nvia = {via}\n"
             for name, via in proxies.items()
         )
-        return self.own(Mux(self.folder, rules))
+        return self.own(Service(self.folder, rules))
 
     def test_server_that_speaks_first_behind_each_kind_of_proxy(self) -> None:
         sshd = self.own(start_sshd(self.make_folder()))
@@ -162,7 +162,7 @@ class ProxyTests(InteropTestCase):
             f"{_LISTENER.format(name='b')}server = localhost:{echo.port}\n"
             f"via = socks5://127.0.0.1:{port}\ncheck = tcp interval=100ms rise=1 fall=1\n"
         )
-        mux = self.own(Mux(self.folder, rules))
+        mux = self.own(Service(self.folder, rules))
         mux.child.wait_for(
             rf"{echo.port} is down: 1 check failed; last: the proxy socks5://127.0.0.1:{port}: connection refused"
         )

@@ -9,8 +9,8 @@ from typing import Any
 from tests.admin.asking import LISTEN, AdminCase
 from tests.features.ech.client import HIDDEN, INNER, SESSION, MadeKey, Sealer, inner
 from tests.interop.children import PATIENCE
+from tests.processes.running import WorkersTestCase
 from tests.processes.test_opener import OpenerCase
-from tests.processes.upgrading import UpgradeTestCase
 from tests.support.folders import make_folder
 from tests.support.peers import connect
 from tests.tcp import test_preambles
@@ -59,7 +59,7 @@ def _hello_from(server: socket.socket) -> bytes:
     return data
 
 
-class UpgradeTest(UpgradeTestCase):
+class UpgradeTest(WorkersTestCase):
     def test_reload_and_upgrade_meanwhile(self) -> None:
         made = MadeKey()
         keys = made.write(self.folder / "key.pem")

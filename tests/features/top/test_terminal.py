@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, InteropTestCase
-from tests.interop.mux import Mux
 from tests.interop.screen import Screen
 from tests.programs import require_program
+from tests.support.services import Service
 from txmux.features.top.terminal import Terminal
 
 pytestmark = pytest.mark.whole
@@ -42,9 +42,11 @@ class TopTests(InteropTestCase):
         self.admin = self.folder / "admin.sock"
         self.mux = self.start()
 
-    def start(self) -> Mux:
+    def start(self) -> Service:
         rules = _RULES.format(port=self.server.getsockname()[1])
-        return self.own(Mux(self.folder, rules, f"drain_timeout = 0s\nadmin = unix:{self.admin}"))
+        return self.own(
+            Service(self.folder, rules, f"drain_timeout = 0s\nadmin = unix:{self.admin}")
+        )
 
     def relayed(self) -> socket.socket:
         client = self.mux.connect()

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from tests.interop.children import Child, Started, eventually, run
 from tests.interop.datagrams.program import PORT, Program, Responder, assert_in, assert_same, say
-from tests.interop.mux import Record
 from tests.interop.servers import DNSMASQ, start_dnsmasq
+from tests.support.services import Record
 
 _RADIUS = """\
 prefix = /usr

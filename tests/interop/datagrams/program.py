@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.interop.children import Started, output_of
-from tests.interop.mux import Record
 from tests.interop.namespaces import Namespace
+from tests.support.services import Record
 
 PORT = 443
 """The one port of UDP that all clients come to."""

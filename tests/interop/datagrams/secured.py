@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from tests.interop.children import Child, Started, run
 from tests.interop.datagrams.program import PORT, Program, assert_in, say
-from tests.interop.mux import Record
 from tests.interop.servers import make_certificate
+from tests.support.services import Record
 
 
 class Dtls(Program):

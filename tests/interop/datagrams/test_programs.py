@@ -10,8 +10,8 @@ from typing import ClassVar
 from tests.interop.children import InteropTestCase, eventually, output_of, run
 from tests.interop.datagrams import answering, secured, tunnels
 from tests.interop.datagrams.program import PORT, Program
-from tests.interop.mux import Mux, Record
 from tests.interop.namespaces import Namespace, cable
+from tests.support.services import Record, Service
 
 _PROGRAMS: dict[str, type[Program]] = {
     "calls": answering.Calls, "coap": answering.Coap, "dtls": secured.Dtls,
@@ -48,7 +48,7 @@ class ProgramTests(InteropTestCase):
                 cls.share(server)
         rules = f"[listen port]\nendpoint = udp:{PORT}\n    udp:123\n"
         rules += "".join(program.routes for program in cls.programs.values())
-        cls.mux = cls.share(Mux(cls.folder, rules, f"admin = unix:{cls.folder}/admin"))
+        cls.mux = cls.share(Service(cls.folder, rules, f"admin = unix:{cls.folder}/admin"))
         for program in cls.programs.values():
             program.ready()
 
@@ -140,7 +140,7 @@ class OtherPortTests(InteropTestCase):
         Namespace(self).enter()
         (self.folder / "image").write_bytes(b"whole")
         self.own(answering.start_tftp(self.folder, "--interface=lo"))
-        mux = self.own(Mux(self.folder, _TFTP))
+        mux = self.own(Service(self.folder, _TFTP))
         curl = ("curl", "--silent", "--tftp-no-options", "--max-time")
         self.assertEqual(run(*curl, "20", "tftp://127.0.0.1:69/image").stdout, b"whole")
         self.assertEqual(run(*curl, "1", f"tftp://127.0.0.1:{PORT}/image").stdout, b"")

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.interop.children import PATIENCE, Child, Started, output_of
 from tests.interop.datagrams.program import PORT, Program, assert_in, say
-from tests.interop.mux import Record
 from tests.interop.namespaces import Namespace
 from tests.support.certificates import make_authority
+from tests.support.services import Record
 
 HERE, THERE, ELSEWHERE = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 """Where the service is, where clients in the other namespace are, and where they move to."""

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, TypeVar
 from unittest import SkipTest
 
 from tests.interop.children import Child, InteropTestCase
-from tests.interop.mux import Mux, Record
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import H3Client
 from tests.interop.servers import Certificate, make_certificate
+from tests.support.services import Record, Service
 
 _Test = TypeVar("_Test")
 
@@ -80,12 +80,12 @@ class QuicCase(InteropTestCase):
             for name, server in self.servers.items()
         )
 
-    def run_mux(self, rules: str, *, before: Sequence[str] = ()) -> Mux:
+    def run_mux(self, rules: str, *, before: Sequence[str] = ()) -> Service:
         """Start a service; `logged` stops it."""
-        return self.own(Mux(self.folder, rules, "drain_timeout = 0s", before=before))
+        return self.own(Service(self.folder, rules, "drain_timeout = 0s", before=before))
 
     @staticmethod
-    def logged(mux: Mux) -> list[Record]:
+    def logged(mux: Service) -> list[Record]:
         """Stop a service, so that all its flows end, and give the lines of its access log, by when they began."""
         mux.stop()
         return sorted(mux.lines(), key=lambda line: int(line["id"].rpartition("-")[2], 36))

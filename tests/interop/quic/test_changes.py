@@ -6,7 +6,7 @@ from typing import ClassVar
 from tests.interop.children import eventually
 from tests.interop.quic.case import QuicCase, on_asyncio
 from tests.interop.quic.h3_client import H3Client, client, configuration, one_socket
-from tests.processes.upgrading import Upgrading
+from tests.support.services import Service
 
 _COUNT = 100_000
 _SETTINGS = """
@@ -18,11 +18,11 @@ drain_timeout = 0s
 class ChangeTests(QuicCase):
     """One connection, or several on one socket, and what happens in their middle."""
 
-    mux: Upgrading
+    mux: Service
     wanted: ClassVar = {"site": (), "shop": (), "nameless": ("--nameless",)}
 
     def setUp(self) -> None:
-        self.mux = Upgrading(self.folder, self.rules(), _SETTINGS)
+        self.mux = Service(self.folder, self.rules(), _SETTINGS)
         self.addCleanup(self.mux.kill_all)
 
     def reload(self) -> None:

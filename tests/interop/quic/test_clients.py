@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
 from tests.interop.children import output_of, run
-from tests.interop.mux import Record
 from tests.interop.namespaces import mounted
 from tests.interop.quic.case import QuicCase, require_curl
 from tests.interop.quic.content import content
 from tests.programs import require_program
+from tests.support.services import Record
 
 _MIB = 1024 * 1024
 _CURL = """
