@@ -89,7 +89,7 @@ answers = 1
 """
 
 
-class LinkCase(InteropTestCase):
+class LinkTests(InteropTestCase):
     """One server for TCP and one for UDP, at an address of a link."""
 
     def setUp(self) -> None:
@@ -109,44 +109,39 @@ class LinkCase(InteropTestCase):
         self.datagrams.settimeout(PATIENCE)
         self.datagrams.bind((place[0], port, *place[2:]))
 
+    def serve(self, rules: str, settings: str = "") -> Service:
+        named = rules.format(server="fe80::5%here", port=self.port)
+        return self.own(Service(self.folder, named, settings))
 
-class LinkLocalTest(LinkCase):
-    """Servers that the rules name."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        rules = _LINKED.format(server="fe80::5%here", port=self.port)
-        self.mux = self.own(Service(self.folder, rules))
+    # Servers that the rules name.
 
     def test_streams(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.mux.ports["kernel"])) as client:
+        mux = self.serve(_LINKED)
+        with socket.create_connection(("127.0.0.1", mux.ports["kernel"])) as client:
             client.sendall(b"hello")
             server, _ = self.listening.accept()
             with server:
                 self.assertEqual(server.recv(100), b"hello")
-        self.assertEqual(self.mux.take_one()["reason"], "done")
+        self.assertEqual(mux.take_one()["reason"], "done")
 
     def test_datagrams(self) -> None:
+        mux = self.serve(_LINKED)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(PATIENCE)
-            client.sendto(b"hello", ("127.0.0.1", self.mux.ports["datagrams"]))
+            client.sendto(b"hello", ("127.0.0.1", mux.ports["datagrams"]))
             data, peer = self.datagrams.recvfrom(100)
             self.datagrams.sendto(data, peer)
             self.assertEqual(client.recv(100), b"hello")
 
     def test_missing_interface_is_named(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.mux.ports["nowhere"])) as client:
+        mux = self.serve(_LINKED)
+        with socket.create_connection(("127.0.0.1", mux.ports["nowhere"])) as client:
             client.sendall(b"hello")
-            line = self.mux.take_one()
+            line = mux.take_one()
         self.assertEqual(line["reason"], "error")
-        self.mux.child.wait_for("this machine has no interface 'no-link'")
+        mux.child.wait_for("this machine has no interface 'no-link'")
 
-
-class AskedTest(LinkCase):
-    """Servers at the address of a link that a client has asked for."""
-
-    def serve(self, settings: str = "") -> Service:
-        return self.own(Service(self.folder, _ASKED.format(port=self.port), settings))
+    # Servers at the address of a link that a client has asked for.
 
     def assert_logged(self, line: Record) -> None:
         self.assertEqual(line["reason"], "done")
@@ -155,7 +150,7 @@ class AskedTest(LinkCase):
 
     def test_streams_by_both_relays(self) -> None:
         for relay in ("kernel", "portable"):
-            mux = self.serve(f"relay = {relay}")
+            mux = self.serve(_ASKED, f"relay = {relay}")
             for listener in ("any", "one"):
                 place = ("fe80::5%here", mux.ports[listener])
                 with socket.create_connection(place, PATIENCE) as client:
@@ -166,8 +161,8 @@ class AskedTest(LinkCase):
                 self.assert_logged(mux.take_one())
             mux.stop()
 
-    def test_datagrams(self) -> None:
-        mux = self.serve()
+    def test_asked_datagrams(self) -> None:
+        mux = self.serve(_ASKED)
         for listener in ("datagrams-any", "datagrams-one"):
             with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
                 client.settimeout(PATIENCE)

@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,21 +62,22 @@ _TWO_HOURS = 7200.0
 
 
 class ClockTests(InteropTestCase):
-    """Two hours on, two hours back."""
-
-    relay = "auto"
-    workers = 1
+    """Two hours on, two hours back, with one process and with several, of which each has a clock, and by both relays."""
 
     def setUp(self) -> None:
         self.clock = SteppedClock(self, self.folder)
-        echo = self.own(EchoServer())
-        rules = (
-            "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1h\n"
-            "[listen impatient]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1s\nsilent = reset\n"
-            f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
-        )
-        settings = f"workers = {self.workers}\nrelay = {self.relay}"
-        self.mux = self.own(Service(self.folder, rules, settings))
+        self.echoing = self.own(EchoServer())
+
+    def each(self) -> Iterator[None]:
+        for workers, relay in ((1, "auto"), (2, "auto"), (1, "portable")):
+            rules = (
+                "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1h\n"
+                "[listen impatient]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1s\nsilent = reset\n"
+                f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{self.echoing.port}\n"
+            )
+            settings = f"workers = {workers}\nrelay = {relay}"
+            self.mux = self.own(Service(self.folder, rules, settings))
+            yield
 
     def client(self, listener: str = "public") -> socket.socket:
         place = ("127.0.0.1", self.mux.ports[listener])
@@ -94,31 +96,23 @@ class ClockTests(InteropTestCase):
             self.echo(self.client())
 
     def test_forward_ends_no_quiet_connection(self) -> None:
-        quiet = [self.client() for _ in range(4)]
-        for client in quiet:
-            self.echo(client)
-        self.clock.step(_TWO_HOURS)
-        self.wake()
-        for client in quiet:
-            self.echo(client)
+        for _ in self.each():
+            quiet = [self.client() for _ in range(4)]
+            for client in quiet:
+                self.echo(client)
+            self.clock.step(_TWO_HOURS)
+            self.wake()
+            for client in quiet:
+                self.echo(client)
 
     def test_back_delays_no_silent_client(self) -> None:
-        silent = [self.client("impatient") for _ in range(4)]
-        self.wake()  # so that they have been accepted
-        self.clock.step(-_TWO_HOURS)
-        self.wake()
-        for client in silent:
-            self.assertRaises(ConnectionResetError, client.recv, 1)
-
-
-class WorkersClockTests(ClockTests):
-    """The same with several processes, of which each has a clock."""
-
-    workers = 2
-
-
-class PortableClockTests(ClockTests):
-    relay = "portable"
+        for _ in self.each():
+            silent = [self.client("impatient") for _ in range(4)]
+            self.wake()  # so that they have been accepted
+            self.clock.step(-_TWO_HOURS)
+            self.wake()
+            for client in silent:
+                self.assertRaises(ConnectionResetError, client.recv, 1)
 
 
 class OperatorClockTests(InteropTestCase):

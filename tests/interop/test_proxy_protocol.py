@@ -112,33 +112,6 @@ proxy_tlvs     = unique-id, crc32c
 """
 
 
-class InFrontTestCase(InteropTestCase):
-    """A web server that wants the header, behind txmux, which wants it, too."""
-
-    socket: ClassVar[Path]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        http = free_port()
-        cls.socket = cls.folder / "mux.sock"
-        cls.share(start_nginx(cls.folder, _IN_SITE.format(http=http)))
-        cls.mux = cls.share(Service(cls.folder, _IN_RULES.format(http=http, unix=cls.socket)))
-
-    def ask(self, host: str, port: int) -> Record:
-        seen, meant = ask_who(port, host=host)
-        self.assertEqual(seen, meant)
-        record = self.mux.take_one("public")
-        ends = seen.split()
-        shown = [f"[{end}]" if ":" in end else end for end in ends]
-        self.assertEqual(
-            (record["client"], record["local"]),
-            (f"{shown[0]}:{shown[1]}", f"{shown[2]}:{shown[3]}"),
-        )
-        self.assertEqual((record["route"], record["reason"]), ("http", "done"))
-        return record
-
-
 _IN_FRONTEND = """
 listen {name}
     mode tcp
@@ -167,7 +140,10 @@ backend ended
 """
 
 
-class InFrontHaproxyTests(InFrontTestCase):
+class InFrontTests(InteropTestCase):
+    """A web server that wants the header, behind txmux, which wants it, too."""
+
+    socket: ClassVar[Path]
     ways: ClassVar = {
         "v1": "send-proxy",
         "v2": "send-proxy-v2",
@@ -176,10 +152,15 @@ class InFrontHaproxyTests(InFrontTestCase):
     haproxy: ClassVar[Child]
     ports: ClassVar[dict[str, int]]
     certificates: ClassVar[dict[str, Certificate]]
+    nginx_ports: ClassVar[dict[str, int]]
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
+        http = free_port()
+        cls.socket = cls.folder / "mux.sock"
+        cls.share(start_nginx(cls.folder, _IN_SITE.format(http=http)))
+        cls.mux = cls.share(Service(cls.folder, _IN_RULES.format(http=http, unix=cls.socket)))
         cls.certificates = {
             name: make_certificate(cls.folder, name) for name in ("www.example.com", "client")
         }
@@ -206,6 +187,31 @@ class InFrontHaproxyTests(InFrontTestCase):
                 )
         sections.append(_CHECKED.format(port=free_port(), server=cls.mux.ports["checked"]))
         cls.haproxy = cls.share(start_haproxy(cls.folder, "".join(sections)))
+        cls.nginx_ports = {host: free_port() for host in _HOSTS}
+        addresses = [
+            f"{f'[{host}]' if ':' in host else host}:{port}"
+            for host, port in cls.nginx_ports.items()
+        ]
+        servers = [
+            f"server {{ listen {address}; proxy_pass {server}; proxy_protocol on; }}"
+            for address in addresses
+        ]
+        folder = cls.folder / "stream"
+        folder.mkdir()
+        cls.share(start_nginx_stream(folder, "\n".join(servers)))
+
+    def ask(self, host: str, port: int) -> Record:
+        seen, meant = ask_who(port, host=host)
+        self.assertEqual(seen, meant)
+        record = self.mux.take_one("public")
+        ends = seen.split()
+        shown = [f"[{end}]" if ":" in end else end for end in ends]
+        self.assertEqual(
+            (record["client"], record["local"]),
+            (f"{shown[0]}:{shown[1]}", f"{shown[2]}:{shown[3]}"),
+        )
+        self.assertEqual((record["route"], record["reason"]), ("http", "done"))
+        return record
 
     def port(self, way: str, host: str) -> int:
         return self.ports[f"{way}-{host}".replace(":", ".")]
@@ -257,29 +263,8 @@ class InFrontHaproxyTests(InFrontTestCase):
             self.assertNotIn("proxy_error", record["facts"])
         self.assertNotIn("is DOWN", self.haproxy.output)
 
-
-class InFrontNginxTests(InFrontTestCase):
-    ports: ClassVar[dict[str, int]]
-    nginx: ClassVar[Child]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.ports = {host: free_port() for host in _HOSTS}
-        server = f"127.0.0.1:{cls.mux.ports['public']}"
-        addresses = [
-            f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in cls.ports.items()
-        ]
-        servers = [
-            f"server {{ listen {address}; proxy_pass {server}; proxy_protocol on; }}"
-            for address in addresses
-        ]
-        folder = cls.folder / "stream"
-        folder.mkdir()
-        cls.nginx = cls.share(start_nginx_stream(folder, "\n".join(servers)))
-
-    def test_clients(self) -> None:
-        for host, port in self.ports.items():
+    def test_clients_of_nginx(self) -> None:
+        for host, port in self.nginx_ports.items():
             self.ask(host, port)
 
 
