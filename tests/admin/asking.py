@@ -95,14 +95,14 @@ class AdminCase(SupervisedTestCase):
         self.addCleanup(clock.advance, 0)  # when it has stopped, its ports close in their turn
         return clock
 
+    @property
+    def endpoints(self) -> Any:
+        return self.running._resources.endpoints
+
     def port_of(self, setting: str) -> int:
-        key = next(
-            key
-            for key, one in self.running._resources.endpoints._settings.items()
-            if one == setting
-        )
-        port = self.running._resources.endpoints._ports[key]
-        found: int = port.getHost().port
+        settings = self.endpoints._settings.items()
+        key = next(key for key, one in settings if one == setting)
+        found: int = self.endpoints._ports[key].getHost().port
         return found
 
     async def connect(self, to: Path | int | None = None) -> Peer:

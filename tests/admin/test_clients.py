@@ -276,5 +276,5 @@ class StalledTest(AdminCase):
         server.send(b"answer")
         await client.has(6)
         self.assertEqual((await self.get("/readyz")).status, 200)
-        (clients,) = self.running._resources.endpoints._clients.values()
+        (clients,) = self.endpoints._clients.values()
         self.assertLessEqual(len(clients._channels), 64)

@@ -103,7 +103,7 @@ class ReplacedTest(AdminCase):
         """Connect, and send a request that is not answered yet."""
         await self.start()
         peer = await self.connect()
-        endpoints = self.running._resources.endpoints
+        endpoints = self.endpoints
         (clients,) = endpoints._clients.values()
         while not clients._channels:
             await deferLater(reactor, 0)
@@ -116,14 +116,14 @@ class ReplacedTest(AdminCase):
 
     async def test_this_process_goes_on(self) -> None:
         peer = await self.held()
-        self.running._resources.endpoints.accept()
+        self.endpoints.accept()
         await peer.is_lost()
         self.assertEqual(Told.of(bytes(peer.received)).status, 200)
         self.assertEqual(len(self.running.control.bans), 1)
 
     async def test_another_process_serves(self) -> None:
         peer = await self.held()
-        endpoints = self.running._resources.endpoints
+        endpoints = self.endpoints
         endpoints.be_replaced()
         await peer.is_lost()
         told = Told.of(bytes(peer.received))

@@ -27,7 +27,7 @@ def mode_of(path: Path) -> int:
 
 class SocketsTest(AdminCase):
     def inode(self) -> int:
-        (opened,) = self.running._resources.endpoints.store.sockets().values()
+        (opened,) = self.endpoints.store.sockets().values()
         return os.fstat(opened.fileno()).st_ino
 
     async def test_mode_of_the_socket_file_and_its_removal(self) -> None:
@@ -81,12 +81,12 @@ class SocketsTest(AdminCase):
         self.write_rules("admin = off")
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertFalse(other.exists())
-        self.assertEqual(self.running._resources.endpoints.sockets(), {})
+        self.assertEqual(self.endpoints.sockets(), {})
 
     async def test_client_that_waits_at_a_removed_endpoint(self) -> None:
         """It is answered, though nobody has accepted it before."""
         await self.start("admin = 127.0.0.1:0\nadmin_token = token")
-        endpoints = self.running._resources.endpoints
+        endpoints = self.endpoints
         (opened,) = endpoints.store.sockets().values()
         self.write_rules("admin = off")
         prepared = endpoints.prepare(load(self.file))
@@ -214,7 +214,7 @@ class AutomaticTest(AdminCase):
         folders = (self.system, self.own / "txmux")
         told = await self.told("admin = auto", LogLevel.warn, *folders)
         self.assertIn("'txmux status' will not work: ", told)
-        self.assertEqual(self.running._resources.endpoints.sockets(), {})
+        self.assertEqual(self.endpoints.sockets(), {})
 
     async def test_no_other_folder_where_systemd_names_one(self) -> None:
         self.name_folders()

@@ -66,7 +66,7 @@ class TokensTests(AdminCase):
         self.port = self.port_of("admin")
 
     def port_of(self, setting: str) -> int:
-        ports = self.running._resources.endpoints._ports.items()
+        ports = self.endpoints._ports.items()
         found: int = next(port.getHost().port for key, port in ports if "unix" not in key)
         return found
 

@@ -192,14 +192,19 @@ class CrowdSecTests(TestCase):
         self.assertEqual(found, ["192.0.2.2/32"])
         self.assertEqual(self.played.asked[:2], ["true", "true"])
 
+    def again(self) -> None:
+        """Have it ask at the next look, whatever went wrong before."""
+        self.asking.trouble, self.asking._skip = "", 0
+
     async def test_waits_longer_after_each_failure_until_one_succeeds(self) -> None:
         self.played.wrong = 500
         waits = []
         for _ in range(6):
-            self.asking._skip = 0
+            self.again()
             await self.problem()
             waits.append(self.asking._skip)
-        self.played.wrong, self.asking._skip = None, 0
+        self.played.wrong = None
+        self.again()
         self.assertEqual(await self.look(), [])
         self.played.wrong = 500
         for _ in range(2):
@@ -222,12 +227,12 @@ class CrowdSecTests(TestCase):
             ('{"new": null, "deleted": {}}', "'deleted' is no list"),
             ('{"new": ["x"], "deleted": []}', "'new' has something else"),
         ):
-            self.asking.trouble, self.asking._skip = "", 0
+            self.again()
             self.played.wrong = wrong
             problem = await self.problem()
             before = "its answer has no lists of decisions: "
             self.assertEqual(problem.removeprefix(before), expected)
-        self.asking._skip = 0
+        self.again()
         self.played.wrong = None
         self.assertIsNone(await self.look())
 
@@ -246,25 +251,17 @@ class CrowdSecTests(TestCase):
             await self.problem(),
             f"it rejects the key in '{self.key}'; create one with 'cscli bouncers add'",
         )
-        for content, expected in (
-            (
-                "",
-                f"'{self.key}' does not hold one line of at most 65536 characters with a secret; write it there",
-            ),
-            (
-                "a\nb",
-                f"'{self.key}' does not hold one line of at most 65536 characters with a secret; write it there",
-            ),
-        ):
-            self.asking.trouble, self.asking._skip = "", 0
+        wrong = f"'{self.key}' does not hold one line of at most 65536 characters with a secret; write it there"
+        for content in ("", "a\nb"):
+            self.again()
             self.key.write_text(content)
-            self.assertEqual(await self.problem(), expected)
-        self.asking.trouble, self.asking._skip = "", 0
+            self.assertEqual(await self.problem(), wrong)
+        self.again()
         self.key.unlink()
         self.assertEqual(
             await self.problem(), f"cannot read '{self.key}': No such file or directory"
         )
-        self.asking._skip = 0
+        self.again()
         self.key.write_text(KEY)
         self.assertEqual(await self.look(), [])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
@@ -29,6 +30,11 @@ case "$4" in
     *) printf 'Failed to start %s: Access denied\nSee its log.\n' "$4" >&2; exit 4 ;;
 esac
 """
+
+
+async def sent(waker: Any) -> None:
+    """Wait until the server of `db` was told, if it was to be."""
+    await waker._sending.get("db", succeed(None))
 
 
 class WakeTests(TestCase):
@@ -123,8 +129,7 @@ class WakeTests(TestCase):
         waker = self.waker(Wake("POST", url))
         with capturedLogs() as events:
             waker.report("db", waiting=True)
-            sending = waker._sending["db"]
-            await sending
+            await sent(waker)
         own = [event for event in events if event["log_namespace"].startswith("txmux")]
         return requests, "\n".join(map(eventAsText, own))
 
@@ -151,9 +156,7 @@ class WakeTests(TestCase):
             waker = self.waker(Wake("systemd", unit))
             with patch.dict(os.environ, PATH=f"{folder}"), capturedLogs() as events:
                 waker.report("db", waiting=True)
-                sending = waker._sending.get("db")
-                if sending is not None:
-                    await sending
+                await sent(waker)
             self.assertIn(expected, "\n".join(filter(None, map(eventAsText, events))))
         self.assertEqual(
             (folder / "asked").read_text().splitlines(),
@@ -174,7 +177,7 @@ class WakeTests(TestCase):
         at = "txmux.features.wake.sending._LONGEST_START"
         with patch.dict(os.environ, PATH=path), patch(at, 0.0), capturedLogs() as events:
             waker.report("db", waiting=True)
-            await waker._sending["db"]
+            await sent(waker)
         logged = "\n".join(filter(None, map(eventAsText, events)))
         self.assertIn("systemctl start app.service): it has not started within 0 s; it", logged)
 
@@ -199,7 +202,7 @@ class WakeTests(TestCase):
                 await peer.has(20)
                 peer.send(answer)
                 peer.close()
-                await waker._sending["db"]
+                await sent(waker)
             self.assertIn(expected, "\n".join(map(eventAsText, events)))
 
     async def test_failures_are_logged(self) -> None:
@@ -209,5 +212,5 @@ class WakeTests(TestCase):
         waker = self.waker(Wake("GET", f"http://127.0.0.1:{free_port()}/"))
         with capturedLogs() as events:
             waker.report("db", waiting=True)
-            await waker._sending["db"]
+            await sent(waker)
         self.assertIn("connection refused", "\n".join(map(eventAsText, events)))

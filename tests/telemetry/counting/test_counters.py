@@ -50,6 +50,11 @@ def route_of(counts: Counts, route: str) -> RouteTotals:
     return next(one for one in counts.routes if (one.listener, one.route) == ("public", route))
 
 
+def overwrite(counters: ProcessCounters) -> None:
+    for at in range(len(counters._cells)):
+        counters._cells[at] = 2**64 - 1
+
+
 class CountersTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.rules = parse(RULES, PATH)
@@ -224,14 +229,12 @@ class CountersTests(SynchronousTestCase):
     def test_successor(self) -> None:
         old = worker_of(self.counters, 1)
         self.begin(old, "a")
-        for at in range(len(old._cells)):
-            old._cells[at] = 2**64 - 1
+        overwrite(old)
         self.counts()
         self.counters.ended(1)
         self.counts()
         successor = worker_of(self.counters, 1)
-        for at in range(len(old._cells)):
-            old._cells[at] = 2**64 - 1
+        overwrite(old)
         before = route_of(self.counts(), "a").matches
         self.begin(successor, "a")
         self.end(successor, "a")
@@ -240,8 +243,7 @@ class CountersTests(SynchronousTestCase):
 
     def test_former_program(self) -> None:
         old = worker_of(self.counters, 1)
-        for at in range(len(old._cells)):
-            old._cells[at] = 2**64 - 1
+        overwrite(old)
         new = Counters()
         new.extend(self.rules)
         arguments, descriptors = self.counters.programs()[0].handed_over()
