@@ -185,6 +185,7 @@ class Service(LoggingTwist):
         # A process in a namespace of its own has another number in its pidfile.
         self.before = self.pid = self.child.pid
         self._pids = [self.pid]
+        self._is_signalled = False
 
     @property
     def port(self) -> int:
@@ -344,12 +345,15 @@ class Service(LoggingTwist):
     def terminate(self) -> None:
         if not is_gone(self.pid):
             os.kill(self.pid, signal.SIGTERM)
+            self._is_signalled = True
 
     @override
     def assert_stopped(self) -> None:
         eventually(lambda: all(map(is_gone, self._pids)), "all processes have ended")
         replaced = len(self._pids) > 1
-        self._assert_well(*(() if replaced else (self._status,)))
+        # Who is stopped by the API exits with 0.
+        statuses = (self._status,) if self._is_signalled else (self._status, 0)
+        self._assert_well(*(() if replaced else statuses))
 
 
 def _names_of_listeners(rules: str) -> list[str]:
