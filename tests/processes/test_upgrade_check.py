@@ -13,7 +13,7 @@ import pytest
 from tests.admin.processes import answer_to, get, post, send
 from tests.interop.children import PATIENCE, eventually, run
 from tests.support.certificates import make_authority
-from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually, run
+from tests.support.kit import RULES, Service, WorkersTestCase, customize
 from tests.support.ports import free_port
 from tests.support.proc import family_of
 from txmux.net.sockets.plainsocket import reset_on_close

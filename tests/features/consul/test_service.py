@@ -7,22 +7,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
 from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.features.consul.stand_in import Consul, Instance, instances_in
 from tests.processes.test_names import HOSTS, NamesCase
 from tests.processes.test_opener import OpenerCase
-from tests.rules.reading.cases import BackendTestCase
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.test_errors import NamedCase, refused
 from txmux.features.consul.finding import _refusal, next_index
 from txmux.net.http import HttpResponse
 from txmux.rules.lint import warnings
-from txmux.rules.optional import missing
 from txmux.rules.reading.parser import parse
 
 _RULES = """
@@ -162,28 +160,13 @@ class TokenTest(OpenerCase):
         self.assert_not_for_workers(tokens)
 
 
-class RulesTests(BackendTestCase):
+class RulesTests(SynchronousTestCase):
     def test_nothing_has_to_check_them(self) -> None:
         server = (
             "[listen l]\nendpoint = :1\ndefault = b\n[backend b]\nserver = consul:a\n  consul:b\n"
         )
         rules = parse(server, "rules.ini")
         self.assertEqual(warnings.warnings(rules, warnings.unchecked_backends(rules)), [])
-
-    def test_proxies(self) -> None:
-        """They are none, and cannot be reached by one."""
-        if why := missing("via"):
-            raise SkipTest(why)
-        self.refuses(
-            "via = socks5://consul:web",
-            "6 via: 'consul:web' is no proxy to connect to; write its HOST:PORT",
-        )
-        self.refuses(
-            "via = http://127.0.0.1:9",
-            "6 via: 'consul:web' is looked up here, but its proxy looks names up; write it as HOST:PORT, "
-            "or put that server into a [backend] of its own",
-            servers="consul:web",
-        )
 
 
 class NamedTests(NamedCase):
