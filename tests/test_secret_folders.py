@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.files import may_read
-from txmux.processes.account import Account
+from txmux.processes.account import UserAccount
 
 _PAGES = Path(__file__).parents[1] / "docs/how-to"
 MADE = {
@@ -37,7 +37,7 @@ def _commands(page: Path) -> list[str]:
     return [line for line in lines if _MAKES.search(line)]
 
 
-def _can_read(user: Account, path: Path) -> bool:
+def _can_read(user: UserAccount, path: Path) -> bool:
     with user.acting():
         return may_read(path)
 
@@ -51,7 +51,7 @@ class SecretFolderTests(SynchronousTestCase):
         """As root for a group that only the service has, else for the own one, of which the modes tell."""
         is_root = os.geteuid() == 0
         group = _GROUP if is_root else os.getegid()
-        service, other = Account("1", 54320, group), Account("2", 54322, 54322)
+        service, other = UserAccount("1", 54320, group), UserAccount("2", 54322, 54322)
         for name, files in MADE.items():
             folder = make_folder(self)
             folder.chmod(0o755)

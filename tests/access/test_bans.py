@@ -25,7 +25,7 @@ from txmux.access.bans import (
 )
 from txmux.rules.model import IPNetwork
 from txmux.wire import codec
-from txmux.wire.codec import Context
+from txmux.wire.codec import Origin
 
 _ADDRESSES = ("192.0.2.7", "192.0.2.8", "192.0.3.7", "2001:db8::7", "2001:db8:1::7")
 _SOME = [
@@ -121,7 +121,7 @@ class BansTests(SynchronousTestCase):
 
     def test_state_of_another_kind_is_refused(self) -> None:
         whole = {"network": "192.0.2.7", "age": 1.0, "left": 2.0}
-        self.assertEqual(codec.read(Ban, whole, Context(10.0)), Ban(_ONE, 9.0, 12.0))
+        self.assertEqual(codec.read(Ban, whole, Origin(10.0)), Ban(_ONE, 9.0, 12.0))
         for name in whole:
             self.assertRaises(
                 KeyError, codec.read, Ban, {key: whole[key] for key in whole if key != name}

@@ -15,7 +15,7 @@ from tests.cli.support import CommandTestCase
 from tests.support.named_files import BY_TWISTED, MADE, RULES, folder_of_files
 from txmux.cli import check
 from txmux.files import may_read
-from txmux.processes.account import Account
+from txmux.processes.account import UserAccount
 
 _NOBODY = "nobody"
 _NOT_READ = {"logs/access.log", "acme_folder", "acme_folder/b.example.pem"}
@@ -80,7 +80,7 @@ class ReadTests(CommandTestCase):
         )
         code, (line,) = self.checked()
         names = shlex.join([str(outer), f"{outer}/key"])
-        group = Account(_NOBODY, 0, self.group).group
+        group = UserAccount(_NOBODY, 0, self.group).group
         told = f"chgrp {group} {names} && chmod g+rX {names}"
         self.assertEqual((code, line.rpartition("; run: ")[2].replace("sudo ", "")), (1, told))
         os.chown(outer / "key", pwd.getpwnam(_NOBODY).pw_uid, 0)
@@ -143,7 +143,7 @@ class ReadTests(CommandTestCase):
             command = line.rpartition("; run: ")[2].replace("sudo ", "")
             subprocess.run(command, shell=True, check=True)
             self.assertEqual(stat.S_IMODE(key.stat().st_mode), 0o640)
-            with Account(_NOBODY, 65534, self.group).acting():
+            with UserAccount(_NOBODY, 65534, self.group).acting():
                 self.assertTrue(may_read(key))
 
 
@@ -154,7 +154,7 @@ class OwnTests(CommandTestCase):
         rules = folder / "rules.ini"
         rules.write_text(RULES.format(folder))
         # Root may read all, so it is another user here.
-        user = Account("4711", 4711, 4711) if os.geteuid() == 0 else None
+        user = UserAccount("4711", 4711, 4711) if os.geteuid() == 0 else None
         if user is not None:
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, user.uid, user.gid)

@@ -31,7 +31,7 @@ from tests.support.proc import (
 )
 from tests.support.services import Service, Twist, twist_command
 from txmux.processes import account
-from txmux.processes.account import Account, AccountError, account_of
+from txmux.processes.account import AccountError, UserAccount, account_of
 from txmux.processes.worker import landlock
 from txmux.rules.reading.parser import parse
 
@@ -446,7 +446,7 @@ class StarterTests(SynchronousTestCase):
 
 
 class AccountTests(SynchronousTestCase):
-    def account(self, settings: str) -> Account | None:
+    def account(self, settings: str) -> UserAccount | None:
         return account_of(parse(f"[txmux]\n{settings}\n{_RULES}", "x.ini"))
 
     def test_no_account_without_the_key(self) -> None:
@@ -462,12 +462,12 @@ class AccountTests(SynchronousTestCase):
     def test_names_and_numbers(self) -> None:
         """Users and groups have names and numbers; a number needs no entry in the list of users if it has a group."""
         require_root()
-        nobody = Account("nobody", _NOBODY.pw_uid, _NOBODY.pw_gid)
+        nobody = UserAccount("nobody", _NOBODY.pw_uid, _NOBODY.pw_gid)
         self.assertEqual(self.account("user = nobody"), nobody)
         by_number = self.account(f"user = {_NOBODY.pw_uid}")
-        self.assertEqual(by_number, Account(str(_NOBODY.pw_uid), *nobody.owner))
+        self.assertEqual(by_number, UserAccount(str(_NOBODY.pw_uid), *nobody.owner))
         self.assertEqual(
-            self.account("user = 51234\ngroup = 51235"), Account("51234", 51234, 51235)
+            self.account("user = 51234\ngroup = 51235"), UserAccount("51234", 51234, 51235)
         )
         for settings in ("user = 51234", "user = 4294967295\ngroup = 1"):
             error = self.assertRaises(AccountError, self.account, settings)
@@ -504,6 +504,6 @@ class AccountTests(SynchronousTestCase):
         # These would be done to the process of the tests.
         self.patch(account, "_leave_session_keyring", lambda: None)
         self.patch(account, "_drop_capabilities", lambda: None)
-        error = self.assertRaises(AccountError, Account("x", 51234, 51235).become)
+        error = self.assertRaises(AccountError, UserAccount("x", 51234, 51235).become)
         self.assertIn(message, str(error))
         self.assertEqual(done, changes)

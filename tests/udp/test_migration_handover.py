@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from tests.udp.test_migration import HOME, OTHER, SHORT, THIRD, RoamingTestCase, answer
 from txmux.udp import migration
 from txmux.udp.migration import MINUTE, SILENCE, Migration
-from txmux.wire.codec import Context
+from txmux.wire.codec import Origin
 
 
 class RecallTests(RoamingTestCase):
     def hand_over(self) -> None:
         """Have another process go on, some time later by another clock."""
-        reported = json.loads(json.dumps(self.path.as_json(Context(self.clock.seconds()))))
+        reported = json.loads(json.dumps(self.path.as_json(Origin(self.clock.seconds()))))
         home = self.path.home
         self.path.end()
         self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
         self.clock.rightNow += 12345.0
         self.migration = Migration()
-        path = self.migration.restore("flow", home, reported, Context(self.clock.seconds()))
+        path = self.migration.restore("flow", home, reported, Origin(self.clock.seconds()))
         assert path is not None
         self.path = path
 
@@ -118,5 +118,5 @@ class RecallTests(RoamingTestCase):
     def test_other_versions_are_tolerated(self, reported: dict[str, str]) -> None:
         if reported.get("own_id") in {"q", "w"}:
             del reported["own_id"]
-        path = Migration[str]().restore("flow", HOME, reported, Context(1.0))
+        path = Migration[str]().restore("flow", HOME, reported, Origin(1.0))
         self.assertEqual(path is None, reported.get("kind") not in {"q", "w"})

@@ -20,11 +20,11 @@ from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.migration import Migration, Visitor
 from txmux.wire import codec
 from txmux.wire.client_hello import ClientHello
-from txmux.wire.codec import AGE, LEFT, PLACE, TEXT, UNTIL, WHOLE, Context, each, optional, sent
+from txmux.wire.codec import AGE, LEFT, PLACE, TEXT, UNTIL, WHOLE, Origin, each, optional, sent
 from txmux.wire.jsontext import MISSHAPEN
 from txmux.wire.quic.decided import DecidedHello
 
-_NOW = Context(100.0)
+_NOW = Origin(100.0)
 
 
 def in_json(document: Any) -> Any:
@@ -44,10 +44,10 @@ class Thing:
 class CodecTest(SynchronousTestCase):
     def test_marked_fields_by_another_clock(self) -> None:
         thing = Thing("a", 5, 2, 90.0, 130.0, ("x", "y"))
-        its = Context(100.0, name_place=str.upper)
+        its = Origin(100.0, name_place=str.upper)
         written = {"name": "a", "number": 2, "since": 10.0, "until": 30.0, "places": ["X", "Y"]}
         self.assertEqual(codec.write(thing, its), written)
-        there = Context(1000.0, find_place={"X": "x", "Z": "z"}.get)
+        there = Origin(1000.0, find_place={"X": "x", "Z": "z"}.get)
         more = {**written, "places": ["X", "Y", "Z"], "later": 1}
         self.assertEqual(codec.read(Thing, more, there), Thing("a", 0, 2, 990.0, 1030.0, ("x",)))
 
@@ -108,7 +108,7 @@ class RecordedTest(SynchronousTestCase):
         self.assertEqual(observation.as_json(100.0)["kind"], "error")
 
     def test_path_of_a_flow(self) -> None:
-        place = Context(100.0, lambda place: ["at", place], lambda named: named[1])
+        place = Origin(100.0, lambda place: ["at", place], lambda named: named[1])
         recorded: dict[str, Any] = {
             "kind": "q", "own_id": "6f776e", "ids": ["616263", "646566"], "shared": ["646566"],
             "before": [["at", "a"], ["at", "b"]], "moves": [10.0, 1.0], "rests": 30.0, "quiet": 2.0,

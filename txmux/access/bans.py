@@ -19,7 +19,7 @@ from txmux.telemetry.documents import BanDocument
 from txmux.telemetry.steps import RecurringSteps
 from txmux.transport import IPAddress, unmapped
 from txmux.wire import codec
-from txmux.wire.codec import AGE, UNTIL, Context, converted, sent
+from txmux.wire.codec import AGE, UNTIL, Origin, converted, sent
 
 LONGEST_REASON = 200
 _AT_ONCE = 1000  # bans that are forgotten in one go: about a millisecond
@@ -140,13 +140,13 @@ class Bans:
         """Return all, or only what is different since the call before, as values of JSON, for another process."""
         before, self._sent = self._sent, {} if again else {**self._by_network}
         if not again:
-            return {"all": [codec.write(ban, Context(now)) for ban in self]}
+            return {"all": [codec.write(ban, Origin(now)) for ban in self]}
         changed = [(ban.network, ban) for ban in self if before.pop(ban.network, None) is not ban]
         return changes_as_json([*changed, *((network, None) for network in before)], now)
 
     def restore(self, values: Mapping[str, Any], now: float) -> list[Change]:
         if "all" in values:
-            return self.replace(codec.read(Ban, fields, Context(now)) for fields in values["all"])
+            return self.replace(codec.read(Ban, fields, Origin(now)) for fields in values["all"])
         return self.change(changes_in(values, now))
 
 
@@ -154,13 +154,13 @@ def changes_as_json(changes: Iterable[Change], now: float) -> dict[str, Any]:
     """Return changes as values of JSON, for `changes_in` in another process."""
     changes = [*changes]
     return {
-        "changed": [codec.write(ban, Context(now)) for _, ban in changes if ban is not None],
+        "changed": [codec.write(ban, Origin(now)) for _, ban in changes if ban is not None],
         "gone": [written(network) for network, ban in changes if ban is None],
     }
 
 
 def changes_in(values: Mapping[str, Any], now: float) -> list[Change]:
-    bans = [codec.read(Ban, fields, Context(now)) for fields in values.get("changed", ())]
+    bans = [codec.read(Ban, fields, Origin(now)) for fields in values.get("changed", ())]
     gone: Iterable[str] = values.get("gone", ())
     changes: list[Change] = [(ban.network, ban) for ban in bans]
     return [*changes, *((banned_network(network), None) for network in gone)]

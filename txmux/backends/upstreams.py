@@ -44,7 +44,7 @@ from txmux.telemetry.documents import CheckDocument
 from txmux.telemetry.sources import Source
 from txmux.transport import Transport
 from txmux.wire import codec
-from txmux.wire.codec import Context
+from txmux.wire.codec import Origin
 
 if TYPE_CHECKING:
     from txmux.net.tls.validity import Validity
@@ -352,7 +352,7 @@ class Upstreams:
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the state of servers for another process, but of no backend whose servers are as at a start: of thousands, most are."""
-        its = Context(self._clock.seconds())
+        its = Origin(self._clock.seconds())
         return [
             {
                 "backend": upstream.backend.name,

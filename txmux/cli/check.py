@@ -23,7 +23,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, own_command
 from txmux.interfaces import IProtocolMatcher
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
-from txmux.processes.account import Account, AccountError, account_of, find_account
+from txmux.processes.account import AccountError, UserAccount, account_of, find_account
 from txmux.processes.usable import closed_files, unusable
 from txmux.processes.worker.sandbox import SandboxError, readable, sandbox_of
 from txmux.rules.installed import FEATURES, finders
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _COUNTED = "listeners", "routes", "backends"
 _STANDARD_INPUT = "<stdin>"
-_ANYONE = Account("nobody", 65534, 65534)
+_ANYONE = UserAccount("nobody", 65534, 65534)
 _HOME = "/root"  # which is not to be opened to others
 _MOVE = "move it to another folder, such as /etc/txmux"
 
@@ -197,14 +197,14 @@ def _check(
     return _Checked(path, rules, warnings(rules, mistakes), hints)
 
 
-def _account(user: str) -> Account:
+def _account(user: str) -> UserAccount:
     account = find_account(user, None, "--as: ")
     if os.geteuid() not in {0, account.uid}:
         raise AccountError(f"--as: only root can open files as user {user!r}; run this as root")
     return account
 
 
-def _closed(rules: Rules, account: Account | None) -> Iterator[Problem]:
+def _closed(rules: Rules, account: UserAccount | None) -> Iterator[Problem]:
     """Find files that the service may not read: errors if its user is named, else warnings of those that this one may not read."""
     if account is not None:
         yield from _closed_to(rules, account)
@@ -233,7 +233,9 @@ def _unknown_user(rules: Rules) -> Iterator[Problem]:
         yield Problem(next(iter(rules.files.texts)), 0, "", "", message, note=True)
 
 
-def _closed_to(rules: Rules, account: Account, *, via_helper: bool = False) -> Iterator[Problem]:
+def _closed_to(
+    rules: Rules, account: UserAccount, *, via_helper: bool = False
+) -> Iterator[Problem]:
     """Find files that a user may not read; a helper opens them, but not for a worker what Twisted opens."""
     with account.acting():
         closed = closed_files(rules)
@@ -246,11 +248,11 @@ def _closed_to(rules: Rules, account: Account, *, via_helper: bool = False) -> I
             yield attrs.evolve(file.section.problem(message, file.key), warning=via_helper)
 
 
-def _file_user(account: Account) -> FileUser:
+def _file_user(account: UserAccount) -> FileUser:
     return FileUser(account.uid, frozenset((account.gid, *account.groups())), account.group)
 
 
-def _privileges(account: Account | None) -> Privileges:
+def _privileges(account: UserAccount | None) -> Privileges:
     privileges = attrs.evolve(own_privileges(), has_address=_has_address)
     # What starts the service as a user may let it listen on all ports.
     return privileges if account is None else attrs.evolve(privileges, first_port=0)

@@ -10,12 +10,12 @@ import attrs
 from txmux.backends.pool.server_health import AS_RULED, ServerOverride, ServerOverrides
 from txmux.classes import frozen
 from txmux.wire import codec
-from txmux.wire.codec import UNTIL, Context, Form, by_name, converted, sent
+from txmux.wire.codec import UNTIL, JsonForm, Origin, by_name, converted, sent
 
 ServerState = Literal["ready", "drain", "maintenance"]
 
 
-_BY_SERVER = Form(
+_BY_SERVER = JsonForm(
     lambda servers, its: [
         {"backend": backend, "server": server, **codec.write(override, its)}
         for (backend, server), override in servers.items()
@@ -42,11 +42,11 @@ class Overrides:
     @classmethod
     def read(cls, values: Mapping[str, Any], now: float = 0.0) -> Overrides:
         """Read the result of `as_json` with its own `now`, of this version of txmux or another."""
-        return codec.read(cls, values, Context(now))
+        return codec.read(cls, values, Origin(now))
 
     def as_json(self, now: float = 0.0) -> dict[str, Any]:
         """Return values of JSON; for another service than this one, holds have the seconds that are left `now`."""
-        return codec.write(self, Context(now))
+        return codec.write(self, Origin(now))
 
     def with_server(
         self, backend: str, server: str, now: float, state: ServerState | None, weight: int | None

@@ -10,7 +10,7 @@ from txmux.classes import frozen
 from txmux.telemetry.counting.counter_groups import ServerTotals
 from txmux.telemetry.counting.snapshot import ServerSample
 from txmux.wire import codec
-from txmux.wire.codec import AGE, WHOLE, Context, by_name, sent
+from txmux.wire.codec import AGE, WHOLE, Origin, by_name, sent
 from txmux.wire.jsontext import MISSHAPEN
 
 _SAMPLES = 3
@@ -72,12 +72,12 @@ class Rates:
         )
 
     def as_json(self) -> list[dict[str, Any]]:
-        its = Context(self._seconds())
+        its = Origin(self._seconds())
         return [codec.write(sample, its) for sample in self._samples]
 
     def restore(self, saved: Iterable[Mapping[str, Any]]) -> None:
         """Restore the samples of the predecessor; invalid ones are left out."""
-        its, before = Context(self._seconds()), []
+        its, before = Origin(self._seconds()), []
         for row in saved:
             with suppress(*MISSHAPEN):  # it may be of another version
                 before.append(codec.read(_Sample, row, its))

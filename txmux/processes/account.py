@@ -32,7 +32,7 @@ class AccountError(MuxError):
 
 
 @frozen
-class Account:
+class UserAccount:
     """A user, by its name or its ID in digits, and the group that the process gets.
 
     Attributes:
@@ -147,7 +147,7 @@ def _drop_capabilities() -> None:
         c_call("capset", _CAPABILITIES, (ctypes.c_uint32 * 6)())
 
 
-def account_of(rules: Rules) -> Account | None:
+def account_of(rules: Rules) -> UserAccount | None:
     """Return the account in the rules, if any. It is an `AccountError` if it is unusable, or the rules need root later, too."""
     settings = rules.settings
     if settings.user is None:
@@ -163,18 +163,18 @@ def account_of(rules: Rules) -> Account | None:
     return account
 
 
-def find_account(user: str, group: str | None, where: str = "[txmux] ") -> Account:
+def find_account(user: str, group: str | None, where: str = "[txmux] ") -> UserAccount:
     """Return the account of a user, with its own group or a named one; an `AccountError`, which begins with `where`, if there is none."""
     number = None if group is None else group_id(group, where)
     try:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
     except (KeyError, OverflowError):
         if user.isdecimal() and number is not None and int(user) < _NO_ID:
-            return Account(user, int(user), number)  # as in a container without a list of users
+            return UserAccount(user, int(user), number)  # as in a container without a list of users
         raise AccountError(
             f"{where}user: there is no user {user!r} on this machine; create it, or name another one"
         ) from None
-    return Account(user, entry.pw_uid, entry.pw_gid if number is None else number)
+    return UserAccount(user, entry.pw_uid, entry.pw_gid if number is None else number)
 
 
 def group_id(group: str, where: str) -> int:

@@ -26,7 +26,7 @@ from txmux.files import within_patience
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.turns import first_late, in_thread, start_thread
-from txmux.processes.account import Account, account_of
+from txmux.processes.account import UserAccount, account_of
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
 from txmux.processes.helper.opener import OpenerError
@@ -131,7 +131,7 @@ class MuxService(Service):
         )
         self._starter = Starter(reactor, starter, self._start_upgrade)
         self.supervisor: Supervisor | None = None
-        self._account: Account | None = None
+        self._account: UserAccount | None = None
         self._warnings = warnings
         self._reloading = Coalescer(self._reload)
         self._is_asked_for = False  # the next reload: it is not just due by `watch_rules`

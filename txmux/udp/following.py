@@ -10,7 +10,7 @@ from txmux.access.admission import Refused
 from txmux.access.per_source import Permit
 from txmux.transport import unmapped
 from txmux.udp import ancillary
-from txmux.wire.codec import Context
+from txmux.wire.codec import Origin
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Following:
             return None if port is None else (port, (tuple(peer), bytes.fromhex(local)))
 
         following = cls(live, flow)
-        its = Context(live.seconds(), find_place=read)
+        its = Origin(live.seconds(), find_place=read)
         return following._along(live.migration.restore(following, home, fields, its))
 
     def _along(self, path: MigratingPath[Following] | None) -> Following | None:
@@ -116,7 +116,7 @@ class Following:
             port, (peer, local) = source
             return [port.place, peer, local.hex()]
 
-        return self.path.as_json(Context(self._live.seconds(), name_place=write))
+        return self.path.as_json(Origin(self._live.seconds(), name_place=write))
 
     def from_home(self) -> None:
         self.path.from_home(self._live.seconds())

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 from txmux.classes import define
 from txmux.udp.flow_ids import QUIC, WIREGUARD, id_asked, may_have_id, protocol_of, server_id
 from txmux.wire import codec
-from txmux.wire.codec import Context, sent
+from txmux.wire.codec import Origin, sent
 
 F = TypeVar("F")
 
@@ -62,7 +62,7 @@ class Migration(Generic[F]):
         flow: F,
         home: Hashable,
         fields: Mapping[str, Any],
-        its: Context,
+        its: Origin,
     ) -> MigratingPath[F] | None:
         """Add a flow of another process."""
         protocol = fields.get("kind", "").encode()
@@ -231,7 +231,7 @@ class MigratingPath(Generic[F]):
 
     # To another process, and from one.
 
-    def as_json(self, its: Context) -> dict[str, Any]:
+    def as_json(self, its: Origin) -> dict[str, Any]:
         """Return what another process needs to guard the flow as this one does, as values of JSON."""
         paths = self._migration.paths
         return {
@@ -240,7 +240,7 @@ class MigratingPath(Generic[F]):
             "shared": [name[1:].hex() for name in self._ids if paths.get(name) is None],
         }
 
-    def _restore(self, fields: Mapping[str, Any], its: Context) -> None:
+    def _restore(self, fields: Mapping[str, Any], its: Origin) -> None:
         codec.update(self, fields, its)
         for text in fields.get("ids", ())[-_MOST_IDS:]:
             self._learn(self._protocol + bytes.fromhex(text))

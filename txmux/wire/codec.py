@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @frozen
-class Context:
+class Origin:
     """What values are relative to.
 
     Attributes:
@@ -34,31 +34,31 @@ class Context:
     find_place: Callable[[Any], Any] = lambda place: place
 
 
-ALONE = Context()
+ALONE = Origin()
 
 
 @frozen
-class Form:
+class JsonForm:
     """How a value is written and read; what reads raises `TypeError`, `ValueError` or `LookupError` if it is another one."""
 
-    write: Callable[[Any, Context], Any]
-    read: Callable[[Any, Context], Any]
+    write: Callable[[Any, Origin], Any]
+    read: Callable[[Any, Origin], Any]
 
 
-def checked(*kinds: type) -> Form:
+def checked(*kinds: type) -> JsonForm:
     """Make the form of values of JSON themselves, which must be of one of these types."""
 
-    def read(value: Any, _: Context) -> Any:
+    def read(value: Any, _: Origin) -> Any:
         if not isinstance(value, kinds):
             raise TypeError(f"{value!r:.100} is no {kinds[0].__name__}")
         return value
 
-    return Form(lambda value, _: value, read)
+    return JsonForm(lambda value, _: value, read)
 
 
-def converted(kind: Callable[[Any], Any], write: Callable[[Any], Any] | None = None) -> Form:
+def converted(kind: Callable[[Any], Any], write: Callable[[Any], Any] | None = None) -> JsonForm:
     """Make the form of a value that `kind` makes of one of JSON."""
-    return Form(
+    return JsonForm(
         (lambda value, _: value) if write is None else lambda value, _: write(value),
         lambda value, _: kind(value),
     )
@@ -68,42 +68,48 @@ _NAMED = checked(dict)
 FLAG, WHOLE, NUMBER, TEXT = checked(bool), checked(int), checked(float, int), checked(str)
 HEX = converted(bytes.fromhex, bytes.hex)
 BASE64 = converted(b64decode, lambda data: b64encode(data).decode())
-AGE = Form(lambda then, its: its.now - then, lambda age, its: its.now - time_of(age))
-LEFT = Form(lambda until, its: max(0.0, until - its.now), lambda left, its: its.now + time_of(left))
-PLACE = Form(lambda place, its: its.name_place(place), lambda name, its: its.find_place(name))
+AGE = JsonForm(lambda then, its: its.now - then, lambda age, its: its.now - time_of(age))
+LEFT = JsonForm(
+    lambda until, its: max(0.0, until - its.now), lambda left, its: its.now + time_of(left)
+)
+PLACE = JsonForm(lambda place, its: its.name_place(place), lambda name, its: its.find_place(name))
 
 
-def optional(form: Form, without: Any = None) -> Form:
+def optional(form: JsonForm, without: Any = None) -> JsonForm:
     """Make the form of a value that may be `without`, which is ``None`` in JSON."""
-    return Form(
+    return JsonForm(
         lambda value, its: None if value in (None, without) else form.write(value, its),
         lambda value, its: without if value is None else form.read(value, its),
     )
 
 
-def each(form: Form, kind: Callable[[Any], Any] = tuple, *, some: slice = slice(None)) -> Form:
+def each(
+    form: JsonForm, kind: Callable[[Any], Any] = tuple, *, some: slice = slice(None)
+) -> JsonForm:
     """Make the form of several values, of which `some` are read; those that are ``None`` then are left out."""
 
-    def read(values: Any, its: Context) -> Any:
+    def read(values: Any, its: Origin) -> Any:
         found = (form.read(value, its) for value in values[some])
         return kind(value for value in found if value is not None)
 
-    return Form(lambda values, its: [form.write(value, its) for value in values], read)
+    return JsonForm(lambda values, its: [form.write(value, its) for value in values], read)
 
 
-def by_name(form: Form) -> Form:
+def by_name(form: JsonForm) -> JsonForm:
     """Make the form of a mapping from names to values."""
 
-    def read(values: Any, its: Context) -> dict[str, Any]:
+    def read(values: Any, its: Origin) -> dict[str, Any]:
         named = _NAMED.read(values, its).items()
         return {name: form.read(value, its) for name, value in named}
 
-    return Form(lambda values, its: {name: form.write(values[name], its) for name in values}, read)
+    return JsonForm(
+        lambda values, its: {name: form.write(values[name], its) for name in values}, read
+    )
 
 
-def part(kind: type[Any]) -> Form:
+def part(kind: type[Any]) -> JsonForm:
     """Make the form of an instance of a class with marked fields."""
-    return Form(write, lambda values, its: read(kind, values, its))
+    return JsonForm(write, lambda values, its: read(kind, values, its))
 
 
 UNTIL = optional(LEFT, math.inf)
@@ -113,7 +119,7 @@ UNTIL = optional(LEFT, math.inf)
 _SENT = object()
 
 
-def sent(form: Form, name: str = "", *, is_needed: bool = False, **options: Any) -> Any:
+def sent(form: JsonForm, name: str = "", *, is_needed: bool = False, **options: Any) -> Any:
     """Define a field that is sent, under its own name or another one; the options are those of `attrs.field`.
 
     If it `is_needed`, nothing is read without it, as without a field that has no default.
@@ -123,13 +129,13 @@ def sent(form: Form, name: str = "", *, is_needed: bool = False, **options: Any)
 
 
 @functools.cache
-def _fields(kind: Any) -> list[tuple[attrs.Attribute[Any], str, Form, bool]]:
+def _fields(kind: Any) -> list[tuple[attrs.Attribute[Any], str, JsonForm, bool]]:
     marked = (field for field in attrs.fields(kind) if _SENT in field.metadata)
     found = ((field, *field.metadata[_SENT]) for field in marked)
     return [(field, name or field.alias, form, is_needed) for field, name, form, is_needed in found]
 
 
-def write(instance: Any, its: Context = ALONE) -> dict[str, Any]:
+def write(instance: Any, its: Origin = ALONE) -> dict[str, Any]:
     """Return the marked fields as values of JSON."""
     return {
         name: form.write(getattr(instance, field.name), its)
@@ -137,15 +143,15 @@ def write(instance: Any, its: Context = ALONE) -> dict[str, Any]:
     }
 
 
-def update(instance: Any, values: Mapping[str, Any], its: Context = ALONE) -> None:
-    """Set the marked fields that there are values of; raises as `Form.read` does."""
+def update(instance: Any, values: Mapping[str, Any], its: Origin = ALONE) -> None:
+    """Set the marked fields that there are values of; raises as `JsonForm.read` does."""
     for field, name, form, _ in _fields(instance.__class__):
         if name in values:
             setattr(instance, field.name, form.read(values[name], its))
 
 
-def read(kind: type[T], values: Mapping[str, Any], its: Context = ALONE) -> T:
-    """Make an instance; raises as `Form.read` does, and `KeyError` if a field that is needed is missing."""
+def read(kind: type[T], values: Mapping[str, Any], its: Origin = ALONE) -> T:
+    """Make an instance; raises as `JsonForm.read` does, and `KeyError` if a field that is needed is missing."""
     return kind(
         **{
             str(field.alias): form.read(values[name], its)

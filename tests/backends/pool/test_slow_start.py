@@ -182,7 +182,7 @@ class NewTests(SynchronousTestCase):
         pool.bring_back(pool.members[1])
         pool.clock.advance(15)
         fields = [
-            codec.write(member.health, codec.Context(pool.clock.seconds()))
+            codec.write(member.health, codec.Origin(pool.clock.seconds()))
             for member in pool.members
         ]
         health, now = BackendHealth(), 7.0

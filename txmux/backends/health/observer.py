@@ -119,7 +119,7 @@ class Activity:
 
 
 @define(eq=False)
-class _Run:
+class _Streak:
     """Connections in a row that had no use, though none has failed."""
 
     _count: int = 0
@@ -181,8 +181,8 @@ class ServerObservation:
     # Of txmux itself, all in vain.
     _tries: int = sent(WHOLE, name="tried", default=0, init=False)
     _last_try: float = attrs.field(default=0.0, init=False)
-    _closed: _Run = attrs.field(factory=_Run, init=False)
-    _bad_requests: _Run = attrs.field(factory=_Run, init=False)
+    _closed: _Streak = attrs.field(factory=_Streak, init=False)
+    _bad_requests: _Streak = attrs.field(factory=_Streak, init=False)
     _try_failed: bool = attrs.field(default=False, init=False)  # the last one of txmux itself
     _silence: ServerSilence = attrs.field(
         factory=lambda: ServerSilence(_SILENT_CLIENTS), init=False

@@ -14,7 +14,7 @@ from txmux.access.admission import Tally
 from txmux.backends.pool.hold import WaitingClients
 from txmux.classes import define, frozen
 from txmux.wire import codec
-from txmux.wire.codec import Context, sent
+from txmux.wire.codec import Origin, sent
 
 ENOUGH_SOURCES = 3
 """Of clients, for saying something about a server: what one source meets may be its own doing."""
@@ -144,7 +144,7 @@ class BackendHealth:
             return None
         self.settle()
         health = self._recalled[key] = self.health_of(key)
-        codec.update(health, {"came": None, **fields}, Context(now))
+        codec.update(health, {"came": None, **fields}, Origin(now))
         return health
 
     def settle(self) -> None:

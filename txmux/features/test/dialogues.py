@@ -41,7 +41,7 @@ class Answer:
     seconds: float = 0
 
 
-class Sample:
+class FirstBytes:
     """First bytes of a client that sends nothing else, for which any answer will do.
 
     Attributes:
@@ -84,7 +84,7 @@ class Sample:
         return Answer(shown, [compared[:size] for size in _COMPARED])
 
 
-class Handshake(Sample):
+class Handshake(FirstBytes):
     """A handshake of TLS, in which the server is recognised by its certificate, which is not verified.
 
     Args:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from txmux.errors import MuxError
-from txmux.features.test.dialogues import Answer, Sample
+from txmux.features.test.dialogues import Answer, FirstBytes
 
 _AT_ONCE = 65536
 _PAUSE = 0.02  # seconds, or two round trips: else the other side may read two pieces at once
@@ -49,7 +49,7 @@ def timed(converse: Callable[[], Answer]) -> Answer:
 
 
 def exchange_bytes(
-    where: Where, make: Callable[[], Sample], cuts: Sequence[int], patience: float
+    where: Where, make: Callable[[], FirstBytes], cuts: Sequence[int], patience: float
 ) -> Answer:
     """Exchange bytes in a new connection; raises `OSError` if there is none.
 
@@ -96,7 +96,7 @@ def _connect(connection: socket.socket, where: Where, piece: bytes, patience: fl
     return time.monotonic() - began
 
 
-def _converse(connection: socket.socket, dialogue: Sample, until: float) -> None:
+def _converse(connection: socket.socket, dialogue: FirstBytes, until: float) -> None:
     ends = False
     while not dialogue.is_done and (left := until - time.monotonic()) > 0:
         connection.settimeout(min(left, dialogue.quiet) if ends else left)

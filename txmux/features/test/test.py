@@ -17,7 +17,7 @@ import attrs
 from txmux.classes import define, frozen
 from txmux.cli._output import Output
 from txmux.errors import MuxError, cause_of, how_to_install, printable
-from txmux.features.test.dialogues import HAS_POST_QUANTUM, Answer, Handshake, Sample
+from txmux.features.test.dialogues import HAS_POST_QUANTUM, Answer, FirstBytes, Handshake
 from txmux.features.test.sending import NO_ANSWER, Where, exchange_bytes, resolve
 from txmux.telemetry.formatting import plural, printable_json
 from txmux.transport import is_address
@@ -132,10 +132,10 @@ def _plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> 
     if arguments.udp:
         return _quic_plan(where, name)
     send = partial(exchange_bytes, where)
-    make: Callable[[], Sample] = partial(Handshake, name)
+    make: Callable[[], FirstBytes] = partial(Handshake, name)
     if arguments.protocol != "tls":
         sample = _samples()[arguments.protocol].replace("{name}", name or arguments.address[0])
-        make = partial(Sample, sample.encode("latin-1"))
+        make = partial(FirstBytes, sample.encode("latin-1"))
     first = make().to_send()
     offsets = _offsets(len(first), most)
     cut: _Cut = [
@@ -143,7 +143,7 @@ def _plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> 
         ("one byte at a time", [partial(send, make, range(1, len(first)))]),
         *(_modern_hellos(where, name) if arguments.protocol == "tls" else ()),
     ]
-    half = partial(Sample, first[: len(first) // 2])
+    half = partial(FirstBytes, first[: len(first) // 2])
     return partial(send, make, ()), cut, partial(send, half, ())
 
 

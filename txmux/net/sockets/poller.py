@@ -217,7 +217,7 @@ class Poller:
 
 
 @implementer(IReadWriteDescriptor)
-class _Watched:
+class _WatchedSocket:
     def __init__(self, poller: ReactorPoller, descriptor: int) -> None:
         self._poller = poller
         self._descriptor = descriptor
@@ -247,7 +247,7 @@ class ReactorPoller(Poller):
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor)
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, _WatchedSocket] = {}
         self._resting: set[int] = set()  # descriptors that no reactor watches
         self._look: IDelayedCall | None = None
 
@@ -260,7 +260,7 @@ class ReactorPoller(Poller):
         if descriptor >= self.most:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
-            self._watched[descriptor] = _Watched(self, descriptor)
+            self._watched[descriptor] = _WatchedSocket(self, descriptor)
             self._handlers[descriptor] = handler
             self._events[descriptor] = 0
             self._outdated.add(descriptor)
@@ -303,13 +303,13 @@ class ReactorPoller(Poller):
     def closing(self, descriptor: int) -> None:
         self.unwatch(descriptor)
 
-    def serve(self, watched: _Watched) -> None:
+    def serve(self, watched: _WatchedSocket) -> None:
         """Tell the handler what its socket is ready for; never raises, or the reactor would not ask again."""
         descriptor = watched.fileno()
         if self._watched.get(descriptor) is watched:
             self.serve_ready(asked=(descriptor,))
 
-    def serve_dropped(self, watched: _Watched) -> None:
+    def serve_dropped(self, watched: _WatchedSocket) -> None:
         """Watch a descriptor again that the reactor has dropped because it hung up, and not because the reactor stops."""
         descriptor = watched.fileno()
         if self._watched.get(descriptor) is not watched:

@@ -22,7 +22,7 @@ from txmux.admin.peer import mark_workers
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError
 from txmux.net.channel.descriptorstream import close_all
-from txmux.processes.account import Account, AccountError
+from txmux.processes.account import AccountError, UserAccount
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
 from txmux.processes.held_signals import held, release_signals
 from txmux.processes.oom import StarterScore
@@ -33,7 +33,7 @@ from txmux.processes.worker.sandbox import folders_of_python
 _STDERR = 2
 
 
-class _Transport:
+class _BlockingTransport:
     """Sends what the starter says, and waits until the supervisor takes it."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -67,7 +67,7 @@ def main(connection: socket.socket, oom_score: str = "") -> None:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     poll.register(woken, select.POLLIN)
-    transport, no_clock = _Transport(connection), cast("Any", None)
+    transport, no_clock = _BlockingTransport(connection), cast("Any", None)
     channel = Channel({}, lambda: None, no_clock)
     channel.makeConnection(transport)
     refusals = RefusedCalls(poll, partial(_report_refused, connection, channel))
@@ -116,7 +116,7 @@ def _use_stderr(descriptors: Sequence[int]) -> None:
 
 def _become(channel: Channel, **account: Any) -> None:
     try:
-        Account(**account).become()
+        UserAccount(**account).become()
     except AccountError as problem:
         sys.stderr.write(f"{problem}\n")
         channel.close()

@@ -22,7 +22,7 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, PeerGoneError, attach
 from txmux.net.channel.message import Message
-from txmux.processes.account import Account, account_of
+from txmux.processes.account import UserAccount, account_of
 from txmux.processes.forking import Child, spawn
 from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.oom import score_of_supervisor
@@ -119,7 +119,7 @@ class Starter:
         self._connection: _Connection | None = None
         self._back_off = BackOff()
         self._again: IDelayedCall | None = None
-        self._becomes_later: Account | None = None
+        self._becomes_later: UserAccount | None = None
         self._ended: Callable[[int, int], object] = lambda _pid, _status: None
         self._lost: Callable[[str], object] = lambda _how: None
         self._failed_starts = 0

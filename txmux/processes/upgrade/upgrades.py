@@ -72,7 +72,7 @@ _RELOADS = 180.0
 """Seconds that the new process may take to reload, when all connections have come."""
 
 
-class _Progress(enum.IntEnum):
+class _UpgradeProgress(enum.IntEnum):
     """How far this process is as successor; without a predecessor, it serves once it is ready."""
 
     STARTING = enum.auto()
@@ -104,7 +104,7 @@ class Upgrades:
     _stop: Callable[[], object]
 
     are_arriving = _predecessor_ended = _is_stopping = False
-    _progress = _Progress.STARTING
+    _progress = _UpgradeProgress.STARTING
 
     def __attrs_post_init__(self) -> None:
         self._changes = Conditions()
@@ -121,7 +121,7 @@ class Upgrades:
     @property
     def is_waiting(self) -> bool:
         """Whether the predecessor still serves."""
-        return self._predecessor is not None and self._progress < _Progress.SERVING
+        return self._predecessor is not None and self._progress < _UpgradeProgress.SERVING
 
     def find_predecessor(self) -> None:
         """Adopt the sockets of the predecessor, if there is one, or those that systemd passes."""
@@ -152,7 +152,7 @@ class Upgrades:
             self._resources.sockets.close_unused()
 
     def cannot_serve(self, why: object) -> None:
-        if self._predecessor is not None and self._progress is _Progress.STARTING:
+        if self._predecessor is not None and self._progress is _UpgradeProgress.STARTING:
             self._predecessor.fail(why)
 
     @contextmanager
@@ -166,9 +166,9 @@ class Upgrades:
 
     def can_serve(self, supervisor: Supervisor) -> None:
         """Report readiness to the predecessor, or serve from now on if there is none. Further calls do nothing."""
-        if self._progress > _Progress.STARTING:
+        if self._progress > _UpgradeProgress.STARTING:
             return
-        self._progress = _Progress.READY
+        self._progress = _UpgradeProgress.READY
         predecessor, resources = self._predecessor, self._resources
         self._limits = supervisor.limits
         if predecessor is None:
@@ -187,11 +187,11 @@ class Upgrades:
             self.expect_no_more()
 
         async def accept(**values: Any) -> list[str]:
-            self._progress = _Progress.TAKING_OVER
+            self._progress = _UpgradeProgress.TAKING_OVER
             try:
                 return await self._serve(predecessor, supervisor, transfers, **values)
             except BaseException:
-                self._progress = _Progress.FAILED
+                self._progress = _UpgradeProgress.FAILED
                 self._changes.check()
                 raise
 
@@ -278,12 +278,12 @@ class Upgrades:
         return attrs.asdict(moved)
 
     def _has_settled(self) -> None:
-        self._progress = _Progress.SETTLED
+        self._progress = _UpgradeProgress.SETTLED
         self._changes.check()
 
     def has_taken_over(self) -> Deferred[None]:
         """Wait until this process serves, or does not, if it is about to: it has its name already, and stops for both."""
-        return self._changes.until(lambda: self._progress is not _Progress.TAKING_OVER)
+        return self._changes.until(lambda: self._progress is not _UpgradeProgress.TAKING_OVER)
 
     def is_final(self) -> Deferred[None]:
         """Wait until the new process has told the old one what has moved: if it ended before, the old one would serve again."""
@@ -294,7 +294,7 @@ class Upgrades:
                 return True
             if predecessor is None or predecessor.gives_connections or self._predecessor_ended:
                 return False
-            return _Progress.TAKING_OVER <= self._progress < _Progress.SETTLED
+            return _UpgradeProgress.TAKING_OVER <= self._progress < _UpgradeProgress.SETTLED
 
         return self._changes.until(lambda: not is_settling())
 
@@ -302,7 +302,7 @@ class Upgrades:
         oom.go_last()
         self._resources.store()
         self._resources.serve(is_healthy, is_new_main=self._predecessor is not None)
-        self._progress = _Progress.SERVING
+        self._progress = _UpgradeProgress.SERVING
         self._changes.check()
 
     def _on_predecessor_ended(
@@ -312,7 +312,7 @@ class Upgrades:
         all_here: Callable[[], object],
     ) -> None:
         self._predecessor_ended = True
-        if self._progress is _Progress.READY and not self._is_stopping:
+        if self._progress is _UpgradeProgress.READY and not self._is_stopping:
             _log.warn("the old process has ended; this one serves from now on")
             failed = partial(_log.failure, "this process cannot take its place")
             Deferred.fromCoroutine(accept()).addErrback(failed)
@@ -333,7 +333,9 @@ class Upgrades:
         return self._upgrade is not None or self.is_waiting or self.has_successor
 
     def serves(self) -> Deferred[None]:
-        return self._changes.until(lambda: self._progress >= _Progress.SERVING or self._is_stopping)
+        return self._changes.until(
+            lambda: self._progress >= _UpgradeProgress.SERVING or self._is_stopping
+        )
 
     def settled(self) -> Deferred[None]:
         """Wait until it is decided which process serves."""
