@@ -93,6 +93,21 @@ class DeniedTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.asked, 0)
 
+    def test_stopped_by_a_check(self) -> None:
+        """A worker that stops goes on at once when a check has ended its last connection."""
+        first = self.connections[0]
+        self.denied.add("192.0.0.0")
+
+        def end(reason: str) -> None:
+            first.record.reason = reason
+            self.checks.stop_checks()
+
+        self.patch(first, "end", end)
+        self.checks.check_all()
+        self.clock.advance(0)
+        self.assertEqual(self.ended(), self.denied)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_banned_without_a_server(self) -> None:
         """Without `end_denied`, a ban ends those that have no server yet, whatever stage they are at."""
         self.end_denied = False

@@ -166,6 +166,8 @@ class DeniedClients:
 
     def _check_next(self, each: Iterator[None]) -> None:
         done = sum(1 for _ in islice(each, _AT_ONCE))
+        if self._call is None:  # stopped meanwhile, since the last connection has ended
+            return
         if done == _AT_ONCE:
             self._call = self._reactor.callLater(0, self._check_next, each)
         else:
@@ -174,9 +176,9 @@ class DeniedClients:
 
     def stop_checks(self) -> None:
         self._is_due = False
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        call, self._call = self._call, None
+        if call is not None and call.active():  # a check that runs may end the last connection
+            call.cancel()
 
 
 def _may_deny(listener: ActiveListener) -> bool:
