@@ -12,7 +12,6 @@ from tests.interop.children import (
     eventually,
     has_ipv6,
     output_of,
-    run,
 )
 from tests.interop.servers import (
     Certificate,
@@ -385,56 +384,3 @@ class ChainTests(InteropTestCase):
                 ends = [*client.getsockname()[:2], *client.getpeername()[:2]]
             self.assertEqual(said.split(), [str(part) for part in ends])
             self.records()
-
-
-_ENDS_TLS = """
-[route ends-tls]
-match         = tls
-terminate_tls = {pem}
-alpn          = http/1.1
-tls_client_ca = {ca}
-
-[route inside]
-match   = http
-under   = ends-tls
-backend = next
-"""
-
-_TOLD_OF_TLS = "proxy_tlvs = authority, alpn, ssl, unique-id, crc32c"
-
-_READS = """
-[route http]
-match   = http
-backend = close
-"""
-
-
-class EndedTlsTests(InteropTestCase):
-    """Two services, of which the first ends TLS."""
-
-    def test_tls_and_certificate_are_told(self) -> None:
-        own = make_certificate(self.folder, "www.example.com")
-        client = make_certificate(self.folder, "client")
-        second = self.own(Service(self.folder, _BEHIND + _READS))
-        rules = (_ENDS_TLS + _NEXT + _TOLD_OF_TLS).format(
-            pem=own.both, ca=client.chain, port=second.port
-        )
-        first = self.own(Service(self.folder, rules))
-        run(
-            "curl",
-            *("-q", "-sS", "--cacert", own.chain, "--cert", client.chain, "--key", client.key),
-            *("--connect-to", f"::127.0.0.1:{first.port}"),
-            "https://www.example.com/",
-        )
-        before, record = first.take_one(), second.take_one()
-        facts = record["facts"]
-        self.assertEqual(record["client"], before["client"])
-        wanted = {
-            "authority": "www.example.com",
-            "alpn": "http/1.1",
-            "unique_id": before["id"],
-            "ssl_version": "TLSv1.3",
-            "ssl_cn": "client",
-            "ssl_verified": "yes",
-        }
-        self.assertEqual({name: facts.get(name) for name in wanted}, wanted)

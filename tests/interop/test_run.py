@@ -17,7 +17,6 @@ from tests.interop.children import (
     InteropTestCase,
     eventually,
     first_of,
-    has_ipv6,
     leave_unmeasured,
     run,
 )
@@ -26,7 +25,7 @@ from tests.service.test_privileges import python_for_everybody
 from tests.support.echo import EchoServer
 from tests.support.proc import is_gone
 from tests.support.services import Twist, twist_command
-from txmux.cli.demo import examples, hints
+from txmux.cli.demo import examples
 
 COMMAND = (sys.executable, "-m", "txmux", "run")
 _LINE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (?:info |warn |error|critical) "
@@ -139,22 +138,6 @@ class LifeTests(RunTestCase):
         child.process.send_signal(signal.SIGHUP)
         child.wait_for("rules reloaded: 1 route new")
         self.assert_relayed(client)
-
-    def test_upgrade(self) -> None:
-        """SIGUSR2 starts the same command, which goes on with the connections and the log; the pidfile names the new process."""
-        pidfile = self.folder / "pid"
-        child = self.start("--pidfile", pidfile, settings="workers = 2")
-        client = self.client()
-        new = self.upgraded(child)
-        self.assertEqual(int(pidfile.read_text()), new)
-        self.assert_relayed(client)
-        os.kill(new, signal.SIGHUP)
-        child.wait_for("rules reloaded: nothing changed")
-        client.close()
-        child.wait_for(r"reason=done")
-        os.kill(new, signal.SIGTERM)
-        eventually(lambda: is_gone(new), "the new process has ended")
-        self.assertFalse(pidfile.exists())
 
     def test_log_level(self) -> None:
         self.write("admin = off", more="[backend unused]\nserver = 127.0.0.1:1\n")
@@ -417,40 +400,6 @@ _FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")  # i
 
 
 class StartFailureTests(InteropTestCase):
-    def failure(self, *sections: str, before: Sequence[str] = (), status: int = 1) -> str:
-        self.rules = self.folder / "rules.ini"
-        self.rules.write_text("\n".join(sections))
-        done = run(*before, *twist_command(), "txmux", "--rules", self.rules)
-        self.assertEqual((done.returncode, done.stdout), (status, b""))
-        return done.stderr.decode()
-
-    def assert_cannot(
-        self, endpoint: str, why: str, *others: str, before: Sequence[str] = ()
-    ) -> None:
-        lines = [f"[listen {name}]\nendpoint = {text}" for name, text in enumerate(others)]
-        said = self.failure(*lines, f"[listen public]\nendpoint = {endpoint}", before=before)
-        self.assertEqual(said, f"[listen public] endpoint {endpoint}: cannot listen: {why}\n")
-
-    def assert_taken(self, endpoint: str, *others: str) -> None:
-        kind, more = "t", ""
-        if endpoint.startswith("udp:"):
-            kind, more = "u", "; an old worker of txmux keeps it until its flows there have ended"
-        why = f"another program has it (ss -l{kind}np shows which): stop that one or choose another port{more}"
-        self.assert_cannot(endpoint, f"Address already in use; {why}", *others)
-
-    def test_port_taken(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            port = other.getsockname()[1]
-            self.assert_taken(f"127.0.0.1:{port}")
-            self.assert_taken(f"tcp:{port}:interface=127.0.0.1", "127.0.0.1:0")
-            if has_ipv6():
-                self.assert_taken(f":{port}", "127.0.0.1:0", ":0")
-
-    def test_port_of_datagrams_taken(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", 0))
-            self.assert_taken(f"udp:127.0.0.1:{other.getsockname()[1]}")
-
     def test_permission_denied(self) -> None:
         if int(_FIRST_UNPRIVILEGED.read_text()) <= _PRIVILEGED_PORT:
             raise SkipTest("every user may listen on every port here")
@@ -459,11 +408,14 @@ class StartFailureTests(InteropTestCase):
             before = ("setpriv", "--bounding-set=-net_bind_service")
             if run(*before, "true").returncode:
                 raise SkipTest("root cannot drop capabilities here")
-        self.assert_cannot(
-            f"127.0.0.1:{_PRIVILEGED_PORT}",
-            "Permission denied; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
-            before=before,
-        )
+        endpoint = f"127.0.0.1:{_PRIVILEGED_PORT}"
+        rules = self.folder / "rules.ini"
+        rules.write_text(f"[listen public]\nendpoint = {endpoint}")
+        done = run(*before, *twist_command(), "txmux", "--rules", rules)
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        why = "Permission denied; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
+        said = f"[listen public] endpoint {endpoint}: cannot listen: {why}\n"
+        self.assertEqual(done.stderr.decode(), said)
 
     def test_twistd_fails_too(self) -> None:
         rules = self.folder / "rules.ini"
@@ -473,13 +425,6 @@ class StartFailureTests(InteropTestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"Cannot assign requested address; no interface", done.stdout)
         self.assertNotIn(b"Traceback", done.stdout + done.stderr)
-
-    def test_neither_rules_nor_demo_or_both(self) -> None:
-        for options in ((), ("--rules", "rules.ini", "--demo")):
-            done = run(*twist_command(), "txmux", *options)
-            self.assertNotEqual(done.returncode, 0)
-            self.assertIn(b"Error: give either --rules FILE or --demo\n", done.stdout + done.stderr)
-            self.assertNotIn(b"Traceback", done.stdout + done.stderr)
 
 
 class DemoTests(InteropTestCase):
@@ -509,9 +454,6 @@ class DemoTests(InteropTestCase):
         require_program(command.split(maxsplit=1)[0])
         done = run("sh", "-c", f"{command} 2>&1")
         return done.stdout.decode()
-
-    def test_hints(self) -> None:
-        self.assertIn(hints(self.port), self.demo.child.output)
 
     def test_curl(self) -> None:
         command, _ = self.tried["curl"]

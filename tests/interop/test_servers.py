@@ -1,6 +1,5 @@
 """nginx and OpenSSH through txmux, with OpenSSH's own client or curl."""
 
-import socket
 from pathlib import Path
 from typing import ClassVar
 
@@ -93,16 +92,6 @@ class NginxTests(InteropTestCase):
         url = "http://127.0.0.1:{mux}/hello"
         said = self.curl(url, url, "--write-out", "%{num_connects}\n")
         self.assertEqual(said, b"http 127.0.0.1 HTTP/1.1\n1\nhttp 127.0.0.1 HTTP/1.1\n0\n")
-        self.assertEqual(self.mux.take_one()["reason"], "done")
-
-    def test_half_close(self) -> None:
-        with self.mux.connect() as client:
-            client.sendall(b"GET /hello HTTP/1.0\r\nHost: half\r\n\r\n")
-            client.shutdown(socket.SHUT_WR)
-            with client.makefile("rb") as stream:
-                answer = stream.read()
-        self.assertTrue(answer.startswith(b"HTTP/1.1 200 "))
-        self.assertTrue(answer.endswith(b"\r\n\r\nhttp half HTTP/1.0\n"))
         self.assertEqual(self.mux.take_one()["reason"], "done")
 
 

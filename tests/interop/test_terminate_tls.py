@@ -6,7 +6,6 @@ import re
 import select
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +14,7 @@ from OpenSSL import SSL
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of, run
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import SshServer, make_certificate, start_nginx, start_sshd
-from tests.support.certificates import Identity, make_authority
+from tests.support.certificates import make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
 from tests.support.proc import workers_of
@@ -51,14 +50,13 @@ backend = 127.0.0.1:{ssh}
 
 
 class TerminationTests(InteropTestCase):
-    authority: ClassVar[Identity]
     sshd: ClassVar[SshServer]
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
         folder = cls.folder
-        cls.authority = authority = make_authority()
+        authority = make_authority()
         authority.write(folder / "ca.pem")
         one = authority.issue("one.example.com")
         (folder / "one.pem").write_bytes(one.pem + authority.pem)
@@ -111,33 +109,6 @@ class TerminationTests(InteropTestCase):
         line = self.take_one("secure", "tls-failed")
         self.assertIn("older versions of TLS", line["facts"]["tls_error"])
 
-    def test_half_close_by_close_notify(self) -> None:
-        program = (
-            "import socket, ssl, sys\n"
-            "context = ssl.create_default_context(cafile=sys.argv[2])\n"
-            "plain = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
-            "incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()\n"
-            "tls = context.wrap_bio(incoming, outgoing, server_hostname='one.example.com')\n"
-            "def step(act):\n"
-            "    while True:\n"
-            "        try:\n"
-            "            result = act()\n"
-            "        except ssl.SSLWantReadError:\n"
-            "            result = None\n"
-            "        plain.sendall(outgoing.read())\n"
-            "        if result is not None: return result\n"
-            "        incoming.write(plain.recv(65536))\n"
-            "step(lambda: tls.do_handshake() or True)\n"
-            "tls.write(b'GET /hello HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n')\n"
-            "try: tls.unwrap()\n"
-            "except ssl.SSLWantReadError: pass\n"
-            "print(step(lambda: tls.read(65536)).decode())\n"
-        )
-        port = str(self.mux.port)
-        output = output_of(sys.executable, "-c", program, port, self.folder / "ca.pem")
-        self.assertIn(b"http x HTTP/1.0", output)
-        self.mux.take_one()
-
     def test_ssh(self) -> None:
         # OpenSSH ends its proxy command by SIGHUP. What this had not read, such as the end of TLS, would be a reset.
         address = f"127.0.0.1:{self.mux.port}"
@@ -155,49 +126,6 @@ class TerminationTests(InteropTestCase):
         self.assertIn("RENEGOTIATING", output)
         self.assertRegex(output, "no renegotiation|no_renegotiation")
         self.mux.take_one()
-
-    def test_changed(self) -> None:
-        """A certificate that is put in another's place is shown soon, and one that cannot be used never."""
-        path = self.folder / "wild.pem"
-
-        def serial() -> str:
-            output = self.client("-servername", "x.example.org")
-            self.mux.take_one()
-            match = re.search(
-                r"(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", output
-            )
-            assert match is not None, output
-            return output_of(
-                "openssl", "x509", "-noout", "-serial", stdin=match[0].encode()
-            ).decode()
-
-        before, old = serial(), path.read_bytes()
-        path.write_bytes(self.authority.issue("y.example.org").pem)
-        self.mux.child.process.send_signal(signal.SIGHUP)
-        self.mux.child.wait_for(
-            rf"\[route secure\] terminate_tls: '{re.escape(str(path))}': no private key"
-        )
-        self.assertEqual(serial(), before)
-        other = self.folder / "new.pem"
-        self.authority.issue("*.example.org").write(other, key=True)
-        other.replace(path)
-        eventually(lambda: serial() != before, "the new certificate is shown")
-        path.write_bytes(old)
-        self.mux.child.process.send_signal(signal.SIGHUP)
-        eventually(lambda: serial() == before, "the old certificate is shown again")
-
-    def test_flood_of_garbage_is_logged(self) -> None:
-        count = 1000
-        garbage = b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 2000
-        for _ in range(count):
-            with socket.create_connection(("127.0.0.1", self.mux.port)) as client:
-                client.sendall(garbage)
-        self.curl("/hello")
-        lines = self.mux.take(count + 1)
-        reasons = [line["reason"] for line in lines]
-        self.assertEqual(sorted(set(reasons)), ["done", "tls-failed"])
-        self.assertEqual(reasons.count("tls-failed"), count)
-        self.assertTrue(all(line["facts"]["tls_error"] for line in lines if line["route"] != "web"))
 
 
 class WorkerTests(InteropTestCase):
