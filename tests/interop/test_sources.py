@@ -3,7 +3,6 @@
 import sys
 
 from tests.interop.children import (
-    Child,
     InteropTestCase,
     leave_unmeasured,
     output_of,
@@ -81,21 +80,15 @@ react(lambda *all: ensureDeferred(main(*all)), sys.argv[1:])
 _PORTS = 20
 
 
-class _Case(InteropTestCase):
-    """Each test makes the networks that it needs."""
-
-    def serve(self, namespace: Namespace, *addresses: str) -> Child:
-        child = self.own(namespace.python(_SERVER, *addresses))
-        child.wait_for("ready")
-        return child
-
-    def dialled(
-        self, namespace: Namespace, source: str, *targets: str, client: str = ""
-    ) -> list[str]:
-        return namespace.said(_DIALLER, source, client, *targets)
+def _serve(namespace: Namespace, *addresses: str) -> None:
+    namespace.own(namespace.python(_SERVER, *addresses)).wait_for("ready")
 
 
-class ManyPortsTests(_Case):
+def _dialled(namespace: Namespace, source: str, *targets: str, client: str = "") -> list[str]:
+    return namespace.said(_DIALLER, source, client, *targets)
+
+
+class ManyPortsTests(InteropTestCase):
     """More connections than one address has ports."""
 
     def setUp(self) -> None:
@@ -110,9 +103,9 @@ class ManyPortsTests(_Case):
     def assert_ports(self, source: str, *servers: str) -> None:
         addresses = source.split(",")
         places = (text.rpartition(":") for text in servers)
-        self.serve(self.network, *(f"{host.strip('[]')} {port}" for host, _, port in places))
+        _serve(self.network, *(f"{host.strip('[]')} {port}" for host, _, port in places))
         most = _PORTS * len(addresses)
-        said = self.dialled(self.network, source, *(f"{text}*{most + 1}" for text in servers))
+        said = _dialled(self.network, source, *(f"{text}*{most + 1}" for text in servers))
         for text in servers:
             lines = [line for line in said if line.startswith(f"{text} ")]
             self.assertEqual(len(lines), most + 1)
@@ -130,13 +123,13 @@ class ManyPortsTests(_Case):
         self.assert_ports("fd00::1,fd00::2", "[fd00::9]:9001", "[fd00::9]:9002")
 
     def test_missing_address_is_passed_over(self) -> None:
-        self.serve(self.network, "10.1.0.9 9001")
+        _serve(self.network, "10.1.0.9 9001")
         self.network.ip("addr del 10.1.0.1/32 dev lo")
-        said = self.dialled(self.network, "10.1.0.1,10.1.0.2", "10.1.0.9:9001*3")
+        said = _dialled(self.network, "10.1.0.1,10.1.0.2", "10.1.0.9:9001*3")
         self.assertEqual(said, 3 * ["10.1.0.9:9001 you are 10.1.0.2"])
 
     def test_service(self) -> None:
-        self.serve(self.network, "10.1.0.9 9001")
+        _serve(self.network, "10.1.0.9 9001")
         rules = _RULES.format(
             server="10.1.0.9:9001", source="10.1.0.1, 10.1.0.2", more="idle_timeout = 1s"
         )
@@ -151,7 +144,7 @@ class ManyPortsTests(_Case):
 
     def test_without_source(self) -> None:
         """Where no source is named and all ports are in use, the log says what has more, whichever relay, and over UDP."""
-        self.serve(self.network, "10.1.0.9 9001")
+        _serve(self.network, "10.1.0.9 9001")
         told = "more addresses in source have more ports"
         for settings in (_AT_ONCE, f"{_AT_ONCE}\nrelay = portable"):
             rules = "[listen public]\nendpoint = :7000\ndefault = 10.1.0.9:9001\n"
@@ -220,7 +213,7 @@ for number in range(int(count)):
 """
 
 
-class TransparentTests(_Case):
+class TransparentTests(InteropTestCase):
     """Connections that come from the clients' own addresses."""
 
     def between(self) -> tuple[Namespace, Namespace, Namespace]:
@@ -239,18 +232,18 @@ class TransparentTests(_Case):
         """Connect for clients, with the routing rules that users are told; each server sees its client."""
         here.run_lines(self.hints(*clients))
         for target, client in clients.items():
-            said = self.dialled(here, "client", f"{target}*3", client=client)
+            said = _dialled(here, "client", f"{target}*3", client=client)
             self.assertEqual(said, 3 * [f"{target} you are {client}"])
 
     def test_elsewhere(self) -> None:
         _, middle, servers = self.between()
         middle.set("ipv4/conf/all/rp_filter", "1")  # as many systems have it
-        self.serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
+        _serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
         self.assert_seen(middle, {"10.2.2.9:9001": "10.2.1.7", "[fd02:2::9]:9001": "fd02:1::7"})
 
     def test_same_machine(self) -> None:
         network = Namespace(self)
-        self.serve(network, "127.0.0.1 9001", "::1 9001")
+        _serve(network, "127.0.0.1 9001", "::1 9001")
         clients = {"127.0.0.1:9001": "203.0.113.7", "[::1]:9001": "2001:db8::7"}
         self.assert_seen(network, clients)
 
@@ -266,7 +259,7 @@ class TransparentTests(_Case):
 
     def test_service(self) -> None:
         clients, middle, servers = self.between()
-        self.serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
+        _serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
         middle.run_lines(self.hints("10.2.2.9:9001", "[fd02:2::9]:9001"))
         for host, target, client in (
             ("10.2.1.1", "10.2.2.9:9001", "10.2.1.7"),

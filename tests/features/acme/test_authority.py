@@ -57,7 +57,7 @@ class _Speaker(Peer):
             self.transport.write(answer)
 
 
-class AuthorityCase(TestCase):
+class AuthorityTests(TestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.time = VirtualTime()
@@ -101,22 +101,6 @@ class AuthorityCase(TestCase):
         self.assertFalse(error.counts)
         return str(error).removeprefix(f"{self.url}: ")
 
-
-_WORDS = ("pending", "ready", "valid", "invalid", "dns", "tls-alpn-01", _NAME, "https://a.test/x")
-_NAMES = (
-    *("newNonce", "newAccount", "newOrder", "meta", "status", "authorizations", "identifier"),
-    *("challenges", "type", "value", "token", "url", "finalize", "certificate", "error", "detail"),
-    *("renewalInfo", "suggestedWindow", "start", "end", "contact"),
-)
-_VALUES = st.recursive(
-    st.sampled_from(_WORDS) | st.none() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner),
-    max_leaves=20,
-)
-_URLS = {name: f"https://a.test/{name}" for name in ("newNonce", "newAccount", "newOrder")}
-
-
-class NameTest(AuthorityCase):
     async def test_check_of_another_name_is_not_answered(self) -> None:
         offered = {"type": "tls-alpn-01", "token": "t", "url": "u"}
 
@@ -130,8 +114,6 @@ class NameTest(AuthorityCase):
         with self.assertRaisesRegex(UnusableError, f"not check {_NAME}, but other.example"):
             await asking._authorize(_NAME, "x", self.fail)
 
-
-class AccountTests(AuthorityCase):
     def directory(self, port: int, **meta: object) -> None:
         urls = {
             name: f"https://127.0.0.1:{port}/{name}"
@@ -206,77 +188,6 @@ class AccountTests(AuthorityCase):
         profiled = {**address, "profile": "shortlived"}
         self.assertEqual(sent, [address, profiled, profiled])
 
-
-class _Liar(Authority):
-    """Gets its answers from a test."""
-
-    answers: Iterator[Any]
-
-    async def _request(self, method: str, url: str, *_: Any, **__: Any) -> HttpResponse:
-        if not url.startswith("https://"):
-            raise self._unusable(url)
-        self._nonces = ["A"]
-        headers = {"location": "https://a.test/x"}
-        return HttpResponse(200, headers, json.dumps(next(self.answers, {})).encode())
-
-
-class MisshapenTests(SynchronousTestCase):
-    pem = make_authority().issue(_NAME).pem
-
-    @given(st.lists(st.dictionaries(st.sampled_from(_NAMES), _VALUES), max_size=8), st.booleans())
-    def test_any_answers(self, answers: list[Any], asks_when: bool) -> None:  # noqa: FBT001
-        """Whatever an authority answers, there is a reason why it gave no certificate."""
-        clock = Clock()
-        source = Source("acme", "", "", clock.seconds)
-        with TemporaryDirectory() as folder:
-            authority = _Liar(
-                clock, AcmeSettings("https://a.test/"), AcmeFolder(Path(folder)), source
-            )
-            authority.answers = iter([_URLS | {"renewalInfo": "https://a.test/"}, {}, *answers])
-
-            async def show(_: str) -> None:
-                pass
-
-            work = authority.renewal_time(self.pem) if asks_when else authority.issue(_NAME, show)
-            asking = Deferred.fromCoroutine(work)
-            clock.pump([1.0] * 200)
-        asking.addErrback(lambda failure: failure.trap(AuthorityError))
-        result: Any = self.successResultOf(asking)
-        self.assertTrue(result is AuthorityError or (asks_when and isinstance(result, tuple)))
-
-
-class IssuedTests(SynchronousTestCase):
-    def test_unusable(self) -> None:
-        """A chain that listeners would refuse, or that is not for the name, is refused, and counts for the authority's limits."""
-        root, key = make_authority(), make_authority(_NAME, _NAME)
-        authority = Authority(
-            Clock(),
-            AcmeSettings("https://a.test/"),
-            AcmeFolder(make_folder(self)),
-            Source("acme", "", "", float),
-        )
-        issued, other = root.issue(_NAME), root.issue("other.example")
-        late = root.issue(_NAME, begins=-9, ends=-1)
-        good = issued.pem + root.pem
-        self.assertEqual(authority._checked(_NAME, issued.key_pem(), good), issued.key_pem() + good)
-        for own, chain, why in (
-            (issued, b"", "no certificate for its private key"),
-            (issued, other.pem, "the private key does not belong to the certificate"),
-            (issued, good + b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n", "a certificate is damaged"),
-            (issued, other.key_pem() + good, "the private key does not belong to the certificate"),
-            (issued, good + other.pem + other.key_pem(), "a second private key"),
-            (other, other.pem, f"is for other.example, not for {_NAME}"),
-            (key, key.pem, "is signed by itself"),
-            (late, late.pem, "has expired already"),
-        ):  # fmt: skip
-            error = self.assertRaises(
-                AuthorityError, authority._checked, _NAME, own.key_pem(), chain
-            )
-            self.assertIn(why, str(error))
-            self.assertTrue(error.counts)
-
-
-class UnreachedTests(AuthorityCase):
     async def test_nobody_listens(self) -> None:
         port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         number = port.getHost().port
@@ -304,16 +215,7 @@ class UnreachedTests(AuthorityCase):
         path.touch()
         self.assertRegex(await self.said(authority), "^acme_ca: '.*' has no certificate in it")
 
-
-class _Greeter(Peer):
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-
-class HostileTests(AuthorityCase):
-    """Each answer is bounded, in bytes and in time, and its end is known to the source."""
-
+    # Each answer is bounded, in bytes and in time, and its end is known to the source.
     async def test_useless_answers(self) -> None:
         other = "https://other.test/directory"
         for answer, why in (
@@ -394,15 +296,7 @@ class HostileTests(AuthorityCase):
         )
         self.assertTrue(self.source.state().up)
 
-
-def _refusal(kind: str, status: str = "403 Forbidden", *fields: str, **more: Any) -> bytes:
-    problem = {"type": f"urn:ietf:params:acme:error:{kind}", "detail": "no", **more}
-    return _json(problem, status, "Replay-Nonce: AAA", *fields)
-
-
-class RefusedTests(AuthorityCase):
-    """What a refusal says, for whom it counts, and what is tried again at once."""
-
+    # What a refusal says, for whom it counts, and what is tried again at once.
     def begin(self, **answers: list[bytes]) -> Authority:
         """Make an authority that answers each path by the next of these answers, the last one again and again."""
         self.peers = PeerFactory(lambda: _Speaker(self.answer))
@@ -529,3 +423,97 @@ class RefusedTests(AuthorityCase):
             await self.asks(failing)
             self.assertNotIsInstance(await failing, UnusableError)
             self.assertTrue(self.source.state().up)
+
+
+_WORDS = ("pending", "ready", "valid", "invalid", "dns", "tls-alpn-01", _NAME, "https://a.test/x")
+_NAMES = (
+    *("newNonce", "newAccount", "newOrder", "meta", "status", "authorizations", "identifier"),
+    *("challenges", "type", "value", "token", "url", "finalize", "certificate", "error", "detail"),
+    *("renewalInfo", "suggestedWindow", "start", "end", "contact"),
+)
+_VALUES = st.recursive(
+    st.sampled_from(_WORDS) | st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner),
+    max_leaves=20,
+)
+_URLS = {name: f"https://a.test/{name}" for name in ("newNonce", "newAccount", "newOrder")}
+
+
+class _Liar(Authority):
+    """Gets its answers from a test."""
+
+    answers: Iterator[Any]
+
+    async def _request(self, method: str, url: str, *_: Any, **__: Any) -> HttpResponse:
+        if not url.startswith("https://"):
+            raise self._unusable(url)
+        self._nonces = ["A"]
+        headers = {"location": "https://a.test/x"}
+        return HttpResponse(200, headers, json.dumps(next(self.answers, {})).encode())
+
+
+class MisshapenTests(SynchronousTestCase):
+    pem = make_authority().issue(_NAME).pem
+
+    @given(st.lists(st.dictionaries(st.sampled_from(_NAMES), _VALUES), max_size=8), st.booleans())
+    def test_any_answers(self, answers: list[Any], asks_when: bool) -> None:  # noqa: FBT001
+        """Whatever an authority answers, there is a reason why it gave no certificate."""
+        clock = Clock()
+        source = Source("acme", "", "", clock.seconds)
+        with TemporaryDirectory() as folder:
+            authority = _Liar(
+                clock, AcmeSettings("https://a.test/"), AcmeFolder(Path(folder)), source
+            )
+            authority.answers = iter([_URLS | {"renewalInfo": "https://a.test/"}, {}, *answers])
+
+            async def show(_: str) -> None:
+                pass
+
+            work = authority.renewal_time(self.pem) if asks_when else authority.issue(_NAME, show)
+            asking = Deferred.fromCoroutine(work)
+            clock.pump([1.0] * 200)
+        asking.addErrback(lambda failure: failure.trap(AuthorityError))
+        result: Any = self.successResultOf(asking)
+        self.assertTrue(result is AuthorityError or (asks_when and isinstance(result, tuple)))
+
+
+class IssuedTests(SynchronousTestCase):
+    def test_unusable(self) -> None:
+        """A chain that listeners would refuse, or that is not for the name, is refused, and counts for the authority's limits."""
+        root, key = make_authority(), make_authority(_NAME, _NAME)
+        authority = Authority(
+            Clock(),
+            AcmeSettings("https://a.test/"),
+            AcmeFolder(make_folder(self)),
+            Source("acme", "", "", float),
+        )
+        issued, other = root.issue(_NAME), root.issue("other.example")
+        late = root.issue(_NAME, begins=-9, ends=-1)
+        good = issued.pem + root.pem
+        self.assertEqual(authority._checked(_NAME, issued.key_pem(), good), issued.key_pem() + good)
+        for own, chain, why in (
+            (issued, b"", "no certificate for its private key"),
+            (issued, other.pem, "the private key does not belong to the certificate"),
+            (issued, good + b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n", "a certificate is damaged"),
+            (issued, other.key_pem() + good, "the private key does not belong to the certificate"),
+            (issued, good + other.pem + other.key_pem(), "a second private key"),
+            (other, other.pem, f"is for other.example, not for {_NAME}"),
+            (key, key.pem, "is signed by itself"),
+            (late, late.pem, "has expired already"),
+        ):  # fmt: skip
+            error = self.assertRaises(
+                AuthorityError, authority._checked, _NAME, own.key_pem(), chain
+            )
+            self.assertIn(why, str(error))
+            self.assertTrue(error.counts)
+
+
+class _Greeter(Peer):
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def _refusal(kind: str, status: str = "403 Forbidden", *fields: str, **more: Any) -> bytes:
+    problem = {"type": f"urn:ietf:params:acme:error:{kind}", "detail": "no", **more}
+    return _json(problem, status, "Replay-Nonce: AAA", *fields)

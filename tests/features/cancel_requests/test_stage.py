@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 
 from tests.cli.support import ExplainTestCase
-from tests.support.mux import MuxTestCase, backend_at
+from tests.support.mux import backend_at
 from tests.support.peers import Peer, PeerFactory, close, listen, make_stalled_port
 from tests.support.ports import free_port
 from tests.tcp.stages.handshaking_case import TerminationCase
@@ -23,7 +23,7 @@ def backend(name: str, *ports: int, **settings: Any) -> Backend:
     return attrs.evolve(backend_at(*ports), name=name, **settings)
 
 
-class CancelCase(MuxTestCase):
+class CancelTest(TerminationCase):
     def servers(self, count: int) -> tuple[list[PeerFactory], list[int]]:
         made = [PeerFactory() for _ in range(count)]
         return made, [listen(self, one) for one in made]
@@ -38,8 +38,6 @@ class CancelCase(MuxTestCase):
         record = await self.assert_ended(peer, count, **wanted)
         self.assertEqual(record.facts["cancel"], said)
 
-
-class CancelTest(CancelCase):
     async def test_each_server_has_it_and_the_client_waits_for_all(self) -> None:
         """However its bytes come, and with any key; what follows reaches nobody."""
         made, ports = self.servers(2)
@@ -226,8 +224,6 @@ class CancelTest(CancelCase):
             peer.close()
         await self.assert_cancelled(client, 1, "2 of 2", client="192.0.2.1:1")
 
-
-class InsideTest(TerminationCase, CancelCase):
     async def test_servers_inside_tls(self) -> None:
         """They are those of a client in the clear, too, unless it would have to show a certificate."""
         made, ports = self.servers(3)

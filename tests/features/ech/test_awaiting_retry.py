@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
-from unittest import SkipTest
 
 from OpenSSL import SSL
 
@@ -43,7 +42,7 @@ _RETRY = records(server_hello()) + _CHANGED
 _ILLEGAL = bytes.fromhex("1503030002022f")
 
 
-class HiddenCase(MuxTestCase):
+class AwaitingRetryTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.sealer = Sealer(_MADE)
@@ -83,8 +82,6 @@ class HiddenCase(MuxTestCase):
         await client.has(len(_RETRY))
         return client, server
 
-
-class AwaitingRetryTest(HiddenCase):
     async def test_hidden_name_decides_and_server_gets_the_hidden_hello(self) -> None:
         client, server = await self.began()
         self.assertEqual(parse_client_hello(bytes(server.received), None).sni, HIDDEN)
@@ -326,6 +323,9 @@ _NO_SHARE = extension(KEY_SHARE, b"\0\0")
 class EndsHereTest(TerminationCase):
     """TLS that ends here: OpenSSL asks a client that has sent no key share for a second hello."""
 
+    if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
+        skip = "this OpenSSL does not accept hidden hellos"
+
     async def asked_again(self) -> tuple[Peer, Sealer]:
         made = MadeKey()
         keys = made.write(self.folder / "ech.pem")
@@ -343,8 +343,6 @@ class EndsHereTest(TerminationCase):
         return inner(*parts)
 
     async def test_illegal_second_hello(self) -> None:
-        if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
-            raise SkipTest("this OpenSSL does not accept hidden hellos")
         client, _ = await self.asked_again()
         client.send(_CHANGED + records(Sealer(MadeKey()).second(self.hello())))
         await client.has_all()
@@ -354,8 +352,6 @@ class EndsHereTest(TerminationCase):
         self.assertEqual(record.facts["tls_error"], why)
 
     async def test_second_hello_for_another_name(self) -> None:
-        if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
-            raise SkipTest("this OpenSSL does not accept hidden hellos")
         client, sealer = await self.asked_again()
         client.send(_CHANGED + records(sealer.second(self.hello("vip.example"))))
         await client.has_all()
@@ -368,8 +364,6 @@ class EndsHereTest(TerminationCase):
 
     async def test_second_hello_without_a_share(self) -> None:
         """It is opened, and OpenSSL says what it thinks of it."""
-        if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
-            raise SkipTest("this OpenSSL does not accept hidden hellos")
         client, sealer = await self.asked_again()
         for byte in _CHANGED + records(sealer.second(self.hello())):
             client.send(bytes([byte]))

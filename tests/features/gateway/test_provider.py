@@ -32,7 +32,7 @@ spec:
 """
 
 
-class GatewayTest(ProviderTestCase):
+class GatewayTests(ProviderTestCase):
     provider = gateway_provider
 
     def setUp(self) -> None:
@@ -81,8 +81,6 @@ class GatewayTest(ProviderTestCase):
         parents = self.kube.get(kind, namespace, name).get("status", {}).get("parents") or [{}]
         return reasons(parents[-1].get("conditions", ()))
 
-
-class FollowTests(GatewayTest):
     async def test_routes_come_and_go(self) -> None:
         self.kube.page = 1
         self.begin()
@@ -192,8 +190,6 @@ class FollowTests(GatewayTest):
             )
         )
 
-
-class RightsTests(GatewayTest):
     async def test_only_config_maps_that_are_named_are_asked_for(self) -> None:
         """Of Services of routes, and by names that can be asked for: an odd one must not stop all others."""
         text = (
@@ -255,8 +251,6 @@ class RightsTests(GatewayTest):
         await self.until(is_all)
         self.assertEqual(asked, allowed)
 
-
-class FailureTests(GatewayTest):
     async def test_a_server_that_is_away_at_the_start_and_later(self) -> None:
         self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
         await self.kube.leave()
@@ -418,8 +412,6 @@ class FailureTests(GatewayTest):
         self.kube.oldest = 0
         await self.until(lambda: "tcproutes can be read again" in self.logged())
 
-
-class StatusTests(GatewayTest):
     def patches(self, name: str) -> int:
         return sum(asked.startswith("PATCH") and f"/{name}/" in asked for asked in self.kube.asked)
 
