@@ -15,7 +15,7 @@ from tests.support.proc import halted, is_gone, workers_of
 from tests.support.services import Service
 
 
-class AdminProcessCase(WorkersTestCase):
+class ProcessesTest(WorkersTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.socket = self.folder / "admin.sock"
@@ -30,12 +30,6 @@ class AdminProcessCase(WorkersTestCase):
             f"[backend b]\nserver = 127.0.0.1:{port}\n{more}"
         )
 
-
-def inode_of(path: Path) -> int:
-    return path.stat().st_ino
-
-
-class WorkersTest(AdminProcessCase):
     def test_hung_worker_is_shown_but_not_waited_for(self) -> None:
         self.service("workers = 2", self.led(self.backend()))
         self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": [], "stale": []})
@@ -55,8 +49,6 @@ class WorkersTest(AdminProcessCase):
                 self.assertEqual(ask(self.socket, "GET", "/readyz")[0], 200)
             eventually(lambda: len(workers_of(mux.pid)) == 2, "the old one has ended")
 
-
-class ShortageTest(AdminProcessCase):
     def test_descriptors_run_out(self) -> None:
         """Clients wait in the queue until there are some; meanwhile, the log is not filled with that."""
         mux = self.service()
@@ -80,8 +72,6 @@ class ShortageTest(AdminProcessCase):
         self.assertLess(mux.child.output.count("ould not accept"), 3)
         self.assertNotIn("have changed", mux.child.output)
 
-
-class UpgradeTest(AdminProcessCase):
     def test_old_process_answers_the_request_and_the_new_one_the_next(self) -> None:
         mux = self.service("workers = 2\nmetrics = 127.0.0.1:0")
         inode = inode_of(self.socket)
@@ -120,13 +110,12 @@ class UpgradeTest(AdminProcessCase):
         self.assertEqual(get(other, "/api/status")["pid"], mux.pid)
         eventually(lambda: not self.socket.exists(), "the old one is gone")
 
-
-class StopTest(AdminProcessCase):
     def test_stop_answers_and_ends_as_sigterm_does(self) -> None:
         listening = self.backend()
         mux = self.service("workers = 2", self.led(listening))
         client, server = self.relayed(mux, listening)
         self.assertEqual(post(self.socket, "/api/stop")["changes"], "the service is shutting down")
+        mux.status = 0  # no signal has stopped it
         eventually(
             lambda: get(self.socket, "/api/status")["draining"], "the status says that it stops"
         )
@@ -174,3 +163,7 @@ class StopTest(AdminProcessCase):
         client.close()
         server.close()
         self.assertEqual(mux.take_one()["reason"], "drained")
+
+
+def inode_of(path: Path) -> int:
+    return path.stat().st_ino

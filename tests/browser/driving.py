@@ -150,8 +150,6 @@ class Browser:
         eventually(agreed, "there is a dialogue")
 
     def answer(self, text: str) -> None:
-        """Answer what the page asks."""
-
         def answered() -> bool:
             try:
                 dialogue = self._driver.switch_to.alert
@@ -174,7 +172,6 @@ class Browser:
         return found
 
     def faults(self) -> list[dict[str, Any]]:
-        """Give what axe-core finds."""
         if not self.run("return !!window.axe"):
             # The package needs Playwright as soon as one of its modules is imported; this imports none.
             axe = files("axe_playwright_python") / "axe.min.js"

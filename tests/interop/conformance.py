@@ -81,8 +81,6 @@ def who_server(
 
 
 class _DatagramServer:
-    """Answers each datagram with the same."""
-
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -371,11 +369,9 @@ class ConformanceTestCase(InteropTestCase):
         self.put(*(one for one in objects if one["metadata"]["name"] not in without))
 
     def put(self, *objects: Any) -> None:
-        """Apply objects for one test."""
         self._removes += [self._apply(one) for one in objects]
 
     def clean(self) -> None:
-        """Remove all that the test has applied."""
         while self._removes:
             self._removes.pop()()
 
@@ -465,8 +461,6 @@ class ConformanceTestCase(InteropTestCase):
         self.until(look)
 
     def sets(self, gateway: str, count: int) -> None:
-        """Wait for the number of ListenerSets that are attached to a Gateway."""
-
         def look() -> str:
             status = self.get("Gateway", gateway).get("status") or {}
             found = status.get("attachedListenerSets", 0)
@@ -580,8 +574,6 @@ class ConformanceTestCase(InteropTestCase):
         self.until(look)
 
     def policy(self, key: str, gateway: str, *wanted: str) -> None:
-        """Wait for conditions of a BackendTLSPolicy at a Gateway."""
-
         def look() -> str:
             its = self.get("BackendTLSPolicy", key)
             found = (its.get("status") or {}).get("ancestors") or ()

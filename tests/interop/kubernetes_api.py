@@ -62,7 +62,6 @@ class KubernetesApi:
         return f"http://127.0.0.1:{self._etcd_port}"
 
     def start(self) -> None:
-        """Start the API server, and wait until it answers."""
         self._server = Child(
             *("kube-apiserver", "--etcd-servers", self._etcd_url, "--secure-port", str(self._port), *_FLAGS),
             *("--tls-cert-file", self._certificate.chain, "--tls-private-key-file", self._certificate.key),
@@ -137,7 +136,6 @@ class KubernetesApi:
         return output_of("kubectl", "--kubeconfig", self.admin, *arguments).decode()
 
     def apply(self, text: str) -> None:
-        """Create or change objects that are written in YAML."""
         path = self._folder / "applied.yaml"
         path.write_text(text)
         self.kubectl("apply", "-f", path)

@@ -13,7 +13,6 @@ HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 
 
 def client_hello(name: str) -> bytes:
-    """Return a ClientHello with this server name."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):

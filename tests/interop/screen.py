@@ -11,8 +11,6 @@ from tests.support.proc import family_of, is_gone, pids_of
 
 
 class Screen:
-    """A terminal of tmux, with a shell in it."""
-
     def __init__(
         self, folder: Path, width: int = 80, height: int = 24, shell: str = "PS1='$ ' sh"
     ) -> None:
@@ -36,7 +34,6 @@ class Screen:
         self._tmux("send-keys", *names)
 
     def resize(self, width: int, height: int) -> None:
-        """Change its size, and wait until the terminal has it."""
         name = self._tmux("display-message", "-p", "#{pane_tty}").strip()
 
         def has_it() -> bool:

@@ -185,7 +185,6 @@ VirtualHost "{name}"
 
 
 def start_prosody(folder: Path, certificate: Certificate, name: str) -> ClearServer:
-    """Start a server of XMPP for a domain."""
     port, configuration = free_port(), folder / "prosody.cfg.lua"
     (folder / "data").mkdir()
     configuration.write_text(

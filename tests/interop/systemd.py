@@ -199,7 +199,6 @@ class Systemd(FirstProcess):
         return said.stdout.decode().strip()
 
     def main(self) -> int:
-        """Give the service's main process, as systemd numbers it."""
         return int(self.show("MainPID"))
 
     def outside(self) -> int:

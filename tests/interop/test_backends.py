@@ -215,8 +215,6 @@ tls_ca   = {folder}/ca.pem
 
 
 class TlsNginxTests(InteropTestCase):
-    """nginx behind TLS, and the PROXY protocol's header before it."""
-
     def test_service(self) -> None:
         """HTTP becomes HTTPS, the server logs the client's address, and a bad certificate harms nobody else."""
         root = make_authority()

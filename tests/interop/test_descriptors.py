@@ -38,8 +38,6 @@ backend = 127.0.0.1:{port}
 
 
 class DescriptorTests(InteropTestCase):
-    """More clients than there are descriptors for."""
-
     def setUp(self) -> None:
         backend = self.own(ThreadServer(lambda client: client.sendall(client.recv(100))))
         rules = _RULES.format(port=backend.port)
@@ -224,8 +222,6 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class InheritedSocketTest(InteropTestCase):
-    """The socket is there before txmux is."""
-
     def test_clients_keep_their_family(self) -> None:
         if not has_ipv6():
             self.skipTest("no IPv6 on the loopback")

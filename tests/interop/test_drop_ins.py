@@ -46,7 +46,6 @@ class UnitAloneTests(SystemdTestCase):
         self.start(self.SETTINGS)
 
     def assert_served(self) -> None:
-        """Assert that a client and both ways to reload are served."""
         self.assert_relays(*self.relayed())
         self.do("reload")
         self.ask("reload")

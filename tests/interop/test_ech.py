@@ -85,8 +85,6 @@ class _Server(ThreadServer):
 
 
 class _Tap(ThreadServer):
-    """Passes a connection on, and keeps what its client says first."""
-
     def __init__(self, port: int) -> None:
         self._port, self.seen = port, b""
         super().__init__(self._pass_on)
@@ -162,7 +160,6 @@ def _answer(asked: bytes, port: int, configs: bytes) -> bytes:
 
 
 def _new_key(path: Path) -> str:
-    """Make a key by the command, and return what its record has."""
     command = (sys.executable, "-m", "txmux", "ech", "new", _PUBLIC, "--output", str(path))
     record = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return record.partition(' ech="')[2].partition('"')[0]

@@ -41,7 +41,7 @@ backend = 127.0.0.1:{backend}
 """
 
 
-class FloodTestCase(WorkersTestCase):
+class FloodTest(WorkersTestCase):
     """A service, a backend that answers, and clients of several addresses."""
 
     def setUp(self) -> None:
@@ -92,8 +92,6 @@ class FloodTestCase(WorkersTestCase):
         eventually(lambda: len(lines()) >= count, f"there are {count} ends of {BAD}")
         return lines()
 
-
-class SilentTest(FloodTestCase):
     def test_all_are_kept(self) -> None:
         """Without limits they are waited for; meanwhile others are served, and a client costs little memory."""
         mux = self.flooded()
@@ -125,8 +123,6 @@ class SilentTest(FloodTestCase):
         self.assertLess(memory(mux) - before, 4 * MIB)
         mux.stop()
 
-
-class GarbageTest(FloodTestCase):
     def test_garbage_is_found_out_at_no_cost(self) -> None:
         mux = self.flooded()
         self.be_served(mux)
@@ -144,8 +140,6 @@ class GarbageTest(FloodTestCase):
         self.assertLess(memory(mux) - before, 4 * MIB)
         mux.stop()
 
-
-class HandshakesTest(FloodTestCase):
     def test_handshakes_of_one_source(self) -> None:
         """Few are done at once, the others wait; neither takes much memory, and other sources are served."""
         identity = make_authority().issue("www.example.com")
@@ -179,10 +173,7 @@ class HandshakesTest(FloodTestCase):
         be_served()
         mux.stop()
 
-
-class WorkersTest(FloodTestCase):
-    """Several workers keep one account."""
-
+    # Several workers keep one account.
     def test_limit(self) -> None:
         """A source has no more in all workers together; what a worker had that crashed is given back."""
         mux = self.flooded("max_connections_per_source = 20", "workers = 2")

@@ -23,8 +23,6 @@ _LISTENERS = ("name: tcp, port: 5432, protocol: TCP", "name: other, port: 2, pro
 
 
 class Named(Protocol):
-    """A server that answers each byte with its name."""
-
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(self.factory.name * len(data))  # type: ignore[union-attr]
 
@@ -161,7 +159,6 @@ class ClusterTest(TestCase):
         await self.until_listener("unlucky", "Accepted", "Programmed")
 
     async def until_listener(self, name: str, accepted: str, programmed: str) -> None:
-        """Wait for the reasons of a Gateway's first listener."""
         told: dict[str, str] = {}
         while (told.get("Accepted"), told.get("Programmed")) != (accepted, programmed):
             await deferLater(reactor, 0.1)

@@ -53,8 +53,6 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Podman:
-    """The daemon, and containers that echo."""
-
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "podman.sock"
         configuration = folder / "containers.conf"

@@ -46,8 +46,6 @@ _SLEEPING = f"select count(*) from pg_stat_activity where query = '{_SLEEP}' and
 
 
 class PsqlTests(InteropTestCase):
-    """Two servers with TLS, one without, and psql."""
-
     relay: ClassVar[str] = "auto"
     ports: ClassVar[dict[str, int]]
     certificates: ClassVar[dict[str, Certificate]]

@@ -49,7 +49,6 @@ class SourcesTest(TestCase):
         return answer.body
 
     async def sources(self) -> list[Any]:
-        """Return what the service says of sources."""
         while True:
             with contextlib.suppress(RequestFailedError):
                 return [*json.loads(await self.answer("/api/status"))["sources"]]

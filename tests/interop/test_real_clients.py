@@ -76,8 +76,6 @@ class SharedPortTestCase(InteropTestCase):
 
 
 def _reaches(route: str, *commands: str) -> Callable[[SharedPortTestCase], None]:
-    """Make a test that each of these commands reaches a route."""
-
     def test(self: SharedPortTestCase) -> None:
         for command in commands:
             typed = command.format(address=self.address, port=self.port)

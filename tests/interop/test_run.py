@@ -55,8 +55,6 @@ sys.exit(main(["run", sys.argv[2]]))
 
 
 class RunTestCase(InteropTestCase):
-    """Has a server, and starts services before it."""
-
     def setUp(self) -> None:
         self.echo = self.own(EchoServer())
         self.rules = self.folder / "rules.ini"
@@ -177,13 +175,6 @@ class FailureTests(RunTestCase):
         self.assertEqual(status, os.EX_CONFIG)
         self.assertIn("[route a] terminate_tls: ", said)
         self.assertEqual(len(said.splitlines()), 1, said)
-
-    def test_no_file_is_78(self) -> None:
-        status, said = self.failure(self.folder / "missing.ini")
-        self.assertEqual(status, os.EX_CONFIG)
-        self.assertEqual(
-            said, f"{self.folder}/missing.ini: cannot be read: No such file or directory\n"
-        )
 
     def test_failure_after_the_start_is_1(self) -> None:
         self.write()

@@ -39,8 +39,6 @@ _SOON = 5.0
 
 
 class SharingTestCase(SupervisedTestCase):
-    """Services that share their bans by one Redis."""
-
     redis: RedisServer
 
     def start_redis(self, port: int | None = None, identity: Identity | None = None) -> None:
@@ -157,8 +155,6 @@ class SharedBansTest(SharingTestCase):
 
 
 class MachinesCase(TestCase):
-    """Machines that are in this process, and share by one Redis."""
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.redis = self.start_redis()
@@ -185,8 +181,6 @@ class MachinesCase(TestCase):
 
 
 class ClocksTest(MachinesCase):
-    """Machines whose clocks are apart."""
-
     async def test_apart(self) -> None:
         """Whoever takes a ban back last has it so for all, and a ban lasts as long everywhere, whatever the clocks."""
         (ahead, _), (behind, _) = await self.machine(3600), await self.machine(-3600)

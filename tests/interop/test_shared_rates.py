@@ -38,8 +38,6 @@ _SOURCE = 0xFF0000007F000001
 
 
 class _Server(Protocol):
-    """Says that the client was let in, and closes."""
-
     def connectionMade(self) -> None:
         transport: Any = self.transport
         transport.write(b"1")
@@ -47,8 +45,6 @@ class _Server(Protocol):
 
 
 class _Client(Protocol):
-    """Waits for that, and for the end."""
-
     def __init__(self, heard: Callable[[bytes], None]) -> None:
         self._heard = heard
         self.over: Deferred[None] = Deferred()
@@ -102,7 +98,6 @@ class SharedRatesTest(TestCase):
     async def come(
         self, machines: list[EmbeddedService], per_second: float, seconds: float
     ) -> None:
-        """Have clients come at a rate, by the machines in turn."""
         begun, connecting = time.monotonic(), []
         for number in range(int(per_second * seconds)):
             await deferLater(reactor, max(0.0, begun + number / per_second - time.monotonic()))

@@ -84,8 +84,6 @@ _FAST = 2**18
 
 
 class DrainTests(InteropTestCase):
-    """SIGTERM while SSH sessions and downloads are under way."""
-
     web: ClassVar[int]
 
     @classmethod
@@ -182,8 +180,6 @@ _MIBS = 1024 if os.environ.get("TXMUX_LONG") else 100
 
 
 class UpgradeTests(InteropTestCase):
-    """Three upgrades each, with reloads between them."""
-
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()

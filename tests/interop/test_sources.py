@@ -100,27 +100,24 @@ class ManyPortsTests(InteropTestCase):
         # A port of the server's own must not be in the range.
         self.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
 
-    def assert_ports(self, source: str, *servers: str) -> None:
-        addresses = source.split(",")
-        places = (text.rpartition(":") for text in servers)
-        _serve(self.network, *(f"{host.strip('[]')} {port}" for host, _, port in places))
-        most = _PORTS * len(addresses)
-        said = _dialled(self.network, source, *(f"{text}*{most + 1}" for text in servers))
-        for text in servers:
-            lines = [line for line in said if line.startswith(f"{text} ")]
-            self.assertEqual(len(lines), most + 1)
-            for address in addresses:
-                self.assertEqual(lines.count(f"{text} you are {address}"), _PORTS)
-            self.assertIn("all ports of all addresses in source are in use", lines[-1])
-
-    def test_one_address_towards_each_server(self) -> None:
-        self.assert_ports("10.1.0.1", "10.1.0.9:9001", "10.1.0.9:9002")
-
-    def test_two_addresses_have_twice_as_many(self) -> None:
-        self.assert_ports("10.1.0.1,10.1.0.2", "10.1.0.9:9001", "10.1.0.9:9002")
-
-    def test_ipv6(self) -> None:
-        self.assert_ports("fd00::1,fd00::2", "[fd00::9]:9001", "[fd00::9]:9002")
+    def test_as_many_connections_to_each_server_as_all_addresses_have_ports(self) -> None:
+        for addresses, host, first in (
+            (["10.1.0.1"], "10.1.0.9", 9001),
+            (["10.1.0.1", "10.1.0.2"], "10.1.0.9", 9003),
+            (["fd00::1", "fd00::2"], "fd00::9", 9005),
+        ):
+            _serve(self.network, *(f"{host} {port}" for port in (first, first + 1)))
+            shown = f"[{host}]" if ":" in host else host
+            servers = [f"{shown}:{port}" for port in (first, first + 1)]
+            most = _PORTS * len(addresses)
+            asked = (f"{text}*{most + 1}" for text in servers)
+            said = _dialled(self.network, ",".join(addresses), *asked)
+            for text in servers:
+                lines = [line for line in said if line.startswith(f"{text} ")]
+                self.assertEqual(len(lines), most + 1)
+                for address in addresses:
+                    self.assertEqual(lines.count(f"{text} you are {address}"), _PORTS)
+                self.assertIn("all ports of all addresses in source are in use", lines[-1])
 
     def test_missing_address_is_passed_over(self) -> None:
         _serve(self.network, "10.1.0.9 9001")
@@ -214,8 +211,6 @@ for number in range(int(count)):
 
 
 class TransparentTests(InteropTestCase):
-    """Connections that come from the clients' own addresses."""
-
     def between(self) -> tuple[Namespace, Namespace, Namespace]:
         clients, middle, servers = (Namespace(self) for _ in range(3))
         cable(clients, ["10.2.1.7/24", "fd02:1::7/64"], middle, ["10.2.1.1/24", "fd02:1::1/64"])

@@ -5,6 +5,7 @@ import select
 import socket
 import struct
 import time
+from itertools import product
 from pathlib import Path
 from unittest import SkipTest
 
@@ -113,7 +114,7 @@ def _read(stream: socket.socket) -> bytes:
 
 
 _BREAKING = 200
-_BY_BYTES, _AT_ONCE = "[route all]\nmatch = any\nbackend = {}\n", "default = {}\n"
+_EARLY = (("[route all]\nmatch = any\nbackend = {}\n", b"hello"), ("default = {}\n", b""))
 _RESET = struct.pack("ii", 1, 0)
 # A reset that gets lost is not sent again: whoever has not heard of it must ask.
 _ASKING = "idle=1s interval=1s count=2"
@@ -121,8 +122,6 @@ _ASKS = keepalive_options(1, 1, 2)
 
 
 class _Server(ThreadServer):
-    """Notes how the streams of its clients end."""
-
     orderly = 0
 
     def __init__(self) -> None:
@@ -138,27 +137,19 @@ class _Server(ThreadServer):
 class EarlyResetTests(InteropTestCase):
     """No server may take a broken stream for a whole one, however early it broke."""
 
-    def break_off(self, relay: str, route: str, said: bytes) -> None:
-        server = self.own(_Server())
-        backend = f"127.0.0.1:{server.port}"
-        listen = f"[listen public]\nendpoint = 127.0.0.1:0\nkeepalive = {_ASKING}\n"
-        rules = f"{listen}{route.format(backend)}"
-        mux = self.own(Service(self.folder, rules, f"relay = {relay}"))
-        for _ in range(_BREAKING):
-            with mux.connect() as client:
-                client.sendall(said)
-                # A reset that overtakes what is before it leaves a connection that is never accepted.
-                until_taken(client)
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        reasons = {line["reason"] for line in mux.take(_BREAKING)}
-        self.assertLessEqual(reasons, {"client-reset", "client-gone"})
-        server.wait(20)
-        self.assertEqual(server.orderly, 0, (relay, route, said))
-
-    def test_speaking(self) -> None:
-        for relay in ("kernel", "portable"):
-            self.break_off(relay, _BY_BYTES, b"hello")
-
-    def test_silent_at_once(self) -> None:
-        for relay in ("kernel", "portable"):
-            self.break_off(relay, _AT_ONCE, b"")
+    def test_broken_before_or_after_the_first_byte(self) -> None:
+        for relay, (route, said) in product(("kernel", "portable"), _EARLY):
+            server = self.own(_Server())
+            listen = f"[listen public]\nendpoint = 127.0.0.1:0\nkeepalive = {_ASKING}\n"
+            rules = f"{listen}{route.format(f'127.0.0.1:{server.port}')}"
+            mux = self.own(Service(self.folder, rules, f"relay = {relay}"))
+            for _ in range(_BREAKING):
+                with mux.connect() as client:
+                    client.sendall(said)
+                    # A reset that overtakes what is before it leaves a connection that is never accepted.
+                    until_taken(client)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reasons = {line["reason"] for line in mux.take(_BREAKING)}
+            self.assertLessEqual(reasons, {"client-reset", "client-gone"})
+            server.wait(20)
+            self.assertEqual(server.orderly, 0, (relay, route, said))

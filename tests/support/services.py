@@ -43,8 +43,8 @@ class Twist:
         before: Sequence[str] = (),
         program: Sequence[str | Path] = (),
     ) -> None:
-        # twist ends itself with the signal that it was sent.
-        self._status = 0 if program else -signal.SIGTERM
+        # With which it ends when it is stopped: twist ends itself with the signal that it was sent.
+        self.status = 0 if program else -signal.SIGTERM
         command = program or [*twist_command(), "--log-format=text", "txmux"]
         self.child = Child(*before, *command, *options)
 
@@ -64,7 +64,7 @@ class Twist:
         self.stop()
 
     def assert_stopped(self) -> None:
-        self._assert_well(self._status)
+        self._assert_well(self.status)
 
     def _assert_well(self, *statuses: int) -> None:
         """Wait for its end, and check its log, and its exit status if only these are right."""
@@ -352,7 +352,7 @@ class Service(LoggingTwist):
         eventually(lambda: all(map(is_gone, self._pids)), "all processes have ended")
         replaced = len(self._pids) > 1
         # Who is stopped by the API exits with 0.
-        statuses = (self._status,) if self._is_signalled else (self._status, 0)
+        statuses = (self.status,) if self._is_signalled else (self.status, 0)
         self._assert_well(*(() if replaced else statuses))
 
 

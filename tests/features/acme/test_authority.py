@@ -440,8 +440,6 @@ _URLS = {name: f"https://a.test/{name}" for name in ("newNonce", "newAccount", "
 
 
 class _Liar(Authority):
-    """Gets its answers from a test."""
-
     answers: Iterator[Any]
 
     async def _request(self, method: str, url: str, *_: Any, **__: Any) -> HttpResponse:

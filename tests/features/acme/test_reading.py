@@ -27,8 +27,6 @@ class AcmeTest(SynchronousTestCase):
 
 
 class RouteTests(SynchronousTestCase):
-    """Routes with an authority of their own."""
-
     def read(self, settings: str, *routes: str) -> Rules:
         sections = (
             f"[route r{number}]\nmatch = tls\n{lines}\nbackend = close\n"

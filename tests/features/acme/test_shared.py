@@ -13,8 +13,6 @@ from txmux.rules.reading.parser import load
 
 
 class _NoStore:
-    """One that never connects."""
-
     text = "redis://127.0.0.1:1"
 
     def connect(self, *_: object) -> None: ...

@@ -62,7 +62,6 @@ class Instance:
 
 
 def instances_in(body: bytes, *, passing: bool) -> Instances:
-    """Read an answer that comes in parts."""
     reader, half = InstancesReader(passing=passing), len(body) // 2
     for part in (body[:half], body[half:]):
         reader.feed(part)
@@ -71,8 +70,6 @@ def instances_in(body: bytes, *, passing: bool) -> Instances:
 
 @attrs.define(eq=False)
 class _Held:
-    """A question that waits for a change."""
-
     request: Request
     service: str
     query: dict[str, list[str]]
@@ -143,12 +140,10 @@ class Consul:
         return len(self._held)
 
     def forget(self) -> None:
-        """Leave those who wait without an answer."""
         for held in [*self._held]:
             self._forget(held)
 
     def register(self, service: str, instances: Iterable[Instance], *, wakes: bool = True) -> None:
-        """Have a service have other instances."""
         self._services[service] = [*instances]
         self.index += 3
         for held in [*self._held] if wakes else ():

@@ -29,7 +29,6 @@ _DURATION = re.compile(r"\A-?([0-9]+(\.[0-9]+)?(h|m|s|ms|us|µs|ns))+\Z")
 
 
 def decision(value: str, duration: str = "4h", **others: str) -> dict[str, Any]:
-    """Make one, as CrowdSec 1.4 tells it."""
     return {
         "id": 7,
         "origin": "cscli",

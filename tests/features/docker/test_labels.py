@@ -36,7 +36,6 @@ def container(name: str = "web", _labels: Any = (), **changed: Any) -> Container
 def read(
     *containers: Container, rules: LabelRules = ON_NETWORK, drained: Any = (), within: Rules = RULES
 ) -> list[str]:
-    """Return the text of each object, or its problem."""
     objects, _ = read_labels(containers, rules, within, drained)
     return [one.problem or one.text.strip() for one in objects]
 

@@ -32,8 +32,6 @@ def _private(secret: bytes | None) -> X25519PrivateKey:
 
 
 class MadeKey:
-    """A key with its configuration."""
-
     def __init__(
         self, number: int = 7, public_name: str = PUBLIC, secret: bytes | None = None
     ) -> None:
@@ -69,8 +67,6 @@ def inner(
 
 
 class Sealer:
-    """Seals the hellos of one connection."""
-
     def __init__(
         self, made: MadeKey, aead: int = AES_128_GCM, *, secret: bytes | None = None
     ) -> None:
@@ -90,7 +86,6 @@ class Sealer:
         more: tuple[bytes, ...] = (),
         public: str = PUBLIC,
     ) -> bytes:
-        """Make the message of an outer hello."""
         enc = self.encapsulated if encapsulated is None else encapsulated
         suite = b"".join(n.to_bytes(2, "big") for n in (HKDF_SHA256, aead or self.aead))
         head = b"\0" + suite + bytes([self.config.id]) + sized(2, enc)
@@ -108,5 +103,4 @@ class Sealer:
         return with_payload(sealed)
 
     def second(self, encoded: bytes, aead: int | None = None, public: str = PUBLIC) -> bytes:
-        """Make the hello that follows a HelloRetryRequest."""
         return self.hello(encoded, encapsulated=b"", aead=aead, public=public)

@@ -50,8 +50,6 @@ def _read(stream: bytes, keys: dict[int, EchKey] = _KEYS) -> InnerHello:
 
 
 class _Counting:
-    """A private key that counts exchanges."""
-
     def __init__(self, private: X25519PrivateKey) -> None:
         self.exchanges, self._private = 0, private
 

@@ -62,7 +62,6 @@ def cluster(text: str) -> Cluster:
 
 
 def gateway(*listeners: str, name: str = "edge", more: str = "") -> str:
-    """Return a Gateway, from a line of YAML for each listener."""
     lines = "".join(f"\n  - {{{one}}}" for one in listeners)
     metadata = f"{{name: {name}{more}}}"
     return f"---\nkind: Gateway\nmetadata: {metadata}\nspec:\n  gatewayClassName: txmux\n  listeners:{lines}\n"
@@ -76,7 +75,6 @@ def route(
     more: str = "",
     parent: str = "",
 ) -> str:
-    """Return a route to backends at Gateway `edge`."""
     spec = f", {spec}" if spec else ""
     parents = f"[{{name: edge{parent}}}]"
     return f"---\nkind: {kind}\nmetadata: {{name: {name}{more}}}\nspec: {{parentRefs: {parents}, rules: [{{backendRefs: [{refs}]}}]{spec}}}\n"
@@ -94,5 +92,4 @@ def policy(
 
 
 def authority(pem: str = "", name: str = "ca") -> str:
-    """Return a ConfigMap with the certificate of an authority."""
     return f"---\n{yaml.safe_dump({'kind': 'ConfigMap', 'metadata': {'name': name}, 'data': {'ca.crt': pem}})}"

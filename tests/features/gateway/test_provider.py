@@ -53,7 +53,6 @@ class GatewayTests(ProviderTestCase):
             self.kube.put(one)
 
     def begin(self, text: str = gateway(TCP) + route("TCPRoute", "db")) -> None:
-        """Have objects, and run the provider."""
         self.put(SERVICES + text)
         self.run_provider()
 
@@ -66,7 +65,6 @@ class GatewayTests(ProviderTestCase):
         return self.start("--api", self.kube.url, *more)
 
     def put_secret(self, namespace: str = "shop", key: bytes | None = None) -> Identity:
-        """Have a certificate with its key, or with another one."""
         made = make_authority().issue("a.example")
         pems = {"tls.crt": made.pem, "tls.key": key or made.key_pem()}
         data = {name: base64.b64encode(pem).decode() for name, pem in pems.items()}

@@ -54,7 +54,6 @@ class MisdirectedTest(TerminationCase):
         ]
 
     def under(self, **more: Any) -> int:
-        """Listen with one route that ends TLS, and two under it."""
         inner = [
             attrs.evolve(route(f"http host={name}", to, name=name), under=("tls",))
             for name, to in (
@@ -74,7 +73,6 @@ class MisdirectedTest(TerminationCase):
         return self.speaker.headers(stream, asked(host, "GET", *more), flags)
 
     async def answers(self, client: SecurePeer, count: int) -> list[tuple[int, int, object]]:
-        """Wait for so many whole frames."""
         await client.until(lambda: _count(client.received) >= count)
         read = self.speaker.read(bytes(client.received))
         client.received.clear()
@@ -317,7 +315,6 @@ class MisdirectedTest(TerminationCase):
 
 
 def _count(data: bytes | bytearray) -> int:
-    """Return the number of whole frames."""
     count, at = 0, 0
     while len(data) >= at + 9:
         at += 9 + int.from_bytes(data[at : at + 3], "big")

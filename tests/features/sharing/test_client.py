@@ -15,8 +15,6 @@ from txmux.features.sharing.store import Store
 
 
 class _Redis(Peer):
-    """Answers each command with the same."""
-
     reply = b":0\r\n"
 
     def dataReceived(self, data: bytes) -> None:

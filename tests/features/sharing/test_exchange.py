@@ -51,13 +51,12 @@ class _Machine:
         return permit is not None
 
     def come(self, source: int = 1) -> bool:
-        """Connect and leave."""
         if is_admitted := self.enter(source):
             self.permits.pop().release()
         return is_admitted
 
 
-class _Case(SynchronousTestCase):
+class ExchangeTests(SynchronousTestCase):
     def begin(self, count: int, limits: SourceLimits) -> None:
         self.patch(module, "_MOST_SLOTS", 64)  # which takes less time to look at
         self.clock, self.reports = Clock(), dict[bytes, bytes]()
@@ -72,8 +71,6 @@ class _Case(SynchronousTestCase):
             for machine in self.machines:
                 machine.turn()
 
-
-class RateTests(_Case):
     def come(
         self,
         phases: list[float],
@@ -236,8 +233,6 @@ class RateTests(_Case):
             lasted += bool(self.reports[machine.name])
         self.assertEqual(lasted, 32)
 
-
-class ConnectionsTests(_Case):
     @settings(max_examples=50)
     @given(st.integers(2, 6), st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60))
     def test_from_half_of_the_limit_at_one_machine_on_all_count(

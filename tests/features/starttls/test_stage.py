@@ -33,7 +33,6 @@ class StartTLSTests(MuxTestCase):
         return self.mux([route("tls sni=b.example", one) for one in made], more=more, **settings)
 
     async def greeted(self, port: int, said: bytes = STARTTLS, first: bytes = b"") -> Peer:
-        """Connect a client that begins TLS when it may."""
         client = await self.connect(port, said)
         expected = (first or b"220 here ESMTP\r\n") + GO
         await client.has(len(expected))

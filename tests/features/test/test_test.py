@@ -42,8 +42,6 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nServer: %s\r\nDate: %f\r\n\r\n"
 
 
 class _Port(socketserver.ThreadingTCPServer):
-    """Serves each client by a function, and counts them."""
-
     daemon_threads, allow_reuse_address, request_queue_size = True, True, 64
     block_on_close = False
 

@@ -156,7 +156,6 @@ class TopTests(InteropTestCase):
         self.assert_is_given_back(screen)
 
     def assert_is_given_back(self, screen: Screen) -> None:
-        """See that the shell has lines, and shows what is typed."""
         screen.type("clear; stty -a | tr ' ;' '\\n\\n' | grep -Ex -e '-?(icanon|echo)'\n")
         self.assertNotIn("-", screen.wait_for(r"\A-?icanon\n-?echo\n\$ *$"))
 

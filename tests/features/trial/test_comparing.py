@@ -56,7 +56,6 @@ def rules_of(text: str) -> Rules:
 
 
 def at(endpoint: str, *more: str, name: str = "x") -> str:
-    """Return rules with a listener and the route `web`."""
     return "".join([f"[listen {name}]\nendpoint = {endpoint}\n", *more, WEB])
 
 

@@ -224,7 +224,6 @@ class TrialTests(AdminCase):
         self.a, self.b = (f"127.0.0.1:{listen(self, one)}" for one in (self.first, self.second))
 
     def rules(self, web: str, *more: str) -> str:
-        """Return rules with a route for HTTP to a server, and others."""
         listener = "[listen x]\nendpoint = 127.0.0.1:0\n[listen u]\nendpoint = udp:127.0.0.1:0\n"
         routes = f"[route web]\nunder = *\nmatch = http\nbackend = {web}\n[route ssh]\nunder = *\nmatch = ssh\nbackend = {self.a}\n"
         return listener + "".join(more) + routes
@@ -243,7 +242,6 @@ class TrialTests(AdminCase):
                 await turn()
 
     async def tried(self, rules: str, settings: str = "") -> Mapping[str, Any]:
-        """Write rules, and try them."""
         self.write_rules(settings or self.settings, rules)
         told = await self.post("/api/reload/try")
         self.assertEqual(told.status, 200, told.body)

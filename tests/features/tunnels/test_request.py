@@ -45,7 +45,6 @@ TALKS: list[tuple[ProxyKind, TunnelTarget, list[tuple[bytes, bytes]]]] = [
 
 
 def fed(request: TunnelRequest, parts: Iterable[bytes]) -> str:
-    """Feed the parts of an answer; return all that came of it."""
     sent = b""
     for number, part in enumerate(pieces := [*parts]):
         if request.is_granted:

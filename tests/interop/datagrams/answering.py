@@ -67,8 +67,6 @@ class Radius(Program):
 
 
 class Snmp(Program):
-    """``snmpget`` and ``snmpwalk`` ask snmpd."""
-
     matches: ClassVar = {"snmp": ("snmp", 161)}
     least = (5, 5)
     serves = "NET-SNMP version"
@@ -141,8 +139,6 @@ def _ntp_answer(request: bytes) -> bytes:
 
 
 class Calls(Program):
-    """``sipsak`` asks what a SIP server can do."""
-
     matches: ClassVar = {"calls": ("sip", 5060)}
 
     def server(self) -> Started:
@@ -241,7 +237,6 @@ class Files(Program):
 
 
 def start_tftp(served: Path, *options: str) -> Child:
-    """Start dnsmasq as a server of the files in a folder."""
     child = Child(
         *DNSMASQ,
         *("--port=0", "--enable-tftp", f"--tftp-root={served}", *options),

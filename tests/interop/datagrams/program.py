@@ -79,7 +79,6 @@ class Program(ABC):
 
 
 def say(program: str, *arguments: str | Path, stdin: bytes = b"") -> str:
-    """Run a client that must succeed, and give what it printed."""
     return output_of(program, *arguments, stdin=stdin).decode(errors="replace")
 
 
@@ -89,7 +88,6 @@ def assert_in(wanted: str, said: str) -> None:
 
 
 def assert_same(got: bytes, wanted: bytes) -> None:
-    """See to it that all bytes are those that were sent."""
     if got != wanted:
         raise AssertionError(
             f"{len(got)} bytes came, which are not the {len(wanted)} that were sent"

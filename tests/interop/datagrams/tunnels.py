@@ -39,8 +39,6 @@ print(digest.hexdigest(), end="")
 
 
 class _Echo(socketserver.StreamRequestHandler):
-    """Sends everything back when it has it all."""
-
     def handle(self) -> None:
         self.wfile.write(self.rfile.read())
 
@@ -259,8 +257,6 @@ secrets {
 
 
 class Ike(Program):
-    """``ike-scan`` asks strongSwan what it would agree to."""
-
     matches: ClassVar = {"ipsec": ("ike", 500)}
     least = (2, 2)
     serves = "spawning 16 worker threads"

@@ -38,8 +38,6 @@ class Server:
 
 
 def on_asyncio(test: Callable[[_Test], Coroutine[Any, Any, None]]) -> Callable[[_Test], None]:
-    """Run a test on an event loop of its own."""
-
     @wraps(test)
     def run(self: _Test) -> None:
         asyncio.run(test(self))

@@ -30,8 +30,6 @@ _LONG_WINDOW = 16 * 1024 * 1024
 
 @attrs.define
 class Answer:
-    """What a server says to a request, and which one it is."""
-
     server: str = ""
     body: bytearray = attrs.field(factory=bytearray)
     whole: asyncio.Future[None] = attrs.field(factory=asyncio.Future)
