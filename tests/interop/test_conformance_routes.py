@@ -38,25 +38,19 @@ class TlsRouteTests(ConformanceTestCase):
                 self.reaches(address, host, service, trust=self.authority)
             self.reaches(address, refused)
 
-    def test_tlsroute_invalid_backendref_nonexistent(self) -> None:
-        self.use("tlsroute-invalid-backendref-nonexistent")
-        name, gateway = (
-            "invalid-backend-ref-nonexistent",
-            "gateway-tlsroute-invalid-backend-ref-nonexistent",
-        )
+    def unresolved(self, why: str, condition: str) -> None:
+        self.use(f"tlsroute-invalid-backendref-{why}")
+        name = f"invalid-backend-ref-{why}"
+        gateway = f"gateway-tlsroute-{name}"
         self.accepted(gateway, "TLSRoute", name)
-        self.route("TLSRoute", name, gateway, _NOT_FOUND)
+        self.route("TLSRoute", name, gateway, condition)
         self.reaches(self.address(gateway), "example.com")
 
+    def test_tlsroute_invalid_backendref_nonexistent(self) -> None:
+        self.unresolved("nonexistent", _NOT_FOUND)
+
     def test_tlsroute_invalid_backendref_unknown_kind(self) -> None:
-        self.use("tlsroute-invalid-backendref-unknown-kind")
-        name, gateway = (
-            "invalid-backend-ref-unknown-kind",
-            "gateway-tlsroute-invalid-backend-ref-unknown-kind",
-        )
-        self.accepted(gateway, "TLSRoute", name)
-        self.route("TLSRoute", name, gateway, "!ResolvedRefs:InvalidKind")
-        self.reaches(self.address(gateway), "example.com")
+        self.unresolved("unknown-kind", "!ResolvedRefs:InvalidKind")
 
     def test_tlsroute_invalid_no_matching_listener_hostname(self) -> None:
         self.use("tlsroute-invalid-no-matching-listener-hostname")
@@ -154,19 +148,7 @@ class TcpRouteTests(ConformanceTestCase):
         self.no_routes(gateway)
 
     def test_tcproute_multiple_routes_attachment(self) -> None:
-        self.use("tcproute-multiple-routes-attachment")
-        gateway = "tcp-multi-route-attach-gateway"
-        self.accepted(gateway, "TCPRoute", "tcproute-attach-older")
-        time.sleep(1)  # creationTimestamp has seconds
-        self.put(
-            _route(
-                "TCPRoute", "tcproute-attach-newer", gateway, "tcp", "tcp-attach-backend-2", 3000
-            )
-        )
-        for name in ("tcproute-attach-older", "tcproute-attach-newer"):
-            self.route("TCPRoute", name, gateway, "Accepted:Accepted")
-        self.listeners("Gateway", gateway, {"tcp": (2, "TCPRoute", ("Accepted:Accepted",))})
-        address = self.address(gateway)
+        address = _attach_two(self, "tcp", 3000)
         self.reaches(address, None, "tcp-attach-backend-1")
         for _ in range(100):
             self.assertEqual(ask(address)["service"], f"{INFRA}/tcp-attach-backend-1")
@@ -232,19 +214,7 @@ class UdpRouteTests(ConformanceTestCase):
         self.route("UDPRoute", name, gateway, _NOT_PERMITTED)
 
     def test_udproute_multiple_routes_attachment(self) -> None:
-        self.use("udproute-multiple-routes-attachment")
-        gateway = "udp-multi-route-attach-gateway"
-        self.accepted(gateway, "UDPRoute", "udproute-attach-older")
-        time.sleep(1)  # creationTimestamp has seconds
-        self.put(
-            _route(
-                "UDPRoute", "udproute-attach-newer", gateway, "udp", "udp-attach-backend-2", 8080
-            )
-        )
-        for name in ("udproute-attach-older", "udproute-attach-newer"):
-            self.route("UDPRoute", name, gateway, "Accepted:Accepted")
-        self.listeners("Gateway", gateway, {"udp": (2, "UDPRoute", ("Accepted:Accepted",))})
-        address = self.address(gateway)
+        address = _attach_two(self, "udp", 8080)
         self.answers(address, f"{INFRA}/udp-attach-backend-1")
         for _ in range(20):
             self.assertEqual(ask_datagram(address)["service"], f"{INFRA}/udp-attach-backend-1")
@@ -288,6 +258,20 @@ class UdpRouteTests(ConformanceTestCase):
         address = self.address("udp-weighted-gateway")
         wanted = {"udp-backend-v1": 0.7, "udp-backend-v2": 0.3, "udp-backend-v3": 0}
         self.shares(lambda: ask_datagram(address), wanted)
+
+
+def _attach_two(test: ConformanceTestCase, protocol: str, port: int) -> tuple[str, int]:
+    """Attach a route, and one that is newer, to the same listener; return its address."""
+    kind, gateway = f"{protocol.upper()}Route", f"{protocol}-multi-route-attach-gateway"
+    older, newer = (f"{protocol}route-attach-{age}" for age in ("older", "newer"))
+    test.use(f"{protocol}route-multiple-routes-attachment")
+    test.accepted(gateway, kind, older)
+    time.sleep(1)  # creationTimestamp has seconds
+    test.put(_route(kind, newer, gateway, protocol, f"{protocol}-attach-backend-2", port))
+    for name in (older, newer):
+        test.route(kind, name, gateway, "Accepted:Accepted")
+    test.listeners("Gateway", gateway, {protocol: (2, kind, ("Accepted:Accepted",))})
+    return test.address(gateway)
 
 
 def _route(kind: str, name: str, gateway: str, section: str, service: str, port: int) -> Any:

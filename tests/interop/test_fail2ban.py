@@ -4,7 +4,6 @@ import itertools
 import re
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from http.client import HTTPConnection
@@ -18,7 +17,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEventAsClassicLogText
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
 from tests.programs import require_program
 from tests.support.queues import until_taken
-from tests.support.services import twist_command
+from tests.support.services import command_for
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
@@ -95,12 +94,7 @@ class FilterTests(InteropTestCase):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             rules.write_text(_RULES.format(log=log if own_file else "-", form=form, server=port))
-            words = (
-                (sys.executable, "-m", "txmux", "run", rules)
-                if by_run
-                else (*twist_command(), "--log-format=text", "txmux", "--rules", rules)
-            )
-            child = self.own(Child(*map(str, words)))
+            child = self.own(Child(*map(str, command_for(rules, by_run=by_run))))
             ports = {
                 name: int(child.wait_for(rf"listening on \S+:(\d+) for \[listen {name}\]")[1])
                 for name in ("public", "impatient", "limited", "proxied", "six")
@@ -360,12 +354,7 @@ class HostileTextTests(InteropTestCase):
             tokens.write_text("reader read the-secret-of-the-reader\n")
             tokens.chmod(0o600)
             rules.write_text(_CHOSEN.format(form=form, tokens=tokens))
-            words = (
-                (sys.executable, "-m", "txmux", "run", rules)
-                if by_run
-                else (*twist_command(), "--log-format=text", "txmux", "--rules", rules)
-            )
-            child = self.own(Child(*map(str, words)))
+            child = self.own(Child(*map(str, command_for(rules, by_run=by_run))))
             ports = {
                 name: int(child.wait_for(rf"listening on \S+:(\d+) for \[{name}")[1])
                 for name in ("listen public", "listen datagrams", "txmux\\] admin")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
 from tests.support.certificates import make_authority
-from tests.support.services import twist_command
+from tests.support.services import command_for
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
 
 _HOSTILE = "\x1b[31m\x1b]0;owned\a\x9b1A\u202e\r\u2028\x7fX"
@@ -105,12 +105,7 @@ class HostileTextTests(InteropTestCase):
         rules.write_text(
             _RULES.format(folder=self.files, log=log, form=form, server=port, pem=_FILE)
         )
-        words = (
-            (sys.executable, "-m", "txmux", "run", rules)
-            if by_run
-            else (*twist_command(), "--log-format=text", "txmux", "--rules", rules)
-        )
-        self.child = child = self.own(Child(*map(str, words)))
+        self.child = child = self.own(Child(*map(str, command_for(rules, by_run=by_run))))
         self.ports = {
             name: int(child.wait_for(rf"listening on \S+:(\d+) for \[{name}")[1])
             for name in ("listen public", "listen datagrams", r"txmux\] admin")

@@ -34,6 +34,13 @@ def twist_command() -> list[str]:
     return [twist]
 
 
+def command_for(rules: Path, *, by_run: bool) -> tuple[str | Path, ...]:
+    """Return the command that serves rules as they are, by ``txmux run`` or by ``twist``, with its own log as text."""
+    if by_run:
+        return (sys.executable, "-m", "txmux", "run", rules)
+    return (*twist_command(), "--log-format=text", "txmux", "--rules", rules)
+
+
 class Twist:
     """``twist txmux`` with any options, run by the command `before`; or another `program` that serves, which exits with 0."""
 

@@ -128,24 +128,22 @@ class EchTests(SynchronousTestCase):
 
     def test_start_and_reload(self) -> None:
         terminators = TlsTerminators(self.clock)
+
+        def troubles() -> list[str]:
+            return [one.trouble for one in terminators.watched() if one.trouble]
+
         wrong = self.rules(self.folder / "none.pem")
         self.assertRaises(RulesError, terminators.prepare, wrong)
         made = MadeKey(1)
         rules = self.rules(self.write("a.pem", made.pem))
         prepared = terminators.prepare(rules)
-        self.assertEqual(
-            (prepared.problems, [one.trouble for one in terminators.watched() if one.trouble]),
-            ([], []),
-        )
+        self.assertEqual((prepared.problems, troubles()), ([], []))
         prepared.commit()
-        self.assertEqual([one.trouble for one in terminators.watched() if one.trouble], [])
+        self.assertEqual(troubles(), [])
         self.write("a.pem", "nonsense")
         prepared = terminators.prepare(rules)
-        self.assertEqual(
-            (prepared.problems, [one.trouble for one in terminators.watched() if one.trouble]),
-            ([], []),
-        )
+        self.assertEqual((prepared.problems, troubles()), ([], []))
         prepared.commit()
-        self.assertEqual(len([one.trouble for one in terminators.watched() if one.trouble]), 1)
+        self.assertEqual(len(troubles()), 1)
         [keys] = terminators.openings_of(rules.listeners[0])
         self.assertTrue(self.opens(keys, made))

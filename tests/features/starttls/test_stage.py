@@ -212,49 +212,33 @@ class StartTLSTests(MuxTestCase):
         self.assertEqual(client.received, b"")
         self.assertIn(why, " ".join(map(str, map(eventAsText, logged))))
 
-    async def test_refuses(self) -> None:
-        await self.refused(
-            "it answered '502 5.5.1 no' when it was sent 'STARTTLS'",
-            (b"", GREETING),
-            (EHLO, b"250 b.example\r\n"),
-            (STARTTLS, b"502 5.5.1 no\r\n"),
-        )
+    async def test_useless_answers(self) -> None:
+        for why, *dialogue in (
+            ("it answered '502 5.5.1 no' when it was sent 'STARTTLS'",
+             (b"", GREETING), (EHLO, b"250 b.example\r\n"), (STARTTLS, b"502 5.5.1 no\r\n")),
+            ("it answered 'SSH-2.0-OpenSSH_9' instead of a greeting", (b"", b"SSH-2.0-OpenSSH_9\r\n")),
+            ("it sent more than its answer, 14 bytes, when it was sent 'STARTTLS'",
+             (b"", GREETING), (EHLO, OFFERS), (STARTTLS, b"220 go\r\n250 x\r\n"[:14])),
+            ("it sent more than its answer", (b"", GREETING), (EHLO, b"250-x\r\n" * 3000)),
+        ):  # fmt: skip
+            with self.subTest(why):
+                await self.refused(why, *dialogue)
+                self.backend.peers.clear()
+                self.records.clear()
 
-    async def test_another_protocol(self) -> None:
-        await self.refused(
-            "it answered 'SSH-2.0-OpenSSH_9' instead of a greeting", (b"", b"SSH-2.0-OpenSSH_9\r\n")
-        )
-
-    async def test_bytes_behind_its_answer(self) -> None:
-        await self.refused(
-            "it sent more than its answer, 14 bytes, when it was sent 'STARTTLS'",
-            (b"", GREETING),
-            (EHLO, OFFERS),
-            (STARTTLS, b"220 go\r\n250 x\r\n"[:14]),
-        )
-
-    async def test_endless_answer(self) -> None:
-        await self.refused(
-            "it sent more than its answer", (b"", GREETING), (EHLO, b"250-x\r\n" * 3000)
-        )
-
-    async def test_closes(self) -> None:
-        with capturedLogs() as logged:
-            client = await self.greeted(self.port())
-            (await self.backend.peer()).close()
-            await self.assert_ended(client, reason="tls-failed")
-        self.assertIn(
-            "it closed the connection instead of a greeting",
-            " ".join(map(str, map(eventAsText, logged))),
-        )
-
-    async def test_silent(self) -> None:
-        with capturedLogs() as logged:
-            client = await self.greeted(self.port())
-            await self.backend.peer()
-            self.time.advance(5.1)
-            await self.assert_ended(client, reason="connect-timeout")
-        self.assertIn("no answer within 5 s", " ".join(map(str, map(eventAsText, logged))))
+    async def test_no_answer(self) -> None:
+        for closes, reason, why in (
+            (True, "tls-failed", "it closed the connection instead of a greeting"),
+            (False, "connect-timeout", "no answer within 5 s"),
+        ):
+            with self.subTest(why), capturedLogs() as logged:
+                client = await self.greeted(self.port())
+                server = await self.backend.peer()
+                server.close() if closes else self.time.advance(5.1)
+                await self.assert_ended(client, reason=reason)
+                self.assertIn(why, " ".join(map(str, map(eventAsText, logged))))
+                self.backend.peers.clear()
+                self.records.clear()
 
 
 class TerminatedTest(TerminationCase):
