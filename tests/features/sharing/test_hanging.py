@@ -6,55 +6,22 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.features.sharing.machine import Machine
+from tests.features.sharing.machine import Machine, RedisPlayed
 from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.peers import PeerFactory, listen, reactor
 from txmux.access.per_source import PerSource, SourceLimits
 from txmux.features.sharing.bans import SharedBans
 from txmux.features.sharing.exchange import SharedSources
-from txmux.features.sharing.redis import ReplyParser
 from txmux.features.sharing.store import Store
 from txmux.telemetry.sources import Source
 
 _STEP = 0.25  # seconds of the virtual clock
 
 
-class _Redis(Peer):
-    """Answers as an empty Redis does, after `late` seconds of the clock of a test, or not at all while it hangs."""
-
-    time: VirtualTime
-    late = 0.0
-    hangs = False
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self.transport.setTcpNoDelay(True)  # as Redis does
-        self._parser = ReplyParser()  # commands are arrays, as replies may be
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.hangs:
-            return
-        for command in self._parser.feed(data):
-            reply = self._reply(*command)
-            if self.late:
-                self.time.callLater(self.late, self.send, reply)
-            else:
-                self.send(reply)
-
-    def _reply(self, name: bytes, *words: bytes) -> bytes:
-        if name == b"SUBSCRIBE":
-            return b"*3\r\n$9\r\nsubscribe\r\n$10\r\ntxmux:bans\r\n:1\r\n"
-        if name == b"TIME":
-            return b"*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n"
-        if name == b"EVAL":
-            return b"*0\r\n" if words[1] == b"1" else b"*2\r\n$1\r\n0\r\n$0\r\n\r\n"
-        return b":0\r\n"
-
-
 class HangingTest(TestCase):
     def setUp(self) -> None:
         self.time = VirtualTime()
-        self.kind: Any = type("_This", (_Redis,), {"time": self.time})
+        self.kind: Any = type("_This", (RedisPlayed,), {"time": self.time})
         self.port = listen(self, PeerFactory(self.kind))
 
     def followed(self, kind: str) -> Source:

@@ -1,6 +1,5 @@
 """Whether limits are shared, by a Redis that the test plays, and a clock that it moves."""
 
-import re
 import struct
 from collections.abc import Callable
 
@@ -9,33 +8,18 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
+from tests.features.sharing.machine import RedisPlayed
 from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.peers import PeerFactory, listen, reactor
 from txmux.access.per_source import PerSource, SourceLimits
 from txmux.features.sharing.exchange import SharedSources
 from txmux.features.sharing.store import Store
-
-_GOOD = {b"EVAL": b"*0\r\n", b"PEXPIRE": b":0\r\n"}
-
-
-class _Redis(Peer):
-    """Answers each command, unless it is `silent`."""
-
-    silent = False
-    reply = b""
-
-    def dataReceived(self, data: bytes) -> None:
-        super().dataReceived(data)
-        if not self.silent:
-            for command in re.findall(rb"(EVAL|PEXPIRE)\r\n", data):
-                is_script = command == b"EVAL"
-                self.send(self.reply if is_script and self.reply else _GOOD[command])
 
 
 class SharedSourcesTest(TestCase):
     def setUp(self) -> None:
         self.time = VirtualTime()
-        self.redis = PeerFactory(_Redis)
+        self.redis = PeerFactory(RedisPlayed)
         port = listen(self, self.redis)
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
         self.limits = PerSource(SourceLimits(connections=2), self.time.seconds)
@@ -67,7 +51,7 @@ class SharedSourcesTest(TestCase):
         """Without any client; so is a connection that a firewall has forgotten."""
         await self.until(lambda: self.shared.is_up)
         (old,) = self.redis.peers
-        vars(old)["silent"] = True
+        vars(old)["hangs"] = True
         self.assertLess(
             await self.until(
                 lambda: not self.source.state().up and self.source.state().is_overdue, step=0.1
@@ -89,14 +73,14 @@ class SharedSourcesTest(TestCase):
         await self.until(lambda: self.shared.is_up)
         self.assertIsNotNone(self.limits.enter(1))
         self.know()
-        vars(self.redis.peers[0])["silent"] = True
+        vars(self.redis.peers[0])["hangs"] = True
         await self.until(lambda: not self.shared.is_up, step=0.5)
         self.assertIsNotNone(self.limits.enter(1))
 
     async def test_answer_is_of_no_use_to_who_owns_the_memory_no_longer(self) -> None:
         await self.until(lambda: self.shared.is_up)
         (peer,) = self.redis.peers
-        vars(peer)["silent"] = True
+        vars(peer)["hangs"] = True
         for source, sources in ((1, self.sources), (2, {})):
             await self.until(lambda: self.shared._is_exchanging, step=0.1)
             self.sources = sources
@@ -117,8 +101,8 @@ class SharedSourcesTest(TestCase):
             (b"-OOM command not allowed\r\n", "OOM command not allowed"),
             (b"*1\r\n" * 10_000, "arrays of more than 4 levels"),
         ):
-            self.patch(_Redis, "reply", reply)
+            self.patch(RedisPlayed, "answer", reply)
             await self.until(lambda: not self.source.up and why in self.source.why, step=0.5)  # noqa: B023
-            self.patch(_Redis, "reply", b"")
+            self.patch(RedisPlayed, "answer", b"")
             await self.until(lambda: self.source.up, step=0.5)
         self.assertEqual(self.lines()[-1], f"{self.source.name}: good again")
