@@ -66,7 +66,7 @@ class UpgradeCheckTest(WorkersTestCase):
         client.sendall(said)
 
     def all_kinds(self) -> Service:
-        """Start a service with connections of all kinds: three that move, and nine that stay, for four reasons."""
+        """Start a service with connections of all kinds: four that move, and eight that stay, for three reasons."""
         authority = make_authority()
         self.trusted = ssl.create_default_context(
             cafile=str(authority.write(self.folder / "ca.pem"))
@@ -111,25 +111,24 @@ class UpgradeCheckTest(WorkersTestCase):
             "undecided": 3,
             "TLS ends here": 3,
             "waiting for a server": 2,
-            "limited rate": 1,
         }
         family, counts = family_of(mux.pid), get(self.admin, "/api/status")["connections"]
         text = (
-            r"; staying in old workers until ..:..:.. UTC: 3 \S.*, 3 \S.*, 1 limited rate"
+            r"; staying in old workers until ..:..:.. UTC: 3 \S.*, 3 \S.*"
             r"; staying in old workers until ..:..:.. UTC: 2 waiting for a server$"
         )
         for _ in range(2):
             found = self.check()
             self.assert_near(found.pop("until"), 600 + 3600)
             changes = found.pop("changes")
-            self.assertRegex(changes, f"^connections that an upgrade would hand over: 3{text}")
+            self.assertRegex(changes, f"^connections that an upgrade would hand over: 4{text}")
             self.assertEqual(
                 found,
                 {
                     "ok": True,
                     "ready": True,
                     "refusals": [],
-                    "moves": 3,
+                    "moves": 4,
                     "stays": stays,
                     "incomplete": [],
                 },
@@ -141,9 +140,9 @@ class UpgradeCheckTest(WorkersTestCase):
         self.assertFalse(items & {"upgrade", "workers"})
         done = post(self.admin, "/api/upgrade")
         mux.switched()
-        self.assertEqual((done["moved"], done["stays"]), (3, stays))
+        self.assertEqual((done["moved"], done["stays"]), (4, stays))
         self.assert_near(done["until"], 600 + 3600)
-        self.assertRegex(done["changes"], f"handed over: 3, in \\d+ ms{text}")
+        self.assertRegex(done["changes"], f"handed over: 4, in \\d+ ms{text}")
 
     def test_command(self) -> None:
         """It says what would stay, and exits with 1 if the upgrade would be refused."""

@@ -16,10 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.net.relay.reactors import PrivateReactor
+from tests.net.relay.wiring import make_sides
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.peers import Peer
-from txmux.net.relay.portable import PortableSide
 from txmux.net.relay.relay import Relay
+from txmux.net.sockets.poller import ReactorPoller
 from txmux.testing import WaterMarkTransport
 
 
@@ -204,30 +206,39 @@ class TransportTests(SynchronousTestCase):
 
 class RelayTests(SynchronousTestCase):
     def setUp(self) -> None:
+        private = PrivateReactor("select")
+        self.addCleanup(private.close)
+        self.turn, poller = private.turn, ReactorPoller(private.reactor)
         self.results: list[RelayResult] = []
         ends = client, server = Peer(), Peer()
         self.client, self.server = (WaterMarkTransport(10) for _ in ends)
         self.client.connect(client)
         self.server.connect(server)
-        client.receiver, server.receiver = sides = PortableSide(client), PortableSide(server)
+        client.receiver, server.receiver = sides = make_sides(poller, client, server)
         relay = Relay(Clock(), Timeouts(), self.results.append, sides)
         relay.start(b"", client_finished=False)
+
+    def take(self, transport: WaterMarkTransport) -> bytes:
+        self.turn()
+        taken = transport.take()
+        self.turn()
+        return taken
 
     def test_slow_server(self) -> None:
         """A client is not read while the server has too much to take, and nothing is lost."""
         for _ in range(4):
             self.client.deliver(b"123456")
         self.assertEqual((bytes(self.server.unsent), self.client.paused), (b"123456" * 2, True))
-        self.assertEqual(self.server.take() + self.server.take(), b"123456" * 4)
+        self.assertEqual(self.take(self.server) + self.take(self.server), b"123456" * 4)
         self.assertFalse(self.client.paused)
 
     def test_ends(self) -> None:
         """Either half is closed in its turn, and then the whole."""
         self.client.finish()
-        self.server.take()
+        self.take(self.server)
         self.assertTrue(self.server.finished)
         self.server.deliver(b"answer")
         self.server.finish()
-        self.assertEqual(self.client.take(), b"answer")
-        self.server.take()
+        self.assertEqual(self.take(self.client), b"answer")
+        self.take(self.server)
         self.assertEqual([result.reason for result in self.results], ["done"])

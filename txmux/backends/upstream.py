@@ -19,7 +19,7 @@ from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.queue import ClientQueue
 from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, MemberState
 from txmux.net.relay.interface import MARGIN, Timeouts
-from txmux.net.relay.portable import RelayRates
+from txmux.net.relay.paced import RelayRates
 from txmux.net.tls.errors import HandshakeError
 from txmux.rules.installed import dialler_of
 from txmux.rules.model import Backend, Handover, InProcess, Refusal

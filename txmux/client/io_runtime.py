@@ -18,10 +18,10 @@ from txmux.client.client_table import ClientTable
 from txmux.client.parts import Parts, ServingContext, ServingPart
 from txmux.errors import MuxError
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.kernel import KernelSide, has_socket
+from txmux.net.relay.kernel import KernelSide
+from txmux.net.relay.paced import RelayRates
 from txmux.net.relay.peers import IRelayTransport, Peer
-from txmux.net.relay.portable import PortableSide, RelayRates
-from txmux.net.relay.relay import Relay, RelaySide
+from txmux.net.relay.relay import Relay
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.plainsocket import SocketOption, set_options
 from txmux.net.sockets.poller import Poller, ReactorPoller
@@ -155,14 +155,14 @@ class IORuntime:
         rates: RelayRates | None = None,
         keepalive: Keepalive | None = None,
     ) -> Relay:
-        """Make the best relay for two ends, and for how fast they may be."""
-        sides: tuple[RelaySide, RelaySide]
-        if rates is not None:
-            sides = rates.make_sides(self.clock, client, server)
-        elif has_socket(client) and has_socket(server):
-            sides = KernelSide(client, self.poller), KernelSide(server, self.poller)
-        else:
-            sides = PortableSide(client), PortableSide(server)
+        """Make a relay for two ends, and for how fast they may be."""
+        sides = of_client, of_server = (
+            KernelSide(client, self.poller),
+            KernelSide(server, self.poller),
+        )
         relay = Relay(self.clock, timeouts, on_over, sides, keepalive)
         client.receiver, server.receiver = sides
+        if rates is not None:
+            of_client.limit_rate(rates.download)
+            of_server.limit_rate(rates.upload)
         return relay

@@ -24,7 +24,7 @@ Sockets: TypeAlias = tuple[socket.socket, ...]
 
 StayReason = Literal[
     "undecided", "being connected", "waiting for a server", "TLS ends here", "TLS to the server",
-    "own protocol", "limited rate", "UDP", "ending", "error", "refused", "not taken",
+    "own protocol", "UDP", "ending", "error", "refused", "not taken",
 ]  # fmt: skip
 """Why a connection stays in a process that hands connections over. The last three could have moved."""
 

@@ -64,7 +64,7 @@ class WaterMarkTransport:
 
     def connect(self, protocol: IProtocol) -> None:
         """Connect a protocol."""
-        self._protocol = protocol
+        self.protocol = protocol
         protocol.makeConnection(self)
 
     # What the peer does.
@@ -109,7 +109,7 @@ class WaterMarkTransport:
             self._lose(ConnectionDone())
         elif self._finishing and not self.finished:
             self.finished = True
-            half_closeable = IHalfCloseableProtocol(self._protocol, None)
+            half_closeable = IHalfCloseableProtocol(self.protocol, None)
             if half_closeable is not None:
                 half_closeable.writeConnectionLost()
 
@@ -123,12 +123,12 @@ class WaterMarkTransport:
                 if data is None:
                     self._read_lost()
                 else:
-                    self._protocol.dataReceived(data)
+                    self.protocol.dataReceived(data)
         finally:
             self._delivering = False
 
     def _read_lost(self) -> None:
-        half_closeable = IHalfCloseableProtocol(self._protocol, None)
+        half_closeable = IHalfCloseableProtocol(self.protocol, None)
         if half_closeable is None:
             self._lose(ConnectionDone())
         else:
@@ -146,7 +146,7 @@ class WaterMarkTransport:
         if self.producer is not None:
             self.producer.stopProducing()
             self.producer = None
-        self._protocol.connectionLost(self.lost)
+        self.protocol.connectionLost(self.lost)
 
     # What the protocol does.
 

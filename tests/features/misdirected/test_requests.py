@@ -21,7 +21,6 @@ from tests.support.secure import SecurePeer, connect_tls
 from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.features.misdirected.places import header_frames
 from txmux.features.misdirected.rows import MISDIRECTED
-from txmux.net.sockets.transport import below_tls, unsent_bytes
 from txmux.net.tls.end import TlsTransport
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
@@ -293,7 +292,7 @@ class MisdirectedTest(TerminationCase):
         client.transport.pauseProducing()
         server.send(_SERVED)
         (connection,), pieces = self.factory.connections, 0
-        while unsent_bytes(below_tls(connection.transport)) <= 1 << 16:
+        while connection.transport.socket.unsent <= 1 << 16:
             server.send(frame(DATA, 0, 1, bytes(16_000)))
             pieces += 1
             await self.turn()

@@ -14,14 +14,15 @@ from zope.interface import directlyProvides
 from tests.net.relay.wiring import (
     LeanTcpWiring,
     LeanUnixWiring,
+    MixedWiring,
     Sides,
     TcpWiring,
     TlsOnTransportsWiring,
     TlsWiring,
     UnixWiring,
     Wiring,
-    kernel_sides,
-    portable_sides,
+    make_sides,
+    sides_on_transports,
 )
 from tests.support.looks import look_again
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, reactor
@@ -30,7 +31,7 @@ from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.peer_state import unsent
 from txmux.net.relay.peers import Peer as RelayPeer
 from txmux.net.relay.relay import Relay
-from txmux.net.sockets.poller import Poller, ReactorPoller, is_available
+from txmux.net.sockets.poller import Poller, ReactorPoller
 from txmux.net.sockets.transport import socket_below
 from txmux.rules.model import Keepalive
 
@@ -58,22 +59,23 @@ class _Held(RelayPeer):
 
 
 class RelayCase(_Base):
-    """Puts relays between two peers; `make_sides` is what a subclass adds."""
+    """Puts relays between two peers, over TCP sockets of Twisted's."""
 
     keepalive: Keepalive | None = None
     finds_late = True  # whether a reset after which nothing is missing is told from another one
     finds_close = True  # whether a peer has closed is known before that is read
+    longest_farewell = 128  # bytes that a client may lose
 
     @cached_property
     def poller(self) -> Poller:
         return Poller.for_reactor(reactor)
 
-    def make_sides(self, clock: Any, client: RelayPeer, server: RelayPeer) -> Sides:
-        raise NotImplementedError
+    def make_sides(self, client: RelayPeer, server: RelayPeer) -> Sides:
+        return make_sides(self.poller, client, server)
 
     def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
         client, server = self.ends
-        client.receiver, server.receiver = sides = self.make_sides(clock, client, server)
+        client.receiver, server.receiver = sides = self.make_sides(client, server)
         return Relay(clock, timeouts, self.results.append, sides, self.keepalive)
 
     def make_wiring(self) -> Wiring:
@@ -218,16 +220,23 @@ class RelayCase(_Base):
         return producer
 
 
-class KernelCase(RelayCase):
-    skip = None if is_available() else "this system cannot"
+class TransportsCase(RelayCase):
+    """Over TCP sockets of Twisted's, of which the relay does not know."""
 
-    def make_sides(self, clock: Any, client: RelayPeer, server: RelayPeer) -> Sides:
-        return kernel_sides(self.poller, client, server)
+    def make_sides(self, client: RelayPeer, server: RelayPeer) -> Sides:
+        return sides_on_transports(self.poller, client, server)
 
 
-class PortableCase(RelayCase):
-    def make_sides(self, clock: Any, client: RelayPeer, server: RelayPeer) -> Sides:
-        return portable_sides(client, server)
+class PacedCase(RelayCase):
+    """Held to a rate, both ways."""
+
+    rate = 1 << 30
+
+    def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
+        relay = super().make_relay(clock, timeouts)
+        for side in (relay._client, relay._server):
+            side.limit_rate(self.rate)
+        return relay
 
 
 class UnixCase(RelayCase):
@@ -270,6 +279,26 @@ class TlsOnTransportsCase(TlsCase):
 
     make_peers_wiring = make_wiring
     finds_late = False  # a transport may have closed its socket by then
+
+
+class TlsOfClientCase(TlsCase):
+    """Over TLS with the client alone."""
+
+    longest_farewell = 128 - 22  # a record has a header, a type and a tag (RFC 8446, section 5.2)
+
+    def make_wiring(self) -> Wiring:
+        return MixedWiring(TlsWiring(self.poller, self), LeanTcpWiring(self.poller))
+
+    def make_peers_wiring(self) -> Wiring:
+        return MixedWiring(LeanTcpWiring(self.poller), TlsWiring(self.poller, self))
+
+
+class TlsOfServerCase(TlsCase):
+    """Over TLS with the server alone."""
+
+    finds_close = True
+    make_wiring = TlsOfClientCase.make_peers_wiring
+    make_peers_wiring = TlsOfClientCase.make_wiring
 
 
 class WatchedCase(RelayCase):
@@ -627,13 +656,16 @@ class ResetContract(RelayCase):
 
     async def over_late(self, *peers: Peer, reason: str, is_late: bool) -> None:
         result = await self.over(*peers)
-        reset = "late" if is_late and self.finds_late else ""
-        self.assertEqual((result.reason, result.reset), (reason, reset))
+        self.assertEqual(result.reason, reason)
+        self.assert_late(result, is_late=is_late)
         del self.ends
+
+    def assert_late(self, result: RelayResult, *, is_late: bool) -> None:
+        self.assertEqual(result.reset, "late" if is_late and self.finds_late else "")
 
     async def test_both_have_gone(self) -> None:
         """A client that has closed cannot take the server's farewell, and nobody waits for that when the server breaks off."""
-        for farewell, reset in ((24, "late"), (128, "late"), (1000, "")):
+        for farewell, is_late in ((24, True), (self.longest_farewell, True), (1000, False)):
             client, server = await self.start()
             client.send(b"quit")
             client.close()
@@ -643,12 +675,12 @@ class ResetContract(RelayCase):
             server.reset()
             result = await self.over(client, server)
             self.assertIn(result.reason, {"client-reset", "server-reset"})
-            self.assertEqual(result.reset, reset if self.finds_late else "", farewell)
+            self.assert_late(result, is_late=is_late)
             del self.ends
 
     async def test_both_reset(self) -> None:
         """Peers that end at the same time had said all, unless much is under way; one that stays had not."""
-        for how, reset in (("reset", "late"), ("close", "late"), ("", "")):
+        for how in ("reset", "close", ""):
             client, server = await self.start()
             client.send(b"quit")
             await server.has(4)
@@ -660,8 +692,8 @@ class ResetContract(RelayCase):
             self.assertIn(
                 result.reason, {"client-reset", "server-reset"} if how else {"server-reset"}
             )
-            is_found = self.finds_late and (self.finds_close or how != "close")
-            self.assertEqual(result.reset, reset if is_found else "", how)
+            is_found = self.finds_close if how == "close" else how == "reset"
+            self.assert_late(result, is_late=is_found)
             del self.ends
 
     async def test_reset_after_the_client_has_finished(self) -> None:
@@ -697,6 +729,10 @@ class ResetContract(RelayCase):
             await self.standstill(client)
             if self.relay.ending:  # some hear of it only when they send again
                 await self.over_late(client, server, reason="server-reset", is_late=is_late)
+            else:
+                self.relay.abort("killed")
+                await self.over(client, server)
+                del self.ends
 
     async def test_reset_in_an_answer(self) -> None:
         """A client that has finished reads on; so it does when the server's end is known, and waits behind the answer."""

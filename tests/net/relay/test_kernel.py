@@ -9,53 +9,115 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.interop.children import run
 from tests.net.relay.contract import (
-    KernelCase,
     LeanCase,
     LeanUnixCase,
     OrderContract,
-    PortableCase,
+    PacedCase,
     ResetContract,
     TlsCase,
+    TlsOfClientCase,
+    TlsOfServerCase,
     TlsOnTransportsCase,
+    TransportsCase,
     UnixCase,
     WatchedCase,
 )
+from tests.net.relay.wiring import Sides
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.peers import reactor
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.kernel import KernelSide
+from txmux.net.relay.peers import Peer
 from txmux.net.relay.relay import Relay
+from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.memory import MEMORY
 from txmux.net.sockets.poller import Poller
 
 
-class KernelRelayTest(KernelCase, OrderContract, ResetContract, TestCase):
+class KernelRelayTest(OrderContract, ResetContract, TestCase):
     """Over TCP sockets of Twisted's."""
 
 
-class KernelUnixTest(KernelCase, UnixCase, OrderContract, TestCase):
+class KernelUnixTest(UnixCase, OrderContract, TestCase):
     """Over UNIX sockets of Twisted's."""
 
 
-class KernelLeanTest(KernelCase, LeanCase, OrderContract, ResetContract, TestCase):
+class KernelLeanTest(LeanCase, OrderContract, ResetContract, TestCase):
     """Over TCP sockets that a poller serves."""
 
 
-class KernelLeanUnixTest(KernelCase, LeanUnixCase, OrderContract, TestCase):
+class KernelLeanUnixTest(LeanUnixCase, OrderContract, TestCase):
     """Over UNIX sockets that a poller serves."""
 
 
-class TlsTest(KernelCase, TlsCase, OrderContract, ResetContract, TestCase):
+class TlsTest(TlsCase, OrderContract, ResetContract, TestCase):
     """Over TLS, with both peers."""
 
 
-class TlsOnTransportsTest(KernelCase, TlsOnTransportsCase, OrderContract, ResetContract, TestCase):
+class TlsOnTransportsTest(TlsOnTransportsCase, OrderContract, ResetContract, TestCase):
     """Over TLS on Twisted's transports."""
 
 
-class PortableTlsTest(PortableCase, TlsCase, OrderContract, TestCase):
-    """The same, by the other relay."""
+class TlsOfClientTest(TlsOfClientCase, OrderContract, ResetContract, TestCase):
+    """Over TLS with the client, and a TCP socket to the server."""
+
+
+class TlsOfServerTest(TlsOfServerCase, OrderContract, ResetContract, TestCase):
+    """Over a TCP socket of the client, and TLS to the server."""
+
+
+class PacedTest(PacedCase, OrderContract, ResetContract, TestCase):
+    """Held to a rate, over TCP sockets of Twisted's."""
+
+
+class PacedUnixTest(PacedCase, UnixCase, OrderContract, TestCase):
+    """The same over UNIX sockets."""
+
+
+class PacedLeanTest(PacedCase, LeanCase, OrderContract, ResetContract, TestCase):
+    """The same over TCP sockets that a poller serves."""
+
+
+class PacedTlsTest(PacedCase, TlsCase, OrderContract, ResetContract, TestCase):
+    """The same over TLS."""
+
+
+class TransportsTest(TransportsCase, OrderContract, ResetContract, TestCase):
+    """Over transports of Twisted's that are not known as sockets."""
+
+    async def test_endings_in_one_turn(self) -> None:
+        client, server = await self.start()
+        server.transport.pauseProducing()
+        size = 1024 * 1024
+        client.send(bytes(size))
+        relayed: Any = self.relay
+        while relayed._client.received < size:
+            await self.turn()
+        client.reset()
+        while not relayed._client.is_closed:
+            await self.turn()
+        self.ends[1].readConnectionLost()
+        server.transport.resumeProducing()
+        await self.over(server, reason="client-reset")
+        self.assertEqual(len(server.received), size)
+        self.assertTrue(server.was_reset())
+
+
+class TransportOfClientTest(OrderContract, ResetContract, TestCase):
+    """Over such a transport of the client, and a socket to the server."""
+
+    def make_sides(self, client: Peer, server: Peer) -> Sides:
+        TransportEnd.under(client, self.poller)
+        return super().make_sides(client, server)
+
+
+class TransportsUnixTest(TransportsCase, UnixCase, OrderContract, TestCase):
+    """Over such transports of UNIX sockets."""
+
+
+class PacedTransportsTest(PacedCase, TransportsCase, OrderContract, ResetContract, TestCase):
+    """Over such transports, held to a rate."""
 
 
 class WatchedTest(WatchedCase, KernelRelayTest):
@@ -98,7 +160,7 @@ class _After:
         self._relay.start(*arguments, **named)
 
 
-class KernelScarceTest(KernelCase, LeanCase, TestCase):
+class KernelScarceTest(LeanCase, TestCase):
     """Where the system lacks what it takes, or something goes wrong as a relay starts."""
 
     def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:

@@ -1,4 +1,4 @@
-"""The portable relay on transports other than plain TCP."""
+"""Relays on transports other than plain TCP."""
 
 from functools import cache
 from typing import Any

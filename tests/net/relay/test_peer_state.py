@@ -8,10 +8,10 @@ from typing import Any
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.net.relay.contract import KernelCase, PortableCase, RelayCase
+from tests.net.relay.contract import RelayCase, TransportsCase
 from tests.support.peers import reactor
 from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
-from txmux.net.relay import kernel, portable
+from txmux.net.relay import kernel
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.peer_state import (
     ANSWERED,
@@ -23,6 +23,7 @@ from txmux.net.relay.peer_state import (
 )
 from txmux.net.sockets.plainsocket import open_multipath, set_options
 from txmux.net.sockets.poller import is_available
+from txmux.net.sockets.transport import socket_below
 from txmux.rules.model import Keepalive
 
 _KEEPALIVE = Keepalive(idle=60, interval=15, count=4)
@@ -121,9 +122,8 @@ class MultipathTest(SynchronousTestCase):
 
 
 class LostPeerCase(RelayCase):
-    """What a relay makes of them; the system's answer is the test's. Which relay is what a subclass adds."""
+    """What a relay makes of them; the system's answer is the test's."""
 
-    side: Any
     keepalive: Keepalive | None = _KEEPALIVE
 
     async def relayed(self, timeouts: Timeouts = Timeouts(idle=1000)) -> None:  # noqa: B008
@@ -135,11 +135,11 @@ class LostPeerCase(RelayCase):
             self.looks += 1
             return self.unanswered.get(connected, ANSWERED)
 
-        self.patch(self.side, "unanswered_by", tell)
+        self.patch(kernel, "unanswered_by", tell)
         self.client, self.server = await self.start(timeouts=timeouts, clock=self.clock)
 
     def set_unanswered(self, end: int, *silence: Any) -> None:
-        self.unanswered[self.ends[end].transport.getHandle()] = UnansweredBytes(*silence)
+        self.unanswered[socket_below(self.ends[end].transport)] = UnansweredBytes(*silence)
 
     async def test_client_gone(self) -> None:
         """The silent side is broken off, as keepalive does it, and the other one with it."""
@@ -193,7 +193,7 @@ class LostPeerCase(RelayCase):
         timeouts = Timeouts(idle=1e6)
         client, server = await self.start(timeouts=timeouts, clock=self.clock, small_buffers=True)
         await self.stall(client, server)
-        connected = self.ends[0].transport.getHandle()
+        connected = socket_below(self.ends[0].transport)
         while _since_heard(connected) < lost_after(keepalive):
             await deferLater(reactor, 0.05)
             self.clock.advance(0.05)
@@ -203,9 +203,7 @@ class LostPeerCase(RelayCase):
         self.assertEqual(unanswered_by(connected).tries // 2, 0)
 
 
-class KernelLostPeerTest(KernelCase, LostPeerCase, TestCase):
-    side = kernel
-
+class KernelLostPeerTest(LostPeerCase, TestCase):
     async def test_adopted_relay_reads_keepalive_of_sockets(self) -> None:
         self.keepalive = None
         await self.relayed()
@@ -222,6 +220,5 @@ class KernelLostPeerTest(KernelCase, LostPeerCase, TestCase):
         self.assertEqual((await self.over(self.client)).reason, "server-reset")
 
 
-class PortableLostPeerTest(PortableCase, LostPeerCase, TestCase):
+class TransportsLostPeerTest(TransportsCase, LostPeerCase, TestCase):
     skip = _SKIP
-    side = portable

@@ -15,8 +15,8 @@ from tests.net.relay.wiring import (
     TcpWiring,
     UnixWiring,
     Wiring,
-    kernel_sides,
-    portable_sides,
+    make_sides,
+    sides_on_transports,
 )
 from tests.support.examples import scaled
 from txmux.net.relay import kernel
@@ -123,28 +123,30 @@ class ScheduleTests(_Base):
             self.assertTrue(peers[survivors.pop()].broken, "a reset is passed on as a reset")
 
 
-class PortableTest(ScheduleTests, SynchronousTestCase):
+class TransportsTest(ScheduleTests, SynchronousTestCase):
+    """The relay over transports that are not known as sockets."""
+
     def make_sides(self, client: Peer, server: Peer) -> Sides:
-        return portable_sides(client, server)
+        return sides_on_transports(self.poller, client, server)
 
 
-class PortableUnixTest(PortableTest):
+class TransportsUnixTest(TransportsTest):
     def make_wiring(self) -> Wiring:
         return UnixWiring(self.private.reactor, self)
 
 
-class PortablePollTest(PortableTest):
+class TransportsPollTest(TransportsTest):
     reactor = "poll"
     examples = 15
 
 
-class PortableSelectTest(PortablePollTest):
-    """The portable relay, run by the reactor of every system."""
+class TransportsSelectTest(TransportsPollTest):
+    """The same, run by the reactor of every system."""
 
     reactor = "select"
 
 
-class PortableAsyncioTest(PortablePollTest):
+class TransportsAsyncioTest(TransportsPollTest):
     reactor = "asyncio"
 
 
@@ -154,7 +156,7 @@ class KernelTest(ScheduleTests, SynchronousTestCase):
     moves = True
 
     def make_sides(self, client: Peer, server: Peer) -> Sides:
-        return kernel_sides(self.poller, client, server)
+        return make_sides(self.poller, client, server)
 
     def tidy_up(self) -> None:
         self.assertEqual(kernel._pipes._given, 0)
@@ -180,13 +182,6 @@ class KernelLeanUnixTest(KernelTest):
 
     def make_wiring(self) -> Wiring:
         return LeanUnixWiring(self.poller, self)
-
-
-class PortableLeanTest(PortableTest):
-    """The portable relay between sockets that a poller serves."""
-
-    def make_wiring(self) -> Wiring:
-        return LeanTcpWiring(self.poller)
 
 
 class KernelWithoutPipesTest(KernelTest):

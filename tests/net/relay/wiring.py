@@ -17,7 +17,6 @@ from tests.support.ports import free_port, listen_tcp
 from txmux.backends.connect.tls import BackendTLS
 from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.peers import Peer
-from txmux.net.relay.portable import PortableSide
 from txmux.net.relay.relay import RelaySide
 from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.client import SocketConnector
@@ -30,12 +29,15 @@ from txmux.rules.model import ServerTLS
 Sides = tuple[RelaySide, RelaySide]
 
 
-def portable_sides(client: Peer, server: Peer) -> Sides:
-    return PortableSide(client), PortableSide(server)
-
-
-def kernel_sides(poller: Poller, client: Peer, server: Peer) -> Sides:
+def make_sides(poller: Poller, client: Peer, server: Peer) -> Sides:
     return KernelSide(client, poller), KernelSide(server, poller)
+
+
+def sides_on_transports(poller: Poller, client: Peer, server: Peer) -> Sides:
+    """Have the relay read and write by the transports alone, as where these are not sockets."""
+    for peer in (client, server):
+        TransportEnd.under(peer, poller)
+    return make_sides(poller, client, server)
 
 
 class Wiring(Protocol):
@@ -82,6 +84,16 @@ class UnixWiring:
 
     def connect(self, address: Any, factory: ClientFactory) -> None:
         self._reactor.connectUNIX(address, factory)
+
+
+class MixedWiring:
+    """One way to the client, and another one to the server."""
+
+    breaks_off = True
+
+    def __init__(self, of_client: Wiring, of_server: Wiring) -> None:
+        self.family = of_client.family
+        self.listen, self.connect = of_client.listen, of_server.connect
 
 
 class _LeanWiring:

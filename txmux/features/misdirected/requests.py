@@ -159,14 +159,15 @@ class _Requests:
     # The protocol.
 
     def dataReceived(self, data: bytes) -> None:
-        record = self._client.record
+        client: Any = self._client
+        record = client.record
         try:
             passed = self._streams.from_client(data)
             record.bytes_in += len(data) - len(passed)
             if answers := self._streams.answers():
                 self._send(answers)
         except TooManyError:
-            self.protocol.end("limit")
+            client.end("limit")
             return
         if passed:
             self.protocol.dataReceived(passed)

@@ -74,6 +74,7 @@ class SideState:
         is_unwritable: Whether its peer has stopped accepting bytes.
         quiet: Seconds since its peer's last byte; ``None`` if that is not known.
         after_end: Bytes that came from its peer after the other side's peer had finished sending.
+        rate: The most bytes per second that its peer may be sent; ``None`` means no limit.
     """
 
     received: int
@@ -84,6 +85,7 @@ class SideState:
     is_unwritable: bool = False
     quiet: float | None = None
     after_end: int = 0
+    rate: int | None = None
 
 
 @frozen

@@ -11,18 +11,18 @@ import fcntl
 import functools
 import os
 import socket
-from typing import Any, cast
+from typing import Any
 
 import attrs
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.classes import define
 from txmux.net.relay.interface import SideState
 from txmux.net.relay.marks import Mark, MarkGuard
+from txmux.net.relay.paced import PacedEnd
 from txmux.net.relay.peer_state import (
     ANSWERED,
     UnansweredBytes,
@@ -32,6 +32,7 @@ from txmux.net.relay.peer_state import (
 )
 from txmux.net.relay.peers import NO_RECEIVER, Peer
 from txmux.net.relay.relay import MovableSide
+from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE, Poller
@@ -133,32 +134,26 @@ DESCRIPTORS.add_cache(_pipes.clear)
 DESCRIPTORS.add_cache(_large_pipes.clear)
 
 
-def has_socket(peer: Peer) -> bool:
-    """Return whether a peer's transport has a socket, or a `TlsEnd`, which has a socket's methods."""
-    transport: Any = peer.transport
-    return isinstance(transport, tcp.Connection) and not transport.TLS
-
-
-def has_plain_socket(peer: Peer) -> bool:
-    return has_socket(peer) and not ISSLTransport.providedBy(peer.transport)
-
-
 class KernelSide(MovableSide):
     """The socket of one peer, and what is held for that."""
 
     __slots__ = (
-        "_bottom", "_closing", "_descriptor", "_events", "_half_closing", "_held", "_mark", "_much", "_pipe",
-        "_poller", "_reading", "_socket", "_unwritable",
+        "_bottom", "_closing", "_descriptor", "_events", "_half_closing", "_held", "_is_tls", "_mark", "_much", "_pipe",
+        "_poller", "_reading", "_socket", "_unwritable", "is_layered",
     )  # fmt: skip
 
     other: KernelSide
 
     def __init__(self, peer: Peer, poller: Poller) -> None:
         super().__init__()
-        self.transport: Any
-        self.transport = its = cast("Any", peer.transport)
+        its: Any = peer.transport
+        if not isinstance(its, tcp.Connection) or its.TLS:
+            its = TransportEnd.under(peer, poller)
+        self.transport: Any = its
         self._poller: Poller = getattr(its, "_poller", poller)
         self._socket = its.socket
+        self.is_layered = hasattr(self._socket, "bottom")  # TLS, or another transport
+        self._is_tls = getattr(self._socket, "is_tls", False)
         self._bottom: socket.socket = getattr(self._socket, "bottom", self._socket)
         self._descriptor = self._socket.fileno()
         self._held: bytes | memoryview = b""  # for this side's peer
@@ -169,6 +164,13 @@ class KernelSide(MovableSide):
         self._half_closing = False  # to be done when nothing is held, like the next
         self._closing = False
         self._unwritable = False  # its peer has stopped accepting bytes, but may have sent some
+
+    def limit_rate(self, rate: int | None, *, has_burst: bool = True) -> None:
+        """Limit what its peer is sent, in bytes per second; ``None`` means no limit."""
+        if rate is not None:
+            clock = self.relay.clock
+            paced: Any = PacedEnd(self._socket, self._poller, clock, rate, has_burst=has_burst)
+            self._socket = self._poller = paced
 
     @override
     def start_forwarding(self, *, reading: bool) -> None:
@@ -222,7 +224,9 @@ class KernelSide(MovableSide):
         if events & (READ | TROUBLE):
             if self._reading and not self.other._is_full():
                 self._read(events)
-            elif events & ERROR and not (self._reading or (self.is_tls and self.has_finished)):
+            elif not self._reading and self._is_gone():
+                self._end(CLOSED)
+            elif events & ERROR and not (self._reading or (self._is_tls and self.has_finished)):
                 self._end(LOST)
             elif not events & TROUBLE:
                 self._update()
@@ -238,7 +242,7 @@ class KernelSide(MovableSide):
             answered.sender_answered()
         if self._much and _SPLICES:
             mark = self._mark = self._mark or Mark(
-                self._socket, MarkGuard.for_reactor(self._poller.reactor)
+                self._bottom, MarkGuard.for_reactor(self._poller.reactor)
             )
             pipe = self._pipe = (
                 _large_pipes.take_pipe() if mark.is_set else None
@@ -262,6 +266,8 @@ class KernelSide(MovableSide):
         if not count:
             if self._unwritable:
                 self._end(LOST)
+            elif self._is_gone():
+                self._end(CLOSED)
             else:
                 self._reading = False
                 self.peer_finished()
@@ -272,10 +278,11 @@ class KernelSide(MovableSide):
             relay.side_began(self, VIEW[:count])
         self.received += count
         self.last_byte_at = relay.seconds()
-        self._much = _MUCH if count == FULL and not (self.is_tls or self.other.is_tls) else 0
+        other = self.other
+        can_splice = not self.is_layered and other._socket is other._bottom
+        self._much = _MUCH if count == FULL and can_splice else 0
         # The last bytes wait for the end in the kernel, and leave with it in one packet.
         flags = MORE if end_is_near and not self._much else 0
-        other = self.other
         try:
             sent = other._socket.send(VIEW[:count], flags)
         except BlockingIOError:
@@ -287,6 +294,9 @@ class KernelSide(MovableSide):
             other._hold(bytes(VIEW[sent:count]))
             return False
         return bool(flags)
+
+    def _is_gone(self) -> bool:
+        return self.is_layered and getattr(self._socket, "is_gone", False)
 
     def _splice(self, pipe: Pipe, mark: Mark) -> None:
         relay = self.relay
@@ -410,8 +420,8 @@ class KernelSide(MovableSide):
     def _shut(self) -> None:
         self._half_closing = False
         try:
-            if self.is_tls or not self._closing:
-                self._socket.shutdown(socket.SHUT_WR)
+            if self.is_layered or not self._closing:
+                self._socket.shutdown(socket.SHUT_RDWR if self._closing else socket.SHUT_WR)
         except BlockingIOError:  # there is no room for a close-notify
             self._half_closing = True
             return
@@ -435,7 +445,10 @@ class KernelSide(MovableSide):
 
     @override
     def close(self) -> None:
-        self._end(CLOSED)
+        if self.is_layered:
+            self.close_when_sent()
+        else:
+            self._end(CLOSED)
 
     @override
     def close_when_sent(self) -> None:
@@ -451,12 +464,14 @@ class KernelSide(MovableSide):
     @override
     def unsent(self) -> int:
         pipe = self.other._pipe
-        return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._bottom)
+        kept: int = self._socket.unsent if self.is_layered else 0
+        return len(self._held) + (pipe.level if pipe else 0) + kept + queued_in(self._bottom)
 
     @override
     def unacknowledged(self) -> float:
-        pipe, queued = self.other._pipe, unacknowledged_by(self._bottom)
-        if queued and self.other.has_finished and not (self._half_closing or self.is_tls):
+        pipe, is_foreign = self.other._pipe, self.is_layered and not self._is_tls
+        queued = self._socket.unacknowledged() if is_foreign else unacknowledged_by(self._bottom)
+        if queued and self.other.has_finished and not (self._half_closing or self._is_tls):
             queued -= 1  # the FIN
         return len(self._held) + (pipe.level if pipe else 0) + queued
 
@@ -467,18 +482,14 @@ class KernelSide(MovableSide):
     # Moving to another relay.
 
     @property
-    def is_tls(self) -> bool:
-        return self._socket is not self._bottom
-
-    @property
     def _has_socket(self) -> bool:
         # A transport below TLS may have closed its own.
-        return getattr(self._socket, "below", self._bottom) is self._bottom
+        return not self._is_tls or getattr(self._socket, "below", None) is self._bottom
 
     @property
     @override
     def is_movable(self) -> bool:
-        return not self.is_tls
+        return not self.is_layered
 
     @override
     def suspend(self, quiet: float) -> SideState:
@@ -504,6 +515,7 @@ class KernelSide(MovableSide):
             is_unwritable=self._unwritable,
             quiet=quiet,
             after_end=self.received - self.received_before_end,
+            rate=self._socket.rate if isinstance(self._socket, PacedEnd) else None,
         )
 
     @override
@@ -521,6 +533,7 @@ class KernelSide(MovableSide):
         self._reading = state.is_reading
         self._half_closing = state.is_half_closing
         self._unwritable = state.is_unwritable
+        self.limit_rate(state.rate, has_burst=False)
 
     @override
     def detach(self) -> None:

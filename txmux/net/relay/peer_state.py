@@ -43,7 +43,7 @@ def queued_in(connected: object) -> int:
     if not isinstance(connected, socket.socket):
         return 0
     # It may be closed, or of a kind without the answer.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         if _is_dead(connected):
             return 0
         fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, queued)
@@ -64,7 +64,7 @@ def unacknowledged_by(connected: object) -> float:
     queued = array.array("i", [0])
     try:
         fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, queued)
-    except OSError:  # it is closed
+    except (OSError, ValueError):  # it is closed
         return math.inf
     return queued[0]
 

@@ -159,9 +159,9 @@ class Relay:
     """
 
     __slots__ = (
-        "_client", "_clock", "_due_at", "_is_late", "_is_unseen", "_keepalive",
+        "_client", "_due_at", "_is_late", "_is_unseen", "_keepalive",
         "_max_duration_timer", "_on_over", "_peer_check_interval", "_reason", "_server", "_since",
-        "_timer", "_unsent", "_waits_for_close", "ending", "on_first_byte", "seconds", "timeouts",
+        "_timer", "_unsent", "_waits_for_close", "clock", "ending", "on_first_byte", "seconds", "timeouts",
     )  # fmt: skip
 
     def __init__(
@@ -172,7 +172,7 @@ class Relay:
         sides: tuple[RelaySide, RelaySide],
         keepalive: Keepalive | None = None,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self.seconds = clock.seconds
         self.timeouts = timeouts
         self._on_over = on_over
@@ -206,7 +206,7 @@ class Relay:
                 return
             self._set_timer(self.timeouts.idle)
             if longest is not None:
-                self._max_duration_timer = self._clock.callLater(longest, self._reach_max_duration)
+                self._max_duration_timer = self.clock.callLater(longest, self._reach_max_duration)
             if client_finished:
                 client.peer_finished()
         except Exception:  # noqa: BLE001 - without a timer, the connections might never end
@@ -283,7 +283,7 @@ class Relay:
                 side.last_byte_at = now - its.quiet
                 self._since = min(self._since, side.last_byte_at)
         if state.left is not None:
-            self._max_duration_timer = self._clock.callLater(state.left, self._reach_max_duration)
+            self._max_duration_timer = self.clock.callLater(state.left, self._reach_max_duration)
         # Thousands of relays are adopted at a time, and timers of equal length share a queue. A timer that is early is set again.
         left, step = self._due() - now, self._time_limit() / _STEPS
         self._set_timer(max(0.0, left // step * step or left))
@@ -360,7 +360,7 @@ class Relay:
             self._stop_watching()
             end = other.close if complete else partial(self._abort_side, other)
             if self._waits_for_close:
-                self._timer = self._clock.callLater(GRACE, self._end_when_drained, other, end)
+                self._timer = self.clock.callLater(GRACE, self._end_when_drained, other, end)
             else:
                 self._end_when_drained(other, end)
 
@@ -405,7 +405,7 @@ class Relay:
         elif not has_progress and now - self._last_byte_at() >= self.timeouts.half_close:
             self._abort_side(side)
         else:
-            self._timer = self._clock.callLater(pause, self._end_when_drained, side, end, pause)
+            self._timer = self.clock.callLater(pause, self._end_when_drained, side, end, pause)
 
     def _close_both(self, reason: RelayReason) -> None:
         """Close each side once its buffer is empty; a peer that does not read everything within `half_close` is aborted."""
@@ -464,7 +464,7 @@ class Relay:
         self._due_at = self.seconds() + delay
         delay = min(delay, self._peer_check_interval)
         if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._timer_expired)
+            self._timer = self.clock.callLater(delay, self._timer_expired)
         else:
             self._timer.reset(delay)
 

@@ -61,6 +61,8 @@ class TlsEnd:
         "getsockopt", "on_cut", "setblocking", "strict",
     )  # fmt: skip
 
+    is_tls = True
+
     def __init__(self, below: Any, connection: SSL.Connection) -> None:
         self.below, self.bottom = below, getattr(below, "bottom", below)
         self.fileno, self.family, self.setblocking = below.fileno, below.family, below.setblocking
@@ -200,6 +202,11 @@ class TlsEnd:
                 self._owed = 1
                 return at - 1
         return size
+
+    @property
+    def unsent(self) -> int:
+        """The bytes that are kept, here and below."""
+        return len(self._kept) + getattr(self.below, "unsent", 0)
 
     def flush(self, flags: int = 0, filled: int = 0) -> bool:
         filled = filled or max(0, _lib.BIO_read(self._out, _OUT_DATA, _ROOM))

@@ -183,6 +183,7 @@ class Handshaking(Stage):
             return client.client
         if not isinstance(transport, SocketTransport):
             transport = TransportEnd.under(client, client.runtime.poller)
+            transport.startReading()
         return transport.socket
 
     def _ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
@@ -245,9 +246,11 @@ class Handshaking(Stage):
             if client.transport is None:
                 client.make_transport(reading=True)
             watch(client, self._received, self._layer, self._inside)
+        transport = client.transport  # which a relay may put another one over
         client.advance(Opened(self._inside))
-        if client.transport is not None:  # otherwise it has been read
-            client.transport.deliver_early()
+        transport = transport or client.transport
+        if transport is not None:  # otherwise it has been read
+            transport.deliver_early()
 
     def _failed(self, problem: object) -> Outcome | None:
         """End the connection, which may have an alert to send."""

@@ -13,7 +13,6 @@ from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.classes import define
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
-from txmux.net.relay.kernel import has_plain_socket
 from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.relay.relay import Relay
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
@@ -188,10 +187,8 @@ class Relaying(Stage):
             return "ending"
         if relay.is_movable:
             return None
-        if not has_plain_socket(self.server):
-            return "TLS to the server"
-        is_limited = self._upstream is not None and self._upstream.rates is not None
-        return "limited rate" if is_limited and not self._client.agreed_tls else "TLS ends here"
+        server: Any = self.server.receiver
+        return "TLS to the server" if server.is_layered else "TLS ends here"
 
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:

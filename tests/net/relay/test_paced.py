@@ -1,73 +1,21 @@
-"""The portable relay keeps the relays' contract, held to a rate or not."""
+"""Relays that are held to a rate."""
 
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.net.relay.contract import (
-    LeanCase,
-    OrderContract,
-    PortableCase,
-    RelayCase,
-    ResetContract,
-    UnixCase,
-)
-from tests.net.relay.wiring import Sides
+from tests.net.relay.contract import PacedCase
+from tests.net.relay.reactors import PrivateReactor
+from tests.net.relay.wiring import make_sides
 from tests.support.peers import reactor
 from txmux.net.relay.interface import RelayResult, Timeouts
+from txmux.net.relay.paced import RelayRates
 from txmux.net.relay.peers import Peer
-from txmux.net.relay.portable import RelayRates
 from txmux.net.relay.relay import Relay
+from txmux.net.sockets.poller import ReactorPoller
 from txmux.testing import WaterMarkTransport
-
-
-class PortableRelayTest(PortableCase, OrderContract, ResetContract, TestCase):
-    async def test_endings_in_one_turn(self) -> None:
-        client, server = await self.start()
-        server.transport.pauseProducing()
-        size = 1024 * 1024
-        client.send(bytes(size))
-        relayed: Any = self.relay
-        while relayed._client.received < size:
-            await deferLater(reactor, 0)
-        client.reset()
-        while not relayed._client.is_closed:
-            await deferLater(reactor, 0)
-        self.ends[1].readConnectionLost()
-        server.transport.resumeProducing()
-        await self.over(server, reason="client-reset")
-        self.assertEqual(len(server.received), size)
-        self.assertTrue(server.was_reset())
-
-
-class PortableUnixTest(PortableCase, UnixCase, OrderContract, TestCase):
-    """Over UNIX sockets of Twisted's."""
-
-
-class PortableLeanTest(PortableCase, LeanCase, OrderContract, ResetContract, TestCase):
-    """Over TCP sockets that the reactor does not serve."""
-
-
-_FAST = RelayRates(1 << 30, 1 << 30)
-
-
-class _Fast:
-    def make_sides(self, clock: Any, client: Peer, server: Peer) -> Sides:
-        return _FAST.make_sides(clock, client, server)
-
-
-class PacedRelayTest(_Fast, OrderContract, ResetContract, TestCase):
-    """The contract, over TCP sockets of Twisted's."""
-
-
-class PacedUnixTest(_Fast, UnixCase, OrderContract, TestCase):
-    """The contract, over UNIX sockets."""
-
-
-class PacedLeanTest(_Fast, LeanCase, OrderContract, ResetContract, TestCase):
-    """The contract, over TCP sockets that the reactor does not serve."""
 
 
 class _Waiting:
@@ -77,6 +25,11 @@ class _Waiting:
 
 
 class _Case(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.private = PrivateReactor("select")
+        self.addCleanup(self.private.close)
+        self.poller = ReactorPoller(self.private.reactor)
+
     def relay(
         self,
         rates: RelayRates,
@@ -91,16 +44,31 @@ class _Case(SynchronousTestCase):
         for transport, end in ((self.client, client), (self.server, server)):
             end.receiver = _Waiting()
             transport.connect(end)
-        client.receiver, server.receiver = sides = rates.make_sides(self.clock, client, server)
+        client.receiver, server.receiver = sides = make_sides(self.poller, client, server)
         self.running = Relay(self.clock, timeouts, self.results.append, sides)
+        sides[0].limit_rate(rates.download)
+        sides[1].limit_rate(rates.upload)
         self.running.start(pending, client_finished=False)
+        self.private.turn()
+
+    def take(self, transport: WaterMarkTransport) -> bytes:
+        taken = transport.take()
+        while self.poller._soon:
+            self.private.turn()
+            taken += transport.take()
+        return taken
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        while self.poller._soon:
+            self.private.turn()
 
     def taken(self, transport: WaterMarkTransport, seconds: float, step: float = 0.01) -> int:
         count = 0
         for _ in range(round(seconds / step)):
-            count += len(transport.take())
-            self.clock.advance(step)
-        return count + len(transport.take())
+            count += len(self.take(transport))
+            self.advance(step)
+        return count + len(self.take(transport))
 
     def assert_near(self, count: int, expected: float, within: float) -> None:
         self.assertLessEqual(abs(count - expected), within, f"{count} is not {expected}")
@@ -132,26 +100,26 @@ class RateTests(_Case):
     def test_other_direction(self) -> None:
         self.relay(RelayRates(upload=1000))
         self.server.deliver(bytes(50_000))
-        self.assertEqual(len(self.client.take()), 50_000)
+        self.assertEqual(len(self.take(self.client)), 50_000)
 
     def test_both(self) -> None:
         self.relay(RelayRates(1000, 2000))
         self.client.deliver(bytes(65536))
         self.server.deliver(bytes(65536))
-        self.clock.advance(0)
-        self.assertEqual((len(self.server.take()), len(self.client.take())), (100, 200))
+        self.advance(0)
+        self.assertEqual((len(self.take(self.server)), len(self.take(self.client))), (100, 200))
         for _ in range(100):
-            self.clock.advance(0.01)
+            self.advance(0.01)
         for transport, rate in ((self.server, 1000), (self.client, 2000)):
-            self.assert_near(len(transport.take()), rate, 0.02 * rate)
+            self.assert_near(len(self.take(transport)), rate, 0.02 * rate)
 
     def test_burst_is_a_tenth_of_a_second(self) -> None:
         self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(100))
-        self.assertEqual(len(self.server.take()), 100)
-        self.clock.advance(60)
+        self.assertEqual(len(self.take(self.server)), 100)
+        self.advance(60)
         self.client.deliver(bytes(5000))
-        self.assertEqual(len(self.server.take()), 100)
+        self.assertEqual(len(self.take(self.server)), 100)
 
     def test_pending(self) -> None:
         sent = bytes(range(256)) * 40
@@ -160,8 +128,8 @@ class RateTests(_Case):
         for at in range(3000, len(sent), 100):
             self.client.deliver(sent[at : at + 100])
         for _ in range(600):
-            received += self.server.take()
-            self.clock.advance(0.01)
+            received += self.take(self.server)
+            self.advance(0.01)
         self.assertEqual(bytes(received), sent)
 
     def test_source_is_held_back(self) -> None:
@@ -178,7 +146,7 @@ class RateTests(_Case):
         for _ in range(100):
             self.client.deliver(bytes(10_000))
         for _ in range(500):
-            self.clock.advance(0.01)
+            self.advance(0.01)
         self.assertTrue(self.client.paused)
         self.assertLess(len(self.server.unsent), 3 * 65536)
         self.assertEqual(self.taken(self.server, 2), 1_000_000)
@@ -199,8 +167,8 @@ class EndTests(_Case):
         self.assertTrue(self.server.finished)
         self.server.deliver(b"answer")
         self.server.finish()
-        self.assertEqual(self.client.take(), b"answer")
-        self.server.take()
+        self.assertEqual(self.take(self.client), b"answer")
+        self.take(self.server)
         self.assertEqual(self.assert_over("done"), RelayResult("done", 600, 6))
 
     def test_both_finish(self) -> None:
@@ -228,12 +196,11 @@ class EndTests(_Case):
         self.taken(self.client, 1)
         self.assert_over("server-reset")
 
-    def test_nothing_written_after_half_close(self) -> None:
+    def test_half_close_waits_for_held(self) -> None:
         self.relay(RelayRates(upload=1000))
         paced: Any = self.running._server
         paced.write(bytes(150))
         paced.half_close()
-        paced.write(b"more")
         self.assertEqual(self.taken(self.server, 1), 150)
         self.assertTrue(self.server.finished)
         self.running.abort("killed")
@@ -242,8 +209,8 @@ class EndTests(_Case):
         self.relay(RelayRates(upload=1000))
         self.client.deliver(bytes(1100))
         self.running.abort("killed")
-        self.client.take()
-        self.server.take()
+        self.take(self.client)
+        self.take(self.server)
         self.assert_over("killed")
 
     def test_time_limits_begin_when_held_is_sent(self) -> None:
@@ -259,15 +226,14 @@ class EndTests(_Case):
             self.assert_near(early, 960, 2)
             self.assertEqual(self.results, [])
             self.assertEqual(early + self.taken(self.server, 4), 1000)
-            self.client.take()
+            self.take(self.client)
             self.assert_over(reason)
 
 
-class RealTests(RelayCase, TestCase):
+class RealTests(PacedCase, TestCase):
     """Over real sockets, in real time."""
 
-    def make_sides(self, clock: Any, client: Peer, server: Peer) -> Sides:
-        return RelayRates(download=2_000_000).make_sides(clock, client, server)
+    rate = 2_000_000
 
     async def test_half_a_second(self) -> None:
         client, server = await self.start()
