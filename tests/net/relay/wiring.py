@@ -17,7 +17,6 @@ from tests.support.ports import free_port, listen_tcp
 from txmux.backends.connect.tls import BackendTLS
 from txmux.net.relay.kernel import KernelSide
 from txmux.net.relay.peers import Peer
-from txmux.net.relay.relay import RelaySide
 from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.poller import Poller
@@ -26,7 +25,7 @@ from txmux.net.sockets.transport import SocketTransport
 from txmux.net.tls.end import TlsEnd, TlsTransport
 from txmux.rules.model import ServerTLS
 
-Sides = tuple[RelaySide, RelaySide]
+Sides = tuple[KernelSide, KernelSide]
 
 
 def make_sides(poller: Poller, client: Peer, server: Peer) -> Sides:

@@ -1,4 +1,4 @@
-"""A relay's side over a plain socket that does not pass bytes through the transports: for Linux.
+"""A relay's side over a socket, or over what has a socket's methods, that does not pass bytes through the transports.
 
 Both descriptors are taken out of the reactor and served by one `Poller`. Small messages go through one buffer, large ones
 through a pipe inside the kernel (splice(2)). At the end each descriptor goes back to its transport.
@@ -17,7 +17,6 @@ import attrs
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
-from typing_extensions import override
 
 from txmux.classes import define
 from txmux.net.relay.interface import SideState
@@ -31,7 +30,6 @@ from txmux.net.relay.peer_state import (
     unanswered_by,
 )
 from txmux.net.relay.peers import NO_RECEIVER, Peer
-from txmux.net.relay.relay import MovableSide
 from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
@@ -134,25 +132,38 @@ DESCRIPTORS.add_cache(_pipes.clear)
 DESCRIPTORS.add_cache(_large_pipes.clear)
 
 
-class KernelSide(MovableSide):
-    """The socket of one peer, and what is held for that."""
+class KernelSide:
+    """The socket of one peer, and what is held for that. It implements `PeerReceiver`, and becomes the receiver of its `Peer`.
+
+    Attributes:
+        received: Bytes that came from its peer and were passed on.
+        received_before_end: How many of them had come when the other side's peer finished sending.
+        last_byte_at: When the last of them came, in the relay's seconds. Updated while the relay is not `Relay.ending`.
+        unacknowledged_at_reset: What was `unacknowledged` when its peer reset the connection; ``None`` if it has not.
+        is_layered: Whether there is TLS, or another transport, between the relay and the socket; such a side cannot move.
+    """
 
     __slots__ = (
         "_bottom", "_closing", "_descriptor", "_events", "_half_closing", "_held", "_is_tls", "_mark", "_much", "_pipe",
-        "_poller", "_reading", "_socket", "_unwritable", "is_layered",
+        "_poller", "_reading", "_socket", "_unwritable", "has_finished", "is_closed", "is_layered", "last_byte_at", "other",
+        "received", "received_before_end", "relay", "transport", "unacknowledged_at_reset",
     )  # fmt: skip
 
+    relay: Any  # `Relay`, which knows this module
     other: KernelSide
 
     def __init__(self, peer: Peer, poller: Poller) -> None:
-        super().__init__()
+        self.received = self.received_before_end = 0
+        self.unacknowledged_at_reset: float | None = None
+        self.last_byte_at = 0.0
+        self.has_finished = self.is_closed = False
         its: Any = peer.transport
         if not isinstance(its, tcp.Connection) or its.TLS:
             its = TransportEnd.under(peer, poller)
         self.transport: Any = its
         self._poller: Poller = getattr(its, "_poller", poller)
         self._socket = its.socket
-        self.is_layered = hasattr(self._socket, "bottom")  # TLS, or another transport
+        self.is_layered = hasattr(self._socket, "bottom")
         self._is_tls = getattr(self._socket, "is_tls", False)
         self._bottom: socket.socket = getattr(self._socket, "bottom", self._socket)
         self._descriptor = self._socket.fileno()
@@ -172,7 +183,6 @@ class KernelSide(MovableSide):
             paced: Any = PacedEnd(self._socket, self._poller, clock, rate, has_burst=has_burst)
             self._socket = self._poller = paced
 
-    @override
     def start_forwarding(self, *, reading: bool) -> None:
         self._held = release_socket(self.transport)
         self._reading = reading
@@ -188,14 +198,18 @@ class KernelSide(MovableSide):
         else:
             self._events = events
 
-    @override
     def data_received(self, data: bytes) -> None:
         if not self.received:
             self.relay.side_began(self, data)
         self.received += len(data)
         self.other.write(data)
 
-    @override
+    def peer_finished(self) -> None:
+        if not self.has_finished:
+            self.has_finished = True
+            self.other.received_before_end = self.other.received
+            self.relay.side_finished(self)
+
     def connection_lost(self, reason: Failure) -> None:
         self._poller.closing(self._descriptor)
         self.other._put_pipe_away()  # with what can no longer be sent to this side's peer
@@ -204,7 +218,8 @@ class KernelSide(MovableSide):
         self._held = b""
         if self._mark is not None:
             self._mark.socket_closed()
-        super().connection_lost(reason)
+        self.is_closed = True
+        self.relay.side_lost(self, reason)
 
     def ready(self, events: int) -> None:
         try:
@@ -342,8 +357,8 @@ class KernelSide(MovableSide):
         pipe = self.other._pipe
         return bool(self._held) or (pipe is not None and pipe.level > 0)
 
-    @override
     def write(self, data: bytes) -> None:
+        """Send bytes, or hold them; only before those of the other side."""
         sent = 0
         if not self._held:
             try:
@@ -430,52 +445,49 @@ class KernelSide(MovableSide):
         if self._closing:
             self._end(CLOSED)
 
-    @override
     def stop_reading(self) -> None:
+        """Read no more, for good."""
         self._reading = False
         self._update()
 
-    @override
     def half_close(self) -> None:
+        """End what its peer is sent, after what is held."""
         if self._is_full():
             self._half_closing = True
         else:
             self._shut()
             self._update()
 
-    @override
     def close(self) -> None:
+        """Close cleanly; its peer has acknowledged everything."""
         if self.is_layered:
             self.close_when_sent()
         else:
             self._end(CLOSED)
 
-    @override
     def close_when_sent(self) -> None:
+        """Close cleanly, after what is held."""
         self._closing = True
         if not self._is_full():
             self._shut()
         self.stop_reading()
 
-    @override
     def abort(self) -> None:
         self._end(Failure(ConnectionAborted()))
 
-    @override
     def unsent(self) -> int:
         pipe = self.other._pipe
         kept: int = self._socket.unsent if self.is_layered else 0
         return len(self._held) + (pipe.level if pipe else 0) + kept + queued_in(self._bottom)
 
-    @override
     def unacknowledged(self) -> float:
+        """Count the bytes that its peer has not acknowledged, also after a reset; infinite if unknown."""
         pipe, is_foreign = self.other._pipe, self.is_layered and not self._is_tls
         queued = self._socket.unacknowledged() if is_foreign else unacknowledged_by(self._bottom)
         if queued and self.other.has_finished and not (self._half_closing or self._is_tls):
             queued -= 1  # the FIN
         return len(self._held) + (pipe.level if pipe else 0) + queued
 
-    @override
     def unanswered(self) -> UnansweredBytes:
         return ANSWERED if self.is_closed else unanswered_by(self._bottom)
 
@@ -486,14 +498,8 @@ class KernelSide(MovableSide):
         # A transport below TLS may have closed its own.
         return not self._is_tls or getattr(self._socket, "below", None) is self._bottom
 
-    @property
-    @override
-    def is_movable(self) -> bool:
-        return not self.is_layered
-
-    @override
     def suspend(self, quiet: float) -> SideState:
-        """Leave the socket alone. What is in the other side's pipe is held from now on."""
+        """Leave the socket alone. What is in the other side's pipe is held from now on; `quiet` are the seconds since its peer's last byte."""
         if self._events != _UNWATCHED:
             self._poller.unwatch(self._descriptor)
             self._events = _UNWATCHED
@@ -518,11 +524,9 @@ class KernelSide(MovableSide):
             rate=self._socket.rate if isinstance(self._socket, PacedEnd) else None,
         )
 
-    @override
     def resume(self) -> None:
         self._watch(self._events_needed())
 
-    @override
     def adopt(self, state: SideState) -> None:
         release_socket(self.transport)
         self._events = _UNWATCHED
@@ -535,7 +539,6 @@ class KernelSide(MovableSide):
         self._unwritable = state.is_unwritable
         self.limit_rate(state.rate, has_burst=False)
 
-    @override
     def detach(self) -> None:
         self.is_closed = True
         self.transport.protocol.receiver = NO_RECEIVER

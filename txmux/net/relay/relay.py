@@ -1,26 +1,27 @@
-"""A relay between two ends: handles half-closes, resets and timeouts, whichever kind of `RelaySide` moves the bytes."""
+"""A relay between two ends: handles half-closes, resets and timeouts, while its sides move the bytes."""
 
 from __future__ import annotations
 
-import abc
 import math
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted, ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
-from txmux.net.relay.peer_state import UnansweredBytes, has_ended, keepalive_of, lost_after
+from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
+from txmux.net.relay.peer_state import has_ended, keepalive_of, lost_after
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.transport import socket_below
 from txmux.telemetry.reasons import RelayReason
 from txmux.transport import Keepalive
+
+if TYPE_CHECKING:
+    from txmux.net.relay.kernel import KernelSide
 
 OnOver = Callable[[RelayResult], None]
 
@@ -38,106 +39,6 @@ def _ignore(_is_servers: bool, _data: bytes | memoryview) -> None: ...  # noqa: 
 
 
 _log = Logger()
-
-
-class RelaySide(abc.ABC):
-    """One side of a relay. It implements `PeerReceiver`, and becomes the receiver of its `Peer` when the relay is made.
-
-    Attributes:
-        received: Bytes that came from its peer and were passed on.
-        received_before_end: How many of them had come when the other side's peer finished sending.
-        last_byte_at: When the last of them came, in the relay's seconds. Updated while the relay is not `Relay.ending`.
-        unacknowledged_at_reset: What was `unacknowledged` when its peer reset the connection; ``None`` if it has not.
-    """
-
-    __slots__ = (
-        "has_finished", "is_closed", "last_byte_at", "other", "received", "received_before_end",
-        "relay", "unacknowledged_at_reset",
-    )  # fmt: skip
-
-    relay: Relay
-    other: RelaySide
-    transport: Any
-
-    def __init__(self) -> None:
-        self.received = self.received_before_end = 0
-        self.unacknowledged_at_reset: float | None = None
-        self.last_byte_at = 0.0
-        self.has_finished = False
-        self.is_closed = False
-
-    # Events of its peer.
-
-    @abc.abstractmethod
-    def data_received(self, data: bytes) -> None: ...
-
-    def peer_finished(self) -> None:
-        if not self.has_finished:
-            self.has_finished = True
-            self.other.received_before_end = self.other.received
-            self.relay.side_finished(self)
-
-    def connection_lost(self, reason: Failure) -> None:
-        self.is_closed = True
-        self.relay.side_lost(self, reason)
-
-    # What the relay calls.
-
-    @abc.abstractmethod
-    def start_forwarding(self, *, reading: bool) -> None: ...
-
-    @abc.abstractmethod
-    def write(self, data: bytes) -> None: ...  # only before bytes of the other side
-
-    @abc.abstractmethod
-    def stop_reading(self) -> None: ...  # for good
-
-    @abc.abstractmethod
-    def half_close(self) -> None: ...  # after the buffered bytes
-
-    @abc.abstractmethod
-    def close(self) -> None: ...  # cleanly; its peer has acknowledged everything
-
-    @abc.abstractmethod
-    def close_when_sent(self) -> None: ...  # cleanly, after the buffered bytes
-
-    @abc.abstractmethod
-    def abort(self) -> None: ...
-
-    @abc.abstractmethod
-    def unsent(self) -> int: ...
-
-    @abc.abstractmethod
-    def unacknowledged(self) -> float:
-        """Count the bytes that its peer has not acknowledged, also after a reset; infinite if unknown."""
-
-    @abc.abstractmethod
-    def unanswered(self) -> UnansweredBytes: ...
-
-
-class MovableSide(RelaySide):
-    """A side that can be suspended, and continued by another relay, also in another process."""
-
-    __slots__ = ("transport",)
-
-    transport: tcp.Connection
-
-    @property
-    @abc.abstractmethod
-    def is_movable(self) -> bool: ...
-
-    @abc.abstractmethod
-    def suspend(self, quiet: float) -> SideState:
-        """Stop using the socket; `quiet` are the seconds since its peer's last byte."""
-
-    @abc.abstractmethod
-    def adopt(self, state: SideState) -> None: ...
-
-    @abc.abstractmethod
-    def resume(self) -> None: ...
-
-    @abc.abstractmethod
-    def detach(self) -> None: ...
 
 
 class Relay:
@@ -160,7 +61,7 @@ class Relay:
 
     __slots__ = (
         "_client", "_due_at", "_is_late", "_is_unseen", "_keepalive",
-        "_max_duration_timer", "_on_over", "_peer_check_interval", "_reason", "_server", "_since",
+        "_max_duration_timer", "_on_over", "_peer_check_interval", "_reason", "_server", "_sides", "_since",
         "_timer", "_unsent", "_waits_for_close", "clock", "ending", "on_first_byte", "seconds", "timeouts",
     )  # fmt: skip
 
@@ -169,14 +70,14 @@ class Relay:
         clock: IReactorTime,
         timeouts: Timeouts,
         on_over: OnOver,
-        sides: tuple[RelaySide, RelaySide],
+        sides: tuple[KernelSide, KernelSide],
         keepalive: Keepalive | None = None,
     ) -> None:
         self.clock = clock
         self.seconds = clock.seconds
         self.timeouts = timeouts
         self._on_over = on_over
-        self._client, self._server = client, server = sides
+        self._sides = self._client, self._server = client, server = sides
         client.relay = server.relay = self
         client.other, server.other = server, client
         self._keepalive, self._peer_check_interval = keepalive, lost_after(keepalive)
@@ -213,19 +114,15 @@ class Relay:
             _log.failure("a relay could not start")
             self.abort("error")
 
-    # Moving to another relay, in this process or in another one. Only kernel sides can be moved.
-
-    def _movable(self) -> list[MovableSide]:
-        return [side for side in (self._client, self._server) if isinstance(side, MovableSide)]
+    # Moving to another relay, in this process or in another one.
 
     @property
     def is_movable(self) -> bool:
-        sides = self._movable()
-        return not self.ending and len(sides) == 2 and all(side.is_movable for side in sides)
+        return not self.ending and not any(side.is_layered for side in self._sides)
 
     def suspend(self) -> RelayState:
         """Stop using both sockets. Only if it `is_movable`; `resume` follows, or `detach` once another relay has the sockets."""
-        sides = self._movable()
+        sides = self._sides
         now = self.seconds()
         try:
             client, server = (
@@ -250,18 +147,18 @@ class Relay:
     def resume(self, state: RelayState) -> None:
         """Continue in this relay, from what `suspend` returned."""
         self._set_timers(state)
-        for side in self._movable():
+        for side in self._sides:
             side.resume()
 
     def detach(self) -> None:
         """Forget both connections, which another relay has; no result is reported."""
-        for side in self._movable():
+        for side in self._sides:
             side.detach()
         self._break_references()
 
     def adopt(self, state: RelayState) -> None:
         """Continue where another relay was suspended, on the same sockets."""
-        sides = self._movable()
+        sides = self._sides
         self._keepalive = keepalive = keepalive_of(*(side.transport for side in sides))
         self._peer_check_interval = lost_after(keepalive)
         try:
@@ -296,17 +193,17 @@ class Relay:
         for side in self._begin_end(reason):
             self._abort_side(side)
 
-    def _abort_side(self, side: RelaySide) -> None:
+    def _abort_side(self, side: KernelSide) -> None:
         if getattr(side.transport.getHandle(), "family", None) == socket.AF_UNIX:
             self._is_unseen = True
         side.abort()
 
     # What the sides report.
 
-    def side_began(self, side: RelaySide, data: bytes | memoryview) -> None:
+    def side_began(self, side: KernelSide, data: bytes | memoryview) -> None:
         self.on_first_byte(side is self._server, data)
 
-    def side_finished(self, side: RelaySide) -> None:
+    def side_finished(self, side: KernelSide) -> None:
         """Pass a half-close on, or end when both sides have finished."""
         other = side.other
         if other.is_closed:
@@ -321,7 +218,7 @@ class Relay:
             return
         self._watch_from_now()
 
-    def side_lost(self, side: RelaySide, reason: Failure) -> None:
+    def side_lost(self, side: KernelSide, reason: Failure) -> None:
         # The other side ends, too, once its peer has acknowledged all bytes for it.
         self._call_or_abort(self._side_lost, side, reason)
 
@@ -332,7 +229,7 @@ class Relay:
             MEMORY.report_shortage()
             self.abort("error")  # otherwise nothing might ever end the other side
 
-    def _side_lost(self, side: RelaySide, reason: Failure) -> None:
+    def _side_lost(self, side: KernelSide, reason: Failure) -> None:
         other = side.other
         if reason.type is OutOfMemory and not other.is_closed:
             self.abort("error")  # the other side's buffer takes memory, too
@@ -364,7 +261,7 @@ class Relay:
             else:
                 self._end_when_drained(other, end)
 
-    def _judge_reset(self, side: RelaySide) -> None:
+    def _judge_reset(self, side: KernelSide) -> None:
         """Note whether a reset came when both peers had sent everything, or that this depends on the other peer's close.
 
         A reset discards what its sender has not sent yet, and only the sender knows whether there was any. So one peer must have
@@ -380,7 +277,7 @@ class Relay:
             self._waits_for_close = not self._is_late
 
     def _end_when_drained(
-        self, side: RelaySide, end: Callable[[], None], paused: float = _DRAIN_POLL_INTERVAL / 2
+        self, side: KernelSide, end: Callable[[], None], paused: float = _DRAIN_POLL_INTERVAL / 2
     ) -> None:
         """End a side when its peer has acknowledged everything: a reset, or a close with unread bytes, discards bytes in transit."""
         self._timer = None
@@ -389,7 +286,7 @@ class Relay:
             self._is_late = not side.is_closed and has_ended(socket_below(side.transport))
         self._call_or_abort(self._end_if_drained, side, end, paused)
 
-    def _end_if_drained(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
+    def _end_if_drained(self, side: KernelSide, end: Callable[[], None], paused: float) -> None:
         # The other side is closed. This one ends when its peer has acknowledged everything, and is aborted after `half_close`
         # without progress. Until then it is polled, since no event reports an acknowledgement.
         if side.is_closed:
@@ -413,14 +310,14 @@ class Relay:
             side.close_when_sent()
         self._watch_from_now()
 
-    def _begin_end(self, reason: RelayReason) -> Iterator[RelaySide]:
+    def _begin_end(self, reason: RelayReason) -> Iterator[KernelSide]:
         """Note why the relay ends; returns the sides that are not closed by then."""
         self._reason = self._reason or reason
         self._waits_for_close = False
         self.ending = True
-        return (side for side in (self._client, self._server) if not side.is_closed)
+        return (side for side in self._sides if not side.is_closed)
 
-    def _reason_for(self, side: RelaySide, failure: Failure) -> RelayReason:
+    def _reason_for(self, side: KernelSide, failure: Failure) -> RelayReason:
         if failure.type is OutOfMemory:
             return "error"
         if failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL"):
@@ -441,7 +338,7 @@ class Relay:
 
     def _break_references(self) -> None:
         """Break the reference cycles, so that the objects are freed without the garbage collector."""
-        for side in (self._client, self._server):
+        for side in self._sides:
             del side.other, side.relay
         del self._on_over, self.on_first_byte
 
@@ -507,12 +404,12 @@ class Relay:
         else:
             self._check()
 
-    def _find_lost_side(self) -> RelaySide | None:
+    def _find_lost_side(self) -> KernelSide | None:
         keepalive = self._keepalive
         if keepalive is None:
             return None
         self._peer_check_interval = lost_after(keepalive)
-        for side in (self._client, self._server):
+        for side in self._sides:
             unanswered = side.unanswered()
             if unanswered.is_lost(keepalive):
                 return side
@@ -542,7 +439,5 @@ class Relay:
     def _update_unsent(self) -> bool:
         """Sum up the unsent bytes of both sides; return whether the sum is not 0 and has changed."""
         before = self._unsent
-        self._unsent = sum(
-            side.unsent() for side in (self._client, self._server) if not side.is_closed
-        )
+        self._unsent = sum(side.unsent() for side in self._sides if not side.is_closed)
         return self._unsent > 0 and self._unsent != before
