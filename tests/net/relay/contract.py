@@ -23,12 +23,12 @@ from tests.net.relay.wiring import (
     Wiring,
     make_sides,
     sides_on_transports,
+    unsent,
 )
 from tests.support.looks import look_again
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, reactor
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.peer_state import unsent
 from txmux.net.relay.peers import Peer as RelayPeer
 from txmux.net.relay.relay import Relay
 from txmux.net.sockets.poller import Poller, ReactorPoller

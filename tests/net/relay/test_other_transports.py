@@ -6,11 +6,11 @@ from typing import Any
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.ssl import CertificateOptions
 
+from tests.net.relay.wiring import unsent
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, reactor
-from txmux.net.relay.peer_state import unsent
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server

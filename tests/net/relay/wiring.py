@@ -16,12 +16,13 @@ from tests.support.folders import make_folder
 from tests.support.ports import free_port, listen_tcp
 from txmux.backends.connect.tls import BackendTLS
 from txmux.net.relay.kernel import KernelSide
+from txmux.net.relay.peer_state import queued_in
 from txmux.net.relay.peers import Peer
 from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
-from txmux.net.sockets.transport import SocketTransport
+from txmux.net.sockets.transport import SocketTransport, below_tls, socket_below, unsent_bytes
 from txmux.net.tls.end import TlsEnd, TlsTransport
 from txmux.rules.model import ServerTLS
 
@@ -37,6 +38,11 @@ def sides_on_transports(poller: Poller, client: Peer, server: Peer) -> Sides:
     for peer in (client, server):
         TransportEnd.under(peer, poller)
     return make_sides(poller, client, server)
+
+
+def unsent(transport: Any) -> int:
+    """Count the bytes in a transport's own buffer and in its socket's send queue; for TLS they are those of TCP."""
+    return unsent_bytes(below_tls(transport)) + queued_in(socket_below(transport))
 
 
 class Wiring(Protocol):

@@ -17,9 +17,8 @@ import termios
 from typing import Any, TypeGuard
 
 from txmux.classes import frozen
-from txmux.net.relay.peers import IRelayTransport
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, is_multipath, multipath_info
-from txmux.net.sockets.transport import below_tls, socket_below, unsent_bytes
+from txmux.net.sockets.transport import socket_below
 from txmux.transport import Keepalive
 
 _INFO = struct.Struct("=2xBB4x16xI24xII")
@@ -32,13 +31,8 @@ _LEAST = 2  # a live peer may be about to answer the first
 _TCP_CLOSE = 7  # the state, as Linux counts them
 
 
-def unsent(transport: IRelayTransport) -> int:
-    """Count the bytes in a transport's own buffer and in its socket's send queue (SIOCOUTQ of Linux, tcp(7)); 0 is unknown. For TLS they are those of TCP."""
-    return unsent_bytes(below_tls(transport)) + queued_in(socket_below(transport))
-
-
 def queued_in(connected: object) -> int:
-    """Count the bytes that wait in a socket's send queue; 0 where it cannot be known, or after a reset."""
+    """Count the bytes that wait in a socket's send queue (SIOCOUTQ of Linux, tcp(7)); 0 where it cannot be known, or after a reset."""
     queued = array.array("i", [0])
     if not isinstance(connected, socket.socket):
         return 0
