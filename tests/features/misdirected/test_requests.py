@@ -24,6 +24,7 @@ from txmux.features.misdirected.rows import MISDIRECTED
 from txmux.net.tls.end import TlsTransport
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
+from txmux.rules.reading.route import certificate_condition
 from txmux.wire.http2_opening import PREFACE, frame
 
 _A, _B, _C = "a.example", "b.example", "c.example"
@@ -228,6 +229,40 @@ class MisdirectedTest(TerminationCase):
         client = await self.speak(self.mux(routes))
         client.send(_BEGUN + self.request(1, _B))
         self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
+        client.reset()
+
+    async def test_certificate_that_a_route_inside_asks_for(self) -> None:
+        """A client that was not asked for a certificate here may have one, for a connection of its own."""
+        to = self.backend_port()
+        for client_cert, kind in (("any", "required"), ("any", "optional"), ("none", "optional")):
+            with self.subTest(client_cert, kind=kind):
+                inside = attrs.evolve(
+                    route("any", backend_at(to), name="inside"),
+                    under=("b",),
+                    client_cert=certificate_condition(client_cert),
+                )
+                routes = [
+                    self.ends("a", f"tls sni={_A}", to),
+                    self.ends("b", f"tls sni={_B}", client_ca=self.ca, client=kind),
+                    inside,
+                ]
+                client = await self.speak(self.mux(routes))
+                client.send(_BEGUN + self.request(1, _B))
+                self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 1, _ANSWER)])
+                client.reset()
+
+    async def test_certificate_that_the_client_lacks(self) -> None:
+        """A name of a route for certificates is not reached by another name of the same TLS."""
+        to = self.backend_port()
+        inside = [
+            attrs.evolve(route(f"http host={name}", backend_at(to), name=name), under=("a",))
+            for name in (_A, _B)
+        ]
+        inside[1] = attrs.evolve(inside[1], client_cert=certificate_condition("any"))
+        outer = self.ends("a", "tls sni=*.example", client_ca=self.ca, client="optional")
+        client = await self.speak(self.mux([outer, *inside]))
+        client.send(_BEGUN + self.request(1, _A) + self.request(3, _B))
+        self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 3, _ANSWER)])
         client.reset()
 
     def beside_protected(self) -> int:

@@ -136,7 +136,7 @@ def place_of(
     layers: tuple[Layer, Callable[[Route], Layer]],
     *client: Any,
 ) -> Place | None:
-    """Return what a client reaches by a connection of its own; ``None`` if the rules do not know its name.
+    """Return what a client reaches by a connection of its own; ``None`` if the rules do not know its name, and ask it for no certificate.
 
     Args:
         name: That it asks for.
@@ -153,7 +153,9 @@ def place_of(
         route = _decide(layer, request, client)
     outcome = layer.default if route is None else route.outcome or route.name
     if route is None and isinstance(outcome, Refusal):
-        return None
+        asks = outer and outer.terminate_tls and outer.terminate_tls.client_ca
+        # With another certificate than the client has shown here, if any, a route inside may take it.
+        return Place((outcome, authority), None, outer) if asks else None
     outcome = getattr(outcome, "backend", outcome)
     if isinstance(outcome, Backend):
         outcome = outcome.servers, name if outcome.names else ""
