@@ -151,6 +151,8 @@ class _Connection:
         assert not self.counts_elsewhere
         self.counts_elsewhere = True
 
+    has_slot_elsewhere = False  # it comes from no process before
+
     def detach(self, *, keeps_slot: bool) -> SlotRelease | None:
         assert not self.is_here
         assert not self.let_gone

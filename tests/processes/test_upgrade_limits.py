@@ -293,6 +293,30 @@ class PlacesTest(WorkersTestCase):
         self.over(*peers.pop())
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
 
+    def test_of_a_server_after_several_changes(self) -> None:
+        """The process that a connection has only passed through stays as long as one before counts it."""
+        listening = self.backend()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        mux = self.upgrading(
+            f"{RULES}[route all]\nmatch = any\nbackend = b\n"
+            f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nconnect_timeout = 10m\n",
+            f"drain_timeout = 10m\nadmin = unix:{self.folder / 'admin.sock'}",
+        )
+        first, waiting = self.relayed(mux, listening), self.waits(mux, "a")
+        old = []
+        for _ in range(3):
+            old += mux.replace()
+            moved = f"connections handed over: 1(?s:.*connections handed over: 1){{{len(old) - 1}}}"
+            mux.child.wait_for(moved)
+        # A worker is asked each half second whether it has anything left.
+        is_led = select.select([listening], [], [], 2)[0]
+        self.assertEqual(is_led, [], "one more is led there")
+        self.over(*first)
+        second = waiting, self.accept_from(listening, b"a")
+        self.assert_gone(old)
+        self.over(*second)
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
+
     def waits(self, mux: Service, said: str) -> socket.socket:
         client = self.client(mux)
         client.sendall(said.encode())

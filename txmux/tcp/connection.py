@@ -405,6 +405,10 @@ class MuxProtocol(Peer, Client):
     def keeps_slot(self) -> bool:
         return isinstance(self.stage, Relaying) and self.stage.keeps_slot
 
+    @property
+    def has_slot_elsewhere(self) -> bool:
+        return isinstance(self.stage, Relaying) and self.stage.has_slot_elsewhere
+
     def count_elsewhere(self) -> None:
         """Stop counting it for the listener's limits, since another process counts it. `detach` follows."""
         if self.admitted:

@@ -196,6 +196,7 @@ class Taker:
         opened: Fires when the process can take connections, or fails when it ends before.
         is_able: Whether it has opened, and has answered since.
         reads_datagrams: Whether UDP flows move to it.
+        passes_on: Whether it reports ends here of connections that have come from another process, which still has their slots.
         has: How many connections it has, by its last answer.
         offered: How many connections are offered to it, and not answered yet.
     """
@@ -208,6 +209,7 @@ class Taker:
         self.has = self.offered = 0
         self._has_taken = False
         self._leased: dict[str, SlotRelease] = {}
+        self._passed_on: set[str] = set()
         self._answering = 0
         self._is_closing = False
 
@@ -249,6 +251,8 @@ class Taker:
             self._has_taken = True
         self.channel.send(messages.GO_ON, batch=number, which=[*connections], kept=[*leased])
         for index, connection in connections.items():
+            if connection.has_slot_elsewhere:
+                self._passed_on.add(connection.record.id)
             try:
                 release_slot = connection.detach(keeps_slot=index in leased)
             except Exception as problem:  # noqa: BLE001 - as above
@@ -269,11 +273,12 @@ class Taker:
             return None
         free: Deferred[None] = Deferred()
         self._answering += 1
-        free.addBoth(self._answered)
+        free.addBoth(partial(self._answered, id))
         release_slot(lambda: free.callback(None))
         return free
 
-    def _answered(self, _: object) -> None:
+    def _answered(self, id: str, _: object) -> None:  # noqa: A002 - as above
+        self._passed_on.discard(id)
         self._answering -= 1
         # The answer is sent first.
         self.channel.clock.callLater(0, self._close_if_done)
@@ -289,10 +294,15 @@ class Taker:
         if self._is_closing and not self._leased and not self._answering:
             self.channel.close()
 
+    @property
+    def passes_on(self) -> bool:
+        return bool(self._passed_on)
+
     def channel_lost(self) -> None:
         self.is_able = False
         if not self.opened.called:
             self.opened.errback(PeerGoneError())
+        self._passed_on.clear()
         leased, self._leased = self._leased, {}
         for release_slot in leased.values():
             release_slot(_nothing)

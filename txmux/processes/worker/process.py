@@ -378,6 +378,8 @@ class WorkerProcess:
             else:
                 await self._transfer.close()
                 await self._serving.drain(longest_wait, self._transfer.may_move_later)
+                timeout = self._serving.rules.settings.drain_timeout
+                await self._transfer.until_slots_are_free(timeout)
         self._over()
 
     def _over(self) -> None:

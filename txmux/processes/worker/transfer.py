@@ -62,7 +62,16 @@ class ConnectionTransfer:
 
     @property
     def is_busy(self) -> bool:
-        return self._handing_over > 0 or not all(adopting.has_all for adopting in self._adopting)
+        is_moving = self._handing_over > 0 or not all(one.has_all for one in self._adopting)
+        return is_moving or self._passes_slots_on()
+
+    def _passes_slots_on(self) -> bool:
+        # With this process, one that a connection has left before would take its end for that of the connection.
+        return bool(self._adopting) and any(taker.passes_on for taker in self._takers)
+
+    async def until_slots_are_free(self, seconds: float) -> None:
+        """Wait for the ends of connections that other processes still count, and that went through this one."""
+        await self._within(seconds, lambda: not self._passes_slots_on())
 
     async def close(self) -> None:
         """Refuse further connections, and wait for those that are moving in either direction.
@@ -195,6 +204,7 @@ class ConnectionTransfer:
         def lost() -> None:
             self._takers.discard(taker)
             taker.channel_lost()
+            self._changes.check()
 
         try:
             taker.channel = Channel(taker.handlers, lost, self._reactor)

@@ -163,7 +163,12 @@ class Relaying(Stage):
     def keeps_slot(self) -> bool:
         """Whether the connection still counts for its server's limit after it has moved to another process."""
         is_limited = self._upstream is not None and self._upstream.pool.is_limited
-        return is_limited or self._release_elsewhere is not None
+        return is_limited or self.has_slot_elsewhere
+
+    @property
+    def has_slot_elsewhere(self) -> bool:
+        """Whether a process that it has left before still counts it."""
+        return self._release_elsewhere is not None
 
     def move_away(self) -> SlotRelease:
         """Keep the slot in the pool for a connection that another process relays; return what releases it in the end."""
