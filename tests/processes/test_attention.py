@@ -252,13 +252,11 @@ class AttentionTest(WorkersTestCase):
         mux.child.wait_for("backend web: no server is up")
 
     def test_connections_that_stay_in_an_old_process(self) -> None:
-        backend = self.backend()
-        slow = f"server = 127.0.0.1:{backend.getsockname()[1]}\nupload_rate = 1MiB/s\n"
-        mux = self.begin_to_upgrade(f"{RULES}default = slow\n[backend slow]\n{slow}")
-        client, server = self.relayed(mux, backend)
+        mux = self.begin_to_upgrade(f"{RULES}detect_timeout = 10m\n")
+        client = self.client(mux)  # of whom nothing is known
+        eventually(lambda: get(self.admin, "/api/connections"), "it is accepted")
         mux.replace()
         item = self.seen("upgrade", "note")
         self.assertEqual(item["text"], "1 connection stays in workers that an upgrade has replaced")
         client.close()
-        server.close()
         self.over("upgrade")

@@ -91,7 +91,7 @@ class StopTest(_Case):
         eventually(client.is_answered, "the flow goes on")
         self.assertFalse(_Client(self, mux.port).is_answered())
         eventually(client.is_answered, "the flow goes on")
-        mux.terminate()
+        os.kill(mux.pid, signal.SIGTERM)
         mux.assert_stopped()
         self.assert_one_line(mux, client)
 
