@@ -1,5 +1,6 @@
 """Relays that are held to a rate."""
 
+import socket
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -11,10 +12,10 @@ from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.wiring import make_sides
 from tests.support.peers import reactor
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.paced import RelayRates
+from txmux.net.relay.paced import PacedEnd, RelayRates
 from txmux.net.relay.peers import Peer
 from txmux.net.relay.relay import Relay
-from txmux.net.sockets.poller import ReactorPoller
+from txmux.net.sockets.poller import WRITE, ReactorPoller
 from txmux.testing import WaterMarkTransport
 
 
@@ -78,6 +79,30 @@ class _Case(SynchronousTestCase):
         self.assertEqual(result.reason, reason)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         return result
+
+
+class EventsTests(_Case):
+    def test_none_while_nothing_may_be_sent(self) -> None:
+        """A poller that reported room again and again would keep a core busy."""
+        own, other = socket.socketpair()
+        with own, other:
+            own.settimeout(0)
+            clock, held, sent = Clock(), bytearray(500), list[int]()
+            end = PacedEnd(own, self.poller, clock, 1000, has_burst=True)
+
+            def send(_: int) -> None:
+                sent.append(end.send(bytes(held)))
+                del held[: sent[-1]]
+
+            end.watch(own.fileno(), WRITE, send)
+            for count in (100, 20, 20):
+                for _ in range(5):
+                    self.private.turn()
+                self.assertEqual(sent, [count])
+                sent.clear()
+                clock.advance(0.02)
+            end.closing(own.fileno())
+            self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class RateTests(_Case):

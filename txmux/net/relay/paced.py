@@ -35,11 +35,8 @@ class PacedEnd:
         self, below: Any, poller: Poller, clock: IReactorTime, rate: int, *, has_burst: bool
     ) -> None:
         self._below, self._poller, self._clock, self.rate = below, poller, clock, rate
-        self.recv_into, self.shutdown, self.call_soon = (
-            below.recv_into,
-            below.shutdown,
-            poller.call_soon,
-        )
+        self.recv_into, self.shutdown = below.recv_into, below.shutdown
+        self.call_soon = poller.call_soon
         self._tick = max(_TICK, 1 / rate)
         # With less, what is earned while a timer is late would be lost.
         self._most = max(2.0, _BURST * rate)
@@ -64,6 +61,8 @@ class PacedEnd:
         self._allowed -= sent
         if is_cut and sent == count:
             self._timer = self._clock.callLater(self._tick, self._timer_expired)
+            if self._events & WRITE:
+                self._poller.change(self._descriptor, self._possible_events())
         return sent
 
     # As a poller.
