@@ -40,7 +40,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"I[A-Z]\w+|<InterfaceClass .*"),
     (
         r"py:.*",
-        r"(txmux\.[\w.]+\.)?(_BuiltIn|AdminUser|AllowedNames|Banned|Deferred|Failure|Iterable|Logged|MakeSides|Mapping|NamePatterns|OnOver|Path|ProxyClient|Reachable|RelayRates|KernelSide|Section|Step|Store|T|TLSMinimum|DynamicNetworks|ZoneInfo)",
+        r"(txmux\.[\w.]+\.)?(_BuiltIn|AdminUser|AllowedNames|Banned|Deferred|Failure|Iterable|Logged|Mapping|NamePatterns|OnOver|Path|ProxyClient|Reachable|RelayRates|KernelSide|Section|Step|Store|T|TLSMinimum|DynamicNetworks|ZoneInfo)",
     ),
 ]
 

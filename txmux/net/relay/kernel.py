@@ -1,7 +1,7 @@
-"""A relay's side over a socket, or over what has a socket's methods, that does not pass bytes through the transports.
+"""A relay's side over a socket, or over what has a socket's methods.
 
-Both descriptors are taken out of the reactor and served by one `Poller`. Small messages go through one buffer, large ones
-through a pipe inside the kernel (splice(2)). At the end each descriptor goes back to its transport.
+Its descriptor is taken out of the reactor and served by a `Poller`. Small messages go through one buffer, large ones from socket to
+socket through a pipe inside the kernel (splice(2)). At the end the descriptor goes back to its transport.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class KernelSide:
         self._unwritable = False  # its peer has stopped accepting bytes, but may have sent some
 
     def limit_rate(self, rate: int | None, *, has_burst: bool = True) -> None:
-        """Limit what its peer is sent, in bytes per second; ``None`` means no limit."""
+        """Limit what its peer is sent, in bytes per second; ``None`` sets no limit."""
         if rate is not None:
             clock = self.relay.clock
             paced: Any = PacedEnd(self._socket, self._poller, clock, rate, has_burst=has_burst)

@@ -98,7 +98,6 @@ class Relay:
         self._since = self.seconds()
         client, server, longest = self._client, self._server, self.timeouts.max_duration
         try:
-            # Both sides register as producers before the first byte; otherwise a transport's buffer would be unbounded.
             client.start_forwarding(reading=not client_finished)
             server.start_forwarding(reading=True)
             if pending:
