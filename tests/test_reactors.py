@@ -1,6 +1,7 @@
 """Every reactor of this system runs the service, with either relay."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.support.proc import family_of, workers_of
 from tests.support.services import Service, Twist, pool_rules, twist_command
 from txmux.net.sockets.poller import is_available
@@ -30,9 +31,12 @@ class _OnReactor(Twist):
 
     reactor: str
 
-    def __init__(self, *options: str | Path, before: Sequence[str] = ()) -> None:
-        command = (*twist_command(), f"--reactor={self.reactor}", "--log-format=text", "txmux")
-        self.child = Child(*before, *command, *options)
+    def __init__(
+        self, *options: str | Path, before: Sequence[str] = (), program: Sequence[str | Path] = ()
+    ) -> None:
+        twist = (*twist_command(), f"--reactor={self.reactor}", "--log-format=text", "txmux")
+        super().__init__(*options, before=before, program=program or twist)
+        self.status = -signal.SIGTERM
 
 
 class _Mux(Service, _OnReactor):
