@@ -376,10 +376,11 @@ class WorkerProcess:
             if self._transfer is None:
                 await self._serving.drain(longest_wait)
             else:
+                until = self._reactor.seconds() + self._serving.rules.settings.drain_timeout
                 await self._transfer.close()
                 await self._serving.drain(longest_wait, self._transfer.may_move_later)
-                timeout = self._serving.rules.settings.drain_timeout
-                await self._transfer.until_slots_are_free(timeout)
+                left = until - self._reactor.seconds()
+                await self._transfer.until_slots_are_free(max(0.0, left))
         self._over()
 
     def _over(self) -> None:
