@@ -2,7 +2,8 @@
 
 from tests.support.calls import Calls, within
 from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import close
+from tests.support.peers import Peer, close
+from tests.support.secure import SecurePeer
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from tests.wire.hello_builder import (
     alpn,
@@ -62,17 +63,22 @@ class CallsTest(MuxTestCase):
 
 
 class TerminatedCallsTest(TerminationCase):
+    async def answered(self, port: int) -> tuple[SecurePeer, Peer]:
+        peers = len(self.backend.peers)
+        client = await self.client(port)
+        client.send(SSH)
+        server = await self.backend.heard(len(SSH), peers)
+        server.send(b"hello")
+        await client.has(5)
+        return client, server
+
     async def test_bound(self) -> None:
         """With TLS that ends here."""
         port, bound = self.mux([self.tls_route(), self.inner()]), Calls(198, 214)
 
         async def one() -> None:
-            logged, peers = len(self.records), len(self.backend.peers)
-            client = await self.client(port)
-            client.send(SSH)
-            server = await self.backend.heard(len(SSH), peers)
-            server.send(b"hello")
-            await client.has(5)
+            logged = len(self.records)
+            client, server = await self.answered(port)
             server.close()
             await client.until(lambda: client.told_close_notify)
             client.close()
@@ -88,12 +94,8 @@ class TerminatedCallsTest(TerminationCase):
         port, bound = self.mux([self.tls_route(), self.inner()]), Calls(207, 226)
 
         async def one() -> None:
-            logged, peers = len(self.records), len(self.backend.peers)
-            client = await self.client(port)
-            client.send(SSH)
-            server = await self.backend.heard(len(SSH), peers)
-            server.send(b"hello")
-            await client.has(5)
+            logged = len(self.records)
+            client, server = await self.answered(port)
             client.transport.pauseProducing()
             server.close()
             while not any(connection.finished for connection in self.factory.connections):
