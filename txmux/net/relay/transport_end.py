@@ -21,7 +21,7 @@ from txmux.net.sockets.transport import SocketTransport, below_tls, socket_below
 
 @implementer(IPushProducer)
 class TransportEnd:
-    """Receives the transport's events, and reports to whoever watches it when it can be read and written.
+    """Has the methods of a socket, and those of the poller that watches it; the transport's events come here.
 
     Attributes:
         is_gone: Whether the transport has ended in order, both ways.
