@@ -19,9 +19,9 @@ from campaign.bytes.clients import Job
 from campaign.bytes.crew import Crew
 from campaign.bytes.plans import Mix
 from tests.interop.children import Started
-from tests.interop.mux import Mux
 from tests.interop.servers import start_haproxy, start_nginx_stream, start_sslh
 from tests.support.ports import free_port
+from tests.support.services import Service
 
 _PATIENCE = 20.0  # less than any of their own time limits
 _TOGETHER = 16
@@ -46,7 +46,7 @@ Start = Callable[[Path, int, int], Started]
 def _txmux(relay: str) -> Start:
     def start(folder: Path, port: int, server: int) -> Started:
         rules = f"[listen x]\nendpoint = 127.0.0.1:{port}\ndefault = 127.0.0.1:{server}\n"
-        return Mux(folder, rules, f"relay = {relay}\nadmin = off")
+        return Service(folder, rules, f"relay = {relay}\nadmin = off")
 
     return start
 

@@ -19,10 +19,18 @@ from campaign.bytes.crew import Crew
 from campaign.bytes.datagrams import Counts, Datagrams
 from campaign.bytes.judging import Verdict, judge
 from campaign.bytes.plans import PATIENCE, plan
-from campaign.bytes.rounds import HANG, SERVERS, TROUBLE, DatagramService, Round, Service, choose
+from campaign.bytes.rounds import (
+    HANG,
+    SERVERS,
+    TROUBLE,
+    DatagramService,
+    Round,
+    RoundService,
+    choose,
+)
 from campaign.report import Report
 
-T = TypeVar("T", bound=Service)
+T = TypeVar("T", bound=RoundService)
 
 TRIALS = 10_000
 """Connections of one round, at most."""
@@ -82,7 +90,7 @@ class Rounds:
 
     def try_streams(self) -> None:
         its, by, defects = self._choose()
-        start = functools.partial(Service, its, self.crew.places, _LONGEST)
+        start = functools.partial(RoundService, its, self.crew.places, _LONGEST)
         self.attempt(start, lambda service: self._use(service, its, by, defects), defects)
         self._note(its, defects)
 
@@ -147,7 +155,9 @@ class Rounds:
         asked = sum(bool(flow.asked) for flow in talk.flows.values())
         talk.compare(service.whole_log(asked, PATIENCE))
 
-    def _use(self, service: Service, its: Round, by: random.Random, defects: list[str]) -> None:
+    def _use(
+        self, service: RoundService, its: Round, by: random.Random, defects: list[str]
+    ) -> None:
         job = Job(
             its.mix,
             range(self.rounds * TRIALS, self.rounds * TRIALS + self.trials),

@@ -23,8 +23,8 @@ from campaign.bytes.places import DOMAIN, NAME, OUTSIDE, WAYS, Places
 from campaign.bytes.plans import Mix
 from campaign.bytes.troubles import Troubles
 from tests.interop.children import eventually
-from tests.processes.upgrading import Upgrading
 from tests.support.proc import is_gone, workers_of
+from tests.support.services import Service
 
 RELOAD, UPGRADE, WORKERS, SERVERS = "reloads", "upgrades", "other numbers of workers", "servers"
 TROUBLE, HANG = "killed and halted processes", "hung processes"
@@ -205,7 +205,7 @@ def rules(its: Round, places: Places, number: int = 0) -> str:
     return "".join(text)
 
 
-class Service(Upgrading):
+class RoundService(Service):
     """The service of one round."""
 
     def __init__(self, its: Round, places: Places, seconds: float) -> None:
@@ -352,7 +352,7 @@ unanswered_timeout = 4s
 """
 
 
-class DatagramService(Service):
+class DatagramService(RoundService):
     """The service of a round of datagrams."""
 
     def __init__(self, its: Round, places: Places, seconds: float, port: int) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import attrs
 
-from tests.interop.mux import Mux
 from tests.support.certificates import make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
 from tests.support.proc import family_of
+from tests.support.services import Service
 from tests.support.undone import Cleans
 
 TOKEN = "the-token-of-the-campaign-0123456789"
@@ -112,7 +112,7 @@ class Victim:
         (folder / "token").write_text(TOKEN)
         ports = {"admin": free_port(), "metrics": free_port()}
         rules = _RULES.format(folder=folder, server=echo.port)
-        self.mux = Mux(folder, rules, _SETTINGS.format(folder=folder, **ports))
+        self.mux = Service(folder, rules, _SETTINGS.format(folder=folder, **ports))
         undone.addCleanup(self.mux.child.end)
         self.ports = {**self.mux.ports, **ports}
 

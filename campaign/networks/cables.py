@@ -13,10 +13,10 @@ from typing_extensions import override
 
 from campaign.networks.conditions import filtered
 from tests.interop.children import Child, eventually, output_of
-from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 from tests.interop.servers import make_certificate
 from tests.support.folders import make_folder
+from tests.support.services import Service
 from tests.support.undone import Cleans, Undone
 
 _MUX, _CLIENT = "192.0.2.1", "192.0.2.2"
@@ -227,7 +227,7 @@ class Pulled:
             certificate=make_certificate(folder, "example.com").both,
         )
         settings = f"relay = {relay}\ndrain_timeout = 0s"
-        self.mux = Mux(folder, rules, settings, before=self._middle.command)
+        self.mux = Service(folder, rules, settings, before=self._middle.command)
         undone.addCleanup(self.mux.child.end)
         self.promises = promises(side, ours=ours)
         self._ours = ours

@@ -12,7 +12,7 @@ import attrs
 
 from tests.admin.processes import ask, text_of
 from tests.interop.children import PATIENCE, eventually
-from tests.interop.mux import Mux
+from tests.support.services import Service
 from txmux.cli import main
 
 _EXITS = {"critical": 2, "warning": 1, "note": 0, "": 0}
@@ -22,7 +22,7 @@ _EXITS = {"critical": 2, "warning": 1, "note": 0, "": 0}
 class Views:
     """The views of a service whose `admin` is a UNIX socket."""
 
-    mux: Mux
+    mux: Service
     admin: Path
 
     def api(self, path: str = "status") -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 from tests.admin.processes import get
 from tests.interop.children import Child, eventually, run
 from tests.processes.running import WorkersTestCase
-from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
+from tests.support.services import Service
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{port}\n"
 
@@ -25,10 +25,10 @@ class ServiceTestCase(WorkersTestCase):
         self.patch(os, "environ", {**kept, "RUNTIME_DIRECTORY": str(self.sockets)})
         self.server = self.backend()
 
-    def service(self, settings: str = "", listener: str = "") -> Upgrading:
+    def service(self, settings: str = "", listener: str = "") -> Service:
         rules = _RULES.format(port=self.server.getsockname()[1]) + listener
         given = "" if "drain_timeout" in settings else "drain_timeout = 1s\n"
-        mux = Upgrading(self.folder, rules, f"{given}{settings}")
+        mux = Service(self.folder, rules, f"{given}{settings}")
         self.addCleanup(mux.kill_all)
         return self.own(mux)
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from tests.interop.children import Child, InteropTestCase
 from tests.interop.converted.sidebyside import HaproxyTestCase, first_bytes
-from tests.interop.mux import Mux
 from tests.interop.originals import HALF_HELLO, Named, said_at_once
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port
 from tests.support.proc import family_of
+from tests.support.services import Service
 from txmux.detection.registry import installed_matchers
 from txmux_convert.formats import Conversion, convert
 
@@ -113,7 +113,7 @@ class RandomTests(InteropTestCase):
         original = self.own(Child("haproxy", "-W", "-db", "-f", file))
         original.wait_for("Loading success")
         mux = self.own(
-            Mux(self.folder, self.converted("".join(texts[1])).text.replace("# LOOK:", "#"))
+            Service(self.folder, self.converted("".join(texts[1])).text.replace("# LOOK:", "#"))
         )
         sure = [n for n in range(_COUNT) if not self.converted(texts[1][n]).has_looks]
         self.assertGreater(len(sure), _COUNT / 4)
