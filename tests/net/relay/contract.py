@@ -12,12 +12,8 @@ from twisted.internet.task import Clock, deferLater
 from zope.interface import directlyProvides
 
 from tests.net.relay.wiring import (
-    LeanTcpWiring,
-    LeanUnixWiring,
-    MixedWiring,
     Sides,
     TcpWiring,
-    TlsOnTransportsWiring,
     TlsWiring,
     UnixWiring,
     Wiring,
@@ -59,8 +55,21 @@ class _Held(RelayPeer):
 
 
 class RelayCase(_Base):
-    """Puts relays between two peers, over TCP sockets of Twisted's."""
+    """Puts relays between two peers.
 
+    Attributes:
+        wires: How the ends of the relay come to be.
+        peer_wires: The same of the peers, if they are not plain.
+        is_watched: Whether the reactor watches each socket.
+        on_transports: Whether the relay does not know that its transports are sockets.
+        rate: To which both sides are held, in bytes a second.
+    """
+
+    wires: type[Wiring] = TcpWiring
+    peer_wires: type[Wiring] | None = None
+    is_watched = False
+    on_transports = False
+    rate: int | None = None
     keepalive: Keepalive | None = None
     finds_late = True  # whether a reset after which nothing is missing is told from another one
     finds_close = True  # whether a peer has closed is known before that is read
@@ -68,22 +77,20 @@ class RelayCase(_Base):
 
     @cached_property
     def poller(self) -> Poller:
-        return Poller.for_reactor(reactor)
+        return ReactorPoller(reactor) if self.is_watched else Poller.for_reactor(reactor)
 
     def make_sides(self, client: RelayPeer, server: RelayPeer) -> Sides:
-        return make_sides(self.poller, client, server)
+        return (sides_on_transports if self.on_transports else make_sides)(
+            self.poller, client, server
+        )
 
     def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
         client, server = self.ends
         client.receiver, server.receiver = sides = self.make_sides(client, server)
-        return Relay(clock, timeouts, self.results.append, sides, self.keepalive)
-
-    def make_wiring(self) -> Wiring:
-        return TcpWiring(reactor)
-
-    def make_peers_wiring(self) -> Wiring:
-        is_unix = self.wiring.family == socket.AF_UNIX
-        return UnixWiring(reactor, self) if is_unix else TcpWiring(reactor)
+        relay = Relay(clock, timeouts, self.results.append, sides, self.keepalive)
+        for side in sides:
+            side.limit_rate(self.rate)
+        return relay
 
     async def start(
         self,
@@ -95,15 +102,16 @@ class RelayCase(_Base):
         small_buffers: bool = False,
     ) -> tuple[Peer, Peer]:
         self.results: list[RelayResult] = []
-        self.wiring = self.make_wiring()
-        plain = self.make_peers_wiring()
+        self.wiring = self.wires(self.poller, self)
+        plain = UnixWiring if self.wiring.family == socket.AF_UNIX else TcpWiring
+        peers = (self.peer_wires or plain)(self.poller, self)
         clients, servers = PeerFactory(_Held), PeerFactory()  # type: ignore[arg-type]
         port, address = self.wiring.listen(clients)
         self.addCleanup(port.stopListening)
-        server_port, server_address = plain.listen(servers)
+        server_port, server_address = peers.listen(servers)
         self.addCleanup(server_port.stopListening)
         connecting = PeerClientFactory()
-        plain.connect(address, connecting)
+        peers.connect(address, connecting)
         client = await connecting.connected
         self.addCleanup(self._end, client)
         client_end: Any = await clients.peer()
@@ -220,93 +228,10 @@ class RelayCase(_Base):
         return producer
 
 
-class TransportsCase(RelayCase):
-    """Over TCP sockets of Twisted's, of which the relay does not know."""
-
-    def make_sides(self, client: RelayPeer, server: RelayPeer) -> Sides:
-        return sides_on_transports(self.poller, client, server)
-
-
-class PacedCase(RelayCase):
-    """Held to a rate, both ways."""
-
-    rate = 1 << 30
-
-    def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
-        relay = super().make_relay(clock, timeouts)
-        for side in (relay._client, relay._server):
-            side.limit_rate(self.rate)
-        return relay
-
-
-class UnixCase(RelayCase):
-    """Over UNIX sockets of Twisted's."""
-
-    def make_wiring(self) -> Wiring:
-        return UnixWiring(reactor, self)
-
-
-class LeanCase(RelayCase):
-    """Over TCP sockets that a poller serves."""
-
-    def make_wiring(self) -> Wiring:
-        return LeanTcpWiring(self.poller)
-
-
-class LeanUnixCase(RelayCase):
-    """Over UNIX sockets that a poller serves."""
-
-    def make_wiring(self) -> Wiring:
-        return LeanUnixWiring(self.poller, self)
-
-
 class TlsCase(RelayCase):
-    """Over TLS, with both peers."""
-
-    def make_wiring(self) -> Wiring:
-        return TlsWiring(self.poller, self)
-
-    make_peers_wiring = make_wiring
+    wires = peer_wires = TlsWiring
     finds_close = False  # a close-notify is a record like all others
     test_urgent_byte: Any = None  # there is none in TLS
-
-
-class TlsOnTransportsCase(TlsCase):
-    """The same over Twisted's transports."""
-
-    def make_wiring(self) -> Wiring:
-        return TlsOnTransportsWiring(reactor, self)
-
-    make_peers_wiring = make_wiring
-    finds_late = False  # a transport may have closed its socket by then
-
-
-class TlsOfClientCase(TlsCase):
-    """Over TLS with the client alone."""
-
-    longest_farewell = 128 - 22  # a record has a header, a type and a tag (RFC 8446, section 5.2)
-
-    def make_wiring(self) -> Wiring:
-        return MixedWiring(TlsWiring(self.poller, self), LeanTcpWiring(self.poller))
-
-    def make_peers_wiring(self) -> Wiring:
-        return MixedWiring(LeanTcpWiring(self.poller), TlsWiring(self.poller, self))
-
-
-class TlsOfServerCase(TlsCase):
-    """Over TLS with the server alone."""
-
-    finds_close = True
-    make_wiring = TlsOfClientCase.make_peers_wiring
-    make_peers_wiring = TlsOfClientCase.make_wiring
-
-
-class WatchedCase(RelayCase):
-    """Where the reactor watches each socket."""
-
-    @cached_property
-    def poller(self) -> Poller:
-        return ReactorPoller(reactor)
 
 
 class Endless:
@@ -526,7 +451,7 @@ class OrderContract(RelayCase):
 
     async def test_urgent_byte(self) -> None:
         """A byte that is sent as urgent neither stops what comes after it nor ends it."""
-        if self.make_wiring().family != socket.AF_INET:
+        if self.wires.family != socket.AF_INET:
             return
         client, server = await self.start()
         server.transport.pauseProducing()
@@ -581,7 +506,7 @@ class OrderContract(RelayCase):
 _MiB = 2**20
 
 
-class ResetContract(RelayCase):
+class ResetContract(OrderContract):
     """A reset is passed on as a reset, after what came before it; for sockets that know resets."""
 
     async def test_reset_after_all_was_said(self) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.relay import test_schedules
-from tests.net.relay.contract import LeanCase
+from tests.net.relay.contract import RelayCase
 from tests.net.relay.playing import Player
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.schedules import Schedule, Step
@@ -181,8 +181,9 @@ class MarkTest(SynchronousTestCase):
         self.mark.clear()
 
 
-class MarkedRelayTest(LeanCase, TestCase):
+class MarkedRelayTest(RelayCase, TestCase):
     skip = _SKIP
+    wires = LeanTcpWiring
     ends: list[Any]
 
     async def marked(self) -> tuple[Any, Any, socket.socket]:
@@ -285,7 +286,7 @@ class PauseTest(SynchronousTestCase):
         self.addCleanup(private.close)
         poller = Poller.for_reactor(private.reactor)
         sides = functools.partial(make_sides, poller)
-        self.player = _Pausing(private, LeanTcpWiring(poller), sides, _clear_pipes)
+        self.player = _Pausing(private, LeanTcpWiring(poller, self), sides, _clear_pipes)
         self.addCleanup(self.player.close)
 
     def play(self, steps: list[Step]) -> None:
@@ -332,7 +333,7 @@ class MarkedScheduleTest(test_schedules.KernelTest):
         self.assertNotEqual(self.was_set, [])
 
 
-class MarkedLeanScheduleTest(MarkedScheduleTest, test_schedules.KernelLeanTest):
+class MarkedLeanScheduleTest(MarkedScheduleTest):
     """The same between sockets that the reactor does not serve."""
 
-    examples = 100
+    reactor, wires = "workers", LeanTcpWiring

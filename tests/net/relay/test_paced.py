@@ -7,7 +7,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.net.relay.contract import PacedCase
+from tests.net.relay.contract import RelayCase
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.wiring import make_sides
 from tests.support.peers import reactor
@@ -255,7 +255,7 @@ class EndTests(_Case):
             self.assert_over(reason)
 
 
-class RealTests(PacedCase, TestCase):
+class RealTests(RelayCase, TestCase):
     """Over real sockets, in real time."""
 
     rate = 2_000_000

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.net.relay.contract import RelayCase, TransportsCase
+from tests.net.relay.contract import RelayCase
 from tests.support.peers import reactor
 from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
 from txmux.net.relay import kernel
@@ -220,5 +220,6 @@ class KernelLostPeerTest(LostPeerCase, TestCase):
         self.assertEqual((await self.over(self.client)).reason, "server-reset")
 
 
-class TransportsLostPeerTest(TransportsCase, LostPeerCase, TestCase):
+class TransportsLostPeerTest(LostPeerCase, TestCase):
     skip = _SKIP
+    on_transports = True

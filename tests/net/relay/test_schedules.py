@@ -1,6 +1,6 @@
 """Whatever two peers do and in whatever order, a relay carries every byte, and leaves nothing behind."""
 
-from typing import TYPE_CHECKING, ClassVar
+import functools
 
 from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,7 +11,6 @@ from tests.net.relay.schedules import Schedule, Step, schedules
 from tests.net.relay.wiring import (
     LeanTcpWiring,
     LeanUnixWiring,
-    Sides,
     TcpWiring,
     UnixWiring,
     Wiring,
@@ -22,42 +21,33 @@ from tests.support.examples import scaled
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import RelayResult
 from txmux.net.relay.kernel import PipePool
-from txmux.net.relay.peers import Peer
 from txmux.net.sockets.poller import Poller, ReactorPoller, is_available
-
-if TYPE_CHECKING:
-    _Base = SynchronousTestCase
-else:
-    _Base = object
 
 _MiB = 2**20
 
 
-class ScheduleTests(_Base):
-    """The tests; a subclass names the relay, and how its ends are made."""
+class KernelTest(SynchronousTestCase):
+    """A relay, which others take over from time to time; a subclass names how its ends are made."""
 
     skip = None if is_available() else "these need Linux"
     reactor = "epoll"
-    examples: ClassVar = 200
-    moves: ClassVar = False
+    wires: type[Wiring] = TcpWiring
+    is_watched = on_transports = False
+    examples = 200
+    moves = True
 
-    def make_poller(self) -> Poller:
-        return Poller.for_reactor(self.private.reactor)
-
-    def make_sides(self, client: Peer, server: Peer) -> Sides:
-        raise NotImplementedError
-
-    def make_wiring(self) -> Wiring:
-        return TcpWiring(self.private.reactor)
-
-    def tidy_up(self) -> None: ...
+    def tidy_up(self) -> None:
+        self.assertEqual(kernel._pipes._given, 0)
+        kernel._pipes.clear()
 
     def setUp(self) -> None:
         self.private = PrivateReactor(self.reactor)
         self.addCleanup(self.private.close)
-        self.poller = self.make_poller()
-        self.wiring = self.make_wiring()
-        self.player = Player(self.private, self.wiring, self.make_sides, self.tidy_up)
+        reactor = self.private.reactor
+        poller = ReactorPoller(reactor) if self.is_watched else Poller.for_reactor(reactor)
+        self.wiring = self.wires(poller, self)
+        sides = functools.partial(sides_on_transports if self.on_transports else make_sides, poller)
+        self.player = Player(self.private, self.wiring, sides, self.tidy_up)
         self.addCleanup(self.player.close)
         self.in_good_order(Schedule((Step("client", "write", _MiB),)))
 
@@ -123,69 +113,44 @@ class ScheduleTests(_Base):
             self.assertTrue(peers[survivors.pop()].broken, "a reset is passed on as a reset")
 
 
-class TransportsTest(ScheduleTests, SynchronousTestCase):
-    """The relay over transports that are not known as sockets."""
+class TransportsTest(KernelTest):
+    """Over transports that are not known as sockets."""
 
-    def make_sides(self, client: Peer, server: Peer) -> Sides:
-        return sides_on_transports(self.poller, client, server)
-
-
-class TransportsUnixTest(TransportsTest):
-    def make_wiring(self) -> Wiring:
-        return UnixWiring(self.private.reactor, self)
+    on_transports, moves = True, False
 
 
-class TransportsPollTest(TransportsTest):
-    reactor = "poll"
-    examples = 15
+class TransportsUnixTest(KernelTest):
+    on_transports, moves, wires = True, False, UnixWiring
 
 
-class TransportsSelectTest(TransportsPollTest):
-    """The same, run by the reactor of every system."""
-
-    reactor = "select"
+class TransportsPollTest(KernelTest):
+    on_transports, moves, reactor, examples = True, False, "poll", 15
 
 
-class TransportsAsyncioTest(TransportsPollTest):
-    reactor = "asyncio"
+class TransportsSelectTest(KernelTest):
+    on_transports, moves, reactor, examples = True, False, "select", 15
 
 
-class KernelTest(ScheduleTests, SynchronousTestCase):
-    """The kernel relay, which others take over from time to time."""
-
-    moves = True
-
-    def make_sides(self, client: Peer, server: Peer) -> Sides:
-        return make_sides(self.poller, client, server)
-
-    def tidy_up(self) -> None:
-        self.assertEqual(kernel._pipes._given, 0)
-        kernel._pipes.clear()
+class TransportsAsyncioTest(KernelTest):
+    on_transports, moves, reactor, examples = True, False, "asyncio", 15
 
 
 class KernelUnixTest(KernelTest):
-    def make_wiring(self) -> Wiring:
-        return UnixWiring(self.private.reactor, self)
+    wires = UnixWiring
 
 
 class KernelLeanTest(KernelTest):
-    """The kernel relay between sockets that the reactor of workers serves beside its own."""
+    """Between sockets that the reactor of workers serves beside its own."""
 
-    reactor = "workers"
-
-    def make_wiring(self) -> Wiring:
-        return LeanTcpWiring(self.poller)
+    wires, reactor = LeanTcpWiring, "workers"
 
 
 class KernelLeanUnixTest(KernelTest):
-    """The kernel relay between UNIX sockets that a poller serves."""
-
-    def make_wiring(self) -> Wiring:
-        return LeanUnixWiring(self.poller, self)
+    wires = LeanUnixWiring
 
 
 class KernelWithoutPipesTest(KernelTest):
-    """The kernel relay when all pipes are in use."""
+    """When all pipes are in use."""
 
     examples = 50
 
@@ -195,46 +160,40 @@ class KernelWithoutPipesTest(KernelTest):
 
 
 class KernelPollTest(KernelTest):
-    reactor = "poll"
-    examples = 15
+    reactor, examples = "poll", 15
 
 
-class KernelSelectTest(KernelPollTest):
-    """The kernel relay, run by the reactor of every system."""
+class KernelSelectTest(KernelTest):
+    """Run by the reactor of every system."""
 
-    reactor = "select"
-
-
-class KernelAsyncioTest(KernelPollTest):
-    reactor = "asyncio"
+    reactor, examples = "select", 15
 
 
-class WatchedTest(KernelLeanTest):
+class KernelAsyncioTest(KernelTest):
+    reactor, examples = "asyncio", 15
+
+
+class WatchedTest(KernelTest):
     """Between sockets that the reactor watches."""
 
-    reactor = "epoll"
-    examples = 50
-
-    def make_poller(self) -> Poller:
-        return ReactorPoller(self.private.reactor)
+    wires, is_watched, examples = LeanTcpWiring, True, 50
 
 
-class WatchedUnixTest(WatchedTest):
-    def make_wiring(self) -> Wiring:
-        return LeanUnixWiring(self.poller, self)
+class WatchedUnixTest(KernelTest):
+    wires, is_watched, examples = LeanUnixWiring, True, 50
 
 
-class WatchedByWorkersTest(WatchedTest):
-    reactor = "workers"
+class WatchedByWorkersTest(KernelTest):
+    wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "workers"
 
 
-class WatchedPollTest(WatchedTest):
-    reactor = "poll"
+class WatchedPollTest(KernelTest):
+    wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "poll"
 
 
-class WatchedSelectTest(WatchedTest):
-    reactor = "select"
+class WatchedSelectTest(KernelTest):
+    wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "select"
 
 
-class WatchedAsyncioTest(WatchedTest):
-    reactor = "asyncio"
+class WatchedAsyncioTest(KernelTest):
+    wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "asyncio"

@@ -51,6 +51,8 @@ class Wiring(Protocol):
     family: socket.AddressFamily
     breaks_off: bool
 
+    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None: ...
+
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]: ...
 
     def connect(self, address: Any, factory: ClientFactory) -> None: ...
@@ -62,8 +64,8 @@ class TcpWiring:
     family = socket.AF_INET
     breaks_off = True
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, poller: Poller, _test: SynchronousTestCase) -> None:
+        self._reactor = poller.reactor
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
         port = listen_tcp(self._reactor, factory, interface="127.0.0.1")
@@ -79,8 +81,8 @@ class UnixWiring:
     family = socket.AF_UNIX
     breaks_off = False
 
-    def __init__(self, reactor: Any, test: SynchronousTestCase) -> None:
-        self._reactor = reactor
+    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
+        self._reactor = poller.reactor
         self._paths = _paths(test)
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
@@ -91,21 +93,11 @@ class UnixWiring:
         self._reactor.connectUNIX(address, factory)
 
 
-class MixedWiring:
-    """One way to the client, and another one to the server."""
-
-    breaks_off = True
-
-    def __init__(self, of_client: Wiring, of_server: Wiring) -> None:
-        self.family = of_client.family
-        self.listen, self.connect = of_client.listen, of_server.connect
-
-
 class _LeanWiring:
     family: socket.AddressFamily
 
-    def __init__(self, poller: Poller) -> None:
-        self._poller = poller
+    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
+        self._poller, self._paths = poller, _paths(test)
 
     def _listen_at(self, name: Any, factory: ServerFactory) -> tuple[IListeningPort, Any]:
         listening = socket.socket(self.family)
@@ -132,8 +124,8 @@ class LeanTcpWiring(_LeanWiring):
 
 
 class _Tls:
-    def __init__(self, by: Any, test: SynchronousTestCase) -> None:
-        super().__init__(by)  # type: ignore[call-arg]  # it is mixed with another wiring
+    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
+        super().__init__(poller, test)  # type: ignore[call-arg]  # it is mixed with another wiring
         path = str(authority().issue("a.example").write(make_folder(test) / "a.pem", key=True))
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self._context.use_certificate_file(path)
@@ -153,6 +145,22 @@ class TlsWiring(_Tls, LeanTcpWiring):
 
 class TlsOnTransportsWiring(_Tls, TcpWiring):
     """The same over Twisted's transports."""
+
+
+class TlsOfClientWiring(LeanTcpWiring):
+    """TLS with the client alone."""
+
+    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
+        super().__init__(poller, test)
+        self.listen = TlsWiring(poller, test).listen  # type: ignore[method-assign]
+
+
+class TlsOfServerWiring(LeanTcpWiring):
+    """TLS with the server alone."""
+
+    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
+        super().__init__(poller, test)
+        self.connect = TlsWiring(poller, test).connect  # type: ignore[method-assign]
 
 
 class _Ending(Factory):
@@ -182,10 +190,6 @@ class LeanUnixWiring(_LeanWiring):
 
     family = socket.AF_UNIX
     breaks_off = False
-
-    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
-        super().__init__(poller)
-        self._paths = _paths(test)
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
         return self._listen_at(next(self._paths), factory)
