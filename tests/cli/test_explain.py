@@ -48,10 +48,6 @@ server = 127.0.0.1:22
 """
 
 
-class ServiceTestCase(ExplainTestCase):
-    text = RULES
-
-
 class HelloTests(ExplainTestCase):
     text = (
         "[listen a]\nendpoint = :1\n[route vip]\nmatch = tls sni=vip.test\nbackend = reject\n"
@@ -155,7 +151,9 @@ class CertificateTests(ExplainTestCase):
             self.assertIn(told, error)
 
 
-class TextTests(ServiceTestCase):
+class ServiceTests(ExplainTestCase):
+    text = RULES
+
     def test_winner(self) -> None:
         self.assertEqual(
             self.explain("--text", r"SSH-2.0-x\r\n", "--from", "192.0.2.1"),
@@ -325,26 +323,6 @@ deadline  after 3s, or when the client finishes sending: default, reset
             self.assertEqual(self.run_main(*arguments, out=Terminal())[1], plain)
         self.assertNotIn("\x1b", plain)
 
-
-@attrs.frozen
-class Broken:
-    longest: int = 3
-
-    def __call__(self, peeked: Peeked) -> Verdict:
-        raise ZeroDivisionError("oh")
-
-
-@implementer(IProtocolMatcher)
-class BrokenMatcher:
-    name = "broken"
-    summary = "for tests"
-    options = ()
-
-    def predicate(self, options: object) -> Predicate:
-        return Broken()
-
-
-class UnusualTests(ServiceTestCase):
     def test_matcher_that_raises_is_a_no(self) -> None:
         self.rules.write_text(
             "[listen a]\nendpoint = :1\n[route x]\nmatch = broken\nbackend = close\n"
@@ -359,8 +337,6 @@ class UnusualTests(ServiceTestCase):
         leads = TracedOutcome("route", "a", InProcess("Site", Factory()))
         self.assertEqual(leads.servers, [])
 
-
-class JsonTests(ServiceTestCase):
     def test_document(self) -> None:
         document = json.loads(self.explain("--json", "--text", "SSH-2.0-x ", "--from", "10.0.0.1"))
         (stream,) = document.pop("streams")
@@ -457,8 +433,6 @@ class JsonTests(ServiceTestCase):
         denied = self.explain_json("--text", "x", "--from", "203.0.113.1")["decision"]
         self.assertEqual((denied["by"], denied["at"], denied["to"]), ("denied", 0, "close"))
 
-
-class WrongTests(ServiceTestCase):
     def test_one_line_and_exit_code_1_for_wrong_input(self) -> None:
         for arguments, message in (
             (("--hex", "5"), "--hex: '5' is not hex; write pairs"),
@@ -540,7 +514,27 @@ class WrongTests(ServiceTestCase):
             self.assertIn("usage: txmux explain", err)
 
 
-class TimeTests(ServiceTestCase):
+@attrs.frozen
+class Broken:
+    longest: int = 3
+
+    def __call__(self, peeked: Peeked) -> Verdict:
+        raise ZeroDivisionError("oh")
+
+
+@implementer(IProtocolMatcher)
+class BrokenMatcher:
+    name = "broken"
+    summary = "for tests"
+    options = ()
+
+    def predicate(self, options: object) -> Predicate:
+        return Broken()
+
+
+class TimeTests(ExplainTestCase):
+    text = RULES
+
     def setUp(self) -> None:
         super().setUp()
         (self.folder / "a.pem").touch()

@@ -11,7 +11,12 @@ from tests.processes.running import RULES, WorkersTestCase
 from tests.support.ports import free_port, stop_listening
 
 
-class HealthTestCase(WorkersTestCase):
+def pool(*ports: int, more: str = "") -> str:
+    servers = "".join(f"\n    127.0.0.1:{port}" for port in ports)
+    return f"{RULES}[route all]\nmatch = any\nbackend = web\n[backend web]\nserver = {servers}\n{more}\n"
+
+
+class ServerTests(WorkersTestCase):
     """Serves rules, and reads all views of them."""
 
     def views(self, rules: str, settings: str = "workers = 2") -> Views:
@@ -33,13 +38,6 @@ class HealthTestCase(WorkersTestCase):
 
         eventually(is_shown, f"{what} needs attention")
 
-
-def pool(*ports: int, more: str = "") -> str:
-    servers = "".join(f"\n    127.0.0.1:{port}" for port in ports)
-    return f"{RULES}[route all]\nmatch = any\nbackend = web\n[backend web]\nserver = {servers}\n{more}\n"
-
-
-class ServerTests(HealthTestCase):
     def server_state(self, views: Views, number: int = 0) -> str:
         return str(views.api("backends")[0]["servers"][number]["state"])
 

@@ -119,7 +119,7 @@ def facts(*datagrams: bytes) -> dict[str, str]:
     return told
 
 
-class QuicTestCase(SynchronousTestCase):
+class PacketTests(SynchronousTestCase):
     def assert_dropped(self, *datagrams: bytes) -> None:
         """Check that servers drop the last datagram, so that it is as if it had not come."""
         before = datagrams[:-1]
@@ -131,8 +131,6 @@ class QuicTestCase(SynchronousTestCase):
         self.assertEqual(facts(*datagrams), facts(*before) if before else {})
         self.assertIs(verdict(*datagrams, WHOLE, sni="www.example.com"), MATCH)
 
-
-class VectorTests(QuicTestCase):
     def test_changed(self) -> None:
         """A bit that is changed anywhere behind the version makes it a no."""
         for packet in (VERSION_1, VERSION_2, DRAFT_29):
@@ -188,21 +186,6 @@ class VectorTests(QuicTestCase):
         self.assertIs(verdict(*flow, sni=name), MATCH)
         self.assertIs(verdict(*flow, sni="example.org"), NO)
 
-
-class RecordedTests(SynchronousTestCase):
-    def test_chromium(self) -> None:
-        """Both datagrams of its hello are needed, in either order."""
-        for flow in (CHROMIUM, CHROMIUM[::-1]):
-            self.assertIs(verdict(*flow, sni="www.example.com", alpn="h3", version="1"), MATCH)
-            self.assertIs(verdict(*flow, sni="example.com"), NO)
-            self.assertIs(verdict(flow[0], sni="www.example.com"), NEED_MORE)
-            self.assertIs(verdict(flow[0]), MATCH)
-            told = facts(*flow)
-            self.assertEqual((told["sni"], told["alpn"]), ("www.example.com", "h3"))
-            self.assertEqual(told["ja4"], "q13d0312h3_55b375c5d22e_178839b6cec1")
-
-
-class PacketTests(QuicTestCase):
     def test_other_versions(self) -> None:
         """Unknown versions match by their header, never by what is inside."""
         for number in (0x1A2A3A4A, 0xFF00001C, 0x51303530, 2):
@@ -302,8 +285,6 @@ class PacketTests(QuicTestCase):
         self.assert_dropped(initial(crypto(0, HELLO[:90]), crypto(0, other)))
         self.assert_dropped(initial(crypto(0, HELLO[:90])), initial(crypto(0, other)))
 
-
-class CostTests(QuicTestCase):
     def steps(self, *flow: bytes) -> int:
         predicate = quic.predicate({"sni": "*.example.com"})
         predicate(Datagrams((WHOLE,)))
@@ -353,6 +334,19 @@ class CostTests(QuicTestCase):
         self.assertLess(self.steps(WHOLE), 1_200)
         cuts = range(9, len(HELLO), len(HELLO) // 10)
         self.assertLess(self.steps(initial(*cut(HELLO, *cuts)[::-1])), 1_800)
+
+
+class RecordedTests(SynchronousTestCase):
+    def test_chromium(self) -> None:
+        """Both datagrams of its hello are needed, in either order."""
+        for flow in (CHROMIUM, CHROMIUM[::-1]):
+            self.assertIs(verdict(*flow, sni="www.example.com", alpn="h3", version="1"), MATCH)
+            self.assertIs(verdict(*flow, sni="example.com"), NO)
+            self.assertIs(verdict(flow[0], sni="www.example.com"), NEED_MORE)
+            self.assertIs(verdict(flow[0]), MATCH)
+            told = facts(*flow)
+            self.assertEqual((told["sni"], told["alpn"]), ("www.example.com", "h3"))
+            self.assertEqual(told["ja4"], "q13d0312h3_55b375c5d22e_178839b6cec1")
 
 
 class ImportTests(SynchronousTestCase):

@@ -56,7 +56,7 @@ class OneFlow:
         return answer(SOURCE, destination=self.served)[:HEAD]
 
 
-class SharedAddressTestCase(SynchronousTestCase):
+class SharedAddressTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
@@ -79,8 +79,6 @@ class SharedAddressTestCase(SynchronousTestCase):
     def whose(self, head: bytes) -> str:
         return (self.shared.find(head) or self.shared.flow_for_unknown_id(head)).name
 
-
-class KnownTests(SharedAddressTestCase):
     def test_repeated_initial_is_known_and_a_new_id_is_nobodys(self) -> None:
         self.begin("ab")
         for name in "ab":
@@ -148,8 +146,6 @@ class KnownTests(SharedAddressTestCase):
         self.shared.port_is_shut()
         self.assertTrue(all(flow.is_shut for flow in flows))
 
-
-class ChangedTests(SharedAddressTestCase):
     def says(
         self, flow: OneFlow, name: bytes, *, after: float = 0.001, answers: bool = True
     ) -> str:

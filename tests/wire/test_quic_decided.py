@@ -24,7 +24,7 @@ def hello(name: bytes = b"a.example.com", protocol: bytes = b"h3", random: int =
 HELLO = hello()
 
 
-class DecidedCase(SynchronousTestCase):
+class DecidedHelloTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.decided = self.after(initial(crypto(0, HELLO)))
         self.late: list[Datagrams] = []
@@ -39,8 +39,6 @@ class DecidedCase(SynchronousTestCase):
 
         return self.decided.admits(datagram, known, ask)
 
-
-class HelloTests(DecidedCase):
     def test_everything_that_rules_ask_for_stays(self) -> None:
         for number, (data, is_same) in enumerate((
             (hello(random=9), True), (hello(b"b.example.com"), False), (hello(protocol=b"doq"), False),
@@ -112,8 +110,6 @@ class HelloTests(DecidedCase):
             self.assertFalse(self.admits(initial(crypto(0, HELLO))))
             self.assertFalse(self.admits(initial(crypto(900, b"x"), destination=bytes(8))))
 
-
-class BoundTests(DecidedCase):
     def test_connections_of_a_flow_are_few(self) -> None:
         admitted = [
             self.admits(initial(crypto(0, hello(random=n)), destination=bytes([n]) * 8))
@@ -136,8 +132,6 @@ class BoundTests(DecidedCase):
         self.assertTrue(self.admits(b"".join(small[:16])))
         self.assertFalse(self.admits(b"".join(small)))
 
-
-class RecalledTests(DecidedCase):
     @settings(max_examples=scaled(60))
     @given(st.data())
     def test_another_process_judges_alike(self, data: st.DataObject) -> None:

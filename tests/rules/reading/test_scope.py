@@ -60,7 +60,7 @@ class OperatorTest(SynchronousTestCase):
         self.assertEqual(found, [[], ["r"]])
 
 
-class ScopeCase(SynchronousTestCase):
+class UnitTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
         (self.folder / "d").mkdir()
@@ -85,9 +85,7 @@ class ScopeCase(SynchronousTestCase):
             for name, problems in self.load().files.untaken.items()
         }
 
-
-class UnitTest(ScopeCase):
-    """Routes of units."""
+    # Routes of units.
 
     def assert_refused(self, main: str, unit: str, *told: str) -> None:
         self.write(main, a=unit)
@@ -182,9 +180,7 @@ class UnitTest(ScopeCase):
             },
         )
 
-
-class AgainTest(ScopeCase):
-    """Scope after a change is what it is when all is read anew."""
+    # Scope after a change is what it is when all is read anew.
 
     def read(self) -> object:
         try:
