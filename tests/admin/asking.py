@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -13,9 +15,12 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, c
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, reactor
 from tests.support.supervised import SupervisedTestCase
+from txmux.processes.worker import landlock
 
 LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
 JSON = {"Content-Type": "application/json"}
+GZIP = {"Accept-Encoding": "gzip"}
+TOKEN = "the-secret-of-this-test"
 
 
 @attrs.frozen
@@ -145,3 +150,46 @@ class AdminCase(SupervisedTestCase):
 
     async def post(self, path: str, body: object = None) -> Told:
         return await self.ask("POST", path, JSON, b"" if body is None else json.dumps(body))
+
+    async def assert_sent_by_gzip(self, *paths: str) -> None:
+        await self.start(rules=LISTEN + "# a long line\n" * 20_000)
+        for path in paths:
+            plain, packed = await self.ask("GET", path), await self.ask("GET", path, GZIP)
+            self.assertNotIn("content-encoding", plain.headers)
+            self.assertEqual(packed.headers["content-encoding"], "gzip")
+            self.assertEqual(packed.headers["vary"], plain.headers["vary"], "Accept-Encoding")
+            self.assertEqual(packed.headers["content-type"], plain.headers["content-type"])
+            self.assertLess(len(packed.body), len(plain.body) / 2)
+            if path not in {"/", "/metrics"}:  # which have times
+                self.assertEqual(gzip.decompress(packed.body), plain.body)
+
+    async def assert_installed(self, path: str) -> None:
+        """Check that there is the answer, or how to get it."""
+        told = await self.get(path)
+        if told.status != 200:
+            self.assertEqual(told.status, 501)
+            self.assertIn("pip install 'txmux[admin]'", told.error)
+
+    async def start_with_token(self) -> None:
+        """Serve `admin` by TCP, for who has `TOKEN`."""
+        self.token = self.folder / "token"
+        self.token.write_text(f"{TOKEN}\n")
+        await self.start(f"admin = 127.0.0.1:0\nadmin_token = {self.token}")
+        self.port = self.port_of("admin")
+
+    async def asked(self, path: str, headers: dict[str, str]) -> Any:
+        return json.loads((await self.ask("GET", path, headers, to=self.port)).body)
+
+    async def status_of(self, path: str = "/api/status", **headers: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return (await self.ask("GET", path, named, to=self.port)).status
+
+    async def confined(self, settings: str = "workers = 2", rules: str = LISTEN) -> list[bool]:
+        if not landlock.abi():
+            raise SkipTest("this kernel has no Landlock")
+        await self.start(settings, rules)
+        return await self.sandboxes()
+
+    async def sandboxes(self) -> list[bool]:
+        workers = (await self.get("/api/status")).json["workers"]
+        return [worker["sandbox"] for worker in workers]

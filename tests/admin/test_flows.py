@@ -1,7 +1,7 @@
 from tests.admin.asking import AdminCase
 from tests.support.datagrams import Talker, turn
 
-_RULES = """[listen u]
+RULES = """[listen u]
 endpoint = udp:127.0.0.1:0
 [listen t]
 endpoint = 127.0.0.1:0
@@ -17,14 +17,12 @@ backend = close
 QUERY = bytes.fromhex("000101000001000000000000 0161 07 6578616d706c65 00 0001 0001")
 
 
-class FlowsCase(AdminCase):
+class FlowsTest(AdminCase):
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         self.server = Talker.listening(self, answer=lambda data: data)
-        await self.start(rules=_RULES % self.server.port)
+        await self.start(rules=RULES % self.server.port)
 
-
-class FlowsTest(FlowsCase):
     async def test_listed_explained_and_ended(self) -> None:
         client = Talker.listening(self)
         for _ in range(2):

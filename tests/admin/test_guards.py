@@ -1,15 +1,13 @@
 """Who may ask for what: each guard, over real sockets."""
 
 import base64
-import json
-from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.asking import JSON, AdminCase, request
+from tests.admin.asking import JSON, TOKEN, AdminCase, request
 from txmux.admin.access import NO_ACCESS, AdminAccess
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.rules.lint.warnings import lint
@@ -17,7 +15,6 @@ from txmux.rules.model.settings import AdminUser
 from txmux.rules.optional import load
 from txmux.rules.reading.tokens import AdminToken
 
-TOKEN = "the-secret-of-this-test"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -26,7 +23,7 @@ def basic(token: str, user: str = "txmux") -> dict[str, str]:
     return {"authorization": f"Basic {base64.b64encode(f'{user}:{token}'.encode()).decode()}"}
 
 
-class AnybodyCase(AdminCase):
+class AnybodyTest(AdminCase):
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         await self.start()
@@ -38,15 +35,6 @@ class AnybodyCase(AdminCase):
             self.assertIn(word, told.error)
         self.assertIsNone(self.running.control.last_reload)
 
-    async def assert_installed(self, path: str) -> None:
-        """Check that there is the answer, or how to get it."""
-        told = await self.get(path)
-        if told.status != 200:
-            self.assertEqual(told.status, 501)
-            self.assertIn("pip install 'txmux[admin]'", told.error)
-
-
-class MethodsTest(AnybodyCase):
     async def test_get_changes_nothing(self) -> None:
         for path in ("/api/reload", "/api/upgrade", "/api/stop"):
             told = await self.get(path)
@@ -74,8 +62,6 @@ class MethodsTest(AnybodyCase):
     async def test_not_installed(self) -> None:
         await self.assert_installed("/metrics")
 
-
-class OriginTest(AnybodyCase):
     async def test_only_json_is_accepted_since_forms_cannot_send_it(self) -> None:
         for given in (
             None,
@@ -128,23 +114,11 @@ class OriginTest(AnybodyCase):
         self.assertNotIn("\x1b", repr(events).replace("\\x1b", ""))
 
 
-class TokenCase(AdminCase):
+class TokenTest(AdminCase):
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
-        self.token = self.folder / "token"
-        self.token.write_text(f"{TOKEN}\n")
-        await self.start(f"admin = 127.0.0.1:0\nadmin_token = {self.token}")
-        self.port = self.port_of("admin")
+        await self.start_with_token()
 
-    async def asked(self, path: str, headers: dict[str, str]) -> Any:
-        return json.loads((await self.ask("GET", path, headers, to=self.port)).body)
-
-    async def status_of(self, path: str = "/api/status", **headers: str) -> int:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return (await self.ask("GET", path, named, to=self.port)).status
-
-
-class TokenTest(TokenCase):
     async def test_nothing_without_the_token(self) -> None:
         for path in ("/api/status", "/healthz", "/readyz", "/metrics", "/", "/nowhere"):
             self.assertEqual(await self.status_of(path), 401, path)

@@ -1,41 +1,28 @@
 import os
 import signal
-from unittest import SkipTest
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.admin.asking import LISTEN, AdminCase
+from tests.admin.asking import AdminCase
 from tests.support.peers import reactor
 from txmux.processes.worker import landlock
 from txmux.processes.worker.sandbox import SandboxError
 
 
-class SandboxCase(AdminCase):
-    async def confined(self, settings: str = "workers = 2", rules: str = LISTEN) -> list[bool]:
-        if not landlock.abi():
-            raise SkipTest("this kernel has no Landlock")
-        await self.start(settings, rules)
-        return await self.told()
-
-    async def told(self) -> list[bool]:
-        workers = (await self.get("/api/status")).json["workers"]
-        return [worker["sandbox"] for worker in workers]
-
-
-class SandboxTest(SandboxCase):
+class SandboxTest(AdminCase):
     async def test_added_and_replaced_workers(self) -> None:
         self.assertEqual(await self.confined("workers = 1"), [True])
         self.write_rules("workers = 2")
         with capturedLogs():
             self.assertTrue((await self.running.reload()).ok)
-            self.assertEqual(await self.told(), [True, True])
+            self.assertEqual(await self.sandboxes(), [True, True])
             old = self.supervisor.pool.workers[0].pid
             os.kill(old, signal.SIGKILL)
             while self.supervisor.pool.workers[0].pid == old:
                 await deferLater(reactor, 0.01)
             await self.all_serve()
-        self.assertEqual(await self.told(), [True, True])
+        self.assertEqual(await self.sandboxes(), [True, True])
 
     async def test_status_of_workers_without_a_sandbox(self) -> None:
         rules = "[listen x]\nendpoint = haproxy:tcp:0:interface=127.0.0.1\n"
@@ -50,4 +37,4 @@ class SandboxTest(SandboxCase):
         self.assertIn("write sandbox = auto", str(problem))
         self.assertFalse(self.socket.exists())
         await self.start("sandbox = auto")
-        self.assertEqual(await self.told(), [False])
+        self.assertEqual(await self.sandboxes(), [False])

@@ -3,8 +3,7 @@
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.asking import LISTEN
-from tests.admin.test_sandbox import SandboxCase
+from tests.admin.asking import LISTEN, AdminCase
 from tests.features.crowdsec.test_source import decision
 from tests.service.test_networks import LISTEN as WITH_SETTINGS
 from tests.service.test_networks import NetworksCase
@@ -54,7 +53,7 @@ class CrowdSecTest(NetworksCase):
         self.assertEqual((await self.running.control.status())["attention"], [])
 
 
-class SandboxTest(SandboxCase):
+class SandboxTest(AdminCase):
     async def test_crowdsec_feed(self) -> None:
         played = CrowdSecPlayed(self)
         (self.folder / "key").write_text(KEY)

@@ -5,17 +5,24 @@ import hmac
 import json
 import re
 
-from tests.admin.asking import JSON, LISTEN, AdminCase
-from tests.admin.test_encoding import GzipCase
-from tests.admin.test_guards import FORM, TOKEN, AnybodyCase, TokenCase, basic
+from tests.admin.asking import JSON, LISTEN, TOKEN, AdminCase
+from tests.admin.test_guards import FORM, basic
 
 
-class InstalledTest(AnybodyCase):
+class SentTest(AdminCase):
     async def test_not_installed(self) -> None:
+        await self.start()
         await self.assert_installed("/")
 
+    async def test_long_answers_are_sent_by_gzip_to_clients_that_take_it(self) -> None:
+        await self.assert_sent_by_gzip("/", "/static/page.css")
 
-class LoginTest(TokenCase):
+
+class LoginTest(AdminCase):
+    async def setUp(self) -> None:  # type: ignore[override]
+        super().setUp()
+        await self.start_with_token()
+
     async def test_login_form_and_a_browser_that_keeps_the_token(self) -> None:
         page = await self.ask("GET", "/", {"Accept": "text/html"}, to=self.port)
         self.assertEqual(page.status, 401)
@@ -58,11 +65,6 @@ class LoginTest(TokenCase):
             self.assertEqual(await self.status_of(Cookie=cookie), 401)
         told = await self.ask("POST", "/login", {**FORM}, f"token={TOKEN}", to=self.port)
         self.assertEqual(told.status, 405)
-
-
-class SentTest(GzipCase):
-    async def test_long_answers_are_sent_by_gzip_to_clients_that_take_it(self) -> None:
-        await self.assert_sent_by_gzip("/", "/static/page.css")
 
 
 class PartsTest(AdminCase):

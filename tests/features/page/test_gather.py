@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
-from tests.admin.test_flows import QUERY, FlowsCase
+from tests.admin.test_flows import QUERY, RULES
 from tests.admin.test_growth import view_of
 from tests.support.datagrams import turn
 from tests.support.growth import AT_ALL, growth
@@ -131,9 +131,10 @@ class RecognisedTest(AdminCase):
             self.assertNotIn(b"192.0.2.1:1", page)
 
 
-class FlowsTest(FlowsCase):
+class FlowsTest(AdminCase):
     async def test_bytes_explained_as_by_the_command(self) -> None:
         """A datagram and a stream, in the same lines."""
+        await self.start(rules=RULES % 9)
         page = unescape((await self.get(f"/?explain={QUERY.hex()}")).body.decode())
         rules, out = str(self.file), StringIO()
         # It would leave this process in the sandbox.

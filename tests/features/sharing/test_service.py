@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from twisted.internet.task import Clock
 
 from tests.admin.asking import AdminCase
-from tests.admin.test_sandbox import SandboxCase
 from tests.features.sharing.machine import Machine
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
@@ -30,7 +29,7 @@ class StatusTest(AdminCase):
             self.assertIn(text, attention[0]["text"])
 
 
-class SandboxTest(SandboxCase):
+class SandboxTest(AdminCase):
     async def test_shared_limits_by_tcp(self) -> None:
         redis = listen(self, PeerFactory())
         settings = f"workers = 2\nshared_limits = redis://127.0.0.1:{redis}/0"
