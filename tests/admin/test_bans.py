@@ -8,7 +8,7 @@ from twisted.internet.task import deferLater
 
 from tests.admin.asking import AdminCase
 from tests.admin.test_live import LiveCase
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.datagrams import Talker
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.access.bans import Ban, banned_network

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from tests.admin.asking import LISTEN, AdminCase, Told
-from tests.backends.connect.tls_case import authority
 from tests.programs import run_program
+from tests.support.certificates import authority
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.steps import counts_of
 from txmux.access.bans import Ban, banned_network

@@ -10,9 +10,8 @@ import attrs
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from tests.backends.connect.tls_case import authority
 from tests.cli.support import ExplainTestCase, Terminal
-from tests.support.certificates import make_authority
+from tests.support.certificates import authority, make_authority
 from tests.wire.hello_builder import client_hello, records, server_name, versions
 from txmux.cli import explain
 from txmux.interfaces import IProtocolMatcher, Peeked, Predicate, Verdict

@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 from twisted.internet.task import deferLater
 
-from tests.support.certificates import Identity, make_authority
+from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
@@ -261,19 +261,6 @@ class EndsMeanwhileTest(ServiceTestCase):
         with each_pause(end_last):
             self.assertEqual(await inside.close({}), count - 1)
         self.assertEqual(self.live(), [])
-
-
-class CertificatesCase(ServiceTestCase):
-    def inside(self, pem: Path) -> WorkerAnswers:
-        self.run_service(
-            "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
-            f"[route site]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
-        )
-        assert self.running.serving is not None
-        return WorkerAnswers(self.running.serving)
-
-    def written(self, identity: Identity) -> Path:
-        return identity.write(Path(self.mktemp()).absolute(), key=True)
 
 
 class CertificateStatesTest(SupervisedTestCase):

@@ -4,8 +4,8 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
 from tests.control.test_connections import LiveCase
+from tests.support.certificates import authority
 from tests.support.peers import reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.wire.hello_builder import client_hello, records

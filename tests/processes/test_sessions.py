@@ -7,7 +7,7 @@ import ssl
 
 from twisted.internet.task import deferLater
 
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.kit import SupervisedTestCase, reactor
 from tests.support.secure import client_context
 

@@ -9,7 +9,7 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.kit import make_authority, make_folder
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError

@@ -5,9 +5,8 @@ from typing import Any
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import capturedLogs
 
-from tests.backends.connect.tls_case import authority
 from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
-from tests.support.certificates import Identity, make_authority
+from tests.support.certificates import Identity, authority, make_authority
 from tests.support.peers import PeerFactory, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 

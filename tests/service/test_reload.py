@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.protocol import ServerFactory as Site
 from twisted.logger import capturedLogs
 
-from tests.backends.connect.tls_case import authority
 from tests.service.reload_case import LISTEN, ReloadCase, greeted
+from tests.support.certificates import authority
 from tests.support.datagrams import Talker, turn
 from tests.support.forks import starter
 from tests.support.mux import VirtualTime

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.backends.connect.tls_case import authority
 from tests.service.reload_case import LISTEN, ReloadCase, greeted
+from tests.support.certificates import authority
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -220,3 +221,9 @@ def rsa_pem(name: str, bits: int = 2048, *, alternative: bool = True) -> bytes:
     ) + key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+@functools.cache
+def authority() -> Identity:
+    """Make the authority that the tests trust, once for all of them."""
+    return make_authority()

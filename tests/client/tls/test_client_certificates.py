@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
-from tests.support.certificates import Identity
+from tests.support.certificates import Identity, authority
 from txmux.client.tls.client_certificates import (
     NOT_ALLOWED,
     UNREADABLE,

@@ -18,8 +18,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
-from tests.support.certificates import make_authority, rsa_pem
+from tests.support.certificates import authority, make_authority, rsa_pem
 from tests.support.folders import make_folder
 from txmux.client.tls.client_certificates import NOT_ALLOWED
 from txmux.client.tls.contexts import Contexts

@@ -3,7 +3,7 @@
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from txmux.client.tls.terminator import cause_of
 
 

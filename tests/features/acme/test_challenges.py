@@ -8,9 +8,10 @@ from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.client.tls.test_store import Handshake, credulous
-from tests.control.test_connections import CertificatesCase
 from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
 from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.support.service import ServiceTestCase
 from txmux.features.acme.challenges import Challenges, ChallengeStore
 
 
@@ -39,11 +40,14 @@ class ChallengeTest(SynchronousTestCase):
         self.assertGreater(shown.not_valid_after_utc, now + hour)
 
 
-class ShownTest(CertificatesCase):
+class ShownTest(ServiceTestCase):
     async def test_while_an_authority_checks_a_name(self) -> None:
         """It is shown the certificate of the challenge, which is not one of the rules."""
-        pem = self.written(make_authority("Test", "www.example.com"))
-        self.inside(pem)
+        pem = make_authority("Test", "www.example.com").write(make_folder(self) / "pem", key=True)
+        self.run_service(
+            "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            f"[route site]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
+        )
         assert self.running.serving is not None
         challenges = Challenges(self.running.serving.runtime.context)
         challenges.receive({"challenges": {"www.example.com": "00" * 32}})

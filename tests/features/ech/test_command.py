@@ -7,9 +7,9 @@ import json
 import os
 import stat
 
-from tests.backends.connect.tls_case import authority
 from tests.cli.support import CommandTestCase
 from tests.features.ech.client import HIDDEN, MadeKey, Sealer, inner
+from tests.support.certificates import authority
 from tests.wire.hello_builder import records, server_name, versions
 from txmux.features.ech import forwarding
 from txmux.features.ech.hello import read_configs

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.folders import make_folder
 from txmux.features.misdirected import FEATURE
 from txmux.rules.reading.parser import parse

@@ -7,7 +7,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, KeyPair, PrivateCertificate
 from twisted.trial.unittest import TestCase
 
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.ports import free_port

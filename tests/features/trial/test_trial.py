@@ -22,7 +22,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase as AsyncTestCase
 
 from tests.admin.asking import AdminCase
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.datagrams import Talker, turn
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen

@@ -11,7 +11,7 @@ from twisted.internet.protocol import ClientFactory, Factory, ServerFactory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.folders import make_folder
 from tests.support.ports import free_port, listen_tcp
 from txmux.backends.connect.tls import BackendTLS

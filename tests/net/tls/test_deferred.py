@@ -5,7 +5,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.folders import make_folder
 
 _PROGRAM = """\

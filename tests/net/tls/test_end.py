@@ -11,7 +11,7 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.folders import make_folder
 from tests.support.secure import client_context
 from txmux.net.relay.peer_state import _INFO, UnansweredBytes, unanswered_by

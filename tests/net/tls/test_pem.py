@@ -5,8 +5,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.connect.tls_case import authority
-from tests.support.certificates import Identity, make_authority
+from tests.support.certificates import Identity, authority, make_authority
 from tests.support.folders import make_folder
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_identity, read_key_pairs, read_revocations, validity_of

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from tests.backends.connect.tls_case import authority
+from tests.support.certificates import authority
 from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import Peer

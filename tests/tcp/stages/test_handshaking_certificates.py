@@ -8,8 +8,7 @@ import attrs
 from cryptography.hazmat.primitives import hashes, serialization
 from OpenSSL import crypto
 
-from tests.backends.connect.tls_case import authority
-from tests.support.certificates import Identity, make_authority
+from tests.support.certificates import Identity, authority, make_authority
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.client.tls.client_certificates import ClientVerification

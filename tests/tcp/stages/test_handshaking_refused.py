@@ -5,8 +5,7 @@ from typing import Any
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
-from tests.backends.connect.tls_case import authority
-from tests.support.certificates import Identity, make_authority
+from tests.support.certificates import Identity, authority, make_authority
 from tests.support.mux import CLOSE
 from tests.support.peers import Peer, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
