@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 from unittest.mock import patch
 from xml.etree import ElementTree as ET
 
@@ -81,15 +81,14 @@ def _code(cell: str) -> list[str]:
     return re.findall("`([^`]+)`", cell)
 
 
-class PageTestCase(SynchronousTestCase):
-    page: ClassVar[Path]
-
-    def assert_told(self, told: Collection[str], there: Collection[str], section: str = "") -> None:
-        """Check that a section tells of all there is, and of nothing else; the failure says what to do."""
-        where = f"{self.page.relative_to(_ROOT)}" + (f", *{section}*" if section else "")
-        missing = [f"add `{name}` to {where}" for name in there if name not in told]
-        wrong = [f"remove `{name}` from {where}" for name in told if name not in there]
-        self.assertEqual("; ".join(missing + wrong), "")
+def assert_told(
+    case: Any, told: Collection[str], there: Collection[str], section: str = ""
+) -> None:
+    """Check that a section of a case's page tells of all there is, and of nothing else; the failure says what to do."""
+    where = f"{case.page.relative_to(_ROOT)}" + (f", *{section}*" if section else "")
+    missing = [f"add `{name}` to {where}" for name in there if name not in told]
+    wrong = [f"remove `{name}` from {where}" for name in told if name not in there]
+    case.assertEqual("; ".join(missing + wrong), "")
 
 
 class CodeBlockTests(SynchronousTestCase):
@@ -216,7 +215,7 @@ class GeneratedTests(SynchronousTestCase):
         self.assertEqual(stale, [], "write them from the code: .venv/bin/python docs/tables.py")
 
 
-class KeyTests(PageTestCase):
+class KeyTests(SynchronousTestCase):
     page = _REFERENCE / "rules.md"
 
     def keys(self) -> Iterator[tuple[str, str, SectionKey]]:
@@ -277,16 +276,16 @@ class KeyTests(PageTestCase):
         return getattr(models[kind], sections.TABLES[kind][name].field or name, None)
 
 
-class MatcherTests(PageTestCase):
+class MatcherTests(SynchronousTestCase):
     page = _REFERENCE / "matchers.md"
 
     def test_all_matchers_and_options(self) -> None:
         told = re.findall(r"^## ([a-z0-9-]+)$", self.page.read_text(), re.MULTILINE)
-        self.assert_told(told, installed_matchers(), "a section")
+        assert_told(self, told, installed_matchers(), "a section")
         for name, matcher in installed_matchers().items():
             rows = _rows(_section(self.page, name))
             options = {option.name for option in matcher.options}
-            self.assert_told(rows.keys() & options, options, name)
+            assert_told(self, rows.keys() & options, options, name)
             for option in options:
                 (example,) = _code(rows[option][1])
                 needed = {
@@ -299,19 +298,19 @@ class MatcherTests(PageTestCase):
                 parse(f"[route a]\nmatch = {line}\nbackend = close\n{endpoint}", "x")
 
 
-class AccessLogTests(PageTestCase):
+class AccessLogTests(SynchronousTestCase):
     page = _REFERENCE / "access-log.md"
 
     def test_keys_in_their_order(self) -> None:
         fields = [field.name for field in attrs.fields(ConnectionRecord)]
         keys = list(_rows(_section(self.page, "Keys")))
-        self.assert_told(keys, fields, "Keys")
+        assert_told(self, keys, fields, "Keys")
         self.assertEqual(keys, fields, "order the rows as the attributes of ConnectionRecord")
 
     def test_reasons(self) -> None:
         """It has every reason, and those that nothing in the code gives are said to be reserved."""
         rows = _rows(_section(self.page, "Reasons"))
-        self.assert_told(rows, get_args(EndReason), "Reasons")
+        assert_told(self, rows, get_args(EndReason), "Reasons")
         folders = ("backends", "client", "control", "net/relay", "serving", "tcp", "udp")
         files = [file for folder in folders for file in (_ROOT / "txmux" / folder).rglob("*.py")]
         code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/processes/service.py"))
@@ -331,8 +330,8 @@ class AccessLogTests(PageTestCase):
                 learnt |= set(re.findall(r'"(\w+)"(?::|\] =)', function))
         for matcher in installed_matchers().values():
             learnt |= set(getattr(getattr(matcher, "matcher", matcher), "facts", ()))
-        self.assert_told(
-            _rows(_section(self.page, "Facts")), learnt | {"dry_run", "moved_to"}, "Facts"
+        assert_told(
+            self, _rows(_section(self.page, "Facts")), learnt | {"dry_run", "moved_to"}, "Facts"
         )
 
     def test_facts_of_stages(self) -> None:
@@ -345,13 +344,13 @@ class AccessLogTests(PageTestCase):
         for other in {*re.findall(r"^## (Facts.*)", text, re.MULTILINE)} - {section}:
             others |= _rows(_section(self.page, other)).keys()
         self.assertGreater(len(noted & others), 5)
-        self.assert_told(_rows(_section(self.page, section)), noted - others, section)
+        assert_told(self, _rows(_section(self.page, section)), noted - others, section)
 
     def test_facts_of_proxy_headers(self) -> None:
         names = {*fields._NAMES.values(), *fields._SSL_NAMES.values(), *fields.CLOUD_NAMES}
         names |= {"ssl_verified", "proxy_peer", "proxy_error"}
         section = "Facts from PROXY protocol headers"
-        self.assert_told(_rows(_section(self.page, section)), names, section)
+        assert_told(self, _rows(_section(self.page, section)), names, section)
 
     def test_shown_forms(self) -> None:
         (shown,) = _blocks(self.page, "json")
@@ -360,7 +359,7 @@ class AccessLogTests(PageTestCase):
         self.assertIn(as_text(record) + "\n", _blocks(self.page, "text"))
 
 
-class OtherPageTests(PageTestCase):
+class OtherPageTests(SynchronousTestCase):
     page = _ROOT / "docs/explanation/architecture.md"
 
     def test_commands_and_options(self) -> None:
@@ -401,7 +400,7 @@ class OtherPageTests(PageTestCase):
     def test_architecture(self) -> None:
         """Each package uses the packages that the architecture lists, and no others."""
         for package, (_, used) in _rows(_section(self.page, "The path of a connection")).items():
-            self.assert_told(_code(used), _used_by(package), f"the column *uses* of `{package}`")
+            assert_told(self, _code(used), _used_by(package), f"the column *uses* of `{package}`")
 
 
 def _used_by(package: str) -> set[str]:

@@ -90,21 +90,22 @@ _OTHERS = {
 }
 
 
-class NamedCase(SynchronousTestCase):
-    def assert_harmless(self, who: str, tell: Callable[[str], Iterator[str]]) -> None:
-        """Whatever they name, it is told on one line, commands no terminal, and does not fill the disk."""
-        for text in (_EVIL, _LONG):
-            told = [*tell(text)]
-            self.assertTrue(told, who)
-            for line in told:
-                self.assertTrue(line.isprintable(), (who, line[:200]))
-                self.assertLess(len(line), _MOST, (who, line[:200]))
+def assert_harmless(
+    case: SynchronousTestCase, who: str, tell: Callable[[str], Iterator[str]]
+) -> None:
+    """Check that whatever they name is told on one line, commands no terminal, and does not fill the disk."""
+    for text in (_EVIL, _LONG):
+        told = [*tell(text)]
+        case.assertTrue(told, who)
+        for line in told:
+            case.assertTrue(line.isprintable(), (who, line[:200]))
+            case.assertLess(len(line), _MOST, (who, line[:200]))
 
 
-class NamedTests(NamedCase):
+class NamedTests(SynchronousTestCase):
     def test_all(self) -> None:
         for who, tell in _OTHERS.items():
-            self.assert_harmless(who, tell)
+            assert_harmless(self, who, tell)
 
     def test_last(self) -> None:
         """What nobody has escaped is escaped by the log and by the commands; each line of it has a beginning of ours."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import socket
 import stat
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -42,10 +41,11 @@ class Strange(PeerFactory):
         return None if self.calls == 2 else super().buildProtocol(addr)
 
 
-class EndpointCase(MuxTestCase):
+class EndpointTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.path = str(make_folder(self) / "x.sock")
+        self.file = make_folder(self) / "x.sock"
+        self.path = str(self.file)
 
     async def serve(self, factory: Any, options: str = "", *, use: Any = reactor) -> Any:
         port = await serverFromString(use, f"txmux:{self.path}{options}").listen(factory)
@@ -65,8 +65,6 @@ class EndpointCase(MuxTestCase):
         for peer in peers:
             await peer.is_lost()
 
-
-class ServingTest(EndpointCase):
     async def test_served(self) -> None:
         """A protocol has the client's own connection from its first byte on, the true addresses, and the facts."""
         await self.serve(self.backend)
@@ -158,8 +156,7 @@ class ServingTest(EndpointCase):
         await self.serve(factory)
         port = self.giving_mux()
         for number in (1, 2):
-            client = await self.connect(port, SSH)
-            await client.is_lost()
+            client = await self.connect_until_lost(port, SSH)
             await self.handed_over(number)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         client = await self.connect(port, SSH)
@@ -179,8 +176,6 @@ class ServingTest(EndpointCase):
         await self.end(*clients, *self.backend.peers)
         await self.handed_over(30)
 
-
-class SenderTest(EndpointCase):
     def give(self, message: bytes = b"", *descriptors: int) -> socket.socket:
         giver = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.addCleanup(giver.close)
@@ -239,12 +234,6 @@ class SenderTest(EndpointCase):
         port.stopListening()
         await self.closed(giver)
         port.stopListening()
-
-
-class ListeningTest(EndpointCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.file = Path(self.path)
 
     def listen(self, options: str = "") -> Any:
         endpoint = serverFromString(reactor, f"txmux:{self.path}{options}")

@@ -20,14 +20,12 @@ BAD_LINES = (
 )
 
 
-class CheckTestCase(CommandTestCase):
+class CheckTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(check, "own_privileges", lambda: Privileges(1000))
         self.good, self.bad = self.write("good.ini", GOOD), self.write("bad.ini", BAD)
 
-
-class CheckTests(CheckTestCase):
     def test_one_line_for_a_good_file(self) -> None:
         self.assertEqual(
             self.run_main("check", self.good),
@@ -164,8 +162,6 @@ class CheckTests(CheckTestCase):
         self.assertEqual(code, 0)
         self.assertIn("rules.ini:2: warning: [txmux] sandbox: this kernel has no Landlock", out)
 
-
-class JSONTests(CheckTestCase):
     def test_errors_and_warnings(self) -> None:
         self.good.write_text(GOOD + "[backend idle]\nserver = h:1\n")
         code, out, err = self.run_main("check", "--json", self.good, self.bad)
@@ -188,8 +184,6 @@ class JSONTests(CheckTestCase):
         )
         self.assertNotIn("servers", found)
 
-
-class ProgramTests(CheckTestCase):
     def test_version(self) -> None:
         self.assertEqual(self.run_main("--version"), (0, f"txmux {txmux.__version__}\n", ""))
 

@@ -142,6 +142,13 @@ class MuxTestCase(TestCase):
         await client.is_lost()
         return client
 
+    async def connect_answered(self, port: int, said: bytes, answer: bytes) -> Peer:
+        """Connect a client that gets this answer."""
+        client = await self.connect(port, said)
+        await client.has(len(answer))
+        self.assertEqual(bytes(client.received), answer)
+        return client
+
     async def turn(self, times: int = 1) -> None:
         for _ in range(times):
             await deferLater(reactor, 0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.testing.matchers import HELLO, KEY, OPTION, Greeting, Matcher, answering
@@ -16,17 +17,17 @@ from txmux.testing import check_matcher, decided, with_example
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 
-class CheckTestCase(SynchronousTestCase):
-    def complaint(self, matcher: IProtocolMatcher, *samples: bytes, **kwargs: Any) -> str:
-        kwargs = {"samples": samples, "examples": 0, **kwargs}
-        error = self.assertRaises(AssertionError, check_matcher, matcher, **kwargs)
-        return str(error)
-
-    def fault(self, predicate: object, *samples: bytes, **kwargs: Any) -> str:
-        return self.complaint(Matcher(lambda _: predicate), *samples, **kwargs)
+def complaint(matcher: IProtocolMatcher, *samples: bytes, **kwargs: Any) -> str:
+    with pytest.raises(AssertionError) as caught:
+        check_matcher(matcher, **{"samples": samples, "examples": 0, **kwargs})
+    return str(caught.value)
 
 
-class SampleTests(CheckTestCase):
+def fault(predicate: object, *samples: bytes, **kwargs: Any) -> str:
+    return complaint(Matcher(lambda _: predicate), *samples, **kwargs)
+
+
+class SampleTests(SynchronousTestCase):
     def test_fine(self) -> None:
         """A matcher that keeps the contract is fine, with random bytes too."""
         check_matcher(Matcher(), [HELLO], [b"GET /", (b"HELP\n", 4)])
@@ -35,38 +36,38 @@ class SampleTests(CheckTestCase):
     def test_no_match(self) -> None:
         """A sample has to be matched, and one of others must not be."""
         self.assertEqual(
-            self.complaint(Matcher(), b"HELP\n"), "greeting: NO at byte 4, not MATCH: b'HELP\\n'"
+            complaint(Matcher(), b"HELP\n"), "greeting: NO at byte 4, not MATCH: b'HELP\\n'"
         )
-        said = self.complaint(Matcher(), not_samples=[HELLO])
+        said = complaint(Matcher(), not_samples=[HELLO])
         self.assertEqual(said, "greeting: MATCH at byte 6, not NO: b'HELLO\\n'")
 
     def test_late(self) -> None:
         """The ``NO`` has to come at its byte."""
-        said = self.complaint(Matcher(), not_samples=[(b"HELP\n", 3)])
+        said = complaint(Matcher(), not_samples=[(b"HELP\n", 3)])
         self.assertEqual(said, "greeting: NO at byte 4, but it is due at byte 3: b'HELP\\n'")
 
     def test_not_at_its_byte(self) -> None:
         """So has the match, if its byte is given; and what is not enough must not be decided."""
         check_matcher(Matcher(), [(HELLO, 6)], undecided=[HELLO[:5]], examples=0)
-        said = self.complaint(Matcher(), samples=[(HELLO, 5)])
+        said = complaint(Matcher(), samples=[(HELLO, 5)])
         self.assertEqual(said, "greeting: MATCH at byte 6, but it is due at byte 5: b'HELLO\\n'")
-        said = self.complaint(Matcher(), undecided=[b"HELP"])
+        said = complaint(Matcher(), undecided=[b"HELP"])
         self.assertEqual(said, "greeting: NO at byte 4, not NEED_MORE: b'HELP'")
 
     def test_long_sample(self) -> None:
         """A long sample is shown by its beginning."""
-        said = self.complaint(Matcher(), b"HELLO" + b"x" * 500)
+        said = complaint(Matcher(), b"HELLO" + b"x" * 500)
         self.assertIn("NO at byte 64, not MATCH", said)
         self.assertIn("… (505 bytes)", said)
         self.assertLess(len(said), 250)
 
 
-class PredicateTests(CheckTestCase):
+class PredicateTests(SynchronousTestCase):
     """What predicates must not do."""
 
     def test_raises(self) -> None:
         self.assertEqual(
-            self.fault(answering(lambda peeked: MATCH if peeked.data[4] == 0x4F else NO), HELLO),
+            fault(answering(lambda peeked: MATCH if peeked.data[4] == 0x4F else NO), HELLO),
             "greeting: the predicate raised IndexError('index out of range') with 1 bytes: b'H'",
         )
 
@@ -81,16 +82,16 @@ class PredicateTests(CheckTestCase):
 
         matcher = Matcher(lambda _: Raises())
         check_matcher(matcher, [HELLO], examples=0)
-        self.assertIn("ValueError('rare')", self.complaint(matcher, HELLO, examples=300))
+        self.assertIn("ValueError('rare')", complaint(matcher, HELLO, examples=300))
 
     def test_no_verdict(self) -> None:
         boolean = answering(lambda peeked: peeked.startswith(HELLO))
-        self.assertIn("gave False, not a Verdict", self.fault(boolean, HELLO))
+        self.assertIn("gave False, not a Verdict", fault(boolean, HELLO))
 
     def test_changes_its_mind(self) -> None:
         greeting = Greeting()
         self.assertEqual(
-            self.fault(
+            fault(
                 answering(lambda peeked: MATCH if peeked.data == HELLO[:3] else greeting(peeked)),
                 HELLO,
             ),
@@ -107,7 +108,7 @@ class PredicateTests(CheckTestCase):
                 self.asked += 1
                 return MATCH if self.asked > 5 else NEED_MORE
 
-        self.assertIn("but NEED_MORE byte by byte", self.fault(Counts(), HELLO))
+        self.assertIn("but NEED_MORE byte by byte", fault(Counts(), HELLO))
 
     def test_depends_on_the_cut(self) -> None:
         """Let a parser end otherwise when it goes on than when it begins."""
@@ -118,7 +119,7 @@ class PredicateTests(CheckTestCase):
         parses = answering(lambda peeked: MATCH if peeked.parsed(length) >= 3 else NEED_MORE)
         self.assertIn(
             "NEED_MORE for the first 2 bytes at once, but MATCH byte by byte",
-            self.fault(parses, HELLO),
+            fault(parses, HELLO),
         )
 
     def test_longest(self) -> None:
@@ -133,14 +134,14 @@ class PredicateTests(CheckTestCase):
             predicate = answering(
                 lambda peeked: MATCH if b"\n" in peeked.data else NEED_MORE, longest=longest
             )
-            self.assertIn(said, self.fault(predicate, sample))
+            self.assertIn(said, fault(predicate, sample))
 
     def test_first_bytes(self) -> None:
         """Leave a first byte out that they do not rule out."""
         first = Greeting()
         first.first_bytes = frozenset(b"h")  # type: ignore[attr-defined]
-        self.assertIn("MATCH, but first_bytes has no 0x48", self.fault(first, HELLO))
-        self.assertIn("NEED_MORE, but first_bytes has no 0x48", self.fault(first))
+        self.assertIn("MATCH, but first_bytes has no 0x48", fault(first, HELLO))
+        self.assertIn("NEED_MORE, but first_bytes has no 0x48", fault(first))
 
     def test_key(self) -> None:
         """Match a stream with a name that their key has not."""
@@ -154,10 +155,10 @@ class PredicateTests(CheckTestCase):
         class Raises(Keyed):
             key = attrs.evolve(KEY, read=lambda peeked: str(peeked.data[5]))
 
-        self.assertIn("MATCH, but the key has no 'bob'", self.fault(Keyed(), b"HELLO bob\n"))
-        self.assertIn("has no 'example.com'", self.fault(Keyed(), b"HELLO example.com\n"))
-        self.assertIn("gave '3' after 'alice' for fewer bytes", self.fault(Lies(), HELLO))
-        self.assertIn("key.read raised IndexError", self.fault(Raises(), HELLO))
+        self.assertIn("MATCH, but the key has no 'bob'", fault(Keyed(), b"HELLO bob\n"))
+        self.assertIn("has no 'example.com'", fault(Keyed(), b"HELLO example.com\n"))
+        self.assertIn("gave '3' after 'alice' for fewer bytes", fault(Lies(), HELLO))
+        self.assertIn("key.read raised IndexError", fault(Raises(), HELLO))
         for name in (b"alice", b"a.example.com", b"b.a.example.com"):
             self.assertIs(decided(Keyed(), b"HELLO " + name + b"\n").verdict, MATCH)
 
@@ -184,12 +185,12 @@ class PredicateTests(CheckTestCase):
                 raise KeyError(peeked)
 
         self.assertIs(decided(Converses(), HELLO).verdict, MATCH)
-        self.assertIn("exchanges gave (), but (Exchange(", self.fault(Late(), HELLO))
-        self.assertIn("exchanges gave the requests [b'XX']", self.fault(Invents(), HELLO))
-        self.assertIn("exchanges raised KeyError", self.fault(Raises(), HELLO))
+        self.assertIn("exchanges gave (), but (Exchange(", fault(Late(), HELLO))
+        self.assertIn("exchanges gave the requests [b'XX']", fault(Invents(), HELLO))
+        self.assertIn("exchanges raised KeyError", fault(Raises(), HELLO))
 
 
-class FactTests(CheckTestCase):
+class FactTests(SynchronousTestCase):
     def test_facts(self) -> None:
         """Facts are a mapping of words to printable ASCII of at most 255 characters, and never raise."""
         facts: list[tuple[Any, str]] = [
@@ -203,9 +204,9 @@ class FactTests(CheckTestCase):
         for told, message in facts:
             predicate = Greeting()
             predicate.learnt = lambda _, told=told: told  # type: ignore[attr-defined]
-            self.assertIn(message, self.fault(predicate, HELLO))
+            self.assertIn(message, fault(predicate, HELLO))
         predicate.learnt = lambda peeked: {"who": chr(peeked.data[6])}  # type: ignore[attr-defined]
-        self.assertIn("learnt raised IndexError", self.fault(predicate, HELLO))
+        self.assertIn("learnt raised IndexError", fault(predicate, HELLO))
 
     def test_cut(self) -> None:
         """Facts do not depend on cuts."""
@@ -215,11 +216,11 @@ class FactTests(CheckTestCase):
 
         predicate = Greeting()
         predicate.learnt = lambda peeked: {"n": str(peeked.parsed(length))}  # type: ignore[attr-defined]
-        said = self.fault(predicate, HELLO)
+        said = fault(predicate, HELLO)
         self.assertIn("learnt {'n': '1'} when cut at byte 1, but {'n': '6'} when uncut", said)
 
 
-class CostTests(CheckTestCase):
+class CostTests(SynchronousTestCase):
     def test_reads_again(self) -> None:
         """A predicate that reads all bytes anew for each one is found, by loops without calls too."""
 
@@ -231,7 +232,7 @@ class CostTests(CheckTestCase):
                     pass
                 return super().__call__(peeked)
 
-        self.assertIn("grows faster than the bytes", self.fault(Rescans(), HELLO))
+        self.assertIn("grows faster than the bytes", fault(Rescans(), HELLO))
 
     def test_built_again(self) -> None:
         """An automaton that is built again while it is measured is not the client's cost."""
@@ -268,42 +269,38 @@ class CostTests(CheckTestCase):
         check_matcher(Matcher(lambda _: GoesOn()), [HELLO], examples=0)
 
 
-class WordTests(CheckTestCase):
+class WordTests(SynchronousTestCase):
     def test_interface(self) -> None:
         """It provides the interface."""
         nothing: Any = object()
-        self.assertIn("does not provide IProtocolMatcher", self.complaint(nothing))
+        self.assertIn("does not provide IProtocolMatcher", complaint(nothing))
 
     def test_name(self) -> None:
         """Its name is a lower-case word, and not the one that turns a match round."""
         for name in ("", "Greeting", "a b", 5):
-            said = self.complaint(Matcher(name=name))  # type: ignore[arg-type]
+            said = complaint(Matcher(name=name))  # type: ignore[arg-type]
             self.assertIn(f"the name {name!r} must be", said)
-        self.assertIn("'not' cannot be", self.complaint(Matcher(name="not")))
+        self.assertIn("'not' cannot be", complaint(Matcher(name="not")))
 
     def test_lines(self) -> None:
         """Its summary, and what is said of its options, is one line each."""
-        self.assertIn("the summary of greeting must", self.complaint(Matcher(summary="a\nb")))
+        self.assertIn("the summary of greeting must", complaint(Matcher(summary="a\nb")))
         for field, option in (
             ("meaning", attrs.evolve(OPTION, meaning=" ")),
             ("example", attrs.evolve(OPTION, example=" ")),
         ):
-            said = self.complaint(Matcher(options=(option,)))
+            said = complaint(Matcher(options=(option,)))
             self.assertIn(f"the {field} of the option 'word' of greeting must be one line", said)
 
     def test_options(self) -> None:
         """Its options are options, with names of their own."""
-        self.assertIn(
-            "is not a txmux.interfaces.Option", self.complaint(Matcher(options=("word",)))
-        )
-        self.assertIn("is there twice", self.complaint(Matcher(options=(OPTION, OPTION))))
+        self.assertIn("is not a txmux.interfaces.Option", complaint(Matcher(options=("word",))))
+        self.assertIn("is there twice", complaint(Matcher(options=(OPTION, OPTION))))
         odd = attrs.evolve(OPTION, name="a=b")
-        self.assertIn(
-            "the option 'a=b' of greeting must be", self.complaint(Matcher(options=(odd,)))
-        )
+        self.assertIn("the option 'a=b' of greeting must be", complaint(Matcher(options=(odd,))))
 
 
-class OptionTests(CheckTestCase):
+class OptionTests(SynchronousTestCase):
     def matcher(self, *bad: str, error: Exception) -> Matcher:
         def make(options: Mapping[str, str]) -> Greeting:
             if options.get("word") in bad:
@@ -314,7 +311,7 @@ class OptionTests(CheckTestCase):
 
     def test_example(self) -> None:
         """Every example works."""
-        said = self.complaint(self.matcher("HELLO", error=OptionError("word", "bad")))
+        said = complaint(self.matcher("HELLO", error=OptionError("word", "bad")))
         self.assertEqual(
             said, "the example of greeting word='HELLO' does not work, with no other examples"
         )
@@ -322,16 +319,16 @@ class OptionTests(CheckTestCase):
     def test_given_options(self) -> None:
         """So do the options that are checked."""
         matcher = self.matcher("BYE", error=OptionError("word", "bad"))
-        said = self.complaint(matcher, options={"word": "BYE"})
+        said = complaint(matcher, options={"word": "BYE"})
         self.assertEqual(said, "greeting word='BYE' cannot be made: word: bad")
 
     def test_other_exceptions(self) -> None:
         """Whatever the value, only an `OptionError` is raised, which names an option that there is."""
-        said = self.complaint(self.matcher("-1", error=ValueError("bad")))
+        said = complaint(self.matcher("-1", error=ValueError("bad")))
         self.assertEqual(
             said, "greeting word='-1' raised ValueError('bad'); only OptionError may be raised"
         )
-        said = self.complaint(self.matcher("-1", error=OptionError("wrod", "bad")))
+        said = complaint(self.matcher("-1", error=OptionError("wrod", "bad")))
         self.assertIn("the error names an unknown option: wrod: bad", said)
         check_matcher(self.matcher("-1", error=OptionError(None, "bad")), [HELLO], examples=5)
 

@@ -39,25 +39,24 @@ def error(code: bytes, text: bytes) -> bytes:
 ASKS_FOR_PASSWORD = message(b"R", b"\0\0\0\x0aSCRAM-SHA-256\0\0")
 
 
-class ProbeTestCase(SynchronousTestCase):
-    """Answers, byte by byte, as a server may send them."""
-
-    def said(self, question: Probe, answer: bytes) -> tuple[str, int]:
-        count, question = 0, deepcopy(question)
-        try:
-            while not question.is_healthy(answer[:count]):
-                if count == len(answer):
-                    return "undecided", count
-                count += 1
-        except UnhealthyError as problem:
-            return str(problem), count
-        return "well", count
-
-    def assert_said(self, question: Probe, answer: bytes, verdict: str) -> None:
-        self.assertEqual(self.said(question, answer)[0], verdict)
+def said(question: Probe, answer: bytes) -> tuple[str, int]:
+    """Give an answer byte by byte, as a server may send it."""
+    count, question = 0, deepcopy(question)
+    try:
+        while not question.is_healthy(answer[:count]):
+            if count == len(answer):
+                return "undecided", count
+            count += 1
+    except UnhealthyError as problem:
+        return str(problem), count
+    return "well", count
 
 
-class HttpTests(ProbeTestCase):
+def assert_said(case: SynchronousTestCase, question: Probe, answer: bytes, verdict: str) -> None:
+    case.assertEqual(said(question, answer)[0], verdict)
+
+
+class HttpTests(SynchronousTestCase):
     def test_request(self) -> None:
         lines = http(Check("http", path="/health")).request.split(b"\r\n")
         self.assertEqual(lines[:2], [b"GET /health HTTP/1.1", b"Host: 10.0.0.1"])
@@ -67,9 +66,9 @@ class HttpTests(ProbeTestCase):
     def test_interim_answers(self) -> None:
         """Fifty of them are passed over, and no more: a server could keep this process busy with thousands."""
         question, interim = http(Check("http")), b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\n"
-        self.assert_said(question, interim * 50 + b"HTTP/1.1 200 OK\r\n", "well")
+        assert_said(self, question, interim * 50 + b"HTTP/1.1 200 OK\r\n", "well")
         message = "more than 50 interim answers of HTTP"
-        self.assertEqual(self.said(question, interim * 60), (message, 51 * len(interim)))
+        self.assertEqual(said(question, interim * 60), (message, 51 * len(interim)))
 
     def test_method(self) -> None:
         for method, has_length in (("HEAD", False), ("OPTIONS", False), ("POST", True)):
@@ -91,34 +90,34 @@ class HttpTests(ProbeTestCase):
             self.assertIn(b"\r\nHost: " + host + b"\r\n", question.request)
 
     def test_statuses(self) -> None:
-        self.assert_said(http(), b"HTTP/1.1 200 OK\r\n", "well")
-        self.assert_said(http(), b"HTTP/1.0 302\r\n", "well")
-        self.assert_said(http(), b"HTTP/1.1 404 Not Found\r\n", "HTTP 404")
-        self.assert_said(http(), b"HTTP/1.1 503 Service Unavailable\r\n", "HTTP 503")
+        assert_said(self, http(), b"HTTP/1.1 200 OK\r\n", "well")
+        assert_said(self, http(), b"HTTP/1.0 302\r\n", "well")
+        assert_said(self, http(), b"HTTP/1.1 404 Not Found\r\n", "HTTP 404")
+        assert_said(self, http(), b"HTTP/1.1 503 Service Unavailable\r\n", "HTTP 503")
         only = http(Check("http", statuses=(range(204, 205), range(400, 500))))
-        self.assert_said(only, b"HTTP/1.1 204 No Content\r\n", "well")
-        self.assert_said(only, b"HTTP/1.1 401 Unauthorized\r\n", "well")
-        self.assert_said(only, b"HTTP/1.1 200 OK\r\n", "HTTP 200")
+        assert_said(self, only, b"HTTP/1.1 204 No Content\r\n", "well")
+        assert_said(self, only, b"HTTP/1.1 401 Unauthorized\r\n", "well")
+        assert_said(self, only, b"HTTP/1.1 200 OK\r\n", "HTTP 200")
 
     def test_interim(self) -> None:
         hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
-        self.assert_said(http(), hints, "undecided")
-        self.assert_said(http(), hints * 2 + b"HTTP/1.1 200 OK\r\n", "well")
-        self.assert_said(http(), hints + b"HTTP/1.1 500 Oh\r\n", "HTTP 500")
-        self.assert_said(http(), b"HTTP/1.1 101 Switching Protocols\r\n", "HTTP 101")
-        self.assert_said(http(Check("http", statuses=(range(100, 200),))), hints, "well")
+        assert_said(self, http(), hints, "undecided")
+        assert_said(self, http(), hints * 2 + b"HTTP/1.1 200 OK\r\n", "well")
+        assert_said(self, http(), hints + b"HTTP/1.1 500 Oh\r\n", "HTTP 500")
+        assert_said(self, http(), b"HTTP/1.1 101 Switching Protocols\r\n", "HTTP 101")
+        assert_said(self, http(Check("http", statuses=(range(100, 200),))), hints, "well")
 
     def test_no_http(self) -> None:
-        self.assert_said(http(), b"SSH-2.0-x\r\n", "no HTTP answer: SSH-2.0-x")
-        self.assert_said(http(), b"HTTP/2 200\r\n", "no HTTP answer: HTTP/2 200")
-        self.assert_said(http(), b"HTTP/1.1 20", "undecided")
+        assert_said(self, http(), b"SSH-2.0-x\r\n", "no HTTP answer: SSH-2.0-x")
+        assert_said(self, http(), b"HTTP/2 200\r\n", "no HTTP answer: HTTP/2 200")
+        assert_said(self, http(), b"HTTP/1.1 20", "undecided")
 
 
-class RedisTests(ProbeTestCase):
+class RedisTests(SynchronousTestCase):
     def test_well(self) -> None:
-        self.assert_said(REDIS, b"+PONG\r\n", "well")
-        self.assert_said(REDIS, b"-NOAUTH Authentication required.\r\n", "well")
-        self.assert_said(REDIS, b"-NOPERM this user has no permissions\r\n", "well")
+        assert_said(self, REDIS, b"+PONG\r\n", "well")
+        assert_said(self, REDIS, b"-NOAUTH Authentication required.\r\n", "well")
+        assert_said(self, REDIS, b"-NOPERM this user has no permissions\r\n", "well")
 
     def test_ill(self) -> None:
         for answer in (
@@ -127,38 +126,41 @@ class RedisTests(ProbeTestCase):
             b"-ERR max number of clients reached",
             b"HTTP/1.1 400 Bad Request",
         ):
-            said, _ = self.said(REDIS, answer + b"\r\n")
-            self.assertTrue(said.startswith("no PONG: " + answer.decode()[:60]), said)
+            told, _ = said(REDIS, answer + b"\r\n")
+            self.assertTrue(told.startswith("no PONG: " + answer.decode()[:60]), told)
 
 
-class PostgresTests(ProbeTestCase):
+class PostgresTests(SynchronousTestCase):
     def test_well(self) -> None:
-        self.assert_said(POSTGRES, message(b"R", bytes(4)), "well")
-        self.assert_said(POSTGRES, ASKS_FOR_PASSWORD, "well")
-        self.assert_said(POSTGRES, error(b"28000", b'role "txmux" does not exist'), "well")
-        self.assert_said(POSTGRES, error(b"53300", b"sorry, too many clients already"), "well")
+        assert_said(self, POSTGRES, message(b"R", bytes(4)), "well")
+        assert_said(self, POSTGRES, ASKS_FOR_PASSWORD, "well")
+        assert_said(self, POSTGRES, error(b"28000", b'role "txmux" does not exist'), "well")
+        assert_said(self, POSTGRES, error(b"53300", b"sorry, too many clients already"), "well")
 
     def test_ill(self) -> None:
         starting = b"the database system is starting up"
-        self.assert_said(POSTGRES, error(b"57P03", starting), starting.decode())
-        self.assert_said(POSTGRES, error(b"57P01", b""), "57P01")
+        assert_said(self, POSTGRES, error(b"57P03", starting), starting.decode())
+        assert_said(self, POSTGRES, error(b"57P01", b""), "57P01")
 
     def test_no_postgres(self) -> None:
-        self.assertEqual(self.said(POSTGRES, b"SSH-2.0"), ("not an answer from PostgreSQL: S", 1))
-        self.assert_said(POSTGRES, b"Ecould not fork\n\0", "not an answer from PostgreSQL: Ecoul")
-        self.assert_said(
-            POSTGRES, message(b"R", b""), "not an answer from PostgreSQL: R\\x00\\x00\\x00\\x04"
+        self.assertEqual(said(POSTGRES, b"SSH-2.0"), ("not an answer from PostgreSQL: S", 1))
+        assert_said(self, POSTGRES, b"Ecould not fork\n\0", "not an answer from PostgreSQL: Ecoul")
+        assert_said(
+            self,
+            POSTGRES,
+            message(b"R", b""),
+            "not an answer from PostgreSQL: R\\x00\\x00\\x00\\x04",
         )
 
 
-class SshTests(ProbeTestCase):
+class SshTests(SynchronousTestCase):
     def test_answers(self) -> None:
-        self.assert_said(SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
-        self.assert_said(SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")
-        self.assert_said(SSH, b"220 mail.example.com not SSH-2.0\r\n", "undecided")
+        assert_said(self, SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
+        assert_said(self, SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")
+        assert_said(self, SSH, b"220 mail.example.com not SSH-2.0\r\n", "undecided")
 
 
-class OtherTests(ProbeTestCase):
+class OtherTests(SynchronousTestCase):
     """``tcp``, and ``send=`` with ``expect=``."""
 
     def test_requests_are_of_the_protocol(self) -> None:
@@ -180,14 +182,14 @@ class OtherTests(ProbeTestCase):
 
     def test_tcp(self) -> None:
         question = probe(Check("tcp"), "", 0, tls=False)
-        self.assertEqual((question.request, self.said(question, b"")), (b"", ("well", 0)))
+        self.assertEqual((question.request, said(question, b"")), (b"", ("well", 0)))
 
     def test_exchange(self) -> None:
         check = Check("exchange", send=b"stats\r\n", expect=b"\r\nSTAT uptime")
         question = probe(check, "", 0, tls=False)
         self.assertEqual(question.request, b"stats\r\n")
-        self.assert_said(question, b"STAT pid 1\r\nSTAT uptime 9\r\n", "well")
-        self.assert_said(question, b"ERROR\r\n", "undecided")
+        assert_said(self, question, b"STAT pid 1\r\nSTAT uptime 9\r\n", "well")
+        assert_said(self, question, b"ERROR\r\n", "undecided")
         self.assertEqual(question.expected, "'STAT uptime' in the answer")
 
     def test_codes_of_name_servers(self) -> None:
@@ -216,7 +218,7 @@ class OtherTests(ProbeTestCase):
     def test_any_answer(self, question: Probe, pieces: list[bytes]) -> None:
         """Whatever comes, it raises nothing else, and what is clear with fewer bytes remains so with more."""
         answer = b"".join(pieces)
-        verdict, count = self.said(question, answer)
+        verdict, count = said(question, answer)
         if verdict == "undecided":
             return
         for longer in range(count, len(answer) + 1):
@@ -243,7 +245,7 @@ _GREETING = packet(
 _OK = packet(2, b"\0\0\0\2\0\0\0")
 
 
-class MysqlTests(ProbeTestCase):
+class MysqlTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.probe = probe(Check("mysql", user="me"), "", 0, tls=False)
 
@@ -260,7 +262,7 @@ class MysqlTests(ProbeTestCase):
             packet(0, b"\xff\x69\x04Host is blocked"): "MySQL error 1129: Host is blocked",
             b"HTTP/1.1 400 Bad\r\n": "not an answer from MySQL: HTTP/",
         }.items():
-            self.assert_said(self.probe, answer, verdict)
+            assert_said(self, self.probe, answer, verdict)
 
     def test_one_reply_to_each_packet(self) -> None:
         login = self.probe.reply(_GREETING)
@@ -269,9 +271,9 @@ class MysqlTests(ProbeTestCase):
         self.assertEqual(int.from_bytes(login[:3], "little"), len(login) - 4)
         self.assertEqual(self.probe.reply(_GREETING), b"")
         switch = packet(2, b"\xfemysql_native_password\0saltsaltsaltsaltsalt\0")
-        self.assertEqual(self.said(self.probe, _GREETING + switch)[0], "undecided")
+        self.assertEqual(said(self.probe, _GREETING + switch)[0], "undecided")
         self.assertEqual(self.probe.reply(_GREETING + switch), b"\0\0\0\3")
-        self.assert_said(self.probe, _GREETING + switch + _OK, "well")
+        assert_said(self, self.probe, _GREETING + switch + _OK, "well")
 
     def test_numbers_of_packets_begin_again_after_255(self) -> None:
         """Of a server that asks for one method after another, until the check's timeout."""
@@ -292,11 +294,11 @@ class MysqlTests(ProbeTestCase):
     @given(st.binary(max_size=200))
     def test_any_answer(self, data: bytes) -> None:
         for answer in (data, _GREETING + data):
-            self.said(self.probe, answer)
+            said(self.probe, answer)
             deepcopy(self.probe).reply(answer)
 
 
-class SmtpTests(ProbeTestCase):
+class SmtpTests(SynchronousTestCase):
     def test_verdicts(self) -> None:
         smtp = probe(Check("smtp"), "", 0, tls=False)
         for answer, verdict in {
@@ -305,7 +307,7 @@ class SmtpTests(ProbeTestCase):
             b"421 busy\r\n": "SMTP 421 busy", b"554-no\r\n554 go\r\n": "SMTP 554-no",
             b"SSH-2.0-x\r\n": "no greeting of SMTP: SSH-2.0-x",
         }.items():  # fmt: skip
-            self.assert_said(smtp, answer, verdict)
+            assert_said(self, smtp, answer, verdict)
 
 
 class HintTest(SynchronousTestCase):

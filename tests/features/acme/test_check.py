@@ -2,17 +2,24 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.test_check import CheckTestCase
+from tests.cli.support import CommandTestCase
 from tests.features.acme.test_folder import damages
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from txmux.cli import check
 from txmux.processes.usable import unusable
+from txmux.rules.lint.privileges import Privileges
 from txmux.rules.reading.parser import parse
 
 _NONE = "has no certificate in it; name a PEM file with certificates"
 
 
-class CheckTests(CheckTestCase):
+class CheckTests(CommandTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(check, "own_privileges", lambda: Privileges(1000))
+        self.good = self.folder / "good.ini"
+
     def test_folder_for_certificates_that_others_may_write_to(self) -> None:
         self.good.write_text(
             "[txmux]\nacme = https://a.example/dir\nacme_folder = acme\n[listen a]\nendpoint = 127.0.0.1:1\n"

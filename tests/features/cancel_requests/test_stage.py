@@ -147,8 +147,7 @@ class CancelTest(TerminationCase):
         for one_of in cancelling:
             one_of.reset()
         await self.turn(5)
-        refused = await self.connect(port, b"SSH-2.0-y\r\n")
-        await refused.is_lost()
+        await self.connect_until_lost(port, b"SSH-2.0-y\r\n")
         session.reset()
 
     async def test_address_that_a_look_up_finds_meanwhile(self) -> None:

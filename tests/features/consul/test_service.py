@@ -17,7 +17,7 @@ from tests.features.consul.stand_in import Consul, Instance, instances_in
 from tests.processes.test_names import HOSTS, NamesCase
 from tests.processes.test_opener import OpenerCase
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from tests.test_errors import NamedCase, refused
+from tests.test_errors import assert_harmless, refused
 from txmux.features.consul.finding import _refusal, next_index
 from txmux.net.http import HttpResponse
 from txmux.rules.lint import warnings
@@ -169,9 +169,9 @@ class RulesTests(SynchronousTestCase):
         self.assertEqual(warnings.warnings(rules, warnings.unchecked_backends(rules)), [])
 
 
-class NamedTests(NamedCase):
+class NamedTests(SynchronousTestCase):
     def test_all(self) -> None:
-        self.assert_harmless("Consul", _told)
+        assert_harmless(self, "Consul", _told)
 
 
 def _told(text: str) -> Iterator[str]:

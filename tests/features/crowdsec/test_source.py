@@ -19,7 +19,7 @@ from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
-from tests.test_errors import NamedCase, refused
+from tests.test_errors import assert_harmless, refused
 from txmux.access.bans import banned_network, written
 from txmux.access.lists.current import unpack
 from txmux.features.crowdsec import source as crowdsec
@@ -265,9 +265,9 @@ class CrowdSecTests(TestCase):
         self.assertEqual(await self.look(), [])
 
 
-class NamedTests(NamedCase):
+class NamedTests(SynchronousTestCase):
     def test_all(self) -> None:
-        self.assert_harmless("CrowdSec", _told)
+        assert_harmless(self, "CrowdSec", _told)
 
 
 def _told(text: str) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.features.sharing.machine import Machine
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
-from tests.test_errors import NamedCase, logged, refused
+from tests.test_errors import assert_harmless, logged, refused
 from txmux.access.bans import Ban
 from txmux.features.sharing.bans import SharedBans
 from txmux.features.sharing.redis import ReplyError, ReplyParser
@@ -39,9 +40,9 @@ class SandboxTest(AdminCase):
 _STORE = Store("redis://192.0.2.1", "192.0.2.1")
 
 
-class NamedTests(NamedCase):
+class NamedTests(SynchronousTestCase):
     def test_all(self) -> None:
-        self.assert_harmless("Redis, and other machines by it", _redis)
+        assert_harmless(self, "Redis, and other machines by it", _redis)
 
 
 def _redis(text: str) -> Iterator[str]:

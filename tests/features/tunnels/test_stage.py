@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at, server_at
-from tests.support.peers import Peer, close
+from tests.support.peers import close
 from tests.support.ports import free_port
 from tests.support.tunnels import OPEN, connect_to
 from tests.wire.hello_builder import client_hello, records, server_name
@@ -54,24 +54,15 @@ def inner(match: str, outcome: Any, under: str = "tunnel") -> Route:
     return attrs.evolve(route(match, outcome, name=f"in-{match}"), under=(under,))
 
 
-class TunnelCase(MuxTestCase):
-    async def answered(self, port: int, said: bytes, answer: bytes) -> Peer:
-        client = await self.connect(port, said)
-        await client.has(len(answer))
-        self.assertEqual(bytes(client.received), answer)
-        return client
-
-    async def refused(self, port: int, said: bytes, answer: bytes, reason: str) -> None:
-        count = len(self.records)
-        client = await self.connect(port, said)
-        await client.is_lost()
-        self.assertEqual(bytes(client.received[: len(answer)]), answer)
-        self.assertEqual(client.received.count(b"HTTP/"), answer.count(b"HTTP/"))
-        record = await self.logged(count + 1)
-        self.assertEqual(record.reason, reason)
+async def refused(case: MuxTestCase, port: int, said: bytes, answer: bytes, reason: str) -> None:
+    count = len(case.records)
+    client = await case.connect_until_lost(port, said)
+    case.assertEqual(bytes(client.received[: len(answer)]), answer)
+    case.assertEqual(client.received.count(b"HTTP/"), answer.count(b"HTTP/"))
+    await case.assert_logged(count + 1, reason=reason)
 
 
-class FixedServerTest(TunnelCase):
+class FixedServerTest(MuxTestCase):
     """Nothing that a client says inside can change where it goes."""
 
     async def test_answer_comes_once_a_server_is_connected(self) -> None:
@@ -84,7 +75,7 @@ class FixedServerTest(TunnelCase):
             )
         ):
             with self.subTest(kind):
-                client = await self.answered(port, said, answer)
+                client = await self.connect_answered(port, said, answer)
                 server = await self.backend.peer(number)
                 server.send(b"220 speaks first\r\n")
                 await client.has(len(answer) + 18)
@@ -116,7 +107,7 @@ class FixedServerTest(TunnelCase):
     async def test_server_is_told_the_client_s_address_first(self) -> None:
         backend = backend_at(self.backend_port(), proxy_protocol="v1")
         port = self.mux([tunnel_route(backend)])
-        client = await self.answered(port, connect_to("a:22"), OPEN)
+        client = await self.connect_answered(port, connect_to("a:22"), OPEN)
         client.send(SSH)
         own = client.transport.getHost().port
         header = b"PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n" % (own, port)
@@ -143,7 +134,7 @@ class FixedServerTest(TunnelCase):
             (b"\5\1\0" + socks5("a", 1), b"\5\0\5\5" + NO_ADDRESS),
             (socks4a("a", 1), b"\0\x5b" + bytes(6)),
         ):
-            await self.refused(port, said, answer, "connect-refused")
+            await refused(self, port, said, answer, "connect-refused")
 
     async def test_code_of_a_network_that_is_not_reached(self) -> None:
         """No route leads to a group for TCP."""
@@ -160,17 +151,17 @@ class FixedServerTest(TunnelCase):
                 (b"\5\1\0" + socks5(host, 1), b"\5\0\5\2" + NO_ADDRESS),
                 (socks4a(host, 1), b"\0\x5b" + bytes(6)),
             ):
-                await self.refused(port, said, answer, "name-denied")
+                await refused(self, port, said, answer, "name-denied")
 
     async def test_addresses_in_any_form_are_not_reached(self) -> None:
         port = self.mux([tunnel_route(by_name("*"))])
         for host in ("127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "0.0.0.0"):
-            await self.refused(
-                port, connect_to(f"{host}:1"), b"HTTP/1.1 403 Forbidden\r\n", "address-denied"
+            await refused(
+                self, port, connect_to(f"{host}:1"), b"HTTP/1.1 403 Forbidden\r\n", "address-denied"
             )
         packed = b"\5\1\0\5\1\0\1\x7f\0\0\1\0\1"
-        await self.refused(port, packed, b"\5\0\5\2" + NO_ADDRESS, "address-denied")
-        await self.refused(port, b"\4\1\0\1\x7f\0\0\1\0", b"\0\x5b" + bytes(6), "address-denied")
+        await refused(self, port, packed, b"\5\0\5\2" + NO_ADDRESS, "address-denied")
+        await refused(self, port, b"\4\1\0\1\x7f\0\0\1\0", b"\0\x5b" + bytes(6), "address-denied")
 
     async def test_timeout_of_a_server(self) -> None:
         backend = Backend("far", (server_at(9, "192.0.2.1"),), retries=0, connect_timeout=1.0)
@@ -187,7 +178,7 @@ class FixedServerTest(TunnelCase):
         loopback = Reachable([ip_network("127.0.0.0/8")])
         backend = attrs.evolve(by_name("127.0.0.*"), allow_networks=loopback)
         port = self.mux([tunnel_route(), inner("http", backend)])
-        client = await self.answered(port, connect_to(f"127.0.0.1:{asked}"), OPEN)
+        client = await self.connect_answered(port, connect_to(f"127.0.0.1:{asked}"), OPEN)
         client.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.9\r\n\r\n")
         server = await self.backend.heard(3)
         close(client, server)
@@ -196,19 +187,19 @@ class FixedServerTest(TunnelCase):
         self.assertEqual(record.facts["host"], "127.0.0.1")
 
 
-class DetectionTest(TunnelCase):
+class DetectionTest(MuxTestCase):
     """Routes under the tunnel look at what comes inside, so the client is answered before."""
 
     async def test_routes_decide_on_what_is_inside(self) -> None:
         backend = backend_at(self.backend_port())
         port = self.mux([tunnel_route(), inner("ssh", backend), inner("tls", Refusal.RESET)])
-        client = await self.answered(port, connect_to("a:22"), OPEN)
+        client = await self.connect_answered(port, connect_to("a:22"), OPEN)
         self.assertEqual(self.backend.peers, [])
         client.send(SSH)
         server = await self.backend.heard(len(SSH))
         close(client, server)
         await self.assert_logged(route="in-ssh", reason="done")
-        client = await self.answered(port, connect_to("a:443"), OPEN)
+        client = await self.connect_answered(port, connect_to("a:443"), OPEN)
         client.send(records(client_hello(server_name("a.example"))))
         await client.is_lost()
         record = await self.logged(2)
@@ -227,21 +218,21 @@ class DetectionTest(TunnelCase):
     async def test_failure_behind_an_answer_closes(self) -> None:
         backend = Backend("none", (server_at(free_port()),), retries=0)
         port = self.mux([tunnel_route(), inner("ssh", backend)])
-        await self.refused(port, connect_to("a:22") + SSH, OPEN, "connect-refused")
+        await refused(self, port, connect_to("a:22") + SSH, OPEN, "connect-refused")
 
     async def test_tunnel_in_a_tunnel(self) -> None:
         other = attrs.evolve(tunnel_route(), name="second", under=("tunnel",))
         backend = backend_at(self.backend_port())
         port = self.mux([tunnel_route(), other, inner("any", backend, "second")])
         said = connect_to("a:1") + connect_to("b:2") + SSH
-        client = await self.answered(port, said, OPEN + OPEN)
+        client = await self.connect_answered(port, said, OPEN + OPEN)
         server = await self.backend.heard(len(SSH))
         close(client, server)
         record = await self.logged()
         self.assertEqual((record.facts["host"], record.facts["port"]), ("b", "2"))
 
 
-class ForwardingTest(TunnelCase):
+class ForwardingTest(MuxTestCase):
     """Programs ask a proxy to forward requests for ``http:``, and learn that this one does not."""
 
     async def test_answer_says_what_is_possible(self) -> None:
@@ -294,7 +285,7 @@ class ForwardingTest(TunnelCase):
         self.assertIn(b"not allowed here", client.received)
 
 
-class MalformedTest(TunnelCase):
+class MalformedTest(MuxTestCase):
     async def test_no_request(self) -> None:
         port = self.mux([tunnel_route(backend_at(self.backend_port()))], peek_limit=4096)
         for said in (
@@ -309,9 +300,9 @@ class MalformedTest(TunnelCase):
             connect_to("[a]:1"),
             connect_to("a\xfc.example:1"),
         ):
-            await self.refused(port, said, b"HTTP/1.1 400 Bad Request\r\n", "denied")
+            await refused(self, port, said, b"HTTP/1.1 400 Bad Request\r\n", "denied")
         long = connect_to("a:1", *(f"X-{n}: {'y' * 40}" for n in range(200)))
-        await self.refused(port, long, b"HTTP/1.1 431 ", "denied")
+        await refused(self, port, long, b"HTTP/1.1 431 ", "denied")
         for said, answer in (
             (b"\5\1\2", b"\5\xff"),
             (b"\5\1\0" + socks5("a", 1, command=2), b"\5\0\5\7" + NO_ADDRESS),
@@ -349,7 +340,7 @@ class MalformedTest(TunnelCase):
         await self.logged()
 
 
-def users_file(case: TunnelCase, *users: str) -> Path:
+def users_file(case: MuxTestCase, *users: str) -> Path:
     import bcrypt  # noqa: PLC0415 - of an extra
 
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).replace(b"$2b$", b"$2y$")
@@ -362,7 +353,7 @@ def basic(login: str) -> str:
     return f"Proxy-Authorization: Basic {base64.b64encode(login.encode()).decode()}"
 
 
-class LoginTest(TunnelCase):
+class LoginTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.file = users_file(self, "ann")
@@ -400,16 +391,13 @@ class LoginTest(TunnelCase):
         for login in (b"ann:wrong", b"bob:secret", b"ann:" + b"x" * 100, b"ann:secret\0", b"ann"):
             field = f"Proxy-Authorization: Basic {base64.b64encode(login).decode()}"
             said = connect_to("a:1", field) * 4
-            client = await self.connect(port, said)
-            await client.is_lost()
+            client = await self.connect_until_lost(port, said)
             self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 3)
-        client = await self.connect(port, connect_to("a:1") * 50)
-        await client.is_lost()
+        client = await self.connect_until_lost(port, connect_to("a:1") * 50)
         self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 3)
         twice = "Proxy-Authorization: Basic YW5uOnNlY3JldA=="
         for fields in ((twice, twice), ("Proxy-Authorization: Digest x",)):
-            client = await self.connect(port, connect_to("a:1", *fields, version="1.0"))
-            await client.is_lost()
+            client = await self.connect_until_lost(port, connect_to("a:1", *fields, version="1.0"))
             self.assertIn(b"Connection: close", client.received)
         self.assertEqual(self.backend.peers, [])
 
@@ -417,7 +405,7 @@ class LoginTest(TunnelCase):
         port = self.port()
         right, wrong = b"\1\3ann\6secret", b"\1\3ann\5other"
         said = b"\5\2\0\2" + right + socks5("a", 1)
-        client = await self.answered(port, said, b"\5\2\1\0\5\0" + NO_ADDRESS)
+        client = await self.connect_answered(port, said, b"\5\2\1\0\5\0" + NO_ADDRESS)
         close(client, await self.backend.peer(0))
         for number, (said, answer, problem) in enumerate(
             (
@@ -427,13 +415,11 @@ class LoginTest(TunnelCase):
             ),
             2,
         ):
-            client = await self.connect(port, said)
-            await client.is_lost()
+            client = await self.connect_until_lost(port, said)
             self.assertEqual(client.received, answer)
             record = await self.logged(number)
             self.assertEqual(record.facts["tunnel_error"], problem)
-        client = await self.connect(port, socks4a("a", 1))
-        await client.is_lost()
+        client = await self.connect_until_lost(port, socks4a("a", 1))
         self.assertEqual(client.received, b"\0\x5b" + bytes(6))
 
     async def test_connections_at_once_with_one_login(self) -> None:
@@ -494,7 +480,7 @@ class LoginTest(TunnelCase):
         said = connect_to("a:1", basic("ann:secret"))
         for answer in (None, succeed(None)):
             self.patch(TunnelUsers, "check", lambda *_, answer=answer: answer)
-            await self.refused(self.port(), said, b"HTTP/1.1 503 ", "denied")
+            await refused(self, self.port(), said, b"HTTP/1.1 503 ", "denied")
             self.records.clear()
 
     async def test_client_leaves_while_its_password_is_checked(self) -> None:
@@ -506,7 +492,7 @@ class LoginTest(TunnelCase):
         self.assertEqual(self.backend.peers, [])
 
 
-class FurtherRequestTest(TunnelCase):
+class FurtherRequestTest(MuxTestCase):
     """A login opens what the route of its own request is for, and nothing else."""
 
     def setUp(self) -> None:
@@ -549,8 +535,7 @@ class FurtherRequestTest(TunnelCase):
             b"GET / HTTP/1.1\r\n" + basic("bob:secret").encode() + b"\r\n\r\n",
             b"\5\2\0\2\1\3bob\6secret" + socks5("127.0.0.3", 22) + b"\r\n\r\n",
         ):
-            client = await self.connect(self.at, connect_to("127.0.0.3:22") + said)
-            await client.is_lost()
+            client = await self.connect_until_lost(self.at, connect_to("127.0.0.3:22") + said)
             self.assertIn(b"HTTP/1.1 400 ", client.received)
         self.assertEqual(self.backend.peers, [])
 
@@ -564,7 +549,7 @@ class FurtherRequestTest(TunnelCase):
         self.assertEqual(record.facts["user"], "bob")
 
 
-class ProxyHeaderTest(TunnelCase):
+class ProxyHeaderTest(MuxTestCase):
     """The address of a client is that of the header before its tunnel; what it writes inside is only bytes."""
 
     def believing(self, routes: list[Route], **settings: Any) -> int:
@@ -593,8 +578,7 @@ class ProxyHeaderTest(TunnelCase):
         )
         first = await self.connect(port, header_of("192.0.2.1") + connect_to("a:22"))
         await first.has(len(OPEN))
-        second = await self.connect(port, header_of("192.0.2.1") + connect_to("a:22"))
-        await second.is_lost()
+        second = await self.connect_until_lost(port, header_of("192.0.2.1") + connect_to("a:22"))
         self.assertEqual(second.received, b"")
         other = await self.connect(port, header_of("192.0.2.2") + connect_to("a:22"))
         await other.has(len(OPEN))

@@ -25,7 +25,7 @@ class _Waiting:
     def connection_lost(self, reason: object) -> None: ...
 
 
-class _Case(SynchronousTestCase):
+class PacedTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.private = PrivateReactor("select")
         self.addCleanup(self.private.close)
@@ -80,8 +80,6 @@ class _Case(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         return result
 
-
-class EventsTests(_Case):
     def test_none_while_nothing_may_be_sent(self) -> None:
         """A poller that reported room again and again would keep a core busy."""
         own, other = socket.socketpair()
@@ -104,8 +102,6 @@ class EventsTests(_Case):
             end.closing(own.fileno())
             self.assertEqual(clock.getDelayedCalls(), [])
 
-
-class RateTests(_Case):
     def test_exact(self) -> None:
         """Over ten seconds either limit is met within 5 per cent, whatever it is and however late timers are."""
         for rate in (1, 7, 100, 5_000, 1_000_000, 20_000_000):
@@ -177,9 +173,7 @@ class RateTests(_Case):
         self.assertEqual(self.taken(self.server, 2), 1_000_000)
         self.assertFalse(self.client.paused)
 
-
-class EndTests(_Case):
-    """How such a connection ends: in all as any other does, only later."""
+    # How such a connection ends: in all as any other does, only later.
 
     def test_half_close(self) -> None:
         self.relay(RelayRates(upload=1000))
