@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.support.datagrams import Talker, turn
+from tests.udp.flow_case import LISTEN, FlowCase
 from tests.udp.test_migration import WG_ANSWER, WG_DATA, WG_FIRST
 from tests.udp.test_migration import answer as answering
-from tests.udp.test_relaying import LISTEN, FlowCase, MovingCase
 from tests.wire.hello_builder import client_hello, extension, server_name, versions
 from tests.wire.quic_builder import SOURCE, crypto, cut, initial, other_version, zero_rtt
 
@@ -285,7 +285,9 @@ class EndTests(ConnectionsCase):
         self.assertEqual(len({*self.a.senders}), 1)
 
 
-class MoveTests(ConnectionsCase, MovingCase):
+class MoveTests(ConnectionsCase):
+    silence = 0.05
+
     async def moved(self, client: Talker, port: int, names: Sequence[str]) -> None:
         for name in names:
             while not client.heard or client.heard[-1] != short(name):

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from zlib import crc32
 
 from tests.support.datagrams import Talker, turn
-from tests.udp.handover_case import HandoverCase
+from tests.udp.flow_case import LISTEN, FlowCase
 from tests.udp.test_connections import hello, opening
 from tests.udp.test_migration import answer as answering
-from tests.udp.test_relaying import LISTEN, FlowCase
 from tests.wire.hello_builder import alpn, client_hello, server_name
 from tests.wire.quic_builder import (
     DESTINATION,
@@ -51,7 +50,7 @@ def brief(data: bytes) -> str:
     return f"{data[:6].hex()} {crc32(data):x}"
 
 
-class DecidedCase(FlowCase):
+class DecidedTests(FlowCase):
     """Two servers, and a name that no route leads to."""
 
     def serve(self, match: str = "quic", listen: str = "") -> int:
@@ -85,9 +84,7 @@ class DecidedCase(FlowCase):
         self.assertEqual([*map(brief, others)], [*map(brief, heard)])
         self.assertEqual(self.own.heard, [])
 
-
-class DroppedTests(DecidedCase):
-    """What servers must drop decides nothing, and does not reach one that takes it."""
+    # What servers must drop decides nothing, and does not reach one that takes it.
 
     async def test_short_datagram(self) -> None:
         short = initial(crypto(0, OPEN), pad=1199)
@@ -147,9 +144,7 @@ class DroppedTests(DecidedCase):
                     await self._stop()
                     self.log.unlink()
 
-
-class OtherProtocolTests(DecidedCase):
-    """A route for all else in front of the same server: what it got does not open the closed name."""
+    # A route for all else in front of the same server: what it got does not open the closed name.
 
     async def test_first_datagram_of_another_protocol(self) -> None:
         for first in (
@@ -173,9 +168,7 @@ class OtherProtocolTests(DecidedCase):
         client.bulk(other + other + BAD + other, 1200, port)
         await self.assert_hears(port, b"x", other, other, other)
 
-
-class AgainTests(DecidedCase):
-    """A server that has dropped or forgotten the hello which decided gets no other one."""
+    # A server that has dropped or forgotten the hello which decided gets no other one.
 
     async def test_another_hello_with_the_same_id(self) -> None:
         again = initial(crypto(0, OPEN), number=7)
@@ -276,9 +269,7 @@ class AgainTests(DecidedCase):
             client.say(data, port)
         self.assertEqual(await server.hears(3), [GOOD, BAD, BAD[:-1]])
 
-
-class LateTests(DecidedCase):
-    """A hello that comes in full only after the decision leads where that led, or nowhere."""
+    # A hello that comes in full only after the decision leads where that led, or nowhere.
 
     async def test_closed_name_after_packets_without_a_hello(self) -> None:
         pings = [initial(b"\1", number=n) for n in range(4)]
@@ -298,8 +289,6 @@ class LateTests(DecidedCase):
         lines = [str(line["facts"]) for line in await self.stopped(2)]
         self.assertEqual(len([line for line in lines if "open.example.com" in line]), 1)
 
-
-class HandedOverTests(HandoverCase, DecidedCase):
     async def test_hello_decides_in_the_next_process_too(self) -> None:
         client, port = Talker.listening(self), self.serve()
         client.say(GOOD, port)

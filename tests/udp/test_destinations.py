@@ -4,7 +4,7 @@ from twisted.names import dns
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
 from tests.support.datagrams import Talker, turn
-from tests.udp.test_relaying import LISTEN, FlowCase
+from tests.udp.flow_case import LISTEN, FlowCase
 from tests.wire.dtls_builder import dtls_body, hello_datagrams
 from tests.wire.hello_builder import client_hello, extension, server_name
 from tests.wire.quic_builder import crypto, initial

@@ -13,7 +13,7 @@ from benchmarks.flood_datagrams import KNOWN, Flood
 from tests.interop.children import eventually
 from tests.support.datagrams import Talker, turn
 from tests.support.peers import reactor
-from tests.udp.test_relaying import FlowCase
+from tests.udp.flow_case import FlowCase
 from txmux.net.sockets.poller import Poller
 from txmux.rules.model import Listener
 from txmux.serving.listening_ports import ListeningPorts

@@ -6,8 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.test_wireguard import COOKIE, DATA, DATAGRAMS, RESPONSE, SERVER
 from tests.support.datagrams import Talker, turn
-from tests.udp.handover_case import HandoverCase
-from tests.udp.test_relaying import LISTEN
+from tests.udp.flow_case import LISTEN, FlowCase
 from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.wireguard import wireguard
 from txmux.udp.flow_ids import begins_tunnel, continues_tunnel
@@ -49,7 +48,7 @@ class FormTests(SynchronousTestCase):
             self.assertEqual(continues_tunnel(data), kind in {3, 4})
 
 
-class StrayTests(HandoverCase):
+class StrayTests(FlowCase):
     def begin_with(self, default: str) -> tuple[Talker, int]:
         server = Talker.listening(self, answer=lambda _: RESPONSE)
         [port] = self.run_service(_RULES % (default, SERVER, server.port))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from tests.support.datagrams import Talker, turn
 from tests.support.privileges import require_transparent
+from tests.udp.flow_case import FlowCase
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
-from tests.udp.test_relaying import MovingCase
 from tests.wire.quic_builder import initial
 from txmux.udp import following, migration
 from txmux.wire.proxyprotocol.decode import decode_datagram
@@ -20,7 +20,9 @@ def source_port(datagram: bytes) -> int:
     return found.header.source.port
 
 
-class MovingTests(MovingCase):
+class MovingTests(FlowCase):
+    silence = 0.05
+
     async def test_quic_client_at_another_port_keeps_its_server_socket(self) -> None:
         server, old, new, port = self.quic_service()
         self.assertEqual(await old.asks(FIRST, port), answer())
@@ -194,7 +196,9 @@ class MovingTests(MovingCase):
         self.assertEqual(len(set(server.senders)), 2)
 
 
-class ForgedTests(MovingCase):
+class ForgedTests(FlowCase):
+    silence = 0.05
+
     """Someone who has seen a connection ID wants its download sent to a victim."""
 
     async def test_forged_datagrams_bring_nothing_while_the_server_sends_to_its_client(
@@ -337,7 +341,9 @@ class ForgedTests(MovingCase):
         self.assertEqual((len(await old.hears(21)), victim.heard), (21, []))
 
 
-class SourceTests(MovingCase):
+class SourceTests(FlowCase):
+    silence = 0.05
+
     async def moved(self, port: int, old: Talker, new: Talker, first: bytes = FIRST) -> bool:
         await old.asks(first, port)
         for _ in range(20):

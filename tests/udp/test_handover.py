@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from tests.processes.handover_case import descriptors
 from tests.support.datagrams import Talker, turn
 from tests.support.servers import counted
-from tests.udp.handover_case import HandoverCase, There
+from tests.udp.flow_case import FlowCase, There
 from txmux.errors import MuxError
 from txmux.net.channel.message import Message
 from txmux.rules.model import Backend, Server
@@ -25,7 +25,7 @@ def _connected(port: int) -> int:
     return one.detach()
 
 
-class HandoverTests(HandoverCase):
+class HandoverTests(FlowCase):
     async def prepare(self, **options: str) -> tuple[Talker, Talker, Talker, int]:
         server = Talker.listening(self, answer=lambda d: d if d != b"quiet" else b"")
         client, quiet = Talker.listening(self), Talker.listening(self)

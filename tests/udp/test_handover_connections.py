@@ -3,7 +3,6 @@
 from typing import Any
 
 from tests.support.datagrams import Talker, turn
-from tests.udp.handover_case import HandoverCase
 from tests.udp.test_connections import ConnectionsCase, finished, nameless, opening, served, short
 from tests.udp.test_migration import answer as answering
 from tests.wire.quic_builder import SOURCE, other_version
@@ -11,7 +10,7 @@ from txmux.udp import migration
 from txmux.udp.handover import hand_over_flows
 
 
-class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
+class ConnectionHandoverTests(ConnectionsCase):
     async def test_connections_stay_apart_by_what_was_learnt_before(self) -> None:
         client, port = await self.connected("a", "b")
         self.assertEqual(await self.hand_over(), 2)

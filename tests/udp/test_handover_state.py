@@ -5,9 +5,8 @@ from typing import Any
 
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
-from tests.udp.handover_case import HandoverCase, There
+from tests.udp.flow_case import LISTEN, FlowCase, There
 from tests.udp.test_migration import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
-from tests.udp.test_relaying import LISTEN, MovingCase
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.client.active_listener import ActiveListener
 from txmux.udp.handover import hand_over_flows
@@ -17,7 +16,7 @@ V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7
 """A header: 9.9.9.9:7 has asked 8.8.8.8:8."""
 
 
-class StateTests(HandoverCase):
+class StateTests(FlowCase):
     async def test_undecided_flow_is_decided_there_in_order(self) -> None:
         server = Talker.listening(self, answer=lambda d: d)
         [port] = self.run_service(
@@ -125,7 +124,9 @@ class StateTests(HandoverCase):
             self.assertEqual((found.header.source.port, heard[found.length :]), (client.port, data))
 
 
-class MovingTests(HandoverCase, MovingCase):
+class MovingTests(FlowCase):
+    silence = 0.05
+
     async def test_client_may_move_after_the_handover(self) -> None:
         for first, said, data in ((FIRST, answer(), SHORT), (WG_FIRST, WG_ANSWER, WG_DATA)):
             answers = {first: said}

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
-from tests.udp.test_relaying import LISTEN, FlowCase
+from tests.udp.flow_case import LISTEN, FlowCase
 
 
 class HoldTests(FlowCase):

@@ -8,7 +8,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.datagrams import Talker
-from tests.udp.test_relaying import FlowCase
+from tests.udp.flow_case import FlowCase
 from txmux.net.addresses import address_in
 from txmux.telemetry.reasons import EndReason, LimitName
 from txmux.udp.listener import Refusals

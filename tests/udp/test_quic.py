@@ -5,7 +5,7 @@ import hashlib
 from tests.backends.pool.test_balance import order
 from tests.support.datagrams import Talker, turn
 from tests.support.quic import QuicClient, QuicServer
-from tests.udp.test_relaying import LISTEN, FlowCase
+from tests.udp.flow_case import LISTEN, FlowCase
 from txmux.udp import migration
 
 _RULES = f"""{LISTEN}[route site]

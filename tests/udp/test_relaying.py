@@ -1,104 +1,15 @@
 """Datagrams of clients to servers, and back."""
 
-import json
 import socket
-from collections.abc import Callable
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
-from tests.support.service import ServiceTestCase
-from tests.udp.test_migration import FIRST, SHORT, answer
-from txmux.telemetry.counting.counter_groups import LISTENER
-from txmux.udp import ancillary, migration
+from tests.udp.flow_case import LISTEN, FlowCase, reversed_bytes
+from txmux.udp import ancillary
 from txmux.udp import flow as flow_module
 from txmux.udp import port as port_module
-
-LISTEN = """
-[txmux]
-access_log = LOG
-access_log_format = json
-[listen u]
-endpoint = udp:127.0.0.1:0
-"""
-"""Rules with one listener, to which more keys or sections are added."""
-_RULES = f"""{LISTEN}default = b
-%s
-[backend b]
-server = udp:127.0.0.1:%s
-%s
-"""
-
-
-def _reversed(data: bytes) -> bytes:
-    return data[::-1]
-
-
-class FlowCase(ServiceTestCase):
-    def begin(self, *servers: int, listen: str = "", backend: str = "") -> int:
-        lines = "\n    udp:127.0.0.1:".join(map(str, servers))
-        [port] = self.run_service(_RULES % (listen, lines, backend))
-        return port
-
-    def datagrams(self, what: str) -> int:
-        """Give how many datagrams of the listener are counted as ``in``, ``out``, ``lost`` or ``cut``."""
-        [listener] = self.running.listeners
-        for flow in listener.connections:
-            flow.count_bytes()
-        return listener.configuration.counts.cells[LISTENER.names.index(f"datagrams {what}")]
-
-    def served(
-        self, answer: Callable[[bytes], bytes] = _reversed, **rules: str
-    ) -> tuple[Talker, Talker, int]:
-        """Start a server, a client and the service between them."""
-        server, client = Talker.listening(self, answer=answer), Talker.listening(self)
-        return server, client, self.begin(server.port, **rules)
-
-    async def ended(self, count: int = 1) -> list[dict[str, object]]:
-        while True:
-            lines = self.log.read_text().splitlines() if self.log.exists() else []
-            if len(lines) >= count:
-                return [json.loads(line) for line in lines]
-            await turn()
-
-    async def assert_ended(self, **wanted: object) -> dict[str, object]:
-        """Wait for the only line of the access log, and compare some of its values."""
-        [line] = await self.ended()
-        self.assertEqual({name: line[name] for name in wanted}, wanted)
-        return line
-
-    async def assert_stopped(self, **wanted: object) -> dict[str, object]:
-        await self._stop()
-        return await self.assert_ended(**wanted)
-
-    async def stopped(self, count: int = 1) -> list[dict[str, object]]:
-        await self._stop()
-        return await self.ended(count)
-
-
-class MovingCase(FlowCase):
-    """A service whose clients move soon."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(migration, "SILENCE", 0.05)
-
-    def quic_service(
-        self, host: str = "127.0.0.1", **rules: str
-    ) -> tuple[Talker, Talker, Talker, int]:
-        """Start a server of QUIC, two clients, the second one at this address, and the service."""
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self, host)
-        return server, old, new, self.begin(server.port, **rules)
-
-    async def assert_alone(self, client: Talker, thief: Talker, port: int) -> None:
-        """Check that a client gets all answers, although another one uses its connection ID."""
-        had = len(thief.heard)
-        for _ in range(10):
-            thief.say(SHORT, port)
-            self.assertEqual(await client.asks(SHORT, port), SHORT)
-        self.assertEqual(len(thief.heard), had)
 
 
 class RelayingTests(FlowCase):
@@ -116,7 +27,7 @@ class RelayingTests(FlowCase):
         self.assertEqual((line["reason"], line["backend"]), ("killed", "b"))
 
     async def test_clients_have_flows_and_server_sockets_of_their_own(self) -> None:
-        server = Talker.listening(self, answer=_reversed)
+        server = Talker.listening(self, answer=reversed_bytes)
         port = self.begin(server.port)
         clients = [Talker.listening(self) for _ in range(20)]
         for number, client in enumerate(clients):
@@ -126,7 +37,7 @@ class RelayingTests(FlowCase):
         self.assertEqual(len(set(server.senders)), 20)
 
     async def test_port_on_every_address_answers_from_the_asked_one(self) -> None:
-        server = Talker.listening(self, answer=_reversed)
+        server = Talker.listening(self, answer=reversed_bytes)
         [port] = self.run_service(
             f"[listen u]\nendpoint = udp:0\ndefault = udp:127.0.0.1:{server.port}\n"
         )
@@ -211,7 +122,7 @@ class KeepAliveTests(FlowCase):
     _NOISE = (b"\r\n\r\n", b"\r\n", bytes(4), b"")
 
     async def test_registration_decides_behind_keepalives(self) -> None:
-        server, other = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        server, other = Talker.listening(self, answer=reversed_bytes), Talker.listening(self)
         [port] = self.run_service(self._SIP % ("1m", other.port, server.port))
         for noise in self._NOISE:
             phone = Talker.listening(self)
@@ -222,7 +133,7 @@ class KeepAliveTests(FlowCase):
         self.assertEqual((len(server.heard), other.heard), (4, []))
 
     async def test_keepalives_alone_are_forgotten_at_the_deadline(self) -> None:
-        server, other = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        server, other = Talker.listening(self, answer=reversed_bytes), Talker.listening(self)
         [port] = self.run_service(self._SIP % ("10ms", other.port, server.port))
         phone = Talker.listening(self)
         phone.say(b"\r\n", port)
@@ -249,7 +160,7 @@ class KeepAliveTests(FlowCase):
 
 class RefusedTests(FlowCase):
     async def test_refused_datagrams_go_to_the_next_server_in_order(self) -> None:
-        server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
+        server, client = Talker.listening(self, answer=reversed_bytes), Talker.listening(self)
         gone = free_port(kind=socket.SOCK_DGRAM)
         port = self.begin(gone, server.port, backend="balance = first")
         client.say(b"one", port)
@@ -266,7 +177,7 @@ class RefusedTests(FlowCase):
         port = self.begin(gone, backend="eject = off")
         client.say(b"one", port)
         await self.assert_ended(reason="connect-refused", datagrams_in=1)
-        Talker.listening(self, port=gone, answer=_reversed)
+        Talker.listening(self, port=gone, answer=reversed_bytes)
         self.assertEqual(await client.asks(b"two", port), b"owt")
 
     async def test_logs_why_no_server_is_left(self) -> None:
@@ -309,7 +220,7 @@ class LimitTests(FlowCase):
         self.assertEqual(answering.heard, [b"a", b"quiet", b"c", b"again"])
 
     async def test_max_flows_per_source(self) -> None:
-        server = Talker.listening(self, answer=_reversed)
+        server = Talker.listening(self, answer=reversed_bytes)
         port = self.begin(server.port, listen="max_flows_per_source = 1")
         first, second = Talker.listening(self), Talker.listening(self)
         await first.asks(b"ab", port)

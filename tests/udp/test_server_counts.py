@@ -6,7 +6,7 @@ from typing import Any
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.servers import counted, waited
-from tests.udp.test_relaying import FlowCase
+from tests.udp.flow_case import FlowCase
 from txmux.telemetry.counting.counter_groups import SERVER
 
 

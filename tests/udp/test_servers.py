@@ -9,7 +9,7 @@ import attrs
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.privileges import require_transparent
-from tests.udp.test_relaying import FlowCase
+from tests.udp.flow_case import FlowCase
 from txmux.backends.health.checks import key_of
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2

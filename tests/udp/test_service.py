@@ -7,7 +7,7 @@ import socket
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
-from tests.udp.test_relaying import FlowCase
+from tests.udp.flow_case import FlowCase
 from txmux.errors import ListenError
 
 _OTHER = "[listen t]\nendpoint = 127.0.0.1:0\n"
