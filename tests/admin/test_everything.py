@@ -1,11 +1,11 @@
 """A service with some of everything, as commands and metrics show it; the page and `txmux top` have tests of their own."""
 
 from tests.admin.everything import EverythingCase
-from tests.cli.remote.answering import RemoteTestCase
+from tests.cli.support import CommandTestCase
 from tests.support.everything import DOCUMENTS, names
 
 
-class CommandsTest(RemoteTestCase):
+class CommandsTest(CommandTestCase):
     def test_recorded_documents(self) -> None:
         """What commands show of state names all that their document has."""
         server = self.answering(document={"error": "not this"})

@@ -2,12 +2,14 @@ import json
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.cli.remote.answering import DONE, Answering
 from tests.support.folders import make_folder
+from txmux import files
 from txmux.cli import main
 
 
@@ -17,8 +19,24 @@ class Terminal(StringIO):
 
 
 class CommandTestCase(SynchronousTestCase):
+    """Runs commands in this process.
+
+    Attributes:
+        text: The rules that `explain` explains.
+        run_folder: Where services put their sockets; nothing in `environ` names others.
+    """
+
+    text = ""
+
     def setUp(self) -> None:
         self.folder = make_folder(self)
+        if self.text:
+            self.rules = self.write("rules.ini", self.text)
+        self.run_folder = make_folder(self)
+        self.patch(files, "RUN", self.run_folder)
+        self.users = self.folder / "users"
+        self.patch(files, "USERS", self.users)
+        self.environ = {"PATH": "/usr/bin:/bin"}
 
     def write(self, name: str, data: bytes | str) -> Path:
         path = self.folder / name
@@ -37,14 +55,6 @@ class CommandTestCase(SynchronousTestCase):
                 code = int(stop.code or 0)
         return code, out.getvalue(), err.getvalue()
 
-
-class ExplainTestCase(CommandTestCase):
-    text: ClassVar[str]
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.rules = self.write("rules.ini", self.text)
-
     def explain(self, *arguments: str | Path) -> str:
         code, out, err = self.run_main("explain", self.rules, *arguments)
         self.assertEqual((code, err), (0, ""))
@@ -53,3 +63,18 @@ class ExplainTestCase(CommandTestCase):
     def explain_json(self, *arguments: str | Path) -> Any:
         """Explain; the first listener of the first stream of the document."""
         return json.loads(self.explain("--json", *arguments))["streams"][0]["listeners"][0]
+
+    def answering(
+        self,
+        address: Path | tuple[str, int] | None = None,
+        document: object = DONE,
+        status: int = 200,
+    ) -> Answering:
+        server = Answering(address or self.run_folder / "rules.sock", document, status)
+        self.addCleanup(server.end)
+        return server
+
+    def ask(self, *arguments: str | Path, **environ: str | Path) -> tuple[int, str, str]:
+        values = {name: str(value) for name, value in environ.items()}
+        with patch.dict("os.environ", {**self.environ, **values}, clear=True):
+            return self.run_main(*arguments)

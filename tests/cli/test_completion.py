@@ -1,6 +1,6 @@
 import sys
 
-from tests.cli.remote.answering import RemoteTestCase
+from tests.cli.support import CommandTestCase
 from txmux.cli import names_of_commands
 from txmux.cli.completion import SHELLS
 
@@ -11,7 +11,7 @@ _BACKENDS = [
 ]
 
 
-class CompletionTests(RemoteTestCase):
+class CompletionTests(CommandTestCase):
     """The scripts; that shells take them is told by the tests with real shells."""
 
     def names(self, kind: str, *words: str) -> list[str]:

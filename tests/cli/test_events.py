@@ -9,8 +9,8 @@ import sys
 import threading
 
 from tests.admin.processes import post
-from tests.cli.remote.answering import RemoteTestCase
 from tests.cli.remote.test_service import ServiceTestCase
+from tests.cli.support import CommandTestCase
 from tests.interop.children import PATIENCE, eventually
 
 _END = {
@@ -26,7 +26,7 @@ def _stream(*events: dict[str, object]) -> bytes:
     return "".join([": still here\n\n", *told]).encode()
 
 
-class RecentTests(RemoteTestCase):
+class RecentTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = self.answering()

@@ -10,7 +10,7 @@ import attrs
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from tests.cli.support import ExplainTestCase, Terminal
+from tests.cli.support import CommandTestCase, Terminal
 from tests.support.certificates import authority, make_authority
 from tests.wire.hello_builder import client_hello, records, server_name, versions
 from txmux.cli import explain
@@ -47,7 +47,7 @@ server = 127.0.0.1:22
 """
 
 
-class HelloTests(ExplainTestCase):
+class HelloTests(CommandTestCase):
     text = (
         "[listen a]\nendpoint = :1\n[route vip]\nmatch = tls sni=vip.test\nbackend = reject\n"
         "[route all]\nmatch = any\nbackend = 127.0.0.1:8080\n"
@@ -68,7 +68,7 @@ class HelloTests(ExplainTestCase):
             self.assertEqual(decided["by"] == "tls-failed", is_refused, data)
 
 
-class OpenNamesTests(ExplainTestCase):
+class OpenNamesTests(CommandTestCase):
     text = HelloTests.text.replace("reject", "127.0.0.1:8081")
 
     def test_hello_that_cannot_be_read_is_one_that_no_route_recognises(self) -> None:
@@ -76,7 +76,7 @@ class OpenNamesTests(ExplainTestCase):
         self.assertEqual(document["at_deadline"]["route"], "all")
 
 
-class HandoverTests(ExplainTestCase):
+class HandoverTests(CommandTestCase):
     text = "[listen a]\nendpoint = :1\n[route ssh]\nmatch = ssh\nbackend = handover:/run/x.sock\n"
 
     def test_text(self) -> None:
@@ -88,7 +88,7 @@ class HandoverTests(ExplainTestCase):
         self.assertEqual((decision["to"], decision["servers"]), ("handover:/run/x.sock", []))
 
 
-class CertificateTests(ExplainTestCase):
+class CertificateTests(CommandTestCase):
     text = (
         "[listen a]\nendpoint = :1\n[route end]\nmatch = tls\nterminate_tls = site.pem\ntls_client_ca = ca.pem\n"
         "tls_client = optional\nbackend = 127.0.0.1:1\n"
@@ -150,7 +150,7 @@ class CertificateTests(ExplainTestCase):
             self.assertIn(told, error)
 
 
-class ServiceTests(ExplainTestCase):
+class ServiceTests(CommandTestCase):
     text = RULES
 
     def test_winner(self) -> None:
@@ -531,7 +531,7 @@ class BrokenMatcher:
         return Broken()
 
 
-class TimeTests(ExplainTestCase):
+class TimeTests(CommandTestCase):
     text = RULES
 
     def setUp(self) -> None:
@@ -574,7 +574,7 @@ class TimeTests(ExplainTestCase):
         self.assertEqual((leads["route"], leads["to"], leads["servers"]), ("inside", None, []))
 
 
-class DestinationTests(ExplainTestCase):
+class DestinationTests(CommandTestCase):
     text = (
         "[listen a]\nendpoint = :1\n[route web]\nmatch = http\nbackend = b\n"
         "[backend b]\nserver = {host}:80\nallow_names = *.test\n"
@@ -591,7 +591,7 @@ class DestinationTests(ExplainTestCase):
         self.assertIn("undecided", self.explain("--text", r"GET / HTTP/1.1\r\n"))
 
 
-class CutRequestTests(ExplainTestCase):
+class CutRequestTests(CommandTestCase):
     text = (
         "[listen a]\nendpoint = :1\ndefault = 127.0.0.1:8080\n"
         "[route vip]\nmatch = postgres sni=vip.test\nbackend = reject\n"

@@ -1,6 +1,6 @@
 import json
 
-from tests.cli.support import ExplainTestCase
+from tests.cli.support import CommandTestCase
 from tests.matchers.test_dtls import DATAGRAMS as DTLS
 from tests.matchers.test_openvpn import DATAGRAMS as OPENVPN
 
@@ -33,7 +33,7 @@ server = udp:127.0.0.1:51820
 """
 
 
-class ExplainTests(ExplainTestCase):
+class ExplainTests(CommandTestCase):
     text = RULES
 
     def test_datagram_as_a_whole(self) -> None:

@@ -7,10 +7,6 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, NamedTuple
-from unittest.mock import patch
-
-from tests.cli.support import CommandTestCase
-from txmux import files
 
 DONE = {"ok": True, "changes": "nothing changed", "errors": []}
 
@@ -93,31 +89,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     do_GET = do_POST = _answer
-
-
-class RemoteTestCase(CommandTestCase):
-    """Has folders where services put their sockets, and an environment that names nothing else."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.run_folder = self.folder / "run"
-        self.run_folder.mkdir()
-        self.patch(files, "RUN", self.run_folder)
-        self.users = self.folder / "users"
-        self.patch(files, "USERS", self.users)
-        self.environ = {"PATH": "/usr/bin:/bin"}
-
-    def answering(
-        self,
-        address: Path | tuple[str, int] | None = None,
-        document: object = DONE,
-        status: int = 200,
-    ) -> Answering:
-        server = Answering(address or self.run_folder / "rules.sock", document, status)
-        self.addCleanup(server.end)
-        return server
-
-    def ask(self, *arguments: str | Path, **environ: str | Path) -> tuple[int, str, str]:
-        values = {name: str(value) for name, value in environ.items()}
-        with patch.dict("os.environ", {**self.environ, **values}, clear=True):
-            return self.run_main(*arguments)

@@ -8,7 +8,7 @@ import sys
 import threading
 from unittest import SkipTest
 
-from tests.cli.remote.answering import RemoteTestCase
+from tests.cli.support import CommandTestCase
 from txmux.rules.optional import missing
 
 _ERRORS = [
@@ -17,7 +17,7 @@ _ERRORS = [
 ]
 
 
-class ChangeTests(RemoteTestCase):
+class ChangeTests(CommandTestCase):
     def test_changes_are_posted_as_json_and_reported(self) -> None:
         server = self.answering(document={"ok": True, "changes": "1 route new (a)", "errors": []})
         said = {
@@ -85,7 +85,7 @@ class ChangeTests(RemoteTestCase):
             self.assertEqual(self.ask("reload", *arguments)[0], 2)
 
 
-class NobodyTests(RemoteTestCase):
+class NobodyTests(CommandTestCase):
     def refused(self, *arguments: str) -> str:
         code, out, err = self.ask("stop", *arguments)
         self.assertEqual((code, out), (3, ""))
@@ -184,7 +184,7 @@ class NobodyTests(RemoteTestCase):
         self.answering()
         socket_file = self.run_folder / "rules.sock"
         socket_file.chmod(0o600)
-        self.folder.chmod(0o755)
+        self.run_folder.chmod(0o755)
         for arguments in ([], ["--admin", str(socket_file)]):
             self.assertIn(f"no permission to open {socket_file}", self.as_nobody(*arguments))
             self.assertIn(
@@ -222,7 +222,7 @@ class NobodyTests(RemoteTestCase):
         return err
 
 
-class StartTests(RemoteTestCase):
+class StartTests(CommandTestCase):
     """These commands are quick, since they leave out what a service needs."""
 
     def test_heavy_packages_are_not_imported(self) -> None:

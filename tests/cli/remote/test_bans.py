@@ -1,9 +1,9 @@
 import time
 
-from tests.cli.remote.answering import RemoteTestCase
+from tests.cli.support import CommandTestCase
 
 
-class BansTests(RemoteTestCase):
+class BansTests(CommandTestCase):
     def test_network_duration_and_reason(self) -> None:
         server = self.answering(document={"ok": True, "changes": "192.0.2.7 is banned"})
         for words, body in (

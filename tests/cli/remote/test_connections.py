@@ -2,8 +2,8 @@ import json
 import time
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.cli.remote.answering import RemoteTestCase
 from tests.cli.remote.documents import CONNECTION
+from tests.cli.support import CommandTestCase
 
 _ONE = {**CONNECTION, "facts": {}}
 _OTHER = {
@@ -21,7 +21,7 @@ source       active  connections      rate   in      out  refused  unrecognised 
 """
 
 
-class ConnectionsTests(RemoteTestCase):
+class ConnectionsTests(CommandTestCase):
     def query(self, *arguments: str) -> dict[str, str]:
         server = self.answering(document=[_ONE])
         self.assertEqual(self.ask("connections", *arguments)[0], 0)
@@ -93,7 +93,7 @@ class ConnectionsTests(RemoteTestCase):
         self.assertEqual(err, "warning: the answer is not complete: worker 2: no answer\n")
 
 
-class ClientsTests(RemoteTestCase):
+class ClientsTests(CommandTestCase):
     def test_busiest_sources(self) -> None:
         self.patch(time, "time", lambda: 1795203607.25)
         row = {
@@ -110,7 +110,7 @@ class ClientsTests(RemoteTestCase):
         self.assertEqual(server.asked.pop().path, "/api/clients?limit=100")
 
 
-class CloseTests(RemoteTestCase):
+class CloseTests(CommandTestCase):
     def test_by_id(self) -> None:
         server = self.answering(document={"ok": True, "closed": 1, "changes": "1 connection ended"})
         self.assertEqual(self.ask("close", "5f/1"), (0, "ended: 1 connection\n", ""))

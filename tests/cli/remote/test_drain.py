@@ -3,7 +3,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from tests.cli.remote.answering import Answering, RemoteTestCase
+from tests.cli.remote.answering import Answering
+from tests.cli.support import CommandTestCase
 from txmux.cli.remote import changes
 
 _BACKENDS: dict[str, list[dict[str, Any]]] = {
@@ -29,7 +30,7 @@ def knows(server: Answering, *names: str, **backends: Sequence[Mapping[str, Any]
         server.others[f"/api/backends?backend={name}"] = [{"name": name, "servers": rows}]
 
 
-class DrainTests(RemoteTestCase):
+class DrainTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = self.answering()
@@ -98,7 +99,7 @@ class DrainTests(RemoteTestCase):
                 self.assertEqual(self.ask("drain", "--wait", name), (0, "done\n", told))
 
 
-class WeightTests(RemoteTestCase):
+class WeightTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = self.answering(document={"ok": True, "changes": "done"})

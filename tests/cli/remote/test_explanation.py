@@ -1,6 +1,6 @@
 from typing import Any
 
-from tests.cli.remote.answering import RemoteTestCase
+from tests.cli.support import CommandTestCase
 
 _NO = {"says": "no", "at": None, "needs_up_to": None, "error": None}
 _ROUTE: dict[str, Any] = {
@@ -60,7 +60,7 @@ note      its bytes are not stored, so it is not known at which byte each route 
 """
 
 
-class ExplanationTests(RemoteTestCase):
+class ExplanationTests(CommandTestCase):
     def shown(self, **changes: Any) -> str:
         """Explain a connection of which this is told; what is written after the routes."""
         told = {**_ONE["explanation"], "routes": [], "facts": {}, **changes.pop("told", {})}

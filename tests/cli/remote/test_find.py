@@ -3,7 +3,8 @@ import socket
 from pathlib import Path
 from unittest.mock import patch
 
-from tests.cli.remote.answering import Answering, RemoteTestCase
+from tests.cli.remote.answering import Answering
+from tests.cli.support import CommandTestCase
 from tests.support.ports import free_port
 from txmux import files
 from txmux.cli.remote.find import find
@@ -11,14 +12,14 @@ from txmux.cli.remote.find import find
 _DONE = (0, "rules reloaded: nothing changed\n", "")
 
 
-class FindTests(RemoteTestCase):
+class FindTests(CommandTestCase):
     def assert_asks(self, server: Answering, *arguments: str | Path, **environ: str | Path) -> None:
         self.assertEqual(self.ask("reload", *arguments, **environ), _DONE)
         paths = [asked.path for asked in server.asked if asked.path not in server.others]
         self.assertEqual(paths, ["/api/reload"])
         server.asked.clear()
 
-    def rules(self, settings: str, name: str = "rules.ini") -> Path:
+    def write_rules(self, settings: str, name: str = "rules.ini") -> Path:
         return self.write(name, f"[txmux]\n{settings}\n[listen a]\nendpoint = :443\n")
 
     @staticmethod
@@ -39,7 +40,7 @@ class FindTests(RemoteTestCase):
     def test_rules_may_have_the_name_of_that_socket(self) -> None:
         folder = self.users / "1000" / "txmux"
         folder.mkdir(parents=True)
-        server, rules = self.answering(folder / "wake.sock"), self.rules("", "wake.ini")
+        server, rules = self.answering(folder / "wake.sock"), self.write_rules("", "wake.ini")
         self.runs(server, rules)
         with patch.object(os, "geteuid", return_value=0):
             self.assert_asks(server, "--rules", rules)
@@ -110,7 +111,7 @@ class FindTests(RemoteTestCase):
         elsewhere = self.answering(self.folder / "x.sock")
         (other / "rules.sock").symlink_to(elsewhere.at)
         server = self.answering(own / "rules.sock")
-        rules = self.rules("")
+        rules = self.write_rules("")
         self.runs(server, rules)
         with patch.object(os, "geteuid", return_value=1):
             self.assertEqual(self.ask("reload")[0], 3)
@@ -123,8 +124,8 @@ class FindTests(RemoteTestCase):
             self.assert_asks(server)
             self.assert_asks(server, "--rules", rules)
             named = self.answering(self.folder / "named.sock")
-            self.assert_asks(named, "--rules", self.rules(f"admin = unix:{named.at}"))
-            self.rules("")
+            self.assert_asks(named, "--rules", self.write_rules(f"admin = unix:{named.at}"))
+            self.write_rules("")
             system = self.answering()
             self.runs(system, self.folder / "other.ini")
             self.assert_asks(system)
@@ -165,13 +166,13 @@ class FindTests(RemoteTestCase):
     def test_environment_comes_before_the_rules(self) -> None:
         self.answering()
         server = self.answering(self.folder / "x.sock")
-        rules = self.rules(f"admin = unix:{self.run_folder}/rules.sock")
+        rules = self.write_rules(f"admin = unix:{self.run_folder}/rules.sock")
         self.assert_asks(server, "--rules", rules, TXMUX_ADMIN=server.at)
 
     def test_endpoint_of_the_rules_relative_to_their_folder(self) -> None:
         server = self.answering(self.folder / "own.sock")
         for endpoint in (f"unix:{self.folder}/own.sock:mode=600", "unix:own.sock"):
-            self.assert_asks(server, "--rules", self.rules(f"admin = {endpoint}"))
+            self.assert_asks(server, "--rules", self.write_rules(f"admin = {endpoint}"))
 
     def test_automatic_socket_of_the_rules_in_the_first_folder(self) -> None:
         self.answering()
@@ -179,7 +180,7 @@ class FindTests(RemoteTestCase):
         own.mkdir()
         other = self.answering(self.run_folder / "other.sock")
         for settings in ("", "admin = auto"):
-            rules = self.rules(settings, "other.ini")
+            rules = self.write_rules(settings, "other.ini")
             self.runs(other, rules)
             self.assert_asks(other, "--rules", rules, RUNTIME_DIRECTORY=own)
         server = self.answering(own / "other.sock")
@@ -192,24 +193,24 @@ class FindTests(RemoteTestCase):
 
     def test_automatic_socket_before_other_endpoints(self) -> None:
         named = self.answering(self.folder / "own.sock")
-        rules = self.rules("admin = unix:own.sock")
+        rules = self.write_rules("admin = unix:own.sock")
         self.assert_asks(named, "--rules", rules)
         automatic = self.answering()
         self.runs(automatic, rules)
         self.assert_asks(automatic, "--rules", rules)
         self.runs(automatic, self.folder / "another" / "rules.ini")
         self.assert_asks(named, "--rules", rules)
-        self.assert_asks(named, "--rules", self.rules("admin = unix:own.sock\n    off"))
+        self.assert_asks(named, "--rules", self.write_rules("admin = unix:own.sock\n    off"))
 
     def test_default_rules_where_there_is_no_socket(self) -> None:
         server = self.answering(self.folder / "own.sock")
-        self.patch(files, "RULES", self.rules("admin = unix:own.sock\n    off"))
+        self.patch(files, "RULES", self.write_rules("admin = unix:own.sock\n    off"))
         (found,) = find(None, None, None, {})
         self.assertEqual(str(found.address), str(self.folder / "own.sock"))
         self.assertEqual(server.asked, [])
         token = self.write("token", "secret-of-this-test")
         listed = f"admin =\n    off\n    127.0.0.1:8440\n    [::1]:8440\nadmin_token = {token}"
-        self.rules(listed)
+        self.write_rules(listed)
         endpoints = [*find(None, None, None, {})]
         self.assertEqual(
             [(str(one.address), one.token) for one in endpoints],
@@ -218,18 +219,18 @@ class FindTests(RemoteTestCase):
 
     def test_missing_socket_of_the_rules_is_named(self) -> None:
         self.answering(self.run_folder / "other.sock")
-        code, out, err = self.ask("reload", "--rules", self.rules(""))
+        code, out, err = self.ask("reload", "--rules", self.write_rules(""))
         self.assertEqual((code, out), (3, ""))
         self.assertIn(f"there is no socket {self.run_folder}/rules.sock or ", err)
         self.assertIn("rules.ini running?", err)
 
     def test_invalid_rules_still_name_their_service(self) -> None:
-        server, rules = self.answering(), self.rules("colour = blue\nnonsense")
+        server, rules = self.answering(), self.write_rules("colour = blue\nnonsense")
         self.runs(server, rules)
         self.assert_asks(server, "--rules", rules)
 
     def test_rules_without_an_endpoint(self) -> None:
-        code, _, err = self.ask("reload", "--rules", self.rules("admin = off"))
+        code, _, err = self.ask("reload", "--rules", self.write_rules("admin = off"))
         self.assertEqual(code, 3)
         self.assertIn("has 'admin = off', so the service cannot be reached", err)
 
@@ -248,7 +249,7 @@ class FindTests(RemoteTestCase):
         self.assertIn(f"no service listens at {path} (the only socket); the file is left over", err)
 
 
-class TokenTests(RemoteTestCase):
+class TokenTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = self.answering(("127.0.0.1", 0))

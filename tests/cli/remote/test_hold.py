@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.cli.remote.answering import RemoteTestCase
+from tests.cli.support import CommandTestCase
 from txmux.cli.remote import changes
 
 _BACKENDS: list[dict[str, Any]] = [
@@ -14,7 +14,7 @@ _BACKENDS: list[dict[str, Any]] = [
 ]
 
 
-class HoldTests(RemoteTestCase):
+class HoldTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = self.answering(document={"ok": True, "changes": "done"})

@@ -4,8 +4,7 @@ import time
 from copy import deepcopy
 from unittest.mock import patch
 
-from tests.cli.remote.answering import RemoteTestCase
-from tests.cli.support import Terminal
+from tests.cli.support import CommandTestCase, Terminal
 
 _STARTED = 1795203607.25
 """2026-11-20T19:40:07 in UTC."""
@@ -109,7 +108,7 @@ _BACKENDS = [
 ]
 
 
-class StatusTests(RemoteTestCase):
+class StatusTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.environ.update(TZ="UTC", COLUMNS="80")

@@ -4,7 +4,7 @@ from typing import Any
 
 import attrs
 
-from tests.cli.support import ExplainTestCase
+from tests.cli.support import CommandTestCase
 from tests.support.mux import backend_at
 from tests.support.peers import Peer, PeerFactory, close, listen, make_stalled_port
 from tests.support.ports import free_port
@@ -256,7 +256,7 @@ class CancelTest(TerminationCase):
         self.assertEqual(record.facts["cancel"], "2 of 2")
 
 
-class CancelRequestTests(ExplainTestCase):
+class CancelRequestTests(CommandTestCase):
     text = (
         "[listen a]\nendpoint = :1\ndefault = reject\n"
         "[route shop]\nmatch = postgres sni=shop.test\nbackend = 10.0.0.1:5432\n"

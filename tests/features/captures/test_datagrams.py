@@ -5,7 +5,7 @@ import io
 import dpkt  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.support import ExplainTestCase
+from tests.cli.support import CommandTestCase
 from tests.cli.test_explain_datagrams import RULES
 from tests.features.captures.test_reading import (
     CLIENT,
@@ -72,7 +72,7 @@ class FlowTests(SynchronousTestCase):
         )
 
 
-class CapturedTests(ExplainTestCase):
+class CapturedTests(CommandTestCase):
     text = RULES
 
     def test_captured_clients_for_listeners_of_their_kind(self) -> None:

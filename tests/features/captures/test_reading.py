@@ -302,7 +302,7 @@ class FoldedTests(CommandTestCase):
 
 
 class CommandTests(CommandTestCase):
-    def explain(self, data: bytes, *arguments: str) -> str:
+    def explain_capture(self, data: bytes, *arguments: str) -> str:
         rules = self.write(
             "rules.ini",
             "[listen a]\nendpoint = :443\nsilent = 127.0.0.1:25\n"
@@ -324,7 +324,7 @@ class CommandTests(CommandTestCase):
             frame(packet(CLIENT6, SERVER6, ACK, 105, b" x")),
         )
         self.assertEqual(
-            self.explain(data),
+            self.explain_capture(data),
             """listener a: 4 bytes from 192.0.2.1:40000 to 198.51.100.1:443: SSH-
 
    route  match  says
@@ -347,17 +347,17 @@ clients  listener  decision
       1  a         default
 """,
         )
-        other = self.explain(data, "--from", "10.0.0.1")
+        other = self.explain_capture(data, "--from", "10.0.0.1")
         self.assertIn("198.51.100.1:443, as if from 10.0.0.1: SSH-\n", other)
 
     def test_connection_that_was_there_before(self) -> None:
         """What its client says is not shown as its first bytes without a word."""
-        said = self.explain(capture(FRAMES[1](packet(CLIENT, SERVER, ACK, 101, b"SSH-"))))
+        said = self.explain_capture(capture(FRAMES[1](packet(CLIENT, SERVER, ACK, 101, b"SSH-"))))
         self.assertIn(
             "to 127.0.0.1:22\nnote      the capture lacks the SYN, so these may not be", said
         )
 
     def test_capture_without_connections(self) -> None:
         self.assertEqual(
-            self.explain(capture()), f"{self.folder}/x.pcap: no TCP connection in it\n"
+            self.explain_capture(capture()), f"{self.folder}/x.pcap: no TCP connection in it\n"
         )

@@ -4,7 +4,7 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.support import ExplainTestCase
+from tests.cli.support import CommandTestCase
 from tests.rules.reading import cases
 from txmux.rules.installed import KEYS
 
@@ -22,7 +22,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual([*loads("smtp")], ["txmux.features.starttls.stage"])
 
 
-class ExplainTests(ExplainTestCase):
+class ExplainTests(CommandTestCase):
     text = "[listen a]\nendpoint = :25\nstarttls = smtp\n[route m]\nmatch = tls\nbackend = 127.0.0.1:1\n"
 
     def test_before_tls(self) -> None:

@@ -3,8 +3,8 @@ import subprocess
 import sys
 from unittest.mock import patch
 
-from tests.cli.remote.answering import Answering, RemoteTestCase
-from tests.cli.support import Terminal
+from tests.cli.remote.answering import Answering
+from tests.cli.support import CommandTestCase, Terminal
 from tests.features.top.snapshot import CONNECTIONS, RECENT, ROUTES
 from tests.interop.children import PATIENCE
 from tests.support.everything import BACKENDS, STATUS, names
@@ -19,7 +19,7 @@ client           listener  route  server          state           age +idle +in 
 """
 
 
-class OnceTests(RemoteTestCase):
+class OnceTests(CommandTestCase):
     def top(self, query: str = "limit=1000") -> Answering:
         """Start what answers, if it is asked for these connections."""
         server = self.answering(document={"error": "not this"})

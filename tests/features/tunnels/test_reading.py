@@ -8,7 +8,7 @@ from typing import get_args
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.support import ExplainTestCase
+from tests.cli.support import CommandTestCase
 from tests.support.folders import make_folder
 from txmux.features.tunnels import dialogue
 from txmux.features.tunnels.reading import read_users
@@ -77,7 +77,7 @@ class ReasonsTests(SynchronousTestCase):
         self.assertLessEqual({*dialogue._CODES}, {*get_args(EndReason)})
 
 
-class TunnelTests(ExplainTestCase):
+class TunnelTests(CommandTestCase):
     text = (
         "[listen a]\nendpoint = :1\n[route t]\nmatch = http method=CONNECT\n  socks5\ntunnel = yes\ntunnel_users = users\nbackend = b\n"
         "[backend b]\nserver = {host}:{port}\nallow_names = *.test\n"
