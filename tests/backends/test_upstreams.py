@@ -240,7 +240,7 @@ class ChangedTest(ChangedCase):
         prepared.abandon()
         self.assertEqual(self.clock.getDelayedCalls(), calls)
         self.assertIs(self.upstreams.upstream_of(old.backend), old)
-        self.assertEqual(len(self.upstreams._upstreams), 1)
+        self.assertEqual(len(self.upstreams.all()), 1)
 
     def test_problems(self) -> None:
         ca = make_folder(self) / "ca.pem"

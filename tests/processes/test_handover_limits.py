@@ -123,7 +123,7 @@ class KeepingTest(HandoverCase):
     """With room for one, which is taken; one waits in the old process, and one in the new one."""
 
     def pool(self, factory: MuxFactory) -> Any:
-        (upstream,) = factory.upstreams._upstreams.values()
+        (upstream,) = factory.upstreams.all()
         return upstream.pool
 
     async def waiting(self, factory: MuxFactory, client: Peer) -> Peer:

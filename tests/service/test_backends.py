@@ -228,7 +228,7 @@ class NamesTest(BackendsCase):
         await self.logged(3)
 
     def hosts(self) -> list[str]:
-        upstreams = self.running.listeners[0].upstreams._upstreams.values()
+        upstreams = self.running.listeners[0].upstreams.all()
         return [member.target.host for one in upstreams for member in one.pool.members]
 
     async def test_no_answer(self) -> None:

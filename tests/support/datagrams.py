@@ -38,7 +38,7 @@ class Talker(DatagramProtocol):
     """Keeps what it hears, and answers if it is told how."""
 
     def __init__(self, answer: Callable[[bytes], bytes] = lambda _: b"") -> None:
-        self._answer = answer
+        self.answer = answer
         self.heard: list[bytes] = []
         self.senders: list[Address] = []
         self._waiting: list[tuple[int, Deferred[None]]] = []
@@ -60,7 +60,7 @@ class Talker(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         self.heard.append(datagram)
         self.senders.append(addr)
-        answer = self._answer(datagram)
+        answer = self.answer(datagram)
         if answer:
             self.say(answer, addr[1], addr[0])
         for count, waiting in [*self._waiting]:

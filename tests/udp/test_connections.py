@@ -173,7 +173,7 @@ class ConnectionTests(ConnectionsCase):
     async def test_retry_continues_the_same_connection(self) -> None:
         client, port = await self.connected("b")
         retry = answering(b"retried!", kind=3)
-        self.a._answer = lambda data: retry if data == opening("a") else answering(served("a"))
+        self.a.answer = lambda data: retry if data == opening("a") else answering(served("a"))
         self.assertEqual(await client.asks(opening("a"), port), retry)
         again = initial(crypto(0, hello("a")), destination=b"retried!", token=b"token")
         self.assertEqual(await client.asks(again, port), answering(served("a")))
@@ -181,7 +181,7 @@ class ConnectionTests(ConnectionsCase):
 
     async def test_newest_of_two_servers_without_ids_gets_unknown_ids(self) -> None:
         client, port = Talker.listening(self), self.serve()
-        self.a._answer = self.others._answer = nameless
+        self.a.answer = self.others.answer = nameless
         await client.asks(opening("a"), port)
         client.say(answering(SOURCE, destination=b""), port)
         await self.connect(client, port, "b")
@@ -324,7 +324,7 @@ class MoveTests(ConnectionsCase):
 
     async def test_tunnel_moves_to_the_port_of_a_connection(self) -> None:
         old, new, port = Talker.listening(self), Talker.listening(self), self.serve()
-        self.others._answer = lambda data: WG_ANSWER if data == WG_FIRST else data
+        self.others.answer = lambda data: WG_ANSWER if data == WG_FIRST else data
         await self.connect(new, port, "a")
         self.assertEqual(await old.asks(WG_FIRST, port), WG_ANSWER)
         await old.asks(WG_DATA, port)

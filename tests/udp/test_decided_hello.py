@@ -177,7 +177,7 @@ class DecidedTests(FlowCase):
 
     async def test_hello_after_a_retry(self) -> None:
         client, port = Talker.listening(self), self.serve()
-        self.rest._answer = lambda data: answering(RETRIED, kind=3) if data == GOOD else b""
+        self.rest.answer = lambda data: answering(RETRIED, kind=3) if data == GOOD else b""
         await client.asks(GOOD, port)
         # Its bytes may differ: aioquic makes up other random ones.
         anew = OPEN[:6] + bytes(32) + OPEN[38:]
@@ -193,7 +193,7 @@ class DecidedTests(FlowCase):
 
     async def test_second_hello_in_the_version_that_the_server_has_chosen(self) -> None:
         client, port = Talker.listening(self), self.serve()
-        self.rest._answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
+        self.rest.answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
         await client.asks(GOOD, port)
         changed = OPEN[:6] + bytes(32) + OPEN[38:]
 
@@ -211,7 +211,7 @@ class DecidedTests(FlowCase):
 
     async def test_second_hello_with_the_same_name(self) -> None:
         client, port = Talker.listening(self), self.serve()
-        self.rest._answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
+        self.rest.answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
         await client.asks(GOOD, port)
         changed = OPEN[:6] + bytes(32) + OPEN[38:]
 
@@ -227,7 +227,7 @@ class DecidedTests(FlowCase):
 
     async def test_connection_that_the_server_has_forgotten(self) -> None:
         client, port = Talker.listening(self), self.serve()
-        self.rest._answer = lambda data: answering(CHOSEN) if data == GOOD else b""
+        self.rest.answer = lambda data: answering(CHOSEN) if data == GOOD else b""
         await client.asks(GOOD, port)
         client.say(initial(crypto(0, CLOSED), destination=CHOSEN), port)
         client.say(initial(b"\1", number=3, destination=CHOSEN, keys=DESTINATION), port)
@@ -243,7 +243,7 @@ class DecidedTests(FlowCase):
 
     async def test_unknown_version_to_the_id_of_the_server(self) -> None:
         client, port = Talker.listening(self), self.serve()
-        self.rest._answer = lambda data: answering(CHOSEN) if data == GOOD else b""
+        self.rest.answer = lambda data: answering(CHOSEN) if data == GOOD else b""
         await client.asks(GOOD, port)
         header = b"\xca\x1a\x2a\x3a\x4a" + bytes([len(CHOSEN)]) + CHOSEN + b"\0"
         client.say(header.ljust(900, b"x"), port)

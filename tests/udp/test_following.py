@@ -179,7 +179,7 @@ class MovingTests(FlowCase):
         self.assertEqual(await direct.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 2)
         other = initial(b"\1", destination=bytes(9))
-        server._answer = lambda data: answer(b"x" * 9) if data == other else data
+        server.answer = lambda data: answer(b"x" * 9) if data == other else data
         again, silent = Talker.listening(self, "127.0.0.3"), Talker.listening(self)
         await again.asks(other, port)
         for _ in range(10):

@@ -22,7 +22,7 @@ class ConnectionHandoverTests(ConnectionsCase):
 
     async def test_connections_stay_apart_in_the_middle_of_a_handshake(self) -> None:
         client, port = Talker.listening(self), self.serve()
-        self.b._answer = lambda data: data if data[0] < 0x80 else b""
+        self.b.answer = lambda data: data if data[0] < 0x80 else b""
         self.assertEqual(await client.asks(opening("a"), port), answering(served("a")))
         client.say(opening("b"), port)
         await self.b.hears(1)
@@ -46,7 +46,7 @@ class ConnectionHandoverTests(ConnectionsCase):
     async def test_early_datagrams_wait_for_their_own_connection(self) -> None:
         client, port = await self.connected("a", "b")
         there = self.there()
-        self.b._answer = lambda _: b""
+        self.b.answer = lambda _: b""
         early = [opening("b"), finished("b"), short("a"), b"\x41unknown! and more", short("b")]
         for data in early:
             client.say(data, port)
@@ -82,7 +82,7 @@ class ConnectionHandoverTests(ConnectionsCase):
 
     async def test_versions_without_ids_tell_enough(self) -> None:
         client, port = await self.connected("a", "b")
-        self.a._answer = lambda data: data if data[0] < 0x80 else b""
+        self.a.answer = lambda data: data if data[0] < 0x80 else b""
         client.say(opening("a", 1), port)
         await self.a.hears(3)
 
@@ -98,7 +98,7 @@ class ConnectionHandoverTests(ConnectionsCase):
 
     async def test_connections_without_ids_go_on(self) -> None:
         client, port = Talker.listening(self), self.serve()
-        self.a._answer = nameless
+        self.a.answer = nameless
         for number in (0, 1):
             await client.asks(opening("a", number), port)
             client.say(answering(SOURCE, destination=b""), port)
