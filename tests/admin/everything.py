@@ -46,44 +46,46 @@ check = tcp
 _LISTS = "routes", "backends", "connections", "recent", "clients", "certificates", "bans", "rules"
 
 
-class EverythingCase(AdminCase):
-    async def start_everything(self, more: str = "") -> None:
-        """Run it, with more lines for a listener, until each of its parts has something to tell."""
-        web = PeerFactory()
-        pem = make_authority("Test", "www.example.com").write(self.folder / "a.pem", key=True)
-        self.gone, self.web = free_port(), listen(self, web)
-        rules = _RULES.format(more=more, pem=pem, port=self.web, gone=self.gone)
-        await self.start("max_connections = 100", rules)
-        for number, said in enumerate((_SSH, b"SSH", _SSH, b"\0\1what is this"), 1):
-            client = await connect(self, self.port)
-            header = f"PROXY TCP4 192.0.2.{number} 198.51.100.1 5000{number} 443\r\n"
-            client.send(header.encode() + said)
-            if said == _SSH:
-                await web.peer(len(web.peers))
-        await client.is_lost()
-        await self.post("/api/bans", {"network": "192.0.2.7", "reason": "scans"})
-        while not (await self.get("/api/recent")).json or not await self.are_checked():
-            await turn()
-
-    async def are_checked(self) -> bool:
-        servers = (await self.get("/api/backends")).json[0]["servers"]
-        return all(one["check"] for one in servers) and servers[1]["state"] == "down"
-
-    async def documents(self) -> dict[str, Any]:
-        """Return what each resource with a state tells."""
-        found = {name: (await self.get(f"/api/{name}")).json for name in ("status", *_LISTS)}
-        chosen = await self.get(f"/api/connections/{found['connections'][0]['id']}")
-        return {**found, "connection": chosen.json}
+async def start_everything(case: AdminCase, more: str = "") -> tuple[int, int]:
+    """Run it, with more lines for a listener, until each of its parts has something to tell; return the ports of its servers."""
+    web = PeerFactory()
+    pem = make_authority("Test", "www.example.com").write(case.folder / "a.pem", key=True)
+    gone, port = free_port(), listen(case, web)
+    rules = _RULES.format(more=more, pem=pem, port=port, gone=gone)
+    await case.start("max_connections = 100", rules)
+    for number, said in enumerate((_SSH, b"SSH", _SSH, b"\0\1what is this"), 1):
+        client = await connect(case, case.port)
+        header = f"PROXY TCP4 192.0.2.{number} 198.51.100.1 5000{number} 443\r\n"
+        client.send(header.encode() + said)
+        if said == _SSH:
+            await web.peer(len(web.peers))
+    await client.is_lost()
+    await case.post("/api/bans", {"network": "192.0.2.7", "reason": "scans"})
+    while not (await case.get("/api/recent")).json or not await _are_checked(case):
+        await turn()
+    return port, gone
 
 
-class RecordTest(EverythingCase):
+async def _are_checked(case: AdminCase) -> bool:
+    servers = (await case.get("/api/backends")).json[0]["servers"]
+    return all(one["check"] for one in servers) and servers[1]["state"] == "down"
+
+
+async def all_documents(case: AdminCase) -> dict[str, Any]:
+    """Return what each resource with a state tells."""
+    found = {name: (await case.get(f"/api/{name}")).json for name in ("status", *_LISTS)}
+    chosen = await case.get(f"/api/connections/{found['connections'][0]['id']}")
+    return {**found, "connection": chosen.json}
+
+
+class RecordTest(AdminCase):
     async def test_record(self) -> None:
-        await self.start_everything()
-        text = json.dumps(await self.documents())
+        web, gone = await start_everything(self)
+        text = json.dumps(await all_documents(self))
         for known, shown in (
             (str(self.folder), "/etc/txmux"),
-            (rf"127.0.0.1:{self.web}\b", "127.0.0.1:8080"),
-            (rf"127.0.0.1:{self.gone}\b", "127.0.0.1:8081"),
+            (rf"127.0.0.1:{web}\b", "127.0.0.1:8080"),
+            (rf"127.0.0.1:{gone}\b", "127.0.0.1:8081"),
             (rf"127.0.0.1:{self.port}\b", "127.0.0.1:443"),
             (rf"\b{os.getpid()}\b", "4711"),
         ):

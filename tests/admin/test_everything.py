@@ -1,6 +1,7 @@
 """A service with some of everything, as commands and metrics show it; the page and `txmux top` have tests of their own."""
 
-from tests.admin.everything import EverythingCase
+from tests.admin.asking import AdminCase
+from tests.admin.everything import start_everything
 from tests.cli.support import CommandTestCase
 from tests.support.everything import DOCUMENTS, names
 
@@ -30,12 +31,12 @@ class CommandsTest(CommandTestCase):
         self.assertEqual({name for name in names() if name not in shown}, set())
 
 
-class MetricsTest(EverythingCase):
+class MetricsTest(AdminCase):
     async def test_names(self) -> None:
-        await self.start_everything()
+        web, gone = await start_everything(self)
         metrics = (await self.get("/metrics")).body.decode()
         for labels in (
             'listener="public"', 'listener="names"', 'route="site"', 'route="tls"',
-            f'backend="web",server="127.0.0.1:{self.web}"', f'backend="web",server="127.0.0.1:{self.gone}"',
+            f'backend="web",server="127.0.0.1:{web}"', f'backend="web",server="127.0.0.1:{gone}"',
         ):  # fmt: skip
             self.assertIn(labels, metrics)

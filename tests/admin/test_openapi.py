@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.admin.everything import EverythingCase
+from tests.admin.asking import AdminCase
+from tests.admin.everything import start_everything
 from tests.support.everything import DOCUMENTS
 from tests.support.folders import make_folder
 from tests.support.installed import as_installed
@@ -125,14 +126,14 @@ def shape(value: Any, at: str = "") -> dict[str, str]:
     return {path: kind for one in inner for path, kind in sorted(one.items())}
 
 
-class AnswersTest(EverythingCase):
+class AnswersTest(AdminCase):
     """Answers have the fields of the description, and no others, which OpenAPI by itself allows."""
 
     async def test_answers_of_a_service_that_has_some_of_everything(self) -> None:
         """So have the recorded ones, by which the views are tested: they have the shape of those of now."""
         keys = make_folder(self)
         (keys / "a.pem").write_text(KEY_OF_HELLOS)
-        await self.start_everything(as_installed(f"ech_keys = {keys}"))
+        await start_everything(self, as_installed(f"ech_keys = {keys}"))
         documents = description(ADMIN)
         self.schemas = documents["components"]["schemas"]
         identity = (await self.get("/api/connections")).json[0]["id"]
@@ -140,7 +141,7 @@ class AnswersTest(EverythingCase):
             "/api/reload": None, "/api/backends/web/hold": None, "/api/explain": {"text": "SSH"},
             "/api/bans": {"network": "192.0.2.8"}, "/api/connections/close": {"route": "none"},
         }  # fmt: skip
-        found, known = shape(await self.documents()), {name for its in self.schemas.values() for name in its.get("properties", ())}  # fmt: skip
+        found, known = shape(await all_documents(self)), {name for its in self.schemas.values() for name in its.get("properties", ())}  # fmt: skip
         lost = {at: kind for at, kind in shape(DOCUMENTS).items() if at not in found}
         self.assertEqual({at for at in lost if at.rpartition(".")[2] in known}, set())
         for at, kind in shape(DOCUMENTS).items() - lost.items():

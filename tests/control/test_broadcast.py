@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.control.test_connections import LiveCase
-from tests.support.peers import Peer, connect, reactor
+from tests.support.peers import connect, reactor
 from tests.support.proc import halted
 from txmux.access.lists.current import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT
@@ -19,33 +19,9 @@ from txmux.control.steering import set_server
 from txmux.rules.model import NetworkSet
 
 
-class WorkersCase(LiveCase):
+class WorkersTest(LiveCase):
     workers = 2
 
-    async def spread(self, port: int) -> list[Peer]:
-        """Connect two clients to each of two workers, while the other one is halted: which one accepts is chance otherwise."""
-        clients: list[Peer] = []
-        for worker in self.supervisor.pool.workers:
-            with halted([worker.pid]):
-                for _ in range(2):
-                    client = await self.client(port)
-                    clients.append(client)
-                    while sum(b"SSH" in one.received for one in self.backend.peers) < len(clients):
-                        await deferLater(reactor, 0)
-        workers = [row["worker"] for row in await self.listed(len(clients), state="relaying")]
-        self.assertEqual(sorted(workers), [1, 1, 2, 2])
-        return clients
-
-    async def killed(self, *workers: Any) -> None:
-        old = {worker.pid for worker in workers}
-        for pid in old:
-            os.kill(pid, signal.SIGKILL)
-        serving = self.supervisor.pool
-        while not serving.are_ready() or old & {worker.pid for worker in serving.workers}:
-            await deferLater(reactor, 0.01)
-
-
-class WorkersTest(WorkersCase):
     async def test_list_and_pages_over_all_workers(self) -> None:
         port = await self.begin()
         clients = await self.spread(port)
@@ -123,7 +99,8 @@ class WorkersTest(WorkersCase):
         self.assertEqual({(row["worker"], row["generation"]) for row in rows}, {(1, 2), (2, 2)})
 
 
-class LateWorkersTest(WorkersCase):
+class LateWorkersTest(LiveCase):
+    workers = 2
     patience = ANSWER_TIMEOUT
 
     async def begun(self) -> int:

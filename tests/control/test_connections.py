@@ -1,3 +1,5 @@
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.proc import halted
 from tests.support.service import ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
 from tests.support.turns import each_pause
@@ -68,6 +71,28 @@ class LiveCase(SupervisedTestCase):
         if said:
             client.send(said)
         return client
+
+    async def spread(self, port: int) -> list[Peer]:
+        """Connect two clients to each of two workers, while the other one is halted: which one accepts is chance otherwise."""
+        clients: list[Peer] = []
+        for worker in self.supervisor.pool.workers:
+            with halted([worker.pid]):
+                for _ in range(2):
+                    client = await self.client(port)
+                    clients.append(client)
+                    while sum(b"SSH" in one.received for one in self.backend.peers) < len(clients):
+                        await deferLater(reactor, 0)
+        workers = [row["worker"] for row in await self.listed(len(clients), state="relaying")]
+        self.assertEqual(sorted(workers), [1, 1, 2, 2])
+        return clients
+
+    async def killed(self, *workers: Any) -> None:
+        old = {worker.pid for worker in workers}
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        serving = self.supervisor.pool
+        while not serving.are_ready() or old & {worker.pid for worker in serving.workers}:
+            await deferLater(reactor, 0.01)
 
 
 class ListTest(LiveCase):

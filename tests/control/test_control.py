@@ -8,7 +8,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.control.test_broadcast import WorkersCase
+from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
@@ -235,7 +235,9 @@ class SteeringTest(SupervisedTestCase):
         self.assertEqual(await self.running.control.missing(), [])
 
 
-class WorkersTest(WorkersCase):
+class WorkersTest(LiveCase):
+    workers = 2
+
     async def refused(self, port: int) -> None:
         client = await self.client(port)
         await client.is_lost()

@@ -7,7 +7,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.control.test_broadcast import WorkersCase
 from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
@@ -160,7 +159,9 @@ class BackendsTest(LiveCase):
         self.assertEqual((server["server"], server["state"]), ("name.invalid:1", "unresolved"))
 
 
-class WorkersTest(WorkersCase):
+class WorkersTest(LiveCase):
+    workers = 2
+
     async def test_sums_of_workers_and_checks_of_the_supervisor(self) -> None:
         port = await self.begin(backend="check = tcp interval=1s\n")
         clients = await self.spread(port)

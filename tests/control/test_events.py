@@ -7,7 +7,6 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.control.test_broadcast import WorkersCase
 from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
@@ -216,7 +215,9 @@ class HubTest(SynchronousTestCase):
         self.assertEqual(len(first.events), MOST)
 
 
-class WorkersTest(WorkersCase):
+class WorkersTest(LiveCase):
+    workers = 2
+
     async def test_events_of_all_present_and_later_workers(self) -> None:
         port = await self.begin()
         follower = Follower()

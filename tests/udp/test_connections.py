@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.support.datagrams import Talker, turn
 from tests.udp.flow_case import LISTEN, FlowCase
 from tests.udp.test_migration import WG_ANSWER, WG_DATA, WG_FIRST
@@ -57,27 +59,22 @@ def nameless(data: bytes) -> bytes:
     return data if data[0] < 0x80 else answering(b"") if data[0] & 0xF0 == 0xC0 else b""
 
 
-class Host(Talker):
-    """A server that answers what begins a connection with a handshake, and repeats all that has a short header."""
-
-    @classmethod
-    def named(cls, test: ConnectionsCase, name: str) -> Host:
-        handshake = answering(served(name))
-        found = cls.listening(
-            test,
-            answer=lambda data: (
-                handshake if data[0] & 0xF0 == 0xC0 else b"" if data[0] & 0x80 else data
-            ),
-        )
-        assert isinstance(found, Host)
-        return found
+def host(test: SynchronousTestCase, name: str) -> Talker:
+    """Start a server that answers what begins a connection with a handshake, and repeats all that has a short header."""
+    handshake = answering(served(name))
+    return Talker.listening(
+        test,
+        answer=lambda data: (
+            handshake if data[0] & 0xF0 == 0xC0 else b"" if data[0] & 0x80 else data
+        ),
+    )
 
 
 class ConnectionsCase(FlowCase):
     """Servers for two names, and one for all else."""
 
     def serve(self, listen: str = "") -> int:
-        self.a, self.b, self.others = (Host.named(self, name) for name in "abc")
+        self.a, self.b, self.others = (host(self, name) for name in "abc")
         hosts = (self.a.port, self.b.port, self.others.port)
         [port] = self.run_service(_RULES % (listen, *hosts))
         return port

@@ -91,6 +91,17 @@ class CheckingTestCase(TestCase):
         self.runtime.clock.drop_idle()
         return self.time.clock.getDelayedCalls()
 
+    def make_secure(self) -> None:
+        """Have a certificate for `secure_port`."""
+        made = make_certificate(make_folder(self), "a.example")
+        self.certificate = made.chain
+        pem = made.chain.read_text() + made.key.read_text()
+        self.options = ssl.PrivateCertificate.loadPEM(pem).options()
+
+    def secure_port(self) -> int:
+        tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
+        return listen(self, tls)
+
 
 class ConnectionTests(CheckingTestCase):
     async def test_tcp(self) -> None:
@@ -316,24 +327,12 @@ class CutTests(CheckingTestCase):
             self.assert_nothing_left()
 
 
-class SecureCase(CheckingTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        made = make_certificate(make_folder(self), "a.example")
-        self.certificate = made.chain
-        pem = made.chain.read_text() + made.key.read_text()
-        self.options = ssl.PrivateCertificate.loadPEM(pem).options()
-
-    def secure_port(self) -> int:
-        tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
-        return listen(self, tls)
-
-
-class AskingTests(SecureCase):
+class AskingTests(CheckingTestCase):
     """A server that is asked at one of two ports, of which clients know the first."""
 
     def setUp(self) -> None:
         super().setUp()
+        self.make_secure()
         self.names: list[bytes | None] = []
         context = self.options.getContext()
         context.set_tlsext_servername_callback(lambda c: self.names.append(c.get_servername()))
@@ -461,9 +460,10 @@ class HeaderTests(CheckingTestCase):
         self.assertEqual(peer.received, b"PROXY UNKNOWN\r\n")
 
 
-class TlsTests(SecureCase):
+class TlsTests(CheckingTestCase):
     def setUp(self) -> None:
         super().setUp()
+        self.make_secure()
         self.tls = BackendTLS(ServerTLS(ca=self.certificate))
 
     def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> CheckRun:

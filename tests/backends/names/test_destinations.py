@@ -52,13 +52,15 @@ class LocalTest(SynchronousTestCase):
             self.assertIs(made.needs_local, matters, text)
 
 
-class DestinationCase(MuxTestCase):
+class DestinationsTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.dns = NameServer()
         self.dns.listen()
         self.addCleanup(self.dns.stop)
         self.there = listen(self, self.backend)
+        self.cache = NameCache(self.time)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.cache.stop()))
 
     def by_name(self, text: str = "", match: str = "tls", **settings: Any) -> int:
         text = text or f"{{sni}}:{self.there}"
@@ -83,8 +85,6 @@ class DestinationCase(MuxTestCase):
         await client.is_lost()
         return await self.logged(before + 1)
 
-
-class NamesTest(DestinationCase):
     async def test_client_goes_where_its_name_leads(self) -> None:
         self.dns.zone["www.test"] = a("127.0.0.1")
         port = self.by_name()
@@ -194,8 +194,6 @@ class NamesTest(DestinationCase):
         line = await self.ends(port, hello("www.test"))
         self.assertEqual((line.reason, line.server), ("done", f"127.0.0.2:{port}"))
 
-
-class AddressesTest(DestinationCase):
     async def test_other_addresses_of_the_name_are_tried(self) -> None:
         self.dns.zone["www.test"] = a("127.0.0.1", "127.0.0.9", "10.0.0.1")
         port = self.by_name()
@@ -324,8 +322,6 @@ class AddressesTest(DestinationCase):
             found = destinations.choose(template, ClientTarget({"sni": host}, "", 0))
             self.assertEqual(getattr(found, "cause", None), "address-denied", host)
 
-
-class WaitingTest(DestinationCase):
     async def test_one_look_up_for_all_who_ask(self) -> None:
         self.dns.fail("www.test", SILENCE)
         port = self.by_name()
@@ -369,49 +365,6 @@ class WaitingTest(DestinationCase):
         while self.dns.asked["www.test", dns.A] < 1:
             await self.turn()
         self.assertEqual(self.factory.upstreams.all()[0].pool.connections, 1)
-
-
-_HOSTILE = st.text("aZ0.-_:%[]\0\xe9xn*{}1:f", max_size=300) | st.sampled_from(
-    [
-        *("127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "::1", "::ffff:127.0.0.1"),
-        *(
-            "64:ff9b::7f00:1", "fe80::1%lo", "localhost", "localhost.", "0", "0.0.0.0", "::",
-            "[::1]",
-        ),
-        *("xn--a-ecp.test", "b\xfccher.test", "a" * 255, ".", "..", "-a.test", "a.test.."),
-        *("169.254.169.254", "8.8.8.8", "2606:4700::1111", "10.0.0.1."),
-    ]
-)  # fmt: skip
-_ADDRESSES = st.integers(0, 2**32 - 1).map(ip_address) | st.integers(0, 2**128 - 1).map(ip_address)
-
-
-class HostileTest(SynchronousTestCase):
-    """Whatever a client says, and whatever a name server does."""
-
-    @given(_HOSTILE, st.lists(_ADDRESSES, max_size=4))
-    def test_only_public_addresses(self, name: str, addresses: list[Any]) -> None:
-        backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"))
-        known = NameCache(Clock())
-        destinations = Destinations(backend, known, lambda *_: False, Clock().seconds)
-        [template] = BackendPool(backend, Clock().seconds).members
-        asked = ClientTarget({"sni": printable(name)} if name else {}, "", 0)
-        found = destinations.choose(template, asked)
-        if isinstance(found, Unknown):
-            self.assertRegex(found.name, r"\A[a-z0-9_.-]{1,253}\Z")
-            known._known[(), found.name] = KnownName(tuple(addresses), 1.0)
-            found = destinations.choose(template, asked)
-        if isinstance(found, Member):
-            self.assertTrue(is_public(ip_address(found.target.host)), found)
-            self.assertIsNotNone(found.socket_address)
-        else:
-            self.assertIsInstance(found, Denial)
-
-
-class CacheTest(DestinationCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.cache = NameCache(self.time)
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.cache.stop()))
 
     def look_up(self, name: str, source: int = 0) -> Deferred[None]:
         return self.cache.look_up((self.dns.place,), name, source)
@@ -522,3 +475,39 @@ class CacheTest(DestinationCase):
             await self.turn(5)
         self.assertTrue(first.called)
         self.assertEqual(self.dns.asked["left.test", dns.A], 0)
+
+
+_HOSTILE = st.text("aZ0.-_:%[]\0\xe9xn*{}1:f", max_size=300) | st.sampled_from(
+    [
+        *("127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "::1", "::ffff:127.0.0.1"),
+        *(
+            "64:ff9b::7f00:1", "fe80::1%lo", "localhost", "localhost.", "0", "0.0.0.0", "::",
+            "[::1]",
+        ),
+        *("xn--a-ecp.test", "b\xfccher.test", "a" * 255, ".", "..", "-a.test", "a.test.."),
+        *("169.254.169.254", "8.8.8.8", "2606:4700::1111", "10.0.0.1."),
+    ]
+)  # fmt: skip
+_ADDRESSES = st.integers(0, 2**32 - 1).map(ip_address) | st.integers(0, 2**128 - 1).map(ip_address)
+
+
+class HostileTest(SynchronousTestCase):
+    """Whatever a client says, and whatever a name server does."""
+
+    @given(_HOSTILE, st.lists(_ADDRESSES, max_size=4))
+    def test_only_public_addresses(self, name: str, addresses: list[Any]) -> None:
+        backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"))
+        known = NameCache(Clock())
+        destinations = Destinations(backend, known, lambda *_: False, Clock().seconds)
+        [template] = BackendPool(backend, Clock().seconds).members
+        asked = ClientTarget({"sni": printable(name)} if name else {}, "", 0)
+        found = destinations.choose(template, asked)
+        if isinstance(found, Unknown):
+            self.assertRegex(found.name, r"\A[a-z0-9_.-]{1,253}\Z")
+            known._known[(), found.name] = KnownName(tuple(addresses), 1.0)
+            found = destinations.choose(template, asked)
+        if isinstance(found, Member):
+            self.assertTrue(is_public(ip_address(found.target.host)), found)
+            self.assertIsNotNone(found.socket_address)
+        else:
+            self.assertIsInstance(found, Denial)
