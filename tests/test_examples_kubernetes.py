@@ -74,18 +74,18 @@ class AgreementTests(CommandTestCase):
             port["name"]: port["containerPort"] for port in self.container["ports"]
         }
 
-    def rules(self) -> Rules:
+    def load_rules(self) -> Rules:
         self.file = self.write("rules.ini", self.config["data"]["rules.ini"])
         return load(self.file)
 
     def test_check(self) -> None:
-        self.rules()
+        self.load_rules()
         self.patch(check, "own_privileges", lambda: Privileges(10001))
         told = f"{self.file}: OK, 1 listener, 2 routes, 2 backends\n"
         self.assertEqual(self.run_main("check", self.file), (0, told, ""))
 
     def test_ports(self) -> None:
-        rules = self.rules()
+        rules = self.load_rules()
         (listener,) = rules.listeners
         self.assertEqual(listener.endpoints, (f":{self.ports['public']}",))
         self.assertEqual(rules.settings.metrics, f":{self.ports['metrics']}")
@@ -101,7 +101,7 @@ class AgreementTests(CommandTestCase):
 
     def test_times(self) -> None:
         """The pod is given longer than txmux takes to stop; `grace` is longer than it takes to be found unready."""
-        settings = self.rules().settings
+        settings = self.load_rules().settings
         self.assertLess(
             settings.grace + settings.drain_timeout, self.pod["terminationGracePeriodSeconds"]
         )
@@ -109,7 +109,7 @@ class AgreementTests(CommandTestCase):
         self.assertGreater(settings.grace, 2 * probe["periodSeconds"] * probe["failureThreshold"])
 
     def test_rules_are_watched(self) -> None:
-        self.assertGreater(self.rules().settings.watch_rules, 0)
+        self.assertGreater(self.load_rules().settings.watch_rules, 0)
         (volume,) = [one for one in self.pod["volumes"] if one["name"] == "rules"]
         self.assertEqual(volume["configMap"]["name"], self.config["metadata"]["name"])
         (mount,) = [one for one in self.container["volumeMounts"] if one["name"] == "rules"]

@@ -177,10 +177,10 @@ class AdminCase(SupervisedTestCase):
         await self.start(f"admin = 127.0.0.1:0\nadmin_token = {self.token}")
         self.port = self.port_of("admin")
 
-    async def asked(self, path: str, headers: dict[str, str]) -> Any:
+    async def document(self, path: str, headers: dict[str, str]) -> Any:
         return json.loads((await self.ask("GET", path, headers, to=self.port)).body)
 
-    async def status_of(self, path: str = "/api/status", **headers: str) -> int:
+    async def status_at(self, path: str = "/api/status", **headers: str) -> int:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return (await self.ask("GET", path, named, to=self.port)).status
 

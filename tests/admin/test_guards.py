@@ -121,19 +121,19 @@ class TokenTest(AdminCase):
 
     async def test_nothing_without_the_token(self) -> None:
         for path in ("/api/status", "/healthz", "/readyz", "/metrics", "/", "/nowhere"):
-            self.assertEqual(await self.status_of(path), 401, path)
+            self.assertEqual(await self.status_at(path), 401, path)
         told = await self.ask("GET", "/healthz", to=self.port)
         self.assertEqual(told.headers["www-authenticate"], 'Bearer realm="txmux"')
-        self.assertEqual(await self.status_of(Authorization=f"Bearer {TOKEN}"), 200)
-        self.assertEqual(await self.status_of(Authorization=f"bearer  {TOKEN}"), 200)
+        self.assertEqual(await self.status_at(Authorization=f"Bearer {TOKEN}"), 200)
+        self.assertEqual(await self.status_at(Authorization=f"bearer  {TOKEN}"), 200)
 
     async def test_wrong_token_is_refused_and_not_logged(self) -> None:
         with capturedLogs() as events:
             for given in ("x", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "é"):
-                self.assertEqual(await self.status_of(Authorization=f"Bearer {given}"), 401)
-            self.assertEqual(await self.status_of(Authorization=f"Basic {TOKEN}"), 401)
+                self.assertEqual(await self.status_at(Authorization=f"Bearer {given}"), 401)
+            self.assertEqual(await self.status_at(Authorization=f"Basic {TOKEN}"), 401)
             for path in (f"/api/status?token={TOKEN}", f"/api/status?access_token={TOKEN}"):
-                self.assertEqual(await self.status_of(path), 401)
+                self.assertEqual(await self.status_at(path), 401)
             change = await self.ask("POST", "/api/reload", JSON, to=self.port)
             self.assertEqual(change.status, 401)
         self.assertNotIn(TOKEN, repr(events))
@@ -142,22 +142,22 @@ class TokenTest(AdminCase):
     async def test_host_has_to_be_this_endpoint_with_its_port(self) -> None:
         for host in ("evil.example", "txmux", f"evil.example:{self.port}", "localhost:1", ""):
             self.assertEqual(
-                await self.status_of(Host=host, Authorization=f"Bearer {TOKEN}"), 403, host
+                await self.status_at(Host=host, Authorization=f"Bearer {TOKEN}"), 403, host
             )
         for host in ("localhost", f"localhost:{self.port}", f"127.0.0.1:{self.port}"):
             self.assertEqual(
-                await self.status_of(Host=host, Authorization=f"Bearer {TOKEN}"), 200, host
+                await self.status_at(Host=host, Authorization=f"Bearer {TOKEN}"), 200, host
             )
 
     async def test_what_other_origins_have_a_browser_send_is_refused(self) -> None:
         for site in ("cross-site", "same-site", "x"):
             for path in ("/", "/api/status", "/enter"):
                 headers = {**basic(TOKEN), "Sec-Fetch-Site": site}
-                self.assertEqual(await self.status_of(path, **headers), 403, (site, path))
+                self.assertEqual(await self.status_at(path, **headers), 403, (site, path))
         for site in ("same-origin", "none"):
-            self.assertEqual(await self.status_of(**basic(TOKEN), Sec_Fetch_Site=site), 200)
+            self.assertEqual(await self.status_at(**basic(TOKEN), Sec_Fetch_Site=site), 200)
         self.assertEqual(
-            await self.status_of(Authorization=f"Bearer {TOKEN}", Sec_Fetch_Site="cross-site"), 200
+            await self.status_at(Authorization=f"Bearer {TOKEN}", Sec_Fetch_Site="cross-site"), 200
         )
 
     async def test_token_readable_by_all_needs_attention(self) -> None:
@@ -166,7 +166,7 @@ class TokenTest(AdminCase):
         for mode, count in ((0o640, 0), (0o644, 1), (0o600, 0)):
             self.token.chmod(mode)
             await self.running.control.index.look_at_secrets()
-            status = await self.asked("/api/status", authorization)
+            status = await self.document("/api/status", authorization)
             texts = [one["text"] for one in status["attention"] if one["level"] == "note"]
             found = [one for one in texts if "every user of this machine" in one]
             self.assertEqual(len(found), count)
@@ -179,16 +179,16 @@ class TokenTest(AdminCase):
 
     async def test_right_token_is_accepted_at_once_among_many_wrong_ones(self) -> None:
         for _ in range(3):
-            self.assertEqual(await self.status_of(), 401)
+            self.assertEqual(await self.status_at(), 401)
         wrong = {"Authorization": "Bearer x"}
         for _ in range(10):
-            self.assertEqual(await self.status_of(**wrong), 401)
+            self.assertEqual(await self.status_at(**wrong), 401)
         waiting = [
             Deferred.fromCoroutine(self.ask("GET", "/api/status", wrong, to=self.port))
             for _ in range(64)
         ]
-        self.assertEqual(await self.status_of(Authorization=f"Bearer {TOKEN}"), 200)
-        self.assertEqual(await self.status_of(**basic(TOKEN)), 200)
+        self.assertEqual(await self.status_at(Authorization=f"Bearer {TOKEN}"), 200)
+        self.assertEqual(await self.status_at(**basic(TOKEN)), 200)
         self.assertLess(sum(one.called for one in waiting), 32)
         answers = await DeferredList(waiting, consumeErrors=True)
         told = next(answer for is_there, answer in answers if is_there)
@@ -201,9 +201,9 @@ class TokenTest(AdminCase):
         self.assertTrue(report.ok)
         self.assertEqual(self.port_of("admin"), self.port)
         for headers in (basic(TOKEN), {"Authorization": f"Bearer {TOKEN}"}):
-            self.assertEqual(await self.status_of(**headers), 401)
+            self.assertEqual(await self.status_at(**headers), 401)
         authorization = "Bearer another-secret-of-this-test"
-        self.assertEqual(await self.status_of(Authorization=authorization), 200)
+        self.assertEqual(await self.status_at(Authorization=authorization), 200)
 
 
 class MetricsTest(AdminCase):

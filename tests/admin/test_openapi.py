@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
-from tests.admin.everything import start_everything
+from tests.admin.everything import all_documents, start_everything
 from tests.support.everything import DOCUMENTS
 from tests.support.folders import make_folder
 from tests.support.installed import as_installed

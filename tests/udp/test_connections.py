@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import TestCase
 
 from tests.support.datagrams import Talker, turn
 from tests.udp.flow_case import LISTEN, FlowCase
@@ -59,7 +59,7 @@ def nameless(data: bytes) -> bytes:
     return data if data[0] < 0x80 else answering(b"") if data[0] & 0xF0 == 0xC0 else b""
 
 
-def host(test: SynchronousTestCase, name: str) -> Talker:
+def host(test: TestCase, name: str) -> Talker:
     """Start a server that answers what begins a connection with a handshake, and repeats all that has a short header."""
     handshake = answering(served(name))
     return Talker.listening(

@@ -31,17 +31,17 @@ class LoginTest(AdminCase):
         for policy in ("style-src 'self'", "script-src 'self'", "form-action 'none'"):
             self.assertIn(policy, page.headers["content-security-policy"])
         for name in ("page.css", "login.js"):
-            self.assertEqual(await self.status_of(f"/static/{name}"), 200)
+            self.assertEqual(await self.status_at(f"/static/{name}"), 200)
         asked = await self.ask("GET", "/enter", to=self.port)
         self.assertEqual(asked.status, 401)
         self.assertEqual(asked.headers["www-authenticate"], 'Basic realm="txmux", charset="UTF-8"')
         for user in ("txmux", "", "é"):
-            self.assertEqual(await self.status_of("/enter", **basic(TOKEN, user)), 200)
-        self.assertEqual(await self.status_of(**basic(TOKEN)), 200)
+            self.assertEqual(await self.status_at("/enter", **basic(TOKEN, user)), 200)
+        self.assertEqual(await self.status_at(**basic(TOKEN)), 200)
         for given in ("x", f"{TOKEN}x", f"x:{TOKEN}", ""):
-            self.assertEqual(await self.status_of(**basic(given)), 401)
+            self.assertEqual(await self.status_at(**basic(given)), 401)
         for given in ("", "*", "YQ", "/w=="):
-            self.assertEqual(await self.status_of(Authorization=f"Basic {given}"), 401)
+            self.assertEqual(await self.status_at(Authorization=f"Basic {given}"), 401)
         change = await self.ask("POST", "/api/reload", {**JSON, **basic(TOKEN)}, to=self.port)
         self.assertEqual(change.status, 200)
 
@@ -62,7 +62,7 @@ class LoginTest(AdminCase):
                 self.assertNotIn("set-cookie", told.headers)
         made = hmac.new(TOKEN.encode(), b"session", hashlib.sha256).hexdigest()
         for cookie in (f"txmux={TOKEN}", f"token={TOKEN}", f"txmux-0=admin:{made}"):
-            self.assertEqual(await self.status_of(Cookie=cookie), 401)
+            self.assertEqual(await self.status_at(Cookie=cookie), 401)
         told = await self.ask("POST", "/login", {**FORM}, f"token={TOKEN}", to=self.port)
         self.assertEqual(told.status, 405)
 

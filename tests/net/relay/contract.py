@@ -229,7 +229,8 @@ class RelayCase(_Base):
 
 
 class TlsCase(RelayCase):
-    wires = peer_wires = TlsWiring
+    wires: type[Wiring] = TlsWiring
+    peer_wires: type[Wiring] | None = TlsWiring
     finds_close = False  # a close-notify is a record like all others
     test_urgent_byte: Any = None  # there is none in TLS
 
