@@ -15,7 +15,6 @@ from twisted.trial.unittest import TestCase
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
 from tests.processes.reloading import with_workers
 from tests.processes.running import RULES
-from tests.service.reload_case import ReloadCase
 from tests.support.datagrams import turn
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
@@ -23,6 +22,7 @@ from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.proc import halted, serves, workers_of
 from tests.support.services import Service
+from tests.support.supervised import SupervisedTestCase
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checks import key_of
 from txmux.errors import MuxError
@@ -32,7 +32,7 @@ HOST, OTHER = "web.test", "other.test"
 HOSTS = "127.0.0.1", "127.0.0.2"
 
 
-class NamesCase(ReloadCase):
+class NamesCase(SupervisedTestCase):
     """Two workers, whose supervisor's clock stands still until it is moved, and a server at the same port of each of two addresses."""
 
     def setUp(self) -> None:

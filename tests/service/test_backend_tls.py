@@ -5,13 +5,13 @@ from typing import Any
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import capturedLogs
 
-from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
 from tests.support.certificates import Identity, authority, make_authority
 from tests.support.peers import PeerFactory, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.support.service import HEAD, PUBLIC, ServiceTestCase
 
 
-class TLSTest(BackendsCase):
+class TLSTest(ServiceTestCase):
     def secure(self, identity: Identity, **settings: Any) -> tuple[int, PeerFactory]:
         factory = PeerFactory()
         made = identity.private()

@@ -6,10 +6,10 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
-from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
+from tests.support.service import HEAD, PUBLIC, ServiceTestCase
 from txmux.backends.health.checks import key_of
 from txmux.backends.names import lookup as lookups
 from txmux.backends.names.lookup import Lookup
@@ -17,7 +17,7 @@ from txmux.backends.names.lookup import Lookup
 _ALL = "[route all]\nmatch = any\nbackend = {}\n"
 
 
-class SharedTest(BackendsCase):
+class SharedTest(ServiceTestCase):
     async def test_one_pool(self) -> None:
         """Connections of two listeners, and those for which it is the fallback, count together."""
         server = PeerFactory()
@@ -63,7 +63,7 @@ max_connections = 2
         await self.logged(6)
 
 
-class EndOnDownTest(BackendsCase):
+class EndOnDownTest(ServiceTestCase):
     def begin(self, words: str) -> int:
         self.main, self.backup = PeerFactory(), PeerFactory()
         ports = [listen(self, one) for one in (self.main, self.backup, PeerFactory())]
@@ -129,7 +129,7 @@ class EndOnDownTest(BackendsCase):
         self.assertEqual((await self.logged(1))["reason"], "server-down")
 
 
-class SilentServerTest(BackendsCase):
+class SilentServerTest(ServiceTestCase):
     async def test_clients_without_a_byte_eject_a_server(self) -> None:
         """Others get the next ones, be it in a relay of the kernel or not, and it stays connected to those that it has."""
         for relay in ("kernel", "portable"):
@@ -158,7 +158,7 @@ class SilentServerTest(BackendsCase):
             await self.stop()
 
 
-class NamesOfClientsTest(BackendsCase):
+class NamesOfClientsTest(ServiceTestCase):
     async def test_name_server_is_away(self) -> None:
         """A service without a supervisor logs that itself, and asks no longer once no rules name it."""
         port = free_port()
@@ -174,7 +174,7 @@ class NamesOfClientsTest(BackendsCase):
             self.assertFalse([one for one in reactor.getDelayedCalls() if "probe" in str(one)])
 
 
-class NamesTest(BackendsCase):
+class NamesTest(ServiceTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.dns = NameServer()

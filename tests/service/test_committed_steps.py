@@ -10,8 +10,8 @@ from unittest.mock import patch
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.service.reload_case import ReloadCase, greeted
 from tests.support.peers import PeerFactory, listen
+from tests.support.supervised import SupervisedTestCase, greeted
 from txmux.telemetry.steps import CommittedSteps
 
 _run, _wait = CommittedSteps.run, CommittedSteps.wait
@@ -34,7 +34,7 @@ class StepsTest(SynchronousTestCase):
         self.assertIsNotNone(failure)
 
 
-class ReloadTest(ReloadCase):
+class ReloadTest(SupervisedTestCase):
     """Each step of a reload that follows its commit fails in turn."""
 
     async def begin(self) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.service.reload_case import ReloadCase
 from tests.support.datagrams import Talker
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.supervised import SupervisedTestCase
 
 LISTEN = "[txmux]\naccess_log = LOG\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 
 
-class NetworksCase(ReloadCase):
+class NetworksCase(SupervisedTestCase):
     """A service whose supervisor has a time that the test moves, with a server behind it."""
 
     def setUp(self) -> None:
@@ -151,7 +151,7 @@ class EndTest(NetworksCase):
         await self.server.peer()
         self.write_list("127.0.0.1\n")
         await self.after(10, lambda: client.finished)
-        await self.logged("reason=denied", "route=r")
+        await self.until_logged("reason=denied", "route=r")
 
     async def test_others(self) -> None:
         """Those who still may come in stay, and so do all of a listener that does not want that."""
@@ -193,4 +193,4 @@ class EndTest(NetworksCase):
         await self.connections(1)
         self.write_list("127.0.0.1\n")
         await self.after(10, self.denies)
-        await self.logged("reason=denied")
+        await self.until_logged("reason=denied")

@@ -8,7 +8,6 @@ from typing import Any
 from twisted.internet.protocol import ServerFactory as Site
 from twisted.logger import capturedLogs
 
-from tests.service.reload_case import LISTEN, ReloadCase, greeted
 from tests.support.certificates import authority
 from tests.support.datagrams import Talker, turn
 from tests.support.forks import starter
@@ -16,6 +15,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
+from tests.support.supervised import LISTEN, SupervisedTestCase, greeted
 from txmux import MuxService, load
 from txmux.access.per_source import SourceLimits
 from txmux.rules.embedding import outcome
@@ -24,7 +24,7 @@ from txmux.rules.model import Listener, Rules, Settings
 _DRAIN = "[txmux]\ndrain_removed = yes\ndrain_timeout = 5s\n"
 
 
-class RoutesTest(ReloadCase):
+class RoutesTest(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.old, self.new = PeerFactory(), PeerFactory()
@@ -64,7 +64,7 @@ class RoutesTest(ReloadCase):
         text = self.text(0).replace(LISTEN, f"{LISTEN}max_connections = 1\n")
         await self.change(text)
         await (await greeted(self, port)).is_lost()
-        await self.logged("reason=limit")
+        await self.until_logged("reason=limit")
 
     async def test_one_log_line_says_what_has_changed(self) -> None:
         await self.run_service(
@@ -92,7 +92,7 @@ class RoutesTest(ReloadCase):
         """All errors are told, the log has them, and the next clients go where they did."""
         [port] = await self.run_service(self.text(0))
         with capturedLogs() as events:
-            told = await self.refused(
+            told = await self.change_refused(
                 self.text(1, "[route a]\nmatch = sshh\nbackend = b\n[what]\n")
             )
         self.assertIn("did you mean 'ssh'?", told)
@@ -115,7 +115,9 @@ class RoutesTest(ReloadCase):
     async def test_unchangeable(self) -> None:
         """What cannot change while the service runs is refused, with all else in the file."""
         await self.run_service(self.text(0))
-        told = await self.refused(self.text(1).replace("[txmux]", "[txmux]\nrelay = portable"))
+        told = await self.change_refused(
+            self.text(1).replace("[txmux]", "[txmux]\nrelay = portable")
+        )
         self.assertIn("[txmux] relay: cannot change while the service runs", told)
 
     async def test_removed(self) -> None:
@@ -255,7 +257,7 @@ def _to(factory: Site, **values: Any) -> Rules:
     return Rules(Path("r.ini"), Settings(), (listener,), ())
 
 
-class AskingTest(ReloadCase):
+class AskingTest(SupervisedTestCase):
     async def test_reload_of_a_service_that_does_not_run(self) -> None:
         await self.run_service(LISTEN)
         await self.running.stopService()

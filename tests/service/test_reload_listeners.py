@@ -12,12 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.service.reload_case import LISTEN, ReloadCase, greeted
 from tests.support.certificates import authority
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
+from tests.support.supervised import LISTEN, SupervisedTestCase, greeted
 from txmux.errors import MuxError
 from txmux.rules.model import Keepalive, Listener, Settings
 from txmux.serving.listen_addresses import listen_addresses
@@ -142,7 +142,7 @@ class InProcessTest(ServiceTestCase):
         self.assertEqual(found - {"freebind", "mptcp"}, {*PORT_OPTIONS})
 
 
-class ListenersTest(ReloadCase):
+class ListenersTest(SupervisedTestCase):
     async def test_renamed_listener_keeps_its_socket(self) -> None:
         text = f"{_LOG}[listen NAME]\nendpoint = 127.0.0.1:{free_port()}\n"
         [port] = await self.run_service(text.replace("NAME", "a"))
@@ -150,7 +150,7 @@ class ListenersTest(ReloadCase):
         await self.change(text.replace("NAME", "b"))
         self.assertEqual(self.inodes(), inodes)
         await (await greeted(self, port, b"x")).is_lost()
-        await self.logged("listener=b ")
+        await self.until_logged("listener=b ")
 
     async def test_taken(self) -> None:
         """An address that another program has leaves everything as it was, new addresses before it, too."""
@@ -159,7 +159,7 @@ class ListenersTest(ReloadCase):
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             more = f"[listen z]\nendpoint = 127.0.0.1:{taken.getsockname()[1]}\n"
-            told = await self.refused(f"{LISTEN}[listen y]\nendpoint = 127.0.0.1:0\n{more}")
+            told = await self.change_refused(f"{LISTEN}[listen y]\nendpoint = 127.0.0.1:0\n{more}")
         self.assertIn("[listen z] endpoint", told)
         self.assertIn("another program has it", told)
 
@@ -185,15 +185,17 @@ class ListenersTest(ReloadCase):
         peer.send(b"x")
         await peer.until(lambda: peer.told_close_notify)
         await self.gone(peer)
-        await self.logged("listener=b ")
+        await self.until_logged("listener=b ")
         more = f"{LISTEN}[listen c]\nendpoint = {ssl.replace('PORT', str(other))}\n"
-        self.assertIn("[listen c] endpoint", await self.refused(more.replace("a.pem", "b.pem")))
+        self.assertIn(
+            "[listen c] endpoint", await self.change_refused(more.replace("a.pem", "b.pem"))
+        )
         await self.change(more)
         peer = SecurePeer((client_context(None), None))
         await (await connect_tls(self, other, peer)).ready()
 
 
-class FilesTest(ReloadCase):
+class FilesTest(SupervisedTestCase):
     async def test_access_log(self) -> None:
         """The access log goes elsewhere, also for connections of older rules; one that cannot be opened is refused."""
         listen = f"{LISTEN}detect_timeout = 1h\n"
@@ -201,7 +203,7 @@ class FilesTest(ReloadCase):
         client = await connect(self, port)
         await self.connections(1)
         missing = self.folder / "missing" / "log"
-        told = await self.refused(f"[txmux]\naccess_log = {missing}\n{listen}")
+        told = await self.change_refused(f"[txmux]\naccess_log = {missing}\n{listen}")
         self.assertIn("access_log: ", told)
         other = self.folder / "other.log"
         await self.change(f"[txmux]\naccess_log = {other}\n{listen}")
@@ -221,9 +223,9 @@ class FilesTest(ReloadCase):
             os.kill(os.getpid(), signal.SIGHUP)
             while self.running.control.last_reload is last:
                 await deferLater(reactor, 0)
-            await self.logged()
+            await self.until_logged()
             await (await greeted(self, port, b"x")).is_lost()
-            await self.logged("\n")
+            await self.until_logged("\n")
             lines = self.log.read_text().count("\n")
             self.assertEqual((moved.read_text(), lines), (before, 1))
 
@@ -306,7 +308,7 @@ class FilesTest(ReloadCase):
             rules.replace(f"= {pem}", f"= {ca} {pem}"),
             rules.replace("tls_name = b", "tls_name = c"),
         ):
-            self.assertIn("]", await self.refused(bad))
+            self.assertIn("]", await self.change_refused(bad))
         second.write(self.folder / "a.pem", key=True)
         authority().write(trusted)
         self.assertEqual(await self.change(rules + other), "nothing changed")

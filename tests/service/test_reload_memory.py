@@ -4,12 +4,12 @@ import gc
 from collections import Counter
 from typing import Any
 
-from tests.service.reload_case import LISTEN, ReloadCase
+from tests.support.supervised import LISTEN, SupervisedTestCase
 
 _READING = ("txmux.rules.reading", "txmux.detection.registry", "twisted.plugin")
 
 
-class GarbageTest(ReloadCase):
+class GarbageTest(SupervisedTestCase):
     """What belongs to other rules is freed with them, and not only when garbage is looked for."""
 
     def garbage(self) -> Counter[str]:

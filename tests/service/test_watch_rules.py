@@ -8,15 +8,15 @@ from twisted.internet.defer import ensureDeferred
 from twisted.logger import capturedLogs
 from typing_extensions import override
 
-from tests.service.reload_case import LISTEN, ReloadCase
 from tests.support.mux import VirtualTime
+from tests.support.supervised import LISTEN, SupervisedTestCase
 
 _PERIOD = 10
 _SETTLED = 1
 _WATCHED = f"[txmux]\nwatch_rules = {_PERIOD}s\naccess_log = LOG\n"
 
 
-class WatchCase(ReloadCase):
+class WatchCase(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.time = VirtualTime()

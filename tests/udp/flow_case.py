@@ -182,9 +182,9 @@ class FlowCase(ServiceTestCase):
         await new.stopped()
 
     async def hand_over(self, **options: Any) -> int:
-        return await self.finish(self.there(**options))
+        return await self.finish_handover(self.there(**options))
 
-    async def finish(self, there: There) -> int:
+    async def finish_handover(self, there: There) -> int:
         count = await hand_over_flows([*self.old.connections], there)
         self.port_there.await_no_more()
         return count

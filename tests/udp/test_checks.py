@@ -12,7 +12,7 @@ from txmux.wire.proxyprotocol.decode import decode_datagram
 
 
 class CheckTests(FlowCase):
-    async def until(self, state: str) -> None:
+    async def until_state(self, state: str) -> None:
         pool = next(
             one.pool for one in self.running.listeners[0].upstreams.all() if one.backend.name == "b"
         )
@@ -32,11 +32,11 @@ class CheckTests(FlowCase):
         check = "check = send=PING expect=PONG interval=100ms timeout=100ms rise=1 fall=1"
         self.begin(server.port, backend=f"proxy_protocol = v2\n{check}")
         await server.hears(2)
-        await self.until("up")
+        await self.until_state("up")
         says[0] = b"?"
-        await self.until("down")
+        await self.until_state("down")
         says[0] = b"PONG!"
-        await self.until("up")
+        await self.until_state("up")
 
     async def test_dns_server_that_answers_is_up_also_without_such_a_name(self) -> None:
         codes = [0]
@@ -47,25 +47,25 @@ class CheckTests(FlowCase):
         self.begin(server.port, backend=check)
         self.assertIn(b"\3www\7example\3com\0\0\1\0\1", (await server.hears(1))[0])
         codes[0] = 2
-        await self.until("down")
+        await self.until_state("down")
         codes[0] = 3
-        await self.until("up")
+        await self.until_state("up")
 
     async def test_closed_port_is_down(self) -> None:
         check = "check = send=PING expect=PONG interval=100ms rise=1 fall=1"
         self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
-        await self.until("down")
+        await self.until_state("down")
 
     async def test_port_checks_a_tcp_service_beside_it(self) -> None:
         beside = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
         self.addCleanup(beside.stopListening)
         check = f"check = tcp port={beside.getHost().port} interval=100ms rise=1 fall=1"
         self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
-        await self.until("up")
+        await self.until_state("up")
         runtime = self.running.listeners[0].runtime
         stopped = beside.stopListening()
         if stopped is not None:
             await stopped
-        await self.until("down")
+        await self.until_state("down")
         await self._stop()
         runtime.clock.drop_idle()

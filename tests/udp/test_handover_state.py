@@ -146,7 +146,7 @@ class MovingTests(FlowCase):
         new.say(SHORT, port)
         while not (self.port_there._waiting and self.port_there._waiting._datagrams):
             await turn()
-        await self.finish(there)
+        await self.finish_handover(there)
         await new.insists(SHORT, port)
         self.assertEqual(len(set(server.senders)), 1)
 

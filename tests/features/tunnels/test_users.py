@@ -10,8 +10,8 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from tests.service.reload_case import LISTEN, ReloadCase
 from tests.support.folders import make_folder
+from tests.support.supervised import LISTEN, SupervisedTestCase
 from txmux.features.tunnels import login_queue, users
 from txmux.features.tunnels.dialogue import Login
 from txmux.features.tunnels.users import TunnelUsers
@@ -134,7 +134,7 @@ class TunnelUsersTest(TestCase):
         self.assertIn("none cannot be read: No such file or directory; nobody", users.trouble)
 
 
-class ReloadTest(ReloadCase):
+class ReloadTest(SupervisedTestCase):
     async def test_file_that_is_of_no_use(self) -> None:
         """A reload says so, whether the rules have changed or not."""
         file = self.folder / "users"
