@@ -113,19 +113,18 @@ class LookTest(SynchronousTestCase):
         self.assertEqual([*pool.recurring.failing], ["do what is due each second"])
 
 
-class _TwoWorkersCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        make: Any = _Worker
-        self.pool = WorkerPool(make, Clock())
-        self.first, self.second = _Worker(1), _Worker(2)
-        workers: list[Any] = [self.first, self.second]
-        self.pool.workers += workers
+def _two_workers() -> tuple[WorkerPool, _Worker, _Worker]:
+    make: Any = _Worker
+    pool = WorkerPool(make, Clock())
+    workers: Any = [_Worker(1), _Worker(2)]
+    pool.workers += workers
+    return pool, *workers
 
 
-class HungTest(_TwoWorkersCase):
+class HungTest(SynchronousTestCase):
     @override
     def setUp(self) -> None:
-        super().setUp()
+        self.pool, self.first, self.second = _two_workers()
         self.first.hangs = "hangs"
 
     def replaced(self, worker: Any, most: int = 16) -> bool:
@@ -222,10 +221,10 @@ class HandoverTest(SynchronousTestCase):
         self.assertIn("worker 1 ended before all its connections had moved", report.changes)
 
 
-class FlowsTest(_TwoWorkersCase):
+class FlowsTest(SynchronousTestCase):
     @override
     def setUp(self) -> None:
-        super().setUp()
+        self.pool, self.first, self.second = _two_workers()
         self.pool.share_datagrams()
 
     def giving(self) -> Deferred[Any]:

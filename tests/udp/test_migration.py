@@ -1,5 +1,6 @@
 """Flows that move to another address of their client, and those who would like to have them."""
 
+import json
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -18,6 +19,7 @@ from tests.wire.quic_vectors import (
     VERSION_2,
 )
 from txmux.udp.migration import MINUTE, MOST_MOVES, SILENCE, MigratingPath, Migration
+from txmux.wire.codec import Origin
 
 HOME, OTHER, THIRD = "192.0.2.1:1000", "192.0.2.1:2000", "198.51.100.9:3000"
 ID = bytes(range(100, 108))
@@ -38,7 +40,7 @@ def answer(
     return header + ids + (b"\0" if kind == 0 else b"") + b"\x40\x40" + bytes(64)
 
 
-class RoamingTestCase(SynchronousTestCase):
+class MigrationTests(SynchronousTestCase):
     """A flow of QUIC whose server has answered, and a clock."""
 
     def setUp(self) -> None:
@@ -83,8 +85,6 @@ class RoamingTestCase(SynchronousTestCase):
         self.says(source)
         self.assertEqual(self.path.home, source)
 
-
-class FindTests(RoamingTestCase):
     def test_short_header_with_the_servers_id_is_found(self) -> None:
         self.assertEqual(self.found(SHORT), "flow")
         self.assertIsNone(self.found(b"\x41" + ID[::-1] + bytes(30)))
@@ -196,8 +196,6 @@ class FindTests(RoamingTestCase):
         path.end()
         self.assertIsNone(self.found(WG_DATA))
 
-
-class MoveTests(RoamingTestCase):
     def test_answers_follow_once_the_old_address_is_silent(self) -> None:
         self.assertTrue(self.says(OTHER))
         self.assertEqual(self.path.home, HOME)
@@ -277,9 +275,7 @@ class MoveTests(RoamingTestCase):
         self.clock.advance(MINUTE)
         self.move(OTHER)
 
-
-class HijackTests(RoamingTestCase):
-    """Someone on the way who has seen the ID, and wants the answers, or to have them sent to another."""
+    # Someone on the way who has seen the ID, and wants the answers, or to have them sent to another.
 
     def test_no_answers_elsewhere_while_the_old_address_speaks(self) -> None:
         for _ in range(100):
@@ -378,3 +374,113 @@ class HijackTests(RoamingTestCase):
                 self.assertEqual(self.path.home, HOME)
         for first, last in zip(moves, moves[MOST_MOVES:], strict=False):
             self.assertGreaterEqual(last - first, MINUTE)
+
+    # Before and after another process goes on with them: nobody gains by the change.
+
+    def hand_over(self) -> None:
+        """Have another process go on, some time later by another clock."""
+        reported = json.loads(json.dumps(self.path.as_json(Origin(self.clock.seconds()))))
+        home = self.path.home
+        self.path.end()
+        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
+        self.clock.rightNow += 12345.0
+        self.migration = Migration()
+        path = self.migration.restore("flow", home, reported, Origin(self.clock.seconds()))
+        assert path is not None
+        self.path = path
+
+    def test_flow_is_found_by_its_ids_and_learns_more(self) -> None:
+        self.hand_over()
+        self.assertEqual(self.found(SHORT), "flow")
+        self.path.from_server(answer(b"another one"))
+        self.assertEqual(self.found(b"\x41another one" + bytes(30)), "flow")
+        self.path.from_server(answer(b"not for it!", destination=b"someone"))
+        self.assertIsNone(self.found(b"\x41not for it!" + bytes(30)))
+
+    def test_shared_id_moves_none_in_any_order(self) -> None:
+        thief = self.begin("thief")
+        thief.from_server(answer())
+        thief.end()
+        self.hand_over()
+        self.assertIsNone(self.found(SHORT))
+        self.path.end()
+        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
+
+    def test_answers_go_back_when_the_old_address_speaks(self) -> None:
+        self.move(THIRD)
+        self.hand_over()
+        self.assertEqual(self.path.home, THIRD)
+        self.assertTrue(self.says(HOME))
+        self.assertEqual(self.path.home, HOME)
+        self.hand_over()
+        self.assertFalse(self.says(THIRD))
+        self.clock.advance(MINUTE)
+        self.move(OTHER)
+
+    def test_unproved_address_gets_no_more(self) -> None:
+        self.says(THIRD, size=100)
+        self.clock.advance(SILENCE)
+        sent = 0
+        for _ in range(10):
+            self.hand_over()
+            sent += sum(self.noticed(90) for _ in range(5))
+        self.assertEqual((self.path.home, sent), (HOME, 3))
+        self.says(THIRD)
+        self.assertEqual(self.path.home, THIRD)
+
+    def test_moves_of_the_last_minute_count(self) -> None:
+        for number in range(MOST_MOVES):
+            self.move(f"192.0.2.1:{number}")
+            self.hand_over()
+        self.assertFalse(self.says(OTHER))
+
+    def test_silence_is_counted_on(self) -> None:
+        self.says(OTHER)
+        for _ in range(9):
+            self.clock.advance(SILENCE / 10)
+            self.hand_over()
+            self.answered()
+            self.assertEqual(self.path.home, HOME)
+        self.clock.advance(SILENCE / 9)
+        self.answered()
+        self.assertEqual(self.path.home, OTHER)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([HOME, OTHER, THIRD, "server", "path"]),
+                st.integers(1, 1200),
+                st.sampled_from([0.0, 0.0625, 0.25, 1.0, 30.0]),
+                st.booleans(),
+            ),
+            max_size=40,
+        )
+    )
+    def test_any_order_with_handovers(self, events: Sequence[tuple[str, int, float, bool]]) -> None:
+        outcomes = []
+        for is_handed_over in (False, True):
+            self.setUp()
+            outcome = []
+            for who, size, after, now in events:
+                self.clock.advance(after)
+                if now and is_handed_over:
+                    self.hand_over()
+                said: bool | None = None
+                if who == "server":
+                    self.answered()
+                else:
+                    said = self.noticed(size) if who == "path" else self.says(who, size)
+                outcome.append((said, self.path.home, self.path.watches))
+            outcomes.append(outcome)
+        self.assertEqual(*outcomes)
+
+    @given(
+        st.dictionaries(
+            st.sampled_from(["kind", "own_id", "later"]), st.sampled_from(["q", "w", "", "00ff"])
+        )
+    )
+    def test_other_versions_are_tolerated(self, reported: dict[str, str]) -> None:
+        if reported.get("own_id") in {"q", "w"}:
+            del reported["own_id"]
+        path = Migration[str]().restore("flow", HOME, reported, Origin(1.0))
+        self.assertEqual(path is None, reported.get("kind") not in {"q", "w"})
