@@ -7,44 +7,36 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
-from typing import Self
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.echo import ThreadServer
 from tests.support.ports import free_port
 
 
-class Answering:
-    """A server that reads what its client has sent, answers, and closes; or holds the connection, without an answer."""
+class Answering(ThreadServer):
+    """Reads what its client has sent, answers, and closes; or holds the connection, without an answer."""
 
     def __init__(self, answer: bytes | None) -> None:
         self._answer, self.received = answer, b""
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._run)
+        super().__init__(self._serve_one)
 
-    def _run(self) -> None:
-        client, _ = self._socket.accept()
-        with client:
-            if self._answer is None:
-                while data := client.recv(4096):
-                    self.received += data
-            elif self._answer:
-                client.recv(4096)
-                client.sendall(self._answer)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
-        self._socket.close()
+    def _serve_one(self, client: socket.socket) -> None:
+        if self._answer is None:
+            while data := client.recv(4096):
+                self.received += data
+        elif self._answer:
+            client.recv(4096)
+            client.sendall(self._answer)
 
 
 class ConnectTests(SynchronousTestCase):
+    def answering(self, answer: bytes | None) -> Answering:
+        server = Answering(answer)
+        self.addCleanup(server.end)
+        return server
+
     def run_check(self, rules: str, *options: str) -> tuple[int, str]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rules.ini"
@@ -116,11 +108,11 @@ class ConnectTests(SynchronousTestCase):
     def test_what_was_tested(self) -> None:
         """A server that closes at once, with a header or without one, is not well: one side alone may use the PROXY protocol."""
         refusal = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-        with Answering(b"") as closing, Answering(refusal) as refusing, Answering(None) as holding:
-            code, lines = self.check(
-                f"[route a]\nmatch = ssh\nbackend = 127.0.0.1:{closing.port}\n[route b]\nmatch = redis\nbackend = b\n"
-                f"[backend b]\nserver = 127.0.0.1:{refusing.port}\n  127.0.0.1:{holding.port}\nproxy_protocol = v2\n"
-            )
+        closing, refusing, holding = map(self.answering, (b"", refusal, None))
+        code, lines = self.check(
+            f"[route a]\nmatch = ssh\nbackend = 127.0.0.1:{closing.port}\n[route b]\nmatch = redis\nbackend = b\n"
+            f"[backend b]\nserver = 127.0.0.1:{refusing.port}\n  127.0.0.1:{holding.port}\nproxy_protocol = v2\n"
+        )
         self.assertEqual(code, 1)
         expected = [
             f"127.0.0.1:{closing.port}: connection closed without an answer; it may expect a PROXY header: see proxy_protocol ([route a])",
@@ -128,15 +120,16 @@ class ConnectTests(SynchronousTestCase):
             f"127.0.0.1:{holding.port}: accepts connections with the PROXY header ([backend b], [route b])",
         ]
         self.assertEqual(sorted(lines), sorted(expected))
+        holding.wait(60)
         self.assertEqual(holding.received[:12], b"\r\n\r\n\0\r\nQUIT\n")
-        with Answering(None) as holding:
-            redis = f"[route a]\nmatch = redis\nbackend = b\n[backend b]\nserver = 127.0.0.1:{holding.port}\n"
-            _, lines = self.check(f"{redis}check = redis\n")
-            self.assertIn("timed out", lines[0])
-        with Answering(b"+PONG\r\n") as answering:
-            redis = redis.replace(str(holding.port), str(answering.port))
-            _, lines = self.check(f"{redis}check = redis\n")
-            self.assertIn(": passes check = redis (", lines[0])
+        holding = self.answering(None)
+        redis = f"[route a]\nmatch = redis\nbackend = b\n[backend b]\nserver = 127.0.0.1:{holding.port}\n"
+        _, lines = self.check(f"{redis}check = redis\n")
+        self.assertIn("timed out", lines[0])
+        answering = self.answering(b"+PONG\r\n")
+        redis = redis.replace(str(holding.port), str(answering.port))
+        _, lines = self.check(f"{redis}check = redis\n")
+        self.assertIn(": passes check = redis (", lines[0])
 
     def test_json(self) -> None:
         with socket.socket() as nobody:

@@ -10,6 +10,7 @@ from typing import Self
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
+from tests.support.echo import ThreadServer
 from txmux.cli import init
 from txmux.cli.init.services import Listening, listening
 
@@ -57,23 +58,9 @@ class Choosy:
 
 class InitTests(CommandTestCase):
     def serve(self, greeting: bytes) -> int:
-        server = socket.create_server(("127.0.0.1", 0))
-
-        def greet() -> None:
-            try:
-                while True:
-                    client, _ = server.accept()
-                    client.sendall(greeting)
-                    client.close()
-            except OSError:
-                pass
-
-        thread = threading.Thread(target=greet)
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(server.close)
-        self.addCleanup(server.shutdown, socket.SHUT_RDWR)
-        return int(server.getsockname()[1])
+        server = ThreadServer(lambda client: client.sendall(greeting))
+        self.addCleanup(server.end)
+        return server.port
 
     def see_only(self, port: int) -> None:
         """Leave out what else listens on this machine: servers of other tests, which run at the same time."""
