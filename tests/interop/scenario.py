@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from tests.interop.children import InteropTestCase
 from tests.interop.namespaces import Namespace, mounted
-from tests.support.services import LoggingTwist, Record
+from tests.support.services import Record, Twist
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 _LINE = re.compile(r"(?<= )(id=\S+ listener=.*)")
 
 
-class Example(LoggingTwist):
+class Example(Twist):
     """A service with an example as its rules, and other files at some paths; without a file, its access log is in its own log."""
 
     def __init__(

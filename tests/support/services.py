@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +53,7 @@ class Twist:
         self.status = 0 if program else -signal.SIGTERM
         command = program or [*twist_command(), "--log-format=text", "txmux"]
         self.child = Child(*before, *command, *options)
+        self._taken: dict[str, int] = {}
 
     @property
     def output(self) -> str:
@@ -79,22 +79,11 @@ class Twist:
         if (statuses and status not in statuses) or re.search("Traceback|Unhandled", self.output):
             raise AssertionError(f"exit status {status}, having said:\n{self.output}")
 
+    # Its access log, if it has one.
 
-class LoggingTwist(Twist, ABC):
-    """A service with an access log."""
-
-    def __init__(
-        self,
-        *options: str | Path,
-        before: Sequence[str] = (),
-        program: Sequence[str | Path] = (),
-    ) -> None:
-        super().__init__(*options, before=before, program=program)
-        self._taken: dict[str, int] = {}
-
-    @abstractmethod
     def lines(self, listener: str = "") -> list[Record]:
         """Return the lines of the access log, of all listeners or one."""
+        raise NotImplementedError
 
     def take(self, count: int = 1, listener: str = "") -> list[Record]:
         """Wait for the lines of exactly this many further connections in the access log, of one listener or all."""
@@ -123,7 +112,7 @@ def _connections(lines: Iterable[Record]) -> int:
     return sum(line.get("count", 1) for line in lines)
 
 
-class Service(LoggingTwist):
+class Service(Twist):
     """A running service with an access log in JSON, and what a test does to it: reload, upgrade, kill, connect, log, api.
 
     It is ``twist txmux``, or ``txmux run`` if `program` is ``run``. An upgrade replaces the process; `pid` is the one that serves.
@@ -225,6 +214,7 @@ class Service(LoggingTwist):
         bound = (source, 0) if source else None
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE, bound)
 
+    @override
     def lines(self, listener: str = "") -> list[Record]:
         whole, _, _ = self.log.read_text().rpartition("\n")
         lines = map(json.loads, whole.splitlines())

@@ -93,15 +93,21 @@ class UnixWiring:
         self._reactor.connectUNIX(address, factory)
 
 
-class _LeanWiring:
-    family: socket.AddressFamily
+class LeanTcpWiring:
+    """TCP sockets that a poller serves."""
+
+    family = socket.AF_INET
+    breaks_off = True
 
     def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
         self._poller, self._paths = poller, _paths(test)
 
-    def _listen_at(self, name: Any, factory: ServerFactory) -> tuple[IListeningPort, Any]:
+    def name(self) -> Any:
+        return "127.0.0.1", free_port("127.0.0.1")
+
+    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
         listening = socket.socket(self.family)
-        listening.bind(name)
+        listening.bind(self.name())
         listening.listen()
         port = SocketPort(self._poller, listening, factory)
         port.startListening()
@@ -111,16 +117,6 @@ class _LeanWiring:
         reactor = self._poller.reactor
         connector = SocketConnector(self._poller, reactor, self.family, address, factory)
         connector.connect(60)
-
-
-class LeanTcpWiring(_LeanWiring):
-    """TCP sockets that a poller serves."""
-
-    family = socket.AF_INET
-    breaks_off = True
-
-    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
-        return self._listen_at(("127.0.0.1", free_port("127.0.0.1")), factory)
 
 
 class _Tls:
@@ -185,16 +181,16 @@ class _Ending(Factory):
         return Shaking()
 
 
-class LeanUnixWiring(_LeanWiring):
+class LeanUnixWiring(LeanTcpWiring):
     """UNIX sockets that a poller serves."""
 
     family = socket.AF_UNIX
     breaks_off = False
 
-    def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
-        return self._listen_at(next(self._paths), factory)
+    def name(self) -> Any:
+        return next(self._paths)
 
 
 def _paths(test: SynchronousTestCase) -> Iterator[str]:
     folder = make_folder(test)
-    return (str(folder / str(number)) for number in itertools.count())
+    yield from (str(folder / str(number)) for number in itertools.count())
