@@ -1,6 +1,7 @@
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,14 +15,29 @@ from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.proc import halted
 from tests.support.service import ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
-from tests.support.turns import each_pause
 from txmux.client import client_table
 from txmux.client.session import ClientSession
 from txmux.control.broadcast import broadcast
 from txmux.control.connections import end_connections, find_connection, list_connections
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.worker_answers import WorkerAnswers
+from txmux.net import turns
 from txmux.telemetry.documents import CERTIFICATES, ConnectionDocument
+
+
+@contextmanager
+def each_pause(do: Callable[[int], object]) -> Iterator[None]:
+    """Have work pause wherever it may, and do something in each pause, by its number from 0."""
+    number = -1
+
+    async def pause(_: turns.Turns) -> None:
+        nonlocal number
+        number += 1
+        do(number)
+        await deferLater(reactor, 0)
+
+    with patch.object(turns.Turns, "pause", pause), patch.object(turns, "_AT_ONCE", 1):
+        yield
 
 
 class LiveCase(SupervisedTestCase):

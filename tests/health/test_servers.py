@@ -2,13 +2,106 @@
 
 import contextlib
 import itertools
+import json
 import socket
 import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
 
-from tests.health.views import Views
-from tests.interop.children import eventually
+import attrs
+
+from tests.admin.processes import ask, text_of
+from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase
 from tests.support.ports import free_port, stop_listening
+from tests.support.services import Service
+from txmux.cli import main
+
+_EXITS = {"critical": 2, "warning": 1, "note": 0, "": 0}
+
+
+@attrs.frozen
+class Views:
+    """The views of a service whose `admin` is a UNIX socket."""
+
+    mux: Service
+    admin: Path
+
+    def api(self, path: str = "status") -> Any:
+        return ask(self.admin, "GET", f"/api/{path}")[1]
+
+    def attention(self, what: str) -> Mapping[str, Any] | None:
+        items = self.api()["attention"]
+        return next((item for item in items if item["what"] == what), None)
+
+    def command(self, *words: str) -> tuple[int, str]:
+        out = StringIO()
+        with redirect_stdout(out), redirect_stderr(out):
+            code = main([*words, "--admin", str(self.admin)])
+        return code, out.getvalue()
+
+    def is_ready(self) -> bool:
+        return ask(self.admin, "GET", "/readyz")[0] == 200
+
+    def metric(self, sample: str) -> float | None:
+        """Return the value of a sample, which is written as in the exposition."""
+        for line in text_of(self.admin, "/metrics").splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == sample:
+                return float(value)
+        return None
+
+    def show(self, what: str, level: str, words: str, *, log: str = "", ready: bool = True) -> None:
+        """Wait until each view shows an item with these words; its log line has those of `log`. Print how long each took (``-s``)."""
+        begun = time.monotonic()
+        shown: dict[str, float] = {}
+        sample = f'txmux_attention{{level="{level}",what="{what}"}}'
+
+        def item() -> bool:
+            found = self.attention(what)
+            return found is not None and found["level"] == level and words in json.dumps(found)
+
+        views: Mapping[str, Callable[[], bool]] = {
+            "API": item,
+            "status": lambda: words in _flat(self.command("status")[1]),
+            "exit status": lambda: self.command("status", "--check")[0] >= _EXITS[level],
+            "top": lambda: words in _flat(self.command("top", "--once")[1]),
+            "page": lambda: words in text_of(self.admin, "/"),
+            "metric": lambda: (self.metric(sample) or 0) >= 1,
+            "readyz": lambda: self.is_ready() == ready,
+            "log": lambda: (log or words) in self.mux.child.output,
+        }
+
+        def missing() -> list[str]:
+            for name in [name for name in views if name not in shown]:
+                if views[name]():
+                    shown[name] = time.monotonic() - begun
+            return [name for name in views if name not in shown]
+
+        try:
+            eventually(lambda: not missing(), f"all views show {words!r}", PATIENCE)
+        except AssertionError as problem:
+            raise AssertionError(
+                f"{problem}; not: {missing()}\n{self.api()['attention']}\n{self.command('status')[1]}"
+            ) from None
+        took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in shown.items())
+        print(f"{what}, {level}: {took}")  # noqa: T201 - seen by -s
+
+    def clear(self, what: str) -> None:
+        """Wait until no item of a topic is left, and nothing is worse than a note."""
+        eventually(lambda: self.attention(what) is None, f"{what} needs no attention any more")
+        eventually(
+            lambda: self.metric(f'txmux_attention{{level="critical",what="{what}"}}') == 0,
+            f"the metric of {what} is 0",
+        )
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 def pool(*ports: int, more: str = "") -> str:

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
@@ -14,11 +15,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
 from tests.processes.timed import TimedTestCase
 from tests.support.folders import make_folder
-from tests.support.load import Load
 from tests.support.peers import reactor
 from tests.support.proc import (
     halted,
@@ -36,6 +36,42 @@ from txmux.processes.liveness import ProcessActivity
 from txmux.processes.supervisor import worker
 from txmux.processes.supervisor.worker import Worker
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+
+
+class Load(threading.Thread):
+    """A client that reconnects as soon as it has been served.
+
+    Args:
+        hears: The expected answer; empty if the connection is to be closed.
+    """
+
+    def __init__(self, port: int, says: bytes = b"x", hears: bytes = b"") -> None:
+        super().__init__(daemon=True)
+        self._port = port
+        self._says, self._hears = says, hears
+        self._stopped = threading.Event()
+        self.served = self.cut = self.refused = 0
+
+    def run(self) -> None:
+        while not self._stopped.wait(0.02):
+            try:
+                client = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
+            except OSError:
+                self.refused += 1
+                continue
+            with client:
+                try:
+                    client.sendall(self._says)
+                    is_right = client.recv(100) == self._hears
+                except OSError:
+                    is_right = False
+                self.served += is_right
+                self.cut += not is_right
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join(2 * PATIENCE)
+
 
 _KILLED = 6
 """Workers that are killed one after another, of five: one more than once."""
