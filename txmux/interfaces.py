@@ -149,7 +149,7 @@ class Datagrams(Peeked):
         return found
 
     def preset(self, parser: Callable[[tuple[bytes, ...], T | None], T], result: T) -> None:
-        """Have `parsed_all` return this for a parser, as its bytes came in other datagrams."""
+        """Make `parsed_all` return this for a parser, as its bytes came in other datagrams."""
         self._parsed_all[parser] = len(self.datagrams), result
 
 

@@ -431,7 +431,7 @@ class SharedLimits:
         self._remap(layout)
 
     def remap_changed(self, **changes: Any) -> None:
-        """Do so by `LimitsLayout.changes`."""
+        """Change the layout by `LimitsLayout.changed`, and map the memory again if that needs it."""
         before = self.layout
         self.layout = layout = before.changed(**changes)
         if layout.size > len(self._memory) or layout.tables != before.tables:

@@ -211,7 +211,6 @@ class SourceTable:
         self.clear_number(_FULL_AT)
 
     def forget_elsewhere(self) -> None:
-        """Count nothing of other machines."""
         self.clear_number(_ELSEWHERE)
 
     def clear_number(self, number: int) -> None:

@@ -164,7 +164,7 @@ class AdminChannel(HTTPChannel):
 
     @override
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Have each connection end after its answer: it needs no limits for pipelined requests, and no idle ones outlive this process."""
+        """Close each connection after its answer: it needs no limits for pipelined requests, and no idle ones outlive this process."""
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return False
 
@@ -228,7 +228,6 @@ class AdminClients(ServerFactory):
         self._held: list[Deferred[None]] | None = None
 
     def hold_requests(self) -> None:
-        """Answer no further request until `go_on` or `be_replaced`."""
         self._held = self._held or []
 
     def go_on(self) -> None:

@@ -55,7 +55,6 @@ class BackendFiles(WatchedFiles):
 
     @property
     def validity(self) -> Sequence[Validity]:
-        """When the certificate that servers are shown is valid, and the authorities of these."""
         return () if self.made is None or self.made[0] is None else self.made[0].validity
 
     @override

@@ -169,7 +169,6 @@ class Upstream:
         )
 
     def dialler(self, dialler: Dialler) -> Dialler:
-        """Return what dials its servers as another one would, by what this backend says."""
         return attrs.evolve(dialler, sockets=self.sockets, proxy=self.proxy)
 
     def _password(self) -> str:

@@ -59,14 +59,13 @@ class Part:
     def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         """Make what rules need, with files of `owner` where root makes them. After a `MuxError`, nothing has changed."""
 
-    def abandon(self) -> None:
-        """Drop what was prepared."""
+    def abandon(self) -> None: ...
 
     def commit(self, rules: Rules) -> None:
         """Use rules, also after a stop."""
 
     def look(self) -> None:
-        """Do what is due; called each second while the service serves."""
+        """Called each second while the service serves."""
 
     def troubles(self) -> Iterable[AttentionItem]:
         return ()

@@ -21,20 +21,17 @@ class WorkerLink(Protocol):
     """The connection to a worker."""
 
     @property
-    def number(self) -> int:
-        """The worker's number, from 1."""
+    def number(self) -> int: ...
 
     @property
-    def ready(self) -> bool:
-        """Whether it serves; a worker that is starting has nothing to report."""
+    def ready(self) -> bool: ...
 
     @property
     def is_late(self) -> bool:
         """Whether it has not answered a request in time, nor sent anything since."""
 
     @property
-    def is_retiring(self) -> bool:
-        """Whether its connections move to other workers."""
+    def is_retiring(self) -> bool: ...
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None: ...
 

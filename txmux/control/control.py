@@ -441,7 +441,7 @@ class Control:
     # Certificates.
 
     def _send_to_parts(self, feature: str, values: dict[str, Any]) -> Deferred[Answers]:
-        """Have the parts of a feature in workers `receive` values; those that start get the newest with their rules."""
+        """Send values that the parts of a feature in workers `receive`; those that start get the newest with their rules."""
         told: dict[str, Any] = {"feature": feature, "values": values}
         for worker in self.workers():
             if not worker.ready:

@@ -227,7 +227,6 @@ async def measure(serving: Serving, *, everything: bool) -> dict[str, Any]:
 
 
 def own_gauges(state: ServiceState, counters: Counters) -> dict[str, Any]:
-    """Return what the supervisor knows by itself."""
     return {row.name: row.own(state, counters) for row in GAUGES if row.own is not None}
 
 

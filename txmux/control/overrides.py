@@ -97,7 +97,7 @@ class ServiceState:
             )
 
     def note_refused_call(self, number: int, call: str) -> None:
-        """Note that a worker's sandbox has refused a system call; the first time, it is logged."""
+        """Count a system call that a worker's sandbox has refused; the first time, it is logged."""
         if call not in self.refused_calls and len(self.refused_calls) < _MOST_REFUSED:
             self.refused_calls[call] = time.time(), number
             self._log.warn(

@@ -69,7 +69,6 @@ class ServiceFiles:
         return {one.user: one.in_use for one in self.watched()}
 
     def troubles(self) -> list[str]:
-        """Return a sentence for each route, listener or backend whose files cannot be used: it keeps what it has, or lacks them."""
         return [one.trouble for one in self._for_tls() if one.trouble]
 
     def troubles_of_others(self) -> list[str]:

@@ -277,7 +277,6 @@ class RouteScan(Generic[R]):
     answered: tuple[Exchange, ...] = attrs.field(default=(), init=False)
 
     def serves(self, route: R) -> bool:
-        """Return whether the client is one of a route's, whatever it says."""
         return self._serves(route)
 
     def can_decide(self) -> bool:

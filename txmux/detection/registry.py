@@ -233,7 +233,7 @@ def _pickled(dropins: Mapping[str, Any]) -> bytes:
 
 @contextmanager
 def _seldom_importing() -> Iterator[None]:
-    """Have `getCache` import less, and log no traceback of each module that cannot be imported: a `PluginProblem` says why."""
+    """Make `getCache` import less, and log no traceback of each module that cannot be imported: a `PluginProblem` says why."""
     module: Any = plugin_finder
     log, pickling = module.log, module.pickle
     module.log = SimpleNamespace(err=lambda *_: None, msg=log.msg)

@@ -96,7 +96,7 @@ class UserAccount:
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """Have this process, which is root, open files as this user, until the context ends.
+        """Make this process, which is root, open files as this user until the context ends.
 
         It is an `AccountError` if that fails.
         """
@@ -129,7 +129,7 @@ class UserAccount:
 
 
 def _leave_session_keyring() -> None:
-    """Have an empty one of its own (session-keyring(7)): what is in that of root may be read by all who have it."""
+    """Join an empty one (session-keyring(7)): what is in that of root may be read by all who have it."""
     numbers, _ = MACHINES.get(os.uname().machine, ({}, 0))
     if sys.platform == "linux" and numbers:
         try:

@@ -118,7 +118,7 @@ def free_memory(proc: Path = PROC) -> tuple[int, str] | None:
 
 
 def own_memory() -> int:
-    """Return how many bytes this process uses, without what is in files; 0 if the system does not say so."""
+    """Return the bytes of this process without what is in files; 0 if unknown."""
     return 1024 * _table(PROC / "self/status").get("RssAnon:", 0)
 
 
@@ -131,7 +131,6 @@ def _free_by(top: MemoryGroup) -> int | None:
 
 
 def kills_of_machine(proc: Path) -> int | None:
-    """Return how many processes the kernel has killed since memory had run out."""
     return _table(proc / "vmstat").get("oom_kill")
 
 

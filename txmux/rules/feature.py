@@ -76,8 +76,7 @@ class NetworkReader(Protocol):
     def prepare(self, settings: Settings, *, may_lack: bool) -> None:
         """Read what rules with these settings name; what cannot be read is a `RulesError`, unless it `may_lack`."""
 
-    def serve(self, networks: DynamicNetworks) -> None:
-        """Let these networks have what is read."""
+    def serve(self, networks: DynamicNetworks) -> None: ...
 
     async def read_again(self) -> None:
         """Read the same again, since a source has something new. If that is bad, nothing changes."""

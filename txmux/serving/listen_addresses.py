@@ -74,7 +74,6 @@ class ListenAddress:
 
     @property
     def other_key(self) -> str:
-        """That of the same address with Multipath TCP, or without it."""
         return self.key.removesuffix(_MPTCP) if self.mptcp else f"{self.key}{_MPTCP}"
 
 

@@ -243,7 +243,7 @@ class Serving:
         ]
 
     def receive(self, feature: str, values: Any) -> Deferred[Any] | list[Any] | None:
-        """Give what the supervisor has sent to what this process keeps for a feature."""
+        """Pass what the supervisor has sent to the feature's part in this process."""
         part = self.runtime.parts.get(feature)
         return None if part is None else part.receive(values)
 
@@ -414,7 +414,7 @@ class Serving:
         log.close()
 
     async def _write_rest(self, log: AccessLog | None, seconds: float) -> None:
-        """Give a slow reader of the access log these seconds to take what waits."""
+        """Wait these seconds for a slow reader of the access log to take what is left."""
         until = self._reactor.seconds() + seconds
         while log is not None and not log.write_rest() and not self._is_log_overdue:
             if self._reactor.seconds() >= until:

@@ -134,12 +134,10 @@ class ListeningSockets:
 
     @property
     def unused(self) -> dict[str, socket.socket]:
-        """Those that the rules no longer have."""
         return {its.key: its.socket for its in self._in("unused")}
 
     @property
     def files(self) -> dict[str, FileId]:
-        """Those of UNIX sockets, by key."""
         return {key: its.file for key, its in self._all.items() if its.file is not None}
 
     @property
@@ -166,7 +164,7 @@ class ListeningSockets:
         return prepared
 
     def listen(self) -> None:
-        """Do what a `commit` has left undone; see `listen_at`."""
+        """Listen on the sockets that a `commit` has only bound; see `listen_at`."""
         self.listen_at((its.listens_at for its in self._in("in force")), self.sockets())
 
     def listen_at(
@@ -390,7 +388,6 @@ class PreparedSockets:
 
     @property
     def sockets(self) -> dict[str, socket.socket]:
-        """By the keys of their addresses; the store owns them."""
         return {key: its.socket for key, its in self._all.items()}
 
     def add(self, address: ListenAddress) -> Exception | None:

@@ -54,7 +54,6 @@ class ConnectionRecord:
     facts: Mapping[str, str] = sent(FACTS, factory=dict)
 
     def note(self, facts: Mapping[str, str] = {}, /, **more: str) -> None:
-        """Add facts; others of the same names are replaced."""
         self.facts = {**self.facts, **facts, **more}
 
     def forget(self, *names: str) -> None:
@@ -63,7 +62,6 @@ class ConnectionRecord:
             left.pop(name, None)
 
     def note_tried(self, attempts: Iterable[str]) -> None:
-        """Add attempts to connect to servers that have failed, after earlier ones."""
         self.note(tried=", ".join([*filter(None, [self.facts.get("tried")]), *attempts]))
 
     @property

@@ -68,7 +68,7 @@ class Preamble:
         return b""
 
     def connect_failed(self, number: int) -> None:
-        """Note the system's number of the last failure to connect; 0 if there was none."""
+        """Keep the system's number of the last failure to connect; 0 if there was none."""
 
 
 class AnsweredRequest(Preamble):

@@ -40,8 +40,7 @@ class Finder(Protocol):
 class ServerFinders(Protocol):
     """What finds the servers of one kind, for all backends of a process."""
 
-    def finder(self, lookup: Lookup, server: Server, backend: Backend) -> Finder:
-        """Return what finds those of one server; `lookup` is for names of hosts."""
+    def finder(self, lookup: Lookup, server: Server, backend: Backend) -> Finder: ...
 
     def sources(self) -> Iterable[Source]: ...
 

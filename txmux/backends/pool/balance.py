@@ -185,7 +185,7 @@ class Choice:
         return None if chosen is None else self._members[chosen]
 
     def update(self, changed: Iterable[ServerHealth]) -> None:
-        """Note that servers have another number of connections."""
+        """Adjust to the servers' numbers of connections."""
         for health in changed:
             for position in self._positions.get(health, ()):
                 self._tournament.set_load(position, self._load(self._members[position]))

@@ -229,7 +229,7 @@ class Authority:
     async def _authorize(
         self, name: str, url: str, show: Callable[[str], Awaitable[object]]
     ) -> bool:
-        """Have the authority check a name (RFC 8555, section 7.5); return ``False`` if an earlier check is still valid."""
+        """Request the authority's check of a name (RFC 8555, section 7.5); return ``False`` if an earlier check is still valid."""
         answer = await self._post(url)
         check = _json(answer)
         if check["status"] == "valid":

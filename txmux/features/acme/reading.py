@@ -122,7 +122,6 @@ def accounts(requested: Iterable[AcmeSettings]) -> dict[str, AcmeSettings]:
 
 
 def read_directory(text: str) -> str | None:
-    """Read the URL of an authority's directory, or a word for one; ``off`` is ``None``."""
     return None if text == "off" else read_authority(text)
 
 

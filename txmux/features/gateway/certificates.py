@@ -61,11 +61,9 @@ class SecretFiles:
         return found
 
     def problem(self, secret: Any) -> str:
-        """Return why a Secret cannot be used by the service; empty if it can."""
         return self._problem(secret, _problem_of)
 
     def authority_problem(self, config_map: Any) -> str:
-        """Return why a ConfigMap cannot be used as an authority; empty if it can."""
         return self._problem(config_map, _problem_of_authority)
 
     def _problem(self, thing: Any, find: Callable[[Any], str]) -> str:
@@ -92,7 +90,7 @@ class SecretFiles:
         return path
 
     def write(self, paths: Collection[str]) -> None:
-        """Have the files of these paths; raises `OSError`."""
+        """Write the files of these paths; raises `OSError`."""
         if paths:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.chmod(0o700)

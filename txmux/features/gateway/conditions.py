@@ -364,7 +364,7 @@ def _all_timed(
 
 
 def _timed(ours: Iterable[Any], before: Iterable[Any] | None, now: str) -> list[Any]:
-    """Give conditions the time of their last change."""
+    """Return conditions with the time of their last change."""
     known = {one.get("type"): one for one in before or ()}
     timed = []
     for one in ours:

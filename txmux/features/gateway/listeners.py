@@ -101,7 +101,6 @@ class GatewayListener:
 
     @property
     def passes_tls(self) -> bool:
-        """Whether its clients speak TLS with the servers."""
         return self.protocol == "TLS" and not self.terminates
 
     @property
@@ -374,7 +373,7 @@ def _find_identity(listener: GatewayListener, cluster: Cluster, files: SecretFil
 
 
 def _find_conflicts(listeners: Sequence[GatewayListener], settings: GatewaySettings) -> None:
-    """Note which listeners want what another one has: of two of one object, neither has it."""
+    """Mark listeners that want what another one has: of two of one object, neither gets it."""
     # Those that have a port, by protocols and host names: there may be thousands.
     holders: dict[str, _Holders] = defaultdict(lambda: defaultdict(dict))
     ports: dict[tuple[bool, int], GatewayListener] = {}  # the first of each address

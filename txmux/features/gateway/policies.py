@@ -107,7 +107,7 @@ class Policies:
             its.lost = "Conflicted", f"{owner.title} is older, and has {port}"
 
     def note(self, service: Key, gateways: Mapping[Key, None]) -> None:
-        """Note that routes of Gateways lead to a Service, which may be missing."""
+        """Remember that routes of Gateways lead to a Service, which may be missing."""
         for its in self._named.get(service, ()):
             its.gateways.update(gateways)
 

@@ -186,7 +186,7 @@ class ClusterFollower:
             self._settling = self._reactor.callLater(_SETTLE, self._settle)
 
     def _settle(self) -> None:
-        """Have the file written if all is known."""
+        """Write the file if all is known."""
         self._settling = None
         everything = [*self._reflectors.values(), *self._named.values()]
         failing = [its for its in everything if its.why and not its.is_absent]

@@ -304,7 +304,7 @@ def _match_of(its: GatewayRoute) -> dict[str, Sequence[str]]:
 
 
 def _check_keys(its: GatewayRoute) -> None:
-    """Have what annotations say be valid by itself; else a listener that names the route would be left out with it."""
+    """Check what annotations say by itself; else a listener that names the route would be left out with it."""
     keys = {"match": ["any"], **its.route_keys, "backend": ["x"]}
     server = {**its.backend_keys, "server": [f"{its.udp}{NOBODY}"]}
     listen = section("listen", "x", {"endpoint": [f"{its.udp or ':'}2"]})

@@ -115,7 +115,6 @@ class Opener:
             self._ask(messages.HELPER_COMMIT)
 
     def write_pidfile(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
-        """Write this process's ID to the PID file, or remove the file if it has that."""
         self._ask(messages.NAME, pid=os.getpid(), remove=remove)
 
     def another(self, *, may_all: bool = False) -> socket.socket:

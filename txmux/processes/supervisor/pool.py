@@ -152,7 +152,7 @@ class WorkerPool:
         )
 
     def reuse_retiring(self, count: int, able: Collection[Worker]) -> list[Worker]:
-        """Have retiring workers serve again where possible, and return these."""
+        """Return retiring workers to service where possible, and return these."""
         missing = max(0, count - len(self.workers))
         ready = [
             worker for worker in reversed(self.retiring) if worker in able and worker.can_return

@@ -290,7 +290,7 @@ class _Connection:
         return answer
 
     def have_it(self, message: Message, **values: Any) -> None:
-        """Have it do what may take long; its end is reported otherwise."""
+        """Start what may take long; its end is reported otherwise."""
         self._tasks += 1
         self.ask(message, **values).addBoth(self._done)
 

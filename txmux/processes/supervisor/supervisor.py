@@ -756,7 +756,7 @@ class Supervisor:
         self.starter.kill()
 
     def take_back(self) -> None:
-        """Have all workers serve again, whose ports another supervisor may have closed."""
+        """Return all workers to service, whose ports another supervisor may have closed."""
         self.pool.accepting = True
         for worker in self.pool.workers:
             if worker.ready:

@@ -150,7 +150,6 @@ class Worker:
 
     @property
     def column(self) -> ProcessCounters | None:
-        """Where it counts; ``None`` if it does not, or that is unknown."""
         return self._supervisor.counters.columns.get(self.number)
 
     @property

@@ -93,7 +93,6 @@ class Predecessor:
 
     @property
     def gives_connections(self) -> bool:
-        """Whether it keeps its workers, and has them hand over their connections."""
         return self._version == BY_CONNECTION
 
     def lend(self, counters: Counters) -> None:

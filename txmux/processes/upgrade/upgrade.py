@@ -302,7 +302,6 @@ class Upgrade:
 
     @property
     def gives_workers(self) -> bool:
-        """Whether the new process adopts the workers, so that this one can end."""
         return self.successor.version == VERSION
 
     @property

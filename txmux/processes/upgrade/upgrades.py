@@ -120,7 +120,6 @@ class Upgrades:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the predecessor still serves."""
         return self._predecessor is not None and self._progress < _UpgradeProgress.SERVING
 
     def find_predecessor(self) -> None:
@@ -361,7 +360,7 @@ class Upgrades:
         return await self._pass_on("reload", messages.RELOAD, seconds=_RELOADS)
 
     def renew_in_successor(self, name: str) -> Awaitable[Report] | None:
-        """Have the successor, if there is one, renew a certificate; this process does not end before it has answered."""
+        """Renew a certificate in the successor, if there is one; this process does not end before it has answered."""
         if self._successor is None:
             return None
         asking = self._pass_on("renew it", messages.RENEW, seconds=_RENEWS, name=name)

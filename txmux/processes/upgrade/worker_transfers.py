@@ -196,7 +196,7 @@ class WorkerTransfers:
         removed: Sequence[str],
         to: Takers | None = None,
     ) -> list[WorkerHandover]:
-        """Have workers accept no more clients, and move their connections as soon as others take them.
+        """Stop workers from accepting clients, and move their connections as soon as others take them.
 
         Where the new rules do not listen, they accept who waits first; see `Worker.give_up`.
         """
@@ -207,7 +207,7 @@ class WorkerTransfers:
         return handovers
 
     def _lend_opener(self, worker: Worker) -> None:
-        """Have a worker that has opened files by another supervisor do so by this one."""
+        """Send the opener of this supervisor to a worker that has opened files by another one."""
         with self._supervisor.connect_to_opener() or nullcontext() as opener:
             if opener is not None:
                 asking = worker.ask(messages.OPENER, seconds=None, descriptors=[opener.fileno()])

@@ -352,7 +352,6 @@ class Adopting:
 
     @property
     def batches(self) -> KeysView[int]:
-        """The numbers of those that are offered and not decided yet."""
         return self._offered.keys()
 
     def open(self, *, reads: bool = False) -> None:

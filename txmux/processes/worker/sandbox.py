@@ -124,7 +124,7 @@ _FOREVER = 2.0**20
 
 
 def keep_nonblocking() -> None:
-    """Have Python's sockets use ``fcntl(F_SETFL)``, of which the filter sees the flags, in place of ``ioctl(FIONBIO)``.
+    """Make Python's sockets use ``fcntl(F_SETFL)``, of which the filter sees the flags, in place of ``ioctl(FIONBIO)``.
 
     A socket that is to block again waits by poll(2), in Python, as one with a timeout does.
     """

@@ -166,7 +166,7 @@ class ConnectionTransfer:
     def of_moving(
         self, handle: Callable[..., Coroutine[Any, Any, Any]]
     ) -> Callable[..., Coroutine[Any, Any, Any]]:
-        """Have a request meet each connection, also one that is on its way; see `messages.OF_MOVING`.
+        """Apply a request to each connection, also one that is on its way; see `messages.OF_MOVING`.
 
         What was offered to this process before it is decided first, and no connection is handed over meanwhile.
         """

@@ -130,7 +130,6 @@ class Server:
 
     @property
     def is_judged(self) -> bool:
-        """Whether failures of connections and checks say that it should get no clients."""
         return not (self.final or self.depends_on_client)
 
     @property

@@ -86,7 +86,6 @@ class TlsSettings:
 
     @property
     def verification(self) -> object:
-        """Which certificates of clients are verified, and how."""
         return self.client_ca, self.client, self.allow_client, self.client_crl
 
 
@@ -240,7 +239,6 @@ class Route:
         return self.outcome.transport if isinstance(self.outcome, Backend) else None
 
     def is_for(self, transport: Transport) -> bool:
-        """Return whether clients of a transport can match it and have its outcome."""
         return self.transport in {None, transport} and self.for_transport(transport) is not None
 
     def for_transport(self, transport: Transport) -> Route | None:

@@ -85,7 +85,6 @@ class Rules:
         return section.line + self.shifts.get((section.path, section.header), 0)
 
     def unit_of(self, section: Section) -> str:
-        """Return the name of the unit that a section belongs to; empty for the operator's."""
         return unit_at(self.units, section.path, self.line_of(section)) if self.units else ""
 
     def placed(self, problem: Problem) -> Problem:

@@ -109,7 +109,6 @@ class RulesReading:
         self.needs: list[Need] = []
 
     def is_owned(self, section: Section) -> bool:
-        """Return whether a section belongs to another unit than the operator's."""
         return id(section) in self.owners
 
     def usual_listeners(self, unit: str) -> tuple[str, ...]:
@@ -122,7 +121,6 @@ class RulesReading:
         return self.scope.transports_of(names)
 
     def is_own(self, section: Section) -> bool:
-        """Return whether a section belongs to the unit of the one that is being read."""
         return self.owners.get(id(section), "") == self.unit
 
     def take_over_short_forms(self, before: "RulesReading") -> None:

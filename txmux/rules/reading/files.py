@@ -267,7 +267,7 @@ class FileReader:
         return files
 
     def keep_for_operator(self, names: Iterable[str]) -> None:
-        """Have no pattern find the files that ``include`` names, also further down: they are the operator's, whoever makes a link to them."""
+        """Hide from patterns the files that ``include`` names, also further down: they are the operator's, even if another owner links to them."""
         if self._known is None:
             for name in names:
                 with suppress(ValueError):  # no path; what reads it says so

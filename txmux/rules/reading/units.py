@@ -19,7 +19,6 @@ _HEADER = re.compile(r"^\[+[^\S\n]*(unit(?:[^\S\n][^\]\n]*)?)(?:\].*)?$", re.MUL
 
 
 def is_divided(text: str) -> bool:
-    """Return whether a text has several units."""
     return _HEADER.search(text) is not None
 
 

@@ -136,7 +136,6 @@ class Counters:
 
     @staticmethod
     def live_in(column: ProcessCounters | None) -> int:
-        """Return how many connections one process has."""
         return 0 if column is None else _live(column)
 
     def connections_elsewhere(
