@@ -296,8 +296,8 @@ def _write(checked: _Checked) -> None:
     if rules is None:
         return
     counts = [plural(len(getattr(rules, what)), what.removesuffix("s")) for what in _COUNTED]
-    if found := sum(problem.warning for problem in checked.problems):
-        counts.append(plural(found, "warning"))
+    if count := sum(problem.warning for problem in checked.problems):
+        counts.append(plural(count, "warning"))
     print(f"{checked.path}: OK, {', '.join(counts)}")
 
 
@@ -325,7 +325,7 @@ def _as_json(
                 "severity": problem.severity,
                 "message": problem.message,
             }
-            for problem in (*chain.from_iterable(one.problems for one in results), *problems)
+            for problem in (*chain.from_iterable(result.problems for result in results), *problems)
         ],
     }
     if connect:
@@ -393,5 +393,5 @@ def _joined(rules: Rules, group: list[Tried]) -> Reached:
         group[0].tested,
         tuple(backend.name for backend in backends if backend.section is not NOWHERE),
         tuple(route.name for route in rules.routes if is_target(route.outcome)),
-        tuple(one.name for one in rules.listeners if is_target(*one.outcomes)),
+        tuple(listener.name for listener in rules.listeners if is_target(*listener.outcomes)),
     )

@@ -329,12 +329,14 @@ class Configuration:
         if before is None or replacement is None or before.hands_over or before.in_process:
             layers = made.layers
         else:
-            layers, outcomes = [], outcomes + [one.outcome for one in replacement.new_routes]
-            if any(isinstance(one, Handover | InProcess) for one in outcomes):
+            layers, outcomes = [], outcomes + [route.outcome for route in replacement.new_routes]
+            if any(isinstance(outcome, Handover | InProcess) for outcome in outcomes):
                 layers = made.layers
         destinations = [top.default, *(line.destination for line in top.silent)]
         if layers:
-            destinations += [one.destination for one in top.detector.routes if one.destination]
+            destinations += [
+                route.destination for route in top.detector.routes if route.destination
+            ]
         hands_over = has_handover(destinations)
         if hands_over:
             runtime.check_handing_off()
@@ -343,7 +345,7 @@ class Configuration:
         return attrs.evolve(
             made,
             hands_over=hands_over,
-            in_process=tuple(one for one in in_process if isinstance(one, InProcess)),
+            in_process=tuple(factory for factory in in_process if isinstance(factory, InProcess)),
         )
 
     @property

@@ -166,10 +166,10 @@ def overflowed(
                 by_line.setdefault(address.line, []).append(overflow)
         for line, some in by_line.items():
             yield rows.QUEUE_OVERFLOWED.item(
-                min(one.since for one in some),
+                min(overflow.since for overflow in some),
                 name=listener.name,
                 line=line,
-                attempts=plural(sum(one.count for one in some), "attempt"),
+                attempts=plural(sum(overflow.count for overflow in some), "attempt"),
                 rate=rate,
                 do=do,
             )
@@ -249,9 +249,9 @@ def ended_workers(
     restarts: Iterable[tuple[float, int, str]], now: float
 ) -> Iterator[AttentionItem]:
     """Find workers that have ended, at these seconds since 1970, other than those that `replaced_workers` names."""
-    lately = [one for one in restarts if now - one[0] < _REMEMBERED]
+    lately = [restart for restart in restarts if now - restart[0] < _REMEMBERED]
     often = Counter(number for when, number, _ in lately if now - when < _RECENTLY)
-    killed = [one for one in lately if MEMORY_RAN_OUT in one[2]]
+    killed = [restart for restart in lately if MEMORY_RAN_OUT in restart[2]]
     if killed:
         workers, their = plural(len(killed), "worker"), "their" if killed[1:] else "its"
         how = killed[-1][2].rpartition(": ")[2]
@@ -371,7 +371,7 @@ def _outages(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
     stale = [(age, why, *key) for key, (age, why) in gauges.stale.items() if age is not None]
     by_cause: dict[str, list[tuple[float, str, str]]] = {}
     for age, why, backend, server in sorted(stale, reverse=True):
-        is_hit = any(f"the name server {one}" in why for one in servers)
+        is_hit = any(f"the name server {server}" in why for server in servers)
         by_cause.setdefault("" if is_hit else why, []).append((age, backend, server))
     hit = [f"backend {backend} ({server})" for _, backend, server in by_cause.pop("", ())]
     for why, [(age, backend, server), *others] in by_cause.items():
@@ -398,16 +398,16 @@ def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[Attentio
     # Those that a feature renews may last a few days; a failed renewal is an item of its own.
     renewed = {*map(str, rules.managed.values())}
     for where, found in (("route", gauges.certificates), ("backend", gauges.to_servers)):
-        in_force = {(name, one.file) for name, one in found if one.is_valid(now)}
-        for name, one in found:
-            when = one.when(now)
-            if not when or (one.file in renewed and one.begins <= now):
+        in_force = {(name, cert.file) for name, cert in found if cert.is_valid(now)}
+        for name, cert in found:
+            when = cert.when(now)
+            if not when or (cert.file in renewed and cert.begins <= now):
                 continue
-            row = rows.CERTIFICATE_ENDED if one.ends <= now else rows.CERTIFICATE_NOT_YET
-            if one.is_valid(now) or (one.is_authority and (name, one.file) in in_force):
+            row = rows.CERTIFICATE_ENDED if cert.ends <= now else rows.CERTIFICATE_NOT_YET
+            if cert.is_valid(now) or (cert.is_authority and (name, cert.file) in in_force):
                 row = rows.CERTIFICATE_ENDS
-            since = one.ends if one.ends <= now else None
-            names = {"where": where, "name": name, "what": one.what(), "ends": one.ends}
+            since = cert.ends if cert.ends <= now else None
+            names = {"where": where, "name": name, "what": cert.what(), "ends": cert.ends}
             yield row.item(since, **names, when=when)
     for trouble in gauges.troubles:
         yield rows.CERTIFICATE_UNREADABLE.item(text=trouble)

@@ -201,7 +201,7 @@ def weights_up(
     answers: Iterable[tuple[int, Iterable[documents.ReportedAddress]]],
 ) -> Generator[None, None, dict[tuple[str, str], float]]:
     """Return the weight of each server that gets connections, by backend and server, as in the last worker."""
-    found: dict[tuple[str, str], float] = {}
+    totals: dict[tuple[str, str], float] = {}
     for _, rows in answers:
         weights: dict[tuple[str, str], float] = {}
         for row in rows:
@@ -209,8 +209,8 @@ def weights_up(
                 key = row["backend"], row["server"]
                 weights[key] = weights.get(key, 0) + row["effective_weight"]
             yield
-        found |= weights
-    return found
+        totals |= weights
+    return totals
 
 
 def address_states(

@@ -59,9 +59,9 @@ async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
 def _ends(value: Iterable[tuple[str, Validity]]) -> Mapping[tuple[str, str], float]:
     """Return by route and file when a certificate ends, or one of its chain."""
     ends: dict[tuple[str, str], float] = {}
-    for route, one in value:
-        if one.is_shown:
-            ends[route, one.file] = min(one.ends, ends.get((route, one.file), one.ends))
+    for route, cert in value:
+        if cert.is_shown:
+            ends[route, cert.file] = min(cert.ends, ends.get((route, cert.file), cert.ends))
     return ends
 
 
@@ -177,8 +177,8 @@ class Gauges:
 
     def attention(self) -> Iterator[AttentionItem]:
         """Yield what the rows find that needs attention."""
-        found = (row.attention(self.value_of(row)) for row in GAUGES if row.attention is not None)
-        return itertools.chain.from_iterable(found)
+        items = (row.attention(self.value_of(row)) for row in GAUGES if row.attention is not None)
+        return itertools.chain.from_iterable(items)
 
     @classmethod
     def of(cls, answers: Iterable[Mapping[str, Any]]) -> Gauges:

@@ -81,19 +81,19 @@ class RulesIndex:
 
     @cached_property
     def _to_backend(self) -> Mapping[str, Sequence[str]]:
-        found: dict[str, list[str]] = {}
+        routes: dict[str, list[str]] = {}
         for route in self.rules.routes:
             if isinstance(route.outcome, Backend):
-                found.setdefault(route.outcome.name, []).append(route.name)
-        return found
+                routes.setdefault(route.outcome.name, []).append(route.name)
+        return routes
 
     @cached_property
     def _under(self) -> Mapping[str, Sequence[str]]:
-        found: dict[str, list[str]] = {}
+        routes: dict[str, list[str]] = {}
         for route in self.rules.routes:
             for name in route.under:
-                found.setdefault(name, []).append(route.name)
-        return found
+                routes.setdefault(name, []).append(route.name)
+        return routes
 
     def route(self, name: str) -> Route | None:
         position = self.positions.get(name)
@@ -111,13 +111,15 @@ class RulesIndex:
             over = route.transport
             if over not in self._everywhere:
                 listeners = self.rules.listeners
-                self._everywhere[over] = [one.name for one in listeners if route.stands_under(one)]
+                self._everywhere[over] = [
+                    listener.name for listener in listeners if route.stands_under(listener)
+                ]
             return self._everywhere[over]
-        found: set[str] = set()
+        names: set[str] = set()
         for name in route.under:
             owner = None if name in self._listeners else self.route(name)
-            found.update([name] if owner is None else self.listeners_of(owner))
-        return sorted(found & self._listeners.keys(), key=lambda name: self._listeners[name])
+            names.update([name] if owner is None else self.listeners_of(owner))
+        return sorted(names & self._listeners.keys(), key=lambda name: self._listeners[name])
 
     def sections(self, path: str) -> Iterator[Section]:
         yield from self._sections.get(path, ())

@@ -44,7 +44,7 @@ class ServiceFiles:
 
     def prepare(self, rules: Rules) -> None:
         """Read what workers alone use, which may be lacking."""
-        self._read = [one.read_again() for one in self._others.values()]
+        self._read = [watched.read_again() for watched in self._others.values()]
         self._prepared = {
             (name, path): self._others.get((name, path)) or maker(name, path)
             for name, path, maker in _of_workers(rules)
@@ -66,10 +66,10 @@ class ServiceFiles:
         return [*self._for_tls(), *{**self._others, **self._prepared}.values()]
 
     def in_use(self) -> Mapping[str, FilesInUse]:
-        return {one.user: one.in_use for one in self.watched()}
+        return {files.user: files.in_use for files in self.watched()}
 
     def troubles(self) -> list[str]:
-        return [one.trouble for one in self._for_tls() if one.trouble]
+        return [files.trouble for files in self._for_tls() if files.trouble]
 
     def troubles_of_others(self) -> list[str]:
         others = self._others.values()

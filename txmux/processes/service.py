@@ -568,13 +568,15 @@ class MuxService(Service):
             problems += [its.section.problem(why, its.key) for its in of_units]
         if rules.units:
             sockets = self._resources.sockets
-            listeners = [one for one in rules.listeners if rules.unit_of(one.section)]
+            listeners = [
+                listener for listener in rules.listeners if rules.unit_of(listener.section)
+            ]
             problems += sockets.unavailable(listeners)
             problems += [*forbidden_files(rules), *unusable_servers(self._reactor, rules)]
             is_open = sockets.sockets()
             problems += () if problems else too_many_sockets(rules, soft_limit(), is_open)
         problems = [*map(rules.placed, problems)]
-        return [one for one in problems if unit_at(rules.units, one.path, one.line)]
+        return [problem for problem in problems if unit_at(rules.units, problem.path, problem.line)]
 
     def _open_all(self) -> Supervisor:
         """Open all sockets; no worker is started yet."""

@@ -146,12 +146,12 @@ class ProviderWriter:
         if str(self._path) not in rules.files.texts:
             line = f"[txmux]: include = {self._path.absolute().parent}/*.ini"
             raise _PostponedError(f"{self._rules} does not include it; write there in {line}")
-        draft = _FileDraft(str(self._path), [self._allowed(one) for one in make(rules)])
+        draft = _FileDraft(str(self._path), [self._allowed(made) for made in make(rules)])
         while problems := _problems(self._rules, draft.source):
             draft = draft.without(problems)
         self._log_left_out(draft.objects)
         text = draft.source.text.encode()
-        served = plural(sum(bool(one.text) for one in draft.objects), "object")
+        served = plural(sum(bool(made.text) for made in draft.objects), "object")
         state = f"{self._path}: {served}" + f"; {self._failing}" * bool(self._failing)
         with suppress(OSError):
             if self._path.read_bytes() == text:

@@ -104,8 +104,8 @@ def _shown(pair: KeyPair, valid: Sequence[Validity]) -> dict[str, Any]:
         "file": str(pair.path),
         "names": [*map(printable, sorted(names_of(leaf)))],
         "issuer": printable(leaf.issuer.rfc4514_string()),
-        "not_before": max(one.begins for one in valid),
-        "not_after": min(one.ends for one in valid),
+        "not_before": max(validity.begins for validity in valid),
+        "not_after": min(validity.ends for validity in valid),
     }
 
 

@@ -61,20 +61,20 @@ def find_access(
     """
     file = file or environment.get("KUBECONFIG")
     if file:
-        found = _of_file(Path(file))
+        access = _of_file(Path(file))
     elif host := environment.get("KUBERNETES_SERVICE_HOST"):
         port = environment.get("KUBERNETES_SERVICE_PORT", "443")
-        found = _of_pod(f"https://{bracketed(host)}:{port}")
+        access = _of_pod(f"https://{bracketed(host)}:{port}")
     elif url:
-        found = Access(url)
+        access = Access(url)
     else:
         raise MuxError(
             "this is no pod of a cluster; name its API by --kubeconfig FILE or --api URL"
         )
-    url = (url or found.url).rstrip("/")
+    url = (url or access.url).rstrip("/")
     if not _is_url(url):
         raise MuxError(f"{url!r} is not the URL of an API; write for example https://10.0.0.1:6443")
-    return attrs.evolve(found, url=url)
+    return attrs.evolve(access, url=url)
 
 
 def _is_url(text: str) -> bool:
@@ -143,7 +143,7 @@ def _read(text: str) -> Any:
 
 
 def _named(config: Any, kind: str, name: str) -> Any:
-    return next((one for one in config[kind] if one["name"] == name), None)
+    return next((entry for entry in config[kind] if entry["name"] == name), None)
 
 
 def _data(path: Path, thing: Any, key: str) -> bytes | None:

@@ -38,7 +38,7 @@ class SecretFiles:
 
     def remembered(self, kind: str, namespace: str, only: str) -> dict[Key, Any]:
         """Return the Secrets or ConfigMaps of a namespace as their newest files have them, for when no others are known."""
-        found = {}
+        remembered = {}
         prefix = "ca_" * (kind == "ConfigMap") + f"{namespace}_"
         with suppress(OSError):
             for path in sorted(self._folder.glob(f"{prefix}{only or '*'}_*.pem"), key=_age):
@@ -49,7 +49,7 @@ class SecretFiles:
                 data = dict(zip(("tls.crt", "tls.key"), parts, strict=True))
                 if kind == "ConfigMap":
                     data = {"ca.crt": content}
-                found[namespace, name] = {
+                remembered[namespace, name] = {
                     "type": _TYPE,
                     "metadata": {
                         "namespace": namespace,
@@ -58,7 +58,7 @@ class SecretFiles:
                     },
                     "data": {key: value.decode() for key, value in data.items()},
                 }
-        return found
+        return remembered
 
     def problem(self, secret: Any) -> str:
         return self._problem(secret, _problem_of)
@@ -68,8 +68,8 @@ class SecretFiles:
 
     def _problem(self, thing: Any, find: Callable[[Any], str]) -> str:
         key, version = (find, key_of(thing)), str(thing["metadata"].get("resourceVersion"))
-        known, problem = self._problems.get(key, (None, ""))
-        if known != version:
+        judged_version, problem = self._problems.get(key, (None, ""))
+        if judged_version != version:
             problem = find(thing)
             self._problems[key] = version, problem
         return problem

@@ -46,8 +46,8 @@ def selects(selector: Any, labels: Mapping[str, str]) -> bool:
     for name, value in (selector.get("matchLabels") or {}).items():
         if labels.get(name) != value:
             return False
-    for one in selector.get("matchExpressions") or ():
-        name, operator, values = one["key"], one["operator"], one.get("values") or ()
+    for term in selector.get("matchExpressions") or ():
+        name, operator, values = (term["key"], term["operator"], term.get("values") or ())
         is_met = {
             "In": labels.get(name) in values,
             "NotIn": labels.get(name) not in values,
@@ -106,9 +106,9 @@ class Cluster:
     @cached_property
     def _slices(self) -> Mapping[Key, Sequence[Any]]:
         slices = defaultdict(list)
-        for one in self.all("EndpointSlice"):
-            service = (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name", "")
-            slices[key_of(one)[0], service].append(one)
+        for piece in self.all("EndpointSlice"):
+            service = (piece["metadata"].get("labels") or {}).get("kubernetes.io/service-name", "")
+            slices[key_of(piece)[0], service].append(piece)
         return slices
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:
@@ -131,24 +131,25 @@ class Cluster:
         if where != namespace and not self._is_granted(where, kind, name, of, namespace):
             why = f"no ReferenceGrant of {where} lets a {of} of {namespace} use {kind} {name}"
             return Reference("RefNotPermitted", why)
-        found = self.objects.get(kind, {}).get((where, name))
-        if found is None:
+        target = self.objects.get(kind, {}).get((where, name))
+        if target is None:
             all_of, its = self.unknown.get((kind, where, "")), f"{kind} {where}/{name}"
             unknown = all_of or self.unknown.get((kind, where, name))
             why = f"{its} is not known: {unknown}" if unknown else f"there is no {its}"
             return Reference("NotFound", why)
-        return Reference(found=found)
+        return Reference(found=target)
 
     def _is_granted(self, where: str, kind: str, name: str, of: str, namespace: str) -> bool:
         return any(
             any(
-                (one.get("group"), one.get("kind"), one.get("namespace")) == (GROUP, of, namespace)
-                for one in grant.get("from") or ()
+                (source.get("group"), source.get("kind"), source.get("namespace"))
+                == (GROUP, of, namespace)
+                for source in grant.get("from") or ()
             )
             and any(
-                (one.get("group") or "", one.get("kind")) == ("", kind)
-                and one.get("name") in {None, "", name}
-                for one in grant.get("to") or ()
+                (target.get("group") or "", target.get("kind")) == ("", kind)
+                and target.get("name") in {None, "", name}
+                for target in grant.get("to") or ()
             )
             for grant in self._grants.get(where, ())
         )
@@ -158,18 +159,18 @@ class Cluster:
 
         One that ends and still serves is drained, unless there are no others; one that is not ready is left out.
         """
-        found: dict[str, bool] = {}
-        for one in self._slices.get(key_of(service), ()):
+        servers: dict[str, bool] = {}
+        for piece in self._slices.get(key_of(service), ()):
             ports = [
                 its["port"]
-                for its in one.get("ports") or ()
+                for its in piece.get("ports") or ()
                 if (its.get("name") or "") == port and its.get("port")
             ]
-            for address, is_drained in _addresses(one) if ports else ():
+            for address, is_drained in _addresses(piece) if ports else ():
                 text = f"{bracketed(address)}:{ports[0]}"
-                found[text] = found.get(text, True) and is_drained
-        are_ending = all(found.values())
-        return {server: ends and not are_ending for server, ends in sorted(found.items())}
+                servers[text] = servers.get(text, True) and is_drained
+        are_ending = all(servers.values())
+        return {server: ends and not are_ending for server, ends in sorted(servers.items())}
 
 
 def _addresses(one: Any) -> Iterator[tuple[str, bool]]:
@@ -208,8 +209,8 @@ def weighted(shares: Sequence[tuple[int, Mapping[str, bool]]]) -> list[str]:
     if len(shares) == 1:
         return [server + " down" * is_drained for server, is_drained in shares[0][1].items()]
     parts: dict[str, tuple[Fraction, bool]] = {}
-    for weight, found in shares:
-        servers = found or {NOBODY: False}
+    for weight, endpoints in shares:
+        servers = endpoints or {NOBODY: False}
         active = sum(not is_drained for is_drained in servers.values())
         for server, is_drained in servers.items():
             before, was_drained = parts.get(server, (Fraction(0), True))

@@ -119,24 +119,26 @@ def statuses(
     yield from _of_classes(cluster, settings)
     gateways = our_gateways(cluster, settings)
     attached: Counter[Key] = Counter()
-    for one, gateway, no in sets_of(cluster, [key_of(one) for one in gateways]):
-        own = [its for its in listeners if its.of == ("ListenerSet", key_of(one))]
-        status = _refused(one, no[0], *no) if no else _of_gateway(one, own, problems, unserved, {})
-        status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
-        yield Wanted("ListenerSet", key_of(one), status)
-        attached[gateway] += status["conditions"][0]["status"] == "True"
-    for one in gateways:
-        own = [its for its in listeners if its.of == ("Gateway", key_of(one))]
-        if refused := refusal(one):
-            status = _refused(one, "InvalidParameters", "Invalid", refused)
+    for owner, parent, no in sets_of(cluster, [key_of(gateway) for gateway in gateways]):
+        own = [its for its in listeners if its.of == ("ListenerSet", key_of(owner))]
+        status = (
+            _refused(owner, no[0], *no) if no else _of_gateway(owner, own, problems, unserved, {})
+        )
+        status["listeners"] = [_of_listener(owner, its, problems, unserved) for its in own]
+        yield Wanted("ListenerSet", key_of(owner), status)
+        attached[parent] += status["conditions"][0]["status"] == "True"
+    for gateway in gateways:
+        own = [its for its in listeners if its.of == ("Gateway", key_of(gateway))]
+        if refused := refusal(gateway):
+            status = _refused(gateway, "InvalidParameters", "Invalid", refused)
         else:
-            more = _of_tls(one, own) | _of_addresses(one, addresses)
-            status = _of_gateway(one, own, problems, unserved, more)
-        status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
-        status["attachedListenerSets"] = attached[key_of(one)]
+            more = _of_tls(gateway, own) | _of_addresses(gateway, addresses)
+            status = _of_gateway(gateway, own, problems, unserved, more)
+        status["listeners"] = [_of_listener(gateway, its, problems, unserved) for its in own]
+        status["attachedListenerSets"] = attached[key_of(gateway)]
         if addresses is not None:
-            status["addresses"] = _given(one, addresses)
-        yield Wanted("Gateway", key_of(one), status)
+            status["addresses"] = _given(gateway, addresses)
+        yield Wanted("Gateway", key_of(gateway), status)
     others = _of_others(cluster, settings)
     of_ports = {problems.get(its.port_title) for its in listeners}  # none of them is of a route
     for its in routes:
@@ -154,11 +156,13 @@ def statuses(
 
 
 def _of_classes(cluster: Cluster, settings: GatewaySettings) -> Iterator[Wanted]:
-    for one, why in our_classes(cluster, settings):
-        if settings.only in {"", key_of(one)[1]}:
+    for gateway_class, why in our_classes(cluster, settings):
+        if settings.only in {"", key_of(gateway_class)[1]}:
             accepted = (not why, "InvalidParameters" if why else "Accepted", why)
-            status = {"conditions": conditions(one, {"Accepted": accepted})}
-            yield Wanted("GatewayClass", key_of(one), {"supportedFeatures": FEATURES, **status})
+            status = {"conditions": conditions(gateway_class, {"Accepted": accepted})}
+            yield Wanted(
+                "GatewayClass", key_of(gateway_class), {"supportedFeatures": FEATURES, **status}
+            )
 
 
 def _left(
@@ -170,10 +174,10 @@ def _left(
     """Yield the status of what was of this provider, and is no longer here."""
     for kind in (*KINDS, POLICY):
         entries, ref, _ = _ENTRIES[kind == POLICY]
-        for one in cluster.all(kind):
-            if (kind, key_of(one)) not in here:
-                left = Wanted(kind, key_of(one), {entries: []}, others)
-                before = (one.get("status") or {}).get(entries) or ()
+        for thing in cluster.all(kind):
+            if (kind, key_of(thing)) not in here:
+                left = Wanted(kind, key_of(thing), {entries: []}, others)
+                before = (thing.get("status") or {}).get(entries) or ()
                 if any(left.has(its, ref, settings.controller) for its in before):
                     yield left
 
@@ -247,16 +251,19 @@ def _of_listener(
 
 def _given(gateway: Any, addresses: Sequence[Any]) -> list[Any]:
     """Return those of the addresses that a Gateway asks for; all if it asks for none."""
-    wanted = {one.get("value") for one in gateway["spec"].get("addresses") or ()} - {None, ""}
-    return [one for one in addresses if not wanted or one["value"] in wanted]
+    wanted = {address.get("value") for address in gateway["spec"].get("addresses") or ()} - {
+        None,
+        "",
+    }
+    return [address for address in addresses if not wanted or address["value"] in wanted]
 
 
 def _of_addresses(gateway: Any, addresses: Sequence[Any] | None) -> _Types:
     types: _Types = {}
     before = (gateway.get("status") or {}).get("addresses") or ()
-    ours = {one["value"] for one in (before if addresses is None else addresses)}
-    for one in gateway["spec"].get("addresses") or ():
-        kind, value = one.get("type") or "IPAddress", one.get("value")
+    ours = {address["value"] for address in (before if addresses is None else addresses)}
+    for address in gateway["spec"].get("addresses") or ():
+        kind, value = address.get("type") or "IPAddress", address.get("value")
         if kind not in {"IPAddress", "Hostname"}:
             why = f"addresses: {kind} is not supported; write IPAddress or Hostname"
             types["Accepted"] = (False, "UnsupportedAddress", why)
@@ -341,8 +348,10 @@ def _placed(
     is_ours: Callable[[Any], bool],
 ) -> list[Any]:
     """Return what others have written and ours, each in its place, and new ones behind them: two writers that each put their own last would never end."""
-    new = {key(one): one for one in ours}
-    kept = [new.pop(key(one), one) for one in before if key(one) in new or not is_ours(one)]
+    new = {key(entry): entry for entry in ours}
+    kept = [
+        new.pop(key(entry), entry) for entry in before if key(entry) in new or not is_ours(entry)
+    ]
     return [*kept, *new.values()]
 
 
@@ -357,19 +366,20 @@ def _ref(name: str, one: Any) -> object:
 def _all_timed(
     ours: Iterable[Any], before: Iterable[Any], key: Callable[[Any], object], now: str
 ) -> list[Any]:
-    times = {key(one): one.get("conditions") for one in before}
+    times = {key(entry): entry.get("conditions") for entry in before}
     return [
-        {**one, "conditions": _timed(one["conditions"], times.get(key(one)), now)} for one in ours
+        {**entry, "conditions": _timed(entry["conditions"], times.get(key(entry)), now)}
+        for entry in ours
     ]
 
 
 def _timed(ours: Iterable[Any], before: Iterable[Any] | None, now: str) -> list[Any]:
     """Return conditions with the time of their last change."""
-    known = {one.get("type"): one for one in before or ()}
+    earlier = {condition.get("type"): condition for condition in before or ()}
     timed = []
-    for one in ours:
-        old = known.get(one["type"], {})
-        is_same = old.get("status") == one["status"]
+    for condition in ours:
+        old = earlier.get(condition["type"], {})
+        is_same = old.get("status") == condition["status"]
         since = old.get("lastTransitionTime") if is_same else None
-        timed.append({**one, "lastTransitionTime": since or now})
+        timed.append({**condition, "lastTransitionTime": since or now})
     return timed

@@ -160,20 +160,27 @@ def specificity(hostname: str) -> tuple[bool, bool, int]:
 
 def our_classes(cluster: Cluster, settings: GatewaySettings) -> Iterator[tuple[Any, str]]:
     """Yield the GatewayClasses of the controller, each with why it is not accepted."""
-    for one in cluster.all("GatewayClass"):
-        if one["spec"].get("controllerName") == settings.controller:
-            has_parameters = one["spec"].get("parametersRef")
-            yield one, "parametersRef is not supported; remove it" if has_parameters else ""
+    for gateway_class in cluster.all("GatewayClass"):
+        if gateway_class["spec"].get("controllerName") == settings.controller:
+            has_parameters = gateway_class["spec"].get("parametersRef")
+            yield (
+                gateway_class,
+                "parametersRef is not supported; remove it" if has_parameters else "",
+            )
 
 
 def our_gateways(cluster: Cluster, settings: GatewaySettings) -> list[Any]:
     """Return the Gateways of accepted classes, the oldest first."""
     classes = {
-        key_of(one)[1]
-        for one, why in our_classes(cluster, settings)
-        if not why and settings.only in {"", key_of(one)[1]}
+        key_of(gateway_class)[1]
+        for gateway_class, why in our_classes(cluster, settings)
+        if not why and settings.only in {"", key_of(gateway_class)[1]}
     }
-    return [one for one in cluster.all("Gateway") if one["spec"].get("gatewayClassName") in classes]
+    return [
+        gateway
+        for gateway in cluster.all("Gateway")
+        if gateway["spec"].get("gatewayClassName") in classes
+    ]
 
 
 def refusal(gateway: Any) -> str:
@@ -186,9 +193,9 @@ def sets_of(
     cluster: Cluster, gateways: Collection[Key]
 ) -> list[tuple[Any, Key, tuple[str, str] | None]]:
     """Return the ListenerSets of these Gateways, the oldest first, each with its Gateway, and the reason and the message if that does not take it."""
-    found = []
-    for one in cluster.all("ListenerSet"):
-        parent, namespace = one["spec"]["parentRef"], key_of(one)[0]
+    sets = []
+    for listener_set in cluster.all("ListenerSet"):
+        parent, namespace = listener_set["spec"]["parentRef"], key_of(listener_set)[0]
         key = parent.get("namespace") or namespace, parent["name"]
         if (parent.get("kind") or "Gateway") == "Gateway" and key in gateways:
             gateway = cluster.objects["Gateway"][key]
@@ -200,29 +207,31 @@ def sets_of(
                 problem = "ParentNotAccepted", f"{name}: {refused}"
             elif not takes:
                 problem = "NotAllowed", f"{name} allows no ListenerSet of this namespace"
-            found.append((one, key, problem))
-    return found
+            sets.append((listener_set, key, problem))
+    return sets
 
 
 def read_listeners(
     cluster: Cluster, settings: GatewaySettings, files: SecretFiles
 ) -> list[GatewayListener]:
     """Return all listeners of our Gateways, in the order of their precedence. `files` says which certificates can be used."""
-    gateways = {key_of(one): one for one in our_gateways(cluster, settings)}
-    found: list[tuple[Any, str, Any, Key]] = [
-        ((age_of(one), False), "Gateway", one, key) for key, one in gateways.items()
+    gateways = {key_of(gateway): gateway for gateway in our_gateways(cluster, settings)}
+    holders: list[tuple[Any, str, Any, Key]] = [
+        ((age_of(gateway), False), "Gateway", gateway, key) for key, gateway in gateways.items()
     ]
-    for one, key, problem in sets_of(cluster, gateways.keys()):
+    for holder, key, problem in sets_of(cluster, gateways.keys()):
         if not problem:  # it comes after its Gateway, also after one that was made anew
-            age = age_of(one)
-            found.append(((max(age, age_of(gateways[key])), True, age), "ListenerSet", one, key))
-    found.sort(key=lambda its: its[0])
+            age = age_of(holder)
+            holders.append(
+                ((max(age, age_of(gateways[key])), True, age), "ListenerSet", holder, key)
+            )
+    holders.sort(key=lambda its: its[0])
     listeners: list[GatewayListener] = []
-    for _, kind, one, key in found:
+    for _, kind, holder, key in holders:
         if not refusal(gateways[key]):
             annotations = gateways[key]["metadata"].get("annotations") or {}
             is_shared = annotations.get(SHARED_PORT) == "yes"
-            listeners += _of(kind, one, key, is_shared=is_shared)
+            listeners += _of(kind, holder, key, is_shared=is_shared)
     for listener in listeners:
         _find_kinds(listener)
         if listener.terminates:
@@ -236,11 +245,18 @@ def read_listeners(
 def secret_namespaces(cluster: Cluster, settings: GatewaySettings) -> dict[str, str]:
     """Return the namespaces of the Secrets that our Gateways name and may use, each with why it is not read; empty if it is."""
     gateways = our_gateways(cluster, settings)
-    keys = [key_of(one) for one in gateways]
-    sets = [("ListenerSet", one) for one, _, problem in sets_of(cluster, keys) if not problem]
-    found: dict[str, str] = {}
+    keys = [key_of(gateway) for gateway in gateways]
+    sets = [
+        ("ListenerSet", listener_set)
+        for listener_set, _, problem in sets_of(cluster, keys)
+        if not problem
+    ]
+    namespaces: dict[str, str] = {}
     of_others: dict[str, set[str]] = defaultdict(set)  # by the namespace that names them
-    for kind, thing in [*(("Gateway", one) for one in gateways if not refusal(one)), *sets]:
+    for kind, thing in [
+        *(("Gateway", gateway) for gateway in gateways if not refusal(gateway)),
+        *sets,
+    ]:
         home = key_of(thing)[0]
         refs = [
             ref
@@ -256,11 +272,11 @@ def secret_namespaces(cluster: Cluster, settings: GatewaySettings) -> dict[str, 
             others = of_others[home]
             if where == home or where in others or len(others) < _MOST_NAMESPACES:
                 others |= {where} - {home}
-                found[where] = ""
+                namespaces[where] = ""
             else:
                 why = f"Gateways of {home} name Secrets of more than {_MOST_NAMESPACES} other namespaces"
-                found.setdefault(where, f"{why}: those of {where} are not read")
-    return found
+                namespaces.setdefault(where, f"{why}: those of {where} are not read")
+    return namespaces
 
 
 def named_authorities(cluster: Cluster, settings: GatewaySettings) -> set[Key]:
@@ -268,8 +284,8 @@ def named_authorities(cluster: Cluster, settings: GatewaySettings) -> set[Key]:
     return {
         (ref.get("namespace") or key_of(gateway)[0], ref["name"])
         for gateway in our_gateways(cluster, settings)
-        for one in _validations(gateway).values()
-        for ref in one.get("caCertificateRefs") or ()
+        for validation in _validations(gateway).values()
+        for ref in validation.get("caCertificateRefs") or ()
         if cluster.resolve(ref, "ConfigMap", "Gateway", key_of(gateway)[0]).reason
         in {"", "NotFound"}
     }
@@ -277,7 +293,7 @@ def named_authorities(cluster: Cluster, settings: GatewaySettings) -> set[Key]:
 
 def is_lax(gateway: Any) -> bool:
     """Return whether a Gateway lets clients in whose certificates are not valid."""
-    return any(one.get("mode") == _LAX for one in _validations(gateway).values())
+    return any(validation.get("mode") == _LAX for validation in _validations(gateway).values())
 
 
 def _tls_of(gateway: Any, side: str) -> Any:
@@ -288,8 +304,8 @@ def _validations(gateway: Any) -> dict[int, Any]:
     """Return how clients' certificates are verified, by ports; 0 is all others."""
     frontend = _tls_of(gateway, "frontend")
     by_port = {0: frontend.get("default")}
-    by_port |= {one["port"]: one.get("tls") for one in frontend.get("perPort") or ()}
-    return {port: (one or {}).get("validation") or {} for port, one in by_port.items()}
+    by_port |= {port["port"]: port.get("tls") for port in frontend.get("perPort") or ()}
+    return {port: (tls or {}).get("validation") or {} for port, tls in by_port.items()}
 
 
 def _of(kind: str, thing: Any, gateway: Key, *, is_shared: bool) -> Iterator[GatewayListener]:
@@ -315,7 +331,7 @@ def _find_kinds(listener: GatewayListener) -> None:
         listener.problems["Accepted"] = "UnsupportedProtocol", why
         return
     wanted = (listener.spec.get("allowedRoutes") or {}).get("kinds") or ()
-    names = [one["kind"] for one in wanted if (one.get("group") or GROUP) == GROUP]
+    names = [kind["kind"] for kind in wanted if (kind.get("group") or GROUP) == GROUP]
     listener.kinds = [kind for kind in supported if not wanted or kind in names]
     if len(listener.kinds) < len(wanted):
         why = f"it can take {', '.join(supported)}"
@@ -328,14 +344,14 @@ def _find_certificates(listener: GatewayListener, cluster: Cluster, files: Secre
     usable = []
     reason, why = "InvalidCertificateRef", "" if refs else "it names no certificate"
     for ref in refs:
-        found = cluster.resolve(ref, "Secret", kind, namespace)
-        problem = found.message or files.problem(found.found)
+        secret = cluster.resolve(ref, "Secret", kind, namespace)
+        problem = secret.message or files.problem(secret.found)
         if problem:
             why = why or problem
-            if found.reason == "RefNotPermitted":
-                reason, why = found.reason, problem
+            if secret.reason == "RefNotPermitted":
+                reason, why = secret.reason, problem
         else:
-            usable.append(files.certificate(found.found))
+            usable.append(files.certificate(secret.found))
     listener.certificates = usable
     if why:
         listener.problems["ResolvedRefs"] = reason, why
@@ -363,13 +379,13 @@ def _find_identity(listener: GatewayListener, cluster: Cluster, files: SecretFil
     ref = _tls_of(gateway, "backend").get("clientCertificateRef")
     if not ref:
         return
-    found = cluster.resolve(ref, "Secret", "Gateway", listener.gateway[0])
-    if problem := found.message or files.problem(found.found):
-        is_denied = found.reason == "RefNotPermitted"
-        reason = found.reason if is_denied else "InvalidClientCertificateRef"
+    secret = cluster.resolve(ref, "Secret", "Gateway", listener.gateway[0])
+    if problem := secret.message or files.problem(secret.found):
+        is_denied = secret.reason == "RefNotPermitted"
+        reason = secret.reason if is_denied else "InvalidClientCertificateRef"
         listener.identity_problem = reason, problem
     else:
-        listener.identity = files.certificate(found.found)
+        listener.identity = files.certificate(secret.found)
 
 
 def _find_conflicts(listeners: Sequence[GatewayListener], settings: GatewaySettings) -> None:
@@ -381,7 +397,7 @@ def _find_conflicts(listeners: Sequence[GatewayListener], settings: GatewaySetti
         own = [*group]
         for its in own:
             rivals = _rivals(its, holders[its.section])
-            if rival := next((one for one in rivals if _conflict(one, its)), None):
+            if rival := next((rival for rival in rivals if _conflict(rival, its)), None):
                 _lose(its, rival)
         left = [its for its in own if its.holds_place]
         for one, other in combinations(left, 2):
@@ -402,8 +418,8 @@ def _rivals(its: GatewayListener, others: _Holders) -> Iterator[GatewayListener]
     """Yield those of a port that a listener may be in conflict with; of its own protocol, one alone has its host name."""
     if its.hostname in others.get(its.protocol, ()):
         yield others[its.protocol][its.hostname]
-    for protocol, found in others.items():
-        yield from found.values() if protocol != its.protocol else ()
+    for protocol, by_hostname in others.items():
+        yield from by_hostname.values() if protocol != its.protocol else ()
 
 
 def _lose(its: GatewayListener, other: GatewayListener) -> None:

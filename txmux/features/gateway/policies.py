@@ -94,11 +94,11 @@ class Policies:
     def _attach(self, its: BackendPolicy, cluster: Cluster, service: Key, section: str) -> None:
         self._named[service].append(its)
         title = f"Service {'/'.join(service)}"
-        found = cluster.objects.get("Service", {}).get(service)
-        if found is None:
+        target = cluster.objects.get("Service", {}).get(service)
+        if target is None:
             its.lost = "TargetNotFound", f"there is no {title}"
         elif section and section not in {
-            one.get("name") for one in found["spec"].get("ports") or ()
+            port.get("name") for port in target["spec"].get("ports") or ()
         }:
             its.lost = "TargetNotFound", f"{title} has no port with the name {section}"
             self._astray.setdefault(service, its)
@@ -136,7 +136,7 @@ def _targets(thing: Any) -> Iterator[tuple[Key, str]]:
 def _read(its: BackendPolicy, cluster: Cluster, files: SecretFiles) -> None:
     validation = its.thing["spec"]["validation"]
     hostname = validation["hostname"]
-    known = validation.get("wellKnownCACertificates") or ""
+    authorities_name = validation.get("wellKnownCACertificates") or ""
     refs = _authority_refs(its.thing)
     its.authorities, its.unresolved = find_authorities(refs, cluster, its.thing, KIND, files)
     other_names = [
@@ -149,10 +149,10 @@ def _read(its: BackendPolicy, cluster: Cluster, files: SecretFiles) -> None:
     elif other_names:
         why = f"validation.subjectAltNames: {other_names[0]} is not validation.hostname, and no other name can be verified"
         its.problem = "Invalid", why
-    elif not refs and known != "System":
+    elif not refs and authorities_name != "System":
         its.problem = (
             "Invalid",
-            f"validation.wellKnownCACertificates: {known or 'nothing'} is not supported; write System",
+            f"validation.wellKnownCACertificates: {authorities_name or 'nothing'} is not supported; write System",
         )
     elif refs and not its.authorities and its.unresolved is not None:
         its.problem = "NoValidCACertificate", its.unresolved[1]
@@ -172,22 +172,22 @@ def find_authorities(
     usable = []
     unresolved = None
     for ref in refs:
-        found = cluster.resolve(ref, "ConfigMap", kind, key_of(of)[0])
-        problem = found.message or files.authority_problem(found.found)
+        config_map = cluster.resolve(ref, "ConfigMap", kind, key_of(of)[0])
+        problem = config_map.message or files.authority_problem(config_map.found)
         if not problem:
-            usable.append(found.found)
+            usable.append(config_map.found)
         elif unresolved is None:
-            is_named = found.reason in {"InvalidKind", "RefNotPermitted"}
-            unresolved = found.reason if is_named else "InvalidCACertificateRef", problem
+            is_named = config_map.reason in {"InvalidKind", "RefNotPermitted"}
+            unresolved = config_map.reason if is_named else "InvalidCACertificateRef", problem
     return files.bundle(usable) if usable else "", unresolved
 
 
 def authorities_of_services(cluster: Cluster) -> dict[Key, set[Key]]:
     """Return the keys of the ConfigMaps that policies name, by the Services that these are for."""
-    found: dict[Key, set[Key]] = defaultdict(set)
+    config_maps: dict[Key, set[Key]] = defaultdict(set)
     for thing in cluster.all(KIND):
         with suppress(*MISSHAPEN):
             named = {(key_of(thing)[0], ref["name"]) for ref in _authority_refs(thing)}
             for service, _ in _targets(thing):
-                found[service] |= named
-    return found
+                config_maps[service] |= named
+    return config_maps

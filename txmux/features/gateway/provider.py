@@ -110,7 +110,9 @@ class GatewayProvider:
 
 def _ports(text: str) -> tuple[int, int]:
     numbers = text.split("=")
-    if len(numbers) != 2 or not all(one.isdecimal() and 0 < int(one) < 65536 for one in numbers):
+    if len(numbers) != 2 or not all(
+        number.isdecimal() and 0 < int(number) < 65536 for number in numbers
+    ):
         raise ArgumentTypeError(f"{text!r} is not two ports; write for example 443=8443")
     return int(numbers[0]), int(numbers[1])
 
@@ -151,9 +153,9 @@ class ClusterFollower:
         try:
             while True:
                 await deferLater(self._reactor, _STATUS_PAUSE)
-                for one in self._running.values():
-                    if one.called:  # which only a fault of this program does
-                        await one
+                for running in self._running.values():
+                    if running.called:  # which only a fault of this program does
+                        await running
                 if self._lease.is_held:
                     await self._status.write()
         finally:
@@ -252,9 +254,9 @@ class ClusterFollower:
         if self._made is None:
             return
         problems: dict[str, str] = {}
-        for one in objects:
-            if one.problem:
-                problems.setdefault(one.name, one.problem)
+        for thing in objects:
+            if thing.problem:
+                problems.setdefault(thing.name, thing.problem)
         cluster, listeners, routes, policies = self._made
         if not unserved:
             self._certificates.remove_others()
@@ -340,9 +342,11 @@ def addresses_of(cluster: Cluster, namespace: str, labels: Mapping[str, str]) ->
             and selects({"matchLabels": selector}, labels)
         ):
             status = (service.get("status") or {}).get("loadBalancer") or {}
-            for one in status.get("ingress") or ():
-                kind = "IPAddress" if one.get("ip") else "Hostname"
-                outside.append({"type": kind, "value": one.get("ip") or one.get("hostname")})
+            for address in status.get("ingress") or ():
+                kind = "IPAddress" if address.get("ip") else "Hostname"
+                outside.append(
+                    {"type": kind, "value": address.get("ip") or address.get("hostname")}
+                )
             if spec.get("clusterIP") not in {None, "", "None"}:
                 inside.append({"type": "IPAddress", "value": spec["clusterIP"]})
     return (outside or inside)[:_MOST_ADDRESSES]

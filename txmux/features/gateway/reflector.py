@@ -107,7 +107,7 @@ class Reflector:
         for version in kind.versions:
             try:
                 answer = await self._api.get(f"/apis/{kind.group}/{version}")
-                names = {one["name"] for one in answer["resources"]}
+                names = {resource["name"] for resource in answer["resources"]}
             except NoServerError as problem:
                 if problem.status != ABSENT:
                     raise

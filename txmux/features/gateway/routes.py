@@ -147,7 +147,7 @@ class GatewayRoute:
     def backend_name(self, listener: GatewayListener) -> str:
         parts = [self.section]
         # TLS to servers is not for clients who speak it with them, and has the certificate of a Gateway.
-        if any(one.tls.keys or one.tls.refusal for one in self.shares):
+        if any(share.tls.keys or share.tls.refusal for share in self.shares):
             if listener.passes_tls:
                 parts.append("passthrough")
             elif listener.has_identity:
@@ -269,14 +269,16 @@ def _read(its: GatewayRoute, cluster: Cluster, policies: Policies) -> None:
                 f"hostnames: at most {_MOST_NAMES}, each a name such as a.example or *.a.example"
             )
         _read_annotations(its, its.thing, is_service=False)
-        listeners = [one for attached in its.parents for one, _ in attached.listeners]
-        its.has_several_ports = len({one.section for one in listeners if one.holds_place}) > 1
-        gateways = dict.fromkeys(one.gateway for one in listeners)
+        listeners = [listener for attached in its.parents for listener, _ in attached.listeners]
+        its.has_several_ports = (
+            len({listener.section for listener in listeners if listener.holds_place}) > 1
+        )
+        gateways = dict.fromkeys(listener.gateway for listener in listeners)
         for ref in rules[0].get("backendRefs") or ():
             policies.note((ref.get("namespace") or key_of(its.thing)[0], ref["name"]), gateways)
-            found, share = _share(its, cluster, policies, ref)
+            reference, share = _share(its, cluster, policies, ref)
             its.shares.append(share)
-            _unresolved(its, found)
+            _unresolved(its, reference)
         _check_keys(its)
         for listener in listeners:
             name = its.backend_name(listener)
@@ -409,10 +411,10 @@ def _spend(its: GatewayRoute, spent: dict[tuple[str, str], int]) -> None:
     cost = sum(map(_cost, its.route_keys.get("match", ())))
     namespace = key_of(its.thing)[0]
     ports = {
-        one.section: one.port
+        listener.section: listener.port
         for attached in its.parents
-        for one, _ in attached.listeners
-        if "match" in its.keys_at(one)
+        for listener, _ in attached.listeners
+        if "match" in its.keys_at(listener)
     }
     for name, port in ports.items():
         before = spent[namespace, name]
@@ -450,7 +452,9 @@ def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRo
                 of = f"Gateway {'/'.join(listener.gateway)}"
                 unread.append(f'txmux.match counts only where {of} has {SHARED_PORT}: "yes"')
             # Names that are none are written nowhere.
-            for name in [one for one in names if not one or HOSTNAME.fullmatch(one)][:_MOST_NAMES]:
+            for name in [name for name in names if not name or HOSTNAME.fullmatch(name)][
+                :_MOST_NAMES
+            ]:
                 # With match lines that count, a route takes no clients of others.
                 takes_some = its.takes_some(listener)
                 owner = its if takes_some else taken.setdefault((listener, name), its)

@@ -59,8 +59,10 @@ def _of_port(name: str, port: _GatewayPort, settings: GatewaySettings) -> Iterat
     first = port.listeners[0]
     udp = "udp" * (first.protocol == "UDP")
     endpoint = f"{udp}:{settings.ports.get(first.port, first.port)}"
-    plain = [(one, its) for one, _, its in port.routes if one.protocol != "TLS"]
-    rest_of, rest = next(((one, its) for one, its in plain if not its.keys_at(one)), (first, None))
+    plain = [(listener, its) for listener, _, its in port.routes if listener.protocol != "TLS"]
+    rest_of, rest = next(
+        ((listener, its) for listener, its in plain if not its.keys_at(listener)), (first, None)
+    )
     outcome = rest.backend_for(rest_of) if rest else "close"
     listen = {"endpoint": [endpoint], "default": [outcome]}
     if rest and not udp:  # its server may speak first

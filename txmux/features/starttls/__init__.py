@@ -37,8 +37,8 @@ def _lint(rules: Rules) -> Iterator[Problem]:
     from txmux.rules.lint.coverage import lines_of  # noqa: PLC0415 - the same
 
     for route, number, line in lines_of(rules.routes):
-        listeners = [one for one in rules.listeners if route.stands_under(one)]
-        clear = [one.name for one in listeners if "starttls" in one.more]
+        listeners = [listener for listener in rules.listeners if route.stands_under(listener)]
+        clear = [listener.name for listener in listeners if "starttls" in listener.more]
         if clear and len(clear) == max(len(listeners), len(route.under)) and is_never_tls(line):
             message = f"{line.text!r} is never TLS, with which clients of [listen {clear[0]}] begin; match tls, or remove this line"
             yield route.section.problem(message, "match", number)

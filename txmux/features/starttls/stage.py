@@ -139,5 +139,5 @@ def _first_upstream(configuration: Configuration) -> Upstream | None:
     """Return the backend that is named first; ``None`` if its server depends on the client."""
     routes = [route for layer in configuration.layers for route in layer.detector.routes]
     named = (*(route.destination for route in routes), configuration.top.default)
-    first = next((one for one in named if isinstance(one, Upstream)), None)
+    first = next((outcome for outcome in named if isinstance(outcome, Upstream)), None)
     return None if first is None or first.destinations is not None else first

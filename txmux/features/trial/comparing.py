@@ -140,8 +140,8 @@ def _destination(tracer: Tracer, listener: Listener, client: RememberedClient) -
 
 def _listener_in(rules: Rules, before: Listener, local: str) -> Listener | None:
     """Find which listener gets a client by other rules; ``None`` if it is gone."""
-    its = [one for one in rules.listeners if one.transport is before.transport]
-    same = next((one for one in its if one.name == before.name), None)
+    its = [listener for listener in rules.listeners if listener.transport is before.transport]
+    same = next((listener for listener in its if listener.name == before.name), None)
     if same and {*before.endpoints} <= {*same.endpoints}:
         return same
     if before.accept_proxy_from is not None:
@@ -157,19 +157,19 @@ def _listener_in(rules: Rules, before: Listener, local: str) -> Listener | None:
     by_port = rules.once("listeners by port", _listeners_by_port)
     here = by_port.get((before.transport, address.port), ())
     found = next((listener for host, listener in here if host in hosts), None)
-    if found is None and same and any(one.kind not in _AT_PORTS for one in listen_lines(same)):
+    if found is None and same and any(line.kind not in _AT_PORTS for line in listen_lines(same)):
         return same  # systemd's sockets may be anywhere
     return found
 
 
 def _listeners_by_port(rules: Rules) -> Mapping[tuple[Transport, int], list[tuple[str, Listener]]]:
-    found = defaultdict[tuple[Transport, int], list[tuple[str, Listener]]](list)
+    listeners = defaultdict[tuple[Transport, int], list[tuple[str, Listener]]](list)
     for listener in rules.listeners:
         for address in listen_addresses(listener):
             where = socket_address(address.text, 1)
             if where is not None:
-                found[listener.transport, where.port].append((where.host, listener))
-    return found
+                listeners[listener.transport, where.port].append((where.host, listener))
+    return listeners
 
 
 def compared(
@@ -184,15 +184,17 @@ def compared(
     if _reading(before) != _reading(after):
         raise CannotTellError("what it says first where the listener expects something else then")
     then = _destination(new, after, client)
-    for end, known in zip_longest(then.ends, now.ends):
-        if end and _certificate_request(end) not in (None, _certificate_request(known)):
+    for end, now_end in zip_longest(then.ends, now.ends):
+        if end and _certificate_request(end) not in (None, _certificate_request(now_end)):
             raise CannotTellError(f"the certificate that route {end.name} asks for")
     if then.waits and not now.waits:
         size = plural(len(client.layers[-1]), "byte")
         raise CannotTellError(f"more than the {size} remembered")
     if now.at_once and not then.at_once and not any(client.layers):
         raise CannotTellError("what it says first: it is served before that now")
-    routes = new.rules.once("routes by name", lambda its: {one.name: one for one in its.routes})
+    routes = new.rules.once(
+        "routes by name", lambda its: {route.name: route for route in its.routes}
+    )
     its = (routes[name] for name in now.routes if name in routes)
     is_excluded = any(route.clients.excludes(client.host) for route in its)
     return now, attrs.evolve(then, excluded_by="not_from" if is_excluded else None)
@@ -211,8 +213,8 @@ def _certificate_request(route: Route | None) -> object:
 
 def use_contents(present: Rules, rules: Rules) -> list[str]:
     """Let rules that were only read have the networks from other sources that those in force have; return the names of others."""
-    known = {one.name: one.contents for one in dynamic_networks_of(present)}
-    others = [one for one in dynamic_networks_of(rules) if one.kind != "file"]
+    contents = {networks.name: networks.contents for networks in dynamic_networks_of(present)}
+    others = [networks for networks in dynamic_networks_of(rules) if networks.kind != "file"]
     for one in others:
-        one.contents = known.get(one.name, one.contents)
-    return sorted({one.name for one in others} - known.keys())
+        one.contents = contents.get(one.name, one.contents)
+    return sorted({networks.name for networks in others} - contents.keys())

@@ -88,7 +88,7 @@ class ClientMemory(ServingPart):
     def remembered(self) -> Iterator[tuple[str, int, int]]:
         """Yield for each listener how many clients it has, and how many of their bytes."""
         for name, clients in self._clients.items():
-            sizes = [sum(map(len, one.layers)) for one in clients]
+            sizes = [sum(map(len, client.layers)) for client in clients]
             yield name, len(sizes), sum(sizes)
 
     @override
@@ -103,7 +103,7 @@ class ClientMemory(ServingPart):
         present, turns = self._rules, Turns()
         rules: Any = await turns.run(unpack_in_steps(packed))
         use_contents(present, rules)
-        old, new = (Tracer(one, has_answers=False) for one in (present, rules))
+        old, new = (Tracer(of_rules, has_answers=False) for of_rules in (present, rules))
         begun = set[object]()
         sources = defaultdict[str, list[int]](lambda: [0] * 4)  # all; moved, unknown, excluded
         moves: dict[tuple[str | None, ...], list[Any]] = {}

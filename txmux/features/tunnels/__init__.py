@@ -55,7 +55,7 @@ def _any_port(rules: Rules) -> Iterator[Problem]:
         is_limited = any(listener.clients.allowed is not None for listener in scope.listeners)
         if is_limited or not takes_anyone(owner, named):
             continue
-        ways = [one.outcome for one in rules.routes_of(owner) if one.clients.allowed is None]
+        ways = [route.outcome for route in rules.routes_of(owner) if route.clients.allowed is None]
         for backend in backends_of([owner.outcome, *ways]):
             if any(not server.port and server.kind == "tcp" for server in backend.servers):
                 message = f"everyone may come to any port behind [backend {backend.name}]; add 'from' or 'tunnel_users'"

@@ -73,18 +73,22 @@ def open_tunnels(
             continue
         within = [route]
         for outer in within:
-            within += [one for one in routes if outer.name in one.under and one not in within]
-        outcomes = [one.outcome for one in within]
+            within += [
+                route for route in routes if outer.name in route.under and route not in within
+            ]
+        outcomes = [route.outcome for route in within]
         if outcomes == [None]:
             message = f"has no destination; add routes with 'under = {route.name}', or a 'backend' with fixed servers or 'allow_names'"
             yield route.section.problem(message, "tunnel")
         if route.outcome is None:
-            outcomes += [line.outcome for one in listeners for line in one.silent]
-            outcomes += [one.default for one in listeners]
+            outcomes += [line.outcome for listener in listeners for line in listener.silent]
+            outcomes += [listener.default for listener in listeners]
         for backend in backends_of(outcomes):
             # What clients name needs 'allow_names', as a problem of its own section says.
-            free = [one for one in backend.servers if one.kind == "tcp" and not one.port]
-            ports = [one.text for one in free if not one.placeholder]
+            free = [
+                server for server in backend.servers if server.kind == "tcp" and not server.port
+            ]
+            ports = [server.text for server in free if not server.placeholder]
             if ports and backend.allow_names is None and backend.allow_networks is None:
                 message = f"clients choose the port of {ports[0]!r}; add 'allow_networks' to [backend {backend.name}]"
                 yield route.section.problem(message, "tunnel")

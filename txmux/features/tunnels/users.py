@@ -173,16 +173,16 @@ class TunnelUsers(WatchedFiles):
         if hashed is None:
             self._hash(password, _salt(dearest))
             return False
-        found = self._hash(password, hashed)
+        computed = self._hash(password, hashed)
         # Each cost takes twice as long as the one before, so these and the own one together are the dearest.
         for cost in range(_cost(hashed), dearest):
             self._hash(password, _salt(cost))
-        return compare_digest(found, hashed) and password == login.password
+        return compare_digest(computed, hashed) and password == login.password
 
 
 def _cost(hashed: bytes) -> int:
-    found = _COST.match(hashed)
-    return int(found[1]) if found else 0
+    cost = _COST.match(hashed)
+    return int(cost[1]) if cost else 0
 
 
 def _salt(cost: int) -> bytes:

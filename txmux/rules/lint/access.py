@@ -116,7 +116,7 @@ def _never_terminates(line: ParsedLine, tls: TlsSettings) -> str:
     if is_never_tls(line):
         return f"{line.text!r} is never TLS, but this route terminates TLS; match tls, or remove this line"
     patterns = line.options.get("alpn", "")
-    wanted = [one.strip() for one in patterns.split(",")]
+    wanted = [pattern.strip() for pattern in patterns.split(",")]
     if line.name != "tls" or not patterns or tls.alpn or "none" in wanted:
         return ""
     protocol = wanted[0]
@@ -145,7 +145,7 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
         owner = scope.owner
         is_open = not isinstance(owner, Route) or takes_anyone(owner, named)
         ways: list[tuple[Outcome | None, Route | None]]
-        ways = [(one.outcome, one) for one in rules.routes_of(owner)]
+        ways = [(route.outcome, route) for route in rules.routes_of(owner)]
         if isinstance(owner, Listener):
             ways.append((owner.default, None))
         for outcome, route in ways:

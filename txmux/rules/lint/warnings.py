@@ -45,10 +45,10 @@ def lint(rules: Rules, user: FileUser | None = None, folders: Iterable[str] = ()
     if not rules.files.texts:
         return []
     with uncollected():
-        found = warnings(rules, _problems(rules, user, folders))
+        listed = warnings(rules, _problems(rules, user, folders))
     set_of.cache_clear()
     forget_lines()
-    return found
+    return listed
 
 
 def _problems(rules: Rules, user: FileUser | None, folders: Iterable[str]) -> Iterator[Problem]:

@@ -138,7 +138,7 @@ class Server:
         host = self.host
         if "{" not in host or host in NAMES:
             return host if host in NAMES else ""
-        return next((one for one in NAMES if one in host), "")
+        return next((placeholder for placeholder in NAMES if placeholder in host), "")
 
     def name_for(self, facts: Mapping[str, str]) -> str:
         """Return the name that its host stands for to a client with these facts; empty if that has none."""
@@ -339,12 +339,16 @@ class Backend:
     def names(self) -> tuple[str, ...]:
         """The facts that its servers depend on: ``sni``, ``host``."""
         return tuple(
-            dict.fromkeys(NAMES[one] for server in self.servers if (one := server.placeholder))
+            dict.fromkeys(
+                NAMES[placeholder] for server in self.servers if (placeholder := server.placeholder)
+            )
         )
 
     @property
     def proxy(self) -> ForwardProxy | None:
-        return next((one for one in self.more.values() if isinstance(one, ForwardProxy)), None)
+        return next(
+            (value for value in self.more.values() if isinstance(value, ForwardProxy)), None
+        )
 
     @property
     def dialled(self) -> tuple[Server, ...]:
@@ -363,7 +367,7 @@ class Backend:
         allowed, denied = self.allow_networks, self.deny_networks
         if allowed is None and self.allow_names is not None:  # not by `or`: `public` alone is false
             allowed = _PUBLIC
-        if denied is not None and any(one in denied for one in (address, *embedded(address))):
+        if denied is not None and any(form in denied for form in (address, *embedded(address))):
             return False
         return allowed is None or address in allowed
 
