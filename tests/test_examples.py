@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of, run
 from tests.programs import require_program
 from tests.support.services import pool_rules
-from txmux.rules.reading.layout import laid_out
+from txmux.cli.layout import laid_out
 from txmux.rules.reading.parser import parse
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns]

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from txmux.cli.layout import laid_out, meaning, under_all
 from txmux.errors import MuxError
 from txmux.files import read_own, replace_file
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import SourceFile, source_of
-from txmux.rules.reading.layout import laid_out, meaning, under_all
 from txmux.rules.reading.parser import errors_alone
 
 _STANDARD_INPUT = "<stdin>"

@@ -20,7 +20,6 @@ from txmux.control.coalescing import Coalescer
 from txmux.control.control import STOPPING, Control, ServiceActions
 from txmux.control.documents import untaken_documents
 from txmux.control.report import Report
-from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError
 from txmux.files import within_patience
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
@@ -42,6 +41,7 @@ from txmux.processes.upgrade.upgrade import Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades, collect_state, last_reload_in, number_in
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.usable import too_many_sockets
+from txmux.processes.watching import RulesWatch
 from txmux.rules.changes import changes, described_untaken, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files, Rules

@@ -13,7 +13,7 @@ from tests.rules.fakes import MATCHERS
 from tests.rules.reading import cases
 from tests.support.folders import make_folder
 from txmux.cli.remote.find import read_keys
-from txmux.control import watching
+from txmux.processes import watching
 from txmux.rules.model import Files
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import files

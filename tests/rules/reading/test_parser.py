@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS, FakePredicate
 from tests.support.folders import make_folder
+from txmux.cli.layout import laid_out, meaning
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher, Peeked
 from txmux.rules.embedding import route
@@ -32,7 +33,6 @@ from txmux.rules.model import (
 )
 from txmux.rules.packing import pack, unpack
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.layout import laid_out, meaning
 from txmux.rules.reading.parser import is_as_read, load, parse, read_again
 from txmux.rules.reading.sections import TABLES
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from txmux.backends.names.dns_codes import code_name
 from txmux.classes import frozen
 from txmux.rules.model import Backend, Check
 from txmux.transport import bracketed
-from txmux.wire.dns_codes import code_name
 
 _DNS_ID, _DNS_HEADER = b"tx", 12
 _DNS_FINE = frozenset({0, 3})  # the name exists or not; either way the server answers

@@ -20,12 +20,12 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmux.backends.names.dns_codes import code_name
 from txmux.classes import define
 from txmux.errors import MuxError, cause_of
 from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.telemetry.sources import Source
 from txmux.transport import bracketed
-from txmux.wire.dns_codes import code_name
 
 ServerAddress = tuple[str, int]  # the IP address and the port of a name server
 _PATIENCE = (1.0, 3.0)

@@ -9,12 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.test_ini import FILES
 from tests.support.installed import names_missing
+from txmux.cli.layout import laid_out, meaning
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import LineKind, lines_of, read_ini
-from txmux.rules.reading.layout import laid_out, meaning
 from txmux.rules.reading.parser import errors_alone, parse
 
-_EXAMPLES = Path(__file__).parents[3] / "examples"
+_EXAMPLES = Path(__file__).parents[2] / "examples"
 
 BEFORE = """\ufeff; first
 

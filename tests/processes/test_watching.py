@@ -7,8 +7,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.control import watching
-from txmux.control.watching import RulesWatch
+from txmux.processes import watching
+from txmux.processes.watching import RulesWatch
 from txmux.rules.reading.parser import load
 from txmux.telemetry.steps import RecurringSteps
 
