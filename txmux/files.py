@@ -119,7 +119,7 @@ def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = 
             raise
         return _helper(path, _LOG)
     except TimeoutError:
-        if file is not None:  # it came too late, and nobody waits for it
+        if file is not None:  # it came too late for its caller
             os.close(file)
         raise
     return file

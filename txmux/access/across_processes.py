@@ -6,7 +6,7 @@ only that worker changes. The memory says which process a column belongs to. Whe
 the column; if the supervisor has ended, too, any other supervisor of the chain does.
 
 A connection that moves counts in a column of its own from when one process has let go of it until another has adopted it. That one
-counts in a row what it is offered, before the first lets go: so once nobody awaits anything, what is left there has been lost. By a
+counts in a row what it is offered, before the first lets go: so once no process awaits anything, what is left there has been lost. By a
 number of all moves, which never falls, each supervisor knows whether anything may be left since it last looked.
 """
 

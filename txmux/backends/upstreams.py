@@ -305,8 +305,8 @@ class Upstreams:
             for backend in dropped or ():
                 uses.drop(backend)
                 yield
-            gone = self._upstreams if dropped is None else uses.gone
-            yield from prepared.let_go(gone)
+            removed = self._upstreams if dropped is None else uses.removed
+            yield from prepared.let_go(removed)
             for upstream in prepared.made if self._users else ():
                 self._names.prepare(upstream.backend)
         except BaseException:  # it is given up, or another version has been installed meanwhile
@@ -323,7 +323,7 @@ class Upstreams:
             if self._users:
                 self._start_upstream(upstream)
         self._uses = prepared.uses
-        for upstream in prepared.gone:
+        for upstream in prepared.removed:
             self._forget(upstream)
             for watches in (self._checks, self._silence):
                 if upstream in watches:
@@ -502,7 +502,7 @@ class Uses(Counter[Backend]):
     def __init__(self, counts: Mapping[Backend, int] = MappingProxyType({})) -> None:
         super().__init__()
         dict.update(self, counts)  # faster: there may be thousands
-        self.gone: dict[Backend, None] = {}
+        self.removed: dict[Backend, None] = {}
 
     def copy(self) -> Uses:
         return Uses(self)
@@ -510,7 +510,7 @@ class Uses(Counter[Backend]):
     def add(self, backend: Outcome) -> None:
         while isinstance(backend, Backend):
             self[backend] += 1
-            self.gone.pop(backend, None)
+            self.removed.pop(backend, None)
             if self[backend] > 1:
                 break
             backend = backend.fallback
@@ -521,7 +521,7 @@ class Uses(Counter[Backend]):
             if self[backend]:
                 break
             del self[backend]
-            self.gone[backend] = None
+            self.removed[backend] = None
             backend = backend.fallback
 
 
@@ -532,7 +532,7 @@ class PreparedUpstreams:
         self._upstreams = upstreams
         self.uses = uses
         self.made: list[Upstream] = []
-        self.gone: list[Upstream] = []
+        self.removed: list[Upstream] = []
         self.read: list[Callable[[], None]] = []
         self.problems: list[str] = []
 
@@ -540,7 +540,7 @@ class PreparedUpstreams:
         """Let go those of these backends that are no longer used."""
         for one in [*backends]:
             if not self.uses[one]:
-                self.gone.append(self._upstreams._upstreams[one])
+                self.removed.append(self._upstreams._upstreams[one])
             yield
 
     def commit(self) -> None:

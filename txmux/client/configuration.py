@@ -153,7 +153,7 @@ class Compiler:
         )
 
     def enter(
-        self, layer: RuleLayer, new: Iterable[tuple[int, Route]], gone: Sequence[int] = ()
+        self, layer: RuleLayer, new: Iterable[tuple[int, Route]], removed: Sequence[int] = ()
     ) -> Generator[None, None, RuleLayer]:
         """Return a layer with these routes too, and without others."""
         made = []
@@ -162,7 +162,7 @@ class Compiler:
             if found is not None:
                 made.append((rank, self._compiled(found)))
             yield
-        return (yield from layer.changed(ListChange(gone, made), self.settings.peek_limit))
+        return (yield from layer.changed(ListChange(removed, made), self.settings.peek_limit))
 
     def _compiled(self, route: Route) -> CompiledRoute:
         fields: dict[str, Any] = attrs.asdict(route, recurse=False)

@@ -368,7 +368,7 @@ class Control:
         self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
 
     def report_end(self, *, is_replaced: bool) -> None:
-        """Count what this process has not counted, and log the lost lines, which nobody else can report if it `is_replaced` by none."""
+        """Count what this process has not counted, and log the lost lines, which no other process can report if it `is_replaced` by none."""
         self._count_lost_lines()
         lost = self.counters.cells(PROCESS.key())[PROCESS.lost_lines.at]
         if lost and not is_replaced:

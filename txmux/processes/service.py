@@ -486,9 +486,9 @@ class MuxService(Service):
         self.control.rules = rules
         steps.run("use the admin endpoints", self._resources.endpoints.commit, endpoints)
         described = partial(different.described, older) if rules_changed else lambda: _NO_CHANGE
-        removed = rules_changed and rules.settings.drain_removed
-        gone = (different.routes.gone, different.backends.gone) if removed else None
-        complete = partial(self._complete, supervisor, rules, steps, described, gone)
+        ends = rules_changed and rules.settings.drain_removed
+        removed = (different.routes.gone, different.backends.gone) if ends else None
+        complete = partial(self._complete, supervisor, rules, steps, described, removed)
         report = await steps.wait("complete the reload", complete)
         if report is not None:
             return report
@@ -500,17 +500,17 @@ class MuxService(Service):
         rules: Rules,
         steps: CommittedSteps,
         described: Callable[[], str],
-        gone: tuple[Collection[str], Collection[str]] | None,
+        removed: tuple[Collection[str], Collection[str]] | None,
     ) -> Report:
-        """Complete a reload after the commit; `gone` are routes and backends whose connections end."""
+        """Complete a reload after the commit; `removed` are routes and backends whose connections end."""
         steps.run("open files by the helper", self._resources.privilege.commit)
         steps.run("follow the rules", self.control.commit, rules)
         steps.run("watch the rules' files", self._watch.commit, rules)
         changes = steps.run("describe the change", described) or "the rules are in force"
         warn = partial(self._warn, supervisor, rules, rules_changed=changes != _NO_CHANGE)
         await steps.wait("warn of what is unusual", warn)
-        if gone is not None:
-            steps.run("end the connections of removed routes", supervisor.end_removed, *gone)
+        if removed is not None:
+            steps.run("end the connections of removed routes", supervisor.end_removed, *removed)
         failed = await steps.wait("wait for the workers", supervisor.all_serve) or []
         unusable = await steps.wait("look for unusable files", self.control.unusable_files) or []
         self._log_warnings(unusable)

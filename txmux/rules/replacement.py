@@ -25,11 +25,11 @@ class RouteTable:
     _under: RanksByKey[str] = attrs.field(factory=RanksByKey)
 
     def changed(
-        self, change: ListChange[Route], gone: Iterable[Route]
+        self, change: ListChange[Route], removed: Iterable[Route]
     ) -> Generator[None, None, RouteTable]:
-        """Make the table of changed routes, in steps; `gone` are the routes of those ranks."""
+        """Make the table of changed routes, in steps; `removed` are the routes of those ranks."""
         under = RanksByKey(self._under)
-        for at, route in zip(change.gone, gone, strict=True):
+        for at, route in zip(change.gone, removed, strict=True):
             for name in route.under or (_ANYWHERE,):
                 under.remove(name, at)
             yield

@@ -62,7 +62,7 @@ class StateFile:
             self._why = why
 
     def close(self) -> None:
-        """Let what the file says count no more."""
+        """Ignore what the file says from now on."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

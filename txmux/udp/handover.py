@@ -175,8 +175,8 @@ def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) 
     if server is not None:
         listener.runtime.descriptors.client_accepted()
 
-    def port_of(place: str) -> DatagramPort | None:
-        at = find(name, place)
+    def port_of(key: str) -> DatagramPort | None:
+        at = find(name, key)
         return None if at is None else at[1]
 
     flow: Flow | None = None

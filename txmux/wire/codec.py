@@ -30,8 +30,8 @@ class Origin:
     """
 
     now: float = 0.0
-    name_place: Callable[[Any], Any] = lambda place: place
-    find_place: Callable[[Any], Any] = lambda place: place
+    name_place: Callable[[Any], Any] = lambda item: item
+    find_place: Callable[[Any], Any] = lambda item: item
 
 
 ALONE = Origin()
@@ -45,12 +45,12 @@ class JsonForm:
     read: Callable[[Any, Origin], Any]
 
 
-def checked(*kinds: type) -> JsonForm:
+def checked(*types: type) -> JsonForm:
     """Make the form of values of JSON themselves, which must be of one of these types."""
 
     def read(value: Any, _: Origin) -> Any:
-        if not isinstance(value, kinds):
-            raise TypeError(f"{value!r:.100} is no {kinds[0].__name__}")
+        if not isinstance(value, types):
+            raise TypeError(f"{value!r:.100} is no {types[0].__name__}")
         return value
 
     return JsonForm(lambda value, _: value, read)
@@ -72,7 +72,7 @@ AGE = JsonForm(lambda then, its: its.now - then, lambda age, its: its.now - time
 LEFT = JsonForm(
     lambda until, its: max(0.0, until - its.now), lambda left, its: its.now + time_of(left)
 )
-PLACE = JsonForm(lambda place, its: its.name_place(place), lambda name, its: its.find_place(name))
+PLACE = JsonForm(lambda item, its: its.name_place(item), lambda name, its: its.find_place(name))
 
 
 def optional(form: JsonForm, without: Any = None) -> JsonForm:

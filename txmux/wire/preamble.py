@@ -77,8 +77,8 @@ class AnsweredRequest(Preamble):
     holds_inside = False
     repeats_client = True
 
-    def __init__(self, exchange: Exchange) -> None:
-        self.request, self._answer = exchange.request, exchange.answer
+    def __init__(self, answered: Exchange) -> None:
+        self.request, self._answer = answered.request, answered.answer
 
     @override
     def server_steps(

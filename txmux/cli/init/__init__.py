@@ -121,7 +121,7 @@ def probe(servers: Sequence[Listening]) -> dict[Listening, Probed]:
 
 
 def _probe(server: Listening) -> Probed:
-    if greeting := _exchange(server):
+    if greeting := _answer_to(server):
         return Probed(greeting)
     if is_known(server):
         return Probed()
@@ -129,16 +129,16 @@ def _probe(server: Listening) -> Probed:
     if asked := next((kind for kind in _CHECKED if kind == usual), None):
         check = checked(Check(asked), "", 0, tls=False)
         with suppress(UnhealthyError):
-            if check.is_healthy(_exchange(server, check.request)):
+            if check.is_healthy(_answer_to(server, check.request)):
                 return Probed(is_usual=True)
     for header in (b"", encode_v2(ProxyHeader(Command.LOCAL))):
         for request in (client_hello("localhost"), _REQUEST):
-            if answer := _exchange(server, header + request):
+            if answer := _answer_to(server, header + request):
                 return Probed(answer=answer, has_header=bool(header))
     return Probed()
 
 
-def _exchange(server: Listening, request: bytes = b"") -> bytes:
+def _answer_to(server: Listening, request: bytes = b"") -> bytes:
     """Return the first bytes that a server sends; without any if it refuses connections, closes, or is silent."""
     deadline = time.monotonic() + _PATIENCE
     answer = b""

@@ -131,7 +131,7 @@ class TlsTerminators:
         ]
 
     def certificates(self) -> list[tuple[str, Validity]]:
-        """Return when what clients are shown is valid, by route, and the authorities of theirs."""
+        """Return when what clients are shown is valid, by route, and the authorities of their own certificates."""
         return sorted(
             (route, one) for (route, _), made in self._made.items() for one in made.store.validity()
         )

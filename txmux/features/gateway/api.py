@@ -39,7 +39,7 @@ class Kind:
     """A kind of objects, where it is served, and by which versions, the preferred one first.
 
     `status_counts` says whether rules or status of others depend on its status, and `may_lack` with which status of HTTP a provider
-    goes on without it: then nobody is served by it. Without the others, nothing is known. `only` is the ``fieldSelector`` of those
+    continues without it, and no client is served by it. Without the others, nothing is known. `only` is the ``fieldSelector`` of those
     that are of use.
     """
 

@@ -115,11 +115,11 @@ class Cluster:
         namespace = self.objects.get("Namespace", {}).get(("", name)) or {"metadata": {}}
         return namespace["metadata"].get("labels") or {}
 
-    def may_come_from(self, wanted: Any, home: str, namespace: str) -> bool:
-        """Return whether a ``namespaces`` of Gateway API, of an object of `home`, takes objects of a namespace."""
-        where = (wanted or {}).get("from") or "Same"
+    def may_come_from(self, namespaces: Any, home: str, namespace: str) -> bool:
+        """Return whether `namespaces` of Gateway API, of an object of `home`, takes objects of a namespace."""
+        where = (namespaces or {}).get("from") or "Same"
         if where == "Selector":
-            return selects(wanted.get("selector") or {}, self.namespace_labels(namespace))
+            return selects(namespaces.get("selector") or {}, self.namespace_labels(namespace))
         return where == "All" or (where == "Same" and namespace == home)
 
     def resolve(self, ref: Any, kind: str, of: str, namespace: str) -> Reference:

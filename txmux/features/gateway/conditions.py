@@ -243,7 +243,7 @@ def _of_listener(
     }
     return {
         "name": its.name,
-        "supportedKinds": [{"group": GROUP, "kind": kind} for kind in its.kinds],
+        "supportedKinds": [{"group": GROUP, "kind": kind} for kind in its.route_kinds],
         "attachedRoutes": its.routes,
         "conditions": conditions(thing, types),
     }
@@ -318,22 +318,22 @@ def _parents(its: GatewayRoute, settings: GatewaySettings, problem: str) -> Iter
         }
 
 
-def merged(thing: Any, wanted: Wanted, controller: str, now: str) -> Mapping[str, Any] | None:
+def merged(thing: Any, desired: Wanted, controller: str, now: str) -> Mapping[str, Any] | None:
     """Return the status to write, with the times of conditions and what others have written; ``None`` if nothing changes."""
     before = thing.get("status") or {}
-    status = dict(wanted.status)
+    status = dict(desired.status)
     for entries, ref, most in _ENTRIES:
         if entries not in status:
             continue
         written, key = before.get(entries) or (), partial(_ref, ref)
-        ours = _all_timed(status[entries], written, key, now)
-        is_ours = partial(wanted.has, ref=ref, controller=controller)
-        status[entries] = _placed(ours, written, key, is_ours)[:most]
+        own = _all_timed(status[entries], written, key, now)
+        is_ours = partial(desired.has, ref=ref, controller=controller)
+        status[entries] = _placed(own, written, key, is_ours)[:most]
     if "conditions" in status:
         written, kind = before.get("conditions") or (), methodcaller("get", "type")
-        ours = _timed(status["conditions"], written, now)
+        own = _timed(status["conditions"], written, now)
         # Types of other programs begin with their domain.
-        status["conditions"] = _placed(ours, written, kind, lambda one: "/" not in kind(one))
+        status["conditions"] = _placed(own, written, kind, lambda one: "/" not in kind(one))
     if "listeners" in status:
         written, name = before.get("listeners") or (), methodcaller("get", "name")
         status["listeners"] = _all_timed(status["listeners"], written, name, now)
@@ -342,13 +342,13 @@ def merged(thing: Any, wanted: Wanted, controller: str, now: str) -> Mapping[str
 
 
 def _placed(
-    ours: Iterable[Any],
+    own: Iterable[Any],
     before: Iterable[Any],
     key: Callable[[Any], object],
     is_ours: Callable[[Any], bool],
 ) -> list[Any]:
     """Return what others have written and ours, each in its place, and new ones behind them: two writers that each put their own last would never end."""
-    new = {key(entry): entry for entry in ours}
+    new = {key(entry): entry for entry in own}
     kept = [
         new.pop(key(entry), entry) for entry in before if key(entry) in new or not is_ours(entry)
     ]
@@ -364,20 +364,20 @@ def _ref(name: str, one: Any) -> object:
 
 
 def _all_timed(
-    ours: Iterable[Any], before: Iterable[Any], key: Callable[[Any], object], now: str
+    own: Iterable[Any], before: Iterable[Any], key: Callable[[Any], object], now: str
 ) -> list[Any]:
     times = {key(entry): entry.get("conditions") for entry in before}
     return [
         {**entry, "conditions": _timed(entry["conditions"], times.get(key(entry)), now)}
-        for entry in ours
+        for entry in own
     ]
 
 
-def _timed(ours: Iterable[Any], before: Iterable[Any] | None, now: str) -> list[Any]:
+def _timed(own: Iterable[Any], before: Iterable[Any] | None, now: str) -> list[Any]:
     """Return conditions with the time of their last change."""
     earlier = {condition.get("type"): condition for condition in before or ()}
     timed = []
-    for condition in ours:
+    for condition in own:
         old = earlier.get(condition["type"], {})
         is_same = old.get("status") == condition["status"]
         since = old.get("lastTransitionTime") if is_same else None

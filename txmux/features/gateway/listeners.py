@@ -57,7 +57,7 @@ class GatewayListener:
         of: The kind and the key of the object whose spec it is in.
         gateway: The key of the Gateway.
         spec: As it was written.
-        kinds: Those of routes that it takes.
+        route_kinds: Those of routes that it takes.
         certificates: The files of Secrets that can be used.
         authorities: The file by which clients' certificates are verified; empty if clients are not asked for one.
         identity: The file with its Gateway's certificate for servers; empty if there is none that can be used.
@@ -70,7 +70,7 @@ class GatewayListener:
     of: tuple[str, Key]
     gateway: Key
     spec: Any
-    kinds: Sequence[str] = ()
+    route_kinds: Sequence[str] = ()
     certificates: Sequence[str] = ()
     authorities: str = ""
     identity: str = ""
@@ -233,7 +233,7 @@ def read_listeners(
             is_shared = annotations.get(SHARED_PORT) == "yes"
             listeners += _of(kind, holder, key, is_shared=is_shared)
     for listener in listeners:
-        _find_kinds(listener)
+        _find_route_kinds(listener)
         if listener.terminates:
             _find_certificates(listener, cluster, files)
             _find_validation(listener, cluster, files)
@@ -323,7 +323,7 @@ def _of(kind: str, thing: Any, gateway: Key, *, is_shared: bool) -> Iterator[Gat
             yield listener
 
 
-def _find_kinds(listener: GatewayListener) -> None:
+def _find_route_kinds(listener: GatewayListener) -> None:
     supported = listener.supported
     if not supported:
         protocol = listener.protocol
@@ -332,8 +332,8 @@ def _find_kinds(listener: GatewayListener) -> None:
         return
     wanted = (listener.spec.get("allowedRoutes") or {}).get("kinds") or ()
     names = [kind["kind"] for kind in wanted if (kind.get("group") or GROUP) == GROUP]
-    listener.kinds = [kind for kind in supported if not wanted or kind in names]
-    if len(listener.kinds) < len(wanted):
+    listener.route_kinds = [kind for kind in supported if not wanted or kind in names]
+    if len(listener.route_kinds) < len(wanted):
         why = f"it can take {', '.join(supported)}"
         listener.problems["ResolvedRefs"] = "InvalidRouteKinds", why
 

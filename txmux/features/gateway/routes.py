@@ -203,7 +203,9 @@ def _attach(
             if ref.get("sectionName") in {None, "", its.name}
             and ref.get("port") in {None, its.port}
         ]
-        allowed = [its for its in named if kind in its.kinds and _lets_in(cluster, its, namespace)]
+        allowed = [
+            its for its in named if kind in its.route_kinds and _lets_in(cluster, its, namespace)
+        ]
         pairs = [(its, shared_names(its.hostname, names * (kind == "TLSRoute"))) for its in allowed]
         attached.listeners = [(its, mine) for its, mine in pairs if mine]
         if not named:

@@ -43,23 +43,23 @@ class StatusWriter:
     _api: KubeApi
     _controller: str
     _find: _Find
-    _wanted: dict[tuple[str, Key], Wanted] = attrs.field(factory=dict, init=False)
+    _desired: dict[tuple[str, Key], Wanted] = attrs.field(factory=dict, init=False)
     _due: set[tuple[str, Key]] = attrs.field(factory=set, init=False)
     _written: dict[tuple[str, Key], float] = attrs.field(factory=dict, init=False)  # when
     _whys: dict[str, str] = attrs.field(factory=dict, init=False)  # by kind
 
-    def want(self, wanted: Iterable[Wanted]) -> None:
-        """Replace all that is wanted."""
-        new = {(its.kind, its.key): its for its in wanted}
-        self._due = {key for key in new if key in self._due or new[key] != self._wanted.get(key)}
+    def want(self, desired: Iterable[Wanted]) -> None:
+        """Replace all that is desired."""
+        new = {(its.kind, its.key): its for its in desired}
+        self._due = {key for key in new if key in self._due or new[key] != self._desired.get(key)}
         self._written = {key: at for key, at in self._written.items() if key in new}
-        self._wanted = new
+        self._desired = new
 
     def touch(self, kind: str, key: Key | None) -> None:
         """Look at a status again, or at all of the kind, since another client may have changed it."""
         if key is None:
-            self._due |= {its for its in self._wanted if its[0] == kind}
-        elif (kind, key) in self._wanted:
+            self._due |= {its for its in self._desired if its[0] == kind}
+        elif (kind, key) in self._desired:
             self._due.add((kind, key))
 
     async def write(self) -> None:
@@ -75,7 +75,7 @@ class StatusWriter:
 
     async def _write(self, key: tuple[str, Key]) -> None:
         self._due.discard(key)
-        wanted = self._wanted.get(key)
+        wanted = self._desired.get(key)
         path, thing = self._find(*key)
         if wanted is None or thing is None:
             return

@@ -77,7 +77,7 @@ class SourceExchange:
         self._at = 0.0
         self._rows: dict[int, tuple[int, int, float]] = {}
         """By slot: the source, how many connections it had made before it became busy, and until when it is reported."""
-        self._elsewhere: dict[int, int] = {}  # the slots of sources that others report
+        self._reported_slots: dict[int, int] = {}  # the slots of sources that others report
         self._known: dict[bytes, dict[int, int]] | None = None
         """What each source has made, by machine."""
 
@@ -86,7 +86,7 @@ class SourceExchange:
         is_first, new = not self._made, its.made(self._made)
         if is_first:  # what was made before is none of this report
             new = dict.fromkeys(new, 0)
-        known = {*self._elsewhere.values()}
+        known = {*self._reported_slots.values()}
         new = dict.fromkeys((*known, *self._rows), 0) | new
         ranked = list[tuple[float, int, tuple[int, int, float], bytes]]()
         busy = its.busy(new, max(now - self._at, OFTEN), known)
@@ -123,16 +123,16 @@ class SourceExchange:
         if self._known is None:
             made.clear()
         slots = dict[int, int]()
-        sources = [*{*self._elsewhere, *elsewhere}]
+        sources = [*{*self._reported_slots, *elsewhere}]
         for first in range(0, len(sources), _BATCH):
             yield
             slots |= its.apply(
                 {
-                    source: (self._elsewhere.get(source), elsewhere[source], made[source])
+                    source: (self._reported_slots.get(source), elsewhere[source], made[source])
                     for source in sources[first : first + _BATCH]
                 }
             )
-        self._elsewhere = {source: slots[source] for source in elsewhere if source in slots}
+        self._reported_slots = {source: slots[source] for source in elsewhere if source in slots}
         self._known = known
 
 
@@ -183,9 +183,9 @@ class SharedSources:
 
     def _start(self) -> None:
         if self._client.redis is not None and not self._is_exchanging:
-            self._client.run(self._exchange(self._client.redis))
+            self._client.run(self._exchange_reports(self._client.redis))
 
-    async def _exchange(self, redis: RedisProtocol) -> None:
+    async def _exchange_reports(self, redis: RedisProtocol) -> None:
         self._is_exchanging = True
         if self.is_up:
             self.source.requested()

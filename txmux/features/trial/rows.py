@@ -26,8 +26,8 @@ def _remembered(serving: Any) -> Iterator[tuple[str, int, int]]:
     return iter(()) if memory is None else memory.remembered()
 
 
-def _samples(of: int, kept: Any, _: object) -> Samples:
-    return [((listener,), numbers[of]) for listener, numbers in kept.items()]
+def _samples(of: int, by_listener: Any, _: object) -> Samples:
+    return [((listener,), numbers[of]) for listener, numbers in by_listener.items()]
 
 
 def _document(gauges: Any, listener: Any) -> dict[str, int] | None:

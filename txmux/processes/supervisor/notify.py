@@ -118,7 +118,7 @@ class Notifier:
     def _send(self, *lines: str) -> None:
         self._states.send(*lines)
 
-    async def told(self) -> None:
+    async def until_sent(self) -> None:
         """Wait until systemd has been told all of it, but for `_LONGEST` at most."""
         end = self._clock.seconds() + _LONGEST
         while (self._states.waiting or self._store.waiting) and self._clock.seconds() < end:
@@ -126,7 +126,7 @@ class Notifier:
 
     async def end(self) -> None:
         self.stop()
-        await self.told()
+        await self.until_sent()
         self._states.give_up()
         self._store.give_up()
 

@@ -355,7 +355,7 @@ class WorkerPool:
     async def flows_left(self) -> list[str] | None:
         """Return the keys of closed ports that still have flows in the worker that reads datagrams; ``None`` if it does not answer.
 
-        Others that have some read their sockets themselves: nobody else may until these have ended.
+        Others that have some read their sockets themselves: no other process may until these have ended.
         """
         reader = self._reads
         if reader is None or not reader.ready:

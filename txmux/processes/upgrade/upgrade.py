@@ -276,7 +276,7 @@ class Successor(ProcessProtocol):
 _COUNTS = 5.0
 """Seconds that it may take to read the counters, and longer while it works."""
 _ACCEPTS, _IDLE = 2.0, 3
-"""The same to accept clients, and the seconds without work after that: nobody answers requests of the API meanwhile."""
+"""The same to accept clients, and the seconds without work after that: requests of the API are not answered meanwhile."""
 
 _log = Logger()
 

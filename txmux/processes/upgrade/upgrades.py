@@ -156,7 +156,7 @@ class Upgrades:
 
     @contextmanager
     def telling_why(self) -> Iterator[None]:
-        """Report an error to the predecessor, too: the standard error stream is not that of whoever has asked for the upgrade."""
+        """Report an error to the predecessor, too: an operator who asks for an upgrade does not see this standard error stream."""
         try:
             yield
         except Exception as problem:
@@ -267,7 +267,7 @@ class Upgrades:
             await transfers.check_adopted(self._reactor)
             all_here()
             # Before the old process ends: systemd would take that for the end of the service.
-            await self._resources.notifier.told()
+            await self._resources.notifier.until_sent()
         finally:
             self._reactor.callLater(0, self._has_settled)  # after the answer
         transfers.keep_adopted()

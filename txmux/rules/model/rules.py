@@ -101,7 +101,7 @@ class Rules:
     def locate(self, text: str) -> str:
         """Add the lines of the files to messages of a process that knows the sections of these rules by their headers alone."""
 
-        def place(found: re.Match[str]) -> str:
+        def located(found: re.Match[str]) -> str:
             header, key = found.groups()
             section = next((one for one in self.sections if one.header == header), None)
             if section is None or _LINE.search(text[: found.start()]):
@@ -109,7 +109,7 @@ class Rules:
             return str(self.placed(section.problem("", key)))
 
         path = re.escape(str(self.path))
-        return re.sub(rf"(?:{path}: )?\[([^\]\n]+)\] ([a-z_]+)(?=: )", place, text)
+        return re.sub(rf"(?:{path}: )?\[([^\]\n]+)\] ([a-z_]+)(?=: )", located, text)
 
     def outcomes(self) -> list[Outcome]:
         return [*self._destinations(), *(backend.fallback for backend in self.backends.values())]
