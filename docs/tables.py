@@ -130,7 +130,11 @@ def admin_api(page: str) -> str:
         for field in documents.every_field_of(getattr(documents, title.split()[-1])):
             meaning = field.meaning or meaning
             names.setdefault(meaning, []).append(f"`{field.name}`")
-        rows = ((", ".join(named), meaning) for meaning, named in names.items())
+        # The page says once in what times are; each field of OpenAPI says so.
+        rows = (
+            (", ".join(named), meaning.replace(", in seconds since 1970", ""))
+            for meaning, named in names.items()
+        )
         page = _with_table(page, title, ("field", "meaning"), rows)
     states = ((f"`{state}`", _WAITS_FOR[state]) for state in documents.STATES)
     return _with_table(page, "the states", ("state", "the connection waits for"), states)
