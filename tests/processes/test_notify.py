@@ -149,7 +149,7 @@ class NotifierTest(SynchronousTestCase):
             for _ in range(count):
                 self.assertEqual(self.told(), "x")
             inode = os.fstat(opened.fileno()).st_ino
-        told = Deferred.fromCoroutine(notifier.told())
+        told = Deferred.fromCoroutine(notifier.until_sent())
         self.assertNoResult(told)
         self.clock.advance(1)
         self.successResultOf(told)
