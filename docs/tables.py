@@ -160,14 +160,17 @@ def _topic_row(rows: Sequence[AttentionRow]) -> Iterator[str]:
 
 def senders(page: str) -> str:
     """Write the table of who can raise an item or an alert in ``how-to/watch-and-steer.md``."""
-    texts: dict[str, set[str]] = {}  # of a topic
+    texts: dict[tuple[str, ...], set[str]] = {}  # of a topic, and of its levels
     for row in every_row():
-        texts.setdefault(row.what, set()).add(row.sources)
+        for key in ((row.what,), (row.what, row.level)):
+            texts.setdefault(key, set()).add(row.sources)
     named: dict[str, dict[str, None]] = {}
     for row in every_row():
-        when = f", if {re.split('[:;]', row.when)[0]}" if len(texts[row.what]) > 1 else ""
-        its = f"`{row.what}`{when}"
-        named.setdefault(row.sources, {})[its] = None
+        which = ""
+        if len(texts[row.what,]) > 1:
+            is_level = len(texts[row.what, row.level]) == 1
+            which = f" ({row.level})" if is_level else f", if {re.split('[:;]', row.when)[0]}"
+        named.setdefault(row.sources, {})[f"`{row.what}`{which}"] = None
     for alert in _ALERTS["BESIDE"]:
         named.setdefault(alert.sources, {})[f"`{alert.name}`"] = None
     rows = (("; ".join(names), text) for text, names in named.items())
