@@ -168,7 +168,7 @@ class SharedRatesTest(TestCase):
 
     def elsewhere(self, machine: EmbeddedService) -> object:
         exchanges = _shared(machine)._exchanges.values()
-        return any(_SOURCE in (one._elsewhere or ()) for one in exchanges)
+        return any(_SOURCE in (one._reported_slots or ()) for one in exchanges)
 
     async def stay(self, machine: EmbeddedService) -> Peer:
         port: Any = machine.ports[0]

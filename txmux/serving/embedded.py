@@ -67,12 +67,10 @@ class EmbeddedService(Service):
 
     @property
     def ports(self) -> list[IListeningPort]:
-        """The listening ports, once started."""
         return [] if self.serving is None else self.serving.listening_ports.ports
 
     @property
     def listeners(self) -> list[ActiveListener]:
-        """The listeners, in the order of the rules."""
         return [] if self.serving is None else self.serving.listeners
 
     def privilegedStartService(self) -> None:

@@ -7,5 +7,4 @@ _NAMES = {
 
 
 def code_name(code: int) -> str:
-    """Return the name of a code, or else its number."""
     return _NAMES.get(code, f"response code {code}")

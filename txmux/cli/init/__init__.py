@@ -13,7 +13,14 @@ from pathlib import Path
 
 from txmux.backends.health.probes import UnhealthyError
 from txmux.backends.health.probes import probe as checked
-from txmux.cli.init.services import PORTS, Listening, Probed, is_known, listening, recognise
+from txmux.cli.init.services import (
+    PORTS,
+    Listening,
+    Probed,
+    listening,
+    recognise,
+    speaks_one_protocol,
+)
 from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
 from txmux.errors import MuxError
 from txmux.files import replace_file
@@ -123,7 +130,7 @@ def probe(servers: Sequence[Listening]) -> dict[Listening, Probed]:
 def _probe(server: Listening) -> Probed:
     if greeting := _answer_to(server):
         return Probed(greeting)
-    if is_known(server):
+    if speaks_one_protocol(server):
         return Probed()
     usual = getattr(PORTS.get(server.port), "matcher", "")
     if asked := next((kind for kind in _CHECKED if kind == usual), None):

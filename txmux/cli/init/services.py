@@ -207,8 +207,7 @@ _ANSWERS = (
 )
 
 
-def is_known(listening: Listening) -> bool:
-    """Return whether its program speaks one protocol alone."""
+def speaks_one_protocol(listening: Listening) -> bool:
     return listening.program in _PROGRAMS
 
 
@@ -220,7 +219,7 @@ def recognise(listening: Listening, probed: Probed = Probed()) -> FoundService: 
         for pattern, kind in kinds:
             if pattern.match(data):
                 return FoundService(listening, kind, by, has_header=probed.has_header)
-    if is_known(listening):
+    if speaks_one_protocol(listening):
         return FoundService(listening, _PROGRAMS[listening.program], "program")
     kind_of_port = PORTS.get(listening.port)
     if probed.is_usual:

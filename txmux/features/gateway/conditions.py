@@ -17,7 +17,7 @@ from txmux.features.gateway.cluster import GROUP, Cluster, Key, key_of
 from txmux.features.gateway.listeners import (
     GatewayListener,
     GatewaySettings,
-    is_lax,
+    admits_invalid_certificates,
     our_classes,
     our_gateways,
     refusal,
@@ -280,7 +280,7 @@ def _of_tls(gateway: Any, listeners: Sequence[GatewayListener]) -> _Types:
     if any(its.has_identity for its in listeners):
         reason, why = listeners[0].identity_problem or ("ResolvedRefs", "")
         types["ResolvedRefs"] = (not why, reason, why)
-    if is_lax(gateway):
+    if admits_invalid_certificates(gateway):
         why = "tls.frontend lets clients in whose certificates are not valid"
         types["InsecureFrontendValidationMode"] = (True, "ConfigurationChanged", why)
     return types

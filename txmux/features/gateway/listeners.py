@@ -291,8 +291,7 @@ def named_authorities(cluster: Cluster, settings: GatewaySettings) -> set[Key]:
     }
 
 
-def is_lax(gateway: Any) -> bool:
-    """Return whether a Gateway lets clients in whose certificates are not valid."""
+def admits_invalid_certificates(gateway: Any) -> bool:
     return any(validation.get("mode") == _LAX for validation in _validations(gateway).values())
 
 

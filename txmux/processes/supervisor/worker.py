@@ -159,7 +159,7 @@ class Worker:
     def to_be_adopted(self, drain_timeout: float) -> Mapping[str, Any]:
         """Return what another supervisor has to know of it: one of the `workers` of `SERVE`; `drain_timeout` is that of its rules."""
         knows = [message.signature for message in messages.MESSAGES if message.receiver == "worker"]
-        counts = 0 if self.column is None else self.column.file
+        counts = 0 if self.column is None else self.column.inode
         return {"pid": self.pid, "counts": counts, "knows": knows, "drain_timeout": drain_timeout}
 
     def attach(self, end: socket.socket) -> Deferred[Any]:

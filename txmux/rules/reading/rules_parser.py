@@ -288,7 +288,9 @@ class RulesParser:
 
     def _is_like(self, last: LastRules, settings: Settings) -> bool:
         """Return whether what all sections depend on is as it was."""
-        is_same = self._reading.scope.has_several == last.reading.scope.has_several
+        is_same = (
+            self._reading.scope.has_several_listeners == last.reading.scope.has_several_listeners
+        )
         return is_same and CONTEXT(settings) == CONTEXT(last.rules.settings)
 
     def _of_units(

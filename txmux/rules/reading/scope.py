@@ -56,8 +56,7 @@ class Scope:
             self._patterns[name] = [part for text in texts for part in split_list(text)]
 
     @property
-    def has_several(self) -> bool:
-        """Whether the operator has several listeners, so that each route of theirs names some."""
+    def has_several_listeners(self) -> bool:
         return len(self._own.get("", ())) > 1
 
     def open_to(self, unit: str) -> list[str]:
@@ -71,10 +70,10 @@ class Scope:
         """Return the listeners of a route that names none; for the operator's, nothing is all of its own."""
         own = self._own.get(unit, [])
         if not unit:
-            if not self.has_several:
+            if not self.has_several_listeners:
                 return ()
             raise InvalidValueError(
-                f"is missing, and there are {len(own)} listeners; write 'under = {_some(own)}' "
+                f"is missing, and there are {len(own)} listeners; write 'under = {_pasteable(own)}' "
                 f"with those that the route is for, or 'under = {EVERY}'"
             )
         found = own or self.open_to(unit)
@@ -82,7 +81,7 @@ class Scope:
             return _same((found[0],))
         if found:
             raise InvalidValueError(
-                f"is missing, and the route may be under {len(found)} listeners; write 'under = {_some(found)}' "
+                f"is missing, and the route may be under {len(found)} listeners; write 'under = {_pasteable(found)}' "
                 f"with those that it is for, or 'under = {EVERY}'"
             )
         raise InvalidValueError(self._none(unit))
@@ -144,8 +143,7 @@ def _shortest(unit: str) -> str:
     return Path(unit.partition(" [unit ")[0]).stem
 
 
-def _some(names: list[str]) -> str:
-    """Return a value that can be pasted; how many names there are is said beside it."""
+def _pasteable(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMED])
 
 

@@ -197,10 +197,10 @@ class Counters:
     # Other programs, at an upgrade.
 
     def adopt_process(self, file: int) -> ProcessCounters | None:
-        """Return the column of a process of another program which this one supervises from now on, by its `ProcessCounters.file`."""
+        """Return the column of a process of another program which this one supervises from now on, by its `ProcessCounters.inode`."""
         for other in self._others:
             for column in other.columns:
-                if column.file == file:
+                if column.inode == file:
                     other.pid = os.getpid()
                     return column
         return None
@@ -208,7 +208,7 @@ class Counters:
     def adopt_files(self, files: Sequence[int]) -> None:
         """Count what processes of the last program have in files that came after `adopt`; others are closed."""
         for file in files:
-            known = [column.file for other in self._others for column in other.columns]
+            known = [column.inode for other in self._others for column in other.columns]
             last = self._others[:1] if os.fstat(file).st_ino not in known else ()
             if last and (columns := last[0].columns):
                 columns.append(ProcessCounters(columns[0].layout, file))

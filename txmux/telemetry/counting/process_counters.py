@@ -115,8 +115,8 @@ class ProcessCounters:
         self.process = groups.ProcessCounts(self.block(groups.PROCESS.key()))
 
     @property
-    def file(self) -> int:
-        """The inode of its memory, which two processes of a service see alike."""
+    def inode(self) -> int:
+        """Two processes of a service see the same one."""
         return 0 if self.descriptor is None else os.fstat(self.descriptor).st_ino
 
     def remap(self) -> None:
