@@ -10,6 +10,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.peers import Peer, connect
 
+CLOSE_NOTIFY = b"\x15\x03\x03\x00\x02\x01\x00"
+"""The alert, as it is before anything is encrypted (RFC 8446, section 6.1)."""
+
 
 def client_context(ca: Path | None, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(ca) if ca else None)

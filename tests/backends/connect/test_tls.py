@@ -24,6 +24,7 @@ from tests.support.certificates import Identity, authority, make_authority, rsa_
 from tests.support.folders import make_folder
 from tests.support.peers import PeerClientFactory, PeerFactory, listen, reactor
 from tests.support.ports import free_port
+from tests.support.secure import CLOSE_NOTIFY
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.tls import BackendTLS
 from txmux.net.header_first import HeaderFirst
@@ -202,6 +203,7 @@ class TlsTests(TestCase):
         for greeting, said in (
             (b"SSH-2.0-OpenSSH_9.2\r\n", "it answered with something that is not TLS"),
             (b"", "it closed the connection instead of answering with TLS"),
+            (CLOSE_NOTIFY, "it closed the connection instead of answering with TLS"),
         ):
             factory = ServerFactory()
             factory.noisy = False
@@ -383,7 +385,7 @@ class TlsTests(TestCase):
 
     def test_others(self) -> None:
         self.assertEqual(self.explained(("a", "b", "c d")), "the TLS handshake failed: c d")
-        self.assertEqual(self.explained(), "the TLS handshake failed: ")
+        self.assertEqual(self.explained(), "it closed the connection instead of answering with TLS")
 
     def assert_refused(self, key: str, message: str, **settings: Any) -> None:
         error = self.assertRaises(TLSFileError, BackendTLS, ServerTLS(**settings))

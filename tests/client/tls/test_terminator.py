@@ -11,7 +11,10 @@ class CauseTests(SynchronousTestCase):
     def test_others(self) -> None:
         self.assertEqual(cause_of(SSL.Error([("a", "b", "c d")])), "the TLS handshake failed: c d")
         self.assertEqual(cause_of(SSL.Error([])), "the TLS handshake failed: []")
-        self.assertEqual(cause_of(SSL.Error()), "the TLS handshake failed: ")
+        self.assertEqual(
+            cause_of(SSL.Error([("", "", "record layer failure")])),
+            "the TLS handshake failed: record layer failure",
+        )
 
     def test_plain(self) -> None:
         for reason in ("http request", "wrong version number"):

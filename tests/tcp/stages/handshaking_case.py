@@ -54,6 +54,11 @@ class TerminationCase(MuxTestCase):
         context = settings.pop("context", None) or client_context(self.ca, **settings)
         return SecurePeer((context, name))
 
+    def hello(self) -> bytes:
+        first = self.peer().layers[0]
+        first.advance()
+        return first.outgoing.read()
+
     async def client(self, port: int, name: str = "a.example", **settings: Any) -> SecurePeer:
         peer = await connect_tls(self, port, self.peer(name, **settings))
         await peer.ready()

@@ -8,7 +8,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from tests.support.certificates import Identity, authority, make_authority
 from tests.support.mux import CLOSE
 from tests.support.peers import Peer, reactor
-from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.support.secure import CLOSE_NOTIFY, SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.access import per_source
 from txmux.rules.embedding import route
@@ -276,6 +276,19 @@ class HandshakeTests(TerminationCase):
             )
             self.records.clear()
 
+    async def test_what_follows_a_hello_is_named(self) -> None:
+        for more, cause in (
+            (CLOSE_NOTIFY, "the client left in the middle of the TLS handshake"),
+            (b"and nothing of TLS", "what the client sent is not TLS"),
+            (b"\x17\x03\x03\xff\xff" + bytes(99), "what the client sent is not TLS"),
+            (b"\x17\x03\x03\x00\x05plain", "a record of the handshake is damaged, or not encrypted as it should be"),
+        ):  # fmt: skip
+            client = await self.connect(self.mux([self.tls_route()]), self.hello() + more)
+            await client.is_lost()
+            record = await self.assert_logged(reason="tls-failed")
+            self.assertEqual(record.facts["tls_error"], cause)
+            self.records.clear()
+
     async def test_half_closed_client_cannot_shake_hands(self) -> None:
         first = route(r"payload text=\x16\x03\x01never", CLOSE, name="first")
         client = await self.connect(self.mux([first, self.tls_route(match="any")]), b"\x16\x03\x01")
@@ -290,9 +303,7 @@ class LimitTests(TerminationCase):
         self, port: int, source: str = "127.0.0.2", part: int = 0, more: bytes = b""
     ) -> Peer:
         """Connect a client that sends its ClientHello, or a part of it, and then nothing."""
-        tls = self.peer().layers[0]
-        tls.advance()
-        hello = tls.outgoing.read()
+        hello = self.hello()
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
         peer: Peer = await connectProtocol(endpoint, Peer())
         self.addCleanup(lambda: None if peer.lost else peer.reset())

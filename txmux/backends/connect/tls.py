@@ -124,9 +124,9 @@ class BackendTLS:
         chain = connection.get_peer_cert_chain() or []
         if isinstance(why, WrongNameError):
             return f"{why}; see tls_name"
-        if not isinstance(why, SSL.Error):
+        if not isinstance(why, SSL.Error) or not why.args:  # a close-notify has no reason
             return "it closed the connection instead of answering with TLS"
-        problems = [str(reason) for _, _, reason in why.args[0]] if why.args else []
+        problems = [str(reason) for _, _, reason in why.args[0]]
         problem = problems[-1] if problems else str(why)
         if problem == "certificate verify failed" and chain:
             return self._distrust(chain)

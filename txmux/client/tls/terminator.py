@@ -220,6 +220,10 @@ _WORDS = {
     "https proxy request": _NO_TLS,
     "wrong version number": _NO_TLS,
     "packet length too long": _NO_TLS,
+    "bad record type": _NO_TLS,
+    "data length too long": _NO_TLS,
+    "encrypted length too long": _NO_TLS,
+    "decryption failed or bad record mac": "a record of the handshake is damaged, or not encrypted as it should be",
     "no shared cipher": "the client and txmux have no cipher in common",
     "no suitable signature algorithm": "the client takes no certificate with such a key",
     "unsupported protocol": "the client speaks only older versions of TLS than tls_minimum",
@@ -240,9 +244,11 @@ _DISTRUST = {
 
 def cause_of(problem: object, distrusted: Distrusted | None = None) -> str:
     """Describe why a handshake failed; `distrusted` is why OpenSSL rejected the client's certificate."""
-    if not isinstance(problem, SSL.Error):
+    if not isinstance(problem, SSL.Error) or not problem.args:  # a close-notify has no reason
         return "the client left in the middle of the TLS handshake"
-    reasons = [str(reason) for _, _, reason in problem.args[0]] if problem.args else []
+    reasons = [str(reason) for _, _, reason in problem.args[0]]
+    if reasons[1:] and reasons[-1] == "record layer failure":
+        reasons.pop()  # what is wrong with the record stands before it
     reason = reasons[-1] if reasons else str(problem)
     if distrusted is not None and "certificate verify failed" in reasons:
         return _distrust(*distrusted)
