@@ -8,6 +8,7 @@ from twisted.logger import capturedLogs
 
 from tests.admin.asking import JSON, LISTEN, AdminCase
 from tests.support.peers import PeerFactory, connect, listen
+from tests.support.ports import free_port
 from txmux.processes.worker import landlock
 from txmux.version import __version__
 
@@ -31,6 +32,22 @@ class HealthTest(AdminCase):
         self.assertEqual(
             ready.json, {"ready": False, "missing": ["[backend b]: no server is up"], "stale": []}
         )
+
+    async def test_end_of_an_ejection_needs_no_client(self) -> None:
+        """A balancer that goes by this sends none, so without one all servers would stay ejected."""
+        servers = f"{free_port()}\n    127.0.0.1:{free_port()}\neject = failures=1 for=2s\n"
+        await self.start(rules=LED.replace("PORT", servers))
+        client = await connect(self, self.port)
+        client.send(b"x")
+        await client.is_lost()
+        self.assertEqual((await self.get("/readyz")).status, 503)
+        (item,) = (await self.get("/api/status")).json["attention"]
+        self.assertEqual(item["cause"], "1 connection failed within 10 s")
+        while (await self.get("/readyz")).status != 200:
+            pass
+        self.assertEqual((await self.get("/api/status")).json["attention"], [])
+        states = [one["state"] for one in (await self.get("/api/backends")).json[0]["servers"]]
+        self.assertEqual(states, ["up", "up"])
 
     async def test_backend_that_its_first_client_wakes_is_well(self) -> None:
         asleep = "1 down\nwake = http POST http://127.0.0.1:1/\n"

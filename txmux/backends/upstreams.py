@@ -144,10 +144,14 @@ class Upstreams:
     def without_server(self, used: Callable[[], Mapping[str, Backend]]) -> list[str]:
         """Return the names of those used backends of which no server is up; `used` is only called if there may be some.
 
-        One that is asleep waits for its first client, which would not come if a balancer took this machine out for it.
+        One that is asleep waits for its first client, which would not come if a balancer took this machine out for it; nor would the
+        one that tries a server whose ejection is over.
         """
-        of_none = (upstream.backend for upstream in self._by_availability[Availability.NONE])
-        without = {backend for backend in of_none if not is_asleep(backend)}
+        without = {
+            upstream.backend
+            for upstream in self._by_availability[Availability.NONE]
+            if not (is_asleep(upstream.backend) or upstream.pool.has_due)
+        }
         return [name for name, backend in used().items() if backend in without] if without else []
 
     def troubled(self) -> list[str]:

@@ -223,8 +223,8 @@ def address_states(
             "backend": upstream.backend.name,
             "server": member.server.text,
             "address": member.target.text,
-            "state": member.state.value,
-            "why": member.why,
+            "state": state.value,
+            "why": why,
             "since": None if (age := upstream.pool.since(member)) is None else now - age,
             "weight": member.full_weight,
             "effective_weight": upstream.pool.effective_weight(member),
@@ -232,6 +232,7 @@ def address_states(
         }
         for upstream in upstreams.all(of)
         for member in upstream.pool.members
+        for state, why in [upstream.pool.state_of(member)]
     )
 
 

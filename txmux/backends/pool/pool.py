@@ -178,6 +178,18 @@ class BackendPool:
         finally:
             self._is_in_turn = False
 
+    @property
+    def has_due(self) -> bool:
+        """Whether the next client is connected to a server whose ejection is over."""
+        now = self._seconds()
+        return any(is_due(member, now) and not member.server.final for member in self.members)
+
+    def state_of(self, member: Member) -> tuple[MemberState, str]:
+        """Return the state and why it is so. An ejection that is over is none: it would stay for as long as no client comes."""
+        if is_due(member, self._seconds()):
+            return MemberState.UP, "ejection expired; the next connection shows whether it is well"
+        return member.state, member.why
+
     def has_untried(self, tried: Collection[Member]) -> bool:
         return any(
             member.state is MemberState.UP and member not in tried for member in self.members
