@@ -39,6 +39,7 @@ class DockerPlayed(Resource):
         containers: By ID, what is answered for each.
         wrong: Bytes that are answered instead, or "silent".
         broken: Whether no container can be started.
+        unclear: What is answered of a container instead, with status 500, by its ID.
         busy: The container that something happens to whenever one is inspected; empty is none.
         gone_meanwhile: How many answers are Podman's when a container goes while it looks.
         streams: The requests for events.
@@ -51,6 +52,7 @@ class DockerPlayed(Resource):
         super().__init__()
         self.containers: dict[str, Any] = {}
         self.wrong: bytes | str = ""
+        self.unclear: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.broken = False
         self.busy = ""
@@ -91,15 +93,20 @@ class DockerPlayed(Resource):
         if stream in self.streams:
             self.streams.remove(stream)
 
+    def _failure(self, path: str) -> bytes | None:
+        if self.gone_meanwhile and path.endswith("/json"):
+            self.gone_meanwhile -= 1
+            return b'{"cause":"no such container","message":"container 2c0f does not exist in database: no such container","response":500}'
+        return self.unclear.get(path.removeprefix("/containers/").removesuffix("/json"))
+
     def render(self, request: Any) -> Any:  # noqa: PLR0911
         path = request.path.decode()
         self.asked.append(f"{request.method.decode()} {path}")
         if self.wrong == "silent":
             return NOT_DONE_YET
-        if self.gone_meanwhile and path.endswith("/json"):
-            self.gone_meanwhile -= 1
+        if (failure := self._failure(path)) is not None:
             request.setResponseCode(500)
-            return b'{"cause":"no such container","message":"container 2c0f does not exist in database: no such container","response":500}'
+            return failure
         if isinstance(self.wrong, bytes):
             return self.wrong
         if path == "/events":

@@ -175,6 +175,26 @@ class ProviderTest(ProviderTestCase):
             f"# left out: container {strange['Id'][:12]}: what the daemon says", self.text()
         )
 
+    async def test_one_that_cannot_be_inspected_stops_no_other(self) -> None:
+        """As a daemon answers of one whose storage is damaged. One that was known stays so."""
+        self.patch(provider, "_PERIOD", 0.2)
+        bad, web = (inspected(name, LABELS)["Id"] for name in ("bad", "web"))
+        why = b'{"message":"layer does not exist"}'
+        self.daemon.unclear[bad] = why
+        self.daemon.put(inspected("bad", LABELS))
+        self.daemon.put(inspected("web", LABELS))
+        self.run_provider()
+        await self.written("[route web]")
+        self.assertIn(f"# left out: container {bad[:12]}: what the daemon says", self.text())
+        self.daemon.unclear[web] = why
+        self.daemon.put(inspected("api", LABELS, address="10.88.0.7"))
+        self.daemon.tell("start", web)
+        await self.written("[route api]")
+        self.assertIn("[route web]", self.text())
+        self.daemon.unclear.clear()
+        await self.written("[route bad]")
+        self.assertNotIn("# left out", self.text())
+
     async def test_blanks_and_holes_in_labels_leave_out_their_container_alone(self) -> None:
         texts = "' '", "[ssh, ]", "[ ]", " ", "[,]"
         for number, text in enumerate(texts):

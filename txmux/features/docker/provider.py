@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from txmux.cli.labels import PREFIX
 from txmux.errors import MuxError, printable
-from txmux.features.docker.api import DockerApi, NoDaemonError
+from txmux.features.docker.api import DockerApi, NoDaemonError, WrongAnswerError
 from txmux.features.docker.labels import SETTABLE, Container, LabelRules, read_labels
 from txmux.features.docker.sleep import Sleepers, WakeSocket
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
@@ -169,7 +169,13 @@ class Follower:
         self._write()
 
     async def _inspect(self, key: str, seen: object) -> None:
-        answer = await self._api.get(f"/containers/{key}/json")
+        try:
+            answer = await self._api.get(f"/containers/{key}/json")
+        except WrongAnswerError:
+            # The list has come, so this container alone is at fault: it is asked for again with the next stream.
+            self._outdated.add(key)
+            self._known.setdefault(key, (seen, None))
+            return
         self._known.pop(key, None)
         if answer is not None:  # else it has gone meanwhile
             self._known[key] = seen, None
