@@ -1,6 +1,7 @@
 """The file of a provider: when it is written, and what is left out."""
 
 import gc
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,11 @@ class WriterTest(SynchronousTestCase):
     def routes(self) -> list[str]:
         text = self.path.read_text()
         return [line for line in text.splitlines() if line.startswith("[")]
+
+    def reported(self) -> str:
+        """Return what the service reads of the source."""
+        why: str = json.loads(self.path.with_name(".own.ini.state").read_text())["why"]
+        return why
 
     def test_once_a_second_and_the_newest_state(self) -> None:
         self.write(route("a"))
@@ -147,10 +153,15 @@ class WriterTest(SynchronousTestCase):
             logged = self.write(route("a"), seconds=60)
             self.assertEqual((logged.count(why), self.path.read_text()), (1, "# before\n"))
             self.assertIn(why, self.told[-1])
+            self.assertIn(why, self.reported())
+        self.writer.lost("no daemon")
+        self.assertEqual(self.reported(), "no daemon")
         self.rules.unlink()
         self.assertIn("No such file", self.write(seconds=60))
+        self.assertIn("not written: ", self.reported())
         self.rules.write_text(RULES)
         self.clock.advance(5)
+        self.assertEqual(self.reported(), "")
         self.assertEqual(self.routes(), [])
         self.write(route("a"), seconds=5)
         self.assertEqual(self.routes(), ["[route a]"])

@@ -84,15 +84,17 @@ class ProviderWriter:
     ) -> None:
         """Write the file soon; see `RulesWriter`."""
         self._objects, self._served, self._failing = objects, served, failing
-        self._state.report(failing)
-        if self._is_new("lost", ""):
+        is_back = self._is_new("lost", "")
+        self._report_source()
+        if is_back:
             self._log.info("the source answers again")
         self._schedule(self._next - self._reactor.seconds())
 
     def lost(self, why: str) -> None:
         """Report that the source does not answer; see `RulesWriter`."""
-        self._state.report(why)
-        if self._is_new("lost", why):
+        is_new = self._is_new("lost", why)
+        self._report_source()
+        if is_new:
             stays = f"{self._path} stays as it is" if self._path.exists() else "nothing is written"
             self._log.warn("{why}; {stays} until it answers", why=why, stays=stays)
             self._report(f"{why}; {stays}")
@@ -112,6 +114,11 @@ class ProviderWriter:
     def _report(self, state: str) -> None:
         if self._is_new("reported", state):
             self._tell(state)
+
+    def _report_source(self) -> None:
+        """Tell the service why its file is not as it should be, if so."""
+        lost, postponed = self._last.get("lost"), self._last.get("postponed")
+        self._state.report(lost or (f"not written: {postponed}" if postponed else self._failing))
 
     def _schedule(self, seconds: float) -> None:
         seconds = max(seconds, 0)
@@ -133,6 +140,7 @@ class ProviderWriter:
         if self._is_new("postponed", why) and why:
             self._log.warn("{path} is not written: {why}", path=self._path, why=why)
             self._report(f"{self._path} is not written: {why}")
+        self._report_source()
         now = self._reactor.seconds()
         self._next = begun + max(_EVERY, _LOAD * (now - begun))
 
