@@ -123,6 +123,18 @@ class ConnectionsTests(FlowCase):
         self.assertEqual(len({*self.a.senders}), 2)
         self.assertEqual(self.a.senders[:2], self.a.senders[2:])
 
+    async def test_hello_of_which_a_part_was_lost_decides_once_it_is_sent_again(self) -> None:
+        client, port = Talker.listening(self), self.serve("detect_timeout = 50ms\n")
+        halves = [
+            initial(frame, number=number, destination=_destination("a", 0))
+            for number, frame in enumerate(cut(hello("a"), 40))
+        ]
+        client.say(halves[1], port)
+        await self.assert_ended(reason="no-route", route=None, datagrams_in=1)
+        for half in halves:
+            client.say(half, port)
+        self.assertEqual(await self.a.hears(2), halves)
+
     async def test_hello_in_two_datagrams_survives_another_connection_between(self) -> None:
         client, port = Talker.listening(self), self.serve()
         halves = [

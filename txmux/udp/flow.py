@@ -527,6 +527,9 @@ class Flow:
             self.end("no-route")
         else:
             self._route_by(decision, detection.peeked)
+            if self.state == "closing" and decision.route is None:
+                # A part of its hello was lost. The client sends all of it again, and that has to decide.
+                self.end(self._rejection_reason)
 
     def _too_late(self) -> None:
         last_received_at, server_socket = self.last_received_at, self._server_socket
