@@ -142,6 +142,7 @@ class CauseTests(SynchronousTestCase):
         for problem, cause in {
             error.ConnectionRefusedError(111, "Connection refused"): "connection refused",
             error.ConnectError(2): "no such file or directory",
+            error.ConnectError(string=Failure(error.ConnectionDone())): "the connection was closed",
             error.ConnectBindError(99, "IPv6 is off"): "IPv6 is off",
             error.ConnectionDone(): "the connection was closed",
             error.ConnectionLost("reset"): "the connection was lost",

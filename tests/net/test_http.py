@@ -1,5 +1,7 @@
 """Tests of one request over HTTP."""
 
+import contextlib
+import errno
 import socket
 from functools import partial
 from typing import Any
@@ -9,6 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
 from txmux.net.http import (
@@ -62,6 +65,20 @@ class GetTests(TestCase):
         self.assertIn(b"x-y: z", [line.lower() for line in lines])
         self.assertIn(b"connection: close", [line.lower() for line in lines])
         self.assertTrue(any(line.lower().startswith(b"host: host.test:") for line in lines))
+
+    async def test_unix_socket_whose_queue_is_full(self) -> None:
+        path = str(make_folder(self) / "s")
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(path)
+            server.listen(0)
+            is_full = False
+            while not is_full:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.settimeout(0)
+                is_full = waiting.connect_ex(path) == errno.EAGAIN
+            with self.assertRaisesRegex(NotConnectedError, "^the connection was closed$"):
+                await self.ask(80, address=path)
 
     async def test_not_whole(self) -> None:
         await self.fails(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole")
