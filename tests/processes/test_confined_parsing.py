@@ -54,7 +54,6 @@ CALLERS = {
     "rules/tracer.py": "that of features/trial/memory or cli/explain",
     "tcp/answers.py": WORKER,
     "tcp/connection.py": WORKER,
-    "tcp/socket_connection.py": WORKER,
     "tcp/stage.py": WORKER,
     "tcp/stages/connecting.py": WORKER,
     "tcp/stages/peeking.py": WORKER,

@@ -6,9 +6,9 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.task import Clock
 
 from txmux.net.relay.relay import Relay
-from txmux.tcp.socket_connection import SocketConnection
+from txmux.tcp.stages import relaying
 
-_LOOKS = {Relay._end_when_drained.__name__, SocketConnection._server_ended.__name__}
+_LOOKS = {Relay._end_when_drained.__name__, relaying._server_ended.__name__}
 
 
 def look_again(clock: Clock, timers: Any = None) -> None:

@@ -249,7 +249,7 @@ class MuxTestCase(TestCase):
 def _unsent_of(connection: Any) -> int:
     """Count what the peers of a relayed connection have yet to take."""
     if connection.transport is None:
-        return sum(map(queued_in, filter(None, (connection.client, connection.server))))
+        return sum(map(queued_in, filter(None, (connection.socket, connection.server))))
     relay = connection.stage.relay
     return int(relay._client.unsent() + relay._server.unsent())
 

@@ -179,7 +179,7 @@ class Speaker:
 
 
 def _unread(connection: Any) -> bool:
-    own = getattr(connection, "client", None) or connection.transport.getHandle()
+    own = connection.socket or connection.transport.getHandle()
     if own.fileno() < 0 or connection.state == "over":
         return False
     return bool(struct.unpack("i", fcntl.ioctl(own, termios.FIONREAD, bytes(4)))[0])

@@ -4,48 +4,35 @@ import inspect
 import re
 from collections.abc import Callable
 from importlib import import_module
+from pkgutil import iter_modules
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.installed import STAGES
-from txmux.tcp import connection, socket_connection
+from txmux.tcp import connection, fast_path, stages
 from txmux.tcp.connection import MuxProtocol
-from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import Stage
+from txmux.tcp.states import STATES
 from txmux.tcp.transitions import CHOICES, TRANSITIONS, Finished, Node, TurnedAway
-from txmux.telemetry.documents import STATES
+from txmux.telemetry import documents
 
 _OUTCOMES = {outcome.__name__: outcome for row in TRANSITIONS.values() for outcome in row}
+_MODULES = [
+    import_module(f"{stages.__name__}.{each.name}") for each in iter_modules(stages.__path__)
+]
 _OF_FEATURES = {
-    stage.state: vars(import_module(stage.maker.partition(":")[0]))
+    stage.state: import_module(stage.maker.partition(":")[0])
     for stages in STAGES.values()
     for stage in stages
 }
-_STEPS = {
-    **MuxProtocol._steps,
-    **{
-        state: next(one for one in names.values() if getattr(one, "state", "") == state)
-        for state, names in _OF_FEATURES.items()
-    },
+_STAGES: dict[Node, type[Stage]] = {
+    cls.state: cls
+    for module in (*_MODULES, *_OF_FEATURES.values())
+    for cls in vars(module).values()
+    if isinstance(cls, type) and issubclass(cls, Stage) and cls.state in TRANSITIONS
+    if cls.__module__ == module.__name__ and cls.state != "over"
 }
-_WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
-    "introduction": (SocketConnection._await_header, SocketConnection._read_header),
-    "peeking": (
-        SocketConnection._peek, SocketConnection._peeking, SocketConnection._read,
-        SocketConnection._detect,
-    ),
-    "connecting": (
-        SocketConnection._connect, SocketConnection._send_first, SocketConnection._failed,
-        SocketConnection._connecting,
-    ),
-    "awaiting-retry": (
-        SocketConnection._await_answer,
-        SocketConnection._takes_hello,
-        SocketConnection._awaiting_retry,
-    ),
-    "relaying": (SocketConnection._relay, SocketConnection._relaying),
-}  # fmt: skip
-"""The functions that stand in for the stage of a state."""
+_STEPS: dict[Node, Callable[..., object]] = {**MuxProtocol._steps, **_STAGES}
 
 
 def made_by(code: Callable[..., object]) -> set[object]:
@@ -53,8 +40,8 @@ def made_by(code: Callable[..., object]) -> set[object]:
     names = re.findall(r"\b([A-Z]\w+)\(", source)
     constants = {
         type(getattr(module, name, None))
-        for name in re.findall(r"\b_[A-Z_]+\b", source)
-        for module in (connection, socket_connection)
+        for name in re.findall(r"\b_?[A-Z_]+\b", source)
+        for module in (connection, fast_path)
     }
     return {_OUTCOMES[name] for name in names if name in _OUTCOMES} | {
         outcome for outcome in constants if outcome in _OUTCOMES.values()
@@ -63,7 +50,7 @@ def made_by(code: Callable[..., object]) -> set[object]:
 
 class TransitionsTest(SynchronousTestCase):
     def test_every_state_and_choice_is_in_the_table_and_reachable(self) -> None:
-        self.assertEqual(set(TRANSITIONS), {"accepted", *CHOICES, *STATES, "over"})
+        self.assertEqual(set(TRANSITIONS), {"accepted", *CHOICES, *documents.STATES, "over"})
         reached = {node for row in TRANSITIONS.values() for node in row.values()}
         reached |= {*_OF_FEATURES}
         self.assertEqual(reached, set(TRANSITIONS) - {"accepted"})
@@ -89,21 +76,29 @@ class TransitionsTest(SynchronousTestCase):
 
     def test_without_a_stage_the_same_follows(self) -> None:
         """What stands in for a stage has no outcome that the stage has not, and makes no other stage."""
-        for node, functions in _WITHOUT_STAGE.items():
+        without = {
+            node: state for node, state in STATES.items() if state.enter not in _STAGES.values()
+        }
+        self.assertGreater(len(without), 4)
+        for node, state in without.items():
+            module = import_module(state.enter.__module__)
+            functions = [
+                each
+                for each in vars(module).values()
+                if inspect.isfunction(each) and each.__module__ == module.__name__
+            ]
+            self.assertIn(state.enter, functions)
+            others = {
+                made
+                for cls in _STAGES.values()
+                if cls.__module__ == module.__name__
+                for made in TRANSITIONS[cls.state]
+            }
             made = set().union(*map(made_by, functions))
+            self.assertTrue(made <= others, (node, made))
             stages = {
                 name
                 for code in functions
-                for name in re.findall(r"\b([A-Z]\w+)\(self[,)]", inspect.getsource(code))
-            }
-            self.assertTrue(made <= set(TRANSITIONS[node]), (node, made))
-            self.assertEqual({_STEPS[node].__name__}, stages)
-            self.assertIs(SocketConnection._steps[node], functions[0])
-        self.assertEqual(
-            {
-                node
-                for node, step in MuxProtocol._steps.items()
-                if SocketConnection._steps[node] is not step
-            },
-            {*_WITHOUT_STAGE},
-        )
+                for name in re.findall(r"\b([A-Z]\w+)\(client[,)]", inspect.getsource(code))
+            } & {cls.__name__ for cls in _STAGES.values()}
+            self.assertEqual({_STAGES[node].__name__}, stages)

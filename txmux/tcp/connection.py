@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, cast
+from contextlib import suppress
+from typing import Any, ClassVar, cast
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
@@ -19,37 +22,33 @@ from txmux.backends.upstream import Destination, Upstream
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.io_runtime import IORuntime
 from txmux.client.session import (
-    CountedSession,
     count_bytes,
+    new_id,
     record_decision,
     record_end,
     record_multipath,
 )
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
-from txmux.net.relay.interface import RelayedBytes
+from txmux.net.relay.interface import MARGIN, RelayedBytes
 from txmux.net.relay.peers import Peer
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
-from txmux.net.sockets.transport import SocketTransport
+from txmux.net.sockets.plainsocket import reset_on_close, set_options
+from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.answers import AnswerRows
+from txmux.tcp.fast_path import ConnectionOwner, FastPath
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
-from txmux.tcp.stage import OVER, Client, Stage, Step
-from txmux.tcp.stages.awaiting_retry import AwaitingRetry
+from txmux.tcp.stage import OVER, Client, Stage, Step, count_asked
 from txmux.tcp.stages.connecting import (
-    AwaitingHello,
-    Connecting,
     asked_before,
     has_unread_hello,
     lacks_hello,
     refuse_unread,
 )
-from txmux.tcp.stages.handing_off import HandingOff
-from txmux.tcp.stages.handshaking import Handshaking
 from txmux.tcp.stages.peeking import Peeking
-from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, is_sender
-from txmux.tcp.stages.relaying import Relaying
-from txmux.tcp.stages.serving_here import ServingHere
-from txmux.tcp.stages.turning_away import Closing, Rejecting
+from txmux.tcp.stages.reading_proxy_header import is_sender
+from txmux.tcp.stages.relaying import Relaying, end_after_reset
+from txmux.tcp.states import STATES
 from txmux.tcp.transitions import (
     TRANSITIONS,
     Admitted,
@@ -77,26 +76,30 @@ from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 from txmux.wire.proxyprotocol.header import Address
 
 _HEADER_EXPECTED, _IDENTIFIED = HeaderExpected(), Identified()
+_CANNOT_MOVE: dict[ConnectionState, StayReason | None] = {
+    "relaying": None,
+    "connecting": "being connected",
+    "over": "ending",
+}
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
-class ConnectionOwner(Protocol):
-    """The listener that a connection belongs to."""
-
-    def opened(self, connection: CountedSession, /) -> None: ...
-
-    def closed(self, connection: CountedSession, /) -> None:
-        """Log a connection that has ended, even one for which `opened` was not called."""
-
-
 class MuxProtocol(Peer, Client):
-    """A client's connection, from accept to its end, on any transport of Twisted's. `MuxFactory.buildProtocol` makes it.
+    """A client's connection, from accept to its end, on a plain socket or on any transport of Twisted's. `MuxFactory` makes it.
 
-    Once a server is connected by a `ProxyClientFactory`, a `Relay` is the receiver of both ends.
+    Once a server is connected by a `ProxyClientFactory`, a `Relay` is the receiver of both ends. On a plain socket there is no
+    transport until something unusual happens; see `txmux.tcp.fast_path`.
     """
 
+    # All that is set on most connections would have no room in a dictionary that shares its keys.
+    __slots__ = (
+        "_host", "before_end", "checked_at", "detection", "fast_layer", "finished", "grace",
+        "has_server_options", "member", "path", "peer_name", "server", "since", "socket", "upstream",
+    )  # fmt: skip
+
     stage: Stage = OVER
-    state: ConnectionState = "over"
+    _host: IAddress | None
+    has_server_options: bool
     logged: Logged = True
     admitted = False
     permit: Permit | None = None
@@ -105,7 +108,6 @@ class MuxProtocol(Peer, Client):
     refusal_reason: EndReason | None = None
     unrecognised: bytes | None = None
     was_moved_here = False  # another process has accepted and relayed it
-    _may_connect = False  # a descriptor is reserved for the server's socket
     _is_out_of_memory = False
     _steps: ClassVar[Mapping[Node, Callable[..., Step | None]]]
     """For each node of `TRANSITIONS`, makes a stage or returns an outcome; called with the connection and the fields of the previous outcome."""
@@ -124,6 +126,29 @@ class MuxProtocol(Peer, Client):
         self.record = record
         self.counted = configuration.counts.unrouted
         self.accepted_at = runtime.clock.seconds()
+        self.socket = self.server = self.finished = None
+        self.member = self.detection = self.grace = None
+
+    @classmethod
+    def on_socket(
+        cls, path: FastPath, client: socket.socket, name: tuple[Any, ...], host: IAddress | None
+    ) -> MuxProtocol:
+        """Make one on a plain socket; for its arguments see `MuxFactory.serve`."""
+        if host is None or host is not path.host:
+            path.host = host or address_of(client.family, client.getsockname())
+            path.host_text = text_of(path.host)
+            if host is None:  # with TPROXY, the client's port may differ from the listener's
+                path.runtime.loop_detector.ports.add(getattr(path.host, "port", 0))
+        text = f"{name[0]}:{name[1]}" if len(name) == 2 else text_of(_address_of(name))
+        configuration = path.configuration
+        record = ConnectionRecord(
+            time.time(), new_id(), configuration.settings.name, text, path.host_text
+        )
+        self = cls(path.owner, configuration, path.runtime, record)
+        self.path, self.socket, self.peer_name, self._host = path, client, name, path.host
+        self.has_server_options, self.fast_layer = False, path.top_layer
+        self.since = self.last_received_at = self.checked_at = self.accepted_at
+        return self
 
     # What is known of the client, and of the connection.
 
@@ -133,18 +158,24 @@ class MuxProtocol(Peer, Client):
         return stage.layer if isinstance(stage, Peeking) else None
 
     def relayed(self) -> RelayedBytes:
+        if self.transport is None:
+            record = self.record
+            return RelayedBytes(record.bytes_in, record.bytes_out, self.last_received_at)
         return self.stage.relayed()
 
-    def _peer_address(self) -> IAddress:
+    @override
+    def peer_address(self) -> IAddress:
+        if self.transport is None:
+            return _address_of(self.peer_name)
         return self.transport.getPeer()
 
     def _local_address(self) -> IAddress:
-        return self.transport.getHost()
+        return self._host if self.transport is None else self.transport.getHost()
 
     @property
     @override
     def address(self) -> Address | None:
-        return self.source or ip_address_of(self._peer_address())
+        return self.source or ip_address_of(self.peer_address())
 
     @property
     @override
@@ -154,7 +185,7 @@ class MuxProtocol(Peer, Client):
     @override
     def peer(self) -> IAddress:
         source = self.source
-        return self._peer_address() if source is None else twisted_address(source)
+        return self.peer_address() if source is None else twisted_address(source)
 
     @override
     def host(self) -> IAddress:
@@ -186,34 +217,106 @@ class MuxProtocol(Peer, Client):
                     at = outcomes[kind]  # type: ignore[index]
                     step = self._steps[at](self, *step)  # type: ignore[misc]
         except Exception as problem:  # noqa: BLE001 - a connection with no working stage would never end
-            self._abort_on_error(problem)
+            self.abort_on_error(problem)
 
     def _attach(self, stage: Stage) -> Step | None:
+        if self.transport is None and stage.state != "handshaking":  # which does without one
+            self.make_transport(reading=True)
         self.stage.leave()
         if self.is_previewed and not stage.only_previews:
             self.is_previewed = False
             cast("SocketTransport", self.transport).stop_preview()
-        if self._may_connect and not stage.may_connect:
+        if self.may_connect and not stage.may_connect:
             self._needs_no_socket()
         self.stage = self.receiver = stage
         self.state = stage.state
         return stage.begin()
 
+    @override
     def attach_stage(self) -> None:
-        """Attach the stage object of the current state, if there is none; see `SocketConnection`."""
+        if self.transport is None and self.state != "over" and self.grace is None:
+            attach = STATES[self.state].attach
+            assert attach is not None  # noqa: S101 - others have a transport
+            self.advance(attach(self))
 
-    def _abort_on_error(self, problem: Exception) -> None:
-        if isinstance(problem, MemoryError):
+    @override
+    def make_transport(self, *, reading: bool) -> None:
+        client, path = self.socket, self.path
+        client.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        make = getattr(client, "transport_class", SocketTransport)
+        transport = make(path.poller, client, client.family, self.peer_address(), self._host)
+        transport.set_protocol(self)
+        if reading:
+            transport.startReading()
+            path.watch_error = transport.watch_error or path.watch_error
+
+    @override
+    def socket_ready(self, events: int) -> None:
+        try:
+            read = STATES[self.state].read
+            if read is None:  # more bytes or an end while the server is being connected
+                self.attach_stage()
+            else:
+                self.advance(read(self))
+        except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
+            self.abort_on_error(problem)
+
+    def check(self, now: float) -> None:
+        """Check deadlines and the server's socket; `Sweep` calls this once a second."""
+        try:
+            if self.state == "over" or self.grace is not None:
+                return
+            if self.first_sent:  # most connections have got their answer by now
+                counts = None if self.record.bytes_out else self.server_counts
+                count_asked(self, counts, self.record.bytes_in)
+            state = STATES[self.state]
+            if state.check is not None:
+                state.check(self, now)
+            if state.due_at is not None and now >= state.due_at(self) - MARGIN:
+                self.attach_stage()
+        except Exception as problem:  # noqa: BLE001 - as above
+            self.abort_on_error(problem)
+
+    @override
+    def set_server_options(self) -> None:
+        if not self.has_server_options:
+            self.has_server_options = True
+            assert self.member is not None  # noqa: S101 - it is connected
+            options = self.path.late_options + self.member.options
+            with suppress(OSError):  # the next read reports the error
+                set_options(self.server, options)
+
+    @override
+    def server_end(self) -> ProxyClient:
+        self.set_server_options()
+        end, (family, name) = ProxyClient(), self.member.socket_address  # type: ignore[union-attr,misc]  # the same
+        transport = SocketTransport(self.path.poller, self.server, family, address_of(family, name))
+        transport.set_protocol(end)
+        return end
+
+    @override
+    def abort_on_error(self, problem: Exception) -> None:
+        if self.state == "over" and self.record.reason is not None:
+            return
+        if isinstance(problem, OSError) and self.transport is None:
+            self.path.watch_error = problem
+        elif isinstance(problem, MemoryError):
             MEMORY.report_shortage(ended=1)
         else:
             _log.failure("{id} could not continue", id=self.record.id)
-        self._abort()
+        if self.transport is not None:
+            self.transport.abortConnection()
+        else:
+            for connected in filter(None, (self.socket, self.server)):
+                reset_on_close(connected)
         self.finish("error")
 
-    def _abort(self) -> None:
-        self.transport.abortConnection()
-
     # Accepting.
+
+    def begin_with_transport(self) -> None:
+        """Serve a client on a plain socket with a transport from the beginning."""
+        self.make_transport(reading=True)
+        self.connectionMade()
 
     @override
     def connectionMade(self) -> None:
@@ -232,7 +335,7 @@ class MuxProtocol(Peer, Client):
         configuration = self.configuration
         configuration.counts.accepted()
         senders = configuration.settings.accept_proxy_from
-        if senders is not None and is_sender(self._peer_address(), senders):
+        if senders is not None and is_sender(self.peer_address(), senders):
             # Admission waits for the header, which has the client's address.
             self._open()
             self.advance(_HEADER_EXPECTED, "accepted")
@@ -252,13 +355,16 @@ class MuxProtocol(Peer, Client):
             self.advance(self.stage.on_timeout())
 
     def _open(self) -> None:
-        self._may_connect = True
+        self.may_connect = True
         self.runtime.descriptors.reserved += 1
-        self.runtime.set_options(self.transport, self.configuration.options)
         self._owner.opened(self)
+        if self.transport is not None:
+            self.runtime.set_options(self.transport, self.configuration.options)
+        elif self.path.owner.sweep.timer is None:
+            self.path.owner.sweep.begin()
 
     def _needs_no_socket(self) -> None:
-        self._may_connect = False
+        self.may_connect = False
         self.runtime.descriptors.reserved -= 1
 
     # The choices of `TRANSITIONS`.
@@ -274,7 +380,7 @@ class MuxProtocol(Peer, Client):
                 self.runtime.clients.limited(record.listener, refused.limit, record.client)
             return TurnedAway(Refusal.CLOSE, refused.reason)
         self.admitted = True
-        if not self._may_connect:
+        if not self.may_connect:
             self._open()
         if header_length:
             # The bytes after the PROXY header are the client's.
@@ -385,7 +491,15 @@ class MuxProtocol(Peer, Client):
 
     @property
     def cannot_move_because(self) -> StayReason | None:
-        return self.stage.cannot_move_because
+        if self.grace is not None:
+            return "ending"
+        if self.finished is not None:
+            self.attach_stage()
+        if self.transport is not None:
+            return self.stage.cannot_move_because
+        if self.agreed_tls is not None and self.state == "relaying":
+            return "TLS ends here"
+        return _CANNOT_MOVE.get(self.state, "undecided")
 
     def suspend(self) -> tuple[MovedConnection, Sockets]:
         """Stop, and return what another process needs. Only if `cannot_move_because` is ``None``; `resume` or `detach` follows."""
@@ -476,10 +590,13 @@ class MuxProtocol(Peer, Client):
     def end(self, reason: AbortReason) -> None:
         """End the connection now, in any state."""
         try:
+            if self.grace is not None:
+                end_after_reset(self, is_late=False)
+                return
             self.attach_stage()
             self.stage.abort(reason)
         except Exception as problem:  # noqa: BLE001 - the caller has other connections to end
-            self._abort_on_error(problem)
+            self.abort_on_error(problem)
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -487,6 +604,7 @@ class MuxProtocol(Peer, Client):
             self._is_out_of_memory = True
         self.receiver.connection_lost(reason)
 
+    @override
     def finish(self, reason: EndReason) -> None:
         """Record, count and log the end. Later calls do nothing."""
         record = self.record
@@ -500,7 +618,7 @@ class MuxProtocol(Peer, Client):
             try:
                 self._leave()
             finally:
-                if self._may_connect:
+                if self.may_connect:
                     self._needs_no_socket()
                 self.stage = self.receiver = OVER
                 self.state = "over"
@@ -508,24 +626,38 @@ class MuxProtocol(Peer, Client):
                 self._owner.closed(self)
 
     def _leave(self) -> None:
-        self.stage.leave()
+        if self.grace is not None:
+            self.grace.cancel()
+            self.grace = None
+        if self.stage is not OVER:
+            self.stage.leave()
+        # Its transport closes the client's. If it has a stage, that has had no memory to take the others over.
+        for connected in (None if self.transport is not None else self.socket, self.server):
+            if connected is not None:
+                self.path.poller.closing(connected.fileno())
+                connected.close()
+        if (member := self.member) is not None:
+            pool = self.upstream.pool
+            if self.state not in {"relaying", "awaiting-retry"}:
+                pool.abandoned(member)
+                return
+            if not self.record.bytes_out:
+                member.counts.unanswered()
+            pool.released(member)
+
+
+def _address_of(name: tuple[Any, ...]) -> IAddress:
+    """Return the address that the system gives as a tuple."""
+    if len(name) == 2:
+        return address_of(socket.AF_INET, name)
+    return address_of(socket.AF_INET6, (host_of(name), *name[1:]))
 
 
 MuxProtocol._steps = {
-    "introduction": ReadingProxyHeader,
+    **{name: state.enter for name, state in STATES.items()},
     "admission": MuxProtocol._admit,
-    "peeking": Peeking,
     "decision": MuxProtocol._decide,
-    "handshaking": Handshaking,
     "routing": MuxProtocol._route,
-    "awaiting-hello": AwaitingHello,
-    "connecting": Connecting,
-    "awaiting-retry": AwaitingRetry,
-    "relaying": Relaying,
-    "serving": ServingHere,
-    "handing-over": HandingOff,
     "refusal": MuxProtocol._refuse,
-    "rejecting": Rejecting,
-    "closing": Closing,
     "over": MuxProtocol.finish,
 }

@@ -1,24 +1,50 @@
-"""The fast path of a listener: what is decided for all its plain sockets when its configuration is loaded."""
+"""The fast path of a listener's connections, which have neither a transport nor stage objects until something unusual happens.
+
+Theory of operation. Most connections last a millisecond and exchange a few messages. A transport, two protocols, and a stage
+object with a timer for each stage would cost more than all their system calls. So of the stages of `txmux.tcp.states.STATES`, a
+function ``enter`` stands before the stage object. It uses the socket directly, and returns an outcome, which `TRANSITIONS` handles
+as it does a stage's. When anything unusual happens - a refusal, a failed server, a full buffer, a server's reset, a deadline that
+is near - it returns a stage object instead, which goes on with what the connection has: ``attach`` makes it. Its
+`SocketTransport` is created with it. epoll is level-triggered: an event that is left to a stage object is reported to it again.
+
+There are no timers, either, but for the moment after a client's reset. A `Sweep` checks all connections of a listener once a second.
+`MARGIN` before they are ``due_at``, it attaches a stage object, which has an exact timer. Shorter deadlines need a stage object
+from the beginning.
+"""
 
 from __future__ import annotations
 
+import socket
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IAddress
 
 from txmux.client.configuration import Configuration, RuleLayer
 from txmux.client.io_runtime import IORuntime
+from txmux.client.session import CountedSession
 from txmux.client.socket_options import listener_keepalive
 from txmux.net.relay.interface import MARGIN
 from txmux.net.relay.peer_state import lost_after
 from txmux.net.sockets.plainsocket import EAGER
 from txmux.rules.model import Listener
-from txmux.tcp.connection import ConnectionOwner
 from txmux.tcp.sweep import Sweep
+from txmux.tcp.transitions import Finished
+
+AT_ONCE = int(socket.MSG_DONTWAIT)  # until there is a transport, the client's socket blocks
+CLIENT_GONE = Finished("client-gone")
+
+
+class ConnectionOwner(Protocol):
+    """The listener that a connection belongs to."""
+
+    def opened(self, connection: CountedSession, /) -> None: ...
+
+    def closed(self, connection: CountedSession, /) -> None:
+        """Log a connection that has ended, even one for which `opened` was not called."""
 
 
 class FastPathOwner(ConnectionOwner, Protocol):
-    """The listener that socket connections belong to."""
+    """The listener that connections without a transport belong to."""
 
     runtime: IORuntime
     sweep: Sweep
@@ -45,7 +71,7 @@ class FastLayer:
 
 
 class FastPath:
-    """What all socket connections of a listener have in common under one configuration.
+    """What all connections of a listener on plain sockets have in common under one configuration.
 
     Attributes:
         needs_transport: Whether its clients have a transport from the beginning.
@@ -57,7 +83,7 @@ class FastPath:
         self.owner, self.configuration, self.runtime = owner, configuration, owner.runtime
         self.poller: Any = owner.runtime.poller
         self.seconds = owner.runtime.clock.seconds
-        self.top, self.top_rules = top, FastLayer(top, settings)
+        self.top, self.top_layer = top, FastLayer(top, settings)
         self._inside: dict[int, FastLayer] = {}
         self.detect_timeout = settings.detect_timeout
         self.header_timeout = min(settings.proxy_timeout, settings.detect_timeout)

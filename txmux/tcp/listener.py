@@ -27,7 +27,6 @@ from txmux.rules.model import NOWHERE, Listener, Route
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets
-from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import OVER
 from txmux.tcp.sweep import Sweep
 from txmux.telemetry.access_log import AccessLog
@@ -129,7 +128,7 @@ class MuxFactory(ServerFactory, ActiveListener):
         if path is None or path.configuration is not self.configuration:
             path = self._fast_path = FastPath(self, self.configuration)
         path.watch_error = None  # of an earlier one
-        connection = SocketConnection(path, client, name, host)
+        connection = MuxProtocol.on_socket(path, client, name, host)
         if is_gone:
             self.configuration.counts.accepted()
             connection.finish("client-gone")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
 
 import attrs
 from typing_extensions import override
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
+    from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Upstream
     from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.client.io_runtime import IORuntime
     from txmux.client.tls.terminator import AgreedTLS
@@ -30,9 +33,10 @@ if TYPE_CHECKING:
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.net.relay.peers import IRelayTransport
     from txmux.tcp.answers import AnswerRows
+    from txmux.tcp.fast_path import FastLayer, FastPath
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
     from txmux.telemetry.counting.counter_groups import ServerCounts
-    from txmux.telemetry.reasons import AbortReason
+    from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.hello.second import SecondHello
     from txmux.wire.preamble import Preamble
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
 
 Step: TypeAlias = "Stage | Outcome"
 """The next step of a connection: a stage to enter, or an outcome, which `TRANSITIONS` maps to the next node."""
+
+
+_LATER: Any = None  # of an attribute that is set before it is read
 
 
 class Client(Protocol):
@@ -79,6 +86,45 @@ class Client(Protocol):
     counted_out: int = 0
     first_sent: bytes = b""  # to its server, until that is counted: see `count_asked`
     hop: int = 0  # what `LoopDetector.record` returned for its connection to a server
+    state: ConnectionState = "over"
+    stage: Any = None  # the stage object, if there is one
+    receiver: Any = None  # of what its transport reports
+    may_connect: bool = False  # whether a descriptor is reserved for the server's socket
+
+    # As long as it has no transport; see `txmux.tcp.fast_path`.
+
+    path: FastPath = _LATER
+    socket: Any = None  # the client's, or its TLS
+    peer_name: tuple[Any, ...] = ()  # the client's address, as ``accept()`` returns it
+    since: float = 0.0  # by the runtime's clock, of the detection …
+    fast_layer: FastLayer = _LATER  # … and where it takes place
+    detection: Detection[CompiledRoute] | None = None
+    upstream: Upstream = _LATER
+    member: Member | None = None
+    server: Any = None  # the server's socket, from its opening until a stage has it
+    hello: bytes = b""  # by which it was routed, until the server has answered …
+    buffered: int = 0  # … of which answer that many bytes are in the relay's buffer
+    finished: Any = None  # the socket of the peer that has half-closed its connection, if one has
+    before_end: int = 0  # bytes that the other peer had sent by then
+    checked_at: float = 0.0  # by the runtime's clock, the sockets
+    grace: IDelayedCall | None = None  # for the server, after a reset of the client
+
+    def socket_ready(self, events: int) -> None:
+        """Serve what has come from the client, by its state."""
+
+    def attach_stage(self) -> None:
+        """Attach the stage object of the current state, if there is none."""
+
+    def make_transport(self, *, reading: bool) -> None: ...
+    def abort_on_error(self, problem: Exception) -> None: ...
+    def finish(self, reason: EndReason) -> None: ...
+    def peer_address(self) -> IAddress: ...
+
+    def set_server_options(self) -> None:
+        """Set those of the server's socket, as keepalive, that do not matter in its first second: most never last so long."""
+
+    def server_end(self) -> ProxyClient:
+        """Make the end of the server's connection for a stage, with a transport."""
 
     @property
     def address(self) -> Address | None: ...

@@ -68,7 +68,7 @@ class Connected(NamedTuple):
 
     upstream: Upstream
     member: Member
-    server: ProxyClient | None  # ``None`` if it is a plain socket, which `SocketConnection` has
+    server: ProxyClient | None  # ``None`` if it is a plain socket, which the connection has
 
 
 class ConnectedByHello(NamedTuple):

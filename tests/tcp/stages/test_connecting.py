@@ -196,7 +196,7 @@ class ServersTest(MuxTestCase):
                 client = await self.connect(port, b"x", host=host)
                 await self.backend.heard(1)
                 [one] = self.factory.connections
-                for its in (one.client, one.server):
+                for its in (one.socket, one.server):
                     self.assertEqual(its.getsockopt(level, name), value)
                 client.reset()
                 await self.until_logged()

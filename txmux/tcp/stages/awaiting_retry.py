@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import attrs
@@ -14,15 +15,67 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.classes import define
+from txmux.net.relay.kernel import BUFFER, VIEW
 from txmux.net.relay.peers import NO_RECEIVER
+from txmux.net.sockets.poller import ERROR, READ
 from txmux.rules.model import Refusal
-from txmux.tcp.stage import Stage, count_asked
+from txmux.tcp.fast_path import AT_ONCE
+from txmux.tcp.stage import Client, Stage, Step, count_asked
 from txmux.tcp.transitions import Connected, Outcome, TurnedAway
 from txmux.telemetry.record import ConnectionState
 from txmux.wire.client_hello import read_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
 from txmux.wire.hello.records import asks_again, take_hello
 from txmux.wire.hello.second import ILLEGAL_PARAMETER, NOT_ALONE, SecondHello
+
+
+def enter(
+    client: Client, upstream: Upstream, member: Member, end: ProxyClient | None
+) -> Step | None:
+    if end is not None:
+        return AwaitingRetry(client, upstream, member, end)
+    client.state, client.server_counts = "awaiting-retry", member.counts
+    if client.counted_in:
+        member.counts.relayed(client.counted_in, client.counted_out)
+    if client.received:
+        return attach(client)
+    watch = client.path.poller.watch
+    watch(client.server.fileno(), READ, partial(_server_ready, client))
+    watch(client.socket.fileno(), READ, client.socket_ready)
+    return None
+
+
+def _server_ready(client: Client, events: int) -> None:
+    try:
+        try:
+            count = 0 if events & ERROR else client.server.recv_into(BUFFER, 0, AT_ONCE)
+        except OSError:  # a stage sees it again
+            count = 0
+        answer = bytes(VIEW[:count])
+        if answer and asks_again(answer) is False:
+            client.hello, client.buffered = b"", count
+            member = client.member
+            assert member is not None  # noqa: S101 - it is connected
+            client.advance(Connected(client.upstream, member, None))
+            return
+        client.attach_stage()
+        if answer:
+            client.stage.server.dataReceived(answer)
+    except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
+        client.abort_on_error(problem)
+
+
+def attach(client: Client) -> AwaitingRetry:
+    upstream, member, server = client.upstream, client.member, client.server_end()
+    assert member is not None  # noqa: S101 - it is connected
+    stage = AwaitingRetry(client, upstream, member, server, client.hello)
+    client.make_transport(reading=True)
+    client.member = client.server = None  # the stage has them from here on
+    return stage
+
+
+def due_at(client: Client) -> float:
+    return client.last_received_at + client.upstream.timeouts.idle
 
 
 @define(eq=False, slots=False)
@@ -32,7 +85,7 @@ class AwaitingRetry(Stage):
     What the client sends meanwhile is held, and what the server says is passed on. `Client.second_hello` may replace the second hello.
 
     Args:
-        sent: The hello, if `SocketConnection` has begun to send it; what is left of it is what the client has received.
+        sent: The hello, if it has been sent without a stage; what is left of it is what the client has received.
     """
 
     state: ClassVar[ConnectionState] = "awaiting-retry"

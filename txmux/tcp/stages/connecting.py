@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectError, getConnectError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.access.loops import MOST_HOPS
@@ -18,13 +24,22 @@ from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.classes import define
 from txmux.net.addresses import text_of
-from txmux.net.relay.interface import RelayState, SideState, Timeouts
+from txmux.net.relay.interface import MARGIN, RelayState, SideState, Timeouts
 from txmux.net.relay.peers import NO_RECEIVER
-from txmux.net.sockets.transport import CLOSED, SocketTransport
+from txmux.net.sockets.client import (
+    OWN_PEER,
+    UNDER_WAY,
+    Binding,
+    is_own_peer,
+    start_connecting,
+)
+from txmux.net.sockets.plainsocket import reset_on_close
+from txmux.net.sockets.poller import READ, WRITE
+from txmux.net.sockets.transport import CLOSED, SocketTransport, address_of
 from txmux.rules.model import Refusal
-from txmux.tcp.connector import BackendConnector
+from txmux.tcp.connector import BackendConnector, header_for, target_of
 from txmux.tcp.moving import MovedConnection, Sockets, StayReason
-from txmux.tcp.stage import Client, Stage
+from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import (
     Connected,
     ConnectedByHello,
@@ -141,12 +156,143 @@ class AwaitingHello(Stage):
         return decision.route is client.decided_route
 
 
+def enter(client: Client, upstream: Upstream) -> Step | None:  # noqa: C901 - each client would pay for another call
+    # A connection to a server went out from the same port number, so the client may be its other end: a loop.
+    if (
+        client.transport is not None
+        or client.runtime.loop_detector.slots[client.peer_name[1]]
+        or upstream.needs_stages
+    ):
+        return Connecting(client, upstream)
+    if client.goes_by_hello and (client.has_read_hello or goes_by_hello(client)):
+        hello = client.received
+        record, message = hello[3] << 8 | hello[4], hello[6] << 16 | hello[7] << 8 | hello[8]
+        if not 5 + record == 9 + message == len(hello):
+            return Connecting(client, upstream)  # which tells the hello from what follows
+        client.hello = hello
+    client.state, client.upstream = "connecting", upstream
+    client.record.backend = upstream.backend.name
+    affinity = ""
+    if upstream.depends_on_client:
+        affinity = upstream.affinity(client.address, client.decided)
+    member = upstream.pool.pick(affinity)
+    if not isinstance(member, Member):
+        return Connecting(client, upstream)
+    if member.socket_address is None and upstream.destinations is not None:
+        # The address that it means for this client, unless that needs a look-up.
+        destination = upstream.destinations.choose(member, target_of(client, upstream.destinations))
+        if not isinstance(destination, Member):
+            upstream.pool.abandoned(member)
+            return Connecting(client, upstream)
+        member = destination
+    client.member, address = member, member.socket_address
+    is_own = upstream.destinations is None or not upstream.destinations.avoids_own
+    if address is None or (is_own and address[1][1] in client.runtime.loop_detector.ports):
+        return _go_on(client, partial(BackendConnector.start_with, member=member))
+    options, why = client.path.early_options + member.sockets.options, ""
+    sources: Sequence[Binding] = ()
+    try:
+        if upstream.backend.source:
+            sources = member.sockets.sources.sources_towards(member.target.host, client.address)
+        client.server, number, why = start_connecting(*address, options, sources)
+    except ConnectError as problem:
+        number, why = problem.osError, problem.args[0]
+    except OSError as problem:
+        number = problem.errno or errno.EINVAL
+    return _send_first(client) if number in UNDER_WAY else _failed_at(client, number, why)
+
+
+def _send_first(client: Client) -> Step | None:
+    """Send the client's bytes to the server. Success also shows that the server is connected, which saves a wake-up."""
+    server, upstream, data = client.server, client.upstream, client.received
+    member, record = client.member, client.record
+    assert member is not None  # noqa: S101 - its socket has just been opened
+    if upstream.backend.proxy_protocol != "off":
+        data = header_for(client, upstream) + data
+    own = server.getsockname()
+    if own[1] == member.target.port and is_own_peer(server):
+        return _failed_at(client, errno.ECONNREFUSED, OWN_PEER)
+    try:
+        sent = server.send(data)
+    except BlockingIOError:
+        if upstream.backend.connect_timeout <= MARGIN:
+            return attach(client)
+        watch = client.path.poller.watch
+        watch(client.socket.fileno(), READ, client.socket_ready)
+        watch(server.fileno(), WRITE, partial(_server_ready, client))
+        return None
+    except OSError as problem:
+        return _failed_at(client, problem.errno or errno.EINVAL)
+    record.server = member.target.text
+    record.server_local = (
+        f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(server.family, own))
+    )
+    # The relay's idle timeout counts from here, as in `Relay.start`.
+    client.last_received_at = now = client.path.seconds()
+    connect_ms = (now - client.accepted_at) * 1000 - (record.detect_ms or 0.0)
+    client.first_sent = client.received
+    record.connect_ms, client.received = connect_ms, data[sent:]
+    upstream.counts.connected(connect_ms)
+    upstream.pool.connected(member)
+    if client.hello:
+        return ConnectedByHello(upstream, member, None)
+    return Connected(upstream, member, None)
+
+
+def _server_ready(client: Client, events: int) -> None:  # noqa: ARG001 - the socket is asked
+    try:
+        number = client.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        client.advance(_failed_at(client, number) if number else _send_first(client))
+    except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
+        client.abort_on_error(problem)
+
+
+def _failed_at(client: Client, number: int, why: str = "") -> Stage:
+    """Return a stage, which logs the failure and tries the next server."""
+    server, client.server = client.server, None
+    if server is not None:
+        client.path.poller.closing(server.fileno())
+        reset_on_close(server)
+        server.close()
+    failure = Failure(getConnectError((number, why or os.strerror(number))))
+    member = client.member
+    assert member is not None  # noqa: S101 - it was tried
+    return _go_on(client, lambda connector: connector.start_after(member, failure))
+
+
+def attach(client: Client) -> Stage:
+    member = client.member
+    assert member is not None  # noqa: S101 - it is being connected
+
+    client.set_server_options()
+
+    def resume(connector: BackendConnector) -> None:
+        server, client.server = client.server, None  # the connector owns it from here on
+        waited = client.elapsed_ms() - (client.record.detect_ms or 0.0)
+        connector.start_with(member, server, waited / 1000)
+
+    return _go_on(client, resume)
+
+
+def _go_on(client: Client, start: Callable[[BackendConnector], None]) -> Connecting:
+    def begin(connector: BackendConnector) -> None:
+        client.member = None  # the connector owns it from here on
+        start(connector)
+
+    return Connecting(client, client.upstream, begin)
+
+
+def due_at(client: Client) -> float:
+    waits = (client.record.detect_ms or 0.0) / 1000 + client.upstream.backend.connect_timeout
+    return client.accepted_at + waits
+
+
 @define(eq=False, slots=False)
 class Connecting(Stage):
     """Waits for a server. What the client sends is buffered, up to the peek limit.
 
     Args:
-        start: Starts the connector. `SocketConnection` replaces it if it has chosen or tried a server already.
+        start: Starts the connector; another one if a server has been chosen or tried without a stage.
     """
 
     state: ClassVar[ConnectionState] = "connecting"

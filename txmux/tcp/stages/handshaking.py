@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +19,8 @@ from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.installed import watchers_of
 from txmux.rules.model import Refusal
-from txmux.tcp.stage import OVER, Stage
+from txmux.tcp.fast_path import AT_ONCE
+from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.transitions import Finished, Opened, Outcome, TurnedAway
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.facts import printable
@@ -35,9 +35,29 @@ if TYPE_CHECKING:
 
 _LONGEST_HELLO = 2**15  # bytes that are waited for; OpenSSL says what is wrong with a longer one
 _LONGEST = 3 * 2**10  # bytes that are kept of a client that waits; more than a hello has
-_NOW = int(socket.MSG_DONTWAIT)
 _LACKING = "the certificate cannot be used yet"
 _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_error")
+
+
+def attach(client: Client) -> None:
+    client.make_transport(reading=True)
+    client.stage.limit_time()
+
+
+def due_at(client: Client) -> float:
+    began_at: float = client.stage.began_at
+    return began_at + client.path.detect_timeout
+
+
+def read(client: Client) -> Outcome | None:
+    stage: Handshaking = client.stage
+    try:
+        data = client.socket.recv(FULL, AT_ONCE)
+    except BlockingIOError:
+        return None
+    except OSError:
+        data = b""
+    return stage.shake_on(data) if data else stage.on_finished()
 
 
 @define(eq=False)
@@ -149,7 +169,7 @@ class Handshaking(Stage):
         shake.end.on_cut = partial(_record_cut, client.record)
         self._received, client.received = client.received, b""
         has_finished, client.has_finished = client.has_finished, False
-        outcome = self._receive(self._received)
+        outcome = self.shake_on(self._received)
         return self._failed(None) if outcome is None and has_finished else outcome
 
     def limit_time(self) -> None:
@@ -171,7 +191,7 @@ class Handshaking(Stage):
         if self._shake is None:
             super().data_received(data)
         elif self._reason == "tls-failed" and not self._cause:  # otherwise it is ending
-            self._client.advance(self._receive(data))
+            self._client.advance(self.shake_on(data))
 
     # The client's socket, or its transport.
 
@@ -179,37 +199,24 @@ class Handshaking(Stage):
         client: Any = self._client
         transport = client.transport
         if transport is None:
-            client.runtime.poller.watch(client.client.fileno(), READ, self._ready)
-            return client.client
+            client.runtime.poller.watch(client.socket.fileno(), READ, client.socket_ready)
+            return client.socket
         if not isinstance(transport, SocketTransport):
             transport = TransportEnd.under(client, client.runtime.poller)
             transport.startReading()
         return transport.socket
 
-    def _ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
-        client: Any = self._client
-        try:
-            data = client.client.recv(FULL, _NOW)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        try:
-            client.advance(self._receive(data) if data else self.on_finished())
-        except Exception as problem:  # noqa: BLE001 - as of a transport's protocol
-            client._abort_on_error(problem)
-
     def _send(self, data: bytes) -> None:
         client: Any = self._client
         if client.transport is None:
             with suppress(OSError):  # the next read reports an error
-                data = data[client.client.send(data, _NOW) :]
+                data = data[client.socket.send(data, AT_ONCE) :]
             if not data:
                 return
             client.attach_stage()
         client.transport.write(data)
 
-    def _receive(self, data: bytes) -> Outcome | None:
+    def shake_on(self, data: bytes) -> Outcome | None:
         shake = self._shake
         assert shake is not None  # noqa: S101 - it has been begun
         is_done = shake.receive(data)
@@ -239,7 +246,7 @@ class Handshaking(Stage):
         self.leave()
         client.stage = client.receiver = OVER
         if client.transport is None:
-            client.client = shake.end
+            client.socket = shake.end
         else:
             shake.put_over(client.transport)
         for watch in watchers_of(agreed.alpn):

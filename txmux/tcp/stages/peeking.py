@@ -10,16 +10,90 @@ from typing_extensions import override
 from txmux.classes import define
 from txmux.client.configuration import CompiledRoute, RuleLayer, Silent
 from txmux.detection.detector import Decision
-from txmux.interfaces import Exchange
+from txmux.interfaces import Exchange, Peeked
+from txmux.net.relay.kernel import FULL
+from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
-from txmux.tcp.stage import Stage, Step
+from txmux.tcp.fast_path import AT_ONCE, CLIENT_GONE
+from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 from txmux.telemetry.record import ConnectionState
 from txmux.transport import IPAddress
 from txmux.wire.preamble import AnsweredRequest, HelloOpener, InnerHello
 
 _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say
+_TLS = 0x16  # the first byte of a record with a hello
+
+
+def enter(client: Client, layer: RuleLayer, began_at: float | None = None) -> Step | None:
+    if client.transport is not None:
+        return Peeking(client, layer, began_at)
+    path = client.path
+    if layer is not path.top:
+        client.since, client.fast_layer = path.seconds(), path.inside(layer)
+    if not client.fast_layer.decides_at_once:
+        return attach(client) if client.state == "introduction" else Peeking(client, layer)
+    client.state = "peeking"
+    return (_detect(client) if client.received else None) or read(client)
+
+
+def attach(client: Client) -> Peeking:
+    return Peeking(client, client.fast_layer.layer, client.since)
+
+
+def read(client: Client) -> Step | None:
+    path = client.path
+    try:
+        data = client.socket.recv(FULL, AT_ONCE)
+    except BlockingIOError:
+        pass
+    except OSError:
+        return CLIENT_GONE
+    else:
+        if not data:  # without any byte it was a port scan or a load balancer's health check
+            return attach(client) if client.received else CLIENT_GONE
+        client.record.bytes_in += len(data)
+        client.last_received_at = path.seconds()
+        client.received += data
+        step = _detect(client)
+        if step is not None:
+            return step
+    if not (path.can_wait if client.received else client.fast_layer.can_be_silent):
+        return attach(client)
+    path.poller.watch(client.socket.fileno(), READ, client.socket_ready)
+    return None
+
+
+def _detect(client: Client) -> Step | None:
+    path, fast_layer, received = client.path, client.fast_layer, client.received
+    if path.openings and received[0] == _TLS and fast_layer is path.top_layer:
+        return attach(client)
+    detection, detector = client.detection, fast_layer.detector
+    decision = detector.decide_at_once(Peeked(received)) if detection is None else None
+    if decision is None:
+        if detection is None:
+            if detector.may_need_answers(received):
+                return attach(client)
+            address = client.address if fast_layer.needs_address else None
+            tls = client.agreed_tls
+            detection = client.detection = detector.start_detection(
+                address.host if address else None, client.record.time, tls and tls.found
+            )
+        decision = detection.feed(received)
+        if decision is None:
+            return None
+        client.detection = None
+    record, client.decided = client.record, decision.facts
+    record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
+    return Detected(fast_layer.layer, decision.route)
+
+
+def due_at(client: Client) -> float:
+    path = client.path
+    return client.since + (
+        path.detect_timeout if client.received else client.fast_layer.silent_timeout
+    )
 
 
 @define(eq=False, slots=False)

@@ -10,8 +10,12 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.net.addresses import ip_address_of, text_of
+from txmux.net.relay.interface import MARGIN
+from txmux.net.relay.kernel import FULL
+from txmux.net.sockets.poller import READ
 from txmux.rules.model import NetworkSet, Refusal, Senders
-from txmux.tcp.stage import Client, Stage
+from txmux.tcp.fast_path import AT_ONCE, CLIENT_GONE
+from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import Finished, Identified, Outcome, TurnedAway
 from txmux.telemetry.record import ConnectionState
 from txmux.transport import unmapped
@@ -32,6 +36,41 @@ def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
         return end.host in senders
     by_unix = isinstance(peer, UNIXAddress)
     return by_unix and isinstance(senders, Senders) and senders.by_unix
+
+
+def enter(client: Client) -> Step | None:
+    if client.transport is not None:
+        return ReadingProxyHeader(client)
+    client.state = "introduction"
+    record_sender(client, client.peer_address())
+    return read(client)
+
+
+def read(client: Client) -> Step | None:
+    """Read the header, if it has come whole."""
+    path = client.path
+    try:
+        client.received = client.socket.recv(FULL, AT_ONCE)
+    except BlockingIOError:
+        if path.header_timeout <= MARGIN:
+            return ReadingProxyHeader(client)
+        path.poller.watch(client.socket.fileno(), READ, client.socket_ready)
+        return None
+    except OSError:
+        return CLIENT_GONE
+    if not client.received:
+        return CLIENT_GONE
+    try:
+        answer: Decoded | Incomplete | None = take_header(client)
+    except InvalidHeader:  # the stage logs it
+        answer = None
+    if isinstance(answer, Decoded):
+        return Identified(answer.length)
+    return ReadingProxyHeader(client)
+
+
+def due_at(client: Client) -> float:
+    return client.accepted_at + client.path.header_timeout
 
 
 class ReadingProxyHeader(Stage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -12,11 +13,22 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.classes import define
-from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
+from txmux.net.relay.interface import (
+    RelayedBytes,
+    RelayResult,
+    RelayState,
+    SideState,
+    Timeouts,
+)
+from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
+from txmux.net.relay.peer_state import has_ended, unacknowledged_by, unanswered_by
 from txmux.net.relay.peers import NO_RECEIVER
-from txmux.net.relay.relay import Relay
+from txmux.net.relay.relay import GRACE, MAX_FINAL_BYTES, Relay
+from txmux.net.sockets.plainsocket import reset_on_close
+from txmux.net.sockets.poller import ERROR, FINISHED, READ
+from txmux.tcp.fast_path import AT_ONCE
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
-from txmux.tcp.stage import Stage, count_asked
+from txmux.tcp.stage import Client, Stage, Step, count_asked
 from txmux.tcp.transitions import Finished
 from txmux.telemetry.reasons import AbortReason, RelayReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
@@ -25,12 +37,197 @@ from txmux.transport import source_number
 _LONGEST_REQUEST = 1 << 14  # bytes of one that are looked at
 
 
+_AT_ONCE_MORE = AT_ONCE | MORE
+
+
+def enter(
+    client: Client, upstream: Upstream, member: Member, end: ProxyClient | None, *moved: Any
+) -> Step | None:
+    if end is not None:
+        return Relaying(client, upstream, member, end, *moved)
+    is_first, client.state = client.state == "connecting", "relaying"
+    client.may_connect = False
+    client.runtime.descriptors.reserved -= 1
+    own, server, client.server_counts = client.socket, client.server, member.counts
+    if client.counted_in and is_first:  # while the server was being connected
+        member.counts.relayed(client.counted_in, client.counted_out)
+    if client.received:
+        unsent, client.received = client.received, b""
+        return _attach_with(client, server, unsent)
+    watch = client.path.poller.watch
+    watch(server.fileno(), READ, partial(_forward, client, server, own))
+    watch(own.fileno(), READ, partial(_forward, client, own, server))
+    if not is_first:
+        _forward(client, server, own, 0, client.buffered)
+    return None
+
+
+def _forward(client: Client, source: Any, sink: Any, events: int, buffered: int = 0) -> None:  # noqa: C901, PLR0912 - each message would pay for another call
+    try:
+        own = client.socket
+        if source is client.finished or (events & ERROR and source is not own):
+            _side_of(client, source).ready(events)
+            return
+        more = True
+        while more:
+            try:
+                count = buffered or source.recv_into(BUFFER, 0, AT_ONCE)
+            except BlockingIOError:
+                return
+            except OSError:
+                if source is own is client.finished and client.agreed_tls is not None:
+                    # What it has not read may be a ticket (RFC 8446, section 4.6.1); what it is sent next fails.
+                    client.path.poller.unwatch(source.fileno())
+                elif source is not own or not _awaits_end_of_server(client):
+                    _side_of(client, source).lost()
+                return
+            if not count:
+                _peer_finished(client, source, sink)
+                return
+            client.last_received_at = client.path.seconds()
+            record = client.record
+            if source is own:
+                record.bytes_in += count
+            else:
+                if not record.bytes_out:
+                    asked_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
+                    waited = (client.last_received_at - client.accepted_at) * 1000 - asked_ms
+                    upstream, counts = client.upstream, client.server_counts
+                    counts.answered(upstream.counts, waited)  # type: ignore[union-attr]  # it is relayed
+                    if upstream.backend.proxy_protocol != "off":
+                        counts.answered_header(VIEW[:count])  # type: ignore[union-attr]  # the same
+                record.bytes_out += count
+            # If the source has half-closed, the kernel keeps its last bytes (MSG_MORE) for a packet with the FIN.
+            more = bool(events & FINISHED) and count < FULL
+            try:
+                sent = sink.send(VIEW[:count], _AT_ONCE_MORE if more else AT_ONCE)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                _side_of(client, sink).set_unwritable()
+                return
+            # The sink is slow, or this is a bulk transfer.
+            if sent < count or (count == FULL and client.agreed_tls is None):
+                client.advance(_attach_with(client, sink, bytes(VIEW[sent:count])))
+                return
+    except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
+        client.abort_on_error(problem)
+
+
+def _peer_finished(client: Client, source: Any, sink: Any) -> None:
+    if client.finished is not None:
+        client.finish("done")
+        return
+    client.finished, client.last_received_at = source, client.path.seconds()
+    record = client.record
+    client.before_end = record.bytes_out if source is client.socket else record.bytes_in
+    if source is client.server and not record.bytes_out:
+        client.server_counts.closed()  # type: ignore[union-attr]  # it is relayed
+    client.path.poller.change(source.fileno(), 0)
+    try:
+        sink.shutdown(socket.SHUT_WR)
+    except BlockingIOError:  # of TLS
+        client.attach_stage()
+    except OSError:
+        pass  # the next read reports the error
+
+
+# After a reset of the client, which many clients send once they have what they want.
+
+
+def _awaits_end_of_server(client: Client) -> bool:
+    """Close the client's socket, and wait for the server as a `Relay` does; return false if more than that is to be done."""
+    own, server, record = client.socket, client.server, client.record
+    is_lost = unacknowledged_by(server) or unacknowledged_by(own) > MAX_FINAL_BYTES
+    if is_lost or not record.bytes_out:
+        return False
+    if client.finished is server and record.bytes_in - client.before_end <= MAX_FINAL_BYTES:
+        end_after_reset(client, is_late=True)
+        return True
+    if client.finished is not None or has_ended(server):
+        return False
+    poller = client.path.poller
+    poller.closing(own.fileno())
+    own.close()
+    poller.watch(server.fileno(), 0, partial(_server_ended, client))
+    client.grace = client.runtime.clock.callLater(GRACE, _server_ended, client, 0)
+    return True
+
+
+def _server_ended(client: Client, events: int) -> None:
+    # Without events, the server has had the time to close it.
+    end_after_reset(client, is_late=events > 0 or has_ended(client.server))
+
+
+def end_after_reset(client: Client, *, is_late: bool) -> None:
+    reset_on_close(client.server)
+    if is_late:
+        client.record.note(reset="late")
+    client.advance(Finished("done" if is_late else "client-reset"))
+
+
+def _side_of(client: Client, peer: Any) -> Any:
+    """Attach a stage, and return the relay's side of one of the sockets."""
+    is_client, stage = peer is client.socket, attach(client)
+    client.advance(stage)
+    return client.receiver if is_client else stage.server.receiver
+
+
+def attach(client: Client) -> Relaying:
+    return _attach_with(client)
+
+
+def _attach_with(client: Client, sink: Any = None, unsent: bytes = b"") -> Relaying:
+    """Make a stage that continues the relay; it first sends the unsent bytes to the sink."""
+    upstream, member, server = client.upstream, client.member, client.server
+    assert member is not None  # noqa: S101 - it is relayed
+    finished, after_end = client.finished, 0
+    if finished is not None:
+        record = client.record
+        received = record.bytes_out if finished is client.socket else record.bytes_in
+        after_end = received - client.before_end
+    of_client, of_server = (
+        SideState(
+            received=0,
+            held=unsent if end is sink else b"",
+            has_finished=finished is end,
+            is_reading=finished is not end,
+            after_end=after_end,
+            is_half_closing=finished not in {None, end} and bool(getattr(end, "_kept", b"")),
+        )
+        for end in (client.socket, server)
+    )
+    quiet = client.path.seconds() - client.last_received_at
+    state = RelayState(of_client, of_server, quiet, None)
+    stage = Relaying(client, upstream, member, client.server_end(), state, upstream.timeouts)
+    client.make_transport(reading=False)
+    client.member = client.server = None  # the stage has them from here on
+    return stage
+
+
+def due_at(client: Client) -> float:
+    if client.finished is not None:
+        return 0.0
+    return client.last_received_at + client.upstream.timeouts.idle
+
+
+def check(client: Client, now: float) -> None:
+    """Check the sockets, once a second."""
+    client.set_server_options()
+    if client.finished is None and now - client.checked_at >= client.path.peer_check_interval:
+        client.checked_at = now
+        if any(unanswered_by(peer).tries for peer in (client.socket, client.server)):
+            stage = attach(client)
+            client.advance(stage)
+            stage.relay.check_peers()
+
+
 @define(eq=False)
 class Relaying(Stage):
     """A relay carries the bytes, and is the receiver of both ends.
 
     Args:
-        state: How far another relay has come, in another process or in `SocketConnection`; ``None`` if it begins here.
+        state: How far the connection has been relayed, by another process or without a stage; ``None`` if that begins here.
         timeouts: When to give up; those of the backend if not given.
         release_elsewhere: Releases the slot that the connection still has in that process, where others may wait for it.
     """

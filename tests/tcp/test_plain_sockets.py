@@ -36,9 +36,9 @@ from txmux.net.sockets import client as sockets_client
 from txmux.net.sockets.plainsocket import LeanSocket, set_options
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
-from txmux.tcp import socket_connection
+from txmux.tcp import connection as connection_module
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.stages import connecting
+from txmux.tcp.stages import connecting, relaying
 from txmux.telemetry.access_log import should_log
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE, SERVER, WAITING
 from txmux.telemetry.record import ConnectionRecord
@@ -90,7 +90,10 @@ _PACKETS, _DESCRIPTORS = Path("/proc/net/softnet_stat"), Path("/proc/self/fd")
 _INFO = struct.Struct("=B23xI")  # the state and the unacknowledged packets of `struct tcp_info`
 _LISTENING = 10
 _RESET = struct.pack("ii", 1, 0)
-_PARTS = "Relaying", "SocketTransport", "ProxyClient", "RelayState"
+_PARTS = (
+    (relaying, "Relaying"), (relaying, "RelayState"),
+    (connection_module, "SocketTransport"), (connection_module, "ProxyClient"),
+)  # fmt: skip
 _BYTES = {
     (group.kind, group.names.index(name))
     for group in (LISTENER, ROUTE, SERVER)
@@ -589,7 +592,7 @@ _FEATURES = st.builds(
 )
 
 
-class SocketConnectionTest(SynchronousTestCase):
+class PlainSocketsTest(SynchronousTestCase):
     def told(self, features: Features, stream: bytes, steps: Any, *, fast: bool) -> dict[str, Any]:
         world = _World(features, stream, fast=fast)
         try:
@@ -696,7 +699,7 @@ class SocketConnectionTest(SynchronousTestCase):
         """A connection that lacks the memory for a stage ends, and nothing of it is left."""
         relayed, refused = Features(), Features(refusing=1)
         parts = [
-            *((relayed, socket_connection, name) for name in _PARTS),
+            *((relayed, *part) for part in _PARTS),
             (relayed, io_runtime, "Relay"),
             (refused, connecting, "BackendConnector"),
         ]
