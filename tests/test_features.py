@@ -5,13 +5,13 @@ import inspect
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
@@ -20,6 +20,7 @@ from tests.support.examples import has_turn
 from tests.support.folders import make_folder
 from txmux.control.gauge import Gauge
 from txmux.rules import installed, optional
+from txmux.rules.feature import Feature
 from txmux.rules.installed import FEATURES
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 from txmux.telemetry.attention import AttentionRow
@@ -51,6 +52,22 @@ _RULES = {
     },
 }
 """What uses each word of a feature that rules may say."""
+_RUN = """
+import io, json, os, sys
+from contextlib import redirect_stderr, redirect_stdout
+from txmux.cli import main
+
+def run(*words):
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        try:
+            status = main(words)
+        except SystemExit as ended:
+            status = ended.code
+    return status, said.getvalue()
+
+json.dump((everything(), [run(*words) for words in json.load(sys.stdin)]), sys.stdout)
+"""
 
 
 def everything() -> list[str]:
@@ -99,6 +116,15 @@ def named_by(row: Any) -> Iterator[str]:
         raise TypeError(row)
 
 
+def names_of(feature: Feature) -> Iterator[str]:
+    """Yield what `everything` has of a feature."""
+    yield from feature.commands
+    yield from (resource.path for resource in feature.resources())
+    yield from (f"stage {stage.state}" for stage in feature.stages)
+    for row in feature.rows():
+        yield from named_by(row)
+
+
 class ListTests(SynchronousTestCase):
     def test_all_are_listed(self) -> None:
         """The list has each folder, and the words are those of its rows."""
@@ -134,68 +160,70 @@ class ListTests(SynchronousTestCase):
 
 
 class WithoutTests(SynchronousTestCase):
-    """Each folder is deleted from a copy; `.ci/run` takes a fifth of them for each commit."""
+    """Folders are deleted from a copy."""
 
-    def test_rules_that_need_it(self) -> None:
-        """They are refused, with the name of what is missing; others are not."""
+    def test_all(self) -> None:
+        self.check_without(*FEATURES)
+
+    @pytest.mark.whole
+    def test_each(self) -> None:
+        """`.ci/run` takes a fourth of them for each commit."""
         for feature in FEATURES:
-            if not has_turn(feature.name):
-                continue
-            folder = self.copy_without(feature.name)
-            for word in optional.WORDS[feature.name]:
-                if " " in word:
-                    continue
-                lines = self.check(folder, _RULES[word])
-                why = f"this needs the part {feature.name}, which is not installed"
-                self.assertEqual([line for line in lines if why in line], lines[:1], lines)
-            self.assertEqual(self.check(folder, ""), [])
+            if has_turn(feature.name):
+                self.check_without(feature)
 
-    def test_what_is_gone(self) -> None:
-        """It is what the feature says that it has; its commands say why."""
-        for feature in FEATURES:
-            gone = {*feature.commands, *(one.path for one in feature.resources())}
-            gone |= {f"stage {stage.state}" for stage in feature.stages}
-            gone |= {name for row in feature.rows() for name in named_by(row)}
-            used = [word for word in optional.WORDS[feature.name] if word.count(" ") > 1]
-            if not (gone or used) or not has_turn(feature.name):
-                continue
-            folder = self.copy_without(feature.name)
-            look = f"{inspect.getsource(everything)}\nimport json\nprint(json.dumps(everything()))"
-            there = json.loads(self.run_python(folder, "-c", look).stdout)
-            every = everything()
-            self.assertEqual((there, gone - {*every}), ([x for x in every if x not in gone], set()))
-            why = f": this needs the part {feature.name}, which is not installed\n"
-            done = [self.run_python(folder, "-m", "txmux", name) for name in feature.commands]
-            told = [(1, f"txmux: the command {name!r}{why}") for name in feature.commands]
-            self.assertEqual([(one.returncode, one.stderr) for one in done], told)
-            self.check(folder, "")
-            for word in used:
-                words = [*word.split()[1:], "rules.ini", "rules.ini"]
-                done.append(self.run_python(folder, "-m", "txmux", *words))
-            self.assertLessEqual({one.returncode for one in done}, {1, 2})
-            self.assertEqual({one.stderr[-len(why) :] for one in done} - {why}, set())
-
-    def copy_without(self, name: str) -> Path:
+    def check_without(self, *features: Feature) -> None:
+        """What is gone is what they say that they have; rules, options and commands that need one are refused with its name, others are not."""
+        gone = {name for feature in features for name in names_of(feature)}
         folder = make_folder(self)
-        ignore = shutil.ignore_patterns("*.pyc.*")  # which is being written
-        shutil.copytree(_PACKAGE, folder / "txmux", ignore=ignore)
-        shutil.rmtree(folder / "txmux/features" / name)
-        return folder
+        plain = _write(folder, "")
+        commands, missing = [["check", plain]], [""]
+        for feature in features:
+            words = optional.WORDS[feature.name]
+            checks = [["check", _write(folder, _RULES[x])] for x in words if " " not in x]
+            options = [[*x.split()[1:], plain, plain] for x in words if x.count(" ") > 1]
+            for command in (*checks, *options, *([name] for name in feature.commands)):
+                commands.append(command)
+                missing.append(f"this needs the part {feature.name}, which is not installed")
+        there, done = self.run_without([feature.name for feature in features], commands)
+        every = everything()
+        self.assertEqual((there, gone - {*every}), ([x for x in every if x not in gone], set()))
+        for command, why, (status, said) in zip(commands, missing, done, strict=True):
+            if command[0] == "check":
+                lines = [x for x in said.splitlines() if re.match(rf"{folder}/\d+\.ini:\d", x)]
+                self.assertEqual(bool(why), bool(lines), command)
+                self.assertEqual([x for x in lines if why in x], lines[:1], command)
+            elif len(command) > 1:
+                self.assertIn(status, {1, 2}, command)
+                self.assertTrue(said.endswith(f": {why}\n"), said)
+            else:
+                told = f"txmux: the command {command[0]!r}: {why}\n"
+                self.assertEqual((status, said), (1, told))
 
-    def check(self, folder: Path, rules: str) -> list[str]:
-        """Return what `txmux check` says is wrong."""
-        (folder / "key").touch()
-        text = rules if "[listen" in rules else f"{rules}[listen x]\n"
-        path = folder / "rules.ini"
-        path.write_text(f"{text}endpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n")
-        done = self.run_python(folder, "-m", "txmux", "check", path.name)
-        lines = (done.stdout + done.stderr).splitlines()
-        return [line for line in lines if re.match(r"rules\.ini:\d", line)]
-
-    @staticmethod
-    def run_python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-P", *words],
-            capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(folder)},
+    def run_without(
+        self, features: list[str], commands: list[list[str]]
+    ) -> tuple[list[str], list[list[Any]]]:
+        """Return what `everything` has in a copy without some features, and the status and the output of each command there."""
+        copy = make_folder(self) / "txmux"
+        for folder, left_out in ((_PACKAGE, ["features"]), (_PACKAGE / "features", features)):
+            inside = copy / folder.relative_to(_PACKAGE)
+            inside.mkdir()
+            for path in folder.iterdir():
+                if path.name not in left_out:
+                    (inside / path.name).symlink_to(path)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", f"{inspect.getsource(everything)}{_RUN}"],
+            capture_output=True, text=True, timeout=PATIENCE, check=False, input=json.dumps(commands),
+            env={**os.environ, "PYTHONPATH": str(copy.parent)},
         )  # fmt: skip
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        found: tuple[list[str], list[list[Any]]] = tuple(json.loads(done.stdout))
+        return found
+
+
+def _write(folder: Path, rules: str) -> str:
+    (folder / "key").touch()
+    path = folder / f"{len([*folder.iterdir()])}.ini"
+    text = rules if "[listen" in rules else f"{rules}[listen x]\n"
+    path.write_text(f"{text}endpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n")
+    return str(path)
