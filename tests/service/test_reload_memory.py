@@ -40,7 +40,6 @@ class GarbageTest(SupervisedTestCase):
         gc.disable()
         self.addCleanup(gc.enable)
         gc.freeze()  # other tests' services, of which the reactor may still know
-        self.addCleanup(gc.unfreeze)
         await self.reload(1)
         await self.reload(2, "[what]\n")
         await self.reload(3)

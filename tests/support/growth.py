@@ -52,10 +52,6 @@ RULES: dict[str, Callable[[int], str]] = {
 def growth(work: Callable[[int], Callable[[], object]], few: int = FEW, many: int = MANY) -> float:
     """Return how many times as many steps an action has with `many` as with `few`; `work` prepares it for a number."""
     work(2)()  # what is imported or cached at the first use does not count
-    if not gc.get_freeze_count():
-        # Nothing of that is looked through again until this test has ended: it is a hundred times what the work makes.
-        gc.collect()
-        gc.freeze()
     before, after = (_steps(work(size)) for size in (few, many))
     return after / before
 

@@ -114,8 +114,7 @@ def added_since(before: State, patience: float) -> State:
         is_held = any(kind != "child process" for kind, _ in added)
         added.clear()
         if is_held:
-            # What only a circle of references holds; a thread that is about to end may leave one. Nearly all are young, and to go through
-            # all objects of all tests takes a third of a second.
+            # What only a circle of references holds; a thread that is about to end may leave one. Nearly all are young.
             gc.collect(1 if number % 5 else 2)
         if (added := _added_now(before)) and time.monotonic() < deadline:
             time.sleep(pause)
@@ -168,6 +167,28 @@ class _WarmUp(TestCase):
         await listen_tcp(_reactor, Factory(), interface="127.0.0.1").stopListening()
 
 
+class _Frozen:
+    """Keeps what has been imported frozen: to look through it all would take each `gc.collect` of a test a third of a second."""
+
+    def __init__(self) -> None:
+        self._freeze = gc.freeze
+        gc.freeze = self._note  # the count of what is frozen takes as long as to look through it
+        self._is_noted = True
+        self.restore()
+
+    def _note(self) -> None:
+        self._is_noted = True
+        self._freeze()
+
+    def restore(self) -> None:
+        """Free what a test, or txmux in this process, has frozen since, or has unfrozen."""
+        if self._is_noted:
+            self._is_noted = False
+            gc.unfreeze()
+            gc.collect()
+            self._freeze()
+
+
 class Guard:
     """Compares what there is after each test, class and module with what there was before: a plugin of pytest.
 
@@ -181,6 +202,7 @@ class Guard:
         self._reported: State = {}
         self._has_failed = False
         self._folder = ""
+        self._frozen: _Frozen
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Hook:
@@ -190,6 +212,7 @@ class Guard:
             _WarmUp("listen").run(TestResult())
             # Until then, events are kept for whoever begins to log, with all that they are about.
             globalLogBeginner.beginLoggingTo((), discardBuffer=True, redirectStandardIO=False)
+            self._frozen = _Frozen()
         begins = [node for node in _groups(item) if node not in self._before]
         if begins:
             self._before.update(dict.fromkeys(begins, look()))
@@ -217,7 +240,7 @@ class Guard:
         if instance is not None:
             # pytest has made it while it collected, so that it is old; in a circle with what the test has made, it would make that old, too.
             vars(instance).clear()
-        gc.unfreeze()  # by the test, or by txmux in this process
+        self._frozen.restore()
         before = self._before.pop(item, None)
         if before is not None and self._has_failed:
             # What it should have ended is left behind for a reason that is told.

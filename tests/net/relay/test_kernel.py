@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -171,17 +172,27 @@ class WatchedLeanUnixTest(OrderContract, TestCase):
     wires, is_watched = LeanUnixWiring, True
 
 
+@pytest.mark.whole
+@pytest.mark.by_turns(each=True)
 class ReactorsTest(SynchronousTestCase):
-    """The same on other reactors, each in a process of its own."""
+    """The same on other reactors, in a process of its own; `test_schedules` plays its schedules on each, whatever is run."""
 
-    def test_all(self) -> None:
+    def check(self, kind: str) -> None:
         names = [f"{__name__}.{case.__name__}" for case in (
             KernelLeanTest, WatchedTest, WatchedLeanTest, WatchedLeanUnixTest
         )]  # fmt: skip
-        for kind in ("select", "poll", "asyncio"):
-            trial = (sys.executable, "-m", "twisted.trial", f"--reactor={kind}")
-            done = run(*trial, f"--temp-directory={self.mktemp()}", *names)
-            self.assertEqual(done.returncode, 0, f"{kind}: {done.stdout.decode()[-4000:]}")
+        trial = (sys.executable, "-m", "twisted.trial", f"--reactor={kind}")
+        done = run(*trial, f"--temp-directory={self.mktemp()}", *names)
+        self.assertEqual(done.returncode, 0, done.stdout.decode()[-4000:])
+
+    def test_select(self) -> None:
+        self.check("select")
+
+    def test_poll(self) -> None:
+        self.check("poll")
+
+    def test_asyncio(self) -> None:
+        self.check("asyncio")
 
 
 class _After:
