@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
 
+import pytest
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 
-from tests.service.damaged_files import DamagedFilesCase
-from tests.support.examples import has_turn
+from tests.service.damaged_files import DamagedFilesCase, in_each_way, in_one_way
 from tests.support.named_files import FILES
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.processes.supervisor import worker
@@ -67,16 +67,18 @@ class ReplacedTest(DamagedFilesCase):
         told = (f"{item['text']} {item['cause']}" for item in items if item["what"] != "token")
         return "\n".join(told)
 
-    def in_each_way(self, name: str) -> Iterator[str]:
-        for kind in self.damages(self.folder / name):
-            if kind in _KINDS and has_turn(f"{name} {kind}"):
-                yield kind
-
     async def test_each_file(self) -> None:
+        await self.check_named(in_one_way(_KINDS))
+
+    @pytest.mark.whole
+    async def test_each_file_in_each_way(self) -> None:
+        await self.check_named(in_each_way(_KINDS))
+
+    async def check_named(self, ways: Mapping[str, Collection[str]]) -> None:
         await self.start()
         unnamed = []
         for name in FILES:
-            for kind in self.in_each_way(name):
+            for kind in self.damages(self.folder / name, ways[name]):
                 found = await self.replaced()
                 is_fine = name in _OF_SOURCES or (name, kind) in _MADE_AGAIN
                 named = name.removesuffix("/a.pem")  # of a folder without keys
@@ -134,7 +136,7 @@ class ReplacedTest(DamagedFilesCase):
         """A port that cannot be opened again, since its key is gone, does not keep the others closed."""
         key = self.folder / "endpoint"
         await self.start(f"\n[listen more]\nendpoint = ssl:0:interface=127.0.0.1:privateKey={key}")
-        found = {kind: await self.replaced() for kind in self.in_each_way("endpoint")}
+        found = {kind: await self.replaced() for kind in self.damages(key, _KINDS)}
         for said in ("listener more: no client is accepted", "[listen more] endpoint ssl:"):
             self.assertEqual([kind for kind in found if said not in found[kind]], [])
         self.assertNotIn("listener more", await self.replaced())

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.support.named_files import RULES, folder_of_files
+from tests.support.examples import has_turn
+from tests.support.named_files import FILES, RULES, folder_of_files
 from tests.support.supervised import SupervisedTestCase
+
+WAYS = "gone", "unreadable", "folder", "empty", "garbage", "half", "appended"
+
+
+def in_one_way(ways: Sequence[str] = WAYS) -> dict[str, list[str]]:
+    """Return a way to damage each file, where it has to be quick; all are used."""
+    return {name: [ways[number % len(ways)]] for number, name in enumerate(FILES)}
+
+
+def in_each_way(ways: Sequence[str] = WAYS) -> dict[str, list[str]]:
+    """Return the ways of each file that have their turn."""
+    return {name: [way for way in ways if has_turn(f"{name} {way}")] for name in FILES}
 
 
 class DamagedFilesCase(SupervisedTestCase):
@@ -19,8 +32,8 @@ class DamagedFilesCase(SupervisedTestCase):
         self.file = self.folder / "rules.ini"
         self.file.write_text(RULES.format(self.folder))
 
-    def damages(self, path: Path) -> Iterator[str]:
-        """Damage a file in each way, and put it back."""
+    def damages(self, path: Path, ways: Collection[str] = WAYS) -> Iterator[str]:
+        """Damage a file in each of these ways, and put it back."""
         kept = path.with_name(f".{path.name}.kept")
         path.rename(kept)
         whole = kept.read_bytes() if kept.is_file() else b""
@@ -36,8 +49,8 @@ class DamagedFilesCase(SupervisedTestCase):
             "folder": path.mkdir,
             **{name: partial(path.write_bytes, content) for name, content in contents.items()},
         }
-        for name, make in makes.items():
-            make()
+        for name in ways:
+            makes[name]()
             yield name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

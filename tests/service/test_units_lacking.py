@@ -292,6 +292,8 @@ class BackendTest(Case):
         client = await self.asked("lacking.team.example")
         await client.ready()
         client.send(b"secret")
+        await client.until(lambda: client.told_close_notify)
+        client.close()
         await client.is_lost()
         while len(self.lines()) == before:
             await deferLater(reactor, 0.005)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
@@ -15,12 +15,12 @@ from unittest import SkipTest
 from unittest.mock import patch
 
 import attrs
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 
-from tests.service.damaged_files import DamagedFilesCase
-from tests.support.examples import has_turn
+from tests.service.damaged_files import WAYS, DamagedFilesCase, in_each_way, in_one_way
 from tests.support.named_files import FILES, KEY_FOLDERS, RULES
 from txmux import load
 from txmux.access.lists.updates import NetworksFile
@@ -87,14 +87,19 @@ class AgreementTest(DamagedFilesCase):
 
     async def test_agreement(self) -> None:
         """Check and a start agree on each file of each key, whatever is in its place."""
+        await self.check_agreement(in_one_way())
+
+    @pytest.mark.whole
+    async def test_agreement_on_all(self) -> None:
+        await self.check_agreement(in_each_way())
+
+    async def check_agreement(self, ways: Mapping[str, Collection[str]]) -> None:
         is_good, why = await self.starts()
         self.assertTrue(is_good, why)
         self.assertTrue(*self.checked())
         differing, untold = [], []
         for name in FILES:
-            for damage in self.damages(self.folder / name):
-                if not has_turn(f"{name} {damage}"):
-                    continue
+            for damage in self.damages(self.folder / name, ways[name]):
                 # First, since a start makes some files.
                 check, said = self.checked()
                 start, why = await self.starts()
@@ -133,10 +138,8 @@ class AgreementTest(DamagedFilesCase):
     async def test_reload(self) -> None:
         """What a reload says of each file has a cause, also in the log."""
         await self.run_service(self.file.read_text())
-        for name in FILES:
-            for damage in self.damages(self.folder / name):
-                if damage in {"half", "appended"} or not has_turn(f"{name} {damage}"):
-                    continue
+        for name, ways in in_each_way(WAYS[:5]).items():
+            for damage in self.damages(self.folder / name, ways):
                 with capturedLogs() as events:
                     report = await self.running.reload()
                 said = [eventAsText(one, includeTimestamp=False) for one in events]
