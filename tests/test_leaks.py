@@ -18,6 +18,7 @@ from txmux.backends import upstream
 from txmux.net.relay.relay import Relay
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.rules.embedding import outcome, route
+from txmux.tcp import sweep
 from txmux.tcp.connection import MuxProtocol
 
 CONNECTIONS = 2_000
@@ -57,6 +58,7 @@ class LeakTest(MuxTestCase):
         port = self.backend_port()
         # Only clients that say nothing, and those of the stalled port, are in a hurry.
         self.patch(upstream, "HALF_CLOSE", 0.05)
+        self.patch(sweep, "_PERIOD", 0.05)
         patient: dict[str, Any] = {"connect_timeout": 600}
         self.silent_port = self.mux(detect_timeout=0.1, reactor=reactor)
         self.silent_factory = self.factory

@@ -22,7 +22,12 @@ raise SystemExit(7)
 
 class SlowTests(SynchronousTestCase):
     def slow(self, *words: str, groups: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environ = {**os.environ, **({"CGROUPS": str(groups)} if groups else {})}
+        environ = dict(os.environ)
+        if groups:
+            # In folders that are no groups files stay, for whose end the script would wait.
+            (groups / "bin").mkdir()
+            (groups / "bin/sleep").symlink_to("/bin/true")
+            environ |= {"CGROUPS": str(groups), "PATH": f"{groups}/bin:{environ['PATH']}"}
         command = [str(_SLOW), "20", *words]
         return subprocess.run(
             command, env=environ, capture_output=True, text=True, timeout=300, check=False

@@ -219,10 +219,15 @@ def first_of(child: Child) -> int | None:
 def eventually(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Poll until a condition holds."""
     deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"{what}: not within {patience:g} s")
-        time.sleep(0.01)
+        # What is asked needs the time itself, for what is waited for.
+        time.sleep(max(0.01, 2 * (now - began)))
 
 
 def listens(port: int) -> bool:

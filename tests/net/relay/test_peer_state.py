@@ -188,7 +188,8 @@ class LostPeerCase(RelayCase):
 
     async def test_peer_that_does_not_read(self) -> None:
         """Who is there and does not read stays, though it is asked ever more rarely and has not been heard of for long."""
-        self.keepalive = keepalive = Keepalive(idle=1, interval=1, count=2)
+        pause: Any = 0.2  # seconds, in which the system asks first; it doubles them each time
+        self.keepalive = keepalive = Keepalive(idle=pause, interval=pause, count=2)
         self.clock = Clock()
         timeouts = Timeouts(idle=1e6)
         client, server = await self.start(timeouts=timeouts, clock=self.clock, small_buffers=True)

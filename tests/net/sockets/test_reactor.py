@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from tests.net.relay.reactors import PrivateReactor
 from txmux.client.io_runtime import IORuntime
+from txmux.net.sockets import poller
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import (
@@ -229,6 +230,7 @@ class ReactorPollerTest(SynchronousTestCase):
 
     def test_events(self) -> None:
         """Every reactor reports bytes, an end and a reset, also of a socket that is watched for nothing else."""
+        self.patch(poller, "_LOOK_EACH", 0.02)
         for kind in ("epoll", "poll", "select", "asyncio", "workers"):
             for wanted, act, expected in (
                 (READ, lambda peer: peer.send(b"x"), 1),
