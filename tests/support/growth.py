@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from txmux.testing import steps_in
 
-FEW, MANY = 250, 500
+FEW, MANY = 150, 300
 AT_ALL, AT_NONE = 2.2, 1.1
 """The most that steps may grow from `FEW` to `MANY`: where all are looked at, and where none have to be."""
 
