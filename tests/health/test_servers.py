@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 
 from tests.admin.processes import ask, text_of
 from tests.interop.children import PATIENCE, eventually
@@ -160,6 +161,7 @@ class ServerTests(WorkersTestCase):
         self.ask_until(views, "backend")
         views.show("backend", "critical", "reset", log="is failing", ready=False)
 
+    @pytest.mark.whole  # it is silent for 15 s; `ObservedTest` moves the clock
     def test_server_that_accepts_and_never_answers(self) -> None:
         listening = self.backend()
         more = "check = tcp interval=1s"

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import SkipTest
 
+import pytest
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -180,6 +181,7 @@ def _free_number(pid: int, which: int) -> int:
     return [number for number in range(1000) if number not in used][which]
 
 
+@pytest.mark.by_turns(each=True)
 class AdoptedTest(WorkersTestCase):
     settings = "drain_timeout = 10m"
 

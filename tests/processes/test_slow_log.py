@@ -7,10 +7,14 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.admin.processes import get, text_of
 from tests.processes.reloading import listening_inodes
 from tests.support.kit import RULES, Service, WorkersTestCase, eventually, make_folder
 from tests.support.proc import is_gone, workers_of
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 _CLIENTS = 100
 _PIPE = 4096  # bytes: the lines of some ten clients
