@@ -40,9 +40,9 @@ BUFFERS = 2**16
 """What each socket is told to keep at most in either direction, in tests that fill them; Linux doubles it."""
 
 _TURNS = 50  # turns of the reactor without any change, after which things are taken to stand still
-_REST = 0.2
+_REST = 0.1
 _RESTS = 100
-_FEW_TURNS = 20
+_FEW_TURNS = 10
 """Turns of the reactor that a relay at rest may take in `_REST` seconds; what was under way may end in the first of `_RESTS` periods."""
 
 
