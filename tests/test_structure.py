@@ -97,6 +97,10 @@ def imports() -> dict[str, set[str]]:
     return {name: names & code.keys() for name, names in found.items()}
 
 
+def tearDownModule() -> None:
+    parsed.cache_clear()  # `gc.collect` would go through its million objects in all later tests
+
+
 class StructureTest(SynchronousTestCase):
     def test_pure_packages_know_no_reactor_socket_or_clock(self) -> None:
         impure = {"socket", "select", "time", "asyncio", "twisted.application"}
