@@ -317,8 +317,39 @@ class PlacesTest(WorkersTestCase):
         self.over(*second)
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
 
-    def waits(self, mux: Service, said: str) -> socket.socket:
-        client = self.client(mux)
+    def test_of_a_server_while_a_worker_serves_again(self) -> None:
+        """A connection that went to another worker still counts here when this one serves again, since clients may wait here for its place."""
+        listening = self.backend()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        mux = self.upgrading(
+            f"{RULES}detect_timeout = 10m\n[route all]\nmatch = any\nbackend = b\n"
+            f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nconnect_timeout = 10m\n",
+            f"workers = 2\ndrain_timeout = 10m\nadmin = unix:{self.folder / 'admin.sock'}",
+        )
+        workers = mux.workers
+        relayed = self.one_for_each(mux, workers)
+        undecided = self.one_for_each(mux, workers)  # each keeps its worker
+        peers = [self.relayed(mux, listening, client) for client in relayed]
+        mux.reload(("workers = 2", "workers = 1"))
+        asked = self.folder / "admin.sock", "/api/connections?state=relaying"
+        eventually(lambda: len({one["worker"] for one in get(*asked)}) == 1, "one has moved")
+        mux.reload(("workers = 1", "workers = 2"))
+        self.assertEqual(mux.workers, workers)
+        for client in undecided:
+            self.waits(mux, "a", client)
+        self.assertEqual(select.select([listening], [], [], 0)[0], [], "one more is led there")
+        for pair in peers:
+            self.over(*pair)
+        servers = [self.accept_from(listening, b"a") for _ in undecided]  # in either order
+        for client in undecided:
+            client.close()
+        for server in servers:
+            self.assertEqual(server.recv(1), b"")
+            server.close()
+        self.assertEqual({line["reason"] for line in mux.take(4)}, {"done"})
+
+    def waits(self, mux: Service, said: str, client: socket.socket | None = None) -> socket.socket:
+        client = client or self.client(mux)
         client.sendall(said.encode())
         name = "{}:{}".format(*client.getsockname())
         asked = self.folder / "admin.sock", "/api/connections?state=connecting"

@@ -210,8 +210,8 @@ class Taker:
         self._has_taken = False
         self._leased: dict[str, SlotRelease] = {}
         self._passed_on: set[str] = set()
-        self._answering = 0
-        self._is_closing = False
+        self._answering: set[Deferred[None]] = set()
+        self._is_closing = self._shares_slots = False
 
     @property
     def handlers(self) -> dict[Message, Callable[..., object]]:
@@ -272,14 +272,22 @@ class Taker:
         if release_slot is None:
             return None
         free: Deferred[None] = Deferred()
-        self._answering += 1
-        free.addBoth(partial(self._answered, id))
-        release_slot(lambda: free.callback(None))
+        self._answering.add(free)
+        free.addBoth(partial(self._answered, id, free))
+        release_slot(partial(_fire, free))
+        if self._shares_slots:
+            _fire(free)
         return free
 
-    def _answered(self, id: str, _: object) -> None:  # noqa: A002 - as above
+    def share_slots(self, *, on: bool) -> None:
+        """Whether a slot is free in the other process at once, though a client that waits here takes the one here."""
+        self._shares_slots = on
+        for free in [*self._answering] if on else ():
+            _fire(free)
+
+    def _answered(self, id: str, free: Deferred[None], _: object) -> None:  # noqa: A002 - as above
         self._passed_on.discard(id)
-        self._answering -= 1
+        self._answering.discard(free)
         # The answer is sent first.
         self.channel.clock.callLater(0, self._close_if_done)
 
@@ -445,3 +453,8 @@ def _adopt(
 
 def _nothing() -> None:
     pass
+
+
+def _fire(free: Deferred[None]) -> None:
+    if not free.called:
+        free.callback(None)

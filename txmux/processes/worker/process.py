@@ -334,7 +334,7 @@ class WorkerProcess:
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
             if listening:
-                transfer.release_slots()
+                transfer.share_slots()
             # While this process ends, another one accepts clients.
             serving.commit(prepared, listening=listening and not self._stopping, removed=removed)
             close(prepared.sockets.values())

@@ -118,6 +118,8 @@ class ConnectionTransfer:
 
         The ends are closed. Returns how many have `moved`, and how many `stay` by the reason.
         """
+        for taker in self._takers:
+            taker.share_slots(on=False)
         takers = [*filter(None, map(self._make_taker, ends))]
         before, self._asked_again = self._asked_again, []
         for taker in before:  # the new channels keep the room from here on
@@ -215,9 +217,10 @@ class ConnectionTransfer:
         self._takers.add(taker)
         return taker
 
-    def release_slots(self) -> None:
+    def share_slots(self) -> None:
+        """Take no more slots from the processes of connections that have moved: this one serves again, and has slots of its own."""
         for taker in self._takers:
-            taker.channel.close()
+            taker.share_slots(on=True)
 
     def accept(self) -> None:
         self._serving.listening_ports.accept()
