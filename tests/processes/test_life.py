@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.admin.processes import post
 from tests.interop.children import Child, eventually, run
-from tests.processes.running import RULES, WorkersTestCase, set_limits
+from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
 from tests.support.folders import make_folder
 from tests.support.proc import (
     family_of,
@@ -24,6 +24,16 @@ from tests.support.proc import (
 from tests.support.services import Service
 
 _PATIENT = "workers = 2\ndrain_timeout = 10m"
+_CANNOT_DRAIN = """
+import sys
+if "txmux" in sys.orig_argv:
+    from txmux.serving.serving import Serving
+
+    async def drain(self, *_):
+        raise ZeroDivisionError
+
+    Serving.drain = drain
+"""
 
 
 class CrashTest(WorkersTestCase):
@@ -120,6 +130,17 @@ class CrashTest(WorkersTestCase):
 
 
 class StopTest(WorkersTestCase):
+    def test_step_of_the_end_that_fails(self) -> None:
+        """The worker ends all the same, and says why it has ended so."""
+        customize(self, _CANNOT_DRAIN)
+        mux = self.start()
+        worker, _ = workers_of(mux.child.pid)
+        os.kill(worker, signal.SIGTERM)
+        mux.child.wait_for("worker 1: it could not end in order(?s:.*)ZeroDivisionError")
+        eventually(lambda: is_gone(worker), "the worker has ended")
+        mux.terminate()
+        mux.child.wait()
+
     def assert_refused(self, mux: Service, inode: str, pids: list[int]) -> None:
         """Wait until no process has the listening socket open, without coming as a client meanwhile."""
         eventually(

@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
@@ -365,7 +365,7 @@ class WorkerProcess:
         """End after the last connection; see `Serving.drain`."""
         if not self._stopping:
             self._stopping = True
-            Deferred.fromCoroutine(self._drain(longest_wait))
+            self._run_to_end(self._drain(longest_wait), self._over)
         elif self._serving is not None and not longest_wait:
             self._serving.stop_waiting()
 
@@ -381,7 +381,12 @@ class WorkerProcess:
                 await self._serving.drain(longest_wait, self._transfer.may_move_later)
                 left = until - self._reactor.seconds()
                 await self._transfer.until_slots_are_free(max(0.0, left))
-        self._over()
+
+    def _run_to_end(self, ending: Coroutine[Any, Any, None], then: Callable[[], None]) -> None:
+        # Whatever fails: otherwise this process would stay for good.
+        done = Deferred.fromCoroutine(ending)
+        done.addErrback(partial(self._log.failure, "it could not end in order"))
+        done.addCallback(lambda _: then())
 
     def _over(self) -> None:
         self._drained = True
@@ -401,7 +406,7 @@ class WorkerProcess:
                 "the supervisor process has ended; worker {number} accepts no more clients, and ends after its last connection",
                 number=self._number,
             )
-            Deferred.fromCoroutine(self._outlive())
+            self._run_to_end(self._outlive(), self.stop)
 
     async def _outlive(self) -> None:
         # No time limit: no operator has ended these connections.
@@ -410,7 +415,6 @@ class WorkerProcess:
             self._serving.listening_ports.pause()
             await self._transfer.close()
             await self._serving.retire()
-        self.stop()
 
 
 def _use_files(files: Mapping[str, Any], gone: Sequence[str]) -> None:
