@@ -228,6 +228,7 @@ class AdoptedTest(WorkersTestCase):
         """Upgrade after upgrade; the process that had them has ended, and its starter ends with its last worker."""
         mux, pair = self.begin(workers=2)
         before = self.listed()
+        confined = {row["sandbox"] for row in get(self.admin, "/api/status")["workers"]}
         starter = starter_of(mux.pid)
         for _ in range(2):
             mux.replace()
@@ -235,6 +236,7 @@ class AdoptedTest(WorkersTestCase):
             self.assertEqual(self.listed(), before)
             status = get(self.admin, "/api/status")
             self.assertEqual(status["connections"]["active"], 2)
+            self.assertEqual({row["sandbox"] for row in status["workers"]}, confined)
             eventually(lambda: self.retiring() == 1, "the empty ones have ended")
         eventually(lambda: is_gone(mux.before), "the old supervisor has ended")
         self.assertFalse(is_gone(starter))

@@ -106,6 +106,7 @@ class AdoptedWorker(Worker):
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), reactor)
         attach(reactor, channel, end)
         self.ready = True
+        self.is_confined = row.get("confined", False)  # versions before do not say so
         self._end_of_process: _ProcessEnd | None = None
         with suppress(OSError):  # it has ended just now, or the kernel is old
             ended = partial(self.process_ended, None)

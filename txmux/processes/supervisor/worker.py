@@ -160,7 +160,8 @@ class Worker:
         """Return what another supervisor has to know of it: one of the `workers` of `SERVE`; `drain_timeout` is that of its rules."""
         knows = [message.signature for message in messages.MESSAGES if message.receiver == "worker"]
         counts = 0 if self.column is None else self.column.inode
-        return {"pid": self.pid, "counts": counts, "knows": knows, "drain_timeout": drain_timeout}
+        row = {"pid": self.pid, "counts": counts, "knows": knows, "drain_timeout": drain_timeout}
+        return {**row, "confined": self.is_confined}
 
     def attach(self, end: socket.socket) -> Deferred[Any]:
         """Let another supervisor take it over; it is an error if it cannot, but none if it is late."""
