@@ -252,6 +252,20 @@ class AdoptedTest(WorkersTestCase):
         mux.take_one()
         mux.stop()
 
+    def test_time_that_is_left(self) -> None:
+        """The next upgrade says when a worker of an earlier one ends, by the rules and the time of that one."""
+        mux, pair = self.begin()
+        ends = []
+        for _ in range(3):
+            answer = post(self.admin, "/api/upgrade")
+            mux.switched()
+            eventually(lambda: is_gone(mux.before), "the old supervisor has ended")
+            self.assertEqual(answer["stays"], {"undecided": 1})
+            ends.append(answer["until"])
+            mux.reload((r"drain_timeout = \d+\w", "drain_timeout = 2h"))
+        self.assertLess(max(ends) - min(ends), 600)
+        self.all_end([pair, self.served()])
+
     def test_ban(self) -> None:
         mux, pair = self.begin()
         mux.replace()

@@ -216,7 +216,7 @@ class HandoverTest(SynchronousTestCase):
         handover = WorkerHandover(worker, takers, lambda: True)
         worker.asked["hand_over"].errback(PeerGoneError())
         self.successResultOf(handover.done)
-        report = Moved.by([handover]).report(1, 0.1, 30.0, [])
+        report = Moved.by([handover]).report(1, 0.1, lambda _: 30.0, [])
         self.assertFalse(report.details["complete"])
         self.assertIn("worker 1 ended before all its connections had moved", report.changes)
 

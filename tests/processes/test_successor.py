@@ -68,6 +68,9 @@ class Old:
         self.done.append("hand over")
         return []
 
+    def seconds_left(self, _: int) -> float:
+        return 1.0
+
 
 def upgrade_of(old: Old, *options: Any) -> Upgrade:
     service: Any = old
@@ -102,11 +105,15 @@ class EndTest(SynchronousTestCase):
     def test_nothing_more_is_moved(self) -> None:
         """The old process does not wait for workers that do not answer."""
         time, successor = VirtualTime(), Successor(reactor)
-        handover: Any = SimpleNamespace(done=Deferred(), moved=0, rounds=0, stays={}, ended="")
+        handover: Any = SimpleNamespace(
+            process=7, done=Deferred(), moved=0, rounds=0, stays={"undecided": 1}, ended=""
+        )
         settling = Deferred.fromCoroutine(settled([handover], successor.ended(), time))
         self.assertNoResult(settling)
         self.end(successor)
-        self.assertEqual(self.successResultOf(settling), Moved(0, {}, [], is_over=False))
+        stays = {"undecided": 1}
+        moved = Moved(0, stays, [], is_over=False, stays_of={"7": stays})
+        self.assertEqual(self.successResultOf(settling), moved)
         self.assertEqual(time.getDelayedCalls(), [])
 
 
@@ -271,7 +278,7 @@ class OldVersionTest(TestCase):
             await upgrade.run({}, nothing_known)
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 2)
         self.assertTrue(upgrade.is_committed)
-        report, why = upgrade.report(1.0), "the new process serves, but this failed:"
+        report, why = upgrade.report(), "the new process serves, but this failed:"
         self.assertTrue(report.ok)
         self.assertIn(f"; {why} refuse requests here: MemoryError", report.changes)
         self.assertIn(f"; {why} hand connections over: ", report.changes)
@@ -286,7 +293,7 @@ class OldVersionTest(TestCase):
         self.addCleanup(upgrade.successor.channel.close)
         await upgrade.run({}, nothing_known)
         self.assertEqual((old.done, upgrade.gives_workers), (["give"], True))
-        report = upgrade.report(1.0)
+        report = upgrade.report()
         self.assertRegex(report.changes, "handed over: 7, in .*staying .*: 1 undecided$")
         self.assertTrue(report.details["complete"])
 

@@ -214,7 +214,7 @@ class MuxService(Service):
             return Report.refused("another upgrade has just been done")
         try:
             upgrade = await self._upgraded()
-            report = upgrade.report(self.control.rules.settings.drain_timeout)
+            report = upgrade.report()
         except (OpenerError, UpgradeError) as problem:
             if self.control.is_stopping:
                 self._log.info("no upgrade: the service is shutting down")

@@ -305,7 +305,7 @@ SERVE = _to_successor(
     state=_OBJECT, workers=_optional(_OBJECTS), answer=_nullable(_NAMES), descriptors=20_000, longest=_WHOLE, longest_answer=_LARGE)
 SETTLE = _to_successor(
     "settle", "answered when all connections of these workers have moved that can, which makes the upgrade final",
-    answer=_object(moved=NUMBER, stays=_PLACES, ended=_NAMES, is_over=FLAG), longest_answer=_MIB)
+    answer=_object(moved=NUMBER, stays=_PLACES, ended=_NAMES, is_over=FLAG, stays_of=_optional(Field(dict, of=_PLACES))), longest_answer=_MIB)
 END = _to_successor(
     "end", "stop the service: the old process was asked to before the upgrade was final")
 ADOPT_CONNECTIONS = _to_successor(

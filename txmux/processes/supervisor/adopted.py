@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -101,6 +102,7 @@ class AdoptedWorker(Worker):
         self._row, self.pid, self.drain_timeout = row, row["pid"], row["drain_timeout"]
         self._retirement = object()
         self._is_watched = False
+        self._until: float | None = row.get("until")  # on the clock that all processes share
         self._takes = CONTRACT | {one for one in _IF_KNOWN if one.signature in row["knows"]}
         self._column = supervisor.counters.adopt_process(row["counts"])
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), reactor)
@@ -124,7 +126,18 @@ class AdoptedWorker(Worker):
 
     @override
     def to_be_adopted(self, drain_timeout: float) -> Mapping[str, Any]:
-        return self._row
+        return {**self._row, "until": self._until}
+
+    @override
+    def seconds_left(self, drain_timeout: float) -> float:
+        until = self._until
+        return self.drain_timeout if until is None else max(0.0, until - time.monotonic())
+
+    @override
+    def stop(self, longest_wait: int = 0) -> Deferred[None]:
+        if self._until is None:  # it is drained once, whoever asks again
+            self._until = time.monotonic() + self.drain_timeout
+        return super().stop(longest_wait)
 
     @property
     def is_cut_off(self) -> bool:

@@ -136,21 +136,23 @@ def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(sum(map(Counter, counts), Counter[str]()).most_common())
 
 
-def staying(stays: Mapping[str, int], drain_timeout: float) -> tuple[str, float | None]:
+def staying(stays: Iterable[tuple[Mapping[str, int], float]]) -> tuple[str, float | None]:
     """Return a part of a report on an upgrade that is done now: which connections stay, why, and until when.
 
-    The time is also returned in seconds since 1970: when the last of them is ended; ``None`` if none stays.
+    Of each worker, `stays` has the reasons, and the seconds that are left to its connections. The time of the last end is also returned
+    in seconds since 1970; ``None`` if none stays.
     """
-    parts, until = "", None
-    for waits in (False, True):
-        reasons = [
-            f"{count} {why}" for why, count in stays.items() if (why in STAY_LONGER) is waits
-        ]
-        if reasons:
-            until = time.time() + drain_timeout + LONGEST_WAIT * waits
-            clock = time.strftime("%H:%M:%S UTC", time.gmtime(until))
-            parts += f"; staying in old workers until {clock}: {', '.join(reasons)}"
-    return parts, until
+    now, by_end = time.time(), dict[int, Counter[str]]()
+    for reasons, left in stays:
+        for why, count in reasons.items():
+            until = round(now + left + LONGEST_WAIT * (why in STAY_LONGER))
+            by_end.setdefault(until, Counter())[why] += count
+    parts = ""
+    for until, counts in sorted(by_end.items()):
+        clock = time.strftime("%H:%M:%S UTC", time.gmtime(until))
+        texts = ", ".join(f"{count} {why}" for why, count in counts.most_common())
+        parts += f"; staying in old workers until {clock}: {texts}"
+    return parts, float(max(by_end)) if by_end else None
 
 
 def could_move(reasons: Iterable[str]) -> bool:

@@ -163,6 +163,10 @@ class Worker:
         row = {"pid": self.pid, "counts": counts, "knows": knows, "drain_timeout": drain_timeout}
         return {**row, "confined": self.is_confined}
 
+    def seconds_left(self, drain_timeout: float) -> float:
+        """Return for how long it keeps connections if it is stopped now; `drain_timeout` is that of the rules."""
+        return drain_timeout
+
     def attach(self, end: socket.socket) -> Deferred[Any]:
         """Let another supervisor take it over; it is an error if it cannot, but none if it is late."""
         attaching = self.ask(messages.ATTACH, seconds=_PROMPT, descriptors=[end.fileno()])

@@ -449,5 +449,6 @@ class Upgrade:
             with suppress(OSError):  # it has just ended
                 os.kill(pid, signal.SIGTERM)
 
-    def report(self, drain_timeout: float) -> Report:
-        return self._moved.report(self._pid, self._seconds, drain_timeout, self.steps.troubles)
+    def report(self) -> Report:
+        left, troubles = self._transfers.seconds_left, self.steps.troubles
+        return self._moved.report(self._pid, self._seconds, left, troubles)

@@ -54,12 +54,14 @@ class Moved:
         stays: How many have not, by the reason.
         ended: A sentence for each worker that has ended meanwhile.
         is_over: Whether no further one is about to move.
+        stays_of: As `stays`, by the ID of each old worker's process; older versions do not report it.
     """
 
     moved: int
     stays: Mapping[str, int]
     ended: Sequence[str] = ()
     is_over: bool = True
+    stays_of: Mapping[str, Mapping[str, int]] = {}
 
     @classmethod
     def by(cls, handovers: Sequence[WorkerHandover]) -> Moved:
@@ -68,10 +70,15 @@ class Moved:
             total(handover.stays for handover in handovers),
             [handover.ended for handover in handovers if handover.ended],
             all(handover.done.called for handover in handovers),
+            {str(handover.process): dict(handover.stays) for handover in handovers},
         )
 
-    def report(self, pid: int, seconds: float, drain_timeout: float, more: Sequence[str]) -> Report:
-        text, until = staying(self.stays, drain_timeout)
+    def report(
+        self, pid: int, seconds: float, left: Callable[[int], float], more: Sequence[str]
+    ) -> Report:
+        """Report it to whoever has asked for the upgrade; `left` returns the seconds that a worker has, by its process."""
+        stays_of = self.stays_of or {"0": self.stays}
+        text, until = staying((stays, left(int(old))) for old, stays in stays_of.items())
         changes = (
             f"process {pid} serves from now on; "
             f"connections handed over: {self.moved}, in {1000 * seconds:.0f} ms{text}"
@@ -105,13 +112,22 @@ class WorkerTransfers:
         )
         moves = sum(counts["moves"] for _, counts in answers)
         stays = total(counts["stays"] for _, counts in answers)
-        text, until = staying(stays, self._drain_timeout)
+        processes = {worker.number: worker.pid for worker in self._pool.all()}
+        text, until = staying(
+            (counts["stays"], self.seconds_left(processes.get(number, 0)))
+            for number, counts in answers
+        )
         details = {"moves": moves, "stays": stays, "until": until, "incomplete": [*answers.missing]}
         changes = f"connections that an upgrade would hand over: {moves}{text}"
         changes = "; not counted: ".join([changes, *answers.missing])
         return Report(ok=True, changes=changes, details=details)
 
     # In the old process.
+
+    def seconds_left(self, pid: int) -> float:
+        """Return for how long a worker that is replaced now keeps connections; one of an earlier upgrade has less time."""
+        workers = [worker for worker in self._pool.all() if worker.pid == pid]
+        return workers[0].seconds_left(self._drain_timeout) if workers else self._drain_timeout
 
     async def give(self) -> tuple[list[Mapping[str, Any]], list[socket.socket], list[int]]:
         """Let another supervisor take all workers over: return what it has to know of each, its end of a channel to each, and their files.
