@@ -1,0 +1,46 @@
+"""The API of Kubernetes, asked for lists."""
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from tests.support.peers import listen, reactor
+from txmux.features.gateway import api
+from txmux.features.gateway.access import Access
+from txmux.features.gateway.api import KubeApi, NoServerError
+
+
+class _Pages(Resource):
+    """Answers with pages of so many objects; the last one is the rest."""
+
+    isLeaf = True
+
+    def __init__(self, objects: int) -> None:
+        super().__init__()
+        self._objects = objects
+
+    def render_GET(self, asked: Any) -> bytes:
+        begin, size = (int(asked.args.get(name, [b"0"])[0]) for name in (b"continue", b"limit"))
+        end = min(begin + size, self._objects)
+        more = {"continue": str(end)} if end < self._objects else {}
+        page = {"items": [*range(begin, end)], "metadata": {"resourceVersion": "7", **more}}
+        return json.dumps(page).encode()
+
+
+class ListTest(TestCase):
+    async def test_most_objects(self) -> None:
+        """So many are read, whatever their pages; one more is refused, since each is kept."""
+        self.patch(api, "_MOST_OBJECTS", 5)
+        self.patch(api, "_PAGE", 2)
+        for objects in (4, 5):
+            self.assertEqual(await self.listed(objects), ([*range(objects)], "7"))
+        with self.assertRaises(NoServerError) as caught:
+            await self.listed(6)
+        self.assertIn("there are more than 5 at /api/v1/x", str(caught.exception))
+
+    async def listed(self, objects: int) -> tuple[list[Any], str]:
+        port = listen(self, Site(_Pages(objects)))
+        return await KubeApi(reactor, Access(f"http://127.0.0.1:{port}")).list("/api/v1/x")
