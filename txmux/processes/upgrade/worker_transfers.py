@@ -136,8 +136,11 @@ class WorkerTransfers:
         """
         await self._pool.flows_moved(self._pool.ready())
         self._pool.accepting = False
-        rows, ends, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
-        attaching = dict[Worker, Deferred[Any]]()
+        ends, pids, attaching = (
+            list[socket.socket](),
+            dict[Worker, int](),
+            dict[Worker, Deferred[Any]](),
+        )
         with ExitStack() as undo:
             undo.callback(close, ends)
             # The other supervisor has told the workers nothing.
@@ -147,13 +150,22 @@ class WorkerTransfers:
                 ends.append(other)
                 with own:
                     attaching[worker] = worker.attach(own)
-                rows.append(worker.to_be_adopted(self._drain_timeout))
-                if worker.column is not None and worker.column.descriptor is not None:
-                    files.append(worker.column.descriptor)
+                pids[worker] = worker.pid
             if failed := await failures(attaching):
                 raise GivingError("; ".join(failed))
             undo.pop_all()
-        return rows, ends, files
+        rows, given, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
+        for (worker, pid), end in zip(pids.items(), ends, strict=True):
+            if (
+                not worker.ready or worker.pid != pid
+            ):  # it has ended meanwhile, and its file is closed
+                end.close()
+                continue
+            given.append(end)
+            rows.append(worker.to_be_adopted(self._drain_timeout))
+            if worker.column is not None and worker.column.descriptor is not None:
+                files.append(worker.column.descriptor)
+        return rows, given, files
 
     async def hand_over(
         self, to: Takers, left_out: Collection[str], removed: Sequence[str]
