@@ -264,7 +264,7 @@ class MuxProtocol(Peer, Client):
     def check(self, now: float) -> None:
         """Check deadlines and the server's socket; `Sweep` calls this once a second."""
         try:
-            if self.state == "over" or self.grace is not None:
+            if self.transport is not None or self.state == "over" or self.grace is not None:
                 return
             if self.first_sent:  # most connections have got their answer by now
                 counts = None if self.record.bytes_out else self.server_counts
@@ -468,12 +468,11 @@ class MuxProtocol(Peer, Client):
 
     def _answers_of(self, layer: RuleLayer) -> AnswerRows:
         """Return the answers of the first route that might open something for the client, had it asked for that."""
-        address, tls = self.address, self.agreed_tls
-        host, found = address.host if address else None, tls.found if tls else None
+        host = self.address.host if self.address else None
         for route in layer.outer.items:
             for make in route.stages if not route.dry_run else ():
                 if make.asks_by:
-                    detection = layer.detector.start_detection(host, self.record.time, found)
+                    detection = self.start_detection(layer, host)
                     detection.feed(make.asks_by)
                     if detection.needs_more([route]):
                         answers: AnswerRows = make.answers

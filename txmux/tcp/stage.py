@@ -173,6 +173,13 @@ class Client(Protocol):
         self.decided = {**self.decided, **facts, **granted}
         self.record.note(facts, **granted)
 
+    def start_detection(
+        self, layer: RuleLayer, host: IPv4Address | IPv6Address | None
+    ) -> Detection[CompiledRoute]:
+        """Begin to decide by the routes of a layer; `host` is the client's, which not every layer needs."""
+        tls = self.agreed_tls
+        return layer.detector.start_detection(host, self.record.time, tls and tls.found)
+
     def open_tunnel(self) -> None:
         """Report to the client that the tunnel is open, if it has asked for one and does not know."""
 
@@ -236,15 +243,6 @@ class Stage:
         return self.on_data()
 
     def on_data(self) -> Step | None: ...
-
-    def start_detection(
-        self, layer: RuleLayer, host: IPv4Address | IPv6Address | None
-    ) -> Detection[CompiledRoute]:
-        """Begin to decide by the routes of a layer; `host` is the client's, which not every layer needs."""
-        client = self._client
-        tls = client.agreed_tls
-        certificate = None if tls is None else tls.found
-        return layer.detector.start_detection(host, client.record.time, certificate)
 
     def send(self, data: bytes) -> None:
         """Send bytes to the client, and count them."""

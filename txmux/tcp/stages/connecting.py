@@ -151,7 +151,7 @@ class AwaitingHello(Stage):
         client = self._client
         host = client.address.host if client.address else None
         begun = asked_before(client) + client.received
-        detection = self.start_detection(client.decided_in, host)
+        detection = client.start_detection(client.decided_in, host)
         decision = detection.feed(begun) or detection.finish()
         return decision.route is client.decided_route
 

@@ -76,9 +76,8 @@ def _detect(client: Client) -> Step | None:
             if detector.may_need_answers(received):
                 return attach(client)
             address = client.address if fast_layer.needs_address else None
-            tls = client.agreed_tls
-            detection = client.detection = detector.start_detection(
-                address.host if address else None, client.record.time, tls and tls.found
+            detection = client.detection = client.start_detection(
+                fast_layer.layer, address.host if address else None
             )
         decision = detection.feed(received)
         if decision is None:
@@ -118,7 +117,7 @@ class Peeking(Stage):
         client, layer, began_at = self._client, self.layer, self._began_at
         address = client.address if layer.depends_on_client else None
         host = address.host if address else None
-        self._detection = detection = self.start_detection(layer, host)
+        self._detection = detection = client.start_detection(layer, host)
         if layer is client.configuration.top:
             ours = client.configuration
             limit, counts = ours.settings.peek_limit, ours.counts
@@ -264,7 +263,7 @@ class Peeking(Stage):
         client.received = inner.as_received(client.received)
         client.record.note(inner.outer)
         address = client.address
-        self._detection = self.start_detection(self.layer, address.host if address else None)
+        self._detection = client.start_detection(self.layer, address.host if address else None)
         return self.on_data()
 
     def _decided(self, decision: Decision[CompiledRoute]) -> Outcome | None:
