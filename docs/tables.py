@@ -15,6 +15,7 @@ from txmux.admin.site import ADMIN
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.installed import STAGES
 from txmux.rules.reading.sections import HEADERS, TABLES
+from txmux.tcp.states import STATES
 from txmux.tcp.transitions import CHOICES, OF_FEATURES, TRANSITIONS
 from txmux.telemetry import documents
 from txmux.telemetry.attention_rows import every_row
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from txmux.rules.reading.values import SectionKey
     from txmux.telemetry.attention import AttentionRow
     from txmux.telemetry.counting.counter_rows import Metric
+    from txmux.telemetry.record import ConnectionState
 
 _ROOT = Path(__file__).parent.parent
 _ALERTS = runpy.run_path(str(_ROOT / "docs/alerts.py"))
@@ -98,6 +100,21 @@ def architecture(page: str) -> str:
     return _with_block(
         page, "the stages of a connection", [f"```{{diagram}} {seen}", *_stages(), "```"]
     )
+
+
+def core(page: str) -> str:
+    """Write what serves each state of a connection into ``explanation/core.md``."""
+    columns = "state", "waits for", "file in `tcp/stages/`", "before it has a transport"
+    return _with_table(page, "the states of the core", columns, map(_state_row, STATES))
+
+
+def _state_row(name: ConnectionState) -> Iterator[str]:
+    state = STATES[name]
+    names = [f"`{field}`" for field in state._fields if getattr(state, field) is not None]
+    yield f"`{name}`"
+    yield re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", _WAITS_FOR[name])
+    yield f"`{state.enter.__module__.rpartition('.')[2]}.py`"
+    yield ", ".join(names) if len(names) > 1 else "nothing"
 
 
 def _stages() -> Iterator[str]:
@@ -201,6 +218,7 @@ def _metric_row(metric: Metric) -> Iterator[str]:
 
 PAGES = {
     _ROOT / "docs/explanation/architecture.md": architecture,
+    _ROOT / "docs/explanation/core.md": core,
     _ROOT / "docs/reference/admin-api.md": lambda page: topics(admin_api(page)),
     _ROOT / "docs/reference/openapi.json": openapi,
     _ROOT / "docs/reference/metrics.md": metrics,
