@@ -1,16 +1,24 @@
 """What is counted of servers from the connections of clients, at the moment it happens."""
 
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Container, Sequence
+from typing import Any, Literal
 
-from tests.support.mux import MuxTestCase, backend_at
+from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.servers import counted, waited
 from tests.tcp.silent_case import ServerFirstCase
+from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.net.sockets.poller import is_available
 from txmux.rules.embedding import route
-from txmux.telemetry.counting.counter_groups import SERVER, WAITING, last_failure_of, sources_in
+from txmux.rules.model import Route
+from txmux.telemetry.counting.counter_groups import (
+    RESET,
+    SERVER,
+    WAITING,
+    last_failure_of,
+    sources_in,
+)
 from txmux.transport import source_number
 
 _SSH = b"SSH-2.0-a\r\n"
@@ -21,21 +29,30 @@ class ServerCountsTest(MuxTestCase):
 
     Attributes:
         is_fast: Whether it is.
+        first: What the client sends.
     """
 
     max_duration: float | None = None
     is_fast = True
+    first = _SSH
 
     async def begin(self) -> tuple[Peer, Peer]:
         self.server = backend_at(self.backend_port(), max_duration=self.max_duration)
-        port = self.mux([route("ssh", self.server, name="ssh")])
-        client = await self.connect(port, _SSH)
-        return client, await self.backend.heard(len(_SSH))
+        client = await self.connect(self.mux(self.routes()), self.first)
+        return client, await self.backend.heard(len(self.first))
+
+    def routes(self) -> Sequence[Route]:
+        return [route("ssh", self.server)]
+
+    def cells(self) -> Any:
+        key = SERVER.key("backend", self.server.servers[0].text)
+        return self.factory.runtime.counters.block(key)
 
     def cell(self, name: str) -> int:
-        text = self.server.servers[0].text
-        key = SERVER.key("backend", text)
-        return int(self.factory.runtime.counters.block(key)[SERVER.names.index(name)])
+        return int(self.cells()[SERVER.names.index(name)])
+
+    def sources(self, span: slice) -> Container[int]:
+        return sources_in([0], self.cells()[span])
 
     async def test_first_byte_at_once_and_bytes_of_live_connections(self) -> None:
         client, server = await self.begin()
@@ -48,18 +65,19 @@ class ServerCountsTest(MuxTestCase):
         server.send(b" and more")
         await client.has(15)
         client.send(b"more")
-        await server.has(15)
+        count = len(self.first) + 4
+        await server.has(count)
         self.assertEqual(waited(self.factory), (0.25, 1))
         self.assertEqual(self.cell("answer time"), 250_000)
         (connection,) = self.factory.connections
         connection.count_bytes()
-        self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (15, 15))
+        self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (count, 15))
         client.send(b"!")
-        await server.has(16)
+        await server.has(count + 1)
         client.close()
-        await self.assert_ended(server, bytes_in=16, reason="done")
+        await self.assert_ended(server, bytes_in=count + 1, reason="done")
         self.assertEqual(counted(self.factory), {**asked, "answered": 1})
-        self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (16, 15))
+        self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (count + 1, 15))
 
     async def test_reset_before_the_first_byte(self) -> None:
         client, server = await self.begin()
@@ -70,6 +88,7 @@ class ServerCountsTest(MuxTestCase):
         when, cause = last_failure_of(self.cell("last failure")) or (0.0, "error")
         self.assertEqual(cause, "reset")
         self.assertLess(abs(time.time() - when), 60)
+        self.assertEqual(self.sources(RESET), {source_number("127.0.0.1:1")})
 
     async def test_reset_after_the_first_byte(self) -> None:
         client, server = await self.begin()
@@ -98,10 +117,7 @@ class ServerCountsTest(MuxTestCase):
         for _ in range(3):
             self.time.advance(1)
         self.assertEqual(counted(self.factory), {"asked": 1})
-        cells = self.factory.runtime.counters.block(
-            SERVER.key("backend", self.server.servers[0].text)
-        )
-        self.assertEqual(sources_in([0], cells[WAITING]), {source_number("127.0.0.1:1")})
+        self.assertEqual(self.sources(WAITING), {source_number("127.0.0.1:1")})
         for client in clients:
             client.close()
         for peer in self.backend.peers:
@@ -178,6 +194,31 @@ class KernelServerCountsTest(ServerCountsTest):
 
 class PortableServerCountsTest(ServerCountsTest):
     relay = "portable"
+
+
+class HelloCountsTest(ServerCountsTest):
+    """Of a client that is routed by its hello, whose server may ask for another one."""
+
+    first = records(client_hello(server_name("a.test")))
+
+    def routes(self) -> Sequence[Route]:
+        return [route("tls sni=vip.test", CLOSE), route("tls", self.server, name="all")]
+
+    async def test_half_closed_client_is_answered(self) -> None:
+        client, server = await self.begin()
+        client.finish()
+        await server.has_all()
+        server.send(b"answer")
+        await client.has(6)
+        server.close()
+        await self.assert_ended(client, reason="done")
+        self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
+
+
+class KernelHelloCountsTest(HelloCountsTest):
+    skip = KernelServerCountsTest.skip
+    max_duration = 1000.0
+    is_fast = False
 
 
 class ServerFirstTest(ServerFirstCase):

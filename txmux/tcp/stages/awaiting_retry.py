@@ -23,6 +23,7 @@ from txmux.tcp.fast_path import AT_ONCE
 from txmux.tcp.stage import Client, Stage, Step, count_asked
 from txmux.tcp.transitions import Connected, Outcome, TurnedAway
 from txmux.telemetry.record import ConnectionState
+from txmux.transport import source_number
 from txmux.wire.client_hello import read_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
 from txmux.wire.hello.records import asks_again, take_hello
@@ -99,6 +100,7 @@ class AwaitingRetry(Stage):
     _is_handed_on = False  # the server, to the next stage
     _answer = b""  # of the server
     _is_retry = False
+    _is_asked = False  # the server, which has not answered
 
     @override
     def begin(self) -> Outcome | None:
@@ -126,6 +128,7 @@ class AwaitingRetry(Stage):
         server.receiver = _ServerEvents(self._server_sent, self._server_finished, self._server_lost)
         hello, client.received = client.received[:end], client.received[end:]
         server.transport.write(hello)
+        self._is_asked = True
         self._wait_for(max(0.0, idle))
         return self._relayed_on() if client.has_finished else None
 
@@ -172,7 +175,8 @@ class AwaitingRetry(Stage):
     def _server_sent(self, data: bytes) -> None:
         client = self._client
         settings = client.configuration.settings
-        if not self._answer:
+        if not client.is_answered:
+            client.is_answered, self._is_asked = True, False
             waited = client.elapsed_ms() - self._sent_ms
             self._member.counts.answered(self._upstream.counts, waited)
         self.send(data)
@@ -198,10 +202,14 @@ class AwaitingRetry(Stage):
 
     def _server_lost(self, reason: Failure) -> None:
         if reason.check(ConnectionDone) is not None:
+            if self._is_asked:
+                self._member.counts.closed()
             self._client.advance(TurnedAway(Refusal.CLOSE, "done"))
             return
-        if not self._answer:
-            self._member.counts.failed("reset")
+        if self._is_asked:
+            self._is_asked = False
+            source = source_number(self._client.record.client)
+            self._member.counts.failed("reset", source=source)
         self._client.advance(TurnedAway(Refusal.RESET, "server-reset"))
 
     @override
@@ -211,6 +219,8 @@ class AwaitingRetry(Stage):
             self._is_handed_on = True
             self.server.receiver = NO_RECEIVER
             self.server.transport.abortConnection()
+            if self._is_asked:
+                self._member.counts.unanswered()
             self._upstream.pool.released(self._member)
 
 

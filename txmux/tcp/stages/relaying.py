@@ -35,8 +35,6 @@ from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.transport import source_number
 
 _LONGEST_REQUEST = 1 << 14  # bytes of one that are looked at
-
-
 _AT_ONCE_MORE = AT_ONCE | MORE
 
 
@@ -266,13 +264,14 @@ class Relaying(Stage):
             end, server, upstream.timeouts, self._over, upstream.rates, settings.settings.keepalive
         )
         received, client.received = client.received, b""
-        self._is_answered = client.server_counts is not None  # in the stage before
+        is_asked = client.server_counts is not None  # in the stage before
+        self._is_answered = client.is_answered
         first = client.first_sent or received
-        if first and self._member is not None and not self._is_answered:
+        if first and self._member is not None and not is_asked:
             client.first_sent = first
             count_asked(client, self._member.counts)
-        self._watch_first_bytes(bool(first))
-        if client.counted_in and client.server_counts is not None and not self._is_answered:
+        self._watch_first_bytes(is_asked or bool(first))
+        if client.counted_in and client.server_counts is not None and not is_asked:
             # It has waited for a server.
             client.server_counts.relayed(client.counted_in, client.counted_out)
         self.relay.start(received, client_finished=client.has_finished)
