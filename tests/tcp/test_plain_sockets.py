@@ -38,7 +38,7 @@ from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
 from txmux.tcp import connection as connection_module
 from txmux.tcp.listener import MuxFactory
-from txmux.tcp.stages import connecting, relaying
+from txmux.tcp.stages import awaiting_retry, connecting, relaying
 from txmux.telemetry.access_log import should_log
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE, SERVER, WAITING
 from txmux.telemetry.record import ConnectionRecord
@@ -728,6 +728,27 @@ class PlainSocketsTest(SynchronousTestCase):
         self.assertEqual([record.reason for record in world.log.records], ["error"])
         self.assertEqual((sum(story["left"]), story["reserved"], story["calls"]), (0, 0, 0))
         self.assertEqual(world.client.end, "ECONNRESET")
+
+    def test_shortage_at_the_answer_to_a_hello(self) -> None:
+        """It says nothing about the server, with or without a stage."""
+        for before in (("mux", "look", 0), ("mux", "attach", 0)):
+            world = _World(Features(), _HELLO, fast=True)
+            self.addCleanup(world.close)
+            world.step("client", "send", len(_HELLO))
+            self.assertEqual([one.state for one in world.factory.connections], ["awaiting-retry"])
+            world.step(*before)
+            patched = self.patch(awaiting_retry, "asks_again", Mock(side_effect=MemoryError))
+            world.step("server", "send", 4)
+            patched.restore()
+            world.finish()
+            self.assertEqual([record.reason for record in world.log.records], ["error"], before)
+            self.assertEqual(world.client.end, "ECONNRESET")
+            counted = {
+                SERVER.names[at]
+                for name, at in world.story()["counted"]
+                if name.split("\n")[0] == SERVER.kind
+            }
+            self.assertEqual(counted & {"connected", "failed reset"}, {"connected"})
 
     def test_unwatched(self) -> None:
         """Without memory of the system for its sockets, a connection ends, and the port waits before it accepts another."""

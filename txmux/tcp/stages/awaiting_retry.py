@@ -17,6 +17,7 @@ from txmux.backends.upstream import Upstream
 from txmux.classes import define
 from txmux.net.relay.kernel import BUFFER, VIEW
 from txmux.net.relay.peers import NO_RECEIVER
+from txmux.net.sockets.memory import OutOfMemory
 from txmux.net.sockets.poller import ERROR, READ
 from txmux.rules.model import Refusal
 from txmux.tcp.fast_path import AT_ONCE
@@ -201,6 +202,9 @@ class AwaitingRetry(Stage):
         self.server.receiver.peer_finished()
 
     def _server_lost(self, reason: Failure) -> None:
+        if reason.type is OutOfMemory:
+            self._client.advance(TurnedAway(Refusal.RESET, "error"))
+            return
         if reason.check(ConnectionDone) is not None:
             if self._is_asked:
                 self._member.counts.closed()
