@@ -750,6 +750,25 @@ class PlainSocketsTest(SynchronousTestCase):
             }
             self.assertEqual(counted & {"connected", "failed reset"}, {"connected"})
 
+    def test_shortage_when_the_server_is_handed_on(self) -> None:
+        """From a stage to the next one, which cannot be made: the server's connection ends, too."""
+        for features, stream, steps in (
+            (Features(refusing=1), _STREAMS[0], [("client", "send", 16)]),
+            (Features(refusing=1), _HELLO, [("client", "send", 76)]),
+            (Features(), _HELLO, [("client", "send", 76), ("server", "finish", 0)]),
+            (Features(), _HELLO, [("client", "send", 76), ("client", "finish", 0)]),
+        ):
+            world = _World(features, stream, fast=True)
+            self.addCleanup(world.close)
+            for module, part in ((relaying, "Relaying"), (awaiting_retry, "AwaitingRetry")):
+                self.patch(module, part, Mock(side_effect=MemoryError))
+            for step in steps:
+                world.step(*step)
+            self.assertEqual([record.reason for record in world.log.records], ["error"])
+            poller: Any = world.factory.runtime.poller
+            self.assertEqual([*poller._handlers], [world.port.fileno()])
+            self.assertEqual(sum(world.story()["left"]), 0)
+
     def test_unwatched(self) -> None:
         """Without memory of the system for its sockets, a connection ends, and the port waits before it accepts another."""
         for rules, sent, reason in (

@@ -30,7 +30,7 @@ from txmux.client.session import (
 )
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.interface import MARGIN, RelayedBytes
-from txmux.net.relay.peers import Peer
+from txmux.net.relay.peers import NO_RECEIVER, Peer
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.plainsocket import reset_on_close, set_options
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
@@ -52,6 +52,8 @@ from txmux.tcp.states import STATES
 from txmux.tcp.transitions import (
     TRANSITIONS,
     Admitted,
+    Connected,
+    ConnectedByHello,
     HeaderExpected,
     HelloIncomplete,
     Identified,
@@ -217,6 +219,11 @@ class MuxProtocol(Peer, Client):
                     at = outcomes[kind]  # type: ignore[index]
                     step = self._steps[at](self, *step)  # type: ignore[misc]
         except Exception as problem:  # noqa: BLE001 - a connection with no working stage would never end
+            if isinstance(step, Connected | ConnectedByHello) and step.server is not None:
+                # The stage before has handed its server on, and there was no memory for the next one.
+                step.server.receiver = NO_RECEIVER
+                step.server.transport.abortConnection()
+                step.upstream.pool.released(step.member)
             self.abort_on_error(problem)
 
     def _attach(self, stage: Stage) -> Step | None:
