@@ -60,9 +60,8 @@ def cause_of(problem: Any) -> str:
     number: Any = getattr(problem, "osError", None) or getattr(problem, "errno", None)
     said = problem.args[0] if hasattr(problem, "osError") else getattr(problem, "strerror", None)
     if isinstance(inner := getattr(said, "value", None), Exception):
-        return cause_of(
-            inner
-        )  # Twisted puts a failure there, as for a UNIX socket whose queue is full
+        # Twisted puts a failure there, as for a UNIX socket whose queue is full.
+        return cause_of(inner)
     if said or isinstance(number, int):
         text = str(said or os.strerror(number))
         return text[:1].lower() + text[1:] if text[1:2].islower() else text

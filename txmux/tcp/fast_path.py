@@ -1,11 +1,11 @@
 """The fast path of a listener's connections, which have neither a transport nor stage objects until something unusual happens.
 
 Theory of operation. Most connections last a millisecond and exchange a few messages. A transport, two protocols, and a stage
-object with a timer for each stage would cost more than all their system calls. So of the stages of `txmux.tcp.states.STATES`, a
-function ``enter`` stands before the stage object. It uses the socket directly, and returns an outcome, which `TRANSITIONS` handles
-as it does a stage's. When anything unusual happens - a refusal, a failed server, a full buffer, a server's reset, a deadline that
-is near - it returns a stage object instead, which goes on with what the connection has: ``attach`` makes it. Its
-`SocketTransport` is created with it. epoll is level-triggered: an event that is left to a stage object is reported to it again.
+object with a timer for each stage would cost more than all their system calls. So the usual states of `txmux.tcp.states.STATES` have
+functions beside their stage, which use the socket directly. ``enter`` comes first: it returns an outcome, which `TRANSITIONS` handles
+as it does a stage's, or has the poller call another function. When anything unusual happens - a refusal, a failed server, a full
+buffer, a server's reset, a deadline that is near - a stage object goes on with what the connection has: ``attach`` makes it, and with
+it a `SocketTransport`. epoll is level-triggered: an event that is left to a stage object is reported to it again.
 
 There are no timers, either, but for the moment after a client's reset. A `Sweep` checks all connections of a listener once a second.
 `MARGIN` before they are ``due_at``, it attaches a stage object, which has an exact timer. Shorter deadlines need a stage object

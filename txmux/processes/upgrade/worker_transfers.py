@@ -156,10 +156,8 @@ class WorkerTransfers:
             undo.pop_all()
         rows, given, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
         for (worker, pid), end in zip(pids.items(), ends, strict=True):
-            if (
-                not worker.ready or worker.pid != pid
-            ):  # it has ended meanwhile, and its file is closed
-                end.close()
+            if not worker.ready or worker.pid != pid:
+                end.close()  # it has ended meanwhile, and its file is closed
                 continue
             given.append(end)
             rows.append(worker.to_be_adopted(self._drain_timeout))
