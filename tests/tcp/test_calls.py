@@ -98,7 +98,7 @@ class TerminatedCallsTest(TerminationCase):
             client, server = await self.answered(port)
             client.transport.pauseProducing()
             server.close()
-            while not any(connection.finished for connection in self.factory.connections):
+            while not any(connection.half_closed for connection in self.factory.connections):
                 await self.turn()
             client.reset()
             await self.until_logged(logged + 1)

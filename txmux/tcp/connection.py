@@ -78,7 +78,7 @@ from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 from txmux.wire.proxyprotocol.header import Address
 
 _HEADER_EXPECTED, _IDENTIFIED = HeaderExpected(), Identified()
-_CANNOT_MOVE: dict[ConnectionState, StayReason | None] = {
+_CANNOT_MOVE_YET: dict[ConnectionState, StayReason | None] = {
     "relaying": None,
     "connecting": "being connected",
     "over": "ending",
@@ -95,8 +95,21 @@ class MuxProtocol(Peer, Client):
 
     # All that is set on most connections would have no room in a dictionary that shares its keys.
     __slots__ = (
-        "_host", "before_end", "checked_at", "detection", "fast_layer", "finished", "grace",
-        "has_server_options", "member", "path", "peer_name", "server", "since", "socket", "upstream",
+        "_host",
+        "before_end",
+        "checked_at",
+        "detection",
+        "detection_began",
+        "fast_layer",
+        "grace",
+        "half_closed",
+        "has_server_options",
+        "member",
+        "path",
+        "peer_name",
+        "server",
+        "socket",
+        "upstream",
     )  # fmt: skip
 
     stage: Stage = OVER
@@ -128,7 +141,7 @@ class MuxProtocol(Peer, Client):
         self.record = record
         self.counted = configuration.counts.unrouted
         self.accepted_at = runtime.clock.seconds()
-        self.socket = self.server = self.finished = None
+        self.socket = self.server = self.half_closed = None
         self.member = self.detection = self.grace = None
 
     @classmethod
@@ -149,7 +162,7 @@ class MuxProtocol(Peer, Client):
         self = cls(path.owner, configuration, path.runtime, record)
         self.path, self.socket, self.peer_name, self._host = path, client, name, path.host
         self.has_server_options, self.fast_layer = False, path.top_layer
-        self.since = self.last_received_at = self.checked_at = self.accepted_at
+        self.detection_began = self.last_received_at = self.checked_at = self.accepted_at
         return self
 
     # What is known of the client, and of the connection.
@@ -242,9 +255,9 @@ class MuxProtocol(Peer, Client):
     @override
     def attach_stage(self) -> None:
         if self.transport is None and self.state != "over" and self.grace is None:
-            attach = STATES[self.state].attach
-            assert attach is not None  # noqa: S101 - others have a transport
-            self.advance(attach(self))
+            make_stage = STATES[self.state].make_stage
+            assert make_stage is not None  # noqa: S101 - others have a transport
+            self.advance(make_stage(self))
 
     @override
     def make_transport(self, *, reading: bool) -> None:
@@ -499,13 +512,13 @@ class MuxProtocol(Peer, Client):
     def cannot_move_because(self) -> StayReason | None:
         if self.grace is not None:
             return "ending"
-        if self.finished is not None:
+        if self.half_closed is not None:
             self.attach_stage()
         if self.transport is not None:
             return self.stage.cannot_move_because
         if self.agreed_tls is not None and self.state == "relaying":
             return "TLS ends here"
-        return _CANNOT_MOVE.get(self.state, "undecided")
+        return _CANNOT_MOVE_YET.get(self.state, "undecided")
 
     def suspend(self) -> tuple[MovedConnection, Sockets]:
         """Stop, and return what another process needs. Only if `cannot_move_because` is ``None``; `resume` or `detach` follows."""

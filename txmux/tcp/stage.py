@@ -97,15 +97,17 @@ class Client(Protocol):
     path: FastPath = _LATER
     socket: Any = None  # the client's, or its TLS
     peer_name: tuple[Any, ...] = ()  # the client's address, as ``accept()`` returns it
-    since: float = 0.0  # by the runtime's clock, of the detection …
+    detection_began: float = 0.0  # by the runtime's clock, of the detection …
     fast_layer: FastLayer = _LATER  # … and where it takes place
     detection: Detection[CompiledRoute] | None = None
     upstream: Upstream = _LATER
     member: Member | None = None
     server: Any = None  # the server's socket, from its opening until a stage has it
-    hello: bytes = b""  # by which it was routed, until the server has answered …
+    sent_hello: bytes = b""  # by which it was routed, until the server has answered …
     buffered: int = 0  # … of which answer that many bytes are in the relay's buffer
-    finished: Any = None  # the socket of the peer that has half-closed its connection, if one has
+    half_closed: Any = (
+        None  # the socket of the peer that has half-closed its connection, if one has
+    )
     before_end: int = 0  # bytes that the other peer had sent by then
     checked_at: float = 0.0  # by the runtime's clock, the sockets
     grace: IDelayedCall | None = None  # for the server, after a reset of the client

@@ -25,14 +25,14 @@ class State(NamedTuple):
 
     Attributes:
         enter: Called with the connection and the values of the previous outcome.
-        attach: Makes the stage object that goes on, with a transport.
+        make_stage: Makes the stage object that goes on, with a transport.
         due_at: Until when, by the runtime's clock, it may do without one.
         read: Reads what the client has sent; without it, a stage object does.
         check: Called once a second, with the clock's time.
     """
 
     enter: Callable[..., Step | None]
-    attach: Callable[[Client], Stage | None] | None = None
+    make_stage: Callable[[Client], Stage | None] | None = None
     due_at: Callable[[Client], float] | None = None
     read: Callable[[Client], Step | None] | None = None
     check: Callable[[Client, float], None] | None = None
@@ -45,14 +45,14 @@ STATES: Mapping[ConnectionState, State] = {
         reading_proxy_header.due_at,
         reading_proxy_header.read,
     ),
-    "peeking": State(peeking.enter, peeking.attach, peeking.due_at, peeking.read),
+    "peeking": State(peeking.enter, peeking.make_stage, peeking.due_at, peeking.read),
     "handshaking": State(
-        handshaking.Handshaking, handshaking.attach, handshaking.due_at, handshaking.read
+        handshaking.Handshaking, handshaking.make_stage, handshaking.due_at, handshaking.read
     ),
     "awaiting-hello": State(connecting.AwaitingHello),
-    "connecting": State(connecting.enter, connecting.attach, connecting.due_at),
-    "awaiting-retry": State(awaiting_retry.enter, awaiting_retry.attach, awaiting_retry.due_at),
-    "relaying": State(relaying.enter, relaying.attach, relaying.due_at, check=relaying.check),
+    "connecting": State(connecting.enter, connecting.make_stage, connecting.due_at),
+    "awaiting-retry": State(awaiting_retry.enter, awaiting_retry.make_stage, awaiting_retry.due_at),
+    "relaying": State(relaying.enter, relaying.make_stage, relaying.due_at, check=relaying.check),
     "serving": State(ServingHere),
     "handing-over": State(HandingOff),
     "rejecting": State(Rejecting),

@@ -20,7 +20,7 @@ from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.sockets.memory import OutOfMemory
 from txmux.net.sockets.poller import ERROR, READ
 from txmux.rules.model import Refusal
-from txmux.tcp.fast_path import AT_ONCE
+from txmux.tcp.fast_path import DONT_WAIT
 from txmux.tcp.stage import Client, Stage, Step, count_asked
 from txmux.tcp.transitions import Connected, Outcome, TurnedAway
 from txmux.telemetry.record import ConnectionState
@@ -40,22 +40,22 @@ def enter(
     if client.counted_in:
         member.counts.relayed(client.counted_in, client.counted_out)
     if client.received:
-        return attach(client)
+        return make_stage(client)
     watch = client.path.poller.watch
-    watch(client.server.fileno(), READ, partial(_server_ready, client))
+    watch(client.server.fileno(), READ, partial(_server_answered, client))
     watch(client.socket.fileno(), READ, client.socket_ready)
     return None
 
 
-def _server_ready(client: Client, events: int) -> None:
+def _server_answered(client: Client, events: int) -> None:
     try:
         try:
-            count = 0 if events & ERROR else client.server.recv_into(BUFFER, 0, AT_ONCE)
+            count = 0 if events & ERROR else client.server.recv_into(BUFFER, 0, DONT_WAIT)
         except OSError:  # a stage sees it again
             count = 0
         answer = bytes(VIEW[:count])
         if answer and asks_again(answer) is False:
-            client.hello, client.buffered = b"", count
+            client.sent_hello, client.buffered = b"", count
             member = client.member
             assert member is not None  # noqa: S101 - it is connected
             client.advance(Connected(client.upstream, member, None))
@@ -67,10 +67,10 @@ def _server_ready(client: Client, events: int) -> None:
         client.abort_on_error(problem)
 
 
-def attach(client: Client) -> AwaitingRetry:
+def make_stage(client: Client) -> AwaitingRetry:
     upstream, member, server = client.upstream, client.member, client.server_end()
     assert member is not None  # noqa: S101 - it is connected
-    stage = AwaitingRetry(client, upstream, member, server, client.hello)
+    stage = AwaitingRetry(client, upstream, member, server, client.sent_hello)
     client.make_transport(reading=True)
     client.member = client.server = None  # the stage has them from here on
     return stage

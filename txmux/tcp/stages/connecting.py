@@ -169,7 +169,7 @@ def enter(client: Client, upstream: Upstream) -> Step | None:  # noqa: C901 - ea
         record, message = hello[3] << 8 | hello[4], hello[6] << 16 | hello[7] << 8 | hello[8]
         if not 5 + record == 9 + message == len(hello):
             return Connecting(client, upstream)  # which tells the hello from what follows
-        client.hello = hello
+        client.sent_hello = hello
     client.state, client.upstream = "connecting", upstream
     client.record.backend = upstream.backend.name
     affinity = ""
@@ -199,7 +199,7 @@ def enter(client: Client, upstream: Upstream) -> Step | None:  # noqa: C901 - ea
         number, why = problem.osError, problem.args[0]
     except OSError as problem:
         number = problem.errno or errno.EINVAL
-    return _send_first(client) if number in UNDER_WAY else _failed_at(client, number, why)
+    return _send_first(client) if number in UNDER_WAY else _try_next(client, number, why)
 
 
 def _send_first(client: Client) -> Step | None:
@@ -211,18 +211,18 @@ def _send_first(client: Client) -> Step | None:
         data = header_for(client, upstream) + data
     own = server.getsockname()
     if own[1] == member.target.port and is_own_peer(server):
-        return _failed_at(client, errno.ECONNREFUSED, OWN_PEER)
+        return _try_next(client, errno.ECONNREFUSED, OWN_PEER)
     try:
         sent = server.send(data)
     except BlockingIOError:
         if upstream.backend.connect_timeout <= MARGIN:
-            return attach(client)
+            return make_stage(client)
         watch = client.path.poller.watch
         watch(client.socket.fileno(), READ, client.socket_ready)
-        watch(server.fileno(), WRITE, partial(_server_ready, client))
+        watch(server.fileno(), WRITE, partial(_server_connected, client))
         return None
     except OSError as problem:
-        return _failed_at(client, problem.errno or errno.EINVAL)
+        return _try_next(client, problem.errno or errno.EINVAL)
     record.server = member.target.text
     record.server_local = (
         f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(server.family, own))
@@ -234,20 +234,20 @@ def _send_first(client: Client) -> Step | None:
     record.connect_ms, client.received = connect_ms, data[sent:]
     upstream.counts.connected(connect_ms)
     upstream.pool.connected(member)
-    if client.hello:
+    if client.sent_hello:
         return ConnectedByHello(upstream, member, None)
     return Connected(upstream, member, None)
 
 
-def _server_ready(client: Client, events: int) -> None:  # noqa: ARG001 - the socket is asked
+def _server_connected(client: Client, events: int) -> None:  # noqa: ARG001 - the socket is asked
     try:
         number = client.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        client.advance(_failed_at(client, number) if number else _send_first(client))
+        client.advance(_try_next(client, number) if number else _send_first(client))
     except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
         client.abort_on_error(problem)
 
 
-def _failed_at(client: Client, number: int, why: str = "") -> Stage:
+def _try_next(client: Client, number: int, why: str = "") -> Stage:
     """Return a stage, which logs the failure and tries the next server."""
     server, client.server = client.server, None
     if server is not None:
@@ -260,7 +260,7 @@ def _failed_at(client: Client, number: int, why: str = "") -> Stage:
     return _go_on(client, lambda connector: connector.start_after(member, failure))
 
 
-def attach(client: Client) -> Stage:
+def make_stage(client: Client) -> Stage:
     member = client.member
     assert member is not None  # noqa: S101 - it is being connected
 

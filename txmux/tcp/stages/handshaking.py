@@ -19,7 +19,7 @@ from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.installed import watchers_of
 from txmux.rules.model import Refusal
-from txmux.tcp.fast_path import AT_ONCE
+from txmux.tcp.fast_path import DONT_WAIT
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.transitions import Finished, Opened, Outcome, TurnedAway
 from txmux.wire.client_hello import parse_client_hello
@@ -39,7 +39,7 @@ _LACKING = "the certificate cannot be used yet"
 _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_error")
 
 
-def attach(client: Client) -> None:
+def make_stage(client: Client) -> None:
     client.make_transport(reading=True)
     client.stage.limit_time()
 
@@ -52,7 +52,7 @@ def due_at(client: Client) -> float:
 def read(client: Client) -> Outcome | None:
     stage: Handshaking = client.stage
     try:
-        data = client.socket.recv(FULL, AT_ONCE)
+        data = client.socket.recv(FULL, DONT_WAIT)
     except BlockingIOError:
         return None
     except OSError:
@@ -210,7 +210,7 @@ class Handshaking(Stage):
         client: Any = self._client
         if client.transport is None:
             with suppress(OSError):  # the next read reports an error
-                data = data[client.socket.send(data, AT_ONCE) :]
+                data = data[client.socket.send(data, DONT_WAIT) :]
             if not data:
                 return
             client.attach_stage()

@@ -15,7 +15,7 @@ from txmux.net.relay.kernel import FULL
 from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
-from txmux.tcp.fast_path import AT_ONCE, CLIENT_GONE
+from txmux.tcp.fast_path import CLIENT_GONE, DONT_WAIT
 from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 from txmux.telemetry.record import ConnectionState
@@ -31,28 +31,28 @@ def enter(client: Client, layer: RuleLayer, began_at: float | None = None) -> St
         return Peeking(client, layer, began_at)
     path = client.path
     if layer is not path.top:
-        client.since, client.fast_layer = path.seconds(), path.inside(layer)
+        client.detection_began, client.fast_layer = path.seconds(), path.inside(layer)
     if not client.fast_layer.decides_at_once:
-        return attach(client) if client.state == "introduction" else Peeking(client, layer)
+        return make_stage(client) if client.state == "introduction" else Peeking(client, layer)
     client.state = "peeking"
     return (_detect(client) if client.received else None) or read(client)
 
 
-def attach(client: Client) -> Peeking:
-    return Peeking(client, client.fast_layer.layer, client.since)
+def make_stage(client: Client) -> Peeking:
+    return Peeking(client, client.fast_layer.layer, client.detection_began)
 
 
 def read(client: Client) -> Step | None:
     path = client.path
     try:
-        data = client.socket.recv(FULL, AT_ONCE)
+        data = client.socket.recv(FULL, DONT_WAIT)
     except BlockingIOError:
         pass
     except OSError:
         return CLIENT_GONE
     else:
         if not data:  # without any byte it was a port scan or a load balancer's health check
-            return attach(client) if client.received else CLIENT_GONE
+            return make_stage(client) if client.received else CLIENT_GONE
         client.record.bytes_in += len(data)
         client.last_received_at = path.seconds()
         client.received += data
@@ -60,7 +60,7 @@ def read(client: Client) -> Step | None:
         if step is not None:
             return step
     if not (path.can_wait if client.received else client.fast_layer.can_be_silent):
-        return attach(client)
+        return make_stage(client)
     path.poller.watch(client.socket.fileno(), READ, client.socket_ready)
     return None
 
@@ -68,13 +68,13 @@ def read(client: Client) -> Step | None:
 def _detect(client: Client) -> Step | None:
     path, fast_layer, received = client.path, client.fast_layer, client.received
     if path.openings and received[0] == _TLS and fast_layer is path.top_layer:
-        return attach(client)
+        return make_stage(client)
     detection, detector = client.detection, fast_layer.detector
     decision = detector.decide_at_once(Peeked(received)) if detection is None else None
     if decision is None:
         if detection is None:
             if detector.may_need_answers(received):
-                return attach(client)
+                return make_stage(client)
             address = client.address if fast_layer.needs_address else None
             detection = client.detection = client.start_detection(
                 fast_layer.layer, address.host if address else None
@@ -90,7 +90,7 @@ def _detect(client: Client) -> Step | None:
 
 def due_at(client: Client) -> float:
     path = client.path
-    return client.since + (
+    return client.detection_began + (
         path.detect_timeout if client.received else client.fast_layer.silent_timeout
     )
 

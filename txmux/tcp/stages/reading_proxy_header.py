@@ -14,7 +14,7 @@ from txmux.net.relay.interface import MARGIN
 from txmux.net.relay.kernel import FULL
 from txmux.net.sockets.poller import READ
 from txmux.rules.model import NetworkSet, Refusal, Senders
-from txmux.tcp.fast_path import AT_ONCE, CLIENT_GONE
+from txmux.tcp.fast_path import CLIENT_GONE, DONT_WAIT
 from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import Finished, Identified, Outcome, TurnedAway
 from txmux.telemetry.record import ConnectionState
@@ -50,7 +50,7 @@ def read(client: Client) -> Step | None:
     """Read the header, if it has come whole."""
     path = client.path
     try:
-        client.received = client.socket.recv(FULL, AT_ONCE)
+        client.received = client.socket.recv(FULL, DONT_WAIT)
     except BlockingIOError:
         if path.header_timeout <= MARGIN:
             return ReadingProxyHeader(client)

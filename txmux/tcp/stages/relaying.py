@@ -26,7 +26,7 @@ from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.relay.relay import GRACE, MAX_FINAL_BYTES, Relay
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import ERROR, FINISHED, READ
-from txmux.tcp.fast_path import AT_ONCE
+from txmux.tcp.fast_path import DONT_WAIT
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
 from txmux.tcp.stage import Client, Stage, Step, count_asked
 from txmux.tcp.transitions import Finished
@@ -35,7 +35,7 @@ from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.transport import source_number
 
 _LONGEST_REQUEST = 1 << 14  # bytes of one that are looked at
-_AT_ONCE_MORE = AT_ONCE | MORE
+_DONT_WAIT_MORE = DONT_WAIT | MORE
 
 
 def enter(
@@ -51,7 +51,7 @@ def enter(
         member.counts.relayed(client.counted_in, client.counted_out)
     if client.received:
         unsent, client.received = client.received, b""
-        return _attach_with(client, server, unsent)
+        return _make_stage_with(client, server, unsent)
     watch = client.path.poller.watch
     watch(server.fileno(), READ, partial(_forward, client, server, own))
     watch(own.fileno(), READ, partial(_forward, client, own, server))
@@ -63,17 +63,17 @@ def enter(
 def _forward(client: Client, source: Any, sink: Any, events: int, buffered: int = 0) -> None:  # noqa: C901, PLR0912 - each message would pay for another call
     try:
         own = client.socket
-        if source is client.finished or (events & ERROR and source is not own):
+        if source is client.half_closed or (events & ERROR and source is not own):
             _side_of(client, source).ready(events)
             return
         more = True
         while more:
             try:
-                count = buffered or source.recv_into(BUFFER, 0, AT_ONCE)
+                count = buffered or source.recv_into(BUFFER, 0, DONT_WAIT)
             except BlockingIOError:
                 return
             except OSError:
-                if source is own is client.finished and client.agreed_tls is not None:
+                if source is own is client.half_closed and client.agreed_tls is not None:
                     # What it has not read may be a ticket (RFC 8446, section 4.6.1); what it is sent next fails.
                     client.path.poller.unwatch(source.fileno())
                 elif source is not own or not _awaits_end_of_server(client):
@@ -98,7 +98,7 @@ def _forward(client: Client, source: Any, sink: Any, events: int, buffered: int 
             # If the source has half-closed, the kernel keeps its last bytes (MSG_MORE) for a packet with the FIN.
             more = bool(events & FINISHED) and count < FULL
             try:
-                sent = sink.send(VIEW[:count], _AT_ONCE_MORE if more else AT_ONCE)
+                sent = sink.send(VIEW[:count], _DONT_WAIT_MORE if more else DONT_WAIT)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -106,17 +106,17 @@ def _forward(client: Client, source: Any, sink: Any, events: int, buffered: int 
                 return
             # The sink is slow, or this is a bulk transfer.
             if sent < count or (count == FULL and client.agreed_tls is None):
-                client.advance(_attach_with(client, sink, bytes(VIEW[sent:count])))
+                client.advance(_make_stage_with(client, sink, bytes(VIEW[sent:count])))
                 return
     except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
         client.abort_on_error(problem)
 
 
 def _peer_finished(client: Client, source: Any, sink: Any) -> None:
-    if client.finished is not None:
+    if client.half_closed is not None:
         client.finish("done")
         return
-    client.finished, client.last_received_at = source, client.path.seconds()
+    client.half_closed, client.last_received_at = source, client.path.seconds()
     record = client.record
     client.before_end = record.bytes_out if source is client.socket else record.bytes_in
     if source is client.server and not record.bytes_out:
@@ -139,10 +139,10 @@ def _awaits_end_of_server(client: Client) -> bool:
     is_lost = unacknowledged_by(server) or unacknowledged_by(own) > MAX_FINAL_BYTES
     if is_lost or not record.bytes_out:
         return False
-    if client.finished is server and record.bytes_in - client.before_end <= MAX_FINAL_BYTES:
+    if client.half_closed is server and record.bytes_in - client.before_end <= MAX_FINAL_BYTES:
         end_after_reset(client, is_late=True)
         return True
-    if client.finished is not None or has_ended(server):
+    if client.half_closed is not None or has_ended(server):
         return False
     poller = client.path.poller
     poller.closing(own.fileno())
@@ -166,20 +166,20 @@ def end_after_reset(client: Client, *, is_late: bool) -> None:
 
 def _side_of(client: Client, peer: Any) -> Any:
     """Attach a stage, and return the relay's side of one of the sockets."""
-    is_client, stage = peer is client.socket, attach(client)
+    is_client, stage = peer is client.socket, make_stage(client)
     client.advance(stage)
     return client.receiver if is_client else stage.server.receiver
 
 
-def attach(client: Client) -> Relaying:
-    return _attach_with(client)
+def make_stage(client: Client) -> Relaying:
+    return _make_stage_with(client)
 
 
-def _attach_with(client: Client, sink: Any = None, unsent: bytes = b"") -> Relaying:
+def _make_stage_with(client: Client, sink: Any = None, unsent: bytes = b"") -> Relaying:
     """Make a stage that continues the relay; it first sends the unsent bytes to the sink."""
     upstream, member, server = client.upstream, client.member, client.server
     assert member is not None  # noqa: S101 - it is relayed
-    finished, after_end = client.finished, 0
+    finished, after_end = client.half_closed, 0
     if finished is not None:
         record = client.record
         received = record.bytes_out if finished is client.socket else record.bytes_in
@@ -204,7 +204,7 @@ def _attach_with(client: Client, sink: Any = None, unsent: bytes = b"") -> Relay
 
 
 def due_at(client: Client) -> float:
-    if client.finished is not None:
+    if client.half_closed is not None:
         return 0.0
     return client.last_received_at + client.upstream.timeouts.idle
 
@@ -212,10 +212,10 @@ def due_at(client: Client) -> float:
 def check(client: Client, now: float) -> None:
     """Check the sockets, once a second."""
     client.set_server_options()
-    if client.finished is None and now - client.checked_at >= client.path.peer_check_interval:
+    if client.half_closed is None and now - client.checked_at >= client.path.peer_check_interval:
         client.checked_at = now
         if any(unanswered_by(peer).tries for peer in (client.socket, client.server)):
-            stage = attach(client)
+            stage = make_stage(client)
             client.advance(stage)
             stage.relay.check_peers()
 
