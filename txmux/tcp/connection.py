@@ -316,8 +316,6 @@ class MuxProtocol(Peer, Client):
 
     @override
     def abort_on_error(self, problem: Exception) -> None:
-        if self.state == "over" and self.record.reason is not None:
-            return
         if isinstance(problem, OSError) and self.transport is None:
             self.path.watch_error = problem
         elif isinstance(problem, MemoryError):

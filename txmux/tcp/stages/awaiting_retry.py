@@ -60,9 +60,10 @@ def _server_answered(client: Client, events: int) -> None:
             assert member is not None  # noqa: S101 - it is connected
             client.advance(Connected(client.upstream, member, None))
             return
-        client.attach_stage()
-        if answer:
-            client.stage.server.dataReceived(answer)
+        stage = make_stage(client)
+        client.advance(stage)
+        if answer and client.stage is stage:
+            stage.server.dataReceived(answer)
     except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
         client.abort_on_error(problem)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -20,7 +21,7 @@ from txmux.net.relay.interface import (
     SideState,
     Timeouts,
 )
-from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
+from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW, KernelSide
 from txmux.net.relay.peer_state import has_ended, unacknowledged_by, unanswered_by
 from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.relay.relay import GRACE, MAX_FINAL_BYTES, Relay
@@ -64,7 +65,7 @@ def _forward(client: Client, source: Any, sink: Any, events: int, buffered: int 
     try:
         own = client.socket
         if source is client.half_closed or (events & ERROR and source is not own):
-            _side_of(client, source).ready(events)
+            _leave_to_stage(client, source, lambda side: side.ready(events))
             return
         more = True
         while more:
@@ -77,7 +78,7 @@ def _forward(client: Client, source: Any, sink: Any, events: int, buffered: int 
                     # What it has not read may be a ticket (RFC 8446, section 4.6.1); what it is sent next fails.
                     client.path.poller.unwatch(source.fileno())
                 elif source is not own or not _awaits_end_of_server(client):
-                    _side_of(client, source).lost()
+                    _leave_to_stage(client, source, KernelSide.lost)
                 return
             if not count:
                 _peer_finished(client, source, sink)
@@ -102,7 +103,7 @@ def _forward(client: Client, source: Any, sink: Any, events: int, buffered: int 
             except BlockingIOError:
                 sent = 0
             except OSError:
-                _side_of(client, sink).set_unwritable()
+                _leave_to_stage(client, sink, KernelSide.set_unwritable)
                 return
             # The sink is slow, or this is a bulk transfer.
             if sent < count or (count == FULL and client.agreed_tls is None):
@@ -164,11 +165,12 @@ def end_after_reset(client: Client, *, is_late: bool) -> None:
     client.advance(Finished("done" if is_late else "client-reset"))
 
 
-def _side_of(client: Client, peer: Any) -> Any:
-    """Attach a stage, and return the relay's side of one of the sockets."""
+def _leave_to_stage(client: Client, peer: Any, react: Callable[[KernelSide], None]) -> None:
+    """Attach a stage, and have the relay's side of one of the sockets react."""
     is_client, stage = peer is client.socket, make_stage(client)
     client.advance(stage)
-    return client.receiver if is_client else stage.server.receiver
+    if client.stage is stage:  # otherwise it has ended, for want of memory
+        react(client.receiver if is_client else stage.server.receiver)
 
 
 def make_stage(client: Client) -> Relaying:
@@ -217,7 +219,8 @@ def check(client: Client, now: float) -> None:
         if any(unanswered_by(peer).tries for peer in (client.socket, client.server)):
             stage = make_stage(client)
             client.advance(stage)
-            stage.relay.check_peers()
+            if client.stage is stage:
+                stage.relay.check_peers()
 
 
 @define(eq=False)
