@@ -33,7 +33,7 @@ class _Worker:
     is_silent = is_starting = False
     connections = 0
     is_late = is_adopted = False
-    column = None
+    column: Any = None
     pid = 1
 
     def __init__(self, number: int) -> None:
@@ -259,6 +259,23 @@ class FlowsTest(SynchronousTestCase):
         self.first.answer("attach")
         self.second.answer("attach")
         self.successResultOf(giving)
+
+    def test_worker_that_ends_meanwhile(self) -> None:
+        """Until the last one has answered, another may have been replaced; the file of its counters is closed then."""
+        for replaced in (False, True):
+            pool, first, second = _two_workers()
+            first.pid, first.column = 7, SimpleNamespace(descriptor=8)
+            supervisor: Any = SimpleNamespace(pool=pool)
+            giving = Deferred.fromCoroutine(WorkerTransfers(supervisor).give())
+            first.answer("attach")
+            if replaced:
+                first.pid = 9
+            second.answer("attach")
+            rows, ends, files = self.successResultOf(giving)
+            close(ends)
+            given = [second] if replaced else [first, second]
+            self.assertEqual((len(ends), files), (len(given), [] if replaced else [8]))
+            self.assertEqual(rows, [worker.to_be_adopted(0.0) for worker in given])
 
     def test_knows_which_flows(self) -> None:
         """The next reader awaits flows before it is given the channel by which they come, and not once more after that."""

@@ -136,34 +136,29 @@ class WorkerTransfers:
         """
         await self._pool.flows_moved(self._pool.ready())
         self._pool.accepting = False
-        ends, pids, attaching = (
-            list[socket.socket](),
-            dict[Worker, int](),
-            dict[Worker, Deferred[Any]](),
-        )
+        attaching, given = dict[Worker, Deferred[Any]](), dict[Worker, tuple[int, socket.socket]]()
         with ExitStack() as undo:
-            undo.callback(close, ends)
             # The other supervisor has told the workers nothing.
             undo.callback(setattr, self._pool, "accepting", True)  # noqa: FBT003 - as for `setattr`
             for worker in self._pool.ready():
                 own, other = socket.socketpair()
-                ends.append(other)
+                undo.callback(other.close)
                 with own:
                     attaching[worker] = worker.attach(own)
-                pids[worker] = worker.pid
+                given[worker] = worker.pid, other
             if failed := await failures(attaching):
                 raise GivingError("; ".join(failed))
             undo.pop_all()
-        rows, given, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
-        for (worker, pid), end in zip(pids.items(), ends, strict=True):
-            if not worker.ready or worker.pid != pid:
-                end.close()  # it has ended meanwhile, and its file is closed
+        rows, ends, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
+        for worker, (pid, end) in given.items():
+            if not worker.ready or worker.pid != pid:  # it has ended meanwhile; its file is closed
+                end.close()
                 continue
-            given.append(end)
+            ends.append(end)
             rows.append(worker.to_be_adopted(self._drain_timeout))
             if worker.column is not None and worker.column.descriptor is not None:
                 files.append(worker.column.descriptor)
-        return rows, given, files
+        return rows, ends, files
 
     async def hand_over(
         self, to: Takers, left_out: Collection[str], removed: Sequence[str]
