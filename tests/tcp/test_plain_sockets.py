@@ -27,7 +27,8 @@ from tests.net.relay.reactors import PrivateReactor
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, server_at
-from tests.wire.hello_builder import client_hello, records, server_name
+from tests.tcp.stages.test_second_hello import CHANGED
+from tests.wire.hello_builder import client_hello, records, server_hello, server_name
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.client import io_runtime
 from txmux.client.io_runtime import IORuntime
@@ -54,6 +55,11 @@ _STREAMS = (
     _HELLO,
 )
 _ANSWER = b"answer"
+_ANSWERS_OF_TLS = (  # to a hello
+    records(server_hello(bytes(32))) + b"rest", records(server_hello(bytes(32)), 7),
+    records(server_hello()) + CHANGED,  # which asks for another one
+    bytes.fromhex("15030300020228"),  # an alert
+)  # fmt: skip
 _V1 = b"PROXY TCP4 192.0.2.1 198.51.100.7 51234 443\r\n"
 _SENT = ProxyHeader(
     Command.PROXY,
@@ -120,6 +126,7 @@ class Features:
     silent: str = ""  # the line by which a route takes clients that say nothing
     settings: tuple[tuple[str, Any], ...] = ()
     limits: tuple[tuple[str, Any], ...] = ()
+    answer: bytes = _ANSWER
     header: bytes = (
         b""  # of the PROXY protocol, with which clients have to begin if it is not empty
     )
@@ -235,7 +242,7 @@ class _World:
         if features.silent:
             routes.append(route(features.silent, backend, name="silent"))
         options = dict(features.settings)
-        self.header = features.header
+        self.header, self.answer = features.header, features.answer
         if features.header:
             options["accept_proxy_from"] = NetworkSet([ip_network("127.0.0.0/8")])
         if features.proxied_first:
@@ -288,7 +295,7 @@ class _World:
             _deliver()
             with contextlib.suppress(BlockingIOError):
                 accepted, name = self.listening.accept()
-                self.servers.append(_Peer(accepted, _ANSWER, "{}:{}".format(*name)))
+                self.servers.append(_Peer(accepted, self.answer, "{}:{}".format(*name)))
             now = self._progress()
             quiet, before = quiet + 1 if now == before else 0, now
 
@@ -532,7 +539,7 @@ def _told(received: bytes, before: bytes) -> tuple[bytes, bool, int | str]:
         received = received[:24] + received[28:]
     received = re.sub(rb"^(PROXY TCP4 \S+ \S+) [\d ]+", rb"\1", received)
     start, end = len(before), len(before) + len(body)
-    right = body == _stream(_ANSWER, 0, len(body)) or any(
+    right = any(body == _stream(one, 0, len(body)) for one in (_ANSWER, *_ANSWERS_OF_TLS)) or any(
         body == _stream(before + one, start, end) for one in _STREAMS
     )
     return received[:80], right, _amount(len(body))
@@ -557,6 +564,7 @@ _STEPS = st.builds(
 _ANSWERED = [("client", "send", 16), ("server", "send", 16), ("client", "reset", 0)]
 _FEATURES = st.builds(
     Features,
+    answer=st.sampled_from([_ANSWER] * 4 + [*_ANSWERS_OF_TLS]),
     proxy_protocol=st.sampled_from(["off", "off", "v1", "v2"]),
     refusing=st.sampled_from([0, 0, 1, 2]),
     tries=st.integers(0, 2),
@@ -633,6 +641,16 @@ class PlainSocketsTest(SynchronousTestCase):
     @example(Features(), _STREAMS[0], [*_ANSWERED, ("mux", "advance", 1)])
     @example(Features(), _STREAMS[0], [*_ANSWERED, ("server", "close", 0), ("mux", "advance", 1)])
     @example(Features(), _STREAMS[0], [*_ANSWERED, ("server", "reset", 0)])
+    @example(
+        Features(answer=_ANSWERS_OF_TLS[0]),
+        _HELLO,
+        [("client", "send", 1000), ("server", "send", 16), ("server", "reset", 0)],
+    )
+    @example(
+        Features(answer=_ANSWERS_OF_TLS[2]),
+        _HELLO,
+        [("client", "send", 1000), ("server", "send", 60), ("server", "finish", 0)],
+    )
     @example(Features(), _STREAMS[0], [*_ANSWERED, ("server", "send", 16), ("mux", "look", 0)])
     @example(Features(), _STREAMS[0], [*_ANSWERED, ("mux", "attach", 0), ("server", "close", 0)])
     @example(Features(), _STREAMS[0], [*_ANSWERED, ("mux", "end", 0)])
