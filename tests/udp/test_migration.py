@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -335,6 +335,15 @@ class MigrationTests(SynchronousTestCase):
             sent += sum(self.noticed(100) for _ in range(10))
         self.assertLessEqual(sent, 3 * MOST_MOVES)
 
+    @example(  # a move that has taken long
+        [
+            (THIRD, 1, 0.0),
+            ("path", 1, 0.0),
+            (THIRD, 1, 30.0),
+            *[("moves", 1, 0.0)] * 3,
+            ("moves", 1, 30.0),
+        ]
+    )
     @given(
         st.lists(
             st.tuples(

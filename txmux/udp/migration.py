@@ -205,7 +205,7 @@ class MigratingPath(Generic[F]):
             visitor = self.visitor = Visitor(source, since, is_near, is_near)
             self.watches = True
             if not is_near:
-                self._count_move(now)
+                self._moves = (*moves, now)[-MOST_MOVES:]
         visitor.received += size
         if visitor.sent:
             visitor.is_proved = True
@@ -269,12 +269,10 @@ class MigratingPath(Generic[F]):
             return
         self._before = (*self._before, self.home)[-MOST_MOVES:]
         self.home, self.last_received_at = visitor.address, now
-        if visitor.is_near:
-            self._count_move(now)
+        # One of another IP address has been counted when it came, for whatever the server sends it, and counts from now on.
+        before = self._moves if visitor.is_near else self._moves[:-1]
+        self._moves = (*before, now)[-MOST_MOVES:]
         self.visitor, self.watches = None, False
-
-    def _count_move(self, now: float) -> None:
-        self._moves = (*self._moves, now)[-MOST_MOVES:]
 
     def _go_back(self, source: Hashable, now: float) -> None:
         """Return to an address that is used again: the move was wrong."""
