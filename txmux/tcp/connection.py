@@ -253,11 +253,14 @@ class MuxProtocol(Peer, Client):
         return stage.begin()
 
     @override
-    def attach_stage(self) -> None:
-        if self.transport is None and self.state != "over" and self.grace is None:
-            make_stage = STATES[self.state].make_stage
-            assert make_stage is not None  # noqa: S101 - others have a transport
-            self.advance(make_stage(self))
+    def attach_stage(self) -> Stage | None:
+        if self.transport is not None or self.state == "over" or self.grace is not None:
+            return None
+        make_stage = STATES[self.state].make_stage
+        assert make_stage is not None  # noqa: S101 - others have a transport
+        stage = make_stage(self)
+        self.advance(stage)
+        return stage if self.stage is stage else None
 
     @override
     def make_transport(self, *, reading: bool) -> None:

@@ -115,8 +115,8 @@ class Client(Protocol):
     def socket_ready(self, events: int) -> None:
         """Serve what has come from the client, by its state."""
 
-    def attach_stage(self) -> None:
-        """Attach the stage object of the current state, if there is none."""
+    def attach_stage(self) -> Any:
+        """Attach the stage object of the current state, if there is none; return it, unless it has ended for want of memory."""
 
     def make_transport(self, *, reading: bool) -> None: ...
     def abort_on_error(self, problem: Exception) -> None: ...

@@ -126,8 +126,9 @@ class WorkerTransfers:
 
     def seconds_left(self, pid: int) -> float:
         """Return for how long a worker that is replaced now keeps connections; one of an earlier upgrade has less time."""
-        workers = [worker for worker in self._pool.all() if worker.pid == pid]
-        return workers[0].seconds_left(self._drain_timeout) if workers else self._drain_timeout
+        longest = self._drain_timeout
+        of_it = (worker for worker in self._pool.all() if worker.pid == pid)
+        return next((worker.seconds_left(longest) for worker in of_it), longest)
 
     async def give(self) -> tuple[list[Mapping[str, Any]], list[socket.socket], list[int]]:
         """Let another supervisor take all workers over: return what it has to know of each, its end of a channel to each, and their files.

@@ -60,9 +60,8 @@ def _server_answered(client: Client, events: int) -> None:
             assert member is not None  # noqa: S101 - it is connected
             client.advance(Connected(client.upstream, member, None))
             return
-        stage = make_stage(client)
-        client.advance(stage)
-        if answer and client.stage is stage:
+        stage = client.attach_stage()
+        if answer and stage is not None:
             stage.server.dataReceived(answer)
     except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
         client.abort_on_error(problem)

@@ -52,7 +52,7 @@ def enter(
         member.counts.relayed(client.counted_in, client.counted_out)
     if client.received:
         unsent, client.received = client.received, b""
-        return _make_stage_with(client, server, unsent)
+        return make_stage(client, server, unsent)
     watch = client.path.poller.watch
     watch(server.fileno(), READ, partial(_forward, client, server, own))
     watch(own.fileno(), READ, partial(_forward, client, own, server))
@@ -107,7 +107,7 @@ def _forward(client: Client, source: Any, sink: Any, events: int, buffered: int 
                 return
             # The sink is slow, or this is a bulk transfer.
             if sent < count or (count == FULL and client.agreed_tls is None):
-                client.advance(_make_stage_with(client, sink, bytes(VIEW[sent:count])))
+                client.advance(make_stage(client, sink, bytes(VIEW[sent:count])))
                 return
     except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
         client.abort_on_error(problem)
@@ -167,17 +167,12 @@ def end_after_reset(client: Client, *, is_late: bool) -> None:
 
 def _leave_to_stage(client: Client, peer: Any, react: Callable[[KernelSide], None]) -> None:
     """Attach a stage, and have the relay's side of one of the sockets react."""
-    is_client, stage = peer is client.socket, make_stage(client)
-    client.advance(stage)
-    if client.stage is stage:  # otherwise it has ended, for want of memory
+    is_client, stage = peer is client.socket, client.attach_stage()
+    if stage is not None:
         react(client.receiver if is_client else stage.server.receiver)
 
 
-def make_stage(client: Client) -> Relaying:
-    return _make_stage_with(client)
-
-
-def _make_stage_with(client: Client, sink: Any = None, unsent: bytes = b"") -> Relaying:
+def make_stage(client: Client, sink: Any = None, unsent: bytes = b"") -> Relaying:
     """Make a stage that continues the relay; it first sends the unsent bytes to the sink."""
     upstream, member, server = client.upstream, client.member, client.server
     assert member is not None  # noqa: S101 - it is relayed
@@ -217,9 +212,8 @@ def check(client: Client, now: float) -> None:
     if client.half_closed is None and now - client.checked_at >= client.path.peer_check_interval:
         client.checked_at = now
         if any(unanswered_by(peer).tries for peer in (client.socket, client.server)):
-            stage = make_stage(client)
-            client.advance(stage)
-            if client.stage is stage:
+            stage = client.attach_stage()
+            if stage is not None:
                 stage.relay.check_peers()
 
 
