@@ -268,16 +268,21 @@ class InFlightTest(WorkersTestCase):
 
 
 class PlacesTest(WorkersTestCase):
-    def test_of_a_server(self) -> None:
-        """Who waits in the old process gets the place of one that has moved, when that has ended; and then who waits in the new one."""
+    def of_one_place(self, listener: str = "", settings: str = "") -> tuple[Service, socket.socket]:
+        """Start a service whose server takes one connection, and others wait; return it and the server's listening socket."""
         listening = self.backend()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        gate = self.late_moves()
         mux = self.upgrading(
-            f"{RULES}[route all]\nmatch = any\nbackend = b\n"
+            f"{RULES}{listener}[route all]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nconnect_timeout = 10m\n",
-            f"drain_timeout = 10m\nadmin = unix:{self.folder / 'admin.sock'}",
+            f"{settings}drain_timeout = 10m\nadmin = unix:{self.folder / 'admin.sock'}",
         )
+        return mux, listening
+
+    def test_of_a_server(self) -> None:
+        """Who waits in the old process gets the place of one that has moved, when that has ended; and then who waits in the new one."""
+        gate = self.late_moves()
+        mux, listening = self.of_one_place()
         peers = [self.relayed(mux, listening)]
         waiting = [self.waits(mux, "a")]
         old = mux.replace()
@@ -295,13 +300,7 @@ class PlacesTest(WorkersTestCase):
 
     def test_of_a_server_after_several_changes(self) -> None:
         """The process that a connection has only passed through stays as long as one before counts it."""
-        listening = self.backend()
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
-        mux = self.upgrading(
-            f"{RULES}[route all]\nmatch = any\nbackend = b\n"
-            f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nconnect_timeout = 10m\n",
-            f"drain_timeout = 10m\nadmin = unix:{self.folder / 'admin.sock'}",
-        )
+        mux, listening = self.of_one_place()
         first, waiting = self.relayed(mux, listening), self.waits(mux, "a")
         old = []
         for _ in range(3):
@@ -319,13 +318,7 @@ class PlacesTest(WorkersTestCase):
 
     def test_of_a_server_while_a_worker_serves_again(self) -> None:
         """A connection that went to another worker still counts here when this one serves again, since clients may wait here for its place."""
-        listening = self.backend()
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
-        mux = self.upgrading(
-            f"{RULES}detect_timeout = 10m\n[route all]\nmatch = any\nbackend = b\n"
-            f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nconnect_timeout = 10m\n",
-            f"workers = 2\ndrain_timeout = 10m\nadmin = unix:{self.folder / 'admin.sock'}",
-        )
+        mux, listening = self.of_one_place("detect_timeout = 10m\n", "workers = 2\n")
         workers = mux.workers
         relayed = self.one_for_each(mux, workers)
         undecided = self.one_for_each(mux, workers)  # each keeps its worker
