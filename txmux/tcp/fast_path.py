@@ -4,7 +4,7 @@ Theory of operation. Most connections last a millisecond and exchange a few mess
 object with a timer for each stage would cost more than all their system calls. So the usual states of `txmux.tcp.states.STATES` have
 functions beside their stage, which use the socket directly. ``enter`` comes first: it returns an outcome, which `TRANSITIONS` handles
 as it does a stage's, or has the poller call another function. When anything unusual happens - a refusal, a failed server, a full
-buffer, a server's reset, a deadline that is near - a stage object goes on with what the connection has: ``make_stage`` makes it, and with
+buffer, a server's reset, a deadline that is near - a stage object takes over: ``make_stage`` makes it, and with
 it a `SocketTransport`. epoll is level-triggered: an event that is left to a stage object is reported to it again.
 
 There are no timers, either, but for the moment after a client's reset. A `Sweep` checks all connections of a listener once a second.

@@ -25,8 +25,8 @@ class State(NamedTuple):
 
     Attributes:
         enter: Called with the connection and the values of the previous outcome.
-        make_stage: Makes the stage object that goes on, with a transport.
-        due_at: Until when, by the runtime's clock, it may do without one.
+        make_stage: Makes the stage object that takes over, with a transport.
+        due_at: Returns the time, by the runtime's clock, by which it takes over.
         read: Reads what the client has sent; without it, a stage object does.
         check: Called once a second, with the clock's time.
     """

@@ -135,7 +135,7 @@ class AdoptedWorker(Worker):
 
     @override
     def stop(self, longest_wait: int = 0) -> Deferred[None]:
-        if self._until is None:  # it is drained once, whoever asks again
+        if self._until is None:  # asked again, it keeps its first end
             self._until = time.monotonic() + self.drain_timeout
         return super().stop(longest_wait)
 

@@ -76,7 +76,7 @@ class Moved:
     def report(
         self, pid: int, seconds: float, left: Callable[[int], float], more: Sequence[str]
     ) -> Report:
-        """Report it to whoever has asked for the upgrade; `left` returns the seconds that a worker has, by its process."""
+        """Describe what has moved, for the answer to the upgrade; `left` returns the seconds that are left to a worker, by its process."""
         stays_of = self.stays_of or {"0": self.stays}
         text, until = staying((stays, left(int(old))) for old, stays in stays_of.items())
         changes = (
