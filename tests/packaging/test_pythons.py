@@ -41,7 +41,7 @@ class PythonTests(InteropTestCase):
         return root_of(suite, "python3", "python3-venv")
 
     def ubuntu(self, suite: str) -> Path:
-        """Give an Ubuntu with Python; Debian has its keys in the package ubuntu-keyring."""
+        """Give an Ubuntu with Python; newer Debians have its keys in the package ubuntu-keyring."""
         if not Path(_KEYRING).exists():
             raise SkipTest(f"there is no {_KEYRING}")
         packages = ("python3", "python3-venv")
