@@ -100,7 +100,7 @@ class Copy:
 
     def _command(self, words: tuple[str, ...]) -> tuple[str, ...]:
         environment = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",
             "LC_ALL": "C.UTF-8",
             **self._pip,

@@ -50,7 +50,7 @@ class BareRootTests(InteropTestCase):
             except AssertionError:
                 self.assertIsNone(child.process.poll(), child.output)
         request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        self.assertRegex(self.answer(port, request), rb"^HTTP/1\.1 200 ")
+        self.assertRegex(self.answer(port, request), rb"^HTTP/1\.0 200 ")
         self.assertEqual(self.answer(port, b"PING\r\n"), b"+PONG\r\n")
 
     def test_tests(self) -> None:
