@@ -14,7 +14,7 @@ from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, eventually
-from tests.processes.running import RULES, WorkersTestCase, customize
+from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
 from tests.service.test_privileges import python_for_everybody
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
@@ -221,6 +221,41 @@ if "txmux" in sys.orig_argv:
 """
 
 
+_FAILS_LATE = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    if "TXMUX_PREDECESSOR" in os.environ:
+        os._exit(1)
+
+    from twisted.internet.defer import Deferred
+    from txmux.processes.upgrade.upgrade import Successor
+    from txmux.processes.upgrade.upgrades import Upgrades
+
+    begin, upgrade, is_final = Successor.begin, Upgrades.upgrade, Upgrades.is_final
+    stops, failed = Deferred(), Deferred()
+
+    async def begin_late(self, *arguments):
+        try:
+            await begin(self, *arguments)
+        finally:
+            open({ready!r}, "w").close()
+            await stops
+
+    async def upgrade_late(self, *arguments):
+        try:
+            return await upgrade(self, *arguments)
+        finally:
+            failed.callback(None)
+
+    def final_late(self):
+        stops.callback(None)
+        return failed.addCallback(lambda _: is_final(self))
+
+    Successor.begin, Upgrades.upgrade, Upgrades.is_final = begin_late, upgrade_late, final_late
+"""
+"""The new process ends at once, which the old one hears as late as it can: when it has stopped, but for that."""
+
+
 class LateTests(WorkersTestCase):
     """Signals to a process that is about to end."""
 
@@ -264,6 +299,26 @@ class LateTests(WorkersTestCase):
         gate.touch()
         mux.assert_stopped()  # perhaps before it could say that there is no upgrade
         self.assertNotIn("keeps serving", mux.child.output)
+
+    def test_stopped_while_an_upgrade_fails(self) -> None:
+        """An upgrade that goes on until the service has stopped finds all that it uses."""
+        ready = make_folder(self) / "ready"
+        customize(self, _FAILS_LATE.format(ready=str(ready)))
+        mux = self.upgrading()
+        mux.ask()
+        eventually(ready.exists, "the upgrade fails")
+        mux.stop()
+        self.assertNotIn("keeps serving", mux.child.output)
+
+    def test_unnamed_while_draining(self) -> None:
+        """Once a service has stopped listening, its PID file does not come back while clients have their time."""
+        set_limits(self, {"processes.supervisor.pool._LOOK": 0.01})
+        listening = self.backend()
+        mux = self.own(Service(self.folder, self.relaying(listening), "drain_timeout = 1s"))
+        self.relayed(mux, listening)
+        mux.stop()
+        self.assertEqual(mux.take_one()["reason"], "drained")
+        self.assertFalse(mux.pidfile.exists())
 
     def test_quit(self) -> None:
         mux = self.own(Service(self.folder, RULES, program="run"))

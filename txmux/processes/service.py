@@ -322,12 +322,13 @@ class MuxService(Service):
             if self._stop_signals.is_urgent:
                 hurry()
             await draining
+            await self._upgrades.is_final()
+            supervisor.limits.close()  # which an upgrade uses to its end
             await write_rest_of_service_logs(lambda: self._reactor.seconds() >= until)
             self.control.report_end(is_replaced=shared)
             self.supervisor = None
         await self._resources.endpoints.stop(keep_files=keep_files)
         self._resources.privilege.give_up()
-        await self._upgrades.is_final()
         await self._resources.notifier.end()
         self._stop_signals.stop()
         for watch in self._signals:

@@ -495,7 +495,7 @@ class Supervisor:
         do("count what other processes have of servers", self.servers_elsewhere.share)
         if not self.is_changing:
             do("look at certificates", self._files_in_use.look)
-        if self.pool.accepting and not self.is_changing:
+        if self.pool.accepting and self.pool.workers and not self.is_changing:
             do("listen again", lambda: self._listen_on_new(self._resources.look()))
             do("try to listen where units could not", self._try_unavailable)
         do("lift bans that have ended", self._end_bans)
@@ -769,7 +769,6 @@ class Supervisor:
         self.pool.stop_watching()
         self._is_started = False
         self.starter.close()
-        self.limits.close()
 
     def end_all(self) -> None:
         self.pool.send_to_all(messages.END_ALL)

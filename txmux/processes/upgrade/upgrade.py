@@ -304,11 +304,6 @@ class Upgrade:
     def gives_workers(self) -> bool:
         return self.successor.version == VERSION
 
-    @property
-    def is_settling(self) -> bool:
-        """Whether the new process accepts clients, and has not said yet that it has the workers."""
-        return self._settling is not None and not self.is_committed
-
     async def run(
         self,
         sockets: Mapping[str, socket.socket],

@@ -35,7 +35,7 @@ from twisted.logger import Logger
 from txmux.access.across_processes import SharedLimits
 from txmux.classes import define
 from txmux.control.conditions import Conditions
-from txmux.control.control import Control
+from txmux.control.control import STOPPING, Control
 from txmux.control.report import Report
 from txmux.errors import ListenError, MuxError
 from txmux.net.channel import messages
@@ -285,11 +285,11 @@ class Upgrades:
         return self._changes.until(lambda: self._progress is not _UpgradeProgress.TAKING_OVER)
 
     def is_final(self) -> Deferred[None]:
-        """Wait until the new process has told the old one what has moved: if it ended before, the old one would serve again."""
+        """Wait until no upgrade is under way, nor the new process has to tell the old one what has moved, which would serve again otherwise."""
 
         def is_settling() -> bool:
-            predecessor, upgrade = self._predecessor, self._upgrade
-            if upgrade is not None and upgrade.is_settling:
+            predecessor = self._predecessor
+            if self._upgrade is not None:
                 return True
             if predecessor is None or predecessor.gives_connections or self._predecessor_ended:
                 return False
@@ -384,6 +384,8 @@ class Upgrades:
 
     def refusals(self, listeners: Iterable[Listener], transfers: WorkerTransfers) -> Iterator[str]:
         """Yield why no upgrade is possible now."""
+        if self._is_stopping:
+            yield STOPPING
         if self._upgrade is not None:
             yield "an upgrade is under way already"
         if self.is_waiting or self.has_successor:
