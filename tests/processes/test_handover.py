@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -28,6 +29,7 @@ from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPorts
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory
+from txmux.tcp.stages import relaying
 
 
 class HandoverTest(HandoverCase):
@@ -164,6 +166,23 @@ class HandoverTest(HandoverCase):
         self.patch(handover, "packed", fails)
         self.assertEqual(await self.hand(self.adopting()), 0)
         await self.assert_go_on(peers, self.old)
+
+    async def test_out_of_memory_for_one_that_comes(self) -> None:
+        """Both its ends are closed, and neither process counts it for its server any more."""
+        ((client, server),) = await self.relayed(of_server=1)
+        channel = self.adopting()
+        without_memory = Mock(side_effect=MemoryError)
+        self.before_adopting(lambda _: self.patch(relaying, "Relaying", without_memory))
+        self.assertEqual(await self.hand(channel), 1)
+        await client.is_lost()
+        await server.is_lost()
+        for factory in (self.old, self.new):
+            (upstream,) = factory.upstreams.all()
+            while upstream.pool.connections:
+                await self.turn()
+        self.time.advance(0)
+        await self.logged(1)
+        self.assertEqual([one.reason for one in self.records], ["error"])
 
     async def test_all_stay_if_the_new_process_ends_instead_of_answering(self) -> None:
         peers = await self.relayed(2)

@@ -1,7 +1,9 @@
 """Flows of UDP among the workers of a pool, as the supervisor moves them."""
 
+import socket
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -251,6 +253,25 @@ class FlowsTest(SynchronousTestCase):
         self.second.asked.pop("attach").errback(ChannelError("no"))
         failure = self.failureResultOf(giving, GivingError)
         self.assertEqual(failure.getErrorMessage(), "worker 2: no")
+        self.assertTrue(self.pool.accepting)
+
+    def test_out_of_memory(self) -> None:
+        """All stay, and no end of a channel is left open."""
+        self.patch(self.second, "to_be_adopted", Mock(side_effect=MemoryError))
+        pairs: list[socket.socket] = []
+        made = socket.socketpair
+
+        def make() -> tuple[socket.socket, socket.socket]:
+            pairs.extend(pair := made())
+            return pair
+
+        self.patch(socket, "socketpair", make)
+        giving = self.giving()
+        self.first.answer("flows_moved")
+        self.first.answer("attach")
+        self.second.answer("attach")
+        self.failureResultOf(giving, MemoryError)
+        self.assertEqual([one.fileno() for one in pairs], [-1] * 4)
         self.assertTrue(self.pool.accepting)
 
     def test_worker_that_cannot_answer_is_not_waited_for(self) -> None:

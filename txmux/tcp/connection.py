@@ -47,7 +47,7 @@ from txmux.tcp.stages.connecting import (
 )
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import is_sender
-from txmux.tcp.stages.relaying import Relaying, end_after_reset
+from txmux.tcp.stages.relaying import Relaying, end_after_reset, release
 from txmux.tcp.states import STATES
 from txmux.tcp.transitions import (
     TRANSITIONS,
@@ -83,6 +83,7 @@ _CANNOT_MOVE_YET: dict[ConnectionState, StayReason | None] = {
     "connecting": "being connected",
     "over": "ending",
 }
+_WITH_SERVER = Connected, ConnectedByHello, MovedHere
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
@@ -232,11 +233,11 @@ class MuxProtocol(Peer, Client):
                     at = outcomes[kind]  # type: ignore[index]
                     step = self._steps[at](self, *step)  # type: ignore[misc]
         except Exception as problem:  # noqa: BLE001 - a connection with no working stage would never end
-            if isinstance(step, Connected | ConnectedByHello) and step.server is not None:
+            if isinstance(step, _WITH_SERVER) and step.server is not None:
                 # The stage before has handed its server on, and there was no memory for the next one.
                 step.server.receiver = NO_RECEIVER
                 step.server.transport.abortConnection()
-                step.upstream.pool.released(step.member)
+                release(step.upstream, step.member, *step[5:])
             self.abort_on_error(problem)
 
     def _attach(self, stage: Stage) -> Step | None:

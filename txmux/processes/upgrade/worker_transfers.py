@@ -149,16 +149,18 @@ class WorkerTransfers:
                 given[worker] = worker.pid, other
             if failed := await failures(attaching):
                 raise GivingError("; ".join(failed))
+            rows, ends, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
+            for worker, (pid, end) in given.items():
+                if (
+                    not worker.ready or worker.pid != pid
+                ):  # it has ended meanwhile; its file is closed
+                    end.close()
+                    continue
+                ends.append(end)
+                rows.append(worker.to_be_adopted(self._drain_timeout))
+                if worker.column is not None and worker.column.descriptor is not None:
+                    files.append(worker.column.descriptor)
             undo.pop_all()
-        rows, ends, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
-        for worker, (pid, end) in given.items():
-            if not worker.ready or worker.pid != pid:  # it has ended meanwhile; its file is closed
-                end.close()
-                continue
-            ends.append(end)
-            rows.append(worker.to_be_adopted(self._drain_timeout))
-            if worker.column is not None and worker.column.descriptor is not None:
-                files.append(worker.column.descriptor)
         return rows, ends, files
 
     async def hand_over(

@@ -321,11 +321,7 @@ class Relaying(Stage):
         if self.relay is None:  # there was no memory for one, which would end both connections
             self.server.receiver = NO_RECEIVER
             self.server.transport.abortConnection()
-        if self._release_elsewhere is not None:
-            # Connections that wait there came before those that wait here.
-            self._release_elsewhere(partial(self._keep_slot(), lambda: None))
-        elif self._upstream is not None and self._member is not None:
-            self._upstream.pool.released(self._member)
+        release(self._upstream, self._member, self._release_elsewhere)
 
     @override
     def abort(self, reason: AbortReason) -> None:
@@ -366,16 +362,10 @@ class Relaying(Stage):
     def move_away(self) -> SlotRelease:
         """Keep the slot in the pool for a connection that another process relays; return what releases it in the end."""
         self._has_moved = True
-        elsewhere, release = self._release_elsewhere, self._keep_slot()
+        elsewhere, release_here = self._release_elsewhere, _keep_slot(self._upstream, self._member)
         if elsewhere is None:
-            return release
-        return lambda free: release(partial(elsewhere, free))
-
-    def _keep_slot(self) -> SlotRelease:
-        if self._upstream is None or self._member is None:
-            return lambda free: free()
-        self._upstream.pool.moved_away(self._member)
-        return partial(self._upstream.pool.release_slot, self._member)
+            return release_here
+        return lambda free: release_here(partial(elsewhere, free))
 
     @property
     @override
@@ -401,6 +391,24 @@ class Relaying(Stage):
     @override
     def detach(self) -> None:
         self.relay.detach()
+
+
+def release(
+    upstream: Upstream | None, member: Member | None, elsewhere: SlotRelease | None = None
+) -> None:
+    """Release the slot of a connection; `elsewhere` is as in `Relaying`."""
+    if elsewhere is not None:
+        # Connections that wait there came before those that wait here.
+        elsewhere(partial(_keep_slot(upstream, member), lambda: None))
+    elif upstream is not None and member is not None:
+        upstream.pool.released(member)
+
+
+def _keep_slot(upstream: Upstream | None, member: Member | None) -> SlotRelease:
+    if upstream is None or member is None:
+        return lambda free: free()
+    upstream.pool.moved_away(member)
+    return partial(upstream.pool.release_slot, member)
 
 
 def _connected_ms(record: ConnectionRecord) -> float:
