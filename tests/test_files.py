@@ -207,7 +207,7 @@ class ReadTest(SynchronousTestCase):
         makes: dict[str, Callable[[], object]] = {
             "it is no regular file": lambda: os.mkfifo(path),
             "it is larger than 64 MiB": be_huge,
-            "No such device or address": lambda: self.bind(path),
+            "it is no regular file /but a socket": lambda: self.bind(path),
         }
         for target in ("/dev/zero", os.ttyname(of_terminal[1])):
             makes[f"it is no regular file {target}"] = partial(path.symlink_to, target)

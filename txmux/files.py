@@ -248,10 +248,8 @@ def read_list(path: Path, most: int = LARGEST_LIST) -> bytes:
 
 def _content(file: BinaryIO, path: Path, most: int) -> bytes:
     status = os.fstat(file.fileno())
-    if stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev:
+    if _is_null(status, path):
         return b""
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
     if status.st_size <= most:  # one of /proc has no size
         chunks = [*itertools.islice(iter(partial(_chunk, file), b""), most // _CHUNK + 1)]
         if None in chunks:  # there may be more later, as in /proc/kmsg
@@ -260,6 +258,15 @@ def _content(file: BinaryIO, path: Path, most: int) -> bytes:
         if len(data) <= most:
             return data
     raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
+
+
+def _is_null(status: os.stat_result, path: Path) -> bool:
+    """Return whether it is ``/dev/null``; raises `OSError` if it is neither that nor a regular file."""
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev:
+        return True
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
+    return False
 
 
 def _chunk(file: BinaryIO) -> bytes:
@@ -484,11 +491,20 @@ def read_own(path: Path, most: int = LARGEST_LIST) -> bytes:
 
 
 def _open_own(path: Path) -> BinaryIO:
+    _check_kind(path)
     return open(path, "rb", opener=_open_at_once)
 
 
 def _open_list(path: Path) -> BinaryIO:
+    _check_kind(path)
     return open(path, "rb", opener=_open_by_own_links)
+
+
+def _check_kind(path: Path) -> None:
+    """Open no pipe, whose writer would go on, and no device, some of which act then."""
+    status = path.stat()
+    if not stat.S_ISDIR(status.st_mode):  # which `open` refuses
+        _is_null(status, path)
 
 
 def _open_by_own_links(path: str, flags: int) -> int:

@@ -158,13 +158,11 @@ class KeyPairTests(SynchronousTestCase):
         )
 
     def test_forbidden(self) -> None:
-        denied = PermissionError(13, "Permission denied")
+        path, denied = self.file("key.pem"), PermissionError(13, "Permission denied")
         with mock.patch("txmux.files._open_at_once", side_effect=denied):
-            error = self.assertRaises(
-                TLSFileError, read_key_pairs, "terminate_tls", [Path("key.pem")]
-            )
+            error = self.assertRaises(TLSFileError, read_key_pairs, "terminate_tls", [path])
         self.assertTrue(error.forbidden)
         self.assertEqual(
             str(error),
-            "cannot read 'key.pem': Permission denied; let the user that txmux runs as read it",
+            f"cannot read '{path}': Permission denied; let the user that txmux runs as read it",
         )

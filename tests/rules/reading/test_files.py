@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -88,6 +89,7 @@ class FileTests(SynchronousTestCase):
         rules = load(self.main, MATCHERS)
         self.assertEqual([r.name for r in rules.routes], ["own", "rz", "r10", "r20", "rabs"])
         self.assertEqual(rules.routes[0].outcome, rules.backends["pool"])
+        self.assertEqual([*rules.files.untaken], [str(self.folder / "rules.d/folder.ini")])
 
     def test_include_each_once(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/b.ini, d/*.ini\n{LISTEN}routes_from = *\n")
@@ -123,6 +125,41 @@ class FileTests(SynchronousTestCase):
         (self.folder / "d" / "a.ini").unlink()
         (self.folder / "d" / "b.ini").symlink_to("b.ini")
         self.assertIn("d/b.ini: cannot be read: Too many levels of symbolic links", self.untaken())
+
+    def test_include_what_is_no_regular_file(self) -> None:
+        """Each is a unit with an error, as when it takes the place of a file that was read before; ``/dev/null`` is an empty file."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        file = self.folder / "d" / "a.ini"
+        null = self.write("d/null.ini", "")
+        null.unlink()
+        null.symlink_to(os.devnull)
+        irregular = "it is no regular file; include other files, or mend that one"
+        reached = Path("/dev/full")
+        for make, remove, told in (
+            (file.mkdir, file.rmdir, "Is a directory; write 'd/a.ini/*.ini' for the files in it"),
+            (lambda: os.mkfifo(file), file.unlink, irregular),
+            (lambda: file.symlink_to(reached), file.unlink, irregular),
+        ):
+            make()
+            self.assertEqual(self.untaken(), f"d/a.ini: cannot be read: {told}")
+            remove()
+        self.assertEqual(load(self.main, MATCHERS).files.untaken, {})
+
+    def test_include_pipe_is_not_opened(self) -> None:
+        """Its writer would go on, and fail."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        self.write("d/a.ini", "").unlink()
+        os.mkfifo(self.folder / "d" / "a.ini")
+        opened = []
+        open_file = os.open
+
+        def note(path: str, *how: Any, **more: Any) -> int:
+            opened.append(Path(path).name)
+            return open_file(path, *how, **more)
+
+        self.patch(os, "open", note)
+        self.assertIn("no regular file", self.untaken())
+        self.assertEqual(opened, ["rules.ini"])
 
     def test_include_folder_that_may_not_be_searched(self) -> None:
         """As one of mode 0644, which shows names alone: others that the pattern finds are read."""

@@ -92,18 +92,7 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
     with on_disk(folder / pattern):
         # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
         names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207
-    found = []
-    for name in names:
-        path = folder / name
-        with on_disk(path):
-            # Folders and devices are left out; a dangling link is a mistake, which reading it reports.
-            try:
-                is_left_out = path.exists() and not path.is_file()
-            except PermissionError:  # reading it reports that, as a problem of that file alone
-                is_left_out = False
-        if not is_left_out:
-            found.append(path)
-    return _without_links_to_others(found)
+    return _without_links_to_others([folder / name for name in names])
 
 
 def with_unseen(found: list[Path], before: Iterable[Path]) -> list[Path]:
