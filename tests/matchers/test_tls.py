@@ -106,6 +106,12 @@ FACTS: Facts = (
     # Of a beginning what is in it is learnt.
     ("", HELLO[: end_of(SNI)], {"sni": "www.example.com"}),
     ("", HELLO[:6], {}),
+    # One that a server may read, and no route matches.
+    (
+        "sni=*",
+        records(client_hello(*(extension(1000 + number, b"") for number in range(200)))),
+        {"hello_unread": "over 128 extensions and names"},
+    ),
 )
 
 

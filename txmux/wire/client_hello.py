@@ -177,6 +177,12 @@ class HelloReader:
     """What the fingerprint is made of."""
 
     @property
+    def unread(self) -> str:
+        """Why a hello that servers may read is taken for malformed: each element costs calls."""
+        is_over = self._elements > _MOST_ELEMENTS
+        return f"over {_MOST_ELEMENTS} extensions and names" if is_over else ""
+
+    @property
     def _names(self) -> dict[int, str]:
         return DTLS_VERSIONS if self.carrier == "d" else VERSIONS
 

@@ -168,6 +168,8 @@ def hello_facts(reader: HelloReader) -> dict[str, str]:
         facts["tls"] = version
     if ja4:
         facts["ja4"] = ja4
+    if reader.malformed and reader.unread:
+        facts["hello_unread"] = reader.unread
     return facts
 
 
