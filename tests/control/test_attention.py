@@ -148,6 +148,20 @@ class BackendTest(SynchronousTestCase):
         self.now = 31.0
         self.assertEqual(self.items("failing", keeps=30.0)[0].level, "critical")
 
+    def test_what_undoes_it(self) -> None:
+        """The advice for servers that were taken out on purpose is how they come back."""
+        drained = "txmux servers web; to undo it: txmux drain web --ready"
+        for state, advice in (
+            ("drain", drained),
+            ("maintenance", drained),
+            (
+                "disabled",
+                "txmux servers web; to use it: remove 'down' from the rules, then txmux reload",
+            ),
+        ):
+            (item,) = self.items(state)
+            self.assertEqual((item.level, item.do), ("note", advice))
+
 
 class OthersTest(SynchronousTestCase):
     def test_clients_that_wait(self) -> None:

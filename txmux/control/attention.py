@@ -53,7 +53,13 @@ _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "sil
 STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"}
 """How states are written that an operator has set."""
 
-_ADVICE = {"silent": "; 'eject = unanswered=0' for servers that never answer by design"}
+_UNDO = "; to undo it: txmux drain {} --ready"
+_ADVICE = {
+    "silent": "; 'eject = unanswered=0' for servers that never answer by design",
+    "drain": _UNDO,
+    "maintenance": _UNDO,
+    "disabled": "; to use it: remove 'down' from the rules, then txmux reload",
+}
 
 
 def backends(
@@ -94,7 +100,7 @@ def backends(
         turns_away = name in used and name in idle and not (is_covered(name) or is_held)
         # What an operator or the rules took out on purpose is planned work.
         row = rows.NO_SERVER if turns_away else rows.FEWER_SERVERS
-        why, advice = newest["why"] or "", _ADVICE.get(newest["state"], "")
+        why, advice = newest["why"] or "", _ADVICE.get(newest["state"], "").format(name)
         yield (row if unable else rows.SERVERS_TAKEN_OUT).item(
             newest["since"], backend=name, text=text, why=why, advice=advice
         )

@@ -174,7 +174,7 @@ RELOAD_FAILED = AttentionRow(
     what="reload", level="warning", text="the last reload {outcome}", cause="{why}", do="{do}", link="#rules", subject="reload", is_logged=True, runbook="a-reload-fails",
     sources=NO_SOURCE, when="the last reload failed, or is in force but not complete", alerts=["TxmuxReloadFailed"])
 UNIT_NOT_TAKEN = AttentionRow(
-    what="unit", level="warning", text="{unit} is not taken: {stays}", cause="{why}", do="mend what is wrong there; txmux check names all of it", link="#rules",
+    what="unit", level="warning", text="{unit} is not taken: {stays}", cause="{why}", do="mend what is wrong there, then txmux reload, which names what is left; a port is tried again by itself", link="#rules",
     subject="{unit}", runbook="a-reload-fails", sources=NO_SOURCE, alerts=COMMON,
     when="an included file, or a part of it, has an error, contradicts what is before it, or has a port that cannot be opened; all others are in force")
 BACKEND_MISSING = AttentionRow(
