@@ -50,8 +50,10 @@ class FilesTests(InteropTestCase):
             self.assertEqual(self.write(here)[0], 0)
             client, server = self.led(port, first)
             with client, server:
+                (self.folder / "servers.d/of-others.ini").write_text("[backend other]\nnothing\n")
                 code, said = self.write(there, "127.0.0.1:1")
                 self.assertEqual(code, 0, said)
+                self.assertIn("servers.d/of-others.ini is not taken", said)
                 self.assertIn("1 backend changed (web)", said)
                 self.assertEqual(self.write(there, "127.0.0.1:1"), (0, ""))
                 code, said = self.write("not a server")

@@ -55,9 +55,11 @@ class MeanwhileTest(WorkersTestCase):
         ready, gate = self.late("_count_on")  # the new process has read the rules by then
         listening, other = self.backend(), self.backend()
         for by_api in (False, True):
-            mux = self.upgrading(self.relaying(listening), f"admin = unix:{admin}")
+            settings = f"admin = unix:{admin}\ninclude = *.unit"
+            mux = self.upgrading(self.relaying(listening), settings)
             mux.ask()
             eventually(ready.exists, "the new process is ready")
+            mux.file.with_name("a.unit").write_text("nothing\n")
             text = mux.file.read_text()
             port, changed = (one.getsockname()[1] for one in (listening, other))
             mux.file.write_text(text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{changed}"))
@@ -75,7 +77,9 @@ class MeanwhileTest(WorkersTestCase):
                 self.assert_gone(old)
                 if by_api:
                     answer = b"".join(iter(lambda a=asking: a.recv(2**16), b""))  # type: ignore[misc]
-                    self.assertRegex(answer, rb"(?s)^HTTP/1.1 200 .*1 route changed \(all\)")
+                    self.assertRegex(
+                        answer, rb'(?s)^HTTP/1.1 200 .*"untaken".*1 route changed \(all\)'
+                    )
             self.assertEqual(self.count(mux, "rules reloaded: "), 1)
             self.over(*self.relayed(mux, other))
             mux.take_one()

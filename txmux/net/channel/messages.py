@@ -90,6 +90,14 @@ _LAYOUT_CHANGES = _object(
 )
 _TAKEN = _object(taken=_NUMBERS, connections=NUMBER)
 """Which of a batch the process takes, by their indexes, and how many connections it has then."""
+_REPORT = _object(
+    ok=FLAG,
+    changes=_TEXT,
+    errors=Field(list, of=_TEXT),
+    details=_optional(_OBJECT),
+    do=_optional(_TEXT),
+)
+"""See `txmux.control.report.Report`."""
 _HEALTH = _object(
     backend=_NAME,
     server=_NAME,
@@ -315,11 +323,10 @@ HANDED_OVER = _to_successor(
     "handed_over", "all connections have come that can, so that none is on its way; as `adopt_connections`")
 RELOAD = _to_successor(
     "reload", "read the rules again: the old process was asked to meanwhile",
-    answer=_object(ok=FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)), longest_answer=_MIB)
+    answer=_REPORT, longest_answer=_MIB)
 RENEW = _to_successor(
     "renew", "renew a certificate: the old process was asked to, and has not done so",
-    name=_TEXT, answer=_object(ok=FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
-    longest_answer=_MIB)
+    name=_TEXT, answer=_REPORT, longest_answer=_MIB)
 
 _to_predecessor = between("new supervisor", "old supervisor")
 

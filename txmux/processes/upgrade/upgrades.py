@@ -380,7 +380,7 @@ class Upgrades:
             answer = await self._successor.channel.ask(message, seconds=seconds, **values)
         except ChannelError as problem:
             return Report.refused(f"the new process could not {what}: {problem}")
-        return Report(answer["ok"], answer["changes"], tuple(answer["errors"]))
+        return Report(**answer)
 
     def refusals(self, listeners: Iterable[Listener], transfers: WorkerTransfers) -> Iterator[str]:
         """Yield why no upgrade is possible now."""
