@@ -39,12 +39,12 @@ class GoneTest(SynchronousTestCase):
 
 
 class ServiceAsked:
-    """A service that a test plays: what it reports of its backends, by the file, and the connections that the test sets."""
+    """A service that a test plays: what it reports of its backends, by the file unless it `is_behind`, and the connections that the test sets."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.is_away = self.is_unknown = False
-        self.active = self.held = self.total = 0
+        self.is_away = self.is_unknown = self.is_behind = False
+        self.active = self.held = self.total = self.asked = 0
 
     async def ask(self, method: str, path: str, _: object = None) -> Any:
         if self.is_away:
@@ -52,10 +52,12 @@ class ServiceAsked:
         if (method, path) == ("POST", "/api/reload"):
             return {}
         assert (method, path) == ("GET", "/api/backends")
+        self.asked += 1
         if self.is_unknown or not self._file.exists():  # it has not been written yet
             return []
         server, _, down = self._file.read_text().partition("server = ")[2].strip().partition(" ")
-        row = {"server": server, "state": "disabled" if down else "up", "active": self.active}
+        state = "disabled" if down and not self.is_behind else "up"
+        row = {"server": server, "state": state, "active": self.active}
         return [{"name": "web", "held": self.held, "servers": [{**row, "total": self.total}]}]
 
 
@@ -398,9 +400,12 @@ class ProviderTest(ProviderTestCase):
     async def test_a_client_that_comes_before_the_stop(self) -> None:
         labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}
         web = self.daemon.put(inspected("web", labels))
-        self.patch(sleep, "_PAUSE", 0.3)
+        self.service.is_behind = True  # it has not read the file, so nothing is stopped yet
         self.run_provider()
         await self.written("10.88.0.6:80 down")
+        self.patch(sleep, "_PAUSE", 1000)
+        asked = self.service.asked
+        await self.until(lambda: self.service.asked > asked)  # by the last look
         self.assertEqual(await self.wake("/web"), 204)
         await self.until(lambda: "down" not in self.text())
         self.assertNotIn(f"POST /containers/{web}/stop", self.daemon.asked)
