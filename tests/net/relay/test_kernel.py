@@ -70,7 +70,6 @@ class TlsOfClientTest(TlsCase, ResetContract, TestCase):
     """Over TLS with the client, and a TCP socket to the server."""
 
     wires, peer_wires = TlsOfClientWiring, TlsOfServerWiring
-    longest_farewell = 128 - 22  # a record has a header, a type and a tag (RFC 8446, section 5.2)
 
 
 class TlsOfServerTest(TlsCase, ResetContract, TestCase):
@@ -78,7 +77,6 @@ class TlsOfServerTest(TlsCase, ResetContract, TestCase):
 
     wires, peer_wires = TlsOfServerWiring, TlsOfClientWiring
     finds_close = True
-    longest_farewell = 128 - 22
 
 
 class PacedTest(ResetContract, TestCase):
