@@ -256,6 +256,22 @@ if "txmux" in sys.orig_argv:
 """The new process ends at once, which the old one hears as late as it can: when it has stopped, but for that."""
 
 
+_TAKES_OVER = """
+import os, sys
+if "txmux" in sys.orig_argv and "TXMUX_PREDECESSOR" in os.environ:
+    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+
+    async def retire(self, *arguments):
+        from twisted.internet.defer import Deferred
+
+        open({ready!r}, "w").close()
+        await Deferred()
+
+    WorkerTransfers.retire = retire
+"""
+"""A new process that has just written its name, and does not get further."""
+
+
 class LateTests(WorkersTestCase):
     """Signals to a process that is about to end."""
 
@@ -309,6 +325,17 @@ class LateTests(WorkersTestCase):
         eventually(ready.exists, "the upgrade fails")
         mux.stop()
         self.assertNotIn("keeps serving", mux.child.output)
+
+    def test_stopped_while_another_takes_over(self) -> None:
+        """No PID file names the new process, which the old one ends."""
+        ready = make_folder(self) / "ready"
+        customize(self, _TAKES_OVER.format(ready=str(ready)))
+        mux = self.upgrading()
+        mux.ask()
+        eventually(ready.exists, "the new process takes over")
+        self.assertNotEqual(mux.named(), mux.pid)
+        mux.stop()
+        self.assertFalse(mux.pidfile.exists())
 
     def test_unnamed_while_draining(self) -> None:
         """Once a service has stopped listening, its PID file does not come back while clients have their time."""

@@ -97,5 +97,8 @@ class Resources:
         """Stop listening; `keep_files` of UNIX sockets that another process has open, too."""
         self.notifier.stop()
         self.sockets.close(keep_files=keep_files)
+        self.remove_pidfile()
+
+    def remove_pidfile(self) -> None:
         if self.pidfile is not None:
             self.pidfile.remove()

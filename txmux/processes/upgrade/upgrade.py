@@ -409,9 +409,10 @@ class Upgrade:
         """Be the process that serves again, whatever of that the other one has done."""
         resources, transfers = self._resources, self._transfers
         resources.endpoints.accept()
+        resources.write_pidfile(must=False)  # it may name the other one
         if self._given_up:  # the service is shutting down
+            resources.remove_pidfile()
             return
-        resources.write_pidfile(must=False)
         resources.notifier.ready("serving", is_new_main=True)
         try:
             await transfers.take_back()
