@@ -6,9 +6,12 @@ import os
 import socket
 from base64 import b64encode
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import attrs
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, eventAsText
@@ -194,6 +197,20 @@ class StartingTests(SynchronousTestCase):
         (one,) = sockets_of([os.dup(self.socket.fileno())])
         with one:
             self.assertFalse(one.getblocking())
+
+
+class EndTests(SynchronousTestCase):
+    def test_supervisor_ends_before_it_has_replaced_a_worker(self) -> None:
+        """A worker that was signalled, too, ends then, and stops its reactor once."""
+        stops = Mock()
+        reactor: Any = SimpleNamespace(running=True, _stopped=False, stop=stops)
+        stops.side_effect = lambda: setattr(reactor, "_stopped", True)
+        worker: Any = WorkerProcess(1, reactor)
+        worker.channel.makeConnection(StringTransport())
+        worker._serving = SimpleNamespace(listening_ports=Mock(), drain=lambda _: succeed(None))
+        worker.be_replaced()
+        worker.channel.connectionLost()
+        stops.assert_called_once_with()
 
 
 class CountingTests(SynchronousTestCase):

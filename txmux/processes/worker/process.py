@@ -30,7 +30,7 @@ from txmux.net.turns import Turns, first_late
 from txmux.net.watched import RECEIVED
 from txmux.processes.account import account_of
 from txmux.processes.helper.opener import Opener
-from txmux.processes.supervisor.signals import SignalWatch
+from txmux.processes.supervisor.signals import SignalWatch, is_stopping
 from txmux.processes.worker.received_rules import Start, close, named, read_replacement, sockets_of
 from txmux.processes.worker.sandbox import Sandbox, SandboxError, confine
 from txmux.processes.worker.sent_files import unpack_files
@@ -391,16 +391,21 @@ class WorkerProcess:
     def _over(self) -> None:
         self._drained = True
         if not self.channel.is_open:
-            self._reactor.stop()
+            self._exit()
         for channel in [*self._channels]:
             channel.close()
+
+    def _exit(self) -> None:
+        # That the channel is lost may be what has made it end.
+        if not is_stopping(self._reactor):
+            self._reactor.stop()
 
     def _on_supervisor_lost(self, channel: Channel) -> None:
         if len(self._channels) > 1:
             self._channels.remove(channel)
             self._tell_who_waits()
         elif self._drained:
-            self._reactor.stop()
+            self._exit()
         elif not self._stopping:
             self._log.warn(
                 "the supervisor process has ended; worker {number} accepts no more clients, and ends after its last connection",
