@@ -107,3 +107,17 @@ class TerminatedCallsTest(TerminationCase):
         self.assertTrue(all(map(int.__le__, counted, bound)), (counted, bound))
         record = self.records[-1]
         self.assertEqual((record.reason, record.facts.get("reset")), ("done", "late"))
+
+    async def test_reset_with_an_answer_on_its_way(self) -> None:
+        """Many clients leave without reading the close-notify, before their system has acknowledged the answer: no stage is made for that."""
+        client, server = await self.answered(self.mux([self.tls_route(), self.inner()]))
+        [connection] = self.factory.connections
+        client.transport.pauseProducing()
+        server.send(bytes(2**17))
+        server.close()
+        while not connection.half_closed:
+            await self.turn()
+        client.reset()
+        await self.until_logged(1)
+        self.assertIsNone(connection.transport)
+        self.assertEqual(self.records[-1].reason, "client-reset")

@@ -137,14 +137,15 @@ def _peer_finished(client: Client, source: Any, sink: Any) -> None:
 def _awaits_end_of_server(client: Client) -> bool:
     """Close the client's socket, and wait for the server as a `Relay` does; return false if more than that is to be done."""
     own, server, record = client.socket, client.server, client.record
-    is_lost = unacknowledged_by(server) or unacknowledged_by(own) > MAX_FINAL_BYTES
-    if is_lost or not record.bytes_out:
+    if unacknowledged_by(server) or not record.bytes_out or client.half_closed is own:
         return False
-    if client.half_closed is server and record.bytes_in - client.before_end <= MAX_FINAL_BYTES:
-        end_after_reset(client, is_late=True)
+    lost = unacknowledged_by(own)
+    if client.half_closed is server:
+        lost = max(lost, record.bytes_in - client.before_end)
+    is_over = client.half_closed is server or has_ended(server)
+    if is_over or lost > MAX_FINAL_BYTES:
+        end_after_reset(client, is_late=lost <= MAX_FINAL_BYTES)
         return True
-    if client.half_closed is not None or has_ended(server):
-        return False
     poller = client.path.poller
     poller.closing(own.fileno())
     own.close()
