@@ -426,7 +426,7 @@ MOST_PER_SOURCE = 150
 PATIENCE = 2.0  # seconds after which a handshake makes room for one that waits
 _STEPS = 32
 
-_Key: TypeAlias = tuple[str, int]
+_Key: TypeAlias = tuple[str, str | bytes | int]
 
 
 class _WaitingHandshake(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +10,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.access import per_source
-from txmux.access.per_source import PATIENCE, source_of
+from txmux.access.per_source import PATIENCE
 from txmux.classes import define
 from txmux.net.relay.kernel import FULL
 from txmux.net.relay.transport_end import TransportEnd
@@ -22,6 +21,7 @@ from txmux.rules.model import Refusal
 from txmux.tcp.fast_path import DONT_WAIT
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.transitions import Finished, Opened, Outcome, TurnedAway
+from txmux.transport import source_of_client
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.facts import printable
 from txmux.wire.hello.records import HANDSHAKE
@@ -77,7 +77,7 @@ class Handshaking(Stage):
     _reason: EndReason = attrs.field(default="tls-failed", init=False)
     _shake: ClientShake | None = attrs.field(default=None, init=False)
     began_at: float = attrs.field(default=0.0, init=False)
-    _key: tuple[str, int] | None = attrs.field(default=None, init=False)  # listener, source
+    _key: tuple[str, str | bytes] | None = attrs.field(default=None, init=False)  # listener, source
     _reader: HelloReader | None = attrs.field(default=None, init=False)
     _waits_until: float = attrs.field(default=0.0, init=False)
     _cause: str = attrs.field(default="", init=False)
@@ -105,12 +105,13 @@ class Handshaking(Stage):
         if self._shake is not None:
             return self._failed(None)
         client: Any = self._client
-        settings, address = client.configuration.settings, client.address
+        settings = client.configuration.settings
         if self._key is None:
-            self._key = settings.name, source_of(address.host) if address else -1
+            self._key = settings.name, source_of_client(client.record.client)
             # A source that may have more undecided connections is many clients.
             most = max(per_source.MOST_PER_SOURCE, settings.max_undecided_per_source)
-            limit = most if address else 0
+            # Only one with a transport may have no address, and to make one takes long.
+            limit = most if client.transport is None or client.address else 0
             pause = client.runtime.handshakes.enter(self._key, self, limit)
             if not pause:
                 return self._start()
@@ -209,10 +210,13 @@ class Handshaking(Stage):
     def _send(self, data: bytes) -> None:
         client: Any = self._client
         if client.transport is None:
-            with suppress(OSError):  # the next read reports an error
-                data = data[client.socket.send(data, DONT_WAIT) :]
-            if not data:
+            try:
+                sent = client.socket.send(data, DONT_WAIT)
+            except OSError:  # the next read reports an error
+                sent = 0
+            if sent == len(data):
                 return
+            data = data[sent:]
             client.attach_stage()
         client.transport.write(data)
 
