@@ -1,6 +1,7 @@
 """OpenSSL's contexts to terminate TLS: the certificate for each client, and which client certificates are allowed."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -79,7 +80,7 @@ class Contexts:
         context = self._exact.get(name) or self._under.get(name.partition(".")[2]) or self._default
         # OpenSSL resumes a session only under the same ID: never for another name (RFC 6066, section 3), for another route, or
         # after certificates have changed. A connection copies it.
-        session_id = sha256(self._sessions + name.encode("latin-1")).digest()
+        session_id = _session_id(self._sessions, name)
         _LIB.SSL_CTX_set_session_id_context(context._context, session_id, len(session_id))
         return context
 
@@ -96,6 +97,11 @@ class Contexts:
         connection = SSL.Connection(self._sharing, None)
         connection.set_context(context)
         return connection
+
+
+@lru_cache(1024)  # OpenSSL, by which Python hashes, looks for the algorithm each time
+def _session_id(sessions: bytes, name: str) -> bytes:
+    return sha256(sessions + name.encode("latin-1")).digest()
 
 
 def _shown(pair: KeyPair, valid: Sequence[Validity]) -> dict[str, Any]:
@@ -155,8 +161,7 @@ def _make_context(
     pairs: Sequence[KeyPair], tls: TlsSettings, clients: ClientVerification | None
 ) -> SSL.Context:
     context = _new_context(tls.minimum)
-    # OpenSSL tells the client that its name was used (RFC 6066, section 3).
-    context.set_tlsext_servername_callback(lambda _: None)
+    _LIB.SSL_CTX_set_tlsext_servername_callback(context._context, _use_name)  # type: ignore[attr-defined]
     if tls.alpn:
         context.set_alpn_select_callback(_first_of([name.encode() for name in tls.alpn]))
     if clients is not None:
@@ -164,6 +169,12 @@ def _make_context(
     for pair in pairs:
         pair.use_in(context, "terminate_tls")
     return context
+
+
+@SSL._ffi.callback("int (*)(SSL *, int *, void *)")  # type: ignore[attr-defined,untyped-decorator]
+def _use_name(*_: object) -> int:
+    """Have OpenSSL tell the client that its name was used (RFC 6066, section 3); pyOpenSSL would look for the connection first."""
+    return 0
 
 
 def _first_of(protocols: Sequence[bytes]) -> Callable[[SSL.Connection, list[bytes]], bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 import attrs
@@ -34,7 +35,16 @@ if TYPE_CHECKING:
     from txmux.net.sockets.transport import SocketTransport
     from txmux.wire.client_hello import ClientHello
 
+_lib: Any = SSL._lib  # type: ignore[attr-defined]
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+_ALPN, _ALPN_LENGTH = _ffi.new("unsigned char **"), _ffi.new("unsigned int *")
 _MOST = 2**15  # bytes of the second hello, and of what comes before it
+
+
+@lru_cache(64)
+def _constant(text: Any) -> str:
+    """Return a text that OpenSSL keeps for ever."""
+    return str(_ffi.string(text), "ascii")
 
 
 @frozen
@@ -60,20 +70,22 @@ class AgreedTLS:
     @classmethod
     def from_end(cls, end: TlsEnd, name: str | None) -> AgreedTLS:
         connection, distrusted = end.connection, end.distrusted
+        ssl = connection._ssl
         clients: ClientVerification | None = connection.get_context().get_app_data()
         verified, shown = None, None
         if clients is not None:
             verified, distrusted = clients.client_certificate(connection, distrusted)
             shown = connection.get_peer_certificate() if distrusted is None else None
+        _lib.SSL_get0_alpn_selected(ssl, _ALPN, _ALPN_LENGTH)
         return cls(
-            connection.get_protocol_version_name(),
-            connection.get_cipher_name() or "",
+            _constant(_lib.SSL_get_version(ssl)),
+            _constant(_lib.SSL_CIPHER_get_name(_lib.SSL_get_current_cipher(ssl))),
             name,
-            connection.get_alpn_proto_negotiated() or None,
+            _ffi.buffer(_ALPN[0], _ALPN_LENGTH[0])[:] or None,
             readable(shown) if shown is not None else None,
             verified,
             distrusted,
-            bool(SSL._lib.SSL_session_reused(connection._ssl)),  # type: ignore[attr-defined]
+            bool(_lib.SSL_session_reused(ssl)),
         )
 
     @property
