@@ -115,7 +115,6 @@ class MuxProtocol(Peer, Client):
 
     stage: Stage = OVER
     _host: IAddress | None
-    has_server_options: bool
     logged: Logged = True
     admitted = False
     permit: Permit | None = None

@@ -103,6 +103,7 @@ class Client(Protocol):
     upstream: Upstream = _LATER
     member: Member | None = None
     server: Any = None  # the server's socket, from its opening until a stage has it
+    has_server_options: bool = False  # whether `set_server_options` has been called
     sent_hello: bytes = b""  # by which it was routed, until the server has answered …
     buffered: int = 0  # … of which answer that many bytes are in the relay's buffer
     half_closed: Any = (

@@ -1,6 +1,7 @@
 """TLS that ends here: the plaintext that is relayed, and what is left in the end."""
 
 import gc
+import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +14,7 @@ from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.servers import counted
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
+from txmux.net.relay.peer_state import queued_in
 from txmux.net.sockets.poller import is_available
 from txmux.net.tls.end import TlsEnd, TlsTransport
 from txmux.rules.embedding import outcome, route
@@ -22,6 +24,13 @@ from txmux.tcp.stages import connecting
 def _flush_handshake(peer: SecurePeer, flush: Callable[[], None]) -> None:
     if not peer.tls.version():
         flush()
+
+
+def is_empty(connected: socket.socket) -> bool:
+    try:
+        return not connected.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
 
 
 class _Eager(SecurePeer):
@@ -283,6 +292,26 @@ class RelayTests(TerminationCase):
         self.assertEqual(len(server.received), len(SSH) + 50_000)
         server.close()
         await self.assert_logged(reason="done")
+
+    async def test_connection_that_stays_frees_buffers_and_keeps_part_of_a_record(self) -> None:
+        client, server = await self.relayed()
+        [connection] = self.factory.connections
+        end = connection.socket
+        before = end._into, end._out
+        client.tls.write(b"more")
+        record = client.layers[0].outgoing.read()
+        client.transport.write(record[:7])
+        while queued_in(client.transport.socket) or not is_empty(end.bottom):
+            await self.turn()
+        connection.check(self.time.seconds())
+        self.assertNotIn(end._into, before)
+        self.assertNotIn(end._out, before)
+        client.transport.write(record[7:])
+        await server.has(len(SSH) + 4)
+        server.send(b"answer")
+        await client.has(5 + 6)
+        self.assertEqual(bytes(server.received), SSH + b"more")
+        self.assertEqual(bytes(client.received), b"helloanswer")
 
     async def test_bytes_right_behind_the_handshake_are_not_lost(self) -> None:
         port = self.mux([self.tls_route(), self.inner()])

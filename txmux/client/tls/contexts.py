@@ -161,7 +161,7 @@ def _make_context(
     pairs: Sequence[KeyPair], tls: TlsSettings, clients: ClientVerification | None
 ) -> SSL.Context:
     context = _new_context(tls.minimum)
-    _LIB.SSL_CTX_set_tlsext_servername_callback(context._context, _use_name)  # type: ignore[attr-defined]
+    _LIB.SSL_CTX_set_tlsext_servername_callback(context._context, _use_name)
     if tls.alpn:
         context.set_alpn_select_callback(_first_of([name.encode() for name in tls.alpn]))
     if clients is not None:

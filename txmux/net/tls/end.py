@@ -108,6 +108,18 @@ class TlsEnd:
         filled = _lib.BIO_read(self._out, _OUT_DATA, _ROOM)
         return bytes(_OUT_VIEW[:filled]) if filled > 0 else b""
 
+    def release_buffers(self) -> None:
+        """Free the memory that the handshake took between the socket and OpenSSL, which never shrinks."""
+        if (
+            self._is_drained
+        ):  # what has come is in OpenSSL, and what it sends is always taken at once
+            into, out = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
+            if not (into and out):
+                raise MemoryError
+            _lib.SSL_set_bio(self._ssl, into, out)  # which frees the others
+            self.connection._into_ssl = self._into = into
+            self.connection._from_ssl = self._out = out
+
     # As a socket.
 
     def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:

@@ -209,6 +209,8 @@ def due_at(client: Client) -> float:
 
 def check(client: Client, now: float) -> None:
     """Check the sockets, once a second."""
+    if client.agreed_tls is not None and not client.has_server_options:
+        client.socket.release_buffers()
     client.set_server_options()
     if client.half_closed is None and now - client.checked_at >= client.path.peer_check_interval:
         client.checked_at = now
