@@ -92,6 +92,23 @@ def handshakes(port: int, count: int, *, resumed: bool) -> set[str]:
         raise BenchmarkError(f"a client was not served: {error}") from None
 
 
+def hold(port: int, count: int, clients: contextlib.ExitStack) -> None:
+    """Open connections that stay when they have had an answer, until `clients` closes them.
+
+    Raises:
+        BenchmarkError: A client was not served.
+    """
+    context = client_context()
+    for _ in range(count):
+        plain = clients.enter_context(socket.create_connection(("127.0.0.1", port), _PATIENCE))
+        client = clients.enter_context(
+            context.wrap_socket(plain, server_hostname="www.example.com")
+        )
+        client.sendall(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
+        if not client.recv(1024).startswith(b"HTTP/1.1 200"):
+            raise BenchmarkError("a client was not answered")
+
+
 def download(port: int, path: bytes) -> int:
     """Take all that there is at a path.
 
