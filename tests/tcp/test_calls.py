@@ -74,7 +74,7 @@ class TerminatedCallsTest(TerminationCase):
 
     async def test_bound(self) -> None:
         """With TLS that ends here."""
-        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(198, 214)
+        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(188, 214)
 
         async def one() -> None:
             logged = len(self.records)
@@ -91,7 +91,7 @@ class TerminatedCallsTest(TerminationCase):
 
     async def test_bound_of_a_reset(self) -> None:
         """With a client that goes without reading the close-notify: nothing is missing, and no stage is made for that."""
-        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(207, 226)
+        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(197, 225)
 
         async def one() -> None:
             logged = len(self.records)
