@@ -1,5 +1,7 @@
 """What a connection costs, in calls of functions, from accept to its line in the access log."""
 
+from pathlib import Path
+
 from tests.support.calls import Calls, within
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, close
@@ -16,13 +18,20 @@ from tests.wire.hello_builder import (
 from txmux.rules.embedding import route
 
 _NAME = "a.example"
+_SAID = (Path(__file__).parents[2] / "docs/explanation/performance.md").read_text()
 _HELLO = client_hello(server_name(_NAME), alpn(b"h2", b"http/1.1"), versions(0x0304, 0x0303))
+
+
+def _as_said(bound: Calls) -> Calls:
+    """Return a bound that the docs have, too."""
+    assert f" {bound.python} calls of Python functions" in _SAID
+    return bound
 
 
 class CallsTest(MuxTestCase):
     async def test_bounds(self) -> None:
         for match, asked, answer, bound in (
-            ("ssh", b"SSH-2.0-x\r\n", b"SSH-2.0-y\r\n", Calls(90, 74, 23)),
+            ("ssh", b"SSH-2.0-x\r\n", b"SSH-2.0-y\r\n", _as_said(Calls(90, 74, 23))),
             (f"tls sni={_NAME}", records(_HELLO), records(server_hello(bytes(32))),
              Calls(103, 83, 23)),
             (f"http host={_NAME}", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
@@ -74,7 +83,7 @@ class TerminatedCallsTest(TerminationCase):
 
     async def test_bound(self) -> None:
         """With TLS that ends here."""
-        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(188, 214)
+        port, bound = self.mux([self.tls_route(), self.inner()]), _as_said(Calls(188, 214))
 
         async def one() -> None:
             logged = len(self.records)
