@@ -19,23 +19,27 @@ from txmux.interfaces import (
 HELLO = b"HELLO\n"
 
 
+def greets(peeked: Peeked, longest: int = 64) -> Verdict:
+    """Say without fault whether a client sends a line that begins with ``HELLO``."""
+    data = peeked.data[:longest]
+    if not (data.startswith(HELLO[:5]) or HELLO[:5].startswith(data)):
+        return Verdict.NO
+    if b"\n" in data:
+        return Verdict.MATCH
+    return Verdict.NO if len(data) == longest else Verdict.NEED_MORE
+
+
 class Greeting:
-    """A predicate without fault: a line that begins with ``HELLO``. Subclasses have one."""
+    """A predicate that answers by a function, and has these attributes."""
 
-    longest = 64
+    longest: Any = 64
 
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        data = peeked.data[: self.longest]
-        if not (data.startswith(HELLO[:5]) or HELLO[:5].startswith(data)):
-            return Verdict.NO
-        if b"\n" in data:
-            return Verdict.MATCH
-        return Verdict.NO if len(data) == self.longest else Verdict.NEED_MORE
+    def __init__(self, answer: Callable[[Any], Any] = greets, **attributes: Any) -> None:
+        self._answer = answer
+        vars(self).update(attributes)
 
-
-def answering(answer: Callable[[Any], Any], base: type = Greeting, **attributes: Any) -> Any:
-    """Make a predicate that answers by a function, and has these attributes."""
-    return type("Faulty", (base,), {"__call__": lambda _, asked: answer(asked), **attributes})()
+    def __call__(self, asked: Any, /) -> Any:
+        return self._answer(asked)
 
 
 @implementer(IProtocolMatcher)

@@ -1,5 +1,6 @@
 """The suite for matchers finds what it is there to find."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ import attrs
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.testing.matchers import HELLO, KEY, OPTION, Greeting, Matcher, answering
+from tests.testing.matchers import HELLO, KEY, OPTION, Greeting, Matcher, greets
 from txmux.errors import OptionError
 from txmux.interfaces import Exchange, IProtocolMatcher, Peeked, Verdict
 from txmux.testing import check_matcher, decided, with_example
@@ -67,32 +68,30 @@ class PredicateTests(SynchronousTestCase):
 
     def test_raises(self) -> None:
         self.assertEqual(
-            fault(answering(lambda peeked: MATCH if peeked.data[4] == 0x4F else NO), HELLO),
+            fault(Greeting(lambda peeked: MATCH if peeked.data[4] == 0x4F else NO), HELLO),
             "greeting: the predicate raised IndexError('index out of range') with 1 bytes: b'H'",
         )
 
     def test_raises_on_rare_bytes(self) -> None:
         """Raise, even for bytes that are in no sample."""
 
-        class Raises(Greeting):
-            def __call__(self, peeked: Peeked, /) -> Verdict:
-                if any(byte >> 4 == 8 for byte in peeked.data[1:]):
-                    raise ValueError("rare")
-                return super().__call__(peeked)
+        def raises(peeked: Peeked) -> Verdict:
+            if any(byte >> 4 == 8 for byte in peeked.data[1:]):
+                raise ValueError("rare")
+            return greets(peeked)
 
-        matcher = Matcher(lambda _: Raises())
+        matcher = Matcher(lambda _: Greeting(raises))
         check_matcher(matcher, [HELLO], examples=0)
         self.assertIn("ValueError('rare')", complaint(matcher, HELLO, examples=300))
 
     def test_no_verdict(self) -> None:
-        boolean = answering(lambda peeked: peeked.startswith(HELLO))
+        boolean = Greeting(lambda peeked: peeked.startswith(HELLO))
         self.assertIn("gave False, not a Verdict", fault(boolean, HELLO))
 
     def test_changes_its_mind(self) -> None:
-        greeting = Greeting()
         self.assertEqual(
             fault(
-                answering(lambda peeked: MATCH if peeked.data == HELLO[:3] else greeting(peeked)),
+                Greeting(lambda peeked: MATCH if peeked.data == HELLO[:3] else greets(peeked)),
                 HELLO,
             ),
             "greeting: NEED_MORE for the first 4 bytes at once, but MATCH byte by byte: b'HELLO\\n'",
@@ -100,15 +99,9 @@ class PredicateTests(SynchronousTestCase):
 
     def test_remembers(self) -> None:
         """Depend on what was asked before."""
-
-        class Counts(Greeting):
-            asked = 0
-
-            def __call__(self, peeked: Peeked, /) -> Verdict:
-                self.asked += 1
-                return MATCH if self.asked > 5 else NEED_MORE
-
-        self.assertIn("but NEED_MORE byte by byte", fault(Counts(), HELLO))
+        asked = itertools.count(1)
+        counts = Greeting(lambda _: MATCH if next(asked) > 5 else NEED_MORE)
+        self.assertIn("but NEED_MORE byte by byte", fault(counts, HELLO))
 
     def test_depends_on_the_cut(self) -> None:
         """Let a parser end otherwise when it goes on than when it begins."""
@@ -116,7 +109,7 @@ class PredicateTests(SynchronousTestCase):
         def length(data: bytes, last: int | None) -> int:
             return len(data) if last is None else 1000
 
-        parses = answering(lambda peeked: MATCH if peeked.parsed(length) >= 3 else NEED_MORE)
+        parses = Greeting(lambda peeked: MATCH if peeked.parsed(length) >= 3 else NEED_MORE)
         self.assertIn(
             "NEED_MORE for the first 2 bytes at once, but MATCH byte by byte",
             fault(parses, HELLO),
@@ -131,63 +124,51 @@ class PredicateTests(SynchronousTestCase):
             (0, HELLO, "longest is 0, not a number"),
             (None, HELLO, "longest is None, not a number"),
         ):
-            predicate = answering(
+            predicate = Greeting(
                 lambda peeked: MATCH if b"\n" in peeked.data else NEED_MORE, longest=longest
             )
             self.assertIn(said, fault(predicate, sample))
 
     def test_first_bytes(self) -> None:
         """Leave a first byte out that they do not rule out."""
-        first = Greeting()
-        first.first_bytes = frozenset(b"h")  # type: ignore[attr-defined]
+        first = Greeting(first_bytes=frozenset(b"h"))
         self.assertIn("MATCH, but first_bytes has no 0x48", fault(first, HELLO))
         self.assertIn("NEED_MORE, but first_bytes has no 0x48", fault(first))
 
     def test_key(self) -> None:
         """Match a stream with a name that their key has not."""
-
-        class Keyed(Greeting):
-            key = KEY
-
-        class Lies(Keyed):
-            key = attrs.evolve(KEY, read=lambda peeked: str(len(peeked) // 3 * 3 or "alice"))
-
-        class Raises(Keyed):
-            key = attrs.evolve(KEY, read=lambda peeked: str(peeked.data[5]))
-
-        self.assertIn("MATCH, but the key has no 'bob'", fault(Keyed(), b"HELLO bob\n"))
-        self.assertIn("has no 'example.com'", fault(Keyed(), b"HELLO example.com\n"))
-        self.assertIn("gave '3' after 'alice' for fewer bytes", fault(Lies(), HELLO))
-        self.assertIn("key.read raised IndexError", fault(Raises(), HELLO))
+        keyed, lies, raises = (
+            Greeting(key=attrs.evolve(KEY, read=read))
+            for read in (
+                KEY.read,
+                lambda peeked: str(len(peeked) // 3 * 3 or "alice"),
+                lambda peeked: str(peeked.data[5]),
+            )
+        )
+        self.assertIn("MATCH, but the key has no 'bob'", fault(keyed, b"HELLO bob\n"))
+        self.assertIn("has no 'example.com'", fault(keyed, b"HELLO example.com\n"))
+        self.assertIn("gave '3' after 'alice' for fewer bytes", fault(lies, HELLO))
+        self.assertIn("key.read raised IndexError", fault(raises, HELLO))
         for name in (b"alice", b"a.example.com", b"b.a.example.com"):
-            self.assertIs(decided(Keyed(), b"HELLO " + name + b"\n").verdict, MATCH)
+            self.assertIs(decided(keyed, b"HELLO " + name + b"\n").verdict, MATCH)
 
     def test_exchanges(self) -> None:
         """Tell requests that are not there, or others when more bytes have come."""
-
-        class Converses(Greeting):
-            asked = b"HE"
-
-            def exchanges(self, peeked: Peeked) -> list[Exchange]:
-                there = peeked.startswith(self.asked)
-                return [Exchange(self.asked, b"y", repeat=True)] if there else []
-
-        class Late(Converses):
-            def exchanges(self, peeked: Peeked) -> list[Exchange]:
-                return super().exchanges(peeked) if len(peeked) > len(self.asked) else []
-
-        class Invents(Converses):
-            def exchanges(self, peeked: Peeked) -> list[Exchange]:
-                return [Exchange(b"XX", b"y", repeat=True)]
-
-        class Raises(Converses):
-            def exchanges(self, peeked: Peeked) -> list[Exchange]:
-                raise KeyError(peeked)
-
-        self.assertIs(decided(Converses(), HELLO).verdict, MATCH)
-        self.assertIn("exchanges gave (), but (Exchange(", fault(Late(), HELLO))
-        self.assertIn("exchanges gave the requests [b'XX']", fault(Invents(), HELLO))
-        self.assertIn("exchanges raised KeyError", fault(Raises(), HELLO))
+        asked = [Exchange(b"HE", b"y", repeat=True)]
+        invented = [Exchange(b"XX", b"y", repeat=True)]
+        converses, late, invents, raises = (
+            Greeting(exchanges=exchanges)
+            for exchanges in (
+                lambda peeked: asked if peeked.startswith(b"HE") else [],
+                lambda peeked: asked if len(peeked) > 2 else [],
+                lambda _: invented,
+                lambda _: {}["missing"],
+            )
+        )
+        self.assertIs(decided(converses, HELLO).verdict, MATCH)
+        self.assertIn("exchanges gave (), but (Exchange(", fault(late, HELLO))
+        self.assertIn("exchanges gave the requests [b'XX']", fault(invents, HELLO))
+        self.assertIn("exchanges raised KeyError", fault(raises, HELLO))
 
 
 class FactTests(SynchronousTestCase):
@@ -202,11 +183,9 @@ class FactTests(SynchronousTestCase):
             ({"who": "a" * 256}, "the fact who has 256 characters, more than 255"),
         ]
         for told, message in facts:
-            predicate = Greeting()
-            predicate.learnt = lambda _, told=told: told  # type: ignore[attr-defined]
-            self.assertIn(message, fault(predicate, HELLO))
-        predicate.learnt = lambda peeked: {"who": chr(peeked.data[6])}  # type: ignore[attr-defined]
-        self.assertIn("learnt raised IndexError", fault(predicate, HELLO))
+            self.assertIn(message, fault(Greeting(learnt=lambda _, told=told: told), HELLO))
+        raises = Greeting(learnt=lambda peeked: {"who": chr(peeked.data[6])})
+        self.assertIn("learnt raised IndexError", fault(raises, HELLO))
 
     def test_cut(self) -> None:
         """Facts do not depend on cuts."""
@@ -214,9 +193,7 @@ class FactTests(SynchronousTestCase):
         def length(data: bytes, last: int | None) -> int:
             return last or len(data)
 
-        predicate = Greeting()
-        predicate.learnt = lambda peeked: {"n": str(peeked.parsed(length))}  # type: ignore[attr-defined]
-        said = fault(predicate, HELLO)
+        said = fault(Greeting(learnt=lambda peeked: {"n": str(peeked.parsed(length))}), HELLO)
         self.assertIn("learnt {'n': '1'} when cut at byte 1, but {'n': '6'} when uncut", said)
 
 
@@ -224,31 +201,28 @@ class CostTests(SynchronousTestCase):
     def test_reads_again(self) -> None:
         """A predicate that reads all bytes anew for each one is found, by loops without calls too."""
 
-        class Rescans(Greeting):
-            longest = 2000
+        def rescans(peeked: Peeked) -> Verdict:
+            for _ in peeked.data:
+                pass
+            return greets(peeked, 2000)
 
-            def __call__(self, peeked: Peeked, /) -> Verdict:
-                for _ in peeked.data:
-                    pass
-                return super().__call__(peeked)
-
-        self.assertIn("grows faster than the bytes", fault(Rescans(), HELLO))
+        self.assertIn("grows faster than the bytes", fault(Greeting(rescans, longest=2000), HELLO))
 
     def test_built_again(self) -> None:
         """An automaton that is built again while it is measured is not the client's cost."""
 
-        class BuiltAgain(Greeting):
-            longest = 2000
-            built = False
+        def make(_: object) -> Greeting:
+            unbuilt = [10_000]
 
-            def __call__(self, peeked: Peeked, /) -> Verdict:
-                if sys.gettrace() and not self.built:
-                    self.built = True
-                    for _ in range(10_000):
+            def builds(peeked: Peeked) -> Verdict:
+                if sys.gettrace() and unbuilt:
+                    for _ in range(unbuilt.pop()):
                         pass
-                return super().__call__(peeked)
+                return greets(peeked, 2000)
 
-        check_matcher(Matcher(lambda _: BuiltAgain()), [HELLO], examples=0)
+            return Greeting(builds, longest=2000)
+
+        check_matcher(Matcher(make), [HELLO], examples=0)
 
     def test_goes_on(self) -> None:
         """One that goes on where it was is fine, however long it takes."""
@@ -259,14 +233,11 @@ class CostTests(SynchronousTestCase):
                 count += byte == 0x0A
             return len(data), count
 
-        class GoesOn(Greeting):
-            longest = 2000
+        def goes_on(peeked: Peeked) -> Verdict:
+            peeked.parsed(lines)
+            return greets(peeked, 2000)
 
-            def __call__(self, peeked: Peeked, /) -> Verdict:
-                peeked.parsed(lines)
-                return super().__call__(peeked)
-
-        check_matcher(Matcher(lambda _: GoesOn()), [HELLO], examples=0)
+        check_matcher(Matcher(lambda _: Greeting(goes_on, longest=2000)), [HELLO], examples=0)
 
 
 class WordTests(SynchronousTestCase):

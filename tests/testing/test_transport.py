@@ -1,5 +1,6 @@
 """The transport without a network does what real ones do."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -13,7 +14,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from tests.net.relay.reactors import PrivateReactor
@@ -26,18 +27,17 @@ from txmux.testing import WaterMarkTransport
 
 
 class _Log(Protocol):
-    def __init__(self) -> None:
+    def __init__(self, before: Callable[[bytes], object] = bool) -> None:
         self.told: list[Any] = []
+        self._before = before
 
     def dataReceived(self, data: bytes) -> None:
+        self._before(data)
         self.told.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.told.append(reason.type)
 
-
-@implementer(IHalfCloseableProtocol)
-class _HalfLog(_Log):
     def readConnectionLost(self) -> None:
         self.told.append("read lost")
 
@@ -68,7 +68,8 @@ def connected(protocol: _Log, high_water: int = 10) -> WaterMarkTransport:
 
 class TransportTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.protocol = _HalfLog()
+        self.protocol = _Log()
+        directlyProvides(self.protocol, IHalfCloseableProtocol)
         self.transport = connected(self.protocol)
 
     def test_interfaces(self) -> None:
@@ -191,14 +192,7 @@ class TransportTests(SynchronousTestCase):
     def test_answers_while_delivered(self) -> None:
         """What is delivered while the protocol is given bytes comes after them."""
         transport = self.transport
-
-        class Nested(_Log):
-            def dataReceived(self, data: bytes) -> None:
-                if data == b"first":
-                    transport.deliver(b"second")
-                super().dataReceived(data)
-
-        log = Nested()
+        log = _Log(lambda data: data == b"first" and transport.deliver(b"second"))
         transport.connect(log)
         transport.deliver(b"first")
         self.assertEqual(log.told, [b"first", b"second"])
