@@ -2,58 +2,21 @@
 
 import socket
 import struct
-from collections.abc import Iterable
 from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close, reactor
 from tests.support.queues import until_taken
 from tests.support.taker import Taker
-from tests.tcp.stages import (
-    test_handshaking_refused,
-    test_peeking,
-    test_reading_proxy_header,
-    test_turning_away,
-)
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from tests.wire.proxyprotocol.vectors import V1, V2
 from txmux.rules.embedding import outcome, route
-from txmux.rules.model import Backend, Route
+from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server as server_of
 
 SSH = b"SSH-2.0-test\r\n"
 HTTP = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
-
-
-class PreviewedCase(MuxTestCase):
-    """Each listener also has a route that hands over, for clients that never come: what tests find is as without it."""
-
-    def mux(self, routes: Iterable[Route] = (), **settings: Any) -> int:
-        if self.relay == "auto":
-            routes = [*routes, route("ssh", "handover:/nowhere", from_=["192.0.2.1"])]
-        return super().mux(routes, **settings)
-
-
-class FirstBytesTest(PreviewedCase, test_peeking.FirstBytesTest): ...
-
-
-class DecidingTest(PreviewedCase, test_peeking.DecidingTest): ...
-
-
-class UndecidedTest(PreviewedCase, test_peeking.UndecidedTest): ...
-
-
-class LeavingTest(PreviewedCase, test_peeking.LeavingTest): ...
-
-
-class AcceptedTest(PreviewedCase, test_reading_proxy_header.AcceptedTest): ...
-
-
-class RejectTest(PreviewedCase, test_turning_away.WhereTest): ...
-
-
-class HandshakeTests(PreviewedCase, test_handshaking_refused.HandshakeTests): ...
 
 
 class WaitingTest(MuxTestCase):
@@ -140,6 +103,13 @@ class WaitingTest(MuxTestCase):
         client = await self.connect_read(self.giving_mux(), b"SS")
         client.reset()
         await self.assert_logged(reason="client-gone", bytes_in=2)
+
+    async def test_client_that_says_nothing_opens_no_connection(self) -> None:
+        backend = backend_at(self.backend_port())
+        client = await self.connect(self.giving_mux(silent=backend, default=backend))
+        client.close()
+        await self.assert_logged(reason="client-gone", backend=None)
+        self.assertEqual(self.backend.peers, [])
 
     async def test_bytes_before_a_reset_reach_an_ordinary_server(self) -> None:
         path = f"{self.taker.path}2"

@@ -86,10 +86,6 @@ class GoneClientsTest(MuxTestCase):
         self.time.clock.advance(1.0)
 
 
-class PortableGoneClientsTest(GoneClientsTest):
-    relay = "portable"
-
-
 class TurnsTest(MuxTestCase):
     def fill(self) -> None:
         """Queue clients of one source, and then one of another, in a storm."""

@@ -1,7 +1,11 @@
 """What is counted of servers from the connections of clients, at the moment it happens."""
 
+from __future__ import annotations
+
+import functools
+import itertools
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from typing import Any, Literal
 
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
@@ -9,7 +13,6 @@ from tests.support.peers import Peer
 from tests.support.servers import counted, waited
 from tests.tcp.silent_case import ServerFirstCase
 from tests.wire.hello_builder import client_hello, records, server_name
-from txmux.net.sockets.poller import is_available
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
 from txmux.telemetry.counting.counter_groups import (
@@ -22,18 +25,27 @@ from txmux.telemetry.counting.counter_groups import (
 from txmux.transport import source_number
 
 _SSH = b"SSH-2.0-a\r\n"
+_HELLO = records(client_hello(server_name("a.test")))
+
+
+def on_each_path(
+    test: Callable[[ServerCountsTest], Coroutine[Any, Any, None]],
+) -> Callable[[ServerCountsTest], Coroutine[Any, Any, None]]:
+    """Run a test by the fast path, where it is counted once a second who waits, and by a stage; with each by a hello, too."""
+
+    @functools.wraps(test)
+    async def run(self: ServerCountsTest) -> None:
+        for self.max_duration, self.first in itertools.product((None, 1000.0), (_SSH, _HELLO)):
+            await test(self)
+            self.setUp()
+
+    return run
 
 
 class ServerCountsTest(MuxTestCase):
-    """On the fast path: there it is counted once a second who waits.
-
-    Attributes:
-        is_fast: Whether it is.
-        first: What the client sends.
-    """
+    """`max_duration` takes a client from the fast path; one that is routed by its hello has a server that may ask for another."""
 
     max_duration: float | None = None
-    is_fast = True
     first = _SSH
 
     async def begin(self) -> tuple[Peer, Peer]:
@@ -42,7 +54,9 @@ class ServerCountsTest(MuxTestCase):
         return client, await self.backend.heard(len(self.first))
 
     def routes(self) -> Sequence[Route]:
-        return [route("ssh", self.server)]
+        if self.first == _SSH:
+            return [route("ssh", self.server)]
+        return [route("tls sni=vip.test", CLOSE), route("tls", self.server, name="all")]
 
     def cells(self) -> Any:
         key = SERVER.key("backend", self.server.servers[0].text)
@@ -54,13 +68,14 @@ class ServerCountsTest(MuxTestCase):
     def sources(self, span: slice) -> Container[int]:
         return sources_in([0], self.cells()[span])
 
+    @on_each_path
     async def test_first_byte_at_once_and_bytes_of_live_connections(self) -> None:
         client, server = await self.begin()
-        self.assertEqual(counted(self.factory), {} if self.is_fast else {"asked": 1})
+        asked = {"asked": 1} if self.max_duration else {}
+        self.assertEqual(counted(self.factory), asked)
         self.time.advance(0.25)
         server.send(b"answer")
         await client.has(6)
-        asked = {} if self.is_fast else {"asked": 1}
         self.assertEqual(counted(self.factory), {**asked, "answered": 1})
         server.send(b" and more")
         await client.has(15)
@@ -79,6 +94,7 @@ class ServerCountsTest(MuxTestCase):
         self.assertEqual(counted(self.factory), {**asked, "answered": 1})
         self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (count + 1, 15))
 
+    @on_each_path
     async def test_reset_before_the_first_byte(self) -> None:
         client, server = await self.begin()
         server.reset()
@@ -90,6 +106,7 @@ class ServerCountsTest(MuxTestCase):
         self.assertLess(abs(time.time() - when), 60)
         self.assertEqual(self.sources(RESET), {source_number("127.0.0.1:1")})
 
+    @on_each_path
     async def test_reset_after_the_first_byte(self) -> None:
         client, server = await self.begin()
         server.send(b"answer")
@@ -99,6 +116,7 @@ class ServerCountsTest(MuxTestCase):
         await self.assert_logged(reason="server-reset")
         self.assertEqual(counted(self.factory)["answered"], 1)
 
+    @on_each_path
     async def test_client_that_waits(self) -> None:
         """It is counted once, with its source, unless its request is not whole."""
         self.server = backend_at(self.backend_port(), max_duration=self.max_duration)
@@ -123,6 +141,7 @@ class ServerCountsTest(MuxTestCase):
         for peer in self.backend.peers:
             await peer.is_lost()
 
+    @on_each_path
     async def test_client_leaves_without_a_byte(self) -> None:
         client, server = await self.begin()
         self.time.advance(1)
@@ -141,16 +160,20 @@ class ServerCountsTest(MuxTestCase):
         await self.until_logged()
         self.assertEqual(counted(self.factory), {"asked": 1, "unanswered": 1, "closed": 1})
 
+    @on_each_path
     async def test_server_closes_first_without_a_byte(self) -> None:
         """Which is told from a client that has sent all, and leaves."""
         await self.closed_first(Peer.close, 0)
 
+    @on_each_path
     async def test_server_closes_first_and_the_client_later(self) -> None:
         await self.closed_first(Peer.close, 2)
 
+    @on_each_path
     async def test_server_closes_first_and_the_client_resets(self) -> None:
         await self.closed_first(Peer.reset, 0)
 
+    @on_each_path
     async def test_server_closes_after_its_answer(self) -> None:
         client, server = await self.begin()
         self.time.advance(1)
@@ -161,6 +184,7 @@ class ServerCountsTest(MuxTestCase):
         await self.until_logged()
         self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
 
+    @on_each_path
     async def test_http_400_to_a_proxy_header(self) -> None:
         """It counts only where a header is sent, and only as an answer of HTTP."""
         ways: list[tuple[Literal["off", "v1", "v2"], bytes, int]] = [
@@ -183,28 +207,8 @@ class ServerCountsTest(MuxTestCase):
             await server.is_lost()
             await self.until_logged(number + 1)
 
-
-class KernelServerCountsTest(ServerCountsTest):
-    """The relay of the kernel from the beginning."""
-
-    skip = None if is_available() else "this needs Linux"
-    max_duration = 1000.0
-    is_fast = False
-
-
-class PortableServerCountsTest(ServerCountsTest):
-    relay = "portable"
-
-
-class HelloCountsTest(ServerCountsTest):
-    """Of a client that is routed by its hello, whose server may ask for another one."""
-
-    first = records(client_hello(server_name("a.test")))
-
-    def routes(self) -> Sequence[Route]:
-        return [route("tls sni=vip.test", CLOSE), route("tls", self.server, name="all")]
-
     async def test_half_closed_client_is_answered(self) -> None:
+        self.first = _HELLO
         client, server = await self.begin()
         client.finish()
         await server.has_all()
@@ -213,12 +217,6 @@ class HelloCountsTest(ServerCountsTest):
         server.close()
         await self.assert_ended(client, reason="done")
         self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
-
-
-class KernelHelloCountsTest(HelloCountsTest):
-    skip = KernelServerCountsTest.skip
-    max_duration = 1000.0
-    is_fast = False
 
 
 class ServerFirstTest(ServerFirstCase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from OpenSSL import SSL
 
@@ -371,7 +371,3 @@ class EndsHereTest(TerminationCase):
         await client.has_all()
         record = await self.assert_ended(client, reason="tls-failed")
         self.assertIn("the TLS handshake failed: bad key share", record.facts["tls_error"])
-
-
-class PortableTest(AwaitingRetryTest):
-    relay: ClassVar[Literal["auto", "portable"]] = "portable"  # type: ignore[misc]

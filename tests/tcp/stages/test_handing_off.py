@@ -148,57 +148,65 @@ class NameTest(HandingOffCase):
 
 class HandingOffTest(HandingOffCase):
     async def test_server_gets_the_socket_with_unread_bytes_and_facts(self) -> None:
-        client = await self.client(self.giving_mux(), SSH)
-        given, reported = await self.taker.taken()
-        record = await self.logged()
-        self.assertEqual(given.getpeername(), client.getsockname())
-        self.assertEqual(given.getsockname(), client.getpeername())
-        self.assertEqual(given.getsockopt(*LOWAT), 1)
-        self.assertEqual(given.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
-        self.assertEqual(given.recv(100), SSH)
-        given.sendall(b"SSH-2.0-server\r\n")
-        self.assertEqual(client.recv(100), b"SSH-2.0-server\r\n")
-        client.close()
-        self.assertEqual(given.recv(100), b"")
-        self.assertEqual(
-            reported,
-            {
-                "version": 1,
-                "id": record.id,
-                "time": record.time,
-                "listener": "public",
-                "route": "ssh",
-                "client": [*given.getpeername()],
-                "local": [*given.getsockname()],
-                "facts": {"software": "test"},
-            },
-        )
-        self.assert_story(
-            record,
-            reason="handed-over",
-            route="ssh",
-            backend=self.taker.outcome,
-            server=self.taker.outcome,
-            bytes_in=0,
-            bytes_out=0,
-            facts={"software": "test"},
-        )
-        self.assertTrue(record.is_clean)
+        for count, self.relay in enumerate(("auto", "portable"), 1):
+            client = await self.client(self.giving_mux(), SSH)
+            given, reported = await self.taker.taken()
+            record = await self.logged(count)
+            self.assertEqual(given.getpeername(), client.getsockname())
+            self.assertEqual(given.getsockname(), client.getpeername())
+            self.assertEqual(given.getsockopt(*LOWAT), 1)
+            self.assertEqual(given.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
+            self.assertEqual(given.recv(100), SSH)
+            given.sendall(b"SSH-2.0-server\r\n")
+            self.assertEqual(client.recv(100), b"SSH-2.0-server\r\n")
+            client.close()
+            self.assertEqual(given.recv(100), b"")
+            self.assertEqual(
+                reported,
+                {
+                    "version": 1,
+                    "id": record.id,
+                    "time": record.time,
+                    "listener": "public",
+                    "route": "ssh",
+                    "client": [*given.getpeername()],
+                    "local": [*given.getsockname()],
+                    "facts": {"software": "test"},
+                },
+            )
+            self.assert_story(
+                record,
+                reason="handed-over",
+                route="ssh",
+                backend=self.taker.outcome,
+                server=self.taker.outcome,
+                bytes_in=0,
+                bytes_out=0,
+                facts={"software": "test"},
+            )
+            self.assertTrue(record.is_clean)
 
     async def test_other_route_of_the_listener_relays_each_byte_once(self) -> None:
-        said = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-        client = await self.connect(self.giving_mux(), said[:5])
-        await self.seen(5)
-        client.send(said[5:])
-        server = await self.backend.heard(len(said))
-        client.send(b"more")
-        await server.has(len(said) + 4)
-        self.assertEqual(bytes(server.received), said + b"more")
-        server.send(b"answer")
-        await client.has(6)
-        close(client, server)
-        story = self.assert_story
-        story(await self.logged(), reason="done", route="http", bytes_in=len(said) + 4, bytes_out=6)
+        for count, self.relay in enumerate(("auto", "portable"), 1):
+            said = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+            client = await self.connect(self.giving_mux(), said[:5])
+            await self.seen(5)
+            client.send(said[5:])
+            server = await self.backend.heard(len(said), count - 1)
+            client.send(b"more")
+            await server.has(len(said) + 4)
+            self.assertEqual(bytes(server.received), said + b"more")
+            server.send(b"answer")
+            await client.has(6)
+            close(client, server)
+            story = self.assert_story
+            story(
+                await self.logged(count),
+                reason="done",
+                route="http",
+                bytes_in=len(said) + 4,
+                bytes_out=6,
+            )
 
     async def test_hands_over_a_silent_client_without_a_byte(self) -> None:
         port = self.mux(silent=outcome(self.taker.outcome), detect_timeout=3)
@@ -225,12 +233,6 @@ class HandingOffTest(HandingOffCase):
         other, _ = await self.taker.taken()
         await self.assert_logged(3, reason="handed-over")
         self.assertEqual((given.recv(99), other.recv(99)), (SSH, SSH))
-
-
-class WatchedHandingOffTest(HandingOffTest):
-    """Where the reactor watches each socket."""
-
-    relay = "portable"
 
 
 class NotTakenTest(HandingOffCase):

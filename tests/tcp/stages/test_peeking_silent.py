@@ -179,10 +179,6 @@ class SilentRouteTest(ServerFirstCase):
         await self.greeted(await self.waiting(routes), after=3.1)
 
 
-class PortableSilentRouteTest(SilentRouteTest):
-    relay = "portable"
-
-
 class InsideTLSTest(TerminationCase):
     async def test_client_that_says_nothing_inside_tls(self) -> None:
         greeter = PeerFactory(Greeter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any, ClassVar, Literal
+from typing import Any
 from unittest import SkipTest
 
 import attrs
@@ -501,7 +501,3 @@ class PassedOnTest(MuxTestCase):
             await self.logged()
             self.records.clear()
             self.backend.peers.clear()
-
-
-class PortablePassedOnTest(PassedOnTest):
-    relay: ClassVar[Literal["auto", "portable"]] = "portable"  # type: ignore[misc]
