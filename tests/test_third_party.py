@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 import txmux
+from tests.support.each import for_each
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from txmux.client.io_runtime import IORuntime
@@ -69,8 +70,9 @@ class Proxy(ServerFactory):
     def connection_lost(self, reason: Failure) -> None: ...
 
 
-class PortableTests(TestCase):
-    relay = "portable"
+@for_each("relay", ("portable", *(["kernel"] if is_available() else [])))
+class ProxyTests(TestCase):
+    relay: str
 
     async def test_header_bytes_and_end(self) -> None:
         """The header is first, each byte comes once, and a half-close is passed on while the other side goes on."""
@@ -104,8 +106,3 @@ class PortableTests(TestCase):
         client = await connect(self, listen(self, proxy))
         await client.is_lost()
         self.assertNoResult(proxy.over)
-
-
-class KernelTests(PortableTests):
-    relay = "kernel"
-    skip = None if is_available() else "the kernel relay needs Linux"

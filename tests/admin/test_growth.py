@@ -58,7 +58,7 @@ class _Worker:
     """A worker in this process."""
 
     number, ready = 0, True
-    is_late = is_retiring = missed_ping = False
+    is_late = is_retiring = False
 
     def __init__(self, rules: Rules) -> None:
         serving = Serving(unpack(pack(rules)), None, reactor, accepting=False)

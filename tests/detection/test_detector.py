@@ -22,6 +22,7 @@ from txmux.rules.reading.route import period
 class After:
     longest: int
     verdict: Verdict
+    learnt: Callable[[Peeked], dict[str, str]] = lambda _: {}
 
     def __call__(self, peeked: Peeked) -> Verdict:
         return self.verdict if len(peeked) >= self.longest else Verdict.NEED_MORE
@@ -259,15 +260,6 @@ class PeekedTest(SynchronousTestCase):
         self.assertEqual(calls, [(b"a", None), (b"abc", "a")])
 
 
-@attrs.frozen
-class Names(After):
-    fact: str = ""
-
-    @property
-    def learnt(self) -> Callable[[Peeked], dict[str, str]]:
-        return _NAMING[self.fact]
-
-
 _NAMING = {name: lambda _, name=name: {"host": name, name: "seen"} for name in "ab"}
 
 
@@ -276,7 +268,7 @@ class FactsTests(SynchronousTestCase):
         """Another matcher, of a route that has not won, may read another name in the same bytes."""
 
         def named(name: str, fact: str, verdict: Verdict) -> Route:
-            return asks(name, Alternative(f"{name} {fact}", Names(1, verdict, fact)))
+            return asks(name, Alternative(f"{name} {fact}", After(1, verdict, _NAMING[fact])))
 
         lost = [named("1", "a", Verdict.NO), named("2", "b", Verdict.NO)]
         for fact in "ab":

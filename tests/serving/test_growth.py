@@ -24,11 +24,6 @@ _RULES = (
 _RESET = struct.pack("ii", 1, 0)
 
 
-class _Time(VirtualTime):
-    def callFromThread(self, call: Callable[[], object]) -> None:
-        self.callLater(0, call)  # no reactor runs here
-
-
 class GrowthTests(ServiceTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -36,7 +31,9 @@ class GrowthTests(ServiceTestCase):
         self.server = socket.create_server(("127.0.0.1", 0), backlog=2 * _MANY)
         self.server.settimeout(0)
         self.addCleanup(self.server.close)
-        self.clock = _Time()
+        self.clock = VirtualTime(
+            callFromThread=lambda call: self.clock.callLater(0, call)
+        )  # no reactor runs here
         text = _RULES.format(port=self.server.getsockname()[1])
         [self.port] = self.run_service(text, use=self.clock)
         assert self.running.serving is not None

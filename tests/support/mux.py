@@ -42,13 +42,14 @@ class ListLog:
 
 
 class VirtualTime:
-    """The real reactor, but for its clock, which a test moves."""
+    """The real reactor, but for its clock, which a test moves, and these functions."""
 
-    def __init__(self) -> None:
+    def __init__(self, **instead: Callable[..., object]) -> None:
         self.clock = Clock()
         self.callLater = self.clock.callLater
         self.seconds = self.clock.seconds
         self.advance = self.clock.advance
+        vars(self).update(instead)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(reactor, name)

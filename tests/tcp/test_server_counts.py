@@ -1,13 +1,10 @@
 """What is counted of servers from the connections of clients, at the moment it happens."""
 
-from __future__ import annotations
-
-import functools
-import itertools
 import time
-from collections.abc import Callable, Container, Coroutine, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Literal
 
+from tests.support.each import for_each
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.servers import counted, waited
@@ -28,25 +25,13 @@ _SSH = b"SSH-2.0-a\r\n"
 _HELLO = records(client_hello(server_name("a.test")))
 
 
-def on_each_path(
-    test: Callable[[ServerCountsTest], Coroutine[Any, Any, None]],
-) -> Callable[[ServerCountsTest], Coroutine[Any, Any, None]]:
-    """Run a test by the fast path, where it is counted once a second who waits, and by a stage; with each by a hello, too."""
-
-    @functools.wraps(test)
-    async def run(self: ServerCountsTest) -> None:
-        for self.max_duration, self.first in itertools.product((None, 1000.0), (_SSH, _HELLO)):
-            await test(self)
-            self.setUp()
-
-    return run
-
-
+@for_each("first", (_SSH, _HELLO))
+@for_each("max_duration", (None, 1000.0))
 class ServerCountsTest(MuxTestCase):
     """`max_duration` takes a client from the fast path; one that is routed by its hello has a server that may ask for another."""
 
-    max_duration: float | None = None
-    first = _SSH
+    max_duration: float | None
+    first: bytes
 
     async def begin(self) -> tuple[Peer, Peer]:
         self.server = backend_at(self.backend_port(), max_duration=self.max_duration)
@@ -68,7 +53,6 @@ class ServerCountsTest(MuxTestCase):
     def sources(self, span: slice) -> Container[int]:
         return sources_in([0], self.cells()[span])
 
-    @on_each_path
     async def test_first_byte_at_once_and_bytes_of_live_connections(self) -> None:
         client, server = await self.begin()
         asked = {"asked": 1} if self.max_duration else {}
@@ -94,7 +78,6 @@ class ServerCountsTest(MuxTestCase):
         self.assertEqual(counted(self.factory), {**asked, "answered": 1})
         self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (count + 1, 15))
 
-    @on_each_path
     async def test_reset_before_the_first_byte(self) -> None:
         client, server = await self.begin()
         server.reset()
@@ -106,7 +89,6 @@ class ServerCountsTest(MuxTestCase):
         self.assertLess(abs(time.time() - when), 60)
         self.assertEqual(self.sources(RESET), {source_number("127.0.0.1:1")})
 
-    @on_each_path
     async def test_reset_after_the_first_byte(self) -> None:
         client, server = await self.begin()
         server.send(b"answer")
@@ -116,7 +98,6 @@ class ServerCountsTest(MuxTestCase):
         await self.assert_logged(reason="server-reset")
         self.assertEqual(counted(self.factory)["answered"], 1)
 
-    @on_each_path
     async def test_client_that_waits(self) -> None:
         """It is counted once, with its source, unless its request is not whole."""
         self.server = backend_at(self.backend_port(), max_duration=self.max_duration)
@@ -141,7 +122,6 @@ class ServerCountsTest(MuxTestCase):
         for peer in self.backend.peers:
             await peer.is_lost()
 
-    @on_each_path
     async def test_client_leaves_without_a_byte(self) -> None:
         client, server = await self.begin()
         self.time.advance(1)
@@ -160,20 +140,16 @@ class ServerCountsTest(MuxTestCase):
         await self.until_logged()
         self.assertEqual(counted(self.factory), {"asked": 1, "unanswered": 1, "closed": 1})
 
-    @on_each_path
     async def test_server_closes_first_without_a_byte(self) -> None:
         """Which is told from a client that has sent all, and leaves."""
         await self.closed_first(Peer.close, 0)
 
-    @on_each_path
     async def test_server_closes_first_and_the_client_later(self) -> None:
         await self.closed_first(Peer.close, 2)
 
-    @on_each_path
     async def test_server_closes_first_and_the_client_resets(self) -> None:
         await self.closed_first(Peer.reset, 0)
 
-    @on_each_path
     async def test_server_closes_after_its_answer(self) -> None:
         client, server = await self.begin()
         self.time.advance(1)
@@ -184,7 +160,6 @@ class ServerCountsTest(MuxTestCase):
         await self.until_logged()
         self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
 
-    @on_each_path
     async def test_http_400_to_a_proxy_header(self) -> None:
         """It counts only where a header is sent, and only as an answer of HTTP."""
         ways: list[tuple[Literal["off", "v1", "v2"], bytes, int]] = [

@@ -103,6 +103,7 @@ class RelayCase(_Base):
         small_buffers: bool = False,
     ) -> tuple[Peer, Peer]:
         self.results: list[RelayResult] = []
+        self.ends: list[Any] = []
         self.wiring = self.wires(self.poller, self)
         plain = UnixWiring if self.wiring.family == socket.AF_UNIX else TcpWiring
         peers = (self.peer_wires or plain)(self.poller, self)
@@ -121,7 +122,7 @@ class RelayCase(_Base):
         self._clock = clock
 
         def start(server_end: Any) -> None:
-            self.ends: list[Any] = [client_end, server_end]
+            self.ends = [client_end, server_end]
             if small_buffers:
                 limit_buffers(client, client_end, server_end)
             self.relay = self.make_relay(clock or reactor, timeouts)
@@ -135,14 +136,14 @@ class RelayCase(_Base):
         self.addCleanup(self._end, server)
         if small_buffers:
             limit_buffers(server)
-        while not hasattr(self, "ends"):
+        while not self.ends:
             await self.turn()
         return client, server
 
     async def _ended(self, peer: Peer) -> None:
-        if hasattr(self, "ends") and not self.results:
+        if self.ends and not self.results:
             self.relay.abort("killed")
-        while hasattr(self, "ends") and not self.results:
+        while self.ends and not self.results:
             await self.turn()
         if peer.lost is None:
             peer.reset()
@@ -505,7 +506,6 @@ class OrderContract(RelayCase):
                 self.assertEqual(
                     len(reader.received), result.bytes_in if upload else result.bytes_out
                 )
-                del self.ends
 
 
 _MiB = 2**20
@@ -588,7 +588,6 @@ class ResetContract(OrderContract):
         result = await self.over(*peers)
         self.assertEqual(result.reason, reason)
         self.assert_late(result, is_late=is_late)
-        del self.ends
 
     def assert_late(self, result: RelayResult, *, is_late: bool) -> None:
         self.assertEqual(result.reset, "late" if is_late and self.finds_late else "")
@@ -606,7 +605,6 @@ class ResetContract(OrderContract):
             result = await self.over(client, server)
             self.assertIn(result.reason, {"client-reset", "server-reset"})
             self.assert_late(result, is_late=is_late)
-            del self.ends
 
     async def test_both_reset(self) -> None:
         """Peers that end at the same time had said all, unless much is under way; one that stays had not."""
@@ -624,7 +622,6 @@ class ResetContract(OrderContract):
             )
             is_found = self.finds_close if how == "close" else how == "reset"
             self.assert_late(result, is_late=is_found)
-            del self.ends
 
     async def test_reset_after_the_client_has_finished(self) -> None:
         """A server that has all and only breaks off its end cuts nothing; one that may have been answering does."""
@@ -662,7 +659,6 @@ class ResetContract(OrderContract):
             else:
                 self.relay.abort("killed")
                 await self.over(client, server)
-                del self.ends
 
     async def test_reset_in_an_answer(self) -> None:
         """A client that has finished reads on; so it does when the server's end is known, and waits behind the answer."""

@@ -135,7 +135,7 @@ class _ClientPeer(Peer):
 class Player:
     """Plays schedules, one after the other, on one reactor.
 
-    `tidy_up` gives back what relays keep for those that follow; `peers` are those of the last schedule, as they were in the end.
+    With `pauses`, each step ends when all has come. `tidy_up` gives back what relays keep for those that follow; `peers` are those of the last schedule, as they were in the end.
     """
 
     def __init__(
@@ -144,7 +144,10 @@ class Player:
         wiring: Wiring,
         make_sides: Callable[[Peer, Peer], Sides],
         tidy_up: Callable[[], None],
+        *,
+        pauses: bool = False,
     ) -> None:
+        self._pauses = pauses
         self._tidy_up = tidy_up
         self._private = private
         self._wiring = wiring
@@ -250,6 +253,11 @@ class Player:
         else:
             self.peers[step.who].act(step)
             self._turn()
+        if self._pauses:
+            client, server = self.peers["client"], self.peers["server"]
+            self._until(
+                lambda: (client.received, server.received) == (server.to_send, client.to_send)
+            )
 
     def _move(self, *, really: bool) -> None:
         """Let another relay go on with other descriptors of the same sockets, or the same one after all."""

@@ -16,7 +16,8 @@ from tests.net.relay.contract import RelayCase
 from tests.net.relay.playing import Player
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.schedules import Schedule, Step
-from tests.net.relay.wiring import LeanTcpWiring, make_sides
+from tests.net.relay.wiring import LeanTcpWiring, TcpWiring, Wiring, make_sides
+from tests.support.each import for_each
 from tests.support.examples import scaled
 from tests.support.peers import reactor
 from txmux.net.relay import kernel, marks
@@ -248,13 +249,6 @@ class MarkedRelayTest(RelayCase, TestCase):
         self.assertIn(times, range(2, kernel._MUCH + 1))
 
 
-class _Pausing(Player):
-    def _do(self, step: Step) -> None:
-        super()._do(step)
-        client, server = self.peers["client"], self.peers["server"]
-        self._until(lambda: (client.received, server.received) == (server.to_send, client.to_send))
-
-
 def _make_small(test: SynchronousTestCase) -> list[Mark]:
     test.patch(marks, "LEVEL", _SMALL_LEVEL)
     test.patch(marks, "RUN", _SMALL_RUN)
@@ -286,7 +280,7 @@ class PauseTest(SynchronousTestCase):
         self.addCleanup(private.close)
         poller = Poller.for_reactor(private.reactor)
         sides = functools.partial(make_sides, poller)
-        self.player = _Pausing(private, LeanTcpWiring(poller, self), sides, _clear_pipes)
+        self.player = Player(private, LeanTcpWiring(poller, self), sides, _clear_pipes, pauses=True)
         self.addCleanup(self.player.close)
 
     def play(self, steps: list[Step]) -> None:
@@ -314,13 +308,17 @@ def _clear_pipes() -> None:
     kernel._large_pipes.clear()
 
 
+@for_each("ends", (("epoll", TcpWiring), ("workers", LeanTcpWiring)))
 class MarkedScheduleTest(test_schedules.KernelTest):
-    """Whatever peers do, where marks are soon set."""
+    """Whatever peers do, where marks are soon set, whether the reactor serves the sockets or not."""
 
+    ends: tuple[str, type[Wiring]]
     examples = 100
 
     def setUp(self) -> None:
-        self.was_set = _make_small(self)
+        self.reactor, self.wires = self.ends
+        was_set = _make_small(self)
+        self.addCleanup(lambda: self.assertNotEqual(was_set, []))
         super().setUp()
 
     def tidy_up(self) -> None:
@@ -328,12 +326,3 @@ class MarkedScheduleTest(test_schedules.KernelTest):
         self.assertEqual(kernel._large_pipes._given, 0)
         super().tidy_up()
         kernel._large_pipes.clear()
-
-    def tearDown(self) -> None:
-        self.assertNotEqual(self.was_set, [])
-
-
-class MarkedLeanScheduleTest(MarkedScheduleTest):
-    """The same between sockets that the reactor does not serve."""
-
-    reactor, wires = "workers", LeanTcpWiring

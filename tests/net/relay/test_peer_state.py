@@ -9,6 +9,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.relay.contract import RelayCase
+from tests.support.each import for_each
 from tests.support.peers import reactor
 from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
 from txmux.net.relay import kernel
@@ -121,8 +122,11 @@ class MultipathTest(SynchronousTestCase):
         self.assertGreater(queued_in(one), 1)
 
 
-class LostPeerCase(RelayCase):
+@for_each("on_transports", (False, True))
+class LostPeerTest(RelayCase, TestCase):
     """What a relay makes of them; the system's answer is the test's."""
+
+    skip = _SKIP
 
     keepalive: Keepalive | None = _KEEPALIVE
 
@@ -203,10 +207,9 @@ class LostPeerCase(RelayCase):
         self.assertEqual(self.results, [])
         self.assertEqual(unanswered_by(connected).tries // 2, 0)
 
-
-class KernelLostPeerTest(LostPeerCase, TestCase):
     async def test_adopted_relay_reads_keepalive_of_sockets(self) -> None:
         self.keepalive = None
+        self.on_transports = False  # as where a relay moves
         await self.relayed()
         for end in self.ends:
             set_options(end.transport.getHandle(), keepalive_options(1, 2, 3))
@@ -219,8 +222,3 @@ class KernelLostPeerTest(LostPeerCase, TestCase):
         self.set_unanswered(1, 8, 4)
         self.clock.advance(7)
         self.assertEqual((await self.over(self.client)).reason, "server-reset")
-
-
-class TransportsLostPeerTest(LostPeerCase, TestCase):
-    skip = _SKIP
-    on_transports = True

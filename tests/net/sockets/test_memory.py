@@ -1,7 +1,7 @@
 """What happens when memory runs out."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -9,6 +9,7 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import listen_beside
+from tests.support.each import for_each
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, connect, reactor
 from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.memory import MEMORY, Memory, OutOfMemory, keep_running
@@ -113,11 +114,11 @@ class MemoryTest(SynchronousTestCase):
         self.assertRaises(KeyError, loop.mainLoop)
 
 
+@for_each("make_poller", (Poller.for_reactor, ReactorPoller))
 class ShortTest(TestCase):
     """Connections while there is no memory."""
 
-    def make_poller(self) -> Poller:
-        return Poller.for_reactor(reactor)
+    make_poller: Callable[[Any], Poller]
 
     def setUp(self) -> None:
         self.system = _System()
@@ -126,7 +127,7 @@ class ShortTest(TestCase):
         self.patch(MEMORY, "_pieces", [])
         self.patch(MEMORY, "_since", None)
         self.factory = PeerFactory()
-        self.poller = self.make_poller()
+        self.poller = self.make_poller(reactor)
         self.port = listen_beside(self, self.poller, self.factory)
         self.number: int = self.port.getHost().port
 
@@ -185,10 +186,3 @@ class ShortTest(TestCase):
 
     def fail_to_keep(self, _data: bytes) -> None:
         raise MemoryError
-
-
-class ReactorShortTest(ShortTest):
-    """Where the reactor watches each socket."""
-
-    def make_poller(self) -> Poller:
-        return ReactorPoller(reactor)

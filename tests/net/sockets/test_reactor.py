@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.net.relay.reactors import PrivateReactor
+from tests.support.each import for_each
 from txmux.client.io_runtime import IORuntime
 from txmux.net.sockets import poller
 from txmux.net.sockets.descriptors import DESCRIPTORS
@@ -49,9 +50,12 @@ class _Reader:
         self.lost.append(reason)
 
 
+@for_each("kind", ("workers", "epoll"))
 class WorkersReactorTest(SynchronousTestCase):
+    """That of workers, and another reactor, with the poller as a reader."""
+
     skip = None if is_available() else "these need Linux"
-    kind = "workers"
+    kind: str
 
     def setUp(self) -> None:
         private = PrivateReactor(self.kind)
@@ -191,12 +195,6 @@ class WorkersReactorTest(SynchronousTestCase):
             self.reactor.removeReader(kept[self.served[0]])
         else:
             self.poller.unwatch(self.served[0])
-
-
-class AnyReactorTest(WorkersReactorTest):
-    """Another reactor, with the poller as a reader."""
-
-    kind = "epoll"
 
 
 class ReactorPollerTest(SynchronousTestCase):
