@@ -5,8 +5,7 @@ from typing import Any
 
 from tests.admin.asking import AdminCase
 from tests.support.datagrams import turn
-from tests.support.peers import Peer, PeerFactory, close, connect, listen
-from tests.tcp.silent_case import GREETING, Greeter
+from tests.support.peers import GREETING, Greeter, Peer, PeerFactory, close, connect, listen
 
 _RULES = """[listen x]
 endpoint = 127.0.0.1:0

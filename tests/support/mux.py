@@ -10,7 +10,16 @@ from twisted.trial.unittest import TestCase
 
 from tests.interop.children import PATIENCE
 from tests.support.looks import is_looked_for, look_again
-from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.peers import (
+    GREETING,
+    Greeter,
+    Peer,
+    PeerFactory,
+    close,
+    connect,
+    listen,
+    reactor,
+)
 from txmux.client.io_runtime import IORuntime
 from txmux.net.relay.peer_state import queued_in
 from txmux.rules.embedding import route
@@ -80,10 +89,15 @@ class MuxTestCase(TestCase):
         self.records = self.log.records
         self.time = VirtualTime()
         self.backend = PeerFactory()
+        self.greeter = PeerFactory(Greeter)
         self.made: list[MuxFactory] = []
 
     def backend_port(self) -> int:
         return listen(self, self.backend)
+
+    def greeting(self, **settings: Any) -> Backend:
+        """Make a backend whose server speaks first."""
+        return attrs.evolve(backend_at(listen(self, self.greeter), **settings), name="greeter")
 
     def mux(
         self,
@@ -150,6 +164,12 @@ class MuxTestCase(TestCase):
         self.assertEqual(bytes(client.received), answer)
         return client
 
+    async def has_greeting(self, client: Peer, more: bytes = b"", *, after: float = 0.0) -> None:
+        if after:
+            self.time.advance(after)
+        await client.has(len(GREETING + more))
+        self.assertEqual(bytes(client.received), GREETING + more)
+
     async def turn(self, times: int = 1) -> None:
         for _ in range(times):
             await deferLater(reactor, 0)
@@ -187,6 +207,10 @@ class MuxTestCase(TestCase):
             for factory in {*self.made, *self.factories}:
                 factory.drop_idle_timers()
             self.assertEqual(self.time.clock.getDelayedCalls(), [])
+            for upstream in self.factory.upstreams.all():
+                counted = [member.connections for member in upstream.pool.members]
+                self.assertEqual((upstream.pool.connections, sum(counted)), (0, 0))
+                self.assertEqual(len(upstream.queue or ()), 0)
         return self.records[-1]
 
     async def assert_logged(self, count: int = 1, **wanted: Any) -> ConnectionRecord:
@@ -198,6 +222,10 @@ class MuxTestCase(TestCase):
         """Wait until a peer's connection is over, and then do as `assert_logged`."""
         await peer.is_lost()
         return await self.assert_logged(count, **wanted)
+
+    async def closed(self, client: Peer, server: Peer) -> ConnectionRecord:
+        close(client, server)
+        return await self.logged()
 
     async def assert_waits(self, seconds: float) -> None:
         """Check that no server is asked, and nothing logged, before this time, and let it pass."""

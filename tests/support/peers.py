@@ -101,6 +101,16 @@ class Peer(Protocol):
         return self.lost is not None and not self.lost.check(type(connectionDone.value))
 
 
+GREETING = b"220 mail.example ESMTP\r\n"
+
+
+class Greeter(Peer):
+    """A server that speaks first."""
+
+    def connectionMade(self) -> None:
+        self.send(GREETING)
+
+
 class PeerFactory(ServerFactory):
     noisy = False
 

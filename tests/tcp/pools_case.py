@@ -3,10 +3,9 @@
 from typing import Any
 
 from tests.support.mux import MuxTestCase
-from tests.support.peers import Peer, PeerFactory, reactor
+from tests.support.peers import Peer, PeerFactory
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Ejection
-from txmux.telemetry.record import ConnectionRecord
 
 AT_ONCE = Ejection(failures=1, within=10.0, seconds=10.0, lone=True)
 
@@ -23,51 +22,42 @@ class Leaving(Peer):
         self.close()
 
 
-class PoolCase(MuxTestCase):
-    def serve(self, backend: Backend, **settings: Any) -> None:
-        self.port = self.mux([route("any", backend)], **settings)
+def serve_pool(test: MuxTestCase, backend: Backend, **settings: Any) -> None:
+    test.mux([route("any", backend)], **settings)
 
-    async def logged(self, count: int = 1) -> ConnectionRecord:
-        """Wait as usual, and see that pools count nobody who is gone."""
-        record = await super().logged(count)
-        if not self.factory.connections:
-            for upstream in self.factory.upstreams._upstreams.values():
-                counted = [member.connections for member in upstream.pool.members]
-                self.assertEqual((upstream.pool.connections, sum(counted)), (0, 0))
-                self.assertEqual(len(upstream.queue or ()), 0)
-        return record
 
-    async def tries(self, port: int) -> None:
-        text = name(port)
-        while not any(
-            member.target.text == text and member.connections
-            for upstream in self.factory.upstreams._upstreams.values()
-            for member in upstream.pool.members
-        ):
-            await self.turn()
+async def is_tried(test: MuxTestCase, port: int) -> None:
+    text = name(port)
+    while not any(
+        member.target.text == text and member.connections
+        for upstream in test.factory.upstreams.all()
+        for member in upstream.pool.members
+    ):
+        await test.turn()
 
-    async def client(self, data: bytes = b"x") -> Peer:
-        return await self.connect(self.port, data)
 
-    async def finish(self, *ends: Peer) -> None:
-        for end in ends:
-            end.close()
-        for end in ends:
-            await end.is_lost()
+async def pool_client(test: MuxTestCase, data: bytes = b"x") -> Peer:
+    return await test.connect(test.listening.getHost().port, data)
 
-    async def turned_away(self, **expected: Any) -> None:
-        """Find that a client is turned away without any time that passes, and how this is logged."""
-        before = len(self.records)
-        await (await self.client()).is_lost()
-        await self.assert_logged(before + 1, **expected)
 
-    async def served_by(self, factory: PeerFactory, data: bytes = b"x") -> None:
-        count, before = len(factory.peers), len(self.records)
-        client = await self.client(data)
-        peer = await factory.peer(count)
-        await peer.has(len(data))
-        await self.finish(client, peer)
-        await self.logged(before + 1)
+async def end_all(*ends: Peer) -> None:
+    for end in ends:
+        end.close()
+    for end in ends:
+        await end.is_lost()
 
-    async def listen_again(self, factory: PeerFactory, port: int) -> Any:
-        return reactor.listenTCP(port, factory, interface="127.0.0.1")
+
+async def assert_turned_away(test: MuxTestCase, **expected: Any) -> None:
+    """Find that a client is turned away without any time that passes, and how this is logged."""
+    before = len(test.records)
+    await (await pool_client(test)).is_lost()
+    await test.assert_logged(before + 1, **expected)
+
+
+async def assert_served_by(test: MuxTestCase, factory: PeerFactory, data: bytes = b"x") -> None:
+    count, before = len(factory.peers), len(test.records)
+    client = await pool_client(test, data)
+    peer = await factory.peer(count)
+    await peer.has(len(data))
+    await end_all(client, peer)
+    await test.logged(before + 1)

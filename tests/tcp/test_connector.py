@@ -21,113 +21,112 @@ AUTHORITY = Tlv(TlvType.AUTHORITY, b"www.example.com")
 ALPN = Tlv(TlvType.ALPN, b"h2")
 
 
-class AnnouncedTestCase(MuxTestCase):
-    """Everything leads to a backend that reads the PROXY protocol."""
-
-    def announcing(
-        self, *tlvs: str, match: str = "any", version: str = "v2", **settings: Any
-    ) -> int:
-        port = self.backend_port()
-        backend: Any = backend_at(port, proxy_protocol=version, proxy_tlvs=tlvs)
-        return self.mux(
-            [route(match, backend)],
-            default=backend,
-            silent=backend,
-            **{"detect_timeout": 5.0, **settings},
-        )
-
-    async def heard(self, payload: bytes, index: int = 0) -> ProxyHeader:
-        server = await self.backend.peer(index)
-        await server.until(
-            lambda: bool(server.received) and bytes(server.received).endswith(payload)
-        )
-        answer = decode(bytes(server.received))
-        assert isinstance(answer, Decoded)
-        self.assertEqual(bytes(server.received[answer.length :]), payload)
-        return answer.header
-
-    async def reported(self, port: int, *pieces: bytes, index: int = 0) -> tuple[Tlv, ...]:
-        client = await self.connect(port)
-        for piece in pieces:
-            client.send(piece)
-            await self.turn(2)
-        payload = b"".join(pieces)
-        answer = decode(payload) if payload.startswith(b"\r\n\r\n\0") else None
-        rest = payload[answer.length :] if isinstance(answer, Decoded) else payload
-        return (await self.heard(rest, index)).tlvs
+def announcing_mux(
+    test: MuxTestCase, *tlvs: str, match: str = "any", version: str = "v2", **settings: Any
+) -> int:
+    port = test.backend_port()
+    backend: Any = backend_at(port, proxy_protocol=version, proxy_tlvs=tlvs)
+    return test.mux(
+        [route(match, backend)],
+        default=backend,
+        silent=backend,
+        **{"detect_timeout": 5.0, **settings},
+    )
 
 
-class HelloTest(AnnouncedTestCase):
+async def header_heard(test: MuxTestCase, payload: bytes, index: int = 0) -> ProxyHeader:
+    server = await test.backend.peer(index)
+    await server.until(lambda: bool(server.received) and bytes(server.received).endswith(payload))
+    answer = decode(bytes(server.received))
+    assert isinstance(answer, Decoded)
+    test.assertEqual(bytes(server.received[answer.length :]), payload)
+    return answer.header
+
+
+async def tlvs_reported(
+    test: MuxTestCase, port: int, *pieces: bytes, index: int = 0
+) -> tuple[Tlv, ...]:
+    client = await test.connect(port)
+    for piece in pieces:
+        client.send(piece)
+        await test.turn(2)
+    payload = b"".join(pieces)
+    answer = decode(payload) if payload.startswith(b"\r\n\r\n\0") else None
+    rest = payload[answer.length :] if isinstance(answer, Decoded) else payload
+    return (await header_heard(test, rest, index)).tlvs
+
+
+class HelloTest(MuxTestCase):
     async def test_wanted_names_alone_are_passed_on_whether_routes_ask_or_not(self) -> None:
         for index, (names, expected) in enumerate(
             ((("authority", "alpn"), (AUTHORITY, ALPN)), (("alpn",), (ALPN,)))
         ):
-            reported = await self.reported(self.announcing(*names), HELLO, index=index)
+            reported = await tlvs_reported(self, announcing_mux(self, *names), HELLO, index=index)
             self.assertEqual(reported, expected)
 
     async def test_fields_do_not_depend_on_how_the_hello_is_cut(self) -> None:
-        port = self.announcing("authority", "alpn", match="tls")
+        port = announcing_mux(self, "authority", "alpn", match="tls")
         for index, cut in enumerate(range(1, len(HELLO))):
-            reported = await self.reported(port, HELLO[:cut], HELLO[cut:], index=index)
+            reported = await tlvs_reported(self, port, HELLO[:cut], HELLO[cut:], index=index)
             self.assertEqual(reported, (AUTHORITY, ALPN))
 
     async def test_detection_lasts_until_all_fields_are_known(self) -> None:
-        port = self.announcing("authority", match="tls")
+        port = announcing_mux(self, "authority", match="tls")
         client = await self.connect(port)
         for count, byte in enumerate(HELLO, 1):
             client.send(bytes([byte]))
             await self.seen(count)
         client.send(b"more")
-        self.assertEqual((await self.heard(HELLO + b"more")).tlvs, (AUTHORITY,))
+        self.assertEqual((await header_heard(self, HELLO + b"more")).tlvs, (AUTHORITY,))
 
     async def test_hello_without_names_has_no_fields(self) -> None:
-        port = self.announcing("authority", "alpn")
+        port = announcing_mux(self, "authority", "alpn")
         odd = records(client_hello(server_name("b\xfccher.example")))
         long = records(client_hello(server_name("a" * 256)))
         for index, said in enumerate([records(client_hello()), odd, long, b"SSH-2.0-", b"\x16x"]):
-            self.assertEqual(await self.reported(port, said, index=index), ())
+            self.assertEqual(await tlvs_reported(self, port, said, index=index), ())
 
     async def test_silent_client_is_not_waited_for(self) -> None:
-        port = self.announcing("authority")
+        port = announcing_mux(self, "authority")
         await self.connect(port)
         await self.accepted_for(5)
-        self.assertEqual((await self.heard(b"")).tlvs, ())
+        self.assertEqual((await header_heard(self, b"")).tlvs, ())
 
     async def test_slow_hello_is_passed_on_without_fields(self) -> None:
-        port = self.announcing("authority", match="tls")
+        port = announcing_mux(self, "authority", match="tls")
         await self.connect_read(port, HELLO[:20])
         await self.assert_waits(5)
-        self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
+        self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
 
     async def test_slow_hello_has_what_is_left_of_detect_timeout(self) -> None:
-        port = self.announcing("authority", match="tls")
+        port = announcing_mux(self, "authority", match="tls")
         client = await self.connect(port)
         await self.accepted_for(4)
         client.send(HELLO[:20])
         await self.seen(20)
         await self.assert_waits(1)
-        self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
+        self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
 
     async def test_client_that_was_not_recognised_in_time_waits_no_more(self) -> None:
-        port = self.announcing("authority", match="tls sni=other")
+        port = announcing_mux(self, "authority", match="tls sni=other")
         await self.connect_read(port, HELLO[:20])
         self.time.advance(5)
-        self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
+        self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
 
     async def test_default_waits_for_the_hello(self) -> None:
-        port = self.announcing("authority", match="ssh")
-        self.assertEqual(await self.reported(port, HELLO[:20], HELLO[20:]), (AUTHORITY,))
+        port = announcing_mux(self, "authority", match="ssh")
+        self.assertEqual(await tlvs_reported(self, port, HELLO[:20], HELLO[20:]), (AUTHORITY,))
 
     async def test_hello_beyond_peek_limit_is_not_waited_for(self) -> None:
         long = records(client_hello(extension(21, bytes(5000)), server_name("www.example.com")))
-        port = self.announcing("authority", match="tls", peek_limit=1000)
-        self.assertEqual(await self.reported(port, long[:500], long[500:]), ())
+        port = announcing_mux(self, "authority", match="tls", peek_limit=1000)
+        self.assertEqual(await tlvs_reported(self, port, long[:500], long[500:]), ())
 
     async def test_half_closed_client_is_not_waited_for(self) -> None:
-        port = self.announcing("authority", match="tls")
+        port = announcing_mux(self, "authority", match="tls")
         client = await self.connect_read(port, HELLO[:20])
         client.finish()
-        self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
+        self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
         server = await self.backend.peer()
         await server.has_all()
         server.close()
@@ -135,7 +134,7 @@ class HelloTest(AnnouncedTestCase):
         await self.logged()
 
     async def waiting(self) -> Peer:
-        return await self.connect_read(self.announcing("authority", match="tls"), HELLO[:20])
+        return await self.connect_read(announcing_mux(self, "authority", match="tls"), HELLO[:20])
 
     async def test_leaving_client_opens_no_connection(self) -> None:
         client = await self.waiting()
@@ -149,15 +148,15 @@ class HelloTest(AnnouncedTestCase):
         await self.assert_ended(client, reason="drained")
 
 
-class OwnFieldsTest(AnnouncedTestCase):
+class OwnFieldsTest(MuxTestCase):
     async def test_unique_id_is_that_of_the_access_log(self) -> None:
-        reported = await self.reported(self.announcing("unique-id"), b"x")
+        reported = await tlvs_reported(self, announcing_mux(self, "unique-id"), b"x")
         (connection,) = self.factory.connections
         self.assertEqual(reported, (Tlv(TlvType.UNIQUE_ID, connection.record.id.encode()),))
 
     async def test_checksum(self) -> None:
-        await self.connect(self.announcing("crc32c"), b"x")
-        await self.heard(b"x")
+        await self.connect(announcing_mux(self, "crc32c"), b"x")
+        await header_heard(self, b"x")
         self.assertEqual(bytes(self.backend.peers[0].received)[28:31], b"\x03\x00\x04")
 
     async def test_terminated_tls_precedes_what_is_inside(self) -> None:
@@ -165,22 +164,22 @@ class OwnFieldsTest(AnnouncedTestCase):
         self.patch(MuxProtocol, "agreed_tls", agreed)
         name, spoken, ssl = agreed.fields()
         self.assertEqual((name.value, spoken.value), (b"outer", b"spoken"))
-        port = self.announcing("ssl", "authority", match="tls")
-        self.assertEqual(await self.reported(port, HELLO), (name, ssl))
-        port = self.announcing("alpn", match="tls")
-        self.assertEqual(await self.reported(port, HELLO[:20], index=1), (spoken,))
+        port = announcing_mux(self, "ssl", "authority", match="tls")
+        self.assertEqual(await tlvs_reported(self, port, HELLO), (name, ssl))
+        port = announcing_mux(self, "alpn", match="tls")
+        self.assertEqual(await tlvs_reported(self, port, HELLO[:20], index=1), (spoken,))
 
     async def test_v1_has_no_fields(self) -> None:
-        port = self.announcing("authority", "unique-id", version="v1")
-        self.assertEqual(await self.reported(port, HELLO), ())
+        port = announcing_mux(self, "authority", "unique-id", version="v1")
+        self.assertEqual(await tlvs_reported(self, port, HELLO), ())
 
 
-class ChainTest(AnnouncedTestCase):
+class ChainTest(MuxTestCase):
     async def passed_on(self, tlvs: tuple[Tlv, ...], *expected: str) -> tuple[Tlv, ...]:
         header = ProxyHeader.between(SOURCE, DESTINATION, tlvs)
-        port = self.announcing(*expected, accept_proxy_from=SENDERS)
+        port = announcing_mux(self, *expected, accept_proxy_from=SENDERS)
         await self.connect(port, encode_v2(header) + HELLO)
-        heard = await self.heard(HELLO)
+        heard = await header_heard(self, HELLO)
         self.assertEqual((heard.source, heard.destination), (SOURCE, DESTINATION))
         return heard.tlvs
 

@@ -6,24 +6,24 @@ import attrs
 from twisted.logger import capturedLogs
 
 from tests.backends.pool.test_balance import order
-from tests.support.mux import backend_at, server_at
-from tests.support.peers import PeerFactory, listen
+from tests.support.mux import MuxTestCase, backend_at, server_at
+from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
-from tests.tcp.pools_case import Leaving, PoolCase, name
+from tests.tcp.pools_case import Leaving, end_all, name, pool_client, serve_pool
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checking import CheckRun
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Check
 
 
-class ShareTest(PoolCase):
+class ShareTest(MuxTestCase):
     async def test_weights_give_evenly_mixed_shares(self) -> None:
         ports = [listen(self, PeerFactory(Leaving)) for _ in range(2)]
         servers = (attrs.evolve(server_at(ports[0]), weight=3), server_at(ports[1]))
-        self.serve(Backend("b", servers))
+        serve_pool(self, Backend("b", servers))
         for number in range(24):
-            client = await self.client()
-            await self.finish(client)
+            client = await pool_client(self)
+            await end_all(client)
             await self.logged(number + 1)
         heavy = [record.server == name(ports[0]) for record in self.records]
         for begin in range(0, 24, 4):
@@ -31,9 +31,9 @@ class ShareTest(PoolCase):
 
     async def test_source_hash_keeps_a_client_at_its_server(self) -> None:
         ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
-        self.serve(backend_at(*ports, balance="source-hash"))
+        serve_pool(self, backend_at(*ports, balance="source-hash"))
         for number in range(6):
-            await self.finish(await self.client())
+            await end_all(await pool_client(self))
             await self.logged(number + 1)
         self.assertEqual(len({record.server for record in self.records}), 1)
 
@@ -45,22 +45,22 @@ class ShareTest(PoolCase):
             backend_at(*ports, balance=way) for way in ("host-hash", "sni-hash", "sni-hash")
         )
         routes = [route("http", web), route("tls", tls), route("any", rest)]
-        self.port = self.mux(routes)
+        self.mux(routes)
         expected: list[str] = []
         for host in hosts:
             hello = records(client_hello(server_name(host)))
             for data in (f"GET / HTTP/1.1\r\nHost: {host.upper()}\r\n\r\n".encode(), hello):
-                await self.finish(await self.client(data))
+                await end_all(await pool_client(self, data))
                 await self.logged(len(expected) + 1)
                 expected.append(order("sni-hash", host, servers)[0])
-        await self.finish(await self.client(b"\0"))
+        await end_all(await pool_client(self, b"\0"))
         await self.logged(len(expected) + 1)
         expected.append(order("source-hash", "127.0.0.1", servers)[0])
         self.assertEqual([record.server for record in self.records], expected)
         self.assertGreater(len(set(expected)), 1)
 
 
-class CheckedTest(PoolCase):
+class CheckedTest(MuxTestCase):
     async def until(self, condition: Any, step: float = 0.1) -> None:
         """Let time pass until something is so, but none while a check is made."""
         while not condition():
@@ -77,17 +77,17 @@ class CheckedTest(PoolCase):
     async def test_checked_server_goes_down_and_up_and_each_is_logged_once(self) -> None:
         ports = free_port(), listen(self, PeerFactory(Leaving))
         check = Check("tcp", interval=3.0, timeout=1.0, rise=2, fall=3)
-        self.serve(backend_at(*ports, check=check))
-        (upstream,) = self.factory.upstreams._upstreams.values()
+        serve_pool(self, backend_at(*ports, check=check))
+        (upstream,) = self.factory.upstreams.all()
         with capturedLogs() as events:
             await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 1)
             for _ in range(4):
                 count = len(self.records)
-                await self.finish(await self.client())
+                await end_all(await pool_client(self))
                 await self.until_logged(count + 1)
             self.assertEqual([record.facts for record in self.records], 4 * [{}])
             back = PeerFactory(Leaving)
-            listening = await self.listen_again(back, ports[0])
+            listening = reactor.listenTCP(ports[0], back, interface="127.0.0.1")
             self.addCleanup(listening.stopListening)
             await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 2)
         reported = [(event["state"], event["server"]) for event in events if "state" in event]
@@ -95,9 +95,9 @@ class CheckedTest(PoolCase):
 
     async def test_clients_are_refused_at_once_if_checks_find_no_server(self) -> None:
         check = Check("tcp", interval=1.0, timeout=1.0, rise=2, fall=1)
-        self.serve(backend_at(free_port(), check=check))
-        (upstream,) = self.factory.upstreams._upstreams.values()
+        serve_pool(self, backend_at(free_port(), check=check))
+        (upstream,) = self.factory.upstreams.all()
         await self.until(lambda: not upstream.pool._tiers.usable)
-        await (await self.client()).is_lost()
+        await (await pool_client(self)).is_lost()
         await self.until_logged()
         self.assert_story(self.records[0], reason="no-server", server=None)

@@ -5,22 +5,22 @@ from typing import Any
 
 import attrs
 
-from tests.support.mux import backend_at, server_at
+from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.ports import free_port
-from tests.tcp.pools_case import AT_ONCE, PoolCase
+from tests.tcp.pools_case import AT_ONCE, end_all, pool_client, serve_pool
 from txmux.rules.model import Backend, Check
 
 
-class QueueTest(PoolCase):
+class QueueTest(MuxTestCase):
     async def full(self, **settings: Any) -> tuple[Peer, Peer]:
-        self.serve(backend_at(self.backend_port(), max_connections=1, **settings))
-        client = await self.client(b"0")
+        serve_pool(self, backend_at(self.backend_port(), max_connections=1, **settings))
+        client = await pool_client(self, b"0")
         return client, await self.backend.peer()
 
     async def waiting(self, data: bytes) -> Peer:
         before, expected = self.queued(), len(data)
-        client = await self.client(data)
+        client = await pool_client(self, data)
         while self.queued() <= before or not any(
             c.record.bytes_in == expected and c.record.server is None
             for c in self.factory.connections
@@ -29,23 +29,23 @@ class QueueTest(PoolCase):
         return client
 
     def queued(self) -> int:
-        return sum(len(one.queue or ()) for one in self.factory.upstreams._upstreams.values())
+        return sum(len(one.queue or ()) for one in self.factory.upstreams.all())
 
     async def test_queue_serves_in_order_and_refuses_beyond_its_length(self) -> None:
         client, peer = await self.full(queue=2)
         second = await self.waiting(b"22")
         third = await self.waiting(b"333")
-        fourth = await self.client(b"4")
+        fourth = await pool_client(self, b"4")
         await fourth.is_lost()
         await self.until_logged()
         self.assertEqual(self.records[-1].reason, "limit")
         self.assertEqual(len(self.backend.peers), 1)
         for number, (waiter, data) in enumerate(((second, b"22"), (third, b"333")), start=1):
-            await self.finish(client, peer)
+            await end_all(client, peer)
             peer, client = await self.backend.peer(number), waiter
             await peer.has(len(data))
             self.assertEqual(bytes(peer.received), data)
-        await self.finish(client, peer)
+        await end_all(client, peer)
         await self.logged(4)
         self.assertEqual([record.reason for record in self.records], ["limit", *3 * ["done"]])
 
@@ -54,7 +54,7 @@ class QueueTest(PoolCase):
         late = await self.waiting(b"late")
         self.time.advance(5)
         await late.is_lost()
-        await self.finish(client, peer)
+        await end_all(client, peer)
         await self.logged(2)
         self.assert_story(self.records[0], reason="limit", backend="backend", server=None)
 
@@ -66,16 +66,16 @@ class QueueTest(PoolCase):
         self.time.advance(1)
         other = await spare.peer()
         await other.has(4)
-        await self.finish(late, other)
-        await self.finish(client, peer)
+        await end_all(late, other)
+        await end_all(client, peer)
         await self.logged(2)
         self.assert_story(self.records[0], reason="done", backend="spare")
 
     async def test_refuses_at_once_without_a_queue(self) -> None:
         client, peer = await self.full()
-        other = await self.client()
+        other = await pool_client(self)
         await other.is_lost()
-        await self.finish(client, peer)
+        await end_all(client, peer)
         await self.logged(2)
         self.assertEqual(self.records[0].reason, "limit")
 
@@ -86,15 +86,17 @@ class QueueTest(PoolCase):
         await self.until_logged()
         self.assertEqual(self.records[0].reason, "client-gone")
         waiter = await self.waiting(b"stays")
-        await self.finish(client, peer)
+        await end_all(client, peer)
         peer = await self.backend.heard(5, 1)
         self.assertEqual(bytes(peer.received), b"stays")
-        await self.finish(waiter, peer)
+        await end_all(waiter, peer)
         await self.logged(3)
 
     async def test_leaving_client_that_is_not_read_frees_its_place(self) -> None:
-        self.serve(backend_at(self.backend_port(), max_connections=1, queue=1), peek_limit=1000)
-        client = await self.client(b"0")
+        serve_pool(
+            self, backend_at(self.backend_port(), max_connections=1, queue=1), peek_limit=1000
+        )
+        client = await pool_client(self, b"0")
         peer = await self.backend.peer()
         for number, (said, finishes) in enumerate(((1000, False), (4, True), (1000, True)), 1):
             gone = await self.waiting(b"x" * said)
@@ -105,11 +107,11 @@ class QueueTest(PoolCase):
             await self.until_logged(number)
             self.assert_story(self.records[-1], reason="client-gone", bytes_in=said)
         waiter = await self.waiting(b"s" * 1500)
-        await self.finish(client, peer)
+        await end_all(client, peer)
         peer = await self.backend.heard(1500, 1)
         waiter.send(b"more")
         await peer.has(1504)
-        await self.finish(waiter, peer)
+        await end_all(waiter, peer)
         await self.logged(5)
 
     async def test_freed_server_takes_the_next_in_the_queue(self) -> None:
@@ -118,14 +120,14 @@ class QueueTest(PoolCase):
             attrs.evolve(server_at(listen(self, factory)), max_connections=1)
             for factory in factories
         )
-        self.serve(Backend("b", servers, queue=3))
-        clients = [await self.client(b"a"), await self.client(b"b")]
+        serve_pool(self, Backend("b", servers, queue=3))
+        clients = [await pool_client(self, b"a"), await pool_client(self, b"b")]
         peers = [await factory.peer() for factory in factories]
         waiter = await self.waiting(b"ccc")
-        await self.finish(clients[1], peers[1])
+        await end_all(clients[1], peers[1])
         peer = await factories[1].peer(1)
         await peer.has(3)
-        await self.finish(waiter, peer, clients[0], peers[0])
+        await end_all(waiter, peer, clients[0], peers[0])
         await self.logged(3)
 
     async def test_client_that_waits_for_another_server_blocks_nobody(self) -> None:
@@ -135,30 +137,32 @@ class QueueTest(PoolCase):
             attrs.evolve(server_at(port), max_connections=1),
             attrs.evolve(server_at(listen(self, other)), max_connections=1),
         )
-        self.serve(Backend("b", servers, balance="first", queue=9, eject=None))
-        holder = await self.client(b"h")  # tries the first in vain, and holds the second
+        serve_pool(self, Backend("b", servers, balance="first", queue=9, eject=None))
+        holder = await pool_client(self, b"h")  # tries the first in vain, and holds the second
         held = await other.peer()
-        stuck = await self.client(b"stuck")  # tries the first in vain, and waits for the second
+        stuck = await pool_client(
+            self, b"stuck"
+        )  # tries the first in vain, and waits for the second
         while not self.queued():
             await self.turn()
         listening = reactor.listenTCP(port, main, interface="127.0.0.1")
         self.addCleanup(listening.stopListening)
-        first = await self.client(b"first")
+        first = await pool_client(self, b"first")
         peer = await main.peer()
         waiter = await self.waiting(b"waits")
-        await self.finish(first, peer)
+        await end_all(first, peer)
         peer = await main.peer(1)
         await peer.has(5)
         self.assertEqual(bytes(peer.received), b"waits")
         newcomer = await self.waiting(b"newcomer")
-        await self.finish(waiter, peer)
+        await end_all(waiter, peer)
         peer = await main.peer(2)
         await peer.has(8)
-        await self.finish(holder, held)
+        await end_all(holder, held)
         last = await other.peer(1)
         await last.has(5)
         self.assertEqual(bytes(last.received), b"stuck")
-        await self.finish(newcomer, peer, stuck, last)
+        await end_all(newcomer, peer, stuck, last)
         await self.logged(5)
 
     async def test_end_of_an_ejection_serves_the_queue(self) -> None:
@@ -167,19 +171,19 @@ class QueueTest(PoolCase):
         peer = await main.peer()
         await peer.has(5)
         self.assertEqual(bytes(peer.received), b"waits")
-        await self.finish(waiter, peer, *others)
+        await end_all(waiter, peer, *others)
         await self.logged(2)
 
     async def test_newcomer_comes_behind_the_queue(self) -> None:
         waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
         self.time.clock.rightNow += 10  # no timer has been run yet
-        newcomer = await self.client(b"newcomer")
+        newcomer = await pool_client(self, b"newcomer")
         for number, (client, data) in enumerate(((waiter, b"waits"), (newcomer, b"newcomer"))):
             peer = await main.peer(number)
             await peer.has(len(data))
             self.assertEqual(bytes(peer.received), data)
-            await self.finish(client, peer)
-        await self.finish(*others)
+            await end_all(client, peer)
+        await end_all(*others)
         await self.logged(3)
 
     async def waiting_for_the_end_of_an_ejection(self) -> tuple[Peer, PeerFactory, list[Peer]]:
@@ -190,10 +194,11 @@ class QueueTest(PoolCase):
             attrs.evolve(server_at(port), max_connections=1),
             attrs.evolve(server_at(listen(self, other)), max_connections=1),
         )
-        self.serve(
-            Backend("b", servers, balance="first", queue=9, connect_timeout=60.0, eject=AT_ONCE)
+        serve_pool(
+            self,
+            Backend("b", servers, balance="first", queue=9, connect_timeout=60.0, eject=AT_ONCE),
         )
-        holder = await self.client(b"h")
+        holder = await pool_client(self, b"h")
         held = await other.peer()
         waiter = await self.waiting(b"waits")
         listening = reactor.listenTCP(port, main, interface="127.0.0.1")
@@ -204,22 +209,22 @@ class QueueTest(PoolCase):
         check = Check("tcp", interval=3.0, timeout=1.0, rise=1, fall=1)
         client, peer = await self.full(queue=1, connect_timeout=500.0, check=check)
         waiter = await self.waiting(b"waits")
-        backend = next(iter(self.factory.upstreams._upstreams.values())).backend
+        backend = next(iter(self.factory.upstreams.all())).backend
         member = self.factory.upstreams.upstream_of(backend).pool.members[0]
         self.factory.upstreams.upstream_of(backend).pool.check_result(
             member, ok=False, why="for the test"
         )
         await waiter.is_lost()
-        await self.finish(client, peer)
+        await end_all(client, peer)
         await self.until_logged(2)
         self.assertEqual(self.records[0].reason, "no-server")
 
 
-class RatesTest(PoolCase):
+class RatesTest(MuxTestCase):
     async def test_rate_is_within_5_percent_each_way(self) -> None:
         up, down = 60_000, 100_000
-        self.serve(backend_at(self.backend_port(), upload_rate=up, download_rate=down))
-        client = await self.client(bytes(2 * 10 * up))
+        serve_pool(self, backend_at(self.backend_port(), upload_rate=up, download_rate=down))
+        client = await pool_client(self, bytes(2 * 10 * up))
         peer = await self.backend.peer()
         peer.send(bytes(2 * 10 * down))
         await peer.has(1)

@@ -8,7 +8,6 @@ from tests.support.each import for_each
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.servers import counted, waited
-from tests.tcp.silent_case import ServerFirstCase
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
@@ -194,16 +193,16 @@ class ServerCountsTest(MuxTestCase):
         self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
 
 
-class ServerFirstTest(ServerFirstCase):
+class ServerFirstTest(MuxTestCase):
     async def test_counts_as_asked_once(self) -> None:
         client = await self.connect(self.mux(default=self.greeting()))
-        await self.greeted(client)
+        await self.has_greeting(client)
         server = await self.greeter.peer()
         client.send(b"EHLO x")
         await server.has(6)
         self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
         self.assertEqual(waited(self.factory), (0.0, 1))
-        await self.ended(client, server)
+        await self.closed(client, server)
         self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
 
     async def test_half_a_request_counts_for_nothing(self) -> None:
@@ -216,7 +215,7 @@ class ServerFirstTest(ServerFirstCase):
         server.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
         await client.has(32)
         self.assertEqual(counted(self.factory), {"answered": 1})
-        await self.ended(client, server)
+        await self.closed(client, server)
 
     async def test_wait_counts_from_the_first_byte_of_the_client(self) -> None:
         client = await self.connect(self.mux(default=backend_at(self.backend_port())))
@@ -230,4 +229,4 @@ class ServerFirstTest(ServerFirstCase):
         server.send(b"hello")
         await client.has(5)
         self.assertEqual(waited(self.factory), (0.25, 1))
-        await self.ended(client, server)
+        await self.closed(client, server)

@@ -162,13 +162,13 @@ class PredicateTests(SynchronousTestCase):
                 lambda peeked: asked if peeked.startswith(b"HE") else [],
                 lambda peeked: asked if len(peeked) > 2 else [],
                 lambda _: invented,
-                lambda _: {}["missing"],
+                lambda _: [invented[1]],
             )
         )
         self.assertIs(decided(converses, HELLO).verdict, MATCH)
         self.assertIn("exchanges gave (), but (Exchange(", fault(late, HELLO))
         self.assertIn("exchanges gave the requests [b'XX']", fault(invents, HELLO))
-        self.assertIn("exchanges raised KeyError", fault(raises, HELLO))
+        self.assertIn("exchanges raised IndexError", fault(raises, HELLO))
 
 
 class FactTests(SynchronousTestCase):

@@ -192,7 +192,12 @@ class TransportTests(SynchronousTestCase):
     def test_answers_while_delivered(self) -> None:
         """What is delivered while the protocol is given bytes comes after them."""
         transport = self.transport
-        log = _Log(lambda data: data == b"first" and transport.deliver(b"second"))
+
+        def answer(data: bytes) -> None:
+            if data == b"first":
+                transport.deliver(b"second")
+
+        log = _Log(answer)
         transport.connect(log)
         transport.deliver(b"first")
         self.assertEqual(log.told, [b"first", b"second"])

@@ -21,14 +21,13 @@ OTHER = records(client_hello(server_name("other.example.com")))
 STARTUP = b"\x00\x00\x00\x11\x00\x03\x00\x00user\x00me\x00\x00"
 
 
-class ConversingTestCase(MuxTestCase):
-    async def end(self, client: Peer, server: Peer) -> None:
-        before = len(self.records)
-        close(client, server)
-        await self.logged(before + 1)
+async def end_both(test: MuxTestCase, client: Peer, server: Peer) -> None:
+    before = len(test.records)
+    close(client, server)
+    await test.logged(before + 1)
 
 
-class AnsweringTest(ConversingTestCase):
+class AnsweringTest(MuxTestCase):
     def port(self) -> int:
         backend = backend_at(self.backend_port())
         return self.mux([route("postgres sni=db.example.com", backend, name="db")])
@@ -93,7 +92,7 @@ class AnsweringTest(ConversingTestCase):
         self.assertTrue(server.received.startswith(b"PROXY TCP4 "))
         server.send(b"S")
         await server.until(lambda: server.received.endswith(HELLO))
-        await self.end(client, server)
+        await end_both(self, client, server)
 
     async def test_no_answer_without_sni(self) -> None:
         client = await self.connect(self.mux([route("postgres", backend_at(self.backend_port()))]))
@@ -102,7 +101,7 @@ class AnsweringTest(ConversingTestCase):
         server.send(b"N")
         await client.has(1)
         self.assertEqual(client.received, b"N")
-        await self.end(client, server)
+        await end_both(self, client, server)
 
     async def test_other_routes_go_on_with_the_answered_client(self) -> None:
         port = self.mux(
@@ -117,13 +116,13 @@ class AnsweringTest(ConversingTestCase):
         server = await self.backend.heard(8)
         server.send(b"S")
         await server.has(8 + len(HELLO))
-        await self.end(client, server)
+        await end_both(self, client, server)
         client = await self.connect(port, GSSENC_REQUEST)
         await client.has(1)
         client.send(STARTUP)
         server = await self.backend.heard(len(STARTUP), 1)
         self.assertEqual(server.received, STARTUP)
-        await self.end(client, server)
+        await end_both(self, client, server)
 
     async def test_unknown_name_is_refused_in_tls(self) -> None:
         for default, reported in (
@@ -156,7 +155,7 @@ class AnsweringTest(ConversingTestCase):
         self.assertEqual(bytes(heard), HELLO)
 
 
-class RefusingServerTest(ConversingTestCase):
+class RefusingServerTest(MuxTestCase):
     async def asked(self, *ports: int, **settings: Any) -> tuple[Peer, Peer]:
         """Connect a client, and wait until its request has reached a server."""
         backend = backend_at(*ports or (self.backend_port(),), **settings)
@@ -213,7 +212,7 @@ class RefusingServerTest(ConversingTestCase):
         server = await self.backend.heard(8, 1)
         server.send(b"S")
         await server.has(8 + len(HELLO))
-        await self.end(client, server)
+        await end_both(self, client, server)
 
     async def test_leaving_client_ends_the_exchange(self) -> None:
         client, server = await self.asked()

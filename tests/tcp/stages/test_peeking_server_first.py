@@ -5,9 +5,8 @@ from ipaddress import ip_network
 import attrs
 from twisted.internet.protocol import Protocol, ServerFactory
 
-from tests.support.mux import CLOSE, RESET, backend_at
-from tests.support.peers import PeerFactory, listen
-from tests.tcp.silent_case import GREETING, Greeter, ServerFirstCase
+from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
+from tests.support.peers import GREETING, Greeter, PeerFactory, listen
 from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.rules.embedding import outcome, route
@@ -18,10 +17,10 @@ _ELSEWHERE = NetworkSet([ip_network("192.0.2.0/24")])
 _NEVER = Period(days=frozenset())
 
 
-class AtOnceTest(ServerFirstCase):
+class AtOnceTest(MuxTestCase):
     async def test_default_greets_at_once_without_routes(self) -> None:
         client = await self.connect(self.mux(default=self.greeting()))
-        await self.greeted(client)
+        await self.has_greeting(client)
         client.send(b"HELO x\r\n")
         server = await self.greeter.peer()
         await server.has(8)
@@ -34,7 +33,7 @@ class AtOnceTest(ServerFirstCase):
             route("http", CLOSE, not_from=["127.0.0.0/8"], name="web"),
             attrs.evolve(route("tls", CLOSE), during=(_NEVER,)),
         ]
-        await self.greeted(await self.connect(self.mux(routes, default=self.greeting())))
+        await self.has_greeting(await self.connect(self.mux(routes, default=self.greeting())))
 
     async def test_one_possible_route_is_waited_for(self) -> None:
         routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
@@ -49,7 +48,7 @@ class AtOnceTest(ServerFirstCase):
         port = self.mux(
             [route("any", CLOSE)], first="server", silent=RESET, default=self.greeting()
         )
-        await self.greeted(await self.connect(port))
+        await self.has_greeting(await self.connect(port))
 
     async def test_waits_for_a_byte_if_units_may_bring_routes(self) -> None:
         """Silent clients see the same as if the units had brought some."""
@@ -66,7 +65,7 @@ class AtOnceTest(ServerFirstCase):
         await self.accepted()
         await self.turn(5)
         self.assertEqual((self.greeter.peers, self.backend.peers), ([], []))
-        await self.greeted(client, after=5.1)
+        await self.has_greeting(client, after=5.1)
         client = await self.connect(port, b"x")
         await (await self.backend.peer()).has(1)
 
@@ -79,7 +78,7 @@ class AtOnceTest(ServerFirstCase):
 
     async def assert_silent_is_reset(self, *routes: Route) -> None:
         port = self.mux([*routes], routes_from=("docker",), silent=RESET, default=self.greeting())
-        await self.greeted(await self.connect(port, b"x"))
+        await self.has_greeting(await self.connect(port, b"x"))
         client = await self.connect(port)
         await self.accepted()
         await self.assert_waits(5)
@@ -98,7 +97,7 @@ class AtOnceTest(ServerFirstCase):
 
     async def test_waits_for_nothing_if_silent_leads_to_the_default(self) -> None:
         greeting = self.greeting()
-        await self.greeted(await self.connect(self.mux(silent=greeting, default=greeting)))
+        await self.has_greeting(await self.connect(self.mux(silent=greeting, default=greeting)))
 
     async def test_refusing_default_waits_for_detect_timeout(self) -> None:
         client = await self.connect(self.mux(default=RESET))
@@ -112,12 +111,12 @@ class AtOnceTest(ServerFirstCase):
         dry = attrs.evolve(route("ssh", CLOSE), dry_run=True)
         port = self.mux([dry], default=self.greeting())
         client = await self.connect(port, b"SSH-")
-        await self.greeted(client)
-        record = await self.ended(client, self.greeter.peers[0])
+        await self.has_greeting(client)
+        record = await self.closed(client, self.greeter.peers[0])
         self.assertEqual(record.facts["dry_run"], "ssh")
         client = await self.connect(port)
         await self.accepted()
-        await self.greeted(client, after=5.1)
+        await self.has_greeting(client, after=5.1)
 
     async def test_protocol_in_process_greets_at_once(self) -> None:
         class Hello(Protocol):
@@ -126,12 +125,12 @@ class AtOnceTest(ServerFirstCase):
                 self.transport.write(GREETING)
 
         port = self.mux(default=outcome(ServerFactory.forProtocol(Hello)))
-        await self.greeted(await self.connect(port))
+        await self.has_greeting(await self.connect(port))
 
     async def test_half_closed_client_hears_the_answer(self) -> None:
         client = await self.connect(self.mux(default=self.greeting()))
         client.finish()
-        await self.greeted(client)
+        await self.has_greeting(client)
         server = await self.greeter.peer()
         await server.has_all()
         server.close()
@@ -144,7 +143,7 @@ class AtOnceTest(ServerFirstCase):
         await self.turn(5)
         self.assertEqual(self.greeter.peers, [])
         client.send(LINE[-1:] + b"x")
-        await self.greeted(client)
+        await self.has_greeting(client)
         await (await self.greeter.peer()).has(1)
         client = await self.connect(port, LINE.replace(b"192.168.0.1 ", b"127.0.0.1 "))
         await self.turn(5)
@@ -159,7 +158,7 @@ class InsideTLSTest(TerminationCase):
         await client.has(len(GREETING))
 
 
-class LinesTest(ServerFirstCase):
+class LinesTest(MuxTestCase):
     ROUTES = (route("ssh", CLOSE),)
 
     async def test_first_line_for_the_client_decides(self) -> None:
@@ -170,7 +169,7 @@ class LinesTest(ServerFirstCase):
         )
         client = await self.connect(self.mux(self.ROUTES, silent=silent))
         await self.accepted()
-        await self.greeted(client, after=5.1)
+        await self.has_greeting(client, after=5.1)
 
     async def test_client_without_a_line_is_closed(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), Clients(_ELSEWHERE)),))
@@ -182,7 +181,9 @@ class LinesTest(ServerFirstCase):
 
     async def test_client_without_a_line_or_route_goes_to_the_default_at_once(self) -> None:
         silent = (Silence(RESET, Clients(_ELSEWHERE)),)
-        await self.greeted(await self.connect(self.mux(silent=silent, default=self.greeting())))
+        await self.has_greeting(
+            await self.connect(self.mux(silent=silent, default=self.greeting()))
+        )
 
     async def test_line_may_have_less_time_than_detection(self) -> None:
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=0.5),))
@@ -190,7 +191,7 @@ class LinesTest(ServerFirstCase):
         slow.send(b"S")
         while not any(c.record.bytes_in for c in self.factory.connections):
             await self.turn()
-        await self.greeted(quiet, after=0.6)
+        await self.has_greeting(quiet, after=0.6)
         slow.send(b"SH-")
         await self.assert_ended(slow, route="ssh", reason="denied")
 
@@ -213,7 +214,7 @@ class LinesTest(ServerFirstCase):
         await self.accepted_for(19.9)
         await self.turn(3)
         self.assertEqual(self.greeter.peers, [])
-        await self.greeted(client, after=0.2)
+        await self.has_greeting(client, after=0.2)
 
     async def test_lines_see_the_headers_client_and_time_counts_from_accept(self) -> None:
         real = NetworkSet([ip_network("192.168.0.1")])
@@ -225,4 +226,4 @@ class LinesTest(ServerFirstCase):
         await self.accepted()
         await self.turn(5)
         self.assertEqual(self.greeter.peers, [])
-        await self.greeted(client, after=0.6)
+        await self.has_greeting(client, after=0.6)

@@ -4,9 +4,8 @@ from typing import Any
 
 import attrs
 
-from tests.support.mux import CLOSE, RESET, backend_at
-from tests.support.peers import Peer, PeerFactory, close, listen
-from tests.tcp.silent_case import GREETING, Greeter, ServerFirstCase
+from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
+from tests.support.peers import GREETING, Greeter, Peer, PeerFactory, close, listen
 from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.rules.embedding import route
@@ -15,7 +14,7 @@ from txmux.rules.model import Period, Route, Silence
 _NEVER = Period(days=frozenset())
 
 
-class SilentRouteTest(ServerFirstCase):
+class SilentRouteTest(MuxTestCase):
     def mail(self, match: Any = "silent", **settings: Any) -> Route:
         return route(match, self.greeting(), name="mail", **settings)
 
@@ -31,7 +30,7 @@ class SilentRouteTest(ServerFirstCase):
         client = await self.waiting([self.mail()])
         await self.accepted_for(2.9)
         self.assertEqual(self.greeter.peers, [])
-        await self.greeted(client, after=0.2)
+        await self.has_greeting(client, after=0.2)
         client.send(b"HELO x\r\n")
         server = await self.greeter.peer()
         await server.has(8)
@@ -39,12 +38,12 @@ class SilentRouteTest(ServerFirstCase):
         await self.assert_ended(client, backend="greeter", route="mail", reason="done", bytes_in=8)
 
     async def test_it_has_the_listeners_time_or_its_own(self) -> None:
-        await self.greeted(await self.waiting([self.mail()], detect_timeout=1.0), after=1.1)
+        await self.has_greeting(await self.waiting([self.mail()], detect_timeout=1.0), after=1.1)
         client = await self.waiting([self.mail()], detect_timeout=9.0)
         await self.accepted_for(8.9)
-        await self.greeted(client, after=0.2)
+        await self.has_greeting(client, after=0.2)
         client = await self.waiting([self.mail("silent after=500ms")], detect_timeout=9.0)
-        await self.greeted(client, after=0.6)
+        await self.has_greeting(client, after=0.6)
 
     async def test_who_says_something_keeps_the_usual_time(self) -> None:
         routes = [route("ssh", backend_at(self.backend_port())), self.mail()]
@@ -61,7 +60,7 @@ class SilentRouteTest(ServerFirstCase):
         for byte in (b"\0", b"\n", b"x"):
             client = await self.connect(port, byte)
             await (await self.backend.peer()).has(1)
-            await self.ended(client, self.backend.peers.pop())
+            await self.closed(client, self.backend.peers.pop())
             self.assertIsNone(self.records.pop().route)
 
     async def test_scan_opens_no_connection(self) -> None:
@@ -81,13 +80,13 @@ class SilentRouteTest(ServerFirstCase):
         client = await self.waiting(routes, silent=(Silence(RESET, after=0.1),))
         await self.accepted_for(1.9)
         self.assertEqual(self.records, [])
-        await self.greeted(client, after=0.2)
+        await self.has_greeting(client, after=0.2)
 
     async def test_lines_of_the_listener_are_for_those_whom_no_route_takes(self) -> None:
         far = route("silent after=100ms", RESET, name="far", from_=["192.0.2.0/24"])
         client = await self.waiting([far], silent=(Silence(self.greeting(), after=1.0),))
-        await self.greeted(client, after=1.1)
-        record = await self.ended(client, await self.greeter.peer())
+        await self.has_greeting(client, after=1.1)
+        record = await self.closed(client, await self.greeter.peer())
         self.assertEqual(record.route, "silent")
 
     async def test_lines_of_the_listener_are_before_routes_of_other_units(self) -> None:
@@ -98,14 +97,14 @@ class SilentRouteTest(ServerFirstCase):
             ((), 0.2, "mail"),
         ):
             client = await self.waiting(routes, silent=lines)
-            await self.greeted(client, after=after)
-            await self.ended(client, self.greeter.peers.pop())
+            await self.has_greeting(client, after=after)
+            await self.closed(client, self.greeter.peers.pop())
             self.assertEqual(self.records.pop().route, name)
 
     async def test_line_of_the_listener_has_the_name_of_its_key(self) -> None:
         client = await self.waiting([route("ssh", CLOSE)], silent=self.greeting())
-        await self.greeted(client, after=5.1)
-        record = await self.ended(client, await self.greeter.peer())
+        await self.has_greeting(client, after=5.1)
+        record = await self.closed(client, await self.greeter.peer())
         self.assertEqual((record.route, record.reason), ("silent", "done"))
         self.assertEqual(sum(self.numbers("silent")[:1]), 1)
 
@@ -113,18 +112,18 @@ class SilentRouteTest(ServerFirstCase):
         client = await self.waiting([self.mail()], default=self.greeting())
         await self.turn(5)
         self.assertEqual(self.greeter.peers, [])
-        await self.greeted(client, after=3.1)
+        await self.has_greeting(client, after=3.1)
 
     async def test_excluded_client_does_not_wait_for_it(self) -> None:
         other = self.mail(from_=["192.0.2.0/24"])
-        await self.greeted(await self.connect(self.mux([other], default=self.greeting())))
+        await self.has_greeting(await self.connect(self.mux([other], default=self.greeting())))
 
     async def test_route_may_also_go_by_bytes(self) -> None:
         backend = backend_at(self.backend_port())
         port = self.mux([route(["silent after=1s", "ssh"], backend, name="ssh")])
         client = await self.connect(port, b"SSH-")
         await (await self.backend.peer()).has(4)
-        await self.ended(client, self.backend.peers.pop())
+        await self.closed(client, self.backend.peers.pop())
         client = await self.connect(port)
         await self.accepted_for(1.1)
         close(client, await self.backend.peer())
@@ -139,7 +138,7 @@ class SilentRouteTest(ServerFirstCase):
 
     async def test_log_no(self) -> None:
         client = await self.waiting([attrs.evolve(self.mail(), log=False)])
-        await self.greeted(client, after=3.1)
+        await self.has_greeting(client, after=3.1)
         server = await self.greeter.peer()
         server.close()
         client.close()
@@ -149,16 +148,16 @@ class SilentRouteTest(ServerFirstCase):
     async def test_dry_run_takes_nobody_and_counts(self) -> None:
         dry = attrs.evolve(route("silent after=1s", RESET, name="dry"), dry_run=True)
         client = await self.waiting([dry, self.mail("silent after=2s")])
-        await self.greeted(client, after=2.1)
-        record = await self.ended(client, await self.greeter.peer())
+        await self.has_greeting(client, after=2.1)
+        record = await self.closed(client, await self.greeter.peer())
         self.assertEqual((record.route, record.facts["dry_run"]), ("mail", "dry"))
         self.assertEqual(dict(self.factory.configuration.dry_runs), {"dry": 1})
 
     async def test_dry_run_counts_nobody_before_its_time(self) -> None:
         late = attrs.evolve(route("silent after=1h", RESET, name="late"), dry_run=True)
         client = await self.waiting([late, self.mail("silent after=2s")])
-        await self.greeted(client, after=2.1)
-        record = await self.ended(client, await self.greeter.peer())
+        await self.has_greeting(client, after=2.1)
+        record = await self.closed(client, await self.greeter.peer())
         self.assertNotIn("dry_run", record.facts)
 
     async def test_headers_client_counts_and_time_from_accept(self) -> None:
@@ -172,11 +171,11 @@ class SilentRouteTest(ServerFirstCase):
         await self.accepted()
         await self.turn(5)
         self.assertEqual(self.greeter.peers, [])
-        await self.greeted(client, after=0.6)
+        await self.has_greeting(client, after=0.6)
 
     async def test_server_may_get_a_hello_that_other_routes_would_read(self) -> None:
         routes = [route("tls sni=a.example", CLOSE, from_=["192.0.2.0/24"]), self.mail()]
-        await self.greeted(await self.waiting(routes), after=3.1)
+        await self.has_greeting(await self.waiting(routes), after=3.1)
 
 
 class InsideTLSTest(TerminationCase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from ipaddress import ip_network
 from typing import Any
 
@@ -11,7 +10,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.mux import MuxTestCase, backend_at
+from tests.support.mux import MuxTestCase
 from tests.wire.proxyprotocol.vectors import (
     DESTINATION,
     IPV4,
@@ -33,17 +32,7 @@ SENDERS = NetworkSet([ip_network("127.0.0.1")])
 LINE = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
 
 
-class IntroducedTestCase(MuxTestCase):
-    """Every client of the multiplexer has to begin with a header."""
-
-    def introduced_mux(self, routes: Iterable[Any] | None = None, **settings: Any) -> int:
-        """Listen with a multiplexer that leads SSH to the test's backend, unless it is told otherwise."""
-        if routes is None:
-            routes = [route("ssh", backend_at(self.backend_port()), name="ssh")]
-        return self.mux(routes, accept_proxy_from=SENDERS, **settings)
-
-
-class AcceptedTest(IntroducedTestCase):
+class AcceptedTest(MuxTestCase):
     async def check(self, encoded: bytes, header: ProxyHeader, port: int, number: int) -> None:
         """Check each cut of a header, with the client's bytes right behind it."""
         for cut in range(1, len(encoded) + 1):
@@ -68,7 +57,7 @@ class AcceptedTest(IntroducedTestCase):
             self.assertEqual(record.facts["proxy_peer"], own)
 
     async def test_headers_are_read_however_they_are_cut(self) -> None:
-        port = self.introduced_mux()
+        port = self.ssh_mux(accept_proxy_from=SENDERS)
         number = 0
         for encoded, header in [*V1.items(), *V2.items(), (V2_WITH_CHECKSUM, IPV4)]:
             await self.check(encoded, header, port, number)
@@ -76,7 +65,7 @@ class AcceptedTest(IntroducedTestCase):
 
     async def test_header_and_payload_may_come_byte_by_byte(self) -> None:
         """Of version 2, it is read when its length is known, and when it is whole."""
-        port, lengths = self.introduced_mux(), list[int]()
+        port, lengths = self.ssh_mux(accept_proxy_from=SENDERS), list[int]()
 
         def counted(data: bytes) -> Any:
             lengths.append(len(data))
@@ -93,7 +82,7 @@ class AcceptedTest(IntroducedTestCase):
 
     async def test_v4_mapped_address_is_its_ipv4_address(self) -> None:
         routes = [route("any", "close", name="here", from_=["192.0.2.0/24"])]
-        port = self.introduced_mux(routes)
+        port = self.mux(routes, accept_proxy_from=SENDERS)
         client = await self.connect(port)
         header = ProxyHeader.between(
             address("::ffff:192.0.2.7", 1000), address("::ffff:192.0.2.1", 443)
@@ -108,7 +97,7 @@ class AcceptedTest(IntroducedTestCase):
             route("any", "close", name="sender", from_=["127.0.0.0/8"]),
             route("any", "close", name="client", from_=["192.168.0.1"]),
         ]
-        port = self.introduced_mux(routes)
+        port = self.mux(routes, accept_proxy_from=SENDERS)
         await self.connect_until_lost(port, LINE + b"x")
         await self.assert_logged(route="client")
 
@@ -122,13 +111,13 @@ class AcceptedTest(IntroducedTestCase):
             ],
             1,
         ):
-            port = self.introduced_mux(clients=clients)
+            port = self.ssh_mux(accept_proxy_from=SENDERS, clients=clients)
             await self.connect_until_lost(port, LINE + b"xxx")
             await self.assert_logged(number, reason=reason, client=str(SOURCE))
         self.assertEqual(self.backend.peers, [])
 
     async def test_connection_counts_once_from_its_header_on(self) -> None:
-        port = self.introduced_mux(max_connections=1)
+        port = self.ssh_mux(accept_proxy_from=SENDERS, max_connections=1)
         first = await self.connect(port, LINE + b"SSH-2.0-")
         await self.backend.peer()
         await self.connect_until_lost(port, LINE)
@@ -157,7 +146,7 @@ class AcceptedTest(IntroducedTestCase):
             Tlv(0xE0, b"custom"),
             encode_ssl(ssl),
         )
-        port = self.introduced_mux([route("ssh", "close")])
+        port = self.mux([route("ssh", "close")], accept_proxy_from=SENDERS)
         client = await self.connect(port)
         client.send(
             encode_v2(ProxyHeader.between(SOURCE, DESTINATION, tlvs), checksum=True) + b"SSH-"
@@ -175,7 +164,7 @@ class AcceptedTest(IntroducedTestCase):
         )  # fmt: skip
 
     async def test_facts_of_detection_join_those_of_the_header(self) -> None:
-        port = self.introduced_mux([route("http host=here", "close")])
+        port = self.mux([route("http host=here", "close")], accept_proxy_from=SENDERS)
         client = await self.connect(port)
         tlvs = (Tlv(TlvType.AUTHORITY, b"there"),)
         header = ProxyHeader.between(SOURCE, DESTINATION, tlvs)
@@ -185,7 +174,7 @@ class AcceptedTest(IntroducedTestCase):
         self.assertEqual((facts["authority"], facts["host"]), ("there", "here"))
 
     async def test_fields_of_local_headers_are_ignored(self) -> None:
-        port = self.introduced_mux([route("ssh", "close")])
+        port = self.mux([route("ssh", "close")], accept_proxy_from=SENDERS)
         client = await self.connect(port)
         header = ProxyHeader(Command.LOCAL, tlvs=(Tlv(TlvType.AUTHORITY, b"there"),))
         client.send(encode_v2(header) + b"SSH-")
@@ -207,7 +196,7 @@ class AcceptedTest(IntroducedTestCase):
                 asked.append(addr)  # type: ignore[arg-type]
                 return Tells()
 
-        port = self.introduced_mux([route("any", Factory())])
+        port = self.mux(accept_proxy_from=SENDERS, routes=[route("any", Factory())])
         for header in (ProxyHeader.between(SOURCE, DESTINATION), ProxyHeader()):
             client = await self.connect(port, encode_v1(header) + b"x")
             own = ("127.0.0.1", client.transport.getHost().port)

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from tests.support.mux import backend_at
+from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close
-from tests.tcp.stages.test_reading_proxy_header import LINE, IntroducedTestCase
+from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from tests.wire.proxyprotocol.vectors import SIGNATURE
 from txmux.rules.embedding import route
 from txmux.telemetry.record import ConnectionRecord
 
 
-class RefusedTest(IntroducedTestCase):
+class RefusedTest(MuxTestCase):
     async def refused(self, *pieces: bytes, count: int = 1) -> ConnectionRecord:
         client = await self.connect(self.port)
         for piece in pieces:
@@ -24,7 +24,12 @@ class RefusedTest(IntroducedTestCase):
     def setUp(self) -> None:
         super().setUp()
         backend = backend_at(self.backend_port())
-        self.port = self.introduced_mux([route("any", backend)], silent=backend, default=backend)
+        self.port = self.mux(
+            accept_proxy_from=SENDERS,
+            routes=[route("any", backend)],
+            silent=backend,
+            default=backend,
+        )
 
     async def test_malformed_header(self) -> None:
         addresses = "c0a80001c0a8000bdc0401bb"
@@ -117,7 +122,7 @@ class RefusedTest(IntroducedTestCase):
         await self.assert_logged(reason="drained")
 
 
-class DetectionTimeTest(IntroducedTestCase):
+class DetectionTimeTest(MuxTestCase):
     async def introduce_after(self, seconds: float, port: int, data: bytes = b"") -> Any:
         client = await self.connect(port)
         await self.accepted()
@@ -127,7 +132,9 @@ class DetectionTimeTest(IntroducedTestCase):
         return client
 
     async def test_detect_timeout_includes_the_time_of_the_header(self) -> None:
-        port = self.introduced_mux(detect_timeout=5.0, silent=backend_at(self.backend_port()))
+        port = self.ssh_mux(
+            accept_proxy_from=SENDERS, detect_timeout=5.0, silent=backend_at(self.backend_port())
+        )
         client = await self.introduce_after(2, port)
         self.time.advance(2.9)
         await self.turn(3)
@@ -140,13 +147,15 @@ class DetectionTimeTest(IntroducedTestCase):
         await self.assert_logged(reason="done", detect_ms=5000.0)
 
     async def test_silent_if_the_header_takes_all_the_time(self) -> None:
-        port = self.introduced_mux(detect_timeout=1, silent=backend_at(self.backend_port()))
+        port = self.ssh_mux(
+            accept_proxy_from=SENDERS, detect_timeout=1, silent=backend_at(self.backend_port())
+        )
         await self.introduce_after(2, port)
         await self.backend.peer()
 
     async def test_bytes_with_a_late_header_decide(self) -> None:
         routes = [route("payload text=ab", "close", name="ab"), route("any", "close", name="any")]
-        port = self.introduced_mux(routes, detect_timeout=1)
+        port = self.mux(accept_proxy_from=SENDERS, routes=routes, detect_timeout=1)
         for count, (data, name) in enumerate([(b"ab", "ab"), (b"a", "any")], 1):
             client = await self.introduce_after(2, port, data)
             await self.assert_ended(client, count, route=name)
