@@ -9,7 +9,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
-from functools import partialmethod
 from typing import Any, get_args
 
 import pytest
@@ -45,8 +44,8 @@ _BEGAN = time.time()
 _VISITORS = 8
 
 
-class _PeerCase(TestCase):
-    """Runs the parts of a service that ask something, in this process, with a clock that the test moves."""
+class PeersTests(TestCase):
+    """Runs the parts of a service that ask something, in this process, with a clock that the test moves, with each peer."""
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
@@ -207,24 +206,21 @@ class _PeerCase(TestCase):
         return [formatEvent(one) for one in self.events[start:] if one["log_level"] in levels]
 
 
-@pytest.mark.whole
-@pytest.mark.by_turns(each=True)
-class AllPeersTests(_PeerCase):
-    """Each source with each peer."""
-
-
-class PeersTests(_PeerCase):
-    """Each source with those that say nothing, and that never end."""
-
-
+# Those that say nothing, and that never end.
 _FIRST = {SILENT, "endless body", "endless answers", "missing", "huge"}
+
+
+def _test_of(source: str, way: str) -> Any:
+    async def test(self: PeersTests) -> None:
+        await self.face(source, way)
+
+    return test if way in _FIRST else pytest.mark.whole(pytest.mark.by_turns(each=True)(test))
+
 
 for _source, _row in ROWS.items():
     for _way in _row.ways:
-        _case = PeersTests if _way in _FIRST else AllPeersTests
         _name = re.sub(r"\W", "_", f"test_{_source}_{_way}")
-        setattr(_case, _name, partialmethod(_case.face, _source, _way))
-del _case
+        setattr(PeersTests, _name, _test_of(_source, _way))
 
 
 class ContractTests(SynchronousTestCase):

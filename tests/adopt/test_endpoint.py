@@ -140,7 +140,7 @@ class EndpointTest(MuxTestCase):
 
     async def test_factory_that_raises_or_wants_no_protocol(self) -> None:
         factory = PeerFactory()
-        builds = iter((lambda _: 1 / 0, lambda _: None))
+        builds: Any = iter((lambda _: 1 / 0, lambda _: None))
         build = factory.buildProtocol
         factory.buildProtocol = lambda address: next(builds, build)(address)  # type: ignore[assignment,method-assign] # noqa: PLW0108
         await self.serve(factory)
@@ -175,7 +175,7 @@ class EndpointTest(MuxTestCase):
             socket.send_fds(giver, [message], descriptors)
         return giver
 
-    async def closed(self, giver: socket.socket) -> None:
+    async def is_closed(self, giver: socket.socket) -> None:
         asked = select.poll()
         asked.register(giver, select.POLLIN)
         while not asked.poll(0):
@@ -190,9 +190,9 @@ class EndpointTest(MuxTestCase):
             b"[]": "the message has 2 descriptors, not one",
         }
         with socket.socket() as other, capturedLogs() as events:
-            await self.closed(self.give(b"{}", other.fileno()))
+            await self.is_closed(self.give(b"{}", other.fileno()))
             number = descriptors()
-            await self.closed(self.give(b"[]", other.fileno(), other.fileno()))
+            await self.is_closed(self.give(b"[]", other.fileno(), other.fileno()))
         self.assertEqual([event["why"] for event in events if "why" in event], [*told.values()])
         # The giver's own end has come, and the other socket has gone.
         self.assertEqual(descriptors(), number)
@@ -206,12 +206,12 @@ class EndpointTest(MuxTestCase):
         await self.turn(3)
         with capturedLogs() as events:
             late.send(b"late")
-            await self.closed(late)
+            await self.is_closed(late)
             never = self.give()
             while not self.time.clock.getDelayedCalls():
                 await self.turn()
             self.time.advance(5.1)
-            await self.closed(never)
+            await self.is_closed(never)
         whys = [event["log_format"].partition(": ")[2] for event in events]
         self.assertEqual(
             whys, ["no socket was received: {why}", "no socket was received: there was no message"]
@@ -222,7 +222,7 @@ class EndpointTest(MuxTestCase):
         giver = self.give()
         await self.turn(3)
         port.stopListening()
-        await self.closed(giver)
+        await self.is_closed(giver)
         port.stopListening()
 
     def listen(self, options: str = "") -> Any:

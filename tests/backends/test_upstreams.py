@@ -29,8 +29,10 @@ from txmux.rules.model import Backend, Check, Ejection, Refusal, Rules, ServerTL
 ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
 
 
-class ChangedCase(SynchronousTestCase):
-    def setUp(self) -> None:
+class ChangingUpstreams:
+    """Upstreams, as one set of rules after the other has them."""
+
+    def __init__(self) -> None:
         self.clock = Clock()
         self.upstreams = Upstreams(self.clock, self.clock, played(_dial))
         self.upstreams.start()
@@ -45,20 +47,24 @@ class ChangedCase(SynchronousTestCase):
         self.prepare(backend).commit()
         return self.upstreams.upstream_of(backend)
 
-    def pick(self, upstream: Upstream) -> Member:
-        found = upstream.pool.pick()
-        assert found is not None
-        return found  # type: ignore[return-value]
+
+def pick(upstream: Upstream) -> Member:
+    found = upstream.pool.pick()
+    assert found is not None
+    return found  # type: ignore[return-value]
 
 
-class ChangedTest(ChangedCase):
+class ChangedTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.its = ChangingUpstreams()
+
     def test_same(self) -> None:
-        self.assertIs(self.change("10.0.0.1:80"), self.change("10.0.0.1:80"))
+        self.assertIs(self.its.change("10.0.0.1:80"), self.its.change("10.0.0.1:80"))
 
     def test_counts(self) -> None:
-        old = self.change("10.0.0.1:80")
-        member = self.pick(old)
-        new = self.change("10.0.0.1:80 max_connections=1", queue=1)
+        old = self.its.change("10.0.0.1:80")
+        member = pick(old)
+        new = self.its.change("10.0.0.1:80 max_connections=1", queue=1)
         (same,) = new.pool.members
         self.assertEqual((same.connections, new.pool.connections), (1, 1))
         room: list[bool] = []
@@ -80,66 +86,66 @@ class ChangedTest(ChangedCase):
         for module in ("addresses", "lookup"):
             name = f"txmux.backends.names.{module}"
             with patch.dict(sys.modules, {name: None}):
-                self.assertRaises(ImportError, self.prepare, named)
-        self.assertEqual(self.upstreams.all(), [])
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+                self.assertRaises(ImportError, self.its.prepare, named)
+        self.assertEqual(self.its.upstreams.all(), [])
+        self.assertEqual(self.its.clock.getDelayedCalls(), [])
 
     def test_turns(self) -> None:
-        first = self.pick(self.change("10.0.0.1:80", "10.0.0.2:80"))
-        second = self.pick(self.change("10.0.0.1:80", "10.0.0.2:80", retries=7))
+        first = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80"))
+        second = pick(self.its.change("10.0.0.1:80", "10.0.0.2:80", retries=7))
         self.assertNotEqual(first.target.text, second.target.text)
 
     def test_ejection(self) -> None:
-        old = self.change("10.0.0.1:80", "10.0.0.2:80", eject=ONCE)
-        out = self.pick(old)
+        old = self.its.change("10.0.0.1:80", "10.0.0.2:80", eject=ONCE)
+        out = pick(old)
         old.pool.failed(out)
-        self.clock.advance(6)
-        new = self.change("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", eject=ONCE)
+        self.its.clock.advance(6)
+        new = self.its.change("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", eject=ONCE)
         states = [member.state for member in new.pool.members]
         self.assertEqual(states, [MemberState.EJECTED, MemberState.UP, MemberState.UP])
-        self.clock.advance(4)
-        probe = next(
-            found for found in iter(lambda: self.pick(new), None) if found.target == out.target
-        )
+        self.its.clock.advance(4)
+        probe = next(found for found in iter(lambda: pick(new), None) if found.target == out.target)
         new.pool.connected(probe)
         self.assertIs(out.state, MemberState.UP)
-        self.assertIn(out, {self.pick(old) for _ in range(2)})
+        self.assertIn(out, {pick(old) for _ in range(2)})
 
     def test_ejection_off(self) -> None:
-        old = self.change("10.0.0.1:80", eject=ONCE, check=Check("tcp", fall=1))
-        old.pool.failed(self.pick(old))
-        self.assertIs(self.change("10.0.0.1:80", eject=None).pool.members[0].state, MemberState.UP)
-        old = self.change("10.0.0.1:80", check=Check("tcp", fall=1))
+        old = self.its.change("10.0.0.1:80", eject=ONCE, check=Check("tcp", fall=1))
+        old.pool.failed(pick(old))
+        self.assertIs(
+            self.its.change("10.0.0.1:80", eject=None).pool.members[0].state, MemberState.UP
+        )
+        old = self.its.change("10.0.0.1:80", check=Check("tcp", fall=1))
         old.pool.check_result(old.pool.members[0], ok=False, why="refused")
-        with_check = self.change("10.0.0.1:80", check=Check("tcp", fall=1), retries=1)
+        with_check = self.its.change("10.0.0.1:80", check=Check("tcp", fall=1), retries=1)
         self.assertIs(with_check.pool.members[0].state, MemberState.DOWN)
-        self.assertIs(self.change("10.0.0.1:80").pool.members[0].state, MemberState.UP)
+        self.assertIs(self.its.change("10.0.0.1:80").pool.members[0].state, MemberState.UP)
 
     def test_down(self) -> None:
-        old = self.change("10.0.0.1:80")
-        new = self.change("10.0.0.1:80 down")
+        old = self.its.change("10.0.0.1:80")
+        new = self.its.change("10.0.0.1:80 down")
         self.assertEqual(
             [old.pool.members[0].state, new.pool.members[0].state],
             [MemberState.UP, MemberState.DISABLED],
         )
 
     def test_checks_hold_for_all_rules(self) -> None:
-        upstreams = self.upstreams = Upstreams(
-            self.clock, self.clock, played(_dial), checking=False
+        upstreams = self.its.upstreams = Upstreams(
+            self.its.clock, self.its.clock, played(_dial), checking=False
         )
         upstreams.start()
         check = Check("tcp", fall=2)
-        old = self.change("10.0.0.1:80", check=check)
-        (member,) = self.change("10.0.0.1:80", check=check, retries=5).pool.members
+        old = self.its.change("10.0.0.1:80", check=check)
+        (member,) = self.its.change("10.0.0.1:80", check=check, retries=5).pool.members
         for ok, state in ((False, MemberState.DOWN), (True, MemberState.UP)):
             upstreams.apply_check("b", key_of(member), ok=ok, why="refused")
             self.assertEqual([member.state, old.pool.members[0].state], [state, state])
 
     def test_told_once(self) -> None:
-        old = self.change("10.0.0.1:80", eject=ONCE)
-        new = self.change("10.0.0.1:80", eject=ONCE, retries=7)
+        old = self.its.change("10.0.0.1:80", eject=ONCE)
+        new = self.its.change("10.0.0.1:80", eject=ONCE, retries=7)
         with capturedLogs() as events:
-            new.pool.failed(self.pick(new))
+            new.pool.failed(pick(new))
         self.assertEqual(len([e for e in events if "no server is up" in e["log_format"]]), 1)
         self.assertIs(old.pool.members[0].state, MemberState.EJECTED)
 
@@ -159,7 +165,9 @@ class ChangedTest(ChangedCase):
     def test_last_server_down(self) -> None:
         for prefix in ("", "udp:"):
             one, two = f"{prefix}10.0.0.1:80", f"{prefix}10.0.0.2:80"
-            both = self.change(one, two, check=Check("dns" if prefix else "tcp", fall=1, rise=1))
+            both = self.its.change(
+                one, two, check=Check("dns" if prefix else "tcp", fall=1, rise=1)
+            )
             failed = "down: 1 check failed; last: refused"
             self.assertEqual(
                 self.lines((both, one, "-"), (both, two, "-"), (both, two, "+"), (both, one, "+")),
@@ -176,7 +184,9 @@ class ChangedTest(ChangedCase):
     def test_names_without_an_address(self) -> None:
         with capturedLogs() as events:
             backend = Backend("b", servers("db.example:80"))
-            pool = Upstreams(self.clock, self.clock, played(_dial)).upstream_of(backend).pool
+            pool = (
+                Upstreams(self.its.clock, self.its.clock, played(_dial)).upstream_of(backend).pool
+            )
             pool.commit()
             for hosts in ([], ["10.0.0.1"], [], ["10.0.0.2", "10.0.0.3"]):
                 addresses = [ResolvedAddress(host, 80) for host in hosts]
@@ -190,13 +200,13 @@ class ChangedTest(ChangedCase):
         server = "10.0.0.1:80"
         spare = Backend("spare", servers("10.0.9.1:80"))
         check = Check("tcp", fall=1, rise=1)
-        old = self.change(server, check=check, fallback=spare)
+        old = self.its.change(server, check=check, fallback=spare)
         self.assertEqual(
             self.lines((old, server, "-"))[1:],
             ["warn backend b: no server is up; clients go to its fallback"],
         )
         with capturedLogs() as events:
-            new = self.change(server, check=check, retries=7)
+            new = self.its.change(server, check=check, retries=7)
         self.assertEqual(events, [])
         self.assertEqual(
             self.lines((new, server, "+"))[1:], ["info backend b: 1 server is up again"]
@@ -204,8 +214,8 @@ class ChangedTest(ChangedCase):
 
     def test_drained_server_down(self) -> None:
         server = "10.0.0.1:80"
-        changed = self.change(server, "10.0.0.2:80", check=Check("tcp", fall=1, rise=1))
-        self.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
+        changed = self.its.change(server, "10.0.0.2:80", check=Check("tcp", fall=1, rise=1))
+        self.its.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
         drained = "backend b: 10.0.0.1:80 is drained by an operator"
         self.assertEqual(
             self.lines((changed, server, "--++")),
@@ -217,34 +227,34 @@ class ChangedTest(ChangedCase):
 
     def test_ready_again(self) -> None:
         server = "10.0.0.1:80"
-        changed = self.change(server, check=Check("tcp", fall=1, rise=1))
+        changed = self.its.change(server, check=Check("tcp", fall=1, rise=1))
         self.lines((changed, server, "-+"))
-        self.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
+        self.its.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
         with capturedLogs() as events:
-            self.upstreams.apply_overrides({})
+            self.its.upstreams.apply_overrides({})
         line = formatEvent(events[0])
         self.assertEqual(line, f"backend b: {server} is ready again, by an operator")
 
     def test_checks(self) -> None:
-        self.change("10.0.0.1:80", check=Check("tcp"))
-        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.change("10.0.0.1:80", "10.0.0.2:80", check=Check("tcp"))
-        self.assertEqual(len(self.clock.getDelayedCalls()), 2)
-        self.change("10.0.0.1:80")
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.its.change("10.0.0.1:80", check=Check("tcp"))
+        self.assertEqual(len(self.its.clock.getDelayedCalls()), 1)
+        self.its.change("10.0.0.1:80", "10.0.0.2:80", check=Check("tcp"))
+        self.assertEqual(len(self.its.clock.getDelayedCalls()), 2)
+        self.its.change("10.0.0.1:80")
+        self.assertEqual(self.its.clock.getDelayedCalls(), [])
 
     def test_abandoned(self) -> None:
-        old = self.change("10.0.0.1:80", check=Check("tcp"))
-        calls = self.clock.getDelayedCalls()
-        prepared = self.prepare(attrs.evolve(old.backend, retries=7, check=None))
+        old = self.its.change("10.0.0.1:80", check=Check("tcp"))
+        calls = self.its.clock.getDelayedCalls()
+        prepared = self.its.prepare(attrs.evolve(old.backend, retries=7, check=None))
         prepared.abandon()
-        self.assertEqual(self.clock.getDelayedCalls(), calls)
-        self.assertIs(self.upstreams.upstream_of(old.backend), old)
-        self.assertEqual(len(self.upstreams.all()), 1)
+        self.assertEqual(self.its.clock.getDelayedCalls(), calls)
+        self.assertIs(self.its.upstreams.upstream_of(old.backend), old)
+        self.assertEqual(len(self.its.upstreams.all()), 1)
 
     def test_problems(self) -> None:
         ca = make_folder(self) / "ca.pem"
-        prepared = self.prepare(
+        prepared = self.its.prepare(
             Backend("b", servers("10.0.0.1:80"), tls=ServerTLS(ca=ca)),
             Backend("c", servers("10.0.0.1:80"), tls=ServerTLS(ca=ca)),
         )

@@ -110,7 +110,7 @@ class EndingTest(MuxTestCase):
         def write(_: object) -> None:
             raise ZeroDivisionError
 
-        self.log.write = write  # type: ignore[method-assign]
+        self.log.write = write  # type: ignore[assignment,method-assign]
         await self.connect_until_lost(self.mux(), b"x")
         await self.factory.emptied()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

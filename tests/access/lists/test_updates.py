@@ -22,16 +22,16 @@ from txmux.rules.reading.parser import load
 _LONG_AGO = 1_000_000_000
 
 
-class StaleCase(SynchronousTestCase):
+class WatchedList:
     """What is watched, with a time that the test moves."""
 
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
+    def __init__(self, test: SynchronousTestCase) -> None:
+        self.folder = make_folder(test)
         self.list = self.folder / "list.txt"
         self.clock = Clock()
         self.published: list[dict[str, Any]] = []
         self.feeding = ListUpdates(self.clock, self.published.append)
-        self.addCleanup(self.feeding.stop)
+        test.addCleanup(self.feeding.stop)
 
     def rules(self, listener: str, settings: str = "") -> Rules:
         path = self.folder / "rules.ini"
@@ -56,46 +56,49 @@ class StaleCase(SynchronousTestCase):
         self.after(8)
 
 
-class StaleTests(StaleCase):
+class StaleTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.its = WatchedList(self)
+
     def test_missing_list_is_reported_after_a_minute_until_it_is_back(self) -> None:
-        self.use_list()
-        self.list.unlink()
-        self.assertEqual(self.after(60), [])
-        (told,) = self.after(120)
-        self.assertIn(f"networks {self.list}: no good answer for 2 min 56 s: ", told)
+        self.its.use_list()
+        self.its.list.unlink()
+        self.assertEqual(self.its.after(60), [])
+        (told,) = self.its.after(120)
+        self.assertIn(f"networks {self.its.list}: no good answer for 2 min 56 s: ", told)
         self.assertIn("No such file", told)
-        self.list.symlink_to("target.txt")
-        self.assertEqual(self.after(4), [])
-        self.list.unlink()
-        self.assertEqual(self.after(60), [])
-        self.assertEqual(self.published, [])
+        self.its.list.symlink_to("target.txt")
+        self.assertEqual(self.its.after(4), [])
+        self.its.list.unlink()
+        self.assertEqual(self.its.after(60), [])
+        self.assertEqual(self.its.published, [])
 
     def test_list_that_rules_dropped_is_not_reported(self) -> None:
-        self.use_list()
-        self.list.unlink()
-        self.assertEqual(len(self.after(70)), 1)
-        self.feeding.commit(self.rules("deny = 192.0.2.1\n"))
-        self.assertEqual(self.overdue(), [])
+        self.its.use_list()
+        self.its.list.unlink()
+        self.assertEqual(len(self.its.after(70)), 1)
+        self.its.feeding.commit(self.its.rules("deny = 192.0.2.1\n"))
+        self.assertEqual(self.its.overdue(), [])
 
     def test_list_is_followed_from_what_rules_have_read(self) -> None:
         """A file that changes to and fro around a reload is what it says in the end."""
-        self.use_list()
-        first, second = self.list.read_text(), "192.0.2.7\n"
-        rules = self.rules("deny = @list.txt\n")
+        self.its.use_list()
+        first, second = self.its.list.read_text(), "192.0.2.7\n"
+        rules = self.its.rules("deny = @list.txt\n")
         for text in (second, first, second):
-            self.list.write_text(text)
+            self.its.list.write_text(text)
             if text == first:
-                self.feeding.commit(rules)  # as they were read at the start
+                self.its.feeding.commit(rules)  # as they were read at the start
             else:
-                self.after(8)
-        told = [*map(str, unpack(self.published[-1][f"file:{self.list}"]))]
-        self.assertEqual((told, len(self.published)), (["192.0.2.7/32"], 2))
+                self.its.after(8)
+        told = [*map(str, unpack(self.its.published[-1][f"file:{self.its.list}"]))]
+        self.assertEqual((told, len(self.its.published)), (["192.0.2.7/32"], 2))
 
     def test_unexpected_error_is_reported(self) -> None:
-        self.use_list()
-        (looked_at,) = self.feeding._watched.values()
+        self.its.use_list()
+        (looked_at,) = self.its.feeding._watched.values()
         self.patch(looked_at, "source", None)
-        (told,) = self.after(70)
+        (told,) = self.its.after(70)
         self.assertIn("NoneType", told)
         self.assertTrue(self.flushLoggedErrors(AttributeError))
 

@@ -2,18 +2,14 @@
 
 import socket
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import attrs
 from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import deferLater
 from twisted.names import dns, server
-from twisted.trial.unittest import TestCase
 
-from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.names.question import ServerAddress
@@ -141,25 +137,3 @@ class NameServer(server.DNSServerFactory):
             self._send(wrong, protocol, address)
         if address is not None:
             protocol.transport.write(b"\x00", address)
-
-
-class NameServerTestCase(TestCase):
-    """A test with a name server, and with a clock that stands still until it is moved."""
-
-    def setUp(self) -> None:
-        self.time = VirtualTime()
-        self.server = self.name_server()
-        self.zone = self.server.zone
-
-    def name_server(self) -> NameServer:
-        started = NameServer()
-        started.listen()
-        self.addCleanup(started.stop)
-        return started
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            await deferLater(reactor, 0)
-
-    async def asked(self, name: str, kind: int = dns.A, times: int = 1) -> None:
-        await self.until(lambda: self.server.asked[name, kind] >= times)

@@ -1,16 +1,21 @@
 """A test case with names that are kept up to date, from a real name server."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
+from twisted.names import dns
+from twisted.trial.unittest import TestCase
 
-from tests.backends.names.nameserver import NameServerTestCase
+from tests.backends.names.nameserver import NameServer
 from tests.backends.pool.pools import servers
+from tests.support.folders import make_folder
+from tests.support.mux import VirtualTime
+from tests.support.peers import reactor
 from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceAnswer
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import ResolvedAddress
@@ -57,17 +62,40 @@ class CountingLookup(Lookup):
             self.open -= 1
 
 
-class NamesTestCase(NameServerTestCase):
+class NamesTestCase(TestCase):
+    """A test with a name server, the system's files, and a clock that stands still until it is moved."""
+
     def setUp(self) -> None:
-        super().setUp()
-        nowhere = Path("/nowhere")
-        self.lookup = CountingLookup(self.time, [self.server.place], nowhere, nowhere)
+        self.time = VirtualTime()
+        self.server = self.name_server()
+        self.zone = self.server.zone
+        folder = make_folder(self)
+        self.hosts = folder / "hosts"
+        self.resolv_conf = folder / "resolv.conf"
+        self.lookup = self.lookup_with(self.server)
         self.names = NameResolver(self.time, self.lookup)
         captured = capturedLogs()
         self.logs = captured.__enter__()
         self.addCleanup(captured.__exit__, None, None, None)
         self.said_before = 0
         self.addCleanup(self.stop)
+
+    def name_server(self) -> NameServer:
+        started = NameServer()
+        started.listen()
+        self.addCleanup(started.stop)
+        return started
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            await deferLater(reactor, 0)
+
+    async def asked(self, name: str, kind: int = dns.A, times: int = 1) -> None:
+        await self.until(lambda: self.server.asked[name, kind] >= times)
+
+    def lookup_with(self, *servers: NameServer) -> CountingLookup:
+        places = [server.place for server in servers]
+        return CountingLookup(self.time, places, self.resolv_conf, self.hosts)
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.names.stop()).addCallback(self._assert_quiet)

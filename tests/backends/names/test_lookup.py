@@ -18,13 +18,12 @@ from tests.backends.names.nameserver import (
     GARBAGE,
     HANG_UP,
     SILENCE,
-    NameServer,
-    NameServerTestCase,
     a,
     aaaa,
     cname,
     srv,
 )
+from tests.backends.names.resolve_case import HOST, CountingLookup, NamesTestCase
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
@@ -39,35 +38,21 @@ from txmux.backends.names.lookup import (
 from txmux.backends.names.question import LookupFailedError, TrackedServers
 from txmux.telemetry.sources import Source
 
-HOST = "host.test"
+
+async def failure(looking: Coroutine[Any, Any, object]) -> str:
+    try:
+        await looking
+    except LookupFailedError as error:
+        return str(error)
+    raise AssertionError("it has not failed")
 
 
-class LookupTestCase(NameServerTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        folder = make_folder(self)
-        self.hosts = folder / "hosts"
-        self.resolv_conf = folder / "resolv.conf"
-        self.lookup = self.lookup_with(self.server)
-
-    def lookup_with(self, *servers: NameServer) -> Lookup:
-        places = [server.place for server in servers]
-        return Lookup(self.time, places, self.resolv_conf, self.hosts)
-
-    async def failure(self, looking: Coroutine[Any, Any, object]) -> str:
-        with self.assertRaises(LookupFailedError) as caught:
-            await looking
-        return str(caught.exception)
-
-    async def addresses(self, name: str = HOST) -> list[str]:
-        answer = await self.lookup.host(name)
-        return sorted(address for found in answer.addresses.values() for address in found)
-
-    def tearDown(self) -> None:
-        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+async def addresses(test: NamesTestCase, name: str = HOST) -> list[str]:
+    answer = await test.lookup.host(name)
+    return sorted(address for found in answer.addresses.values() for address in found)
 
 
-class HostTests(LookupTestCase):
+class HostTests(NamesTestCase):
     async def test_both_families(self) -> None:
         self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=40) + aaaa("fd00::1", ttl=20)
         answer = await self.lookup.host(HOST)
@@ -80,7 +65,7 @@ class HostTests(LookupTestCase):
 
     async def test_case(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
-        self.assertEqual(await self.addresses("HOST.Test."), ["10.0.0.1"])
+        self.assertEqual(await addresses(self, "HOST.Test."), ["10.0.0.1"])
 
     async def test_no_ipv6_is_an_answer(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
@@ -90,24 +75,24 @@ class HostTests(LookupTestCase):
 
     async def test_long_answer_over_tcp(self) -> None:
         self.zone[HOST] = a(*(f"10.0.{i // 250}.{i % 250}" for i in range(500)))
-        self.assertEqual(len(await self.addresses()), 500)
+        self.assertEqual(len(await addresses(self)), 500)
         self.assertEqual(self.server.asked_by_tcp, {(HOST, dns.A): 1})
 
     async def test_1232_bytes_over_udp(self) -> None:
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(70)))
-        self.assertEqual(len(await self.addresses()), 70)
+        self.assertEqual(len(await addresses(self)), 70)
         self.assertEqual(self.server.asked_by_tcp.total(), 0)
 
     async def test_longest_answer(self) -> None:
         self.zone[HOST] = a(*(f"10.1.{i // 250}.{i % 250}" for i in range(4000)))
-        self.assertEqual(len(await self.addresses()), 4000)
+        self.assertEqual(len(await addresses(self)), 4000)
 
     async def test_unknown(self) -> None:
-        self.assertIn("no such name", await self.failure(self.lookup.host(HOST)))
+        self.assertIn("no such name", await failure(self.lookup.host(HOST)))
 
     async def test_without_addresses(self) -> None:
         self.zone[HOST] = [dns.Record_TXT(b"text")]
-        self.assertIn("has no address", await self.failure(self.lookup.host(HOST)))
+        self.assertIn("has no address", await failure(self.lookup.host(HOST)))
 
     async def test_ttl_is_a_number_of_31_bits(self) -> None:
         for ttl, expected in ((1 << 31, 0), ((1 << 32) - 1, 0), ((1 << 31) - 1, (1 << 31) - 1)):
@@ -116,10 +101,10 @@ class HostTests(LookupTestCase):
 
     async def test_impossible_names(self) -> None:
         for name in (f"{'x' * 64}.test", "a..b"):
-            self.assertIn("cannot be a name", await self.failure(self.lookup.host(name)))
+            self.assertIn("cannot be a name", await failure(self.lookup.host(name)))
 
 
-class AliasTests(LookupTestCase):
+class AliasTests(NamesTestCase):
     async def test_chain(self) -> None:
         self.zone[HOST] = cname("alias.test", ttl=7)
         self.zone["alias.test"] = cname("end.test")
@@ -134,27 +119,27 @@ class AliasTests(LookupTestCase):
         second.zone["end.test"] = a("10.0.0.1")
         self.server.fail("end.test", dns.EREFUSED)
         self.lookup = self.lookup_with(self.server, second)
-        self.assertEqual(await self.addresses(), ["10.0.0.1"])
+        self.assertEqual(await addresses(self), ["10.0.0.1"])
 
     async def test_dead_end(self) -> None:
         self.zone[HOST] = cname("end.test")
-        self.assertIn("no such name", await self.failure(self.lookup.host(HOST)))
+        self.assertIn("no such name", await failure(self.lookup.host(HOST)))
 
     async def test_circle(self) -> None:
         self.zone[HOST] = cname("other.test")
         self.zone["other.test"] = cname(HOST)
-        self.assertIn("no such name", await self.failure(self.lookup.host(HOST)))
+        self.assertIn("no such name", await failure(self.lookup.host(HOST)))
 
     async def test_endless_chain(self) -> None:
         for i in range(30):
             self.zone[f"{i}.test"] = cname(f"{i + 1}.test")
         self.server.most_names = 2
-        self.assertIn("form a loop", await self.failure(self.lookup.host("0.test")))
+        self.assertIn("form a loop", await failure(self.lookup.host("0.test")))
         self.assertEqual(self.server.asked["14.test", dns.A], 1)
         self.assertEqual(self.server.asked["16.test", dns.A], 0)
 
 
-class ServiceTests(LookupTestCase):
+class ServiceTests(NamesTestCase):
     async def test_records(self) -> None:
         self.zone["_ssh._tcp.test"] = [
             srv("one.test", 22, 10, 60, ttl=9),
@@ -168,7 +153,7 @@ class ServiceTests(LookupTestCase):
         self.assertEqual(answer.ttl, 9)
 
     async def test_unknown(self) -> None:
-        self.assertIn("no SRV record", await self.failure(self.lookup.service("_ssh._tcp.test")))
+        self.assertIn("no SRV record", await failure(self.lookup.service("_ssh._tcp.test")))
 
     async def test_strange_target(self) -> None:
         """A record may name any bytes; they are shown so that they cannot be mistaken for text."""
@@ -181,10 +166,10 @@ class ServiceTests(LookupTestCase):
 
     async def test_failure(self) -> None:
         self.server.fail("_ssh._tcp.test", dns.ESERVER)
-        self.assertIn("SERVFAIL", await self.failure(self.lookup.service("_ssh._tcp.test")))
+        self.assertIn("SERVFAIL", await failure(self.lookup.service("_ssh._tcp.test")))
 
 
-class SystemTests(LookupTestCase):
+class SystemTests(NamesTestCase):
     async def test_hosts(self) -> None:
         self.hosts.write_text("10.0.0.1 other host.test\n10.0.0.2 host.test\nfd00::01 HOST.test\n")
         answer = await self.lookup.host(HOST)
@@ -196,14 +181,14 @@ class SystemTests(LookupTestCase):
         self.assertEqual(self.server.asked.total(), 0)
 
     async def test_localhost(self) -> None:
-        self.assertEqual(await self.addresses("localhost"), ["127.0.0.1", "::1"])
+        self.assertEqual(await addresses(self, "localhost"), ["127.0.0.1", "::1"])
         self.hosts.write_text("127.0.0.1 localhost\n")
-        self.assertEqual(await self.addresses("localhost"), ["127.0.0.1"])
+        self.assertEqual(await addresses(self, "localhost"), ["127.0.0.1"])
 
     async def test_search(self) -> None:
         self.resolv_conf.write_text("search one.test two.test\n")
         self.zone["web.two.test"] = a("10.0.0.1")
-        self.assertEqual(await self.addresses("web"), ["10.0.0.1"])
+        self.assertEqual(await addresses(self, "web"), ["10.0.0.1"])
         self.assertEqual(self.server.asked["web.one.test", dns.A], 1)
         self.assertEqual(self.server.asked["web", dns.A], 0)
 
@@ -223,7 +208,7 @@ class SystemTests(LookupTestCase):
         self.resolv_conf.write_text("search one.test two.test\n")
         self.server.fail("web.one.test", dns.ESERVER)
         self.server.fail("web.two.test", dns.EREFUSED)
-        self.assertIn("SERVFAIL", await self.failure(self.lookup.host("web")))
+        self.assertIn("SERVFAIL", await failure(self.lookup.host("web")))
         self.assertEqual(self.server.asked["web", dns.A], 1)
 
     async def test_service_after_a_failure(self) -> None:
@@ -236,48 +221,48 @@ class SystemTests(LookupTestCase):
     async def test_search_ends_where_nobody_answers(self) -> None:
         self.resolv_conf.write_text("search one.test two.test\n")
         await self.server.stop()
-        self.assertIn("refused", await self.failure(self.lookup.host("web")))
+        self.assertIn("refused", await failure(self.lookup.host("web")))
 
     async def test_servers_of_the_file(self) -> None:
         lookup = Lookup(self.time, (), self.resolv_conf, self.hosts)
         for server in ("255.255.255.254", "255.255.255.255"):
             self.resolv_conf.write_text(f"nameserver {server}\n")
-            waiting = Deferred.fromCoroutine(self.failure(lookup.host(HOST)))
+            waiting = Deferred.fromCoroutine(failure(lookup.host(HOST)))
             while not waiting.called:
                 self.time.advance(1)
             self.assertIn(server, await waiting)
 
 
-class TroubleTests(LookupTestCase):
+class TroubleTests(NamesTestCase):
     async def test_server_failure(self) -> None:
         self.server.fail(HOST, dns.ESERVER)
         why = f"the name server {self.server.shown} answered SERVFAIL"
-        self.assertEqual(await self.failure(self.lookup.host(HOST)), why)
+        self.assertEqual(await failure(self.lookup.host(HOST)), why)
         self.assertEqual(self.server.asked[HOST, dns.A], 1)
 
     async def test_strange_code(self) -> None:
         self.server.fail(HOST, 12)
-        self.assertIn("response code 12", await self.failure(self.lookup.host(HOST)))
+        self.assertIn("response code 12", await failure(self.lookup.host(HOST)))
 
     async def test_next_server(self) -> None:
         second = self.name_server()
         self.server.fail(HOST, dns.ESERVER)
         second.zone[HOST] = a("10.0.0.1")
         self.lookup = self.lookup_with(self.server, second)
-        self.assertEqual(await self.addresses(), ["10.0.0.1"])
+        self.assertEqual(await addresses(self), ["10.0.0.1"])
 
     async def test_nobody_there_fails_at_once(self) -> None:
         await self.server.stop()
-        why = await self.failure(self.lookup.host(HOST))
+        why = await failure(self.lookup.host(HOST))
         self.assertEqual(why, f"the name server {self.server.shown}: connection refused")
 
     async def test_no_route(self) -> None:
         lookup = Lookup(self.time, [("255.255.255.255", 53)], self.resolv_conf, self.hosts)
-        self.assertIn("255.255.255.255:53: ", await self.failure(lookup.host(HOST)))
+        self.assertIn("255.255.255.255:53: ", await failure(lookup.host(HOST)))
 
     async def test_silence_is_asked_twice(self) -> None:
         self.server.fail(HOST, SILENCE)
-        waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
+        waiting = Deferred.fromCoroutine(failure(self.lookup.host(HOST)))
         await self.asked(HOST)
         self.time.advance(0.9)
         self.assertEqual(self.server.asked[HOST, dns.A], 1)
@@ -292,7 +277,7 @@ class TroubleTests(LookupTestCase):
         self.server.fail(HOST, SILENCE)
         second.zone[HOST] = a("10.0.0.1")
         self.lookup = self.lookup_with(self.server, second)
-        waiting = Deferred.fromCoroutine(self.addresses())
+        waiting = Deferred.fromCoroutine(addresses(self))
         await self.asked(HOST)
         await self.asked(HOST, dns.AAAA)
         self.time.advance(1)
@@ -309,7 +294,7 @@ class TroubleTests(LookupTestCase):
         answer = await self.lookup.host(HOST)
         self.assertEqual(answer.trouble, f"{answered}; A was answered")
         self.zone[HOST] = []
-        why = await self.failure(self.lookup.host(HOST))
+        why = await failure(self.lookup.host(HOST))
         self.assertEqual(why, f"{answered}; A was answered, and has no address")
 
     async def test_silent_family_is_waited_for_1_s(self) -> None:
@@ -328,33 +313,33 @@ class TroubleTests(LookupTestCase):
 
     async def test_foreign_messages(self) -> None:
         self.server.fail(HOST, GARBAGE)
-        for addresses in (["10.0.0.1"], [f"10.0.0.{i}" for i in range(100, 200)]):
-            self.zone[HOST] = a(*addresses)
-            self.assertEqual(await self.addresses(), addresses)
+        for sent in (["10.0.0.1"], [f"10.0.0.{i}" for i in range(100, 200)]):
+            self.zone[HOST] = a(*sent)
+            self.assertEqual(await addresses(self), sent)
 
     async def test_many_foreign_messages(self) -> None:
         self.server.fail(HOST, FLOOD)
-        for addresses in (["10.0.0.1"], [f"10.0.0.{i}" for i in range(100, 200)]):
-            self.zone[HOST] = a(*addresses)
-            why = await self.failure(self.lookup.host(HOST))
+        for sent in (["10.0.0.1"], [f"10.0.0.{i}" for i in range(100, 200)]):
+            self.zone[HOST] = a(*sent)
+            why = await failure(self.lookup.host(HOST))
             self.assertIn("its answers are to other questions", why)
         self.assertFalse(self.server.asked_by_tcp)
         self.server.codes.clear()
         self.server.by_tcp = FLOOD
-        why = await self.failure(self.lookup.host(HOST))
+        why = await failure(self.lookup.host(HOST))
         self.assertIn("its answers are to other questions", why)
 
     async def test_broken_tcp(self) -> None:
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
         self.server.by_tcp = HANG_UP
-        self.assertIn("closed the connection", await self.failure(self.lookup.host(HOST)))
+        self.assertIn("closed the connection", await failure(self.lookup.host(HOST)))
         await self.server.ports.pop().stopListening()
-        self.assertIn("refused", await self.failure(self.lookup.host(HOST)))
+        self.assertIn("refused", await failure(self.lookup.host(HOST)))
 
     async def test_silent_tcp(self) -> None:
         self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(100)))
         self.server.by_tcp = SILENCE
-        waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
+        waiting = Deferred.fromCoroutine(failure(self.lookup.host(HOST)))
         await self.until(lambda: self.server.asked_by_tcp[HOST, dns.A] == 1)
         self.time.advance(3)
         await self.until(lambda: self.server.asked_by_tcp[HOST, dns.A] == 2)
@@ -362,7 +347,7 @@ class TroubleTests(LookupTestCase):
         self.assertIn("no answer", await waiting)
 
 
-class SourceTests(LookupTestCase):
+class SourceTests(NamesTestCase):
     """Whether a name server is up, and what is logged of it."""
 
     def setUp(self) -> None:
@@ -370,7 +355,7 @@ class SourceTests(LookupTestCase):
         self.servers = TrackedServers(self.time, "names stay")
         self.addCleanup(lambda: self.assertFalse(self.time.clock.getDelayedCalls()))
         self.addCleanup(self.servers.stop)
-        self.lookup = Lookup(
+        self.lookup = CountingLookup(
             self.time, [self.server.place], self.resolv_conf, self.hosts, tracked=self.servers
         )
 
@@ -425,7 +410,7 @@ class SourceTests(LookupTestCase):
         await self.asked("", dns.NS)
         for _ in range(16):
             self.time.advance(0.25)
-            await self.addresses("good.test")
+            await addresses(self, "good.test")
         self.assertTrue(waiting.called and self.source.up)
 
     async def test_nothing_listens(self) -> None:
@@ -461,19 +446,19 @@ class SourceTests(LookupTestCase):
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
 
-class WithoutEdnsTests(LookupTestCase):
+class WithoutEdnsTests(NamesTestCase):
     async def test_refused_is_asked_without_edns(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         for code in (dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION):
             self.server.asked.clear()
             self.server.edns = code
-            self.assertEqual(await self.addresses(), ["10.0.0.1"])
+            self.assertEqual(await addresses(self), ["10.0.0.1"])
             self.assertEqual(self.server.asked[HOST, dns.A], 2)
 
     async def test_dropped_is_asked_without_edns(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
         self.server.edns = SILENCE
-        waiting = Deferred.fromCoroutine(self.addresses())
+        waiting = Deferred.fromCoroutine(addresses(self))
         await self.asked(HOST)
         await self.asked(HOST, dns.AAAA)
         self.time.advance(1)
@@ -481,16 +466,16 @@ class WithoutEdnsTests(LookupTestCase):
 
     async def test_still_refused(self) -> None:
         self.server.fail(HOST, dns.EFORMAT)
-        self.assertIn("FORMERR", await self.failure(self.lookup.host(HOST)))
+        self.assertIn("FORMERR", await failure(self.lookup.host(HOST)))
         self.assertEqual(self.server.asked[HOST, dns.A], 2)
         self.assertEqual(self.server.with_edns[HOST, dns.A], 1)
 
     async def test_upper_bits_of_the_code(self) -> None:
         self.server.edns = 23
-        self.assertIn("response code 23", await self.failure(self.lookup.host(HOST)))
+        self.assertIn("response code 23", await failure(self.lookup.host(HOST)))
 
 
-class OtherReactorTests(LookupTestCase):
+class OtherReactorTests(NamesTestCase):
     """A reactor that tells of a socket's error as if there were something to read."""
 
     def setUp(self) -> None:
@@ -498,18 +483,18 @@ class OtherReactorTests(LookupTestCase):
         private = PrivateReactor("select")
         self.addCleanup(private.close)
         self.other = private.reactor
-        self.lookup = Lookup(self.other, [self.server.place], self.resolv_conf, self.hosts)
+        self.lookup = CountingLookup(self.other, [self.server.place], self.resolv_conf, self.hosts)
 
     async def test_nobody_there(self) -> None:
         await self.server.stop()
-        waiting = Deferred.fromCoroutine(self.failure(self.lookup.host(HOST)))
+        waiting = Deferred.fromCoroutine(failure(self.lookup.host(HOST)))
         while not waiting.called:
             self.other.iterate(0.1)
         self.assertIn("connection refused", await waiting)
 
     async def test_spurious_read(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
-        waiting = Deferred.fromCoroutine(self.addresses())
+        waiting = Deferred.fromCoroutine(addresses(self))
         for reader in self.other.getReaders():
             if reader.logPrefix() == "names":
                 reader.doRead()
@@ -520,7 +505,7 @@ class OtherReactorTests(LookupTestCase):
         self.assertEqual(await waiting, ["10.0.0.1"])
 
 
-class CancelTests(LookupTestCase):
+class CancelTests(NamesTestCase):
     """A look-up that nobody waits for any more: nothing of it is left in the reactor."""
 
     async def cancel(self) -> None:

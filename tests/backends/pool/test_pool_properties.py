@@ -165,7 +165,7 @@ class PoolMachine(RuleBasedStateMachine):
 class PoolProperties(SynchronousTestCase):
     def test_machine(self) -> None:
         # Where there are other servers, nobody who is out has to be a last resort.
-        for PoolMachine.fallback in (None, SPARE):
+        for PoolMachine.fallback in (Refusal.CLOSE, SPARE):
             run_state_machine_as_test(
                 PoolMachine,
                 settings=settings(max_examples=scaled(60), stateful_step_count=40, deadline=None),

@@ -4,7 +4,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.access.lists.test_updates import StaleCase
+from tests.access.lists.test_updates import WatchedList
 from tests.cli.support import CommandTestCase
 from tests.service.damaged_files import DamagedFilesCase
 from tests.service.test_networks import NetworksCase
@@ -55,25 +55,26 @@ class CheckTest(CommandTestCase):
         self.assertIn("is not a database in MaxMind's format", out)
 
 
-class StaleTest(StaleCase):
+class StaleTest(SynchronousTestCase):
     def test_bad_or_missing_database_is_reported(self) -> None:
-        path = self.folder / "c.mmdb"
+        its = WatchedList(self)
+        path = its.folder / "c.mmdb"
         places = {"127.0.0.0/8": country("FR")}
         write_places(path, places)
-        self.feeding.commit(self.rules("deny = geo:country=FR\n", "geo_databases = c.mmdb\n"))
+        its.feeding.commit(its.rules("deny = geo:country=FR\n", "geo_databases = c.mmdb\n"))
         for seconds in (8, 120):
-            self.assertEqual(self.after(seconds), [])
+            self.assertEqual(its.after(seconds), [])
         path.write_text("nonsense")
-        (said,) = self.successResultOf(Deferred.fromCoroutine(self.feeding.unusable_files()))
+        (said,) = self.successResultOf(Deferred.fromCoroutine(its.feeding.unusable_files()))
         self.assertIn(f"geo {path}: ", said)
         self.assertIn("; its previous contents stay in use; correct it", said)
-        (told,) = self.after(70)
+        (told,) = its.after(70)
         self.assertIn(f"geo {path}: no good answer for ", told)
         self.assertIn("is not a database in MaxMind's format", told)
         write_places(path, places)
-        self.assertEqual(self.after(4), [])
+        self.assertEqual(its.after(4), [])
         path.unlink()
-        (told,) = self.after(70)
+        (told,) = its.after(70)
         self.assertIn("No such file", told)
 
 

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.test_destinations import names
 from tests.backends.pool.pools import servers
-from tests.backends.test_upstreams import ChangedCase
+from tests.backends.test_upstreams import ChangingUpstreams
 from tests.processes.test_opener import OpenerCase
 from tests.support.dialler import played
 from tests.support.folders import make_folder
@@ -308,22 +308,23 @@ class PythonTests(SynchronousTestCase):
             from_python([("any", made)], "l")
 
 
-class PasswordTests(ChangedCase):
+class PasswordTests(SynchronousTestCase):
     def test_it_is_read_again(self) -> None:
+        its = ChangingUpstreams()
         path = make_folder(self) / "password"
         path.write_text("first")
         keys: dict[str, Any] = {"more": {"via": proxy(f"socks5://ops:{path}@10.0.0.9:1080")}}
-        made = self.change("web.test:80", **keys)
+        made = its.change("web.test:80", **keys)
         files: Any = made.files
         self.assertEqual(files.made[1], "first")
         path.write_text("second\n")
-        self.assertIs(self.change("web.test:80", **keys), made)
+        self.assertIs(its.change("web.test:80", **keys), made)
         self.assertEqual(files.made[1], "second")
         backend = Backend("b", servers("web.test:80"), **keys)
         wrong = f"via: '{path}' does not hold one line of at most 255 characters"
         for content in ("two\nlines", 256 * "a", None):
             path.unlink() if content is None else path.write_text(content)
-            prepared = self.prepare(backend)
+            prepared = its.prepare(backend)
             self.assertEqual(prepared.problems, [])
             prepared.commit()
             self.assertIn(
@@ -332,5 +333,5 @@ class PasswordTests(ChangedCase):
             self.assertIn("; what is in use is kept", files.trouble)
             self.assertEqual(files.made[1], "second")
         path.write_text(255 * "a")
-        self.change("web.test:80", **keys)
+        its.change("web.test:80", **keys)
         self.assertEqual(files.made[1], 255 * "a")

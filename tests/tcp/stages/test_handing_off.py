@@ -7,7 +7,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.interop.children import PATIENCE
 from tests.service.test_privileges import require_root
@@ -21,6 +21,7 @@ from txmux.rules.embedding import outcome, route
 from txmux.tcp.stages.handing_off import HandingOff
 
 SSH = b"SSH-2.0-test\r\n"
+RELAYS: tuple[Literal["auto", "portable"], ...] = ("auto", "portable")
 LOWAT = socket.SOL_SOCKET, socket.SO_RCVLOWAT
 
 
@@ -148,7 +149,8 @@ class NameTest(HandingOffCase):
 
 class HandingOffTest(HandingOffCase):
     async def test_server_gets_the_socket_with_unread_bytes_and_facts(self) -> None:
-        for count, self.relay in enumerate(("auto", "portable"), 1):
+        for count, relay in enumerate(RELAYS, 1):
+            self.relay = relay
             client = await self.client(self.giving_mux(), SSH)
             given, reported = await self.taker.taken()
             record = await self.logged(count)
@@ -187,7 +189,8 @@ class HandingOffTest(HandingOffCase):
             self.assertTrue(record.is_clean)
 
     async def test_other_route_of_the_listener_relays_each_byte_once(self) -> None:
-        for count, self.relay in enumerate(("auto", "portable"), 1):
+        for count, relay in enumerate(RELAYS, 1):
+            self.relay = relay
             said = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
             client = await self.connect(self.giving_mux(), said[:5])
             await self.seen(5)

@@ -189,14 +189,14 @@ class AcceptedTest(MuxTestCase):
                 asked.extend([self.transport.getPeer(), self.transport.getHost()])  # type: ignore[union-attr]
                 self.transport.loseConnection()  # type: ignore[union-attr]
 
-        class Factory(ServerFactory):
+        class Tellers(ServerFactory):
             noisy = False
 
             def buildProtocol(self, addr: IAddress | None) -> Protocol:
                 asked.append(addr)  # type: ignore[arg-type]
                 return Tells()
 
-        port = self.mux(accept_proxy_from=SENDERS, routes=[route("any", Factory())])
+        port = self.mux(accept_proxy_from=SENDERS, routes=[route("any", Tellers())])
         for header in (ProxyHeader.between(SOURCE, DESTINATION), ProxyHeader()):
             client = await self.connect(port, encode_v1(header) + b"x")
             own = ("127.0.0.1", client.transport.getHost().port)
