@@ -6,21 +6,18 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partialmethod
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+
+import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.support.proc import family_of, workers_of
 from tests.support.services import Service, Twist, pool_rules, twist_command
 from txmux.net.sockets.poller import is_available
 
-if TYPE_CHECKING:
-    _Base = InteropTestCase
-else:
-    _Base = object
-import pytest
-
-pytestmark = [pytest.mark.whole, pytest.mark.by_turns]
+pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
 
 _SIZE = 24 * 2**20
 _CLIENTS = 200
@@ -52,9 +49,8 @@ class _Mux(Service, _OnReactor):
         return ticks / os.sysconf("SC_CLK_TCK")
 
 
-class ReactorTests(_Base):
+class ReactorTests(InteropTestCase):
     skip = None if is_available() else "this system has other reactors"
-    reactor: ClassVar[str]
 
     def setUp(self) -> None:
         self.backend = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
@@ -63,9 +59,9 @@ class ReactorTests(_Base):
         self.threads = ThreadPoolExecutor(2)
         self.addCleanup(self.threads.shutdown)
 
-    def start(self, relay: str) -> _Mux:
+    def start(self, reactor: str, relay: str) -> _Mux:
         rules = pool_rules(f"127.0.0.1:{self.backend.getsockname()[1]}")
-        return self.own(_Mux(self.folder, rules, f"relay = {relay}", self.reactor))
+        return self.own(_Mux(self.folder, rules, f"relay = {relay}", reactor))
 
     def serve_one(self) -> bytes:
         accepted, _ = self.backend.accept()
@@ -75,8 +71,8 @@ class ReactorTests(_Base):
             accepted.sendall(received[::-1])
         return received
 
-    def check_service(self, relay: str) -> None:
-        mux = self.start(relay)
+    def check_service(self, reactor: str, relay: str) -> None:
+        mux = self.start(reactor, relay)
         self.check_transfer(mux)
         self.check_many(mux)
         self.check_rest(mux)
@@ -131,34 +127,17 @@ class ReactorTests(_Base):
                 server.close()
         mux.take(3)
 
-    def test_kernel_relay(self) -> None:
-        self.check_service("kernel")
-
-    def test_portable_relay(self) -> None:
-        self.check_service("portable")
-
-
-class EpollTests(ReactorTests, InteropTestCase):
-    reactor = "epoll"
-
     def test_one_epoll_object(self) -> None:
-        mux = self.start("auto")
+        mux = self.start("epoll", "auto")
         self.check_many(mux)
         (worker,) = workers_of(mux.child.pid)
         links = [os.path.realpath(link) for link in Path(f"/proc/{worker}/fd").iterdir()]
         self.assertEqual(sum(link.endswith("[eventpoll]") for link in links), 1)
 
 
-class PollTests(ReactorTests, InteropTestCase):
-    reactor = "poll"
-
-
-class SelectTests(ReactorTests, InteropTestCase):
-    reactor = "select"
-
-
-class AsyncioTests(ReactorTests, InteropTestCase):
-    reactor = "asyncio"
+for _reactor, _relay in product(("epoll", "poll", "select", "asyncio"), ("kernel", "portable")):
+    _test = partialmethod(ReactorTests.check_service, _reactor, _relay)
+    setattr(ReactorTests, f"test_{_reactor}_with_{_relay}_relay", _test)
 
 
 def _read(stream: socket.socket) -> bytes:

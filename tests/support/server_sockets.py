@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,19 +38,32 @@ def own_socket(name: tuple[str, int], kind: socket.SocketKind) -> socket.socket:
     raise LookupError(f"no socket of this process has the address {name}")
 
 
-class ServerSocketCase(MuxTestCase):
-    """Makes all these sockets, and looks at them while they are connected."""
+def tcp_backends(number: int, **keys: Any) -> Iterator[tuple[str, Backend]]:
+    yield "client", backend_at(number, **keys)
+    yield "name", Backend("name", (server(f"{{local}}:{number}"),), **keys)
 
-    def setUp(self) -> None:
+
+class ServerSockets:
+    """Makes all these sockets, and looks at them while they are connected.
+
+    Args:
+        backends: Yields backends whose server, or what is before it, has a port of this machine.
+    """
+
+    def __init__(
+        self,
+        test: MuxTestCase,
+        backends: Callable[..., Iterator[tuple[str, Backend]]] = tcp_backends,
+    ) -> None:
         if sys.platform != "linux":
             raise SkipTest("descriptors are found in /proc")
-        super().setUp()
+        self._test, self._backends = test, backends
         self._seen = 0
 
     async def assert_everywhere(self, level: int, name: int, value: int, **keys: Any) -> None:
         """Check that an option has this value on each socket of a backend with these keys."""
         found = {use: one.getsockopt(level, name) async for use, one in self.sockets(**keys)}
-        self.assertEqual(found, dict.fromkeys((*STREAMS, *DATAGRAMS), value))
+        self._test.assertEqual(found, dict.fromkeys((*STREAMS, *DATAGRAMS), value))
 
     async def sockets(self, **keys: Any) -> AsyncIterator[tuple[str, socket.socket]]:
         async for use, found in self.streams(**keys):
@@ -58,25 +71,20 @@ class ServerSocketCase(MuxTestCase):
         async for use, found in self.datagrams(**keys):
             yield use, found
 
-    def backends(self, number: int, **keys: Any) -> Iterator[tuple[str, Backend]]:
-        """Yield backends whose server, or what is before it, has a port of this machine."""
-        yield "client", backend_at(number, **keys)
-        yield "name", Backend("name", (server(f"{{local}}:{number}"),), **keys)
-
     async def streams(self, **keys: Any) -> AsyncIterator[tuple[str, socket.socket]]:
-        number = self.backend_port()
-        for use, its in self.backends(number, **keys):
-            client = await self.connect(self.mux([route("any", its)]), b"x")
+        number = self._test.backend_port()
+        for use, its in self._backends(number, **keys):
+            client = await self._test.connect(self._test.mux([route("any", its)]), b"x")
             with closing(await self._next_stream()) as found:
                 yield use, found
-            close(client, self.backend.peers[-1])
+            close(client, self._test.backend.peers[-1])
         checked = backend_at(number, check=_CHECK, **keys)
-        self.mux([route("any", checked)])
-        self.time.advance(_CHECK.interval)
+        self._test.mux([route("any", checked)])
+        self._test.time.advance(_CHECK.interval)
         with closing(await self._next_stream()) as found:
             yield "check", found
-        [upstream] = self.factory.upstreams.all()
-        attempt = self.factory.upstreams.try_member(
+        [upstream] = self._test.factory.upstreams.all()
+        attempt = self._test.factory.upstreams.try_member(
             upstream, upstream.pool.members[0], lambda _: None
         )
         with closing(await self._next_stream()) as found:
@@ -85,18 +93,18 @@ class ServerSocketCase(MuxTestCase):
         trying = self._try_all(checked)
         with closing(await self._next_stream()) as found:
             yield "try of all", found
-        self.backend.peers[-1].send(b"pong")
+        self._test.backend.peers[-1].send(b"pong")
         await trying
 
     async def datagrams(self, **keys: Any) -> AsyncIterator[tuple[str, socket.socket]]:
-        talker = Talker.listening(self)
+        talker = Talker.listening(self._test)
         backend = Backend("udp", (server(f"udp:127.0.0.1:{talker.port}"),), check=_CHECK, **keys)
         bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         bound.bind(("127.0.0.1", 0))
         settings = Listener("udp", endpoints=("udp:127.0.0.1:0",), default=backend)
         listener = udp_listener((), settings, reactor)
         port = listener.listen(bound)
-        Talker.listening(self).say(b"x", bound.getsockname()[1])
+        Talker.listening(self._test).say(b"x", bound.getsockname()[1])
         await talker.hears(1)
         with closing(own_socket(talker.senders[-1], socket.SOCK_DGRAM)) as found:
             yield "flow", found
@@ -112,7 +120,7 @@ class ServerSocketCase(MuxTestCase):
         await trying
 
     async def _next_stream(self) -> socket.socket:
-        peer = await self.backend.peer(self._seen)
+        peer = await self._test.backend.peer(self._seen)
         self._seen += 1
         its = peer.transport.getPeer()
         return own_socket((its.host, its.port), socket.SOCK_STREAM)

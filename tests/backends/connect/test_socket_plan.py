@@ -2,21 +2,25 @@
 
 import socket
 
-from tests.support.server_sockets import DATAGRAMS, STREAMS, ServerSocketCase
+from tests.support.mux import MuxTestCase
+from tests.support.server_sockets import DATAGRAMS, STREAMS, ServerSockets
 from txmux.backends.connect import socket_plan
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, open_multipath
 from txmux.rules.reading import sections
 
 
-class ServerSocketPlanTest(ServerSocketCase):
+class ServerSocketPlanTest(MuxTestCase):
     async def test_options(self) -> None:
         row = sections.TABLES["backend"]["retries"]
         self.patch(socket_plan, "_OPTIONS", [("retries", row, "SOL_SOCKET", "SO_PRIORITY")])
-        await self.assert_everywhere(socket.SOL_SOCKET, socket.SO_PRIORITY, 5, retries=5)
+        await ServerSockets(self).assert_everywhere(
+            socket.SOL_SOCKET, socket.SO_PRIORITY, 5, retries=5
+        )
 
     async def test_source(self) -> None:
         found = {
-            use: its.getsockname()[0] async for use, its in self.sockets(source=("127.0.0.77",))
+            use: its.getsockname()[0]
+            async for use, its in ServerSockets(self).sockets(source=("127.0.0.77",))
         }
         self.assertEqual(found, dict.fromkeys((*STREAMS, *DATAGRAMS), "127.0.0.77"))
 
@@ -25,5 +29,8 @@ class ServerSocketPlanTest(ServerSocketCase):
             protocol = probe.proto
         self.assertIn(protocol, (IPPROTO_MPTCP, 0))  # the system may have none
         option = socket.SOL_SOCKET, socket.SO_PROTOCOL
-        found = {use: its.getsockopt(*option) async for use, its in self.streams(mptcp=True)}
+        found = {
+            use: its.getsockopt(*option)
+            async for use, its in ServerSockets(self).streams(mptcp=True)
+        }
         self.assertEqual(found, dict.fromkeys(STREAMS, protocol or socket.IPPROTO_TCP))

@@ -22,7 +22,7 @@ from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, PeerFactory, close, make_stalled_port, reactor
 from tests.support.ports import free_port
-from tests.support.server_sockets import ServerSocketCase
+from tests.support.server_sockets import ServerSockets
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import reason_of
 from txmux.backends.connect.socket_plan import ServerSocketPlan
@@ -273,15 +273,16 @@ class DestinationsTest(SynchronousTestCase):
                     self.assertEqual(found.target.host, place)
 
 
-class SocketTests(ServerSocketCase):
-    def backends(self, number: int, **keys: Any) -> Iterator[tuple[str, Backend]]:
-        via = {"via": proxy(f"socks5://127.0.0.1:{number}")}
-        yield "proxy", Backend("proxied", (server("db.example:1"),), more=via, **keys)
+def _proxied(number: int, **keys: Any) -> Iterator[tuple[str, Backend]]:
+    via = {"via": proxy(f"socks5://127.0.0.1:{number}")}
+    yield "proxy", Backend("proxied", (server("db.example:1"),), more=via, **keys)
 
+
+class SocketTests(MuxTestCase):
     async def test_those_to_the_proxy_are_made_as_to_servers(self) -> None:
         option, made = (socket.SOL_SOCKET, socket.SO_PRIORITY, 5), ServerSocketPlan.of
         self.patch(ServerSocketPlan, "of", lambda its: attrs.evolve(made(its), options=(option,)))
-        async for use, found in self.streams(source=("127.0.0.77",)):
+        async for use, found in ServerSockets(self, _proxied).streams(source=("127.0.0.77",)):
             if use == "proxy":
                 self.assertEqual(found.getsockopt(*option[:2]), 5)
                 self.assertEqual(found.getsockname()[0], "127.0.0.77")

@@ -29,7 +29,7 @@ def descriptors() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
 
 
-class HandingOffCase(MuxTestCase):
+class HandingOffTest(MuxTestCase):
     """SSH is handed over; another route leads to an ordinary server."""
 
     def setUp(self) -> None:
@@ -64,90 +64,6 @@ class HandingOffCase(MuxTestCase):
         self.addCleanup(waiting.close)
         return waiting
 
-
-_OF_ANOTHER = """
-import os, socket, sys
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-    listening.bind(sys.argv[1])
-    listening.listen()
-    print("listens", flush=True)
-    server, _ = listening.accept()
-    message, given, _, _ = socket.recv_fds(server, 65536, 1)
-    print(len(given), flush=True)
-    server.send(b"taken")
-"""
-_NOBODY = 65534
-
-
-class ServerOfAnotherUserTest(HandingOffCase):
-    """In a folder that anybody may write to, anybody may listen at the path."""
-
-    def setUp(self) -> None:
-        require_root()
-        super().setUp()
-        folder = make_folder(self)
-        folder.chmod(0o1777)
-        for above in folder.parents:
-            if above.stat().st_mode & 0o005 != 0o005 and above.is_relative_to("/tmp"):
-                above.chmod(0o755)
-        self.path = str(folder / "x.sock")
-        words = [sys.executable, "-ISc", _OF_ANOTHER, self.path]
-        self.server = subprocess.Popen(words, stdout=subprocess.PIPE)
-        self.addCleanup(self.server.communicate)
-        self.addCleanup(self.server.kill)
-        assert self.server.stdout is not None
-        self.assertEqual(self.server.stdout.readline(), b"listens\n")
-
-    async def test_gets_no_client(self) -> None:
-        port = self.mux(default=outcome(f"handover:{self.path}"))
-        await self.client(port, b"\xff\xff")
-        record = await self.logged()
-        self.assertEqual(record.reason, "connect-refused")
-        why = f"its server is of user {_NOBODY}; if that may have clients, write user={_NOBODY} after the path"
-        self.assertEqual(record.facts["handover_error"], why)
-
-    async def test_gets_clients_if_the_rules_name_its_user(self) -> None:
-        port = self.mux(default=outcome(f"handover:{self.path} user=4711,{_NOBODY}"))
-        await self.client(port, b"\xff\xff")
-        self.assertEqual((await self.logged()).reason, "handed-over")
-        assert self.server.stdout is not None
-        self.assertEqual(self.server.stdout.readline(), b"1\n")
-
-
-class NameTest(HandingOffCase):
-    """A route before that of the hand-over refuses a name."""
-
-    async def test_a_hello_that_is_not_whole_in_time_is_not_handed_over(self) -> None:
-        vip, ended = route("tls sni=vip.test", CLOSE, name="vip"), 0
-        for said in (hello(name="vip.test")[:40], hello(name="vip.test")[:20]):
-            for more, default in (
-                ((), self.taker.outcome),
-                ((route("any", self.taker.outcome),), CLOSE),
-            ):
-                await self.client(self.mux([vip, *more], default=default), said)
-                await self.seen(len(said))
-                self.time.advance(6)
-                ended += 1
-                await self.until_logged(ended)
-                record = self.records[-1]
-                self.assertEqual(record.reason, "tls-failed")
-                self.assertIn("was not whole", record.facts["tls_error"])
-
-    async def test_it_is_where_no_name_is_restricted(self) -> None:
-        said = hello(name="vip.test")[:40]
-        named = route("tls sni=vip.test", backend_at(self.backend_port()), name="vip")
-        await self.client(self.mux([named], default=self.taker.outcome), said)
-        await self.seen(len(said))
-        self.time.advance(6)
-        given, _ = await self.taker.taken()
-        self.assertEqual(given.recv(100), said)
-        self.assertEqual((await self.logged()).reason, "handed-over")
-
-
-class HandingOffTest(HandingOffCase):
     async def test_server_gets_the_socket_with_unread_bytes_and_facts(self) -> None:
         for count, relay in enumerate(RELAYS, 1):
             self.relay = relay
@@ -237,8 +153,6 @@ class HandingOffTest(HandingOffCase):
         await self.assert_logged(3, reason="handed-over")
         self.assertEqual((given.recv(99), other.recv(99)), (SSH, SSH))
 
-
-class NotTakenTest(HandingOffCase):
     async def refused(self, why: str, **expected: str) -> None:
         client = await self.client(self.giving_mux(), SSH)
         record = await self.logged()
@@ -384,3 +298,89 @@ class NotTakenTest(HandingOffCase):
         await self.turn(2)
         left = [one for one in gc.get_objects() if isinstance(one, HandingOff | SocketPreview)]
         self.assertEqual(left, [])
+
+
+_OF_ANOTHER = """
+import os, socket, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+    listening.bind(sys.argv[1])
+    listening.listen()
+    print("listens", flush=True)
+    server, _ = listening.accept()
+    message, given, _, _ = socket.recv_fds(server, 65536, 1)
+    print(len(given), flush=True)
+    server.send(b"taken")
+"""
+_NOBODY = 65534
+
+
+class ServerOfAnotherUserTest(MuxTestCase):
+    """In a folder that anybody may write to, anybody may listen at the path."""
+
+    def setUp(self) -> None:
+        require_root()
+        super().setUp()
+        folder = make_folder(self)
+        folder.chmod(0o1777)
+        for above in folder.parents:
+            if above.stat().st_mode & 0o005 != 0o005 and above.is_relative_to("/tmp"):
+                above.chmod(0o755)
+        self.path = str(folder / "x.sock")
+        words = [sys.executable, "-ISc", _OF_ANOTHER, self.path]
+        self.server = subprocess.Popen(words, stdout=subprocess.PIPE)
+        self.addCleanup(self.server.communicate)
+        self.addCleanup(self.server.kill)
+        assert self.server.stdout is not None
+        self.assertEqual(self.server.stdout.readline(), b"listens\n")
+
+    async def test_gets_no_client(self) -> None:
+        port = self.mux(default=outcome(f"handover:{self.path}"))
+        await self.connect(port, b"\xff\xff")
+        record = await self.logged()
+        self.assertEqual(record.reason, "connect-refused")
+        why = f"its server is of user {_NOBODY}; if that may have clients, write user={_NOBODY} after the path"
+        self.assertEqual(record.facts["handover_error"], why)
+
+    async def test_gets_clients_if_the_rules_name_its_user(self) -> None:
+        port = self.mux(default=outcome(f"handover:{self.path} user=4711,{_NOBODY}"))
+        await self.connect(port, b"\xff\xff")
+        self.assertEqual((await self.logged()).reason, "handed-over")
+        assert self.server.stdout is not None
+        self.assertEqual(self.server.stdout.readline(), b"1\n")
+
+
+class NameTest(MuxTestCase):
+    """A route before that of the hand-over refuses a name."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.taker = Taker(self, self.turn)
+
+    async def test_a_hello_that_is_not_whole_in_time_is_not_handed_over(self) -> None:
+        vip, ended = route("tls sni=vip.test", CLOSE, name="vip"), 0
+        for said in (hello(name="vip.test")[:40], hello(name="vip.test")[:20]):
+            for more, default in (
+                ((), self.taker.outcome),
+                ((route("any", self.taker.outcome),), CLOSE),
+            ):
+                await self.connect(self.mux([vip, *more], default=default), said)
+                await self.seen(len(said))
+                self.time.advance(6)
+                ended += 1
+                await self.until_logged(ended)
+                record = self.records[-1]
+                self.assertEqual(record.reason, "tls-failed")
+                self.assertIn("was not whole", record.facts["tls_error"])
+
+    async def test_it_is_where_no_name_is_restricted(self) -> None:
+        said = hello(name="vip.test")[:40]
+        named = route("tls sni=vip.test", backend_at(self.backend_port()), name="vip")
+        await self.connect(self.mux([named], default=self.taker.outcome), said)
+        await self.seen(len(said))
+        self.time.advance(6)
+        given, _ = await self.taker.taken()
+        self.assertEqual(given.recv(100), said)
+        self.assertEqual((await self.logged()).reason, "handed-over")
