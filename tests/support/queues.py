@@ -1,20 +1,28 @@
 """Waiting for what the kernel has queued."""
 
 import fcntl
+import os
 import socket
 import termios
+from typing import Any
 
 from tests.interop.children import eventually
 
 
-def until_queued(listening: socket.socket, count: int) -> None:
+def copy_of(listening: Any) -> socket.socket:
+    """Return a duplicate of the socket that listens, or of that of a port."""
+    return socket.socket(fileno=os.dup(listening.fileno()))
+
+
+def until_queued(listening: Any, count: int) -> None:
     """Wait until this many clients are in the queue of a socket of TCP: tcpi_unacked of one that listens (tcp(7))."""
 
     def are_there() -> bool:
-        info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        info = copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         return int.from_bytes(info[24:28], "little") >= count
 
-    eventually(are_there, f"{count} clients are in the queue")
+    with copy_of(listening) as copy:
+        eventually(are_there, f"{count} clients are in the queue")
 
 
 def until_taken(sender: socket.socket) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close, reactor
-from tests.support.queues import until_taken
+from tests.support.queues import copy_of, until_taken
 from tests.support.taker import Taker
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from tests.wire.proxyprotocol.vectors import V1, V2
@@ -131,8 +131,8 @@ class WaitingTest(MuxTestCase):
 
     async def test_full_socket_below_peek_limit_decides_and_loses_nothing(self) -> None:
         port = self.giving_mux(default=backend_at(self.backend_port()))
-        listening: Any = self.listening
-        listening._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with copy_of(self.listening) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         said = b"GET / HTTP/1.1\r\nX: " + bytes(range(48, 98)) * 1000
         client = await self.connect(port, said)
         server = await self.backend.heard(len(said))
@@ -142,8 +142,8 @@ class WaitingTest(MuxTestCase):
 
     async def test_full_socket_is_handed_over_with_all_bytes(self) -> None:
         port = self.giving_mux(default=outcome(self.taker.outcome))
-        listening: Any = self.listening
-        listening._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with copy_of(self.listening) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         said = b"GET / HTTP/1.1\r\nX: " + b"x" * 20000
         client = await self.connect(port, said)
         given, _ = await self.taker.taken()

@@ -37,7 +37,7 @@ class GoneClientsTest(MuxTestCase):
             else:
                 living.append(client)
                 self.addCleanup(client.close)
-        until_queued(self.listening._socket, len(order))
+        until_queued(self.listening, len(order))
         self.listening.startReading()
         return living
 
@@ -98,7 +98,7 @@ class TurnsTest(MuxTestCase):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             client.sendall(_SAID)
             self.addCleanup(client.close)
-        until_queued(self.listening._socket, 21)
+        until_queued(self.listening, 21)
 
     def served(self) -> list[str]:
         records = [each.record for each in self.factory.connections]

@@ -100,7 +100,7 @@ class SocketsTest(TestCase):
             for _ in range(3):
                 client = socket.create_connection(name)
                 self.addCleanup(client.close)
-            until_queued(self.port._socket, 3)
+            until_queued(self.port, 3)
             self.port._ready(READ)
             self.assertEqual(len(self.factory.peers), expected)
             await self.factory.peer(2)

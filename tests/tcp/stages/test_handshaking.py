@@ -33,18 +33,6 @@ def is_empty(connected: socket.socket) -> bool:
         return True
 
 
-class _Eager(SecurePeer):
-    """Says something in the write that ends its handshake."""
-
-    _said = SSH
-
-    def _flush(self) -> None:
-        if self._said and self.layers[0].ready:
-            said, self._said = self._said, b""
-            self.tls.write(said)
-        super()._flush()
-
-
 class RelayTests(TerminationCase):
     async def in_process(self) -> tuple[SecurePeer, Peer]:
         inside = PeerFactory()
@@ -78,7 +66,7 @@ class RelayTests(TerminationCase):
             count = len(self.backend.peers)
             listening = self.mux(routes)
             client = await connect_tls(
-                self, listening, _Eager((client_context(self.ca), "a.example"))
+                self, listening, SecurePeer((client_context(self.ca), "a.example"), eager=SSH)
             )
             server = await self.backend.heard(len(SSH), count)
             server.send(b"hello")

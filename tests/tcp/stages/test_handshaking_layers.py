@@ -113,17 +113,7 @@ class LevelTests(TerminationCase):
         port = self.mux(
             [self.tls_route(match="postgres sni=a.example"), self.inner("postgres", name="pg")]
         )
-
-        class Asking(SecurePeer):
-            def connectionMade(self) -> None:
-                self.transport.write(ssl_request)
-
-            def dataReceived(self, data: bytes) -> None:
-                if not self.layers[0].outgoing.pending and self.tls.version() is None:
-                    data = data.removeprefix(b"S")
-                super().dataReceived(data)
-
-        client = Asking((client_context(self.ca), "a.example"))
+        client = SecurePeer((client_context(self.ca), "a.example"), request=(ssl_request, b"S"))
         await connect_tls(self, port, client)
         await client.ready()
         client.send(startup)

@@ -254,7 +254,7 @@ class FirstBytesTest(MuxTestCase):
         self.addCleanup(client.close)
         client.sendall(said)
         until_taken(client)
-        until_queued(self.listening._socket, 1)
+        until_queued(self.listening, 1)
         return client
 
     async def test_deciding_bytes_route_at_once_without_a_timer(self) -> None:
