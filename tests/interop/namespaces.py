@@ -15,7 +15,6 @@ from tests.interop.children import Child, T, eventually, output_of, run
 from tests.programs import require_program
 from tests.support.undone import Cleans
 
-_ROOT = Path(__file__).parent.parent.parent
 _numbers = itertools.count()
 _CLONE_NEWNET = 0x40000000
 

@@ -45,7 +45,6 @@ class Case(SupervisedTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.lines_before = 0
         self.authority.write(self.folder / "ca.pem")
         self.servers = {name: PeerFactory() for name in ("a_old", "b_lacking", "c_wild")}
         (self.folder / "d").mkdir()

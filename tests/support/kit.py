@@ -11,6 +11,7 @@ from tests.interop.children import (
 )
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
 from tests.support.certificates import make_authority
+from tests.support.each import for_each
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, VirtualTime
 from tests.support.peers import Peer, connect, listen, reactor
@@ -36,6 +37,7 @@ __all__ = [
     "connect",
     "customize",
     "eventually",
+    "for_each",
     "free_port",
     "leave_unmeasured",
     "listen",
