@@ -35,6 +35,23 @@ frontend f
     bind 127.0.0.1:<port>
     tcp-request inspect-delay 1s
 """
+_ONE_PORT = """\
+foreground: true;
+timeout: 1;
+listen: ( { host: "127.0.0.1"; port: "<port>"; } );
+"""
+_COMMANDS = {
+    "haproxy": ("haproxy", "-W", "-db", "-f", "{file}"),
+    "nginx": ("nginx", "-e", "stderr", "-p", "{folder}", "-c", "{file}"),
+    "sniproxy": ("sniproxy", "-f", "-c", "{file}"),
+    "sslh": ("sslh", "-F{file}"),
+    "stunnel": ("stunnel", "{file}"),
+}
+_READY = {
+    "haproxy": "Loading success",
+    "nginx": "start worker process ",
+    "stunnel": "Configuration successful",
+}
 _IN_A_ROW = 4
 _TOKEN = re.compile(r"<([a-z]+)([0-9]*)(\.port)?>")
 
@@ -44,6 +61,7 @@ class SideBySideTestCase(InteropTestCase):
 
     In a configuration stand ``<port>``, ``<port1>`` … for ports to listen on, ``<folder>`` for a folder with its files, ``<gone>`` for the
     address of nobody, and any other name in such brackets for the address of a server that says this name; ``<NAME.port>`` is only its port.
+    What sniproxy and txmux say to a client that they do not serve is ``refused``.
     """
 
     program: ClassVar[Program]
@@ -89,13 +107,36 @@ class SideBySideTestCase(InteropTestCase):
 
     def converted(self, text: str, file: Path) -> Conversion:
         matchers = installed_matchers()
+        if text.startswith("sslh "):
+            return convert_command_line(shlex.split(text), matchers, lambda _: None)
         return convert(text.encode(), str(file), matchers, lambda _: None, self.program)
 
     def whole(self, text: str) -> str:
+        """Complete a short configuration: for nginx a ``stream`` block or what is in one, where ``upstreams A B;`` are groups of a server each."""
+        match self.program:
+            case "haproxy":
+                return _haproxy_whole(text)
+            case "nginx":
+                if text.startswith("stream {"):
+                    text = text.removeprefix("stream {").rpartition("}")[0]
+                return nginx_stream(self.own_folder, re.sub("(?m)^upstreams (.*);$", _groups, text))
+            case "sslh" if text.startswith("protocols"):
+                return f"{_ONE_PORT}{text}"
+            case "stunnel":
+                return f"foreground = yes\nsyslog = no\npid =\n{text}"
         return text
 
     def start_original(self, file: Path) -> None:
-        raise NotImplementedError
+        """Start the program; a file of variables for sslh is read by a shell, as its start script has it."""
+        text = file.read_text()
+        words = [word.format(file=file, folder=self.own_folder) for word in _COMMANDS[self.program]]
+        if text.startswith("sslh "):
+            words = shlex.split(text)
+        elif "DAEMON_OPTS=" in text:
+            words = ["sh", "-c", '. "$0"; exec "$DAEMON" -f $DAEMON_OPTS', str(file)]
+        self.own(Child(*words)).wait_for(_READY.get(self.program, ""))
+        if self.program not in {"haproxy", "nginx"}:  # they would log these connections
+            eventually(lambda: all(map(listens, self.ports[0].values())), "the program listens")
 
     def prove(
         self, text: str, *expected: Mapping[str, str], looks: int = 0, soon: bool = False
@@ -118,6 +159,10 @@ class SideBySideTestCase(InteropTestCase):
         if soon:
             self.await_alike(*heard)
         self.assert_alike(*heard)
+
+    def prove_frontend(self, rules: str, *expected: Mapping[str, str], **options: Any) -> None:
+        """Prove a frontend of HAProxy with one port that looks for a second; see `prove`."""
+        self.prove(_FRONTEND + indent(dedent(rules).lstrip("\n"), "    "), *expected, **options)
 
     def await_alike(self, *expected: Mapping[str, str]) -> None:
         """Wait until clients have been led as they should several times in a row, or some minutes have passed."""
@@ -142,7 +187,8 @@ class SideBySideTestCase(InteropTestCase):
         def ask(which: int, number: int, client: str) -> str:
             name, _, source = client.partition(" from ")
             port = self.ports[which][f"port{number or ''}"]
-            return heard(name, port, source=source or "127.0.0.1")
+            said = heard(name, port, source=source or "127.0.0.1")
+            return _REFUSAL.sub("refused", said) if self.program == "sniproxy" else said
 
         with ThreadPoolExecutor(16) as threads:
             heard_by = dict(zip(asked, threads.map(lambda one: ask(*one), asked), strict=True))
@@ -171,104 +217,17 @@ class SideBySideTestCase(InteropTestCase):
         return _TOKEN.sub(value, text)
 
 
-class HaproxyTestCase(SideBySideTestCase):
-    program = "haproxy"
-
-    def whole(self, text: str) -> str:
-        """Have timeouts, ``mode tcp`` where nothing else is said, and a server of its name for each backend that is not there."""
-        named = re.findall(r"(?m)(?:use|default)_backend ([a-z]+)(?: if| unless|$)", text)
-        for name in dict.fromkeys(named):
-            if not re.search(rf"^(backend|listen) {name}$", text, re.MULTILINE):
-                text += f"backend {name}\n    server s <{name}>\n"
-        return text if "\ndefaults" in f"\n{text}" else f"{_DEFAULTS}{text}"
-
-    def prove_frontend(self, rules: str, *expected: Mapping[str, str], **options: Any) -> None:
-        """Prove a frontend of one port that looks for a second; see `prove`."""
-        self.prove(_FRONTEND + indent(dedent(rules).lstrip("\n"), "    "), *expected, **options)
-
-    def start_original(self, file: Path) -> None:
-        self.own(Child("haproxy", "-W", "-db", "-f", file)).wait_for("Loading success")
-
-
-_ONE_PORT = """\
-foreground: true;
-timeout: 1;
-listen: ( { host: "127.0.0.1"; port: "<port>"; } );
-"""
-
-
-class SslhTestCase(SideBySideTestCase):
-    """sslh beside txmux: with a file of its own, with a command line, or with ``/etc/default/sslh``."""
-
-    program = "sslh"
-
-    def whole(self, text: str) -> str:
-        """Have a port, and wait for a second."""
-        return f"{_ONE_PORT}{text}" if text.startswith("protocols") else text
-
-    def converted(self, text: str, file: Path) -> Conversion:
-        if text.startswith("sslh "):
-            return convert_command_line(shlex.split(text), installed_matchers(), lambda _: None)
-        return super().converted(text, file)
-
-    def start_original(self, file: Path) -> None:
-        """Start sslh; a file of variables is read by a shell, as its start script has it."""
-        text = file.read_text()
-        if text.startswith("sslh "):
-            self.own(Child(*shlex.split(text)))
-        elif "DAEMON_OPTS=" in text:
-            self.own(Child("sh", "-c", '. "$0"; exec "$DAEMON" -f $DAEMON_OPTS', file))
-        else:
-            self.own(Child("sslh", f"-F{file}"))
-        eventually(lambda: all(map(listens, self.ports[0].values())), "sslh listens")
+def _haproxy_whole(text: str) -> str:
+    """Have timeouts, ``mode tcp`` where nothing else is said, and a server of its name for each backend that is not there."""
+    named = re.findall(r"(?m)(?:use|default)_backend ([a-z]+)(?: if| unless|$)", text)
+    for name in dict.fromkeys(named):
+        if not re.search(rf"^(backend|listen) {name}$", text, re.MULTILINE):
+            text += f"backend {name}\n    server s <{name}>\n"
+    return text if "\ndefaults" in f"\n{text}" else f"{_DEFAULTS}{text}"
 
 
 def _groups(names: re.Match[str]) -> str:
     return "\n".join(f"upstream {name} {{ server <{name}>; }}" for name in names[1].split())
-
-
-class NginxTestCase(SideBySideTestCase):
-    program = "nginx"
-
-    def whole(self, text: str) -> str:
-        """Write a ``stream`` block, or what is in one; ``upstreams A B;`` are groups of a server each, of the same name."""
-        if text.startswith("stream {"):
-            text = text.removeprefix("stream {").rpartition("}")[0]
-        return nginx_stream(self.own_folder, re.sub("(?m)^upstreams (.*);$", _groups, text))
-
-    def start_original(self, file: Path) -> None:
-        child = self.own(Child("nginx", "-e", "stderr", "-p", self.own_folder, "-c", file))
-        child.wait_for("start worker process ")
-
-
-class SniproxyTestCase(SideBySideTestCase):
-    """sniproxy beside txmux; what either says of a client that it does not serve is ``refused``."""
-
-    program = "sniproxy"
-
-    def start_original(self, file: Path) -> None:
-        self.own(Child("sniproxy", "-f", "-c", file))
-        eventually(lambda: all(map(listens, self.ports[0].values())), "sniproxy listens")
-
-    def answers(self, expected: Sequence[Mapping[str, str]]) -> list[list[dict[str, str]]]:
-        return [
-            [
-                {client: _REFUSAL.sub("refused", text) for client, text in one.items()}
-                for one in each
-            ]
-            for each in super().answers(expected)
-        ]
-
-
-class StunnelTestCase(SideBySideTestCase):
-    program = "stunnel"
-
-    def whole(self, text: str) -> str:
-        return f"foreground = yes\nsyslog = no\npid =\n{text}"
-
-    def start_original(self, file: Path) -> None:
-        self.own(Child("stunnel", file)).wait_for("Configuration successful")
-        eventually(lambda: all(map(listens, self.ports[0].values())), "stunnel listens")
 
 
 _HANDSHAKE = b"\x16"

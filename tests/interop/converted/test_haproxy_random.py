@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from tests.interop.children import Child, InteropTestCase
-from tests.interop.converted.sidebyside import HaproxyTestCase, first_bytes
+from tests.interop.converted.sidebyside import SideBySideTestCase, first_bytes
 from tests.interop.originals import HALF_HELLO, Named, said_at_once
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port
@@ -154,7 +154,9 @@ _TLS_CLIENTS = tuple(
 )
 
 
-class RandomTlsTests(HaproxyTestCase):
+class RandomTlsTests(SideBySideTestCase):
+    program = "haproxy"
+
     def test_alike(self) -> None:
         make_certificate(self.own_folder, "a.example")
         chance = random.Random(_TLS_SEED)

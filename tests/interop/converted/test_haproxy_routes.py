@@ -3,10 +3,12 @@
 import socket
 
 from tests.interop.children import PATIENCE, eventually, run
-from tests.interop.converted.sidebyside import HaproxyTestCase
+from tests.interop.converted.sidebyside import SideBySideTestCase
 
 
-class RuleTests(HaproxyTestCase):
+class RuleTests(SideBySideTestCase):
+    program = "haproxy"
+
     def test_typographic_hyphen_is_refused(self) -> None:
         file = self.own_folder / "typography.cfg"
         text = self.whole(
@@ -17,7 +19,9 @@ class RuleTests(HaproxyTestCase):
         self.assertTrue(self.converted(text, file).has_looks)
 
 
-class ChosenTests(HaproxyTestCase):
+class ChosenTests(SideBySideTestCase):
+    program = "haproxy"
+
     def test_map_with_a_default(self) -> None:
         (self.own_folder / "sites.map").write_text(
             "# site backend\na.example one\nb.example two\nc.example gone\n"

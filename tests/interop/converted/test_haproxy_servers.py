@@ -8,7 +8,7 @@ from collections.abc import Callable
 from textwrap import indent
 
 from tests.interop.children import PATIENCE, eventually
-from tests.interop.converted.sidebyside import HaproxyTestCase, heard
+from tests.interop.converted.sidebyside import SideBySideTestCase, heard
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
 from tests.support.ports import free_port
@@ -30,7 +30,9 @@ def _answering(
     return talk
 
 
-class CheckedTests(HaproxyTestCase):
+class CheckedTests(SideBySideTestCase):
+    program = "haproxy"
+
     def serve(self, name: str, replies: dict[bytes, bytes], greeting: bytes = b"") -> None:
         self.servers[name] = Named(self, name, answer=_answering(replies, greeting))
 
@@ -226,7 +228,9 @@ def _within(context: ssl.SSLContext, said: bytes) -> Callable[[socket.socket], N
     return talk
 
 
-class SpokenToTests(HaproxyTestCase):
+class SpokenToTests(SideBySideTestCase):
+    program = "haproxy"
+
     def test_verified_tls_to_the_server(self) -> None:
         certificate = make_certificate(self.own_folder, "inside.example")
         other = make_certificate(self.own_folder, "other.example")
@@ -337,7 +341,9 @@ _IN_TIME = "timeout check 1m"
 """Without this, a check that takes longer than its interval has failed, as it may on a busy machine."""
 
 
-class CheckTests(HaproxyTestCase):
+class CheckTests(SideBySideTestCase):
+    program = "haproxy"
+
     def answering(
         self, status: str, *, tls: ssl.SSLContext | None = None, after: float = 0
     ) -> Named:

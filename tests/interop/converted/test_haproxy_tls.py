@@ -1,10 +1,12 @@
 """HAProxy that ends TLS, beside txmux."""
 
-from tests.interop.converted.sidebyside import HaproxyTestCase
+from tests.interop.converted.sidebyside import SideBySideTestCase
 from tests.interop.servers import make_certificate
 
 
-class EndedTests(HaproxyTestCase):
+class EndedTests(SideBySideTestCase):
+    program = "haproxy"
+
     def setUp(self) -> None:
         super().setUp()
         make_certificate(self.own_folder, "a.example", "www.a.example")

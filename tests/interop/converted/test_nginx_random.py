@@ -3,7 +3,7 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.interop.converted.sidebyside import NginxTestCase, heard
+from tests.interop.converted.sidebyside import SideBySideTestCase, heard
 
 _EMPTY = '""'
 _COUNT = 30
@@ -103,7 +103,9 @@ class Writer:
         return f"map {source} ${name} {{ {' '.join(lines)} }}"
 
 
-class RandomTests(NginxTestCase):
+class RandomTests(SideBySideTestCase):
+    program = "nginx"
+
     def test_same_servers_answer(self) -> None:
         unlooked = 0
         for seed in range(_SEED, _SEED + _COUNT):

@@ -7,7 +7,7 @@ from functools import partial
 from typing import ClassVar
 
 from tests.interop.children import PATIENCE, eventually, output_of
-from tests.interop.converted.sidebyside import NginxTestCase, heard
+from tests.interop.converted.sidebyside import SideBySideTestCase, heard
 from tests.interop.originals import Named
 from tests.interop.servers import SshServer, make_certificate, proxied_site, start_nginx, start_sshd
 from tests.support.ports import free_port
@@ -26,7 +26,9 @@ def _is_served(port: int, server: str) -> bool:
     return heard("http", port) == server
 
 
-class ServerTests(NginxTestCase):
+class ServerTests(SideBySideTestCase):
+    program = "nginx"
+
     def test_full_servers(self) -> None:
         self.start(
             """
@@ -199,7 +201,9 @@ class ServerTests(NginxTestCase):
         )
 
 
-class TlsTests(NginxTestCase):
+class TlsTests(SideBySideTestCase):
+    program = "nginx"
+
     def test_tls_ended(self) -> None:
         made = make_certificate(self.own_folder, "a.example", "b.example")
         self.prove(
@@ -266,7 +270,9 @@ class TlsTests(NginxTestCase):
         )
 
 
-class RealTests(NginxTestCase):
+class RealTests(SideBySideTestCase):
+    program = "nginx"
+
     sshd: ClassVar[SshServer]
     sites: ClassVar[dict[str, int]]
 

@@ -8,13 +8,7 @@ import re
 from collections.abc import Callable
 
 from tests.convert.test_pairs import EXPECTED, PAIRS
-from tests.interop.converted.sidebyside import (
-    HaproxyTestCase,
-    NginxTestCase,
-    SideBySideTestCase,
-    SniproxyTestCase,
-    SslhTestCase,
-)
+from tests.interop.converted.sidebyside import SideBySideTestCase
 from tests.support.cases import titled_cases
 
 
@@ -40,20 +34,20 @@ def _with_cases(its: type[SideBySideTestCase]) -> type[SideBySideTestCase]:
 
 
 @_with_cases
-class HaproxyTests(HaproxyTestCase):
-    pass
+class HaproxyTests(SideBySideTestCase):
+    program = "haproxy"
 
 
 @_with_cases
-class NginxTests(NginxTestCase):
-    pass
+class NginxTests(SideBySideTestCase):
+    program = "nginx"
 
 
 @_with_cases
-class SniproxyTests(SniproxyTestCase):
-    pass
+class SniproxyTests(SideBySideTestCase):
+    program = "sniproxy"
 
 
 @_with_cases
-class SslhTests(SslhTestCase):
-    pass
+class SslhTests(SideBySideTestCase):
+    program = "sslh"

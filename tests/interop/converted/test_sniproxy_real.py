@@ -5,7 +5,7 @@ import socket
 from unittest import SkipTest
 
 from tests.interop.children import Child
-from tests.interop.converted.sidebyside import SniproxyTestCase
+from tests.interop.converted.sidebyside import SideBySideTestCase
 from tests.interop.originals import Named
 
 
@@ -15,7 +15,9 @@ def _says_header(connection: socket.socket) -> None:
     connection.sendall(b" ".join(header.split(b" ")[:2]) + b"\n")
 
 
-class SniproxyTests(SniproxyTestCase):
+class SniproxyTests(SideBySideTestCase):
+    program = "sniproxy"
+
     def test_fallback_and_requests_without_a_name(self) -> None:
         for pattern, nameless in ((".*", "all"), ("^$", "all"), ("a", "rest")):
             self.setUp()

@@ -1,10 +1,12 @@
 """sslh beside txmux: files, command lines, and the variables of its start script."""
 
-from tests.interop.converted.sidebyside import SslhTestCase
+from tests.interop.converted.sidebyside import SideBySideTestCase
 from tests.interop.originals import Named
 
 
-class FileTests(SslhTestCase):
+class FileTests(SideBySideTestCase):
+    program = "sslh"
+
     def test_route_without_server(self) -> None:
         """Clients of a server whose address has no counterpart are closed, and reach no other server."""
         self.start(
@@ -26,7 +28,9 @@ class FileTests(SslhTestCase):
         self.assertEqual(ours, [{"http": "", "text": "rest", "ssh": "ssh"}])
 
 
-class ArgumentTests(SslhTestCase):
+class ArgumentTests(SideBySideTestCase):
+    program = "sslh"
+
     def test_long_options(self) -> None:
         self.prove(
             "sslh --foreground --timeout 1 --listen 127.0.0.1:<port> --ssh <ssh> --ssl <tls> "

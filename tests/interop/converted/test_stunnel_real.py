@@ -4,7 +4,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from tests.interop.converted.sidebyside import StunnelTestCase
+from tests.interop.converted.sidebyside import SideBySideTestCase
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
 
@@ -27,7 +27,9 @@ cert = <folder>/a.example.both
 """
 
 
-class ServerTests(StunnelTestCase):
+class ServerTests(SideBySideTestCase):
+    program = "stunnel"
+
     def setUp(self) -> None:
         super().setUp()
         self.site = make_certificate(self.own_folder, "a.example", "*.a.example")
@@ -147,7 +149,9 @@ class ServerTests(StunnelTestCase):
                 self.assertRaises(ConnectionResetError, plain.recv, 1)
 
 
-class ClientTests(StunnelTestCase):
+class ClientTests(SideBySideTestCase):
+    program = "stunnel"
+
     def setUp(self) -> None:
         super().setUp()
         self.site = make_certificate(self.own_folder, "localhost", "b.example")
