@@ -12,6 +12,7 @@ from unittest import SkipTest
 
 from tests.interop.children import Child, eventually, first_of, run
 from tests.programs import require_program
+from tests.support.ports import free_port
 
 _ROOT = Path(__file__).parents[2]
 TARGETS = ("default", "basic", "sysinit", "shutdown", "network-online", "multi-user", "sockets")
@@ -141,10 +142,10 @@ class FirstProcess:
 
 
 class Systemd(FirstProcess):
-    """A service manager with ``txmux.service``, whose port systemd opens if there are lines for a socket unit."""
+    """A service manager with ``txmux.service``, whose port, `opened`, systemd opens if there is a socket unit."""
 
     def __init__(
-        self, folder: Path, more: str = "", socket: str = "", *, has_journal: bool = False
+        self, folder: Path, more: str = "", *, has_socket: bool = False, has_journal: bool = False
     ) -> None:
         program = _program()
         if os.geteuid():
@@ -154,17 +155,18 @@ class Systemd(FirstProcess):
             (self._folder / name).mkdir(parents=True)
         self.rules = self._folder / "rules" / "rules.ini"
         self._has_journal = has_journal
-        self._write_units(more, socket)
+        self.opened = free_port() if has_socket else 0
+        self._write_units(more)
         if has_journal:
             for name, text in _JOURNAL.items():
                 (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (self._folder / name).write_text(text.format(program=program))
         self.boot(_INSIDE, sys.prefix, program)
 
-    def _write_units(self, more: str, socket: str) -> None:
+    def _write_units(self, more: str) -> None:
         units = self._folder / "units"
         shutil.copytree(_ROOT / "examples" / "systemd", units, dirs_exist_ok=True)
-        if not socket:
+        if not self.opened:
             shutil.rmtree(units / "txmux.service.d")
             (units / "txmux.socket").unlink()
         for name in TARGETS:
@@ -180,10 +182,10 @@ class Systemd(FirstProcess):
         drop_in.parent.mkdir(exist_ok=True)
         more += "" if self._has_journal else _TO_A_FILE.format(log=self._log)
         drop_in.write_text(_DROP_IN.format(more=more))
-        if socket:
+        if self.opened:
             drop_in = units / "txmux.socket.d" / "test.conf"
             drop_in.parent.mkdir()
-            drop_in.write_text(f"[Socket]\n{socket}\n")
+            drop_in.write_text(f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{self.opened}\n")
 
     def change(self, line: str) -> None:
         """Add a line to the unit; it holds from the next start."""

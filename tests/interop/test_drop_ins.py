@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from tests.interop.children import eventually
-from tests.interop.test_under_systemd import SocketCase, SystemdTestCase
+from tests.interop.test_under_systemd import SystemdTestCase
 
 pytestmark = pytest.mark.by_turns
 
@@ -25,40 +25,17 @@ TimeoutStopSec=90
 WatchdogSec=60
 Restart=always
 """
+_SETTINGS = "workers = 2"
 
 
 class UnitAloneTests(SystemdTestCase):
-    SETTINGS: ClassVar[str] = "workers = 2"
-
     def test_verbs(self) -> None:
-        """It starts, reloads, restarts and upgrades, again and again, and nothing needs attention."""
-        self.begin()
-        self.assert_served()
-        for verb in ("restart", "upgrade"):
-            self.assert_same_socket(
-                lambda verb=verb: (  # type: ignore[misc]
-                    self.ask("upgrade") if verb == "upgrade" else self.do(verb)
-                )
-            )
-            self.assert_served()
-
-    def begin(self) -> None:
-        self.start(self.SETTINGS)
-
-    def assert_served(self) -> None:
-        self.assert_relays(*self.relayed())
-        self.do("reload")
-        self.ask("reload")
-        eventually(lambda: not self.attention(), f"nothing needs attention: {self.attention()}")
-
-    def attention(self) -> list[str]:
-        return [item["text"] for item in json.loads(self.ask("status", "--json"))["attention"]]
-
-
-class CapabilityTests(UnitAloneTests):
-    """What `source = client` needs."""
-
-    MORE = _CAPABILITY
+        """The unit by itself, with what `source = client` needs, with the group of a provider's rules, and with limits of a machine."""
+        for more in ("", _CAPABILITY, "SupplementaryGroups=adm", _LIMITS):
+            self.manager.change(more)
+            self.start(_SETTINGS)
+            assert_verbs(self)
+            self.manager.reset()
 
     def test_all_of_the_docs(self) -> None:
         blocks = [
@@ -69,23 +46,34 @@ class CapabilityTests(UnitAloneTests):
         self.assertEqual(blocks, [_CAPABILITY])
 
 
-class GroupTests(UnitAloneTests):
-    """What the rules of a provider need, which its group may read."""
-
-    MORE = "SupplementaryGroups=adm"
-
-
-class LimitsTests(UnitAloneTests):
-    """What pages name for the limits of a machine."""
-
-    MORE = _LIMITS
-
-
-class SocketTests(SocketCase, UnitAloneTests):
+class SocketTests(SystemdTestCase):
     """``socket.conf``: in a user namespace, where the command of a reload is hidden from the service."""
 
-    def begin(self) -> None:
-        self.write(self.SETTINGS)
-        self.port = self.opened
+    options: ClassVar = {"has_socket": True}
+    endpoint = "systemd:domain=INET:index=0"
+
+    def test_verbs(self) -> None:
+        self.write(_SETTINGS)
+        self.port = self.manager.opened
         self.addCleanup(self.manager.systemctl, "stop", "txmux.socket")
         self.do("start")
+        assert_verbs(self)
+
+
+def assert_verbs(case: SystemdTestCase) -> None:
+    """Check that a service reloads, restarts and upgrades, again and again, and that nothing needs attention."""
+
+    def attention() -> list[str]:
+        return [item["text"] for item in json.loads(case.ask("status", "--json"))["attention"]]
+
+    def assert_served() -> None:
+        case.assert_relays(*case.relayed())
+        case.do("reload")
+        case.ask("reload")
+        eventually(lambda: not attention(), f"nothing needs attention: {attention()}")
+
+    assert_served()
+    case.assert_same_socket(lambda: case.do("restart"))
+    assert_served()
+    case.assert_same_socket(lambda: case.ask("upgrade"))
+    assert_served()

@@ -6,14 +6,13 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest import SkipTest
 
 import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, run
 from tests.interop.systemd import Systemd
-from tests.support.ports import free_port
 from tests.support.proc import listening_inode
 from txmux.processes.worker import landlock
 
@@ -36,7 +35,7 @@ default  = 127.0.0.1:{server}
 class SystemdTestCase(InteropTestCase):
     """Tests that share one systemd; each has a fresh service, and a server to which all clients are led."""
 
-    MORE: ClassVar[str] = ""
+    options: ClassVar[dict[str, Any]] = {}
     manager: ClassVar[Systemd]
     port: int
     endpoint = "127.0.0.1:0"
@@ -44,11 +43,7 @@ class SystemdTestCase(InteropTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.manager = cls.share(cls.make_manager())
-
-    @classmethod
-    def make_manager(cls) -> Systemd:
-        return Systemd(cls.folder, cls.MORE)
+        cls.manager = cls.share(Systemd(cls.folder, **cls.options))
 
     def setUp(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))
@@ -265,7 +260,7 @@ class ServiceTests(SystemdTestCase):
 class WatchdogTests(SystemdTestCase):
     """With a short time for the watchdog, which is still one that a busy machine leaves to everybody."""
 
-    MORE = "WatchdogSec=10"
+    options: ClassVar = {"more": "WatchdogSec=10"}
 
     def test_hanging_service_is_started_again(self) -> None:
         self.start()
@@ -291,9 +286,7 @@ class WatchdogTests(SystemdTestCase):
 class JournalTests(SystemdTestCase):
     """A journal that takes few lines of a service in 30 s, if its unit does not say otherwise."""
 
-    @classmethod
-    def make_manager(cls) -> Systemd:
-        return Systemd(cls.folder, has_journal=True)
+    options: ClassVar = {"has_journal": True}
 
     def test_messages_beside_access_lines(self) -> None:
         """The unit has all lines taken; in one with a limit, those of the access log take no room of messages."""
@@ -319,22 +312,19 @@ class JournalTests(SystemdTestCase):
         self.manager.wait_for("rules reloaded: nothing changed", reload)
 
 
-class SocketCase(SystemdTestCase):
-    """A service whose port, `opened`, systemd opens."""
+class SocketTests(SystemdTestCase):
+    options: ClassVar = {"has_socket": True}
 
-    endpoint = "systemd:domain=INET:index=0"
-    opened: ClassVar[int]
-
-    @classmethod
-    def make_manager(cls) -> Systemd:
-        cls.opened = free_port()
-        return Systemd(cls.folder, socket=f"ListenStream=\nListenStream=127.0.0.1:{cls.opened}")
-
-
-class SocketTests(SocketCase):
     def test_first_client_starts_the_service(self) -> None:
+        self.assert_started("systemd:domain=INET:index=0")
+
+    def test_by_address(self) -> None:
+        """Systemd also stores the socket, and passes both to the next process."""
+        self.assert_started(f"127.0.0.1:{self.manager.opened}")
+
+    def assert_started(self, endpoint: str) -> None:
+        self.endpoint, self.port = endpoint, self.manager.opened
         self.write()
-        self.port = self.opened
         self.manager.systemctl("start", "txmux.socket")
         self.addCleanup(self.manager.systemctl, "stop", "txmux.socket")
         inode = listening_inode(self.port)
@@ -346,14 +336,6 @@ class SocketTests(SocketCase):
         self.assert_same_socket(lambda: self.manager.kill("USR2"))
         self.assert_relays(*self.relayed())
         self.assertEqual(listening_inode(self.port), inode)
-
-
-class SocketByAddressTests(SocketTests):
-    """systemd also stores the socket, and passes both to the next process."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.endpoint = f"127.0.0.1:{self.opened}"
 
 
 _UNITS = Path(__file__).parents[2] / "examples" / "systemd"
