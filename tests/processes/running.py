@@ -107,9 +107,14 @@ class WorkersTestCase(InteropTestCase):
     """Starts services, two workers each by default, and clients and backends for them."""
 
     def start(
-        self, rules: str = RULES, settings: str = "workers = 2", before: Sequence[str] = ()
+        self,
+        rules: str = RULES,
+        settings: str = "workers = 2",
+        before: Sequence[str] = (),
+        *,
+        admin: bool = False,
     ) -> Service:
-        mux = Service(self.folder, rules, settings, before=before)
+        mux = Service(self.folder, rules, settings, before=before, admin=admin)
         self.addCleanup(mux.child.end)
         mux.child.wait_for("serving with ")
         return mux
@@ -248,10 +253,15 @@ class WorkersTestCase(InteropTestCase):
         eventually(lambda: all(map(is_gone, pids)), f"the processes {pids} are gone")
 
     def upgrading(
-        self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()
+        self,
+        rules: str = RULES,
+        settings: str = "",
+        before: Sequence[str] = (),
+        *,
+        admin: bool = False,
     ) -> Service:
         """Start a service, which is stopped with the test, and has to end well then."""
-        mux = Service(self.folder, rules, settings, before=before)
+        mux = Service(self.folder, rules, settings, before=before, admin=admin)
         self.addCleanup(mux.kill_all)
         return self.own(mux)
 

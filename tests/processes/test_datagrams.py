@@ -7,9 +7,8 @@ import signal
 import socket
 import threading
 import time
-from pathlib import Path
 
-from tests.admin.processes import ask, get
+from tests.admin.processes import ask
 from tests.processes.datagrams import DatagramLoad
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually
 from tests.support.proc import halted, is_gone, open_files, serves, workers_of
@@ -39,7 +38,7 @@ class _Client:
         return False
 
 
-class _Case(WorkersTestCase):
+class StopTest(WorkersTestCase):
     def begin(self, settings: str) -> Service:
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         server.bind(("127.0.0.1", 0))
@@ -47,9 +46,7 @@ class _Case(WorkersTestCase):
         serving.start()
         self.addCleanup(serving.join, 60)
         self.addCleanup(self._end, server)
-        self.admin: Path = self.folder / f"{os.urandom(4).hex()}.sock"
-        rules = _RULES % server.getsockname()[1]
-        return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
+        return self.upgrading(_RULES % server.getsockname()[1], settings, admin=True)
 
     def _serve(self, server: socket.socket) -> None:
         while True:
@@ -66,8 +63,6 @@ class _Case(WorkersTestCase):
         eventually(client.is_answered, "the flow is answered")
         return client
 
-
-class StopTest(_Case):
     def test_flows_go_on_until_the_drain_timeout(self) -> None:
         mux = self.begin("drain_timeout = 2s")
         client = self.flow(mux)
@@ -83,7 +78,7 @@ class StopTest(_Case):
         mux = self.begin("workers = 2\ndrain_timeout = 10m")
         client = self.flow(mux)
         if by_api:
-            status, _ = ask(self.admin, "POST", "/api/stop", {})
+            status, _ = ask(mux.admin, "POST", "/api/stop", {})
             self.assertEqual(status // 100, 2)
         else:
             mux.terminate()
@@ -105,33 +100,30 @@ class StopTest(_Case):
     def test_stop_over_the_api(self) -> None:
         self.assert_go_on(by_api=True)
 
-
-class CloseTest(_Case):
     def test_close(self) -> None:
         """Those that a filter names end, in whichever worker they are; the others go on, and their clients may begin anew."""
         mux = self.begin("workers = 2\ndrain_timeout = 100ms")
         clients = [self.flow(mux) for _ in range(3)]
-        listed = get(self.admin, "/api/connections")
+        listed = mux.api("connections")
         self.assertEqual({one["client"] for one in listed}, {client.name for client in clients})
         chosen = next(one["id"] for one in listed if one["client"] == clients[0].name)
-        ask(self.admin, "POST", f"/api/connections/{chosen}/close", {})
+        mux.api(f"connections/{chosen}/close", {})
         self.assertEqual(mux.take_one()["reason"], "killed")
-        status, told = ask(self.admin, "POST", "/api/connections/close", {"listener": "u"})
-        self.assertEqual((status, told["closed"]), (200, 2))
+        self.assertEqual(mux.api("connections/close", {"listener": "u"})["closed"], 2)
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"killed"})
-        self.assertEqual(get(self.admin, "/api/connections"), [])
+        self.assertEqual(mux.api("connections"), [])
         eventually(clients[0].is_answered, "it begins anew")
 
     def test_listener(self) -> None:
         """A listener that accepts nobody begins no flow, and those that there are go on."""
         mux = self.begin("workers = 2\ndrain_timeout = 100ms")
         client = self.flow(mux)
-        ask(self.admin, "POST", "/api/listeners/u", {"accepting": False})
+        mux.api("listeners/u", {"accepting": False})
         other = _Client(self, mux.port)
         eventually(lambda: not _Client(self, mux.port).is_answered(), "no flow begins")
         self.assertFalse(other.is_answered())
         eventually(client.is_answered, "the flow goes on")
-        ask(self.admin, "POST", "/api/listeners/u", {"accepting": True})
+        mux.api("listeners/u", {"accepting": True})
         eventually(other.is_answered, "flows begin again")
 
 
@@ -155,10 +147,10 @@ class UpgradeTest(WorkersTestCase):
         self.addCleanup(end.close)
         return end
 
-    def begin(self, rules: str, settings: str = "") -> Service:
+    def begin(self, rules: str, settings: str = "", *, admin: bool = False) -> Service:
         rules = rules.replace("SERVER", f"udp:127.0.0.1:{self.server.getsockname()[1]}")
         drain = "" if "drain_timeout" in settings else "drain_timeout = 100ms"
-        mux = self.upgrading(rules, f"{settings}\n{drain}")
+        mux = self.upgrading(rules, f"{settings}\n{drain}", admin=admin)
         (port,) = re.findall(r"listening on udp:127.0.0.1:(\d+)", mux.child.output)
         self.to = "127.0.0.1", int(port)
         return mux
@@ -190,15 +182,14 @@ class UpgradeTest(WorkersTestCase):
 
     def test_undecided(self) -> None:
         """A flow that waits for the rest of a hello gets it after the upgrade; the server gets both parts in their order, once."""
-        admin = self.folder / "admin.sock"
         mux = self.begin(
             "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 10m\n"
             "[route q]\nmatch = quic sni=www.example.com\nbackend = SERVER\n",
-            f"admin = unix:{admin}",
+            admin=True,
         )
         self.near.sendto(_HALVES[0], self.to)
         eventually(
-            lambda: [one["state"] for one in get(admin, "/api/connections")] == ["peeking"],
+            lambda: [one["state"] for one in mux.api("connections")] == ["peeking"],
             "the flow waits for the rest",
         )
         mux.upgrade()

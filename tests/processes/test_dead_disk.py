@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -20,96 +21,88 @@ from tests.support.places import country, write_places
 from tests.support.proc import workers_of
 from tests.support.services import Service, Twist
 
+_WRAPPER = (sys.executable, str(Path(__file__).with_name("dead_disk.py")))
 _SETTINGS = "watch_rules = 1s\nworkers = 1"
 
 
-class _Case(WorkersTestCase):
-    def lives(self, mux: Service) -> None:
+class DeadDiskTest(WorkersTestCase):
+    def begin(self, before: Sequence[str] = ()) -> None:
+        self.mux = self.own(Service(self.make_folder(), RULES, _SETTINGS, before=before))
+        self.text = self.mux.file.read_text()
+
+    def lives(self) -> None:
         """See that the supervisor does what it is there for: it replaces a worker, which serves."""
-        self.be_closed(mux)
-        [worker] = workers_of(mux.pid)
-        mux.kill(worker)
-        self.be_closed(mux)
+        self.be_closed(self.mux)
+        [worker] = self.mux.workers
+        self.mux.kill(worker)
+        self.be_closed(self.mux)
 
-    def reads_again(self, mux: Service, text: str) -> None:
-        new = mux.file.with_name("new.ini")
-        new.write_text(f"{text}\n[route last]\nmatch = ssh\nbackend = reject\n")
-        new.replace(mux.file)
-        mux.child.wait_for("rules reloaded: 1 route new")
-
-
-class NoFileTest(_Case):
-    def setUp(self) -> None:
-        super().setUp()
-        self.mux = mux = Service(self.make_folder(), RULES, _SETTINGS)
-        self.addCleanup(mux.stop)
-        self.text = mux.file.read_text()
+    def reads_again(self) -> None:
+        new = self.mux.file.with_name("new.ini")
+        new.write_text(f"{self.text}\n[route last]\nmatch = ssh\nbackend = reject\n")
+        new.replace(self.mux.file)
+        self.mux.child.wait_for("rules reloaded: 1 route new")
 
     def refused(self, why: str) -> None:
         self.mux.child.wait_for(f"rules.ini: cannot be read: {why}")
         self.assertIn(why, self.mux.reload())
-        self.lives(self.mux)
-        self.reads_again(self.mux, self.text)
+        self.lives()
+        self.reads_again()
 
     def test_pipe_whose_writer_is_silent(self) -> None:
+        self.begin()
         self.mux.file.unlink()
         os.mkfifo(self.mux.file)
         self.addCleanup(os.close, os.open(self.mux.file, os.O_RDWR))
         self.refused("it is no regular file")
 
     def test_device_without_end(self) -> None:
+        self.begin()
         new = self.mux.file.with_name("new.ini")
         new.symlink_to("/dev/zero")
         new.replace(self.mux.file)
         self.refused("it is no regular file")
 
     def test_large_file(self) -> None:
+        self.begin()
         with self.mux.file.open("r+b") as file:
             file.truncate(1 << 40)
         self.refused("rules may have 16 MiB in all")
 
-
-class DeadDiskTest(_Case):
-    def setUp(self) -> None:
-        super().setUp()
-        self.wrapper = [sys.executable, str(Path(__file__).with_name("dead_disk.py"))]
-        self.mux = mux = Service(self.make_folder(), RULES, _SETTINGS, before=self.wrapper)
-        self.addCleanup(mux.end)
-        self.text = mux.file.read_text()
-        self.dead = mux.file.with_name("rules.ini.dead")
-
     def test_look_and_reload(self) -> None:
         """A look, a reload and what comes after them end by themselves, and what waits for that disk is left behind."""
-        self.dead.touch()
+        self.begin(_WRAPPER)
+        dead = self.mux.file.with_name("rules.ini.dead")
+        dead.touch()
         self.mux.child.wait_for("rules.ini: cannot be read: its disk has not answered for 1 s")
         self.assertIn("its disk has not answered", self.mux.reload())
-        self.lives(self.mux)
+        self.lives()
         threads = self.threads()
         for _ in range(3):
             self.mux.reload()
         self.assertLessEqual(self.threads(), threads + 1)
-        self.dead.unlink()
-        self.reads_again(self.mux, self.text)
+        dead.unlink()
+        self.reads_again()
 
     def threads(self) -> int:
         return len([*Path(f"/proc/{self.mux.pid}/task").iterdir()])
 
     def test_stop(self) -> None:
         """A service that waits for a dead disk stops when it is to."""
-        self.dead.touch()
+        self.begin(_WRAPPER)
+        self.mux.file.with_name("rules.ini.dead").touch()
         self.mux.ask_to_reload()
         self.mux.stop()
 
 
 class StartTest(WorkersTestCase):
     def test_dead_disk(self) -> None:
-        wrapper = [sys.executable, str(Path(__file__).with_name("dead_disk.py"))]
         for name, status in (("rules.ini", os.EX_CONFIG), ("cert.pem", 1)):
             folder = self.make_folder()
             make_authority().issue("x.example").write(folder / "cert.pem", key=True)
             (folder / "rules.ini").write_text(f"{RULES}{_TLS}")
             (folder / f"{name}.dead").touch()
-            twist = Twist("--rules", folder / "rules.ini", before=wrapper)
+            twist = Twist("--rules", folder / "rules.ini", before=_WRAPPER)
             self.addCleanup(twist.child.end)
             twist.child.wait_for(rf"{name}.* cannot be read: its disk has not answered")
             self.assertEqual(twist.child.wait(), status)

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase
 from tests.support.certificates import make_authority
@@ -31,21 +30,18 @@ def _is_reset(client: ssl.SSLSocket) -> bool:
     return True
 
 
-class HeldCase(WorkersTestCase):
+class HeldTests(WorkersTestCase):
     def begin(self, backend: str, settings: str = "", *, default: str = "pool") -> Service:
         self.place = free_port()
-        self.admin = self.folder / "admin.sock"
         rules = (
             f"{RULES}default = {default}\n"
             f"[backend pool]\nserver = 127.0.0.1:{self.place}\n{backend}\n"
         )
-        return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
+        self.mux = self.upgrading(rules, settings, admin=True)
+        return self.mux
 
     def waiting(self, count: int) -> None:
-        def wait() -> bool:
-            return int(get(self.admin, "/api/backends")[0]["held"]) == count
-
-        eventually(wait, f"{count} wait")
+        eventually(lambda: self.mux.api("backends")[0]["held"] == count, f"{count} wait")
 
     def say(self, mux: Service, said: bytes) -> socket.socket:
         client = self.client(mux)
@@ -58,8 +54,6 @@ class HeldCase(WorkersTestCase):
         server.settimeout(PATIENCE)
         return server
 
-
-class HeldTests(HeldCase):
     def test_upgrade_moves_clients_that_wait(self) -> None:
         first = f"[backend first]\nserver = 127.0.0.1:{free_port()}\nhold = 3s\nfallback = pool"
         mux = self.begin(f"hold = 10m\n{first}", default="first")
@@ -134,7 +128,7 @@ class HeldTests(HeldCase):
     def test_hold_lasts_over_reload_workers_and_upgrade(self) -> None:
         mux = self.begin("retries = 2")
         server = self.come_up()
-        told = post(self.admin, "/api/backends/pool/hold", {"seconds": 3600})
+        told = self.mux.api("backends/pool/hold", {"seconds": 3600})
         self.assertEqual(told["changes"], "backend pool: new clients wait, for 1 h")
         first = self.say(mux, b"first")
         self.waiting(1)
@@ -146,13 +140,13 @@ class HeldTests(HeldCase):
         self.assertNotIn(worker, workers_of(mux.pid))
         third = self.say(mux, b"third")
         self.waiting(3)
-        hold = get(self.admin, "/api/backends")[0]["hold"]
+        hold = self.mux.api("backends")[0]["hold"]
         self.assertLess(time.time() + 3000, hold["until"])
-        (attention,) = get(self.admin, "/api/status")["attention"]
+        (attention,) = self.mux.api("status")["attention"]
         self.assertIn("backend pool: held by an operator, for ", attention["text"])
         self.assertIn(": 3 clients wait", attention["text"])
         self.assertEqual(attention["do"], "txmux release pool")
-        told = post(self.admin, "/api/backends/pool/release")
+        told = self.mux.api("backends/pool/release", {})
         self.assertEqual(told["changes"], "backend pool: its clients go on")
         for client, said in ((first, b"first"), (second, b"second"), (third, b"third")):
             end = self.accept_from(server, said)
@@ -160,7 +154,7 @@ class HeldTests(HeldCase):
             client.close()
             end.close()
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
-        self.assertIsNone(get(self.admin, "/api/backends")[0]["hold"])
+        self.assertIsNone(self.mux.api("backends")[0]["hold"])
         mux.stop()
 
     def test_reload_while_clients_wait_moves_their_server(self) -> None:
@@ -168,17 +162,17 @@ class HeldTests(HeldCase):
             with self.subTest(is_kept=is_kept):
                 mux = self.begin("# none", "workers = 2")
                 old, new = self.come_up(), self.backend()
-                place, hold = new.getsockname()[1], "/api/backends/pool"
-                post(self.admin, f"{hold}/hold", {"seconds": 3600})
+                place, hold = new.getsockname()[1], "backends/pool"
+                self.mux.api(f"{hold}/hold", {"seconds": 3600})
                 clients = [self.say(mux, b"x") for _ in range(6)]
                 self.waiting(6)
                 rules = f"default = pool\n[backend pool]\nserver = 127.0.0.1:{place}\n"
                 other = rules if is_kept else f"default = 127.0.0.1:{place}\n"
                 said = mux.reload((r"default = pool(?s:.*)", other))
                 self.assertIn("rules reloaded", said)
-                (waiting,) = get(self.admin, "/api/status")["attention"]
+                (waiting,) = self.mux.api("status")["attention"]
                 self.assertIn("6 clients wait", waiting["text"])
-                post(self.admin, f"{hold}/release")
+                self.mux.api(f"{hold}/release", {})
                 server = new if is_kept else old
                 for _ in clients:
                     self.accept_from(server, b"x").close()
@@ -205,7 +199,7 @@ class HeldTests(HeldCase):
             mux = self.begin(f"{hold}\n{secure}", "workers = 2\ndrain_timeout = 1s")
             if how != "hold":
                 server = self.come_up()
-                post(self.admin, "/api/backends/pool/hold", {"seconds": 3600})
+                self.mux.api("backends/pool/hold", {"seconds": 3600})
             held, relayed = (
                 trusted.wrap_socket(self.client(mux), server_hostname="a.example") for _ in range(2)
             )
@@ -219,15 +213,15 @@ class HeldTests(HeldCase):
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assertFalse(all(map(is_gone, old)))
             self.waiting(1)
-            found = get(self.admin, "/api/status")["attention"]
+            found = self.mux.api("status")["attention"]
             (attention,) = (item for item in found if item["what"] == "hold")
             self.assertIn(": 1 client waits", attention["text"])
             if how == "hold":
                 server = self.come_up()
             elif how == "end":
-                post(self.admin, "/api/backends/pool/hold", {"seconds": 1})
+                self.mux.api("backends/pool/hold", {"seconds": 1})
             elif how == "release":
-                post(self.admin, "/api/backends/pool/release")
+                self.mux.api("backends/pool/release", {})
             else:
                 mux.terminate()
             if how != "stop":

@@ -18,11 +18,11 @@ _MIB = 2**20
 _UNLIMITED = 2**63 - 4096  # as version 1 writes it
 
 
-class MachineCase(SynchronousTestCase):
+class Machine:
     """A folder with what the kernel shows of a machine and its groups."""
 
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
+    def __init__(self, test: SynchronousTestCase) -> None:
+        self.folder = make_folder(test)
         self.proc = self.folder / "proc"
 
     def write(self, files: Mapping[str, object]) -> None:
@@ -51,89 +51,94 @@ class MachineCase(SynchronousTestCase):
             }
         )
 
-    def machine(self, available: int, swap: int = 0) -> None:
+    def memory(self, available: int, swap: int = 0) -> None:
         """What the whole machine has, in kilobytes."""
         self.write(
             {"proc/meminfo": f"MemTotal: 9 kB\nMemAvailable: {available} kB\nSwapFree: {swap} kB"}
         )
 
 
-class GroupTest(MachineCase):
+class GroupTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.machine = Machine(self)
+
     def test_second_version(self) -> None:
         """All groups above count, each with its own limit; the cache of files can be taken back, but not programs that run."""
-        self.second()
-        inner, outer, top = memory_groups(self.proc)
+        self.machine.second()
+        inner, outer, top = memory_groups(self.machine.proc)
         self.assertEqual(
             [(group.limit(), group.free(0)) for group in (inner, outer, top)],
             [(64 * _MIB, 24 * _MIB), (100 * _MIB, 14 * _MIB), (None, None)],
         )
-        self.machine(10**9)
+        self.machine.memory(10**9)
         self.assertEqual(
-            free_memory(self.proc), (14 * _MIB, "the limit of the memory group is 100 MiB")
+            free_memory(self.machine.proc), (14 * _MIB, "the limit of the memory group is 100 MiB")
         )
 
     def test_swap(self) -> None:
         """What may go to swap is free as well: as much as the group may have there, and the machine has left."""
-        self.second()
-        inner, outer, _ = memory_groups(self.proc)
+        self.machine.second()
+        inner, outer, _ = memory_groups(self.machine.proc)
         self.assertEqual((inner.free(5 * _MIB), outer.free(5 * _MIB)), (29 * _MIB, 19 * _MIB))
-        self.write(
+        self.machine.write(
             {
                 "groups/system.slice/memory.swap.max": 4 * _MIB,
                 "groups/system.slice/memory.swap.current": _MIB,
             }
         )
         self.assertEqual(outer.free(5 * _MIB), 17 * _MIB)
-        self.write({"groups/system.slice/memory.swap.max": 0})
+        self.machine.write({"groups/system.slice/memory.swap.max": 0})
         self.assertEqual(outer.free(5 * _MIB), 14 * _MIB)
 
     def test_first_version(self) -> None:
-        self.mount(
+        self.machine.mount(
             "cgroup",
             "rw,memory",
             "9:name=systemd:/\n4:memory,hugetlb:/docker/a1\n0::/",
             "/docker/a1",
         )
-        self.machine(10**9)
+        self.machine.memory(10**9)
         limits = {
             "groups/memory.limit_in_bytes": 96 * _MIB,
             "groups/memory.usage_in_bytes": 80 * _MIB,
             "groups/memory.stat": f"active_file 0\ntotal_active_file {4 * _MIB}\ntotal_mapped_file {_MIB}",
         }
-        self.write(limits)
-        [group] = memory_groups(self.proc)
+        self.machine.write(limits)
+        [group] = memory_groups(self.machine.proc)
         self.assertEqual((group.limit(), group.free(7 * _MIB)), (96 * _MIB, 26 * _MIB))
         both = {
             "groups/memory.memsw.limit_in_bytes": 97 * _MIB,
             "groups/memory.memsw.usage_in_bytes": 80 * _MIB,
         }
-        self.write(both)
+        self.machine.write(both)
         self.assertEqual(group.free(100 * _MIB), 20 * _MIB)
-        self.write({"groups/memory.memsw.limit_in_bytes": _UNLIMITED})
+        self.machine.write({"groups/memory.memsw.limit_in_bytes": _UNLIMITED})
         self.assertEqual(group.free(100 * _MIB), 119 * _MIB)
-        self.write({"groups/memory.limit_in_bytes": _UNLIMITED})
+        self.machine.write({"groups/memory.limit_in_bytes": _UNLIMITED})
         self.assertEqual((group.limit(), group.free(0)), (None, None))
 
     def test_no_groups(self) -> None:
         """A system without `/proc`, or one that shows nothing of groups."""
-        self.assertEqual((memory_groups(self.proc), free_memory(self.proc)), ([], None))
-        self.mount("cgroup", "rw,cpu", "4:cpu:/a")
-        self.assertEqual(memory_groups(self.proc), [])
-        self.machine(7, swap=3)
-        self.assertEqual(free_memory(self.proc), (10 * 1024, "this machine has no more"))
+        self.assertEqual(
+            (memory_groups(self.machine.proc), free_memory(self.machine.proc)), ([], None)
+        )
+        self.machine.mount("cgroup", "rw,cpu", "4:cpu:/a")
+        self.assertEqual(memory_groups(self.machine.proc), [])
+        self.machine.memory(7, swap=3)
+        self.assertEqual(free_memory(self.machine.proc), (10 * 1024, "this machine has no more"))
 
     def test_machine_without_meminfo(self) -> None:
         """A unit with `ProcSubset=pid` sees only the groups: the topmost has the cache of the machine."""
-        self.second()
-        self.write(
+        self.machine.second()
+        self.machine.write(
             {
                 "groups/system.slice/memory.max": "max",
                 "groups/system.slice/txmux.service/memory.high": "max",
             }
         )
-        self.assertIsNone(free_memory(self.proc))
-        self.write({"groups/memory.stat": f"active_file {2**50}"})
-        found = free_memory(self.proc)
+        self.assertIsNone(free_memory(self.machine.proc))
+        self.machine.write({"groups/memory.stat": f"active_file {2**50}"})
+        found = free_memory(self.machine.proc)
         assert found is not None
         self.assertGreaterEqual(found[0], 2**50)
         self.assertEqual(found[1], "this machine has no more")

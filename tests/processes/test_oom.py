@@ -9,7 +9,7 @@ from unittest import SkipTest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.processes.test_memory import MachineCase
+from tests.processes.test_memory import Machine
 from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, customize, eventually
 from tests.support.proc import (
     await_oom_scores,
@@ -116,20 +116,22 @@ class RefusedTest(SynchronousTestCase):
         self.assertEqual(self.run_with(program).split(), ["1000", "900", "1000", "900"])
 
 
-class KillsTest(MachineCase):
+class KillsTest(SynchronousTestCase):
     """What explains that a process was killed."""
 
     def setUp(self) -> None:
-        super().setUp()
+        self.machine = Machine(self)
         self.clock = Clock()
-        self.kills = oom.OomKills(self.proc, self.clock.seconds)
+        self.kills = oom.OomKills(self.machine.proc, self.clock.seconds)
 
     def count(self, count: int) -> None:
-        self.write({"groups/system.slice/txmux.service/memory.events": f"oom 9\noom_kill {count}"})
+        self.machine.write(
+            {"groups/system.slice/txmux.service/memory.events": f"oom 9\noom_kill {count}"}
+        )
 
     def test_group(self) -> None:
         """What was killed before does not count, each kill explains one end, and none long after it."""
-        self.second()
+        self.machine.second()
         self.count(3)
         self.kills.look()
         self.assertEqual(self.kills.explain(), "")
@@ -147,26 +149,26 @@ class KillsTest(MachineCase):
         self.assertEqual(self.kills.explain(), "")
 
     def test_first_version(self) -> None:
-        self.mount("cgroup", "rw,memory", "4:memory:/")
-        self.write({"groups/memory.oom_control": "under_oom 0\noom_kill 1"})
+        self.machine.mount("cgroup", "rw,memory", "4:memory:/")
+        self.machine.write({"groups/memory.oom_control": "under_oom 0\noom_kill 1"})
         self.kills.look()
-        self.write({"groups/memory.oom_control": "under_oom 0\noom_kill 2"})
+        self.machine.write({"groups/memory.oom_control": "under_oom 0\noom_kill 2"})
         self.assertEqual(self.kills.explain(), "memory had run out (that of the machine)")
 
     def test_machine(self) -> None:
         """Without a group that counts, the machine's kills do."""
-        self.write({"proc/vmstat": "oom_kill 7"})
+        self.machine.write({"proc/vmstat": "oom_kill 7"})
         self.kills.look()
-        self.write({"proc/vmstat": "pgfault 1\noom_kill 8"})
+        self.machine.write({"proc/vmstat": "pgfault 1\noom_kill 8"})
         self.assertEqual(self.kills.explain(), "memory had run out (that of the machine)")
-        self.assertEqual(oom.OomKills(self.folder / "none").explain(), "")
+        self.assertEqual(oom.OomKills(self.machine.folder / "none").explain(), "")
 
     def test_other_ends(self) -> None:
         """Only who was killed (SIGKILL) may have been so for lack of memory."""
         self.patch(oom, "KILLS", self.kills)
-        self.write({"proc/vmstat": "oom_kill 7"})
+        self.machine.write({"proc/vmstat": "oom_kill 7"})
         self.kills.look()
-        self.write({"proc/vmstat": "oom_kill 8"})
+        self.machine.write({"proc/vmstat": "oom_kill 8"})
         self.assertEqual(
             [oom.how_killed(status) for status in (None, 256, signal.SIGTERM)],
             ["ended", "exited with status 1", "was killed by signal 15 (SIGTERM)"],

@@ -43,9 +43,10 @@ async def nothing_known(*, again: bool = False) -> dict[str, Any]:  # noqa: ARG0
 
 
 class Old:
-    """What an upgrade needs of the service that it replaces."""
+    """What an upgrade needs of the service that it replaces; if it is deaf, a worker of it does not answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_deaf: bool = False) -> None:
+        self.is_deaf = is_deaf
         self.done: list[str] = []
         self.endpoints = SimpleNamespace(
             hold_requests=lambda: None, accept=lambda: None, be_replaced=lambda: None
@@ -62,6 +63,8 @@ class Old:
         return [], [], []
 
     async def take_back(self) -> None:
+        if self.is_deaf:
+            raise AnswerTimeoutError("accept", 10)
         self.done.append("take back")
 
     async def hand_over(self, *_: object) -> list[Any]:
@@ -75,13 +78,6 @@ class Old:
 def upgrade_of(old: Old, *options: Any) -> Upgrade:
     service: Any = old
     return Upgrade(service, service, *options)
-
-
-class Deaf(Old):
-    """It has a worker that does not answer."""
-
-    async def take_back(self) -> None:
-        raise AnswerTimeoutError("accept", 10)
 
 
 class EndTest(SynchronousTestCase):
@@ -241,7 +237,7 @@ class FailureTest(TestCase):
         """If a worker of the old process does not accept again, the log says so, and the new process is ended."""
         program = f"{_READY}answer(error='no')\nstream.read()"
         with capturedLogs() as events:
-            why = await self.why(program, old=Deaf())
+            why = await self.why(program, old=Old(is_deaf=True))
         self.assertEqual(why, "the new process cannot serve: no")
         (told,) = (e["why"] for e in events if "does not accept clients yet" in e["log_format"])
         self.assertEqual(str(told), "no answer to 'accept' in 10 s")

@@ -6,21 +6,21 @@ from threading import Thread
 
 from typing_extensions import override
 
-from tests.admin.processes import post
-from tests.interop.children import eventually
-from tests.processes.test_held import HeldCase
+from tests.interop.children import PATIENCE, eventually
+from tests.processes.running import RULES, WorkersTestCase
+from tests.support.ports import free_port
 
 
-class ServedTests(HeldCase):
+class ServedTests(WorkersTestCase):
     def test_wake_up_starts_the_server_once_however_many_workers(self) -> None:
         asked: list[str] = []
         started: list[socket.socket] = []
-        test = self
+        place = free_port()
 
         class Starter(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 asked.append(self.path)
-                started.append(test.come_up())
+                started.append(socket.create_server(("127.0.0.1", place), backlog=100))
                 self.send_response(204)
                 self.end_headers()
 
@@ -33,18 +33,24 @@ class ServedTests(HeldCase):
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(starter.shutdown)
-        wake = f"hold = 10m\nwake = http POST http://127.0.0.1:{starter.server_port}/start"
+        rules = (
+            f"{RULES}default = pool\n[backend pool]\nserver = 127.0.0.1:{place}\nhold = 10m\n"
+            f"wake = http POST http://127.0.0.1:{starter.server_port}/start\n"
+        )
         for is_held in (False, True):
-            mux = self.begin(wake, "workers = 2")
+            mux = self.upgrading(rules, "workers = 2", admin=True)
             mux.child.wait_for("serving with 2 worker")
             if is_held:
-                post(self.admin, "/api/backends/pool/hold", {})
-            clients = [self.say(mux, b"x") for _ in range(6)]
+                mux.api("backends/pool/hold", {})
+            clients = [self.client(mux) for _ in range(6)]
+            for client in clients:
+                client.sendall(b"x")
             if is_held:
-                self.waiting(6)
+                eventually(lambda mux=mux: mux.api("backends")[0]["held"] == 6, "all wait")  # type: ignore[misc]
                 self.assertEqual(asked, [])
-                post(self.admin, "/api/backends/pool/release")
+                mux.api("backends/pool/release", {})
             eventually(lambda: bool(started), "the server is started", 10)
+            started[0].settimeout(PATIENCE)
             for _ in clients:
                 self.accept_from(started[0], b"x").close()
             for client in clients:
