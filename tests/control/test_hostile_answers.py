@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -162,15 +162,18 @@ class _Line:
         self.channel.dataReceived(json.dumps({"kind": kind, **values}).encode() + b"\n")
 
 
-class ViewsCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        file = make_folder(self) / "rules.ini"
+class PlayedWorker:
+    """A service of which a test plays the worker."""
+
+    def __init__(self, test: SynchronousTestCase) -> None:
+        self.test = test
+        file = make_folder(test) / "rules.ini"
         file.write_text(_RULES)
         self.clock: Any = VirtualTime()
         with capturedLogs():
             self.service = MuxService(load(file), reactor=self.clock)
             self.supervisor = self.service._open()
-        self.addCleanup(self.close)
+        test.addCleanup(self.close)
         self.control = self.service.control
         self.site = make_site("metrics", self.control, self.clock.seconds)
         self.site._resources = make_site("admin", self.control, self.clock.seconds)._resources
@@ -200,27 +203,23 @@ class ViewsCase(SynchronousTestCase):
             block[at] = cells[at % len(cells)]
 
     def result(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+        return self.test.successResultOf(Deferred.fromCoroutine(coroutine))
 
     def get(self, target: str) -> bytes:
         answer = self.result(self.site.answer("GET", target, {}, b"", _CALLER))
-        self.assertLess(answer.status, 500, (target, answer.body))
+        self.test.assertLess(answer.status, 500, (target, answer.body))
         body: bytes = answer.body
         return body
 
     def ask(self, _: str, path: str, warn: object = None) -> Any:
         return json.loads(self.get(path))
 
-    def view(self) -> None:
-        control = self.control
-        for coroutine in (control.sample(), control.look(), control.missing()):
-            self.result(coroutine)
-        exposition(self.result(control.counts()), self.result(control.backends()))
-        for path in _PATHS:
-            self.get(path)
-
     def answer(
-        self, answers: dict[str, Any], sent: list[tuple[str, dict[str, Any]]], cells: list[int]
+        self,
+        answers: dict[str, Any],
+        sent: list[tuple[str, dict[str, Any]]],
+        cells: list[int],
+        view: Callable[[], None],
     ) -> None:
         """Have a worker answer so, send so and count so, and look at all views."""
         with capturedLogs() as events:
@@ -230,16 +229,27 @@ class ViewsCase(SynchronousTestCase):
             for kind, fields in sent:
                 line.say(kind, **fields)
             stop()
-            self.view()
-        self.assertEqual([eventAsText(one) for one in events if "log_failure" in one], [])
+            for coroutine in (self.control.sample(), self.control.look(), self.control.missing()):
+                self.result(coroutine)
+            view()
+        self.test.assertEqual([eventAsText(one) for one in events if "log_failure" in one], [])
 
 
-class ViewsTest(ViewsCase):
+class ViewsTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.played = PlayedWorker(self)
+
+    def view(self) -> None:
+        result, control = self.played.result, self.played.control
+        exposition(result(control.counts()), result(control.backends()))
+        for path in _PATHS:
+            self.played.get(path)
+
     @given(ANSWERS, MESSAGES, CELLS)
     def test_views(
         self, answers: dict[str, Any], sent: list[tuple[str, dict[str, Any]]], cells: list[int]
     ) -> None:
-        self.answer(answers, sent, cells)
+        self.played.answer(answers, sent, cells, self.view)
 
 
 class SeveralWorkersTest(SynchronousTestCase):

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.control.test_hostile_answers import ANSWERS, CELLS, MESSAGES, ViewsCase
+from tests.control.test_hostile_answers import ANSWERS, CELLS, MESSAGES, PlayedWorker
 from tests.interop.children import PATIENCE
 from txmux.cli.remote.errors import NoServiceError
 from txmux.control.connections import find_connection
@@ -46,14 +46,14 @@ class WishTests(SynchronousTestCase):
             self.assertIn("is not txmux", told.message)
 
 
-class ScreenTest(ViewsCase):
+class ScreenTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.played = PlayedWorker(self)
+
     def view(self) -> None:
-        control = self.control
-        for coroutine in (control.sample(), control.look(), control.missing()):
-            self.result(coroutine)
-        snapshot = fetch_snapshot(self.ask, {})
+        snapshot = fetch_snapshot(self.played.ask, {})
         screen(TopState(), snapshot, 170, 60)
-        for row in self.result(find_connection(control, "1-1")):
+        for row in self.played.result(find_connection(self.played.control, "1-1")):
             chosen = RequestResult(connection=json.loads(json.dumps(row)))
             screen(TopState(mode="explanation", result=chosen), snapshot, 80, 25)
 
@@ -61,4 +61,4 @@ class ScreenTest(ViewsCase):
     def test_screen(
         self, answers: dict[str, Any], sent: list[tuple[str, dict[str, Any]]], cells: list[int]
     ) -> None:
-        self.answer(answers, sent, cells)
+        self.played.answer(answers, sent, cells, self.view)
