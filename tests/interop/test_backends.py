@@ -239,45 +239,45 @@ class TlsNginxTests(InteropTestCase):
         mux.child.wait_for("its certificate expired on")
 
 
-class ChecksTestCase(InteropTestCase, TestCase):
-    async def check(
-        self,
-        text: str,
-        port: int,
-        *,
-        proxy_protocol: Any = "off",
-        tls: BackendTLS | None = None,
-        until: bytes = b"",
-    ) -> CheckResult:
-        """Check a server once, and wait until the connection is closed as well.
+async def check(
+    text: str,
+    port: int,
+    *,
+    proxy_protocol: Any = "off",
+    tls: BackendTLS | None = None,
+    until: bytes = b"",
+) -> CheckResult:
+    """Check a server once, and wait until the connection is closed as well.
 
-        The time is up when the answer has `until` in it; else it is long, since the machine may be busy.
-        """
-        time = Clock()
-        check, target = read_check(text), server_at(port)
-        found: Deferred[CheckResult] = Deferred()
-        question = probe(check, "www.example.com", port, tls=tls is not None)
-        clock: Any = time if until else reactor
-        checking = CheckRun(clock, question, PATIENCE, found.callback)
+    The time is up when the answer has `until` in it; else it is long, since the machine may be busy.
+    """
+    time = Clock()
+    check, target = read_check(text), server_at(port)
+    found: Deferred[CheckResult] = Deferred()
+    question = probe(check, "www.example.com", port, tls=tls is not None)
+    clock: Any = time if until else reactor
+    checking = CheckRun(clock, question, PATIENCE, found.callback)
 
-        runtime = IORuntime(reactor)
-        wrap = None if tls is None else partial(tls.wrap, server_name="www.example.com")
-        checking.start(runtime.dialler, target, wrap, header_of_check(proxy_protocol))
-        while until and until not in checking._answer:
-            await deferLater(reactor, 0.005)
-        time.advance(PATIENCE)
-        finding = await found
-        while not checking._is_over:
-            await deferLater(reactor, 0.005)
-        self.assertIsNone(checking._deadline)
-        runtime.clock.drop_idle()
-        return finding
+    runtime = IORuntime(reactor)
+    wrap = None if tls is None else partial(tls.wrap, server_name="www.example.com")
+    checking.start(runtime.dialler, target, wrap, header_of_check(proxy_protocol))
+    while until and until not in checking._answer:
+        await deferLater(reactor, 0.005)
+    time.advance(PATIENCE)
+    finding = await found
+    while not checking._is_over:
+        await deferLater(reactor, 0.005)
+    assert checking._deadline is None
+    runtime.clock.drop_idle()
+    return finding
 
-    async def assert_well(self, text: str, port: int, **options: Any) -> None:
-        self.assertEqual(await self.check(text, port, **options), CheckResult(ok=True))
 
-    async def assert_ill(self, why: str, text: str, port: int) -> None:
-        self.assertEqual(await self.check(text, port), CheckResult(ok=False, why=why))
+async def assert_well(case: TestCase, text: str, port: int, **options: Any) -> None:
+    case.assertEqual(await check(text, port, **options), CheckResult(ok=True))
+
+
+async def assert_ill(case: TestCase, why: str, text: str, port: int) -> None:
+    case.assertEqual(await check(text, port), CheckResult(ok=False, why=why))
 
 
 _CHECKED_SITE = """
@@ -295,7 +295,7 @@ server {{
 """
 
 
-class CheckedNginxTests(ChecksTestCase):
+class CheckedNginxTests(InteropTestCase, TestCase):
     ports: ClassVar[dict[str, int]]
     nginx: ClassVar[Child]
 
@@ -312,24 +312,25 @@ class CheckedNginxTests(ChecksTestCase):
 
     async def test_http_status_and_host(self) -> None:
         port = self.ports["plain"]
-        await self.assert_well("http path=/health host=health.example", port)
+        await assert_well(self, "http path=/health host=health.example", port)
         self.nginx.wait_for(r"checked \[-\] health\.example GET /health HTTP/1\.1 200")
-        await self.assert_well("http path=/moved", port)
-        await self.assert_ill("HTTP 503", "http", port)
-        await self.assert_well("http expect=2xx,503", port)
-        await self.assert_ill("HTTP 302", "http path=/moved expect=2xx", port)
+        await assert_well(self, "http path=/moved", port)
+        await assert_ill(self, "HTTP 503", "http", port)
+        await assert_well(self, "http expect=2xx,503", port)
+        await assert_ill(self, "HTTP 302", "http path=/moved expect=2xx", port)
 
     async def test_other_kinds(self) -> None:
         port = self.ports["plain"]
-        await self.assert_well("tcp", port)
+        await assert_well(self, "tcp", port)
         asked = r'send="HEAD /health HTTP/1.0\r\n\r\n" expect="200 OK"'
-        await self.assert_well(asked, port)
-        await self.assert_ill("no PONG: HTTP/1.1 400 Bad Request", "redis", port)
+        await assert_well(self, asked, port)
+        await assert_ill(self, "no PONG: HTTP/1.1 400 Bad Request", "redis", port)
 
     async def test_proxy_protocol_before_tls(self) -> None:
         tls = BackendTLS(ServerTLS(ca=self.certificate.chain))
         for version in ("v1", "v2"):
-            await self.assert_well(
+            await assert_well(
+                self,
                 f"http path=/health host=tls-{version}",
                 self.ports["secure"],
                 proxy_protocol=version,
@@ -338,7 +339,7 @@ class CheckedNginxTests(ChecksTestCase):
             self.nginx.wait_for(rf"tls-{version} GET /health .* 200")
 
 
-class RedisTests(ChecksTestCase):
+class RedisTests(InteropTestCase, TestCase):
     redis: ClassVar[RedisServer]
 
     @classmethod
@@ -347,12 +348,12 @@ class RedisTests(ChecksTestCase):
         cls.redis = cls.share(start_redis(cls.folder))
 
     async def test_well_also_with_password(self) -> None:
-        await self.assert_well("redis", self.redis.port)
+        await assert_well(self, "redis", self.redis.port)
         asked = r'send="PING\r\n" expect=+PONG'
-        await self.assert_well(asked, self.redis.port)
+        await assert_well(self, asked, self.redis.port)
         self.command("config", "set", "requirepass", "secret")
-        await self.assert_well("redis", self.redis.port)
-        finding = await self.check(asked, self.redis.port, until=b"\r\n")
+        await assert_well(self, "redis", self.redis.port)
+        finding = await check(asked, self.redis.port, until=b"\r\n")
         self.assertRegex(finding.why, r"no '\+PONG' in the answer: -NOAUTH Authentication required")
         self.command("--no-auth-warning", "-a", "secret", "config", "set", "requirepass", "")
 
@@ -361,8 +362,8 @@ class RedisTests(ChecksTestCase):
             # It is one already: another one that has just gone may count for a while.
             client.sendall(b"config set maxclients 1\r\n")
             self.assertEqual(client.recv(100), b"+OK\r\n")
-            await self.assert_ill(
-                "no PONG: -ERR max number of clients reached", "redis", self.redis.port
+            await assert_ill(
+                self, "no PONG: -ERR max number of clients reached", "redis", self.redis.port
             )
             client.sendall(b"config set maxclients 100\r\n")
             self.assertEqual(client.recv(100), b"+OK\r\n")
@@ -383,23 +384,23 @@ class RedisTests(ChecksTestCase):
             )
         )
         second.wait_for("RDB memory usage|Loading RDB")
-        await self.assert_ill(
-            "no PONG: -LOADING Redis is loading the dataset in memory", "redis", port
+        await assert_ill(
+            self, "no PONG: -LOADING Redis is loading the dataset in memory", "redis", port
         )
 
     def command(self, *arguments: str) -> None:
         output_of("redis-cli", "-p", str(self.redis.port), *arguments)
 
 
-class SshTests(ChecksTestCase):
+class SshTests(InteropTestCase, TestCase):
     async def test_well_and_taken_for_a_client_that_left(self) -> None:
         ssh = self.own(start_sshd(self.make_folder()))
-        await self.assert_well("ssh", ssh.port)
+        await assert_well(self, "ssh", ssh.port)
         ssh.child.wait_for(r"Connection closed by 127\.0\.0\.1 port \d+ \[preauth\]")
         self.assertNotIn("error", ssh.child.output)
 
 
-class PostgresTests(ChecksTestCase):
+class PostgresTests(InteropTestCase, TestCase):
     port: ClassVar[int]
     postgres: ClassVar[Child]
 
@@ -411,9 +412,9 @@ class PostgresTests(ChecksTestCase):
         cls.postgres = cls.share(start_postgres(cls.make_folder(), cls.port, **patient))
 
     async def test_well_then_ill_while_shutting_down(self) -> None:
-        await self.assert_well("postgres", self.port)
-        await self.assert_well("tcp", self.port)
-        await self.assert_ill("connection closed without an answer", "redis", self.port)
+        await assert_well(self, "postgres", self.port)
+        await assert_well(self, "tcp", self.port)
+        await assert_ill(self, "connection closed without an answer", "redis", self.port)
         self.assertNotRegex(self.postgres.output, "txmux|FATAL")
         startup = probe(read_check("postgres"), "", 0, tls=False).request
         with socket.create_connection(("127.0.0.1", self.port)) as client:
@@ -421,18 +422,18 @@ class PostgresTests(ChecksTestCase):
             self.assertEqual(client.recv(1), b"R")
             self.postgres.process.send_signal(signal.SIGTERM)
             self.postgres.wait_for("received smart shutdown request")
-            await self.assert_ill("the database system is shutting down", "postgres", self.port)
+            await assert_ill(self, "the database system is shutting down", "postgres", self.port)
         self.postgres.wait()
-        await self.assert_ill("connection refused", "postgres", self.port)
+        await assert_ill(self, "connection refused", "postgres", self.port)
 
 
-class MysqlTests(ChecksTestCase):
+class MysqlTests(InteropTestCase, TestCase):
     async def test_login_without_a_trace(self) -> None:
         folder, port = self.make_folder(), free_port()
         server = self.own(start_mariadb(folder, f"--port={port}"))
-        await self.assert_well("mysql user=tests", port)
+        await assert_well(self, "mysql user=tests", port)
         self.assertNotRegex(server.output, "Aborted|denied|\\[ERROR\\]")
-        await self.assert_well("mysql", port)
+        await assert_well(self, "mysql", port)
         server.wait_for("Access denied for user 'txmux'@")
         self.assertNotIn("Aborted", server.output)
         asked = ("-e", "SHOW GLOBAL STATUS LIKE 'Aborted_%'")
@@ -451,17 +452,17 @@ class MysqlTests(ChecksTestCase):
             for _ in range(11):  # one is for administrators
                 client = held.enter_context(socket.create_connection(("127.0.0.1", port)))
                 client.recv(100)
-            await self.assert_ill("MySQL error 1040: Too many connections", "mysql", port)
+            await assert_ill(self, "MySQL error 1040: Too many connections", "mysql", port)
 
 
-class SmtpTests(ChecksTestCase):
+class SmtpTests(InteropTestCase, TestCase):
     async def test_quits_as_a_client_should(self) -> None:
         folder = self.make_folder()
         name = "mail.example.com"
         postfix = start_postfix(folder, make_certificate(folder, name), name)
         self.own(postfix.child)
-        await self.assert_well("smtp", postfix.clear)
+        await assert_well(self, "smtp", postfix.clear)
         postfix.child.wait_for(r"disconnect from .* quit=1 commands=1")
-        await self.assert_well("tcp", postfix.clear)
+        await assert_well(self, "tcp", postfix.clear)
         postfix.child.wait_for("lost connection after CONNECT")
         self.assertEqual(postfix.child.output.count("lost connection"), 1)

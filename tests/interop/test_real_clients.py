@@ -35,48 +35,8 @@ backend = close
 """
 
 
-class SharedPortTestCase(InteropTestCase):
-    """A service whose routes close the connection, so that nothing but detection is tested."""
-
-    port: ClassVar[str]
-    address: ClassVar[str]
-    addresses: ClassVar[Iterator[int]]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.addresses = count(1)
-        routes = (_ROUTE.format(name=name) for name in order())
-        cls.mux = cls.share(Service(cls.folder, "".join((_LISTEN, *routes))))
-        cls.port = str(cls.mux.port)
-        cls.address = f"127.0.0.1:{cls.port}"
-
-    def assert_reaches(self, route: str, program: str, *arguments: str | Path) -> Record:
-        """Run a client until it has said something, which must lead to this route, and give its line of the log."""
-        before = len(self.mux.lines())
-
-        def spoken() -> list[Record]:
-            return [line for line in self.mux.lines()[before:] if line["bytes_in"]]
-
-        client = Child(program, *arguments)
-        try:
-            eventually(lambda: bool(spoken()), f"{program} is led to a route")
-        except AssertionError as error:
-            raise AssertionError(f"{error}, and it said:\n{client.output}") from error
-        finally:
-            client.end()
-        # Some clients try again and again. Their last connection came before this one, and so does its line,
-        # at once: those of one address that say nothing either share a line a second.
-        with self.mux.connect(f"127.0.1.{next(self.addresses)}") as connected:
-            last = "{}:{}".format(*connected.getsockname())
-        eventually(lambda: last in {line["client"] for line in self.mux.lines()}, "all is logged")
-        found = spoken()
-        self.assertEqual({(line["route"], line["reason"]) for line in found}, {(route, "denied")})
-        return found[0]
-
-
-def _reaches(route: str, *commands: str) -> Callable[[SharedPortTestCase], None]:
-    def test(self: SharedPortTestCase) -> None:
+def _reaches(route: str, *commands: str) -> Callable[["RealClientTests"], None]:
+    def test(self: "RealClientTests") -> None:
         for command in commands:
             typed = command.format(address=self.address, port=self.port)
             self.assert_reaches(route, *shlex.split(typed))
@@ -124,8 +84,66 @@ AddressFamily = ipv4
 """
 
 
-class RealClientTests(SharedPortTestCase):
-    """The programs that people use, as Debian has them, and libraries from PyPI."""
+_MONGODB = """\
+import sys
+from pymongo import MongoClient
+from pymongo.server_api import ServerApi
+api = ServerApi("1") if "api" in sys.argv else None
+MongoClient("127.0.0.1", int(sys.argv[1]), server_api=api).admin.command("ping")
+"""
+
+_CASSANDRA = """\
+import sys
+from cassandra.cluster import Cluster
+Cluster(["127.0.0.1"], port=int(sys.argv[1])).connect()
+"""
+
+
+_DEBIANS_PYTHON = "/usr/bin/python3"
+"""What Debian's Python packages are for."""
+
+
+class RealClientTests(InteropTestCase):
+    """The programs that people use, as Debian has them, and libraries from Debian and PyPI.
+
+    The routes of the service close the connection, so that nothing but detection is tested.
+    """
+
+    port: ClassVar[str]
+    address: ClassVar[str]
+    addresses: ClassVar[Iterator[int]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.addresses = count(1)
+        routes = (_ROUTE.format(name=name) for name in order())
+        cls.mux = cls.share(Service(cls.folder, "".join((_LISTEN, *routes))))
+        cls.port = str(cls.mux.port)
+        cls.address = f"127.0.0.1:{cls.port}"
+
+    def assert_reaches(self, route: str, program: str, *arguments: str | Path) -> Record:
+        """Run a client until it has said something, which must lead to this route, and give its line of the log."""
+        before = len(self.mux.lines())
+
+        def spoken() -> list[Record]:
+            return [line for line in self.mux.lines()[before:] if line["bytes_in"]]
+
+        client = Child(program, *arguments)
+        try:
+            eventually(lambda: bool(spoken()), f"{program} is led to a route")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, and it said:\n{client.output}") from error
+        finally:
+            client.end()
+        # Some clients try again and again. Their last connection came before this one, and so does its line,
+        # at once: those of one address that say nothing either share a line a second.
+        with self.mux.connect(f"127.0.1.{next(self.addresses)}") as connected:
+            last = "{}:{}".format(*connected.getsockname())
+        eventually(lambda: last in {line["client"] for line in self.mux.lines()}, "all is logged")
+        found = spoken()
+        self.assertEqual({(line["route"], line["reason"]) for line in found}, {(route, "denied")})
+        return found[0]
 
     test_rsync = _reaches("rsync", "rsync rsync://{address}/")
     test_iperf3 = _reaches("iperf3", "iperf3 -c 127.0.0.1 -p {port}")
@@ -280,29 +298,6 @@ class RealClientTests(SharedPortTestCase):
     def test_minecraft_of_today_and_1_6(self) -> None:
         for client in ("JavaServer", "LegacyServer"):
             self.assert_reaches("minecraft", sys.executable, "-c", _MINECRAFT, self.port, client)
-
-
-_MONGODB = """\
-import sys
-from pymongo import MongoClient
-from pymongo.server_api import ServerApi
-api = ServerApi("1") if "api" in sys.argv else None
-MongoClient("127.0.0.1", int(sys.argv[1]), server_api=api).admin.command("ping")
-"""
-
-_CASSANDRA = """\
-import sys
-from cassandra.cluster import Cluster
-Cluster(["127.0.0.1"], port=int(sys.argv[1])).connect()
-"""
-
-
-_DEBIANS_PYTHON = "/usr/bin/python3"
-"""What Debian's Python packages are for."""
-
-
-class RealDataClientTests(SharedPortTestCase):
-    """The programs that people use, as Debian has them, and libraries from Debian and PyPI."""
 
     test_psql_with_and_without_tls = _reaches(
         "postgres",

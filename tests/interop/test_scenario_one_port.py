@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 
 from tests.interop.children import PATIENCE, Child, eventually, output_of
+from tests.interop.namespaces import Namespace
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import (
     make_certificate,
@@ -332,28 +333,24 @@ _GREETING = "192.0.2.1"
 _CLIENTS = {"192.0.2.11": "10.1.0.5", "192.0.2.12": "10.2.0.5", "192.0.2.13": "10.3.0.5"}
 
 
-class _NetworksCase(ScenarioTestCase):
-    """Clients of each of the networks.
-
-    Not all clients can be told to use an address of their own, so those have another address to connect to, and the way there
-    begins at their own.
-    """
-
-    addresses = (_GREETING, _CLIENT, *_CLIENTS, *_CLIENTS.values())
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        for address, client in _CLIENTS.items():
-            cls.network.ip(f"route replace local {address} dev lo src {client} table local")
+_ADDRESSES = (_GREETING, _CLIENT, *_CLIENTS, *_CLIENTS.values())
 
 
-class SpokenToFirstTests(_NetworksCase):
+def _route_clients(network: Namespace) -> None:
+    """Have each client that cannot be told to use its own address begin there: it has another address to connect to."""
+    for address, client in _CLIENTS.items():
+        network.ip(f"route replace local {address} dev lo src {client} table local")
+
+
+class SpokenToFirstTests(ScenarioTestCase):
     """The example file, but for its patience: on a busy machine, a browser may need more than half a second to say something."""
 
+    addresses = _ADDRESSES
+
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
+        _route_clients(cls.network)
         cls.share(start_nginx(cls.folder, _WAITING_SITE))
         rules = (EXAMPLES / "server-speaks-first.ini").read_text()
         patient = cls.folder / "patient.ini"
@@ -368,13 +365,15 @@ class SpokenToFirstTests(_NetworksCase):
             self.assertEqual((line["route"], line["client"].rpartition(":")[0]), ("http", client))
 
 
-class ServerSpeaksFirstTests(_NetworksCase):
+class ServerSpeaksFirstTests(ScenarioTestCase):
+    addresses = _ADDRESSES
     files: ClassVar[Path]
     mail: ClassVar[Child]
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
+        _route_clients(cls.network)
         proxies = "--proxy-protocol-networks=127.0.0.1"
         cls.share(start_mariadb(cls.make_folder("database"), proxies))
         cls.files = cls.make_folder("files")

@@ -45,36 +45,30 @@ def _lasting(text: str) -> str:
     return _CHANGING.sub("…", " ".join(text.split()))
 
 
-class TutorialTestCase(ScenarioTestCase):
-    """All of it in one folder, in a network where its ports are free."""
+def _begin(its: type[ScenarioTestCase], command: str, folder: str = "") -> Child:
+    """Type a command that stays."""
+    sockets = its.folder / "txmux"
+    sockets.mkdir(exist_ok=True)
+    go = f"export RUNTIME_DIRECTORY={sockets}; cd {its.folder / folder}"
+    return its.share(Child("bash", "-c", f"{go} && exec {_meant(its, command)}"))
 
-    shell: ClassVar[str]
+
+def _meant(its: type[ScenarioTestCase], command: str) -> str:
+    """Return a command as it is run here: with the programs of these tests, an SSH that asks nothing, and a longer wait for a busy machine."""
+    name, _, rest = command.partition(" ")
+    if name == "ssh":
+        return f"ssh {shlex.join(map(str, its.ssh.options))} {rest}"
+    own = Path(sys.executable).parent / name
+    typed = f"{own} {rest}" if own.exists() else command
+    return typed.replace("nc -u -w 1 ", "nc -u -w 5 ")
+
+
+def _type(its: type[ScenarioTestCase], command: str) -> str:
+    return run("bash", "-c", f"cd {its.folder} && {_meant(its, command)} 2>&1").stdout.decode()
+
+
+class TutorialTests(ScenarioTestCase):
     txmux: ClassVar[Child]
-
-    @classmethod
-    def begin(cls, command: str, folder: str = "") -> Child:
-        """Type a command that stays."""
-        there = cls.folder / folder
-        sockets = cls.folder / "txmux"
-        sockets.mkdir(exist_ok=True)
-        line = f"export RUNTIME_DIRECTORY={sockets}; cd {there} && exec {cls.meant(command)}"
-        return cls.share(Child(cls.shell, "-c", line))
-
-    @classmethod
-    def meant(cls, command: str) -> str:
-        """Give a command as it is run here: with the programs of these tests."""
-        name, _, rest = command.partition(" ")
-        own = Path(sys.executable).parent / name
-        return f"{own} {rest}" if own.exists() else command
-
-    @classmethod
-    def type(cls, command: str) -> str:
-        done = run(cls.shell, "-c", f"cd {cls.folder} && {cls.meant(command)} 2>&1")
-        return done.stdout.decode()
-
-
-class TutorialTests(TutorialTestCase):
-    shell = "sh"
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -95,16 +89,8 @@ class TutorialTests(TutorialTestCase):
         *before, (last, _) = _typed(block)
         for command, _ in before:
             if not command.startswith("cd "):
-                cls.type(command)
-        return cls.begin(last, folder)
-
-    @classmethod
-    def meant(cls, command: str) -> str:
-        """Give it so that SSH asks nothing."""
-        name, _, rest = command.partition(" ")
-        if name == "ssh":
-            return f"ssh {shlex.join(map(str, cls.ssh.options))} {rest}"
-        return super().meant(command)
+                _type(cls, command)
+        return _begin(cls, last, folder)
 
     @classmethod
     def changed_rules(cls) -> str:
@@ -127,7 +113,7 @@ class TutorialTests(TutorialTestCase):
                 said = re.sub(
                     r".*start it as root.*\n|, 1 warning$",
                     "",
-                    self.type(command),
+                    _type(type(self), command),
                     flags=re.MULTILINE,
                 )
                 self.assertEqual(said, seen)
@@ -135,7 +121,7 @@ class TutorialTests(TutorialTestCase):
     def test_three_answers(self) -> None:
         _, tried = _blocks("Run it", "console")
         for command, seen in _typed(tried):
-            self.assertEqual(self.type(command.replace("curl", "curl --silent")), seen)
+            self.assertEqual(_type(type(self), command.replace("curl", "curl --silent")), seen)
         (told,) = _blocks("Run it", "text")
         keys = re.findall(r"\b[\w.]+(?==)", told)
         line = self.txmux.wait_for(r"(time=\S+ .*route=https.*)")[1]
@@ -144,7 +130,7 @@ class TutorialTests(TutorialTestCase):
     def test_silence(self) -> None:
         """A client that says something else, and with other rules one that says nothing."""
         (knock, _), _ = _typed(_blocks("Silence, and the rest", "console")[0])
-        self.assertEqual(self.type(knock), "")
+        self.assertEqual(_type(type(self), knock), "")
         self.txmux.wait_for("reason=no-route")
         changed = self.folder / "silent.ini"
         changed.write_text(self.changed_rules().replace(":4430", ":4431"))
@@ -158,7 +144,7 @@ class TutorialTests(TutorialTestCase):
         wrong = self.folder / "wrong.ini"
         wrong.write_text(self.changed_rules().replace("backend", "backed", 2))
         ((command, seen),) = _typed(_blocks("Make a mistake", "console")[0])
-        said = self.type(command.replace("rules.ini", "wrong.ini"))
+        said = _type(type(self), command.replace("rules.ini", "wrong.ini"))
         self.assertEqual(said, seen.replace("rules.ini", "wrong.ini"))
 
 
@@ -170,8 +156,8 @@ def _udp_blocks(language: str) -> list[str]:
     return [block for kind, block in _BLOCK.findall(text) if kind == language]
 
 
-class UdpTutorialTests(TutorialTestCase):
-    shell = "bash"
+class UdpTutorialTests(ScenarioTestCase):
+    txmux: ClassVar[Child]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -184,11 +170,11 @@ class UdpTutorialTests(TutorialTestCase):
         first, second, _, _, _ = _udp_blocks("console")
         for block in (first, second):
             [(command, _)] = _typed(block)
-            cls.begin(command)
+            _begin(cls, command)
         for port in (5301, 5302):
             eventually(lambda port=port: _is_bound(port), f"a server has port {port}")  # type: ignore[misc]
         _, (command, _) = _typed(_udp_blocks("console")[2])
-        cls.txmux = cls.begin(command)
+        cls.txmux = _begin(cls, command)
         cls.addClassCleanup(cls.stop)
         cls.txmux.wait_for(r"listening on udp:127\.0\.0\.1:5300")
 
@@ -198,26 +184,21 @@ class UdpTutorialTests(TutorialTestCase):
         cls.txmux.process.terminate()
         cls.txmux.wait_for("for up to 30 s")
 
-    @classmethod
-    def meant(cls, command: str) -> str:
-        """Give it with a longer wait: one second is enough for a person; the answer on a busy machine may take more."""
-        return super().meant(command).replace("nc -u -w 1 ", "nc -u -w 5 ")
-
     def test_check(self) -> None:
         (command, seen), _ = _typed(_udp_blocks("console")[2])
         # As root there is a warning, too.
-        self.assertIn(seen.strip(), self.type(command))
+        self.assertIn(seen.strip(), _type(type(self), command))
 
     def test_clients(self) -> None:
         for command, seen in _typed(_udp_blocks("console")[3]):
-            self.assertEqual(self.type(command), seen)
+            self.assertEqual(_type(type(self), command), seen)
         line = " ".join(_udp_blocks("text")[0].split())
         told = self.txmux.wait_for(r"route=dns .*")[0]
         self.assertEqual(_UDP_CHANGING.sub("…", told.strip()), _UDP_CHANGING.sub("…", line))
 
     def test_explained(self) -> None:
         [(command, seen)] = _typed(_udp_blocks("console")[4])
-        self.assertEqual(self.type(command).strip(), seen.strip())
+        self.assertEqual(_type(type(self), command).strip(), seen.strip())
 
 
 def _is_bound(port: int) -> bool:
