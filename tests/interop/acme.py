@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import sys
 import threading
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any
 
 from cryptography import x509
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
+from tests.interop.children import PATIENCE
 from tests.interop.pebble import Pebble
-from tests.interop.servers import start_redis
-from tests.support.services import Service
 
 ONE, OTHER = "www.example.com", "example.com"
 RENEW = ("certificates", "--renew")
@@ -49,52 +45,6 @@ def shown_to(
 
 def issuer_of(port: int, name: str | None, host: str = "127.0.0.1") -> str:
     return shown_to(port, name, host=host).issuer.rfc4514_string()
-
-
-class AcmeCase(InteropTestCase):
-    pebble: ClassVar[Pebble]
-    redis: ClassVar[int]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.pebble = cls.share(Pebble(cls.folder))
-        cls.redis = cls.share(start_redis(cls.folder)).port
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.acme = self.make_folder() / "acme"
-
-    def start(
-        self,
-        settings: str = "",
-        rules: str = SITE,
-        acme: str | None = None,
-        terms: str = "yes",
-        before: Sequence[str] = (),
-    ) -> Service:
-        own = self.make_folder()
-        self.socket = own / "admin.sock"
-        named = rules.format(port=self.pebble.challenged, redis=f"127.0.0.1:{self.redis}")
-        asked = self.pebble.settings(self.acme, acme).replace("terms = yes", f"terms = {terms}")
-        settings = f"{asked}admin = unix:{self.socket}\n{settings}"
-        return self.own(Service(own, named, settings, before=before))
-
-    def txmux(self, *words: str) -> str:
-        return output_of(
-            sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.socket}"
-        ).decode()
-
-    def certificates(self) -> dict[str, Any]:
-        rows = json.loads(self.txmux("certificates", "--json"))
-        return {name: row for row in rows for name in row["names"]}
-
-    def wait_for_certificates(self, *names: str) -> None:
-        for name in names or (ONE, OTHER):
-            eventually(
-                lambda name=name: "Pebble" in issuer_of(self.pebble.challenged, name),  # type: ignore[misc]
-                f"clients see a certificate of {name}",
-            )
 
 
 class Front(ThreadingHTTPServer):
