@@ -54,7 +54,12 @@ sys.exit(main(["run", sys.argv[2]]))
 """Runs the service, which is sent a signal while it starts."""
 
 
-class RunTestCase(InteropTestCase):
+def _end(pid: int) -> None:
+    if not is_gone(pid):
+        os.kill(pid, signal.SIGKILL)
+
+
+class LifeTests(InteropTestCase):
     def setUp(self) -> None:
         self.echo = self.own(EchoServer())
         self.rules = self.folder / "rules.ini"
@@ -95,8 +100,6 @@ class RunTestCase(InteropTestCase):
             self.assertRegex(line, rf"^{_LINE}\S| {_LINE.strip()}   \S")
         self.assertEqual(len(lines), len(set(lines)), child.output)
 
-
-class LifeTests(RunTestCase):
     def test_serve(self) -> None:
         """It serves, tells what happens in lines with a time and a level, and ends with 0 when it is told to stop."""
         child = self.start(settings="workers = 2")
@@ -151,13 +154,6 @@ class LifeTests(RunTestCase):
         self.assertEqual(child.wait(), 0)
         self.assertIn("Main loop terminated", child.output)
 
-
-def _end(pid: int) -> None:
-    if not is_gone(pid):
-        os.kill(pid, signal.SIGKILL)
-
-
-class FailureTests(RunTestCase):
     def failure(self, *words: str | Path) -> tuple[int, str]:
         done = run(*COMMAND, *words)
         self.assertEqual(done.stdout, b"")
@@ -209,11 +205,8 @@ class FailureTests(RunTestCase):
         told = f"there is no folder '{self.folder}/no'; create it, or correct the path"
         self.assertEqual(said, f"{self.rules}:3: [txmux] access_log: {told}\n")
 
-
-class OptionsTests(RunTestCase):
-    """Without a rules file."""
-
     def begin_by_options(self, *more: str | Path, before: Sequence[str] = ()) -> Child:
+        """Begin without a rules file."""
         server = f"127.0.0.1:{self.echo.port}"
         return self.begin("--listen", "127.0.0.1:0", "--redis", server, *more, before=before)
 
@@ -230,7 +223,7 @@ class OptionsTests(RunTestCase):
         client.sendall(b"PING\r\n")
         self.assertEqual(client.recv(6, socket.MSG_WAITALL), b"PING\r\n")
 
-    def test_serve(self) -> None:
+    def test_options(self) -> None:
         """It serves as the options say, says that there is nothing to reload, and an upgrade keeps the same options."""
         child = self.begin_by_options("--workers", "2")
         client = self.assert_serves()
