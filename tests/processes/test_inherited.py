@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.processes.test_sandbox import SandboxCase
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.processes.test_sandbox import attempts, nosy_rules
 from tests.support.proc import open_files, workers_of
 from tests.support.services import Service
 from txmux.processes.worker.seccomp import MACHINES
@@ -42,13 +44,13 @@ os.execv(sys.argv[4], sys.argv[4:])
 """
 
 
-class InheritedTests(SandboxCase):
+class InheritedTests(SynchronousTestCase):
     def setUp(self) -> None:
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
         if os.uname().machine not in MACHINES:
             raise SkipTest("the numbers of calls are not known for this machine")
-        super().setUp()
+        self.folder, _, self.rules = nosy_rules(self)
         numbers = MACHINES[os.uname().machine][0]
         own, terminal = os.openpty()
         self.addCleanup(os.close, own)
@@ -67,7 +69,7 @@ class InheritedTests(SandboxCase):
     def test_keys(self) -> None:
         """A key that only processes of root's session may read is none of the service's, even without a sandbox; the environment is kept."""
         mux = self.run_service("sandbox = off")
-        self.assertEqual(self.attempts(mux)["root_key"], "EACCES")
+        self.assertEqual(attempts(mux)["root_key"], "EACCES")
 
     def test_process(self) -> None:
         mux = self.run_service()

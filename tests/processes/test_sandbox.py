@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured, run
 from tests.processes.running import customize, set_limits, use_plugin
-from tests.support.certificates import make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.folders import make_folder
 from tests.support.proc import halted, named, open_files, starter_of, workers_of
 from tests.support.refusals import expected_refusals
@@ -120,38 +120,42 @@ if "txmux" in str(sys.orig_argv):
 """
 
 
-class SandboxCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        if not landlock.abi():
-            raise SkipTest("this kernel has no Landlock")
-        leave_unmeasured(self)
-        self.addCleanup(expected_refusals)
-        self.folder = make_folder(self)
-        self.folder.chmod(0o755)
-        (use_plugin(self, "nosy") / "token").write_text("precious")
-        self.patch(os, "environ", {**os.environ, "NOSY_FOLDER": str(self.folder)})
-        for name in ("secret", "old"):
-            (self.folder / name).write_text("precious")
-        self.authority = make_authority()
-        self.site = self.folder / "site.pem"
-        self.authority.issue("old.example").write(self.site, key=True)
-        self.rules = RULES.format(site=self.site)
+def nosy_rules(test: SynchronousTestCase) -> tuple[Path, Identity, str]:
+    """Return a folder with what the plugin of rules tries to reach, the authority of their certificate, and the rules."""
+    if not landlock.abi():
+        raise SkipTest("this kernel has no Landlock")
+    leave_unmeasured(test)
+    test.addCleanup(expected_refusals)
+    folder = make_folder(test)
+    folder.chmod(0o755)
+    (use_plugin(test, "nosy") / "token").write_text("precious")
+    test.patch(os, "environ", {**os.environ, "NOSY_FOLDER": str(folder)})
+    for name in ("secret", "old"):
+        (folder / name).write_text("precious")
+    authority = make_authority()
+    authority.issue("old.example").write(folder / "site.pem", key=True)
+    return folder, authority, RULES.format(site=folder / "site.pem")
 
-    def attempts(self, mux: Service) -> dict[str, str]:
-        before = len(mux.child.output)
-        with mux.connect() as client:
-            client.sendall(b"x")
-            client.recv(1)
-        eventually(lambda: "tried all" in mux.child.output[before:], "the plugin has tried all")
-        return dict(re.findall(r"tried (\w+): (\w+)", mux.child.output[before:]))
+
+def attempts(mux: Service) -> dict[str, str]:
+    before = len(mux.child.output)
+    with mux.connect() as client:
+        client.sendall(b"x")
+        client.recv(1)
+    eventually(lambda: "tried all" in mux.child.output[before:], "the plugin has tried all")
+    return dict(re.findall(r"tried (\w+): (\w+)", mux.child.output[before:]))
+
+
+class SandboxTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder, self.authority, self.rules = nosy_rules(self)
+        self.site = self.folder / "site.pem"
 
     def subject(self, mux: Service) -> str:
         done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
         match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
         return match[1].decode() if match else ""
 
-
-class SandboxTests(SandboxCase):
     def run_service(self, settings: str = "", rules: str = "") -> Service:
         settings += f"\nadmin = unix:{self.folder}/admin.sock:mode=666"
         mux = Service(self.folder, rules or self.rules, settings, program="run")
@@ -168,7 +172,7 @@ class SandboxTests(SandboxCase):
         with socket.socket(socket.AF_UNIX) as outside:
             outside.bind(f"\0{self.folder}")
             outside.listen()
-            tried = self.attempts(mux)
+            tried = attempts(mux)
         refused = dict.fromkeys(BY_LANDLOCK | BY_BOTH, "EACCES")
         if has_scope:
             refused |= dict.fromkeys(BY_SCOPE, "EPERM")
@@ -210,7 +214,7 @@ class SandboxTests(SandboxCase):
         def logged() -> list[str]:
             return re.findall(r"the sandbox has refused system call (.*)", mux.child.output)
 
-        self.attempts(mux)
+        attempts(mux)
         numbers = MACHINES[os.uname().machine][0]
         expected = {
             f"{numbers['bpf']} (bpf)",
@@ -218,7 +222,7 @@ class SandboxTests(SandboxCase):
             f"{numbers['socket']} (socket: 40, {1 | socket.SOCK_CLOEXEC}, 0)",
         }
         eventually(lambda: expected <= {*logged()}, "they are logged")
-        self.attempts(mux)
+        attempts(mux)
         # A process of the starter's answers in turn, so that those of the second time have come, too.
         [text] = [
             item["text"]
@@ -350,7 +354,7 @@ class SandboxTests(SandboxCase):
 
     def test_cannot_be_switched_while_the_service_runs(self) -> None:
         mux = self.run_service("sandbox = off")
-        tried = self.attempts(mux)
+        tried = attempts(mux)
         self.assertEqual((tried["named"], tried["admin"]), ("done", "EACCES"))
         told = mux.reload(("sandbox = off", "sandbox = yes"))
         self.assertIn("sandbox: cannot change while the service runs", told)
@@ -360,7 +364,7 @@ class SandboxTests(SandboxCase):
         customize(self, _REFUSES)
         mux = self.run_service()
         mux.child.wait_for("warn  worker 1: no sandbox: Operation not permitted")
-        self.assertNotEqual(self.attempts(mux)["named"], "EACCES")
+        self.assertNotEqual(attempts(mux)["named"], "EACCES")
 
     def test_no_landlock(self) -> None:
         customize(self, _NO_LANDLOCK)
