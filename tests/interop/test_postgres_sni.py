@@ -4,15 +4,16 @@ import os
 import re
 import signal
 import subprocess
-import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
+from tests.admin.processes import text_of
 from tests.interop.children import Child, InteropTestCase, eventually, run
 from tests.interop.servers import Certificate, make_certificate, start_postgres
+from tests.support.each import with_each
 from tests.support.ports import free_port
-from tests.support.services import Service
+from tests.support.services import RELAYS, Service
 
 _LISTEN = """
 [listen db]
@@ -45,12 +46,13 @@ _SLEEP = "select pg_sleep(60)"
 _SLEEPING = f"select count(*) from pg_stat_activity where query = '{_SLEEP}' and state = 'active'"
 
 
+@with_each("relay", *RELAYS)
 class PsqlTests(InteropTestCase):
-    relay: ClassVar[str] = "auto"
+    relay: str
+    muxes: ClassVar[dict[str, Service]]
     ports: ClassVar[dict[str, int]]
     certificates: ClassVar[dict[str, Certificate]]
     servers: ClassVar[dict[str, Child]]
-    metrics: ClassVar[int]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -76,9 +78,13 @@ class PsqlTests(InteropTestCase):
             for name, port in cls.ports.items()
         )
         rules += _RULES.format(ended=certificate.both, **cls.ports)
-        cls.metrics = free_port()
-        own = f"relay = {cls.relay}\nmetrics = 127.0.0.1:{cls.metrics}"
-        cls.mux = cls.share(Service(cls.folder, rules, own))
+        cls.muxes = {
+            relay: cls.share(Service(cls.folder, rules, f"relay = {relay}", admin=True))
+            for relay in RELAYS
+        }
+
+    def setUp(self) -> None:
+        self.mux = self.muxes[self.relay]
 
     def address(self, host: str, **settings: object) -> str:
         all_settings = {
@@ -115,14 +121,9 @@ class PsqlTests(InteropTestCase):
         self.assertEqual(self.ended() - before, Counter({error: 20}))
 
     def ended(self) -> Counter[str]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics") as answer:
-            found = re.findall(
-                r'^txmux_connections_ended_total\{.*reason="(.*?)".*\} (\d+)',
-                answer.read().decode(),
-                re.MULTILINE,
-            )
+        line = r'(?m)^txmux_connections_ended_total\{.*reason="(.*?)".*\} (\d+)'
         counted: Counter[str] = Counter()
-        for reason, number in found:
+        for reason, number in re.findall(line, text_of(self.mux.admin, "/metrics")):
             counted[reason] += int(number)
         return counted
 
@@ -170,9 +171,3 @@ class PsqlTests(InteropTestCase):
         done = self.psql("one.example.com", sslmode="disable")
         self.assertEqual(done.stdout.decode(), f"{self.ports['plain']}|f|\n")
         self.assertEqual(self.mux.take_one()["route"], "unencrypted")
-
-
-class PortablePsqlTests(PsqlTests):
-    """The same with the transports of Twisted."""
-
-    relay = "portable"

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, run
 from tests.interop.servers import make_certificate
+from tests.support.each import with_each
 from tests.support.ports import free_port
-from tests.support.services import Service
+from tests.support.services import RELAYS, Service
 
 _RULES = """
 [listen public]
@@ -26,15 +27,21 @@ fallback = reject
 """
 
 
+@with_each("relay", *RELAYS)
 class ClientTests(InteropTestCase):
-    relay: ClassVar[str] = "auto"
+    relay: str
+    muxes: ClassVar[dict[str, Service]]
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.mux = cls.share(
-            Service(cls.folder, _RULES.format(port=free_port()), f"relay = {cls.relay}")
-        )
+        rules = _RULES.format(port=free_port())
+        cls.muxes = {
+            relay: cls.share(Service(cls.folder, rules, f"relay = {relay}")) for relay in RELAYS
+        }
+
+    def setUp(self) -> None:
+        self.mux = self.muxes[self.relay]
 
     def curl(
         self, *options: str | Path, path: str = "x", scheme: str = "http"
@@ -100,10 +107,6 @@ class ClientTests(InteropTestCase):
         done = run("redis-cli", "-p", str(self.mux.port), "GET", "x")
         self.assertIn(b"ERR not allowed here", done.stdout)
         self.assert_reason("no-route")
-
-
-class PortableClientTests(ClientTests):
-    relay = "portable"
 
 
 class TlsTerminationTests(InteropTestCase):

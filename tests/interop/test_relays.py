@@ -3,12 +3,13 @@
 import csv
 import json
 import os
+from typing import ClassVar
 
 from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.servers import start_redis
+from tests.support.each import with_each
 from tests.support.ports import free_port
-from tests.support.services import Service
-from txmux.net.sockets.poller import is_available
+from tests.support.services import RELAYS, Service
 
 _LISTENERS = "".join(
     f"[listen {name}]\nendpoint = 127.0.0.1:0\n" for name in ("tcp", "unix", "iperf3")
@@ -35,9 +36,10 @@ backend = 127.0.0.1:{{iperf3}}
 _MIB = 2**20
 
 
-class KernelTests(InteropTestCase):
-    skip = None if is_available() else "this system cannot"
-    relay = "kernel"
+@with_each("relay", *RELAYS)
+class RelayTests(InteropTestCase):
+    relay: str
+    muxes: ClassVar[dict[str, Service]]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -49,7 +51,12 @@ class KernelTests(InteropTestCase):
         )
         iperf3.wait_for("Server listening on")
         rules = _RULES.format(redis=redis, iperf3=port)
-        cls.mux = cls.share(Service(cls.folder, rules, f"relay = {cls.relay}"))
+        cls.muxes = {
+            relay: cls.share(Service(cls.folder, rules, f"relay = {relay}")) for relay in RELAYS
+        }
+
+    def setUp(self) -> None:
+        self.mux = self.muxes[self.relay]
 
     def test_pipelines_small_and_large_by_tcp_and_unix(self) -> None:
         for listener in ("tcp", "unix"):
@@ -81,8 +88,3 @@ class KernelTests(InteropTestCase):
             ("sum_received_bidir_reverse", sum(line["bytes_out"] for line in lines)),
         ):
             self.assertGreaterEqual(count, report[way]["bytes"])
-
-
-class PortableTests(KernelTests):
-    skip = None
-    relay = "portable"

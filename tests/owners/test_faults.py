@@ -2,16 +2,18 @@
 
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any
 
 from tests.admin.processes import get, post
 from tests.processes.running import WorkersTestCase
+from tests.support.each import with_each
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
 from tests.support.services import Service
+from txmux.cli import main
 
 BYSTANDERS = "older", "younger"
 _FILES = {"older": "10-older.ini", "faulty": "20-faulty.ini", "younger": "30-younger.ini"}
@@ -78,14 +80,15 @@ LATER: Mapping[str, tuple[Fault, str]] = {
 """The same while a service runs: what a younger owner has in force is theirs, too."""
 
 
+@with_each("owned", "file", "unit")
 class FaultsTest(WorkersTestCase):
     """Services with three owners: an older bystander, one who makes a mistake, and a younger bystander.
 
     Attributes:
-        marked: Whether all are in one file, each in a unit of its own, rather than in a file each.
+        owned: What each has: a ``file``, or a ``unit`` of one file.
     """
 
-    marked = False
+    owned: str
 
     def setUp(self) -> None:
         super().setUp()
@@ -98,7 +101,7 @@ class FaultsTest(WorkersTestCase):
 
     def write(self, *, without: Iterable[str] = ()) -> None:
         texts = {name: its.text for name, its in self.owners.items() if name not in without}
-        if self.marked:
+        if self.owned == "unit":
             marked = (f"[unit {name}]\n{text}" for name, text in texts.items())
             self._replace("all.ini", "".join(marked))
             return
@@ -232,7 +235,7 @@ class FaultsTest(WorkersTestCase):
             change()
             self.answers(*self.connect(self.faulty))
         self.write(without=self.owners)
-        if not self.marked:
+        if self.owned == "file":
             self.units.rmdir()
         change()
         for _, pair in held:
@@ -264,15 +267,9 @@ class FaultsTest(WorkersTestCase):
             file.write_text(
                 f"[txmux]\ninclude = {self.units}/*.ini\n[listen operator]\nendpoint = :1\n"
             )
-            command = [sys.executable, "-m", "txmux", "check", str(file)]
-            found = subprocess.run(command, capture_output=True, text=True, check=False)
+            with redirect_stdout(StringIO()) as out, redirect_stderr(out):
+                code = main(["check", str(file)])
             if "cannot listen" not in message:
-                self.assertEqual(found.returncode, 1, message)
-                self.assertRegex(found.stdout + found.stderr, rf"(?m)^{self.units}.*{message}")
-                self.assertFalse(re.search(r"(?m)^\S*(older|younger).ini", found.stdout))
-
-
-class MarkedFaultsTest(FaultsTest):
-    """The same for units of one file."""
-
-    marked = True
+                self.assertEqual(code, 1, message)
+                self.assertRegex(out.getvalue(), rf"(?m)^{self.units}.*{message}")
+                self.assertNotRegex(out.getvalue(), r"(?m)^\S*(older|younger).ini")

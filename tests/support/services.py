@@ -21,6 +21,8 @@ from tests.support.proc import is_gone, workers_of
 Change = tuple[str, str]
 """A regular expression for text of the rules, and what takes its place."""
 
+RELAYS = "auto", "portable"
+
 Record = dict[str, Any]
 """A line of the access log."""
 
