@@ -118,17 +118,18 @@ class LocalMatcher:
         return FakePredicate("local")
 
 
+def matcher_of(module: str) -> IProtocolMatcher:
+    matcher: IProtocolMatcher = type("Matcher", (LocalMatcher,), {"__module__": module})()
+    return matcher
+
+
 class OriginTests(CommandTestCase):
     def origin(self, matcher: IProtocolMatcher) -> str:
         return matchers._origins([matcher])[matcher.name]
 
     def test_distribution_that_has_the_file(self) -> None:
-        @implementer(IProtocolMatcher)
-        class Installed(LocalMatcher):
-            __module__ = "twisted.internet.tcp"
-
         version = namedAny("twisted.__version__")
-        self.assertEqual(self.origin(Installed()), f"Twisted {version}")
+        self.assertEqual(self.origin(matcher_of("twisted.internet.tcp")), f"Twisted {version}")
 
     def test_module_if_no_distribution_has_it(self) -> None:
         self.assertEqual(self.origin(LocalMatcher()), f"module {__name__}")
@@ -136,12 +137,8 @@ class OriginTests(CommandTestCase):
         self.assertEqual(
             self.origin(PlainMatcher("mine", "x", Pattern(b"x"))), f"module {__name__}"
         )
-
-        @implementer(IProtocolMatcher)
-        class Dropped(LocalMatcher):
-            __module__ = "twisted.plugins.mine"
-
-        self.assertEqual(self.origin(Dropped()), "module twisted.plugins.mine")
+        dropped = "twisted.plugins.mine"
+        self.assertEqual(self.origin(matcher_of(dropped)), f"module {dropped}")
 
     def test_invalid_example_is_left_out(self) -> None:
         picky = FakeMatcher("picky", (Option("port", "for tests", "bad"),))

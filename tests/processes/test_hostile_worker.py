@@ -15,9 +15,9 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.net.channel.test_channel import open_files
-from tests.processes.timed import TimedTestCase
 from tests.support.installed import as_installed
-from tests.support.kit import PATIENCE, VirtualTime, eventually, make_folder, reactor
+from tests.support.kit import PATIENCE, eventually, make_folder, reactor
+from tests.support.supervised import SupervisedTestCase, sockets_of
 from txmux import load
 from txmux.processes.helper.opener import Opener
 from txmux.processes.helper.opening_server import OpeningServer
@@ -195,7 +195,7 @@ class HostileTest(TestCase):
         )
 
 
-class ChannelTest(TimedTestCase):
+class ChannelTest(SupervisedTestCase):
     async def send(self, end: socket.socket, data: bytes) -> int:
         """Send as much as the supervisor takes before it closes the channel, and give how much that was."""
         left = memoryview(data)
@@ -223,7 +223,7 @@ class ChannelTest(TimedTestCase):
             return fork(starter, number, channel, sandbox)
 
         with patch.object(Starter, "fork", watched):
-            pids = await self.begin()
+            pids = await self.run_two()
         ends[1].close()
         self.addCleanup(ends[0].close)
         return pids, ends[0]
@@ -246,7 +246,7 @@ class ChannelTest(TimedTestCase):
     async def test_listening_socket_shut_down(self) -> None:
         """All workers accept from one socket, so one can shut it down for all; it listens again a second later."""
         await self.begin_watched()
-        (opened,) = self.supervisor._sockets.sockets().values()
+        (opened,) = sockets_of(self.running)
         opened.shutdown(socket.SHUT_RDWR)
         with capturedLogs() as events:
             await self.pass_by(1, *self.supervisor.pool.workers)
@@ -258,10 +258,9 @@ class ChannelTest(TimedTestCase):
     async def test_unix_socket_shut_down(self) -> None:
         """It listens no more, whatever is done with it, so another one is opened at the same path."""
         path = make_folder(self) / "x.sock"
-        self.time = VirtualTime()
         rules = f"[txmux]\nworkers = 2\n[listen x]\nendpoint = unix:{path}\n"
         await self.run_service(rules, use=self.time)
-        (opened,) = self.supervisor._sockets.sockets().values()
+        (opened,) = sockets_of(self.running)
         opened.shutdown(socket.SHUT_RDWR)
         with capturedLogs() as events:
             await self.pass_by(1, *self.supervisor.pool.workers)
@@ -289,14 +288,14 @@ class ChannelTest(TimedTestCase):
             self.assertEqual(await deferToThread(client.recv, 1), b"")
 
     def shut_down(self) -> None:
-        (opened,) = self.supervisor._sockets.sockets().values()
+        (opened,) = sockets_of(self.running)
         opened.shutdown(socket.SHUT_RDWR)
         self.supervisor._listen_on_new(self.supervisor._resources.look())
 
     async def test_another_one_listens_in_its_place(self) -> None:
         """So can a worker itself; it is tried again, and workers are watched as before."""
         await self.begin_watched()
-        (opened,) = self.supervisor._sockets.sockets().values()
+        (opened,) = sockets_of(self.running)
         address = opened.getsockname()
         opened.shutdown(socket.SHUT_RDWR)
         opened.bind(address)

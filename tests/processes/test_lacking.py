@@ -6,10 +6,10 @@ from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.processes.timed import TimedTestCase
+from tests.support.supervised import SupervisedTestCase
 
 
-class StartTest(TimedTestCase):
+class StartTest(SupervisedTestCase):
     """Each step in which a worker is started fails once: it is logged, and tried again."""
 
     async def lack(self, owner: Any, name: str) -> str:
@@ -38,14 +38,14 @@ class StartTest(TimedTestCase):
         return said[0]
 
     async def test_memory_to_fork(self) -> None:
-        await self.begin()
+        await self.run_two()
         self.assertEqual(
             await self.lack(self.supervisor.starter, "fork"),
             "worker 1 cannot be started: there is no memory left; another one is started in 1 s",
         )
 
     async def test_memory_for_rules(self) -> None:
-        await self.begin()
+        await self.run_two()
         self.assertEqual(
             await self.lack(self.supervisor, "start_message"),
             "worker 1 cannot start: MemoryError; another one is started in 1 s",

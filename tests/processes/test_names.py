@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-from collections.abc import Callable
 from unittest import mock
 
 from twisted.internet.defer import Deferred
@@ -17,7 +16,6 @@ from tests.processes.reloading import with_workers
 from tests.processes.running import RULES
 from tests.support.datagrams import turn
 from tests.support.folders import make_folder
-from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.proc import halted, serves, workers_of
@@ -32,12 +30,11 @@ HOST, OTHER = "web.test", "other.test"
 HOSTS = "127.0.0.1", "127.0.0.2"
 
 
-class NamesCase(SupervisedTestCase):
+class NamesTest(SupervisedTestCase):
     """Two workers, whose supervisor's clock stands still until it is moved, and a server at the same port of each of two addresses."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.time = VirtualTime()
         self.dns = self.name_server()
         self.first, self.second = PeerFactory(), PeerFactory()
         self.server = free_port()
@@ -63,12 +60,6 @@ class NamesCase(SupervisedTestCase):
         rules = self.rules(server, more, settings)
         self.port, *_ = await self.run_service(rules, use=self.time)
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something is so that needs no time to pass."""
-        while not condition():
-            self.time.advance(0)
-            await turn()
-
     async def asked(self, times: int, name: str = HOST) -> None:
         await self.until(lambda: self.dns.asked[name, dns.A] >= times)
 
@@ -79,27 +70,6 @@ class NamesCase(SupervisedTestCase):
         )
         await self.running.control.status()  # it is asked after that was told
 
-    async def clients(self) -> list[Peer]:
-        workers = {worker.pid: worker for worker in self.supervisor.pool.workers}
-        found: list[Peer] = []
-        for pid in workers:
-            with halted({*workers} - {pid}):
-                found.append(await connect(self, self.port))
-                found[-1].send(b"x")
-                while not (await workers[pid].ask(messages.STATUS))["active"]:
-                    await turn()
-        return found
-
-    async def all_lead_to(self, server: PeerFactory) -> None:
-        before = len(server.peers)
-        clients = await self.clients()
-        peers = [await server.heard(1, before + number) for number in range(2)]
-        for end in (*clients, *peers):
-            end.close()
-        await self.connections(0)
-
-
-class NamesTest(NamesCase):
     async def test_one_question(self) -> None:
         """A name is looked up once, and again when its answer is out of date; all workers follow each change."""
         self.dns.zone[HOST] = a(HOSTS[0], ttl=5)
@@ -121,7 +91,7 @@ class NamesTest(NamesCase):
         self.dns.fail(HOST, SILENCE)
         await self.begin()
         await self.asked(1)
-        await self.clients()
+        await self.client_of_each()
         self.assertEqual(self.first.peers, [])
         self.dns.codes.clear()
         self.time.advance(1)
@@ -176,7 +146,7 @@ class NamesTest(NamesCase):
                 self.assertNoResult(changed)
                 self.time.advance(1)
         await changed
-        await self.clients()
+        await self.client_of_each()
         self.assertEqual(self.dns.asked[OTHER, dns.A], 0)
         self.time.advance(1)
         await self.second.heard(1, 0)

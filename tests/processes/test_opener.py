@@ -36,17 +36,18 @@ def _is_halted(pid: int) -> bool:
     return activity is not None and activity.is_halted
 
 
-class OpenerCase(SynchronousTestCase):
+class HelperOfRules:
     """A real helper; what it may do is a matter of the rules, whoever runs it."""
 
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
+    def __init__(self, test: SynchronousTestCase) -> None:
+        self.test = test
+        self.folder = make_folder(test)
         self.rules = self.folder / "rules.ini"
         self.key = self.folder / "key.pem"
         self.key.write_text("precious")
         self.write("127.0.0.1:0")
         self.opener = Opener.start(self.rules)
-        self.addCleanup(self.opener.close)
+        test.addCleanup(self.opener.close)
 
     def write(self, endpoint: str, key: str = "key.pem") -> None:
         self.rules.write_text(
@@ -58,9 +59,9 @@ class OpenerCase(SynchronousTestCase):
         return listen_addresses(self.opener.read_rules().listeners[0])[0]
 
     def assert_denied(self, path: Path, flags: int = os.O_RDONLY) -> None:
-        with self.assertRaises(PermissionError) as caught:
+        with self.test.assertRaises(PermissionError) as caught:
             self.opener.open_file(path, flags)
-        self.assertIn("the rules do not name", str(caught.exception))
+        self.test.assertIn("the rules do not name", str(caught.exception))
 
     def text(self, path: Path) -> str:
         with open(self.opener.open_file(path)) as file:  # noqa: PTH123 - a descriptor
@@ -71,10 +72,15 @@ class OpenerCase(SynchronousTestCase):
             other = Opener(connection)
             os.close(other.open_file(self.folder / "log", os.O_WRONLY))
             for token in [*tokens, self.key]:
-                self.assertRaises(PermissionError, other.open_file, token)
+                self.test.assertRaises(PermissionError, other.open_file, token)
 
 
-class OpenerTest(OpenerCase):
+class OpenerTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.helper = HelperOfRules(self)
+        self.folder, self.rules = self.helper.folder, self.helper.rules
+        self.key, self.opener = self.helper.key, self.helper.opener
+
     def test_name(self) -> None:
         """The file that names the process has only IDs of processes of the rules' user, and no link leads elsewhere."""
         pidfile, other = self.folder / "txmux.pid", self.folder / "other"
@@ -102,16 +108,16 @@ class OpenerTest(OpenerCase):
 
     def test_files(self) -> None:
         """What the rules name can be read, whatever else there is cannot, nor can anything be written."""
-        self.assertEqual(self.text(self.key), "precious")
-        self.assertEqual(self.text(self.rules), self.rules.read_text())
+        self.assertEqual(self.helper.text(self.key), "precious")
+        self.assertEqual(self.helper.text(self.rules), self.rules.read_text())
         other = self.folder / "other"
         other.write_text("x")
         link = self.folder / "link"
         link.symlink_to(self.key)
         for path in (other, link, self.folder, self.folder / "log"):
-            self.assert_denied(path)
+            self.helper.assert_denied(path)
         for path in (self.key, self.rules, other):
-            self.assert_denied(path, os.O_WRONLY)
+            self.helper.assert_denied(path, os.O_WRONLY)
         self.assertEqual(self.key.read_text(), "precious")
 
     def test_thread(self) -> None:
@@ -124,7 +130,7 @@ class OpenerTest(OpenerCase):
         with ThreadPoolExecutor(1) as thread:
             reading = thread.submit(self.opener.read_rules)
             while not reading.done():
-                self.assertEqual(self.text(self.key), "precious")
+                self.assertEqual(self.helper.text(self.key), "precious")
             self.assertEqual(len(reading.result().routes), 201)
 
     def test_reading_that_takes_long(self) -> None:
@@ -163,12 +169,12 @@ class OpenerTest(OpenerCase):
             token.write_text(token.name)
         self.rules.write_text(self.rules.read_text().replace("[listen", f"{told}[listen", 1))
         self.opener.read_rules()
-        self.assertEqual([*map(self.text, tokens)], [token.name for token in tokens])
-        self.assert_not_for_workers(tokens)
+        self.assertEqual([*map(self.helper.text, tokens)], [token.name for token in tokens])
+        self.helper.assert_not_for_workers(tokens)
 
     def test_missing(self) -> None:
         """A file that is named and not there is missing, as it is without a helper."""
-        self.text(self.key)  # it has read the rules
+        self.helper.text(self.key)  # it has read the rules
         self.key.unlink()
         with self.assertRaises(FileNotFoundError):
             self.opener.open_file(self.key)
@@ -183,7 +189,7 @@ class OpenerTest(OpenerCase):
         self.assertEqual(log.stat().st_mode & 0o777, 0o640)
 
     def test_binds_only_addresses_of_the_rules(self) -> None:
-        place = self.place()
+        place = self.helper.place()
         with self.opener.bind(place) as opened:
             opened.listen()
             socket.create_connection(opened.getsockname()).close()
@@ -192,13 +198,13 @@ class OpenerTest(OpenerCase):
             with self.assertRaises(PermissionError):
                 self.opener.bind(ListenAddress("public", text, 5, text, "tcp"))
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.write(f"127.0.0.1:{taken.getsockname()[1]}")
+            self.helper.write(f"127.0.0.1:{taken.getsockname()[1]}")
             with self.assertRaises(OSError) as caught:
-                self.opener.bind(self.place())
+                self.opener.bind(self.helper.place())
             self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
 
     def test_helper_binds_only_what_this_process_may_not(self) -> None:
-        place = self.place()
+        place = self.helper.place()
 
         def forbidden(_: ListenAddress) -> socket.socket:
             raise PermissionError(errno.EACCES, "no")
@@ -212,14 +218,14 @@ class OpenerTest(OpenerCase):
         """Of changed rules, it opens what they name as soon as they are read; and what those before name, until these hold."""
         new = self.folder / "new.pem"
         new.write_text("new")
-        self.text(self.key)  # it has read the rules
-        self.write("127.0.0.1:0", "new.pem")
-        self.assert_denied(new)
+        self.helper.text(self.key)  # it has read the rules
+        self.helper.write("127.0.0.1:0", "new.pem")
+        self.helper.assert_denied(new)
         self.opener.read_rules()
-        self.assertEqual((self.text(new), self.text(self.key)), ("new", "precious"))
+        self.assertEqual((self.helper.text(new), self.helper.text(self.key)), ("new", "precious"))
         self.opener.commit()
-        self.assertEqual(self.text(new), "new")
-        self.assert_denied(self.key)
+        self.assertEqual(self.helper.text(new), "new")
+        self.helper.assert_denied(self.key)
 
     def test_rules_need_no_disk(self) -> None:
         descriptor = self.opener._descriptor(messages.READ_RULES)
@@ -230,20 +236,20 @@ class OpenerTest(OpenerCase):
         """Rules that were read for nothing name nothing any more once others are read."""
         new = self.folder / "new.pem"
         new.write_text("new")
-        self.text(self.key)
-        self.write("127.0.0.1:0", "new.pem")
+        self.helper.text(self.key)
+        self.helper.write("127.0.0.1:0", "new.pem")
         self.opener.read_rules()
-        self.write("127.0.0.1:0")
+        self.helper.write("127.0.0.1:0")
         self.opener.read_rules()
-        self.assert_denied(new)
-        self.assertEqual(self.text(self.key), "precious")
+        self.helper.assert_denied(new)
+        self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_rules_with_errors_change_nothing(self) -> None:
-        self.text(self.key)
+        self.helper.text(self.key)
         self.rules.write_text("[listen x]\n")
         with self.assertRaisesRegex(OpenerError, r"rules.ini:1: \[listen x\] endpoint: is missing"):
             self.opener.read_rules()
-        self.assertEqual(self.text(self.key), "precious")
+        self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_unforeseen_failure(self) -> None:
         """What nobody has foreseen ends a request, and never the helper, without which the service cannot go on."""
@@ -281,7 +287,7 @@ class OpenerTest(OpenerCase):
             with self.assertRaisesRegex(OpenerError, "not what this helper does"):
                 ask()
         other.close()
-        self.assertEqual(self.text(self.key), "precious")
+        self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_passed_on(self) -> None:
         """The process that takes the place of the service may ask for everything, also when the first one is gone."""
@@ -306,20 +312,20 @@ class OpenerTest(OpenerCase):
     def test_late_answer_is_not_taken_for_the_next(self) -> None:
         process = self.opener._process
         assert process is not None
-        self.text(self.key)
+        self.helper.text(self.key)
         os.kill(process.pid, signal.SIGSTOP)
         self.opener._limit = 0.01
         with self.assertRaisesRegex(OSError, "cannot be reached"):
             self.opener.open_file(self.rules)
         os.kill(process.pid, signal.SIGCONT)
         self.opener._limit = PATIENCE
-        self.assertEqual(self.text(self.key), "precious")
+        self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_helper_that_works_for_long(self) -> None:
         """As long as it is ready to run, or runs, it is waited for."""
         process, looks = self.opener._process, itertools.count()
         assert process is not None
-        self.text(self.key)
+        self.helper.text(self.key)
 
         def works(pid: int) -> ProcessActivity:
             self.assertEqual(pid, process.pid)
@@ -331,7 +337,7 @@ class OpenerTest(OpenerCase):
         self.patch(opener, "_SLICE", 0.01)
         os.kill(process.pid, signal.SIGSTOP)
         self.opener._limit = 0.01
-        self.assertEqual(self.text(self.key), "precious")
+        self.assertEqual(self.helper.text(self.key), "precious")
         self.assertGreater(next(looks), 3)
 
     def test_halted_helper_is_noticed(self) -> None:
@@ -358,7 +364,7 @@ class OpenerTest(OpenerCase):
             self.opener._ask(messages.OPEN, path=str(self.key), write=False, colour="red")
         with self.assertRaisesRegex(OpenerError, "not what this helper does"):
             self.opener._ask(messages.PING)
-        self.assertEqual(self.text(self.key), "precious")
+        self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_helper_that_has_ended(self) -> None:
         process = self.opener._process
@@ -386,7 +392,7 @@ class OpenerTest(OpenerCase):
             with self.opener.another() as other:
                 other.send(question)
                 self.assertIn(b"refused", other.recv(100), question)
-        self.assertEqual(self.text(self.key), "precious")
+        self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_client_that_reads_no_answers_is_dropped(self) -> None:
         process = self.opener._process

@@ -16,7 +16,6 @@ from twisted.trial.unittest import SynchronousTestCase
 import txmux
 from tests.interop.children import eventually
 from tests.processes.running import WorkersTestCase, find_modules, set_limits
-from tests.processes.timed import RULES, TimedTestCase
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
@@ -30,6 +29,7 @@ from tests.support.proc import (
     workers_of,
 )
 from tests.support.services import Service
+from tests.support.supervised import WORKERS, SupervisedTestCase
 from txmux.control.report import Report
 from txmux.processes import forking
 from txmux.processes.forking import spawn
@@ -177,7 +177,7 @@ class StartingTest(SynchronousTestCase):
 _TLS = "[route secure]\nmatch = tls\nterminate_tls = key.pem\n"
 
 
-class StarterReloadTest(TimedTestCase):
+class StarterReloadTest(SupervisedTestCase):
     def halt(self) -> None:
         self.halted = self.starter()
         os.kill(self.halted, signal.SIGSTOP)
@@ -185,7 +185,7 @@ class StarterReloadTest(TimedTestCase):
     async def refused(self, more: str = "") -> Report:
         """Reload rules that want one worker more, which does not come to serve."""
         self.halt()
-        self.write(RULES.format(3) + more)
+        self.write(WORKERS.format(3) + more)
         reloading = Deferred.fromCoroutine(self.running.reload())
         await self.until(lambda: self.supervisor.pool.added)
         (added,) = self.supervisor.pool.added
@@ -201,7 +201,7 @@ class StarterReloadTest(TimedTestCase):
         await self.until(lambda: not worker.pid)
         self.halt()
         self.time.advance(0)
-        self.write(RULES.format(1))
+        self.write(WORKERS.format(1))
         return await self.running.reload()
 
     async def test_retired(self) -> None:
@@ -210,7 +210,7 @@ class StarterReloadTest(TimedTestCase):
         for (change, is_ok, count), then in itertools.product(
             changes, (signal.SIGCONT, signal.SIGKILL)
         ):
-            await self.begin()
+            await self.run_two()
             with capturedLogs():
                 report = await change()
                 pool = self.supervisor.pool
@@ -228,14 +228,14 @@ class StarterReloadTest(TimedTestCase):
 
     async def test_imports(self) -> None:
         """It imports what the rules in force need, and one that is started again nothing for those that were refused."""
-        await self.begin()
+        await self.run_two()
         make_authority().issue("site.example").write(self.folder / "key.pem", key=True)
         with capturedLogs():
             self.assertFalse((await self.refused(_TLS)).ok)
             os.kill(self.halted, signal.SIGKILL)
             await self.until(lambda: self.starter() not in {0, self.halted})
         self.assertFalse(await self.has_tls())
-        self.write(RULES.format(2) + _TLS)
+        self.write(WORKERS.format(2) + _TLS)
         self.assertTrue((await self.running.reload()).ok)
         self.assertTrue(await self.has_tls())
 

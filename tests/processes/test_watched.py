@@ -17,7 +17,6 @@ from twisted.logger import capturedLogs, formatEvent
 
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
-from tests.processes.timed import TimedTestCase
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.proc import (
@@ -29,6 +28,7 @@ from tests.support.proc import (
     workers_of,
 )
 from tests.support.services import Service
+from tests.support.supervised import SupervisedTestCase
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
 from txmux.net.channel.messages import ACCEPT, IMPORT
@@ -77,10 +77,10 @@ _KILLED = 6
 """Workers that are killed one after another, of five: one more than once."""
 
 
-class SilentTest(TimedTestCase):
+class SilentTest(SupervisedTestCase):
     async def test_halted_worker_is_replaced_once_another_one_serves(self) -> None:
         """Until then it keeps its clients; and nothing happens to the other one."""
-        before = await self.begin()
+        before = await self.run_two()
         first, second = self.supervisor.pool.workers
         await self.pass_by(12, first, second)
         self.assertEqual(self.pids(), before)
@@ -106,7 +106,7 @@ class SilentTest(TimedTestCase):
 
     async def test_worker_that_goes_on_is_not_killed(self) -> None:
         """It has a successor by then, to which its connections move."""
-        before = await self.begin()
+        before = await self.run_two()
         first, _ = self.supervisor.pool.workers
         self.halt(first.pid)
         with capturedLogs() as events:
@@ -121,7 +121,7 @@ class SilentTest(TimedTestCase):
         self.assertNotIn(before[0], self.pids())
 
     async def test_all_halted_are_replaced_one_after_another(self) -> None:
-        before = await self.begin()
+        before = await self.run_two()
         for pid in before:
             self.halt(pid)
         pool, workers = self.supervisor.pool, [*self.supervisor.pool.workers]
@@ -164,7 +164,7 @@ class SilentTest(TimedTestCase):
         return [text for text in map(formatEvent, events) if re.match(r"worker \d has done", text)]
 
     async def test_silent_worker_that_is_ending_is_killed(self) -> None:
-        before = await self.begin()
+        before = await self.run_two()
         self.halt(before[0])
         stopping = self.running.stopService()
         with capturedLogs() as events:
@@ -179,7 +179,7 @@ class SilentTest(TimedTestCase):
 
     async def test_successor_that_hangs_is_replaced(self) -> None:
         """It is halted when it serves, but has not begun to accept clients: the one before it is not left for ever."""
-        before = await self.begin()
+        before = await self.run_two()
         pool, (first, second) = self.supervisor.pool, self.supervisor.pool.workers
         self.halt(first.pid)
         ask, asked = Worker.ask, Deferred[None]()
@@ -206,7 +206,7 @@ class SilentTest(TimedTestCase):
 
     async def test_start_that_takes_long(self) -> None:
         """It works for more than a minute: nobody says that it does not serve, or gives up a reload that needs it."""
-        await self.begin()
+        await self.run_two()
         pool = self.supervisor.pool
         with patch.object(worker, "activity_of", lambda _: ProcessActivity("R", 0.0)):
             pool.resize(3)
@@ -222,7 +222,7 @@ class SilentTest(TimedTestCase):
 
     async def test_start_that_fails(self) -> None:
         """It is waited for as long as another attempt may help."""
-        await self.begin()
+        await self.run_two()
         pool = self.supervisor.pool
         pool.resize(3)
         third = pool.workers[2]
@@ -239,7 +239,7 @@ class SilentTest(TimedTestCase):
 
     async def test_slow_worker_is_waited_for(self) -> None:
         """In an upgrade, it takes long to accept clients, but has something to do; one that is halted is not waited for."""
-        first, _ = await self.begin()
+        first, _ = await self.run_two()
         _, second = self.supervisor.pool.workers
         self.halt(first)
         with patch.object(worker, "activity_of", lambda _: ProcessActivity("R", 0.0)):
@@ -257,7 +257,7 @@ class SilentTest(TimedTestCase):
 
     async def test_no_starter(self) -> None:
         """Until there is one again, workers cannot start: that is said once of each, and is no restart."""
-        await self.begin()
+        await self.run_two()
         workers = self.supervisor.pool.workers
         starter, pids = self.starter(), self.pids()
         with (
@@ -281,19 +281,19 @@ class SilentTest(TimedTestCase):
 
     async def test_stopped_twice(self) -> None:
         """One that an upgrade stops, and then the end of the service, reports its end to both."""
-        await self.begin()
+        await self.run_two()
         workers = self.supervisor.pool.leave()
         await gatherResults([worker.stop() for worker in workers * 2])
 
     async def test_sleep_of_the_machine_does_not_count(self) -> None:
-        before = await self.begin()
+        before = await self.run_two()
         self.time.advance(3600)
         await self.pass_by(1, *self.supervisor.pool.workers)
         self.assertEqual(self.pids(), before)
 
     async def test_cut_off(self) -> None:
         """One that lives, but without its channel, is killed and replaced: when it has not answered, or when its end would not be reported."""
-        first, second = await self.begin()
+        first, second = await self.run_two()
         pool = self.supervisor.pool
         workers = [*pool.workers]
         with capturedLogs():
@@ -315,7 +315,7 @@ class SilentTest(TimedTestCase):
 
     async def test_starter(self) -> None:
         """So is the process of which workers are forked after ten seconds, and they go on."""
-        before = await self.begin()
+        before = await self.run_two()
         workers, starter = self.supervisor.pool.workers, self.starter()
         await self.pass_by(16, *workers)
         os.kill(starter, signal.SIGSTOP)
@@ -331,11 +331,11 @@ class SilentTest(TimedTestCase):
 
     async def test_starter_that_imports(self) -> None:
         """It may take a minute, as on a slow disk."""
-        before = await self.begin()
+        before = await self.run_two()
         workers, starter = self.supervisor.pool.workers, self.starter()
         await self.pass_by(2, *workers)
         os.kill(starter, signal.SIGSTOP)
-        connection = self.supervisor.starter._connection
+        connection = self.starter_connection()
         assert connection is not None
         connection.have_it(IMPORT, modules=["json"])
         with capturedLogs():

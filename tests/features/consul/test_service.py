@@ -14,8 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.features.consul.stand_in import Consul, Instance, instances_in
-from tests.processes.test_names import HOSTS, NamesCase
-from tests.processes.test_opener import OpenerCase
+from tests.processes.test_opener import HelperOfRules
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.test_errors import assert_harmless, refused
 from txmux.features.consul.finding import _refusal, next_index
@@ -94,6 +93,23 @@ class ConsulTests(AdminCase):
         await client.has(10)
         self.assertIn("127.1.0.7:80 and 992 more", (await self.get("/")).body.decode())
 
+    async def test_change_reaches_all_workers_by_one_query(self) -> None:
+        consul, first, second = Consul(self, self.time), PeerFactory(), PeerFactory()
+        consul.register("web", [Instance(listen(self, first))])
+        await self.start(f"workers = 2\nconsul = {consul.url}", _RULES, use=self.time)
+        await self.all_lead_to(first)
+        self.time.advance(1)
+        await self.until(lambda: consul.waiting)
+        port = listen(self, second)
+        consul.register("web", [Instance(port, weights=(7, 1))])
+        (upstream,) = self.supervisor.state.upstreams.all()
+        await self.until(
+            lambda: [one.target.text for one in upstream.pool.members] == [f"127.0.0.1:{port}"]
+        )
+        await self.running.control.status()  # it is asked after that was told
+        await self.all_lead_to(second)
+        self.assertEqual(len(consul.asked), 2)
+
     async def test_consul_away(self) -> None:
         """The first client is served at once; when Consul is away, clients are led to the servers that were known."""
         factory = PeerFactory()
@@ -128,36 +144,21 @@ class ConsulTests(AdminCase):
         self.assertIn("consul:web: no address: Consul has no instance of web", out.decode())
 
 
-class WorkersTest(NamesCase):
-    async def test_consul(self) -> None:
-        """A service of Consul has one blocking query, whose answer reaches all workers."""
-        consul = Consul(self, self.time)
-        consul.register("web", [Instance(self.server, HOSTS[0])])
-        await self.begin("consul:web", settings=f"consul = {consul.url}\n")
-        await self.known(f"{HOSTS[0]}:{self.server}")
-        await self.all_lead_to(self.first)
-        self.time.advance(1)
-        await self.until(lambda: consul.waiting)
-        consul.register("web", [Instance(self.server, HOSTS[1], weights=(7, 1))])
-        await self.known(f"{HOSTS[1]}:{self.server}")
-        await self.all_lead_to(self.second)
-        self.assertEqual(len(consul.asked), 2)
-
-
-class TokenTest(OpenerCase):
+class TokenTest(SynchronousTestCase):
     def test_consul(self) -> None:
         """It opens a token for Consul; but workers, which do not ask it, get none."""
-        tokens = [self.folder / name for name in ("usual.token", "none.token")]
+        helper = HelperOfRules(self)
+        tokens = [helper.folder / name for name in ("usual.token", "none.token")]
         for token in tokens:
             token.write_text(token.name)
         more = "[route other]\nmatch = ssh\nbackend = consul:short\n"
         consul = "consul = http://127.0.0.1:8500 token=usual.token"
-        text = self.rules.read_text().replace("[txmux]", f"[txmux]\n{consul}")
-        self.rules.write_text(text + more)
-        self.opener.read_rules()
-        self.assertEqual(self.text(tokens[0]), "usual.token")
-        self.assert_denied(tokens[1])
-        self.assert_not_for_workers(tokens)
+        text = helper.rules.read_text().replace("[txmux]", f"[txmux]\n{consul}")
+        helper.rules.write_text(text + more)
+        helper.opener.read_rules()
+        self.assertEqual(helper.text(tokens[0]), "usual.token")
+        helper.assert_denied(tokens[1])
+        helper.assert_not_for_workers(tokens)
 
 
 class RulesTests(SynchronousTestCase):

@@ -6,11 +6,13 @@ import os
 import socket
 from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.admin.asking import LISTEN, AdminCase
 from tests.features.ech.client import HIDDEN, INNER, SESSION, MadeKey, Sealer, inner
 from tests.interop.children import PATIENCE
 from tests.processes.running import WorkersTestCase
-from tests.processes.test_opener import OpenerCase
+from tests.processes.test_opener import HelperOfRules
 from tests.support.folders import make_folder
 from tests.support.peers import connect
 from tests.tcp import test_preambles
@@ -88,19 +90,20 @@ class UpgradeTest(WorkersTestCase):
         self.assertEqual((line["reason"], line["facts"]["ech_retry"]), ("done", "yes"))
 
 
-class FolderTest(OpenerCase):
+class FolderTest(SynchronousTestCase):
     def test_folder(self) -> None:
         """Of a folder with keys, its keys are read and its names, and nothing above it, below it or beside it."""
-        folder = self.folder / "ech"
+        helper = HelperOfRules(self)
+        folder = helper.folder / "ech"
         (folder / "below.pem").mkdir(parents=True)
         for name in ("a.pem", "b.ech", "notes", ".hidden.pem"):
             (folder / name).write_text(name)
-        (self.folder / "beside.pem").write_text("x")
-        self.write(f"127.0.0.1:0\nech_keys = {folder}")
-        self.opener.read_rules()
+        (helper.folder / "beside.pem").write_text("x")
+        helper.write(f"127.0.0.1:0\nech_keys = {folder}")
+        helper.opener.read_rules()
         for name in ("a.pem", "b.ech"):
-            self.assertEqual(self.text(folder / name), name)
-        listed = self.opener.open_file(folder)
+            self.assertEqual(helper.text(folder / name), name)
+        listed = helper.opener.open_file(folder)
         self.addCleanup(os.close, listed)
         self.assertIn("a.pem", os.listdir(listed))  # noqa: PTH208 - a descriptor
         for name in (
@@ -113,7 +116,7 @@ class FolderTest(OpenerCase):
             with self.assertRaises(PermissionError, msg=name):
                 # As no client of the helper does, which makes the path a plain one.
                 os.close(
-                    self.opener._descriptor(messages.OPEN, path=f"{folder}/{name}", write=False)
+                    helper.opener._descriptor(messages.OPEN, path=f"{folder}/{name}", write=False)
                 )
 
 

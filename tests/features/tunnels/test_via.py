@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.names.test_destinations import names
 from tests.backends.pool.pools import servers
 from tests.backends.test_upstreams import ChangingUpstreams
-from tests.processes.test_opener import OpenerCase
+from tests.processes.test_opener import HelperOfRules
 from tests.support.dialler import played
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
@@ -288,16 +288,17 @@ class SocketTests(MuxTestCase):
                 self.assertEqual(found.getsockname()[0], "127.0.0.77")
 
 
-class OpenerTest(OpenerCase):
+class OpenerTest(SynchronousTestCase):
     def test_supervisor_reads_the_password(self) -> None:
         """Workers get it from there, since they connect to the proxy, and open it by no helper."""
-        password = self.folder / "password"
+        helper = HelperOfRules(self)
+        password = helper.folder / "password"
         password.write_text("secret")
         via = f"[backend far]\nserver = x.test:1\nvia = socks5://ops:{password}@127.0.0.1:1\n"
-        self.rules.write_text(f"{self.rules.read_text()}{via}")
-        self.opener.read_rules()
-        os.close(self.opener.open_file(password))
-        with self.opener.another() as connection:
+        helper.rules.write_text(f"{helper.rules.read_text()}{via}")
+        helper.opener.read_rules()
+        os.close(helper.opener.open_file(password))
+        with helper.opener.another() as connection:
             self.assertRaises(PermissionError, Opener(connection).open_file, password)
 
 
