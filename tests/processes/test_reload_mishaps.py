@@ -138,18 +138,18 @@ class MishapsTest(WorkersTestCase):
     def test_worker_cannot_commit(self) -> None:
         """It is replaced and named, and its connections go on."""
         customize(self, _FAILS.format("_commit"))
-        listening, admin = self.backend(), make_folder(self) / "admin.sock"
-        mux = self.start(self.relaying(listening), f"workers = 2\nadmin = unix:{admin}")
+        listening = self.backend()
+        mux = self.start(self.relaying(listening), "workers = 2", admin=True)
         workers = workers_of(mux.pid)
         pairs = []
         for client in self.one_for_each(mux, workers):
             client.sendall(b"x")
             pairs.append((client, self.accept_from(listening, b"x")))
         mux.file.write_text(mux.file.read_text() + _ROUTE)
-        status, report = ask(admin, "POST", "/api/reload")
+        status, report = ask(mux.admin, "POST", "/api/reload")
         why = "the rules are in force, but worker 2 could not take them and is replaced: no space"
         self.assertEqual((status, report), (422, {"error": why, "errors": [why]}))
-        (trouble,) = get(admin, "/api/status")["attention"]
+        (trouble,) = mux.api("status")["attention"]
         self.assertEqual((trouble["what"], trouble["cause"]), ("reload", why))
         replaced = {workers[1]}
         eventually(lambda: replaced.isdisjoint(workers_of(mux.pid)), "it has ended")
@@ -161,16 +161,15 @@ class MishapsTest(WorkersTestCase):
     def test_override_while_a_worker_starts(self) -> None:
         """It is made there, too, and the worker is not said to lack it."""
         customize(self, _WAITING)
-        admin = make_folder(self) / "admin.sock"
-        mux = self.start(settings=f"workers = 2\nadmin = unix:{admin}")
+        mux = self.start(settings="workers = 2", admin=True)
         new = self.starting(mux)
-        status, report = ask(admin, "POST", "/api/listeners/public", {"accepting": False})
+        status, report = ask(mux.admin, "POST", "/api/listeners/public", {"accepting": False})
         self.assertEqual((status, report.get("errors", ())), (200, ()))
         self.assertNotIn("apply_overrides", str(report))
         with self.more_serve(mux):
             os.kill(new, signal.SIGCONT)
         missing = "[listen public]: no client is accepted"
-        eventually(lambda: missing in ask(admin, "GET", "/readyz")[1]["missing"], missing)
+        eventually(lambda: missing in ask(mux.admin, "GET", "/readyz")[1]["missing"], missing)
         mux.stop()
 
     def starting(self, mux: Service) -> int:
@@ -184,10 +183,9 @@ class MishapsTest(WorkersTestCase):
     def test_change_that_a_starting_worker_cannot_make(self) -> None:
         """It is logged, as by one that serves, and the worker serves."""
         customize(self, _WAITING + _BANS_NOBODY)
-        admin = make_folder(self) / "admin.sock"
-        mux = self.start(settings=f"workers = 2\nadmin = unix:{admin}")
+        mux = self.start(settings="workers = 2", admin=True)
         new = self.starting(mux)
-        ask(admin, "POST", "/api/bans", {"network": "192.0.2.1", "seconds": 60})
+        ask(mux.admin, "POST", "/api/bans", {"network": "192.0.2.1", "seconds": 60})
         with self.more_serve(mux):
             os.kill(new, signal.SIGCONT)
         self.assertIn("a message of another process: no space", mux.child.output)
@@ -205,18 +203,18 @@ class MishapsTest(WorkersTestCase):
         """What needs it fails and says what to do; clients are served until a worker cannot be replaced: then the service fails."""
         require_root()
         leave_unmeasured(self)
-        admin, stuck = make_folder(self) / "admin.sock", make_folder(self) / "stuck"
+        stuck = make_folder(self) / "stuck"
         stuck.parent.chmod(0o755)
         customize(self, _STUCK.format(str(stuck)))
         self.folder.chmod(0o755)
-        mux = self.start(settings=f"user = nobody\nworkers = 2\nadmin = unix:{admin}")
+        mux = self.start(settings="user = nobody\nworkers = 2", admin=True)
         (helper,) = named(mux.pid, "helper")
         os.kill(helper, signal.SIGKILL)
         gone = "the helper that opens files has ended: "
         mux.child.wait_for(f"#error. {gone}restart the service; until then ")
-        (trouble,) = get(admin, "/api/status")["attention"]
+        (trouble,) = mux.api("status")["attention"]
         self.assertEqual((trouble["level"], trouble["text"]), ("critical", gone.rstrip(": ")))
-        self.assertTrue(get(admin, "/readyz")["ready"])
+        self.assertTrue(get(mux.admin, "/readyz")["ready"])
         for _ in range(2):
             self.assertIn(f"{gone}restart the service", mux.reload())
         os.kill(mux.pid, signal.SIGUSR2)
@@ -229,7 +227,7 @@ class MishapsTest(WorkersTestCase):
         mux.file.parent.chmod(0o700)
         mux.kill(workers_of(mux.pid)[0])  # it can do without that
         eventually(
-            lambda: any(item["what"] == "log" for item in get(admin, "/api/status")["attention"]),
+            lambda: any(item["what"] == "log" for item in mux.api("status")["attention"]),
             "its log is missed",
         )
         stuck.touch()

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import WorkersTestCase, set_limits
@@ -51,12 +50,10 @@ class MeanwhileTest(WorkersTestCase):
 
     def test_reload_during_upgrade(self) -> None:
         """The new process does a reload that the old one is asked for, and what comes of it is said where it was asked for."""
-        admin = self.folder / "admin.sock"
         ready, gate = self.late("_count_on")  # the new process has read the rules by then
         listening, other = self.backend(), self.backend()
         for by_api in (False, True):
-            settings = f"admin = unix:{admin}\ninclude = *.unit"
-            mux = self.upgrading(self.relaying(listening), settings)
+            mux = self.upgrading(self.relaying(listening), "include = *.unit", admin=True)
             mux.ask()
             eventually(ready.exists, "the new process is ready")
             mux.file.with_name("a.unit").write_text("nothing\n")
@@ -66,12 +63,12 @@ class MeanwhileTest(WorkersTestCase):
             with socket.socket(socket.AF_UNIX) as asking:
                 if by_api:
                     asking.settimeout(PATIENCE)
-                    asking.connect(str(admin))
+                    asking.connect(str(mux.admin))
                     asking.sendall(_RELOAD)
                 else:
                     os.kill(mux.pid, signal.SIGHUP)
                 # When it has answered, it has heard of that.
-                get(admin, "/api/status")
+                mux.api("status")
                 gate.touch()
                 old = mux.switched()
                 self.assert_gone(old)
@@ -80,6 +77,7 @@ class MeanwhileTest(WorkersTestCase):
                     self.assertRegex(
                         answer, rb'(?s)^HTTP/1.1 200 .*"untaken".*1 route changed \(all\)'
                     )
+            mux.child.wait_for("rules reloaded: ")
             self.assertEqual(self.count(mux, "rules reloaded: "), 1)
             self.over(*self.relayed(mux, other))
             mux.take_one()
@@ -141,13 +139,13 @@ class MeanwhileTest(WorkersTestCase):
 
     def test_reload_during_handover(self) -> None:
         """A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes."""
-        admin = self.folder / "admin.sock"
         gate = self.late_moves()
         for before, after in ((1, 2), (2, 1)):
             listening = self.backend()
             mux = self.upgrading(
                 self.relaying(listening),
-                f"workers = {before}\ndrain_timeout = 10m\nadmin = unix:{admin}",
+                f"workers = {before}\ndrain_timeout = 10m",
+                admin=True,
             )
             peers = [self.relayed(mux, listening) for _ in range(6)]
             old = mux.replace()
@@ -155,7 +153,7 @@ class MeanwhileTest(WorkersTestCase):
             mux.file.write_text(text.replace(f"workers = {before}", f"workers = {after}"))
             os.kill(mux.pid, signal.SIGHUP)
             # When it has answered, it has heard of the signal.
-            get(admin, "/api/status")
+            mux.api("status")
             mux.ask()
             gate.touch()
             mux.child.wait_for("connections handed over: 6, in")
@@ -176,16 +174,15 @@ class MeanwhileTest(WorkersTestCase):
 
     def test_stop_during_handover(self) -> None:
         """A new process stops at once, though a reload and an upgrade of it wait for connections; those of old workers have `drain_timeout`."""
-        admin = self.folder / "admin.sock"
         gate = self.late_moves()
         listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), f"drain_timeout = 10m\nadmin = unix:{admin}")
+        mux = self.upgrading(self.relaying(listening), "drain_timeout = 10m", admin=True)
         client, server = self.relayed(mux, listening)
         old = mux.replace()
         mux.ask()
-        get(admin, "/api/status")  # so it has heard of the signal
+        mux.api("status")  # so it has heard of the signal
         os.kill(mux.pid, signal.SIGHUP)
-        get(admin, "/api/status")
+        mux.api("status")
         mux.terminate()
         eventually(lambda: not mux.inodes(), "nobody listens")
         mux.child.wait_for("connections handed over: 0, in")
@@ -200,10 +197,9 @@ class MeanwhileTest(WorkersTestCase):
     def test_worker_restarted(self) -> None:
         """Clients of a worker that has just been started before the new process adopts all are handed over, too, or counted."""
         ready, gate = self.late("_have_it_serve")
-        listening, admin = self.backend(), self.folder / "admin.sock"
+        listening = self.backend()
         rules = "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nunder = *\nbackend = 127.0.0.1:1\n"
-        settings = f"drain_timeout = 10m\nadmin = unix:{admin}"
-        mux = self.upgrading(self.relaying(listening, rules), settings)
+        mux = self.upgrading(self.relaying(listening, rules), "drain_timeout = 10m", admin=True)
         mux.ask()
         eventually(ready.exists, "the new process is ready")
         os.kill(workers_of(mux.pid)[0], signal.SIGKILL)
@@ -212,27 +208,24 @@ class MeanwhileTest(WorkersTestCase):
         gate.touch()
         mux.child.wait_for("connections handed over: 1, in")
         mux.switched()
-        eventually(
-            lambda: get(admin, "/api/status")["connections"]["active"] == 2, "both are counted"
-        )
+        eventually(lambda: mux.api("status")["connections"]["active"] == 2, "both are counted")
         stays.sendall(b"x")
         self.all_end([pair, (stays, self.accept_from(listening, b"Sx"))])
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
-        self.assertEqual(get(admin, "/api/status")["connections"]["total"], 2)
+        self.assertEqual(mux.api("status")["connections"]["total"], 2)
         mux.stop()
 
     def test_old_process_killed(self) -> None:
         """If the old process dies before the new one serves, that one does, and connections go on, however long they take."""
         ready, _ = self.late("_count_on")
-        admin = self.folder / "admin.sock"
         listening = self.backend()
         mux = self.upgrading(
-            self.relaying(listening), f"drain_timeout = 0s\nworkers = 2\nadmin = unix:{admin}"
+            self.relaying(listening), "drain_timeout = 0s\nworkers = 2", admin=True
         )
         failed, server = self.relayed(mux, listening)
         reset_on_close(server)
         server.close()
-        eventually(lambda: bool(get(admin, "/api/recent")), "what has failed is known")
+        eventually(lambda: bool(mux.api("recent")), "what has failed is known")
         failed.close()
         recent = [mux.take_one()["id"]]
         pair = self.relayed(mux, listening)
@@ -242,8 +235,8 @@ class MeanwhileTest(WorkersTestCase):
         os.kill(mux.pid, signal.SIGKILL)
         mux.switched()
         pairs = [pair, self.relayed(mux, listening)]
-        self.assertEqual(get(admin, "/api/status")["pid"], mux.pid)
-        self.assertEqual([one["id"] for one in get(admin, "/api/recent")], recent)
+        self.assertEqual(mux.api("status")["pid"], mux.pid)
+        self.assertEqual([one["id"] for one in mux.api("recent")], recent)
         self.all_end(pairs)
         self.assert_gone(workers)
         self.assertEqual({line["reason"] for line in mux.take(2)}, {"done"})
@@ -254,13 +247,13 @@ class MeanwhileTest(WorkersTestCase):
         gate, listening = self.late_moves(), self.backend()
         mux = self.upgrading(
             self.relaying(listening),
-            f"drain_timeout = 0s\nworkers = 2\nadmin = unix:{self.folder / 'admin.sock'}",
+            "drain_timeout = 0s\nworkers = 2",
+            admin=True,
         )
         pairs = [self.relayed(mux, listening) for _ in range(4)]
         workers = workers_of(mux.pid)
         mux.replace()
-        admin = self.folder / "admin.sock"
-        eventually(lambda: len(get(admin, "/api/connections")) == 4, "the workers are adopted")
+        eventually(lambda: len(mux.api("connections")) == 4, "the workers are adopted")
         os.kill(mux.before, signal.SIGKILL)
         gate.touch()
         self.assert_gone(workers)
@@ -270,7 +263,7 @@ class MeanwhileTest(WorkersTestCase):
 
     def test_new_process_killed(self) -> None:
         """If the new process dies while it retires the workers that it has adopted, the old one serves again with them, wherever its rules listen."""
-        admin, local = self.folder / "admin.sock", self.folder / f"{os.urandom(4).hex()}.sock"
+        local = self.folder / f"{os.urandom(4).hex()}.sock"
         listening = self.backend()
         gate = self.late_moves()
         for workers in (1, 2):
@@ -278,14 +271,15 @@ class MeanwhileTest(WorkersTestCase):
             gone = f"[listen gone]\nendpoint = 127.0.0.1:{port}\n    unix:{local}\n"
             mux = self.upgrading(
                 self.relaying(listening, f"detect_timeout = 10m\n{gone}"),
-                f"drain_timeout = 10m\nworkers = {workers}\nadmin = unix:{admin}",
+                f"drain_timeout = 10m\nworkers = {workers}",
+                admin=True,
             )
             del mux.ports["gone"]
             pairs = [self.relayed(mux, listening) for _ in range(3)]
             old, text = mux.pid, mux.file.read_text()
             mux.file.write_text(text.replace(gone, ""))
             mux.replace()
-            eventually(lambda: len(get(admin, "/api/connections")) == 3, "they are adopted")
+            eventually(lambda mux=mux: len(mux.api("connections")) == 3, "they are adopted")  # type: ignore[misc]
             pairs.append(self.relayed(mux, listening))
             os.kill(mux.pid, signal.SIGKILL)
             mux.child.wait_for("upgrade failed, the old process keeps serving: .* is gone")
@@ -294,8 +288,8 @@ class MeanwhileTest(WorkersTestCase):
             mux.file.write_text(text)
             pairs += [self.relayed(mux, listening) for _ in range(2 * workers)]
             # One stays in a worker of the process that was killed.
-            self.assertEqual(len(get(admin, "/api/connections")), len(pairs) - 1)
-            status = get(admin, "/api/status")
+            self.assertEqual(len(mux.api("connections")), len(pairs) - 1)
+            status = mux.api("status")
             self.assertEqual(status["connections"]["total"], len(pairs))
             self.assertIn("1 connection", str(status["attention"]))
             places = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_UNIX, str(local)))

@@ -10,7 +10,7 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.admin.processes import get, post, text_of
+from tests.admin.processes import text_of
 from tests.support.kit import RULES, Record, Service, WorkersTestCase, eventually, free_port
 from tests.support.proc import workers_of
 
@@ -53,12 +53,11 @@ class StateTest(WorkersTestCase):
 
     def test_what_ended_last_is_kept(self) -> None:
         """It outlasts the worker that it was of, and upgrades."""
-        admin = self.folder / "recent.sock"
-        mux = self.upgrading(RULES, f"workers = 2\nadmin = unix:{admin}")
+        mux = self.upgrading(RULES, "workers = 2", admin=True)
         known = [line["id"] for line in self.visit(mux, 3)]
 
         def are_listed() -> bool:
-            return sorted(row["id"] for row in get(admin, "/api/recent")) == sorted(known)
+            return sorted(row["id"] for row in mux.api("recent")) == sorted(known)
 
         eventually(are_listed, "they are listed")
         for pid in workers_of(mux.pid):
@@ -95,13 +94,12 @@ class StateTest(WorkersTestCase):
 
     def test_versions(self) -> None:
         """The number of the version of the rules goes on, and is the next one if they were edited; so does what the last reload said, unless it had failed."""
-        admin = self.folder / "admin.sock"
 
         def status() -> tuple[int, list[str] | None]:
-            told = get(admin, "/api/status")
+            told = mux.api("status")
             return told["generation"], (told["last_reload"] or {"errors": None})["errors"]
 
-        mux = self.upgrading(RULES, f"workers = 2\nadmin = unix:{admin}")
+        mux = self.upgrading(RULES, "workers = 2", admin=True)
         text = f"{mux.file.read_text()}[route r]\nmatch = ssh\nbackend = close\n"
         for said, generation, errors in ((text, 2, 0), (f"{text}colour = blue\n", 2, 1)):
             mux.file.write_text(said)
@@ -120,11 +118,10 @@ class StateTest(WorkersTestCase):
         self.assertEqual(status(), (3, []))
 
     def test_charts_go_on(self) -> None:
-        admin = self.folder / "admin.sock"
-        mux = self.upgrading(RULES, f"admin = unix:{admin}")
+        mux = self.upgrading(RULES, admin=True)
         mux.upgrade()
         # One sample was taken at the start of each process, and a chart has the time between two.
-        page = text_of(admin, "/")
+        page = text_of(mux.admin, "/")
         times = re.findall(r'data-chart="active" data-times="\[(.*)\]" data', page)
         self.assertNotEqual(times, [""])
 
@@ -143,35 +140,34 @@ class StateTest(WorkersTestCase):
 class WantedTest(WorkersTestCase):
     def test_wanted(self) -> None:
         """A server that drains gets no client of the new process, and a listener that is shut accepts none; until that is changed."""
-        admin = self.folder / "admin.sock"
         listening = self.backend()
         server = f"127.0.0.1:{listening.getsockname()[1]}"
         rules = f"{RULES}[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = {server}\n"
-        mux = self.upgrading(rules, f"workers = 2\nadmin = unix:{admin}")
-        post(admin, f"/api/backends/b/servers/{server}", {"state": "drain"})
+        mux = self.upgrading(rules, "workers = 2", admin=True)
+        mux.api(f"backends/b/servers/{server}", {"state": "drain"})
         mux.upgrade()
         with mux.connect() as client:
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")
         self.assertEqual(mux.take_one()["reason"], "no-server")
-        post(admin, f"/api/backends/b/servers/{server}", {"state": "ready"})
-        post(admin, "/api/listeners/public", {"accepting": False})
+        mux.api(f"backends/b/servers/{server}", {"state": "ready"})
+        mux.api("listeners/public", {"accepting": False})
         mux.upgrade()
         waiting = mux.connect()
         waiting.sendall(b"x")
-        self.assertFalse(get(admin, "/api/status")["listeners"][0]["accepting"])
-        self.assertEqual(get(admin, "/api/connections"), [])
-        post(admin, "/api/listeners/public", {"accepting": True})
+        self.assertFalse(mux.api("status")["listeners"][0]["accepting"])
+        self.assertEqual(mux.api("connections"), [])
+        mux.api("listeners/public", {"accepting": True})
         with waiting, self.accept_from(listening, b"x"):
-            (row,) = get(admin, "/api/connections?state=relaying")
+            (row,) = mux.api("connections?state=relaying")
             mux.upgrade()
             eventually(
                 lambda before=row["id"]: (  # type: ignore[misc]
-                    [one["id"] for one in get(admin, "/api/connections")] == [before]
+                    [one["id"] for one in mux.api("connections")] == [before]
                 ),
                 "the connection is the new process's",
             )
-            told = get(admin, f"/api/connections/{row['id']}")
+            told = mux.api(f"connections/{row['id']}")
             self.assertEqual((told["bytes_in"], told["route"]), (1, "all"))
             self.assertEqual(
                 (told["explanation"]["bytes"], told["explanation"]["routes"]), (None, [])
@@ -180,21 +176,20 @@ class WantedTest(WorkersTestCase):
         mux.take_one()
 
     def test_clients_that_wait_in_the_old_process_are_released(self) -> None:
-        admin = self.folder / "admin.sock"
         listening = self.backend()
         server = f"127.0.0.1:{listening.getsockname()[1]}"
         rules = (
             f"{RULES}accept_proxy_from = 127.0.0.1\n"
             f"[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = {server}\n"
         )
-        mux = self.upgrading(rules, f"admin = unix:{admin}")
-        post(admin, "/api/backends/b/hold", {})
+        mux = self.upgrading(rules, admin=True)
+        mux.api("backends/b/hold", {})
         with mux.connect() as client:
             client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nx")
-            eventually(lambda: get(admin, "/api/backends")[0]["held"], "it waits")
+            eventually(lambda: mux.api("backends")[0]["held"], "it waits")
             mux.replace()
             eventually(lambda: "connections handed over: 0" in mux.child.output, "it stays there")
-            post(admin, "/api/backends/b/release", {})
+            mux.api("backends/b/release", {})
             with self.accept_from(listening, b"x"):
                 pass
         self.assertEqual(mux.take_one()["reason"], "done")
@@ -202,16 +197,15 @@ class WantedTest(WorkersTestCase):
 
     def test_bans(self) -> None:
         """Who is banned stays so in a new process and its workers, until that is taken back; the connection there was is ended."""
-        admin = self.folder / "admin.sock"
         listening = self.backend()
         server = f"127.0.0.1:{listening.getsockname()[1]}"
         rules = f"{RULES}end_denied = yes\n[route all]\nmatch = any\nbackend = {server}\n"
-        mux = self.upgrading(rules, f"workers = 2\nadmin = unix:{admin}")
+        mux = self.upgrading(rules, "workers = 2", admin=True)
         with mux.connect() as client:
             client.sendall(b"x")
             with self.accept_from(listening, b"x"):
                 mux.upgrade()
-                post(admin, "/api/bans", {"network": "127.0.0.1", "seconds": 600})
+                mux.api("bans", {"network": "127.0.0.1", "seconds": 600})
                 with contextlib.suppress(ConnectionResetError):
                     self.assertEqual(client.recv(1), b"")
         line = mux.take_one()
@@ -221,7 +215,7 @@ class WantedTest(WorkersTestCase):
             with contextlib.suppress(ConnectionResetError), mux.connect() as client:
                 self.assertEqual(client.recv(1), b"")
             self.assertEqual(mux.take_one()["reason"], "denied")
-        post(admin, "/api/bans/remove", {"network": "127.0.0.1"})
+        mux.api("bans/remove", {"network": "127.0.0.1"})
         with mux.connect() as client:
             client.sendall(b"y")
             with self.accept_from(listening, b"y"):
