@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from tests.support.certificates import Identity, make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.proc import halted
-from tests.support.supervised import SupervisedTestCase
+from tests.support.supervised import SupervisedTestCase, sockets_of
 from txmux import MuxService, load
 from txmux.access import bans
 from txmux.access.bans import Ban, banned_network, written
@@ -38,46 +39,50 @@ _SOON = 5.0
 """Seconds; less than those after which a machine asks Redis anything by itself."""
 
 
-class SharingTestCase(SupervisedTestCase):
-    redis: RedisServer
-
-    def start_redis(self, port: int | None = None, identity: Identity | None = None) -> None:
-        self.redis = start_redis(self.folder, port, identity)
-        self.addCleanup(self.redis.end)
-
-    def begin(self, made: MuxService) -> MuxService:
-        made.startService()
-        self.addCleanup(lambda: made.running and made.stopService())
-        return made
-
-    async def until(self, condition: Callable[[], bool]) -> float:
-        begun = time.monotonic()
-        while not condition():
-            await deferLater(reactor, 0.005)
-        return time.monotonic() - begun
-
-    def banned(self, machine: MuxService) -> list[str]:
-        return [written(one.network) for one in machine.control.bans.current()]
-
-    async def ban(self, machine: MuxService, network: str, seconds: float = 600) -> None:
-        now = machine.control.bans.now()
-        await machine.control.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
+async def until(condition: Callable[[], bool]) -> float:
+    begun = time.monotonic()
+    while not condition():
+        await deferLater(reactor, 0.005)
+    return time.monotonic() - begun
 
 
-class SharedBansTest(SharingTestCase):
+def begin(test: TestCase, made: MuxService) -> MuxService:
+    made.startService()
+    test.addCleanup(lambda: made.running and made.stopService())
+    return made
+
+
+def banned(machine: MuxService) -> list[str]:
+    return [written(one.network) for one in machine.control.bans.current()]
+
+
+async def ban(machine: MuxService, network: str, seconds: float = 600) -> None:
+    now = machine.control.bans.now()
+    await machine.control.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
+
+
+def own_redis(
+    test: TestCase, folder: Path, port: int | None = None, identity: Identity | None = None
+) -> RedisServer:
+    started = start_redis(folder, port, identity)
+    test.addCleanup(started.end)
+    return started
+
+
+class SharedBansTest(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.start_redis()
+        self.redis = own_redis(self, self.folder)
         self.url = f"redis://127.0.0.1:{self.redis.port}/3"
 
     def machine(self, url: str = "", settings: str = "") -> MuxService:
-        return self.begin(self.service(_RULES % (url or self.url, settings)))
+        return begin(self, self.service(_RULES % (url or self.url, settings)))
 
     async def shared(self, *machines: MuxService) -> None:
         for number, machine in enumerate(machines):
             network = f"203.0.113.{number}"
-            await self.ban(machine, network)
-            await self.until(lambda n=network: all(n in self.banned(one) for one in machines))  # type: ignore[misc]
+            await ban(machine, network)
+            await until(lambda n=network: all(n in banned(one) for one in machines))  # type: ignore[misc]
 
     def cli(self, *words: str) -> str:
         return output_of("redis-cli", "-p", str(self.redis.port), "-n", "3", *words).decode()
@@ -87,8 +92,8 @@ class SharedBansTest(SharingTestCase):
         one, other = self.machine(), self.machine()
         await self.shared(one, other)
         begun = time.monotonic()
-        await self.ban(one, "192.0.2.7", 600)
-        self.assertLess(await self.until(lambda: "192.0.2.7" in self.banned(other)), _SOON)
+        await ban(one, "192.0.2.7", 600)
+        self.assertLess(await until(lambda: "192.0.2.7" in banned(other)), _SOON)
         (told,) = [
             ban for ban in other.control.bans.current() if written(ban.network) == "192.0.2.7"
         ]
@@ -96,35 +101,35 @@ class SharedBansTest(SharingTestCase):
         left = int(self.cli("ttl", "txmux:ban:192.0.2.7"))
         self.assertTrue(598 - (time.monotonic() - begun) <= left <= 600, left)
         await other.control.bans.lift(banned_network("192.0.2.7"))
-        self.assertLess(await self.until(lambda: "192.0.2.7" not in self.banned(one)), _SOON)
+        self.assertLess(await until(lambda: "192.0.2.7" not in banned(one)), _SOON)
 
     async def test_new_machine_has_all_bans(self) -> None:
         one = self.machine()
         for number in range(50):
-            await self.ban(one, f"2001:db8:{number:x}::/48", float("inf"))
-        await self.until(lambda: self.cli("dbsize").split() == ["50"])
+            await ban(one, f"2001:db8:{number:x}::/48", float("inf"))
+        await until(lambda: self.cli("dbsize").split() == ["50"])
         other = self.machine()
-        await self.until(lambda: len(other.control.bans.current()) == 50)
+        await until(lambda: len(other.control.bans.current()) == 50)
         self.assertEqual(self.cli("ttl", "txmux:ban:2001:db8::/48").strip(), "-1")
 
     async def test_away(self) -> None:
         """While Redis is gone each machine keeps its bans; one that comes back empty is told of all, and so is who was away."""
         one, other = self.machine(), self.machine()
         await self.shared(one, other)
-        await self.ban(other, "192.0.2.9")
-        await self.until(lambda: "192.0.2.9" in self.banned(one))
+        await ban(other, "192.0.2.9")
+        await until(lambda: "192.0.2.9" in banned(one))
         with capturedLogs() as events:
             self.redis.end()
-            await self.until(lambda: len(_told(events)) == 2)
-            await self.ban(one, "192.0.2.7")
+            await until(lambda: len(_told(events)) == 2)
+            await ban(one, "192.0.2.7")
             await one.control.bans.lift(banned_network("192.0.2.9"))
-            self.assertIn("203.0.113.1", self.banned(one))
-            self.start_redis(self.redis.port)
-            await self.until(lambda: "192.0.2.7" in self.banned(other))
-            await self.until(lambda: "192.0.2.9" not in self.banned(other))
+            self.assertIn("203.0.113.1", banned(one))
+            self.redis = own_redis(self, self.folder, self.redis.port)
+            await until(lambda: "192.0.2.7" in banned(other))
+            await until(lambda: "192.0.2.9" not in banned(other))
         self.assertEqual(len(_told(events)), 2)  # one line each
-        self.assertNotIn("192.0.2.9", self.banned(one))
-        await self.until(lambda: "203.0.113.1" in self.cli("keys", "txmux:ban:*"))
+        self.assertNotIn("192.0.2.9", banned(one))
+        await until(lambda: "203.0.113.1" in self.cli("keys", "txmux:ban:*"))
 
     async def test_stopped_meanwhile(self) -> None:
         """A machine that is stopped while a worker has yet to hear of a ban logs no error."""
@@ -133,8 +138,8 @@ class SharedBansTest(SharingTestCase):
         assert other.supervisor is not None
         await other.supervisor.all_serve()
         with halted([worker.pid for worker in other.supervisor.pool.workers]):
-            await self.ban(one, "192.0.2.7")
-            await self.until(lambda: "192.0.2.7" in self.banned(other))
+            await ban(one, "192.0.2.7")
+            await until(lambda: "192.0.2.7" in banned(other))
             stopped = other.stopService()
         await stopped
         gc.collect()
@@ -149,21 +154,16 @@ class SharedBansTest(SharingTestCase):
         await self.shared(one, other)
         with capturedLogs() as events:
             self.machine()
-            await self.until(lambda: bool(_told(events)))
+            await until(lambda: bool(_told(events)))
         (why,) = _told(events)
         self.assertIn("NOAUTH", why)
 
 
-class MachinesCase(TestCase):
+class ClocksTest(TestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
-        self.redis = self.start_redis()
+        self.redis = own_redis(self, self.folder)
         self.times = SharingTimes(pings=0.2, patience=0.5, compared=3600.0)
-
-    def start_redis(self, port: int | None = None) -> RedisServer:
-        started = start_redis(self.folder, port)
-        self.addCleanup(started.end)
-        return started
 
     async def machine(self, ahead: float = 0.0) -> tuple[Machine, SharedBans]:
         machine = Machine(ahead)
@@ -172,27 +172,21 @@ class MachinesCase(TestCase):
         machine.bans.publish = shared.announce
         shared.start()
         self.addCleanup(shared.stop)
-        await self.until(lambda: shared.state == "complete")
+        await until(lambda: shared.state == "complete")
         return machine, shared
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await deferLater(reactor, 0.005)
-
-
-class ClocksTest(MachinesCase):
     async def test_apart(self) -> None:
         """Whoever takes a ban back last has it so for all, and a ban lasts as long everywhere, whatever the clocks."""
         (ahead, _), (behind, _) = await self.machine(3600), await self.machine(-3600)
         await ahead.ban("192.0.2.7", 600)
-        await self.until(lambda: behind.banned() == ["192.0.2.7"])
+        await until(lambda: behind.banned() == ["192.0.2.7"])
         (ban,) = behind.bans.current()
         self.assertLess(abs(ban.until - behind.now() - 600), 20)
         await behind.lift("192.0.2.7")
-        await self.until(lambda: not ahead.banned())
+        await until(lambda: not ahead.banned())
         await ahead.ban("192.0.2.7", 500)
         await behind.ban("192.0.2.8", 600)
-        await self.until(lambda: len(behind.banned()) == len(ahead.banned()) == 2)
+        await until(lambda: len(behind.banned()) == len(ahead.banned()) == 2)
         late, _ = await self.machine()
         self.assertEqual(sorted(late.banned()), ["192.0.2.7", "192.0.2.8"])
 
@@ -201,16 +195,16 @@ class ClocksTest(MachinesCase):
         (ahead, first), (behind, second) = await self.machine(3600), await self.machine(-3600)
         for network in ("192.0.2.7", "192.0.2.8"):
             await behind.ban(network)
-        await self.until(lambda: len(ahead.banned()) == 2)
+        await until(lambda: len(ahead.banned()) == 2)
         self.redis.end()
-        await self.until(lambda: first.state == second.state == "lost")
+        await until(lambda: first.state == second.state == "lost")
         await ahead.ban("192.0.2.7", 500)
         await deferLater(reactor, 0.5)  # more than they can be wrong about the time of Redis
         await behind.lift("192.0.2.7")
         await behind.lift("192.0.2.8")
-        self.redis = self.start_redis(self.redis.port)
-        await self.until(lambda: not behind.banned() and not ahead.banned())
-        await self.until(lambda: first.state == second.state == "complete")
+        self.redis = own_redis(self, self.folder, self.redis.port)
+        await until(lambda: not behind.banned() and not ahead.banned())
+        await until(lambda: first.state == second.state == "complete")
         self.assertEqual([ahead.banned(), behind.banned()], [[], []])
 
     async def test_refusing_redis_is_lost(self) -> None:
@@ -220,13 +214,13 @@ class ClocksTest(MachinesCase):
             await one.ban(f"192.0.2.{number}")
         by = ("redis-cli", "-s", str(self.redis.socket))
         # What Redis has not confirmed is written one by one; what it has lost is written at once.
-        await self.until(lambda: not shared._unconfirmed)
+        await until(lambda: not shared._unconfirmed)
         with capturedLogs() as logged:
             both = b"MULTI\nFLUSHALL\nCONFIG SET min-replicas-to-write 1\nEXEC\n"
             output_of(*by, stdin=both)
-            await self.until(lambda: shared.state == "lost")
+            await until(lambda: shared.state == "lost")
             output_of(*by, "config", "set", "min-replicas-to-write", "0")
-            await self.until(lambda: shared.state == "complete")
+            await until(lambda: shared.state == "complete")
             gc.collect()  # of what nobody has handled, the log hears at its end
         said = [eventAsText(event) for event in logged if event["log_level"].name == "warn"]
         self.assertEqual(len(said), len({*said}))
@@ -236,10 +230,10 @@ class ClocksTest(MachinesCase):
         _, shared = await self.machine()
         by = ("redis-cli", "-s", str(self.redis.socket), "replicaof")
         output_of(*by, "127.0.0.1", "1")
-        await self.until(lambda: "read-only replica: name the master" in shared.source.why)
+        await until(lambda: "read-only replica: name the master" in shared.source.why)
         self.assertEqual(shared.state, "lost")
         output_of(*by, "no", "one")
-        await self.until(lambda: shared.state == "complete")
+        await until(lambda: shared.state == "complete")
 
     async def test_compared(self) -> None:
         """What was never published is found by a comparison of all; one that Redis has lost is written there again."""
@@ -249,9 +243,9 @@ class ClocksTest(MachinesCase):
         by = ("redis-cli", "-s", str(self.redis.socket))
         record = '{"network": "192.0.2.7", "since": 5, "until": null, "ban": true, "reason": ""}'
         output_of(*by, "set", "txmux:ban:192.0.2.7", record)
-        await self.until(lambda: "192.0.2.7" in one.banned())
+        await until(lambda: "192.0.2.7" in one.banned())
         output_of(*by, "flushall")
-        await self.until(lambda: output_of(*by, "exists", "txmux:ban:192.0.2.8").strip() == b"1")
+        await until(lambda: output_of(*by, "exists", "txmux:ban:192.0.2.8").strip() == b"1")
 
     async def test_full(self) -> None:
         """Bans that there is no room for hold after the next comparison, if there is some by then."""
@@ -263,29 +257,26 @@ class ClocksTest(MachinesCase):
         by = ("redis-cli", "-s", str(self.redis.socket))
         record = '{"network": "192.0.2.7", "since": 5, "until": null, "ban": true, "reason": ""}'
         output_of(*by, "set", "txmux:ban:192.0.2.7", record)
-        await self.until(lambda: shared.state == "partial")
+        await until(lambda: shared.state == "partial")
         self.assertNotIn("192.0.2.7", one.banned())
         await one.lift("192.0.2.1")
-        await self.until(lambda: shared.state == "complete")
+        await until(lambda: shared.state == "complete")
         self.assertEqual(one.banned(), ["192.0.2.2", "192.0.2.7"])
         self.assertEqual(shared.troubles(), [])
         await one.lift("192.0.2.7")
         await one.ban("192.0.2.1")
         output_of(*by, "set", "txmux:ban:192.0.2.8", record.replace("2.7", "2.8"))
-        await self.until(lambda: shared.state == "partial")
+        await until(lambda: shared.state == "partial")
         output_of(*by, "del", "txmux:ban:192.0.2.8")
-        await self.until(lambda: shared.state == "complete")
+        await until(lambda: shared.state == "complete")
 
-
-class ForgottenTest(MachinesCase):
-    """Machines in a network of their own, whose firewall forgets connections."""
-
-    def setUp(self) -> None:
+    def enter_walled(self) -> None:
+        """Enter a network whose firewall forgets connections, with a Redis there."""
         require_program("nft")
         Namespace(self).enter()
         output_of("nft", "add table inet wall")
         output_of("nft", "add chain inet wall in { type filter hook input priority 0 ; }")
-        super().setUp()
+        self.redis = own_redis(self, make_folder(self))
 
     def forget(self, connections: str) -> None:
         for ends in ("tcp sport {} tcp dport {}", "tcp dport {} tcp sport {}"):
@@ -298,26 +289,28 @@ class ForgottenTest(MachinesCase):
 
     async def test_listener(self) -> None:
         """Who has a connection that brings nothing any more finds out, makes another one, and has what was told meanwhile."""
+        self.enter_walled()
         one, _ = await self.machine()
         (known,) = self.listeners()
         other, shared = await self.machine()
         (forgotten,) = {*self.listeners()} - {known}
         self.forget(forgotten)
         await one.ban("192.0.2.7")
-        await self.until(lambda: other.banned() == ["192.0.2.7"])
-        await self.until(lambda: shared.state == "complete")
+        await until(lambda: other.banned() == ["192.0.2.7"])
+        await until(lambda: shared.state == "complete")
         await one.lift("192.0.2.7")
-        await self.until(lambda: not other.banned())
+        await until(lambda: not other.banned())
 
     async def test_lost_until_reached(self) -> None:
+        self.enter_walled()
         _, shared = await self.machine()
         with capturedLogs() as events:
             self.forget("1-65535")
-            await self.until(lambda: any(event.get("effect") for event in events))
+            await until(lambda: any(event.get("effect") for event in events))
             self.assertEqual((shared.state, shared.source.up), ("lost", False))
             output_of("nft", "flush chain inet wall in")
-            await self.until(lambda: shared.state == "complete")
-            await self.until(lambda: shared.source.up)
+            await until(lambda: shared.state == "complete")
+            await until(lambda: shared.source.up)
         self.assertEqual([event["log_level"].name for event in events], ["warn", "info"])
 
 
@@ -341,7 +334,7 @@ default = 127.0.0.1:{server}
 """
 
 
-class SharedByTlsTest(SharingTestCase):
+class SharedByTlsTest(SupervisedTestCase):
     """Two services, and one Redis, with certificates of the test."""
 
     def setUp(self) -> None:
@@ -358,13 +351,13 @@ class SharedByTlsTest(SharingTestCase):
         _set(str(file))
 
     def start(self, *names: str) -> None:
-        self.start_redis(identity=self.authority.issue(*names))
+        self.redis = own_redis(self, self.folder, identity=self.authority.issue(*names))
         output_of("redis-cli", "-s", self.redis.socket, "config", "set", "requirepass", "secret")
 
     def machine(self) -> MuxService:
         self.write(_TLS_RULES.format(redis=self.redis.port, server=self.port))
         # Its workers have the environment that this process has now.
-        return self.begin(MuxService(load(self.file)))
+        return begin(self, MuxService(load(self.file)))
 
     async def is_up(self, machine: MuxService) -> bool | None:
         return is_shared((await machine.control.counts()).gauges.outside)
@@ -375,8 +368,8 @@ class SharedByTlsTest(SharingTestCase):
         for machine in (one, other):
             while not await self.is_up(machine):
                 await deferLater(reactor, 0.005)
-        await self.ban(one, "192.0.2.7")
-        await self.until(lambda: "192.0.2.7" in self.banned(other))
+        await ban(one, "192.0.2.7")
+        await until(lambda: "192.0.2.7" in banned(other))
         command = ("redis-cli", "-s", self.redis.socket, "-a", "secret", "--no-auth-warning")
         self.assertEqual(output_of(*command, "exists", "txmux:ban:192.0.2.7").split(), [b"1"])
 
@@ -384,20 +377,20 @@ class SharedByTlsTest(SharingTestCase):
         """See a service go on by itself, and tell why once, however often it tries."""
         with capturedLogs() as events:
             machine = self.machine()
-            await self.until(
+            await until(
                 lambda: self.redis.child.output.count("Error accepting a client connection") > 4
             )
-            await self.until(lambda: bool(_told(events)))
+            await until(lambda: bool(_told(events)))
             self.assertFalse(await self.is_up(machine))
-            await self.ban(machine, "192.0.2.7")
-            [opened] = machine._resources.sockets.sockets().values()
+            await ban(machine, "192.0.2.7")
+            [opened] = sockets_of(machine)
             client = await connect(self, opened.getsockname()[1])
             client.send(b"x")
             peer = await self.server.peer()
             self.assertFalse(client.finished)
             peer.close()
         self.assertEqual(_told(events), [why])
-        self.assertEqual(self.banned(machine), ["192.0.2.7"])
+        self.assertEqual(banned(machine), ["192.0.2.7"])
 
     async def test_other_authority(self) -> None:
         """A Redis whose certificate is of an authority that this machine does not trust is told nothing, and nobody is refused for that."""

@@ -10,10 +10,12 @@ from collections.abc import Collection, Mapping
 import pytest
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.service.damaged_files import DamagedFilesCase, in_each_way, in_one_way
-from tests.support.named_files import FILES
+from tests.service.damaged_files import damages, in_each_way, in_one_way, use_files
+from tests.support.named_files import FILES, RULES
 from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.supervised import SupervisedTestCase
 from txmux.processes.supervisor import worker
 from txmux.rules.reading.sections import TABLES
 from txmux.telemetry import lines
@@ -33,8 +35,12 @@ _OF_SOURCES = {
 """What no worker opens as it starts; it is an item once its source has given no good answer for a minute, or when it is asked for."""
 
 
-class ReplacedTest(DamagedFilesCase):
+class ReplacedTest(SupervisedTestCase):
     """Each file is damaged in each way while the service runs; then its only worker is killed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        use_files(self)
 
     async def start(self, more: str = "") -> None:
         self.patch(worker, "_LONGEST_OUTAGE", 0.0)
@@ -78,7 +84,7 @@ class ReplacedTest(DamagedFilesCase):
         await self.start()
         unnamed = []
         for name in FILES:
-            for kind in self.damages(self.folder / name, ways[name]):
+            for kind in damages(self.folder / name, ways[name]):
                 found = await self.replaced()
                 is_fine = name in _OF_SOURCES or (name, kind) in _MADE_AGAIN
                 named = name.removesuffix("/a.pem")  # of a folder without keys
@@ -136,13 +142,13 @@ class ReplacedTest(DamagedFilesCase):
         """A port that cannot be opened again, since its key is gone, does not keep the others closed."""
         key = self.folder / "endpoint"
         await self.start(f"\n[listen more]\nendpoint = ssl:0:interface=127.0.0.1:privateKey={key}")
-        found = {kind: await self.replaced() for kind in self.damages(key, _KINDS)}
+        found = {kind: await self.replaced() for kind in damages(key, _KINDS)}
         for said in ("listener more: no client is accepted", "[listen more] endpoint ssl:"):
             self.assertEqual([kind for kind in found if said not in found[kind]], [])
         self.assertNotIn("listener more", await self.replaced())
 
 
-class KnownTest(DamagedFilesCase):
+class KnownTest(SynchronousTestCase):
     def test_every_key(self) -> None:
         """There is a file of each key that names one."""
         names = {
@@ -151,5 +157,4 @@ class KnownTest(DamagedFilesCase):
             "include",
             "server",
         }  # read by the supervisor; and for each connection
-        text = self.file.read_text()
-        self.assertEqual([name for name in names if f"{name} = " not in text], [])
+        self.assertEqual([name for name in names if f"{name} = " not in RULES], [])

@@ -24,35 +24,34 @@ def in_each_way(ways: Sequence[str] = WAYS) -> dict[str, list[str]]:
     return {name: [way for way in ways if has_turn(f"{name} {way}")] for name in FILES}
 
 
-class DamagedFilesCase(SupervisedTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        shutil.rmtree(self.folder)
-        self.folder = folder_of_files(self)
-        self.file = self.folder / "rules.ini"
-        self.file.write_text(RULES.format(self.folder))
+def use_files(case: SupervisedTestCase) -> None:
+    """Have a case use rules that name a file for each key, in a folder with all of them."""
+    case.folder = folder_of_files(case)
+    case.file = case.folder / "rules.ini"
+    case.file.write_text(RULES.format(case.folder))
 
-    def damages(self, path: Path, ways: Collection[str] = WAYS) -> Iterator[str]:
-        """Damage a file in each of these ways, and put it back."""
-        kept = path.with_name(f".{path.name}.kept")
-        path.rename(kept)
-        whole = kept.read_bytes() if kept.is_file() else b""
-        contents = {
-            "empty": b"",
-            "garbage": b"\x00\xff\x80 garbage\n",
-            "half": whole[: len(whole) // 2],
-            "appended": whole + b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n",
-        }
-        makes: dict[str, Callable[[], object]] = {
-            "gone": lambda: None,
-            "unreadable": lambda: path.symlink_to(path),
-            "folder": path.mkdir,
-            **{name: partial(path.write_bytes, content) for name, content in contents.items()},
-        }
-        for name in ways:
-            makes[name]()
-            yield name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            path.unlink(missing_ok=True)
-        kept.rename(path)
+
+def damages(path: Path, ways: Collection[str] = WAYS) -> Iterator[str]:
+    """Damage a file in each of these ways, and put it back."""
+    kept = path.with_name(f".{path.name}.kept")
+    path.rename(kept)
+    whole = kept.read_bytes() if kept.is_file() else b""
+    contents = {
+        "empty": b"",
+        "garbage": b"\x00\xff\x80 garbage\n",
+        "half": whole[: len(whole) // 2],
+        "appended": whole + b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n",
+    }
+    makes: dict[str, Callable[[], object]] = {
+        "gone": lambda: None,
+        "unreadable": lambda: path.symlink_to(path),
+        "folder": path.mkdir,
+        **{name: partial(path.write_bytes, content) for name, content in contents.items()},
+    }
+    for name in ways:
+        makes[name]()
+        yield name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+    kept.rename(path)

@@ -9,7 +9,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.support.datagrams import Talker
-from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.proc import open_files
 from tests.support.supervised import SupervisedTestCase
@@ -22,7 +21,6 @@ class NetworksCase(SupervisedTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.time = VirtualTime()
         self.server = PeerFactory()
         self.route = f"[route r]\nunder = *\nmatch = any\n%sbackend = 127.0.0.1:{listen(self, self.server)}\n"
         self.list = self.folder / "list.txt"

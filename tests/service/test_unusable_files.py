@@ -20,8 +20,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 
-from tests.service.damaged_files import WAYS, DamagedFilesCase, in_each_way, in_one_way
+from tests.service.damaged_files import WAYS, damages, in_each_way, in_one_way, use_files
 from tests.support.named_files import FILES, KEY_FOLDERS, RULES
+from tests.support.supervised import SupervisedTestCase
 from txmux import load
 from txmux.access.lists.updates import NetworksFile
 from txmux.admin.access import AdminTokens
@@ -68,7 +69,11 @@ _GOES_ON = {"acme_ca", "acme_eab", "consul", "crowdsec_key", "shared_limits", "t
 _EXTRAS = ("", "", "bcrypt", "jinja2", "maxminddb", "prometheus_client")
 
 
-class AgreementTest(DamagedFilesCase):
+class AgreementTest(SupervisedTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        use_files(self)
+
     def checked(self, *more: str) -> tuple[bool, str]:
         with redirect_stdout(StringIO()) as out:
             code = main(["check", *more, str(self.file)])
@@ -99,7 +104,7 @@ class AgreementTest(DamagedFilesCase):
         self.assertTrue(*self.checked())
         differing, untold = [], []
         for name in FILES:
-            for damage in self.damages(self.folder / name, ways[name]):
+            for damage in damages(self.folder / name, ways[name]):
                 # First, since a start makes some files.
                 check, said = self.checked()
                 start, why = await self.starts()
@@ -124,28 +129,28 @@ class AgreementTest(DamagedFilesCase):
             self.file.write_text(text.format(self.folder))
             extra = chosen.choice(_EXTRAS)
             with ExitStack() as damaged, patch.dict("sys.modules", {extra: None} if extra else {}):
-                damages = {}
+                made = {}
                 for name in chosen.sample([*FILES[:-3], "server"], chosen.randrange(3)):
-                    its = self.damages(self.folder / name)
+                    its = damages(self.folder / name)
                     damaged.callback(deque, its, 0)  # puts the file back
-                    damages[name] = [next(its) for _ in range(chosen.randrange(1, 8))][-1]
+                    made[name] = [next(its) for _ in range(chosen.randrange(1, 8))][-1]
                 check, said = self.checked()
                 start, why = await self.starts()
             if check != start:
-                differing.append((left_out, extra, damages, said[-300:], why[-300:]))
+                differing.append((left_out, extra, made, said[-300:], why[-300:]))
         self.assertEqual(differing, [])
 
     async def test_reload(self) -> None:
         """What a reload says of each file has a cause, also in the log."""
         await self.run_service(self.file.read_text())
         for name, ways in in_each_way(WAYS[:5]).items():
-            for damage in self.damages(self.folder / name, ways):
+            for damage in damages(self.folder / name, ways):
                 with capturedLogs() as events:
                     report = await self.running.reload()
                 said = [eventAsText(one, includeTimestamp=False) for one in events]
                 text = "\n".join([*said, *report.errors, report.changes])
                 self.assertNotRegex(text, NO_CAUSE, (name, damage))
-                problems = [one for one in self.unusable() if not one.warning]
+                problems = [one for one in unusable_in(self.file) if not one.warning]
                 if problems or not report.ok:
                     self.assertTrue(problems, (name, damage, text))
                     # What is in use is kept, and that is said.
@@ -190,9 +195,9 @@ class AgreementTest(DamagedFilesCase):
         kinds = (*files, ["admin_tokens"], ["networks"])
         for kind, names in enumerate(kinds):
             for name in names:
-                for damage in self.damages(self.folder / name):
+                for damage in damages(self.folder / name):
                     found = look()
-                    problems = [one for one in self.unusable() if not one.warning]
+                    problems = [one for one in unusable_in(self.file) if not one.warning]
                     self.assertEqual(bool(found[kind]), bool(problems), (name, damage, problems))
                     self.assertNotRegex(found[kind], NO_CAUSE, (name, damage))
                 self.assertEqual(look(), [""] * 3)
@@ -203,7 +208,7 @@ class AgreementTest(DamagedFilesCase):
             raise SkipTest(why)
         users = named("txmux.features.tunnels.users:TunnelUsers")
         path = self.folder / "tunnel_users"
-        for damage in self.damages(path):
+        for damage in damages(path):
             with capturedLogs() as events:
                 users("tunnel", path)
             said = "\n".join(eventAsText(one, includeTimestamp=False) for one in events)
@@ -232,9 +237,6 @@ class AgreementTest(DamagedFilesCase):
             os.chown(path, account.uid, account.gid)
             path.chmod(before)
         self.assertEqual(differing, [])
-
-    def unusable(self) -> Sequence[Problem]:
-        return unusable_in(self.file)
 
 
 def unusable_in(rules: Path) -> Sequence[Problem]:

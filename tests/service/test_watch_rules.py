@@ -1,14 +1,14 @@
 """``watch_rules``: rules that are reloaded when their files change."""
 
 import os
+import shutil
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import capturedLogs
-from typing_extensions import override
 
-from tests.support.mux import VirtualTime
 from tests.support.supervised import LISTEN, SupervisedTestCase
 
 _PERIOD = 10
@@ -16,10 +16,24 @@ _SETTLED = 1
 _WATCHED = f"[txmux]\nwatch_rules = {_PERIOD}s\naccess_log = LOG\n"
 
 
-class WatchCase(SupervisedTestCase):
+def _exchange(mount: Path, text: str) -> None:
+    """Exchange what is in a folder, as the kubelet does."""
+    data = mount / "..data"
+    old = data.resolve() if data.is_symlink() else None
+    new = Path(tempfile.mkdtemp(prefix="..2026_", dir=mount))
+    (new / "rules.ini").write_text(text)
+    link = mount / "..data_tmp"
+    link.symlink_to(new.name)
+    link.rename(data)
+    if old is None:
+        (mount / "rules.ini").symlink_to("..data/rules.ini")
+    else:
+        shutil.rmtree(old)
+
+
+class FileTests(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.time = VirtualTime()
         captured = ExitStack()
         self.events = captured.enter_context(capturedLogs())
         self.addCleanup(captured.close)
@@ -51,8 +65,6 @@ class WatchCase(SupervisedTestCase):
         new, self._seen = found[self._seen :], len(found)
         return new
 
-
-class NoticeTests(WatchCase):
     async def attention(self) -> list[tuple[str, str]]:
         items = (await self.running.control.status())["attention"]
         return [(item["what"], item["level"]) for item in items]
@@ -88,8 +100,6 @@ class NoticeTests(WatchCase):
         self.assertTrue((await self.running.reload()).ok)
         self.assertEqual(await self.attention(), [])
 
-
-class FileTests(WatchCase):
     async def test_change(self) -> None:
         """Changed rules hold within the period and a second, and are read once; rules that stay the same are not read again."""
         await self.begin()
@@ -196,41 +206,16 @@ class FileTests(WatchCase):
         await self.assert_told(3 * _PERIOD)
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
-
-class ConfigMapTests(WatchCase):
-    """A folder as Kubernetes mounts a ConfigMap: each file is a link through ``..data``, a link which is exchanged for all at once."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.mount = self.folder / "mount"
-        self.mount.mkdir()
-        self.file = self.mount / "rules.ini"
-        self.versions = 0
-
-    @override
-    def write(self, text: str) -> None:
-        """Exchange what is in the folder, as the kubelet does."""
-        old = self._data
-        self.versions += 1
-        new = self.mount / f"..2026_{self.versions}"
-        new.mkdir()
-        (new / "rules.ini").write_text(text.replace("LOG", str(self.log)))
-        link = self.mount / "..data_tmp"
-        link.symlink_to(new.name)
-        link.rename(self.mount / "..data")
-        if old is None:
-            self.file.symlink_to("..data/rules.ini")
-        else:
-            (old / "rules.ini").unlink()
-            old.rmdir()
-
-    @property
-    def _data(self) -> Path | None:
-        link = self.mount / "..data"
-        return link.resolve() if link.is_symlink() else None
-
     async def test_swap(self) -> None:
-        """Rules of an exchanged folder hold; if the same rules are in it, nothing is read again; wrong ones are told of once."""
+        """A folder as Kubernetes mounts a ConfigMap: each file is a link through ``..data``, a link which is exchanged for all at once.
+
+        Rules of an exchanged folder hold; if the same rules are in it, nothing is read again; wrong ones are told of once.
+        """
+        mount = self.folder / "mount"
+        mount.mkdir()
+        self.file = mount / "rules.ini"
+        log = str(self.log)
+        self.write = lambda text: _exchange(mount, text.replace("LOG", log))  # type: ignore[method-assign]
         await self.begin()
         for outcome in ("reject", "reject", "nowhere at all", "close"):
             self.write(f"{_WATCHED}{LISTEN}default = {outcome}\n")

@@ -6,9 +6,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.access.lists.test_updates import WatchedList
 from tests.cli.support import CommandTestCase
-from tests.service.damaged_files import DamagedFilesCase
+from tests.service.damaged_files import damages
 from tests.service.test_networks import NetworksCase
 from tests.service.test_unusable_files import NO_CAUSE, unusable_in
+from tests.support.named_files import RULES, folder_of_files
 from tests.support.places import country, system, write_places
 from txmux.features.geo.databases import WatchedDatabase
 from txmux.rules.lint.warnings import lint
@@ -78,10 +79,12 @@ class StaleTest(SynchronousTestCase):
         self.assertIn("No such file", told)
 
 
-class LooksTest(DamagedFilesCase):
+class LooksTest(SynchronousTestCase):
     def test_looks(self) -> None:
         """A look at a changed database takes what a start takes, and keeps what is in use where that would refuse it."""
-        path = self.folder / "geo_databases"
+        folder = folder_of_files(self)
+        rules, path = folder / "rules.ini", folder / "geo_databases"
+        rules.write_text(RULES.format(folder))
         places = WatchedDatabase(path)
 
         def look() -> str:
@@ -89,9 +92,9 @@ class LooksTest(DamagedFilesCase):
             return places.trouble
 
         self.assertEqual(look(), "")
-        for damage in self.damages(path):
+        for damage in damages(path):
             found = look()
-            problems = [one for one in unusable_in(self.file) if not one.warning]
+            problems = [one for one in unusable_in(rules) if not one.warning]
             self.assertEqual(bool(found), bool(problems), (damage, problems))
             self.assertNotRegex(found, NO_CAUSE, damage)
         self.assertEqual(look(), "")
