@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from tests.admin.processes import get
 from tests.processes.running import Pair
 from tests.support.kit import Service, WorkersTestCase, eventually
 from tests.support.memory_group import Ballast, MemoryLimit
@@ -20,12 +19,12 @@ class ShortOfMemoryTest(WorkersTestCase):
         """Start a service with two workers, and connections in both."""
         self.group = MemoryLimit(megabytes)
         self.addCleanup(self.group.end)
-        self.listening, self.admin = self.backend(), self.folder / "admin.sock"
-        settings = f"workers = 2\nadmin = unix:{self.admin}"
-        running = Service(
+        self.listening = self.backend()
+        self.mux = running = Service(
             self.folder,
             self.relaying(self.listening),
-            settings,
+            "workers = 2",
+            admin=True,
             before=self.group.before,
             program="run",
         )
@@ -46,7 +45,7 @@ class ShortOfMemoryTest(WorkersTestCase):
         found: list[dict[str, Any]] = []
 
         def is_seen() -> bool:
-            items = get(self.admin, "/api/status")["attention"]
+            items = self.mux.api("status")["attention"]
             found[:] = [item for item in items if item["what"] == what]
             return bool(found)
 

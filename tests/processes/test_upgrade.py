@@ -9,7 +9,7 @@ from unittest import SkipTest
 
 import pytest
 
-from tests.admin.processes import ask, get, post
+from tests.admin.processes import ask
 from tests.processes.running import Pair
 from tests.service.test_privileges import python_for_everybody
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, customize, eventually
@@ -77,7 +77,7 @@ class UpgradeTest(WorkersTestCase):
 
     def service(self, settings: str = "", routes: str = "", before: Sequence[str] = ()) -> Service:
         self.listening = self.backend()
-        return self.upgrading(self.relaying(self.listening, routes), settings, before)
+        return self.upgrading(self.relaying(self.listening, routes), settings, before, admin=True)
 
     def test_connections(self) -> None:
         """Connections go on in the new workers, one or several, and the sockets that listen are the same."""
@@ -127,7 +127,7 @@ class UpgradeTest(WorkersTestCase):
 
     def test_several_ports(self) -> None:
         """A listener of several ports is one in all views; clients and sockets stay in upgrades and reloads, in which ports come and go."""
-        ports, admin = free_ports(4), self.folder / "admin.sock"
+        ports = free_ports(4)
         servers = [socket.create_server(("127.0.0.2", port)) for port in ports]
         for server in servers:
             self.addCleanup(stop_listening, server)
@@ -136,7 +136,8 @@ class UpgradeTest(WorkersTestCase):
         mux = self.upgrading(
             f"[listen ftp]\nendpoint = {name}\ndefault = 127.0.0.2:{{port}}\n"
             f"[listen data]\nendpoint = udp:{name}\ndefault = udp:127.0.0.2:{{port}}\n",
-            f"admin = unix:{admin}\nworkers = 2\ndrain_timeout = 1s",
+            "workers = 2\ndrain_timeout = 1s",
+            admin=True,
         )
         mux.ports = {str(port): port for port in ports[:3]}
         inodes = mux.inodes()
@@ -164,7 +165,7 @@ class UpgradeTest(WorkersTestCase):
         self.assertEqual((mux.inodes(), ask()), (inodes, peer))
         rows = [
             (row["name"], row["endpoints"], row["addresses"])
-            for row in get(admin, "/api/status")["listeners"]
+            for row in mux.api("status")["listeners"]
         ]
         self.assertEqual(
             rows, [("ftp", [name], [name]), ("data", [f"udp:{name}"], [f"udp:{name}"])]
@@ -207,13 +208,13 @@ class UpgradeTest(WorkersTestCase):
 
     def test_spread(self) -> None:
         """Each new worker gets as many connections, also if all are of one old worker."""
-        mux = self.service(f"admin = unix:{self.folder / 'admin.sock'}")
+        mux = self.service()
         peers = [self.relayed(mux, self.listening) for _ in range(100)]
         text = mux.file.read_text()
         mux.file.write_text(text.replace("[txmux]\n", "[txmux]\nworkers = 4\n"))
         for _ in range(2):
             mux.upgrade()
-            rows = get(self.folder / "admin.sock", "/api/status")["workers"]
+            rows = mux.api("status")["workers"]
             counts = [row["connections"] for row in rows]
             self.assertEqual(sum(counts), 100)
             self.assertLess(max(counts) - min(counts), 15, counts)
@@ -221,14 +222,12 @@ class UpgradeTest(WorkersTestCase):
 
     def test_report(self) -> None:
         """The answer has how many connections stay, by the reason, and until when."""
-        admin = self.folder / "admin.sock"
         mux = self.service(
-            f"admin = unix:{admin}",
-            "detect_timeout = 10m\n[route s]\nmatch = ssh\nbackend = 127.0.0.1:1\n",
+            routes="detect_timeout = 10m\n[route s]\nmatch = ssh\nbackend = 127.0.0.1:1\n",
         )
         pair, undecided = self.relayed(mux, self.listening), self.client(mux)
         self.is_accepted(mux.pid, undecided)
-        answer = post(admin, "/api/upgrade")
+        answer = mux.api("upgrade", {})
         mux.switched()
         self.assertLess(abs(answer.pop("until") - time.time() - 30), 10)
         self.assertRegex(
@@ -316,9 +315,8 @@ class BrokenTest(WorkersTestCase):
     def test_reason_is_in_the_answer(self) -> None:
         """Whatever fails at the start of the new process: who has asked does not see its standard error stream."""
         customize(self, _UNLUCKY)
-        admin = self.folder / "admin.sock"
-        mux = self.upgrading(settings=f"admin = unix:{admin}")
-        status, answer = ask(admin, "POST", "/api/upgrade", {})
+        mux = self.upgrading(admin=True)
+        status, answer = ask(mux.admin, "POST", "/api/upgrade", {})
         self.assertEqual(status, 409)
         self.assertIn("nothing is left", "\n".join(answer["errors"]))
         mux.stop()
@@ -346,11 +344,10 @@ class BrokenTest(WorkersTestCase):
         """Whatever goes wrong before the new process has adopted the workers, the old one serves."""
         customize(self, _BROKEN)
         listening = self.backend()
-        admin = self.folder / "admin.sock"
-        mux = Service(self.folder, self.relaying(listening), f"admin = unix:{admin}")
+        mux = Service(self.folder, self.relaying(listening), admin=True)
         self.addCleanup(mux.kill_all)
         client, server = self.relayed(mux, listening)
-        self.assertEqual(ask(admin, "POST", "/api/upgrade", {})[0], 409)
+        self.assertEqual(ask(mux.admin, "POST", "/api/upgrade", {})[0], 409)
         for pair in ((client, server), self.relayed(mux, listening)):
             self.answers(*pair)
             self.over(*pair)
@@ -373,7 +370,7 @@ class MeanwhileTest(WorkersTestCase):
             "    time.sleep(0.01)\n",
         )
         listening = self.listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), settings)
+        mux = self.upgrading(self.relaying(listening), settings, admin=True)
         client, server = self.relayed(mux, listening)
         before = pids_of(mux.pid)
         mux.ask()
@@ -403,11 +400,10 @@ class MeanwhileTest(WorkersTestCase):
         mux.take_one()
 
     def test_files_that_it_reads_are_not_said_to_be_old(self) -> None:
-        admin = self.folder / "admin.sock"
-        mux, client, server = self.slow(f"admin = unix:{admin}")
+        mux, client, server = self.slow()
 
         def are_old() -> bool:
-            return "rules" in {item["what"] for item in get(admin, "/api/status")["attention"]}
+            return "rules" in {item["what"] for item in mux.api("status")["attention"]}
 
         os.kill(self.new, signal.SIGKILL)
         mux.child.wait_for("upgrade failed")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.handshake import Handshake
 from tests.processes.running import RULES, WorkersTestCase
@@ -242,7 +241,6 @@ class PendingTest(WorkersTestCase):
 
     def test_served(self) -> None:
         """All three are decided and served as the rules of the old process say, which ends after them."""
-        admin = self.folder / "admin.sock"
         authority = make_authority()
         ca = authority.write(self.folder / "ca.pem")
         pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
@@ -254,7 +252,8 @@ class PendingTest(WorkersTestCase):
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
             f"[route ssh]\nmatch = ssh\nbackend = {backend}\n"
             f"[route inside]\nmatch = any\nunder = secure\nbackend = {backend}\n",
-            f"workers = 2\ndrain_timeout = 10m\nadmin = unix:{admin}",
+            "workers = 2\ndrain_timeout = 10m",
+            admin=True,
         )
         handshake = Handshake(str(ca))
         hello = handshake.hello()
@@ -267,7 +266,7 @@ class PendingTest(WorkersTestCase):
             )
         ]
         eventually(
-            lambda: get(admin, "/api/status")["connections"]["undecided"] == len(clients),
+            lambda: mux.api("status")["connections"]["undecided"] == len(clients),
             "all have been accepted",
         )
         old = mux.replace()
