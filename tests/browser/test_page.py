@@ -76,7 +76,8 @@ _CLICK_ENTRY = """
 """
 
 
-class BrowserCase(InteropTestCase):
+class PageTests(InteropTestCase):
+    watched: ClassVar[Watched]
     browser: ClassVar[Browser]
     redis: ClassVar[RedisServer]
     holding: ClassVar[Holding]
@@ -87,6 +88,8 @@ class BrowserCase(InteropTestCase):
         cls.redis = cls.share(start_redis(cls.folder))
         cls.holding = cls.share(Holding())
         cls.browser = cls.share(Browser())
+        rules = three_routes(cls.redis, cls.holding.port, free_port())
+        cls.watched = cls.share(Watched(cls.folder, rules))
 
     def log_in(self, watched: Watched) -> None:
         self.browser.look_like(1024, "light")
@@ -109,16 +112,6 @@ class BrowserCase(InteropTestCase):
         self.assertEqual([one for one in asked if not one.startswith(watched.address)], [])
         self.assertNotIn(watched.token, "".join(asked))
         self.assertEqual(self.browser.complaints(), [])
-
-
-class PageTests(BrowserCase):
-    watched: ClassVar[Watched]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        rules = three_routes(cls.redis, cls.holding.port, free_port())
-        cls.watched = cls.share(Watched(cls.folder, rules))
 
     def setUp(self) -> None:
         self.addCleanup(self.watched.leave)
@@ -482,8 +475,6 @@ class PageTests(BrowserCase):
         changed = {"now", "servers", "ends", "unrecognised", "connections", "clients"}
         self.assertLessEqual({*self.browser.run(_CHANGED)}, {*changed, "listeners", "map"})
 
-
-class ManyRoutesTests(BrowserCase):
     def test_folded_map_is_accessible_with_many_connections(self) -> None:
         watched = self.own(Watched(self.folder, many_routes(300, self.holding.port)))
         self.log_in(watched)

@@ -155,8 +155,6 @@ class UnitTests(SynchronousTestCase):
 
 
 class DebianPackageTests(InteropTestCase):
-    """A machine on which the package is installed; it is a copy of this one."""
-
     packages: ClassVar[list[Path]]
     repository: ClassVar[bytes]
     lintian: ClassVar[Child]
@@ -215,12 +213,7 @@ class DebianPackageTests(InteropTestCase):
         output_of("dpkg-deb", "--build", "--root-owner-group", "-Zgzip", "-z1", tree, later)
         return later
 
-    def root(self) -> Path:
-        return Path("/")
-
-    def setUp(self) -> None:
-        super().setUp()
-        root = self.root()
+    def begin(self, root: Path) -> None:
         Namespace(self).enter()
         self.machine = self.own(Machine(self.folder, root, "txmux.service"))
         for name, package in zip(("now", "later"), self.packages, strict=True):
@@ -236,8 +229,20 @@ class DebianPackageTests(InteropTestCase):
         return self.machine.run("systemctl", "is-active", "txmux").stdout.decode().strip()
 
     def test_life(self) -> None:
-        """It starts nothing by itself, serves rules of one's own, is upgraded without a cut, and leaves nothing behind."""
+        """On a copy of this machine, it starts nothing by itself, serves rules of one's own, is upgraded without a cut, and leaves nothing behind."""
+        self.begin(Path("/"))
+        self.live()
+
+    @pytest.mark.long
+    def test_life_on_a_fresh_debian(self) -> None:
+        """The same on a machine that has nothing but Debian's smallest system, systemd, and what the package depends on."""
+        self.begin(root_of("bookworm", "python3", "systemd"))
+        self.machine.do("dpkg", "--install", "--dry-run", "/txmux-test/now.deb")
+        self.live()
+
+    def live(self) -> None:
         self.installed()
+        self.assertEqual(self.machine.do("dpkg", "--audit"), "")
         self.started()
         self.upgraded()
         self.removed()
@@ -331,16 +336,3 @@ class DebianPackageTests(InteropTestCase):
         }
         self.assertEqual({path for path in changed if not path.startswith("txmux-test")}, set())
         self.assertNotIn("txmux", self.machine.do("cat", "/etc/passwd", "/etc/group"))
-
-
-@pytest.mark.long
-class FreshDebianTests(DebianPackageTests):
-    """A machine that has nothing but Debian's smallest system, systemd, and what the package depends on."""
-
-    def root(self) -> Path:
-        return root_of("bookworm", "python3", "systemd")
-
-    def installed(self) -> None:
-        self.machine.do("dpkg", "--install", "--dry-run", "/txmux-test/now.deb")
-        super().installed()
-        self.assertEqual(self.machine.do("dpkg", "--audit"), "")
