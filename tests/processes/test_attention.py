@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from tests.admin.processes import ask, get, text_of
+from tests.admin.processes import ask, text_of
 from tests.support.echo import EchoServer
-from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually, make_folder
+from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually
 from tests.support.proc import halted, workers_of
 from txmux.telemetry.attention import OF_FEW
 
@@ -34,17 +34,15 @@ _CODES = {"critical": 2, "warning": 1, "note": 0}
 
 class AttentionTest(WorkersTestCase):
     def begin(self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()) -> Service:
-        self.admin = make_folder(self) / "admin.sock"
-        return self.start(rules, f"admin = unix:{self.admin}\n{settings}", before)
+        self.mux = self.start(rules, settings, before, admin=True)
+        return self.mux
 
     def begin_to_upgrade(self, rules: str = RULES, settings: str = "") -> Service:
-        self.admin = make_folder(self) / "admin.sock"
-        return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
+        self.mux = self.upgrading(rules, settings, admin=True)
+        return self.mux
 
     def items(self, what: str) -> list[dict[str, Any]]:
-        return [
-            item for item in get(self.admin, "/api/status")["attention"] if item["what"] == what
-        ]
+        return [item for item in self.mux.api("status")["attention"] if item["what"] == what]
 
     def seen(self, what: str, level: str) -> dict[str, Any]:
         """Wait for the one item of a topic, and see that all views have it."""
@@ -55,7 +53,7 @@ class AttentionTest(WorkersTestCase):
         self.assertLess(item["since"], time.time())
         self.assertEqual(self.counted(what, level), 1)
         if what != "workers":  # one that does not answer is replaced meanwhile
-            self.assertIn(escape(item["text"][1:]), text_of(self.admin, "/"))
+            self.assertIn(escape(item["text"][1:]), text_of(self.mux.admin, "/"))
             self.assertIn(" ".join(item["text"].split()), self.shown("top", "--once"))
         code, line = self.check()
         self.assertEqual(code, _CODES[level])
@@ -70,7 +68,9 @@ class AttentionTest(WorkersTestCase):
     def counted(self, what: str, level: str) -> float:
         labels = f'level="{level}",what="{what}"'
         found = re.search(
-            rf"^txmux_attention{{{labels}}} (\S+)$", text_of(self.admin, "/metrics"), re.MULTILINE
+            rf"^txmux_attention{{{labels}}} (\S+)$",
+            text_of(self.mux.admin, "/metrics"),
+            re.MULTILINE,
         )
         return float(found[1]) if found else 0
 
@@ -82,13 +82,13 @@ class AttentionTest(WorkersTestCase):
         return " ".join(self.command(*words).stdout.split())
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = (sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.admin}")
+        command = (sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.mux.admin}")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertRegex(done.stderr, r"\A(warning: the answer is not complete: .*\n)?\Z")
         return done
 
     def ready(self) -> tuple[int, list[str]]:
-        status, answer = ask(self.admin, "GET", "/readyz")
+        status, answer = ask(self.mux.admin, "GET", "/readyz")
         return status, answer["missing"]
 
     def test_descriptors_run_out(self) -> None:
@@ -105,7 +105,7 @@ class AttentionTest(WorkersTestCase):
             self.assertEqual((item["text"], item["cause"]), ("listener public: cannot accept", why))
             line = f"[listen public]: cannot accept: {why}"
             self.assertEqual(self.ready(), (status, [line]))
-            (listener,) = get(self.admin, "/api/status")["listeners"]
+            (listener,) = self.mux.api("status")["listeners"]
             self.assertEqual(
                 (listener["accepting"], listener["why"]), (False, f"cannot accept: {why}")
             )
@@ -180,7 +180,7 @@ class AttentionTest(WorkersTestCase):
         with halted(workers_of(mux.pid)):
             self.seen("workers", "critical")
             mux.child.wait_for("needs attention: no worker (answers|serves)")
-            (listener,) = get(self.admin, "/api/status")["listeners"]
+            (listener,) = self.mux.api("status")["listeners"]
             self.assertFalse(listener["accepting"])
             status, (line,) = self.ready()
             # After ten seconds they are killed, and others start.
@@ -254,7 +254,7 @@ class AttentionTest(WorkersTestCase):
     def test_connections_that_stay_in_an_old_process(self) -> None:
         mux = self.begin_to_upgrade(f"{RULES}detect_timeout = 10m\n")
         client = self.client(mux)  # of whom nothing is known
-        eventually(lambda: get(self.admin, "/api/connections"), "it is accepted")
+        eventually(lambda: self.mux.api("connections"), "it is accepted")
         mux.replace()
         item = self.seen("upgrade", "note")
         self.assertEqual(item["text"], "1 connection stays in workers that an upgrade has replaced")

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-from tests.admin.processes import post
 from tests.interop.children import Child, eventually, run
 from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
 from tests.support.folders import make_folder
@@ -165,17 +164,18 @@ class StopTest(WorkersTestCase):
 
     def test_ban_of_the_last_client(self) -> None:
         """It ends with its last connection, whatever has ended that."""
-        listening, admin = self.backend(), make_folder(self) / "admin.sock"
+        listening = self.backend()
         mux = self.start(
             self.relaying(listening, "end_denied = yes\n"),
-            f"drain_timeout = 10m\nadmin = unix:{admin}",
+            "drain_timeout = 10m",
+            admin=True,
         )
         client, server = self.relayed(mux, listening)
         self.addCleanup(client.close)
         self.addCleanup(server.close)
         mux.terminate()
         mux.child.wait_for("draining connections: 1")
-        post(admin, "/api/bans", {"network": "127.0.0.1", "seconds": 600})
+        mux.api("bans", {"network": "127.0.0.1", "seconds": 600})
         mux.assert_stopped()
         self.assertEqual(mux.take_one()["reason"], "denied")
 

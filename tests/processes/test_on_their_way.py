@@ -2,9 +2,7 @@
 
 import os
 import signal
-from pathlib import Path
 
-from tests.admin.processes import get, post
 from tests.processes.running import Pair
 from tests.support.kit import WorkersTestCase, customize, eventually, make_folder
 from tests.support.proc import workers_of
@@ -41,44 +39,44 @@ class OnTheirWayTests(WorkersTestCase):
         held = make_folder(self) / "held"
         held.parent.chmod(0o755)  # workers may be another user's
         customize(self, _HELD.format(held=str(held)))
-        self.admin = Path(self.folder) / "admin.sock"
         server = self.backend()
         self.mux = mux = self.start(
             self.relaying(server, listener),
-            f"workers = 1\nsandbox = off\nadmin = unix:{self.admin}",
+            "workers = 1\nsandbox = off",
+            admin=True,
         )
         pair = self.relayed(mux, server)
-        (self.row,) = get(self.admin, "/api/connections")
+        (self.row,) = self.mux.api("connections")
         os.kill(workers_of(mux.child.pid)[0], signal.SIGTERM)
         eventually(held.exists, "the connection is on its way")
         return pair
 
     def test_listed(self) -> None:
         pair = self.leaving()
-        (row,) = get(self.admin, "/api/connections")
+        (row,) = self.mux.api("connections")
         self.assertEqual(row["id"], self.row["id"])
         self.assertNotEqual(row["worker"], self.row["worker"])
         self.all_end([pair])
 
     def test_explained(self) -> None:
         pair = self.leaving()
-        row = get(self.admin, f"/api/connections/{self.row['id']}")
+        row = self.mux.api(f"connections/{self.row['id']}")
         self.assertEqual(row["explanation"]["route"], "all")
         self.all_end([pair])
 
     def test_counted_for_its_source(self) -> None:
         pair = self.leaving()
-        (row,) = get(self.admin, "/api/clients")
+        (row,) = self.mux.api("clients")
         self.assertEqual(row["active"], 1)
         self.all_end([pair])
 
     def test_closed(self) -> None:
         self.leaving()
-        answer = post(self.admin, "/api/connections/close", {"backend": self.row["backend"]})
+        answer = self.mux.api("connections/close", {"backend": self.row["backend"]})
         self.assertEqual(answer["closed"], 1)
         self.assertEqual(self.mux.take()[0]["reason"], "killed")
 
     def test_banned(self) -> None:
         self.leaving("end_denied = yes\n")
-        post(self.admin, "/api/bans", {"network": "127.0.0.1", "seconds": 600})
+        self.mux.api("bans", {"network": "127.0.0.1", "seconds": 600})
         self.assertEqual(self.mux.take()[0]["reason"], "denied")

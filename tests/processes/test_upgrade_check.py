@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.admin.processes import answer_to, get, post, send
+from tests.admin.processes import answer_to, send
 from tests.interop.children import PATIENCE, eventually, run
 from tests.support.certificates import make_authority
 from tests.support.kit import RULES, Service, WorkersTestCase, customize
@@ -63,15 +63,15 @@ if "txmux" in sys.orig_argv:
 
 class UpgradeCheckTest(WorkersTestCase):
     def begin(self, rules: str, settings: str = "workers = 2") -> Service:
-        self.admin = self.folder / "admin.sock"
-        return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
+        self.mux = self.upgrading(rules, settings, admin=True)
+        return self.mux
 
     def check(self) -> Any:
-        return post(self.admin, "/api/upgrade/check")
+        return self.mux.api("upgrade/check", {})
 
     def held(self, count: int) -> None:
         def is_so() -> bool:
-            backends = get(self.admin, "/api/backends")
+            backends = self.mux.api("backends")
             return bool(sum(backend["held"] for backend in backends) == count)
 
         eventually(is_so, f"{count} clients wait for a server")
@@ -137,7 +137,7 @@ class UpgradeCheckTest(WorkersTestCase):
             "TLS ends here": 3,
             "waiting for a server": 2,
         }
-        family, counts = family_of(mux.pid), get(self.admin, "/api/status")["connections"]
+        family, counts = family_of(mux.pid), self.mux.api("status")["connections"]
         text = (
             r"; staying in old workers until ..:..:.. UTC: 3 \S.*, 3 \S.*"
             r"; staying in old workers until ..:..:.. UTC: 2 waiting for a server$"
@@ -160,10 +160,10 @@ class UpgradeCheckTest(WorkersTestCase):
             )
         self.assertNotRegex(mux.child.output, " (warn|error|critical) .*(upgrade|supervisor)")
         eventually(lambda: family_of(mux.pid) == family, "the new processes have ended")
-        self.assertEqual(get(self.admin, "/api/status")["connections"], counts)
-        items = {item["what"] for item in get(self.admin, "/api/status")["attention"]}
+        self.assertEqual(self.mux.api("status")["connections"], counts)
+        items = {item["what"] for item in self.mux.api("status")["attention"]}
         self.assertFalse(items & {"upgrade", "workers"})
-        done = post(self.admin, "/api/upgrade")
+        done = self.mux.api("upgrade", {})
         mux.switched()
         self.assertEqual((done["moved"], done["stays"]), (4, stays))
         self.assert_near(done["until"], 600 + 3600)
@@ -184,7 +184,7 @@ class UpgradeCheckTest(WorkersTestCase):
             "upgrade",
             "--check",
             "--admin",
-            f"unix:{self.admin}",
+            f"unix:{self.mux.admin}",
         )
         result = run(*command)
         self.assertRegex(
@@ -256,10 +256,10 @@ class UpgradeCheckTest(WorkersTestCase):
         """An upgrade that is asked for during a check comes after it; so does a reload."""
         ready, gate = self.late("start", after=True)
         mux = self.begin(RULES)
-        first = send(self.admin, "POST", "/api/upgrade/check")
+        first = send(self.mux.admin, "POST", "/api/upgrade/check")
         eventually(ready.exists, "a new process is ready")
-        second = send(self.admin, "POST", "/api/upgrade/check")
-        get(self.admin, "/api/status")  # which comes after it
+        second = send(self.mux.admin, "POST", "/api/upgrade/check")
+        self.mux.api("status")  # which comes after it
         mux.ask()
         gate.touch()
         for asking in (first, second):
