@@ -7,7 +7,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
-from tests.admin.processes import get, post
 from tests.processes.running import WorkersTestCase
 from tests.support.each import with_each
 from tests.support.folders import make_folder
@@ -118,17 +117,15 @@ class FaultsTest(WorkersTestCase):
         draft.rename(self.units / file)
 
     def serve(self) -> Service:
-        self.admin = self.home / "admin.sock"
-        settings = f"include = {self.units}/*.ini\nadmin = unix:{self.admin}\ndrain_timeout = 1s"
+        settings = f"include = {self.units}/*.ini\ndrain_timeout = 1s"
         operator = f"[listen operator]\nendpoint = 127.0.0.1:{free_port()}\n"
-        mux = Service(self.folder, operator, settings)
-        self.addCleanup(mux.end)
+        self.mux = mux = self.own(Service(self.folder, operator, settings, admin=True))
         mux.child.wait_for("serving with ")
         return mux
 
     def untaken(self) -> Mapping[str, Any]:
         """Return the units that are not taken, by the names of their owners."""
-        rows = get(self.admin, "/api/status")["untaken"]
+        rows = self.mux.api("status")["untaken"]
         return {re.findall(r"[a-z]+", row["unit"].removesuffix(".ini"))[-1]: row for row in rows}
 
     def connect(self, owner: Owner) -> tuple[socket.socket, socket.socket]:
@@ -154,9 +151,7 @@ class FaultsTest(WorkersTestCase):
         self.assertEqual([*untaken], ["faulty"], fault)
         self.assertRegex(untaken["faulty"]["errors"][0], message)
         self.assertEqual(untaken["faulty"]["in_force"], in_force)
-        [item] = [
-            one for one in get(self.admin, "/api/status")["attention"] if one["what"] == "unit"
-        ]
+        [item] = [one for one in self.mux.api("status")["attention"] if one["what"] == "unit"]
         stays = "what was in force for it stays" if in_force else "it is not served"
         self.assertRegex(item["text"], rf"faulty.*{stays}")
         self.assertRegex(item["cause"], message)
@@ -184,7 +179,7 @@ class FaultsTest(WorkersTestCase):
             self.change_bystanders()
             before, self.faulty.server = self.faulty.server, self.backend()
             self.write()
-            changes = post(self.admin, "/api/reload")["changes"]
+            changes = self.mux.api("reload", {})["changes"]
             self.assertRegex(changes, rf"; 2 of 3 (?:files|units) taken; .*(?:{message})")
             self.assert_untaken(fault, in_force=True)
             for _, pair in [*held, *self.bystanders()]:
@@ -194,7 +189,7 @@ class FaultsTest(WorkersTestCase):
             self.answers(*self.connect(self.faulty))
             self.faulty.server, self.faulty.more = after, ""
             self.write()
-            self.assertNotIn("taken", post(self.admin, "/api/reload")["changes"])
+            self.assertNotIn("taken", self.mux.api("reload", {})["changes"])
             self.assertEqual(self.untaken(), {})
             self.answers(*self.connect(self.faulty))
 
@@ -223,7 +218,7 @@ class FaultsTest(WorkersTestCase):
         """An owner who goes takes nobody along, not even with the folder of all."""
         self.write()
         mux = self.serve()
-        for change in (lambda: post(self.admin, "/api/reload"), mux.upgrade):
+        for change in (lambda: self.mux.api("reload", {}), mux.upgrade):
             held = self.bystanders()
             self.write(without=["faulty"])
             change()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.admin.processes import get
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase, set_limits
 from tests.support.certificates import make_authority
@@ -275,7 +274,8 @@ class PlacesTest(WorkersTestCase):
         mux = self.upgrading(
             f"{RULES}{listener}[route all]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nconnect_timeout = 10m\n",
-            f"{settings}drain_timeout = 10m\nadmin = unix:{self.folder / 'admin.sock'}",
+            f"{settings}drain_timeout = 10m",
+            admin=True,
         )
         return mux, listening
 
@@ -324,8 +324,8 @@ class PlacesTest(WorkersTestCase):
         undecided = self.one_for_each(mux, workers)  # each keeps its worker
         peers = [self.relayed(mux, listening, client) for client in relayed]
         mux.reload(("workers = 2", "workers = 1"))
-        asked = self.folder / "admin.sock", "/api/connections?state=relaying"
-        eventually(lambda: len({one["worker"] for one in get(*asked)}) == 1, "one has moved")
+        asked = "connections?state=relaying"
+        eventually(lambda: len({one["worker"] for one in mux.api(asked)}) == 1, "one has moved")
         mux.reload(("workers = 1", "workers = 2"))
         self.assertEqual(mux.workers, workers)
         for client in undecided:
@@ -345,6 +345,6 @@ class PlacesTest(WorkersTestCase):
         client = client or self.client(mux)
         client.sendall(said.encode())
         name = "{}:{}".format(*client.getsockname())
-        asked = self.folder / "admin.sock", "/api/connections?state=connecting"
-        eventually(lambda: any(one["client"] == name for one in get(*asked)), "it waits")
+        asked = "connections?state=connecting"
+        eventually(lambda: any(one["client"] == name for one in mux.api(asked)), "it waits")
         return client

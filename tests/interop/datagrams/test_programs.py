@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
-from tests.interop.children import InteropTestCase, eventually, output_of, run
+from tests.interop.children import InteropTestCase, eventually, run
 from tests.interop.datagrams import answering, secured, tunnels
 from tests.interop.datagrams.program import PORT, Program
 from tests.interop.namespaces import Namespace, cable
@@ -48,16 +47,12 @@ class ProgramTests(InteropTestCase):
                 cls.share(server)
         rules = f"[listen port]\nendpoint = udp:{PORT}\n    udp:123\n"
         rules += "".join(program.routes for program in cls.programs.values())
-        cls.mux = cls.share(Service(cls.folder, rules, f"admin = unix:{cls.folder}/admin"))
+        cls.mux = cls.share(Service(cls.folder, rules, admin=True))
         for program in cls.programs.values():
             program.ready()
 
     def ended(self) -> list[Record]:
-        told = output_of(
-            *("curl", "--silent", "--fail", "--unix-socket", self.folder / "admin"),
-            *("--json", json.dumps({"listener": "port"}), "http://localhost/api/connections/close"),
-        )
-        count = json.loads(told)["closed"]
+        count = self.mux.api("connections/close", {"listener": "port"})["closed"]
 
         def new() -> list[Record]:
             return self.mux.lines("port")[self.seen :]
