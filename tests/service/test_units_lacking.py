@@ -39,9 +39,10 @@ backend = 127.0.0.1:{2}
 """
 
 
-class Case(SupervisedTestCase):
-    timeout = 20
+class CertificateTest(SupervisedTestCase):
     """Three owners: of ``old.team.example``, of ``lacking.team.example``, and, younger, of all names of ``team.example``."""
+
+    timeout = 20
 
     def setUp(self) -> None:
         super().setUp()
@@ -146,8 +147,6 @@ class Case(SupervisedTestCase):
             await deferLater(reactor, 0.01)
         await self.all_serve()
 
-
-class CertificateTest(Case):
     async def test_start(self) -> None:
         """A service starts; clients of the name are refused, and neither the wildcard nor the default serves them."""
         for damage in (None, b"", b"\0garbage", self.authority.pem):
@@ -264,12 +263,8 @@ class CertificateTest(Case):
         await self.refuses()
         await self.others_are_served()
 
-
-class BackendTest(Case):
-    """The backend of a unit whose servers cannot be verified, or shown a certificate, is not connected."""
-
-    def setUp(self) -> None:
-        super().setUp()
+    def verify_servers(self) -> None:
+        """Have the unit name files by which its servers are verified, and shown a certificate."""
         self.mend()
         self.other, self.identity = PeerFactory(), self.authority.issue("server.team.example")
         options = self.identity.private().options()
@@ -306,8 +301,9 @@ class BackendTest(Case):
         await self.says(but="lacking")
         await self.serves("lacking.team.example", "b_lacking")
 
-    async def test_start(self) -> None:
+    async def test_backend_at_a_start(self) -> None:
         """A service starts; the servers get nothing until the authorities are there, without a reload."""
+        self.verify_servers()
         await self.start()
         await self.turned_away()
         await self.others_are_served()
@@ -315,6 +311,7 @@ class BackendTest(Case):
         await self.served_again(self.folder / "no.pem")
 
     async def test_client_certificate(self) -> None:
+        self.verify_servers()
         self.lacks("tls_ca = ca.pem\ntls_client_certificate = no.pem")
         (self.folder / "no.pem").write_bytes(self.identity.pem)
         await self.start()
@@ -323,8 +320,9 @@ class BackendTest(Case):
         self.identity.write(self.folder / "no.pem", key=True)
         await self.served_again()
 
-    async def test_reload(self) -> None:
+    async def test_backend_at_a_reload(self) -> None:
         """It is taken, and named; what is in use stays so, also in a worker that starts."""
+        self.verify_servers()
         self.lacks("tls_ca = ca.pem")
         await self.start()
         self.lacks("tls_ca = no.pem")
@@ -348,6 +346,7 @@ class BackendTest(Case):
 
     async def test_checked(self) -> None:
         """Its checks are no way around, and find its servers down."""
+        self.verify_servers()
         self.lacks("tls_ca = no.pem\ncheck = tcp interval=0.1s\nhold = 0s")
         await self.start()
         await self.says(
@@ -362,7 +361,8 @@ class BackendTest(Case):
         while all(peer.received != b"hello" for peer in self.other.peers):  # checks are some, too
             await deferLater(reactor, 0.01)
 
-    async def test_check(self) -> None:
+    async def test_check_of_a_backend(self) -> None:
+        self.verify_servers()
         self.write(MAIN)
         with redirect_stdout(StringIO()) as out:
             self.assertEqual(main(["check", str(self.file)]), 1)
