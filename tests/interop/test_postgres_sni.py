@@ -11,7 +11,7 @@ from typing import ClassVar
 from tests.admin.processes import text_of
 from tests.interop.children import Child, InteropTestCase, eventually, run
 from tests.interop.servers import Certificate, make_certificate, start_postgres
-from tests.support.each import with_each
+from tests.support.each import for_each
 from tests.support.ports import free_port
 from tests.support.services import RELAYS, Service
 
@@ -46,7 +46,7 @@ _SLEEP = "select pg_sleep(60)"
 _SLEEPING = f"select count(*) from pg_stat_activity where query = '{_SLEEP}' and state = 'active'"
 
 
-@with_each("relay", *RELAYS)
+@for_each("relay", RELAYS)
 class PsqlTests(InteropTestCase):
     relay: str
     muxes: ClassVar[dict[str, Service]]

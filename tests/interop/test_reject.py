@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tests.interop.children import InteropTestCase, run
 from tests.interop.servers import make_certificate
-from tests.support.each import with_each
+from tests.support.each import for_each
 from tests.support.ports import free_port
 from tests.support.services import RELAYS, Service
 
@@ -27,7 +27,7 @@ fallback = reject
 """
 
 
-@with_each("relay", *RELAYS)
+@for_each("relay", RELAYS)
 class ClientTests(InteropTestCase):
     relay: str
     muxes: ClassVar[dict[str, Service]]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.servers import start_redis
-from tests.support.each import with_each
+from tests.support.each import for_each
 from tests.support.ports import free_port
 from tests.support.services import RELAYS, Service
 
@@ -36,7 +36,7 @@ backend = 127.0.0.1:{{iperf3}}
 _MIB = 2**20
 
 
-@with_each("relay", *RELAYS)
+@for_each("relay", RELAYS)
 class RelayTests(InteropTestCase):
     relay: str
     muxes: ClassVar[dict[str, Service]]

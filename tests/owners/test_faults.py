@@ -8,7 +8,6 @@ from io import StringIO
 from typing import Any
 
 from tests.processes.running import WorkersTestCase
-from tests.support.each import with_each
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
 from tests.support.services import Service
@@ -79,7 +78,6 @@ LATER: Mapping[str, tuple[Fault, str]] = {
 """The same while a service runs: what a younger owner has in force is theirs, too."""
 
 
-@with_each("owned", "file", "unit")
 class FaultsTest(WorkersTestCase):
     """Services with three owners: an older bystander, one who makes a mistake, and a younger bystander.
 
@@ -87,7 +85,7 @@ class FaultsTest(WorkersTestCase):
         owned: What each has: a ``file``, or a ``unit`` of one file.
     """
 
-    owned: str
+    owned = "file"
 
     def setUp(self) -> None:
         super().setUp()
@@ -268,3 +266,9 @@ class FaultsTest(WorkersTestCase):
                 self.assertEqual(code, 1, message)
                 self.assertRegex(out.getvalue(), rf"(?m)^{self.units}.*{message}")
                 self.assertNotRegex(out.getvalue(), r"(?m)^\S*(older|younger).ini")
+
+
+class MarkedFaultsTest(FaultsTest):
+    """The same, as units of one file."""
+
+    owned = "unit"

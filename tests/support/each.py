@@ -47,37 +47,3 @@ def _run_with(test: Any, name: str, values: Sequence[Any]) -> Any:
                 test(self)
 
     return run_async if inspect.iscoroutinefunction(test) else run
-
-
-"""The same tests in several ways."""
-
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar
-
-_Case = TypeVar("_Case", bound=type[Any])
-
-
-def with_each(attribute: str, *values: object) -> Callable[[_Case], _Case]:
-    """Have each test of a class run with an attribute of each of these values, set up anew."""
-
-    def decorate(its: _Case) -> _Case:
-        setattr(its, attribute, values[0])
-        for name, test in [*vars(its).items()]:
-            if name.startswith("test_"):
-                setattr(its, name, _repeated(test, attribute, values[1:]))
-        return its
-
-    return decorate
-
-
-def _repeated(test: Any, attribute: str, further: tuple[object, ...]) -> Any:
-    @wraps(test)
-    def run(self: Any) -> None:
-        test(self)
-        for value in further:
-            setattr(self, attribute, value)
-            self.setUp()
-            test(self)
-
-    return run
