@@ -72,9 +72,29 @@ class Program:
 
 
 def can_fork(words: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Return whether a command is ``python -m txmux``, `txmux` or `twist` of this environment, and a fork is like a fresh process."""
-    is_known = words[0] in _SCRIPTS or words[:3] == [sys.executable, "-m", "txmux"]
-    return is_known and _network() == _FORKED_IN and _at_start(environ) == _FORKED_WITH
+    """Return whether a command is ``python -m txmux``, `txmux` or `twist` of this environment, and a fork is like a fresh process.
+
+    Before it may be ``env NAME=VALUE…``, and then ``python -c CODE…`` whose code passes sockets on as systemd does, by `os.execv`.
+    """
+    environ, before, words = _split(words, environ)
+    is_known = words[:1] and words[0] in _SCRIPTS or words[:3] == [sys.executable, "-m", "txmux"]
+    is_alike = _network() == _FORKED_IN and _at_start(environ) == _FORKED_WITH
+    return bool(is_known and is_alike and (not before or "LISTEN_FDS" in before[0]))
+
+
+def _split(
+    words: Sequence[str], environ: Mapping[str, str]
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Split a command into its environment, the code and the arguments that come before a program, and the program."""
+    environ, words = dict(environ), [*words]
+    if Path(words[0]).name == "env":
+        del words[0]
+        while words and "=" in words[0]:
+            name, _, environ[name] = words.pop(0).partition("=")
+    if words[:2] != [sys.executable, "-c"]:
+        return environ, [], words
+    at = next((n for n in range(3, len(words)) if words[n] in {*_SCRIPTS, sys.executable}), 0)
+    return environ, words[2:at], words[at:] if at else []
 
 
 def start(words: list[str], environ: Mapping[str, str], *, stdin: bool) -> Program:
@@ -123,8 +143,9 @@ def forked() -> list[str]:
 
 
 def _fork(words: list[str], environ: Mapping[str, str], streams: Sequence[int]) -> Program:
-    how = {"words": words, "environ": dict(environ), "cwd": str(Path.cwd()), "umask": _umask()}
-    how["files"] = resource.getrlimit(resource.RLIMIT_NOFILE)
+    environ, before, program = _split(words, environ)
+    how = {"words": program, "before": before, "environ": environ, "umask": _umask()}
+    how |= {"cwd": str(Path.cwd()), "files": resource.getrlimit(resource.RLIMIT_NOFILE)}
     ended, ending = socket.socketpair()
     with ending:
         return Program(words, _ask(how, [*streams, ending.fileno()]), ended)
@@ -245,6 +266,7 @@ def _report_ended(running: dict[int, int]) -> None:
 def _run(
     descriptors: list[int],
     words: Sequence[str] = (),
+    before: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     cwd: str = "",
     umask: int = 0,
@@ -264,6 +286,8 @@ def _run(
     os.chdir(cwd)
     os.umask(umask)
     resource.setrlimit(resource.RLIMIT_NOFILE, files)
+    if before:
+        _run_before(*before, *words)
     if words[0] == sys.executable:
         sys.argv[:] = ["txmux", *words[3:]]
         sys.orig_argv = [*words]
@@ -273,6 +297,31 @@ def _run(
         sys.orig_argv = [sys.executable, *words]
         runpy.run_path(words[0], run_name="__main__")
 
+
+class _ExecutedError(BaseException):
+    """In place of a call that does not return."""
+
+
+def _run_before(code: str, *arguments: str) -> None:
+    """Run code up to its `os.execv`, with all that an exec does to descriptors; the program is that of `_run`."""
+
+    def execute(*_: object) -> None:
+        raise _ExecutedError
+
+    sys.argv[:] = ["-c", *arguments]
+    variables = {"__name__": "__main__"}
+    execv, os.execv = os.execv, execute  # type: ignore[assignment]
+    with suppress(_ExecutedError):
+        exec(code, variables)  # noqa: S102 - a test's own
+    os.execv = execv
+    _kept.append(variables)  # objects that own descriptors, whose numbers others may have soon
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - not of the folder's own descriptor
+        with suppress(OSError):
+            if int(name) > 2 and not os.get_inheritable(int(name)):
+                os.close(int(name))
+
+
+_kept: list[object] = []
 
 if __name__ == "__main__":
     run_it = _serve(socket.socket(fileno=int(sys.argv[1])))
