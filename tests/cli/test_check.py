@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import txmux
 from tests.cli.support import CommandTestCase
+from tests.interop.children import run
 from txmux.cli import COMMANDS, check
 from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
 from txmux.rules.lint.privileges import Privileges
@@ -264,15 +265,8 @@ class CheckTests(CommandTestCase):
         self.assertIn(f"{self.good.name}: OK, 1 listener, 0 routes, 1 backend", out)
 
     def test_standard_input(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "txmux", "check", "-"],
-            cwd=Path(txmux.__file__).parent.parent,
-            input=BAD,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.assertEqual((done.returncode, done.stdout), (1, BAD_LINES.format("<stdin>")))
+        done = run(sys.executable, "-m", "txmux", "check", "-", stdin=BAD.encode())
+        self.assertEqual((done.returncode, done.stdout.decode()), (1, BAD_LINES.format("<stdin>")))
 
     def test_closed_pipe_ends_any_command_as_sigpipe(self) -> None:
         good, package = str(self.good), Path(txmux.__file__).parent.parent

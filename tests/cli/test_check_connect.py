@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import run
 from tests.support.echo import ThreadServer
 from tests.support.ports import free_port
 
@@ -41,15 +41,9 @@ class ConnectTests(SynchronousTestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rules.ini"
             path.write_text(f"[listen public]\nendpoint = 127.0.0.1:0\n{rules}")
-            ended = subprocess.run(
-                [sys.executable, "-m", "txmux", "check", "--connect", *options, str(path)],
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
-        self.assertEqual(ended.stderr, "")
-        return ended.returncode, ended.stdout
+            ended = run(sys.executable, "-m", "txmux", "check", "--connect", *options, path)
+        self.assertEqual(ended.stderr, b"")
+        return ended.returncode, ended.stdout.decode()
 
     def check(self, rules: str) -> tuple[int, list[str]]:
         """Run the command, and give its exit code and what it says of servers."""

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from html import escape
 from typing import Any
 
 from tests.admin.processes import ask, text_of
+from tests.interop.children import run
 from tests.support.echo import EchoServer
 from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually
 from tests.support.proc import halted, workers_of
@@ -75,17 +75,16 @@ class AttentionTest(WorkersTestCase):
         return float(found[1]) if found else 0
 
     def check(self) -> tuple[int, str]:
-        done = self.command("status", "--check")
-        return done.returncode, done.stdout.partition(" | ")[0]
+        status, said = self.command("status", "--check")
+        return status, said.partition(" | ")[0]
 
     def shown(self, *words: str) -> str:
-        return " ".join(self.command(*words).stdout.split())
+        return " ".join(self.command(*words)[1].split())
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = (sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.mux.admin}")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        self.assertRegex(done.stderr, r"\A(warning: the answer is not complete: .*\n)?\Z")
-        return done
+    def command(self, *words: str) -> tuple[int, str]:
+        done = run(sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.mux.admin}")
+        self.assertRegex(done.stderr, rb"\A(warning: the answer is not complete: .*\n)?\Z")
+        return done.returncode, done.stdout.decode()
 
     def ready(self) -> tuple[int, list[str]]:
         status, answer = ask(self.mux.admin, "GET", "/readyz")
@@ -210,7 +209,7 @@ class AttentionTest(WorkersTestCase):
         item = self.seen("workers", "warning")
         text = "worker 1 was killed by signal 11 (SIGSEGV), 2 connections lost"
         self.assertEqual(item["text"], text)
-        self.assertIn(f"WARNING: {text}", self.command("status", "--check").stdout)
+        self.assertIn(f"WARNING: {text}", self.command("status", "--check")[1])
 
     def test_worker_that_ends_again_and_again(self) -> None:
         mux = self.begin()

@@ -77,7 +77,7 @@ def can_fork(words: Sequence[str], environ: Mapping[str, str]) -> bool:
     Before it may be ``env NAME=VALUE…``, and then ``python -c CODE…`` whose code passes sockets on as systemd does, by `os.execv`.
     """
     environ, before, words = _split(words, environ)
-    is_known = words[:1] and words[0] in _SCRIPTS or words[:3] == [sys.executable, "-m", "txmux"]
+    is_known = (words[:1] and words[0] in _SCRIPTS) or words[:3] == [sys.executable, "-m", "txmux"]
     is_alike = _network() == _FORKED_IN and _at_start(environ) == _FORKED_WITH
     return bool(is_known and is_alike and (not before or "LISTEN_FDS" in before[0]))
 
@@ -312,7 +312,7 @@ def _run_before(code: str, *arguments: str) -> None:
     variables = {"__name__": "__main__"}
     execv, os.execv = os.execv, execute  # type: ignore[assignment]
     with suppress(_ExecutedError):
-        exec(code, variables)  # noqa: S102 - a test's own
+        exec(code, variables)
     os.execv = execv
     _kept.append(variables)  # objects that own descriptors, whose numbers others may have soon
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - not of the folder's own descriptor

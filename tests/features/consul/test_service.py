@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import deferLater
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.features.consul.stand_in import Consul, Instance, instances_in
+from tests.interop.children import run
 from tests.processes.test_opener import HelperOfRules
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.test_errors import assert_harmless, refused
 from txmux.features.consul.finding import _refusal, next_index
 from txmux.net.http import HttpResponse
+from txmux.net.turns import in_thread
 from txmux.rules.lint import warnings
 from txmux.rules.reading.parser import parse
+
+_CHECK = sys.executable, "-m", "txmux", "check"
 
 _RULES = """
 [listen public]
@@ -126,22 +129,18 @@ class ConsulTests(AdminCase):
         self.consul.register("web", [Instance(port)])
         self.write_rules(self.settings, _RULES)
         for options, lines in ((["--connect"], 1), ([], 0)):
-            out, err, code = await getProcessOutputAndValue(
-                sys.executable, ["-m", "txmux", "check", *options, str(self.file)]
-            )
-            self.assertEqual((err, code), (b"", 0), out)
-            self.assertEqual(out.decode().count(f"127.0.0.1:{port}"), lines, out)
+            done = await in_thread(run, *_CHECK, *options, self.file)
+            self.assertEqual((done.stderr, done.returncode), (b"", 0), done.stdout)
+            self.assertEqual(done.stdout.decode().count(f"127.0.0.1:{port}"), lines, done.stdout)
             # It may ask for changes to what it was told, by an index, before it has ended.
             first = [query for query in self.consul.asked if "index" not in query]
             self.assertEqual(len(first), 1)
 
     async def test_service_that_consul_does_not_know_has_no_server(self) -> None:
         self.write_rules(self.settings, _RULES)
-        out, _, code = await getProcessOutputAndValue(
-            sys.executable, ["-m", "txmux", "check", "--connect", str(self.file)]
-        )
-        self.assertEqual(code, 1)
-        self.assertIn("consul:web: no address: Consul has no instance of web", out.decode())
+        done = await in_thread(run, *_CHECK, "--connect", self.file)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("consul:web: no address: Consul has no instance of web", done.stdout.decode())
 
 
 class TokenTest(SynchronousTestCase):
