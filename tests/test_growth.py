@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import cache, partial
 from typing import Any, TypeVar
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -323,6 +324,7 @@ def _moved(count: int) -> Callable[[], object]:
     return lambda: detector.route_called(f"r{count - 1}")
 
 
+@pytest.mark.by_turns(each=True)
 class GrowthTests(SynchronousTestCase):
     def _assert_growth(
         self, most: float, works: Iterable[tuple[str, Callable[[int], Callable[[], object]]]]

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -48,6 +49,7 @@ class _Server(Peer):
             self.close()
 
 
+@pytest.mark.by_turns(each=True)
 class LeakTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()

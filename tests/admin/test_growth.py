@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, TypeAlias
 from unittest import mock
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -106,6 +107,7 @@ _VIEWS: Mapping[_Make, Sequence[str]] = {
 }
 
 
+@pytest.mark.by_turns(each=True)
 class GrowthTests(SynchronousTestCase):
     def test_views(self) -> None:
         found = {

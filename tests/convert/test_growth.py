@@ -3,6 +3,7 @@
 from functools import partial
 
 import attrs
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, matchers
@@ -115,6 +116,7 @@ _CONFIGURATIONS = {
 }
 
 
+@pytest.mark.by_turns(each=True)
 class GrowthTests(SynchronousTestCase):
     def test_twice_as_much_takes_twice_as_long(self) -> None:
         for what, growing in _CONFIGURATIONS.items():

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import attrs
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.quic import initials
@@ -157,6 +158,7 @@ def _steps(which: str, shape: str, count: int, transport: Transport) -> dict[str
     }
 
 
+@pytest.mark.by_turns(each=True)
 class GrowthTests(SynchronousTestCase):
     def _assert_none(self, transport: Transport, options: Iterable[tuple[str, str]]) -> None:
         self.addCleanup(_line.cache_clear)

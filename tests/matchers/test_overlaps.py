@@ -81,6 +81,7 @@ class TableTests(SynchronousTestCase):
             every = [(pair.first, pair.second) for pair in ambiguities_over(transport)]
             self.assertEqual(sorted(every), sorted(found))
 
+    @pytest.mark.by_turns(each=True)
     def test_quickly(self) -> None:
         """A short search finds no other pairs, of streams."""
         self.assertEqual(overlaps(kept=4, seeds=1, known=OVERLAPS), {}, _AGAIN)

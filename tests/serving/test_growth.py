@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytest
+
 from tests.interop.children import PATIENCE
 from tests.support.growth import AT_ALL, AT_NONE, finished, growth
 from tests.support.mux import VirtualTime
@@ -24,6 +26,7 @@ _RULES = (
 _RESET = struct.pack("ii", 1, 0)
 
 
+@pytest.mark.by_turns(each=True)
 class GrowthTests(ServiceTestCase):
     def setUp(self) -> None:
         super().setUp()

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 import attrs
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -265,6 +266,7 @@ CONDITIONS: Mapping[str, Callable[[int, Balance], Watched]] = {
 }
 
 
+@pytest.mark.by_turns(each=True)
 class CostTests(SynchronousTestCase):
     def steps(self, watched: Watched, tried: Sequence[Member]) -> int:
         def connect(count: int = 20) -> None:

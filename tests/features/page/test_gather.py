@@ -8,6 +8,7 @@ from io import StringIO
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -162,6 +163,7 @@ async def _page(control: Control) -> object:
     return [*render(View(await gather(control, query), query))]
 
 
+@pytest.mark.by_turns(each=True)
 class GrowthTests(SynchronousTestCase):
     def test_page(self) -> None:
         for what in ("routes", "servers"):
