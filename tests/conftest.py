@@ -1,7 +1,9 @@
 """What holds for all tests."""
 
 import difflib
+import functools
 import gc
+import importlib.metadata
 import os
 import re
 import resource
@@ -117,6 +119,8 @@ def pytest_configure(config: pytest.Config) -> None:
     To compile is a third of their start.
     """
     gc.set_threshold(*_YOUNG)
+    # pytest looks for that of Twisted at each test, in its files.
+    importlib.metadata.version = functools.cache(importlib.metadata.version)
     config.pluginmanager.register(Guard())
     config.pluginmanager.register(RefusedCalls())
     config.pluginmanager.register(Reached())

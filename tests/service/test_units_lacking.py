@@ -42,8 +42,6 @@ backend = 127.0.0.1:{2}
 class CertificateTest(SupervisedTestCase):
     """Three owners: of ``old.team.example``, of ``lacking.team.example``, and, younger, of all names of ``team.example``."""
 
-    timeout = 20
-
     def setUp(self) -> None:
         super().setUp()
         self.authority.write(self.folder / "ca.pem")
