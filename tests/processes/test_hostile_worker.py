@@ -282,7 +282,7 @@ class ChannelTest(SupervisedTestCase):
         self.shut_down()
         await self.until(lambda: not self.supervisor._catching_up)
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(PATIENCE)
             client.connect(str(path))
             client.sendall(b"x")
             self.assertEqual(await deferToThread(client.recv, 1), b"")

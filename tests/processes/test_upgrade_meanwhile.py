@@ -112,7 +112,7 @@ class MeanwhileTest(WorkersTestCase):
         )
         set_limits(self, {f"processes.{name}": 9 * PATIENCE for name in longer})
         listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), "workers = 2\ndrain_timeout = 1s")
+        mux = self.upgrading(self.relaying(listening), "workers = 2\ndrain_timeout = 10m")
         mux.child.wait_for("serving with 2 worker")
         hung, _ = workers_of(mux.pid)
         is_over = threading.Event()

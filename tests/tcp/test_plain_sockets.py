@@ -90,8 +90,8 @@ _MUX_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_SNDBUF, 2**12),
 )
 _AT_ONCE = 2**18
-_TURNS, _MANY_TURNS, _ROUNDS = 6, 20, 4
-_PATIENCE = 1.0  # seconds
+_TURNS, _ROUNDS = 6, 4
+_PATIENCE, _DELIVERY = 20.0, 0.5  # seconds
 _PACKETS, _DESCRIPTORS = Path("/proc/net/softnet_stat"), Path("/proc/self/fd")
 _INFO = struct.Struct("=B23xI")  # the state and the unacknowledged packets of `struct tcp_info`
 _LISTENING = 10
@@ -475,8 +475,9 @@ def _disagreement(
 
 def _deliver() -> None:
     """Let the kernel deliver what is on its way, which it does later where other programs keep the CPU busy."""
-    for _ in range(_MANY_TURNS):
-        # The twelfth number of a CPU is how many packets wait there.
+    # The twelfth number of a CPU is how many packets wait there, of any program.
+    until = time.monotonic() + _DELIVERY
+    while time.monotonic() < until:
         waiting = [line.split()[11] for line in _PACKETS.read_text().splitlines()]
         if not any(int(count, 16) for count in waiting):
             return
