@@ -45,14 +45,16 @@ _IMPORT_FEATURES = {"interop", "test_sources.py"}
 
 
 @functools.cache
-def parsed() -> dict[Path, ast.Module]:
-    """Return the code of each file of `txmux`, by its path in there; those of `txmux_convert` begin with its name."""
+def parsed(having: str = "") -> dict[Path, ast.Module]:
+    """Return the code of each file of `txmux` in which a pattern occurs, by its path in there; those of `txmux_convert` begin with its name.
+
+    All take two seconds and a half, those that have something as common as ``time`` a quarter of that.
+    """
     return {
-        path.relative_to(CONVERT.parent if package is CONVERT else PACKAGE): ast.parse(
-            path.read_text()
-        )
+        path.relative_to(CONVERT.parent if package is CONVERT else PACKAGE): ast.parse(text)
         for package in (PACKAGE, CONVERT)
         for path in sorted(package.rglob("*.py"))
+        if re.search(having, text := path.read_text())
     }
 
 

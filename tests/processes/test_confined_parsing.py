@@ -77,7 +77,8 @@ def asks(code: ast.Module) -> bool:
 class CallersTests(SynchronousTestCase):
     def test_callers(self) -> None:
         """Each has a row that names its process; `ConfinedParsingTests` shows by a matcher with a hole that this is so."""
-        found = {str(path) for path, code in parsed().items() if asks(code)}
+        having = rf"\b({'|'.join(ASKING)})\b"
+        found = {str(path) for path, code in parsed(having).items() if asks(code)}
         callers = {path for path in found if not path.startswith((*DEFINING, "txmux_convert"))}
         self.assertEqual(callers, CALLERS.keys())
 
