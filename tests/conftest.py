@@ -21,19 +21,17 @@ from twisted.trial import util
 
 from tests.support.alone import see_no_services
 from tests.support.endings import allow_endings
-from tests.support.examples import has_turn
 from tests.support.jobs import await_jobs
 from tests.support.leaks import Guard
-from tests.support.marks import add_marks_of_folders, are_all_whole, has_whole, is_whole, turn_of
+from tests.support.marks import (
+    is_whole,
+    pytest_collection_modifyitems,  # noqa: F401 - a hook
+    pytest_ignore_collect,  # noqa: F401 - the same
+)
 from tests.support.reached import Reached
 from tests.support.refusals import RefusedCalls
 
 _FOLDER = Path(__file__).parent
-
-_LONG = ("matchers/", "packaging/", "test_")
-"""How those of them begin that take longest, many a minute for a class."""
-
-_LONG_SKIPPED = "takes long, or needs what is rarely there; script/test --long runs it"
 
 _WAITS = 10
 """How often a test has to wait at least before it counts as one that does; to write a file may take a few."""
@@ -139,17 +137,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import no file of which nothing runs: that takes longer than hundreds of tests, in each process."""
-    if collection_path.suffix not in ("", ".py"):
-        return None
-    if config.option.markexpr == "not whole":
-        return are_all_whole(collection_path) or None
-    if config.option.markexpr == "whole":
-        return not has_whole(collection_path) or None
-    return None
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Count how often a test has to wait: for processes, threads and time. One that only computes never does, however busy the machine is."""
@@ -212,22 +199,6 @@ def _is_worker() -> bool:
     return "PYTEST_XDIST_WORKER" in os.environ
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose those that have their turn, and run those of `script/test --all` first, then those of processes: the longest must not begin last."""
-    chosen: list[pytest.Item] = []
-    others: list[pytest.Item] = []
-    for item in items:
-        add_marks_of_folders(item)
-        name = turn_of(item)
-        (chosen if not name or has_turn(name) else others).append(item)
-    config.hook.pytest_deselected(items=others)
-    items[:] = chosen
-    for item in filter(is_whole, items):
-        if not os.environ.get("TXMUX_LONG") and item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.skip(_LONG_SKIPPED))
-    items.sort(key=lambda item: (not is_whole(item), not _is_long(item), not _has_processes(item)))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Have coverage look at child processes only in tests that `script/test` runs, too: it takes half as long again as their start."""
     for name, value in _MEASURED.items():
@@ -235,12 +206,3 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _is_long(item: pytest.Item) -> bool:
-    name = item.nodeid.removeprefix(f"{_FOLDER.name}/")
-    return is_whole(item) and name.startswith(_LONG)
-
-
-def _has_processes(item: pytest.Item) -> bool:
-    return item.path.parent.name == "processes"

@@ -1,11 +1,21 @@
 """The marks `whole` and `by_turns`: beside a test, or in the ``__init__.py`` of a folder for all tests there."""
 
+import os
 import re
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.support.examples import has_turn
+
+_FOLDER = Path(__file__).parents[1]
+
+_LONG = ("matchers/", "packaging/", "test_")
+"""How those of them begin that take longest, many a minute for a class."""
+
+_LONG_SKIPPED = "takes long, or needs what is rarely there; script/test --long runs it"
 
 
 def add_marks_of_folders(item: pytest.Item) -> None:
@@ -42,3 +52,39 @@ def are_all_whole(path: Path) -> bool:
 def has_whole(path: Path) -> bool:
     """Return whether some tests of a file have it, or may have; a folder may."""
     return path.is_dir() or are_all_whole(path) or "pytest.mark.whole" in path.read_text()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file of which nothing runs: that takes longer than hundreds of tests, in each process."""
+    if collection_path.suffix not in ("", ".py"):
+        return None
+    if config.option.markexpr == "not whole":
+        return are_all_whole(collection_path) or None
+    if config.option.markexpr == "whole":
+        return not has_whole(collection_path) or None
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose those that have their turn, and run those of `script/test --all` first, then those of processes: the longest must not begin last."""
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        add_marks_of_folders(item)
+        name = turn_of(item)
+        (chosen if not name or has_turn(name) else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
+    for item in filter(is_whole, items):
+        if not os.environ.get("TXMUX_LONG") and item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(_LONG_SKIPPED))
+    items.sort(key=lambda item: (not is_whole(item), not _is_long(item), not _has_processes(item)))
+
+
+def _is_long(item: pytest.Item) -> bool:
+    name = item.nodeid.removeprefix(f"{_FOLDER.name}/")
+    return is_whole(item) and name.startswith(_LONG)
+
+
+def _has_processes(item: pytest.Item) -> bool:
+    return item.path.parent.name == "processes"

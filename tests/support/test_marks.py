@@ -9,7 +9,7 @@ from tests.support.folders import make_folder
 from tests.support.marks import are_all_whole, has_whole
 from tests.support.nested import run_tests
 
-_CONFTEST = "from tests.conftest import pytest_collection_modifyitems, pytest_ignore_collect\n"
+_CONFTEST = "from tests.support.marks import pytest_collection_modifyitems, pytest_ignore_collect\n"
 _TESTS = """
 import pytest, unittest
 
