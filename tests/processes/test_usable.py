@@ -1,5 +1,7 @@
 """Files that cannot be used, told with their lines."""
 
+import os
+import pwd
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -112,7 +114,8 @@ class FileTests(SynchronousTestCase):
 
     def test_source_of_clients_without_root(self) -> None:
         """What needs a capability that the user of the rules does not have is wrong on every machine."""
-        text = "[txmux]\nuser = nobody\n[listen a]\nendpoint = 127.0.0.1:1\ndefault = b\n[backend b]\nserver = 127.0.0.1:2\nsource = client\n"
+        other = next(one.pw_name for one in pwd.getpwall() if one.pw_uid not in {0, os.geteuid()})
+        text = f"[txmux]\nuser = {other}\n[listen a]\nendpoint = 127.0.0.1:1\ndefault = b\n[backend b]\nserver = 127.0.0.1:2\nsource = client\n"
         wrong, _ = self.found(parse(text, self.folder / "rules.ini"))
         self.assertIn("[backend b] source: client needs the capability", self.reported(wrong)[0])
 
