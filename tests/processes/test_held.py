@@ -11,7 +11,7 @@ from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, WorkersTestCase
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
-from tests.support.proc import is_gone, workers_of
+from tests.support.proc import connecting_to, is_gone, workers_of
 from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 
@@ -85,8 +85,11 @@ class HeldTests(WorkersTestCase):
         mux.stop()
 
     def test_upgrade_moves_clients_whose_turn_it_is(self) -> None:
-        """A try at a server that does not answer takes long; the clients move after it."""
-        mux = self.begin("hold = 10m\nconnect_timeout = 1s")
+        """A try at a server that does not answer takes long; it is broken off, and the client goes on in its place."""
+        mux = self.begin("hold = 10m\nconnect_timeout = 5m")
+        mux.api("backends/pool/hold", {})
+        clients = [self.say(mux, b"x") for _ in range(2)]
+        self.waiting(2)
         server = socket.create_server(("127.0.0.1", self.place), backlog=0)
         self.addCleanup(server.close)
         full = [socket.socket() for _ in range(3)]  # more than its queue holds
@@ -94,8 +97,8 @@ class HeldTests(WorkersTestCase):
             self.addCleanup(filling.close)
             filling.settimeout(0)
             filling.connect_ex(server.getsockname())
-        clients = [self.say(mux, b"x") for _ in range(2)]
-        self.waiting(2)
+        mux.api("backends/pool/release", {})
+        eventually(lambda: connecting_to(self.place) == len(full), "the first client tries it")
         mux.upgrade()
         self.waiting(2)
         for closed in (*full, server):

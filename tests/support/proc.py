@@ -163,6 +163,13 @@ def listening_inode(port: int) -> str:
     return inode
 
 
+def connecting_to(port: int) -> int:
+    """Count the sockets that wait for an answer of this port (SYN_SENT)."""
+    return sum(
+        words[2].endswith(_port(port)) and words[3] == "02" for words in _tcp_sockets(_port(port))
+    )
+
+
 def _port(number: int) -> str:
     return f":{number:04X}"
 

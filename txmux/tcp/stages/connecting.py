@@ -336,13 +336,16 @@ class Connecting(Stage):
     @override
     def leave(self) -> None:
         super().leave()
-        if self._connector is not None:
-            self._connector.cancel()
-            self._connector = None  # breaks a reference cycle
+        self._leave_connector()
         self._leave_held()
         if self._paused and not self._client.has_finished:
             # The next stage expects a transport that reads.
             self._client.transport.resumeProducing()
+
+    def _leave_connector(self) -> None:
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None  # breaks a reference cycle
 
     @override
     def on_data(self) -> None:
@@ -456,9 +459,9 @@ class Connecting(Stage):
     @property
     @override
     def cannot_move_because(self) -> StayReason | None:
-        """Only a held client can move."""
-        held, client = self._held, self._client
-        if held is None or not held.is_waiting:
+        """Only a held client can move, also while it tries a server."""
+        client = self._client
+        if self._held is None:
             return "TLS ends here" if client.agreed_tls else "being connected"
         is_plain = isinstance(client.transport, SocketTransport)
         if not is_plain or client.agreed_tls or client.is_previewed:
@@ -467,11 +470,12 @@ class Connecting(Stage):
 
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
-        """Leave the held clients, and stop reading."""
+        """Leave the held clients, break a try off, and stop reading."""
         held, client = self._held, self._client
         transport: Any = client.transport
         assert held is not None  # noqa: S101 - it has been checked
         self._upstream.pool.waiting.remove(held)
+        self._leave_connector()
         super().leave()  # a timer must not end it while another process may own it
         transport.pauseProducing()
         waited = client.runtime.clock.seconds() - held.since
