@@ -226,6 +226,30 @@ class HeldTests(MuxTestCase):
         self.time.advance(40.0)
         await self.until_logged(2)
 
+    async def test_client_that_no_process_takes_tries_on(self) -> None:
+        """One that may not wait any longer, released or late, gets another try for that which was broken off."""
+        for number, settings in enumerate([{"hold": 0.0}, {"hold": 1.0}]):
+            port = make_stalled_port(self)
+            self.held = backend_at(port, retries=0, connect_timeout=60.0, **settings)
+            mux = self.mux([route("any", self.held)])
+            self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
+            client = await self.connect(mux, b"x")
+            await self.waiting(1)
+            connection = self.only()
+            self.factory.upstreams.apply_overrides({}, {})
+            await self.passes(lambda connection=connection: connection.stage._connector)  # type: ignore[misc]
+            self.time.advance(5.0)
+            self.assertIsNone(connection.cannot_move_because)
+            pool = self.factory.upstreams.upstream_of(self.held).pool
+            moved, _ = connection.suspend()
+            self.assertEqual((pool.connections, len(self.held_clients)), (0, 0))
+            connection.resume(moved)
+            await self.turn(5)
+            self.assertEqual((len(self.records), pool.connections), (number, 1), settings)
+            self.time.advance(60.0)
+            await self.assert_ended(client, number + 1, reason="connect-timeout")
+            self.assertEqual(pool.connections, 0)
+
     async def test_no_more_than_the_peek_limit_is_kept(self) -> None:
         client = await self.connect(self.hold(peek_limit=1024), b"x")
         await self.waiting(1)

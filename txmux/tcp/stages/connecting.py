@@ -490,9 +490,10 @@ class Connecting(Stage):
         if client.has_finished:
             self._watch_for_reset()
         self.on_data()
-        why = self._upstream.hold(self._held_client(), "no-server")
-        if why is not None:
-            self._refuse(why)
+        is_over = self._upstream.hold(self._held_client(), "no-server") is not None
+        # Then it was in its last try, and gets another one for that.
+        if is_over and not self._try_again():
+            self._refuse(self._upstream.pool.waiting.cause)
 
     @override
     def detach(self) -> None:
