@@ -173,6 +173,20 @@ class LinksTest(SynchronousTestCase):
         rules.write_text(f"{_RULES}deny = @{self.folder / 'way'}\n")
         opener.read_rules()
 
+    def test_lists_that_lead_where_others_may_not_look(self) -> None:
+        """What such a link leads to, or whether there is anything, makes no difference."""
+        targets = self.secret, self.folder / "none", Path("/dev/full")
+        for number, target in enumerate(targets):
+            path = self.link(self.theirs / f"list{number}", target)
+            with self.assertRaises(OSError) as caught:
+                files.read_list(path)
+            self.assertEqual(caught.exception.errno, errno.ELOOP, target)
+        os.mkfifo(self.theirs / "pipe")
+        before = look()
+        with self.assertRaisesRegex(OSError, "no regular file"):
+            files.read_list(self.theirs / "pipe")
+        self.assertEqual(added_since(before, patience=0), {})
+
     def test_service(self) -> None:
         """When the service's user puts a link where the log is, and asks for it to be opened again, nothing is made by it."""
         leave_unmeasured(self)

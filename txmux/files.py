@@ -491,18 +491,22 @@ def read_own(path: Path, most: int = LARGEST_LIST) -> bytes:
 
 
 def _open_own(path: Path) -> BinaryIO:
-    _check_kind(path)
+    _check_kind(path.stat(), path)
     return open(path, "rb", opener=_open_at_once)
 
 
 def _open_list(path: Path) -> BinaryIO:
-    _check_kind(path)
+    if hasattr(os, "O_PATH"):  # `stat` would follow all links
+        found, _ = open_safely(path, os.O_PATH)
+        try:
+            _check_kind(os.fstat(found), path)
+        finally:
+            os.close(found)
     return open(path, "rb", opener=_open_by_own_links)
 
 
-def _check_kind(path: Path) -> None:
+def _check_kind(status: os.stat_result, path: Path) -> None:
     """Open no pipe, whose writer would go on, and no device, some of which act then."""
-    status = path.stat()
     if not stat.S_ISDIR(status.st_mode):  # which `open` refuses
         _is_null(status, path)
 
