@@ -9,8 +9,11 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import PeerFactory, close, reactor
+from txmux.net.relay import kernel
+from txmux.net.relay.relay import MAX_FINAL_BYTES
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Keepalive, Server
+from txmux.tcp.stages import relaying
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.turning_away import Closing
@@ -59,6 +62,37 @@ class RelayedTest(MuxTestCase):
                 peer.reset()
                 await self.is_gone(client)
                 await self.assert_logged(reason=reason, facts=facts)
+
+    async def test_reset_that_loses_as_much_as_it_may(self) -> None:
+        """The end that is on its way with these bytes is none of them, with a stage and without."""
+        for over, reason, reset in ((0, "done", "late"), (1, "client-reset", None)):
+            for has_stage in (False, True):
+                self.records.clear()
+                self.backend = PeerFactory()
+                backend = backend_at(self.backend_port())
+                client = await self.connect(self.mux([route("ssh", backend)]), b"SSH-2.0-a\r\n")
+                peer = await self.backend.heard(11)
+                peer.send(b"bye")
+                await client.has(3)
+                client.transport.pauseProducing()
+                [connection] = self.factory.connections
+                own = connection.socket
+
+                def unacknowledged_by(
+                    connected: object, own: object = own, count: int = MAX_FINAL_BYTES + 1 + over
+                ) -> float:
+                    return count if connected is own else 0
+
+                for module in (relaying, kernel):
+                    self.patch(module, "unacknowledged_by", unacknowledged_by)
+                peer.finish()
+                await self.until_so(lambda connection=connection: connection.half_closed)  # type: ignore[misc]
+                if has_stage:
+                    connection.attach_stage()
+                client.reset()
+                await self.is_gone(peer)
+                record = await self.assert_logged(reason=reason)
+                self.assertEqual(record.facts.get("reset"), reset)
 
     async def test_unix_sockets_have_no_reset(self) -> None:
         for self.relay in ("auto", "portable"):

@@ -141,6 +141,7 @@ def _awaits_end_of_server(client: Client) -> bool:
         return False
     lost = unacknowledged_by(own)
     if client.half_closed is server:
+        lost -= client.agreed_tls is None  # the FIN, as in `KernelSide.unacknowledged`
         lost = max(lost, record.bytes_in - client.before_end)
     is_over = client.half_closed is server or has_ended(server)
     if is_over or lost > MAX_FINAL_BYTES:
