@@ -264,6 +264,14 @@ class AskingTest(SupervisedTestCase):
         report = await self.running.reload()
         self.assertEqual((report.ok, report.errors), (False, ["the service does not run"]))
 
+    async def test_service_that_runs_again(self) -> None:
+        """It may be asked for all that it was asked for before."""
+        await self.run_service("[listen x]\nendpoint = haproxy:tcp:0:interface=127.0.0.1\n")
+        await self.running.stopService()
+        self.running.startService()
+        report = await self.running.upgrade()
+        self.assertIn("cannot be handed to another process", str(report.errors))
+
     async def test_rules_are_found_from_another_folder(self) -> None:
         self.addCleanup(os.chdir, Path.cwd())
         os.chdir(self.folder)

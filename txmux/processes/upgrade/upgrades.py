@@ -124,6 +124,8 @@ class Upgrades:
 
     def find_predecessor(self) -> None:
         """Adopt the sockets of the predecessor, if there is one, or those that systemd passes."""
+        # The service may have run and stopped before.
+        self._is_stopping, self._progress = False, _UpgradeProgress.STARTING
         predecessor = self._predecessor = Predecessor.find()
         if predecessor is not None:
             self.state = predecessor.state
