@@ -144,7 +144,9 @@ class OtherPythonsTests(unittest.TestCase):
                 f"#!/bin/sh\necho {version}\n" if version else "#!/bin/sh\nexit 127\n"
             )
             python.chmod(0o755)
-        (self.folder / "bin/rm").symlink_to(_find("rm"))  # no Python of this machine is there
+        for name in ("rm", "setpriv"):  # no Python of this machine is there
+            (self.folder / "bin" / name).symlink_to(_find(name))
+        self.folder.chmod(0o755)
         self.new, self.old = (
             f"{self.folder}/.pyenv/versions/3.13.0/bin/python",
             f"{self.folder}/bin/python3.12",
@@ -174,6 +176,14 @@ class OtherPythonsTests(unittest.TestCase):
     def test_listed(self) -> None:
         """Those that there are, be they pyenv's, but for the one of all other tests."""
         self.assertEqual(self.said("other_pythons"), [self.new, self.old, "0"])
+
+    def test_not_for_all_users(self) -> None:
+        """Tests have other users run it, where root runs them."""
+        if os.geteuid():
+            raise unittest.SkipTest("needs root")
+        self.folder.chmod(0o700)
+        said = [f"{python} is not for all users, as tests want" for python in (self.new, self.old)]
+        self.assertEqual(self.said("other_pythons"), [*said, "0"])
 
     def test_time(self) -> None:
         """None begins for which there is no time; all begin while there is."""
