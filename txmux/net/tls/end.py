@@ -111,14 +111,17 @@ class TlsEnd:
     def release_buffers(self) -> None:
         """Free the memory that the handshake took between the socket and OpenSSL, which never shrinks."""
         if (
-            self._is_drained
-        ):  # what has come is in OpenSSL, and what it sends is always taken at once
-            into, out = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
-            if not (into and out):
-                raise MemoryError
+            not self._is_drained
+        ):  # else what has come is in OpenSSL, and what it sends is taken at once
+            return
+        into, out = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
+        if into and out:
             _lib.SSL_set_bio(self._ssl, into, out)  # which frees the others
             self.connection._into_ssl = self._into = into
             self.connection._from_ssl = self._out = out
+        else:  # there is no memory to save any
+            _lib.BIO_free(into)
+            _lib.BIO_free(out)
 
     # As a socket.
 

@@ -92,7 +92,8 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
     with on_disk(folder / pattern):
         # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
         names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207
-    return _without_links_to_others([folder / name for name in names])
+        paths = [folder / name for name in names if not os.path.isdir(folder / name)]  # noqa: PTH112 - never raises
+    return _without_links_to_others(paths)
 
 
 def with_unseen(found: list[Path], before: Iterable[Path]) -> list[Path]:
