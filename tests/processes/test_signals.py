@@ -316,23 +316,24 @@ class LateTests(WorkersTestCase):
         mux.assert_stopped()  # perhaps before it could say that there is no upgrade
         self.assertNotIn("keeps serving", mux.child.output)
 
-    def test_stopped_while_an_upgrade_fails(self) -> None:
-        """An upgrade that goes on until the service has stopped finds all that it uses."""
+    def upgrade_until(self, customization: str) -> Service:
+        """Begin an upgrade, and return when it has come to where the customization makes a file."""
         ready = make_folder(self) / "ready"
-        customize(self, _FAILS_LATE.format(ready=str(ready)))
+        customize(self, customization.format(ready=str(ready)))
         mux = self.upgrading()
         mux.ask()
-        eventually(ready.exists, "the upgrade fails")
+        eventually(ready.exists, "the upgrade has come so far")
+        return mux
+
+    def test_stopped_while_an_upgrade_fails(self) -> None:
+        """An upgrade that goes on until the service has stopped finds all that it uses."""
+        mux = self.upgrade_until(_FAILS_LATE)
         mux.stop()
         self.assertNotIn("keeps serving", mux.child.output)
 
     def test_stopped_while_another_takes_over(self) -> None:
         """No PID file names the new process, which the old one ends."""
-        ready = make_folder(self) / "ready"
-        customize(self, _TAKES_OVER.format(ready=str(ready)))
-        mux = self.upgrading()
-        mux.ask()
-        eventually(ready.exists, "the new process takes over")
+        mux = self.upgrade_until(_TAKES_OVER)
         self.assertNotEqual(mux.named(), mux.pid)
         mux.stop()
         self.assertFalse(mux.pidfile.exists())

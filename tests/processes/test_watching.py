@@ -16,42 +16,35 @@ _NOBODY = 65534
 
 
 class RulesWatchTest(SynchronousTestCase):
-    def test_goes_on_after_an_error(self) -> None:
-        """There may be no thread for a look, or no memory: there is for another one."""
+    def failing(self, problem: Exception) -> RulesWatch:
+        """Watch rules for twelve seconds, in which each look fails, and another one follows."""
         path = make_folder(self) / "rules.ini"
         path.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
-        clock, looks = Clock(), list[float]()
+        self.clock, self.steps, looks = Clock(), RecurringSteps(), list[float]()
 
-        async def lack(*_: object) -> str:
-            looks.append(clock.seconds())
-            raise RuntimeError("can't start new thread")
+        async def fail(*_: object) -> str:
+            looks.append(self.clock.seconds())
+            raise problem
 
-        self.patch(watching, "in_thread", lack)
-        steps = RecurringSteps()
-        watch = RulesWatch(clock, lambda: True, steps)
+        self.patch(watching, "in_thread", fail)
+        watch = RulesWatch(self.clock, lambda: True, self.steps)
         watch.commit(load(path))
-        clock.pump([1.0] * 12)
+        self.clock.pump([1.0] * 12)
         self.assertEqual(looks, [4, 8, 12])
-        self.assertEqual([*steps.failing], ["look at the rules' files"])
+        return watch
+
+    def test_goes_on_after_an_error(self) -> None:
+        """There may be no thread for a look, or no memory: there is for another one."""
+        watch = self.failing(RuntimeError("can't start new thread"))
+        self.assertEqual([*self.steps.failing], ["look at the rules' files"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         watch.stop()
-        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lack_of_descriptors(self) -> None:
         """It says nothing of the files."""
-        path = make_folder(self) / "rules.ini"
-        path.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
-        clock, looks = Clock(), list[float]()
-
-        async def lack(*_: object) -> str:
-            looks.append(clock.seconds())
-            raise OSError(errno.EMFILE, "Too many open files")
-
-        self.patch(watching, "in_thread", lack)
-        watch = RulesWatch(clock, lambda: True, RecurringSteps())
-        watch.commit(load(path))
-        clock.pump([1.0] * 12)
-        self.assertEqual((looks, watch.has_changed), ([4, 8, 12], False))
+        watch = self.failing(OSError(errno.EMFILE, "Too many open files"))
+        self.assertFalse(watch.has_changed)
         watch.stop()
 
     def test_file_that_is_included_twice(self) -> None:
