@@ -17,7 +17,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from hypothesis.database import DirectoryBasedExampleDatabase
-from twisted.trial import util
+from twisted.trial import _synctest, util
 
 from tests.support.alone import see_no_services
 from tests.support.endings import allow_endings
@@ -125,6 +125,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(allow_endings())
     config.add_cleanup(await_jobs())
     util.DEFAULT_TIMEOUT_DURATION = _LONGEST
+    # Python forgets what it has warned of whenever filters change, as they do for each test; to have each module forget it takes as long
+    # as many a test.
+    _synctest._setWarningRegistryToNone = lambda _modules: None
     # A shell's background job ignores both.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
@@ -150,8 +153,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Give twice as many processes as there are cores: tests mostly wait for others."""
-    return len(os.sched_getaffinity(0)) * 2 if hasattr(os, "sched_getaffinity") else 2
+    """Give thrice as many processes as there are cores: tests mostly wait for others."""
+    return len(os.sched_getaffinity(0)) * 3 if hasattr(os, "sched_getaffinity") else 2
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

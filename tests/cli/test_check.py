@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 import txmux
 from tests.cli.support import CommandTestCase
 from tests.interop.children import run
@@ -268,6 +270,7 @@ class CheckTests(CommandTestCase):
         done = run(sys.executable, "-m", "txmux", "check", "-", stdin=BAD.encode())
         self.assertEqual((done.returncode, done.stdout.decode()), (1, BAD_LINES.format("<stdin>")))
 
+    @pytest.mark.by_turns(each=True)
     def test_closed_pipe_ends_any_command_as_sigpipe(self) -> None:
         good, package = str(self.good), Path(txmux.__file__).parent.parent
         other = self.write("haproxy.cfg", "listen a\n  bind :1\n  server s 127.0.0.1:2\n")

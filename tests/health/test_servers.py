@@ -22,6 +22,8 @@ from tests.support.ports import free_port, stop_listening
 from tests.support.services import Service
 from txmux.cli import main
 
+pytestmark = pytest.mark.by_turns(each=True)
+
 _EXITS = {"critical": 2, "warning": 1, "note": 0, "": 0}
 
 

@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import pytest
+
 from tests.admin.processes import ask, text_of
 from tests.interop.children import run
 from tests.support.echo import EchoServer
 from tests.support.kit import RULES, Service, WorkersTestCase, customize, eventually
 from tests.support.proc import halted, workers_of
 from txmux.telemetry.attention import OF_FEW
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 _FEW = ("sh", "-c", 'ulimit -n 96; exec "$@"', "sh")
 _ODD = """

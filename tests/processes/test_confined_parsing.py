@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get, post, text_of
@@ -16,6 +17,8 @@ from tests.processes.running import use_plugin
 from tests.support.kit import Service, eventually, leave_unmeasured, make_folder, run
 from tests.test_structure import parsed
 from txmux.processes.worker import landlock
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 LISTEN = "[listen public]\nendpoint = 127.0.0.1:0\n"
 SPYING = "[route spying]\nmatch = spying\nbackend = 127.0.0.1:9\n"

@@ -8,12 +8,16 @@ import socket
 import threading
 import time
 
+import pytest
+
 from tests.admin.processes import ask
 from tests.processes.datagrams import DatagramLoad
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually
 from tests.support.proc import halted, is_gone, open_files, serves, workers_of
 from tests.udp.test_migration import FIRST, SHORT, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 _RULES = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:%d\n"
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
 from tests.admin.processes import get, post
@@ -20,6 +21,8 @@ from tests.support.named_files import KEY_OF_HELLOS
 from tests.support.places import country, write_places
 from tests.support.proc import workers_of
 from tests.support.services import Service, Twist
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 _WRAPPER = (sys.executable, str(Path(__file__).with_name("dead_disk.py")))
 _SETTINGS = "watch_rules = 1s\nworkers = 1"

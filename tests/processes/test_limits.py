@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -371,6 +372,7 @@ class RemovedListenersTest(SynchronousTestCase):
         self.assertRaises(Refused, one.enter, CLIENT)
 
 
+@pytest.mark.by_turns(each=True)
 class SparseTest(SynchronousTestCase):
     def setUp(self) -> None:
         """Make the memory for many workers, so that slots are not of a length that pages are a multiple of."""
@@ -735,6 +737,7 @@ class ChainTest(SynchronousTestCase):
             self.assertRaises(Refused, admission.enter, Address(ip_address("192.0.2.9"), 1))
 
 
+@pytest.mark.by_turns(each=True)
 class RaceTest(SynchronousTestCase):
     def race(self, program: str) -> list[int]:
         self.rules = parse(RACED, "x")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -245,6 +246,7 @@ class ServiceTestCase(WorkersTestCase):
         return mux
 
 
+@pytest.mark.by_turns(each=True)
 class LifeTest(ServiceTestCase):
     def test_ready_reload_and_stop(self) -> None:
         mux = self.service("workers = 2")
@@ -286,6 +288,7 @@ class LifeTest(ServiceTestCase):
         self.manager.wait_for(STOPPING="1")
 
 
+@pytest.mark.by_turns(each=True)
 class PassedTest(ServiceTestCase):
     """Sockets that systemd opens itself, for a [Socket] unit."""
 
@@ -340,6 +343,7 @@ class PassedTest(ServiceTestCase):
         self.assertIn(said, found.stderr.decode())
 
 
+@pytest.mark.by_turns(each=True)
 class StoreTest(ServiceTestCase):
     def wait_for_clients(self, names: Mapping[str, object]) -> list[socket.socket]:
         clients = []

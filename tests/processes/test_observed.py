@@ -3,6 +3,7 @@
 import socket
 from typing import Any
 
+import pytest
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
@@ -16,6 +17,8 @@ from txmux.telemetry.counting.counter_groups import SERVER, ServerCounts
 from txmux.telemetry.documents import ServerDocument
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 
 class _ResetsAll(Peer):

@@ -3,9 +3,13 @@
 import os
 import signal
 
+import pytest
+
 from tests.processes.running import Pair
 from tests.support.kit import WorkersTestCase, customize, eventually, make_folder
 from tests.support.proc import workers_of
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 _HELD = """
 import os, sys

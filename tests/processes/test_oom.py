@@ -6,6 +6,7 @@ import subprocess
 import sys
 from unittest import SkipTest
 
+import pytest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -39,6 +40,7 @@ if "TXMUX_PREDECESSOR" in os.environ and "txmux" in str(sys.orig_argv):
 """
 
 
+@pytest.mark.by_turns(each=True)
 class ScoresTest(WorkersTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -94,6 +96,7 @@ class ScoresTest(WorkersTestCase):
         return [one for one in named(pid, "supervis") if named(one, "starter")]
 
 
+@pytest.mark.by_turns(each=True)
 class RefusedTest(SynchronousTestCase):
     def run_with(self, program: str) -> str:
         program = f"from pathlib import Path\nfrom txmux.processes import oom\n{program}"

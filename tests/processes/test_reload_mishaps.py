@@ -4,6 +4,8 @@ import os
 import re
 import signal
 
+import pytest
+
 from tests.admin.processes import ask, get
 from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.running import WorkersTestCase, customize, use_plugin
@@ -11,6 +13,8 @@ from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.proc import named, workers_of
 from tests.support.services import Service
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 _RULES = """
 [listen public]

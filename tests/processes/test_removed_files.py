@@ -4,8 +4,12 @@ import socket
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.admin.processes import ask, get
 from tests.support.kit import PATIENCE, Service, WorkersTestCase, eventually, make_folder
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 
 class RemovedFilesTests(WorkersTestCase):

@@ -35,6 +35,7 @@ _OF_SOURCES = {
 """What no worker opens as it starts; it is an item once its source has given no good answer for a minute, or when it is asked for."""
 
 
+@pytest.mark.by_turns(each=True)
 class ReplacedTest(SupervisedTestCase):
     """Each file is damaged in each way while the service runs; then its only worker is killed."""
 

@@ -10,6 +10,7 @@ import time
 import weakref
 from typing import Any
 
+import pytest
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -94,6 +95,7 @@ class StopSignalsTest(SynchronousTestCase):
         self.assertEqual((len(stops), signals.is_urgent), (1, True))
 
 
+@pytest.mark.by_turns(each=True)
 class OthersTest(WorkersTestCase):
     """Signals that systemd, terminals and programs like logrotate send to all processes of a service."""
 
@@ -158,6 +160,7 @@ _PACE = 0.002
 """Seconds from one signal to the next: a process that only handles signals would not end."""
 
 
+@pytest.mark.by_turns(each=True)
 class EarlyTests(WorkersTestCase):
     """Signals that come while the program is still importing what it is made of."""
 
@@ -272,6 +275,7 @@ if "txmux" in sys.orig_argv and "TXMUX_PREDECESSOR" in os.environ:
 """A new process that has just written its name, and does not get further."""
 
 
+@pytest.mark.by_turns(each=True)
 class LateTests(WorkersTestCase):
     """Signals to a process that is about to end."""
 
@@ -355,6 +359,7 @@ class LateTests(WorkersTestCase):
         self.assertEqual((mux.child.wait(), mux.pidfile.exists()), (0, False))
 
 
+@pytest.mark.by_turns(each=True)
 class NeverRunningTests(SynchronousTestCase):
     def test_reactor_keeps_nothing_of_a_stopped_service(self) -> None:
         signals = StopSignals(reactor)

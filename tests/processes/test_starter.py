@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -39,6 +40,7 @@ from txmux.version import __version__
 _ENDED = "the process that starts workers has ended"
 
 
+@pytest.mark.by_turns(each=True)
 class StarterTest(WorkersTestCase):
     def begin(self) -> tuple[Service, list[int]]:
         self.listening = self.backend()
@@ -177,6 +179,7 @@ class StartingTest(SynchronousTestCase):
 _TLS = "[route secure]\nmatch = tls\nterminate_tls = key.pem\n"
 
 
+@pytest.mark.by_turns(each=True)
 class StarterReloadTest(SupervisedTestCase):
     def halt(self) -> None:
         self.halted = self.starter()

@@ -9,7 +9,7 @@ import pytest
 from tests.admin.processes import _Connection, get, post
 from tests.support.kit import RULES, Service, WorkersTestCase, eventually
 
-pytestmark = pytest.mark.by_turns
+pytestmark = pytest.mark.by_turns(each=True)
 
 
 class ReplacedTest(WorkersTestCase):

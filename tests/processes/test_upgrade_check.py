@@ -19,7 +19,7 @@ from tests.support.proc import family_of
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.tcp.moving import StayReason
 
-pytestmark = pytest.mark.by_turns
+pytestmark = pytest.mark.by_turns(each=True)
 
 _LESS_ROOM = """
 import sys

@@ -18,7 +18,7 @@ from tests.support.ports import free_port
 from tests.support.proc import has_connection, is_gone, workers_of
 from tests.support.services import Service
 
-pytestmark = pytest.mark.by_turns
+pytestmark = pytest.mark.by_turns(each=True)
 
 
 class KeepingTest(WorkersTestCase):

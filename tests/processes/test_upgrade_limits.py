@@ -17,7 +17,7 @@ from tests.support.certificates import make_authority
 from tests.support.proc import halted, workers_of
 from tests.support.services import Service
 
-pytestmark = pytest.mark.by_turns
+pytestmark = pytest.mark.by_turns(each=True)
 
 _DRAINED = 4.0
 """Seconds after which a service has ended all connections that it does not spare, with a `drain_timeout` of 2 seconds."""

@@ -17,7 +17,7 @@ from tests.support.proc import halted, workers_of
 from tests.support.services import Service
 from txmux.net.sockets.plainsocket import reset_on_close
 
-pytestmark = pytest.mark.by_turns
+pytestmark = pytest.mark.by_turns(each=True)
 
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
 

@@ -14,7 +14,7 @@ from tests.admin.processes import text_of
 from tests.support.kit import RULES, Record, Service, WorkersTestCase, eventually, free_port
 from tests.support.proc import workers_of
 
-pytestmark = pytest.mark.by_turns
+pytestmark = pytest.mark.by_turns(each=True)
 
 _ROUTE = "[route all]\nmatch = any\nbackend = pool\n"
 

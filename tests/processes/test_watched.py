@@ -37,6 +37,8 @@ from txmux.processes.supervisor import worker
 from txmux.processes.supervisor.worker import Worker
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 
+pytestmark = pytest.mark.by_turns(each=True)
+
 
 class Load(threading.Thread):
     """A client that reconnects as soon as it has been served.

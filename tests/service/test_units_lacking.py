@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 
@@ -19,6 +20,8 @@ from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.supervised import SupervisedTestCase
 from txmux.cli import main
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 MAIN = """\
 [txmux]

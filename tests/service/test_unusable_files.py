@@ -36,6 +36,8 @@ from txmux.rules.named_files import needed_modules
 from txmux.rules.optional import missing, named
 from txmux.rules.problems import Problem, RulesError
 
+pytestmark = pytest.mark.by_turns(each=True)
+
 NO_CAUSE = re.compile(r": *(;|$)|\bNone\b|\(\)|: :|''", re.MULTILINE)
 _MADE = ("gone", "empty", "garbage", "half", "appended")
 _USABLE = {

@@ -4,6 +4,8 @@ import gc
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -32,9 +34,13 @@ async def greeted(test: TestCase, port: int, greeting: bytes = b"SSH-2.0-a\r\n")
     return client
 
 
-def _descriptors() -> int:
-    gc.collect()  # what tests before this one have left would go in between
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+def _descriptors() -> set[str]:
+    """Return what each descriptor leads to: what tests before this one have left may go meanwhile."""
+    found = set[str]()
+    for one in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the folder itself
+            found.add(f"{one.name}: {one.readlink()}")
+    return found
 
 
 def sockets_of(service: MuxService) -> list[socket.socket]:
@@ -106,7 +112,8 @@ class SupervisedTestCase(TestCase):
         self.assertEqual((report.ok, report.changes), (False, ""))
         self.assertEqual(self._state(), before)
         # Some are open for a moment only, at any time.
-        while _descriptors() > descriptors:
+        while _descriptors() - descriptors:
+            gc.collect()
             await turn()
         return "\n".join(report.errors)
 

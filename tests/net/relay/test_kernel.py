@@ -59,6 +59,7 @@ class TlsTest(TlsCase, ResetContract, TestCase):
     """Over TLS, with both peers."""
 
 
+@pytest.mark.by_turns(each=True)
 class TlsOnTransportsTest(TlsCase, ResetContract, TestCase):
     """Over TLS on Twisted's transports."""
 
@@ -85,18 +86,21 @@ class PacedTest(ResetContract, TestCase):
     rate = _RATE
 
 
+@pytest.mark.by_turns(each=True)
 class PacedUnixTest(OrderContract, TestCase):
     """The same over UNIX sockets."""
 
     wires, rate = UnixWiring, _RATE
 
 
+@pytest.mark.by_turns(each=True)
 class PacedLeanTest(ResetContract, TestCase):
     """The same over TCP sockets that a poller serves."""
 
     wires, rate = LeanTcpWiring, _RATE
 
 
+@pytest.mark.by_turns(each=True)
 class PacedTlsTest(TlsCase, ResetContract, TestCase):
     """The same over TLS."""
 
@@ -134,12 +138,14 @@ class TransportOfClientTest(ResetContract, TestCase):
         return super().make_sides(client, server)
 
 
+@pytest.mark.by_turns(each=True)
 class TransportsUnixTest(OrderContract, TestCase):
     """Over such transports of UNIX sockets."""
 
     wires, on_transports = UnixWiring, True
 
 
+@pytest.mark.by_turns(each=True)
 class PacedTransportsTest(ResetContract, TestCase):
     """Over such transports, held to a rate."""
 
@@ -152,18 +158,21 @@ class WatchedTest(ResetContract, TestCase):
     is_watched = True
 
 
+@pytest.mark.by_turns(each=True)
 class WatchedTlsTest(TlsCase, ResetContract, TestCase):
     """Over TLS, where the reactor watches each socket."""
 
     is_watched = True
 
 
+@pytest.mark.by_turns(each=True)
 class WatchedLeanTest(ResetContract, TestCase):
     """Over TCP sockets that the reactor watches."""
 
     wires, is_watched = LeanTcpWiring, True
 
 
+@pytest.mark.by_turns(each=True)
 class WatchedLeanUnixTest(OrderContract, TestCase):
     """Over UNIX sockets that the reactor watches."""
 
