@@ -24,8 +24,6 @@ _ANSWERS = 60.0
 
 @attrs.define
 class Item:
-    """An item that was there."""
-
     text: str  # its level, its topic and its text
     began: float  # when it was first seen, as of ``time.monotonic()``
     last: float

@@ -51,8 +51,6 @@ _COMMAND = 75.0
 
 @attrs.define
 class Outcome:
-    """What came of a trial."""
-
     strike: Strike
     has_come: bool = False  # its moment
     its: int = 0  # streams in the process that was struck
@@ -70,8 +68,6 @@ class Outcome:
 
 
 class Trial:
-    """Runs it."""
-
     def __init__(self, strike: Strike, count: int, hangs: float = HANGS) -> None:
         self._strike, self._count, self._hangs = strike, count, hangs
         self._drain = _REPLACED.get(strike.how, 0) + math.ceil(hangs)

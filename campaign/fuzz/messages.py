@@ -15,9 +15,12 @@ from twisted.python.failure import Failure
 
 import txmux.control.gauges  # noqa: F401 - it has a row of the table
 from campaign.fuzz.target import cuttings
+from txmux.access.admission import Tally
 from txmux.net.channel.channel import Channel
 from txmux.net.channel.message import Field
 from txmux.net.channel.messages import MESSAGES
+from txmux.processes.worker.transfer import ConnectionTransfer
+from txmux.serving.serving import Serving
 
 _MOST = 8  # descriptors of a message
 
@@ -77,6 +80,16 @@ def hear(channel: Channel, stream: bytes, far: socket.socket) -> None:
     answered = [one["to"] for one in told if one["kind"] == "answer"]
     assert len(answered) <= stream.count(b"ask"), answered
     channel.connectionLost(Failure(ConnectionDone()))
+
+
+def adopt_and_hear(running: Serving, reactor: Any, stream: bytes, far: socket.socket) -> None:
+    """Have an old process tell it over the channel by which it hands over."""
+    transfer = ConnectionTransfer(running, reactor, Tally())
+    own, end = socket.socketpair()
+    with own:
+        transfer._adopt(end)
+    (adopting,) = transfer._adopting
+    hear(adopting.channel, stream, far)
 
 
 def _counts(stream: bytes) -> Iterator[int]:

@@ -34,8 +34,6 @@ _MOST_AT_ONCE, _MOST_BY_BYTES = 5.0, 75.0
 
 @attrs.frozen
 class Outcome:
-    """What has come of one target."""
-
     executed: int
     covered: int
     broken: str = ""

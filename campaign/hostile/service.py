@@ -103,8 +103,6 @@ _SAYS = {
 
 
 class Victim:
-    """The service, and what it keeps."""
-
     def __init__(self, undone: Cleans, folder: Path) -> None:
         echo = EchoServer()
         undone.addCleanup(echo.end)

@@ -14,12 +14,10 @@ from typing import Any
 
 from campaign.fuzz.descriptors import leaving_none_open
 from campaign.fuzz.files import no_files
-from campaign.fuzz.messages import hear, line
+from campaign.fuzz.messages import adopt_and_hear, line
 from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target
 from tests.wire.quic_builder import HELLO, crypto, initial
-from txmux.access.admission import Tally
-from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.serving.serving import Serving
 
 _PLACE = "udp:127.0.0.1:443"
@@ -43,12 +41,7 @@ def _check(data: bytes) -> None:
         no_files(),
     ):
         server.connect(("127.0.0.1", 1))
-        transfer = ConnectionTransfer(running, reactor, Tally())
-        own, end = socket.socketpair()
-        with own:
-            transfer._adopt(end)
-        (adopting,) = transfer._adopting
-        hear(adopting.channel, data, server)
+        adopt_and_hear(running, reactor, data, server)
         reactor.pump([_LATER] * 3)
         assert not running.connections(), [vars(one.record) for one in running.connections()]
 

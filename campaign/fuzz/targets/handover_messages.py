@@ -14,28 +14,21 @@ import attrs
 
 from campaign.fuzz.descriptors import leaving_none_open
 from campaign.fuzz.files import no_files
-from campaign.fuzz.messages import each, hear, line
+from campaign.fuzz.messages import adopt_and_hear, each, line
 from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target
-from txmux.access.admission import Tally
 from txmux.backends.pool.server_health import HealthRegistry
 from txmux.control.rates import Rates
 from txmux.errors import MuxError
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.processes.upgrade.predecessor import Predecessor
-from txmux.processes.worker.transfer import ConnectionTransfer
 from txmux.tcp.moving import MovedConnection, packed
 from txmux.telemetry.record import ConnectionRecord
 
 
 def _adopt(stream: bytes) -> None:
     with socket.socket() as far, serving() as (running, reactor):
-        transfer = ConnectionTransfer(running, reactor, Tally())
-        own, end = socket.socketpair()
-        with own:
-            transfer._adopt(end)
-        (adopting,) = transfer._adopting
-        hear(adopting.channel, stream, far)
+        adopt_and_hear(running, reactor, stream, far)
 
 
 def _begin(stream: bytes) -> None:
