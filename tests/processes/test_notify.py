@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually, has_ipv6
 from tests.processes.manager import Manager
-from tests.processes.running import RULES, WorkersTestCase, set_limits
+from tests.processes.running import RULES, WorkersTestCase, customize, set_limits
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.proc import family_of, is_gone, listening_inode, workers_of
@@ -246,6 +246,25 @@ class ServiceTestCase(WorkersTestCase):
         return mux
 
 
+_SERVES_SILENTLY = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from twisted.internet.defer import Deferred
+    from txmux.processes.upgrade import upgrade
+    from txmux.processes.upgrade.upgrades import Upgrades
+
+    upgrade._ACCEPTS = 3600
+    serve = Upgrades._serve
+
+    async def serve_silently(*what, **values):
+        await serve(*what, **values)
+        await Deferred()
+
+    if "TXMUX_PREDECESSOR" in os.environ:
+        Upgrades._serve = serve_silently
+"""
+
+
 @pytest.mark.by_turns(each=True)
 class LifeTest(ServiceTestCase):
     def test_ready_reload_and_stop(self) -> None:
@@ -286,6 +305,17 @@ class LifeTest(ServiceTestCase):
         self.assertEqual(len(self.manager.store), 1)
         mux.stop()
         self.manager.wait_for(STOPPING="1")
+
+    def test_stop_kills_a_new_process_that_has_become_the_main_one(self) -> None:
+        """Otherwise, systemd would take the service for dead, and end the clients that have time to finish."""
+        customize(self, _SERVES_SILENTLY)
+        mux = self.service("")
+        self.manager.wait_for(READY="1")
+        mux.ask()
+        self.assertNotEqual(self.manager.wait_for(READY="1")["MAINPID"], str(mux.pid))
+        mux.terminate()
+        self.assertEqual(self.manager.wait_for(MAINPID=str(mux.pid))["STOPPING"], "1")
+        mux.assert_stopped()
 
 
 @pytest.mark.by_turns(each=True)

@@ -61,16 +61,15 @@ class Notifier:
 
     def ready(self, status: str, *, is_new_main: bool = False) -> None:
         """Report READY; `is_new_main` if this process has replaced another one."""
-        main = [f"MAINPID={os.getpid()}"] if is_new_main else []
         shown = status.encode(errors="backslashreplace")[:_LONGEST_STATUS].decode(errors="ignore")
-        self._send(*main, "READY=1", f"STATUS={shown}")
+        self._send(*_main(is_new_main), "READY=1", f"STATUS={shown}")
 
     def reloading(self) -> None:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now}")
 
-    def stopping(self) -> None:
-        self._send("STOPPING=1", "STATUS=stopping: connections finish")
+    def stopping(self, *, is_new_main: bool = False) -> None:
+        self._send(*_main(is_new_main), "STOPPING=1", "STATUS=stopping: connections finish")
 
     def watch(self, is_healthy: Callable[[], bool]) -> None:
         """Ping the watchdog of systemd while `is_healthy`; otherwise systemd restarts the service."""
@@ -187,6 +186,10 @@ class _Outbox:
                 return False
             _report(text, problem)
         return True
+
+
+def _main(is_new: bool) -> list[str]:  # noqa: FBT001 - passed on
+    return [f"MAINPID={os.getpid()}"] if is_new else []
 
 
 def _report(text: bytes, problem: OSError) -> None:

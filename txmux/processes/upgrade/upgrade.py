@@ -412,6 +412,8 @@ class Upgrade:
         resources.write_pidfile(must=False)  # it may name the other one
         if self._given_up:  # the service is shutting down
             resources.remove_pidfile()
+            # When its main process ends, systemd ends what is left of a service, with the clients that have time to finish.
+            resources.notifier.stopping(is_new_main=True)
             return
         resources.notifier.ready("serving", is_new_main=True)
         try:
