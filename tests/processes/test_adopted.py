@@ -92,12 +92,12 @@ if "TXMUX_PREDECESSOR" in os.environ:
 
     WorkerTransfers.accept = late
 """
-_STOPS_SOON = """
+_STOPS_AFTER = """
 import sys
 if "txmux" in sys.orig_argv:
     from txmux.processes.upgrade import upgrade
 
-    upgrade._STOPS = 0.5
+    upgrade._STOPS = {seconds}
 """
 _SAID = (
     b'{"kind":"retire","ask":1}\n',
@@ -408,7 +408,7 @@ class AdoptedTest(WorkersTestCase):
 
     def test_stop_while_the_new_process_hangs(self) -> None:
         """It is killed, and the clients of its workers have `drain_timeout`, as all others have."""
-        gate = self.late_moves(_STOPS_SOON)
+        gate = self.late_moves(_STOPS_AFTER.format(seconds=0.5))
         self.settings = "drain_timeout = 2s"
         mux, _ = self.begin()
         workers = [*mux.replace(), *workers_of(mux.pid)]
@@ -419,6 +419,18 @@ class AdoptedTest(WorkersTestCase):
         gate.touch()
         self.assert_gone([mux.pid, mux.before, *workers])
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"drained"})
+
+    def test_second_signal_while_the_new_process_hangs(self) -> None:
+        """It is not waited for any more."""
+        self.late_moves(_STOPS_AFTER.format(seconds=3600))
+        mux, _ = self.begin()
+        workers = mux.replace()
+        self.await_adoption(mux)
+        os.kill(mux.pid, signal.SIGSTOP)
+        os.kill(mux.before, signal.SIGTERM)
+        mux.child.wait_for("Received SIGTERM")
+        os.kill(mux.before, signal.SIGTERM)
+        self.assert_gone([mux.pid, mux.before, *workers])
 
     def test_new_process_killed(self) -> None:
         """What its workers have accepted by then has `drain_timeout` to end; what the old ones have goes on."""

@@ -316,6 +316,7 @@ class MuxService(Service):
                 nonlocal until
                 until = 0.0
                 supervisor.end_all()
+                self._upgrades.hurry()
 
             self._stop_signals.hurry = hurry
             draining = Deferred.fromCoroutine(supervisor.drain())

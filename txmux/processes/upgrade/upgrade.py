@@ -441,6 +441,11 @@ class Upgrade:
         elif not self.is_committed:
             self.successor.end()
 
+    def hurry(self) -> None:
+        """After `give_up`: wait for the new process no longer."""
+        if self._settling is not None:
+            self._settling.cancel()
+
     def _stop_new_workers(self) -> None:
         # Without their supervisor, nothing lists or bans the clients that they have, nor ever ends these.
         for pid in filter(is_worker, self._new_workers):

@@ -461,6 +461,10 @@ class Upgrades:
             self._resources.notifier.stopping()
         return shared
 
+    def hurry(self) -> None:
+        if self._upgrade is not None:
+            self._upgrade.hurry()
+
 
 def _pass_ends(pool: WorkerPool, descriptors: Sequence[int], offered: int = 0) -> None:
     ends = sockets_of(descriptors)
