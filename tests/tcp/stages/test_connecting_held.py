@@ -10,6 +10,7 @@ from tests.support.ports import free_port
 from tests.support.servers import counted
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.embedding import route
+from txmux.tcp.moving import Unpacking, packed
 
 
 class HeldTests(MuxTestCase):
@@ -231,13 +232,7 @@ class HeldTests(MuxTestCase):
         for number, settings in enumerate([{"hold": 0.0}, {"hold": 1.0}]):
             port = make_stalled_port(self)
             self.held = backend_at(port, retries=0, connect_timeout=60.0, **settings)
-            mux = self.mux([route("any", self.held)])
-            self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
-            client = await self.connect(mux, b"x")
-            await self.waiting(1)
-            connection = self.only()
-            self.factory.upstreams.apply_overrides({}, {})
-            await self.passes(lambda connection=connection: connection.stage._connector)  # type: ignore[misc]
+            client, connection = await self.try_after_release()
             self.time.advance(5.0)
             self.assertIsNone(connection.cannot_move_because)
             pool = self.factory.upstreams.upstream_of(self.held).pool
@@ -249,6 +244,37 @@ class HeldTests(MuxTestCase):
             self.time.advance(60.0)
             await self.assert_ended(client, number + 1, reason="connect-timeout")
             self.assertEqual(pool.connections, 0)
+
+    async def test_client_that_another_process_takes_tries_on(self) -> None:
+        """Its time ran out while it tried, and others wait there: it gets another try all the same."""
+        port = make_stalled_port(self)
+        self.held = backend_at(port, retries=0, connect_timeout=60.0, hold=1.0)
+        trying = [
+            await self.try_after_release() for _ in range(2)
+        ]  # of the old process and the new
+        self.time.advance(5.0)
+        _, connection = trying[0]
+        moved, sockets = connection.suspend()
+        copies: Any = tuple(one.dup() for one in sockets)
+        message = packed([moved])
+        self.factory.adopt(Unpacking(message["names"]).read(message["rows"][0]), copies)
+        connection.detach()
+        await self.turn(5)
+        self.assertEqual(self.factory.upstreams.upstream_of(self.held).pool.connections, 2)
+        self.time.advance(60.0)
+        await self.until_logged(2)
+        self.assertEqual({record.reason for record in self.records}, {"connect-timeout"})
+
+    async def try_after_release(self) -> tuple[Peer, Any]:
+        """Have a client of a new multiplexer wait for an operator, and then try a server; give it and its connection."""
+        mux = self.mux([route("any", self.held)])
+        self.factory.upstreams.apply_overrides({}, {"backend": math.inf})
+        client = await self.connect(mux, b"x")
+        await self.waiting(1)
+        connection = self.only()
+        self.factory.upstreams.apply_overrides({}, {})
+        await self.passes(lambda: connection.stage._connector)
+        return client, connection
 
     async def test_no_more_than_the_peek_limit_is_kept(self) -> None:
         client = await self.connect(self.hold(peek_limit=1024), b"x")

@@ -310,13 +310,14 @@ class Connecting(Stage):
         hops = client.runtime.loop_detector.hops_of(client.transport)
         if hops >= MOST_HOPS:
             return self._refuse_loop(hops)
-        connector = BackendConnector(client, upstream, self._connected, self._failed)
         if len(client.received) >= client.configuration.settings.peek_limit:
             self.on_data()
         if client.has_finished:
             self.on_finished()
-        if client.waited and upstream.hold(self._held_client(), "no-server") is None:
+        if client.waited:
+            self._wait_on()
             return None
+        connector = BackendConnector(client, upstream, self._connected, self._failed)
         self._connector = connector
         self._start(connector)
         return None
@@ -452,6 +453,12 @@ class Connecting(Stage):
         self._refuse(self._upstream.pool.waiting.cause)
         return True
 
+    def _wait_on(self) -> None:
+        """Wait as before, here or in another process; if its time is over, the client was in its last try, and gets another one for that."""
+        is_over = self._upstream.hold(self._held_client(), "no-server") is not None
+        if is_over and not self._try_again():
+            self._refuse(self._upstream.pool.waiting.cause)
+
     def _hold_timed_out(self, why: ConnectFailure) -> None:
         self._upstream = self._upstream.current() or self._upstream
         self._refuse(why)
@@ -490,10 +497,7 @@ class Connecting(Stage):
         if client.has_finished:
             self._watch_for_reset()
         self.on_data()
-        is_over = self._upstream.hold(self._held_client(), "no-server") is not None
-        # Then it was in its last try, and gets another one for that.
-        if is_over and not self._try_again():
-            self._refuse(self._upstream.pool.waiting.cause)
+        self._wait_on()
 
     @override
     def detach(self) -> None:
