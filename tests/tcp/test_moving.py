@@ -3,6 +3,7 @@
 import itertools
 import json
 from typing import Any
+from unittest.mock import patch
 
 from tests.client.test_client_table import rows_of
 from tests.support.mux import MuxTestCase, backend_at
@@ -10,6 +11,7 @@ from tests.support.peers import Peer
 from tests.support.servers import counted, waited
 from txmux.net.sockets.poller import is_available
 from txmux.rules.embedding import route
+from txmux.tcp import connection as tcp_connection
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.moving import MovedConnection, Sockets, Unpacking, accepted_at, packed
 
@@ -49,6 +51,18 @@ class MovingTest(MuxTestCase):
     async def end(self, client: Peer, server: Peer, **expected: Any) -> None:
         client.close()
         await self.assert_ended(server, **expected)
+
+    async def test_connection_that_cannot_be_suspended_goes_on(self) -> None:
+        client, server = await self.relayed()
+
+        def fails(*_: object) -> None:
+            raise MemoryError
+
+        with patch.object(tcp_connection, "MovedConnection", fails):
+            self.assertRaises(MemoryError, self.suspend)
+        client.send(b"more")
+        await server.has(15)
+        await self.end(client, server, reason="done")
 
     async def test_relay_goes_on_with_one_log_line(self) -> None:
         client, server = await self.relayed()

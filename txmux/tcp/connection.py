@@ -522,18 +522,22 @@ class MuxProtocol(Peer, Client):
         return _CANNOT_MOVE_YET.get(self.state, "undecided")
 
     def suspend(self) -> tuple[MovedConnection, Sockets]:
-        """Stop, and return what another process needs. Only if `cannot_move_because` is ``None``; `resume` or `detach` follows."""
+        """Stop, and return what another process needs. Only if `cannot_move_because` is ``None``; `resume` or `detach` follows, unless it fails."""
         relay, timeouts, waited, sockets = self.stage.suspend()
-        age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
-        version = self.configuration.version
-        decided = {} if waited is None else dict(self.decided)
-        moved = MovedConnection(
-            self.record, age, self.logged, timeouts, relay, version, now, waited, decided
-        )
+        try:
+            age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
+            version = self.configuration.version
+            decided = {} if waited is None else dict(self.decided)
+            moved = MovedConnection(
+                self.record, age, self.logged, timeouts, relay, version, now, waited, decided
+            )
+        except Exception:  # as a `MemoryError`
+            self.stage.resume(relay)
+            raise
         return moved, sockets
 
     def resume(self, moved: MovedConnection) -> None:
-        self.stage.resume(moved)
+        self.stage.resume(moved.relay)
 
     @property
     def keeps_slot(self) -> bool:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.peers import IRelayTransport
     from txmux.tcp.answers import AnswerRows
     from txmux.tcp.fast_path import FastLayer, FastPath
-    from txmux.tcp.moving import MovedConnection, Sockets, StayReason
+    from txmux.tcp.moving import Sockets, StayReason
     from txmux.telemetry.counting.counter_groups import ServerCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
@@ -279,7 +279,7 @@ class Stage:
         """Stop, and return this stage's parts of a `MovedConnection`. Only if `cannot_move_because` is ``None``; `resume` or `detach` follows."""
         raise NotImplementedError
 
-    def resume(self, moved: MovedConnection) -> None: ...
+    def resume(self, relay: RelayState) -> None: ...
 
     def detach(self) -> None:
         """Close this process's descriptors. No FIN is sent, since another process has them, too."""

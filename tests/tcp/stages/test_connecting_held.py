@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 from tests.support.mux import RESET, MuxTestCase, backend_at
 from tests.support.peers import Peer, close, make_stalled_port, reactor
@@ -10,6 +11,7 @@ from tests.support.ports import free_port
 from tests.support.servers import counted
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.embedding import route
+from txmux.tcp import connection as tcp_connection
 from txmux.tcp.moving import Unpacking, packed
 
 
@@ -264,6 +266,27 @@ class HeldTests(MuxTestCase):
         self.time.advance(60.0)
         await self.until_logged(2)
         self.assertEqual({record.reason for record in self.records}, {"connect-timeout"})
+
+    async def test_client_that_cannot_be_suspended_keeps_its_place(self) -> None:
+        port = self.hold()
+        first = await self.connect(port, b"a")
+        await self.waiting(1)
+        connection = self.only()
+        second = await self.connect(port, b"b")
+        await self.waiting(2)
+
+        def fails(*_: object) -> None:
+            raise MemoryError
+
+        with patch.object(tcp_connection, "MovedConnection", fails):
+            self.assertRaises(MemoryError, connection.suspend)
+        self.assertEqual(len(self.held_clients), 2)
+        peers = await self.come_up(2)
+        await peers[0].has(1)
+        await peers[1].has(1)
+        self.assertEqual([bytes(peer.received) for peer in peers], [b"a", b"b"])
+        close(first, second, *peers)
+        await self.until_logged(2)
 
     async def try_after_release(self) -> tuple[Peer, Any]:
         """Have a client of a new multiplexer wait for an operator, and then try a server; give it and its connection."""

@@ -38,7 +38,7 @@ from txmux.net.sockets.poller import READ, WRITE
 from txmux.net.sockets.transport import CLOSED, SocketTransport, address_of
 from txmux.rules.model import Refusal
 from txmux.tcp.connector import BackendConnector, header_for, target_of
-from txmux.tcp.moving import MovedConnection, Sockets, StayReason
+from txmux.tcp.moving import Sockets, StayReason
 from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import (
     Connected,
@@ -481,17 +481,19 @@ class Connecting(Stage):
         held, client = self._held, self._client
         transport: Any = client.transport
         assert held is not None  # noqa: S101 - it has been checked
-        self._upstream.pool.waiting.remove(held)
-        self._leave_connector()
-        super().leave()  # a timer must not end it while another process may own it
-        transport.pauseProducing()
+        # What may fail comes first: later, the client would have lost its place.
         waited = client.runtime.clock.seconds() - held.since
         of_client, of_server = SideState(0, b"", client.has_finished), SideState(0, client.received)
         state = RelayState(of_client, of_server, 0.0, None)
-        return state, self._upstream.timeouts, waited, (transport.getHandle(),)
+        suspended = state, self._upstream.timeouts, waited, (transport.getHandle(),)
+        transport.pauseProducing()
+        self._upstream.pool.waiting.remove(held)
+        self._leave_connector()
+        super().leave()  # a timer must not end it while another process may own it
+        return suspended
 
     @override
-    def resume(self, moved: MovedConnection) -> None:
+    def resume(self, relay: RelayState) -> None:
         client = self._client
         client.transport.resumeProducing()
         if client.has_finished:

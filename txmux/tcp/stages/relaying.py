@@ -28,7 +28,7 @@ from txmux.net.relay.relay import GRACE, MAX_FINAL_BYTES, Relay
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import ERROR, FINISHED, READ
 from txmux.tcp.fast_path import DONT_WAIT
-from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
+from txmux.tcp.moving import SlotRelease, Sockets, StayReason
 from txmux.tcp.stage import Client, Stage, Step, count_asked
 from txmux.tcp.transitions import Finished
 from txmux.telemetry.reasons import AbortReason, RelayReason
@@ -389,8 +389,8 @@ class Relaying(Stage):
         return self.relay.suspend(), self.relay.timeouts, None, (client, server)
 
     @override
-    def resume(self, moved: MovedConnection) -> None:
-        self.relay.resume(moved.relay)
+    def resume(self, relay: RelayState) -> None:
+        self.relay.resume(relay)
 
     @override
     def detach(self) -> None:
