@@ -9,6 +9,7 @@ from unittest.mock import patch
 from twisted.internet.task import deferLater
 
 from tests.support.certificates import make_authority
+from tests.support.each import for_each
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
@@ -111,7 +112,8 @@ class LiveCase(SupervisedTestCase):
             await deferLater(reactor, 0.01)
 
 
-class ListTest(LiveCase):
+@for_each("relay", ("auto", "portable"))
+class ConnectionListTest(LiveCase):
     async def test_state_and_known_fields(self) -> None:
         port = await self.begin()
         await self.client(port, b"SSH")
@@ -171,10 +173,6 @@ class ListTest(LiveCase):
             self.assertGreaterEqual(found.pop(name), row.pop(name))
         self.assertEqual(found, row)
         self.assertEqual(await find_connection(self.running.control, "5a9d7143-3"), [])
-
-
-class PortableListTest(ListTest):
-    relay = "portable"
 
 
 class TimesTest(ServiceTestCase):

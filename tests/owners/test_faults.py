@@ -8,6 +8,7 @@ from io import StringIO
 from typing import Any
 
 from tests.processes.running import WorkersTestCase
+from tests.support.each import for_each
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
 from tests.support.services import Service
@@ -78,6 +79,7 @@ LATER: Mapping[str, tuple[Fault, str]] = {
 """The same while a service runs: what a younger owner has in force is theirs, too."""
 
 
+@for_each("owned", ("file", "unit"))
 class FaultsTest(WorkersTestCase):
     """Services with three owners: an older bystander, one who makes a mistake, and a younger bystander.
 
@@ -85,7 +87,7 @@ class FaultsTest(WorkersTestCase):
         owned: What each has: a ``file``, or a ``unit`` of one file.
     """
 
-    owned = "file"
+    owned: str
 
     def setUp(self) -> None:
         super().setUp()
@@ -266,9 +268,3 @@ class FaultsTest(WorkersTestCase):
                 self.assertEqual(code, 1, message)
                 self.assertRegex(out.getvalue(), rf"(?m)^{self.units}.*{message}")
                 self.assertNotRegex(out.getvalue(), r"(?m)^\S*(older|younger).ini")
-
-
-class MarkedFaultsTest(FaultsTest):
-    """The same, as units of one file."""
-
-    owned = "unit"

@@ -1,10 +1,12 @@
 """Tests that run with each of some values, one after the other."""
 
 import functools
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
 
 
 def for_each(name: str, values: Sequence[Any]) -> Callable[[Any], Any]:
@@ -23,27 +25,31 @@ def for_each(name: str, values: Sequence[Any]) -> Callable[[Any], Any]:
 
 
 def _run_with(test: Any, name: str, values: Sequence[Any]) -> Any:
-    @contextmanager
-    def prepared(case: Any, number: int, value: object) -> Iterator[None]:
-        setattr(case, name, value)
-        if number:
-            case.setUp()
-        try:
-            yield
-        except BaseException as error:
-            error.add_note(f"with {name} = {value}")
-            raise
+    async def run_all(case: Any) -> None:
+        for number, value in enumerate(values):
+            while number and case._cleanups:
+                clean, arguments, named = case._cleanups.pop()
+                await _wait_for(clean(*arguments, **named))
+            setattr(case, name, value)
+            if number:
+                await _wait_for(case.setUp())
+            try:
+                await _wait_for(test(case))
+            except BaseException as error:
+                error.add_note(f"with {name} = {value}")
+                raise
 
     @functools.wraps(test)
-    async def run_async(self: Any) -> None:
-        for number, value in enumerate(values):
-            with prepared(self, number, value):
-                await test(self)
+    def run(self: Any) -> Any:
+        if isinstance(self, TestCase):
+            return Deferred.fromCoroutine(run_all(self))
+        with suppress(StopIteration):  # it never waits
+            return run_all(self).send(None)
+        return None
 
-    @functools.wraps(test)
-    def run(self: Any) -> None:
-        for number, value in enumerate(values):
-            with prepared(self, number, value):
-                test(self)
+    return run
 
-    return run_async if inspect.iscoroutinefunction(test) else run
+
+async def _wait_for(result: Any) -> None:
+    if isinstance(result, Awaitable):
+        await result

@@ -5,6 +5,7 @@ import itertools
 import os
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from tests.support.each import for_each
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, make_stalled_port, reactor
 from tests.support.ports import free_port
 from tests.support.queues import until_queued
@@ -52,12 +54,12 @@ class _From:
         unbound.bind(self.name)
 
 
-class SocketsTest(TestCase):
-    def make_poller(self) -> Poller:
-        return Poller.for_reactor(reactor)
+@for_each("make_poller", (Poller.for_reactor, ReactorPoller))
+class PolledSocketsTest(TestCase):
+    make_poller: Callable[[Any], Poller]
 
     def setUp(self) -> None:
-        self.poller = self.make_poller()
+        self.poller = self.make_poller(reactor)
         self.factory = PeerFactory()
 
     def listen(
@@ -335,13 +337,6 @@ class SocketsTest(TestCase):
         client = await self.connect(name)
         client.send(b"x")
         await (await self.factory.peer()).has(1)
-
-
-class WatchedSocketsTest(SocketsTest):
-    """Sockets that the reactor watches."""
-
-    def make_poller(self) -> Poller:
-        return ReactorPoller(reactor)
 
 
 class PollerTest(TestCase):
