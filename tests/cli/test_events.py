@@ -9,9 +9,9 @@ import sys
 import threading
 
 from tests.admin.processes import post
-from tests.cli.remote.test_service import ServiceTestCase
 from tests.cli.support import CommandTestCase
 from tests.interop.children import PATIENCE, eventually
+from tests.processes.running import WorkersTestCase
 
 _END = {
     "id": "a-1", "client": "192.0.2.1:5", "listener": "x", "server": "10.0.0.5:1",
@@ -76,9 +76,10 @@ class RecentTests(CommandTestCase):
         self.assertEqual((ended.returncode, ended.stderr), (141, b""))
 
 
-class FollowTests(ServiceTestCase):
+class FollowTests(WorkersTestCase):
     def follow(self, *words: str) -> "queue.Queue[str]":
-        [self.admin] = self.sockets.glob("*.sock")
+        self.mux = self.upgrading(settings="drain_timeout = 1s", admin=True)
+        self.admin = self.mux.admin
         command = (*_PROGRAM, "--follow", "--admin", f"unix:{self.admin}", *words)
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.child = child
@@ -102,7 +103,6 @@ class FollowTests(ServiceTestCase):
         return lines
 
     def test_through_an_upgrade_until_the_service_stops(self) -> None:
-        mux = self.service()
         lines = self.follow("--json")
 
         def is_followed() -> bool:
@@ -115,18 +115,17 @@ class FollowTests(ServiceTestCase):
             (event["event"], event.get("changes")), ("reload", "nothing changed"), event
         )
         post(self.admin, "/api/upgrade")
-        mux.switched()
+        self.mux.switched()
         while not lines.empty():
             lines.get()
         eventually(is_followed, "it follows the new process")
-        mux.stop()
+        self.mux.stop()
         self.assertEqual(self.child.wait(PATIENCE), 0)
         self.reader.join()
         *_, last = lines.queue
         self.assertEqual(json.loads(last)["event"], "stop")
 
     def test_interrupt(self) -> None:
-        self.service()
         lines = self.follow()
         eventually(
             lambda: post(self.admin, "/api/reload") and not lines.empty(), "it is subscribed"

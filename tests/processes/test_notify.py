@@ -233,19 +233,6 @@ class NotifierTest(SynchronousTestCase):
             self.assertEqual(sockets_from_systemd(reactor, environment), ({}, {}, []))
 
 
-class ServiceTestCase(WorkersTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.own_folder = make_folder(self)
-        self.manager = Manager(self.own_folder)
-        self.addCleanup(self.manager.close)
-
-    def service(self, settings: str, rules: str = RULES, **more: str) -> Service:
-        mux = Service(self.folder, rules, settings, before=self.manager.environment(**more))
-        self.addCleanup(mux.child.end)
-        return mux
-
-
 _SERVES_SILENTLY = """
 import os, sys
 if "txmux" in sys.orig_argv:
@@ -266,7 +253,18 @@ if "txmux" in sys.orig_argv:
 
 
 @pytest.mark.by_turns(each=True)
-class LifeTest(ServiceTestCase):
+class ServiceUnderSystemdTest(WorkersTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.own_folder = make_folder(self)
+        self.manager = Manager(self.own_folder)
+        self.addCleanup(self.manager.close)
+
+    def service(self, settings: str, rules: str = RULES, **more: str) -> Service:
+        mux = Service(self.folder, rules, settings, before=self.manager.environment(**more))
+        self.addCleanup(mux.child.end)
+        return mux
+
     def test_ready_reload_and_stop(self) -> None:
         mux = self.service("workers = 2")
         self.manager.wait_for(READY="1", STATUS="serving")
@@ -317,10 +315,7 @@ class LifeTest(ServiceTestCase):
         self.assertEqual(self.manager.wait_for(MAINPID=str(mux.pid))["STOPPING"], "1")
         mux.assert_stopped()
 
-
-@pytest.mark.by_turns(each=True)
-class PassedTest(ServiceTestCase):
-    """Sockets that systemd opens itself, for a [Socket] unit."""
+    # Sockets that systemd opens itself, for a [Socket] unit.
 
     def test_by_address_or_number_without_their_names(self) -> None:
         """The names are optional (sd_listen_fds(3)): `systemd-socket-activate` gives none."""
@@ -351,7 +346,7 @@ class PassedTest(ServiceTestCase):
                 while self.manager.store:
                     os.close(self.manager.store.popitem()[1])
 
-    def test_datagrams(self) -> None:
+    def test_passed_datagrams(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
             opened.bind(("127.0.0.1", 0))
             port = opened.getsockname()[1]
@@ -372,9 +367,8 @@ class PassedTest(ServiceTestCase):
         said = f"systemd has passed a socket at 127.0.0.1:{port}, which overlaps it: write that"
         self.assertIn(said, found.stderr.decode())
 
+    # Sockets that it keeps.
 
-@pytest.mark.by_turns(each=True)
-class StoreTest(ServiceTestCase):
     def wait_for_clients(self, names: Mapping[str, object]) -> list[socket.socket]:
         clients = []
         for name in names.values():
@@ -406,7 +400,7 @@ class StoreTest(ServiceTestCase):
             self.assertEqual(len(self.manager.store), 2)
         mux.stop()
 
-    def test_datagrams(self) -> None:
+    def test_stored_datagrams(self) -> None:
         """Those that have come in between are served, too."""
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(server.close)
@@ -429,8 +423,8 @@ class StoreTest(ServiceTestCase):
         self.assertEqual(len(self.manager.store), 1)
         self.assertFalse(any("FDSTOREREMOVE" in told for told in self.manager.told))
 
-    def test_admin(self) -> None:
-        """So is the socket at which the service is asked: who has asked meanwhile gets an answer."""
+    def test_stored_admin(self) -> None:
+        """The socket at which the service is asked is kept, too: who has asked meanwhile gets an answer."""
         path = self.own_folder / "admin.sock"
         settings = f"admin = unix:{path}"
         mux = self.service(settings)
@@ -453,7 +447,7 @@ class StoreTest(ServiceTestCase):
         mux.child.process.wait(PATIENCE)
         eventually(lambda: all(map(is_gone, pids)), "all have ended")
 
-    def test_changed(self) -> None:
+    def test_store_of_changed_rules(self) -> None:
         """What the rules do not name any more is given up; a UNIX socket whose file is gone is made anew."""
         path, other = self.own_folder / "x.sock", self.own_folder / "y.sock"
         mux = self.service("", f"{RULES}    unix:{path}\n    unix:{other}\n")

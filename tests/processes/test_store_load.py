@@ -10,7 +10,9 @@ from collections import Counter
 import pytest
 
 from tests.interop.children import PATIENCE, eventually
-from tests.processes.test_notify import ServiceTestCase
+from tests.processes.manager import Manager
+from tests.processes.running import RULES, WorkersTestCase
+from tests.support.folders import make_folder
 from tests.support.proc import family_of, is_gone
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
@@ -73,17 +75,19 @@ class _Clients:
         return self.outcomes
 
 
-class StoreLoadTest(ServiceTestCase):
+class StoreLoadTest(WorkersTestCase):
     def killed(self, settings: str) -> Counter[str]:
-        mux = self.service(settings)
-        self.manager.wait_for(READY="1")
+        manager = Manager(make_folder(self))
+        self.addCleanup(manager.close)
+        mux = self.start(RULES, settings, manager.environment())
+        manager.wait_for(READY="1")
         clients = _Clients(mux.port)
         self.more(clients)
         others = family_of(mux.child.pid)[1:]
         os.kill(mux.child.pid, signal.SIGKILL)
         mux.child.process.wait(PATIENCE)
-        mux = self.service(settings)
-        self.manager.wait_for(READY="1")
+        mux = self.start(RULES, settings, manager.environment())
+        manager.wait_for(READY="1")
         eventually(lambda: all(map(is_gone, others)), "the old workers have ended")
         self.more(clients)
         outcomes = clients.finish()

@@ -16,7 +16,7 @@ from tests.support.services import Service
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{port}\n"
 
 
-class ServiceTestCase(WorkersTestCase):
+class ServiceTest(WorkersTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.sockets = make_folder(self)
@@ -47,8 +47,6 @@ class ServiceTestCase(WorkersTestCase):
         found: dict[str, Any] = json.loads(self.told(0, "status", "--json", *arguments))
         return found
 
-
-class ChangeTests(ServiceTestCase):
     def test_reload_reports_changes_or_all_errors(self) -> None:
         mux = self.service("workers = 2")
         ends = self.relayed(mux, self.server)
@@ -74,8 +72,6 @@ class ChangeTests(ServiceTestCase):
         self.assertIn("rules reloaded: 1 route gone (a)", self.told(0, "reload"))
         self.answers(*ends)
 
-
-class WaitTests(ServiceTestCase):
     def waiting(self, *arguments: str) -> Child:
         named = ("--admin", str(self.sockets / "rules.sock"))
         return self.own(Child(sys.executable, "-u", "-m", "txmux", *arguments, "--wait", *named))
@@ -111,8 +107,6 @@ class WaitTests(ServiceTestCase):
         self.assertEqual(child.output, "the service has ended\n")
         mux.assert_stopped()
 
-
-class ConnectionTests(ServiceTestCase):
     def test_listed_and_ended_by_id_or_filters(self) -> None:
         mux = self.service("workers = 2")
         mux.child.wait_for("serving with 2 worker")
@@ -137,8 +131,6 @@ class ConnectionTests(ServiceTestCase):
         self.assertEqual(self.told(0, "close", "--client", "127.0.0.0/8"), "ended: 3 connections\n")
         self.assertEqual({line["reason"] for line in mux.take(3)}, {"killed"})
 
-
-class ExplainTests(ServiceTestCase):
     def test_relayed_and_undecided_connections(self) -> None:
         route = "detect_timeout = 1h\n[route web]\nmatch = http\nbackend = close\n"
         mux = self.service("workers = 2", route)
