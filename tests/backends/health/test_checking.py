@@ -4,6 +4,7 @@ import errno
 import functools
 import socket
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from twisted.internet import error, ssl
@@ -12,7 +13,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from tests.interop.servers import make_certificate
+from tests.interop.servers import Certificate, make_certificate
 from tests.support.dialler import played
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime, server_at
@@ -42,7 +43,7 @@ def ill(why: str) -> CheckResult:
     return CheckResult(ok=False, why=why)
 
 
-class CheckingTestCase(TestCase):
+class CheckRunTest(TestCase):
     """A server that the test plays, and one check at a time."""
 
     def setUp(self) -> None:
@@ -50,6 +51,8 @@ class CheckingTestCase(TestCase):
         self.server = PeerFactory()
         self.found: list[CheckResult] = []
         self.runtime = IORuntime(self.time)
+        self.names: list[bytes | None] = []
+        self.clients = PeerFactory()
 
     def check(
         self,
@@ -91,19 +94,19 @@ class CheckingTestCase(TestCase):
         self.runtime.clock.drop_idle()
         return self.time.clock.getDelayedCalls()
 
-    def make_secure(self) -> None:
-        """Have a certificate for `secure_port`."""
-        made = make_certificate(make_folder(self), "a.example")
-        self.certificate = made.chain
-        pem = made.chain.read_text() + made.key.read_text()
-        self.options = ssl.PrivateCertificate.loadPEM(pem).options()
+    @cached_property
+    def certificate(self) -> Certificate:
+        return make_certificate(make_folder(self), "a.example")
 
     def secure_port(self) -> int:
-        tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
+        """Have the server listen with TLS; `names` are those that it is asked for."""
+        pem = self.certificate.chain.read_text() + self.certificate.key.read_text()
+        options = ssl.PrivateCertificate.loadPEM(pem).options()
+        context = options.getContext()
+        context.set_tlsext_servername_callback(lambda c: self.names.append(c.get_servername()))
+        tls: Any = TLSMemoryBIOFactory(options, False, self.server)  # noqa: FBT003
         return listen(self, tls)
 
-
-class ConnectionTests(CheckingTestCase):
     async def test_tcp(self) -> None:
         self.check("tcp")
         self.assertEqual(await self.finding(), WELL)
@@ -192,8 +195,6 @@ class ConnectionTests(CheckingTestCase):
         self.assertEqual(self.found, [ill("timed out after 1 s")])
         self.assert_nothing_left()
 
-
-class AnswerTests(CheckingTestCase):
     async def test_healthy_answer_in_pieces(self) -> None:
         self.check("redis")
         peer = await self.server.peer()
@@ -282,8 +283,8 @@ class AnswerTests(CheckingTestCase):
         await peer.is_lost()
         self.assertEqual(self.found, [WELL])
 
+    # Checks that are cut off.
 
-class CutTests(CheckingTestCase):
     async def test_connecting(self) -> None:
         target = server_at(make_stalled_port(self))
         checking = self.check("tcp", target)
@@ -326,18 +327,11 @@ class CutTests(CheckingTestCase):
             await peer.is_lost()
             self.assert_nothing_left()
 
+    # A server that is asked at one of two ports, of which clients know the first.
 
-class AskingTests(CheckingTestCase):
-    """A server that is asked at one of two ports, of which clients know the first."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.make_secure()
-        self.names: list[bytes | None] = []
-        context = self.options.getContext()
-        context.set_tlsext_servername_callback(lambda c: self.names.append(c.get_servername()))
-        self.clients = PeerFactory()
-        self.clients_port = listen(self, self.clients)
+    @cached_property
+    def clients_port(self) -> int:
+        return listen(self, self.clients)
 
     def ask(
         self,
@@ -368,7 +362,7 @@ class AskingTests(CheckingTestCase):
     async def test_other_port(self) -> None:
         """At another port there is neither the header nor the TLS of the service, and clients' port is left alone."""
         port = listen(self, self.server)
-        tls = BackendTLS(ServerTLS(ca=self.certificate))
+        tls = BackendTLS(ServerTLS(ca=self.certificate.chain))
         self.ask(f"redis port={port}", proxy_protocol="v2", tls=tls)
         self.assertEqual(await self.answered(), (b"*1\r\n$4\r\nPING\r\n", WELL))
         self.assertEqual(self.clients.peers, [])
@@ -411,7 +405,7 @@ class AskingTests(CheckingTestCase):
 
     async def test_tls_of_backend(self) -> None:
         """Where the backend has TLS, the check verifies the certificate as well; with ``tls=no`` it has none."""
-        tls = BackendTLS(ServerTLS(name="b.example", ca=self.certificate))
+        tls = BackendTLS(ServerTLS(name="b.example", ca=self.certificate.chain))
         self.ask("redis tls=yes", self.secure_port(), tls=tls)
         self.assertIn("not for b.example", (await self.finding()).why)
         await self.is_over()
@@ -428,8 +422,6 @@ class AskingTests(CheckingTestCase):
         await self.finding()
         await peer.is_lost()
 
-
-class HeaderTests(CheckingTestCase):
     async def received(self, version: Any) -> tuple[bytes, Peer]:
         self.server = PeerFactory()
         self.port = listen(self, self.server)
@@ -442,14 +434,14 @@ class HeaderTests(CheckingTestCase):
         await peer.is_lost()
         return bytes(peer.received).removesuffix(b"*1\r\n$4\r\nPING\r\n"), peer
 
-    async def test_versions(self) -> None:
+    async def test_header_versions(self) -> None:
         self.assertEqual((await self.received("off"))[0], b"")
         self.assertEqual((await self.received("v2"))[0], encode_v2(ProxyHeader(Command.LOCAL)))
         header, peer = await self.received("v1")
         ports = f"{peer.transport.getPeer().port} {self.port}"
         self.assertEqual(header, f"PROXY TCP4 127.0.0.1 127.0.0.1 {ports}\r\n".encode())
 
-    async def test_unix(self) -> None:
+    async def test_header_at_unix(self) -> None:
         folder = make_folder(self)
         port = reactor.listenUNIX(f"{folder}/socket", self.server)
         self.addCleanup(port.stopListening)
@@ -459,12 +451,9 @@ class HeaderTests(CheckingTestCase):
         await peer.is_lost()
         self.assertEqual(peer.received, b"PROXY UNKNOWN\r\n")
 
-
-class TlsTests(CheckingTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.make_secure()
-        self.tls = BackendTLS(ServerTLS(ca=self.certificate))
+    @cached_property
+    def tls(self) -> BackendTLS:
+        return BackendTLS(ServerTLS(ca=self.certificate.chain))
 
     def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> CheckRun:
         return self.check(
@@ -473,7 +462,7 @@ class TlsTests(CheckingTestCase):
             wrap=lambda factory: self.tls.wrap(factory, name),
         )
 
-    async def test_well(self) -> None:
+    async def test_tls_well(self) -> None:
         self.check_tls("redis")
         peer = await self.server.peer()
         await peer.has(14)
@@ -492,8 +481,8 @@ class TlsTests(CheckingTestCase):
         self.assertEqual(await self.finding(), ill(why))
         await self.is_over()
 
-    async def test_endpoint(self) -> None:
-        roots = f"trustRoots={self.certificate.parent}"
+    async def test_tls_endpoint(self) -> None:
+        roots = f"trustRoots={self.certificate.chain.parent}"
         self.check("tcp", server(f"tls:127.0.0.1:{self.secure_port()}:{roots}"))
         why = "its certificate is for a.example, not for 127.0.0.1"
         self.assertEqual(await self.finding(), ill(why))
@@ -514,7 +503,7 @@ class TlsTests(CheckingTestCase):
             self.assertEqual(await self.finding(), ill(why))
             await self.is_over()
 
-    async def test_no_handshake(self) -> None:
+    async def test_no_tls_handshake(self) -> None:
         port = listen(self, self.server)
         self.check_tls("tcp", port=port)
         peer = await self.server.peer()
@@ -536,7 +525,7 @@ class TlsTests(CheckingTestCase):
         self.assertEqual(await self.finding(), ill(why))
         self.assert_nothing_left()
 
-    async def test_hangs(self) -> None:
+    async def test_tls_hangs(self) -> None:
         for number, (answer, finding) in enumerate(
             ((b"", ill("timed out after 1 s")), (b"+PONG\r\n", WELL))
         ):
@@ -555,7 +544,7 @@ class TlsTests(CheckingTestCase):
             self.assertTrue(peer.was_reset())
             await self.is_over()
 
-    async def test_closes(self) -> None:
+    async def test_tls_closes(self) -> None:
         for leave in (Peer.close, Peer.reset):
             self.server = PeerFactory()
             self.check_tls("redis")

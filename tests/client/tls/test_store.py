@@ -2,10 +2,10 @@
 
 import contextlib
 import errno
-import functools
 import itertools
 import os
 import ssl
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,26 +30,6 @@ from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.reading.route import allowed_client
 from txmux.telemetry.formatting import utc_time
-
-
-class StoreCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
-        self.clock = Clock()
-        self._times = itertools.count(10**9)
-
-    def pem(self, *names: str, file: str = "") -> Path:
-        identity = authority().issue(*names)
-        path = identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
-        # Older kernels would give what is written within some milliseconds the same time.
-        seconds = next(self._times)
-        os.utime(path, (seconds, seconds))
-        return path
-
-    def pem_rsa(self, name: str, bits: int = 2048, *, alternative: bool = True) -> Path:
-        path = self.folder / f"rsa-{name}.pem"
-        path.write_bytes(rsa_pem(name, bits, alternative=alternative))
-        return path
 
 
 class Handshake:
@@ -116,7 +96,30 @@ def name_of(certificate: x509.Certificate) -> str:
     return str(certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
 
 
-class ContextTests(StoreCase):
+class CertificatesTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.clock = Clock()
+        self.authority = make_authority()
+        self._times = itertools.count(10**9)
+        self.events: list[Any] = []
+        observe: Any = self.events.append
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+    def pem(self, *names: str, file: str = "") -> Path:
+        identity = authority().issue(*names)
+        path = identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
+        # Older kernels would give what is written within some milliseconds the same time.
+        seconds = next(self._times)
+        os.utime(path, (seconds, seconds))
+        return path
+
+    def pem_rsa(self, name: str, bits: int = 2048, *, alternative: bool = True) -> Path:
+        path = self.folder / f"rsa-{name}.pem"
+        path.write_bytes(rsa_pem(name, bits, alternative=alternative))
+        return path
+
     def test_by_name(self) -> None:
         files = tuple(map(self.pem, ("first.example", "*.example", "x.example")))
         contexts = Contexts(TlsSettings(files))
@@ -189,16 +192,18 @@ class ContextTests(StoreCase):
         end = TlsSettings((self.pem("a.example"),), client_ca=path)
         self.assertEqual(self.assertRaises(TLSFileError, Contexts, end).key, "tls_client_ca")
 
+    # Clients with certificates.
 
-class ClientTests(StoreCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.authority = make_authority()
-        self.bob = self.authority.issue("bob", usage=False).write(self.folder / "bob.pem", key=True)
+    @cached_property
+    def ca(self) -> Path:
+        return self.authority.write(self.folder / "ca.pem")
+
+    @cached_property
+    def bob(self) -> Path:
+        return self.authority.issue("bob", usage=False).write(self.folder / "bob.pem", key=True)
 
     def context(self, **settings: Any) -> SSL.Context:
-        trusted = self.authority.write(self.folder / "ca.pem")
-        end = TlsSettings((self.pem("site.example"),), client_ca=trusted, **settings)
+        end = TlsSettings((self.pem("site.example"),), client_ca=self.ca, **settings)
         return Contexts(end).context_for(None)
 
     def refused(self, context: SSL.Context, version: ssl.TLSVersion) -> str:
@@ -213,7 +218,7 @@ class ClientTests(StoreCase):
             return problem.reason
         return ""
 
-    def test_sessions(self) -> None:
+    def test_sessions_of_clients_with_certificates(self) -> None:
         """Nobody comes back with a session, which would outlive the certificate and the list of revoked ones."""
         context = self.context()
         self.assertFalse(is_resumed(context, context, self.bob))
@@ -252,14 +257,7 @@ class ClientTests(StoreCase):
             ):
                 self.assertEqual(self.refused(self.context(**settings), version), alert)
 
-
-class StoreTests(StoreCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.events: list[Any] = []
-        observe: Any = self.events.append
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+    # Files that change.
 
     def logged(self) -> list[str]:
         lines = [
@@ -436,15 +434,11 @@ class StoreTests(StoreCase):
         store.read_again()()
         self.assertFalse(is_resumed(before, store.connection().get_context()))
 
+    # Sessions of TLS 1.3 go on with any process that was forked with the same keys, and with the same rules and certificates.
 
-class SharedSessionTest(StoreCase):
-    """Sessions of TLS 1.3 go on with any process that was forked with the same keys, and with the same rules and certificates."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.bob = authority().issue("bob", usage=False).write(self.folder / "bob.pem", key=True)
-        self.ca = authority().write(self.folder / "ca.pem")
-        self.usual: dict[str, Any] = {"files": (self.pem("site.example"),)}
+    @cached_property
+    def usual(self) -> dict[str, Any]:
+        return {"files": (self.pem("site.example"),)}
 
     def shake(
         self,
@@ -463,7 +457,7 @@ class SharedSessionTest(StoreCase):
     def resumes(self, session: ssl.SSLSession | None, **how: Any) -> bool:
         return bool(self.shake(session=session, **how).session_reused)
 
-    @functools.cached_property
+    @cached_property
     def contexts(self) -> dict[str, ssl.SSLContext]:
         contexts = {"1.2": credulous(self.bob), "1.3": credulous(self.bob)}
         contexts["1.2"].maximum_version = ssl.TLSVersion.TLSv1_2
