@@ -2,21 +2,195 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import itertools
 import json
 import random
 import socket
+import ssl
 import struct
+import termios
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from tests.support.peers import reactor
+import attrs
+
+from tests.support.mux import CLOSE, backend_at
+from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.ports import free_port
-from tests.support.tunnels import OPEN
-from tests.tcp.preambles_case import ANSWER, LAST, PreambleCase, Said, Speaker, chains, said_in
+from tests.support.secure import client_context
+from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
+from tests.support.tunnels import OPEN, connect_to
+from tests.tcp.stages.handshaking_case import SSH, TerminationCase
+from tests.tcp.stages.test_peeking_exchanges import SSL_REQUEST
 from txmux.net.sockets.poller import is_available
-from txmux.rules.model import Listener
+from txmux.rules.embedding import route
+from txmux.rules.installed import KEYS
+from txmux.rules.model import Backend, Listener, TlsSettings
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.moving import Unpacking, packed
+
+HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+ANSWER = b"hello"
+HERE = b"220 here ESMTP\r\n"
+CONNECT = connect_to("a.example:22")
+_TUNNEL = KEYS["route"]["tunnel"].kind.read("yes") if "tunnel" in KEYS["route"] else None
+_MIDDLE = ("L", "T", "AL") if _TUNNEL else ("L", "AL")
+LAST = ("s", "h", "Ah", "t") if _TUNNEL else ("s", "h", "Ah")
+
+
+def chains(lasts: Sequence[str] = LAST) -> Iterator[str]:
+    """Give what clients may say one after another: each pair that rules allow, and most three.
+
+    A PROXY header (P), STARTTLS (S), TLS that ends here (L), a tunnel (T), and a request for TLS that is answered here (A) stand before
+    SSH (s), TLS that is passed on (h), and SSH in a tunnel with one server (t); or, as a feature's tests have it, a hidden hello (e).
+    """
+    some = ["", *_MIDDLE, *map("".join, itertools.product(_MIDDLE, repeat=2))]
+    firsts = ("", "P", "S", "PS") if "starttls" in KEYS["listen"] else ("", "P")
+    for first, middle, last in itertools.product(firsts, some, lasts):
+        is_right = "S" not in first or (middle + last)[0] in "Lhe"
+        is_short = "P" not in first or middle in ("", *_MIDDLE)
+        if is_right and is_short and not (middle and last == "e"):
+            yield first + middle + last
+
+
+@attrs.frozen
+class Said:
+    """One thing that a client says; `kind` is that of its chain.
+
+    Attributes:
+        data: The bytes inside all TLS so far; of TLS that ends here they are nobody's.
+        answer: What the client is told then.
+    """
+
+    kind: str
+    data: bytes
+    answer: bytes = b""
+
+
+def said_in(chain: str, payload: bytes) -> list[Said]:
+    usual = {
+        "P": [Said("P", HEADER)],
+        "S": [Said("S", b"", HERE), Said("S", STARTTLS, GO)],
+        "L": [Said("L", b"")],
+        "T": [Said("T", CONNECT, OPEN)],
+        "A": [Said("A", SSL_REQUEST, b"S")],
+        "t": [Said("t", CONNECT, OPEN), Said("s", SSH)],
+    }
+    return [said for kind in chain for said in usual.get(kind, [Said(kind, payload)])]
+
+
+class Server(Peer):
+    """Answers as the servers of a chain do."""
+
+    def __init__(self, steps: list[tuple[bytes, bytes]]) -> None:
+        super().__init__()
+        self.steps = [*steps]
+        self.taken = 0
+
+    def connectionMade(self) -> None:
+        self._go_on()
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self.steps and self.received.startswith(self.steps[0][0], self.taken):
+            request, answer = self.steps.pop(0)
+            self.taken += len(request)
+            self.send(answer)
+
+
+class Speaker:
+    """A client on a socket of its own, in as many layers of TLS as it has begun; it sends what is cut at will."""
+
+    def __init__(self, case: OrderTest, port: int, cuts: random.Random | None = None) -> None:
+        self._case, self._cuts = case, cuts
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        case.addCleanup(self.socket.close)
+        self.socket.settimeout(0)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each piece for itself
+        self.layers: list[tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]] = []
+        self.told = bytearray()
+        self.is_over = False
+
+    def read(self) -> bool:
+        """Take what has come; return whether no more will."""
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            try:
+                while part := self.socket.recv(65536):
+                    data += part
+                self.is_over = True
+            except ConnectionResetError:
+                self.is_over = True
+        for tls, incoming, _ in self.layers:
+            incoming.write(data)
+            data = b""
+            with contextlib.suppress(
+                ssl.SSLWantReadError, ssl.SSLZeroReturnError, ssl.SSLSyscallError
+            ):
+                while part := tls.read(65536):
+                    data += part
+        self.told += data
+        return self.is_over
+
+    def _wire(self, data: bytes) -> bytes:
+        for tls, _, outgoing in reversed(self.layers):
+            tls.write(data)
+            data = outgoing.read()
+        return data
+
+    async def say(self, data: bytes) -> None:
+        """Send bytes by way of all TLS."""
+        for piece in self._pieces(self._wire(data) if data else b""):
+            self.socket.send(piece)
+            await self._case.taken_in()
+
+    def _pieces(self, data: bytes) -> list[bytes]:
+        if self._cuts is None or len(data) < 2:
+            return [data] if data else []
+        places = range(1, len(data))
+        at = [0, *sorted(self._cuts.sample(places, min(6, len(places)))), len(data)]
+        return [data[one:other] for one, other in itertools.pairwise(at)]
+
+    def begin_tls(self) -> bytes:
+        """Begin TLS inside the others; return the hello as it is sent."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = self._case.context
+        self._new = context.wrap_bio(incoming, outgoing, server_hostname="a.example")
+        self._bios = incoming, outgoing
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._new.do_handshake()
+        return outgoing.read()
+
+    async def end_handshake(self, hello: bytes) -> None:
+        incoming, outgoing = self._bios
+        await self.say(hello)
+        is_ready = False
+        while not is_ready:
+            await self.hears(1)
+            incoming.write(bytes(self.told))
+            self.told.clear()
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._new.do_handshake()
+                is_ready = True
+            if outgoing.pending:
+                await self.say(outgoing.read())
+        self.layers.append((self._new, incoming, outgoing))
+
+    async def hears(self, count: int) -> None:
+        await self._case.until_so(lambda: self.read() or len(self.told) >= count)
+
+
+def _unread(connection: Any) -> bool:
+    own = connection.socket or connection.transport.getHandle()
+    if own.fileno() < 0 or connection.state == "over":
+        return False
+    return bool(struct.unpack("i", fcntl.ioctl(own, termios.FIONREAD, bytes(4)))[0])
+
 
 _MORE = b"and more"
 _STATES = {"P": "introduction", "S": "starttls"}
@@ -49,9 +223,96 @@ def is_part(received: bytearray, whole: bytes) -> bool:
     return len(received) < len(whole) and whole.startswith(received)
 
 
-class OrderTest(PreambleCase):
+class OrderTest(TerminationCase):
     skip = None if is_available() else "connections move on Linux alone"
     lasts: ClassVar[Sequence[str]] = LAST
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.context = client_context(self.ca)
+        self.certificate = self.pem("a.example")
+
+    def serve(self, chain: str, port: int = 0, **settings: Any) -> int:
+        """Listen with the rules of a chain, and with its server, unless that is at another port."""
+        steps = [(HEADER * ("P" in chain), GREETING * ("S" in chain))]
+        if "S" in chain and "L" not in chain:
+            steps += [(EHLO, OFFERS), (STARTTLS, b"220 go\r\n")]
+        if chain.endswith("Ah"):
+            steps.append((SSL_REQUEST, b"S"))
+        self.asked = b"".join(request for request, _ in steps)
+        self.backend = PeerFactory(lambda: Server(steps))
+        proxied = "v1" if "P" in chain else "off"
+        server = port or listen(self, self.backend)
+        self.reached = backend_at(server, proxy_protocol=proxied, **settings)
+        number = self.mux(self.routes(chain, self.reached), **self.settings(chain))
+        self.addCleanup(self._close_servers, self.backend)  # of a test that fails
+        return number
+
+    def _close_servers(self, backend: PeerFactory) -> None:
+        for server in backend.peers:
+            server.close()
+
+    def settings(self, chain: str) -> dict[str, Any]:
+        more: dict[str, Any] = {}
+        found: dict[str, Any] = {"more": more}
+        if "P" in chain:
+            found["accept_proxy_from"] = ("127.0.0.1",)
+        if "S" in chain:
+            more |= {"starttls": "smtp", "starttls_banner": "here ESMTP"}
+        return found
+
+    def routes(self, chain: str, backend: Backend) -> list[Any]:
+        made: list[Any] = []
+        speaks = "tls"
+        for letter in chain.strip("PS"):
+            if letter == "A":
+                speaks = "postgres"
+                continue
+            match = {
+                "L": f"{speaks} sni=a.example",
+                "h": f"{speaks} sni=b.example",
+                "e": "tls sni=hidden.example",
+                "s": "ssh",
+            }.get(letter, "http method=CONNECT")
+            speaks = "tls"
+            one = route(match, CLOSE if letter in "LT" else backend, name=f"{len(made)}{letter}")
+            under = (made[-1].name,) if made else ()
+            end = TlsSettings((self.certificate,)) if letter == "L" else None
+            outcome = None if letter in "LT" else backend
+            made.append(
+                attrs.evolve(
+                    one,
+                    under=under,
+                    terminate_tls=end,
+                    outcome=outcome,
+                    more={"tunnel": _TUNNEL} if letter in "Tt" else {},
+                )
+            )
+        return made
+
+    def payload(self, chain: str) -> tuple[bytes, bytes]:
+        """Return what the client says for its server, and what that gets."""
+        said = HELLO if chain[-1] == "h" else SSH
+        return said, self.asked + said
+
+    async def taken_in(self) -> None:
+        """Wait until the multiplexer has read all that its client has sent."""
+        done = len(self.records)
+        await self.until_so(lambda: self.factory.connections or len(self.records) > done)
+        for connection in [*self.factory.connections]:
+            await self.until_so(lambda one=connection: not _unread(one))  # type: ignore[misc]
+
+    async def play(self, speaker: Speaker, said: list[Said]) -> None:
+        """Say all of it, with what has to be answered, up to the last, whose answer is the server's."""
+        for one in said:
+            if one.kind == "L":
+                await speaker.end_handshake(speaker.begin_tls())
+                continue
+            await speaker.say(one.data)
+            if one.answer:
+                await speaker.hears(len(one.answer))
+                self.assertEqual(bytes(speaker.told), one.answer)
+                speaker.told.clear()
 
     def reload(self) -> None:
         """Take rules by which no client is served; those that are there keep theirs."""
