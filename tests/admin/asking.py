@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 
 from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, reactor
-from tests.support.supervised import SupervisedTestCase
+from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.supervised import SupervisedTestCase, greeted
 from txmux.processes.worker import landlock
 
 LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
@@ -74,6 +74,8 @@ class AdminCase(SupervisedTestCase):
     """
 
     port: int
+    backend: Any
+    server: Any
 
     def setUp(self) -> None:
         super().setUp()
@@ -91,6 +93,22 @@ class AdminCase(SupervisedTestCase):
     ) -> None:
         ports = await self.run_service(self.text(settings, rules), use=use, **options)
         self.port = ports[0] if ports else 0
+
+    async def route_ssh(self) -> None:
+        """Run a service that routes SSH to `backend`, whose server has the name `server`."""
+        self.backend = PeerFactory()
+        self.server = f"127.0.0.1:{listen(self, self.backend)}"
+        await self.start(
+            rules=f"{LISTEN}[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = {self.server}\n"
+        )
+
+    async def clients(self, count: int) -> list[Peer]:
+        """Connect clients that `route_ssh` has relayed."""
+        clients = []
+        for number in range(count):
+            clients.append(await greeted(self, self.port))
+            await (await self.backend.peer(number)).has(11)
+        return clients
 
     def write_rules(self, settings: str = "", rules: str = LISTEN) -> None:
         self.write(self.text(settings, rules))

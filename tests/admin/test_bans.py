@@ -7,7 +7,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from tests.admin.asking import AdminCase
-from tests.admin.test_live import LiveCase
 from tests.support.certificates import authority
 from tests.support.datagrams import Talker
 from tests.support.peers import PeerFactory, connect, listen, reactor
@@ -16,7 +15,11 @@ from txmux.control.steering import hold
 from txmux.rules.optional import missing
 
 
-class BansTest(LiveCase):
+class BansTest(AdminCase):
+    async def setUp(self) -> None:  # type: ignore[override]
+        super().setUp()
+        await self.route_ssh()
+
     async def ban(self, network: str, seconds: int | None = None, reason: str = "") -> None:
         wanted = {"network": network, "reason": reason}
         told = await self.post(

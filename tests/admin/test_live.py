@@ -8,36 +8,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.admin.asking import LISTEN, AdminCase, request
+from tests.admin.asking import AdminCase, request
 from tests.support.datagrams import turn
-from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.peers import Peer, connect, reactor
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.processes.supervisor.worker import Worker
 
 
-class LiveCase(AdminCase):
-    """Runs a service that leads SSH to a backend."""
-
+class LiveTest(AdminCase):
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
-        self.backend = PeerFactory()
-        self.server = f"127.0.0.1:{listen(self, self.backend)}"
-        await self.start(
-            rules=f"{LISTEN}[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = {self.server}\n"
-        )
+        await self.route_ssh()
 
-    async def clients(self, count: int) -> list[Peer]:
-        clients = []
-        for number in range(count):
-            client = await connect(self, self.port)
-            client.send(b"SSH-2.0-a\r\n")
-            await (await self.backend.peer(number)).has(11)
-            clients.append(client)
-        return clients
-
-
-class ConnectionsTest(LiveCase):
     async def test_list_filters_and_next_page(self) -> None:
         await self.clients(3)
         told = await self.get("/api/connections?state=relaying&limit=2")
@@ -94,8 +77,6 @@ class ConnectionsTest(LiveCase):
         told = await self.post(f"/api/connections/{rows[0]['id']}/close")
         self.assertEqual(told.status, 404)
 
-
-class ServersTest(LiveCase):
     async def test_drain_with_the_end_of_connections(self) -> None:
         """Workers are asked about its backend, and not about thousands of others."""
         (client,) = await self.clients(1)
@@ -149,8 +130,6 @@ class ServersTest(LiveCase):
             self.assertTrue(told.error.startswith(message), told.error)
         self.assertEqual((await self.get(path)).status, 405)
 
-
-class TellingTest(LiveCase):
     async def test_unrecognised_client_can_be_explained(self) -> None:
         client = await connect(self, self.port)
         client.send(b"HELLO?")
@@ -192,8 +171,6 @@ class TellingTest(LiveCase):
             self.assertEqual((body, told.status), (body, status))
             self.assertTrue(told.error.startswith(message), told.error)
 
-
-class EventsTest(LiveCase):
     async def follow(self) -> Peer:
         peer = await self.connect()
         peer.send(request("GET", "/api/events"))
