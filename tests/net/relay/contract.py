@@ -14,7 +14,6 @@ from zope.interface import directlyProvides
 from tests.net.relay.wiring import (
     Sides,
     TcpWiring,
-    TlsWiring,
     UnixWiring,
     Wiring,
     make_sides,
@@ -60,7 +59,7 @@ class RelayCase(_Base):
 
     Attributes:
         wires: How the ends of the relay come to be.
-        peer_wires: The same of the peers, if they are not plain.
+        peer_wires: The same of the peers, if they speak TLS.
         is_watched: Whether the reactor watches each socket.
         on_transports: Whether the relay does not know that its transports are sockets.
         rate: To which both sides are held, in bytes a second.
@@ -73,8 +72,7 @@ class RelayCase(_Base):
     rate: int | None = None
     keepalive: Keepalive | None = None
     finds_late = True  # whether a reset after which nothing is missing is told from another one
-    finds_close = True  # whether a peer has closed is known before that is read
-    longest_farewell = 128  # bytes that a client may lose
+    is_client_plain = False  # though there are `peer_wires`
 
     @cached_property
     def poller(self) -> Poller:
@@ -229,15 +227,6 @@ class RelayCase(_Base):
         under_way = producer.written - unsent(writer.transport) - len(reader.received)
         self.assertLess(under_way, 8 * BUFFERS + 1024 * 1024)
         return producer
-
-
-class TlsCase(RelayCase):
-    wires: type[Wiring] = TlsWiring
-    peer_wires: type[Wiring] | None = TlsWiring
-    finds_close = False  # a close-notify is a record like all others
-    # A record has a header, a type and a tag (RFC 8446, section 5.2), and the client may acknowledge it later.
-    longest_farewell = 128 - 22
-    test_urgent_byte: Any = None  # there is none in TLS
 
 
 class Endless:
@@ -457,7 +446,7 @@ class OrderContract(RelayCase):
 
     async def test_urgent_byte(self) -> None:
         """A byte that is sent as urgent neither stops what comes after it nor ends it."""
-        if self.wires.family != socket.AF_INET:
+        if self.wires.family != socket.AF_INET or self.peer_wires:
             return
         client, server = await self.start()
         server.transport.pauseProducing()
@@ -594,7 +583,9 @@ class ResetContract(OrderContract):
 
     async def test_both_have_gone(self) -> None:
         """A client that has closed cannot take the server's farewell, and nobody waits for that when the server breaks off."""
-        for farewell, is_late in ((24, True), (self.longest_farewell, True), (1000, False)):
+        # A record has a header, a type and a tag (RFC 8446, section 5.2), and the client may acknowledge it later.
+        longest = 128 - 22 if self.peer_wires else 128
+        for farewell, is_late in ((24, True), (longest, True), (1000, False)):
             client, server = await self.start()
             client.send(b"quit")
             client.close()
@@ -608,6 +599,8 @@ class ResetContract(OrderContract):
 
     async def test_both_reset(self) -> None:
         """Peers that end at the same time had said all, unless much is under way; one that stays had not."""
+        # A close-notify is a record like all others: only without TLS, it is known before it is read.
+        finds_close = self.is_client_plain or not self.peer_wires
         for how in ("reset", "close", ""):
             client, server = await self.start()
             client.send(b"quit")
@@ -620,7 +613,7 @@ class ResetContract(OrderContract):
             self.assertIn(
                 result.reason, {"client-reset", "server-reset"} if how else {"server-reset"}
             )
-            is_found = self.finds_close if how == "close" else how == "reset"
+            is_found = finds_close if how == "close" else how == "reset"
             self.assert_late(result, is_late=is_found)
 
     async def test_reset_after_the_client_has_finished(self) -> None:

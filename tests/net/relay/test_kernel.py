@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.interop.children import run
-from tests.net.relay.contract import OrderContract, RelayCase, ResetContract, TlsCase
+from tests.net.relay.contract import OrderContract, RelayCase, ResetContract
 from tests.net.relay.wiring import (
     LeanTcpWiring,
     LeanUnixWiring,
@@ -17,6 +17,7 @@ from tests.net.relay.wiring import (
     TlsOfClientWiring,
     TlsOfServerWiring,
     TlsOnTransportsWiring,
+    TlsWiring,
     UnixWiring,
 )
 from tests.net.sockets.scarcity import make_scarce
@@ -55,29 +56,31 @@ class KernelLeanUnixTest(OrderContract, TestCase):
     wires = LeanUnixWiring
 
 
-class TlsTest(TlsCase, ResetContract, TestCase):
+class TlsTest(ResetContract, TestCase):
     """Over TLS, with both peers."""
+
+    wires = peer_wires = TlsWiring
 
 
 @pytest.mark.by_turns(each=True)
-class TlsOnTransportsTest(TlsCase, ResetContract, TestCase):
+class TlsOnTransportsTest(ResetContract, TestCase):
     """Over TLS on Twisted's transports."""
 
     wires = peer_wires = TlsOnTransportsWiring
     finds_late = False  # a transport may have closed its socket by then
 
 
-class TlsOfClientTest(TlsCase, ResetContract, TestCase):
+class TlsOfClientTest(ResetContract, TestCase):
     """Over TLS with the client, and a TCP socket to the server."""
 
     wires, peer_wires = TlsOfClientWiring, TlsOfServerWiring
 
 
-class TlsOfServerTest(TlsCase, ResetContract, TestCase):
+class TlsOfServerTest(ResetContract, TestCase):
     """Over a TCP socket of the client, and TLS to the server."""
 
     wires, peer_wires = TlsOfServerWiring, TlsOfClientWiring
-    finds_close = True
+    is_client_plain = True
 
 
 class PacedTest(ResetContract, TestCase):
@@ -101,10 +104,10 @@ class PacedLeanTest(ResetContract, TestCase):
 
 
 @pytest.mark.by_turns(each=True)
-class PacedTlsTest(TlsCase, ResetContract, TestCase):
+class PacedTlsTest(ResetContract, TestCase):
     """The same over TLS."""
 
-    rate = _RATE
+    wires, peer_wires, rate = TlsWiring, TlsWiring, _RATE
 
 
 class TransportsTest(ResetContract, TestCase):
@@ -159,10 +162,10 @@ class WatchedTest(ResetContract, TestCase):
 
 
 @pytest.mark.by_turns(each=True)
-class WatchedTlsTest(TlsCase, ResetContract, TestCase):
+class WatchedTlsTest(ResetContract, TestCase):
     """Over TLS, where the reactor watches each socket."""
 
-    is_watched = True
+    wires, peer_wires, is_watched = TlsWiring, TlsWiring, True
 
 
 @pytest.mark.by_turns(each=True)
