@@ -8,7 +8,6 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
 from tests.support.mux import MuxTestCase, backend_at
-from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.client.configuration import Configuration
 from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators
 from txmux.detection.ranked import finish
@@ -62,13 +61,13 @@ class GenerationTest(MuxTestCase):
         self.assertIs(first.destination, second.destination)
 
 
-class TlsTerminatorsTest(TerminationCase):
+class TlsTerminatorsTest(MuxTestCase):
     def test_terminator_is_shared_by_name_and_files(self) -> None:
         terminators = TlsTerminators(Clock())
-        made = terminators.terminator_of(self.tls_route())
-        self.assertIs(terminators.terminator_of(self.tls_route(match="any")), made)
-        self.assertIsNot(terminators.terminator_of(self.tls_route("other")), made)
-        self.assertIsNot(terminators.terminator_of(self.tls_route(alpn=("h2",))), made)
+        made = terminators.terminator_of(self.tls.route())
+        self.assertIs(terminators.terminator_of(self.tls.route(match="any")), made)
+        self.assertIsNot(terminators.terminator_of(self.tls.route("other")), made)
+        self.assertIsNot(terminators.terminator_of(self.tls.route(alpn=("h2",))), made)
 
     def prepared(self, *routes: Route) -> PreparedTerminators:
         rules = Rules(Path("rules"), Settings(), (), routes)
@@ -76,16 +75,16 @@ class TlsTerminatorsTest(TerminationCase):
 
     def test_reload_keeps_unchanged_terminators_and_forgets_others(self) -> None:
         self.terminators = TlsTerminators(Clock())
-        kept, gone = self.tls_route("kept"), self.tls_route("gone")
+        kept, gone = self.tls.route("kept"), self.tls.route("gone")
         self.prepared(kept, gone).commit()
         made = self.terminators.terminator_of(kept)
-        self.prepared(kept, self.tls_route("new")).commit()
+        self.prepared(kept, self.tls.route("new")).commit()
         self.assertIs(self.terminators.terminator_of(kept), made)
         self.assertEqual([name for name, _ in self.terminators._made], ["kept", "new"])
 
     def test_unusable_file_keeps_the_old_terminators(self) -> None:
         self.terminators = TlsTerminators(Clock())
-        route = self.tls_route()
+        route = self.tls.route()
         self.prepared(route).commit()
         context = self.terminators.terminator_of(route).store.connection().get_context()
         assert route.terminate_tls is not None

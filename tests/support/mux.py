@@ -1,6 +1,8 @@
 """A test case with a multiplexer in it: listeners, backends, the log, and time."""
 
 from collections.abc import Callable, Collection, Iterable
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -9,6 +11,8 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import PATIENCE
+from tests.support.certificates import authority
+from tests.support.folders import make_folder
 from tests.support.looks import is_looked_for, look_again
 from tests.support.peers import (
     GREETING,
@@ -20,14 +24,16 @@ from tests.support.peers import (
     listen,
     reactor,
 )
+from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.client.io_runtime import IORuntime
 from txmux.net.relay.peer_state import queued_in
 from txmux.rules.embedding import route
-from txmux.rules.model import Backend, Listener, Refusal, Route, Server
+from txmux.rules.model import Backend, Listener, Refusal, Route, Server, TlsSettings
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.record import ConnectionRecord
 
+SSH = b"SSH-2.0-test\r\n"
 _PAUSE = 0.01  # seconds, in which a relay's virtual time goes on by one of up to a second
 
 
@@ -78,8 +84,73 @@ def backend_at(*ports: int, **settings: Any) -> Backend:
     return Backend("backend", tuple(map(server_at, ports)), **settings)
 
 
+class Termination:
+    """Ends TLS with certificates of one authority, and connects clients of it.
+
+    Attributes:
+        folder: For files; removed with the test.
+        ca: The file of the authority.
+    """
+
+    def __init__(self, test: "MuxTestCase") -> None:
+        self._test = test
+
+    @cached_property
+    def folder(self) -> Path:
+        return make_folder(self._test)
+
+    @cached_property
+    def ca(self) -> Path:
+        return authority().write(self.folder / "ca.pem")
+
+    def pem(self, *names: str, file: str = "") -> Path:
+        identity = authority().issue(*names)
+        return identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
+
+    def route(self, name: str = "tls", match: str = "tls", under: str = "", **end: Any) -> Route:
+        files = end.pop("files", None) or (self.pem("a.example"),)
+        outcome = end.pop("outcome", None)
+        made = route(match, outcome or CLOSE, name=name)
+        return attrs.evolve(
+            made,
+            outcome=outcome,
+            terminate_tls=TlsSettings(files, **end),
+            under=(under,) if under else (),
+        )
+
+    def inner(self, match: str = "ssh", under: str = "tls", name: str = "") -> Route:
+        made = route(match, backend_at(self._test.backend_port()), name=name or match)
+        return attrs.evolve(made, under=(under,))
+
+    def peer(self, name: str | None = "a.example", **settings: Any) -> SecurePeer:
+        context = settings.pop("context", None) or client_context(self.ca, **settings)
+        return SecurePeer((context, name))
+
+    def hello(self) -> bytes:
+        first = self.peer().layers[0]
+        first.advance()
+        return first.outgoing.read()
+
+    async def client(self, port: int, name: str = "a.example", **settings: Any) -> SecurePeer:
+        peer = await connect_tls(self._test, port, self.peer(name, **settings))
+        await peer.ready()
+        # A client is ready before its last message has come.
+        while not all(connection.agreed_tls for connection in self._test.factory.connections):
+            await self._test.turn()
+        return peer
+
+    async def relayed(self, **settings: Any) -> tuple[SecurePeer, Peer]:
+        port = self._test.mux([self.route(), self.inner()], **settings)
+        client = await self.client(port)
+        client.send(SSH)
+        server = await self._test.backend.heard(len(SSH))
+        server.send(b"hello")
+        await client.has(5)
+        return client, server
+
+
 class MuxTestCase(TestCase):
-    """Each test may run one multiplexer; whatever it logs is in `records`."""
+    """Each test may run one multiplexer, which may end TLS by `tls`; whatever it logs is in `records`."""
 
     relay: Literal["auto", "portable"] = "auto"
     factory: Any  # tests look into its connections, which are just `ClientSession` to others
@@ -91,6 +162,7 @@ class MuxTestCase(TestCase):
         self.backend = PeerFactory()
         self.greeter = PeerFactory(Greeter)
         self.made: list[MuxFactory] = []
+        self.tls = Termination(self)
 
     def backend_port(self) -> int:
         return listen(self, self.backend)

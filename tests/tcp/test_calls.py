@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from tests.support.calls import Calls, within
-from tests.support.mux import MuxTestCase, backend_at
+from tests.support.mux import SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer, close
 from tests.support.secure import SecurePeer
-from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from tests.wire.hello_builder import (
     alpn,
     client_hello,
@@ -71,10 +70,10 @@ class CallsTest(MuxTestCase):
         self.assertEqual(self.records[-1].reason, "client-reset")
 
 
-class TerminatedCallsTest(TerminationCase):
+class TerminatedCallsTest(MuxTestCase):
     async def answered(self, port: int) -> tuple[SecurePeer, Peer]:
         peers = len(self.backend.peers)
-        client = await self.client(port)
+        client = await self.tls.client(port)
         client.send(SSH)
         server = await self.backend.heard(len(SSH), peers)
         server.send(b"hello")
@@ -83,7 +82,7 @@ class TerminatedCallsTest(TerminationCase):
 
     async def test_bound(self) -> None:
         """With TLS that ends here."""
-        port, bound = self.mux([self.tls_route(), self.inner()]), _as_said(Calls(188, 214))
+        port, bound = self.mux([self.tls.route(), self.tls.inner()]), _as_said(Calls(188, 214))
 
         async def one() -> None:
             logged = len(self.records)
@@ -100,7 +99,7 @@ class TerminatedCallsTest(TerminationCase):
 
     async def test_bound_of_a_reset(self) -> None:
         """With a client that goes without reading the close-notify: nothing is missing, and no stage is made for that."""
-        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(197, 225)
+        port, bound = self.mux([self.tls.route(), self.tls.inner()]), Calls(197, 225)
 
         async def one() -> None:
             logged = len(self.records)
@@ -119,7 +118,7 @@ class TerminatedCallsTest(TerminationCase):
 
     async def test_reset_with_an_answer_on_its_way(self) -> None:
         """Many clients leave without reading the close-notify, before their system has acknowledged the answer: no stage is made for that."""
-        client, server = await self.answered(self.mux([self.tls_route(), self.inner()]))
+        client, server = await self.answered(self.mux([self.tls.route(), self.tls.inner()]))
         [connection] = self.factory.connections
         client.transport.pauseProducing()
         server.send(bytes(2**17))

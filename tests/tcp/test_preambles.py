@@ -16,13 +16,12 @@ from typing import Any, ClassVar
 
 import attrs
 
-from tests.support.mux import CLOSE, backend_at
+from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from tests.support.secure import client_context
 from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
 from tests.support.tunnels import OPEN, connect_to
-from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from tests.tcp.stages.test_peeking_exchanges import SSL_REQUEST
 from txmux.net.sockets.poller import is_available
 from txmux.rules.embedding import route
@@ -223,14 +222,14 @@ def is_part(received: bytearray, whole: bytes) -> bool:
     return len(received) < len(whole) and whole.startswith(received)
 
 
-class OrderTest(TerminationCase):
+class OrderTest(MuxTestCase):
     skip = None if is_available() else "connections move on Linux alone"
     lasts: ClassVar[Sequence[str]] = LAST
 
     def setUp(self) -> None:
         super().setUp()
-        self.context = client_context(self.ca)
-        self.certificate = self.pem("a.example")
+        self.context = client_context(self.tls.ca)
+        self.certificate = self.tls.pem("a.example")
 
     def serve(self, chain: str, port: int = 0, **settings: Any) -> int:
         """Listen with the rules of a chain, and with its server, unless that is at another port."""

@@ -5,10 +5,9 @@ from typing import Any
 import attrs
 
 from tests.cli.support import CommandTestCase
-from tests.support.mux import backend_at
+from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, close, listen, make_stalled_port
 from tests.support.ports import free_port
-from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.features.cancel_requests.rows import REQUESTS
 from txmux.rules.embedding import route
@@ -23,7 +22,7 @@ def backend(name: str, *ports: int, **settings: Any) -> Backend:
     return attrs.evolve(backend_at(*ports), name=name, **settings)
 
 
-class CancelTest(TerminationCase):
+class CancelTest(MuxTestCase):
     def servers(self, count: int) -> tuple[list[PeerFactory], list[int]]:
         made = [PeerFactory() for _ in range(count)]
         return made, [listen(self, one) for one in made]
@@ -227,10 +226,10 @@ class CancelTest(TerminationCase):
         """They are those of a client in the clear, too, unless it would have to show a certificate."""
         made, ports = self.servers(3)
         outer = [
-            self.tls_route("one", "postgres sni=a.example", outcome=backend("a", ports[0])),
-            self.tls_route("two", "postgres sni=b.example"),
-            self.tls_route("three", "postgres sni=c.example", client_ca=self.ca),
-            self.tls_route("tls", "tls"),
+            self.tls.route("one", "postgres sni=a.example", outcome=backend("a", ports[0])),
+            self.tls.route("two", "postgres sni=b.example"),
+            self.tls.route("three", "postgres sni=c.example", client_ca=self.tls.ca),
+            self.tls.route("tls", "tls"),
         ]
         inner = [
             attrs.evolve(route(f"postgres user={port}", backend(str(port), port)), under=(under,))
@@ -246,7 +245,7 @@ class CancelTest(TerminationCase):
         for server in made[:2]:
             (await server.heard(16)).close()
         await self.assert_cancelled(client, 1, "2 of 2", reason="done")
-        secure = await self.client(port)
+        secure = await self.tls.client(port)
         secure.send(CANCEL)
         for server, number in ((made[1], 1), (made[2], 0)):
             (await server.heard(16, number)).close()

@@ -19,7 +19,6 @@ from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, listen
 from tests.support.servers import counted
-from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.wire.hello_builder import (
     KEY_SHARE,
     alpn,
@@ -320,7 +319,7 @@ _SIGNATURES = extension(13, sized(2, b"\4\3"))
 _NO_SHARE = extension(KEY_SHARE, b"\0\0")
 
 
-class EndsHereTest(TerminationCase):
+class EndsHereTest(MuxTestCase):
     """TLS that ends here: OpenSSL asks a client that has sent no key share for a second hello."""
 
     if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
@@ -328,9 +327,9 @@ class EndsHereTest(TerminationCase):
 
     async def asked_again(self) -> tuple[Peer, Sealer]:
         made = MadeKey()
-        keys = made.write(self.folder / "ech.pem")
+        keys = made.write(self.tls.folder / "ech.pem")
         port = self.mux(
-            [self.tls_route(match=f"tls sni={HIDDEN}"), self.inner()], more={"ech_keys": keys}
+            [self.tls.route(match=f"tls sni={HIDDEN}"), self.tls.inner()], more={"ech_keys": keys}
         )
         sealer = Sealer(made)
         client = await self.connect(port, records(sealer.hello(self.hello())))

@@ -130,7 +130,7 @@ class HiddenTest(test_preambles.OrderTest):
 
     def setUp(self) -> None:
         super().setUp()
-        self.keys = _MADE.write(self.folder / "ech.pem")
+        self.keys = _MADE.write(self.tls.folder / "ech.pem")
 
     def settings(self, chain: str) -> dict[str, Any]:
         settings = super().settings(chain)

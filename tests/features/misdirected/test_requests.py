@@ -15,10 +15,9 @@ from tests.features.misdirected.frames import (
     Speaker,
     asked,
 )
-from tests.support.mux import CLOSE, backend_at
+from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, connect_tls
-from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.features.misdirected.places import header_frames
 from txmux.features.misdirected.rows import MISDIRECTED
 from txmux.net.tls.end import TlsTransport
@@ -33,15 +32,15 @@ _SERVED = frame(SETTINGS, 0, 0)
 _ANSWER = [(":status", "421")]
 
 
-class MisdirectedTest(TerminationCase):
+class MisdirectedTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.files = (self.pem(_A, _B, _C),)
+        self.files = (self.tls.pem(_A, _B, _C),)
 
     def ends(self, name: str, match: str, port: int = 0, **more: Any) -> Route:
         outcome = backend_at(port) if port else None
         more = {"files": self.files, "alpn": ("h2", "http/1.1"), **more}
-        return self.tls_route(name, match, outcome=outcome, **more)
+        return self.tls.route(name, match, outcome=outcome, **more)
 
     def two(self, **more: Any) -> int:
         """Listen with two routes that end TLS with the same certificate."""
@@ -65,7 +64,7 @@ class MisdirectedTest(TerminationCase):
 
     async def speak(self, port: int, name: str | None = _A) -> SecurePeer:
         self.speaker = Speaker()
-        peer = await connect_tls(self, port, self.peer(name, alpn=("h2",)))
+        peer = await connect_tls(self, port, self.tls.peer(name, alpn=("h2",)))
         await peer.ready()
         return peer
 
@@ -189,7 +188,7 @@ class MisdirectedTest(TerminationCase):
         """Nor is HTTP/1."""
         ends = self.ends("a", "tls", self.backend_port())
         for routes, alpn in (([ends], "h2"), (self.two_routes(), "http/1.1")):
-            client = await self.client(self.mux(routes), _A, alpn=(alpn,))
+            client = await self.tls.client(self.mux(routes), _A, alpn=(alpn,))
             self.assertIsInstance(next(iter(self.factory.connections)).transport, TlsTransport)
             client.reset()
             await self.assert_logged()
@@ -223,8 +222,8 @@ class MisdirectedTest(TerminationCase):
         """The same servers are another place with them."""
         to = self.backend_port()
         routes = [
-            self.ends("a", f"tls sni={_A}", to, client_ca=self.ca, client="optional"),
-            self.ends("b", f"tls sni={_B}", to, client_ca=self.ca),
+            self.ends("a", f"tls sni={_A}", to, client_ca=self.tls.ca, client="optional"),
+            self.ends("b", f"tls sni={_B}", to, client_ca=self.tls.ca),
         ]
         client = await self.speak(self.mux(routes))
         client.send(_BEGUN + self.request(1, _B))
@@ -243,7 +242,7 @@ class MisdirectedTest(TerminationCase):
                 )
                 routes = [
                     self.ends("a", f"tls sni={_A}", to),
-                    self.ends("b", f"tls sni={_B}", client_ca=self.ca, client=kind),
+                    self.ends("b", f"tls sni={_B}", client_ca=self.tls.ca, client=kind),
                     inside,
                 ]
                 client = await self.speak(self.mux(routes))
@@ -259,7 +258,7 @@ class MisdirectedTest(TerminationCase):
             for name in (_A, _B)
         ]
         inside[1] = attrs.evolve(inside[1], client_cert=certificate_condition("any"))
-        outer = self.ends("a", "tls sni=*.example", client_ca=self.ca, client="optional")
+        outer = self.ends("a", "tls sni=*.example", client_ca=self.tls.ca, client="optional")
         client = await self.speak(self.mux([outer, *inside]))
         client.send(_BEGUN + self.request(1, _A) + self.request(3, _B))
         self.assertEqual((await self.answers(client, 2))[1:], [(HEADERS, 3, _ANSWER)])
@@ -270,7 +269,7 @@ class MisdirectedTest(TerminationCase):
         to = self.backend_port()
         return self.mux([
             self.ends("a", f"tls sni={_A}", to),
-            self.ends("b", f"tls sni={_B}", to, client_ca=self.ca),
+            self.ends("b", f"tls sni={_B}", to, client_ca=self.tls.ca),
         ])  # fmt: skip
 
     async def test_unread_beside_a_protected_name(self) -> None:

@@ -9,7 +9,6 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, close
 from tests.support.ports import free_port
 from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
-from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.net.sockets import client as client_sockets
 from txmux.net.sockets.plainsocket import EAGER, set_options
 from txmux.rules.embedding import route
@@ -241,14 +240,14 @@ class StartTLSTests(MuxTestCase):
                 self.records.clear()
 
 
-class TerminatedTest(TerminationCase):
+class TerminatedTest(MuxTestCase):
     async def test_server_gets_the_protocol_in_the_clear(self) -> None:
         """Its greeting is not for the client, which was greeted here."""
         backend = backend_at(self.backend_port())
-        port = self.mux([self.tls_route(outcome=backend)], more=MORE)
+        port = self.mux([self.tls.route(outcome=backend)], more=MORE)
         client = await self.connect(port, STARTTLS)
         await client.has(16 + len(GO))
-        peer = self.peer()
+        peer = self.tls.peer()
         client.dataReceived = peer.dataReceived  # type: ignore[method-assign]
         peer.makeConnection(client.transport)
         await peer.ready()

@@ -8,12 +8,11 @@ from functools import partial
 
 import attrs
 
-from tests.support.mux import backend_at
+from tests.support.mux import SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, make_stalled_port
 from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.servers import counted
-from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.net.relay.peer_state import queued_in
 from txmux.net.sockets.poller import is_available
 from txmux.net.tls.end import TlsEnd, TlsTransport
@@ -33,16 +32,16 @@ def is_empty(connected: socket.socket) -> bool:
         return True
 
 
-class RelayTests(TerminationCase):
+class RelayTests(MuxTestCase):
     async def in_process(self) -> tuple[SecurePeer, Peer]:
         inside = PeerFactory()
         made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
-        client = await self.client(self.mux([self.tls_route(), made]))
+        client = await self.tls.client(self.mux([self.tls.route(), made]))
         client.send(SSH)
         return client, await inside.peer()
 
     async def test_detects_plaintext_and_logs_what_tls_agreed_on(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         self.assertEqual(bytes(server.received), SSH)
         client.close_notify()
         await server.has_all()
@@ -60,13 +59,13 @@ class RelayTests(TerminationCase):
         """They come in one read with it, and no event reports them; whether the routes inside need them or not."""
         port = self.backend_port()
         for routes in (
-            [self.tls_route(), self.inner()],
-            [self.tls_route(outcome=backend_at(port))],
+            [self.tls.route(), self.tls.inner()],
+            [self.tls.route(outcome=backend_at(port))],
         ):
             count = len(self.backend.peers)
             listening = self.mux(routes)
             client = await connect_tls(
-                self, listening, SecurePeer((client_context(self.ca), "a.example"), eager=SSH)
+                self, listening, SecurePeer((client_context(self.tls.ca), "a.example"), eager=SSH)
             )
             server = await self.backend.heard(len(SSH), count)
             server.send(b"hello")
@@ -109,14 +108,14 @@ class RelayTests(TerminationCase):
         ports = (*before, self.backend_port())
         backend = backend_at(*ports, balance="first")
         inner = attrs.evolve(route("ssh", backend, name="ssh"), under=("tls",))
-        client = await self.client(self.mux([self.tls_route(), inner]))
+        client = await self.tls.client(self.mux([self.tls.route(), inner]))
         client.send(SSH)
         return client, await self.backend.heard(len(SSH))
 
     async def test_fallback_in_process_gets_bytes_that_were_held_up(self) -> None:
         stalled = backend_at(make_stalled_port(self), fallback=outcome(self.backend), retries=0)
         inner = attrs.evolve(route("any", stalled), under=("tls",))
-        client = await self.client(self.mux([self.tls_route(), inner], peek_limit=4000))
+        client = await self.tls.client(self.mux([self.tls.route(), inner], peek_limit=4000))
         client.send(bytes(1_000_000))
         await self.seen(4000)
         self.time.advance(5)
@@ -127,7 +126,7 @@ class RelayTests(TerminationCase):
 
     async def test_half_close_of_either_layer_or_both_still_gets_the_answer(self) -> None:
         for steps in (("close_notify",), ("close_notify", "finish"), ("finish",)):
-            client, server = await self.relayed()
+            client, server = await self.tls.relayed()
             for step in steps:
                 getattr(client, step)()
             await server.has_all()
@@ -140,7 +139,7 @@ class RelayTests(TerminationCase):
             self.backend.peers.clear()
 
     async def test_finished_server_is_a_close_notify_and_the_client_may_send_on(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         server.finish()
         await client.until(lambda: client.told_close_notify)
         self.assertIsNone(client.lost)
@@ -150,14 +149,14 @@ class RelayTests(TerminationCase):
         await self.assert_ended(server, reason="done", bytes_in=len(SSH) + 300_000)
 
     async def test_client_may_close_without_close_notify_after_the_servers(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         server.close()
         await client.until(lambda: client.told_close_notify)
         client.close()
         await self.assert_logged(reason="done")
 
     async def test_close_without_close_notify_is_an_end_and_is_logged(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         client.close()
         await server.has_all()
         self.assertFalse(server.was_reset())
@@ -166,7 +165,7 @@ class RelayTests(TerminationCase):
 
     async def test_tls_strict_resets_without_close_notify_after_the_bytes(self) -> None:
         for leave in ("close", "finish"):
-            client, server = await self.relayed(tls_strict=True)
+            client, server = await self.tls.relayed(tls_strict=True)
             client.send(b"x" * 100_000)
             getattr(client, leave)()
             await server.has(len(SSH) + 100_000)
@@ -181,7 +180,7 @@ class RelayTests(TerminationCase):
 
     async def test_tls_strict_accepts_close_notify_or_a_server_that_closed_first(self) -> None:
         for first in ("client", "server"):
-            client, server = await self.relayed(tls_strict=True)
+            client, server = await self.tls.relayed(tls_strict=True)
             if first == "client":
                 client.close_notify()
                 client.finish()
@@ -201,8 +200,8 @@ class RelayTests(TerminationCase):
 
     async def test_tls_strict_routes_no_truncated_client(self) -> None:
         for strict in (True, False):
-            port = self.mux([self.tls_route(), self.inner("ssh")], tls_strict=strict)
-            client = await self.client(port)
+            port = self.mux([self.tls.route(), self.tls.inner("ssh")], tls_strict=strict)
+            client = await self.tls.client(port)
             client.send(b"SSH")
             await self.seen(3)
             client.finish()
@@ -211,7 +210,7 @@ class RelayTests(TerminationCase):
             self.records.clear()
 
     async def test_reset_of_the_server_sends_no_close_notify(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         server.reset()
         await self.is_gone(client)
         self.assertFalse(client.told_close_notify)
@@ -219,14 +218,14 @@ class RelayTests(TerminationCase):
         await self.assert_logged(reason="server-reset")
 
     async def test_reset_of_the_client_resets_the_server(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         client.reset()
         await self.is_gone(server)
         self.assertTrue(server.was_reset())
         await self.assert_logged(reason="client-reset")
 
     async def test_garbage_breaks_the_connection_even_while_the_client_is_paused(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         client.transport.pauseProducing()
         server.send(b"x" * 20_000_000)
         client.transport.write(b"\x17\x03\x03\x00\x20" + bytes(32))
@@ -240,7 +239,7 @@ class RelayTests(TerminationCase):
         await self.assert_logged(reason="client-reset")
 
     async def test_much_data_in_both_directions_arrives_unchanged(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         up, down = bytes(range(256)) * 8_000, bytes(range(255, -1, -1)) * 8_000
         server.send(down)
         client.send(up)
@@ -270,7 +269,7 @@ class RelayTests(TerminationCase):
         await self.assert_logged(reason="done", bytes_out=len(sent))
 
     async def test_bytes_with_the_close_notify_are_passed_on_before_it(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         client._flush, flush = lambda: None, client._flush  # type: ignore[method-assign]
         client.send(bytes(50_000))
         client.close_notify()
@@ -282,7 +281,7 @@ class RelayTests(TerminationCase):
         await self.assert_logged(reason="done")
 
     async def test_connection_that_stays_frees_buffers_and_keeps_part_of_a_record(self) -> None:
-        client, server = await self.relayed()
+        client, server = await self.tls.relayed()
         [connection] = self.factory.connections
         end = connection.socket
         before = end._into, end._out
@@ -302,9 +301,9 @@ class RelayTests(TerminationCase):
         self.assertEqual(bytes(client.received), b"helloanswer")
 
     async def test_bytes_right_behind_the_handshake_are_not_lost(self) -> None:
-        port = self.mux([self.tls_route(), self.inner()])
+        port = self.mux([self.tls.route(), self.tls.inner()])
         for words in (SSH, SSH + bytes(range(256)) * 800):  # more than one read brings
-            context = client_context(self.ca)
+            context = client_context(self.tls.ca)
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             peer = SecurePeer((context, "a.example"))
             # The client's last message of the handshake and its first words leave together.
@@ -342,7 +341,7 @@ class RelayTests(TerminationCase):
         self.assertEqual(connection.received, b"")
 
     async def test_no_transport_outlives_its_connection_without_gc(self) -> None:
-        port = self.mux([self.tls_route(), self.inner()])
+        port = self.mux([self.tls.route(), self.tls.inner()])
         endings = ("close", "reset", "close_notify", "fail", "leave")
         gc.collect()
         gc.disable()
@@ -356,7 +355,7 @@ class RelayTests(TerminationCase):
             elif ending == "fail":
                 plain = await self.connect(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100)
             else:
-                client = await self.client(port)
+                client = await self.tls.client(port)
                 client.send(SSH)
                 server = await self.backend.peer(len(self.backend.peers))
                 await server.has(len(SSH))

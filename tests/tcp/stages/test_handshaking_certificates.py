@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from OpenSSL import crypto
 
 from tests.support.certificates import Identity, authority, make_authority
+from tests.support.mux import SSH, MuxTestCase
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.client.tls.client_certificates import ClientVerification
 from txmux.control.explaining import explain_connection
 from txmux.rules.model import Backend, Route
@@ -23,17 +23,17 @@ _VERSION_3, _VERSION_6 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"
 _VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
 
-class CertificateTests(TerminationCase):
+class CertificateTests(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.good = authority().issue("any.example", usage=False)
         self.staff = authority().issue("eve.staff.example.com", usage=False)
         self.bad = authority().issue("bad.staff.example.com", usage=False)
-        self.lists = self.folder / "crl.pem"
+        self.lists = self.tls.folder / "crl.pem"
         self.lists.write_bytes(authority().revoke(self.bad))
 
     def when(self, condition: str, name: str = "") -> Route:
-        made = self.inner("any", name=name or condition.partition("=")[0])
+        made = self.tls.inner("any", name=name or condition.partition("=")[0])
         return attrs.evolve(made, client_cert=certificate_condition(condition))
 
     def with_header(self, condition: str) -> Route:
@@ -43,14 +43,14 @@ class CertificateTests(TerminationCase):
         return attrs.evolve(made, outcome=to)
 
     def asking(self, *routes: Route, **end: Any) -> int:
-        settings: dict[str, Any] = {"client_ca": self.ca, "client_crl": self.lists, **end}
-        return self.mux([self.tls_route(client="optional", **settings), *routes])
+        settings: dict[str, Any] = {"client_ca": self.tls.ca, "client_crl": self.lists, **end}
+        return self.mux([self.tls.route(client="optional", **settings), *routes])
 
     def context(self, identity: Identity | None, version: ssl.TLSVersion) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.ca))
+        context = ssl.create_default_context(cafile=str(self.tls.ca))
         context.minimum_version = context.maximum_version = version
         if identity is not None:
-            context.load_cert_chain(identity.write(self.folder / "client.pem", key=True))
+            context.load_cert_chain(identity.write(self.tls.folder / "client.pem", key=True))
         return context
 
     async def record(
@@ -62,7 +62,7 @@ class CertificateTests(TerminationCase):
         is_resumed: bool = True,
     ) -> tuple[ConnectionRecord, ssl.SSLSession | None]:
         """Return what is logged of a client, and the session that it can resume."""
-        client, count = self.peer(context=context), len(self.records)
+        client, count = self.tls.peer(context=context), len(self.records)
         if session is not None:
             client.tls.session = session
         await connect_tls(self, port, client)
@@ -89,7 +89,7 @@ class CertificateTests(TerminationCase):
         """So is one of an authority between that has, and of one whose list of revoked ones has."""
         between = authority().authorise("Between", ends=10)
         chained = between.issue("chained.example", usage=False)
-        path = self.folder / "chained.pem"
+        path = self.tls.folder / "chained.pem"
         path.write_bytes(chained.pem + between.pem + chained.key_pem())
         for version in _VERSIONS:
             for identity, lists, days in (
@@ -133,7 +133,7 @@ class CertificateTests(TerminationCase):
 
     async def test_route_for_all_behind_that_of_a_certificate(self) -> None:
         for version in _VERSIONS:
-            port = self.asking(self.when("any"), self.inner("any", name="rest"))
+            port = self.asking(self.when("any"), self.tls.inner("any", name="rest"))
             for identity, its_route in ((self.staff, "any"), (None, "rest")):
                 record, _ = await self.record(port, self.context(identity, version))
                 self.assertEqual(record.route, its_route)
@@ -195,7 +195,7 @@ class CertificateTests(TerminationCase):
 
     async def test_certificate_that_cannot_be_read_is_none(self) -> None:
         """OpenSSL takes it for one; with `required`, it is refused like any other."""
-        odd = self.folder / "odd.pem"
+        odd = self.tls.folder / "odd.pem"
         encoded = self.good.certificate.public_bytes(serialization.Encoding.DER)
         encoded = encoded.replace(_VERSION_3, _VERSION_6, 1)
         odd.write_text(ssl.DER_cert_to_PEM_cert(encoded) + self.good.key_pem().decode())
@@ -207,8 +207,8 @@ class CertificateTests(TerminationCase):
             self.assertEqual(
                 record.facts["client_cert_error"], "the client's certificate cannot be read"
             )
-            port = self.mux([self.tls_route(client_ca=self.ca), self.inner()])
-            await connect_tls(self, port, client := self.peer(context=context))
+            port = self.mux([self.tls.route(client_ca=self.tls.ca), self.tls.inner()])
+            await connect_tls(self, port, client := self.tls.peer(context=context))
             await client.failed()
             refused = await self.assert_logged(reason="tls-failed")
             self.assertEqual(refused.facts["tls_error"], "the client's certificate cannot be read")
@@ -217,7 +217,7 @@ class CertificateTests(TerminationCase):
     async def test_forged_certificate_is_not_revoked_though_it_names_one_that_is(self) -> None:
         encoded = bytearray(self.bad.certificate.public_bytes(serialization.Encoding.DER))
         encoded[-1] ^= 1  # of the signature
-        forged = self.folder / "forged.pem"
+        forged = self.tls.folder / "forged.pem"
         forged.write_text(ssl.DER_cert_to_PEM_cert(encoded) + self.bad.key_pem().decode())
         for version in _VERSIONS:
             session, context = None, self.context(None, version)
@@ -235,7 +235,7 @@ class CertificateTests(TerminationCase):
     async def test_live_connection_is_explained_by_its_certificate(self) -> None:
         port = self.asking(self.when("none"), self.when("any"))
         client = await connect_tls(
-            self, port, self.peer(context=self.context(self.good, _VERSIONS[1]))
+            self, port, self.tls.peer(context=self.context(self.good, _VERSIONS[1]))
         )
         await client.ready()
         client.send(SSH)
@@ -250,14 +250,14 @@ class CertificateTests(TerminationCase):
 
     async def test_tls_inside_tls_keeps_what_the_outer_one_showed(self) -> None:
         """Unless the inner one asks, too; then nothing is told of the outer one's certificate."""
-        asking: dict[str, Any] = {"client_ca": self.ca, "client": "optional"}
+        asking: dict[str, Any] = {"client_ca": self.tls.ca, "client": "optional"}
         context = self.context(self.good, _VERSIONS[1])
         for number, (inner, route, found, shown) in enumerate(
             (({}, "any", "CN=any.example", "CN=any.example"), (asking, "none", "none", None)), 1
         ):
-            made = [self.tls_route(**asking), self.tls_route("inner", under="tls", **inner)]
+            made = [self.tls.route(**asking), self.tls.route("inner", under="tls", **inner)]
             made += [attrs.evolve(self.when(one), under=("inner",)) for one in ("none", "any")]
-            client = SecurePeer((context, "a.example"), (client_context(self.ca), "a.example"))
+            client = SecurePeer((context, "a.example"), (client_context(self.tls.ca), "a.example"))
             await connect_tls(self, self.mux(made), client)
             await client.ready()
             client.send(SSH)

@@ -1,18 +1,17 @@
 """Where clients are led from inside TLS that ends here."""
 
-from tests.support.mux import CLOSE, backend_at
+from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.rules.embedding import route
 
 
-class LevelTests(TerminationCase):
+class LevelTests(MuxTestCase):
     async def deep(self) -> tuple[SecurePeer, Peer]:
         """Connect a client by TLS in TLS to the backend."""
-        inner = self.tls_route("deep", under="tls", files=(self.pem("b.example"),))
-        port = self.mux([self.tls_route(), inner, self.inner(under="deep")])
-        context = client_context(self.ca)
+        inner = self.tls.route("deep", under="tls", files=(self.tls.pem("b.example"),))
+        port = self.mux([self.tls.route(), inner, self.tls.inner(under="deep")])
+        context = client_context(self.tls.ca)
         client = SecurePeer((context, "a.example"), (context, "b.example"))
         await connect_tls(self, port, client)
         await client.ready()
@@ -21,24 +20,26 @@ class LevelTests(TerminationCase):
 
     async def test_unmatched_plaintext_goes_to_the_listeners_default(self) -> None:
         default = backend_at(self.backend_port())
-        client = await self.client(self.mux([self.tls_route(), self.inner()], default=default))
+        client = await self.tls.client(
+            self.mux([self.tls.route(), self.tls.inner()], default=default)
+        )
         client.send(b"GET / HTTP/1.1\r\n")
         await (await self.backend.peer()).has(16)
         client.reset()
         await self.assert_logged(route="tls", backend="backend")
 
     async def test_unmatched_plaintext_goes_to_the_routes_backend(self) -> None:
-        ends = self.tls_route(outcome=backend_at(self.backend_port()))
+        ends = self.tls.route(outcome=backend_at(self.backend_port()))
         for number, (inside, said) in enumerate(
-            (([self.inner()], b"GET / HTTP/1.1\r\n"), ([], b"x"))
+            (([self.tls.inner()], b"GET / HTTP/1.1\r\n"), ([], b"x"))
         ):
-            client = await self.client(self.mux([ends, *inside]))
+            client = await self.tls.client(self.mux([ends, *inside]))
             client.send(said)
             await (await self.backend.peer(number)).has(len(said))
 
     async def test_silent_client_goes_to_the_routes_backend_after_detect_timeout(self) -> None:
-        ends = self.tls_route(outcome=backend_at(self.backend_port()))
-        client = await self.client(self.mux([ends, self.inner()]))
+        ends = self.tls.route(outcome=backend_at(self.backend_port()))
+        client = await self.tls.client(self.mux([ends, self.tls.inner()]))
         await self.turn(3)
         await self.assert_waits(5)
         server = await self.backend.peer()
@@ -46,7 +47,7 @@ class LevelTests(TerminationCase):
         await client.has(13)
 
     async def test_refusal_closes_tls_cleanly(self) -> None:
-        client = await self.client(self.mux([self.tls_route(), self.inner()]))
+        client = await self.tls.client(self.mux([self.tls.route(), self.tls.inner()]))
         client.send(b"GET / HTTP/1.1\r\n")
         await client.until(lambda: client.told_close_notify)
         client.close()
@@ -54,10 +55,10 @@ class LevelTests(TerminationCase):
 
     async def test_routes_apply_to_their_own_layer_alone(self) -> None:
         outside = route("ssh", CLOSE, name="outside")
-        port = self.mux([self.tls_route(), outside, self.inner()])
+        port = self.mux([self.tls.route(), outside, self.tls.inner()])
         await self.connect_until_lost(port, SSH)
         await self.assert_logged(route="outside", reason="denied")
-        client = await self.client(port)
+        client = await self.tls.client(port)
         client.send(SSH)
         await (await self.backend.peer()).has(len(SSH))
 
@@ -98,10 +99,10 @@ class LevelTests(TerminationCase):
         port = self.mux(
             [
                 route("tls alpn=acme-tls/1", backend_at(self.backend_port()), name="acme"),
-                self.tls_route(),
+                self.tls.route(),
             ]
         )
-        client = await connect_tls(self, port, self.peer(alpn=("acme-tls/1",)))
+        client = await connect_tls(self, port, self.tls.peer(alpn=("acme-tls/1",)))
         server = await self.backend.heard(100)
         self.assertEqual(server.received[0], 0x16)
         server.close()
@@ -111,9 +112,9 @@ class LevelTests(TerminationCase):
         ssl_request = bytes.fromhex("0000000804d2162f")
         startup = bytes.fromhex("0000001000030000") + b"user\0x\0\0"
         port = self.mux(
-            [self.tls_route(match="postgres sni=a.example"), self.inner("postgres", name="pg")]
+            [self.tls.route(match="postgres sni=a.example"), self.tls.inner("postgres", name="pg")]
         )
-        client = SecurePeer((client_context(self.ca), "a.example"), request=(ssl_request, b"S"))
+        client = SecurePeer((client_context(self.tls.ca), "a.example"), request=(ssl_request, b"S"))
         await connect_tls(self, port, client)
         await client.ready()
         client.send(startup)
@@ -123,7 +124,7 @@ class LevelTests(TerminationCase):
         await self.assert_ended(server, route="pg", reason="done")
 
     async def test_drain_ends_a_handshaking_client(self) -> None:
-        port = self.mux([self.tls_route()])
+        port = self.mux([self.tls.route()])
         client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         self.factory.abort("drained")
         await self.assert_ended(client, reason="drained")

@@ -6,24 +6,23 @@ from typing import Any
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
 from tests.support.certificates import Identity, authority, make_authority
-from tests.support.mux import CLOSE
+from tests.support.mux import CLOSE, SSH, MuxTestCase
 from tests.support.peers import Peer, reactor
 from tests.support.secure import CLOSE_NOTIFY, SecurePeer, client_context, connect_tls
-from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from txmux.access import per_source
 from txmux.rules.embedding import route
 from txmux.rules.reading.route import allowed_client
 
 
-class AgreementTests(TerminationCase):
+class AgreementTests(MuxTestCase):
     async def test_first_alpn_protocol_of_this_side_wins(self) -> None:
-        port = self.mux([self.tls_route(alpn=("h2", "http/1.1"))])
+        port = self.mux([self.tls.route(alpn=("h2", "http/1.1"))])
         for offered, agreed in (
             (("http/1.1", "h2"), "h2"),
             (("spdy/3", "http/1.1"), "http/1.1"),
             ((), None),
         ):
-            client = await self.client(port, alpn=offered)
+            client = await self.tls.client(port, alpn=offered)
             self.assertEqual(client.tls.selected_alpn_protocol(), agreed)
             client.reset()
             record = await self.logged()
@@ -31,21 +30,21 @@ class AgreementTests(TerminationCase):
             self.records.clear()
 
     async def test_no_alpn_without_the_key(self) -> None:
-        client = await self.client(self.mux([self.tls_route()]), alpn=("h2",))
+        client = await self.tls.client(self.mux([self.tls.route()]), alpn=("h2",))
         self.assertIsNone(client.tls.selected_alpn_protocol())
 
     async def test_certificate_follows_the_name(self) -> None:
-        files = tuple(map(self.pem, ("first.example", "*.wild.example", "x.wild.example")))
-        port = self.mux([self.tls_route(files=files)])
+        files = tuple(map(self.tls.pem, ("first.example", "*.wild.example", "x.wild.example")))
+        port = self.mux([self.tls.route(files=files)])
         for asked, shown in (
             ("first.example", "first.example"), ("a.wild.example", "*.wild.example"),
             ("X.Wild.Example", "x.wild.example"), ("a.b.wild.example", "first.example"),
             ("wild.example", "first.example"), ("other.example", "first.example"),
             (None, "first.example"),
         ):  # fmt: skip
-            context = client_context(self.ca)
+            context = client_context(self.tls.ca)
             context.check_hostname = False
-            client = await connect_tls(self, port, self.peer(asked, context=context))
+            client = await connect_tls(self, port, self.tls.peer(asked, context=context))
             await client.ready()
             certificate: Any = client.tls.getpeercert()
             self.assertEqual(certificate["subjectAltName"], (("DNS", shown),), asked)
@@ -53,18 +52,18 @@ class AgreementTests(TerminationCase):
             await client.is_lost()
 
     async def test_sessions_are_resumed_in_tls_1_2_and_1_3(self) -> None:
-        port = self.mux([self.tls_route(), self.inner()])
+        port = self.mux([self.tls.route(), self.tls.inner()])
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            context = client_context(self.ca)
+            context = client_context(self.tls.ca)
             context.maximum_version = context.minimum_version = version
-            first = await connect_tls(self, port, self.peer(context=context))
+            first = await connect_tls(self, port, self.tls.peer(context=context))
             await first.ready()
             first.send(SSH)
             server = await self.backend.peer(len(self.backend.peers))
             server.send(b"hello")
             await first.has(5)
             session = first.tls.session
-            second = self.peer(context=context)
+            second = self.tls.peer(context=context)
             second.tls.session = session
             await connect_tls(self, port, second)
             await second.ready()
@@ -76,7 +75,7 @@ class AgreementTests(TerminationCase):
         await self.until_logged(4)
 
 
-class HandshakeTests(TerminationCase):
+class HandshakeTests(MuxTestCase):
     async def cause(self, peer: SecurePeer, port: int) -> str:
         await connect_tls(self, port, peer)
         await peer.failed()
@@ -86,13 +85,13 @@ class HandshakeTests(TerminationCase):
         return record.facts["tls_error"]
 
     def trusting(self, **settings: Any) -> ssl.SSLContext:
-        context = client_context(self.ca)
+        context = client_context(self.tls.ca)
         for name, value in settings.items():
             setattr(context, name, value)
         return context
 
     async def test_causes(self) -> None:
-        stranger = make_authority("Stranger").write(self.folder / "stranger.pem")
+        stranger = make_authority("Stranger").write(self.tls.folder / "stranger.pem")
         old = self.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
         weak = self.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
         weak.set_ciphers("AES128-SHA:@SECLEVEL=0")
@@ -102,33 +101,33 @@ class HandshakeTests(TerminationCase):
             ({}, client_context(stranger),
              "the client ended the TLS handshake with the alert 'unknown ca'"),
             ({}, weak, "the client and txmux have no cipher in common"),
-            ({"client_ca": self.ca}, client_context(self.ca),
+            ({"client_ca": self.tls.ca}, client_context(self.tls.ca),
              "the client has sent no certificate, but tls_client_ca wants one"),
         ):  # fmt: skip
-            peer, port = self.peer(context=context), self.mux([self.tls_route(**end)])
+            peer, port = self.tls.peer(context=context), self.mux([self.tls.route(**end)])
             self.assertEqual(await self.cause(peer, port), cause)
             self.records.clear()
 
     async def test_certificate_that_is_offered_for_later_is_none(self) -> None:
         """Nothing asks for one after the handshake (RFC 8446, section 4.6.2)."""
         identity = authority().issue("alice", usage=False)
-        context = client_context(self.ca)
+        context = client_context(self.tls.ca)
         context.post_handshake_auth = True
-        port = self.mux([self.tls_route(client_ca=self.ca), self.inner()])
-        cause = await self.cause(self.peer(context=context), port)
+        port = self.mux([self.tls.route(client_ca=self.tls.ca), self.tls.inner()])
+        cause = await self.cause(self.tls.peer(context=context), port)
         self.assertEqual(cause, "the client has sent no certificate, but tls_client_ca wants one")
         self.records.clear()
-        context.load_cert_chain(identity.write(self.folder / "alice.pem", key=True))
-        open_port = self.mux([self.tls_route(name="open"), self.inner(under="open")])
-        client = await self.client(open_port, context=context)
+        context.load_cert_chain(identity.write(self.tls.folder / "alice.pem", key=True))
+        open_port = self.mux([self.tls.route(name="open"), self.tls.inner(under="open")])
+        client = await self.tls.client(open_port, context=context)
         client.send(SSH)
         await (await self.backend.peer()).has(len(SSH))
         client.reset()
         self.assertNotIn("tls_client", (await self.logged()).facts)
 
     async def test_no_common_alpn_protocol(self) -> None:
-        port = self.mux([self.tls_route(alpn=("h2", "http/1.1"))])
-        peer = self.peer(alpn=("imap", "pop3"))
+        port = self.mux([self.tls.route(alpn=("h2", "http/1.1"))])
+        peer = self.tls.peer(alpn=("imap", "pop3"))
         self.assertEqual(
             await self.cause(peer, port),
             "by ALPN the client offers only imap, pop3, which alpn does not name",
@@ -136,9 +135,9 @@ class HandshakeTests(TerminationCase):
         self.assertIn("no application protocol", str(peer.failure).lower().replace("_", " "))
 
     def shown_by(self, identity: Identity) -> SecurePeer:
-        context = client_context(self.ca)
-        context.load_cert_chain(identity.write(self.folder / "client.pem", key=True))
-        return self.peer(context=context)
+        context = client_context(self.tls.ca)
+        context.load_cert_chain(identity.write(self.tls.folder / "client.pem", key=True))
+        return self.tls.peer(context=context)
 
     async def admitted(self, port: int, identity: Identity) -> SecurePeer:
         client = await connect_tls(self, port, self.shown_by(identity))
@@ -170,13 +169,15 @@ class HandshakeTests(TerminationCase):
             (make_authority("Self"),
              "the certificate of 'CN=Self' is self-signed, and not in tls_client_ca"),
         ):  # fmt: skip
-            port = self.mux([self.tls_route(client_ca=self.ca)])
+            port = self.mux([self.tls.route(client_ca=self.tls.ca)])
             self.assertEqual(await self.cause(self.shown_by(identity), port), cause)
             self.records.clear()
 
     async def test_allow_client_admits_only_named_certificates(self) -> None:
         allowed = (allowed_client("cn=alice ou=ops"),)
-        port = self.mux([self.tls_route(client_ca=self.ca, allow_client=allowed), self.inner()])
+        port = self.mux(
+            [self.tls.route(client_ca=self.tls.ca, allow_client=allowed), self.tls.inner()]
+        )
         for units, cause in (
             (("dev",), "the certificate of 'CN=alice,OU=dev' is not one of those in allow_client"),
             ((), "the certificate of 'CN=alice' is not one of those in allow_client"),
@@ -197,7 +198,7 @@ class HandshakeTests(TerminationCase):
 
     async def test_revoked(self) -> None:
         """A certificate that its authority has revoked is refused, and so are all while the list cannot be trusted."""
-        file = self.folder / "crl.pem"
+        file = self.tls.folder / "crl.pem"
         good = authority().issue("good", usage=False)
         bad = authority().issue("bad", usage=False)
         of = "CN=Test Authority"
@@ -209,33 +210,35 @@ class HandshakeTests(TerminationCase):
              f"is of an authority of which tls_client_crl has no list, {of!r}"),
         ):  # fmt: skip
             file.write_bytes(revoked)
-            port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
+            port = self.mux(
+                [self.tls.route(client_ca=self.tls.ca, client_crl=file), self.tls.inner()]
+            )
             reported = await self.cause(self.shown_by(identity), port)
             name = "bad" if identity is bad else "good"
             self.assertEqual(reported, f"the certificate of 'CN={name}' {cause}")
             self.records.clear()
         file.write_bytes(authority().revoke(bad))
-        port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
+        port = self.mux([self.tls.route(client_ca=self.tls.ca, client_crl=file), self.tls.inner()])
         await self.admitted(port, good)
 
     async def test_revocation_during_service_also_ends_resumed_sessions(self) -> None:
-        file = self.folder / "crl.pem"
+        file = self.tls.folder / "crl.pem"
         file.write_bytes(authority().revoke())
         identity = authority().issue("alice", usage=False)
-        port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
-        context = client_context(self.ca)
-        context.load_cert_chain(identity.write(self.folder / "client.pem", key=True))
-        first = await connect_tls(self, port, self.peer(context=context))
+        port = self.mux([self.tls.route(client_ca=self.tls.ca, client_crl=file), self.tls.inner()])
+        context = client_context(self.tls.ca)
+        context.load_cert_chain(identity.write(self.tls.folder / "client.pem", key=True))
+        first = await connect_tls(self, port, self.tls.peer(context=context))
         await first.ready()
         first.send(SSH)
         server = await self.backend.peer()
         server.send(b"hello")
         await first.has(5)
-        other = self.folder / "new.pem"
+        other = self.tls.folder / "new.pem"
         other.write_bytes(authority().revoke(identity))
         other.replace(file)
         self.time.advance(1.1)
-        second = self.peer(context=context)
+        second = self.tls.peer(context=context)
         second.tls.session = first.tls.session
         reported = await self.cause(second, port)
         self.assertEqual(
@@ -244,20 +247,20 @@ class HandshakeTests(TerminationCase):
 
     async def test_trusted_client_is_named_in_the_log(self) -> None:
         identity = authority().issue("alice", usage=False)
-        port = self.mux([self.tls_route(client_ca=self.ca), self.inner()])
+        port = self.mux([self.tls.route(client_ca=self.tls.ca), self.tls.inner()])
         client = await self.admitted(port, identity)
         client.reset()
         record = await self.logged()
         self.assertEqual(record.facts["tls_client"], "CN=alice")
 
     async def test_garbage_ends_the_handshake_at_its_first_record(self) -> None:
-        port = self.mux([self.tls_route()])
+        port = self.mux([self.tls.route()])
         await self.connect_until_lost(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000)
         record = await self.assert_logged(reason="tls-failed", route="tls")
         self.assertIn("tls_error", record.facts)
 
     async def test_handshake_has_detect_timeout(self) -> None:
-        port = self.mux([self.tls_route()])
+        port = self.mux([self.tls.route()])
         client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         await self.assert_waits(5)
         record = await self.assert_ended(client, reason="tls-failed")
@@ -267,7 +270,7 @@ class HandshakeTests(TerminationCase):
 
     async def test_client_may_leave_in_the_middle(self) -> None:
         for leave in ("finish", "close", "reset"):
-            port = self.mux([self.tls_route()])
+            port = self.mux([self.tls.route()])
             client = await self.connect_read(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
             getattr(client, leave)()
             record = await self.assert_logged(reason="tls-failed")
@@ -283,7 +286,7 @@ class HandshakeTests(TerminationCase):
             (b"\x17\x03\x03\xff\xff" + bytes(99), "what the client sent is not TLS"),
             (b"\x17\x03\x03\x00\x05plain", "a record of the handshake is damaged, or not encrypted as it should be"),
         ):  # fmt: skip
-            client = await self.connect(self.mux([self.tls_route()]), self.hello() + more)
+            client = await self.connect(self.mux([self.tls.route()]), self.tls.hello() + more)
             await client.is_lost()
             record = await self.assert_logged(reason="tls-failed")
             self.assertEqual(record.facts["tls_error"], cause)
@@ -291,19 +294,19 @@ class HandshakeTests(TerminationCase):
 
     async def test_half_closed_client_cannot_shake_hands(self) -> None:
         first = route(r"payload text=\x16\x03\x01never", CLOSE, name="first")
-        client = await self.connect(self.mux([first, self.tls_route(match="any")]), b"\x16\x03\x01")
+        client = await self.connect(self.mux([first, self.tls.route(match="any")]), b"\x16\x03\x01")
         client.finish()
         await self.assert_ended(client, reason="tls-failed")
 
 
-class LimitTests(TerminationCase):
+class LimitTests(MuxTestCase):
     """How many handshakes of a source are done at once."""
 
     async def unfinished(
         self, port: int, source: str = "127.0.0.2", part: int = 0, more: bytes = b""
     ) -> Peer:
         """Connect a client that sends its ClientHello, or a part of it, and then nothing."""
-        hello = self.hello()
+        hello = self.tls.hello()
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
         peer: Peer = await connectProtocol(endpoint, Peer())
         self.addCleanup(lambda: None if peer.lost else peer.reset())
@@ -326,7 +329,7 @@ class LimitTests(TerminationCase):
 
     async def test_further_ones_wait_in_order(self) -> None:
         self.patch(per_source, "MOST_PER_SOURCE", 2)
-        port = self.mux([self.tls_route()])
+        port = self.mux([self.tls.route()])
         begun = [await self.unfinished(port) for _ in range(2)]
         await self.answered(*begun)
         second, third, last = await self.waiting(port, 3)
@@ -341,7 +344,7 @@ class LimitTests(TerminationCase):
 
     async def test_handshake_that_takes_long_makes_room(self) -> None:
         self.patch(per_source, "MOST_PER_SOURCE", 2)
-        port = self.mux([self.tls_route()])
+        port = self.mux([self.tls.route()])
         old = [await self.unfinished(port) for _ in range(2)]
         await self.answered(*old)
         self.time.advance(1.9)
@@ -360,7 +363,7 @@ class LimitTests(TerminationCase):
 
     async def test_client_waits_for_detect_timeout(self) -> None:
         self.patch(per_source, "MOST_PER_SOURCE", 1)
-        port = self.mux([self.tls_route()])
+        port = self.mux([self.tls.route()])
         await self.answered(await self.unfinished(port))
         *begun, last = await self.waiting(port, 3)
         for number, peer in enumerate(begun, 1):
@@ -375,7 +378,7 @@ class LimitTests(TerminationCase):
 
     async def test_handshake_that_has_waited_has_its_time(self) -> None:
         self.patch(per_source, "MOST_PER_SOURCE", 1)
-        port = self.mux([self.tls_route()], detect_timeout=5)
+        port = self.mux([self.tls.route()], detect_timeout=5)
         first = await self.unfinished(port)
         await self.answered(first)
         (peer,) = await self.waiting(port, 1)
@@ -392,7 +395,7 @@ class LimitTests(TerminationCase):
 
     async def test_client_that_waits_may_not_send_much(self) -> None:
         self.patch(per_source, "MOST_PER_SOURCE", 1)
-        port = self.mux([self.tls_route()])
+        port = self.mux([self.tls.route()])
         await self.answered(await self.unfinished(port))
         (peer,) = await self.waiting(port, 1)
         peer.send(bytes(4096))
@@ -402,7 +405,7 @@ class LimitTests(TerminationCase):
 
     async def test_every_kind_of_end_makes_room(self) -> None:
         self.patch(per_source, "MOST_PER_SOURCE", 1)
-        port = self.mux([self.tls_route(), self.inner()])
+        port = self.mux([self.tls.route(), self.tls.inner()])
         for number, end in enumerate((Peer.close, Peer.reset, Peer.finish, None), 1):
             peer = await self.unfinished(port, "127.0.0.1")
             await self.answered(peer)
@@ -411,7 +414,7 @@ class LimitTests(TerminationCase):
             else:
                 end(peer)
             await self.assert_logged(number, reason="tls-failed")
-        established = [await self.client(port) for _ in range(2)]
+        established = [await self.tls.client(port) for _ in range(2)]
         for peer in established:
             peer.reset()
         await self.logged(6)
@@ -419,7 +422,7 @@ class LimitTests(TerminationCase):
 
     async def test_who_waits_may_leave(self) -> None:
         self.patch(per_source, "MOST_PER_SOURCE", 1)
-        port = self.mux([self.tls_route()])
+        port = self.mux([self.tls.route()])
         first = await self.unfinished(port)
         await self.answered(first)
         waiting = await self.waiting(port, 3)
@@ -437,7 +440,7 @@ class LimitTests(TerminationCase):
 
     async def test_handshake_begins_when_the_hello_is_complete(self) -> None:
         self.patch(per_source, "MOST_PER_SOURCE", 1)
-        port = self.mux([self.tls_route(match="any")])
+        port = self.mux([self.tls.route(match="any")])
         for part in (1, 4, 100):
             await self.unfinished(port, part=part)
         while sum(one.record.bytes_in for one in self.factory.connections) < 105:

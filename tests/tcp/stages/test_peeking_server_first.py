@@ -7,7 +7,6 @@ from twisted.internet.protocol import Protocol, ServerFactory
 
 from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
 from tests.support.peers import GREETING, Greeter, PeerFactory, listen
-from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Clients, NetworkSet, Period, Route, Silence
@@ -150,11 +149,11 @@ class AtOnceTest(MuxTestCase):
         self.assertEqual(len(self.greeter.peers), 1)
 
 
-class InsideTLSTest(TerminationCase):
+class InsideTLSTest(MuxTestCase):
     async def test_server_greets_once_tls_is_established(self) -> None:
         greeter = PeerFactory(Greeter)
-        ends = self.tls_route(outcome=backend_at(listen(self, greeter)))
-        client = await self.client(self.mux([ends]))
+        ends = self.tls.route(outcome=backend_at(listen(self, greeter)))
+        client = await self.tls.client(self.mux([ends]))
         await client.has(len(GREETING))
 
 

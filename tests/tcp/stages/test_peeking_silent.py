@@ -6,7 +6,6 @@ import attrs
 
 from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
 from tests.support.peers import GREETING, Greeter, Peer, PeerFactory, close, listen
-from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.tcp.stages.test_reading_proxy_header import LINE, SENDERS
 from txmux.rules.embedding import route
 from txmux.rules.model import Period, Route, Silence
@@ -178,15 +177,15 @@ class SilentRouteTest(MuxTestCase):
         await self.has_greeting(await self.waiting(routes), after=3.1)
 
 
-class InsideTLSTest(TerminationCase):
+class InsideTLSTest(MuxTestCase):
     async def test_client_that_says_nothing_inside_tls(self) -> None:
         greeter = PeerFactory(Greeter)
-        ends = self.tls_route(outcome=None)
+        ends = self.tls.route(outcome=None)
         mail = attrs.evolve(
             route("silent after=1s", backend_at(listen(self, greeter)), name="mail"),
             under=(ends.name,),
         )
-        client = await self.client(self.mux([ends, mail]))
+        client = await self.tls.client(self.mux([ends, mail]))
         await self.turn(5)
         self.assertEqual(greeter.peers, [])
         self.time.advance(1.1)

@@ -9,10 +9,9 @@ from unittest import SkipTest
 import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tests.support.mux import CLOSE, MuxTestCase, backend_at
+from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from tests.wire.hello_builder import (
     alpn,
     client_hello,
@@ -43,11 +42,11 @@ def hello(*more: bytes, name: str = "a.test", share: bool = False, version: int 
     return records(client_hello(server_name(name), *parts, session_id=bytes(32)))
 
 
-class EndsHereTest(TerminationCase):
+class EndsHereTest(MuxTestCase):
     """TLS ends here, and goes to the server of the name."""
 
     def named(self, **settings: Any) -> int:
-        end = self.tls_route(
+        end = self.tls.route(
             match="tls sni=a.test", outcome=backend_at(self.backend_port()), alpn=("h2", "x")
         )
         return self.mux([end], **settings)
@@ -99,7 +98,7 @@ class EndsHereTest(TerminationCase):
             self.records.clear()
 
 
-class WithinTest(TerminationCase):
+class WithinTest(MuxTestCase):
     """The same behind what comes before TLS, where it ends here and where it is passed on."""
 
     async def assert_illegal(self, client: Peer) -> None:
@@ -114,7 +113,7 @@ class WithinTest(TerminationCase):
     async def test_starttls(self) -> None:
         if why := missing("starttls"):
             raise SkipTest(why)
-        end = self.tls_route(match="tls sni=a.test")
+        end = self.tls.route(match="tls sni=a.test")
         more = {"starttls": "smtp", "starttls_banner": "here ESMTP"}
         port = self.mux([end], more=more)
         client = await self.connect(port)
@@ -126,7 +125,7 @@ class WithinTest(TerminationCase):
         await self.assert_illegal(client)
 
     async def test_postgresql(self) -> None:
-        port = self.mux([self.tls_route(match="postgres sni=a.test")])
+        port = self.mux([self.tls.route(match="postgres sni=a.test")])
         client = await self.connect(port, bytes.fromhex("0000000804d2162f"))
         await client.has(1)
         await self.assert_illegal(client)
@@ -134,10 +133,10 @@ class WithinTest(TerminationCase):
     async def test_tls_inside_tls(self) -> None:
         for ends in (True, False):
             server = backend_at(self.backend_port())
-            deep = self.tls_route("deep", match="tls sni=a.test", under="tls")
+            deep = self.tls.route("deep", match="tls sni=a.test", under="tls")
             passed = attrs.evolve(route("tls sni=a.test", server, name="deep"), under=("tls",))
-            port = self.mux([self.tls_route(), deep if ends else passed])
-            client = await self.client(port)
+            port = self.mux([self.tls.route(), deep if ends else passed])
+            client = await self.tls.client(port)
             if ends:
                 await self.assert_illegal(client)
                 continue
@@ -153,7 +152,7 @@ class WithinTest(TerminationCase):
             self.records.clear()
 
 
-class ResumedTest(TerminationCase):
+class ResumedTest(MuxTestCase):
     """A session is resumed only for the name that it was made for (RFC 6066, section 3)."""
 
     async def connected(self, port: int, peer: SecurePeer) -> SecurePeer:
@@ -168,11 +167,11 @@ class ResumedTest(TerminationCase):
 
     async def test_a_ticket_of_another_name(self) -> None:
         """The client gets what its hello asks for, with a whole handshake."""
-        end = self.tls_route(files=(self.pem("a.test", "vip.test"),))
-        inner = self.inner()
+        end = self.tls.route(files=(self.tls.pem("a.test", "vip.test"),))
+        inner = self.tls.inner()
         everywhere = self.mux([end, inner])
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            context = client_context(self.ca)
+            context = client_context(self.tls.ca)
             context.maximum_version = context.minimum_version = version
             first = await self.connected(everywhere, SecurePeer((context, "vip.test")))
             for name, is_resumed in (("a.test", False), ("vip.test", True)):
