@@ -9,9 +9,9 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.control.test_connections import LiveCase
 from tests.support.peers import connect, reactor
 from tests.support.proc import halted
+from tests.support.supervised import SupervisedTestCase
 from txmux.access.lists.current import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.connections import end_connections, find_connection, list_connections
@@ -20,13 +20,13 @@ from txmux.control.steering import set_server
 from txmux.rules.model import NetworkSet
 
 
-class WorkersTest(LiveCase):
+class WorkersTest(SupervisedTestCase):
     workers = 2
 
     async def test_list_and_pages_over_all_workers(self) -> None:
-        port = await self.begin()
-        clients = await self.spread(port)
-        whole = [row["id"] for row in await self.listed(len(clients))]
+        port = await self.live.begin()
+        clients = await self.live.spread(port)
+        whole = [row["id"] for row in await self.live.listed(len(clients))]
         paged: list[str] = []
         while page := await list_connections(
             self.running.control, EVERY, Page(3, paged[-1] if paged else "")
@@ -38,11 +38,11 @@ class WorkersTest(LiveCase):
         self.assertEqual(row["id"], whole[-1])
 
     async def test_close_in_any_worker(self) -> None:
-        port = await self.begin()
-        clients = await self.spread(port)
-        rows = await self.listed(len(clients))
+        port = await self.live.begin()
+        clients = await self.live.spread(port)
+        rows = await self.live.listed(len(clients))
         self.assertEqual((await end_connections(self.running.control, EVERY, rows[-1]["id"]))[0], 1)
-        await self.listed(len(clients) - 1)
+        await self.live.listed(len(clients) - 1)
         count, _ = await end_connections(self.running.control, Filters.read({"backend": "b"}))
         self.assertEqual(count, len(clients) - 1)
         for client in clients:
@@ -53,22 +53,22 @@ class WorkersTest(LiveCase):
 
     async def test_list_of_networks_changes_in_all_workers(self) -> None:
         (self.folder / "list.txt").write_text("192.0.2.1\n")
-        port = await self.begin("deny = @list.txt\nend_denied = yes\n")
-        clients = await self.spread(port)
+        port = await self.live.begin("deny = @list.txt\nend_denied = yes\n")
+        clients = await self.live.spread(port)
         (name,) = {one.name for one in dynamic_networks_of(self.running.control.rules)}
         self.running.control.feed({name: pack(NetworkSet([ip_network("127.0.0.0/8")]))})
         for client in clients:
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]
-        await self.listed(0)
-        await self.killed(*self.supervisor.pool.workers)
+        await self.live.listed(0)
+        await self.live.killed(*self.supervisor.pool.workers)
         for _ in range(4):
             client = await connect(self, port)
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]
 
     async def test_ended_worker_is_not_listed_while_stopping(self) -> None:
-        port = await self.begin(settings="drain_timeout = 10m\n")
-        client = await self.client(port)
-        (row,) = await self.listed(1, state="relaying")
+        port = await self.live.begin(settings="drain_timeout = 10m\n")
+        client = await self.live.client(port)
+        (row,) = await self.live.listed(1, state="relaying")
         stopping = self.running.stopService()
         seen = list[Mapping[str, Any]]()
         while len(workers := (await self.running.control.status())["workers"]) > 1:
@@ -80,35 +80,35 @@ class WorkersTest(LiveCase):
         await stopping
 
     async def test_connections_of_a_crashed_worker_are_gone(self) -> None:
-        port = await self.begin()
-        clients = await self.spread(port)
-        rows = await self.listed(len(clients))
+        port = await self.live.begin()
+        clients = await self.live.spread(port)
+        rows = await self.live.listed(len(clients))
         left = [row for row in rows if row["worker"] == 1]
         with capturedLogs():
             os.kill(self.supervisor.pool.workers[1].pid, signal.SIGKILL)
-            found = await self.listed(len(left))
+            found = await self.live.listed(len(left))
             self.assertEqual([row["id"] for row in found], [row["id"] for row in left])
             while not self.supervisor.pool.are_ready():
                 await deferLater(reactor, 0.01)
 
     async def test_later_worker_has_the_same_version(self) -> None:
-        port = await self.begin()
-        self.write(self.text() + "[route http]\nmatch = http\nbackend = b\n")
+        port = await self.live.begin()
+        self.write(self.live.text() + "[route http]\nmatch = http\nbackend = b\n")
         self.assertTrue((await self.running.reload()).ok)
         with capturedLogs():
-            await self.killed(self.supervisor.pool.workers[1])
-        await self.spread(port)
+            await self.live.killed(self.supervisor.pool.workers[1])
+        await self.live.spread(port)
         rows = await list_connections(self.running.control)
         self.assertEqual({(row["worker"], row["generation"]) for row in rows}, {(1, 2), (2, 2)})
 
 
-class LateWorkersTest(LiveCase):
+class LateWorkersTest(SupervisedTestCase):
     workers = 2
     patience = ANSWER_TIMEOUT
 
     async def begun(self) -> int:
-        self.port = await self.begin()
-        self.clients = await self.spread(self.port)
+        self.port = await self.live.begin()
+        self.clients = await self.live.spread(self.port)
         pid: int = self.supervisor.pool.workers[1].pid
         return pid
 
@@ -124,7 +124,7 @@ class LateWorkersTest(LiveCase):
         control, worker = self.running.control, self.supervisor.pool.workers[1]
         channel = worker._channel
         assert channel is not None
-        server, sent = f"127.0.0.1:{self.server}", []
+        server, sent = f"127.0.0.1:{self.live.server}", []
 
         def send(kind: str, values: dict[str, Any]) -> None:
             sent.append(kind)
@@ -147,4 +147,4 @@ class LateWorkersTest(LiveCase):
         answers = await control.addresses()
         states = [(number, row["state"]) for number, rows in answers for row in rows]
         self.assertEqual(sorted(states), [(1, "drain"), (2, "drain")])
-        await self.listed(0)
+        await self.live.listed(0)

@@ -1,5 +1,3 @@
-import os
-import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +10,11 @@ from tests.support.certificates import make_authority
 from tests.support.each import for_each
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from tests.support.proc import halted
+from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
 from txmux.client import client_table
 from txmux.client.session import ClientSession
-from txmux.control.broadcast import broadcast
 from txmux.control.connections import end_connections, find_connection, list_connections
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.worker_answers import WorkerAnswers
@@ -41,88 +37,17 @@ def each_pause(do: Callable[[int], object]) -> Iterator[None]:
         yield
 
 
-class LiveCase(SupervisedTestCase):
-    """A service that leads SSH to a backend, with two relays to choose from."""
-
-    relay = "auto"
-    workers = 1
-    patience = 60.0
-    """Seconds that a worker has to answer; on a busy machine the usual ones are not enough."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        patched = patch.dict(broadcast.__kwdefaults__, seconds=self.patience, prompt=self.patience)
-        patched.start()
-        self.addCleanup(patched.stop)
-        self.backend = PeerFactory()
-        self.server = listen(self, self.backend)
-
-    def text(self, more: str = "", backend: str = "", settings: str = "") -> str:
-        return (
-            f"[txmux]\naccess_log = LOG\nrelay = {self.relay}\nworkers = {self.workers}\n{settings}"
-            f"[listen public]\nendpoint = 127.0.0.1:0\n{more}"
-            f"[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = 127.0.0.1:{self.server}\n{backend}"
-        )
-
-    async def begin(
-        self, more: str = "", backend: str = "", settings: str = "", *, use: Any = reactor
-    ) -> int:
-        (port,) = await self.run_service(self.text(more, backend, settings), use=use)
-        return port
-
-    async def listed(self, count: int, **words: str) -> list[Any]:
-        while True:
-            await deferLater(reactor, 0)
-            found = await list_connections(self.running.control, Filters.read(words))
-            self.assertEqual(found.missing, [])
-            if len(found) == count:
-                return found
-
-    async def logged(self, count: int, reason: str = "killed") -> str:
-        while (text := self.log.read_text()).count(f"reason={reason}") != count:
-            await deferLater(reactor, 0)
-        return text
-
-    async def client(self, port: int, said: bytes = b"SSH-2.0-a\r\n") -> Peer:
-        client = await connect(self, port)
-        if said:
-            client.send(said)
-        return client
-
-    async def spread(self, port: int) -> list[Peer]:
-        """Connect two clients to each of two workers, while the other one is halted: which one accepts is chance otherwise."""
-        clients: list[Peer] = []
-        for worker in self.supervisor.pool.workers:
-            with halted([worker.pid]):
-                for _ in range(2):
-                    client = await self.client(port)
-                    clients.append(client)
-                    while sum(b"SSH" in one.received for one in self.backend.peers) < len(clients):
-                        await deferLater(reactor, 0)
-        workers = [row["worker"] for row in await self.listed(len(clients), state="relaying")]
-        self.assertEqual(sorted(workers), [1, 1, 2, 2])
-        return clients
-
-    async def killed(self, *workers: Any) -> None:
-        old = {worker.pid for worker in workers}
-        for pid in old:
-            os.kill(pid, signal.SIGKILL)
-        serving = self.supervisor.pool
-        while not serving.are_ready() or old & {worker.pid for worker in serving.workers}:
-            await deferLater(reactor, 0.01)
-
-
 @for_each("relay", ("auto", "portable"))
-class ConnectionListTest(LiveCase):
+class ConnectionListTest(SupervisedTestCase):
     async def test_state_and_known_fields(self) -> None:
-        port = await self.begin()
-        await self.client(port, b"SSH")
-        while not (await self.listed(1))[0]["bytes_in"]:
+        port = await self.live.begin()
+        await self.live.client(port, b"SSH")
+        while not (await self.live.listed(1))[0]["bytes_in"]:
             await deferLater(reactor, 0)
-        (row,) = await self.listed(1)
+        (row,) = await self.live.listed(1)
         self.assertEqual((row["state"], row["route"], row["bytes_in"]), ("peeking", None, 3))
-        await self.client(port)
-        (row,) = await self.listed(1, state="relaying")
+        await self.live.client(port)
+        (row,) = await self.live.listed(1, state="relaying")
         self.assertEqual(
             {name: row[name] for name in ("listener", "local", "route", "backend", "server")},
             {
@@ -130,42 +55,42 @@ class ConnectionListTest(LiveCase):
                 "local": f"127.0.0.1:{port}",
                 "route": "ssh",
                 "backend": "b",
-                "server": f"127.0.0.1:{self.server}",
+                "server": f"127.0.0.1:{self.live.server}",
             },
         )
         self.assertEqual((row["generation"], row["worker"]), (1, 1))
         self.assertEqual(row["facts"], {"software": "a"})
 
     async def test_bytes_of_a_live_connection_with_those_peeked_at(self) -> None:
-        port = await self.begin()
-        client = await self.client(port)
-        server = await self.backend.peer()
+        port = await self.live.begin()
+        client = await self.live.client(port)
+        server = await self.live.backend.peer()
         await server.has(11)
         client.send(b"more")
         await server.has(15)
         server.send(b"answer")
         await client.has(6)
-        (row,) = await self.listed(1)
+        (row,) = await self.live.listed(1)
         self.assertEqual((row["bytes_in"], row["bytes_out"]), (15, 6))
 
     async def test_pages_while_connections_come_and_end(self) -> None:
-        port = await self.begin()
-        clients = [await self.client(port) for _ in range(5)]
-        whole = [row["id"] for row in await self.listed(5, state="relaying")]
+        port = await self.live.begin()
+        clients = [await self.live.client(port) for _ in range(5)]
+        whole = [row["id"] for row in await self.live.listed(5, state="relaying")]
         first = await list_connections(self.running.control, EVERY, Page(2))
         self.assertEqual([row["id"] for row in first], whole[:2])
         await end_connections(self.running.control, EVERY, whole[1])
-        await self.listed(4)
-        clients.append(await self.client(port))
-        await self.listed(5, state="relaying")
+        await self.live.listed(4)
+        clients.append(await self.live.client(port))
+        await self.live.listed(5, state="relaying")
         rest = await list_connections(self.running.control, EVERY, Page(10, whole[1]))
         self.assertEqual([row["id"] for row in rest][:3], whole[2:])
         self.assertEqual(len(rest), 4)
 
     async def test_by_id_while_it_lives(self) -> None:
-        port = await self.begin()
-        await self.client(port)
-        (row,) = await self.listed(1, state="relaying")
+        port = await self.live.begin()
+        await self.live.client(port)
+        (row,) = await self.live.listed(1, state="relaying")
         found: Any
         (found,) = await find_connection(self.running.control, row["id"])
         self.assertEqual(found.pop("explanation")["route"], "ssh")
@@ -328,35 +253,35 @@ class CertificateStatesTest(SupervisedTestCase):
         self.assertEqual(sorted(map(str, healths)), ["down", "down", "down", "partly", "up"])
 
 
-class CloseTest(LiveCase):
+class CloseTest(SupervisedTestCase):
     async def test_by_id_and_logged_as_killed(self) -> None:
-        port = await self.begin()
-        client = await self.client(port)
-        await self.listed(1, state="relaying")  # so that its server is the first
-        other = await self.client(port)
-        rows = await self.listed(2, state="relaying")
+        port = await self.live.begin()
+        client = await self.live.client(port)
+        await self.live.listed(1, state="relaying")  # so that its server is the first
+        other = await self.live.client(port)
+        rows = await self.live.listed(2, state="relaying")
         self.assertEqual(await end_connections(self.running.control, EVERY, rows[0]["id"]), (1, []))
         self.assertEqual(await end_connections(self.running.control, EVERY, "5a9d7143-3"), (0, []))
         await client.is_lost()
-        self.assertEqual([row["id"] for row in await self.listed(1)], [rows[1]["id"]])
+        self.assertEqual([row["id"] for row in await self.live.listed(1)], [rows[1]["id"]])
         other.send(b"still there")
-        await (await self.backend.peer(1)).has(22)
-        self.assertIn(f"id={rows[0]['id']} ", await self.logged(1))
+        await (await self.live.backend.peer(1)).has(22)
+        self.assertIn(f"id={rows[0]['id']} ", await self.live.logged(1))
 
     async def test_filtered_ones_in_every_state(self) -> None:
-        port = await self.begin()
-        undecided = [await self.client(port, b"SSH"), await self.client(port, b"")]
-        relayed = await self.client(port)
-        await self.listed(1, state="relaying")
-        await self.listed(3)
+        port = await self.live.begin()
+        undecided = [await self.live.client(port, b"SSH"), await self.live.client(port, b"")]
+        relayed = await self.live.client(port)
+        await self.live.listed(1, state="relaying")
+        await self.live.listed(3)
         count, _ = await end_connections(self.running.control, Filters.read({"state": "peeking"}))
         self.assertEqual(count, 2)
         for client in undecided:
             await client.is_lost()
-        await self.listed(1)
+        await self.live.listed(1)
         count, _ = await end_connections(
             self.running.control, Filters.read({"client": "127.0.0.0/8", "backend": "b"})
         )
         self.assertEqual(count, 1)
         await relayed.is_lost()
-        await self.logged(3)
+        await self.live.logged(3)

@@ -8,7 +8,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
@@ -235,36 +234,36 @@ class SteeringTest(SupervisedTestCase):
         self.assertEqual(await self.running.control.missing(), [])
 
 
-class WorkersTest(LiveCase):
+class WorkersTest(SupervisedTestCase):
     workers = 2
 
     async def refused(self, port: int) -> None:
-        client = await self.client(port)
+        client = await self.live.client(port)
         await client.is_lost()
 
     async def test_drain_in_all_present_and_later_workers(self) -> None:
-        port = await self.begin()
-        server = f"127.0.0.1:{self.server}"
+        port = await self.live.begin()
+        server = f"127.0.0.1:{self.live.server}"
         with capturedLogs():
             report = await set_server(self.running.control, "b", server, state="drain")
             told = f"backend b: {server} is drained; no server of b gets new clients now"
             self.assertEqual((report.ok, report.changes), (True, told))
             for _ in range(10):
                 await self.refused(port)
-            self.write(self.text().replace("workers = 2", "workers = 3"))
+            self.write(self.live.text().replace("workers = 2", "workers = 3"))
             self.assertTrue((await self.running.reload()).ok)
             for _ in range(10):
                 await self.refused(port)
-            self.write(self.text().replace("workers = 2", "workers = 1"))
+            self.write(self.live.text().replace("workers = 2", "workers = 1"))
             self.assertTrue((await self.running.reload()).ok)
             await self.refused(port)
             await set_server(self.running.control, "b", server, state="ready")
-            await self.client(port)
-            await (await self.backend.peer()).has(11)
+            await self.live.client(port)
+            await (await self.live.backend.peer()).has(11)
 
     async def test_concurrent_changes_of_a_backend_end_with_one_of_them(self) -> None:
         others = [f"127.0.0.{number}:1" for number in range(2, 32)]
-        await self.begin(backend="".join(f"    {server}\n" for server in others))
+        await self.live.begin(backend="".join(f"    {server}\n" for server in others))
         control = self.running.control
         both: list[tuple[ServerState, ...]] = [("drain", "ready"), ("ready", "drain")]
         for states in both * 3:
@@ -283,16 +282,16 @@ class WorkersTest(LiveCase):
             self.assertEqual({number for number, _ in told}, {1, 2})
 
     async def test_no_present_or_later_worker_accepts(self) -> None:
-        port = await self.begin()
+        port = await self.live.begin()
         with capturedLogs():
             await set_listener(self.running.control, "public", accepting=False)
-            await self.client(port)
-            self.write(self.text().replace("workers = 2", "workers = 3"))
+            await self.live.client(port)
+            self.write(self.live.text().replace("workers = 2", "workers = 3"))
             self.assertTrue((await self.running.reload()).ok)
             await deferLater(reactor, 0.2)
             self.assertEqual(await list_connections(self.running.control), [])
             await set_listener(self.running.control, "public", accepting=True)
-            await (await self.backend.peer()).has(11)
+            await (await self.live.backend.peer()).has(11)
 
 
 class WantedTest(SynchronousTestCase):

@@ -7,9 +7,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.control.test_connections import LiveCase
-from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
+from tests.support.supervised import SupervisedTestCase
 from tests.support.taker import Taker
 from txmux.control.documents import _worst
 from txmux.control.steering import set_server
@@ -20,11 +19,11 @@ from txmux.processes.supervisor.worker import Worker
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
 
 
-class RoutesTest(LiveCase):
+class RoutesTest(SupervisedTestCase):
     async def test_routes_in_order_with_counts_and_text(self) -> None:
-        port = await self.begin(DRY)
-        client = await self.client(port)
-        server = await self.backend.peer()
+        port = await self.live.begin(DRY)
+        client = await self.live.client(port)
+        server = await self.live.backend.peer()
         await server.has(11)
         server.send(b"answer")
         await client.has(6)
@@ -42,34 +41,30 @@ class RoutesTest(LiveCase):
         self.assertTrue(ssh["rule"].startswith("[route ssh]\nmatch = ssh"), ssh["rule"])
 
 
-class HandedOverTest(LiveCase):
+class HandedOverTest(SupervisedTestCase):
     async def turn(self) -> None:
         await deferLater(reactor, 0)
 
     async def test_handed_over_client_is_a_match_without_bytes(self) -> None:
         taker = Taker(self, self.turn)
-        port = await self.begin(f"[route h]\nmatch = ssh\nbackend = {taker.outcome}\n")
-        await self.client(port)
+        port = await self.live.begin(f"[route h]\nmatch = ssh\nbackend = {taker.outcome}\n")
+        await self.live.client(port)
         given, told = await taker.taken()
         self.assertEqual(await taker.heard(given, 11), b"SSH-2.0-a\r\n")
-        await self.logged(1, "handed-over")
+        await self.live.logged(1, "handed-over")
         route = next((await self.running.control.routes())[0])
         self.assertEqual((route["name"], route["backend"]), (told["route"], taker.outcome))
         found = (route["matches"], route["active"], route["bytes_in"], route["bytes_out"])
         self.assertEqual(found, (1, 0, 0, 0))
 
 
-class BackendsTest(LiveCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.time = VirtualTime()
-
+class BackendsTest(SupervisedTestCase):
     async def begin_checked(self, check: str = "check = tcp interval=2s\n") -> int:
         """Start with a backend whose server is checked, and one of which nobody listens."""
         (port,) = await self.run_service(
             "[txmux]\naccess_log = LOG\n[listen public]\nendpoint = 127.0.0.1:0\n"
             "[route ssh]\nmatch = ssh\nbackend = b\n"
-            f"[backend b]\nserver =\n  127.0.0.1:{self.server}\n  127.0.0.1:1 weight=3\n{check}",
+            f"[backend b]\nserver =\n  127.0.0.1:{self.live.server}\n  127.0.0.1:1 weight=3\n{check}",
             use=self.time,
         )
         return port
@@ -103,8 +98,8 @@ class BackendsTest(LiveCase):
         port = await self.begin_checked("eject = off\n")
         with capturedLogs():
             for number in range(4):
-                client = await self.client(port)
-                await (await self.backend.peer(number)).has(11)
+                client = await self.live.client(port)
+                await (await self.live.backend.peer(number)).has(11)
                 del client
         good, bad = await self.servers()
         self.assertEqual((good["active"], good["total"], good["failed"]), (4, 4, 0))
@@ -120,8 +115,8 @@ class BackendsTest(LiveCase):
         port = await self.begin_checked("eject = off\n")
         await self.running.control.sample()
         with capturedLogs():
-            clients = [await self.client(port) for _ in range(2)]
-            servers = [await self.backend.peer(number) for number in range(2)]
+            clients = [await self.live.client(port) for _ in range(2)]
+            servers = [await self.live.backend.peer(number) for number in range(2)]
             for server in servers:
                 await server.has(11)
         for server in servers:
@@ -135,7 +130,7 @@ class BackendsTest(LiveCase):
 
     async def test_drained_by_an_operator_with_the_time(self) -> None:
         await self.begin_checked("")
-        server = f"127.0.0.1:{self.server}"
+        server = f"127.0.0.1:{self.live.server}"
         with capturedLogs():
             await set_server(self.running.control, "b", server, state="drain", weight=9)
         first, _ = await self.servers()
@@ -159,12 +154,12 @@ class BackendsTest(LiveCase):
         self.assertEqual((server["server"], server["state"]), ("name.invalid:1", "unresolved"))
 
 
-class WorkersTest(LiveCase):
+class WorkersTest(SupervisedTestCase):
     workers = 2
 
     async def test_sums_of_workers_and_checks_of_the_supervisor(self) -> None:
-        port = await self.begin(backend="check = tcp interval=1s\n")
-        clients = await self.spread(port)
+        port = await self.live.begin(backend="check = tcp interval=1s\n")
+        clients = await self.live.spread(port)
         while (servers := (await self.running.control.backends())[0]["servers"])[0][
             "check"
         ] is None:
@@ -177,10 +172,10 @@ class WorkersTest(LiveCase):
         self.assertEqual((route["matches"], route["bytes_in"]), (len(clients), 11 * len(clients)))
 
     async def test_server_ejected_by_a_worker_needs_attention(self) -> None:
-        port = await self.begin(backend="server = 127.0.0.1:1\neject = failures=1 for=60s\n")
+        port = await self.live.begin(backend="server = 127.0.0.1:1\neject = failures=1 for=60s\n")
         with capturedLogs():
             while not (told := await self.items("backend")):
-                await self.client(port)
+                await self.live.client(port)
         (item,) = told
         self.assertLess(abs(time.time() - item.pop("since")), 60)
         self.assertIn("1 connection failed within", item.pop("cause"))  # in one worker or in both
@@ -200,10 +195,10 @@ class WorkersTest(LiveCase):
         return [item for item in found if item["what"] == what]
 
 
-class StatusTest(LiveCase):
+class StatusTest(SupervisedTestCase):
     async def test_asks_all_at_once(self) -> None:
         """A worker that hangs delays the status once."""
-        await self.begin()
+        await self.live.begin()
         asked = []
 
         def ask(_: Worker, message: Message, **__: Any) -> Deferred[Any]:

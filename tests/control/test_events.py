@@ -7,9 +7,9 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
+from tests.support.supervised import SupervisedTestCase
 from txmux.backends.upstreams import Upstreams
 from txmux.control.events import Hub
 from txmux.control.steering import set_server
@@ -35,7 +35,7 @@ class Follower:
         return [event["event"] for event in self.events]
 
 
-class EventsTest(LiveCase):
+class EventsTest(SupervisedTestCase):
     def follow(self) -> tuple[Follower, Callable[[], None]]:
         follower = Follower()
         end = self.running.control.events.subscribe(follower)
@@ -43,10 +43,10 @@ class EventsTest(LiveCase):
         return follower, end
 
     async def test_begin_decision_and_end_of_a_connection(self) -> None:
-        port = await self.begin()
+        port = await self.live.begin()
         follower, _ = self.follow()
-        client = await self.client(port)
-        await self.listed(1, state="relaying")
+        client = await self.live.client(port)
+        await self.live.listed(1, state="relaying")
         client.reset()
         self.assertEqual(await follower.kinds(3), ["begin", "decide", "end"])
         begin, decide, end = follower.events
@@ -56,38 +56,42 @@ class EventsTest(LiveCase):
         self.assertEqual((end["reason"], end["bytes_in"], end["worker"]), ("client-reset", 11, 1))
 
     async def test_no_events_without_a_follower(self) -> None:
-        port = await self.begin()
+        port = await self.live.begin()
         first, end_first = self.follow()
         second, end_second = self.follow()
         (worker,) = self.supervisor.pool.workers
         self.assertIsNotNone(worker._sink)
         end_first()
-        await self.client(port)
+        await self.live.client(port)
         self.assertEqual((await second.kinds(2), first.events), (["begin", "decide"], []))
         end_second()
         self.assertIsNone(worker._sink)
         before = len(second.events)
-        await self.client(port)
-        await self.listed(2, state="relaying")
+        await self.live.client(port)
+        await self.live.listed(2, state="relaying")
         self.assertEqual(len(second.events), before)
 
     async def test_state_of_a_server_and_reload(self) -> None:
-        await self.begin()
+        await self.live.begin()
         follower, _ = self.follow()
         with capturedLogs():
-            await set_server(self.running.control, "b", f"127.0.0.1:{self.server}", state="drain")
+            await set_server(
+                self.running.control, "b", f"127.0.0.1:{self.live.server}", state="drain"
+            )
             (event,) = follower.events
             self.assertEqual(
                 (event["event"], event["before"], event["state"]), ("server", "up", "drain")
             )
-            self.assertEqual((event["backend"], event["server"]), ("b", f"127.0.0.1:{self.server}"))
+            self.assertEqual(
+                (event["backend"], event["server"]), ("b", f"127.0.0.1:{self.live.server}")
+            )
             report = await self.running.reload(self.running.control.rules)
         event = follower.events[-1]
         self.assertEqual((event["event"], event["ok"]), ("reload", report.ok))
 
     async def test_signs_of_life_and_the_stop(self) -> None:
         clock = VirtualTime()
-        await self.begin(use=clock)
+        await self.live.begin(use=clock)
         follower, _ = self.follow()
         for _ in range(3):
             clock.advance(5)
@@ -215,20 +219,20 @@ class HubTest(SynchronousTestCase):
         self.assertEqual(len(first.events), MOST)
 
 
-class WorkersTest(LiveCase):
+class WorkersTest(SupervisedTestCase):
     workers = 2
 
     async def test_events_of_all_present_and_later_workers(self) -> None:
-        port = await self.begin()
+        port = await self.live.begin()
         follower = Follower()
         end = self.running.control.events.subscribe(follower)
         self.addCleanup(end)
-        clients = await self.spread(port)
+        clients = await self.live.spread(port)
         while len(follower.events) < 2 * len(clients):
             await deferLater(reactor, 0.01)
         self.assertEqual({one["worker"] for one in follower.events}, {1, 2})
         end()
         told = len(follower.events)
-        await self.client(port)
-        await self.listed(len(clients) + 1, state="relaying")
+        await self.live.client(port)
+        await self.live.listed(len(clients) + 1, state="relaying")
         self.assertEqual(len(follower.events), told)

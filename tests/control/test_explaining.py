@@ -4,10 +4,10 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.control.test_connections import LiveCase
 from tests.support.certificates import authority
 from tests.support.peers import reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.support.supervised import SupervisedTestCase
 from tests.wire.hello_builder import client_hello, records
 from txmux.control.connections import end_connections, find_connection
 from txmux.control.documents import rules_document
@@ -21,7 +21,7 @@ PATH = Path("/etc/txmux/rules.ini")
 MORE = "[route first]\nmatch = http\nfrom = 192.0.2.0/24\nbackend = b\n[route web]\nmatch = http\nbackend = b\n"
 
 
-class RecentTest(LiveCase):
+class RecentTest(SupervisedTestCase):
     async def recent(self, count: int) -> list[EndDocument]:
         while len(found := self.running.control.recent_failures()) < count:
             await deferLater(reactor, 0)
@@ -29,8 +29,8 @@ class RecentTest(LiveCase):
         return found
 
     async def test_first_64_bytes_of_an_unrecognised_client(self) -> None:
-        port = await self.begin()
-        client = await self.client(port, b"\x00\xff" * 100)
+        port = await self.live.begin()
+        client = await self.live.client(port, b"\x00\xff" * 100)
         await client.is_lost()
         (row,) = await self.recent(1)
         self.assertEqual((row["reason"], row["route"], row["bytes_in"]), ("no-route", None, 200))
@@ -38,31 +38,31 @@ class RecentTest(LiveCase):
         self.assertEqual(row["worker"], 1)
 
     async def test_no_bytes_with_capture_off(self) -> None:
-        port = await self.begin("capture = no\n")
-        client = await self.client(port, b"secret")
+        port = await self.live.begin("capture = no\n")
+        client = await self.live.client(port, b"secret")
         await client.is_lost()
         (row,) = await self.recent(1)
         self.assertEqual((row["reason"], row["first"]), ("no-route", ""))
 
     async def test_no_bytes_of_a_recognised_client_and_no_clean_end(self) -> None:
-        port = await self.begin()
-        done = await self.client(port)
-        await self.listed(1, state="relaying")  # so that its server is the first
-        killed = await self.client(port)
-        await self.listed(2, state="relaying")
+        port = await self.live.begin()
+        done = await self.live.client(port)
+        await self.live.listed(1, state="relaying")  # so that its server is the first
+        killed = await self.live.client(port)
+        await self.live.listed(2, state="relaying")
         done.finish()
-        (await self.backend.peer()).finish()
+        (await self.live.backend.peer()).finish()
         await done.is_lost()
-        await self.listed(1)
+        await self.live.listed(1)
         killed.reset()
         (row,) = await self.recent(1)
         self.assertEqual((row["reason"], row["route"]), ("client-reset", "ssh"))
         self.assertNotIn("first", row)
 
     async def test_last_200_newest_first(self) -> None:
-        port = await self.begin()
+        port = await self.live.begin()
         for number in range(203):
-            client = await self.client(port, b"%d\n" % number)
+            client = await self.live.client(port, b"%d\n" % number)
             await client.is_lost()
         last = b"202\n".hex()
         while (rows := await self.recent(200))[0]["first"] != last:
@@ -70,18 +70,18 @@ class RecentTest(LiveCase):
         self.assertEqual(bytes.fromhex(rows[-1]["first"]), b"3\n")
 
 
-class ConnectionTest(LiveCase):
+class ConnectionTest(SupervisedTestCase):
     async def told(self, state: str) -> Any:
         while True:
-            (row,) = await self.listed(1, state=state)
+            (row,) = await self.live.listed(1, state=state)
             (found,) = await find_connection(self.running.control, row["id"])
             if found and found["bytes_in"]:
                 return found["explanation"]
             await deferLater(reactor, 0)
 
     async def test_undecided_bytes_are_explained_by_route(self) -> None:
-        port = await self.begin(MORE)
-        await self.client(port, b"GET")
+        port = await self.live.begin(MORE)
+        await self.live.client(port, b"GET")
         told = await self.told("peeking")
         self.assertEqual((told["bytes"], told["by"], told["from"]), (3, None, "127.0.0.1"))
         says = {
@@ -97,8 +97,8 @@ class ConnectionTest(LiveCase):
         )
 
     async def test_decided_route_and_those_before_it_without_bytes(self) -> None:
-        port = await self.begin(MORE)
-        await self.client(port)
+        port = await self.live.begin(MORE)
+        await self.live.client(port)
         told = await self.told("relaying")
         self.assertEqual((told["bytes"], told["by"], told["route"]), (11, "route", "ssh"))
         says = {one["route"]: (one["says"], one["excluded_by"]) for one in told["routes"]}
@@ -107,14 +107,14 @@ class ConnectionTest(LiveCase):
         self.assertNotIn("5353482d", str(told))
 
     async def test_default(self) -> None:
-        port = await self.begin(f"default = 127.0.0.1:{self.server}\n{MORE}")
-        await self.client(port, b"\x00\x01")
+        port = await self.live.begin(f"default = 127.0.0.1:{self.live.server}\n{MORE}")
+        await self.live.client(port, b"\x00\x01")
         told = await self.told("relaying")
         self.assertEqual((told["bytes"], told["by"], told["route"]), (2, "default", None))
         self.assertEqual([one["says"] for one in told["routes"]], ["not asked", "no", "no"])
 
     async def test_bytes_for_one_listener_or_all(self) -> None:
-        await self.begin(MORE)
+        await self.live.begin(MORE)
         found = await self.running.control.explain(b"SSH-2.0-a\r\n", "public")
         ((stream,),) = (found["streams"],)
         (listener,) = stream["listeners"]
@@ -125,7 +125,7 @@ class ConnectionTest(LiveCase):
 
     async def test_hello_that_is_refused_is_explained_so(self) -> None:
         """The service lets no server have a ClientHello that it cannot read, where routes restrict names."""
-        await self.begin(
+        await self.live.begin(
             "[route vip]\nmatch = tls sni=vip.test\nbackend = close\n[route all]\nmatch = any\nbackend = b\n"
         )
         (stream,) = (await self.running.control.explain(records(client_hello())[:40]))["streams"]
@@ -134,7 +134,7 @@ class ConnectionTest(LiveCase):
         self.assertEqual((outcome["by"], outcome["text"]), ("tls-failed", "tls-failed, close"))
 
     async def test_bytes_inside_a_tunnel(self) -> None:
-        await self.begin("[route t]\nmatch = http method=CONNECT\ntunnel = yes\nbackend = b\n")
+        await self.live.begin("[route t]\nmatch = http method=CONNECT\ntunnel = yes\nbackend = b\n")
         data = b"CONNECT a.test:22 HTTP/1.1\r\n\r\nSSH-"
         (stream,) = (await self.running.control.explain(data))["streams"]
         (listener,) = stream["listeners"]
@@ -145,7 +145,7 @@ class ConnectionTest(LiveCase):
         tunnel = "match = http method=CONNECT\ntunnel = yes\nbackend = b\n"
         routes = [f"[route t{n}]\n{f'under = t{n - 1}' * (n > 0)}\n{tunnel}" for n in range(3)]
         routes += ["[route end]\nunder = t2\nmatch = ssh\nbackend = b\n"]
-        await self.begin("".join(routes))
+        await self.live.begin("".join(routes))
         data = b"CONNECT a.test:22 HTTP/1.1\r\n\r\n" * 3 + b"SSH-2.0-a\r\n"
         (stream,) = (await self.running.control.explain(data))["streams"]
         layer, taken = stream["listeners"][0], list[str | None]()
@@ -180,13 +180,13 @@ class SectionsTest(SynchronousTestCase):
         self.assertIn("    [::1]:1", file["sections"][0]["text"])
 
 
-class InsideTLSTest(LiveCase):
+class InsideTLSTest(SupervisedTestCase):
     def peer(self) -> SecurePeer:
         return SecurePeer((client_context(None), "a.example"))
 
     async def test_routes_of_both_levels_and_no_bytes_from_inside(self) -> None:
         pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
-        port = await self.begin(
+        port = await self.live.begin(
             "[route other]\nmatch = http\nbackend = b\n"
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
             "[route web]\nunder = secure\nmatch = http\nbackend = b\n"
@@ -195,7 +195,7 @@ class InsideTLSTest(LiveCase):
         client = await connect_tls(self, port, self.peer())
         await client.ready()
         client.send(b"SSH-2.0-a\r\n")
-        (row,) = await self.listed(1, state="relaying")
+        (row,) = await self.live.listed(1, state="relaying")
         (found,) = await find_connection(self.running.control, row["id"])
         assert found is not None
         told = found["explanation"]

@@ -64,7 +64,7 @@ class AgreementTest(SupervisedTestCase):
             await self.visit(b"HELLO 1")
         for _ in range(5):
             await self.visit(b"nobody knows this", answered=False)
-        victim, *others = self.workers()
+        victim, *others = self.pids()
         lost = await self.hold(others)
         kept = [peer for pid in others for peer in await self.hold({victim, *others} - {pid})]
         before = await self.running.control.counts()
@@ -115,9 +115,6 @@ class AgreementTest(SupervisedTestCase):
         self.backend = listen(self, PeerFactory(Echo))
         [self.port] = await self.run_service(RULES)
 
-    def workers(self) -> list[int]:
-        return [worker.pid for worker in self.supervisor.pool.workers]
-
     @override
     def write(self, text: str) -> None:
         super().write(text.replace("BACKEND", str(self.backend)))
@@ -150,7 +147,7 @@ class AgreementTest(SupervisedTestCase):
 
     async def kill(self, victim: int, held: list[Peer]) -> None:
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: victim not in self.workers() and self.supervisor.pool.are_ready())
+        await until(lambda: victim not in self.pids() and self.supervisor.pool.are_ready())
         for peer in held:
             await peer.has_all()
 

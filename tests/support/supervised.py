@@ -2,11 +2,14 @@
 
 import gc
 import os
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -17,9 +20,12 @@ from tests.support.datagrams import turn
 from tests.support.folders import make_folder
 from tests.support.forks import starter
 from tests.support.mux import VirtualTime
-from tests.support.peers import Peer, PeerFactory, connect, reactor
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.proc import halted
 from txmux import MuxService, load
+from txmux.control.broadcast import broadcast
+from txmux.control.connections import list_connections
+from txmux.control.filters import Filters
 from txmux.net.channel import messages
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.supervisor.worker import Worker
@@ -48,19 +54,93 @@ def sockets_of(service: MuxService) -> list[socket.socket]:
     return [*service._resources.sockets.sockets().values()]
 
 
+class LiveService:
+    """A service that routes SSH to a backend, as the test's `relay`, `workers` and `patience` say."""
+
+    def __init__(self, test: "SupervisedTestCase") -> None:
+        self._test = test
+        self.backend = PeerFactory()
+
+    @cached_property
+    def server(self) -> int:
+        return listen(self._test, self.backend)
+
+    def text(self, more: str = "", backend: str = "", settings: str = "") -> str:
+        return (
+            f"[txmux]\naccess_log = LOG\nrelay = {self._test.relay}\nworkers = {self._test.workers}\n{settings}"
+            f"[listen public]\nendpoint = 127.0.0.1:0\n{more}"
+            f"[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = 127.0.0.1:{self.server}\n{backend}"
+        )
+
+    async def begin(
+        self, more: str = "", backend: str = "", settings: str = "", *, use: Any = reactor
+    ) -> int:
+        patience: Any = self._test.patience
+        patched = patch.dict(broadcast.__kwdefaults__, seconds=patience, prompt=patience)
+        patched.start()
+        self._test.addCleanup(patched.stop)
+        (port,) = await self._test.run_service(self.text(more, backend, settings), use=use)
+        return port
+
+    async def listed(self, count: int, **words: str) -> list[Any]:
+        while True:
+            await deferLater(reactor, 0)
+            found = await list_connections(self._test.running.control, Filters.read(words))
+            self._test.assertEqual(found.missing, [])
+            if len(found) == count:
+                return found
+
+    async def logged(self, count: int, reason: str = "killed") -> str:
+        while (text := self._test.log.read_text()).count(f"reason={reason}") != count:
+            await deferLater(reactor, 0)
+        return text
+
+    async def client(self, port: int, said: bytes = b"SSH-2.0-a\r\n") -> Peer:
+        return await greeted(self._test, port, said)
+
+    async def spread(self, port: int) -> list[Peer]:
+        """Connect two clients to each of two workers, while the other one is halted: which one accepts is chance otherwise."""
+        clients: list[Peer] = []
+        for worker in self._test.supervisor.pool.workers:
+            with halted([worker.pid]):
+                for _ in range(2):
+                    client = await self.client(port)
+                    clients.append(client)
+                    while sum(b"SSH" in one.received for one in self.backend.peers) < len(clients):
+                        await deferLater(reactor, 0)
+        workers = [row["worker"] for row in await self.listed(len(clients), state="relaying")]
+        self._test.assertEqual(sorted(workers), [1, 1, 2, 2])
+        return clients
+
+    async def killed(self, *workers: Any) -> None:
+        old = {worker.pid for worker in workers}
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        serving = self._test.supervisor.pool
+        while not serving.are_ready() or old & {worker.pid for worker in serving.workers}:
+            await deferLater(reactor, 0.01)
+
+
 class SupervisedTestCase(TestCase):
     """Runs a service from a rules file, which may change.
 
     Attributes:
         log: Where ``LOG`` in rules leads, for the access log.
         time: A clock that the test moves, for a supervisor that is to `use` it.
+        live: Runs a service that routes SSH.
+        patience: Seconds that a worker of `live` has to answer; on a busy machine the usual ones are not enough.
     """
+
+    relay = "auto"
+    workers = 1
+    patience = 60.0
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.log = self.folder / "access.log"
         self.file = self.folder / "rules.ini"
         self.time = VirtualTime()
+        self.live = LiveService(self)
 
     def write(self, text: str) -> None:
         self.file.write_text(text.replace("LOG", str(self.log)))
