@@ -16,21 +16,21 @@ from tests.support.supervised import SupervisedTestCase
 LISTEN = "[txmux]\naccess_log = LOG\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 
 
-class NetworksCase(SupervisedTestCase):
+class ServedNetworks:
     """A service whose supervisor has a time that the test moves, with a server behind it."""
 
-    def setUp(self) -> None:
-        super().setUp()
+    def __init__(self, test: SupervisedTestCase) -> None:
+        self._test = test
         self.server = PeerFactory()
-        self.route = f"[route r]\nunder = *\nmatch = any\n%sbackend = 127.0.0.1:{listen(self, self.server)}\n"
-        self.list = self.folder / "list.txt"
+        self.route = f"[route r]\nunder = *\nmatch = any\n%sbackend = 127.0.0.1:{listen(test, self.server)}\n"
+        self.list = test.folder / "list.txt"
 
     async def begin(self, listener: str = "", route: str = "", settings: str = "") -> int:
         text = LISTEN % settings + listener + self.route % route
-        return (await self.run_service(text, use=self.time))[0]
+        return (await self._test.run_service(text, use=self._test.time))[0]
 
     def write_list(self, text: str) -> None:
-        new = self.folder / "list.new"
+        new = self._test.folder / "list.new"
         new.write_text(text)
         new.rename(self.list)
 
@@ -40,8 +40,8 @@ class NetworksCase(SupervisedTestCase):
         What the reactor does takes none of it, however busy the machine is; how long that may take, the test's own time-out says.
         """
         for _ in range(int(seconds * 10)):
-            self.time.advance(0.1)
-            await self.running.control.missing()  # the worker has answered what it was asked
+            self._test.time.advance(0.1)
+            await self._test.running.control.missing()  # the worker has answered what it was asked
             # Who is asked over a network may be slower than a worker, and would seem to have taken seconds.
             while self._is_looking():
                 await deferLater(reactor, 0)
@@ -49,16 +49,16 @@ class NetworksCase(SupervisedTestCase):
                 break
         while not condition():
             await deferLater(reactor, 0)
-        await self.running.control.missing()  # what it was told before this is in force there
+        await self._test.running.control.missing()  # what it was told before this is in force there
 
     def _is_looking(self) -> bool:
         """Tell whether somebody has been asked who has not answered."""
         return any(
-            one.polling.call is None for one in self.running.control._lists._watched.values()
+            one.polling.call is None for one in self._test.running.control._lists._watched.values()
         )
 
     async def is_let_in(self, port: int) -> bool:
-        client = await connect(self, port)
+        client = await connect(self._test, port)
         count = len(self.server.peers)
         client.send(b"x")
         while not client.finished and len(self.server.peers) == count:
@@ -66,120 +66,128 @@ class NetworksCase(SupervisedTestCase):
         return not client.finished
 
     def denies(self) -> bool:
-        return not self.running.control.rules.listeners[0].clients.serves(ip_address("127.0.0.1"))
+        return not self._test.running.control.rules.listeners[0].clients.serves(
+            ip_address("127.0.0.1")
+        )
 
 
-class FileTest(NetworksCase):
+class NetworksTest(SupervisedTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.networks = ServedNetworks(self)
+
     async def test_change(self) -> None:
         """Within ten seconds after a list has changed, it counts; other lists, and connections, are not touched."""
-        self.write_list("192.0.2.1\n")
-        port = await self.begin("deny = @list.txt\n")
+        self.networks.write_list("192.0.2.1\n")
+        port = await self.networks.begin("deny = @list.txt\n")
         stays = await connect(self, port)
         stays.send(b"x")
-        await self.server.peer()
-        self.assertTrue(await self.is_let_in(port))
-        self.write_list("127.0.0.0/8\n")
-        await self.after(10, self.denies)
-        self.assertFalse(await self.is_let_in(port))
-        self.write_list("")
-        await self.after(10, lambda: not self.denies())
-        self.assertTrue(await self.is_let_in(port))
+        await self.networks.server.peer()
+        self.assertTrue(await self.networks.is_let_in(port))
+        self.networks.write_list("127.0.0.0/8\n")
+        await self.networks.after(10, self.networks.denies)
+        self.assertFalse(await self.networks.is_let_in(port))
+        self.networks.write_list("")
+        await self.networks.after(10, lambda: not self.networks.denies())
+        self.assertTrue(await self.networks.is_let_in(port))
         self.assertFalse(stays.finished)
 
     async def test_list_counts_for_from_as_for_deny(self) -> None:
-        self.write_list("127.0.0.0/8\n")
-        port = await self.begin(route="from = @list.txt\n")
-        self.assertTrue(await self.is_let_in(port))
-        self.write_list("192.0.2.1\n")
+        self.networks.write_list("127.0.0.0/8\n")
+        port = await self.networks.begin(route="from = @list.txt\n")
+        self.assertTrue(await self.networks.is_let_in(port))
+        self.networks.write_list("192.0.2.1\n")
         route = self.running.control.rules.routes[0]
-        await self.after(10, lambda: "192.0.2.1" in str(route.clients.allowed))
-        self.assertFalse(await self.is_let_in(port))
+        await self.networks.after(10, lambda: "192.0.2.1" in str(route.clients.allowed))
+        self.assertFalse(await self.networks.is_let_in(port))
 
     async def test_reload(self) -> None:
         """A reload after a list has been read again changes nothing; one that is first to see a change reports it, and the list is watched on."""
-        self.write_list("192.0.2.1\n")
-        text = LISTEN % "" + "deny = @list.txt\n" + self.route % ""
+        self.networks.write_list("192.0.2.1\n")
+        text = LISTEN % "" + "deny = @list.txt\n" + self.networks.route % ""
         await self.run_service(text, use=self.time)
-        self.write_list("127.0.0.1\n")
-        await self.after(10, self.denies)
+        self.networks.write_list("127.0.0.1\n")
+        await self.networks.after(10, self.networks.denies)
         self.assertEqual(await self.change(text), "nothing changed")
-        self.assertTrue(self.denies())
-        self.write_list("192.0.2.2\n")
+        self.assertTrue(self.networks.denies())
+        self.networks.write_list("192.0.2.2\n")
         self.assertEqual(await self.change(text), "listener x changed")
-        self.assertFalse(self.denies())
-        self.write_list("127.0.0.1\n")
-        await self.after(10, self.denies)
+        self.assertFalse(self.networks.denies())
+        self.networks.write_list("127.0.0.1\n")
+        await self.networks.after(10, self.networks.denies)
 
     async def test_bad(self) -> None:
         """A list that is wrong leaves all as it was, with one line in the log that says where."""
-        self.write_list("127.0.0.1\n")
-        port = await self.begin("deny = @list.txt\n")
+        self.networks.write_list("127.0.0.1\n")
+        port = await self.networks.begin("deny = @list.txt\n")
         with capturedLogs() as events:
-            self.write_list("127.0.0.2\nnonsense\n")
+            self.networks.write_list("127.0.0.2\nnonsense\n")
             for _ in range(150):
                 self.time.advance(0.1)
                 await self.running.control.missing()
         told = [str(e["why"]) for e in events if "telemetry.sources" in e["log_namespace"]]
         self.assertEqual(len(told), 1)
         self.assertIn("line 2: 'nonsense' is not a network", told[0])
-        self.assertFalse(await self.is_let_in(port))
+        self.assertFalse(await self.networks.is_let_in(port))
 
     async def test_descriptors(self) -> None:
         """Looking at files leaves none open, and a service that has stopped looks no more."""
-        self.write_list("192.0.2.1\n")
-        await self.begin("deny = @list.txt\n")
-        self.write_list("127.0.0.1\n")
-        await self.after(10, self.denies)
-        self.write_list("192.0.2.1\n")
-        await self.after(10, lambda: not self.denies())
+        self.networks.write_list("192.0.2.1\n")
+        await self.networks.begin("deny = @list.txt\n")
+        self.networks.write_list("127.0.0.1\n")
+        await self.networks.after(10, self.networks.denies)
+        self.networks.write_list("192.0.2.1\n")
+        await self.networks.after(10, lambda: not self.networks.denies())
         # Of other files, some are open for a moment, and some have been left to the garbage collector.
-        while any(one.startswith(str(self.list)) for one in open_files(os.getpid())):
+        while any(one.startswith(str(self.networks.list)) for one in open_files(os.getpid())):
             await deferLater(reactor, 0)
         await self._stop()
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
+    # Connections of those who may not come in any more.
 
-class EndTest(NetworksCase):
     async def test_connections(self) -> None:
         """Those who may not come in any more are ended, where the listener wants that; their lines say why."""
-        self.write_list("192.0.2.1\n")
-        port = await self.begin("deny = @list.txt\nend_denied = yes\n")
+        self.networks.write_list("192.0.2.1\n")
+        port = await self.networks.begin("deny = @list.txt\nend_denied = yes\n")
         client = await connect(self, port)
         client.send(b"x")
-        await self.server.peer()
-        self.write_list("127.0.0.1\n")
-        await self.after(10, lambda: client.finished)
+        await self.networks.server.peer()
+        self.networks.write_list("127.0.0.1\n")
+        await self.networks.after(10, lambda: client.finished)
         await self.until_logged("reason=denied", "route=r")
 
     async def test_others(self) -> None:
         """Those who still may come in stay, and so do all of a listener that does not want that."""
-        self.write_list("192.0.2.1\n")
+        self.networks.write_list("192.0.2.1\n")
         more = "deny = @list.txt\n[listen y]\nendpoint = 127.0.0.1:0\ndeny = @list.txt\nend_denied = yes\n"
-        port = await self.begin(more)
+        port = await self.networks.begin(more)
         clients = [await connect(self, port), await connect(self, self.ports()[1])]
         for client in clients:
             client.send(b"x")
-        await self.server.peer(1)
-        self.write_list("127.0.0.9\n")
-        await self.after(10, lambda: "127.0.0.9" in str(self._denied()))
+        await self.networks.server.peer(1)
+        self.networks.write_list("127.0.0.9\n")
+        await self.networks.after(10, lambda: "127.0.0.9" in str(self._denied()))
         self.assertEqual([client.finished for client in clients], [False, False])
-        self.write_list("127.0.0.1\n")
-        await self.after(10, lambda: clients[1].finished)
+        self.networks.write_list("127.0.0.1\n")
+        await self.networks.after(10, lambda: clients[1].finished)
         self.assertFalse(clients[0].finished)
 
     def _denied(self) -> Any:
         return self.running.control.rules.listeners[0].clients.excluded
 
     async def test_reload_that_denies_a_client_ends_its_connection(self) -> None:
-        port = await self.begin("end_denied = yes\n")
+        port = await self.networks.begin("end_denied = yes\n")
         client = await connect(self, port)
         client.send(b"x")
-        await self.server.peer()
-        await self.change(LISTEN % "" + "end_denied = yes\ndeny = 127.0.0.1\n" + self.route % "")
-        await self.after(1, lambda: client.finished)
+        await self.networks.server.peer()
+        await self.change(
+            LISTEN % "" + "end_denied = yes\ndeny = 127.0.0.1\n" + self.networks.route % ""
+        )
+        await self.networks.after(1, lambda: client.finished)
 
     async def test_flows_of_udp_end_too(self) -> None:
-        self.write_list("192.0.2.1\n")
+        self.networks.write_list("192.0.2.1\n")
         server = Talker.listening(self, answer=lambda data: data)
         [port] = await self.run_service(
             "[txmux]\naccess_log = LOG\n[listen u]\nendpoint = udp:127.0.0.1:0\ndeny = @list.txt\n"
@@ -189,6 +197,6 @@ class EndTest(NetworksCase):
         client = Talker.listening(self)
         await client.asks(b"one", port)
         await self.connections(1)
-        self.write_list("127.0.0.1\n")
-        await self.after(10, self.denies)
+        self.networks.write_list("127.0.0.1\n")
+        await self.networks.after(10, self.networks.denies)
         await self.until_logged("reason=denied")

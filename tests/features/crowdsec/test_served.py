@@ -6,50 +6,51 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.asking import LISTEN, AdminCase
 from tests.features.crowdsec.test_source import decision
 from tests.service.test_networks import LISTEN as WITH_SETTINGS
-from tests.service.test_networks import NetworksCase
+from tests.service.test_networks import ServedNetworks
 from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.peers import reactor
+from tests.support.supervised import SupervisedTestCase
 from txmux.rules.lint.warnings import lint
 from txmux.rules.reading.parser import parse
 
 
-class CrowdSecTest(NetworksCase):
+class CrowdSecTest(SupervisedTestCase):
     async def test_decisions(self) -> None:
         """Whom it bans is kept out, and what it takes back is let in; what it told goes on over a reload."""
-        played = CrowdSecPlayed(self)
+        networks, played = ServedNetworks(self), CrowdSecPlayed(self)
         (self.folder / "key").write_text(KEY)
         listener = f"deny = 192.0.2.0/24, crowdsec:{played.url}\n"
         settings = "crowdsec_key = key\n"
-        port = await self.begin(listener, settings=settings)
-        self.assertTrue(await self.is_let_in(port))
-        await self.after(11, lambda: len(played.asked) == 2)
+        port = await networks.begin(listener, settings=settings)
+        self.assertTrue(await networks.is_let_in(port))
+        await networks.after(11, lambda: len(played.asked) == 2)
         played.new = [decision("127.0.0.0/8")]
-        await self.after(11, self.denies)
-        self.assertFalse(await self.is_let_in(port))
+        await networks.after(11, networks.denies)
+        self.assertFalse(await networks.is_let_in(port))
         played.new = None
         await self.change(
-            WITH_SETTINGS % settings + listener + "peek_limit = 7\n" + self.route % ""
+            WITH_SETTINGS % settings + listener + "peek_limit = 7\n" + networks.route % ""
         )
-        self.assertTrue(self.denies())
+        self.assertTrue(networks.denies())
         played.deleted = [decision("127.0.0.0/8")]
-        await self.after(11, lambda: not self.denies())
-        self.assertTrue(await self.is_let_in(port))
+        await networks.after(11, lambda: not networks.denies())
+        self.assertTrue(await networks.is_let_in(port))
         self.assertEqual(played.asked.count("true"), 1)
 
     async def test_away(self) -> None:
         """One that has been away for a minute needs a person, with what is wrong, until it is back."""
-        played = CrowdSecPlayed(self)
+        networks, played = ServedNetworks(self), CrowdSecPlayed(self)
         (self.folder / "key").write_text(KEY)
-        await self.begin(f"deny = crowdsec:{played.url}\n", settings="crowdsec_key = key\n")
-        await self.after(11, lambda: len(played.asked) == 2)
+        await networks.begin(f"deny = crowdsec:{played.url}\n", settings="crowdsec_key = key\n")
+        await networks.after(11, lambda: len(played.asked) == 2)
         played.wrong = 500
         (source,) = self.running.control._lists.sources()
-        await self.after(71, lambda: source.state().is_overdue)
+        await networks.after(71, lambda: source.state().is_overdue)
         (told,) = (await self.running.control.status())["attention"]
         self.assertIn(f"crowdsec {played.url}: no good answer for ", told["text"])
         self.assertEqual(told["cause"], "it answers 500")
         played.wrong = None
-        await self.after(81, lambda: not source.state().is_overdue)
+        await networks.after(81, lambda: not source.state().is_overdue)
         self.assertEqual((await self.running.control.status())["attention"], [])
 
 

@@ -7,10 +7,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.access.lists.test_updates import WatchedList
 from tests.cli.support import CommandTestCase
 from tests.service.damaged_files import damages
-from tests.service.test_networks import NetworksCase
+from tests.service.test_networks import ServedNetworks
 from tests.service.test_unusable_files import NO_CAUSE, unusable_in
 from tests.support.named_files import RULES, folder_of_files
 from tests.support.places import country, system, write_places
+from tests.support.supervised import SupervisedTestCase
 from txmux.features.geo.databases import WatchedDatabase
 from txmux.rules.lint.warnings import lint
 from txmux.rules.reading.parser import parse
@@ -18,24 +19,25 @@ from txmux.rules.reading.parser import parse
 _RULES = "[txmux]\ngeo_databases = c.mmdb\n[listen a]\nendpoint = :8443\n"
 
 
-class PlaceTest(NetworksCase):
+class PlaceTest(SupervisedTestCase):
     async def test_places(self) -> None:
         """Routes serve clients by their country, listeners deny them by their system; a renewed database counts."""
+        networks = ServedNetworks(self)
         countries, systems = self.folder / "c.mmdb", self.folder / "s.mmdb"
         write_places(countries, {"127.0.0.0/8": country("FR")})
         write_places(systems, {"127.0.0.0/8": system(64501)})
-        port = await self.begin(
+        port = await networks.begin(
             "deny = as:AS64500\n", "from = geo:country=FR\n", "geo_databases = c.mmdb, s.mmdb\n"
         )
-        self.assertTrue(await self.is_let_in(port))
+        self.assertTrue(await networks.is_let_in(port))
         write_places(systems, {"127.0.0.0/8": system(64500)})
-        await self.after(10, self.denies)
-        while await self.is_let_in(port):  # workers read the database in a thread
+        await networks.after(10, networks.denies)
+        while await networks.is_let_in(port):  # workers read the database in a thread
             pass
         write_places(systems, {"127.0.0.0/8": system(64501)})
         write_places(countries, {"127.0.0.0/8": country("DE")})
-        await self.after(10, lambda: not self.denies())
-        while await self.is_let_in(port):  # workers read the database in a thread
+        await networks.after(10, lambda: not networks.denies())
+        while await networks.is_let_in(port):  # workers read the database in a thread
             pass
         countries.write_bytes(b"nonsense")
         with capturedLogs():
