@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -23,36 +23,35 @@ routes_from = *
 """
 
 
-class ProviderTestCase(TestCase):
+class PlayedProvider:
     """Runs one provider, beside rules that include its file.
 
     Attributes:
-        provider: The provider.
         ask: Asks the service, which is played, too; see `RulesWriter`.
     """
 
-    provider: ClassVar[Any]
     ask: Callable[..., Any]
 
-    def setUp(self) -> None:
-        self.folder = make_folder(self)
+    def __init__(self, test: TestCase, provider: Any) -> None:
+        self._provider, self._clean = provider, test.addCleanup
+        self.folder = make_folder(test)
         (self.folder / "rules.ini").write_text(_RULES)
-        self.file = self.folder / f"{self.provider.name}.provided"
-        self.patch(writing, "_EVERY", 0.1)
+        self.file = self.folder / f"{provider.name}.provided"
+        test.patch(writing, "_EVERY", 0.1)
         logged = capturedLogs()
         events = logged.__enter__()
-        self.addCleanup(logged.__exit__, None, None, None)
+        test.addCleanup(logged.__exit__, None, None, None)
         self.logged = lambda: "\n".join(map(eventAsText, events))
 
     def start(self, *words: str) -> Callable[[], Deferred[Any]]:
         """Run it with these options; returns what ends it."""
         parser = ArgumentParser()
-        self.provider.options(parser)
+        self._provider.options(parser)
         parser.set_defaults(write=self.file)
-        keys = getattr(self.provider, "listen_keys", ())
+        keys = getattr(self._provider, "listen_keys", ())
         rules = self.folder / "rules.ini"
         writer = ProviderWriter(reactor, self.file, rules, self.ask, listen_keys=keys)
-        work = self.provider.run(reactor, parser.parse_args(words), writer)
+        work = self._provider.run(reactor, parser.parse_args(words), writer)
         running: Deferred[Any] = Deferred.fromCoroutine(work)
         self.running = running.addErrback(lambda failure: failure.trap(CancelledError))
 
@@ -61,7 +60,7 @@ class ProviderTestCase(TestCase):
             running.cancel()
             return running
 
-        self.addCleanup(end)
+        self._clean(end)
         return end
 
     async def until(self, is_so: Callable[[], object]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.cli.provider.running import ProviderTestCase
+from tests.cli.provider.running import PlayedProvider
 from tests.cli.support import CommandTestCase
 from tests.interop.children import PATIENCE
 from tests.support.docker import NETWORK, DockerPlayed, inspected
@@ -61,14 +61,14 @@ class ServiceAsked:
         return [{"name": "web", "held": self.held, "servers": [{**row, "total": self.total}]}]
 
 
-class ProviderTest(ProviderTestCase):
-    provider = docker
-
+class ProviderTest(TestCase):
     def setUp(self) -> None:
-        super().setUp()
+        self.provided = provided = PlayedProvider(self, docker)
+        self.folder, self.file, self.text = provided.folder, provided.file, provided.text
+        self.until, self.written, self.logged = provided.until, provided.written, provided.logged
         self.daemon = DockerPlayed(self, self.folder / "docker.sock")
         self.service = ServiceAsked(self.file)
-        self.ask = self.service.ask
+        provided.ask = self.service.ask
         self.patch(provider, "_PAUSE", 0.05)
         self.patch(provider, "_SHORTEST_PAUSE", 0.05)
         self.patch(sleep, "_PAUSE", 0.02)
@@ -76,7 +76,7 @@ class ProviderTest(ProviderTestCase):
     def run_provider(self, *more: str, network: Sequence[str] = ("--network", NETWORK)) -> None:
         path = self.folder
         own = ["--socket", f"unix:{path}/docker.sock", "--wake", f"unix:{path}/wake.sock"]
-        self.end = self.start(*own, *network, *more)
+        self.end = self.provided.start(*own, *network, *more)
 
     async def test_containers_come_and_go(self) -> None:
         web = self.daemon.put(inspected("web", {"txmux.match": "tls sni=a.example"}))
@@ -414,8 +414,8 @@ class ProviderTest(ProviderTestCase):
         for option in ("--socket", "--wake"):
             self.run_provider(option, "tcp:1")
             with self.assertRaisesRegex(MuxError, f"{option}: 'tcp:1' is no UNIX socket; write"):
-                await self.running
-            self.running.addErrback(lambda _: None)  # it has been seen
+                await self.provided.running
+            self.provided.running.addErrback(lambda _: None)  # it has been seen
 
     async def test_a_place_where_nobody_may_listen(self) -> None:
         self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}))

@@ -11,8 +11,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
 
-from tests.cli.provider.running import ProviderTestCase
+from tests.cli.provider.running import PlayedProvider
 from tests.features.gateway.objects import SERVICES, authority, gateway, policy, route, things
 from tests.features.gateway.test_rules import TCP, reasons
 from tests.support.certificates import Identity, make_authority
@@ -32,11 +33,12 @@ spec:
 """
 
 
-class GatewayTests(ProviderTestCase):
-    provider = gateway_provider
-
+class GatewayTests(TestCase):
     def setUp(self) -> None:
-        super().setUp()
+        self.provided = provided = PlayedProvider(self, gateway_provider)
+        self.folder, self.file, self.text = provided.folder, provided.file, provided.text
+        self.until, self.written, self.logged = provided.until, provided.written, provided.logged
+        provided.ask = self.ask
         self.kube = KubernetesPlayed(self)
         self.patch(reflector, "_SHORTEST_PAUSE", 0.05)
         self.patch(provider, "_STATUS_PAUSE", 0.05)
@@ -62,7 +64,7 @@ class GatewayTests(ProviderTestCase):
         return str(state["why"])
 
     def run_provider(self, *more: str) -> Callable[[], Deferred[Any]]:
-        return self.start("--api", self.kube.url, *more)
+        return self.provided.start("--api", self.kube.url, *more)
 
     def put_secret(self, namespace: str = "shop", key: bytes | None = None) -> Identity:
         made = make_authority().issue("a.example")
