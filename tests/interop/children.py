@@ -130,7 +130,10 @@ class Child:
 
 
 class InteropTestCase(SynchronousTestCase):
-    """Tests with programs that are expensive to start, so that the tests of one class share them, and a folder."""
+    """Tests with programs that are expensive to start, so that the tests of one class share them, and a folder.
+
+    An attribute of the class that has `start_for` is started before its first test.
+    """
 
     folder: ClassVar[Path]
     mux: Service
@@ -143,6 +146,9 @@ class InteropTestCase(SynchronousTestCase):
         cls.folder = Path(tempfile.mkdtemp(prefix="txmux-interop-"))
         cls.folder.chmod(0o755)  # some servers are other users
         cls.addClassCleanup(shutil.rmtree, cls.folder)
+        for attribute in [*vars(cls).values()]:
+            if hasattr(attribute, "start_for"):
+                attribute.start_for(cls)
 
     @classmethod
     def make_folder(cls, name: str = "") -> Path:

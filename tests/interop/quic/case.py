@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from importlib.util import find_spec
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 from unittest import SkipTest
 
 from tests.interop.children import Child, InteropTestCase
@@ -55,39 +55,43 @@ def require_curl() -> None:
 _LISTEN = "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 20s\n"
 
 
-class QuicCase(InteropTestCase):
-    """Tests with a service of their own before shared servers: `wanted` names them, with the options of each."""
+class QuicServers:
+    """Servers for several names, with the options of each, which tests of a class share."""
 
-    wanted: ClassVar[dict[str, tuple[str, ...]]] = {}
-    servers: ClassVar[dict[str, Server]]
+    def __init__(self, **wanted: tuple[str, ...]) -> None:
+        self.names = wanted
+        self._started: dict[str, Server] = {}
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, "example.com", "*.example.com")
-        cls.servers = {
-            name: cls.share(Server(name, cls.certificate, *options))
-            for name, options in cls.wanted.items()
-        }
+    def __getitem__(self, name: str) -> Server:
+        return self._started[name]
+
+    def start_for(self, its: type[InteropTestCase]) -> None:
+        its.certificate = make_certificate(its.folder, "example.com", "*.example.com")
+        for name, options in self.names.items():
+            self._started[name] = its.share(Server(name, its.certificate, *options))
 
     def rules(self, **more: str) -> str:
         """Lead each name to its server, if the client is as its route wants more."""
         return _LISTEN + "".join(
             f"[route {name}]\nmatch = quic sni={name}.example.com {more.get(name, '')}\n"
             f"backend = udp:127.0.0.1:{server.port}\n"
-            for name, server in self.servers.items()
+            for name, server in self._started.items()
         )
 
-    def run_mux(self, rules: str, *, before: Sequence[str] = ()) -> Service:
-        """Start a service; `logged` stops it."""
-        return self.own(Service(self.folder, rules, "drain_timeout = 0s", before=before))
 
-    @staticmethod
-    def logged(mux: Service) -> list[Record]:
-        """Stop a service, so that all its flows end, and give the lines of its access log, by when they began."""
-        mux.stop()
-        return sorted(mux.lines(), key=lambda line: int(line["id"].rpartition("-")[2], 36))
+def run_mux(test: InteropTestCase, rules: str, *, before: Sequence[str] = ()) -> Service:
+    """Start a service; `logged` stops it."""
+    return test.own(Service(test.folder, rules, "drain_timeout = 0s", before=before))
 
-    async def assert_served(self, one: H3Client, name: str, count: int = 20_000) -> None:
-        answer = await one.get(f"/{count}")
-        self.assertEqual((answer.server, answer.body), (name, content(name, count)))
+
+def logged(mux: Service) -> list[Record]:
+    """Stop a service, so that all its flows end, and give the lines of its access log, by when they began."""
+    mux.stop()
+    return sorted(mux.lines(), key=lambda line: int(line["id"].rpartition("-")[2], 36))
+
+
+async def assert_served(
+    test: InteropTestCase, one: H3Client, name: str, count: int = 20_000
+) -> None:
+    answer = await one.get(f"/{count}")
+    test.assertEqual((answer.server, answer.body), (name, content(name, count)))

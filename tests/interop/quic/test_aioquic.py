@@ -6,8 +6,8 @@ import subprocess
 import sys
 from typing import ClassVar
 
-from tests.interop.children import eventually
-from tests.interop.quic.case import QuicCase, on_asyncio
+from tests.interop.children import InteropTestCase, eventually
+from tests.interop.quic.case import QuicServers, assert_served, logged, on_asyncio, run_mux
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import PATIENCE, client, configuration
 
@@ -15,21 +15,17 @@ V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
 MIB = 1024 * 1024
 
 
-class AioquicTests(QuicCase):
+class AioquicTests(InteropTestCase):
     """What a client gets is from the server that it names, and whole."""
 
-    wanted: ClassVar = {
-        "site": (),
-        "shop": (),
-        "newer": ("--versions=6b3343cf,1",),
-    }
+    servers: ClassVar = QuicServers(site=(), shop=(), newer=("--versions=6b3343cf,1",))
 
     def setUp(self) -> None:
         others = f"[route others]\nmatch = quic version=other\nbackend = udp:127.0.0.1:{self.servers['site'].port}\n"
-        self.mux = self.run_mux(self.rules(shop="alpn=h3", newer="version=1") + others)
+        self.mux = run_mux(self, self.servers.rules(shop="alpn=h3", newer="version=1") + others)
 
     def assert_logged(self, route: str, **facts: str) -> None:
-        [line] = self.logged(self.mux)
+        [line] = logged(self.mux)
         self.assertEqual((line["route"], line["reason"]), (route, "drained"))
         self.assertEqual({name: line["facts"].get(name) for name in facts}, facts)
         self.assertGreater(line["datagrams_out"], 1)
@@ -39,9 +35,9 @@ class AioquicTests(QuicCase):
         for version in (V1, V2):
             settings = configuration("site.example.com", versions=(version,))
             async with client(self.mux.port, settings) as one:
-                await self.assert_served(one, "site", 2 * MIB)
+                await assert_served(self, one, "site", 2 * MIB)
                 self.assertEqual(one.version, version)
-        lines = self.logged(self.mux)
+        lines = logged(self.mux)
         self.assertEqual([line["facts"]["quic"] for line in lines], ["1", "2"])
         for line in lines:
             self.assertEqual(line["route"], "site")
@@ -53,7 +49,7 @@ class AioquicTests(QuicCase):
     async def test_hello_in_two_datagrams(self) -> None:
         settings = configuration("shop.example.com", protocols=36)
         async with client(self.mux.port, settings) as one:
-            await self.assert_served(one, "shop", 100_000)
+            await assert_served(self, one, "shop", 100_000)
         self.assert_logged("shop", sni="shop.example.com", quic="1", tls="1.3")
 
     def test_port_test(self) -> None:
@@ -78,8 +74,8 @@ class AioquicTests(QuicCase):
             settings = configuration("shop.example.com", protocols=protocols)
             scramble = random.Random(number)
             async with client(self.mux.port, settings, scramble=scramble) as one:
-                await self.assert_served(one, "shop", 1000)
-        lines = self.logged(self.mux)
+                await assert_served(self, one, "shop", 1000)
+        lines = logged(self.mux)
         self.assertEqual([line["route"] for line in lines], ["shop"] * 4)
         self.assertEqual({line["facts"]["sni"] for line in lines}, {"shop.example.com"})
 
@@ -87,7 +83,7 @@ class AioquicTests(QuicCase):
     async def test_server_goes_on_with_another_version(self) -> None:
         settings = configuration("newer.example.com", versions=(V2, V1), begins=V1)
         async with client(self.mux.port, settings) as one:
-            await self.assert_served(one, "newer", 100_000)
+            await assert_served(self, one, "newer", 100_000)
             self.assertEqual(one.version, V2)
         self.assert_logged("newer", quic="1", sni="newer.example.com")
 
@@ -104,7 +100,7 @@ class AioquicTests(QuicCase):
                     self.assertEqual(answer.body, content(name, 10_000 + number))
 
         await asyncio.gather(*map(run_one, range(30)))
-        lines = self.logged(self.mux)
+        lines = logged(self.mux)
         self.assertEqual(len(lines), 30)
         for line in lines:
             self.assertEqual(line["facts"]["sni"], f"{line['route']}.example.com")

@@ -3,8 +3,8 @@
 import asyncio
 from typing import ClassVar
 
-from tests.interop.children import eventually
-from tests.interop.quic.case import QuicCase, on_asyncio
+from tests.interop.children import InteropTestCase, eventually
+from tests.interop.quic.case import QuicServers, assert_served, on_asyncio
 from tests.interop.quic.h3_client import H3Client, client, configuration, one_socket
 from tests.support.services import Service
 
@@ -15,14 +15,14 @@ drain_timeout = 0s
 """
 
 
-class ChangeTests(QuicCase):
+class ChangeTests(InteropTestCase):
     """One connection, or several on one socket, and what happens in their middle."""
 
     mux: Service
-    wanted: ClassVar = {"site": (), "shop": (), "nameless": ("--nameless",)}
+    servers: ClassVar = QuicServers(site=(), shop=(), nameless=("--nameless",))
 
     def setUp(self) -> None:
-        self.mux = Service(self.folder, self.rules(), _SETTINGS)
+        self.mux = Service(self.folder, self.servers.rules(), _SETTINGS)
         self.addCleanup(self.mux.kill_all)
 
     def reload(self) -> None:
@@ -34,7 +34,7 @@ class ChangeTests(QuicCase):
 
         async def keep_asking(one: H3Client) -> None:
             while True:
-                await self.assert_served(one, "shop", _COUNT)
+                await assert_served(self, one, "shop", _COUNT)
                 await asyncio.sleep(0.03)  # so that there is time for what else runs
 
         async with client(self.mux.port, configuration("shop.example.com")) as one:
@@ -59,12 +59,15 @@ class ChangeTests(QuicCase):
     async def test_several(self) -> None:
         """Each goes on through a reload and two upgrades, with IDs of its own or none, and new ones begin beside them."""
         async with one_socket(self.mux.port) as here:
-            made = [(n, await here.connect(configuration(f"{n}.example.com"))) for n in self.wanted]
+            made = [
+                (n, await here.connect(configuration(f"{n}.example.com")))
+                for n in self.servers.names
+            ]
             for change in (self.mux.upgrade, self.reload, self.mux.upgrade):
                 made[0][1].change_connection_id()
                 await asyncio.to_thread(change)
                 for name, one in made:
-                    await self.assert_served(one, name, _COUNT)
+                    await assert_served(self, one, name, _COUNT)
                 made.append(("shop", await here.connect(configuration("shop.example.com"))))
         self.mux.stop()
         lines = self.mux.lines()

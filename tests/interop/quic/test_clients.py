@@ -12,9 +12,9 @@ from unittest import SkipTest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
-from tests.interop.children import output_of, run
+from tests.interop.children import InteropTestCase, output_of, run
 from tests.interop.namespaces import mounted
-from tests.interop.quic.case import QuicCase, require_curl
+from tests.interop.quic.case import QuicServers, logged, require_curl, run_mux
 from tests.interop.quic.content import content
 from tests.programs import require_program
 from tests.support.services import Record
@@ -37,16 +37,16 @@ curl.perform()
 """
 
 
-class ClientTests(QuicCase):
+class ClientTests(InteropTestCase):
     """Each comes to the server that it names, and gets what that gives."""
 
-    wanted: ClassVar = {"site": (), "shop": ()}
+    servers: ClassVar = QuicServers(site=(), shop=())
 
     def setUp(self) -> None:
-        self.mux = self.run_mux(self.rules(shop="alpn=h3"))
+        self.mux = run_mux(self, self.servers.rules(shop="alpn=h3"))
 
     def routes(self) -> list[Record]:
-        lines = self.logged(self.mux)
+        lines = logged(self.mux)
         self.assertEqual([line["route"] for line in lines], ["site", "shop"], lines)
         for line in lines:
             facts = line["facts"]
@@ -99,12 +99,12 @@ class ClientTests(QuicCase):
     def test_another_network(self) -> None:
         """It changes its network on purpose, and takes another connection ID: it goes on if the default is its server."""
         default = f"endpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{self.servers['site'].port}"
-        rules = self.rules(shop="alpn=h3").replace("endpoint = udp:127.0.0.1:0", default)
+        rules = self.servers.rules(shop="alpn=h3").replace("endpoint = udp:127.0.0.1:0", default)
         self.mux.stop()
-        self.mux = self.run_mux(rules)
+        self.mux = run_mux(self, rules)
         got = self._download("site", 8 * _MIB, "--change-local-addr=30ms")
         self.assertEqual(got, content("site", 8 * _MIB))
-        lines = self.logged(self.mux)
+        lines = logged(self.mux)
         self.assertEqual([line["route"] for line in lines], ["site", None])
         self.assertEqual({line["server"] for line in lines}, {lines[0]["server"]})
 

@@ -4,11 +4,12 @@ import asyncio
 import itertools
 from typing import ClassVar
 
-from tests.interop.children import eventually
+from tests.interop.children import InteropTestCase, eventually
 from tests.interop.namespaces import Namespace, cable
-from tests.interop.quic.case import QuicCase, Server, on_asyncio
+from tests.interop.quic.case import Server, logged, on_asyncio, run_mux
 from tests.interop.quic.content import content
 from tests.interop.quic.h3_client import PATIENCE, H3Client, client, configuration
+from tests.interop.servers import make_certificate
 from tests.programs import require_program
 
 PUBLIC = "192.0.2.10"
@@ -30,7 +31,7 @@ table ip filter {
 class Nat:
     """Three networks: the client's at home, the public one of services, and the NAT between them."""
 
-    def __init__(self, test: type[QuicCase]) -> None:
+    def __init__(self, test: type[InteropTestCase]) -> None:
         self._nft, self._conntrack = require_program("nft"), require_program("conntrack")
         self.home, self._middle, self.public = (Namespace(test) for _ in range(3))
         cable(self.home, ["10.9.0.2/24"], self._middle, ["10.9.0.1/24"])
@@ -64,7 +65,7 @@ backend = udp:{PUBLIC}:4434
 """
 
 
-class NatTests(QuicCase):
+class NatTests(InteropTestCase):
     """A client in a network of its own, behind a NAT. The service has a route for whom it does not know, which leads elsewhere."""
 
     nat: ClassVar[Nat]
@@ -73,6 +74,7 @@ class NatTests(QuicCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "example.com", "*.example.com")
         cls.nat = Nat(cls)
         at = f"--at={PUBLIC}:4433"
         public = cls.nat.public.command
@@ -83,7 +85,7 @@ class NatTests(QuicCase):
         self.ports = itertools.count(20_000, 200)
         self.closed_before = len(self.server.told("closed"))
         self.give(OUTER[0])
-        self.mux = self.run_mux(_RULES, before=self.nat.public.command)
+        self.mux = run_mux(self, _RULES, before=self.nat.public.command)
 
     def give(self, address: str) -> None:
         self.nat.give(address, next(self.ports))
@@ -91,7 +93,7 @@ class NatTests(QuicCase):
     def assert_stayed(self, last: str, most: int) -> None:
         """Check that it is one connection, whose server has seen at most so many addresses: txmux shows it a change of the IP address, not of the port."""
         eventually(lambda: len(self.server.told("closed")) > self.closed_before, "it is closed")
-        [line] = self.logged(self.mux)
+        [line] = logged(self.mux)
         self.assertEqual((line["route"], line["reason"]), ("site", "drained"))
         self.assertEqual(line["facts"]["moved_to"].rpartition(":")[0], last)
         self.assertLessEqual(self.server.told("closed")[-1]["peers"], most)

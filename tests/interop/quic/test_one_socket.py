@@ -6,26 +6,25 @@ from typing import ClassVar
 
 from aioquic.tls import SessionTicket
 
-from tests.interop.quic.case import QuicCase, on_asyncio
+from tests.interop.children import InteropTestCase
+from tests.interop.quic.case import QuicServers, assert_served, logged, on_asyncio, run_mux
 from tests.interop.quic.h3_client import H3Client, configuration, one_socket
 
 V1, V2, NOT_KNOWN = 1, 0x6B3343CF, 0x1A2A3A4A
 NAMES = ("site", "shop", "blog")
 
 
-class OneSocketTests(QuicCase):
-    wanted: ClassVar = {
-        **dict.fromkeys(NAMES, ()),
-        "careful": ("--retry",),
-        "nameless": ("--nameless",),
-    }
+class OneSocketTests(InteropTestCase):
+    servers: ClassVar = QuicServers(
+        **dict.fromkeys(NAMES, ()), careful=("--retry",), nameless=("--nameless",)
+    )
 
     def setUp(self) -> None:
         others = f"[route others]\nmatch = quic version=other\nbackend = udp:127.0.0.1:{self.servers['site'].port}\n"
-        self.mux = self.run_mux(self.rules() + others)
+        self.mux = run_mux(self, self.servers.rules() + others)
 
     def assert_routes(self, *names: str) -> None:
-        lines = self.logged(self.mux)
+        lines = logged(self.mux)
         self.assertEqual(sorted(line["route"] for line in lines), sorted(names))
         self.assertEqual(len({line["client"] for line in lines}), 1)
 
@@ -36,7 +35,7 @@ class OneSocketTests(QuicCase):
             for name in NAMES:
                 made.append(await here.connect(configuration(f"{name}.example.com")))
                 for one, its_name in zip(made, NAMES, strict=False):
-                    await self.assert_served(one, its_name)
+                    await assert_served(self, one, its_name)
         self.assert_routes(*NAMES)
 
     async def at_once(self, port: int, names: Sequence[str]) -> None:
@@ -48,7 +47,7 @@ class OneSocketTests(QuicCase):
             made = await asyncio.gather(*(here.connect(one) for one in settings))
             for _ in range(3):
                 served = zip(made, names, strict=True)
-                await asyncio.gather(*(self.assert_served(one, name) for one, name in served))
+                await asyncio.gather(*(assert_served(self, one, name) for one, name in served))
 
     def test_at_once_in_both_versions_and_sizes(self) -> None:
         asyncio.run(self.at_once(self.mux.port, NAMES))
@@ -62,9 +61,9 @@ class OneSocketTests(QuicCase):
             for _ in range(3):
                 for one, name in zip(made, NAMES, strict=True):
                     one.change_connection_id()
-                    await self.assert_served(one, name)
+                    await assert_served(self, one, name)
                 for one, name in zip(made, NAMES, strict=True):
-                    await self.assert_served(one, name)
+                    await assert_served(self, one, name)
         self.assert_routes(*NAMES)
 
     def test_one_flow_each_to_the_same_server(self) -> None:
@@ -77,7 +76,7 @@ class OneSocketTests(QuicCase):
         async with one_socket(self.mux.port) as here:
             for name in ("site", "careful", "shop"):
                 one = await here.connect(configuration(f"{name}.example.com"))
-                await self.assert_served(one, name)
+                await assert_served(self, one, name)
         self.assert_routes("site", "careful", "shop")
 
     @on_asyncio
@@ -87,9 +86,9 @@ class OneSocketTests(QuicCase):
             shop = await here.connect(configuration("shop.example.com"))
             settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
             other = await here.connect(settings)
-            await self.assert_served(other, "site")
+            await assert_served(self, other, "site")
             self.assertEqual(other.version, V1)
-            await self.assert_served(shop, "shop")
+            await assert_served(self, shop, "shop")
         self.assert_routes("shop", "others", "site")
 
     @on_asyncio
@@ -97,14 +96,14 @@ class OneSocketTests(QuicCase):
         tickets: list[SessionTicket] = []
         async with one_socket(self.mux.port) as here:
             one = await here.connect(configuration("blog.example.com"), tickets=tickets)
-            await self.assert_served(one, "blog")
+            await assert_served(self, one, "blog")
             shop = await here.connect(configuration("shop.example.com"))
             again = configuration("blog.example.com", session_ticket=tickets[-1])
             early = await here.connect(again, waits=False)
-            await self.assert_served(early, "blog")
+            await assert_served(self, early, "blog")
             assert early.established is not None
             self.assertTrue(early.established.early_data_accepted)
-            await self.assert_served(shop, "shop")
+            await assert_served(self, shop, "shop")
         self.assert_routes("blog", "blog", "shop")
 
     @on_asyncio
@@ -113,7 +112,7 @@ class OneSocketTests(QuicCase):
             names = ("site", "nameless", "shop")
             made = [await here.connect(configuration(f"{one}.example.com")) for one in names]
             for one, name in zip(made, names, strict=True):
-                await self.assert_served(one, name)
+                await assert_served(self, one, name)
         self.assert_routes("site", "nameless", "shop")
 
     @on_asyncio
@@ -122,5 +121,5 @@ class OneSocketTests(QuicCase):
         async with one_socket(self.mux.port) as here:
             for name in NAMES:
                 settings = configuration(f"{name}.example.com", connection_id_length=0)
-                await self.assert_served(await here.connect(settings), name)
+                await assert_served(self, await here.connect(settings), name)
         self.assert_routes(*NAMES)
