@@ -1,14 +1,13 @@
-"""A test case with connections that go from one listener to another; both are in one process, with a channel between them."""
+"""Connections that go from one listener to another; both are in one process, with a channel between them."""
 
 import contextlib
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from typing_extensions import override
 
 from tests.support.messages import BY_KIND
 from tests.support.mux import MuxTestCase, server_at
@@ -25,6 +24,8 @@ from txmux.rules.model import Backend
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory
 
+SKIP = None if is_available() else "these need Linux"
+
 
 def descriptors() -> int:
     count = 0
@@ -34,14 +35,18 @@ def descriptors() -> int:
     return count
 
 
-class HandoverCase(MuxTestCase):
-    skip = None if is_available() else "these need Linux"
+class Handover:
+    """Hands connections of a test over, from `old` to `new`.
 
-    @override
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(handover, "_SHARES", 1)  # so that a batch has as many as there are
+    Attributes:
+        prepare: Called with each listener to which connections go.
+    """
+
+    def __init__(self, test: MuxTestCase) -> None:
+        self._test = test
+        test.patch(handover, "_SHARES", 1)  # so that a batch has as many as there are
         self.awaited = Tally()
+        self.prepare: Callable[[MuxFactory], object] = lambda _: None
 
     async def relayed(
         self, count: int = 1, *, of_server: int = 0, **settings: Any
@@ -53,35 +58,33 @@ class HandoverCase(MuxTestCase):
             of_server: The most for the server.
             settings: Of the backend.
         """
-        limited = attrs.evolve(server_at(self.backend_port()), max_connections=of_server)
+        limited = attrs.evolve(server_at(self._test.backend_port()), max_connections=of_server)
         self.routes = [route("ssh", Backend("backend", (limited,), **settings), name="ssh")]
-        port = self.mux(self.routes)
+        port = self._test.mux(self.routes)
         peers = []
         for number in range(count):
-            client = await connect(self, port)
+            client = await connect(self._test, port)
             client.send(b"SSH-2.0-a\r\n")
-            server = await self.backend.peer(number)
+            server = await self._test.backend.peer(number)
             await server.has(11)
             peers.append((client, server))
-        self.old = self.factory
+        self.old = self._test.factory
         self.new = self.another()
         self.sockets = descriptors()
         return peers
 
-    @property
-    @override
-    def factories(self) -> Collection[MuxFactory]:
-        return {self.factory, self.old, self.new}
-
     def another(self) -> Any:
-        settings = self.old.configuration.settings
-        return MuxFactory(self.routes, settings, access_log=self.log, reactor=self.time)
+        settings, test = self.old.configuration.settings, self._test
+        made = MuxFactory(self.routes, settings, access_log=test.log, reactor=test.time)
+        self.prepare(made)
+        test.made.append(made)
+        return made
 
     def channel_to(
         self, handlers: dict[Message, Callable[..., object]], lost: Callable[[], object]
     ) -> Channel:
         one, other = socket.socketpair()
-        time: Any = self.time
+        time: Any = self._test.time
         here = Channel({}, lambda: None, time)
         self.there = Channel(handlers, lost, reactor)
         attach(reactor, self.there, other)
@@ -93,7 +96,7 @@ class HandoverCase(MuxTestCase):
             here.close()
             return ended
 
-        self.addCleanup(end)
+        self._test.addCleanup(end)
         return here
 
     def adopted_by(self, adopting: Adopting, **changed: Callable[..., object]) -> Channel:
@@ -138,7 +141,7 @@ class HandoverCase(MuxTestCase):
             channel.handlers.update(taker.handlers)
             if not channel.is_open:
                 taker.channel_lost()
-        time: Any = self.time
+        time: Any = self._test.time
         moving = Round(list(connections), await opened(self.kept, time))
         await moving.run()
         self.stays = moving.stays

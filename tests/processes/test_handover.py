@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.processes.handover_case import HandoverCase, descriptors
+from tests.processes.handover_case import SKIP, Handover, descriptors
+from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, reactor
 from txmux.access.admission import Tally
 from txmux.client.io_runtime import IORuntime
@@ -32,7 +33,13 @@ from txmux.tcp.listener import MuxFactory
 from txmux.tcp.stages import relaying
 
 
-class HandoverTest(HandoverCase):
+class HandoverTest(MuxTestCase):
+    skip = SKIP
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.handover = Handover(self)
+
     async def assert_go_on(self, peers: list[tuple[Peer, Peer]], where: MuxFactory) -> None:
         """Let all say something each way, and end; each is logged once, with all its bytes."""
         self.assertEqual(len(where.connections), len(peers))
@@ -53,46 +60,51 @@ class HandoverTest(HandoverCase):
     async def test_all_move(self) -> None:
         """They move in batches, over several channels; the old process has nothing of them any more."""
         self.patch(handover, "_BATCH", 3)
-        peers = await self.relayed(10)
-        channels = [self.adopting(), self.adopting()]
-        self.assertEqual(await self.hand(*channels), 10)
-        self.assertEqual(self.old.connections, set())
-        self.assertEqual(descriptors(), self.sockets + 4)
-        await self.assert_go_on(peers, self.new)
+        peers = await self.handover.relayed(10)
+        channels = [self.handover.adopting(), self.handover.adopting()]
+        self.assertEqual(await self.handover.hand(*channels), 10)
+        self.assertEqual(self.handover.old.connections, set())
+        self.assertEqual(descriptors(), self.handover.sockets + 4)
+        await self.assert_go_on(peers, self.handover.new)
 
     async def test_adopted_connections_are_freed_without_the_garbage_collector(self) -> None:
-        peers = await self.relayed(3)
-        await self.hand(self.adopting())
-        known: list[Any] = [weakref.ref(one) for one in self.new.connections]
-        known += [weakref.ref(one.transport) for one in self.new.connections]
+        peers = await self.handover.relayed(3)
+        await self.handover.hand(self.handover.adopting())
+        known: list[Any] = [weakref.ref(one) for one in self.handover.new.connections]
+        known += [weakref.ref(one.transport) for one in self.handover.new.connections]
         gc.disable()
         self.addCleanup(gc.enable)
-        await self.assert_go_on(peers, self.new)
+        await self.assert_go_on(peers, self.handover.new)
         await self.turn(3)
         self.assertEqual([one() for one in known], [None] * 6)
 
     async def test_connection_with_many_bytes_completes_its_batch(self) -> None:
         self.patch(handover, "_HELD", 1)
-        peers = await self.relayed(2)
+        peers = await self.handover.relayed(2)
         client, server = peers[0]
         server.transport.pauseProducing()
         client.send(b"x" * 2**23)
         port = f":{client.transport.getHost().port}"
-        found = (one for one in self.old.connections if one.record.client.endswith(port))
+        found = (one for one in self.handover.old.connections if one.record.client.endswith(port))
         first = next(found)
         first.attach_stage()
         while not self.held(first):
             await self.turn()
         sizes: list[int] = []
-        channel = self.adopting()
-        self.before_adopting(lambda values: sizes.append(len(values["connections"]["rows"])))
+        channel = self.handover.adopting()
+        self.handover.before_adopting(
+            lambda values: sizes.append(len(values["connections"]["rows"]))
+        )
         self.assertEqual(
-            await self.hand_these([first, *(self.old.connections - {first})], channel), 2
+            await self.handover.hand_these(
+                [first, *(self.handover.old.connections - {first})], channel
+            ),
+            2,
         )
         self.assertEqual(sizes, [1, 1])
         server.transport.resumeProducing()
         await server.has(11 + 2**23)
-        await self.end_all(peers)
+        await self.handover.end_all(peers)
         await self.logged(2)
 
     def held(self, connection: MuxProtocol) -> bytes:
@@ -101,7 +113,7 @@ class HandoverTest(HandoverCase):
         return moved.relay.server.held
 
     async def test_connection_that_cannot_be_suspended_stays_alone(self) -> None:
-        peers = await self.relayed(4)
+        peers = await self.handover.relayed(4)
         suspend, calls = KernelSide.suspend, count()
 
         def fails(side: KernelSide, quiet: float) -> SideState:
@@ -111,26 +123,28 @@ class HandoverTest(HandoverCase):
 
         self.patch(KernelSide, "suspend", fails)
         with capturedLogs() as events:
-            self.assertEqual(await self.hand(self.adopting()), 3)
+            self.assertEqual(await self.handover.hand(self.handover.adopting()), 3)
         self.assertEqual([one["log_level"].name for one in events], ["error"])
-        self.assertEqual((len(self.old.connections), len(self.new.connections)), (1, 3))
+        self.assertEqual(
+            (len(self.handover.old.connections), len(self.handover.new.connections)), (1, 3)
+        )
         for client, server in peers:
             client.send(b"more")
             await server.has(15)
-        await self.end_all(peers)
+        await self.handover.end_all(peers)
         await self.logged(4)
 
     async def test_refused_connections_stay(self) -> None:
-        peers = await self.relayed(2)
+        peers = await self.handover.relayed(2)
         adopting = Adopting(
             dict[str, MuxFactory]().__getitem__
         )  # the rules there have none of this name
-        self.assertEqual(await self.hand(self.adopted_by(adopting)), 0)
-        await self.assert_go_on(peers, self.old)
+        self.assertEqual(await self.handover.hand(self.handover.adopted_by(adopting)), 0)
+        await self.assert_go_on(peers, self.handover.old)
 
     async def test_no_answer(self) -> None:
         """If no answer comes, the old process goes on, and the new one does not, whenever it answers."""
-        peers = await self.relayed(2)
+        peers = await self.handover.relayed(2)
         asked: Deferred[None] = Deferred()
         answer: Deferred[object] = Deferred()
         adopt: Any = None
@@ -140,9 +154,9 @@ class HandoverTest(HandoverCase):
             asked.callback(None)
             return answer
 
-        channel = self.adopting(adopt=late)
-        adopt = self.does["adopt"]
-        handing = Deferred.fromCoroutine(self.hand(channel))
+        channel = self.handover.adopting(adopt=late)
+        adopt = self.handover.does["adopt"]
+        handing = Deferred.fromCoroutine(self.handover.hand(channel))
         await asked
         self.time.advance(10)
         self.assertEqual(await handing, 0)
@@ -150,33 +164,33 @@ class HandoverTest(HandoverCase):
         answer.callback(None)
         await self.turn(5)
         channel.close()
-        while self.there.is_open:
+        while self.handover.there.is_open:
             await self.turn()
-        self.assertEqual(self.new.connections, set())
-        self.assertEqual(descriptors(), self.sockets)
-        await self.assert_go_on(peers, self.old)
+        self.assertEqual(self.handover.new.connections, set())
+        self.assertEqual(descriptors(), self.handover.sockets)
+        await self.assert_go_on(peers, self.handover.old)
 
     async def test_out_of_memory(self) -> None:
         """None stays suspended, whatever keeps it from being offered."""
-        peers = await self.relayed(2)
+        peers = await self.handover.relayed(2)
 
         def fails(_: object) -> None:
             raise MemoryError
 
         self.patch(handover, "packed", fails)
-        self.assertEqual(await self.hand(self.adopting()), 0)
-        await self.assert_go_on(peers, self.old)
+        self.assertEqual(await self.handover.hand(self.handover.adopting()), 0)
+        await self.assert_go_on(peers, self.handover.old)
 
     async def test_out_of_memory_for_one_that_comes(self) -> None:
         """Both its ends are closed, and neither process counts it for its server any more."""
-        ((client, server),) = await self.relayed(of_server=1)
-        channel = self.adopting()
+        ((client, server),) = await self.handover.relayed(of_server=1)
+        channel = self.handover.adopting()
         without_memory = Mock(side_effect=MemoryError)
-        self.before_adopting(lambda _: self.patch(relaying, "Relaying", without_memory))
-        self.assertEqual(await self.hand(channel), 1)
+        self.handover.before_adopting(lambda _: self.patch(relaying, "Relaying", without_memory))
+        self.assertEqual(await self.handover.hand(channel), 1)
         await client.is_lost()
         await server.is_lost()
-        for factory in (self.old, self.new):
+        for factory in (self.handover.old, self.handover.new):
             (upstream,) = factory.upstreams.all()
             while upstream.pool.connections:
                 await self.turn()
@@ -185,58 +199,58 @@ class HandoverTest(HandoverCase):
         self.assertEqual([one.reason for one in self.records], ["error"])
 
     async def test_all_stay_if_the_new_process_ends_instead_of_answering(self) -> None:
-        peers = await self.relayed(2)
-        channel = self.adopting()
+        peers = await self.handover.relayed(2)
+        channel = self.handover.adopting()
 
         def end(descriptors: Sequence[int], **_: Any) -> None:
             close_all(descriptors)
-            self.there.transport.abortConnection()
+            self.handover.there.transport.abortConnection()
 
-        self.there.handlers[messages.ADOPT] = end
-        self.assertEqual(await self.hand(channel), 0)
-        await self.assert_go_on(peers, self.old)
+        self.handover.there.handlers[messages.ADOPT] = end
+        self.assertEqual(await self.handover.hand(channel), 0)
+        await self.assert_go_on(peers, self.handover.old)
 
     async def test_old_is_lost(self) -> None:
         """If the old process ends before it has said who goes on, the new one lets go: nobody knows what the old one has done."""
-        peers = await self.relayed(1)
-        channel = self.adopting()
-        adopt: Any = self.does["adopt"]
+        peers = await self.handover.relayed(1)
+        channel = self.handover.adopting()
+        adopt: Any = self.handover.does["adopt"]
 
         def adopted(**values: Any) -> object:
             answer = adopt(**values)
-            self.there.transport.abortConnection()
+            self.handover.there.transport.abortConnection()
             return answer
 
-        self.there.handlers[messages.ADOPT] = adopted
-        self.assertEqual(await self.hand(channel), 0)
-        self.assertEqual(self.new.connections, set())
+        self.handover.there.handlers[messages.ADOPT] = adopted
+        self.assertEqual(await self.handover.hand(channel), 0)
+        self.assertEqual(self.handover.new.connections, set())
         await self.turn(5)
-        self.assertEqual(descriptors(), self.sockets)
-        await self.assert_go_on(peers, self.old)
+        self.assertEqual(descriptors(), self.handover.sockets)
+        await self.assert_go_on(peers, self.handover.old)
 
     async def test_connection_that_ends_while_suspended_is_not_moved(self) -> None:
-        peers = await self.relayed(2)
-        one, other = self.old.connections
+        peers = await self.handover.relayed(2)
+        one, other = self.handover.old.connections
         one.attach_stage()
         other.attach_stage()
-        channel = self.adopting()
-        self.before_adopting(lambda _: one.stage.abort("killed"))
-        self.assertEqual(await self.hand(channel), 1)
+        channel = self.handover.adopting()
+        self.handover.before_adopting(lambda _: one.stage.abort("killed"))
+        self.assertEqual(await self.handover.hand(channel), 1)
         self.assertEqual([record.reason for record in self.records], ["killed"])
-        (moved,) = self.new.connections
+        (moved,) = self.handover.new.connections
         self.assertEqual(moved.record.id, other.record.id)
-        await self.end_all(peers)
+        await self.handover.end_all(peers)
         await self.logged(2)
         self.assertEqual({record.reason for record in self.records}, {"killed", "done"})
 
     async def test_connection_that_ends_before_its_turn_is_not_moved(self) -> None:
-        peers = await self.relayed(2)
-        both = [*self.old.connections]
-        await self.end_all(peers[:1])
+        peers = await self.handover.relayed(2)
+        both = [*self.handover.old.connections]
+        await self.handover.end_all(peers[:1])
         await self.logged(1)
-        self.assertEqual(await self.hand_these(both, self.adopting()), 1)
-        self.assertEqual(self.old.connections, set())
-        await self.end_all(peers)
+        self.assertEqual(await self.handover.hand_these(both, self.handover.adopting()), 1)
+        self.assertEqual(self.handover.old.connections, set())
+        await self.handover.end_all(peers)
         await self.logged(2)
         self.assertEqual([record.reason for record in self.records], ["done"] * 2)
 
@@ -245,10 +259,10 @@ class HandoverTest(HandoverCase):
     ) -> tuple[ConnectionTransfer, Channel]:
         ports = ListeningPorts(accepting=True)
         serving: Any = SimpleNamespace(
-            factory_of=factory_of or (lambda _: self.new),
+            factory_of=factory_of or (lambda _: self.handover.new),
             listening_ports=ports,
             connections=list,
-            runtime=self.new.runtime,
+            runtime=self.handover.new.runtime,
             end_denied=lambda: None,
         )
         transfer = ConnectionTransfer(serving, reactor, Tally())
@@ -261,7 +275,7 @@ class HandoverTest(HandoverCase):
 
     async def test_offered_to_one_at_a_time(self) -> None:
         """An upgrade may begin while connections move to other workers; what both had taken would go on in two processes."""
-        peers = await self.relayed(2)
+        peers = await self.handover.relayed(2)
         asked: Deferred[None] = Deferred()
         answer: Deferred[object] = Deferred()
 
@@ -271,7 +285,8 @@ class HandoverTest(HandoverCase):
             return answer
 
         serving: Any = SimpleNamespace(
-            listening_ports=ListeningPorts(accepting=True), connections=lambda: self.old.connections
+            listening_ports=ListeningPorts(accepting=True),
+            connections=lambda: self.handover.old.connections,
         )
         giving = ConnectionTransfer(serving, reactor, Tally())
         (own, far), (other, last) = socket.socketpair(), socket.socketpair()
@@ -285,58 +300,60 @@ class HandoverTest(HandoverCase):
         taking.handlers[messages.TAKE_OVER](descriptors=[last.detach()])
         upgrading = Deferred.fromCoroutine(giving.hand_over([other]))
         await self.turn(10)
-        self.assertEqual(self.new.connections, set())
+        self.assertEqual(self.handover.new.connections, set())
         answer.callback({"taken": [], "connections": 0})
         self.assertEqual((await moving)["stays"], {"refused": 2})
         self.assertEqual((await upgrading)["moved"], 2)
-        await self.assert_go_on(peers, self.new)
+        await self.assert_go_on(peers, self.handover.new)
 
     async def test_process_about_to_end_takes_none(self) -> None:
-        peers = await self.relayed(3)
+        peers = await self.handover.relayed(3)
         transfer, channel = self.transfer()
         await transfer.close()
-        self.assertEqual(await self.hand(channel), 0)
-        await self.assert_go_on(peers, self.old)
+        self.assertEqual(await self.handover.hand(channel), 0)
+        await self.assert_go_on(peers, self.handover.old)
 
     async def test_promised_connections_arrive_before_the_process_ends(self) -> None:
-        peers = await self.relayed(3)
+        peers = await self.handover.relayed(3)
         arrived: list[int] = []
 
         async def close() -> None:
             await transfer.close()
-            arrived.append(len(self.new.connections))
+            arrived.append(len(self.handover.new.connections))
 
         def close_soon(_name: str) -> MuxFactory:
             if not closing:
                 closing.append(deferLater(reactor, 0, lambda: Deferred.fromCoroutine(close())))
-            new: MuxFactory = self.new
+            new: MuxFactory = self.handover.new
             return new
 
         closing: list[Deferred[Any]] = []
         transfer, channel = self.transfer(close_soon)
-        self.assertEqual(await self.hand(channel), 3)
+        self.assertEqual(await self.handover.hand(channel), 3)
         await closing[0]
         self.assertEqual(arrived, [3])
-        await self.assert_go_on(peers, self.new)
+        await self.assert_go_on(peers, self.handover.new)
 
     async def test_garbage(self) -> None:
         """What is told of a connection by a version that has too little is not taken; the rest is."""
-        peers = await self.relayed(2)
-        channel = self.adopting()
-        self.before_adopting(lambda values: values["connections"]["rows"][0].pop())
-        self.assertEqual(await self.hand(channel), 1)
-        self.assertEqual((len(self.old.connections), len(self.new.connections)), (1, 1))
+        peers = await self.handover.relayed(2)
+        channel = self.handover.adopting()
+        self.handover.before_adopting(lambda values: values["connections"]["rows"][0].pop())
+        self.assertEqual(await self.handover.hand(channel), 1)
+        self.assertEqual(
+            (len(self.handover.old.connections), len(self.handover.new.connections)), (1, 1)
+        )
         for client, server in peers:
             client.send(b"more")
             await server.has(15)
-        await self.end_all(peers)
+        await self.handover.end_all(peers)
         await self.logged(2)
 
     async def test_one_fails(self) -> None:
         """One with which something goes wrong in the new process ends there, with a line in the log; the rest of its batch goes on."""
         for where, what in ((IORuntime, "transport"), (Relay, "_set_timers")):
-            peers = await self.relayed(3)
-            for one in [*self.old.connections]:
+            peers = await self.handover.relayed(3)
+            for one in [*self.handover.old.connections]:
                 one.attach_stage()
             before, kind = len(self.records), cast("Any", where)
             as_it_is, calls = getattr(kind, what), iter([True])
@@ -347,24 +364,24 @@ class HandoverTest(HandoverCase):
                 return original(*values)
 
             self.patch(kind, what, once)
-            self.assertEqual(await self.hand(self.adopting()), 3)
+            self.assertEqual(await self.handover.hand(self.handover.adopting()), 3)
             await self.turn(3)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
             self.assertEqual([one.reason for one in self.records[before:]], ["error"])
-            self.assertEqual(len(self.new.connections), 2)
-            ((_, upstream),) = self.new.upstreams._upstreams.items()
+            self.assertEqual(len(self.handover.new.connections), 2)
+            ((_, upstream),) = self.handover.new.upstreams._upstreams.items()
             self.assertEqual(upstream.pool.connections, 2)
-            await self.end_all(peers)
+            await self.handover.end_all(peers)
             await self.logged(before + 3)
             self.assertEqual(upstream.pool.connections, 0)
             self.backend.peers.clear()
 
     async def test_nothing_to_hand_over_or_nobody_there(self) -> None:
-        peers = await self.relayed(1)
-        channel = self.adopting()
+        peers = await self.handover.relayed(1)
+        channel = self.handover.adopting()
         channel.close()
         while channel.is_open:
             await self.turn()
-        self.assertEqual(await self.hand(channel), 0)
-        await self.assert_go_on(peers, self.old)
-        self.assertEqual(await self.hand_these([], channel), 0)
+        self.assertEqual(await self.handover.hand(channel), 0)
+        await self.assert_go_on(peers, self.handover.old)
+        self.assertEqual(await self.handover.hand_these([], channel), 0)

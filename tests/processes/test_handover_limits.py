@@ -5,7 +5,8 @@ from typing import Any
 import attrs
 from typing_extensions import override
 
-from tests.processes.handover_case import HandoverCase
+from tests.processes.handover_case import SKIP, Handover
+from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer
 from txmux.access.across_processes import SharedLimits
 from txmux.net.channel.channel import Channel
@@ -17,14 +18,18 @@ from txmux.tcp.listener import MuxFactory
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 
 
-class LimitsTest(HandoverCase):
+class LimitsTest(MuxTestCase):
     """The service of both ends of the channel, which are its first two workers, has a limit."""
+
+    skip = SKIP
 
     def setUp(self) -> None:
         super().setUp()
+        self.handover = Handover(self)
+        self.handover.prepare = lambda made: self.counted_by(made, 2)
         self.limits = SharedLimits.make(parse(_RULES, "x"), 3)
         self.addCleanup(self.limits.close)
-        self.awaited = self.limits.awaited(2)
+        self.handover.awaited = self.limits.awaited(2)
         self.found: list[tuple[str, int]] = []
 
     def counted_by(self, factory: MuxFactory, worker: int) -> MuxFactory:
@@ -38,10 +43,6 @@ class LimitsTest(HandoverCase):
         port = super().mux(*arguments, **settings)
         self.counted_by(self.factory, 1)
         return port
-
-    @override
-    def another(self) -> Any:
-        return self.counted_by(super().another(), 2)
 
     def count(self) -> int:
         """Tell, once the supervisor has looked, the lowest limits of the service and of the listener that let one more in, as the third worker finds; they are one number."""
@@ -59,32 +60,32 @@ class LimitsTest(HandoverCase):
 
     async def test_on_the_way(self) -> None:
         """Each counts once at each moment, also when one process has let go and the other has not heard of it."""
-        peers = await self.relayed(3)
+        peers = await self.handover.relayed(3)
 
         def go_on(batch: int, which: list[int], kept: list[int]) -> None:
             self.found.append(("let go", self.count()))
-            self.assertEqual(self.old.connections, set())
-            self.does["go_on"](batch, which, kept)
+            self.assertEqual(self.handover.old.connections, set())
+            self.handover.does["go_on"](batch, which, kept)
             self.found.append(("adopted", self.count()))
 
         self.assertEqual(self.count(), 3)
-        self.assertEqual(await self.hand(self.adopting(go_on=go_on)), 3)
+        self.assertEqual(await self.handover.hand(self.handover.adopting(go_on=go_on)), 3)
         self.assertEqual(self.found, [("let go", 3), ("adopted", 3)])
-        await self.end_all(peers)
+        await self.handover.end_all(peers)
         await self.logged(3)
         self.assertEqual(self.count(), 0)
 
     async def test_lost_connections_count_no_more(self) -> None:
-        await self.relayed(2)
+        await self.handover.relayed(2)
 
         def go_on(**_: Any) -> None:
             self.found.append(("let go", self.count()))
-            self.there.transport.abortConnection()
+            self.handover.there.transport.abortConnection()
 
-        channel = self.adopting(go_on=go_on)
-        self.assertEqual(await self.hand(channel), 2)
+        channel = self.handover.adopting(go_on=go_on)
+        self.assertEqual(await self.handover.hand(channel), 2)
         self.assertEqual(self.found, [("let go", 2)])
-        while self.adopts.undecided:
+        while self.handover.adopts.undecided:
             await self.turn()
         self.assertEqual(self.count(), 0)
 
@@ -95,32 +96,38 @@ class LimitsTest(HandoverCase):
             raise ValueError
 
         for does in ("adopt", "_adopt"):
-            await self.relayed(1)
-            self.patch(self.new if does == "adopt" else handover, does, fail)
-            self.assertEqual(await self.hand(self.adopting()), 1)
+            await self.handover.relayed(1)
+            self.patch(self.handover.new if does == "adopt" else handover, does, fail)
+            self.assertEqual(await self.handover.hand(self.handover.adopting()), 1)
             self.assertEqual(self.count(), 0)
             self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
             self.backend.peers.clear()
 
     async def test_killed(self) -> None:
         """When a worker is killed, what is on its way to another one still counts, and once."""
-        peers = await self.relayed(1)
+        peers = await self.handover.relayed(1)
 
         def go_on(batch: int, which: list[int], kept: list[int]) -> None:
             self.limits.worker_ended(2)
             self.found.append(("killed", self.count()))
-            self.does["go_on"](batch, which, kept)
+            self.handover.does["go_on"](batch, which, kept)
 
-        await self.hand(self.adopting(go_on=go_on))
+        await self.handover.hand(self.handover.adopting(go_on=go_on))
         self.assertEqual(self.found, [("killed", 1)])
         self.assertEqual(self.count(), 1)
-        await self.end_all(peers)
+        await self.handover.end_all(peers)
         await self.logged(1)
         self.assertEqual(self.count(), 0)
 
 
-class KeepingTest(HandoverCase):
+class KeepingTest(MuxTestCase):
     """With room for one, which is taken; one waits in the old process, and one in the new one."""
+
+    skip = SKIP
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.handover = Handover(self)
 
     def pool(self, factory: MuxFactory) -> Any:
         (upstream,) = factory.upstreams.all()
@@ -135,24 +142,24 @@ class KeepingTest(HandoverCase):
         return client
 
     async def moved(self, **settings: Any) -> Channel:
-        ((self.first, self.server),) = await self.relayed(1, queue=2, **settings)
+        ((self.first, self.server),) = await self.handover.relayed(1, queue=2, **settings)
         address = socket_address("127.0.0.1:0", 10)
         assert address is not None
         with open_socket(address) as opened:
-            port: Any = self.new.listen(opened)
+            port: Any = self.handover.new.listen(opened)
         self.addCleanup(port.stopListening)
-        self.new.upstreams.start()
+        self.handover.new.upstreams.start()
         old = await self.connect(self.factory_port(), b"SSH-2.0-old\r\n")
-        self.old_client = await self.waiting(self.old, old)
-        channel = self.adopting()
-        self.assertEqual(await self.hand(channel), 1)
+        self.old_client = await self.waiting(self.handover.old, old)
+        channel = self.handover.adopting()
+        self.assertEqual(await self.handover.hand(channel), 1)
         new = await self.connect(port.getHost().port, b"SSH-2.0-new\r\n")
-        self.new_client = await self.waiting(self.new, new)
+        self.new_client = await self.waiting(self.handover.new, new)
         self.assertEqual(len(self.backend.peers), 1)
         return channel
 
     def factory_port(self) -> int:
-        (one,) = self.old.connections
+        (one,) = self.handover.old.connections
         port: int = one.transport.getHost().port
         return port
 
@@ -170,17 +177,17 @@ class KeepingTest(HandoverCase):
         await client.is_lost()
 
     async def assert_all_free(self) -> None:
-        while self.old.connections or self.new.connections:
+        while self.handover.old.connections or self.handover.new.connections:
             await self.turn()
         await self.turn(5)
-        for factory in (self.old, self.new):
+        for factory in (self.handover.old, self.handover.new):
             pool = self.pool(factory)
             self.assertEqual(pool.connections, 0)
             self.assertEqual([member.connections for member in pool.members], [0])
 
     async def test_slot_goes_to_the_old_process_first(self) -> None:
         channel = await self.moved(max_connections=1)
-        self.kept[0].close_when_done()
+        self.handover.kept[0].close_when_done()
         await self.end(self.first, self.server)
         server = await self.served(1, b"SSH-2.0-old\r\n")
         self.assertTrue(channel.is_open)
@@ -215,7 +222,7 @@ class KeepingTest(HandoverCase):
     async def test_slot_is_free_if_the_waiting_client_leaves(self) -> None:
         await self.moved(max_connections=1)
         self.old_client.reset()
-        while self.old.connections:
+        while self.handover.old.connections:
             await self.turn()
         await self.end(self.first, self.server)
         server = await self.served(1, b"SSH-2.0-new\r\n")
@@ -233,10 +240,10 @@ class KeepingTest(HandoverCase):
 
     async def test_slots_are_free_when_the_new_process_has_ended(self) -> None:
         channel = await self.moved(max_connections=1)
-        self.there.transport.abortConnection()
+        self.handover.there.transport.abortConnection()
         while channel.is_open:
             await self.turn()
-        self.kept[0].channel_lost()
+        self.handover.kept[0].channel_lost()
         server = await self.served(1, b"SSH-2.0-old\r\n")
         await self.end(self.old_client, server)
         await self.end(self.first, self.server)
@@ -246,11 +253,11 @@ class KeepingTest(HandoverCase):
     async def test_on_and_on(self) -> None:
         """One that moves twice keeps its place in both processes that it has left."""
         await self.moved(max_connections=1)
-        (second,) = self.kept
-        between = self.new
-        self.new, self.old = self.another(), self.new
+        (second,) = self.handover.kept
+        between = self.handover.new
+        self.handover.new, self.handover.old = self.handover.another(), self.handover.new
         (adopted,) = (one for one in between.connections if one.record.server)
-        self.assertEqual(await self.hand_these([adopted], self.adopting()), 1)
+        self.assertEqual(await self.handover.hand_these([adopted], self.handover.adopting()), 1)
         await self.turn(5)
         self.assertEqual(len(self.backend.peers), 1)
         await self.end(self.first, self.server)
@@ -269,10 +276,10 @@ class KeepingTest(HandoverCase):
         """However long the old process does not answer, as on a small machine, it keeps its places: its supervisor ends one that hangs."""
         channel = await self.moved(max_connections=1, connect_timeout=100.0)
         time: Any = self.time
-        self.there.clock = time
+        self.handover.there.clock = time
         channel.transport.stopReading()
         await self.end(self.first, self.server)
-        while len(self.new.connections) > 1:
+        while len(self.handover.new.connections) > 1:
             await self.turn()
         for _ in range(12):
             await self.advance(5)

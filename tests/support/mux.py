@@ -1,6 +1,6 @@
 """A test case with a multiplexer in it: listeners, backends, the log, and time."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -276,7 +276,7 @@ class MuxTestCase(TestCase):
         await self.until_logged(count)
         self.assertEqual(len(self.records), count)
         if not self.factory.connections:
-            for factory in {*self.made, *self.factories}:
+            for factory in {*self.made, self.factory}:
                 factory.drop_idle_timers()
             self.assertEqual(self.time.clock.getDelayedCalls(), [])
             for upstream in self.factory.upstreams.all():
@@ -319,14 +319,10 @@ class MuxTestCase(TestCase):
         await self.until_so(lambda: lost.called)
         await lost
 
-    @property
-    def factories(self) -> Collection[MuxFactory]:
-        return [self.factory]
-
     async def until_so(self, condition: Callable[[], object]) -> None:
         while not condition():
             await self.turn()
-            for one in self.factories:
+            for one in {*self.made, self.factory}:
                 await self._look_again(one)
 
     async def _all_end(self, factory: MuxFactory) -> None:
