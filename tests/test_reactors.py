@@ -1,10 +1,8 @@
 """Every reactor of this system runs the service, with either relay."""
 
 import os
-import signal
 import socket
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partialmethod
 from itertools import product
@@ -14,7 +12,7 @@ import pytest
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.support.proc import family_of, workers_of
-from tests.support.services import Service, Twist, pool_rules, twist_command
+from tests.support.services import Service, pool_rules
 from txmux.net.sockets.poller import is_available
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
@@ -23,30 +21,12 @@ _SIZE = 24 * 2**20
 _CLIENTS = 200
 
 
-class _OnReactor(Twist):
-    """``twist`` told which reactor to use."""
-
-    reactor: str
-
-    def __init__(
-        self, *options: str | Path, before: Sequence[str] = (), program: Sequence[str | Path] = ()
-    ) -> None:
-        twist = (*twist_command(), f"--reactor={self.reactor}", "--log-format=text", "txmux")
-        super().__init__(*options, before=before, program=program or twist)
-        self.status = -signal.SIGTERM
-
-
-class _Mux(Service, _OnReactor):
-    def __init__(self, folder: Path, rules: str, settings: str, reactor: str) -> None:
-        self.reactor = reactor
-        super().__init__(folder, rules, settings)
-
-    def cpu(self) -> float:
-        ticks = 0
-        for pid in family_of(self.child.pid):
-            _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
-            ticks += sum(map(int, fields.split()[11:13]))
-        return ticks / os.sysconf("SC_CLK_TCK")
+def _cpu(mux: Service) -> float:
+    ticks = 0
+    for pid in family_of(mux.child.pid):
+        _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        ticks += sum(map(int, fields.split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class ReactorTests(InteropTestCase):
@@ -59,9 +39,9 @@ class ReactorTests(InteropTestCase):
         self.threads = ThreadPoolExecutor(2)
         self.addCleanup(self.threads.shutdown)
 
-    def start(self, reactor: str, relay: str) -> _Mux:
+    def start(self, reactor: str, relay: str) -> Service:
         rules = pool_rules(f"127.0.0.1:{self.backend.getsockname()[1]}")
-        return self.own(_Mux(self.folder, rules, f"relay = {relay}", reactor))
+        return self.own(Service(self.folder, rules, f"relay = {relay}", reactor=reactor))
 
     def serve_one(self) -> bytes:
         accepted, _ = self.backend.accept()
@@ -77,7 +57,7 @@ class ReactorTests(InteropTestCase):
         self.check_many(mux)
         self.check_rest(mux)
 
-    def check_transfer(self, mux: _Mux) -> None:
+    def check_transfer(self, mux: Service) -> None:
         sent = os.urandom(_SIZE)
         serving = self.threads.submit(self.serve_one)
         with mux.connect() as client:
@@ -91,7 +71,7 @@ class ReactorTests(InteropTestCase):
             (line["reason"], line["bytes_in"], line["bytes_out"]), ("done", _SIZE, _SIZE)
         )
 
-    def check_many(self, mux: _Mux) -> None:
+    def check_many(self, mux: Service) -> None:
         clients = [mux.connect() for _ in range(_CLIENTS)]
         for number, client in enumerate(clients):
             client.sendall(str(number).encode())
@@ -103,7 +83,7 @@ class ReactorTests(InteropTestCase):
             client.close()
         self.assertEqual({line["reason"] for line in mux.take(_CLIENTS)}, {"done"})
 
-    def check_rest(self, mux: _Mux) -> None:
+    def check_rest(self, mux: Service) -> None:
         """Do nothing for a connection that is still, one that is half closed, and one that is stalled."""
         with mux.connect() as still, mux.connect() as half_closed, mux.connect() as stalled:
             for client in (still, half_closed, stalled):
@@ -116,10 +96,10 @@ class ReactorTests(InteropTestCase):
                     stalled.sendall(bytes(2**20))
 
             def is_still() -> bool:
-                before = mux.cpu()
+                before = _cpu(mux)
                 # Not a wait for anything: the time over which the processor time is measured.
                 time.sleep(0.5)
-                return mux.cpu() - before < 0.1
+                return _cpu(mux) - before < 0.1
 
             # On a busy machine it may have been slower than the client, and have something to do yet.
             eventually(is_still, "it does nothing")

@@ -50,10 +50,12 @@ class Twist:
         *options: str | Path,
         before: Sequence[str] = (),
         program: Sequence[str | Path] = (),
+        reactor: str = "",
     ) -> None:
         # With which it ends when it is stopped: twist ends itself with the signal that it was sent.
         self.status = 0 if program else -signal.SIGTERM
-        command = program or [*twist_command(), "--log-format=text", "txmux"]
+        named = [f"--reactor={reactor}"] if reactor else []
+        command = program or [*twist_command(), *named, "--log-format=text", "txmux"]
         self.child = Child(*before, *command, *options)
         self._taken: dict[str, int] = {}
 
@@ -148,6 +150,7 @@ class Service(Twist):
         admin: bool = False,
         before: Sequence[str] = (),
         options: Sequence[str | Path] = (),
+        reactor: str = "",
     ) -> None:
         own = Path(tempfile.mkdtemp(prefix="txmux-", dir=folder))
         own.chmod(0o755)  # it may become another user
@@ -171,6 +174,7 @@ class Service(Twist):
             ),
             before=before,
             program=(sys.executable, "-m", "txmux", "run") if is_run else (),
+            reactor=reactor,
         )
         self.ports: dict[str, int] = {}
         for name in _names_of_listeners(rules):
