@@ -309,7 +309,7 @@ def _clear_pipes() -> None:
 
 
 @for_each("ends", (("epoll", TcpWiring), ("workers", LeanTcpWiring)))
-class MarkedScheduleTest(test_schedules.KernelTest):
+class MarkedScheduleTest(test_schedules.ScheduleTest):
     """Whatever peers do, where marks are soon set, whether the reactor serves the sockets or not."""
 
     ends: tuple[str, type[Wiring]]

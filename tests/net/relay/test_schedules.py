@@ -26,7 +26,7 @@ from txmux.net.sockets.poller import Poller, ReactorPoller, is_available
 _MiB = 2**20
 
 
-class KernelTest(SynchronousTestCase):
+class ScheduleTest(SynchronousTestCase):
     """A relay, which others take over from time to time; a subclass names how its ends are made."""
 
     skip = None if is_available() else "these need Linux"
@@ -113,43 +113,43 @@ class KernelTest(SynchronousTestCase):
             self.assertTrue(peers[survivors.pop()].broken, "a reset is passed on as a reset")
 
 
-class TransportsTest(KernelTest):
+class TransportsTest(ScheduleTest):
     """Over transports that are not known as sockets."""
 
     on_transports, moves = True, False
 
 
-class TransportsUnixTest(KernelTest):
+class TransportsUnixTest(ScheduleTest):
     on_transports, moves, wires = True, False, UnixWiring
 
 
-class TransportsPollTest(KernelTest):
+class TransportsPollTest(ScheduleTest):
     on_transports, moves, reactor, examples = True, False, "poll", 15
 
 
-class TransportsSelectTest(KernelTest):
+class TransportsSelectTest(ScheduleTest):
     on_transports, moves, reactor, examples = True, False, "select", 15
 
 
-class TransportsAsyncioTest(KernelTest):
+class TransportsAsyncioTest(ScheduleTest):
     on_transports, moves, reactor, examples = True, False, "asyncio", 15
 
 
-class KernelUnixTest(KernelTest):
+class KernelUnixTest(ScheduleTest):
     wires = UnixWiring
 
 
-class KernelLeanTest(KernelTest):
+class KernelLeanTest(ScheduleTest):
     """Between sockets that the reactor of workers serves beside its own."""
 
     wires, reactor = LeanTcpWiring, "workers"
 
 
-class KernelLeanUnixTest(KernelTest):
+class KernelLeanUnixTest(ScheduleTest):
     wires = LeanUnixWiring
 
 
-class KernelWithoutPipesTest(KernelTest):
+class KernelWithoutPipesTest(ScheduleTest):
     """When all pipes are in use."""
 
     examples = 50
@@ -159,41 +159,41 @@ class KernelWithoutPipesTest(KernelTest):
         super().setUp()
 
 
-class KernelPollTest(KernelTest):
+class KernelPollTest(ScheduleTest):
     reactor, examples = "poll", 15
 
 
-class KernelSelectTest(KernelTest):
+class KernelSelectTest(ScheduleTest):
     """Run by the reactor of every system."""
 
     reactor, examples = "select", 15
 
 
-class KernelAsyncioTest(KernelTest):
+class KernelAsyncioTest(ScheduleTest):
     reactor, examples = "asyncio", 15
 
 
-class WatchedTest(KernelTest):
+class WatchedTest(ScheduleTest):
     """Between sockets that the reactor watches."""
 
     wires, is_watched, examples = LeanTcpWiring, True, 50
 
 
-class WatchedUnixTest(KernelTest):
+class WatchedUnixTest(ScheduleTest):
     wires, is_watched, examples = LeanUnixWiring, True, 50
 
 
-class WatchedByWorkersTest(KernelTest):
+class WatchedByWorkersTest(ScheduleTest):
     wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "workers"
 
 
-class WatchedPollTest(KernelTest):
+class WatchedPollTest(ScheduleTest):
     wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "poll"
 
 
-class WatchedSelectTest(KernelTest):
+class WatchedSelectTest(ScheduleTest):
     wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "select"
 
 
-class WatchedAsyncioTest(KernelTest):
+class WatchedAsyncioTest(ScheduleTest):
     wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "asyncio"
