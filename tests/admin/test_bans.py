@@ -10,6 +10,7 @@ from tests.admin.asking import AdminCase
 from tests.support.certificates import authority
 from tests.support.datagrams import Talker
 from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.supervised import is_let_in
 from txmux.access.bans import Ban, banned_network
 from txmux.control.steering import hold
 from txmux.rules.optional import missing
@@ -29,12 +30,7 @@ class BansTest(AdminCase):
         self.assertTrue(told.json["changes"].endswith(" is banned"), told.json)
 
     async def is_let_in(self) -> bool:
-        client = await connect(self, self.port)
-        count = len(self.backend.peers)
-        client.send(b"SSH-2.0-a\r\n")
-        while not client.finished and len(self.backend.peers) == count:
-            await deferLater(reactor, 0)
-        return not client.finished
+        return await is_let_in(self, self.port, self.backend)
 
     async def test_ban_holds_at_once_for_new_clients_until_it_is_lifted(self) -> None:
         (client,) = await self.clients(1)

@@ -16,27 +16,15 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from tests.support.proc import worker_of, workers_of
-from tests.support.services import Record, Service
+from tests.support.services import Record, Service, pool_rules
 from tests.support.supervised import SupervisedTestCase
 from txmux.backends.pool.server_health import MemberState
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.processes.supervisor.worker import Worker
 
-_RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
-[route all]
-match   = any
-backend = pool
-
-[backend pool]
-server  = {server}
-check   = tcp interval=200ms timeout=60s rise=2 fall=2
-retries = 0
-eject   = off
-"""
+_CHECKED = "check = tcp interval=200ms timeout=60s rise=2 fall=2\nretries = 0\neject = off"
+_RULES = pool_rules("{server}", more=_CHECKED)
 
 
 class Checked:

@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 from tests.support.datagrams import Talker
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.proc import open_files
-from tests.support.supervised import SupervisedTestCase
+from tests.support.supervised import SupervisedTestCase, is_let_in
 
 LISTEN = "[txmux]\naccess_log = LOG\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 
@@ -58,12 +58,7 @@ class ServedNetworks:
         )
 
     async def is_let_in(self, port: int) -> bool:
-        client = await connect(self._test, port)
-        count = len(self.server.peers)
-        client.send(b"x")
-        while not client.finished and len(self.server.peers) == count:
-            await deferLater(reactor, 0)
-        return not client.finished
+        return await is_let_in(self._test, port, self.server)
 
     def denies(self) -> bool:
         return not self._test.running.control.rules.listeners[0].clients.serves(

@@ -40,6 +40,15 @@ async def greeted(test: TestCase, port: int, greeting: bytes = b"SSH-2.0-a\r\n")
     return client
 
 
+async def is_let_in(test: TestCase, port: int, server: PeerFactory) -> bool:
+    """Connect a client, and return whether it gets to the server."""
+    count = len(server.peers)
+    client = await greeted(test, port)
+    while not client.finished and len(server.peers) == count:
+        await deferLater(reactor, 0)
+    return not client.finished
+
+
 def _descriptors() -> set[str]:
     """Return what each descriptor leads to: what tests before this one have left may go meanwhile."""
     found = set[str]()
