@@ -15,7 +15,7 @@ from tests.net.relay.wiring import (
     Sides,
     TcpWiring,
     UnixWiring,
-    Wiring,
+    Wires,
     make_sides,
     sides_on_transports,
     unsent,
@@ -65,8 +65,8 @@ class RelayCase(_Base):
         rate: To which both sides are held, in bytes a second.
     """
 
-    wires: type[Wiring] = TcpWiring
-    peer_wires: type[Wiring] | None = None
+    wires: Wires = TcpWiring
+    peer_wires: Wires | None = None
     is_watched = False
     on_transports = False
     rate: int | None = None
@@ -446,9 +446,9 @@ class OrderContract(RelayCase):
 
     async def test_urgent_byte(self) -> None:
         """A byte that is sent as urgent neither stops what comes after it nor ends it."""
-        if self.wires.family != socket.AF_INET or self.peer_wires:
-            return
         client, server = await self.start()
+        if self.wiring.family != socket.AF_INET or self.peer_wires:
+            return
         server.transport.pauseProducing()
         client.send(b"a" * 3_000_000)
         await self.standstill(client)

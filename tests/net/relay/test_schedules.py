@@ -13,7 +13,7 @@ from tests.net.relay.wiring import (
     LeanUnixWiring,
     TcpWiring,
     UnixWiring,
-    Wiring,
+    Wires,
     make_sides,
     sides_on_transports,
 )
@@ -31,7 +31,7 @@ class ScheduleTest(SynchronousTestCase):
 
     skip = None if is_available() else "these need Linux"
     reactor = "epoll"
-    wires: type[Wiring] = TcpWiring
+    wires: Wires = TcpWiring
     is_watched = on_transports = False
     examples = 200
     moves = True

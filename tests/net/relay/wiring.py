@@ -2,7 +2,8 @@
 
 import itertools
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -58,6 +59,9 @@ class Wiring(Protocol):
     def connect(self, address: Any, factory: ClientFactory) -> None: ...
 
 
+Wires = Callable[[Poller, SynchronousTestCase], Wiring]
+
+
 class TcpWiring:
     """Twisted's TCP transports."""
 
@@ -94,20 +98,21 @@ class UnixWiring:
 
 
 class LeanTcpWiring:
-    """TCP sockets that a poller serves."""
+    """TCP sockets that a poller serves, or UNIX sockets."""
 
-    family = socket.AF_INET
-    breaks_off = True
-
-    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
-        self._poller, self._paths = poller, _paths(test)
-
-    def name(self) -> Any:
-        return "127.0.0.1", free_port("127.0.0.1")
+    def __init__(
+        self,
+        poller: Poller,
+        test: SynchronousTestCase,
+        family: socket.AddressFamily = socket.AF_INET,
+    ) -> None:
+        self._poller, self._paths, self.family = poller, _paths(test), family
+        self.breaks_off = family == socket.AF_INET
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
         listening = socket.socket(self.family)
-        listening.bind(self.name())
+        is_tcp = self.family == socket.AF_INET
+        listening.bind(("127.0.0.1", free_port("127.0.0.1")) if is_tcp else next(self._paths))
         listening.listen()
         port = SocketPort(self._poller, listening, factory)
         port.startListening()
@@ -119,9 +124,25 @@ class LeanTcpWiring:
         connector.connect(60)
 
 
-class _Tls:
-    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
-        super().__init__(poller, test)  # type: ignore[call-arg]  # it is mixed with another wiring
+LeanUnixWiring = partial(LeanTcpWiring, family=socket.AF_UNIX)
+
+
+class TlsWiring:
+    """TLS over TCP sockets, with both peers or one; certificates are not verified."""
+
+    family = socket.AF_INET
+    breaks_off = True
+
+    def __init__(
+        self,
+        poller: Poller,
+        test: SynchronousTestCase,
+        below: Wires = LeanTcpWiring,
+        *,
+        of_client: bool = True,
+        of_server: bool = True,
+    ) -> None:
+        self._below, self._of_client, self._of_server = below(poller, test), of_client, of_server
         path = str(authority().issue("a.example").write(make_folder(test) / "a.pem", key=True))
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self._context.use_certificate_file(path)
@@ -129,34 +150,17 @@ class _Tls:
         self._tls = BackendTLS(ServerTLS(), verified=False)
 
     def listen(self, factory: Any) -> tuple[IListeningPort, Any]:
-        return super().listen(_Ending(factory, self._context))  # type: ignore[misc,no-any-return]  # the same
+        its: Any = _Ending(factory, self._context) if self._of_client else factory
+        return self._below.listen(its)
 
     def connect(self, address: Any, factory: ClientFactory) -> None:
-        super().connect(address, self._tls.wrap(factory, "a.example"))  # type: ignore[misc]  # the same
+        its = self._tls.wrap(factory, "a.example") if self._of_server else factory
+        self._below.connect(address, its)
 
 
-class TlsWiring(_Tls, LeanTcpWiring):
-    """TLS over TCP sockets that a poller serves; certificates are not verified."""
-
-
-class TlsOnTransportsWiring(_Tls, TcpWiring):
-    """The same over Twisted's transports."""
-
-
-class TlsOfClientWiring(LeanTcpWiring):
-    """TLS with the client alone."""
-
-    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
-        super().__init__(poller, test)
-        self.listen = TlsWiring(poller, test).listen  # type: ignore[method-assign]
-
-
-class TlsOfServerWiring(LeanTcpWiring):
-    """TLS with the server alone."""
-
-    def __init__(self, poller: Poller, test: SynchronousTestCase) -> None:
-        super().__init__(poller, test)
-        self.connect = TlsWiring(poller, test).connect  # type: ignore[method-assign]
+TlsOnTransportsWiring = partial(TlsWiring, below=TcpWiring)
+TlsOfClientWiring = partial(TlsWiring, of_server=False)
+TlsOfServerWiring = partial(TlsWiring, of_client=False)
 
 
 class _Ending(Factory):
@@ -179,16 +183,6 @@ class _Ending(Factory):
                 transport.on_shaken = lambda _: built.makeConnection(transport)
 
         return Shaking()
-
-
-class LeanUnixWiring(LeanTcpWiring):
-    """UNIX sockets that a poller serves."""
-
-    family = socket.AF_UNIX
-    breaks_off = False
-
-    def name(self) -> Any:
-        return next(self._paths)
 
 
 def _paths(test: SynchronousTestCase) -> Iterator[str]:
