@@ -58,6 +58,18 @@ FAULTS: Mapping[str, tuple[Fault, str]] = {
     "key": (_adds("servers = 127.0.0.1:1\n"), "unknown key"),
     "settings": (_adds("[txmux]\nworkers = 2\n"), "is already at"),
     "name taken": (_adds("[backend older]\nserver = 127.0.0.1:1\n"), "is already at"),
+    "names of both others": (
+        _adds("".join(f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in BYSTANDERS)),
+        "is already at",
+    ),
+    "key, and addresses of both others": (
+        _adds(f"bad = 1\n{_ENDPOINT}127.0.0.1:{{older}}\n    127.0.0.1:{{younger}}\n"),
+        "unknown key",
+    ),
+    "port taken, and the name of a younger owner": (
+        _adds(f"{_ENDPOINT}127.0.0.1:{{taken}}\n[backend younger]\nserver = 127.0.0.1:1\n"),
+        "cannot listen at|is already at",
+    ),
     "address of another owner": (_adds(f"{_ENDPOINT}127.0.0.1:{{older}}\n"), "is taken by"),
     "port taken": (_adds(f"{_ENDPOINT}127.0.0.1:{{taken}}\n"), "cannot listen at"),
     "port denied": (_adds(f"{_ENDPOINT}192.0.2.1:1\n"), "cannot listen at 192.0.2.1:1"),

@@ -1,7 +1,9 @@
 """The errors and warnings of a rules file, with hints how to fix them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
+
+import attrs
 
 from txmux.classes import frozen
 from txmux.errors import MuxError, listed, printable
@@ -9,6 +11,10 @@ from txmux.rules.advice.words import did_you_mean
 
 _MOST_ALIKE = 3  # lines that say the same
 _MOST_NUMBERS = 10
+
+
+def _tuple(claimant: Sequence[Any]) -> tuple[str, int] | tuple[()]:
+    return tuple(claimant)  # which is a list in JSON
 
 
 @frozen
@@ -26,7 +32,7 @@ class Problem:
         message: What is wrong, and what would be right.
         warning: Whether the file can be used all the same.
         note: Whether it is advice, and no mistake.
-        is_claimed: Whether the name or the address belongs to another section.
+        claimant: The file and line of the section to which the name or the address belongs, if that is what is wrong.
     """
 
     path: str
@@ -36,7 +42,11 @@ class Problem:
     message: str
     warning: bool = False
     note: bool = False
-    is_claimed: bool = False
+    claimant: tuple[str, int] | tuple[()] = attrs.field(default=(), converter=_tuple)
+
+    def lost_to(self, path: str, line: int) -> "Problem":
+        """Return the same problem of a name or an address that belongs to another section."""
+        return attrs.evolve(self, claimant=(path, line))
 
     @property
     def severity(self) -> Literal["error", "warning", "note"]:

@@ -88,6 +88,40 @@ class UnitsTest(SynchronousTestCase):
             self.assertEqual(rules.files.on_disk[str(bad)], text.replace("\0", ""))
             bad.unlink()
 
+    def test_losers(self) -> None:
+        """Who is left out keeps nobody else out, also one that is left out for what no reading finds."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        backend = "[backend {}]\nserver = 127.0.0.1:1\n".format
+        inside = "[route t]\nmatch = tls\nunder = {0}\nterminate_tls = {0}.pem\nbackend = close\n"
+        inside += "[route {0}]\nmatch = any\nunder = t\nbackend = e\n[listen {0}]\nendpoint = :1\n"
+        own = str(self.write("d/e.ini", inside.format("e") + backend("e")))
+        first = inside.format("b") + backend("e")
+        self.write("d/a.ini", backend("a"))
+        for texts, left in (
+            ([f"{first}worse\n"], "b"),
+            ([first + backend("a")], "b"),
+            ([first + backend("a") + backend("c"), backend("c")], "b"),
+            (
+                [first + backend("a") + backend("c"), backend("c") + backend("d"), backend("d")],
+                "bd",
+            ),
+            ([first], "e"),
+        ):
+            for name, text in zip("bcd", texts, strict=False):
+                self.write(f"d/{name}.ini", text)
+            rules = load(path, are_pem_files_there=False)
+            untaken = {
+                Path(unit).stem: [*map(str, its)] for unit, its in rules.files.untaken.items()
+            }
+            self.assertEqual({*untaken}, {*left}, untaken)
+            for name in "cd":
+                (self.folder / f"d/{name}.ini").unlink(missing_ok=True)
+        units = UntakenUnits()
+        self.assertEqual([*retaken(rules, units).files.untaken], [own])
+        problem = Problem(f"{self.folder}/d/b.ini", 1, "listen b", "endpoint", "cannot listen")
+        units.leave_out([problem], rules.units)
+        self.assertEqual([*retaken(rules, units).files.untaken], [problem.path])
+
     def test_unreadable(self) -> None:
         path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")

@@ -4,6 +4,7 @@ import ipaddress
 import itertools
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import attrs
@@ -51,28 +52,29 @@ def same_names(
                 advice = "give one another name" if name else "put all its keys there"
                 message = f"is already at {first.path}:{first.line}; {advice}"
                 for section in others:
-                    yield attrs.evolve(section.problem(message), is_claimed=True)
+                    yield section.problem(message).lost_to(first.path, first.line)
 
 
 def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
     """Find endpoints that an earlier section has taken; the problem names the earlier one."""
-    first: dict[tuple[object, ...], str] = {}
+    first: dict[tuple[object, ...], tuple[str, Section]] = {}
     for section, key in itertools.product(sections, _KEYS):
         for number, item in enumerate(section.items(key)):
             claimed, refused = claims(item.text)
             if key != "endpoint" and item.text.startswith("unix:") and "/" not in item.text[:6]:
                 continue  # relative paths of these start elsewhere
-            taken: dict[str, set[int]] = {}
+            taken: dict[str, tuple[Section, set[int]]] = {}
             for claim in filter(first.__contains__, refused):
-                taken.setdefault(first[claim], set()).update(claim[-3:-2])
-            for other, ports in sorted(taken.items()):
+                other, holder = first[claim]
+                taken.setdefault(other, (holder, set()))[1].update(claim[-3:-2])
+            for other, (holder, ports) in sorted(taken.items(), key=itemgetter(0)):
                 advice = "remove one of the two, or change its port or path"
                 which = f" ({ports_text(ports)})" if split_ports(item.text) else ""
                 message = f"{item.text!r} is taken by {other}{which}; {advice}"
-                yield attrs.evolve(section.problem(message, key, number), is_claimed=True)
+                yield section.problem(message, key, number).lost_to(holder.path, holder.line)
             place = f"{item.text!r} at {section.path}:{section.line_of(item)}"
             for claim in claimed:
-                first.setdefault(claim, place)
+                first.setdefault(claim, (place, section))
 
 
 def unshareable(

@@ -359,8 +359,8 @@ def _under(reading: RulesReading, text: str) -> str:
 
 def _checked_under(reading: RulesReading, text: str) -> str:
     listeners, routes = reading.sections["listen"], reading.sections["route"]
-    is_route = text in routes and is_outer(routes[text][0])
-    is_own_route = is_route and reading.is_own(routes[text][0])
+    outer = [*filter(is_outer, routes.get(text, ()))]
+    is_own_route = any(map(reading.is_own, outer))  # also one whose name another unit has
     if text in listeners and is_own_route and reading.is_own(listeners[text][0]):
         raise InvalidValueError(
             f"{text!r} is a listener, and a route that ends TLS or opens tunnels, too; give one of the two another name"
@@ -370,7 +370,7 @@ def _checked_under(reading: RulesReading, text: str) -> str:
     if text in listeners:
         reading.scope.refuse_listener(reading.unit, text)
         return text
-    if is_route:
+    if outer:
         raise InvalidValueError(f"[route {text}] has another owner; name one of yours")
     if text in routes:
         raise InvalidValueError(

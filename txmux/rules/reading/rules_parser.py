@@ -267,7 +267,8 @@ class RulesParser:
         self._problems += same_names(self._sections, self._precedence)
         if next(conflicts([*opened, *own]), None):  # only then is what is in force read
             self._problems += conflicts(sorted([*opened, *own], key=self._precedence))
-        self._problems += foreign_backends(self._of_units(listeners, routes), self._owners)
+        of_units, backends = self._of_units(listeners, routes), self._sections["backend"]
+        self._problems += foreign_backends(of_units, self._owners, backends)
         outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
         owners, precedence = self._owners, self._precedence
         self._problems += shared_names(self._sections["listen"], outer, owners, precedence)

@@ -148,18 +148,21 @@ def _pasteable(names: list[str]) -> str:
 
 
 def foreign_backends(
-    sections: Iterable[tuple[Section, str, Outcome | None]], owners: Mapping[int, str]
+    sections: Iterable[tuple[Section, str, Outcome | None]],
+    owners: Mapping[int, str],
+    backends: Mapping[str, Sequence[Section]],
 ) -> Iterator[Problem]:
-    """Find backends of other units.
+    """Find backends of other units, unless the unit has one of that name, which is then what is wrong.
 
     Args:
         sections: Sections of units, each with a key and what that leads to.
         owners: The units of sections, by their identities; those of the operator are not there.
+        backends: The sections of all backends.
     """
     for section, key, outcome in sections:
-        if isinstance(outcome, Backend):
-            owner = owners.get(id(outcome.section), "")
-            if owner not in {"", owners[id(section)]}:
+        if isinstance(outcome, Backend) and owners.get(id(outcome.section)):
+            named = [outcome.section, *backends.get(outcome.name, ())]
+            if owners[id(section)] not in {owners.get(id(one)) for one in named}:
                 message = f"[backend {outcome.name}] has another owner; write one of your own, with another name"
                 yield section.problem(message, key)
 
@@ -179,4 +182,4 @@ def shared_names(
         )
         if owners.get(id(first), "") != owners.get(id(second), ""):
             message = f"[{first.header}] has this name already, at {first.path}:{first.line}; give one another name"
-            yield attrs.evolve(second.problem(message), is_claimed=True)
+            yield second.problem(message).lost_to(first.path, first.line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import attrs
@@ -54,11 +54,14 @@ class UntakenUnits:
             found.setdefault(unit_at(units, problem.path, problem.line), []).append(problem)
         if "" in found or self._closed >= {problem.path for problem in problems}:
             raise RulesError([*chain.from_iterable(self.problems.values()), *problems])
-        for name, its in found.items():
+        for name in _wrong(found, units):
+            its = tuple(found[name])
             if name not in self.problems:
-                self.problems[name] = tuple(its)
+                self.problems[name] = its
             elif name not in self._emptied:  # what is in force for it is wrong, too
                 self._emptied.add(name)
+                if _has_lost(self.problems[name]):
+                    self.problems[name] = (*self.problems[name], *its)
             else:  # its header is none that `_HEADER` finds
                 self._closed.add(its[0].path)
 
@@ -82,9 +85,12 @@ class UntakenUnits:
         return self._claims[path]
 
     def add(self, files: Files) -> None:
-        """Take over which units were not taken; who has claimed what first is known here alone."""
+        """Take over which units were not taken, but for those that only others keep out: these may be out by now."""
+        for name in [name for name, its in self.problems.items() if _has_lost(its)]:
+            del self.problems[name]
+            self._emptied.discard(name)
         for name, problems in files.untaken.items():
-            if not all(one.is_claimed for one in problems):
+            if not _has_lost(problems):
                 self.problems.setdefault(name, problems)
 
     def taken(self, source: SourceFile) -> SourceFile:
@@ -116,6 +122,25 @@ class UntakenUnits:
             if unit_at({source.path: begun}, its.path, its.line) not in here
         ]
         return attrs.evolve(source, text=text, problems=tuple(rest))
+
+
+def _has_lost(problems: Iterable[Problem]) -> bool:
+    return all(problem.claimant for problem in problems)
+
+
+def _wrong(
+    found: Mapping[str, Sequence[Problem]], units: Mapping[str, Sequence[tuple[int, str]]]
+) -> Iterator[str]:
+    """Yield which units with problems are wrong for sure, in their order: not those that only others of them keep out."""
+    holders = {
+        name: {unit_at(units, *one.claimant) if one.claimant else "" for one in its}
+        for name, its in found.items()
+    }
+    wrong = {name for name, its in holders.items() if not its <= found.keys() - {name}}
+    for name, its in holders.items():
+        if name in wrong or not its <= wrong:
+            wrong.add(name)
+            yield name
 
 
 def _begun(path: str, text: str) -> Iterator[tuple[int, str]]:
