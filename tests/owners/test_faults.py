@@ -253,6 +253,30 @@ class FaultsTest(WorkersTestCase):
         change()
         self.bystanders()
 
+    def test_unseen(self) -> None:
+        """What is in the place of files that are in force, or hides them, takes nothing from their owners."""
+        self.write()
+        mux = self.serve()
+        files = [*self.units.iterdir()]
+        for file in files:
+            file.unlink()
+            file.mkdir()
+        for change in (lambda: self.mux.api("reload", {}), mux.upgrade, mux.upgrade):
+            held = self.bystanders()
+            change()
+            self.assertEqual(
+                {row["unit"] for row in mux.api("status")["untaken"]}, {*map(str, files)}
+            )
+            for owner in self.owners.values():
+                self.answers(*self.connect(owner))
+            for _, pair in held:
+                self.answers(*pair)
+        for file in files:
+            file.rmdir()
+        self.write()
+        change()
+        self.assertEqual(self.untaken(), {})
+
     def test_freed(self) -> None:
         """A port is tried again, and its unit is taken when it is free."""
         FAULTS["port taken"][0](self)

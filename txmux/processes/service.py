@@ -48,7 +48,7 @@ from txmux.rules.model import Files, Rules
 from txmux.rules.model.files import unit_at
 from txmux.rules.named_files import check_disks, forbidden_files, named_files
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.parser import load_within_patience, retaken
+from txmux.rules.reading.parser import load_within_patience, retaken, with_unseen_units
 from txmux.rules.reading.units import UntakenUnits
 from txmux.serving.endpoints import check_servers, unusable_servers
 from txmux.serving.state import TransferState
@@ -585,7 +585,9 @@ class MuxService(Service):
         rules, counters = self.control.rules, self.control.counters
         account = self._account = account_of(rules)
         self._resources.privilege.open(rules)
-        units = UntakenUnits(Files(self._upgrades.state.get("units", {})))
+        state = self._upgrades.state
+        before = Files(state.get("units", {}), state.get("included", {}))
+        units, rules = UntakenUnits(before), with_unseen_units(rules, before)
         rules = retaken(rules, units)
         while unservable := self._unservable(rules, _late_disks(rules)):
             units.leave_out(unservable, rules.units)

@@ -558,6 +558,7 @@ async def collect_state(
         "files": resources.files(),
         "passed": [*resources.sockets.passed],
         "units": {path: control.rules.files.texts[path] for path in control.rules.units},
+        "included": control.rules.files.included,
     }
 
 

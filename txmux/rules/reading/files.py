@@ -98,11 +98,11 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
 
 def with_unseen(found: list[Path], before: Iterable[Path]) -> list[Path]:
     """Add the files of before that are not found, and not known to be gone: their folder may be closed to this process."""
-    unseen = [path for path in before if path not in found and not _is_gone(path)]
+    unseen = [path for path in before if path not in found and not is_gone(path)]
     return sorted([*found, *unseen], key=str) if unseen else found
 
 
-def _is_gone(path: Path) -> bool:
+def is_gone(path: Path) -> bool:
     try:
         with on_disk(path):
             path.lstat()

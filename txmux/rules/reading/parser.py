@@ -16,6 +16,7 @@ from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.context import OnDisk
 from txmux.rules.reading.files import (
     SourceFile,
+    is_gone,
     read_source,
     source_of,
 )
@@ -143,6 +144,26 @@ def _read(
             last = before
 
 
+def with_unseen_units(rules: Rules, before: Files) -> Rules:
+    """Return rules, read just now, with the files of before that this process cannot see, and that are not known to be gone."""
+    included = rules.files.included
+    unseen = (
+        path
+        for pattern, paths in before.included.items()
+        for path in {*paths}.difference(included.get(pattern, paths))
+    )
+    if all(is_gone(Path(path)) for path in unseen):
+        return rules
+    path, text = next(iter(rules.files.on_disk.items()))
+    untaken = UntakenUnits(before=before)
+    return _read(SourceFile(path, text), installed_matchers(), untaken, on_disk=_on_disk(rules))
+
+
+def _on_disk(rules: Rules) -> OnDisk:
+    last = _last
+    return last.reading._on_disk if last is not None and last.rules is rules else ""
+
+
 def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
     """Return rules, read just now, with what is in force in the place of units that are not taken."""
     files = rules.files
@@ -157,8 +178,7 @@ def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
     known = attrs.evolve(
         files, texts={**texts, **lists}, variables=variables, as_read={}, untaken={}
     )
-    last = _last
-    on_disk = last.reading._on_disk if last is not None and last.rules is rules else ""
+    on_disk = _on_disk(rules)
     return _read(
         SourceFile(path, text), installed_matchers(), untaken, known=known, on_disk=on_disk
     )
