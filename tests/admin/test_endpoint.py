@@ -1,6 +1,7 @@
 """Where the service itself is reached, over its life."""
 
 import os
+import resource
 import socket
 import stat
 from pathlib import Path
@@ -271,6 +272,17 @@ class TokenFileTest(SynchronousTestCase):
         self.assertEqual(mode_of(self.path), 0o600)
         self.assertEqual(read_token(self.path), token)
         self.assertNotEqual(read_token(self.folder / "other"), token)
+
+    def test_no_room(self) -> None:
+        """A token for which there is no room leaves no file that the next one would have to be."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            problem = self.assertRaises(MuxError, read_token, self.path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        self.assertIn("cannot be created: File too large; make room", str(problem))
+        self.assertEqual(len(read_token(self.path)), 43)
 
     def test_file_without_a_secret_is_refused(self) -> None:
         for text in ("", "\n", "short", "two words that are long enough", "e\u0301" * 20):

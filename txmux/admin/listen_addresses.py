@@ -1,5 +1,6 @@
 """The listen addresses of the admin endpoints, and the token for TCP."""
 
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ _BACKLOG = 1024
 """More than are served at a time: further clients retry with backoff, starting at 1 s."""
 _NAMED_MODE, _OWN_MODE = "660", "600"
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TOKEN_BYTES = 32
 
 
@@ -90,8 +92,10 @@ def read_token(path: Path) -> str:
     try:
         make_token(path)
     except OSError as problem:
-        no_folder = f"create {path.parent}, or " if isinstance(problem, FileNotFoundError) else ""
-        why = f"created: {problem.strerror}; {no_folder}name a file in a folder that the service may write to"
+        first = f"create {path.parent}, or " if isinstance(problem, FileNotFoundError) else ""
+        if problem.errno in _NO_ROOM:
+            first = "make room on its disk, or "
+        why = f"created: {problem.strerror}; {first}name a file in a folder that the service may write to"
         if isinstance(problem, PermissionError):
             with suppress(OSError):
                 make_by_helper(path)
@@ -122,7 +126,11 @@ def make_token(path: Path) -> None:
         with held_folder(path) as folder:
             how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             file = os.open(path.name, how, 0o600, dir_fd=folder)
+            try:
+                with open(file, "w", encoding="ascii") as made:  # noqa: PTH123 - a descriptor
+                    made.write(f"{secrets.token_urlsafe(_TOKEN_BYTES)}\n")
+            except BaseException:
+                os.unlink(path.name, dir_fd=folder)
+                raise
     except FileExistsError:
         return
-    with open(file, "w", encoding="ascii") as made:  # noqa: PTH123 - a descriptor
-        made.write(f"{secrets.token_urlsafe(_TOKEN_BYTES)}\n")
