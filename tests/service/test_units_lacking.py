@@ -235,14 +235,15 @@ class CertificateTest(SupervisedTestCase):
         self.unit().write_text(text)
         await self.start()
         await self.others_are_served()
-        await self.says("warning: ", "keys.ech")
+        hidden = "warning: [listen b] ech_keys: ", "keys.ech", "; hidden names stay hidden until"
+        await self.says(*hidden)
         self.unit().write_text("")
         self.assertTrue((await self.running.reload()).ok)
         self.unit().write_text(text)
         report = await self.running.reload()
         self.assertEqual((report.ok, report.errors), (True, ()))
         self.assertIn("keys.ech", report.changes)
-        await self.says("warning: ", "keys.ech")
+        await self.says(*hidden)
         await self.others_are_served()
 
     async def test_check(self) -> None:

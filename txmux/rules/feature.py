@@ -124,7 +124,7 @@ class HelloOpenings:
         key: The key, whose value is a path.
         option: What the option of `txmux explain` of that name does.
         make: Returns a `txmux.client.configuration.HelloOpening` that is a `txmux.net.watched.WatchedFiles`, by the path and the clock,
-            and by whether files ``may_lack``; raises `TLSFileError`.
+            by whether files ``may_lack``, and by the ``section`` that names them; raises `TLSFileError`.
     """
 
     key: str

@@ -32,7 +32,7 @@ class TlsTerminators:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._made: dict[tuple[str, TlsSettings], TlsTerminator] = {}
-        self._openings: dict[tuple[str, Path], Any] = {}
+        self._openings: dict[tuple[str, str, Path], Any] = {}
 
     def ending_certificates(self, rules: Rules) -> list[Problem]:
         return [
@@ -67,11 +67,15 @@ class TlsTerminators:
         for kind in OPENINGS:
             path = listener.more.get(kind.key)
             if path is not None:
-                if (kind.key, path) not in self._openings:
-                    self._openings[kind.key, path] = kind.make(
-                        path, self._reactor.seconds, may_lack=listener.is_of_unit
+                key = listener.name, kind.key, path
+                if key not in self._openings:
+                    self._openings[key] = kind.make(
+                        path,
+                        self._reactor.seconds,
+                        may_lack=listener.is_of_unit,
+                        section=f"[listen {listener.name}] ",
                     )
-                found.append(self._openings[kind.key, path])
+                found.append(self._openings[key])
         return tuple(found)
 
     def prepare(self, rules: Rules) -> PreparedTerminators:
@@ -176,7 +180,7 @@ class PreparedTerminators:
     """The terminators of changed rules."""
 
     _all: dict[tuple[str, TlsSettings], TlsTerminator]
-    _all_openings: dict[tuple[str, Path], Any]
+    _all_openings: dict[tuple[str, str, Path], Any]
     made: dict[tuple[str, TlsSettings], TlsTerminator] = attrs.field(factory=dict, init=False)
     removed: set[tuple[str, TlsSettings]] = attrs.field(factory=set, init=False)
     openings: set[Any] = attrs.field(factory=set, init=False)

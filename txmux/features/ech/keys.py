@@ -131,6 +131,7 @@ class EchKeys(WatchedFiles):
         path: A file, or a folder of files.
         seconds: The clock.
         may_lack: Whether that is no error.
+        section: Where the rules name the files, in brackets.
 
     Attributes:
         made: What is in use, the newest first.
@@ -140,9 +141,16 @@ class EchKeys(WatchedFiles):
     key = _rule = RULE
     _what = "keys"
 
-    def __init__(self, path: Path, seconds: Callable[[], float], *, may_lack: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        seconds: Callable[[], float],
+        *,
+        may_lack: bool = False,
+        section: str = "",
+    ) -> None:
         self._path = path
-        super().__init__(seconds, "", [path], may_lack=may_lack)
+        super().__init__(seconds, section, [path], may_lack=may_lack)
 
     def reader(self, limit: int, counts: ListenerCounts | None = None) -> EchReader:
         """Return a reader of a client's first bytes, with the current keys."""
@@ -165,3 +173,9 @@ class EchKeys(WatchedFiles):
     @override
     def _make(self, files: FilesInUse) -> list[KeyFile]:
         return read_key_files(self._path, files.files)
+
+    @override
+    def _why_kept(self, problem: TLSFileError) -> str:
+        if self.made is None:
+            return f"{self.section}{problem.key}: {problem.what}; hidden names stay hidden until it can be used"
+        return super()._why_kept(problem)
