@@ -140,7 +140,7 @@ FILE_UNREAD = _source(
     when="a worker that has replaced another one could not read a database of places or a file of `tunnel_users`, or not open a port that has a certificate of its own")
 NAME_NOT_FOUND = AttentionRow(
     what="names", level="warning", text="backend {backend}: {server}: addresses {age} old{more}", cause="{why}", link=_IN_SERVERS,
-    do="the last addresses stay in use; see whether its name servers know it: 'resolvers', or /etc/resolv.conf", subject="{backend} {server}", is_logged=True,
+    do="the last addresses stay in use; see whether what is asked knows it: its name servers ('resolvers', or /etc/resolv.conf), or Consul", subject="{backend} {server}", is_logged=True,
     runbook="what-txmux-asks-of-others-fails", sources=_ASKED, alerts=COMMON, when="the name of a server cannot be looked up again")
 
 _certificate = partial(
