@@ -277,6 +277,29 @@ class FaultsTest(WorkersTestCase):
         change()
         self.assertEqual(self.untaken(), {})
 
+    def test_list(self) -> None:
+        """A list of networks that is wrong, or gone, takes nothing from the owner that names it."""
+        networks = self.home / "networks"
+        networks.write_text("192.0.2.0/24\n")
+        self.faulty.more = (
+            f"[route b]\nmatch = ssh\nunder = faulty\nfrom = @{networks}\nbackend = close\n"
+        )
+        self.write()
+        mux = self.serve()
+        for damage in (lambda: networks.write_text("worse\n"), networks.unlink):
+            damage()
+            for change in (lambda: self.mux.api("reload", {}), mux.upgrade, mux.upgrade):
+                held = self.bystanders()
+                change()
+                [(owner, row)] = self.untaken().items()
+                self.assertEqual((owner, row["in_force"]), ("faulty", True))
+                self.answers(*self.connect(self.faulty))
+                for _, pair in held:
+                    self.answers(*pair)
+        networks.write_text("192.0.2.0/24\n")
+        change()
+        self.assertEqual(self.untaken(), {})
+
     def test_freed(self) -> None:
         """A port is tried again, and its unit is taken when it is free."""
         FAULTS["port taken"][0](self)

@@ -56,6 +56,7 @@ from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers, close, settled
 from txmux.processes.worker.received_rules import sockets_of
 from txmux.rules.model import Listener, Rules
+from txmux.rules.reading.units import texts_of_units
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.state import TransferState
 from txmux.telemetry.formatting import plural
@@ -557,7 +558,7 @@ async def collect_state(
         "attention": await control.attention_state(),
         "files": resources.files(),
         "passed": [*resources.sockets.passed],
-        "units": {path: control.rules.files.texts[path] for path in control.rules.units},
+        "units": texts_of_units(control.rules),
         "included": control.rules.files.included,
     }
 

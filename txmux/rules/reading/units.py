@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 
 import attrs
 
-from txmux.rules.model import Files, Section
+from txmux.rules.model import Files, Rules, Section
 from txmux.rules.model.files import unit_at
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.files import SourceFile
+from txmux.rules.reading.files import LARGEST_RULES, SourceFile
 from txmux.rules.reading.ini import read_ini
 
 # What is read as one, also with an error in it.
@@ -122,6 +123,18 @@ class UntakenUnits:
             if unit_at({source.path: begun}, its.path, its.line) not in here
         ]
         return attrs.evolve(source, text=text, problems=tuple(rest))
+
+
+def texts_of_units(rules: Rules) -> dict[str, str]:
+    """Return the texts in force of all units, and of the lists of networks that they may name: enough to read them again."""
+    files, texts = rules.files, {path: rules.files.texts[path] for path in rules.units}
+    others = {*texts, *chain.from_iterable(files.included.values()), str(rules.path)}
+    room = LARGEST_RULES
+    for path in sorted(files.texts.keys() - others, key=lambda path: len(files.texts[path])):
+        room -= len(files.texts[path])
+        if room > 0 and any(Path(path).name in texts[unit] for unit in rules.units):
+            texts[path] = files.texts[path]
+    return texts
 
 
 def _has_lost(problems: Iterable[Problem]) -> bool:
