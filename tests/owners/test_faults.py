@@ -300,6 +300,27 @@ class FaultsTest(WorkersTestCase):
         change()
         self.assertEqual(self.untaken(), {})
 
+    def test_secret(self) -> None:
+        """Without a file that has a secret, what was in force stays so, and an upgrade goes well."""
+        secret = self.home / "secret"
+        secret.write_text("secret\n")
+        secret.chmod(0o600)
+        self.faulty.more = (
+            f"[backend b]\nserver = 127.0.0.1:1\nvia = http://u:{secret}@127.0.0.1:1\n"
+            "[route b]\nmatch = ssh\nunder = faulty\nbackend = b\n"
+        )
+        self.write()
+        mux = self.serve()
+        secret.unlink()
+        for change in (lambda: self.mux.api("reload", {}), mux.upgrade, mux.upgrade):
+            held = self.bystanders()
+            change()
+            [(owner, row)] = self.untaken().items()
+            self.assertEqual((owner, row["in_force"]), ("faulty", True))
+            self.answers(*self.connect(self.faulty))
+            for _, pair in held:
+                self.answers(*pair)
+
     def test_freed(self) -> None:
         """A port is tried again, and its unit is taken when it is free."""
         FAULTS["port taken"][0](self)

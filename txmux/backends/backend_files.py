@@ -35,7 +35,7 @@ class BackendFiles(WatchedFiles):
         paths = [] if tls is None else [*tls.files]
         if proxy is not None and proxy.password is not None:
             paths.append(proxy.password)
-        may_lack = tls is not None and tls.may_lack
+        may_lack = any(one is not None and one.may_lack for one in (tls, proxy))
         super().__init__(seconds, f"[backend {backend.name}] ", paths, may_lack=may_lack)
 
     @override

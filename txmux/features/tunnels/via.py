@@ -37,6 +37,7 @@ class Via(ForwardProxy):
     server: Server
     user: str = ""
     password: Path | None = None
+    may_lack: bool = False
 
 
 def proxy(text: str, read: Callable[[str], Server] = endpoints.server) -> Via:

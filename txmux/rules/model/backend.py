@@ -278,12 +278,14 @@ class ForwardProxy:
         key: That key.
         server: Where the proxy is; its text is for logs: ``socks5://proxy:1080``.
         password: The file with the password of a login.
+        may_lack: Whether it is no error if that cannot be read, as for a unit: until it can, no server is connected.
     """
 
     __slots__ = ()
     key: ClassVar[str]
     server: Server
     password: Path | None
+    may_lack: bool
 
 
 @frozen(cache_hash=True)  # thousands of routes may look one with thousands of servers up

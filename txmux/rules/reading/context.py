@@ -1,7 +1,7 @@
 """Values that refer to other files, other sections or matchers."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -86,6 +86,7 @@ class RulesReading:
         self.files = files
         self.alone = alone
         self.unit, self.may_be_provided = "", False
+        self.untaken: Collection[str] = ()  # of these units, what is in force is read
         self.scope = Scope(files.folder)
         self.owners: Mapping[int, str] = {}
         self.matchers = matchers
@@ -156,7 +157,8 @@ class RulesReading:
         path = self.home / file_path(text)
         if check:
             self.needs.append((RulesReading._check, (path, what), None))
-            self._check((path, what))
+            if self.unit not in self.untaken:  # else the service has what was in it
+                self._check((path, what))
         return path
 
     def _check(self, named: tuple[Path, str]) -> None:

@@ -199,7 +199,7 @@ class RulesParser:
             alone=alone,
             before=last.reading if last else None,
         )
-        self._reading.owners = self._owners
+        self._reading.owners, self._reading.untaken = self._owners, self._untaken.problems
         self._problems = self._reading.problems
         self._not_text: list[Problem] = []
         self._sections = self._reading.sections
@@ -502,7 +502,12 @@ class RulesParser:
         self._problems += backend.contradictions(section, fields, self._reading.server)
         usual = {"resolvers": self._reading.settings.resolvers}
         fields["is_of_unit"] = "tls" in section.entries and self._is_of_unit(section)
-        return backend.make_backend(name, section, {**usual, **fields})
+        made = backend.make_backend(name, section, {**usual, **fields})
+        proxy = made.proxy
+        if proxy is None or proxy.password is None or not self._is_of_unit(section):
+            return made
+        lacking = attrs.evolve(proxy, may_lack=True)  # type: ignore[misc] # an attrs class of a feature
+        return attrs.evolve(made, more={**made.more, proxy.key: lacking})
 
     def _backend_called(self, name: str) -> Backend | None:
         if name in self._begun:
