@@ -17,7 +17,7 @@ import pytest
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.admin.processes import get, post
+from tests.admin.processes import get, post, text_of
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import WorkersTestCase, customize, find_modules
@@ -285,6 +285,26 @@ class AdoptedTest(WorkersTestCase):
         self.assertEqual((status["connections"]["active"], len(status["workers"])), (1, 1))
         self.all_end([pair])
         self.assertEqual(get(self.admin, "/api/status")["connections"]["total"], 2)
+
+    def test_one_is_killed_before(self) -> None:
+        """The same, if it dies when the new process counts what it has, and has not adopted it."""
+        ready, gate = self.late("_count_on", after=True)
+        mux, _ = self.begin(workers=2)
+        killed, other = workers_of(mux.pid)
+        self.one_for_each(mux, (killed, other))
+        self.eventually_listed(4)
+        mux.ask()
+        eventually(ready.exists, "the new process counts")
+        os.kill(killed, signal.SIGKILL)
+        mux.child.wait_for("connections that ended with a worker: ")
+        gate.touch()
+        mux.switched()
+        mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        metrics = text_of(self.admin, "/metrics")
+        (active,) = re.findall(r"\ntxmux_connections_active\{.*\} (\d)", metrics)
+        self.assertEqual(int(active), len(self.listed()))
+        self.assertFalse(is_gone(other))
+        post(self.admin, "/api/connections/close", {"listener": "public"})
 
     def test_reload(self) -> None:
         """One that is adopted keeps its rules, and holds no reload up."""

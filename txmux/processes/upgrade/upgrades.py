@@ -231,6 +231,7 @@ class Upgrades:
             raise UpgradeError("it is shutting down")
         resources.counters.adopt_files(files)
         adopted = transfers.adopt(workers, ends, self._reactor)
+        resources.counters.settle_dead([row["counts"] for row in workers])
         # An error here leaves the other process serving; if that has ended, this one has to serve anyway.
         resources.write_pidfile(must=not self._predecessor_ended)
         supervisor.restore(state or {})

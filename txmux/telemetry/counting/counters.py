@@ -205,6 +205,14 @@ class Counters:
                     return column
         return None
 
+    def settle_dead(self, files: Collection[int]) -> None:
+        """Count the connections of those that had ended before they could be adopted as ended, too; `files` are of those that are adopted."""
+        for other in self._others:
+            if other.pid == os.getpid():
+                for column in [one for one in other.columns if one.inode not in files]:
+                    if _live(column):  # else it may be the supervisor's, which still counts
+                        self.adopted_ended(column)
+
     def adopt_files(self, files: Sequence[int]) -> None:
         """Count what processes of the last program have in files that came after `adopt`; others are closed."""
         for file in files:
