@@ -221,7 +221,7 @@ class OthersTest(SynchronousTestCase):
 
     def test_restarts_while_the_clock_is_set(self) -> None:
         """They are counted for as long as they are recent by a clock that nobody sets, and have the time of day of now."""
-        state: Any = SimpleNamespace(restarts=[(100.0 + n, 1, "reason") for n in range(3)])
+        state: Any = SimpleNamespace(ended_workers=[(100.0 + n, 1, "reason") for n in range(3)])
         state.troubles, state.refused_calls = list, {}
         for now in (1000.0, 999_999.0):
             (item,) = processes(state, now, 150.0)

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -214,6 +214,35 @@ class AttentionTest(WorkersTestCase):
         text = "worker 1 was killed by signal 11 (SIGSEGV), 2 connections lost"
         self.assertEqual(item["text"], text)
         self.assertIn(f"WARNING: {text}", self.command("status", "--check")[1])
+
+    def test_worker_that_is_killed_while_it_retires(self) -> None:
+        """It is named, too, be it of the process before an upgrade, which does not forget those before."""
+        mux = self.begin_to_upgrade(f"{RULES}detect_timeout = 10m\n")
+        (worker,) = workers_of(mux.pid)
+        with self.kept_connection():
+            os.kill(worker, signal.SIGTERM)
+            eventually(lambda: self.retiring() == [worker], "another one serves")
+            self.end(worker, "was killed by signal 9 (SIGKILL), 1 connection lost")
+        with self.kept_connection():
+            (worker,) = mux.replace()
+            mux.child.wait_for(f"upgraded: process {mux.pid} ")
+            self.assertIn("(SIGKILL), 1 connection lost", str(self.items("workers")))
+            self.end(worker, "ended, 1 connection lost; 1 other before")
+
+    @contextlib.contextmanager
+    def kept_connection(self) -> Iterator[None]:
+        client = self.client(self.mux)
+        eventually(lambda: self.mux.api("connections"), "it is accepted")
+        yield
+        client.close()
+
+    def retiring(self) -> list[int]:
+        return [row["pid"] for row in self.mux.api("status")["workers"] if row["retiring"]]
+
+    def end(self, worker: int, how: str) -> None:
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: how in str(self.items("workers")), "it is seen")
+        self.mux.child.wait_for(rf"worker \d {re.escape(how.partition(';')[0])}")
 
     def test_worker_that_ends_again_and_again(self) -> None:
         mux = self.begin()

@@ -274,7 +274,7 @@ class SilentTest(SupervisedTestCase):
             await self.until(lambda: not any(one.pid for one in workers))
             for _ in range(20):
                 self.time.advance(0.5)
-            restarts = len(self.supervisor.state.restarts)
+            restarts = len(self.supervisor.state.ended_workers)
         said = [text for text in map(formatEvent, events) if "cannot be started" in text]
         self.assertEqual(len(said), 2, said)
         self.assertEqual(restarts, 1)  # of the starter
@@ -329,7 +329,7 @@ class SilentTest(SupervisedTestCase):
             await self.until(lambda: self.starter() not in {0, starter})
         self.assertTrue(is_gone(starter))
         self.assertEqual(self.pids(), before)
-        ((_, number, how),) = self.supervisor.state.restarts
+        ((_, number, how),) = self.supervisor.state.ended_workers
         self.assertEqual((number, how), (0, "has done nothing for 10 s, though it could run"))
 
     async def test_starter_that_imports(self) -> None:

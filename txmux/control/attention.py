@@ -226,7 +226,9 @@ def unusable_answers(lines: Iterable[str]) -> Iterator[AttentionItem]:
 
 def processes(state: ServiceState, now: float, monotonic: float) -> Iterator[AttentionItem]:
     """Find what is wrong with the processes of a service; `now` is in seconds since 1970, and by the monotonic clock."""
-    restarts = [(now - (monotonic - when), number, how) for when, number, how in state.restarts]
+    restarts = [
+        (now - (monotonic - when), number, how) for when, number, how in state.ended_workers
+    ]
     yield from replaced_workers(restarts, now)
     yield from ended_workers(restarts, now)
     yield from refused_calls(state.refused_calls)

@@ -58,7 +58,7 @@ class ServiceState:
         troubles: Returns what is wrong with the helper that opens files.
         observer: Judges servers by what all workers have counted.
         queues: Notices overflows of the accept queues.
-        restarts: Of each worker that was started again: when (monotonic), its number, and why; 0 stands for the starter.
+        ended_workers: Of each worker that was started again, or has ended with connections: when (monotonic), its number, and why; 0 stands for the starter.
         condition: Returns how the workers are.
         per_source: Returns what counts the sources of each listener in all workers, while these accept clients.
         refused_calls: By the system call that a sandbox has refused: when first, as above, and the number of the worker.
@@ -79,7 +79,7 @@ class ServiceState:
     recent: Recent = attrs.field(factory=Recent)
     troubles: Callable[[], Sequence[str]] = tuple
     queues: ListenQueues = attrs.field(factory=ListenQueues)
-    restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
+    ended_workers: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
     refused_calls: dict[str, tuple[float, int]] = attrs.field(factory=dict)
     condition: Callable[[], WorkersCondition] = WorkersCondition
     per_source: Callable[[], Mapping[str, PerSource | None]] = dict

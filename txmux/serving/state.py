@@ -22,6 +22,7 @@ networks     contents of lists that change without a reload: see `txmux.access.l
 limits       what is where in the memory of the limits: see `txmux.access.across_processes.SharedLimits.handed_over`
 history      measurements of the last minutes: see `txmux.control.rates.Rates.as_json`
 attention    what needs attention: see `txmux.control.control.Control.attention_state`
+ended        workers that have ended: see `txmux.control.overrides.ServiceState.ended_workers`
 recent       the last connections that did not end as they should: see `txmux.telemetry.recent.Recent.state`
 sources      the rate buckets of each listener, in base64: see `SourceTable.buckets`
 ===========  ================================================================================================

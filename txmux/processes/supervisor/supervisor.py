@@ -248,7 +248,7 @@ class Supervisor:
         return Worker(self, number, self._reactor, is_first=not self._is_started)
 
     def _starter_ended(self, how: str) -> None:
-        self.state.restarts.append((time.monotonic(), 0, how))
+        self.state.ended_workers.append((time.monotonic(), 0, how))
         for worker in self.pool.all():
             worker.starter_ended()
 
@@ -320,6 +320,7 @@ class Supervisor:
             "pem": self._files_in_use.lost(),
             "bans": self.state.bans.state(now, again=again),
             "recent": self.state.recent.state(),
+            "ended": [*self.state.ended_workers],
             "observed": self.state.observer.as_json(),
             "limits": self.limits.handed_over(),
         }
@@ -337,6 +338,10 @@ class Supervisor:
         self.state.observer.restore(state.get("observed", ()))
         self._names.take_results(state.get("names", {}))
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
+        ended = self.state.ended_workers
+        known = {*ended, *map(tuple, state.get("ended", ()))}
+        ended.clear()
+        ended.extend(sorted(known))
         rows = rows_of(self.state.bans.restore(state.get("bans", {}), now))
         if self._is_started:
             self.pool.send_to_all(messages.RECALL, state=self._shared_state(servers))

@@ -480,7 +480,10 @@ class Worker:
 
     def _record_restart(self, why: str) -> None:
         self._supervisor.counters.column(OWN).process.restarted()
-        self._supervisor.state.restarts.append((time.monotonic(), self.number, why))
+        self._record_end(why)
+
+    def _record_end(self, why: str) -> None:
+        self._supervisor.state.ended_workers.append((time.monotonic(), self.number, why))
 
     def kill_hung(self, why: str, more: str) -> None:
         self._log.error(
@@ -521,6 +524,12 @@ class Worker:
         lost = self._supervisor.ended(self)
         self._lost_connections = f", {plural(lost, 'connection')} lost" if lost else ""
         if self._retirement is not None or self._stopped is not None:
+            if lost:
+                how = (
+                    self._how_ended if self._hung else how_killed(status)
+                ) + self._lost_connections
+                self._log.error("worker {number} {how}", number=self.number, how=how)
+                self._record_end(how)
             self._supervisor.retired(self)
             if self._stopped is not None:
                 self._stopped.callback(None)
