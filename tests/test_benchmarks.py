@@ -35,6 +35,7 @@ from benchmarks.report import markdown
 from benchmarks.results import FIGURES, Results, Spread
 from tests.interop.children import leave_unmeasured
 from tests.programs import require_program
+from tests.support.changes import change_constants
 
 _CHECKOUT = Path(__file__).parent.parent
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -303,8 +304,9 @@ class ChildTests(SynchronousTestCase):
 class PortTests(SynchronousTestCase):
     def test_chosen_once(self) -> None:
         """A port is chosen once as long as it is meant for something, whether or not that listens; then it is free again."""
-        self.patch(children, "_PORTS", itertools.cycle(range(30_000, 30_060)))
-        self.patch(children, "_PORT_COUNT", 60)
+        change_constants(
+            self, children, _PORTS=itertools.cycle(range(30_000, 30_060)), _PORT_COUNT=60
+        )
         with children.free_ports(3) as servers:
             for _ in range(60):
                 with children.free_ports(2, socket.SOCK_DGRAM) as found:

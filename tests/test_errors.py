@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
 from tests.support.certificates import make_authority
+from tests.support.changes import pretend_user
 from tests.support.folders import make_folder
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
@@ -168,7 +168,7 @@ class CommandTests(SynchronousTestCase):
             (0, 0, True, "sudo "), (0, 0, False, ""), (1000, 0, True, "sudo "),
             (1000, 1000, True, ""), (1000, 1001, True, "sudo "),
         ):  # fmt: skip
-            self.patch(os, "geteuid", lambda user=user: user)
+            pretend_user(self, user)
             self.patch(shutil, "which", lambda _, found=has_sudo: "sudo" if found else None)
             with mock.patch.object(Path, "stat", return_value=mock.Mock(st_uid=owner)):
                 self.assertEqual(sudo_for(folder), expected)

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually, leave_unmeasured
 from tests.service.test_privileges import require_root
+from tests.support.changes import change_constants, pretend_user
 from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look
 from tests.support.services import Service
@@ -101,7 +102,7 @@ class LinksTest(SynchronousTestCase):
             self.assertIsNotNone(files.late_disk(thread))
             return open_safely(path, flags)
 
-        self.patch(files, "PATIENCE", -1.0)
+        change_constants(self, files, PATIENCE=-1.0)
         self.patch(files, "open_safely", open_late)
         self.addCleanup(files.forget_thread, thread)
         before = look()
@@ -145,7 +146,7 @@ class LinksTest(SynchronousTestCase):
 
         self.secret.write_text("ann:x\n")
         self.patch(files, "_open_by_own_links", refuse)
-        self.patch(os, "geteuid", lambda: 0)
+        pretend_user(self, 0)
         self.assertRaises(PermissionError, files.read_list, self.secret)
         files.use_helper(os.open)
         self.addCleanup(files.use_helper, None)
@@ -308,7 +309,7 @@ class DeadDiskTest(SynchronousTestCase):
         self.is_back = threading.Event()
         self.addCleanup(self.end_threads)
         self.before = set(threading.enumerate())
-        self.patch(files, "PATIENCE", 0.05)
+        change_constants(self, files, PATIENCE=0.05)
         self.patch(files, "_open_own", self.open)
 
     def open(self, path: Path) -> BinaryIO:

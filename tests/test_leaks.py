@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from tests.support.changes import change_constants
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
 from txmux.backends import upstream
@@ -59,8 +60,8 @@ class LeakTest(MuxTestCase):
         inside.peers = self.backend.peers
         port = self.backend_port()
         # Only clients that say nothing, and those of the stalled port, are in a hurry.
-        self.patch(upstream, "HALF_CLOSE", 0.05)
-        self.patch(sweep, "_PERIOD", 0.05)
+        change_constants(self, upstream, HALF_CLOSE=0.05)
+        change_constants(self, sweep, _PERIOD=0.05)
         patient: dict[str, Any] = {"connect_timeout": 600}
         self.silent_port = self.mux(detect_timeout=0.1, reactor=reactor)
         self.silent_factory = self.factory

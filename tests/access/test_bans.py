@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
@@ -12,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants, set_wall_clock
 from txmux.access import bans as module
 from txmux.access.bans import (
     Ban,
@@ -114,7 +114,7 @@ class BansTests(SynchronousTestCase):
         self.assertEqual([*other], [Ban(_MANY, 102.0), Ban(_SOME[3], 101.0)])
 
     def test_people_see_the_time_of_day(self) -> None:
-        self.patch(time, "time", lambda: 1_000_000.0)
+        set_wall_clock(self, 1_000_000.0)
         shown = Ban(_ONE, 40.0, 160.0, "scans").as_json(100.0)
         self.assertEqual((shown["since"], shown["until"]), (999_940.0, 1_000_060.0))
         self.assertIsNone(Ban(_MANY, 40.0).as_json(100.0)["until"])
@@ -161,7 +161,7 @@ class BansTests(SynchronousTestCase):
         self.assertEqual([ban.network for ban in bans], [_MANY])
 
     def test_changes_of_a_full_list(self) -> None:
-        self.patch(module, "_MOST", 1)
+        change_constants(self, module, _MOST=1)
         bans = Bans([Ban(_ONE, 1.0)])
 
         async def change(changes: Sequence[Change]) -> list[str]:

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from txmux.access import per_source as module
 from txmux.access.per_source import (
     Permit,
@@ -158,8 +159,7 @@ class PerSourceTest(SynchronousTestCase):
 
 class FullTableTest(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(module, "_MOST_SLOTS", 4)
-        self.patch(module, "_WAYS", 4)
+        change_constants(self, module, _MOST_SLOTS=4, _WAYS=4)
         self.clock = Clock()
 
     def test_fullest_bucket_is_forgotten_first_but_none_with_connections(self) -> None:

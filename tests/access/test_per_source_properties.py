@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.access.test_per_source import SECOND, memory
+from tests.support.changes import change_constants
 from tests.support.examples import scaled
 from txmux.access import per_source as module
 from txmux.access.per_source import Permit, PerSource, SourceLimits, SourceTable, source_of
@@ -113,7 +114,7 @@ class ModelTest(SynchronousTestCase):
     def test_model(self) -> None:
         """Whatever happens, in whatever order, the limits hold and nobody is refused without need."""
         # A table as large as that of a service would be made, and looked over, again and again for four sources.
-        self.patch(module, "_MOST_SLOTS", 1 << 8)
+        change_constants(self, module, _MOST_SLOTS=1 << 8)
         case = Model.TestCase
         case.settings = settings(max_examples=scaled(60), stateful_step_count=40, deadline=None)
         case().runTest()

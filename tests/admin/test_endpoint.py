@@ -13,6 +13,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase, request
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.forks import starter
 from txmux import MuxService, files, load
@@ -141,7 +142,7 @@ class AutomaticTest(AdminCase):
         self.addCleanup(patched.stop)
         # A service of this machine may have made that of the system, or root would.
         self.system = self.folder / "var" / "system"
-        self.patch(files, "RUN", self.system)
+        change_constants(self, files, RUN=self.system)
         self.file = self.folder / "edge.rules.ini"
 
     async def auto(self) -> None:

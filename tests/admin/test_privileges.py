@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually, leave_unmeasured
 from tests.service.test_privileges import free_low_port, ids_of, python_for_everybody, require_root
+from tests.support.changes import change_environment
 from tests.support.proc import is_gone
 from tests.support.services import Service
 
@@ -145,7 +146,7 @@ class DroppedTest(SynchronousTestCase):
     def test_automatic_socket_survives_reload_and_upgrade(self) -> None:
         runtime = self.folder / "run"
         runtime.mkdir(0o755)
-        self.patch(os, "environ", {**os.environ, "RUNTIME_DIRECTORY": str(runtime)})
+        change_environment(self, RUNTIME_DIRECTORY=str(runtime))
         mux = self.start("")
         path = runtime / "rules.sock"
         inode = path.stat().st_ino

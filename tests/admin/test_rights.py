@@ -15,6 +15,7 @@ from tests.admin.asking import JSON, LISTEN, AdminCase, Told
 from tests.admin.test_guards import basic
 from tests.interop.children import PATIENCE
 from tests.service.test_privileges import require_root
+from tests.support.changes import change_constants, pretend_user
 from txmux.admin import access
 from txmux.net.turns import look_in_thread
 from txmux.rules.lint.warnings import lint
@@ -234,8 +235,8 @@ class UsersTest(AdminCase):
     """The service's own user, as which the tests run, may always do everything."""
 
     def as_another(self) -> None:
-        self.patch(access, "_ROOT", -2)
-        self.patch(os, "geteuid", lambda: -2)
+        change_constants(self, access, _ROOT=-2)
+        pretend_user(self, -2)
 
     async def statuses(self, users: str) -> tuple[int, int, int]:
         self.write_rules(f"admin_users = {users}" if users else "", RULES)

@@ -8,6 +8,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.remote.answering import DONE, Answering
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.cli import main
@@ -33,9 +34,9 @@ class CommandTestCase(SynchronousTestCase):
         if self.text:
             self.rules = self.write("rules.ini", self.text)
         self.run_folder = make_folder(self)
-        self.patch(files, "RUN", self.run_folder)
+        change_constants(self, files, RUN=self.run_folder)
         self.users = self.folder / "users"
-        self.patch(files, "USERS", self.users)
+        change_constants(self, files, USERS=self.users)
         self.environ = {"PATH": "/usr/bin:/bin"}
 
     def write(self, name: str, data: bytes | str) -> Path:

@@ -12,6 +12,7 @@ from typing import ClassVar
 from unittest import SkipTest
 
 from tests.cli.support import CommandTestCase
+from tests.support.changes import change_constants, pretend_user
 from tests.support.named_files import BY_TWISTED, MADE, RULES, folder_of_files
 from txmux.cli import check
 from txmux.files import may_read
@@ -86,7 +87,7 @@ class ReadTests(CommandTestCase):
         os.chown(outer / "key", pwd.getpwnam(_NOBODY).pw_uid, 0)
         (line,) = self.checked()[1]
         self.assertTrue(line.endswith(f"chmod g+rX {shlex.quote(str(outer))}"), line)
-        self.patch(check, "_HOME", str(outer))
+        change_constants(self, check, _HOME=str(outer))
         self.assertTrue(
             self.checked()[1][0].endswith("'; move it to another folder, such as /etc/txmux")
         )
@@ -127,7 +128,7 @@ class ReadTests(CommandTestCase):
         self.assertIn("--as: user: there is no user 'no-such-user'", out)
 
     def test_without_privilege(self) -> None:
-        self.patch(os, "geteuid", lambda: 4711)
+        pretend_user(self, 4711)
         code, out, _ = self.run_main("check", "--as", _NOBODY, self.rules)
         self.assertEqual(code, 1)
         self.assertIn("--as: only root can open files as user 'nobody'", out)

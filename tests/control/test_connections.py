@@ -7,6 +7,7 @@ from unittest.mock import patch
 from twisted.internet.task import deferLater
 
 from tests.support.certificates import make_authority
+from tests.support.changes import change_constants
 from tests.support.each import for_each
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
@@ -195,7 +196,7 @@ class EndsMeanwhileTest(ServiceTestCase):
 
     async def test_clients(self) -> None:
         inside = await self.clients(4)
-        self.patch(client_table, "_OFTEN", 1)
+        change_constants(self, client_table, _OFTEN=1)
         await self.with_ends(inside.clients, lambda rows, _: self.assertEqual(len(rows), 1))
 
     async def test_counts(self) -> None:

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.servers import start_redis
+from tests.support.changes import change_environment
 from tests.support.echo import EchoServer
 from tests.support.services import Service
 
@@ -51,7 +52,7 @@ class SteppedClock:
         self._file = folder / "step"
         self.step(0)
         path = os.pathsep.join([str(shims), os.environ.get("PYTHONPATH", "")])
-        test.patch(os, "environ", {**os.environ, "PYTHONPATH": path, "CLOCK_STEP": str(self._file)})
+        change_environment(test, PYTHONPATH=path, CLOCK_STEP=str(self._file))
 
     def step(self, seconds: float) -> None:
         with self._file.open("r+b" if self._file.exists() else "wb") as file:

@@ -22,6 +22,7 @@ from tests.interop.children import (
 )
 from tests.programs import require_program
 from tests.service.test_privileges import python_for_everybody
+from tests.support.changes import change_environment
 from tests.support.echo import EchoServer
 from tests.support.proc import is_gone
 from tests.support.services import Twist, twist_command
@@ -238,7 +239,7 @@ class LifeTests(InteropTestCase):
 
     def test_asked(self) -> None:
         """Commands find it without being told where, and say that its rules are not in a file."""
-        self.patch(os, "environ", {**os.environ, "RUNTIME_DIRECTORY": str(self.folder)})
+        change_environment(self, RUNTIME_DIRECTORY=str(self.folder))
         child = self.begin_by_options()
 
         def ask(word: str) -> str:

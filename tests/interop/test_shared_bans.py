@@ -19,6 +19,7 @@ from tests.interop.namespaces import Namespace
 from tests.interop.servers import RedisServer, start_redis
 from tests.programs import require_program
 from tests.support.certificates import Identity, make_authority
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.proc import halted
@@ -250,7 +251,7 @@ class ClocksTest(TestCase):
     async def test_full(self) -> None:
         """Bans that there is no room for hold after the next comparison, if there is some by then."""
         self.times = SharingTimes(pings=0.1, compared=0.2)
-        self.patch(bans, "_MOST", 2)
+        change_constants(self, bans, _MOST=2)
         one, shared = await self.machine()
         await one.ban("192.0.2.1")
         await one.ban("192.0.2.2")

@@ -13,6 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.interop.children import output_of
 from tests.interop.servers import start_redis
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.peers import Peer, PeerFactory, connect, reactor
 from txmux import EmbeddedService
@@ -233,7 +234,7 @@ class SharedRatesTest(TestCase):
         return is_shared(source.state() for part in parts for source in part.sources())
 
     async def test_metric_of_redis(self) -> None:
-        self.patch(exchange, "STEADY", 0.1)
+        change_constants(self, exchange, STEADY=0.1)
         machine = self.machine("100/s burst=10")
         found = [self.gauge(machine)]
         await self.up(machine)

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.changes import change_constants
 from tests.support.peers import reactor
 from txmux import files
 from txmux.net import turns
@@ -38,7 +39,7 @@ class TurnsTest(TestCase):
 
 class StillTests(SynchronousTestCase):
     def test_nobody_waits_for_a_reactor_that_does_not_run(self) -> None:
-        self.patch(turns, "_PIECE", 0.0)
+        change_constants(self, turns, _PIECE=0.0)
         done = Deferred.fromCoroutine(Turns().collect(range(99)))
         self.assertEqual(self.successResultOf(done), [*range(99)])
 
@@ -47,8 +48,8 @@ class DeadDiskTest(TestCase):
     """Jobs of the thread that wait for disks which do not answer."""
 
     def setUp(self) -> None:
-        self.patch(files, "PATIENCE", 0.05)
-        self.patch(turns, "_LOOK", 0.02)
+        change_constants(self, files, PATIENCE=0.05)
+        change_constants(self, turns, _LOOK=0.02)
         self.is_back = threading.Event()
         self.before = set(threading.enumerate())
         self.jobs = turns._JobThread()

@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import leave_unmeasured
 from tests.packaging.building import CHECKOUT
 from tests.programs import require_program
+from tests.support.changes import change_environment
 
 _SCRIPT = "script/lib/release.py"
 _MARK = "<!-- towncrier release notes start -->"
@@ -192,7 +193,7 @@ class ReleaseTests(SynchronousTestCase):
         self.make_packages_quickly()
         (self.folder / "dist").mkdir()
         tools = {"dpkg_buildpackage": ":", "lintian": "echo E: txmux: bad; exit 2"}
-        self.patch(os, "environ", {**os.environ, "PATH": self.programs(**tools)})
+        change_environment(self, PATH=self.programs(**tools))
         build = runpy.run_path(str(self.folder / _SCRIPT))["_build_deb"]
         problem = self.assertRaises(SystemExit, build, self.folder)
         self.assertIn("E: txmux: bad\n", str(problem))  # with which it ends

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred
 
+from tests.support.changes import change_constants
 from tests.support.messages import BY_KIND
 from tests.support.mux import MuxTestCase, server_at
 from tests.support.peers import Peer, connect, reactor
@@ -44,7 +45,7 @@ class Handover:
 
     def __init__(self, test: MuxTestCase) -> None:
         self._test = test
-        test.patch(handover, "_SHARES", 1)  # so that a batch has as many as there are
+        change_constants(test, handover, _SHARES=1)  # so that a batch has as many as there are
         self.awaited = Tally()
         self.prepare: Callable[[MuxFactory], object] = lambda _: None
 

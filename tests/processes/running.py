@@ -10,6 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
+from tests.support.changes import change_environment
 from tests.support.folders import make_folder
 from tests.support.ports import stop_listening
 from tests.support.proc import halted, is_gone, serves, workers_of
@@ -25,7 +26,7 @@ RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 def find_modules(test: SynchronousTestCase, folder: Path) -> None:
     folder.chmod(0o755)  # workers may be another user's
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-    test.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+    change_environment(test, PYTHONPATH=os.pathsep.join(paths))
 
 
 def use_plugin(test: SynchronousTestCase, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import struct
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get, post, text_of
 from tests.processes.running import use_plugin
+from tests.support.changes import change_environment
 from tests.support.kit import Service, eventually, leave_unmeasured, make_folder, run
 from tests.test_structure import parsed
 from txmux.processes.worker import landlock
@@ -97,7 +97,7 @@ class ConfinedParsingTests(SynchronousTestCase):
         self.folder.chmod(0o755)
         (self.folder / "secret").write_text("precious")
         use_plugin(self, "spying")
-        self.patch(os, "environ", {**os.environ, "SPYING_FOLDER": str(self.folder)})
+        change_environment(self, SPYING_FOLDER=str(self.folder))
         self.admin = self.folder / "admin.sock"
 
     def run_service(self, rules: str, settings: str = "") -> Service:

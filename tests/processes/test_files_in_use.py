@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from tests.support.kit import make_authority, make_folder
 from txmux.backends.backend_files import BackendFiles
 from txmux.backends.upstreams import Upstreams
@@ -169,9 +170,8 @@ class ServiceFilesTest(SynchronousTestCase):
             self.assertEqual(its == before, is_refused)
 
     def test_many_in_several_pieces(self) -> None:
-        self.patch(service_files, "_MANY", 2)
-        self.patch(
-            service_files, "_LONGEST", inf
+        change_constants(
+            self, service_files, _MANY=2, _LONGEST=inf
         )  # else a busy machine leaves some to the next look
         self.open(*"abcde")
         before = self.sent[-1]

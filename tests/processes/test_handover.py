@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.processes.handover_case import SKIP, Handover, descriptors
+from tests.support.changes import change_constants
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, reactor
 from txmux.access.admission import Tally
@@ -59,7 +60,7 @@ class HandoverTest(MuxTestCase):
 
     async def test_all_move(self) -> None:
         """They move in batches, over several channels; the old process has nothing of them any more."""
-        self.patch(handover, "_BATCH", 3)
+        change_constants(self, handover, _BATCH=3)
         peers = await self.handover.relayed(10)
         channels = [self.handover.adopting(), self.handover.adopting()]
         self.assertEqual(await self.handover.hand(*channels), 10)
@@ -79,7 +80,7 @@ class HandoverTest(MuxTestCase):
         self.assertEqual([one() for one in known], [None] * 6)
 
     async def test_connection_with_many_bytes_completes_its_batch(self) -> None:
-        self.patch(handover, "_HELD", 1)
+        change_constants(self, handover, _HELD=1)
         peers = await self.handover.relayed(2)
         client, server = peers[0]
         server.transport.pauseProducing()

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from tests.support.examples import scaled
 from txmux.net.channel.channel import Channel
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
@@ -277,7 +278,7 @@ class SchedulesTest(SynchronousTestCase):
     )
     def test_schedules(self, places: list[bool], steps: list[tuple[int, int]]) -> None:
         """A connection is in one process at a time, is given up only with a process, and a place is given back once; no descriptor is left."""
-        self.patch(handover, "_BATCH", _BATCH)
+        change_constants(self, handover, _BATCH=_BATCH)
         before = _open_files()
         model = _Model(places)
         try:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually
+from tests.support.changes import change_constants
 from txmux.processes import liveness
 from txmux.processes.liveness import (
     HangDetector,
@@ -214,6 +215,6 @@ class ActivityTest(SynchronousTestCase):
         self.becomes(child.pid, lambda activity: activity.state == _SLEEPS)
 
     def test_system_that_does_not_show_it(self) -> None:
-        self.patch(liveness, "_PROC", "/nowhere/at/all")
+        change_constants(self, liveness, _PROC="/nowhere/at/all")
         self.assertIsNone(activity_of(os.getpid()))
         self.assertIsNone(activity_of_family(os.getpid()))

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.test_memory import Machine
+from tests.support.changes import change_constants, change_environment
 from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, customize, eventually
 from tests.support.proc import (
     await_oom_scores,
@@ -74,7 +75,7 @@ class ScoresTest(WorkersTestCase):
     def test_upgrade(self) -> None:
         """The new process goes before the workers of the old one until it serves, and the same holds for the next one."""
         may_start = self.folder / "start"
-        self.patch(os, "environ", {**os.environ, "MAY_START": str(may_start)})
+        change_environment(self, MAY_START=str(may_start))
         customize(self, _WAITS)
         running = self.start_raised()
         for _ in range(2):
@@ -168,7 +169,7 @@ class KillsTest(SynchronousTestCase):
 
     def test_other_ends(self) -> None:
         """Only who was killed (SIGKILL) may have been so for lack of memory."""
-        self.patch(oom, "KILLS", self.kills)
+        change_constants(self, oom, KILLS=self.kills)
         self.machine.write({"proc/vmstat": "oom_kill 7"})
         self.kills.look()
         self.machine.write({"proc/vmstat": "oom_kill 8"})

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from tests.support.installed import as_installed
 from tests.support.kit import PATIENCE, eventually, make_folder
 from txmux import files
@@ -334,7 +335,7 @@ class OpenerTest(SynchronousTestCase):
             return ProcessActivity("R", 0.0)
 
         self.patch(opener, "activity_of", works)
-        self.patch(opener, "_SLICE", 0.01)
+        change_constants(self, opener, _SLICE=0.01)
         os.kill(process.pid, signal.SIGSTOP)
         self.opener._limit = 0.01
         self.assertEqual(self.helper.text(self.key), "precious")
@@ -375,7 +376,7 @@ class OpenerTest(SynchronousTestCase):
             self.opener.open_file(self.key)
 
     def test_halted_helper_is_killed_at_the_end(self) -> None:
-        self.patch(forking, "_PATIENCE", 0.1)
+        change_constants(self, forking, _PATIENCE=0.1)
         helper = self.opener._process
         assert helper is not None
         os.kill(helper.pid, signal.SIGSTOP)

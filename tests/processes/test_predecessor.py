@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_environment
 from txmux.errors import MuxError
 from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.upgrades import Upgrades
@@ -54,9 +55,9 @@ class PredecessorTests(SynchronousTestCase):
             for number, limits, taken in cases:
                 values = {"ask": 1, "version": 3, "sockets": [], "state": {"limits": limits}}
                 found = self.hear(json.dumps(values).encode() + b"\n")
-                self.patch(os, "environ", {"TXMUX_LIMITS": number})
+                change_environment(self, TXMUX_LIMITS=number)
                 self.assertEqual(found.take_limits(), taken)
-                self.assertEqual(os.environ, {})
+                self.assertNotIn("TXMUX_LIMITS", os.environ)
 
     def test_no_message(self) -> None:
         """Whatever else comes is told in one line, and no descriptor stays open."""

@@ -13,6 +13,7 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.damaged_files import damages, in_each_way, in_one_way, use_files
+from tests.support.changes import change_constants
 from tests.support.named_files import FILES, RULES
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.supervised import SupervisedTestCase
@@ -44,7 +45,7 @@ class ReplacedTest(SupervisedTestCase):
         use_files(self)
 
     async def start(self, more: str = "") -> None:
-        self.patch(worker, "_LONGEST_OUTAGE", 0.0)
+        change_constants(self, worker, _LONGEST_OUTAGE=0.0)
         self.backend = PeerFactory()
         text = self.file.read_text().replace("[txmux]", "[txmux]\nworkers = 1")
         text = text.replace("::/0", f"::/0, 127.0.0.0/8{more}")
@@ -102,7 +103,7 @@ class ReplacedTest(SupervisedTestCase):
 
     async def test_log_whose_folder_is_gone(self) -> None:
         """Lines are counted until it can be opened, and then it is said how many were lost in all."""
-        self.patch(lines, "_SETTLED", 0.0)
+        change_constants(self, lines, _SETTLED=0.0)
         await self.start()
         shutil.rmtree(self.folder / "logs")
         log = f"access log {self.folder}/logs/access.log"

@@ -18,6 +18,7 @@ from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured, run
 from tests.processes.running import customize, set_limits, use_plugin
 from tests.support.certificates import Identity, make_authority
+from tests.support.changes import change_environment
 from tests.support.folders import make_folder
 from tests.support.proc import halted, named, open_files, starter_of, workers_of
 from tests.support.refusals import expected_refusals
@@ -129,7 +130,7 @@ def nosy_rules(test: SynchronousTestCase) -> tuple[Path, Identity, str]:
     folder = make_folder(test)
     folder.chmod(0o755)
     (use_plugin(test, "nosy") / "token").write_text("precious")
-    test.patch(os, "environ", {**os.environ, "NOSY_FOLDER": str(folder)})
+    change_environment(test, NOSY_FOLDER=str(folder))
     for name in ("secret", "old"):
         (folder / name).write_text("precious")
     authority = make_authority()

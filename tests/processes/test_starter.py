@@ -18,6 +18,7 @@ import txmux
 from tests.interop.children import eventually
 from tests.processes.running import WorkersTestCase, find_modules, set_limits
 from tests.support.certificates import make_authority
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from tests.support.proc import (
@@ -159,7 +160,7 @@ class StarterTest(WorkersTestCase):
 
 class StartingTest(SynchronousTestCase):
     def test_halted_starter_is_killed_at_the_stop(self) -> None:
-        self.patch(forking, "_PATIENCE", 0.1)
+        change_constants(self, forking, _PATIENCE=0.1)
         child = spawn(STARTER)
         os.kill(child.pid, signal.SIGSTOP)
         Starter(reactor, child, lambda: None).close()

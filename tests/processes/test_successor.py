@@ -16,6 +16,7 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.changes import change_constants
 from tests.support.kit import VirtualTime, eventually, reactor
 from txmux.net.channel import messages
 from txmux.net.channel.channel import AnswerTimeoutError, Channel, attach
@@ -202,7 +203,7 @@ class FailureTest(TestCase):
 
     async def test_reasons(self) -> None:
         """The log has why; one that was ready, but does not begin, leaves the old one to accept clients again."""
-        self.patch(sys.modules["txmux.processes.upgrade.upgrade"], "_ENDING", 0.1)
+        change_constants(self, sys.modules["txmux.processes.upgrade.upgrade"], _ENDING=0.1)
         lets_go = f"{_READS}stream.close(); end.close()\nimport time; time.sleep(100)"
         again = ["take back"]
         cases: tuple[tuple[str, str, list[str]], ...] = (

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.interop.children import PATIENCE
+from tests.support.changes import change_constants
 from tests.support.growth import AT_ALL, AT_NONE, finished, growth
 from tests.support.mux import VirtualTime
 from tests.support.service import ServiceTestCase
@@ -30,7 +31,7 @@ _RESET = struct.pack("ii", 1, 0)
 class GrowthTests(ServiceTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.patch(turns, "_PIECE", float("inf"))
+        change_constants(self, turns, _PIECE=float("inf"))
         self.server = socket.create_server(("127.0.0.1", 0), backlog=2 * _MANY)
         self.server.settimeout(0)
         self.addCleanup(self.server.close)

@@ -4,6 +4,7 @@ import socket
 import struct
 from types import SimpleNamespace
 
+from tests.support.changes import change_constants
 from tests.support.mux import MuxTestCase
 from tests.support.queues import until_queued
 from txmux.net.sockets import port
@@ -21,7 +22,7 @@ _SERVED = 3
 class GoneClientsTest(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.patch(port, "_SERVED", _SERVED)
+        change_constants(self, port, _SERVED=_SERVED)
 
     def fill(self, number: int, order: str) -> list[socket.socket]:
         """Queue clients: a letter each, ``g`` for one that is gone."""
@@ -76,7 +77,7 @@ class GoneClientsTest(MuxTestCase):
         lines: list[int] = []
         log = SimpleNamespace(write=lambda _, count=1: lines.append(count))
         self.factory.log_to(MergingLog(log, self.time.clock))  # type: ignore[arg-type]
-        self.patch(port, "_SERVED", 0)
+        change_constants(self, port, _SERVED=0)
         self.fill(number, 40 * "g")
         while self.factory.configuration.counts.cells[LISTENER.names.index("accepted")] < 40:
             await self.turn()
@@ -89,8 +90,7 @@ class GoneClientsTest(MuxTestCase):
 class TurnsTest(MuxTestCase):
     def fill(self) -> None:
         """Queue clients of one source, and then one of another, in a storm."""
-        for name, value in (("_BACKLOG", 0), ("_TURN", 3600.0)):
-            self.patch(port, name, value)
+        change_constants(self, port, _BACKLOG=0, _TURN=3600.0)
         number = self.ssh_mux()
         self.listening.stopReading()
         for source in (*20 * ["127.0.0.1"], "127.0.0.2"):

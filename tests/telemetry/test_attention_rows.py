@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from txmux.telemetry import attention_rows
 from txmux.telemetry.attention import AttentionItem, AttentionRow
 from txmux.telemetry.attention_rows import COMMON, ROWS, attention_counts, every_row
@@ -40,7 +41,7 @@ class ForgottenTest(SynchronousTestCase):
             ([attrs.evolve(row, level="note")], "moon, note: say in `alerts` why none fires"),
             ([row, attrs.evolve(row, alerts="no reason")], "moon, warning: two kinds of alerts"),
         ):
-            self.patch(attention_rows, "ROWS", (*ROWS, *more))
+            change_constants(self, attention_rows, ROWS=(*ROWS, *more))
             error = self.assertRaises(ValueError, runpy.run_path, str(_ALERTS))
             self.assertIn(said, str(error))
 

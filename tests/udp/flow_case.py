@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
+from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn, udp_listener
 from tests.support.peers import reactor
 from tests.support.service import ServiceTestCase
@@ -89,7 +90,7 @@ class FlowCase(ServiceTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(migration, "SILENCE", self.silence)
+        change_constants(self, migration, SILENCE=self.silence)
 
     def begin(self, *servers: int, listen: str = "", backend: str = "") -> int:
         lines = "\n    udp:127.0.0.1:".join(map(str, servers))

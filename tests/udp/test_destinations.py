@@ -3,6 +3,7 @@
 from twisted.names import dns
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
+from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn
 from tests.udp.flow_case import LISTEN, FlowCase
 from tests.wire.dtls_builder import dtls_body, hello_datagrams
@@ -56,7 +57,7 @@ class NamesTest(FlowCase):
         self.assertEqual(self.server.heard, list(pieces))
 
     async def test_turns_are_those_of_addresses(self) -> None:
-        self.patch(cache, "_MOST_OF_SOURCE", 1)
+        change_constants(self, cache, _MOST_OF_SOURCE=1)
         self.dns.fail("dead.test", SILENCE)
         self.dns.zone |= {"good.test": a("127.0.0.1"), "other.test": a("127.0.0.1")}
         for name in ("dead.test", "good.test"):
@@ -68,8 +69,7 @@ class NamesTest(FlowCase):
         self.assertFalse(self.dns.asked["good.test", dns.A])
 
     async def test_reasons(self) -> None:
-        for name in ("_REMEMBERED", "_TRIED_AGAIN"):
-            self.patch(flow, name, 0.05)
+        change_constants(self, flow, _REMEMBERED=0.05, _TRIED_AGAIN=0.05)
         self.dns.zone["near.test"] = a("10.0.0.1")
         port = self.server.port
         wanted = {
@@ -87,7 +87,7 @@ class NamesTest(FlowCase):
         self.assertEqual(self.server.heard, [])
 
     async def test_server_that_refuses_is_logged(self) -> None:
-        self.patch(flow, "_TRIED_AGAIN", 0.05)
+        change_constants(self, flow, _TRIED_AGAIN=0.05)
         self.dns.zone["www.test"] = a("127.0.0.3")
         Talker.listening(self).say(_quic("www.test"), self.port)
         [line] = await self.ended(1)

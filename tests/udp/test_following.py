@@ -4,6 +4,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
+from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn
 from tests.support.privileges import require_transparent
 from tests.udp.flow_case import FlowCase
@@ -63,7 +64,7 @@ class MovingTests(FlowCase):
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.2:{new.port}"})
 
     async def test_flow_that_ends_before_it_moves_has_the_new_address_in_the_log(self) -> None:
-        self.patch(migration, "SILENCE", 600.0)
+        change_constants(self, migration, SILENCE=600.0)
         server, old, new, port = self.quic_service("127.0.0.2")
         await old.asks(FIRST, port)
         await old.asks(SHORT, port)
@@ -312,7 +313,7 @@ class ForgedTests(FlowCase):
             await self._stop()
 
     async def test_port_that_a_client_has_left_gets_answers_for_a_while_only(self) -> None:
-        self.patch(following, "_STILL_TOLD", 0.1)
+        change_constants(self, following, _STILL_TOLD=0.1)
         server, old, new, port = self.quic_service()
         await old.asks(FIRST, port)
         while not new.heard:

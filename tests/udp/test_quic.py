@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.backends.pool.test_balance import order
 from tests.support.certificates import make_authority
+from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn
 from tests.support.peers import reactor
 from tests.udp.flow_case import LISTEN, FlowCase
@@ -226,7 +227,7 @@ class QuicTests(FlowCase):
             self.assertEqual(line["server"], expected)
 
     async def test_client_that_changes_its_port_twice_gets_the_rest(self) -> None:
-        self.patch(migration, "SILENCE", 0.1)
+        change_constants(self, migration, SILENCE=0.1)
         server, other, port = self.begin_site()
         client = QuicClient(self)
         client.ask(port)

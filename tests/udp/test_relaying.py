@@ -4,6 +4,7 @@ import socket
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
+from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.udp.flow_case import LISTEN, FlowCase, reversed_bytes
@@ -61,7 +62,7 @@ class RelayingTests(FlowCase):
             self.assertEqual(await client.hears(len(sent)), sent)
 
     async def test_cut_datagram_is_counted_and_dropped(self) -> None:
-        self.patch(port_module, "_BUFFER", memoryview(bytearray(100)))
+        change_constants(self, port_module, _BUFFER=memoryview(bytearray(100)))
         server, client, port = self.served()
         client.say(b"x" * 101, port)
         self.assertEqual(await client.asks(b"ab", port), b"ba")
@@ -172,7 +173,7 @@ class RefusedTests(FlowCase):
         await self.assert_stopped(server=f"udp:127.0.0.1:{server.port}", facts=tried)
 
     async def test_refused_client_finds_a_returning_server(self) -> None:
-        self.patch(flow_module, "_TRIED_AGAIN", 0.05)
+        change_constants(self, flow_module, _TRIED_AGAIN=0.05)
         gone, client = free_port(kind=socket.SOCK_DGRAM), Talker.listening(self)
         port = self.begin(gone, backend="eject = off")
         client.say(b"one", port)

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.changes import pretend_user
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.access.lists.current import unpack
@@ -163,7 +164,7 @@ class FilesTests(TestCase):
 
         self.patch(Path, "stat", denied)
         self.patch(files, "_open_own", denied)
-        self.patch(os, "geteuid", lambda: 1)
+        pretend_user(self, 1)
         use_helper(os.open)
         self.addCleanup(use_helper, None)
         watched = WatchedFile(self.path)

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.backends.pool.pools import Watched, servers
+from tests.support.changes import change_constants
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
@@ -72,7 +73,7 @@ class CongestionTest(TestCase):
     def options(self, to: str, default: str = "bbr") -> tuple[SocketOption, ...]:
         file = Path(self.mktemp())
         file.write_text(f"{default}\n")
-        self.patch(plainsocket, "_SYSTEM_CONGESTION", file)
+        change_constants(self, plainsocket, _SYSTEM_CONGESTION=file)
         return Watched(*servers(to)).members[0].options
 
     def test_chosen(self) -> None:
@@ -89,7 +90,7 @@ class CongestionTest(TestCase):
             self.assertEqual(self.options(near), ())
 
     def test_no_known_default(self) -> None:
-        self.patch(plainsocket, "_SYSTEM_CONGESTION", Path(self.mktemp()))
+        change_constants(self, plainsocket, _SYSTEM_CONGESTION=Path(self.mktemp()))
         self.assertEqual(Watched(*servers("127.0.0.1:80")).members[0].options, ())
 
     async def test_connected(self) -> None:

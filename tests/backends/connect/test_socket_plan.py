@@ -2,6 +2,7 @@
 
 import socket
 
+from tests.support.changes import change_constants
 from tests.support.mux import MuxTestCase
 from tests.support.server_sockets import DATAGRAMS, STREAMS, ServerSockets
 from txmux.backends.connect import socket_plan
@@ -12,7 +13,9 @@ from txmux.rules.reading import sections
 class ServerSocketPlanTest(MuxTestCase):
     async def test_options(self) -> None:
         row = sections.TABLES["backend"]["retries"]
-        self.patch(socket_plan, "_OPTIONS", [("retries", row, "SOL_SOCKET", "SO_PRIORITY")])
+        change_constants(
+            self, socket_plan, _OPTIONS=[("retries", row, "SOL_SOCKET", "SO_PRIORITY")]
+        )
         await ServerSockets(self).assert_everywhere(
             socket.SOL_SOCKET, socket.SO_PRIORITY, 5, retries=5
         )

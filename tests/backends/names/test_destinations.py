@@ -12,6 +12,7 @@ from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a
+from tests.support.changes import change_constants
 from tests.support.mux import MuxTestCase
 from tests.support.peers import connect, listen, reactor
 from tests.wire.hello_builder import client_hello, records, server_name
@@ -120,7 +121,7 @@ class DestinationsTest(MuxTestCase):
         self.assertEqual({name: count for name, count in failed.items() if count}, {"no-server": 1})
 
     async def test_source_with_too_many_names(self) -> None:
-        self.patch(cache, "_MOST_QUEUED", 0)
+        change_constants(self, cache, _MOST_QUEUED=0)
         self.dns.fail("a.test", SILENCE)
         port = self.by_name()
         line = await self.ends(port, hello("a.test"))
@@ -340,7 +341,7 @@ class DestinationsTest(MuxTestCase):
         self.assertEqual(reasons, ["client-gone", *["connect-timeout"] * 4])
 
     async def test_turns_are_those_of_addresses(self) -> None:
-        self.patch(cache, "_MOST_OF_SOURCE", 1)
+        change_constants(self, cache, _MOST_OF_SOURCE=1)
         self.dns.fail("dead.test", SILENCE)
         self.dns.zone |= {"good.test": a("127.0.0.1"), "other.test": a("127.0.0.1")}
         port = self.by_name()
@@ -382,7 +383,7 @@ class DestinationsTest(MuxTestCase):
             await self.turn()
 
     async def test_how_long_and_how_many(self) -> None:
-        self.patch(cache, "_MOST_NAMES", 2)
+        change_constants(self, cache, _MOST_NAMES=2)
         self.dns.zone |= {"a.test": a("1.1.1.1", ttl=0), "b.test": a("1.1.1.2", ttl=9999)}
         for name in ("a.test", "b.test"):
             await self.look_up(name)
@@ -437,8 +438,7 @@ class DestinationsTest(MuxTestCase):
 
     async def test_name_that_is_listed_here(self) -> None:
         """It is known at once, however many wait for a turn."""
-        self.patch(cache, "_MOST_OF_SOURCE", 1)
-        self.patch(cache, "_MOST_QUEUED", 2000)
+        change_constants(self, cache, _MOST_OF_SOURCE=1, _MOST_QUEUED=2000)
         [silent] = self.silent(1)
         listed = [self.look_up(f"{number}.localhost") for number in range(2000)]
         while not silent.called:
@@ -460,7 +460,7 @@ class DestinationsTest(MuxTestCase):
         self.assertFalse(self.known("0.test"))
 
     async def test_look_ups_under_way(self) -> None:
-        self.patch(cache, "_MOST_AT_ONCE", 1)
+        change_constants(self, cache, _MOST_AT_ONCE=1)
         self.cache = NameCache(self.time)
         self.dns.zone["b.test"] = a("1.1.1.1")
         self.dns.fail("a.test", SILENCE)

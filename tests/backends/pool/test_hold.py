@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched
+from tests.support.changes import change_constants
 from txmux.backends.pool import hold
 from txmux.backends.pool.hold import HeldClient, WaitingClients
 from txmux.rules.model import Check
@@ -68,7 +69,7 @@ class LineTests(SynchronousTestCase):
 
     def test_the_order_stays_where_many_leave(self) -> None:
         """What is left of a heap in its order is none."""
-        self.patch(hold, "_SPARE", 0)
+        change_constants(self, hold, _SPARE=0)
         clients = {at: self.join(str(at), came_at=float(at)) for at in (1, 5, 2, 6, 7, 3, 4)}
         for at in (1, 2, 7, 4):
             self.held.remove(clients[at])

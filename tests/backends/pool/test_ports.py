@@ -1,10 +1,9 @@
 """Source ports that are all in use are logged twice: when it begins, and with the number when it ends."""
 
-import time
-
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import set_wall_clock
 from txmux.backends.pool.ports import PortShortage
 from txmux.telemetry.attention import OF_FEW
 
@@ -13,7 +12,7 @@ class PortShortageTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.now = 100.0
         self.ports = PortShortage(lambda: self.now)
-        self.patch(time, "time", lambda: 5e8)
+        set_wall_clock(self, 5e8)
 
     def test_ends_by_a_connection_in_calm_or_after_a_minute(self) -> None:
         ended = "backend web: there are ports towards s again; 3 connections had none"

@@ -10,6 +10,7 @@ from typing import Self
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
+from tests.support.changes import change_constants
 from tests.support.echo import ThreadServer
 from txmux.cli import init
 from txmux.cli.init.services import Listening, listening
@@ -150,7 +151,7 @@ class InitTests(CommandTestCase):
     def test_servers_are_connected_to_only_with_probe(self) -> None:
         port = self.serve(b"SSH-2.0-a\r\n")
         self.see_only(port)
-        self.patch(init, "_PATIENCE", 60.0)
+        change_constants(self, init, _PATIENCE=60.0)
         _, out, _ = self.run_main("init")
         self.assertIn(f"127.0.0.1:{port}: not recognised.", out)
         _, out, _ = self.run_main("init", "--probe")

@@ -9,6 +9,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.cli.provider import writer as writing
@@ -37,7 +38,7 @@ class PlayedProvider:
         self.folder = make_folder(test)
         (self.folder / "rules.ini").write_text(_RULES)
         self.file = self.folder / f"{provider.name}.provided"
-        test.patch(writing, "_EVERY", 0.1)
+        change_constants(test, writing, _EVERY=0.1)
         logged = capturedLogs()
         events = logged.__enter__()
         test.addCleanup(logged.__exit__, None, None, None)

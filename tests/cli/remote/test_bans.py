@@ -1,6 +1,5 @@
-import time
-
 from tests.cli.support import CommandTestCase
+from tests.support.changes import set_wall_clock
 
 
 class BansTests(CommandTestCase):
@@ -38,7 +37,7 @@ class BansTests(CommandTestCase):
 
     def test_list_with_the_time_left(self) -> None:
         now = 1795203607.25
-        self.patch(time, "time", lambda: now)
+        set_wall_clock(self, now)
         until = now + 3599.9
         server = self.answering(
             document=[

@@ -1,9 +1,9 @@
 import json
-import time
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.cli.support import CommandTestCase
+from tests.support.changes import set_wall_clock
 
 NOW = 1_795_208_468.0
 STATUS: dict[str, Any] = {
@@ -153,7 +153,7 @@ class ConnectionsTests(CommandTestCase):
 
 class ClientsTests(CommandTestCase):
     def test_busiest_sources(self) -> None:
-        self.patch(time, "time", lambda: 1795203607.25)
+        set_wall_clock(self, 1795203607.25)
         row = {
             "source": "203.0.113.7", "active": 200, "connections": 41_200, "rate": 3890.25,
             "bytes_in": 0, "bytes_out": 5_680_000, "refused": 41_000, "unrecognised": 0,

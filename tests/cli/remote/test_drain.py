@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from tests.cli.remote.answering import Answering
 from tests.cli.support import CommandTestCase
+from tests.support.changes import change_constants
 from txmux.cli.remote import changes
 
 _BACKENDS: dict[str, list[dict[str, Any]]] = {
@@ -90,7 +91,7 @@ class DrainTests(CommandTestCase):
 
     def test_wait_only_for_servers_that_drain_and_exist(self) -> None:
         self.assertEqual(self.ask("drain", "--wait", "--ready", "web")[0], 2)
-        self.patch(changes, "_PERIOD", 0)
+        change_constants(self, changes, _PERIOD=0)
         web, end = "/api/backends?backend=web", "see them: txmux connections --backend web\n"
         for name, count in (("web", "3 connections"), ("web/10.0.0.5:8443", "1 connection")):
             for after in ([{"name": "web", "servers": []}], (404, {"error": "removed"})):

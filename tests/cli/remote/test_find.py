@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 from tests.cli.remote.answering import Answering
 from tests.cli.support import CommandTestCase
+from tests.support.changes import change_constants
 from tests.support.ports import free_port
 from txmux import files
 from txmux.cli.remote.find import find
@@ -204,7 +205,7 @@ class FindTests(CommandTestCase):
 
     def test_default_rules_where_there_is_no_socket(self) -> None:
         server = self.answering(self.folder / "own.sock")
-        self.patch(files, "RULES", self.write_rules("admin = unix:own.sock\n    off"))
+        change_constants(self, files, RULES=self.write_rules("admin = unix:own.sock\n    off"))
         (found,) = find(None, None, None, {})
         self.assertEqual(str(found.address), str(self.folder / "own.sock"))
         self.assertEqual(server.asked, [])

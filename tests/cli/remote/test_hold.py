@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.cli.support import CommandTestCase
+from tests.support.changes import change_constants
 from txmux.cli.remote import changes
 
 _BACKENDS: list[dict[str, Any]] = [
@@ -38,7 +39,7 @@ class HoldTests(CommandTestCase):
     def test_hold_that_ends_during_the_wait(self) -> None:
         (db,) = _BACKENDS
         busy = {**db, "servers": [{**db["servers"][0], "active": 1}], "hold": {"until": 1.0}}
-        self.patch(changes, "_PERIOD", 0)
+        change_constants(self, changes, _PERIOD=0)
         # Whether connections are left does not matter: others come.
         ended = {**db, "hold": None}
         self.server.first["/api/backends?backend=db"] = [[busy], [busy], [busy], [ended]]

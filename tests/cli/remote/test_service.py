@@ -1,7 +1,6 @@
 """The commands, and services that they ask."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from tests.admin.processes import get
 from tests.interop.children import Child, eventually, run
 from tests.processes.running import WorkersTestCase
+from tests.support.changes import change_environment
 from tests.support.folders import make_folder
 from tests.support.services import Service
 
@@ -21,8 +21,7 @@ class ServiceTest(WorkersTestCase):
         super().setUp()
         self.sockets = make_folder(self)
         names = ("TXMUX_ADMIN", "TXMUX_ADMIN_TOKEN", "XDG_RUNTIME_DIR")
-        kept = {name: value for name, value in os.environ.items() if name not in names}
-        self.patch(os, "environ", {**kept, "RUNTIME_DIRECTORY": str(self.sockets)})
+        change_environment(self, **dict.fromkeys(names), RUNTIME_DIRECTORY=str(self.sockets))
         self.server = self.backend()
 
     def service(self, settings: str = "", listener: str = "") -> Service:
@@ -134,7 +133,7 @@ class ServiceTest(WorkersTestCase):
     def test_relayed_and_undecided_connections(self) -> None:
         route = "detect_timeout = 1h\n[route web]\nmatch = http\nbackend = close\n"
         mux = self.service("workers = 2", route)
-        self.patch(os, "environ", {**os.environ, "TXMUX_ADMIN": f"unix:{self.sockets}/rules.sock"})
+        change_environment(self, TXMUX_ADMIN=f"unix:{self.sockets}/rules.sock")
         mux.child.wait_for("serving with 2 worker")
         self.relayed(mux, self.server)
         with mux.connect() as client:

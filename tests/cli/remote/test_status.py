@@ -5,6 +5,7 @@ from copy import deepcopy
 from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase, Terminal
+from tests.support.changes import set_wall_clock
 
 _STARTED = 1795203607.25
 """2026-11-20T19:40:07 in UTC."""
@@ -115,7 +116,7 @@ class StatusTests(CommandTestCase):
         self.addCleanup(time.tzset)
         with patch.dict(os.environ, TZ="UTC"):
             time.tzset()
-        self.patch(time, "time", lambda: _STARTED + 90000)
+        set_wall_clock(self, _STARTED + 90000)
         self.status = deepcopy(_STATUS)
         self.server = self.answering(document=self.status)
         self.backends: list[object] = []

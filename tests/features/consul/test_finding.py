@@ -13,6 +13,7 @@ from tests.backends.names.nameserver import NameServer, a, srv
 from tests.backends.names.resolve_case import NamesTestCase, service
 from tests.features.consul.stand_in import Consul, Instance, instances_in
 from tests.interop.children import has_ipv6
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from txmux.backends.pool.pool import BackendPool
 from txmux.features.consul import finding
@@ -461,7 +462,7 @@ class InstancesTests(SynchronousTestCase):
         self.assertEqual((found.addresses, found.named), ((), ("db.example.com",)))
 
     def test_same_ones_of_too_many(self) -> None:
-        self.patch(finding, "MOST_INSTANCES", 1000)
+        change_constants(self, finding, MOST_INSTANCES=1000)
         many = [Instance(80, f"10.0.{n >> 8}.{n & 255}") for n in range(1050)]
         addresses = instances_in(_answer(*many), passing=False).addresses
         self.assertEqual(len(addresses), 1000)
@@ -469,7 +470,7 @@ class InstancesTests(SynchronousTestCase):
         self.assertEqual(addresses, backwards)
 
     def test_endless(self) -> None:
-        self.patch(finding, "_MOST_READ", 1000)
+        change_constants(self, finding, _MOST_READ=1000)
         reader = InstancesReader(passing=False)
         reader.feed(b"[")
         part = _answer(*(Instance(80, f"10.0.0.{n}") for n in range(200)))[1:-1] + b","

@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import txmux
+from tests.support.changes import change_constants
 from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
@@ -113,7 +114,7 @@ class DecisionsTests(SynchronousTestCase):
         self.assertIn(ip_address("192.0.2.200"), decisions.networks(0))
 
     def test_no_more_than_a_limit(self) -> None:
-        self.patch(crowdsec, "_MOST_DECISIONS", 1000)
+        change_constants(self, crowdsec, _MOST_DECISIONS=1000)
         reader, part = DecisionsReader(0), json.dumps([decision("192.0.2.1")] * 200)[1:-1] + ","
         reader.feed(b'{"deleted": null, "new": [')
         for _ in range(5):

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.cli.provider.running import PlayedProvider
 from tests.cli.support import CommandTestCase
 from tests.interop.children import PATIENCE
+from tests.support.changes import change_constants
 from tests.support.docker import NETWORK, DockerPlayed, inspected
 from tests.support.peers import reactor
 from txmux.cli.provider import writer as writing
@@ -69,9 +70,9 @@ class ProviderTest(TestCase):
         self.daemon = DockerPlayed(self, self.folder / "docker.sock")
         self.service = ServiceAsked(self.file)
         provided.ask = self.service.ask
-        self.patch(provider, "_PAUSE", 0.05)
-        self.patch(provider, "_SHORTEST_PAUSE", 0.05)
-        self.patch(sleep, "_PAUSE", 0.02)
+        change_constants(self, provider, _PAUSE=0.05)
+        change_constants(self, provider, _SHORTEST_PAUSE=0.05)
+        change_constants(self, sleep, _PAUSE=0.02)
 
     def run_provider(self, *more: str, network: Sequence[str] = ("--network", NETWORK)) -> None:
         path = self.folder
@@ -112,8 +113,7 @@ class ProviderTest(TestCase):
         self.assertIn("[route web]", self.text())
 
     async def test_a_signal_that_stops_nothing(self) -> None:
-        self.patch(provider, "_PERIOD", 0.2)
-        self.patch(provider, "_LONGEST_STOP", 0.5)
+        change_constants(self, provider, _PERIOD=0.2, _LONGEST_STOP=0.5)
         web = self.daemon.put(inspected("web", LABELS))
         self.run_provider()
         await self.written("10.88.0.6:80\n")
@@ -123,7 +123,7 @@ class ProviderTest(TestCase):
         await self.written("10.88.0.6:80\n")
 
     async def test_an_event_between_two_streams(self) -> None:
-        self.patch(provider, "_PERIOD", 0.2)
+        change_constants(self, provider, _PERIOD=0.2)
         web = self.daemon.put(inspected("web", LABELS))
         self.run_provider()
         await self.written("10.88.0.6:80\n")
@@ -133,7 +133,7 @@ class ProviderTest(TestCase):
         await self.written("10.88.0.6:80 down\n")
 
     async def test_flapping(self) -> None:
-        self.patch(writing, "_EVERY", 0.3)
+        change_constants(self, writing, _EVERY=0.3)
         self.run_provider()
         await self.until(self.file.exists)
         states = {self.file.stat().st_ino}
@@ -179,7 +179,7 @@ class ProviderTest(TestCase):
 
     async def test_one_that_cannot_be_inspected_stops_no_other(self) -> None:
         """As a daemon answers of one whose storage is damaged. One that was known stays so."""
-        self.patch(provider, "_PERIOD", 0.2)
+        change_constants(self, provider, _PERIOD=0.2)
         bad, web = (inspected(name, LABELS)["Id"] for name in ("bad", "web"))
         why = b'{"message":"layer does not exist"}'
         self.daemon.unclear[bad] = why
@@ -230,7 +230,7 @@ class ProviderTest(TestCase):
 
     async def test_streams_that_are_cut(self) -> None:
         """A proxy in front of the daemon may end streams after some time; the pause does not grow by that."""
-        self.patch(provider, "_LONGEST_PAUSE", 1000)
+        change_constants(self, provider, _LONGEST_PAUSE=1000)
         self.daemon.wrong = b"no JSON"
         self.run_provider()
         await deferLater(reactor, 0.5)
@@ -243,8 +243,7 @@ class ProviderTest(TestCase):
                 stream.channel.transport.abortConnection()
 
     async def test_daemon_answers_anything(self) -> None:
-        self.patch(api, "_PATIENCE", 0.2)
-        self.patch(api, "_MOST", 1 << 16)
+        change_constants(self, api, _PATIENCE=0.2, _MOST=1 << 16)
         for wrong, why in (
             (b"hello", "what answers is not Docker's API: no JSON"),
             (b"[1]", "what answers is not Docker's API: no list of containers"),
@@ -262,7 +261,7 @@ class ProviderTest(TestCase):
         await self.written("[route web]")
 
     async def test_events_without_sense_or_end(self) -> None:
-        self.patch(api, "_LONGEST_EVENT", 1000)
+        change_constants(self, api, _LONGEST_EVENT=1000)
         self.daemon.put(inspected("web", LABELS))
         self.run_provider()
         for sent, why in (
@@ -279,7 +278,7 @@ class ProviderTest(TestCase):
 
     async def test_a_stream_that_has_been_forgotten(self) -> None:
         """Whatever the daemon does not tell is found by the next look at all."""
-        self.patch(provider, "_PERIOD", 0.2)
+        change_constants(self, provider, _PERIOD=0.2)
         self.run_provider()
         await self.until(self.file.exists)
         answer = inspected("web", LABELS)
@@ -289,7 +288,7 @@ class ProviderTest(TestCase):
         await self.written("10.88.0.99")
 
     async def test_a_published_port_that_changes_untold(self) -> None:
-        self.patch(provider, "_PERIOD", 0.2)
+        change_constants(self, provider, _PERIOD=0.2)
         answer = inspected("web", LABELS, bound=[{"HostIp": "", "HostPort": "49153"}])
         self.daemon.put(answer)
         self.run_provider(network=())
@@ -388,7 +387,7 @@ class ProviderTest(TestCase):
             self.assertIn(f"POST /containers/{key}/start", self.daemon.asked)
 
     async def test_the_socket_for_waking_comes_back(self) -> None:
-        self.patch(provider, "_PERIOD", 0.2)
+        change_constants(self, provider, _PERIOD=0.2)
         self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}, state="exited"))
         self.run_provider()
         path = self.folder / "wake.sock"
@@ -403,7 +402,7 @@ class ProviderTest(TestCase):
         self.service.is_behind = True  # it has not read the file, so nothing is stopped yet
         self.run_provider()
         await self.written("10.88.0.6:80 down")
-        self.patch(sleep, "_PAUSE", 1000)
+        change_constants(self, sleep, _PAUSE=1000)
         asked = self.service.asked
         await self.until(lambda: self.service.asked > asked)  # by the last look
         self.assertEqual(await self.wake("/web"), 204)

@@ -10,6 +10,7 @@ import stat
 from tests.cli.support import CommandTestCase
 from tests.features.ech.client import HIDDEN, MadeKey, Sealer, inner
 from tests.support.certificates import authority
+from tests.support.changes import change_constants
 from tests.wire.hello_builder import records, server_name, versions
 from txmux.features.ech import forwarding
 from txmux.features.ech.hello import read_configs
@@ -125,7 +126,7 @@ class EchTest(CommandTestCase):
         self.assertIn("route public", self.explained(hello, "--listener", "public"))
         ends = records(Sealer(self.made).hello(inner(name="ends.example")))
         for version, taker in ((0, "ends"), (1 << 32, "public")):
-            self.patch(forwarding, "_CONFIRMS", version)
+            change_constants(self, forwarding, _CONFIRMS=version)
             self.assertIn(f": route {taker}", self.explained(ends))
         illegal = inner(server_name(HIDDEN), versions(0x0304))
         hello = records(Sealer(self.made).hello(illegal))
@@ -140,9 +141,9 @@ class EchTest(CommandTestCase):
         ]
 
     def test_check(self) -> None:
-        self.patch(forwarding, "_CONFIRMS", 0)
+        change_constants(self, forwarding, _CONFIRMS=0)
         self.assertEqual(self.checked(), [])
-        self.patch(forwarding, "_CONFIRMS", 1 << 32)
+        change_constants(self, forwarding, _CONFIRMS=1 << 32)
         (ends,) = self.checked()
         self.assertIn("hellos in which [listen public] finds such a name hidden go by", ends)
         MadeKey(8, "lost.example").write(self.keys / "b.pem").chmod(0o644)

@@ -7,6 +7,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.support.changes import change_constants
 from tests.support.peers import listen, reactor
 from txmux.features.gateway import api
 from txmux.features.gateway.access import Access
@@ -33,8 +34,7 @@ class _Pages(Resource):
 class ListTest(TestCase):
     async def test_most_objects(self) -> None:
         """So many are read, whatever their pages; one more is refused, since each is kept."""
-        self.patch(api, "_MOST_OBJECTS", 5)
-        self.patch(api, "_PAGE", 2)
+        change_constants(self, api, _MOST_OBJECTS=5, _PAGE=2)
         for objects in (4, 5):
             self.assertEqual(await self.listed(objects), ([*range(objects)], "7"))
         with self.assertRaises(NoServerError) as caught:

@@ -17,6 +17,7 @@ from tests.cli.provider.running import PlayedProvider
 from tests.features.gateway.objects import SERVICES, authority, gateway, policy, route, things
 from tests.features.gateway.test_rules import TCP, reasons
 from tests.support.certificates import Identity, make_authority
+from tests.support.changes import change_constants
 from tests.support.kubernetes import GATEWAY, KubernetesPlayed
 from tests.support.peers import reactor
 from txmux.features.gateway import api, provider, reflector, status
@@ -40,11 +41,9 @@ class GatewayTests(TestCase):
         self.until, self.written, self.logged = provided.until, provided.written, provided.logged
         provided.ask = self.ask
         self.kube = KubernetesPlayed(self)
-        self.patch(reflector, "_SHORTEST_PAUSE", 0.05)
-        self.patch(provider, "_STATUS_PAUSE", 0.05)
-        self.patch(status, "_RENEWED_EVERY", 0.05)
-        self.patch(status, "_TRIED_EVERY", 0.05)
-        self.patch(status, "_EVERY", 0.3)
+        change_constants(self, reflector, _SHORTEST_PAUSE=0.05)
+        change_constants(self, provider, _STATUS_PAUSE=0.05)
+        change_constants(self, status, _RENEWED_EVERY=0.05, _TRIED_EVERY=0.05, _EVERY=0.3)
         self.reloads: list[str] = []
 
     async def ask(self, method: str, path: str, _: object = None) -> Any:
@@ -281,7 +280,7 @@ class GatewayTests(TestCase):
                 b"x" * 5000,
             )
         ):
-            self.patch(api, "_LONGEST_EVENT", 4000)
+            change_constants(self, api, _LONGEST_EVENT=4000)
             self.kube.tell(line) if line != b"cut" else self.kube.cut()
             self.put(gateway(TCP, f"name: more, port: {1000 + number}, protocol: TCP"))
             await self.written(f"endpoint = :{1000 + number}\n")
@@ -295,8 +294,7 @@ class GatewayTests(TestCase):
         await self.written("[listen", gone="tcp_shop_db")
 
     async def test_answers_that_are_none(self) -> None:
-        self.patch(api, "_PATIENCE", 0.1)
-        self.patch(api, "_MOST", 4000)
+        change_constants(self, api, _PATIENCE=0.1, _MOST=4000)
         answers = (
             (500, b"{}"), (200, b"[]"), (200, b"no json"), (200, b" " * 5000), (401, b"{}"),
             "silent", (200, b'{"items": 1, "metadata": {}}'),
@@ -466,7 +464,7 @@ class GatewayTests(TestCase):
 
     async def test_addresses_stay_until_others_are_known(self) -> None:
         """A restart, another writer of status, and a pod that cannot be read for a while."""
-        self.patch(provider, "_LABELS_AGAIN", 0.1)
+        change_constants(self, provider, _LABELS_AGAIN=0.1)
         self.patch(socket, "gethostname", lambda: "mux-1")
         metadata = {"name": "mux-1", "namespace": "default", "labels": {"app": "mux"}}
         spec = {"selector": {"app": "mux"}, "clusterIP": "10.1.1.1", "ports": []}
@@ -498,7 +496,7 @@ class GatewayTests(TestCase):
         self.assertGreaterEqual(self.logged().count(stay), 4)
 
     async def test_a_status_that_is_denied_is_said_once(self) -> None:
-        self.patch(status, "_EVERY", 0.05)
+        change_constants(self, status, _EVERY=0.05)
         denied = 403, b'{"message": "forbidden"}'
         self.kube.wrong = lambda method, path: (
             denied if method == "PATCH" and "gatewayclasses" in path else None
@@ -508,7 +506,7 @@ class GatewayTests(TestCase):
         self.assertEqual(self.logged().count("the status of a GatewayClass is not written"), 1)
 
     async def test_one_of_two_writes_and_the_other_takes_over(self) -> None:
-        self.patch(status, "_DURATION", 0.3)
+        change_constants(self, status, _DURATION=0.3)
         holders: list[str] = []
         self.patch(socket, "gethostname", lambda: holders[-1])
         self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
@@ -521,7 +519,7 @@ class GatewayTests(TestCase):
         await deferLater(reactor, 0.6)
         self.assertEqual(lease_now()["holderIdentity"], "one")
         self.assertEqual(self.patches("db"), 1)
-        self.patch(status, "_DURATION", 60.0)
+        change_constants(self, status, _DURATION=60.0)
         await self.until(lambda: lease_now()["leaseDurationSeconds"] == 60)
         await end_first()  # which gives it back
         self.kube.put(things(route("TCPRoute", "db", "{name: gone, port: 1}"))[0])
@@ -531,7 +529,7 @@ class GatewayTests(TestCase):
         )
 
     async def test_a_lease_that_cannot_be_given_back(self) -> None:
-        self.patch(status, "_RELEASE", 0.1)
+        change_constants(self, status, _RELEASE=0.1)
         self.begin()
         await self.until(lambda: self.of_route("db"))
         end = self.run_provider("--class", "other")

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.places import country, system, write_places
 from txmux.errors import MuxError
@@ -34,7 +35,7 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(self.found("2001:db8::1"), [])
 
     def test_no_more_than_a_limit_is_cached(self) -> None:
-        self.patch(databases, "_MOST_CACHED", 2)
+        change_constants(self, databases, _MOST_CACHED=2)
         self.places.read([self.countries])
         for number in range(5):
             self.found(f"192.0.2.{number}")

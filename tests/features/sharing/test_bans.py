@@ -13,6 +13,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.features.sharing.machine import Machine
+from tests.support.changes import change_constants
 from txmux.access import bans
 from txmux.access.bans import Ban
 from txmux.control.attention import problems
@@ -98,7 +99,7 @@ class ReadTests(SynchronousTestCase):
             self.assertEqual(bool(changes), is_new, text)
 
     def test_networks_without_end_are_not_remembered(self) -> None:
-        self.patch(shared_bans, "_MOST_NETWORKS", 3)
+        change_constants(self, shared_bans, _MOST_NETWORKS=3)
         for number in range(9):
             self.hear(record(5.0, network=f"192.0.2.{number}"))
         self.assertEqual((len(self.shared._at), len(self.machine.banned())), (3, 3))
@@ -219,7 +220,7 @@ class CompareTests(SynchronousTestCase):
 
 class FullTests(SynchronousTestCase):
     def test_bans_without_room_are_counted_and_logged_once(self) -> None:
-        self.patch(bans, "_MOST", 2)
+        change_constants(self, bans, _MOST=2)
         clock, machine = Clock(), Machine()
         shared = SharedBans(clock, _STORE, machine.bans)
         shared._connection_check.start(10.0, now=False)

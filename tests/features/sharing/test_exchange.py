@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from txmux.access import per_source as module
 from txmux.access.per_source import Permit, PerSource, SourceLimits
 from txmux.features.sharing.exchange import _ROW, OFTEN, SourceExchange
@@ -58,7 +59,7 @@ class _Machine:
 
 class ExchangeTests(SynchronousTestCase):
     def begin(self, count: int, limits: SourceLimits) -> None:
-        self.patch(module, "_MOST_SLOTS", 64)  # which takes less time to look at
+        change_constants(self, module, _MOST_SLOTS=64)  # which takes less time to look at
         self.clock, self.reports = Clock(), dict[bytes, bytes]()
         self.clock.advance(1)
         self.machines = [
@@ -202,7 +203,7 @@ class ExchangeTests(SynchronousTestCase):
 
     def test_busiest_of_very_many_sources_are_reported(self) -> None:
         self.begin(1, SourceLimits(interval=10 * _SECOND, burst=9))
-        self.patch(module, "_MOST_SLOTS", 1 << 13)
+        change_constants(self, module, _MOST_SLOTS=1 << 13)
         machine = _Machine(SourceLimits(interval=10 * _SECOND, burst=9), self.clock, self.reports)
         machine.turn()
         for source in range(2, 1502):

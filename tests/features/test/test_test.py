@@ -23,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.support import CommandTestCase
 from tests.matchers.all_samples import all_samples, for_streams
 from tests.support.certificates import make_authority
+from tests.support.changes import change_constants
 from tests.support.peers import reactor
 from tests.support.service import ServiceTestCase
 from txmux import route
@@ -139,7 +140,7 @@ def _banner(client: socket.socket, number: int) -> None:
 class PortTests(CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.patch(port_test, "_APART", 0.0)
+        change_constants(self, port_test, _APART=0.0)
 
     def port(self, serve: Callable[[socket.socket, int], object], host: str = "127.0.0.1") -> _Port:
         port = _Port(serve, host)
@@ -215,7 +216,7 @@ class PortTests(CommandTestCase):
 
     def test_silent_when_cut(self) -> None:
         """A port that leaves all cut clients waiting is tested in bounded time: each waits for less than the first."""
-        self.patch(port_test, "_SHORT_PATIENCE", 0.3)
+        change_constants(self, port_test, _SHORT_PATIENCE=0.3)
 
         def serve(client: socket.socket, _number: int) -> None:
             if client.recv(65536).endswith(b"\r\n\r\n"):
@@ -261,7 +262,7 @@ class ServiceTests(ServiceTestCase):
         server: Any = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
         self.addCleanup(server.stopListening)
         [port] = self.run_service(_RULES.format(server.getHost().port))
-        self.patch(port_test, "_APART", 0.0)
+        change_constants(self, port_test, _APART=0.0)
         plan = port_test._plan
 
         def wait_briefly_for_nothing(*arguments: Any) -> Any:

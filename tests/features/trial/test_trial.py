@@ -23,6 +23,7 @@ from twisted.trial.unittest import TestCase as AsyncTestCase
 
 from tests.admin.asking import AdminCase
 from tests.support.certificates import authority
+from tests.support.changes import change_constants
 from tests.support.datagrams import Talker, turn
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen
@@ -433,7 +434,7 @@ class TrialTests(AdminCase):
 
     async def test_reload_that_begins_meanwhile(self) -> None:
         """Files for TLS are read in turns, and a reload reads its own after them."""
-        self.patch(turns, "_PIECE", 0.0)
+        change_constants(self, turns, _PIECE=0.0)
         certificate = authority().issue("a.test").write(self.folder / "a.pem", key=True)
         rules = self.rules(self.a)
         await self.start(self.settings, rules)

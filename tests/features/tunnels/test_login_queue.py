@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_constants
 from txmux.features.tunnels import login_queue
 from txmux.features.tunnels.login_queue import LoginQueue
 
@@ -71,7 +72,7 @@ class LoginQueueTest(SynchronousTestCase):
 
     def test_memory(self) -> None:
         """Of very many sources, those with the oldest wrong logins are forgotten."""
-        self.patch(login_queue, "_REMEMBERED", 2)
+        change_constants(self, login_queue, _REMEMBERED=2)
         for source in (1, 2, 1, 3):
             self.queue.judged(source, is_right=False)
         for source in (3, 2, 1):
@@ -80,7 +81,7 @@ class LoginQueueTest(SynchronousTestCase):
 
     def test_full(self) -> None:
         """A new source takes the place of one with wrong logins; of those that are new as well, the one that has waited longest leaves."""
-        self.patch(login_queue, "_MOST", 4)
+        change_constants(self, login_queue, _MOST=4)
         self.fill(2)
         self.assertEqual(self.queue.add(0, "third"), "third")
         self.queue.judged(1, is_right=False)

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
+from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.supervised import LISTEN, SupervisedTestCase
 from txmux.features.tunnels import login_queue, users
@@ -108,7 +109,7 @@ class TunnelUsersTest(TestCase):
 
     async def test_one_that_is_pushed_out(self) -> None:
         """It learns so at once: of new sources, the one that has waited longest."""
-        self.patch(login_queue, "_MOST", 2)
+        change_constants(self, login_queue, _MOST=2)
         checks = [self.check("dear", b"wrong", source) for source in range(4)]
         self.assertIsNone(self.successResultOf(checks.pop(1)))
         self.assertEqual(await gatherResults(checks), [False] * 3)
@@ -123,7 +124,7 @@ class TunnelUsersTest(TestCase):
             self.assertFalse(await self.check(user, user.encode()))
 
     async def test_memory(self) -> None:
-        self.patch(users, "_MOST_KNOWN", 2)
+        change_constants(self, users, _MOST_KNOWN=2)
         for user in _COSTS:
             self.assertTrue(await self.check(user, user.encode()))
             self.assertIn(len(self.users._known), {1, 2})

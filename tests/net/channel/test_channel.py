@@ -20,6 +20,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.changes import change_constants
 from tests.support.messages import made_up
 from tests.support.peers import reactor
 from txmux.errors import MuxError
@@ -105,7 +106,7 @@ class FramingTest(SynchronousTestCase):
 
     def test_too_long(self) -> None:
         """Nor is a line without an end, of which nothing is kept; what belongs to lines before it does not count."""
-        self.patch(sys.modules[Channel.__module__], "_SHORT", 50)
+        change_constants(self, sys.modules[Channel.__module__], _SHORT=50)
         heard: list[str] = []
 
         def hear(x: str) -> None:
@@ -128,7 +129,7 @@ class FramingTest(SynchronousTestCase):
 
     def test_late_and_long(self) -> None:
         """An answer that nobody waits for any more may be as long as it might have been in time: a slow process is not lost by that."""
-        self.patch(sys.modules[Channel.__module__], "_SHORT", 100)
+        change_constants(self, sys.modules[Channel.__module__], _SHORT=100)
         clock = Clock()
         asking = Channel({}, nothing, clock)
         asking.makeConnection(_Transport())

@@ -17,6 +17,7 @@ from tests.net.relay.playing import Player
 from tests.net.relay.reactors import PrivateReactor
 from tests.net.relay.schedules import Schedule, Step
 from tests.net.relay.wiring import LeanTcpWiring, TcpWiring, Wiring, make_sides
+from tests.support.changes import change_constants
 from tests.support.each import for_each
 from tests.support.examples import scaled
 from tests.support.peers import reactor
@@ -47,7 +48,7 @@ class MarkTest(SynchronousTestCase):
             self.source, _ = listening.accept()
         self.addCleanup(self.source.close)
         self.addCleanup(peer.close)
-        self.patch(marks, "_LEAST", 1)  # the buffers of a new connection are small
+        change_constants(self, marks, _LEAST=1)  # the buffers of a new connection are small
         self.mark = Mark(self.source, MarkGuard(self.clock))
 
     def set(self) -> None:
@@ -67,7 +68,7 @@ class MarkTest(SynchronousTestCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_small_buffer(self) -> None:
-        self.patch(marks, "_LEAST", _room(self.source))
+        change_constants(self, marks, _LEAST=_room(self.source))
         self.mark.bytes_came(LONGEST_RUN)
         self.assert_cleared()
 
@@ -188,10 +189,7 @@ class MarkedRelayTest(RelayCase, TestCase):
     ends: list[Any]
 
     async def marked(self) -> tuple[Any, Any, socket.socket]:
-        self.patch(marks, "RUN", _SMALL_RUN)
-        self.patch(marks, "LEVEL", _SMALL_LEVEL)
-        self.patch(marks, "_LEAST", 1)
-        self.patch(marks, "PAUSE", 1000.0)
+        change_constants(self, marks, RUN=_SMALL_RUN, LEVEL=_SMALL_LEVEL, _LEAST=1, PAUSE=1000.0)
         client, server = await self.start()
         source = self.ends[0].transport.getHandle()
         while _level(source) == 1:
@@ -250,10 +248,9 @@ class MarkedRelayTest(RelayCase, TestCase):
 
 
 def _make_small(test: SynchronousTestCase) -> list[Mark]:
-    test.patch(marks, "LEVEL", _SMALL_LEVEL)
-    test.patch(marks, "RUN", _SMALL_RUN)
-    test.patch(marks, "LONGEST_RUN", 2 * _SMALL_RUN)
-    test.patch(marks, "_LEAST", 1)
+    change_constants(
+        test, marks, LEVEL=_SMALL_LEVEL, RUN=_SMALL_RUN, LONGEST_RUN=2 * _SMALL_RUN, _LEAST=1
+    )
     was_set: list[Mark] = []
 
     def noted(mark: Mark, plain: Callable[[Mark], None] = Mark._set) -> None:

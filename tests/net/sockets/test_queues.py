@@ -1,11 +1,11 @@
 """Clients that were dropped since the queue of a listening socket was full, as the system counts them."""
 
 import socket
-import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually
+from tests.support.changes import set_wall_clock
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP
 from txmux.net.sockets.queues import ListenQueues
 
@@ -27,7 +27,7 @@ class ListenQueuesTest(SynchronousTestCase):
 
     def test_which_socket_it_was(self) -> None:
         """Another program's overflow is not this one's, and after a minute it is over."""
-        self.patch(time, "time", lambda: 5e8)
+        set_wall_clock(self, 5e8)
         for protocol in (0, IPPROTO_MPTCP):
             now = [100.0]
             queues = ListenQueues(lambda: now[0])  # noqa: B023

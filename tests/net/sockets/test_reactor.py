@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.net.relay.reactors import PrivateReactor
+from tests.support.changes import change_constants
 from tests.support.each import for_each
 from txmux.client.io_runtime import IORuntime
 from txmux.net.sockets import poller
@@ -228,7 +229,7 @@ class ReactorPollerTest(SynchronousTestCase):
 
     def test_events(self) -> None:
         """Every reactor reports bytes, an end and a reset, also of a socket that is watched for nothing else."""
-        self.patch(poller, "_LOOK_EACH", 0.02)
+        change_constants(self, poller, _LOOK_EACH=0.02)
         for kind in ("epoll", "poll", "select", "asyncio", "workers"):
             for wanted, act, expected in (
                 (READ, lambda peer: peer.send(b"x"), 1),

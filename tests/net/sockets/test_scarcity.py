@@ -14,6 +14,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.net.sockets.scarcity import ScarceEpoll, listen_beside, make_scarce
+from tests.support.changes import change_constants
 from tests.support.peers import (
     Peer,
     PeerClientFactory,
@@ -59,8 +60,8 @@ class ScarcityTest(TestCase):
     async def test_client(self) -> None:
         """A client that cannot be watched is ended; those after it wait until there is room."""
         handlers, before = len(self.poller._handlers), descriptors()
-        self.patch(
-            descriptors_module, "_BREATH", 600.0
+        change_constants(
+            self, descriptors_module, _BREATH=600.0
         )  # it is not tried again before the test says so
         self.epoll.room = 0
         first, second = await connect(self, self.number), await connect(self, self.number)

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
 from tests.rules.reading import cases
+from tests.support.changes import change_constants, change_environment
 from tests.support.folders import make_folder
 from txmux.cli.remote.find import read_keys
 from txmux.processes import watching
@@ -194,13 +195,13 @@ class FileTests(SynchronousTestCase):
     def test_include_large(self) -> None:
         """What is too large for all is the largest file, wherever it stands."""
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
-        self.patch(files, "LARGEST_RULES", 2000)
+        change_constants(self, files, LARGEST_RULES=2000)
         self.write("d/a.ini", f"#{'x' * 1900}\n")
         self.write("d/b.ini", f"#{'x' * 300}\n[backend b]\nserver = 127.0.0.1:1\n")
         self.assertIn("d/a.ini: cannot be read: rules may have", self.untaken())
         rules = load(self.main, MATCHERS)
         self.assertEqual([*rules.backends], ["b"])
-        self.patch(watching, "LARGEST_RULES", 2000)
+        change_constants(self, watching, LARGEST_RULES=2000)
         loaded = watching._digest(watching._loaded(rules.files))
         self.assertEqual(watching._current_digest(self.folder, rules.files), loaded)
 
@@ -251,7 +252,7 @@ class FileTests(SynchronousTestCase):
 
     def test_too_large(self) -> None:
         """All files of rules together have a limit."""
-        self.patch(files, "LARGEST_RULES", len(LISTEN) + 100)
+        change_constants(self, files, LARGEST_RULES=len(LISTEN) + 100)
         self.write("rules.ini", f"[txmux]\ninclude = *.inc\n{LISTEN}")
         self.write("a.inc", "#" * 50)
         self.write("b.inc", "#" * 50)
@@ -301,7 +302,7 @@ class ExpandTests(SynchronousTestCase):
 
 class VariableTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(os, "environ", {"PORT": "8443", "NETS": "10.0.0.0/8, 192.0.2.1\n::1\n"})
+        change_environment(self, PORT="8443", NETS="10.0.0.0/8, 192.0.2.1\n::1\n")
 
     def test_items_and_lines_of_a_variable(self) -> None:
         rules = cases.read(
@@ -324,7 +325,7 @@ class VariableTests(SynchronousTestCase):
         rules = load(path)
         self.assertTrue(is_as_read(rules))
         told = json.loads(json.dumps(attrs.asdict(rules.files)))
-        self.patch(os, "environ", {"PORT": "1", "MORE": "x"})
+        change_environment(self, PORT="1", NETS=None, MORE="x")
         again = read_again(Files(**told))
         self.assertEqual(again.listeners, rules.listeners)
         self.assertEqual(next(one.endpoints[0] for one in again.listeners), "127.0.0.1:8443")

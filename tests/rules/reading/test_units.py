@@ -7,6 +7,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.changes import change_environment
 from tests.support.folders import make_folder
 from txmux.rules.changes import described_untaken
 from txmux.rules.lint.destinations import unprovided
@@ -146,7 +147,7 @@ class UnitsTest(SynchronousTestCase):
         networks = self.write("d/list.txt", "192.0.2.0/24\n")
         text = "[route a]\nmatch = ssh\nfrom = @list.txt, ${TXMUX_OF_A_UNIT}\nbackend = close\n"
         unit = self.write("d/a.ini", text)
-        self.patch(os, "environ", {**os.environ, "TXMUX_OF_A_UNIT": "198.51.100.1"})
+        change_environment(self, TXMUX_OF_A_UNIT="198.51.100.1")
         before = load(path)
         unit.write_text("worse\n")
         del os.environ["TXMUX_OF_A_UNIT"]

@@ -6,6 +6,7 @@ from typing import Any
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
 from tests.support.certificates import Identity, authority, make_authority
+from tests.support.changes import change_constants
 from tests.support.mux import CLOSE, SSH, MuxTestCase
 from tests.support.peers import Peer, reactor
 from tests.support.secure import CLOSE_NOTIFY, SecurePeer, client_context, connect_tls
@@ -302,6 +303,10 @@ class HandshakeTests(MuxTestCase):
 class LimitTests(MuxTestCase):
     """How many handshakes of a source are done at once."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        change_constants(self, per_source, MOST_PER_SOURCE=1)
+
     async def unfinished(
         self, port: int, source: str = "127.0.0.2", part: int = 0, more: bytes = b""
     ) -> Peer:
@@ -328,7 +333,7 @@ class LimitTests(MuxTestCase):
         return peers
 
     async def test_further_ones_wait_in_order(self) -> None:
-        self.patch(per_source, "MOST_PER_SOURCE", 2)
+        change_constants(self, per_source, MOST_PER_SOURCE=2)
         port = self.mux([self.tls.route()])
         begun = [await self.unfinished(port) for _ in range(2)]
         await self.answered(*begun)
@@ -343,7 +348,7 @@ class LimitTests(MuxTestCase):
         self.assertEqual(bytes(last.received), b"")
 
     async def test_handshake_that_takes_long_makes_room(self) -> None:
-        self.patch(per_source, "MOST_PER_SOURCE", 2)
+        change_constants(self, per_source, MOST_PER_SOURCE=2)
         port = self.mux([self.tls.route()])
         old = [await self.unfinished(port) for _ in range(2)]
         await self.answered(*old)
@@ -362,7 +367,6 @@ class LimitTests(MuxTestCase):
         await self.assert_logged(3, reason="limit", route="tls")
 
     async def test_client_waits_for_detect_timeout(self) -> None:
-        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls.route()])
         await self.answered(await self.unfinished(port))
         *begun, last = await self.waiting(port, 3)
@@ -377,7 +381,6 @@ class LimitTests(MuxTestCase):
         self.assertEqual({record.reason for record in self.records}, {"limit"})
 
     async def test_handshake_that_has_waited_has_its_time(self) -> None:
-        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls.route()], detect_timeout=5)
         first = await self.unfinished(port)
         await self.answered(first)
@@ -394,7 +397,6 @@ class LimitTests(MuxTestCase):
         self.assertIn("took longer than detect_timeout", record.facts["tls_error"])
 
     async def test_client_that_waits_may_not_send_much(self) -> None:
-        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls.route()])
         await self.answered(await self.unfinished(port))
         (peer,) = await self.waiting(port, 1)
@@ -404,7 +406,6 @@ class LimitTests(MuxTestCase):
         await self.assert_ended(at_once, 2, reason="limit", route="tls")
 
     async def test_every_kind_of_end_makes_room(self) -> None:
-        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls.route(), self.tls.inner()])
         for number, end in enumerate((Peer.close, Peer.reset, Peer.finish, None), 1):
             peer = await self.unfinished(port, "127.0.0.1")
@@ -421,7 +422,6 @@ class LimitTests(MuxTestCase):
         self.assertEqual(self.factory.runtime.handshakes._sources, {})
 
     async def test_who_waits_may_leave(self) -> None:
-        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls.route()])
         first = await self.unfinished(port)
         await self.answered(first)
@@ -439,7 +439,6 @@ class LimitTests(MuxTestCase):
         self.assertEqual(self.factory.runtime.handshakes._sources, {})
 
     async def test_handshake_begins_when_the_hello_is_complete(self) -> None:
-        self.patch(per_source, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls.route(match="any")])
         for part in (1, 4, 100):
             await self.unfinished(port, part=part)

@@ -2,11 +2,11 @@
 
 import socket
 import struct
-import time
 from datetime import datetime
 
 import attrs
 
+from tests.support.changes import set_wall_clock
 from tests.support.mux import CLOSE, RESET, MuxTestCase, backend_at
 from tests.support.peers import close
 from tests.support.queues import until_queued, until_taken
@@ -223,7 +223,7 @@ class LeavingTest(MuxTestCase):
 class DuringTest(MuxTestCase):
     def office_mux(self, moment: str) -> int:
         now = datetime.fromisoformat(moment).timestamp()
-        self.patch(time, "time", lambda: now)
+        set_wall_clock(self, now)
         office = route("ssh", backend_at(self.backend_port()), name="office")
         hours = (period("mon-fri 08:00-18:00 Europe/Paris"),)
         return self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
@@ -231,9 +231,7 @@ class DuringTest(MuxTestCase):
     async def test_matches_within_the_period_and_stays_connected_after_it(self) -> None:
         client = await self.connect(self.office_mux("2026-11-20T17:59+01:00"), b"SSH-2.0-a\r\n")
         server = await self.backend.peer()
-        self.patch(
-            time, "time", lambda: datetime.fromisoformat("2026-11-20T18:01+01:00").timestamp()
-        )
+        set_wall_clock(self, datetime.fromisoformat("2026-11-20T18:01+01:00").timestamp())
         client.send(b"more")
         await server.has(15)
         close(client, server)
