@@ -347,7 +347,7 @@ class AccessLogTests(SynchronousTestCase):
         assert_told(self, _rows(_section(self.page, section)), noted - others, section)
 
     def test_facts_of_proxy_headers(self) -> None:
-        names = {*fields._NAMES.values(), *fields._SSL_NAMES.values(), *fields.CLOUD_NAMES}
+        names = {*fields.NAMES.values(), *fields.SSL_NAMES.values(), *fields.CLOUD_NAMES}
         names |= {"ssl_verified", "proxy_peer", "proxy_error"}
         section = "Facts from PROXY protocol headers"
         assert_told(self, _rows(_section(self.page, section)), names, section)

@@ -32,8 +32,8 @@ from txmux.cli._output import Output
 from txmux.cli.run.program import as_text
 from txmux.errors import MuxError, cause_of, how_to_install, own_command, printable, sudo_for
 from txmux.net.addresses import text_of
-from txmux.net.http import _reason
-from txmux.net.tls.verification import _mismatch
+from txmux.net.http import reason_of
+from txmux.net.tls.verification import name_mismatch
 from txmux.rules.problems import Problem
 from txmux.rules.reading.networks import read_lines
 from txmux.wire.facts import printable as fact
@@ -59,13 +59,13 @@ def logged(work: Callable[..., object], *arguments: Any) -> Iterator[str]:
 
 
 def _http(text: str) -> Iterator[str]:
-    yield _reason(ResponseFailed([Failure(ValueError(text))]))
+    yield reason_of(ResponseFailed([Failure(ValueError(text))]))
 
 
 def _certificate(text: str) -> Iterator[str]:
     name = text.encode("ascii", "ignore").decode()
     certificate = make_authority("a", name, f"{name}.example").certificate
-    yield _mismatch(crypto.X509.from_cryptography(certificate), "b.example")
+    yield name_mismatch(crypto.X509.from_cryptography(certificate), "b.example")
 
 
 def _peers(text: str) -> Iterator[str]:

@@ -49,12 +49,12 @@ class _Worker:
         self.taken: list[Any] = []
 
     def scribble(self, value: int) -> None:
-        words, layout = self.limits._memory.cast("Q"), self.limits.layout
+        words, layout = self.limits.memory.cast("Q"), self.limits.layout
         for start in (LoopDetector.SIZE, *layout.rows.values()):
             for column in range(layout.columns):
                 words[start // 8 + column] = value
-        table = self.limits._tables["a"]
-        for begin, end in table._written():
+        table = self.limits.tables["a"]
+        for begin, end in table.written():
             for at in range(begin, end):
                 if table.numbers[at]:
                     table.numbers[at] = value

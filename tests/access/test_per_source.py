@@ -138,7 +138,7 @@ class PerSourceTest(SynchronousTestCase):
         self.clock.advance(1)
         self.entered(after, 1)
         self.assertIsNone(after.enter(1))
-        after._table.refill()
+        after.source_table.refill()
         for _ in range(3):
             self.entered(after, 1)
 

@@ -463,7 +463,7 @@ class ToldTest(SynchronousTestCase):
         new = Process(0, slow_start=5.0)  # so that all is told
         (health, _) = new.as_json()
         new.upstreams.restore({**health, "target": str(number)} for number in range(11_000))
-        self.assertEqual(len(new.pool._backend_health._recalled), 10_000)
+        self.assertEqual(len(new.pool.backend_health._recalled), 10_000)
 
 
 class ExpectedTest(SynchronousTestCase):
@@ -510,7 +510,7 @@ class ExpectedTest(SynchronousTestCase):
 
     def test_addresses_of_a_server(self) -> None:
         """Which of them the other process has is not known: each has an equal part."""
-        known = self.new.pool._backend_health
+        known = self.new.pool.backend_health
         more = known.health_of(("10.0.0.1:80", "10.0.0.9:80"))
         self.new.upstreams.known.expect(
             [{"backend": "b", "server": "10.0.0.1:80", "connections": number} for number in (2, 3)]

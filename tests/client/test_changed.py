@@ -157,7 +157,7 @@ class ChangedTest(SynchronousTestCase):
                 {one.backend for one in some.upstreams.all()} for some in (serving, anew)
             )
             self.assertEqual(its, others)
-            self.assertEqual(dict(serving.upstreams._uses), dict(anew.upstreams._uses))
+            self.assertEqual(dict(serving.upstreams.uses), dict(anew.upstreams.uses))
             old = new
 
     def test_given_up(self) -> None:

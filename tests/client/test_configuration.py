@@ -80,7 +80,7 @@ class TlsTerminatorsTest(MuxTestCase):
         made = self.terminators.terminator_of(kept)
         self.prepared(kept, self.tls.route("new")).commit()
         self.assertIs(self.terminators.terminator_of(kept), made)
-        self.assertEqual([name for name, _ in self.terminators._made], ["kept", "new"])
+        self.assertEqual([name for name, _ in self.terminators.made], ["kept", "new"])
 
     def test_unusable_file_keeps_the_old_terminators(self) -> None:
         self.terminators = TlsTerminators(Clock())
@@ -93,7 +93,7 @@ class TlsTerminatorsTest(MuxTestCase):
         prepared = self.prepared(route, new, attrs.evolve(route, name="bad", terminate_tls=missing))
         self.assertEqual([problem.section for problem in prepared.problems], ["route bad"])
         prepared.abandon()
-        self.assertEqual([name for name, _ in self.terminators._made], [route.name])
+        self.assertEqual([name for name, _ in self.terminators.made], [route.name])
         self.assertIs(
             self.terminators.terminator_of(route).store.connection().get_context(), context
         )

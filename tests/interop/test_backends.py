@@ -261,13 +261,13 @@ async def check(
     runtime = IORuntime(reactor)
     wrap = None if tls is None else partial(tls.wrap, server_name="www.example.com")
     checking.start(runtime.dialler, target, wrap, header_of_check(proxy_protocol))
-    while until and until not in checking._answer:
+    while until and until not in checking.answer:
         await deferLater(reactor, 0.005)
     time.advance(PATIENCE)
     finding = await found
-    while not checking._is_over:
+    while not checking.is_over:
         await deferLater(reactor, 0.005)
-    assert checking._deadline is None
+    assert checking.deadline is None
     runtime.clock.drop_idle()
     return finding
 

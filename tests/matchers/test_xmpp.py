@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 from tests.support.examples import scaled
 from txmux.interfaces import Peeked
-from txmux.matchers.xmpp import _read_header, xmpp
+from txmux.matchers.xmpp import read_header, xmpp
 from txmux.testing import calls_in, decided, in_pieces
 
 # The first is recorded from Twisted Words 26.10; the second is that of RFC 6120, section 4.2.
@@ -119,7 +119,7 @@ class CostTests(SynchronousTestCase):
             peeked = Peeked(data[:length], peeked)
             self.assertIs(predicate(peeked), NEED_MORE)
             if length > len("<stream:stream "):
-                self.assertEqual(peeked.parsed(_read_header).searched, length)
+                self.assertEqual(peeked.parsed(read_header).searched, length)
         self.assertIs(predicate(Peeked(data, peeked)), MATCH)
 
 

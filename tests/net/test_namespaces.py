@@ -42,7 +42,7 @@ class OverflowTests(SynchronousTestCase):
             (proc / folder).mkdir(parents=True)
         (proc / "self/uid_map").write_text(ranges)
         (proc / "sys/kernel/overflowuid").write_text("4711\n")
-        return namespaces._overflow("uid", proc)
+        return namespaces.overflow_id("uid", proc)
 
     def test_maps(self) -> None:
         """It stands for somebody else only while a number is not mapped."""
@@ -57,11 +57,11 @@ class OverflowTests(SynchronousTestCase):
         (proc / "self").mkdir()
         for ranges, expected in (("0 0 4294967295", None), ("0 1000 1", 65534)):
             (proc / "self/uid_map").write_text(ranges)
-            self.assertEqual(namespaces._overflow("uid", proc), expected)
+            self.assertEqual(namespaces.overflow_id("uid", proc), expected)
 
     def test_without_proc(self) -> None:
         expected = 65534 if sys.platform == "linux" else None
-        self.assertEqual(namespaces._overflow("uid", Path("/nonexistent")), expected)
+        self.assertEqual(namespaces.overflow_id("uid", Path("/nonexistent")), expected)
 
     def test_other_numbers(self) -> None:
         self.patch(namespaces, "overflow_ids", lambda: (4711, 4712))

@@ -52,14 +52,14 @@ class DeadDiskTest(TestCase):
         change_constants(self, turns, _LOOK=0.02)
         self.is_back = threading.Event()
         self.before = set(threading.enumerate())
-        self.jobs = turns._JobThread()
+        self.jobs = turns.JobThread()
         self.patch(turns, "_thread", lambda *_: self.jobs)
         self.addCleanup(self.end_threads)  # before the patch is undone
 
     def end_threads(self) -> None:
         self.is_back.set()
-        self.jobs._thread = threading.main_thread()  # the present or the next job is its last one
-        self.jobs._jobs.put((int, Deferred(), SimpleQueue()))
+        self.jobs.thread = threading.main_thread()  # the present or the next job is its last one
+        self.jobs.jobs.put((int, Deferred(), SimpleQueue()))
         for thread in self.threads():
             thread.join()
 
@@ -101,7 +101,7 @@ class DeadDiskTest(TestCase):
         for job in waiting:
             _, error = await job
             self.assertIsInstance(error, TimeoutError)
-        self.assertEqual(len(self.threads()), turns._MOST_LEFT + 1)
+        self.assertEqual(len(self.threads()), turns.MOST_LEFT + 1)
         self.is_back.set()
         self.assertEqual(await in_thread(self.read, "11"), "11")
 
@@ -127,7 +127,7 @@ class DeadDiskTest(TestCase):
         self.assertEqual((late.filename, len(self.threads())), ("a/x", 3))
         self.assertRaisesRegex(TimeoutError, "for 0.05 s when 'a/x' was read", self.read, "a/z")
         self.is_back.set()
-        for thread in self.threads() - {self.jobs._thread}:
+        for thread in self.threads() - {self.jobs.thread}:
             thread.join()
         self.assertIsNone(await first_late(check))
         self.assertEqual(tried[-4:], ["a/x", "a/y", "b/x", "b/y"])

@@ -61,7 +61,7 @@ max_connections_per_source = 1
 # Comes and goes as fast as it can, beside ever new sources, and tells the most that the one source has had.
 SOURCES = """
 per_source = limits.per_source(listener, worker, time.time)
-table = limits._tables["raced"]
+table = limits.tables["raced"]
 for number in range(20000):
     permit = per_source.enter(7)
     if permit is None:
@@ -80,7 +80,7 @@ for _ in range(3000):
     taken = 0
     while tally.take():
         taken += 1
-        most = max(most, sum(limits._row("")))
+        most = max(most, sum(limits.row("")))
     refused += 1
     for _ in range(taken):
         tally.give_back()
@@ -143,7 +143,7 @@ class SharedLimitsTest(SynchronousTestCase):
 
     def test_what_is_needed(self) -> None:
         """There is a table for each listener that counts sources, and none for the others."""
-        self.assertEqual(set(self.limits._tables), {"counted", "timed"})
+        self.assertEqual(set(self.limits.tables), {"counted", "timed"})
 
     def test_source_counts_in_both_workers(self) -> None:
         one, other = self.admissions("counted")
@@ -653,7 +653,7 @@ class ChainTest(SynchronousTestCase):
         running = {7}
         with patch.object(across_processes, "_is_running", running.__contains__):
             old, _, _ = self.two("a")
-            counts = old._row("a")
+            counts = old.row("a")
             old.collect()
             self.assertEqual(sum(counts), 2)
             running.clear()
@@ -683,8 +683,8 @@ class ChainTest(SynchronousTestCase):
     def counts(self, limits: SharedLimits, name: str) -> list[int]:
         per_source = limits.sources(Clock().seconds)[name]
         assert per_source is not None
-        tallies = [sum(limits._row(row)) for row in ("", name)]
-        table = per_source._table
+        tallies = [sum(limits.row(row)) for row in ("", name)]
+        table = per_source.source_table
         slot = table.find(source_of(CLIENT.host), 0)
         assert slot is not None
         return [*tallies, table.total(slot) & 0xFFFFFFFF]
@@ -717,7 +717,7 @@ class ChainTest(SynchronousTestCase):
         self.addCleanup(limits.close)
         taken = SharedLimits.adopt(os.dup(limits.descriptor), limits.handed_over(), 2)
         self.addCleanup(taken.close)
-        self.assertEqual(taken._tables["a"].name, limits._tables["a"].name)
+        self.assertEqual(taken.tables["a"].name, limits.tables["a"].name)
 
     def test_places_of_a_service_that_died_are_kept(self) -> None:
         """What it has added goes on to count there, wherever the one that serves again places more."""

@@ -37,7 +37,7 @@ async def calls_of(does: Callable[[], Awaitable[object]]) -> Calls:
                 count["system"] += isinstance(called.__self__, _SOCKETS)
 
     PORT_SHORTAGE.lacks.clear()  # what tests before have left
-    MEMORY._since = None
+    MEMORY.short_since = None
     sys.setprofile(note)
     try:
         await does()

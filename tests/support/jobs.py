@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 from unittest import mock
 
 from twisted.trial import util
@@ -12,17 +13,18 @@ from txmux.net import turns
 
 def await_jobs() -> Callable[[], None]:
     """Wait at the end of each test, and return what ends this: trial would cancel the look at a job, which is no fault of the test."""
-    clean = util._Janitor._cleanPending
+    janitor_class: Any = util._Janitor
+    clean = janitor_class._cleanPending
 
-    def wait_and_clean(janitor: util._Janitor) -> list[str]:
+    def wait_and_clean(janitor: Any) -> list[str]:
         reactor, until = janitor._getReactor(), monotonic() + PATIENCE
-        while any(thread._waiting for thread in turns._threads.values()) and monotonic() < until:
+        while any(thread.waiting for thread in turns.threads.values()) and monotonic() < until:
             # As `iterate` does, against which trial warns in tests.
             reactor.runUntilCurrent()
             reactor.doIteration(0.01)
         left: list[str] = clean(janitor)
         return left
 
-    patching = mock.patch.object(util._Janitor, "_cleanPending", wait_and_clean)
+    patching = mock.patch.object(janitor_class, "_cleanPending", wait_and_clean)
     patching.start()
     return patching.stop

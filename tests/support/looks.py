@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from twisted.internet.base import DelayedCall
 from twisted.internet.task import Clock
 
 from txmux.net.relay.relay import Relay
 from txmux.tcp.stages import relaying
 
-_LOOKS = {Relay._end_when_drained.__name__, relaying._server_ended.__name__}
+_LOOKS = {Relay.end_when_drained.__name__, relaying.server_ended.__name__}
 
 
 def look_again(clock: Clock, timers: Any = None) -> None:
@@ -27,5 +26,4 @@ def is_looked_for(timers: Any) -> bool:
 
 
 def _is_look(timer: Any) -> bool:
-    call = timer.func if isinstance(timer, DelayedCall) else timer._call
-    return getattr(call, "__name__", "") in _LOOKS
+    return getattr(timer.func, "__name__", "") in _LOOKS

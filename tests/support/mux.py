@@ -348,7 +348,7 @@ def _unsent_of(connection: Any) -> int:
     if connection.transport is None:
         return sum(map(queued_in, filter(None, (connection.socket, connection.server))))
     relay = connection.stage.relay
-    return int(relay._client.unsent() + relay._server.unsent())
+    return int(relay.client.unsent() + relay.server.unsent())
 
 
 CLOSE, RESET = Refusal.CLOSE, Refusal.RESET

@@ -96,7 +96,7 @@ class SecurePeer(Peer):
             for depth, layer in enumerate(self.layers):
                 if not layer.ready:
                     layer.advance()
-                    self._flush()
+                    self.flush()
                     if not layer.ready:
                         break
                 else:
@@ -105,7 +105,7 @@ class SecurePeer(Peer):
                 self._read(len(self.layers) - 1)
         except ssl.SSLError as failure:
             self.failure = failure
-        self._flush()
+        self.flush()
         self._changed()
 
     def _read(self, depth: int) -> None:
@@ -122,7 +122,7 @@ class SecurePeer(Peer):
         if depth + 1 == len(self.layers):
             self.told_close_notify = True
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         if self._eager and self.layers[0].ready:
             said, self._eager = self._eager, b""
             self.tls.write(said)
@@ -134,12 +134,12 @@ class SecurePeer(Peer):
 
     def send(self, data: bytes) -> None:
         self.tls.write(data)
-        self._flush()
+        self.flush()
 
     def close_notify(self) -> None:
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
-        self._flush()
+        self.flush()
 
 
 async def connect_tls(test: TestCase, port: int, peer: SecurePeer) -> SecurePeer:

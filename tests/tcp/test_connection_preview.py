@@ -37,7 +37,7 @@ class WaitingTest(MuxTestCase):
 
     def ready(self) -> list[tuple[int, int]]:
         poller: Any = self.factory.runtime.poller
-        found: list[tuple[int, int]] = poller._epoll.poll(0)
+        found: list[tuple[int, int]] = poller.epoll.poll(0)
         return found
 
     async def test_server_finds_all_bytes_however_they_are_cut(self) -> None:

@@ -8,8 +8,7 @@ from tests.support.changes import change_constants
 from tests.support.mux import MuxTestCase
 from tests.support.queues import until_queued
 from txmux.net.sockets import port
-from txmux.net.sockets.descriptors import DESCRIPTORS, _count_open
-from txmux.net.sockets.poller import READ
+from txmux.net.sockets.descriptors import DESCRIPTORS, count_open
 from txmux.serving.endpoints import accept_waiting
 from txmux.telemetry.access_log import MergingLog
 from txmux.telemetry.counting.counter_groups import LISTENER, RouteTotals
@@ -27,7 +26,7 @@ class GoneClientsTest(MuxTestCase):
     def fill(self, number: int, order: str) -> list[socket.socket]:
         """Queue clients: a letter each, ``g`` for one that is gone."""
         living = []
-        self.listening._max_batch_time = 3600.0  # however slow the machine is
+        self.listening.max_batch_time = 3600.0  # however slow the machine is
         self.listening.stopReading()
         for letter in order:
             client = socket.create_connection(("127.0.0.1", number))
@@ -108,7 +107,7 @@ class TurnsTest(MuxTestCase):
     async def test_sources_take_turns(self) -> None:
         """A client does not wait for all that another source has sent before."""
         self.fill()
-        self.listening._ready(READ)
+        self.listening.doRead()
         self.time.advance(0)
         self.assertEqual(len(self.served()), 21)
         self.assertEqual(self.served()[:3], ["127.0.0.1", "127.0.0.2", "127.0.0.1"])
@@ -118,7 +117,7 @@ class TurnsTest(MuxTestCase):
         self.fill()
         DESCRIPTORS.room()
         self.patch(DESCRIPTORS, "_granted", 5)
-        self.listening._ready(READ)
+        self.listening.doRead()
         self.assertEqual(self.served(), [])
         self.listening.stopListening()
         self.assertEqual(len(self.served()), 21)
@@ -126,7 +125,7 @@ class TurnsTest(MuxTestCase):
     async def test_closing_with_few_descriptors(self) -> None:
         """All that wait at a port are served before a reload closes it, also if there are few descriptors to let them wait with."""
         self.fill()
-        few = _count_open() + DESCRIPTORS.reserved + 2 * 21 + 30
+        few = count_open() + DESCRIPTORS.reserved + 2 * 21 + 30
         self.patch(DESCRIPTORS, "_limit", lambda: few)
         accept_waiting(self.listening)
         self.listening.stopListening()
@@ -135,8 +134,8 @@ class TurnsTest(MuxTestCase):
     async def test_shortage(self) -> None:
         """They are served later if something is lacking."""
         self.fill()
-        self.listening._ready(READ)
-        self.listening._pause_accepting(None)
+        self.listening.doRead()
+        self.listening.pause_accepting(None)
         self.time.advance(0)
         self.assertEqual(self.served(), [])
         self.time.advance(1.0)

@@ -136,12 +136,12 @@ class MovingTest(MuxTestCase):
         client, server = await self.relayed(max_connections=1, max_connections_per_source=1)
         self.move(max_connections=1, max_connections_per_source=1)
         admission = self.factory.configuration.admission
-        self.assertEqual([tally.count for tally in admission._tallies], [1, 1])
+        self.assertEqual([tally.count for tally in admission.tallies], [1, 1])
         self.assertEqual(
-            [tally.count for tally in self.old.configuration.admission._tallies], [0, 0]
+            [tally.count for tally in self.old.configuration.admission.tallies], [0, 0]
         )
         await self.end(client, server)
-        self.assertEqual([tally.count for tally in admission._tallies], [0, 0])
+        self.assertEqual([tally.count for tally in admission.tallies], [0, 0])
 
     async def test_client_is_counted_once(self) -> None:
         client, server = await self.relayed()

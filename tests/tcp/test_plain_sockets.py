@@ -431,7 +431,7 @@ class _World:
             "rows": self.rows,
             "left": [
                 len(self.factory.connections),
-                *(tally.count for tally in self.factory.configuration.admission._tallies),
+                *(tally.count for tally in self.factory.configuration.admission.tallies),
                 *(upstream.pool.connections for upstream in self.factory.upstreams.all()),
             ],
             "reserved": self.factory.runtime.descriptors.reserved,
@@ -741,7 +741,7 @@ class PlainSocketsTest(SynchronousTestCase):
             world.step(*step)
         patched.restore()
         poller: Any = world.factory.runtime.poller
-        self.assertEqual([*poller._handlers], [world.port.fileno()])
+        self.assertEqual([*poller.handlers], [world.port.fileno()])
         world.finish()
         story = world.story()
         self.assertEqual([record.reason for record in world.log.records], ["error"])
@@ -785,7 +785,7 @@ class PlainSocketsTest(SynchronousTestCase):
                 world.step(*step)
             self.assertEqual([record.reason for record in world.log.records], ["error"])
             poller: Any = world.factory.runtime.poller
-            self.assertEqual([*poller._handlers], [world.port.fileno()])
+            self.assertEqual([*poller.handlers], [world.port.fileno()])
             self.assertEqual(sum(world.story()["left"]), 0)
 
     def test_unwatched(self) -> None:
@@ -802,7 +802,7 @@ class PlainSocketsTest(SynchronousTestCase):
             world.client.send(sent)
             world.turn()
             self.assertEqual([record.reason for record in world.log.records], [reason])
-            self.assertFalse(world.port._is_reading, rules)
+            self.assertFalse(world.port.is_reading, rules)
             world.port.startReading()
             world.finish()
 

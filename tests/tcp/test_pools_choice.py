@@ -72,7 +72,7 @@ class CheckedTest(MuxTestCase):
     def is_checking(self) -> bool:
         timers: Any = self.factory.runtime.clock.getDelayedCalls()
         late = CheckRun._too_late.__name__
-        return any(getattr(timer._call, "__name__", "") == late for timer in timers)
+        return any(getattr(timer.func, "__name__", "") == late for timer in timers)
 
     async def test_checked_server_goes_down_and_up_and_each_is_logged_once(self) -> None:
         ports = free_port(), listen(self, PeerFactory(Leaving))
@@ -80,7 +80,7 @@ class CheckedTest(MuxTestCase):
         serve_pool(self, backend_at(*ports, check=check))
         (upstream,) = self.factory.upstreams.all()
         with capturedLogs() as events:
-            await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 1)
+            await self.until(lambda: len(upstream.pool.tiers.usable[0]) == 1)
             for _ in range(4):
                 count = len(self.records)
                 await end_all(await pool_client(self))
@@ -89,7 +89,7 @@ class CheckedTest(MuxTestCase):
             back = PeerFactory(Leaving)
             listening = reactor.listenTCP(ports[0], back, interface="127.0.0.1")
             self.addCleanup(listening.stopListening)
-            await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 2)
+            await self.until(lambda: len(upstream.pool.tiers.usable[0]) == 2)
         reported = [(event["state"], event["server"]) for event in events if "state" in event]
         self.assertEqual(reported, [("down", name(ports[0])), ("up", name(ports[0]))])
 
@@ -97,7 +97,7 @@ class CheckedTest(MuxTestCase):
         check = Check("tcp", interval=1.0, timeout=1.0, rise=2, fall=1)
         serve_pool(self, backend_at(free_port(), check=check))
         (upstream,) = self.factory.upstreams.all()
-        await self.until(lambda: not upstream.pool._tiers.usable)
+        await self.until(lambda: not upstream.pool.tiers.usable)
         await (await pool_client(self)).is_lost()
         await self.until_logged()
         self.assert_story(self.records[0], reason="no-server", server=None)

@@ -232,7 +232,7 @@ class RatesTest(MuxTestCase):
         (connection,) = self.factory.connections
         relay: Any = connection.stage.relay
         for _ in range(500):
-            for end in (connection.transport, relay._server.transport):
+            for end in (connection.transport, relay.server.transport):
                 # What has not come yet would be more than the rate later.
                 while not select.select([end.getHandle()], (), (), 0)[0]:
                     await self.turn()

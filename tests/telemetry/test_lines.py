@@ -218,18 +218,18 @@ class FullDiskTest(SynchronousTestCase):
         clock = Clock()
         log = FileAccessLog(make_folder(self) / "access.log", clock=clock)
         self.addCleanup(log.close)
-        put = log._writer._put
+        put = log.writer.put
 
         def full(_: bytes) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        log._writer._put = full
+        log.writer.put = full
         patched = self.patch(lines, "_ROOM", 1 << 62)
         log.write(a_record())
         clock.pump([1] * 30)
         self.assertEqual([*LOST_LINES.report().values()], [1])
         patched.restore()
-        log._writer._put = put
+        log.writer.put = put
         with capturedLogs() as events:
             clock.pump([1] * 5)
         self.assertEqual(LOST_LINES.report(), {})
@@ -258,7 +258,7 @@ class FullDiskTest(SynchronousTestCase):
         said: list[object] = []
         with path.open("ab", buffering=0) as file, path.open("ab", buffering=0) as other:
             writer = LineWriter(file.fileno(), "log", said.append, said.append)
-            put = writer._put
+            put = writer.put
 
             def interrupted(data: bytes) -> int:
                 if not data.startswith(b"abc"):
@@ -267,9 +267,9 @@ class FullDiskTest(SynchronousTestCase):
                 other.write(b"other\n")
                 return written
 
-            writer._put = interrupted
+            writer.put = interrupted
             writer.write([b"abcdef\n"])
-            writer._put = put
+            writer.put = put
             writer.write([b"next\n"])
         self.assertEqual(path.read_bytes(), b"abcother\n\nnext\n")
         self.assertEqual(said, ["No space left on device", 1])

@@ -171,7 +171,7 @@ class FlowCase(ServiceTestCase):
         self.new: Any = new
         here: Any = self.running.ports[0]
         here.stopReading()
-        port = self.port_there = new.listen(here._socket)
+        port = self.port_there = new.listen(here.socket)
         port.place = here.place
         port.await_flows()
         self.addCleanup(self._end_there, new, port)

@@ -382,9 +382,9 @@ class ConnectionsTests(FlowCase):
         early = [opening("b"), finished("b"), short("a"), b"\x41unknown! and more", short("b")]
         for data in early:
             client.say(data, port)
-        waiting = self.port_there._waiting
+        waiting = self.port_there.early
         assert waiting is not None
-        while sum(map(len, waiting._datagrams.values())) < len(early):
+        while sum(map(len, waiting.datagrams.values())) < len(early):
             await turn()
         flows = sorted(self.old.connections, key=lambda one: str(one.record.route))
         for flow in flows:
@@ -438,9 +438,9 @@ class ConnectionsTests(FlowCase):
         await client.asks(other_version(), port)
         there = self.there()
         client.say(short("b"), port)
-        waiting = self.port_there._waiting
+        waiting = self.port_there.early
         assert waiting is not None
-        while not waiting._datagrams:
+        while not waiting.datagrams:
             await turn()
         order = ["others", "a", "b"]
         for flow in sorted(self.old.connections, key=lambda one: order.index(one.record.route)):

@@ -92,7 +92,7 @@ class QueueTests(TestCase):
 
     def has_come(self) -> bool:
         port: Any = self.port
-        return ancillary.queue_of(port._socket)[0] >= self.count * self.each
+        return ancillary.queue_of(port.socket)[0] >= self.count * self.each
 
     def read(self) -> None:
         self.flood.send(self.count)

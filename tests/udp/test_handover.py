@@ -76,8 +76,8 @@ class HandoverTests(FlowCase):
         self.assertEqual(server.senders[0][0], "127.0.0.2")
         [moved] = self.new.connections
         self.assertEqual(moved.queue.timeout[0], 420.0)
-        assert moved._server_socket is not None
-        self.assertEqual(moved._server_socket.upstream.backend.source, ("127.0.0.2",))
+        assert moved.server_socket is not None
+        self.assertEqual(moved.server_socket.upstream.backend.source, ("127.0.0.2",))
         for talker in (quiet, Talker.listening(self)):
             self.assertEqual(await talker.asks(b"three", port), b"other three")
         self.new.abort("killed")
@@ -127,9 +127,9 @@ class HandoverTests(FlowCase):
         self.assertEqual(len(set(server.senders)), 3)
 
     def _kept(self) -> Sequence[Any]:
-        waiting = self.port_there._waiting
+        waiting = self.port_there.early
         assert waiting is not None
-        return [*waiting._datagrams.values()]
+        return [*waiting.datagrams.values()]
 
     async def test_flow_that_is_ended_on_its_way_ends_there_with_one_line(self) -> None:
         _, client, _, port = await self.prepare()

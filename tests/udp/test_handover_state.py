@@ -144,7 +144,7 @@ class MovingTests(FlowCase):
         await old.asks(FIRST, port)
         there = self.there()
         new.say(SHORT, port)
-        while not (self.port_there._waiting and self.port_there._waiting._datagrams):
+        while not (self.port_there.early and self.port_there.early.datagrams):
             await turn()
         await self.finish_handover(there)
         await new.insists(SHORT, port)
@@ -181,5 +181,5 @@ class MovingTests(FlowCase):
         for listener in (self.old, self.new):
             listener.abort("killed")
             found = listener.live.migration
-            self.assertEqual((found.paths, found._lengths), ({}, {}))
+            self.assertEqual((found.paths, found.lengths), ({}, {}))
         self.assertEqual(self.port_there.flows, {})

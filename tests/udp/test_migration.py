@@ -143,7 +143,7 @@ class MigrationTests(SynchronousTestCase):
         self.path.end()
         self.path.end()
         self.assertIsNone(self.found(SHORT))
-        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
+        self.assertEqual((self.migration.paths, self.migration.lengths), ({}, {}))
 
     def test_id_of_two_flows_moves_none(self) -> None:
         thief = self.begin("thief")
@@ -152,7 +152,7 @@ class MigrationTests(SynchronousTestCase):
         thief.end()
         self.assertIsNone(self.found(SHORT))
         self.path.end()
-        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
+        self.assertEqual((self.migration.paths, self.migration.lengths), ({}, {}))
 
     def test_remembers_the_last_few_ids(self) -> None:
         for number in range(100):
@@ -391,7 +391,7 @@ class MigrationTests(SynchronousTestCase):
         reported = json.loads(json.dumps(self.path.as_json(Origin(self.clock.seconds()))))
         home = self.path.home
         self.path.end()
-        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
+        self.assertEqual((self.migration.paths, self.migration.lengths), ({}, {}))
         self.clock.rightNow += 12345.0
         self.migration = Migration()
         path = self.migration.restore("flow", home, reported, Origin(self.clock.seconds()))
@@ -413,7 +413,7 @@ class MigrationTests(SynchronousTestCase):
         self.hand_over()
         self.assertIsNone(self.found(SHORT))
         self.path.end()
-        self.assertEqual((self.migration.paths, self.migration._lengths), ({}, {}))
+        self.assertEqual((self.migration.paths, self.migration.lengths), ({}, {}))
 
     def test_answers_go_back_when_the_old_address_speaks(self) -> None:
         self.move(THIRD)

@@ -138,7 +138,7 @@ class SharedAddressTests(SynchronousTestCase):
             self.shared.remove(flow)
             self.assertIsNone(flow.shared_address)
         shared = self.shared
-        left = (shared._names, shared._lengths, shared._used_at, shared._guesses, shared._guessed)
+        left = (shared.names, shared.lengths, shared.used_at, shared.guesses, shared.guessed)
         self.assertEqual((left, len(shared), shared.flows), (({}, {}, {}, {}, {}), 0, []))
 
     def test_port_is_shut_reaches_all_flows(self) -> None:
@@ -327,9 +327,9 @@ class SharedAddressTests(SynchronousTestCase):
         for number in range(500):
             self.clock.advance(0.0001)
             self.whose(b"\x41" + number.to_bytes(8, "big") + bytes(30))
-        self.assertLessEqual(len(self.shared._guesses), 64)
-        self.assertLessEqual(len(self.shared._guessed), 6)
-        self.assertLessEqual(len(self.shared._names), 6 * 5)
+        self.assertLessEqual(len(self.shared.guesses), 64)
+        self.assertLessEqual(len(self.shared.guessed), 6)
+        self.assertLessEqual(len(self.shared.names), 6 * 5)
 
     @given(st.randoms(use_true_random=False), st.integers(2, 5))
     def test_any_order_of_changes_ends_well(self, chance: random.Random, count: int) -> None:
@@ -358,4 +358,4 @@ class SharedAddressTests(SynchronousTestCase):
                 self.shared.learn(flow)
         for flow in flows.values():
             self.shared.remove(flow)
-        self.assertEqual((self.shared._names, self.shared._lengths), ({}, {}))
+        self.assertEqual((self.shared.names, self.shared.lengths), ({}, {}))

@@ -270,9 +270,9 @@ class SharedLimits:
         # By worker and place, not by name: should a connection outlive its listener's place, both users of it write the same number.
         self._counters: dict[tuple[int, int], Counter] = {}
         self._in_use: Callable[[Collection[str]], Collection[str]] = set
-        self._memory = memoryview(b"")
+        self.memory = memoryview(b"")
         self.remap(layout)
-        self.loop_detector = LoopDetector(self._memory[: LoopDetector.SIZE])
+        self.loop_detector = LoopDetector(self.memory[: LoopDetector.SIZE])
 
     @classmethod
     def of_service(
@@ -382,7 +382,7 @@ class SharedLimits:
                     self.clear(column)
                     self._owners[column] = 0
             # One that ended has left them, or one whose rules do not limit sources has taken them.
-            if not any(self._row(_AWAITED)):
+            if not any(self.row(_AWAITED)):
                 self.clear(self.layout.columns - 1)
                 self._moves_seen = moves
 
@@ -410,7 +410,7 @@ class SharedLimits:
             grow(self.descriptor, _room(layout))
             self.remap(layout)
             for name in layout.tables.keys() - before.tables.keys():
-                self._tables[name].refill()
+                self.tables[name].refill()
 
     def _unused(self, rules: Rules) -> list[str]:
         if self._is_shared:  # the other service still knows them by their names
@@ -420,7 +420,7 @@ class SharedLimits:
         idle = [
             name
             for name in {**rows, **tables}
-            if name not in named and not (name in rows and any(self._row(name)))
+            if name not in named and not (name in rows and any(self.row(name)))
         ]
         in_use = self._in_use(idle) if idle else ()
         return [name for name in idle if name not in in_use]
@@ -434,21 +434,21 @@ class SharedLimits:
         """Change the layout by `LimitsLayout.changed`, and map the memory again if that needs it."""
         before = self.layout
         self.layout = layout = before.changed(**changes)
-        if layout.size > len(self._memory) or layout.tables != before.tables:
+        if layout.size > len(self.memory) or layout.tables != before.tables:
             self._remap(layout)
 
     def _remap(self, layout: LimitsLayout) -> None:
-        if layout.size > len(self._memory):
+        if layout.size > len(self.memory):
             # The mapping before is unmapped with the last connection that is counted there.
-            self._memory = mapped(self.descriptor, _room(layout))
+            self.memory = mapped(self.descriptor, _room(layout))
         self.layout = layout
         owners = slice(LoopDetector.SIZE, LoopDetector.SIZE + layout.columns * _SIZE)
-        numbers = self._memory[owners].cast("Q")
+        numbers = self.memory[owners].cast("Q")
         self._owners, self._moves = numbers[:_MOVING], numbers[_MOVING:]
         size = SourceTable.size(layout.columns)
-        self._tables = {
+        self.tables = {
             name: SourceTable(
-                self._memory[start : start + size],
+                self.memory[start : start + size],
                 layout.columns,
                 partial(_written_numbers, self.descriptor, start, size - _SIZE),
             )
@@ -476,7 +476,7 @@ class SharedLimits:
         if name not in self.layout.rows:  # one that the rules do not have, but older connections
             return Tally(limit)
         counter = self._counters.setdefault((worker, self.layout.rows[name]), Counter())
-        return SharedTally(limit, counter, self._row(name), worker, self._lock, self._moves)
+        return SharedTally(limit, counter, self.row(name), worker, self._lock, self._moves)
 
     def held(self, backend: str, limit: int, worker: int) -> Tally:
         return self.tally(limit, _of_held(backend), worker)
@@ -485,9 +485,9 @@ class SharedLimits:
         """Make the counter of batches of connections that a process is offered; before it counts one, none of these moves."""
         return self.tally(0, _AWAITED, worker)
 
-    def _row(self, name: str) -> memoryview[int]:
+    def row(self, name: str) -> memoryview[int]:
         start = self.layout.rows[name]
-        return self._memory[start : start + self.layout.columns * _SIZE].cast("Q")
+        return self.memory[start : start + self.layout.columns * _SIZE].cast("Q")
 
     def per_source(
         self, listener: Listener, worker: int, seconds: Callable[[], float]
@@ -496,7 +496,7 @@ class SharedLimits:
         limits = SourceLimits.for_listener(listener)
         if limits is None:
             return None
-        table, moving = self._tables.get(listener.name), self.layout.columns - 1
+        table, moving = self.tables.get(listener.name), self.layout.columns - 1
         if table is None:
             raise LayoutError(
                 f"the sources of [listen {listener.name}] have no place in the memory"
@@ -510,18 +510,18 @@ class SharedLimits:
         limits = {listener.name: SourceLimits.for_listener(listener) for listener in listeners}
         return {
             name: PerSource(limits.get(name) or SourceLimits(), seconds, table, 0, self._lock)
-            for name, table in self._tables.items()
+            for name, table in self.tables.items()
         }
 
     def forget_elsewhere(self) -> None:
         """Count nothing of other machines, until one that owns this memory alone hears of them."""
-        for table in self._tables.values():
+        for table in self.tables.values():
             table.forget_elsewhere()
 
     def clear(self, column: int) -> None:
         for name in self.layout.rows:
-            self._row(name)[column] = 0
-        for table in self._tables.values():
+            self.row(name)[column] = 0
+        for table in self.tables.values():
             table.clear(column)
 
     def close(self) -> None:

@@ -101,7 +101,7 @@ class Admission:
             per_source = PerSource(limits, seconds)
         self.per_source = per_source
         # Also without a limit, since the next rules may have one.
-        self._tallies = (service or Tally(), listener or Tally(settings.max_connections))
+        self.tallies = (service or Tally(), listener or Tally(settings.max_connections))
         self._needs_address = self._clients.limited or per_source is not None
 
     @property
@@ -125,9 +125,9 @@ class Admission:
             host = None if client is None else client.host
             if not self._clients.serves(host) or (host is not None and host in self.banned):
                 raise Refused("denied")
-        for number, tally in enumerate(self._tallies):
+        for number, tally in enumerate(self.tallies):
             if not tally.take():
-                for taken in self._tallies[:number]:
+                for taken in self.tallies[:number]:
                     taken.give_back()
                 raise Refused("limit", _TALLIES[number])
         if host is None or self.per_source is None:
@@ -135,7 +135,7 @@ class Admission:
         # Last, so that no refused client uses what its source may have.
         permit = self.per_source.enter(source_of(host))
         if permit is None:
-            for tally in self._tallies:
+            for tally in self.tallies:
                 tally.give_back()
             raise Refused("limit", self.per_source.reached)
         return permit
@@ -150,7 +150,7 @@ class Admission:
             client: As for `enter`.
             has_moved: Whether the other process has called `move_away`.
         """
-        for tally in self._tallies:
+        for tally in self.tallies:
             if has_moved:
                 tally.adopt()
             else:
@@ -180,12 +180,12 @@ class Admission:
         """Record that an admitted client has left, with what `enter` gave."""
         if permit is not None:
             permit.release()
-        for tally in self._tallies:
+        for tally in self.tallies:
             tally.give_back()
 
     def move_away(self, permit: Permit | None) -> None:
         """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts."""
         if permit is not None and self.per_source is not None:
             self.per_source.move_away(permit)
-        for tally in self._tallies:  # last: they show that something has moved
+        for tally in self.tallies:  # last: they show that something has moved
             tally.move_away()

@@ -104,7 +104,7 @@ class SourceTable:
         self.width = _FIRST + columns
         self.numbers = memoryview(memory).cast("Q")
         whole = [(0, len(self.numbers) - 1)]
-        self._written = written or (lambda: whole)
+        self.written = written or (lambda: whole)
         sets = self.slots(columns) // _WAYS
         self._shift = 65 - sets.bit_length()
         # The factor of the hash is secret, so that an attacker cannot fill one set.
@@ -165,7 +165,7 @@ class SourceTable:
     def each(self, number: int) -> Iterator[tuple[int, int]]:
         """Yield the index and the value of one column of each slot, if it is not 0, as most are."""
         width = self.width
-        for start, end in self._written():
+        for start, end in self.written():
             places = range(start + (number - start) % width, end, width)
             values = self.numbers[places.start : end : width].tolist()
             yield from zip(itertools.compress(places, values), filter(None, values), strict=True)
@@ -174,7 +174,7 @@ class SourceTable:
         """Return by how much one column of each slot has grown, or what it is if it has begun again, and keep in `before` what it is."""
         more, width = dict[int, int](), self.width
         before.extend([0] * (len(self.numbers) // width - len(before)))
-        for start, end in self._written():
+        for start, end in self.written():
             places = range(start + (number - start) % width, end, width)
             values = self.numbers[places.start : end : width].tolist()
             part = slice(places.start // width, places.start // width + len(values))
@@ -249,7 +249,7 @@ class PerSource:
     ) -> None:
         self._limits = limits
         self._seconds = seconds
-        self._table = table or SourceTable(mmap.mmap(-1, SourceTable.size(1)))
+        self.source_table = table or SourceTable(mmap.mmap(-1, SourceTable.size(1)))
         self._column = _FIRST + column
         self._moving = None if moving is None else _FIRST + moving
         self._lock = lock
@@ -262,7 +262,7 @@ class PerSource:
         source do not stop an attacker with so many addresses, and other clients must not suffer.
         """
         now = int(self._seconds() * _SECOND)
-        table, limits = self._table, self._limits
+        table, limits = self.source_table, self._limits
         numbers = table.numbers
         with self._lock:
             slot = table.find(source, now)
@@ -292,7 +292,7 @@ class PerSource:
     @property
     def table(self) -> str:
         """The name of the memory, which an upgrade leaves as it is."""
-        return self._table.name
+        return self.source_table.name
 
     @property
     def is_shareable(self) -> bool:
@@ -300,7 +300,7 @@ class PerSource:
 
     def made(self, before: list[int]) -> dict[int, int]:
         """Return how many connections sources have made since the last call with the same list, by their slots."""
-        return self._table.more(_MADE, before)
+        return self.source_table.more(_MADE, before)
 
     def busy(
         self, new: Mapping[int, int], seconds: float, known: Container[int]
@@ -310,10 +310,14 @@ class PerSource:
         That is 1 at a limit, and -1 below the half of each. A source that other machines are `known` to have has its rate shared however
         slow it is. Before it come the slot, the source, how many connections it has ever made, and how many it has here.
         """
-        now, limits, numbers = int(self._seconds() * _SECOND), self._limits, self._table.numbers
+        now, limits, numbers = (
+            int(self._seconds() * _SECOND),
+            self._limits,
+            self.source_table.numbers,
+        )
         half_of_rate, burst = seconds * _SECOND / 2, limits.interval * limits.burst
         for slot, count in new.items():
-            total = self._table.total(slot) & _CONNECTIONS
+            total = self.source_table.total(slot) & _CONNECTIONS
             here = max(total - numbers[slot + _ELSEWHERE], 0)
             made = count * limits.interval
             used = (numbers[slot + _FULL_AT] - now) / burst if made else 0.0
@@ -332,7 +336,11 @@ class PerSource:
         Returns:
             The slots of those that have one.
         """
-        now, limits, numbers = int(self._seconds() * _SECOND), self._limits, self._table.numbers
+        now, limits, numbers = (
+            int(self._seconds() * _SECOND),
+            self._limits,
+            self.source_table.numbers,
+        )
         slots, changed = dict[int, int](), list[tuple[int, int, int]]()
         for source, (slot, elsewhere, made) in values.items():
             there = min(elsewhere, _CONNECTIONS >> 1)
@@ -343,7 +351,7 @@ class PerSource:
                 changed.append((source, there, made))
         with self._lock if changed else nullcontext():
             for source, there, made in changed:
-                if (slot := self._table.find(source, now)) is not None:
+                if (slot := self.source_table.find(source, now)) is not None:
                     slots[source] = slot
                     numbers[slot + _ELSEWHERE] = there
                     full_at = max(numbers[slot + _FULL_AT], now) + limits.interval * made
@@ -352,26 +360,26 @@ class PerSource:
         return slots
 
     def forget_elsewhere(self) -> None:
-        self._table.forget_elsewhere()
+        self.source_table.forget_elsewhere()
 
     def buckets(self) -> bytes:
-        return self._table.buckets(int(self._seconds() * _SECOND))
+        return self.source_table.buckets(int(self._seconds() * _SECOND))
 
     def restore(self, buckets: bytes) -> None:
         with self._lock:
-            self._table.drain_buckets(buckets, int(self._seconds() * _SECOND))
+            self.source_table.drain_buckets(buckets, int(self._seconds() * _SECOND))
 
     def tracked(self) -> int:
-        return self._table.tracked(int(self._seconds() * _SECOND))
+        return self.source_table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int, *, has_moved: bool) -> Permit:
         """Count a connection that another process admitted and routed, and moved away if it `has_moved`."""
         with self._lock:
-            slot = self._table.find(source, int(self._seconds() * _SECOND))
+            slot = self.source_table.find(source, int(self._seconds() * _SECOND))
             if slot is None:
                 permit = Permit(self._uncounted, 0)
             else:
-                numbers = self._table.numbers
+                numbers = self.source_table.numbers
                 permit = Permit(numbers, slot + self._column)
                 moving = self._moving if has_moved else None
                 if moving is not None and (count := numbers[slot + moving]):
@@ -447,13 +455,13 @@ class Handshakes:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._sources: dict[_Key, _SourceHandshakes] = {}
+        self.sources: dict[_Key, _SourceHandshakes] = {}
 
     def enter(self, key: _Key, handshake: _WaitingHandshake, limit: int) -> float:
         """Add a handshake; return 0 if it may begin, otherwise in how many seconds to call `end_oldest`. A limit of 0 is none."""
-        source = self._sources.get(key)
+        source = self.sources.get(key)
         if source is None:
-            source = self._sources[key] = _SourceHandshakes()
+            source = self.sources[key] = _SourceHandshakes()
         if 0 < limit <= len(source.began):
             source.waiting[handshake] = None
             # Spread out: if all that came together began at the same time, other clients would wait.
@@ -463,13 +471,13 @@ class Handshakes:
 
     def end_oldest(self, key: _Key) -> None:
         """End the oldest handshake of a source if it has taken long: its client stalls, or is too slow to wait for."""
-        oldest, since = next(iter(self._sources[key].began.items()))
+        oldest, since = next(iter(self.sources[key].began.items()))
         if self._seconds() - since >= PATIENCE:
             oldest.make_room()
             self.leave(key, oldest)
 
     def leave(self, key: _Key, handshake: _WaitingHandshake) -> None:
-        source = self._sources.get(key)
+        source = self.sources.get(key)
         if source is None:
             return
         source.waiting.pop(handshake, None)
@@ -479,4 +487,4 @@ class Handshakes:
             source.began[following] = self._seconds()
             following.has_turn()
         elif not source.began:
-            del self._sources[key]
+            del self.sources[key]

@@ -90,7 +90,7 @@ class Upstreams:
         self._by_availability: dict[Availability, dict[Upstream, None]] = {
             availability: {} for availability in (Availability.SOME, Availability.NONE)
         }
-        self._uses = Uses()
+        self.uses = Uses()
         self._with_files: dict[Upstream, None] = {}
         self.known = HealthRegistry()
         self.server_starter = ServerStarter(reactor, self._startable)
@@ -264,13 +264,13 @@ class Upstreams:
     def add_backends(self, rules: Rules) -> None:
         """Make the upstreams of all backends of the rules; a `RulesError` names all files that cannot be used."""
         problems: list[Problem] = []
-        self._uses = Uses()
+        self.uses = Uses()
         for backend in all_backends_in(rules):
             try:
                 self.upstream_of(backend)
             except RulesError as error:
                 problems += error.problems
-            self._uses.add(backend)
+            self.uses.add(backend)
         if problems:
             raise RulesError(problems)
 
@@ -293,7 +293,7 @@ class Upstreams:
             dropped: those that they no longer name; ``None`` are all that there were.
             placed: Gives an error the line where its section is now.
         """
-        uses = Uses() if dropped is None else self._uses.copy()
+        uses = Uses() if dropped is None else self.uses.copy()
         prepared = self._prepared = PreparedUpstreams(self, uses)
         try:
             for files in self.watched():
@@ -326,7 +326,7 @@ class Upstreams:
         for upstream in prepared.made:
             if self._users:
                 self._start_upstream(upstream)
-        self._uses = prepared.uses
+        self.uses = prepared.uses
         for upstream in prepared.removed:
             self._forget(upstream)
             for watches in (self._checks, self._silence):

@@ -52,18 +52,18 @@ class _XmppPredicate:
         start = peeked.parsed(_START_AND_BLANK.scan).verdict
         if start is not Verdict.MATCH or self.to is None:
             return start
-        header = peeked.parsed(_read_header)
+        header = peeked.parsed(read_header)
         if header.to is not None:
             return Verdict.MATCH if self.to.matches(header.to) else Verdict.NO
         undecided = header.progress.verdict is Verdict.NEED_MORE
         return Verdict.NEED_MORE if undecided else Verdict.NO
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
-        header = peeked.parsed(_read_header)
+        header = peeked.parsed(read_header)
         return {"to": printable(header.to)} if header.to else {}
 
 
-def _read_header(data: bytes, earlier: _StreamHeader | None) -> _StreamHeader:
+def read_header(data: bytes, earlier: _StreamHeader | None) -> _StreamHeader:
     data = data[:_LONGEST_HEADER]
     progress = _HEADER.scan(data, earlier.progress if earlier else None)
     data = data[: progress.length]
@@ -103,7 +103,7 @@ def _next_mark(data: bytes, start: int, mark: bytes) -> int:
 
 
 def _domain(peeked: Peeked) -> str | None:
-    header = peeked.parsed(_read_header)
+    header = peeked.parsed(read_header)
     if header.to is not None:
         return normal_host(header.to)
     return None if header.progress.verdict is Verdict.NEED_MORE else ""

@@ -136,7 +136,7 @@ async def _answer(
         # A cancelled request fails like a connection that has ended.
         if any(reason.check(CancelledError) for reason in error.reasons):
             raise CancelledError from None
-        why = _reason(error)
+        why = reason_of(error)
         if "certificate verify failed" in why:
             raise DistrustedError(f"its certificate is not valid: {why}") from None
         raise RequestFailedError(f"no whole answer: {why}") from None
@@ -147,7 +147,7 @@ async def _answer(
     return HttpResponse(response.code, fields, data)
 
 
-def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
+def reason_of(error: ResponseFailed | RequestTransmissionFailed) -> str:
     reasons = [reason for reason in error.reasons if not reason.check(ResponseDone)]
     text = cause_of(reasons[0].value) if reasons else "it has ended early"
     return printable(text, _LONGEST_REASON)

@@ -33,10 +33,10 @@ def overflow_ids() -> tuple[int | None, int | None]:
 
     A confined process cannot find it out, so it is called before.
     """
-    return _overflow("uid"), _overflow("gid")
+    return overflow_id("uid"), overflow_id("gid")
 
 
-def _overflow(kind: str, proc: Path = Path("/proc")) -> int | None:
+def overflow_id(kind: str, proc: Path = Path("/proc")) -> int | None:
     number = _USUAL if sys.platform == "linux" else None
     with suppress(OSError):  # as in a unit with ProcSubset=pid
         number = int((proc / f"sys/kernel/overflow{kind}").read_text())

@@ -155,11 +155,11 @@ def outcome_of_look(
 
 
 _LOOK = 1.0  # seconds
-_MOST_LEFT = 4
+MOST_LEFT = 4
 """Threads that may wait for dead disks before others wait for them, too."""
 
 
-class _JobThread:
+class JobThread:
     """Does one job after the other in a thread: one, since each takes 72 MiB of addresses.
 
     No exit waits for it, since it may wait for a disk that never answers. Then another one takes its place.
@@ -169,29 +169,29 @@ class _JobThread:
         from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
         self._reactor: Any = reactor
-        self._jobs: SimpleQueue[tuple[Callable[[], Any], Deferred[Any], SimpleQueue[Any]]]
-        self._jobs = SimpleQueue()
-        self._waiting: deque[Deferred[Any]] = deque()
+        self.jobs: SimpleQueue[tuple[Callable[[], Any], Deferred[Any], SimpleQueue[Any]]]
+        self.jobs = SimpleQueue()
+        self.waiting: deque[Deferred[Any]] = deque()
         self._left: list[Thread] = []
         self._look: Any = None
-        self._thread: Any = None
+        self.thread: Any = None
         self._start()
 
     def _start(self) -> None:
-        before = self._thread
+        before = self.thread
         # Before it runs, or else it would take itself for one that was left behind.
-        self._thread = thread = Thread(target=self._work, daemon=True, name="txmux")
+        self.thread = thread = Thread(target=self._work, daemon=True, name="txmux")
         try:
             thread.start()
         except RuntimeError:  # there are too many
-            self._thread = before
+            self.thread = before
             raise
 
     def run(self, job: Callable[[], Any], ended: Deferred[Any], wait: float = 0.0) -> None:
         done: SimpleQueue[Any] = SimpleQueue()
-        is_idle = not self._waiting
-        self._waiting.append(ended)
-        self._jobs.put((job, ended, done))
+        is_idle = not self.waiting
+        self.waiting.append(ended)
+        self.jobs.put((job, ended, done))
         self._look = self._look or self._reactor.callLater(_LOOK, self._look_at_disk)
         if wait and is_idle:
             with suppress(Empty):
@@ -200,19 +200,19 @@ class _JobThread:
     def _work(self) -> None:
         thread = current_thread()
         while True:
-            job, ended, done = self._jobs.get()
+            job, ended, done = self.jobs.get()
             forget_thread(get_ident())
             outcome = None if ended.called else job()  # it may be waited for no longer
             done.put(outcome)
             self._reactor.callFromThread(self._end, ended, outcome)
-            if thread is not self._thread:
+            if thread is not self.thread:
                 return
             del job, ended, done, outcome
 
     def _end(self, ended: Deferred[Any], outcome: Any) -> None:
-        if ended in self._waiting:
-            self._waiting.remove(ended)
-        if not self._waiting and self._look is not None:
+        if ended in self.waiting:
+            self.waiting.remove(ended)
+        if not self.waiting and self._look is not None:
             self._look.cancel()
             self._look = None
         if not ended.called:
@@ -220,16 +220,16 @@ class _JobThread:
 
     def _look_at_disk(self) -> None:
         self._look = self._reactor.callLater(_LOOK, self._look_at_disk)
-        late = late_disk(self._thread.ident or 0)
+        late = late_disk(self.thread.ident or 0)
         if late is None:
             return
         self._left = [thread for thread in self._left if thread.is_alive()]
-        late_thread = self._thread
-        if len(self._left) < _MOST_LEFT:
+        late_thread = self.thread
+        if len(self._left) < MOST_LEFT:
             with suppress(RuntimeError):  # the others wait for this one
                 self._start()
                 self._left.append(late_thread)
-        self._end(self._waiting[0], (None, late))
+        self._end(self.waiting[0], (None, late))
 
 
 def start_thread() -> None:
@@ -238,14 +238,14 @@ def start_thread() -> None:
         _thread(os.getpid())
 
 
-_threads: dict[tuple[int, str], _JobThread] = {}
+threads: dict[tuple[int, str], JobThread] = {}
 """By process, since only the thread that forks continues in the other, and by what they are for."""
 
 
-def _thread(pid: int, use: str = "") -> _JobThread:
-    if (pid, use) not in _threads:
-        _threads[pid, use] = _JobThread()
-    return _threads[pid, use]
+def _thread(pid: int, use: str = "") -> JobThread:
+    if (pid, use) not in threads:
+        threads[pid, use] = JobThread()
+    return threads[pid, use]
 
 
 def _attempt(function: Callable[..., T], *arguments: Any) -> _Outcome[T]:

@@ -287,7 +287,7 @@ class BackendConnector:
         assert member is not None  # noqa: S101 - the factory goes with the attempt
         self._end_attempt()
         awaited = "connection" if attempt is None else attempt.awaited
-        cause = self.tried[member] = _cause(failure)
+        cause = self.tried[member] = connect_cause(failure)
         # The client has chosen its requests, so that their refusal says nothing about the server.
         is_refused = _is_refusal(failure, awaited) and any(
             preamble.repeats_client for preamble in self._client.preambles
@@ -363,7 +363,7 @@ def _fields_of(reader: HelloReader) -> Iterator[Tlv]:
         yield Tlv(TlvType.ALPN, reader.alpn[0].encode("latin-1"))
 
 
-def _cause(failure: Failure) -> ConnectFailure:
+def connect_cause(failure: Failure) -> ConnectFailure:
     if failure.check(error.TimeoutError):
         return "connect-timeout"
     if failure.check(HandshakeError, RequestRefusedError) or failure.type.__module__.startswith(

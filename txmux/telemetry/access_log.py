@@ -229,7 +229,7 @@ class FileAccessLog:
                 ) from problem
             self._cannot_open(problem, "lines are lost")
         opened = f"cannot be opened: {self._trouble}" if self._file is None else self._file
-        self._writer = LineWriter(opened, self._name, self._fail, self._mended)
+        self.writer = LineWriter(opened, self._name, self._fail, self._mended)
 
     def _open(self) -> int:
         return open_log_file(self._path, self._owner)
@@ -247,17 +247,17 @@ class FileAccessLog:
         if self._is_closed:
             return
         # One write, so that the lines of several processes do not mix.
-        self._writer.write(lines)
-        if self._clock is not None and self._retry is None and (wait := self._writer.next_try):
+        self.writer.write(lines)
+        if self._clock is not None and self._retry is None and (wait := self.writer.next_try):
             self._retry = self._clock.callLater(wait, self._try_again)
 
     def write_rest(self) -> bool:
         self._flush()
-        return not self._writer.is_holding
+        return not self.writer.is_holding
 
     def _try_again(self) -> None:
         self._retry = None
-        self._writer.try_again()
+        self.writer.try_again()
         self._flush()
 
     def _fail(self, problem: str) -> None:
@@ -301,7 +301,7 @@ class FileAccessLog:
         assert fresh is not None  # noqa: S101 - there is one or the other
         self._flush()
         old, self._file = self._file, fresh
-        self._writer.move(fresh)
+        self.writer.move(fresh)
         self._close(old)
         if self._trouble:
             self._trouble = ""
@@ -335,7 +335,7 @@ class FileAccessLog:
                 timer.cancel()
         self._retry = self._opening = None
         file, self._file = self._file, None
-        self._writer.close()
+        self.writer.close()
         self._close(file)
 
     def _close(self, file: int | None) -> None:

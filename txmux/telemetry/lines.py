@@ -196,11 +196,11 @@ class LineWriter:
         self._is_torn = False
         if isinstance(descriptor, str):
             self._descriptor = -1
-            self._put: Callable[[bytes], int] = partial(_refuse, descriptor)
+            self.put: Callable[[bytes], int] = partial(_refuse, descriptor)
             self._close: Callable[[], None] = lambda: None
         else:
             self._descriptor = descriptor
-            self._put, self._close = _way_to(descriptor)
+            self.put, self._close = _way_to(descriptor)
 
     @property
     def is_holding(self) -> bool:
@@ -302,10 +302,10 @@ class LineWriter:
     def _write_some(self) -> bool:
         """Return whether more can be written."""
         if self._is_torn:
-            self._is_torn = not self._put(b"\n")
+            self._is_torn = not self.put(b"\n")
             if self._is_torn:
                 return False
-        written = self._put(b"".join(list(islice(self._lines, _AT_ONCE))))
+        written = self.put(b"".join(list(islice(self._lines, _AT_ONCE))))
         left = written
         while left and len(self._lines[0]) <= left:
             line = self._lines.popleft()

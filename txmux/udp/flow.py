@@ -85,13 +85,12 @@ class Flow:
     """
 
     __slots__ = (
-        "_client", "_counted", "_counted_before", "_decided_hello", "_detection", "_following",
-        "_is_stray", "_layer", "_pending_end_reason", "_rejection_reason", "_server_socket",
-        "_suspended_queue", "admitted", "bytes_in", "bytes_out", "configuration", "datagrams_in",
-        "datagrams_out", "decided", "decided_after", "entered_at", "held", "ids", "key",
-        "last_received_at", "live", "logged",
-        "permit", "port", "proxy_header", "queue", "record", "refusal_reason", "runtime",
-        "shared_address", "started_at", "state", "unrecognised",
+        "_client", "_counted", "_counted_before", "_decided_hello", "_detection", "_following", "_is_stray",
+        "_layer", "_pending_end_reason", "_rejection_reason", "_suspended_queue", "admitted", "bytes_in",
+        "bytes_out", "configuration", "datagrams_in", "datagrams_out", "decided", "decided_after", "entered_at",
+        "held", "ids", "key", "last_received_at", "live", "logged", "permit", "port", "proxy_header", "queue",
+        "record", "refusal_reason", "runtime", "server_socket", "shared_address", "started_at", "state",
+        "unrecognised",
     )  # fmt: skip
 
     def __init__(
@@ -132,7 +131,7 @@ class Flow:
         self._detection: FlowDetection[CompiledRoute] | None = None
         self._decided_hello: DecidedHello | None = None  # if the rules look at what is in a hello
         self._rejection_reason: EndReason = "no-route"
-        self._server_socket: ServerSocket | None = None
+        self.server_socket: ServerSocket | None = None
         self._following: Following | None = None
         self._is_stray = False
         # While it is suspended: its queue, and the reason with which it has to end afterwards.
@@ -170,7 +169,7 @@ class Flow:
         if self._counted is not None and self.record.detect_ms is not None:
             now = (self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out)
             before, self._counted_before = self._counted_before, now
-            member = None if self._server_socket is None else self._server_socket.member
+            member = None if self.server_socket is None else self.server_socket.member
             server = None if member is None else member.counts
             more = map(operator.sub, now, before)
             self.configuration.counts.relayed(self._counted, server, *more)
@@ -285,7 +284,7 @@ class Flow:
         if self._is_stray and begins_tunnel(data, size):
             self.end(self._rejection_reason if self.state == "closing" else "done")
             return False
-        server_socket, queue = self._server_socket, self.queue
+        server_socket, queue = self.server_socket, self.queue
         now = self.live.seconds()
         if server_socket is None or queue is None or not server_socket.is_answered:
             return self._take_early(data, size, now)
@@ -317,19 +316,19 @@ class Flow:
                 self._detect()
                 continue
             is_held = self._may_hold(part)
-            sock = None if self._server_socket is None else self._server_socket.sock
-            if self._server_socket is None or (sock is None and not is_held):
+            sock = None if self.server_socket is None else self.server_socket.sock
+            if self.server_socket is None or (sock is None and not is_held):
                 self.count_lost(1)
                 continue
             if is_held:
                 self.held = (*self.held, bytes(part))
             if sock is not None:
-                self._server_socket.send(part, 0, is_held=is_held)
+                self.server_socket.send(part, 0, is_held=is_held)
         return True
 
     def _may_hold(self, data: memoryview) -> bool:
         held = sum(map(len, self.held)) + len(data)
-        server_socket = self._server_socket
+        server_socket = self.server_socket
         is_waiting = server_socket is not None and server_socket.is_waiting
         most = _MOST_WAITING if is_waiting else MOST_HELD
         return len(self.held) < most and held <= self.configuration.settings.peek_limit
@@ -338,15 +337,15 @@ class Flow:
         self.configuration.counts.lost(count)
 
     def visit(self, client: Address, answered: Callable[[memoryview], None]) -> VisitSocket | None:
-        return None if self._server_socket is None else self._server_socket.visit(client, answered)
+        return None if self.server_socket is None else self.server_socket.visit(client, answered)
 
     def move_in(
         self, visit: VisitSocket, answered: Callable[[memoryview], None]
     ) -> VisitSocket | None:
-        if self._server_socket is None:
+        if self.server_socket is None:
             visit.close()
             return None
-        return self._server_socket.move_in(visit, answered)
+        return self.server_socket.move_in(visit, answered)
 
     def move_to(
         self, port: DatagramPort, key: FlowKey, client: Address, *, is_noticed: bool = False
@@ -356,8 +355,8 @@ class Flow:
         self.port, self.key, self._client = port, key, client
         port.enter(key, self)
         before[0].forget(before[1], self)
-        if self._server_socket is not None and not is_noticed:
-            self._server_socket.client_moved()
+        if self.server_socket is not None and not is_noticed:
+            self.server_socket.client_moved()
 
     # The decision.
 
@@ -421,7 +420,7 @@ class Flow:
             self._reject(reason)
             return
         self.record.backend = destination.backend.name
-        self._server_socket = ServerSocket(self, destination)
+        self.server_socket = ServerSocket(self, destination)
         if (
             self._following is None
             and self.proxy_header is None
@@ -431,9 +430,9 @@ class Flow:
             home = self.port, self.key
             self._following = Following.for_flow(self.live, self, home, self.held[0])
         if waited is None:
-            self._server_socket.choose_server()
+            self.server_socket.choose_server()
         else:
-            self._server_socket.has_waited(waited)
+            self.server_socket.has_waited(waited)
 
     def _reject(self, reason: EndReason) -> None:
         """Drop the client's datagrams for a while."""
@@ -474,7 +473,7 @@ class Flow:
             self.live.enter(self, upstream.backend.idle_timeout, is_spare=False)
 
     def from_server(self, data: memoryview, size: int) -> None:
-        queue, server_socket = self.queue, self._server_socket
+        queue, server_socket = self.queue, self.server_socket
         if queue is None or server_socket is None:
             return
         if self.shared_address is not None:
@@ -506,7 +505,7 @@ class Flow:
             self.shared_address.learn(self)
 
     def no_server_left(self, upstream: Upstream, cause: ConnectFailure) -> None:
-        server_socket, self._server_socket = self._server_socket, None
+        server_socket, self.server_socket = self.server_socket, None
         if server_socket is not None:
             server_socket.end()
             if isinstance(upstream.fallback, Upstream):
@@ -532,7 +531,7 @@ class Flow:
                 self.end(self._rejection_reason)
 
     def _too_late(self) -> None:
-        last_received_at, server_socket = self.last_received_at, self._server_socket
+        last_received_at, server_socket = self.last_received_at, self.server_socket
         if server_socket is not None:
             server_socket.catch_up()
         if self.queue is None or self.last_received_at != last_received_at:
@@ -569,7 +568,7 @@ class Flow:
         self.live.table.leave(self)
         self.count_bytes()
         counted, self._counted = self._counted, None
-        server_socket, self._server_socket = self._server_socket, None
+        server_socket, self.server_socket = self.server_socket, None
         if server_socket is None or server_socket.sock is None:
             self.count_lost(len(self.held))
         if server_socket is not None:
@@ -599,22 +598,22 @@ class Flow:
 
     @property
     def sock(self) -> socket.socket | None:
-        return None if self._server_socket is None else self._server_socket.sock
+        return None if self.server_socket is None else self.server_socket.sock
 
     def suspend(self) -> None:
         """Read nothing from the server, and do not end, until `resume` or `detach`."""
         self._suspended_queue = self.queue
         self.live.table.leave(self)
-        if self._server_socket is not None:
-            self._server_socket.suspend()
+        if self.server_socket is not None:
+            self.server_socket.suspend()
 
     def resume(self) -> None:
         queue, self._suspended_queue = self._suspended_queue, None
         if queue is None:
             return
         self.live.rejoin(self, queue.timeout, self.entered_at, self.last_received_at)
-        if self._server_socket is not None:
-            self._server_socket.resume()
+        if self.server_socket is not None:
+            self.server_socket.resume()
         if self._pending_end_reason is not None:
             self.end(self._pending_end_reason)
 
@@ -638,7 +637,7 @@ class Flow:
         """
         peer, local = self.key
         now = self.live.seconds()
-        server_socket, header = self._server_socket, self.proxy_header
+        server_socket, header = self.server_socket, self.proxy_header
         return {
             "record": codec.write(self.record),
             "peer": peer,
@@ -702,9 +701,9 @@ class Flow:
             waited = (fields.get("way") or {}).get("waited")
             self._route(upstream, self.refusal_reason or "no-route", waited)
             return
-        self._server_socket = ServerSocket(self, upstream)
+        self.server_socket = ServerSocket(self, upstream)
         is_answered, backend = fields.get("answered", True), upstream.backend
-        self._server_socket.restore(
+        self.server_socket.restore(
             member, sock, is_answered=is_answered, fields=fields.get("way") or {}
         )
         seconds = backend.idle_timeout if is_answered else backend.unanswered_timeout

@@ -50,7 +50,7 @@ class Migration(Generic[F]):
 
     def __init__(self) -> None:
         self.paths: dict[bytes, MigratingPath[F] | None] = {}
-        self._lengths: dict[int, int] = {}  # of connection IDs, with the number of each
+        self.lengths: dict[int, int] = {}  # of connection IDs, with the number of each
 
     def begin_path(self, flow: F, home: Hashable, first: bytes) -> MigratingPath[F] | None:
         """Add a new flow, with the address that it began from; returns ``None`` if its protocol knows no IDs."""
@@ -79,7 +79,7 @@ class Migration(Generic[F]):
         name = id_asked(datagram)
         if name is not None:
             return self.paths.get(name)
-        for length in self._lengths:
+        for length in self.lengths:
             path = self.paths.get(QUIC + datagram[1 : 1 + length])
             if path is not None:
                 return path
@@ -94,16 +94,16 @@ class Migration(Generic[F]):
         self.paths[name] = path
         if name[:1] == QUIC:
             length = len(name) - 1
-            self._lengths[length] = self._lengths.get(length, 0) + 1
+            self.lengths[length] = self.lengths.get(length, 0) + 1
         return True
 
     def _remove(self, name: bytes) -> None:
         del self.paths[name]
         if name[:1] == QUIC:
             length = len(name) - 1
-            self._lengths[length] -= 1
-            if not self._lengths[length]:
-                del self._lengths[length]
+            self.lengths[length] -= 1
+            if not self.lengths[length]:
+                del self.lengths[length]
 
 
 @define(eq=False)

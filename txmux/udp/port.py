@@ -85,7 +85,7 @@ class EarlyDatagrams:
     def __init__(
         self, reactor: Any, over: Callable[[], object], lost: Callable[[int], object]
     ) -> None:
-        self._datagrams: dict[Any, list[tuple[bytes, int]]] = {}
+        self.datagrams: dict[Any, list[tuple[bytes, int]]] = {}
         self._room = _MOST_WAITING
         self._lost = lost
         self._timer = reactor.callLater(_LONGEST_WAIT, over)
@@ -97,11 +97,11 @@ class EarlyDatagrams:
             self._lost(count)
             return
         self._room -= needed
-        self._datagrams.setdefault(key, []).append((bytes(data), size))
+        self.datagrams.setdefault(key, []).append((bytes(data), size))
 
     def take(self, key: Any) -> list[tuple[memoryview, int]]:
         """Return the datagrams of a client, and forget them."""
-        early = self._datagrams.pop(key, [])
+        early = self.datagrams.pop(key, [])
         self._room += sum(len(data) + _EACH_WAITING for data, _ in early)
         return [(memoryview(data), size) for data, size in early]
 
@@ -109,7 +109,7 @@ class EarlyDatagrams:
         """Stop, and return what is left."""
         if self._timer.active():
             self._timer.cancel()
-        early, self._datagrams = self._datagrams, {}
+        early, self.datagrams = self.datagrams, {}
         return [(key, memoryview(data), size) for key, all_ in early.items() for data, size in all_]
 
 
@@ -145,7 +145,7 @@ class DatagramPort(WatchedPort):
         self.is_accepting = self.lets_in = True
         self.flows: dict[FlowKey, PortFlow | SharedAddress[PortFlow]] = {}
         self.place = ""
-        self._waiting: EarlyDatagrams | None = None
+        self.early: EarlyDatagrams | None = None
         self._newcomers = self._refused = (
             0  # how many flows may still begin; how many datagrams were dropped
         )
@@ -231,7 +231,7 @@ class DatagramPort(WatchedPort):
         # but some are admitted, as the long queue may be a single flow's. Clients whose flows may be on their way from another
         # process only wait.
         had_more, self._has_more = self._has_more, False
-        is_long = had_more and self._measure_queue() > self._long_queue and self._waiting is None
+        is_long = had_more and self._measure_queue() > self._long_queue and self.early is None
         self._newcomers, self._refused = _NEWCOMERS if is_long else _AT_ONCE, 0
         self._read()
         if had_more and not self._has_more and self._is_open:
@@ -241,14 +241,14 @@ class DatagramPort(WatchedPort):
 
     def _measure_queue(self) -> int:
         """Return how many bytes wait, and count the datagrams that the system has dropped since the last call."""
-        waiting, dropped = ancillary.queue_of(self._socket)
+        waiting, dropped = ancillary.queue_of(self.socket)
         lost, self._dropped = ancillary.since(dropped, self._dropped), dropped
         if lost:
             self._to.count_lost(lost)
         return waiting
 
     def _read(self) -> None:
-        receive, buffer, flows = self._socket.recvmsg_into, _BUFFER, self.flows
+        receive, buffer, flows = self.socket.recvmsg_into, _BUFFER, self.flows
         buffers, space = [buffer], ancillary.SPACE
         # If datagrams come one by one, a second read is tried only now and then, as in `ServerSocket`.
         self._wakes += 1
@@ -271,25 +271,25 @@ class DatagramPort(WatchedPort):
             key = (peer, local)
             flow = flows.get(key)
             data = buffer[:length]
-            if flow is None and self._waiting is None and not self._to.paths:
+            if flow is None and self.early is None and not self._to.paths:
                 if rest := self._begin(key, data, size):
                     self._sort(key, rest, size)
             elif flow is None or not flow.from_client(data, size):
                 self._sort(key, data, size)
-            if not self._is_reading:
+            if not self.is_reading:
                 return
         self._has_more = self._has_few = most > 1
 
     def await_flows(self) -> None:
         """Keep datagrams of unknown clients, whose flows another process may be handing over."""
-        if self._waiting is None and self.is_accepting:
-            self._waiting = EarlyDatagrams(
+        if self.early is None and self.is_accepting:
+            self.early = EarlyDatagrams(
                 self._poller.reactor, self.await_no_more, self._to.count_lost
             )
 
     def await_no_more(self) -> None:
         """Begin the flows of clients that are still unknown: no other process hands them over."""
-        waiting, self._waiting = self._waiting, None
+        waiting, self.early = self.early, None
         early = () if waiting is None else waiting.end()
         self._newcomers = sum(ancillary.datagrams_in(len(data), size) for _, data, size in early)
         for key, data, size in early:
@@ -300,7 +300,7 @@ class DatagramPort(WatchedPort):
     def arrived(self, key: FlowKey, flow: PortFlow) -> None:
         """Pass a flow of another process the datagrams that came before it."""
         at = self.flows.get(key, flow)  # its address may already be shared
-        for data, size in () if self._waiting is None else self._waiting.take(key):
+        for data, size in () if self.early is None else self.early.take(key):
             if not at.from_client(data, size):
                 self._sort(key, data, size)
 
@@ -328,8 +328,8 @@ class DatagramPort(WatchedPort):
         size: int,
     ) -> memoryview:
         """Take datagrams of an address without a flow, or one that is of none of its flows for certain; returns what is left, as `_begin`."""
-        if self._waiting is not None:
-            self._waiting.keep(key, data, size, ancillary.datagrams_in(len(data), size))
+        if self.early is not None:
+            self.early.keep(key, data, size, ancillary.datagrams_in(len(data), size))
         elif not self._to.pass_to_migrated(self, key, data, size) and (
             at is None
             or at.may_open(bytes(data))
@@ -364,9 +364,9 @@ class DatagramPort(WatchedPort):
         peer, local = key
         if local or size:
             control = ancillary.answer_from(local) if local else ()
-            return send(self._socket, data, size, control, peer)
+            return send(self.socket, data, size, control, peer)
         try:
-            self._socket.sendto(data, peer)
+            self.socket.sendto(data, peer)
         except OSError:  # never of an earlier datagram, as the socket is not connected
             return 1
         return 0

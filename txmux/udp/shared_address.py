@@ -102,15 +102,15 @@ class SharedAddress(Generic[F]):
     def __init__(self, seconds: Callable[[], float], *flows: F) -> None:
         self._seconds = seconds
         self._flows: dict[F, tuple[bytes, ...]] = {}  # with the IDs by which they are found
-        self._names: dict[bytes, dict[F, None]] = {}
+        self.names: dict[bytes, dict[F, None]] = {}
         """The flows that have an ID; the newest, at the end, gets what is sent to it."""
-        self._lengths: dict[int, int] = {}  # of IDs, the longest first, with their number
-        self._used_at: OrderedDict[F, float] = OrderedDict()
+        self.lengths: dict[int, int] = {}  # of IDs, the longest first, with their number
+        self.used_at: OrderedDict[F, float] = OrderedDict()
         """The flows that may have unknown IDs, and when each last used a known one; the latest at the end."""
         self._answered_at: dict[F, float] = {}  # when its server last sent something
         self._delay = 0.0  # the longest time in which a client has answered its server
-        self._guesses: OrderedDict[bytes, _Guess[F]] = OrderedDict()
-        self._guessed: dict[F, _Guess[F]] = {}
+        self.guesses: OrderedDict[bytes, _Guess[F]] = OrderedDict()
+        self.guessed: dict[F, _Guess[F]] = {}
         self._once: OrderedDict[bytes, bool] = OrderedDict()  # possible IDs that have come once
         for flow in flows:
             self.add(flow)
@@ -130,21 +130,21 @@ class SharedAddress(Generic[F]):
         flow.shared_address = self
         self.learn(flow)
         if flow.ids is None or flow.ids.current is not None:
-            self._used_at[flow] = self._seconds()
+            self.used_at[flow] = self._seconds()
 
     def remove(self, flow: F) -> None:
         for name in self._flows.pop(flow):
             self._forget(flow, name)
         if flow.shared_address is self:
             flow.shared_address = None
-        self._used_at.pop(flow, None)
+        self.used_at.pop(flow, None)
         self._answered_at.pop(flow, None)
-        self._guessed.pop(flow, None)
-        for guess in [*self._guesses.values()]:
+        self.guessed.pop(flow, None)
+        for guess in [*self.guesses.values()]:
             guess.votes.pop(flow, None)
             guess.silent.discard(flow)
             if guess.flow is flow:
-                del self._guesses[guess.name]
+                del self.guesses[guess.name]
 
     def learn(self, flow: F) -> None:
         """Update the IDs of a flow."""
@@ -158,26 +158,26 @@ class SharedAddress(Generic[F]):
             if name not in names:
                 self._forget(flow, name)
         for name in names.difference(before):
-            if name not in self._names:
-                self._names[name] = {}
+            if name not in self.names:
+                self.names[name] = {}
                 self._count(len(name), 1)
-            self._names[name][flow] = None
+            self.names[name][flow] = None
 
     def _forget(self, flow: F, name: bytes) -> None:
-        flows = self._names[name]
+        flows = self.names[name]
         del flows[flow]
         if not flows:
-            del self._names[name]
+            del self.names[name]
             self._count(len(name), -1)
 
     def _count(self, length: int, change: int) -> None:
-        count = self._lengths.get(length, 0) + change
-        if count and length in self._lengths:
-            self._lengths[length] = count
+        count = self.lengths.get(length, 0) + change
+        if count and length in self.lengths:
+            self.lengths[length] = count
         elif count:
-            self._lengths = dict(sorted({**self._lengths, length: count}.items(), reverse=True))
+            self.lengths = dict(sorted({**self.lengths, length: count}.items(), reverse=True))
         else:
-            del self._lengths[length]
+            del self.lengths[length]
 
     def from_client(self, data: memoryview, size: int) -> bool:  # noqa: ARG002 - as for a flow
         return False  # it may be of several flows
@@ -192,7 +192,7 @@ class SharedAddress(Generic[F]):
             return None
         if head[0] & LONG_HEADER:
             return self._used(destination_of(head), head)
-        for length in self._lengths:
+        for length in self.lengths:
             flow = self._used(head[1 : 1 + length]) if length else None
             if flow is not None:
                 return flow
@@ -200,7 +200,7 @@ class SharedAddress(Generic[F]):
 
     def _used(self, name: bytes | None, long_head: bytes = b"") -> F | None:
         flow = None
-        for found in reversed(self._names.get(name, {}) if name is not None else {}):
+        for found in reversed(self.names.get(name, {}) if name is not None else {}):
             # The same ID in another version is another connection, as after a Version Negotiation.
             if not long_head or found.ids is None or found.ids.speaks(long_head):
                 flow = found
@@ -210,12 +210,12 @@ class SharedAddress(Generic[F]):
             now = self._seconds()
             if ids is not None and ids.current is None and name is not None and name == ids.served:
                 ids.use(name)
-                self._used_at[flow] = now
+                self.used_at[flow] = now
                 delay = now - self._answered_at.get(flow, now)
                 self._delay = min(max(self._delay, delay), _LONGEST_DELAY)
-            elif flow in self._used_at:
-                self._used_at[flow] = now
-                self._used_at.move_to_end(flow)
+            elif flow in self.used_at:
+                self.used_at[flow] = now
+                self.used_at.move_to_end(flow)
         return flow
 
     def may_open(self, datagram: bytes) -> bool:
@@ -226,14 +226,14 @@ class SharedAddress(Generic[F]):
         """Return the flow that a datagram with an unknown ID may belong to; it opens no connection."""
         first = next(iter(self._flows))
         is_short = bool(head) and head[0] & (LONG_HEADER | _FIXED) == _FIXED
-        if not self._used_at or (first.ids is None and not is_short):
+        if not self.used_at or (first.ids is None and not is_short):
             return first
         if not is_short:
-            return next(reversed(self._used_at))
-        length = next((size for size in reversed(self._lengths) if size >= _LEAST_NAME), _NAME)
+            return next(reversed(self.used_at))
+        length = next((size for size in reversed(self.lengths) if size >= _LEAST_NAME), _NAME)
         name = head[1 : 1 + length]
-        nameless = self._names.get(b"", {})
-        named = (flow for flow in reversed(self._used_at) if flow not in nameless)
+        nameless = self.names.get(b"", {})
+        named = (flow for flow in reversed(self.used_at) if flow not in nameless)
         latest = [*islice(named, _MOST_CANDIDATES)]
         if not nameless or (latest and self._comes_again(name)):
             return self._guess(name, head, latest)
@@ -241,7 +241,7 @@ class SharedAddress(Generic[F]):
 
     def _comes_again(self, name: bytes) -> bool:
         """Return whether these bytes have come before, so that they are an ID: without IDs, encrypted data is there."""
-        if name in self._guesses or self._once.pop(name, False):
+        if name in self.guesses or self._once.pop(name, False):
             return True
         self._once[name] = True
         if len(self._once) > _MOST_ONCE:
@@ -251,19 +251,17 @@ class SharedAddress(Generic[F]):
     def _guess(self, name: bytes, head: bytes, latest: Sequence[F]) -> F:
         """Guess whose ID a short header has; the flow that was active last is the first of `latest`."""
         now = self._seconds()
-        guess = self._guesses.get(name)
+        guess = self.guesses.get(name)
         if guess is None:
-            guess = self._guesses[name] = _Guess(name, now, now)
-            if len(self._guesses) > _MOST_GUESSES:
-                self._give_up(next(iter(self._guesses.values())))
-        quiet = [
-            flow for flow in latest if self._used_at[flow] <= guess.since + REORDERED
-        ] or latest
+            guess = self.guesses[name] = _Guess(name, now, now)
+            if len(self.guesses) > _MOST_GUESSES:
+                self._give_up(next(iter(self.guesses.values())))
+        quiet = [flow for flow in latest if self.used_at[flow] <= guess.since + REORDERED] or latest
         self._weigh(guess, quiet, now)
         flow = self._choose(guess, quiet, now)
-        self._guessed[flow], guess.flow, guess.used_at = guess, flow, now
+        self.guessed[flow], guess.flow, guess.used_at = guess, flow, now
         is_sure = guess.votes_for(flow) >= _SURE and now - guess.since > RECENT
-        has_other = self._used_at[flow] > guess.since + REORDERED
+        has_other = self.used_at[flow] > guess.since + REORDERED
         if is_sure and not has_other and not self._is_disputed(flow, guess):
             self._settle(guess, head, now)
         return flow
@@ -292,9 +290,9 @@ class SharedAddress(Generic[F]):
             guess.silent.intersection_update((guess.flow,))  # datagrams were lost
         free = [flow for flow in quiet if self._is_free(flow, guess, now)]
         if not free:
-            free = sorted(quiet, key=lambda flow: self._guessed[flow].used_at)
+            free = sorted(quiet, key=lambda flow: self.guessed[flow].used_at)
         new = [
-            flow for flow in reversed(free) if _is_new(flow) and now - self._used_at[flow] < RECENT
+            flow for flow in reversed(free) if _is_new(flow) and now - self.used_at[flow] < RECENT
         ]
         new.sort(key=lambda flow: self._answered_at.get(flow, 0.0))
         chosen = max([*new, *free], key=guess.rank)
@@ -302,15 +300,15 @@ class SharedAddress(Generic[F]):
         if before in free and guess.rank(before) == guess.rank(chosen):
             return before
         if before is not None:
-            del self._guessed[before]
-        other = self._guessed.get(chosen)
+            del self.guessed[before]
+        other = self.guessed.get(chosen)
         if other is not None:
             other.flow = None
         return chosen
 
     def _is_free(self, flow: F, guess: _Guess[F], now: float) -> bool:
         """Return whether a flow has no other new ID that is still in use and has as many votes."""
-        other = self._guessed.get(flow)
+        other = self.guessed.get(flow)
         if other is None or other is guess:
             return True
         is_left = other.used_at <= min(guess.since + REORDERED, now - _UNUSED)
@@ -320,7 +318,7 @@ class SharedAddress(Generic[F]):
         """Return whether another ID in use may be that of a flow, whose server then repeats itself and answers nothing."""
         return any(
             other.votes_for(flow) >= _CLEAR and other.used_at > guess.since + REORDERED
-            for other in self._guesses.values()
+            for other in self.guesses.values()
             if other is not guess
         )
 
@@ -331,16 +329,16 @@ class SharedAddress(Generic[F]):
             self._give_up(guess)
             flow.ids.use(head[1 : 1 + len(flow.ids.served)])
             self.learn(flow)
-            self._used_at[flow] = now
-            self._used_at.move_to_end(flow)
+            self.used_at[flow] = now
+            self.used_at.move_to_end(flow)
 
     def _give_up(self, guess: _Guess[F]) -> None:
-        del self._guesses[guess.name]
+        del self.guesses[guess.name]
         if guess.flow is not None:
-            del self._guessed[guess.flow]
+            del self.guessed[guess.flow]
 
     def answered(self, flow: F) -> None:
-        now, guess = self._seconds(), self._guessed.get(flow)
+        now, guess = self._seconds(), self.guessed.get(flow)
         self._answered_at[flow] = now
         asked_at = None if guess is None else guess.asked_at
         if guess is not None and asked_at is not None and now - asked_at <= flow.answer_timeout:

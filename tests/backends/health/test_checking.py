@@ -82,7 +82,7 @@ class CheckRunTest(TestCase):
         return finding
 
     def has_received(self, checking: CheckRun, count: int) -> bool:
-        return checking._received == count
+        return checking.received == count
 
     def assert_nothing_left(self) -> None:
         self.assertEqual(self._timers(), [])
@@ -268,7 +268,7 @@ class CheckRunTest(TestCase):
             peer.send(beginning + b"x" * (40 * LONGEST_ANSWER))
             self.assertEqual(await self.finding(), finding)
             await peer.is_lost()
-            self.assertLess(checking._received, 3 * LONGEST_ANSWER)
+            self.assertLess(checking.received, 3 * LONGEST_ANSWER)
             await self.is_over()
 
     async def test_server_that_does_not_close(self) -> None:
@@ -319,7 +319,7 @@ class CheckRunTest(TestCase):
                 self.found.append(finding)
                 checking.abort()
 
-            checking._on_result = cut
+            checking.on_result = cut
             peer = await self.server.peer()
             peer.send(answer)
             peer.finish()

@@ -207,7 +207,7 @@ class MembersTests(SynchronousTestCase):
         checked.pool.set_addresses(self.name, [ResolvedAddress("10.0.0.1", 80)])
         checked.checks.refresh()
         checked.advance(3)
-        request = checked.checks._watches["a.example:80 10.0.0.1:80"]._checking._probe.request  # type: ignore[index, union-attr]
+        request = checked.checks._watches["a.example:80 10.0.0.1:80"]._checking.probe.request  # type: ignore[index, union-attr]
         self.assertIn(b"Host: a.example\r\n", request)
 
     def test_stop(self) -> None:

@@ -235,7 +235,7 @@ def pool_of(count: int, balance: Balance, **options: Callable[[int], object]) ->
 def filled(watched: Watched) -> Watched:
     for member in watched.members:
         if member.server.max_connections:
-            watched.pool._backend_health.adopt(member.health)
+            watched.pool.backend_health.adopt(member.health)
     return watched
 
 

@@ -111,7 +111,7 @@ class RampTests(SynchronousTestCase):
         self.assertEqual(pool.pool.ramp(second), 0.01)
         pool.clock.advance(30)
         self.assertEqual(pool.pool.ramp(second), 1)
-        health = pool.pool._backend_health
+        health = pool.pool.backend_health
         health.override(second.server.text, MemberState.DRAIN, None)
         health.override(second.server.text, None, None)
         self.assertEqual(pool.pool.ramp(second), 0.01)
@@ -134,7 +134,7 @@ class NewTests(SynchronousTestCase):
 
     def reloaded(self, pool: Starting, *of: Server) -> Starting:
         """Serve other rules, of which a pool is made before that one retires."""
-        made = Starting(*of, backend_health=pool.pool._backend_health)
+        made = Starting(*of, backend_health=pool.pool.backend_health)
         made.clock.advance(pool.clock.seconds() - made.clock.seconds())
         pool.pool.retire()
         made.pool.commit()
@@ -155,7 +155,7 @@ class NewTests(SynchronousTestCase):
 
     def test_rules_that_are_not_taken_change_nothing(self) -> None:
         pool = Starting()
-        Starting(*TWO, server("10.0.0.3:80"), backend_health=pool.pool._backend_health)
+        Starting(*TWO, server("10.0.0.3:80"), backend_health=pool.pool.backend_health)
         self.assertEqual(self.ramps(pool.pool), [1, 1])
 
     def test_new_address_of_a_name_starts(self) -> None:

@@ -13,9 +13,9 @@ from tests.support.certificates import Identity, authority
 from txmux.client.tls.client_certificates import (
     NOT_ALLOWED,
     UNREADABLE,
-    _rank,
     is_allowed,
     of_verified,
+    order_rank,
 )
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.route import allowed_client
@@ -110,7 +110,7 @@ class RankTests(SynchronousTestCase):
         """A forged certificate is neither revoked nor expired, and a revoked one that has expired is revoked."""
         not_yet, expired, revoked, forged = 9, 10, 23, 7
         order = [NOT_ALLOWED, UNREADABLE, not_yet, expired, 11, 12, revoked, forged, 20]
-        self.assertEqual([*map(_rank, order)], [0, 0, 1, 1, 1, 1, 2, 3, 3])
+        self.assertEqual([*map(order_rank, order)], [0, 0, 1, 1, 1, 1, 2, 3, 3])
 
 
 class LineTests(SynchronousTestCase):

@@ -109,7 +109,7 @@ class BoundTests(SynchronousTestCase):
     """Work and memory stay in proportion to the pattern, whatever the bytes."""
 
     def reachable(self, pattern: StreamPattern) -> int:
-        found = {pattern._start}
+        found = {pattern.start}
         newest = found
         while newest:
             newest = {after for state in newest for after in state.moves.values()} - found
@@ -121,31 +121,31 @@ class BoundTests(SynchronousTestCase):
             with self.subTest(pattern=pattern):
                 compiled = compile_pattern(pattern)
                 self.assertIs(compiled.verdict(b"a" * 10_000), Verdict.NEED_MORE)
-                self.assertLessEqual(compiled._automaton.size, 6)
-                self.assertLessEqual(len(compiled._states), 4)
+                self.assertLessEqual(compiled.automaton.size, 6)
+                self.assertLessEqual(len(compiled.kept_states), 4)
 
     def test_one_state_for_each_named_byte_and_kind(self) -> None:
-        self.assertEqual(compile_pattern(b"ab[c-z]{3}")._automaton.size, 5)
-        self.assertEqual(compile_pattern(rb"a\b.")._automaton.size, 3)
-        self.assertEqual(compile_pattern(b"(?ms).^a")._automaton.size, 3)
-        self.assertEqual(compile_pattern(b"a{%d}" % MAX_STATES)._automaton.size, MAX_STATES)
+        self.assertEqual(compile_pattern(b"ab[c-z]{3}").automaton.size, 5)
+        self.assertEqual(compile_pattern(rb"a\b.").automaton.size, 3)
+        self.assertEqual(compile_pattern(b"(?ms).^a").automaton.size, 3)
+        self.assertEqual(compile_pattern(b"a{%d}" % MAX_STATES).automaton.size, MAX_STATES)
 
     def test_count_beyond_within_costs_no_states(self) -> None:
         pattern = compile_pattern(b"a{1,60000}b", within=256)
-        self.assertEqual(pattern._automaton.size, 2)
+        self.assertEqual(pattern.automaton.size, 2)
         self.assertIs(pattern.verdict(b"a" * 255 + b"b"), Verdict.MATCH)
         self.assertIs(pattern.verdict(b"a" * 256), Verdict.NO)
 
     def test_optional_rounds_have_few_moves(self) -> None:
         pattern = compile_pattern(b"(?:a?){4000}b")
-        self.assertLess(len(pattern._automaton.jumps), 4)
+        self.assertLess(len(pattern.automaton.jumps), 4)
         self.assertTrue(pattern.fullmatch(b"a" * 4000 + b"b"))
         self.assertFalse(pattern.fullmatch(b"a" * 4001 + b"b"))
 
     def test_dead_ends_are_not_followed(self) -> None:
         compiled = compile_pattern(b"[ab]*(?:-|a[ab]{20}^-)")
         self.assertIs(compiled.verdict(b"abaabbbabaaab" * 9), Verdict.NEED_MORE)
-        self.assertEqual(len(compiled._states), 1)
+        self.assertEqual(len(compiled.kept_states), 1)
 
     def test_few_of_billions_of_states_are_kept(self) -> None:
         compiled = compile_pattern(b"[ab]*a[ab]{20}-")
@@ -153,7 +153,7 @@ class BoundTests(SynchronousTestCase):
             letters = f"{number * 7919 % 2**20:020b}".translate({48: "a", 49: "b"}).encode()
             for data in (b"a" + letters + b"-", b"b" + letters + b"-"):
                 self.assertEqual(compiled.fullmatch(data), data[:1] == b"a")
-                self.assertLessEqual(len(compiled._states), MAX_KEPT)
+                self.assertLessEqual(len(compiled.kept_states), MAX_KEPT)
                 self.assertLessEqual(self.reachable(compiled), MAX_KEPT)
         self.assertIs(compiled.verdict(b"ab" * 20 + b"-"), Verdict.NO)
         self.assertIs(compiled.verdict(b"ab" * 20 + b"b-"), Verdict.MATCH)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading import cases
-from txmux.backends.names.resolve import _names_of as names_of
+from txmux.backends.names.resolve import names_of
 from txmux.features.consul.reading import ConsulAPI, ConsulService, api_url
 from txmux.rules.installed import read_server as server
 from txmux.rules.model import Backend, Server

@@ -272,7 +272,7 @@ class ExchangeTests(SynchronousTestCase):
             (machine,) = self.machines
             machine.enter()
             self.exchange()
-            memory = machine.sources._table.numbers.cast("B")
+            memory = machine.sources.source_table.numbers.cast("B")
             memory[:] = bytes([byte]) * len(memory)
             self.reports[b"other"] = _ROW.pack(1, 3, 3, 3)
             self.exchange(3)

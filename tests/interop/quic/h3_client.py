@@ -48,6 +48,10 @@ class H3Client(QuicConnectionProtocol):
         self.got = 0
 
     @property
+    def ids(self) -> set[bytes]:
+        return {connection_id.cid for connection_id in self._quic._host_cids}
+
+    @property
     def version(self) -> int:
         version = self._quic._version
         assert version is not None
@@ -165,7 +169,7 @@ class OneSocket(asyncio.DatagramProtocol):
 
     def __init__(self, port: int) -> None:
         self._to = ("127.0.0.1", port)
-        self._clients: list[H3Client] = []
+        self.clients: list[H3Client] = []
         self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
@@ -174,8 +178,8 @@ class OneSocket(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Give a datagram to its connection; the last one has what has no ID."""
         asked = pull_quic_header(Buffer(data=data), host_cid_length=8).destination_cid
-        for one in reversed(self._clients):
-            if {asked, b""} & {connection_id.cid for connection_id in one._quic._host_cids}:
+        for one in reversed(self.clients):
+            if {asked, b""} & one.ids:
                 one.datagram_received(data, addr)
                 return
 
@@ -194,7 +198,7 @@ class OneSocket(asyncio.DatagramProtocol):
         if is_nameless:
             have_no_id(connection)
         made = H3Client(connection, None)
-        self._clients.append(made)
+        self.clients.append(made)
         made.connection_made(self._transport)
         made.connect(self._to)
         if waits:
@@ -219,7 +223,7 @@ async def one_socket(port: int) -> AsyncIterator[OneSocket]:
     try:
         yield made
     finally:
-        for one in made._clients:
+        for one in made.clients:
             one.close()
             one.transmit()
         transport.close()

@@ -121,10 +121,10 @@ class TransportsTest(ResetContract, TestCase):
         size = 1024 * 1024
         client.send(bytes(size))
         relayed: Any = self.relay
-        while relayed._client.received < size:
+        while relayed.client.received < size:
             await self.turn()
         client.reset()
-        while not relayed._client.is_closed:
+        while not relayed.client.is_closed:
             await self.turn()
         self.ends[1].readConnectionLost()
         server.transport.resumeProducing()
@@ -255,8 +255,8 @@ class KernelScarceTest(RelayCase, TestCase):
             raise MemoryError(len(data))
 
         self.before = lambda: self.patch(KernelSide, "_hold", hold)
-        self.patch(kernel._pipes, "take_pipe", lambda: None)
-        self.addCleanup(setattr, MEMORY, "_since", None)
+        self.patch(kernel.pipes, "take_pipe", lambda: None)
+        self.addCleanup(setattr, MEMORY, "short_since", None)
         client, server = await self.start(small_buffers=True)
         server.transport.pauseProducing()
         client.send(bytes(2**22))
@@ -271,7 +271,7 @@ class KernelScarceTest(RelayCase, TestCase):
             raise MemoryError
 
         self.before = lambda: None
-        self.addCleanup(setattr, MEMORY, "_since", None)
+        self.addCleanup(setattr, MEMORY, "short_since", None)
         client, server = await self.start()
         patched = self.patch(KernelSide, "_put_pipe_away", put_away)
         client.reset()

@@ -2,7 +2,6 @@
 
 import functools
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -49,7 +48,8 @@ class MarkTest(SynchronousTestCase):
         self.addCleanup(self.source.close)
         self.addCleanup(peer.close)
         change_constants(self, marks, _LEAST=1)  # the buffers of a new connection are small
-        self.mark = Mark(self.source, MarkGuard(self.clock))
+        self.guard = MarkGuard(self.clock)
+        self.mark = Mark(self.source, self.guard)
 
     def set(self) -> None:
         self.mark.bytes_came(LONGEST_RUN)
@@ -129,7 +129,7 @@ class MarkTest(SynchronousTestCase):
 
     def test_shared_timer(self) -> None:
         self.set()
-        other = Mark(self.source, self.mark._guard)
+        other = Mark(self.source, self.guard)
         other.bytes_came(RUN)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.mark.socket_closed()
@@ -147,7 +147,7 @@ class MarkTest(SynchronousTestCase):
         self.patch(self.clock, "callLater", call_later)
         self.clock.advance(PAUSE)
         self.assert_cleared()
-        self.assertEqual(self.mark._guard._marks, {})
+        self.assertEqual(self.guard.marks, {})
 
     def test_answered(self) -> None:
         """Who is answered while there is a mark loses it, and has to send twice as much for the next."""
@@ -236,7 +236,7 @@ class MarkedRelayTest(RelayCase, TestCase):
     async def test_few(self) -> None:
         """The mark goes when few bytes come again and again, as where the window is small."""
         client, server, source = await self.marked()
-        mark = self.ends[0].receiver._mark
+        mark = self.ends[0].receiver.mark
         source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)  # as if it were told early
         await self.standstill(client, server)
         times = 0
@@ -244,7 +244,7 @@ class MarkedRelayTest(RelayCase, TestCase):
             client.send(b"few")
             await server.has(len(server.received) + 3)
             times += 1
-        self.assertIn(times, range(2, kernel._MUCH + 1))
+        self.assertIn(times, range(2, kernel.MUCH + 1))
 
 
 def _make_small(test: SynchronousTestCase) -> list[Mark]:
@@ -253,11 +253,12 @@ def _make_small(test: SynchronousTestCase) -> list[Mark]:
     )
     was_set: list[Mark] = []
 
-    def noted(mark: Mark, plain: Callable[[Mark], None] = Mark._set) -> None:
-        plain(mark)
-        was_set.append(mark)
+    class Noting(MarkGuard):
+        def add_mark(self, mark: Mark) -> None:
+            super().add_mark(mark)
+            was_set.append(mark)
 
-    test.patch(Mark, "_set", noted)
+    test.patch(kernel, "MarkGuard", Noting)
     return was_set
 
 
@@ -301,8 +302,8 @@ class PauseTest(SynchronousTestCase):
 
 
 def _clear_pipes() -> None:
-    kernel._pipes.clear()
-    kernel._large_pipes.clear()
+    kernel.pipes.clear()
+    kernel.large_pipes.clear()
 
 
 @for_each("ends", (("epoll", TcpWiring), ("workers", LeanTcpWiring)))
@@ -319,7 +320,7 @@ class MarkedScheduleTest(test_schedules.ScheduleTest):
         super().setUp()
 
     def tidy_up(self) -> None:
-        self.assertEqual(MarkGuard.for_reactor(self.private.reactor)._marks, {})
-        self.assertEqual(kernel._large_pipes._given, 0)
+        self.assertEqual(MarkGuard.for_reactor(self.private.reactor).marks, {})
+        self.assertEqual(kernel.large_pipes.given, 0)
         super().tidy_up()
-        kernel._large_pipes.clear()
+        kernel.large_pipes.clear()

@@ -92,7 +92,7 @@ class TlsServerTest(MuxTestCase):
         await self.relayed()
         (connection,) = self.factory.connections
         relay: Any = connection.stage
-        self.assertEqual(unsent(relay.relay._server.transport), 0)
+        self.assertEqual(unsent(relay.relay.server.transport), 0)
 
 
 class UnixTest(MuxTestCase):

@@ -54,14 +54,14 @@ class PacedTests(SynchronousTestCase):
 
     def take(self, transport: WaterMarkTransport) -> bytes:
         taken = transport.take()
-        while self.poller._soon:
+        while self.poller.soon:
             self.private.turn()
             taken += transport.take()
         return taken
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        while self.poller._soon:
+        while self.poller.soon:
             self.private.turn()
 
     def taken(self, transport: WaterMarkTransport, seconds: float, step: float = 0.01) -> int:
@@ -158,7 +158,7 @@ class PacedTests(SynchronousTestCase):
         for _ in range(10):
             self.client.deliver(bytes(1000))
         self.assertTrue(self.client.paused)
-        self.assertLess(self.running._server.unsent(), 1001)
+        self.assertLess(self.running.server.unsent(), 1001)
         self.taken(self.server, 11)
         self.assertFalse(self.client.paused)
 
@@ -217,7 +217,7 @@ class PacedTests(SynchronousTestCase):
 
     def test_half_close_waits_for_held(self) -> None:
         self.relay(RelayRates(upload=1000))
-        paced: Any = self.running._server
+        paced: Any = self.running.server
         paced.write(bytes(150))
         paced.half_close()
         self.assertEqual(self.taken(self.server, 1), 150)

@@ -37,8 +37,8 @@ class ScheduleTest(SynchronousTestCase):
     moves = True
 
     def tidy_up(self) -> None:
-        self.assertEqual(kernel._pipes._given, 0)
-        kernel._pipes.clear()
+        self.assertEqual(kernel.pipes.given, 0)
+        kernel.pipes.clear()
 
     def setUp(self) -> None:
         self.private = PrivateReactor(self.reactor)
@@ -155,7 +155,7 @@ class KernelWithoutPipesTest(ScheduleTest):
     examples = 50
 
     def setUp(self) -> None:
-        self.patch(kernel, "_pipes", PipePool(in_use=0))
+        self.patch(kernel, "pipes", PipePool(in_use=0))
         super().setUp()
 
 

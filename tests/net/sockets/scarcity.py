@@ -32,14 +32,14 @@ class ScarceEpoll:
 
 def make_scarce(test: SynchronousTestCase, poller: Poller) -> ScarceEpoll:
     """Let a poller, which watches something already, have such an object."""
-    real = poller._epoll
+    real = poller.epoll
     assert isinstance(real, select.epoll)
     scarce = ScarceEpoll(real)
-    poller._epoll = scarce
+    poller.epoll = scarce
 
     def put_back() -> None:
-        if poller._epoll is scarce:
-            poller._epoll = real
+        if poller.epoll is scarce:
+            poller.epoll = real
 
     test.addCleanup(put_back)
     return scarce

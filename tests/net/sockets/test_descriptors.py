@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.net.relay.kernel import PipePool
-from txmux.net.sockets.descriptors import Descriptors, _count_open
+from txmux.net.sockets.descriptors import Descriptors, count_open
 
 
 class DescriptorsTest(SynchronousTestCase):
     def test_counts_open_and_not_highest(self) -> None:
-        before = _count_open()
+        before = count_open()
         ours, theirs = socket.socketpair()
         with ours, theirs:
             high = 900
             os.dup2(ours.fileno(), high)
             self.addCleanup(os.close, high)
-            self.assertEqual(_count_open(), before + 3)
+            self.assertEqual(count_open(), before + 3)
 
     @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 40))
     def test_never_too_many(self, limit: int, others: int, reserved: int) -> None:
@@ -93,8 +93,8 @@ class DescriptorsTest(SynchronousTestCase):
         assert pipe is not None
         open_now[0] = 2
         pool.give_back(pipe)
-        before = _count_open()
+        before = count_open()
         open_now[0] = 19
         self.assertEqual(descriptors.room(), 0)
-        self.assertEqual(_count_open(), before - 2)
+        self.assertEqual(count_open(), before - 2)
         self.assertIsNone(pool.take_pipe())

@@ -105,8 +105,8 @@ class MemoryTest(SynchronousTestCase):
                 if end is not None:
                     raise end
 
-        before = MEMORY._since
-        self.addCleanup(setattr, MEMORY, "_since", before)
+        before = MEMORY.short_since
+        self.addCleanup(setattr, MEMORY, "short_since", before)
         loop: Any = Reactor()
         keep_running(loop)
         loop.mainLoop()
@@ -125,7 +125,7 @@ class ShortTest(TestCase):
         self.patch(MEMORY, "_new_piece", self.system.give)
         self.patch(MEMORY, "_seconds", lambda: self.system.now)
         self.patch(MEMORY, "_pieces", [])
-        self.patch(MEMORY, "_since", None)
+        self.patch(MEMORY, "short_since", None)
         self.factory = PeerFactory()
         self.poller = self.make_poller(reactor)
         self.port = listen_beside(self, self.poller, self.factory)

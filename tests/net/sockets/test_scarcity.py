@@ -59,7 +59,7 @@ class ScarcityTest(TestCase):
 
     async def test_client(self) -> None:
         """A client that cannot be watched is ended; those after it wait until there is room."""
-        handlers, before = len(self.poller._handlers), descriptors()
+        handlers, before = len(self.poller.handlers), descriptors()
         change_constants(
             self, descriptors_module, _BREATH=600.0
         )  # it is not tried again before the test says so
@@ -68,7 +68,7 @@ class ScarcityTest(TestCase):
         await first.is_lost()
         self.assertEqual(len(self.factory.peers), 1)
         (await self.factory.peer(0)).transport = None
-        self.assertEqual(len(self.poller._handlers), handlers)
+        self.assertEqual(len(self.poller.handlers), handlers)
         self.assertEqual(descriptors(), before + 1)  # the second client's own
         self.epoll.room = None
         DESCRIPTORS.connection_ended()
@@ -86,25 +86,25 @@ class ScarcityTest(TestCase):
             scarce = Descriptors(lambda: 100, lambda n=limit: n[0])  # type: ignore[misc]
             port = listen_beside(self, self.poller, factory, descriptors=scarce, **options)
             await connect(self, port.getHost().port)
-            while not port._pause.is_short:
+            while not port.pause.is_short:
                 await deferLater(reactor, 0)
             limit[0] = 1000
             scarce.connection_ended()
             await factory.peer()
             await deferLater(reactor, 0)
-            self.assertFalse(port._pause.is_short)
+            self.assertFalse(port.pause.is_short)
 
     async def test_unwatched_connection_fails_at_once(self) -> None:
         clock, failing = Clock(), PeerClientFactory()
         name = ("127.0.0.1", make_stalled_port(self))
-        handlers, before = len(self.poller._handlers), descriptors()
+        handlers, before = len(self.poller.handlers), descriptors()
         self.epoll.room = 0
         connector = SocketConnector(self.poller, clock, socket.AF_INET, name, failing)
         connector.connect(5)
         problem: Any = await self.assertFailure(failing.connected, ConnectError)
         self.assertEqual(problem.osError, errno.ENOSPC)
         self.assertEqual(clock.getDelayedCalls(), [])
-        self.assertEqual((len(self.poller._handlers), descriptors()), (handlers, before))
+        self.assertEqual((len(self.poller.handlers), descriptors()), (handlers, before))
 
     async def test_resumed_but_unwatchable(self) -> None:
         client = await connect(self, self.number)
@@ -117,13 +117,13 @@ class ScarcityTest(TestCase):
 
     async def test_raising_factory(self) -> None:
         failing = PeerClientFactory()
-        handlers = len(self.poller._handlers)
+        handlers = len(self.poller.handlers)
         failing.buildProtocol = None  # type: ignore[assignment]
         name = ("127.0.0.1", self.number)
         SocketConnector(self.poller, Clock(), socket.AF_INET, name, failing).connect(5)
         await self.assertFailure(failing.connected, TypeError)
         await (await self.factory.peer()).is_lost()
-        self.assertEqual(len(self.poller._handlers), handlers)
+        self.assertEqual(len(self.poller.handlers), handlers)
 
 
 class FirstTest(SynchronousTestCase):
@@ -181,7 +181,7 @@ class MemoryTest(TestCase):
         ours, theirs = socket.socketpair()
         self.addCleanup(theirs.close)
         self.addCleanup(ours.close)
-        for table in ("_handlers", "_events"):
+        for table in ("handlers", "_events"):
             full = self.patch(poller, table, _Full())
             self.assertRaises(MemoryError, poller.watch, ours.fileno(), WRITE, self.run_short)
             full.restore()
@@ -196,7 +196,7 @@ class MemoryTest(TestCase):
         self.addCleanup(port.stopListening)
         there, full = port.getHost().port, make_stalled_port(self)
         poller, clock = Poller.for_reactor(reactor), Clock()
-        self.addCleanup(setattr, MEMORY, "_since", None)
+        self.addCleanup(setattr, MEMORY, "short_since", None)
         before = descriptors()
         for owner, name, number in (
             (clock, "callLater", full),
@@ -223,7 +223,7 @@ class MemoryTest(TestCase):
         port = reactor.listenTCP(0, listening, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         name = ("127.0.0.1", port.getHost().port)
-        self.addCleanup(setattr, MEMORY, "_since", None)
+        self.addCleanup(setattr, MEMORY, "short_since", None)
         poller = Poller.for_reactor(reactor)
         watch = poller.watch
 

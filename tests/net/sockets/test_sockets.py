@@ -103,7 +103,7 @@ class PolledSocketsTest(TestCase):
                 client = socket.create_connection(name)
                 self.addCleanup(client.close)
             until_queued(self.port, 3)
-            self.port._ready(READ)
+            self.port.doRead()
             self.assertEqual(len(self.factory.peers), expected)
             await self.factory.peer(2)
             for peer in self.factory.peers:
@@ -333,7 +333,7 @@ class PolledSocketsTest(TestCase):
 
     async def test_clients_wait_without_descriptors(self) -> None:
         name = self.listen()
-        self.port._pause_accepting(os.strerror(errno.ENFILE))
+        self.port.pause_accepting(os.strerror(errno.ENFILE))
         client = await self.connect(name)
         client.send(b"x")
         await (await self.factory.peer()).has(1)
@@ -362,12 +362,12 @@ class PollerTest(TestCase):
                 raise ValueError
 
             poller.watch(ours.fileno(), READ, ready)
-            self.assertIn(ours.fileno(), poller._handlers)
+            self.assertIn(ours.fileno(), poller.handlers)
             theirs.send(b"x")
             while len(seen) < 4:
                 await deferLater(reactor, 0)
             self.assertEqual(seen, [1, -1, 1, -1])
-            self.assertNotIn(ours.fileno(), poller._handlers)
+            self.assertNotIn(ours.fileno(), poller.handlers)
             self.assertEqual(len(self.flushLoggedErrors(ValueError)), 4)
             self.assertEqual(poller.logPrefix(), "sockets")
 

@@ -44,7 +44,7 @@ class TimersTest(SynchronousTestCase):
             patched.restore()
             raise MemoryError(arguments)
 
-        self.addCleanup(setattr, MEMORY, "_since", None)
+        self.addCleanup(setattr, MEMORY, "short_since", None)
         patched = self.patch(self.clock, "callLater", call_later)
 
     def test_reset(self) -> None:

@@ -22,7 +22,7 @@ from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Server, ServerTLS
 from txmux.rules.reading.endpoints import server
 from txmux.serving import listening_ports
-from txmux.tcp.connector import _cause
+from txmux.tcp.connector import connect_cause
 
 
 class ServersTest(MuxTestCase):
@@ -150,7 +150,7 @@ class ServersTest(MuxTestCase):
             (error.DNSLookupError(), "connect-refused"),
             (error.TimeoutError(), "connect-timeout"),
         ]:
-            self.assertEqual(_cause(Failure(problem)), expected)
+            self.assertEqual(connect_cause(Failure(problem)), expected)
 
     async def test_endpoint_that_raises_counts_as_unreachable(self) -> None:
         bad = Server("tls:x:1:trustRoots=/nowhere", "endpoint")

@@ -151,7 +151,7 @@ class HeldTests(MuxTestCase):
                 await self.seen(1024)
             elif how == "unnoticed":
                 transport = self.only().transport
-                transport._poller.unwatch(transport.fileno())
+                self.factory.runtime.poller.unwatch(transport.fileno())
             await self.turn(5)
             events.clear()
             await self.turn(20)
@@ -175,11 +175,11 @@ class HeldTests(MuxTestCase):
             )
             for count in range(turns):
                 await self.passes(lambda count=count: len(self.held_clients) > count)  # type: ignore[misc]
-                await self.passes(lambda: self.only().stage._connector)
+                await self.passes(lambda: self.only().stage.connector)
             self.time.advance(0.2)
             client.finish()
             await self.until_so(lambda: self.only().has_finished)
-            await self.passes(lambda: self.only().stage._held and not self.only().stage._connector)
+            await self.passes(lambda: self.only().stage.held and not self.only().stage.connector)
             self.assertEqual(len(self.held_clients), 1)
             client.reset()
             record = await self.logged(number)
@@ -296,7 +296,7 @@ class HeldTests(MuxTestCase):
         await self.waiting(1)
         connection = self.only()
         self.factory.upstreams.apply_overrides({}, {})
-        await self.passes(lambda: connection.stage._connector)
+        await self.passes(lambda: connection.stage.connector)
         return client, connection
 
     async def test_no_more_than_the_peek_limit_is_kept(self) -> None:

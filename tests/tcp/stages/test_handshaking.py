@@ -270,11 +270,11 @@ class RelayTests(MuxTestCase):
 
     async def test_bytes_with_the_close_notify_are_passed_on_before_it(self) -> None:
         client, server = await self.tls.relayed()
-        client._flush, flush = lambda: None, client._flush  # type: ignore[method-assign]
+        client.flush, flush = lambda: None, client.flush  # type: ignore[method-assign]
         client.send(bytes(50_000))
         client.close_notify()
-        client._flush = flush  # type: ignore[method-assign]
-        client._flush()
+        client.flush = flush  # type: ignore[method-assign]
+        client.flush()
         await server.has_all()
         self.assertEqual(len(server.received), len(SSH) + 50_000)
         server.close()
@@ -284,15 +284,15 @@ class RelayTests(MuxTestCase):
         client, server = await self.tls.relayed()
         [connection] = self.factory.connections
         end = connection.socket
-        before = end._into, end._out
+        before = end.incoming_bio, end.outgoing_bio
         client.tls.write(b"more")
         record = client.layers[0].outgoing.read()
         client.transport.write(record[:7])
         while queued_in(client.transport.socket) or not is_empty(end.bottom):
             await self.turn()
         connection.check(self.time.seconds())
-        self.assertNotIn(end._into, before)
-        self.assertNotIn(end._out, before)
+        self.assertNotIn(end.incoming_bio, before)
+        self.assertNotIn(end.outgoing_bio, before)
         client.transport.write(record[7:])
         await server.has(len(SSH) + 4)
         server.send(b"answer")
@@ -307,12 +307,12 @@ class RelayTests(MuxTestCase):
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             peer = SecurePeer((context, "a.example"))
             # The client's last message of the handshake and its first words leave together.
-            flush = peer._flush
+            flush = peer.flush
             held = partial(_flush_handshake, peer, flush)
-            peer._flush = held  # type: ignore[method-assign]
+            peer.flush = held  # type: ignore[method-assign]
             await connect_tls(self, port, peer)
             await peer.ready()
-            peer._flush = flush  # type: ignore[method-assign]
+            peer.flush = flush  # type: ignore[method-assign]
             peer.send(words)
             server = await self.backend.peer(len(self.backend.peers))
             await server.has(len(words))

@@ -324,7 +324,7 @@ class LimitTests(MuxTestCase):
             await peer.has(500)
 
     async def waiting(self, port: int, count: int) -> list[Peer]:
-        (limited,) = self.factory.runtime.handshakes._sources.values()
+        (limited,) = self.factory.runtime.handshakes.sources.values()
         peers = [await self.unfinished(port) for _ in range(count)]
         while len(limited.waiting) < count:
             await self.turn()
@@ -419,7 +419,7 @@ class LimitTests(MuxTestCase):
         for peer in established:
             peer.reset()
         await self.logged(6)
-        self.assertEqual(self.factory.runtime.handshakes._sources, {})
+        self.assertEqual(self.factory.runtime.handshakes.sources, {})
 
     async def test_who_waits_may_leave(self) -> None:
         port = self.mux([self.tls.route()])
@@ -436,7 +436,7 @@ class LimitTests(MuxTestCase):
         await self.answered(waiting[2])
         self.factory.abort("drained")
         await self.assert_logged(4, reason="drained")
-        self.assertEqual(self.factory.runtime.handshakes._sources, {})
+        self.assertEqual(self.factory.runtime.handshakes.sources, {})
 
     async def test_handshake_begins_when_the_hello_is_complete(self) -> None:
         port = self.mux([self.tls.route(match="any")])

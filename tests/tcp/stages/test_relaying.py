@@ -145,9 +145,9 @@ class RelayedTest(MuxTestCase):
         for self.relay in ("auto", "portable"):
             await self.relayed()
             relay = self.only().stage.relay
-            before = relay._timer
+            before = relay.timer
             relay.check_peers()
-            self.assertEqual((before.active(), relay._timer.active()), (False, True))
+            self.assertEqual((before.active(), relay.timer.active()), (False, True))
             self.client.reset()
             await self.until_logged()
             self.records.clear()
@@ -158,7 +158,7 @@ class RelayedTest(MuxTestCase):
         client = await self.connect(port, b"x")
         server = await self.backend.heard(1)
         connection = self.only()
-        transports: list[Any] = [connection.transport, connection.stage.relay._server.transport]
+        transports: list[Any] = [connection.transport, connection.stage.relay.server.transport]
         found = []
         for transport in transports:
             self.assertTrue(transport.getTcpNoDelay())

@@ -44,15 +44,15 @@ class CheckRun:
     """
 
     _clock: IReactorTime
-    _probe: Probe
+    probe: Probe
     _timeout: float
-    _on_result: Callable[[CheckResult], None] | None
+    on_result: Callable[[CheckResult], None] | None
     _factory: ProxyClientFactory = attrs.field(init=False)
     _transport: Any = attrs.field(default=None, init=False)
-    _answer: bytes = attrs.field(default=b"", init=False)
-    _received: int = attrs.field(default=0, init=False)
-    _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
-    _is_over: bool = attrs.field(default=False, init=False)
+    answer: bytes = attrs.field(default=b"", init=False)
+    received: int = attrs.field(default=0, init=False)
+    deadline: IDelayedCall | None = attrs.field(default=None, init=False)
+    is_over: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._factory = ProxyClientFactory(self._connected, self._failed)
@@ -65,13 +65,13 @@ class CheckRun:
         header: bytes | Callable[[ITransport], bytes] = b"",
     ) -> None:
         """Start; there may be a result before this returns. `wrap` makes it speak TLS, and the header precedes that."""
-        self._deadline = self._clock.callLater(self._timeout, self._too_late)
+        self.deadline = self._clock.callLater(self._timeout, self._too_late)
         self._factory.wrap, self._factory.header = wrap, header
         self._factory.connect(dialler, server, self._timeout)
 
     def abort(self) -> None:
-        self._on_result = None
-        if self._is_over:
+        self.on_result = None
+        if self.is_over:
             return
         if self._transport is not None:
             self._transport.abortConnection()
@@ -83,14 +83,14 @@ class CheckRun:
         self._transport = end.transport
         end.receiver = self
         # Over UDP an empty datagram may be refused, too.
-        if self._probe.request or self._probe.quiet:
-            end.transport.write(self._probe.request)
-        if self._probe.quiet and self._deadline is not None:
-            self._deadline.reset(self._probe.quiet)
+        if self.probe.request or self.probe.quiet:
+            end.transport.write(self.probe.request)
+        if self.probe.quiet and self.deadline is not None:
+            self.deadline.reset(self.probe.quiet)
         self._judge()
 
     def _failed(self, failure: Failure) -> None:
-        if not self._is_over:
+        if not self.is_over:
             self._end()
             if failure.check(error.TimeoutError):
                 self._report_unhealthy(self._timeout_text())
@@ -100,11 +100,11 @@ class CheckRun:
                 self._report(_result_of(failure))
 
     def data_received(self, data: bytes) -> None:
-        self._received += len(data)
-        if self._on_result is not None:
-            self._answer += data
+        self.received += len(data)
+        if self.on_result is not None:
+            self.answer += data
             self._judge()
-        if self._received >= LONGEST_ANSWER and self._transport is not None:
+        if self.received >= LONGEST_ANSWER and self._transport is not None:
             self._transport.abortConnection()
             self._report_unhealthy(self._missing(" in 64 KiB"))
 
@@ -123,8 +123,8 @@ class CheckRun:
 
     def _judge(self) -> None:
         try:
-            if not self._probe.is_healthy(self._answer[:LONGEST_ANSWER]):
-                if reply := self._probe.reply(self._answer):
+            if not self.probe.is_healthy(self.answer[:LONGEST_ANSWER]):
+                if reply := self.probe.reply(self.answer):
                     self._transport.write(reply)
                 return
         except UnhealthyError as problem:
@@ -132,12 +132,12 @@ class CheckRun:
             self._report_unhealthy(str(problem))
         else:
             self._finish()
-            self._report(CheckResult(ok=True, has_answered=bool(self._answer)))
+            self._report(CheckResult(ok=True, has_answered=bool(self.answer)))
 
     def _finish(self) -> None:
         """Finish sending, and discard what comes: closing with unread bytes would be a reset, which servers log."""
-        if self._probe.farewell:
-            self._transport.write(self._probe.farewell)
+        if self.probe.farewell:
+            self._transport.write(self.probe.farewell)
         if self._is_tls():
             self._transport.loseConnection()  # TLS waits for the server's close-notify
         else:
@@ -147,34 +147,34 @@ class CheckRun:
         return ISSLTransport.providedBy(self._transport)
 
     def _too_late(self) -> None:
-        self._deadline = None
+        self.deadline = None
         if self._transport is None:
             self._give_up()
-        elif self._probe.quiet and self._on_result is not None:
-            self._deadline = self._clock.callLater(self._probe.quiet, self._too_late)
+        elif self.probe.quiet and self.on_result is not None:
+            self.deadline = self._clock.callLater(self.probe.quiet, self._too_late)
             self._finish()
-            self._report(CheckResult(ok=True, has_answered=bool(self._received)))
+            self._report(CheckResult(ok=True, has_answered=bool(self.received)))
             return
         elif self._is_tls():
             self._transport.abortConnection()  # a server that hangs would never end TLS
         else:
             self._transport.loseConnection()
         why = self._timeout_text()
-        self._report_unhealthy(f"{why}: {self._missing()}" if self._received else why)
+        self._report_unhealthy(f"{why}: {self._missing()}" if self.received else why)
 
     def _timeout_text(self) -> str:
         return f"timed out after {self._timeout:g} s"
 
     def _missing(self, where: str = "") -> str:
-        if not self._received:
+        if not self.received:
             return "connection closed without an answer"
-        return f"no {self._probe.expected}{where}: {shown(self._answer)}"
+        return f"no {self.probe.expected}{where}: {shown(self.answer)}"
 
     def _report_unhealthy(self, why: str) -> None:
         self._report(CheckResult(ok=False, why=why))
 
     def _report(self, result: CheckResult) -> None:
-        on_result, self._on_result = self._on_result, None
+        on_result, self.on_result = self.on_result, None
         if on_result is not None:
             on_result(result)
 
@@ -183,14 +183,14 @@ class CheckRun:
         self._factory.break_off()
 
     def _end(self) -> None:
-        self._is_over = True
+        self.is_over = True
         self._transport = None
         self._stop_waiting()
 
     def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
 
 
 def header_of_check(

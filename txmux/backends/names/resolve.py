@@ -74,20 +74,20 @@ class NameResolver:
 
     def prepare(self, backend: Backend) -> None:
         """Start to look up the names of a backend's servers, before a pool has them."""
-        for key, server in _names_of(backend):
+        for key, server in names_of(backend):
             if self._is_active and key not in self._names:
                 self._start_name(key, server, backend)
 
     def add_pool(self, pool: BackendPool) -> None:
         self.prepare(pool.backend)
-        for key, server in _names_of(pool.backend):
+        for key, server in names_of(pool.backend):
             if key not in self._known:
                 self._unanswered.add(key)
             self._users.setdefault(key, {})[pool, server] = None
             _set_members(pool, server, self._known.get(key, ()))
 
     def remove_pool(self, pool: BackendPool) -> None:
-        for key, server in _names_of(pool.backend):
+        for key, server in names_of(pool.backend):
             users = self._users.get(key, {})
             users.pop((pool, server), None)
             if not users:
@@ -353,7 +353,7 @@ def _name_of(server: Server) -> tuple[object, ...]:
     return server.kind, server.host.lower(), *server.query[:1]
 
 
-def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
+def names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
     """Yield the servers that have a name, with the key of its look-ups: the same in each process with these rules."""
     for server in backend.dialled:
         if is_name(server):

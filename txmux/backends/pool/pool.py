@@ -73,8 +73,8 @@ class BackendPool:
         self.backend = backend
         self.sockets = ServerSocketPlan.of(backend)
         self._counters = counters or ProcessCounters()
-        self._backend_health = backend_health or BackendHealth()
-        self._backend_health.add_pool(self)
+        self.backend_health = backend_health or BackendHealth()
+        self.backend_health.add_pool(self)
         self.on_room: Callable[[], None] | None = None
         self.on_members: Callable[[], None] | None = None
         self.on_checked: Callable[[Member], object] | None = None
@@ -102,7 +102,7 @@ class BackendPool:
         )
         # Members that no look-up returns any longer, but that still have connections.
         self._leaving: list[Member] = []
-        self._tiers = Tiers()
+        self.tiers = Tiers()
         # With a fallback backend, connections go there rather than to an ejected member.
         self._has_last_resort = isinstance(backend.fallback, Refusal) or backend.hold > 0
         self._is_in_turn = False
@@ -110,7 +110,7 @@ class BackendPool:
         self.availability = Availability.NONE
         self._in_shortage = self._is_short()
         # A pool of prepared rules shares health with the current pool, and must not change it before `commit`.
-        self._is_current = not self._backend_health.others(self)
+        self._is_current = not self.backend_health.others(self)
         self.has_taken_over = False
         self._start_until = self._seconds() + _START if self._is_current else 0.0
         self._answered: set[Server] = set()
@@ -120,7 +120,7 @@ class BackendPool:
 
     @property
     def connections(self) -> int:
-        return self._backend_health.connections
+        return self.backend_health.connections
 
     @property
     def has_server_up(self) -> bool:
@@ -131,7 +131,7 @@ class BackendPool:
     @property
     def is_as_at_start(self) -> bool:
         """Whether nothing has happened to any member since the start of the process."""
-        self._backend_health.settle()
+        self.backend_health.settle()
         if self.backend.slow_start:
             return False  # new servers are those of which another process reports nothing
         return all(member.health.is_as_at_start for member in self.members)
@@ -153,7 +153,7 @@ class BackendPool:
         member = self._choose(affinity, tried) if sole is None or tried else sole
         if isinstance(member, Unavailable):
             return member
-        health, backend_health = member.health, self._backend_health
+        health, backend_health = member.health, self.backend_health
         health.connections += 1
         backend_health.connections += 1
         if backend_health.changed is not None:
@@ -197,14 +197,14 @@ class BackendPool:
 
     @property
     def waiting(self) -> WaitingClients:
-        return self._backend_health.waiting
+        return self.backend_health.waiting
 
     def seconds_until_probe(self) -> float:
-        probe_at = math.inf if self.waiting.blocks else self._tiers.probe_at
+        probe_at = math.inf if self.waiting.blocks else self.tiers.probe_at
         return max(0.0, probe_at - self._seconds())
 
     def _choose(self, affinity: str, tried: Collection[Member]) -> Member | Unavailable:
-        backend, backend_health = self.backend, self._backend_health
+        backend, backend_health = self.backend, self.backend_health
         if backend_health.waiting.blocks and not self._is_in_turn:
             return Unavailable.NO_SERVER
         if backend_health.choosing is not self._choices:
@@ -227,11 +227,11 @@ class BackendPool:
 
     def _begin_choosing(self) -> None:
         """Take over from the pool that chose last, or from before a change."""
-        backend, backend_health = self.backend, self._backend_health
+        backend, backend_health = self.backend, self.backend_health
         backend_health.settle()
         self._usable, self._last_resort = (
             [Choice(members, backend.balance, self._random) for members in tiers]
-            for tiers in (self._tiers.usable, self._tiers.last_resort)
+            for tiers in (self.tiers.usable, self.tiers.last_resort)
         )
         self._choices = [*self._usable, *self._last_resort]
         backend_health.choosing = self._choices
@@ -245,7 +245,7 @@ class BackendPool:
         """
         member = self.member_at(server)
         if member is not None:
-            self._backend_health.adopt(member.health)
+            self.backend_health.adopt(member.health)
             if is_established:
                 member.counts.adopted()
         return member
@@ -270,7 +270,7 @@ class BackendPool:
         if state is MemberState.PROBING:
             self._change(member, MemberState.UP, "probe connection succeeded")
             self._report_room()
-        elif state is MemberState.EJECTED and self._tiers.in_shortage:
+        elif state is MemberState.EJECTED and self.tiers.in_shortage:
             self._change(member, MemberState.UP, "a connection to it succeeded")
             self._report_room()
 
@@ -339,7 +339,7 @@ class BackendPool:
     def released(self, member: Member) -> None:
         member.counts.released()
         self._uncount(member)
-        health = self._backend_health
+        health = self.backend_health
         if self.on_room is not None or health.to_call or len(health.pools) > 1:
             self._report_room()
 
@@ -352,7 +352,7 @@ class BackendPool:
 
     def release_slot(self, member: Member, free: Callable[[], None]) -> None:
         """Release the slot of a connection that has `moved_away`. Call `free` unless a queued client takes the slot."""
-        self._backend_health.call_when_freed(free)
+        self.backend_health.call_when_freed(free)
         self._uncount(member)
         self._report_room()
 
@@ -479,7 +479,7 @@ class BackendPool:
         if member.state is not before or by_checks:
             self._on_change(member, before)
         self._update_shortage()
-        for other in self._backend_health.others(self):
+        for other in self.backend_health.others(self):
             other.rearrange()
 
     def rearrange(self) -> None:
@@ -535,7 +535,7 @@ class BackendPool:
         return round(member.full_weight * self.ramp(member), 2)
 
     def _arrange(self) -> None:
-        self._backend_health.settle()
+        self.backend_health.settle()
         now, slow_start = self._seconds(), self.backend.slow_start
         step_at = math.inf
         for member in self.members:
@@ -544,7 +544,7 @@ class BackendPool:
             if ramp < 1:
                 step_at = now + slow_start / _STEPS
         tiers = Tiers.arranged(self.members, now, has_last_resort=self._has_last_resort)
-        self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
+        self.tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
         first = tiers.usable[0] if tiers.usable else ()
         is_sole = len(first) == 1 and not self.is_limited and not self.waiting.blocks
         self._sole = first[0] if is_sole else None
@@ -573,7 +573,7 @@ class BackendPool:
     def _uncount(self, member: Member) -> None:
         if not member.takes_slot:
             return
-        health, backend_health = member.health, self._backend_health
+        health, backend_health = member.health, self.backend_health
         health.connections -= 1
         backend_health.connections -= 1
         if backend_health.changed is not None:
@@ -584,7 +584,7 @@ class BackendPool:
     def _report_room(self) -> None:
         if self.on_room is not None:
             self.on_room()
-        health = self._backend_health
+        health = self.backend_health
         if len(health.pools) > 1:
             for other in health.others(self):
                 if other.on_room is not None:
@@ -598,7 +598,7 @@ class BackendPool:
             self._restore_if_unchecked(member)
         self._is_current = self.has_taken_over = True
         here = {id(member.health) for member in self.members}
-        for other in self._backend_health.others(self):
+        for other in self.backend_health.others(self):
             for member in other.members:
                 if id(member.health) not in here:
                     member.health.came_at = None
@@ -622,7 +622,7 @@ class BackendPool:
             health.came_at = health.since
 
     def _member(self, server: Server, target: Server) -> Member:
-        health = self._backend_health.health_of((server.text, target.text))
+        health = self.backend_health.health_of((server.text, target.text))
         rank = (server.backup, 0)
         counts = self._counters.server(self.backend.name, server.text)
         return Member(

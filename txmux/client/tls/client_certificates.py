@@ -106,7 +106,7 @@ class ClientVerification:
         elif ok:
             return True
         before = transport.distrusted
-        if before is None or _rank(number) > _rank(before[0]):
+        if before is None or order_rank(number) > order_rank(before[0]):
             transport.distrusted = (number, readable(certificate))
         return True
 
@@ -180,7 +180,7 @@ def _found_of(number: int) -> FoundCertificate:
     return REVOKED if number == _IS_REVOKED else NO_CERTIFICATE
 
 
-def _rank(number: int) -> int:
+def order_rank(number: int) -> int:
     """Order reasons: a certificate with a forged signature is not revoked, and an expired one that was revoked is."""
     if number < 0:
         return 0

@@ -31,7 +31,7 @@ class TlsTerminators:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._made: dict[tuple[str, TlsSettings], TlsTerminator] = {}
+        self.made: dict[tuple[str, TlsSettings], TlsTerminator] = {}
         self._openings: dict[tuple[str, str, Path], Any] = {}
 
     def ending_certificates(self, rules: Rules) -> list[Problem]:
@@ -52,13 +52,13 @@ class TlsTerminators:
             raise MuxError(f"[route {route.name}] {problem.key}: {problem}") from problem
 
     def _terminator_of(self, route: Route, tls: TlsSettings) -> TlsTerminator:
-        made = self._made.get((route.name, tls))
+        made = self.made.get((route.name, tls))
         if made is None:
             from txmux.client.tls.store import CertificateStore  # noqa: PLC0415 - OpenSSL takes a while
             from txmux.client.tls.terminator import TlsTerminator  # noqa: PLC0415 - the same
 
             store = CertificateStore(tls, self._reactor.seconds, route.name)
-            made = self._made[route.name, tls] = TlsTerminator(store)
+            made = self.made[route.name, tls] = TlsTerminator(store)
         return made
 
     def openings_of(self, listener: Listener) -> tuple[Any, ...]:
@@ -98,10 +98,10 @@ class TlsTerminators:
             new: The routes that are new or changed, and
             removed: those that they replace; ``None`` are all that there were.
         """
-        prepared = PreparedTerminators(self._made, self._openings)
-        left = self._made if removed is None else dict.fromkeys(filter(None, map(_key_of, removed)))
-        before = self._made.copy()
-        prepared.removed = {key for key in left if key in self._made}
+        prepared = PreparedTerminators(self.made, self._openings)
+        left = self.made if removed is None else dict.fromkeys(filter(None, map(_key_of, removed)))
+        before = self.made.copy()
+        prepared.removed = {key for key in left if key in self.made}
 
         def use(route: Route) -> None:
             key = _key_of(route)
@@ -129,7 +129,7 @@ class TlsTerminators:
         """Return the certificates of routes, except those that a feature gets."""
         return [
             {"route": route, **certificate}
-            for (route, tls), made in self._made.items()
+            for (route, tls), made in self.made.items()
             if not tls.managed
             for certificate in made.store.shown()
         ]
@@ -137,11 +137,11 @@ class TlsTerminators:
     def certificates(self) -> list[tuple[str, Validity]]:
         """Return when what clients are shown is valid, by route, and the authorities of their own certificates."""
         return sorted(
-            (route, one) for (route, _), made in self._made.items() for one in made.store.validity()
+            (route, one) for (route, _), made in self.made.items() for one in made.store.validity()
         )
 
     def watched(self) -> list[WatchedFiles]:
-        return [*(made.store for made in self._made.values()), *self._openings.values()]
+        return [*(made.store for made in self.made.values()), *self._openings.values()]
 
 
 def _key_of(route: Route) -> tuple[str, TlsSettings] | None:

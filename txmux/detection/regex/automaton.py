@@ -361,12 +361,12 @@ class StreamPattern:
     """
 
     def __init__(self, automaton: Automaton, within: int | None) -> None:
-        self._automaton = automaton
+        self.automaton = automaton
         self._within = sys.maxsize if within is None else within
-        self._start = _PatternState(automaton.start, automaton.shortest(automaton.start))
-        self._states = {automaton.start: self._start}
+        self.start = _PatternState(automaton.start, automaton.shortest(automaton.start))
+        self.kept_states = {automaton.start: self.start}
         self._begin = Progress(
-            Verdict.NEED_MORE if self._start.shortest else Verdict.MATCH, 0, self._start
+            Verdict.NEED_MORE if self.start.shortest else Verdict.MATCH, 0, self.start
         )
 
     @property
@@ -374,7 +374,7 @@ class StreamPattern:
         """The most bytes that a match may have; ``None`` if there is no limit."""
         if self._within < sys.maxsize:
             return self._within
-        longest = self._automaton.longest()
+        longest = self.automaton.longest()
         return int(longest) if longest < inf else None
 
     def verdict(self, data: bytes) -> Verdict:
@@ -388,7 +388,7 @@ class StreamPattern:
             return progress
         state = progress._state
         length = progress.length
-        for byte_class in data[length : self._within].translate(self._automaton.classes):
+        for byte_class in data[length : self._within].translate(self.automaton.classes):
             state = state.moves.get(byte_class) or self._move(state, byte_class)
             length += 1
             if not state.shortest:
@@ -398,26 +398,28 @@ class StreamPattern:
         return Progress(Verdict.NEED_MORE, length, state)
 
     def fullmatch(self, data: bytes) -> bool:
-        state = self._start
-        for byte_class in data.translate(self._automaton.classes):
+        state = self.start
+        for byte_class in data.translate(self.automaton.classes):
             state = state.moves.get(byte_class) or self._move(state, byte_class)
         return not state.shortest and len(data) <= self._within
 
     def _move(self, state: _PatternState, byte_class: int) -> _PatternState:
-        states = self._automaton.step(state.states, byte_class)
-        reached = self._states.get(states)
+        states = self.automaton.step(state.states, byte_class)
+        reached = self.kept_states.get(states)
         if reached is None:
-            if len(self._states) >= MAX_KEPT:
+            if len(self.kept_states) >= MAX_KEPT:
                 self._forget()
-            reached = self._states[states] = _PatternState(states, self._automaton.shortest(states))
+            reached = self.kept_states[states] = _PatternState(
+                states, self.automaton.shortest(states)
+            )
         state.moves[byte_class] = reached
         return reached
 
     def _forget(self) -> None:
         # Without the moves, nothing leads from the start to a state that is no longer kept.
-        for state in self._states.values():
+        for state in self.kept_states.values():
             state.moves.clear()
-        self._states = {self._start.states: self._start}
+        self.kept_states = {self.start.states: self.start}
 
 
 def compile_pattern(pattern: bytes, *, within: int | None = None) -> StreamPattern:

@@ -82,7 +82,7 @@ class DescriptorStream(FileDescriptor):
         self._any_reactor = reactor
         self._retry: IDelayedCall | None = None
         end.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        self._socket = end
+        self.socket = end
         self._waiting: deque[_Unsent] = deque()
         self.backlog = 0
         self.fileno = end.fileno  # type: ignore[method-assign]
@@ -112,7 +112,7 @@ class DescriptorStream(FileDescriptor):
             return
         if not self._waiting:
             try:
-                sent = self._send_now(data, descriptors)
+                sent = self.send_now(data, descriptors)
             except OSError:
                 sent = 0  # the next try finds the error
             if sent:
@@ -130,16 +130,16 @@ class DescriptorStream(FileDescriptor):
             self.backlog += len(data)
             self.startWriting()
 
-    def _send_now(self, data: memoryview, descriptors: Sequence[int]) -> int:
+    def send_now(self, data: memoryview, descriptors: Sequence[int]) -> int:
         if not descriptors:
-            return self._socket.send(data)
-        return socket.send_fds(self._socket, [data], descriptors)
+            return self.socket.send(data)
+        return socket.send_fds(self.socket, [data], descriptors)
 
     def doWrite(self) -> BaseException | None:
         while self._waiting:
             first = self._waiting[0]
             try:
-                sent = self._send_now(
+                sent = self.send_now(
                     first.data, [descriptor.number for descriptor in first.descriptors]
                 )
             except BlockingIOError:
@@ -166,7 +166,7 @@ class DescriptorStream(FileDescriptor):
 
     def doRead(self) -> BaseException | None:
         try:
-            data, ancillary, flags, _ = self._socket.recvmsg(_AT_ONCE, _ANCILLARY, _CLOEXEC)
+            data, ancillary, flags, _ = self.socket.recvmsg(_AT_ONCE, _ANCILLARY, _CLOEXEC)
         except (BlockingIOError, MemoryError):
             return None  # Python allocates memory before the call: nothing is lost
         except OSError:
@@ -187,7 +187,7 @@ class DescriptorStream(FileDescriptor):
     def read_rest(self) -> None:
         """Read what has come, as far as a socket holds it, before this end closes."""
         for _ in range(_REST):
-            if not self.connected or self._is_aborting or not _has_data(self._socket):
+            if not self.connected or self._is_aborting or not _has_data(self.socket):
                 return
             self.doRead()
 
@@ -212,7 +212,7 @@ class DescriptorStream(FileDescriptor):
         super().connectionLost(reason)
         self._forget()
         self._cancel_retry()
-        self._socket.close()
+        self.socket.close()
         self.protocol.connectionLost(reason)
 
 

@@ -85,10 +85,10 @@ class PipePool:
     _descriptors: Descriptors = DESCRIPTORS
     _size: int = PIPE_SIZE
     _idle: list[Pipe] = attrs.field(factory=list, init=False)
-    _given = 0
+    given = 0
 
     def take_pipe(self) -> Pipe | None:
-        if self._given >= self._in_use:
+        if self.given >= self._in_use:
             return None
         if self._idle:
             pipe = self._idle.pop()
@@ -99,12 +99,12 @@ class PipePool:
                 pipe = Pipe(self._size)
             except OSError:
                 return None
-        self._given += 1
+        self.given += 1
         return pipe
 
     def give_back(self, pipe: Pipe) -> None:
         """Keep or close a pipe. One that is not empty is closed: its bytes must not reach another connection."""
-        self._given -= 1
+        self.given -= 1
         if pipe.level or len(self._idle) >= self._idle_limit:
             pipe.close()
         else:
@@ -119,17 +119,17 @@ BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or buffered b
 VIEW = memoryview(BUFFER)
 FULL = len(BUFFER)
 _FEW = 16 * 1024  # bytes for which a pipe is not worth its cost
-_MUCH = 16  # times in a row that few must come before no pipe is used
+MUCH = 16  # times in a row that few must come before no pipe is used
 _SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
 MORE = int(getattr(socket, "MSG_MORE", 0))
 _UNWATCHED = -1
 _SPLICES = hasattr(os, "splice")
 _TURN = 2**20  # bytes that one side moves before other sockets are served
 
-_pipes = PipePool()
-_large_pipes = PipePool(in_use=16, idle=4, size=LARGE_SIZE)
-DESCRIPTORS.add_cache(_pipes.clear)
-DESCRIPTORS.add_cache(_large_pipes.clear)
+pipes = PipePool()
+large_pipes = PipePool(in_use=16, idle=4, size=LARGE_SIZE)
+DESCRIPTORS.add_cache(pipes.clear)
+DESCRIPTORS.add_cache(large_pipes.clear)
 
 
 class KernelSide:
@@ -144,9 +144,10 @@ class KernelSide:
     """
 
     __slots__ = (
-        "_bottom", "_closing", "_descriptor", "_events", "_half_closing", "_held", "_is_tls", "_mark", "_much", "_pipe",
-        "_poller", "_reading", "_socket", "_unwritable", "has_finished", "is_closed", "is_layered", "last_byte_at", "other",
-        "received", "received_before_end", "relay", "transport", "unacknowledged_at_reset",
+        "_bottom", "_closing", "_descriptor", "_events", "_half_closing", "_held", "_is_tls", "_much", "_pipe",
+        "_poller", "_reading", "_socket", "_unwritable", "has_finished", "is_closed", "is_layered",
+        "last_byte_at", "mark", "other", "received", "received_before_end", "relay", "transport",
+        "unacknowledged_at_reset",
     )  # fmt: skip
 
     relay: Any  # `Relay`, which knows this module
@@ -169,7 +170,7 @@ class KernelSide:
         self._descriptor = self._socket.fileno()
         self._held: bytes | memoryview = b""  # for this side's peer
         self._much = 0  # how often few bytes may still come before no pipe is used
-        self._mark: Mark | None = None  # of a peer that has sent much
+        self.mark: Mark | None = None  # of a peer that has sent much
         self._pipe: Pipe | None = None  # with bytes in it that are on their way to the other side
         self._reading = False  # whether more may come, and is to be read
         self._half_closing = False  # to be done when nothing is held, like the next
@@ -216,8 +217,8 @@ class KernelSide:
         if self.other.is_closed:
             self._put_pipe_away()  # until then the other side's peer has yet to take what is in it
         self._held = b""
-        if self._mark is not None:
-            self._mark.socket_closed()
+        if self.mark is not None:
+            self.mark.socket_closed()
         self.is_closed = True
         self.relay.side_lost(self, reason)
 
@@ -252,16 +253,16 @@ class KernelSide:
                 self._events = _UNWATCHED
 
     def _read(self, events: int) -> None:
-        answered = self.other._mark
+        answered = self.other.mark
         if answered is not None:
             answered.sender_answered()
         if self._much and _SPLICES:
-            mark = self._mark = self._mark or Mark(
+            mark = self.mark = self.mark or Mark(
                 self._bottom, MarkGuard.for_reactor(self._poller.reactor)
             )
             pipe = self._pipe = (
-                _large_pipes.take_pipe() if mark.is_set else None
-            ) or _pipes.take_pipe()
+                large_pipes.take_pipe() if mark.is_set else None
+            ) or pipes.take_pipe()
             if pipe is not None:
                 self._splice(pipe, mark)
                 if not pipe.level:
@@ -295,7 +296,7 @@ class KernelSide:
         self.last_byte_at = relay.seconds()
         other = self.other
         can_splice = not self.is_layered and other._socket is other._bottom
-        self._much = _MUCH if count == FULL and can_splice else 0
+        self._much = MUCH if count == FULL and can_splice else 0
         # The last bytes wait for the end in the kernel, and leave with it in one packet.
         flags = MORE if end_is_near and not self._much else 0
         try:
@@ -344,12 +345,12 @@ class KernelSide:
                 else:
                     self._much -= 1
                 return
-            self._much = _MUCH
+            self._much = MUCH
 
     def _expect_few(self) -> None:
         self._much = 0
-        if self._mark is not None:
-            self._mark.clear()
+        if self.mark is not None:
+            self.mark.clear()
 
     # What is held for this side's peer.
 
@@ -552,7 +553,7 @@ class KernelSide:
 
     def _put_pipe_away(self) -> None:
         if self._pipe is not None:
-            pool = _large_pipes if self._pipe.size == LARGE_SIZE else _pipes
+            pool = large_pipes if self._pipe.size == LARGE_SIZE else pipes
             pool.give_back(self._pipe)
             self._pipe = None
 

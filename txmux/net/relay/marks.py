@@ -34,7 +34,7 @@ class MarkGuard:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._marks: dict[Mark, None] = {}
+        self.marks: dict[Mark, None] = {}
         self._timer: IDelayedCall | None = None
 
     @classmethod
@@ -45,27 +45,27 @@ class MarkGuard:
         return guard
 
     def add_mark(self, mark: Mark) -> None:
-        self._marks[mark] = None
+        self.marks[mark] = None
         if self._timer is None:
             self._timer = self._reactor.callLater(PAUSE, self._check_all)
 
     def remove_mark(self, mark: Mark) -> None:
-        self._marks.pop(mark, None)
-        if not self._marks and self._timer is not None:
+        self.marks.pop(mark, None)
+        if not self.marks and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _check_all(self) -> None:
         self._timer = None
         try:
-            for mark in [*self._marks]:
+            for mark in [*self.marks]:
                 if mark.has_paused():
                     mark.sender_paused()
-            if self._marks:
+            if self.marks:
                 self._timer = self._reactor.callLater(PAUSE, self._check_all)
         except MemoryError:
-            while self._marks:  # or what waits below them would stay there
-                next(iter(self._marks)).clear()
+            while self.marks:  # or what waits below them would stay there
+                next(iter(self.marks)).clear()
 
 
 class Mark:

@@ -60,9 +60,9 @@ class Relay:
     """
 
     __slots__ = (
-        "_client", "_due_at", "_is_late", "_is_unseen", "_keepalive",
-        "_max_duration_timer", "_on_over", "_peer_check_interval", "_reason", "_server", "_sides", "_since",
-        "_timer", "_unsent", "_waits_for_close", "clock", "ending", "on_first_byte", "seconds", "timeouts",
+        "_due_at", "_is_late", "_is_unseen", "_keepalive", "_max_duration_timer", "_on_over",
+        "_peer_check_interval", "_reason", "_sides", "_since", "_unsent", "_waits_for_close", "client", "clock",
+        "ending", "on_first_byte", "seconds", "server", "timeouts", "timer",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +77,7 @@ class Relay:
         self.seconds = clock.seconds
         self.timeouts = timeouts
         self._on_over = on_over
-        self._sides = self._client, self._server = client, server = sides
+        self._sides = self.client, self.server = client, server = sides
         client.relay = server.relay = self
         client.other, server.other = server, client
         self._keepalive, self._peer_check_interval = keepalive, lost_after(keepalive)
@@ -87,7 +87,7 @@ class Relay:
         self._is_late = self._waits_for_close = False
         # A UNIX socket was aborted, which its peer cannot distinguish from a clean end.
         self._is_unseen = False
-        self._timer: IDelayedCall | None = None
+        self.timer: IDelayedCall | None = None
         self._max_duration_timer: IDelayedCall | None = None
         self._unsent: int | None = None
         self.ending = False
@@ -96,7 +96,7 @@ class Relay:
     def start(self, pending: bytes, *, client_finished: bool) -> None:
         """Start forwarding; `pending` are bytes that the client has sent already."""
         self._since = self.seconds()
-        client, server, longest = self._client, self._server, self.timeouts.max_duration
+        client, server, longest = self.client, self.server, self.timeouts.max_duration
         try:
             client.start_forwarding(reading=not client_finished)
             server.start_forwarding(reading=True)
@@ -173,7 +173,7 @@ class Relay:
     def _set_timers(self, state: RelayState) -> None:
         now = self.seconds()
         self._since = now - state.quiet
-        sides = (self._client, state.client), (self._server, state.server)
+        sides = (self.client, state.client), (self.server, state.server)
         for side, its in sides:
             if its.quiet is not None:
                 side.last_byte_at = now - its.quiet
@@ -185,7 +185,7 @@ class Relay:
         self._set_timer(max(0.0, left // step * step or left))
 
     def relayed(self) -> RelayedBytes:
-        return RelayedBytes(self._client.received, self._server.received, self._last_byte_at())
+        return RelayedBytes(self.client.received, self.server.received, self._last_byte_at())
 
     def abort(self, reason: RelayReason) -> None:
         """End both connections now; bytes in transit are lost."""
@@ -200,7 +200,7 @@ class Relay:
     # What the sides report.
 
     def side_began(self, side: KernelSide, data: bytes | memoryview) -> None:
-        self.on_first_byte(side is self._server, data)
+        self.on_first_byte(side is self.server, data)
 
     def side_finished(self, side: KernelSide) -> None:
         """Pass a half-close on, or end when both sides have finished."""
@@ -256,9 +256,9 @@ class Relay:
             self._stop_watching()
             end = other.close if complete else partial(self._abort_side, other)
             if self._waits_for_close:
-                self._timer = self.clock.callLater(GRACE, self._end_when_drained, other, end)
+                self.timer = self.clock.callLater(GRACE, self.end_when_drained, other, end)
             else:
-                self._end_when_drained(other, end)
+                self.end_when_drained(other, end)
 
     def _judge_reset(self, side: KernelSide) -> None:
         """Note whether a reset came when both peers had sent everything, or that this depends on the other peer's close.
@@ -275,11 +275,11 @@ class Relay:
             self._is_late = first is not None or has_ended(socket_below(other.transport))
             self._waits_for_close = not self._is_late
 
-    def _end_when_drained(
+    def end_when_drained(
         self, side: KernelSide, end: Callable[[], None], paused: float = _DRAIN_POLL_INTERVAL / 2
     ) -> None:
         """End a side when its peer has acknowledged everything: a reset, or a close with unread bytes, discards bytes in transit."""
-        self._timer = None
+        self.timer = None
         if self._waits_for_close:
             self._waits_for_close = False
             self._is_late = not side.is_closed and has_ended(socket_below(side.transport))
@@ -301,7 +301,7 @@ class Relay:
         elif not has_progress and now - self._last_byte_at() >= self.timeouts.half_close:
             self._abort_side(side)
         else:
-            self._timer = self.clock.callLater(pause, self._end_when_drained, side, end, pause)
+            self.timer = self.clock.callLater(pause, self.end_when_drained, side, end, pause)
 
     def _close_both(self, reason: RelayReason) -> None:
         """Close each side once its buffer is empty; a peer that does not read everything within `half_close` is aborted."""
@@ -320,7 +320,7 @@ class Relay:
         if failure.type is OutOfMemory:
             return "error"
         if failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL"):
-            return "client-reset" if side is self._client else "server-reset"
+            return "client-reset" if side is self.client else "server-reset"
         return "error"
 
     def _finish(self) -> None:
@@ -329,7 +329,7 @@ class Relay:
             self._max_duration_timer.cancel()
             self._max_duration_timer = None
         reset: Any = "late" if self._is_late else "unseen" if self._is_unseen else ""
-        received = self._client.received, self._server.received
+        received = self.client.received, self.server.received
         result = RelayResult(self._reason or "error", *received, reset)
         on_over = self._on_over
         self._break_references()
@@ -342,7 +342,7 @@ class Relay:
         del self._on_over, self.on_first_byte
 
     def _watch_from_now(self) -> None:
-        if self._client.is_closed and self._server.is_closed:
+        if self.client.is_closed and self.server.is_closed:
             return
         self._since = self.seconds()
         # Not computed from points in time, so that all timers have exactly the same length and share a queue.
@@ -353,30 +353,30 @@ class Relay:
         self.abort("max-duration")
 
     def _watch(self) -> None:
-        if not (self._client.is_closed and self._server.is_closed):
+        if not (self.client.is_closed and self.server.is_closed):
             self._set_timer(max(0.0, self._due() - self.seconds()))
 
     def _set_timer(self, delay: float) -> None:
         self._due_at = self.seconds() + delay
         delay = min(delay, self._peer_check_interval)
-        if self._timer is None:
-            self._timer = self.clock.callLater(delay, self._timer_expired)
+        if self.timer is None:
+            self.timer = self.clock.callLater(delay, self._timer_expired)
         else:
-            self._timer.reset(delay)
+            self.timer.reset(delay)
 
     def _stop_watching(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _time_limit(self) -> float:
         return self.timeouts.half_close if self._is_closing() else self.timeouts.idle
 
     def _is_closing(self) -> bool:
-        return self.ending or self._client.has_finished or self._server.has_finished
+        return self.ending or self.client.has_finished or self.server.has_finished
 
     def _last_byte_at(self) -> float:
-        return max(self._since, self._client.last_byte_at, self._server.last_byte_at)
+        return max(self._since, self.client.last_byte_at, self.server.last_byte_at)
 
     def _due(self) -> float:
         return self._last_byte_at() + self._time_limit()
@@ -387,14 +387,14 @@ class Relay:
         self._timer_expired()
 
     def _timer_expired(self) -> None:
-        self._timer = None
+        self.timer = None
         self._call_or_abort(self._check_peers_and_timers)
 
     def _check_peers_and_timers(self) -> None:
         lost = self._find_lost_side()
         if lost is not None:
             lost.abort()
-            if self._timer is None:
+            if self.timer is None:
                 self._watch()
             return
         left = self._due_at - self.seconds()
@@ -430,7 +430,7 @@ class Relay:
             self._watch()
         elif self.ending:
             self.abort(self._reason or "error")
-        elif self._client.has_finished or self._server.has_finished:
+        elif self.client.has_finished or self.server.has_finished:
             self._close_both("half-close-timeout")
         else:
             self._close_both("idle-timeout")

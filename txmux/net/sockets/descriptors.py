@@ -53,7 +53,7 @@ class Descriptors:
     ) -> None:
         self.most: int = sys.maxsize
         self._spare = spare
-        self._count = count or _count_open
+        self._count = count or count_open
         self._limit = limit or soft_limit
         self._granted = self._limited = 0
         self._since_looked = AT_ONCE
@@ -133,7 +133,7 @@ class Descriptors:
             call()
 
 
-def _count_open() -> int:
+def count_open() -> int:
     """Count this process's descriptors (proc(5)); 0 where the system does not say."""
     try:
         # Since Linux 6.2 it is the size of that folder; otherwise one of the entries is the folder itself.

@@ -48,13 +48,13 @@ class Memory:
         self._new_piece = new_piece
         self._seconds = seconds
         self._pieces: list[object] = []
-        self._since: float | None = None  # the last shortage; None while there is enough
+        self.short_since: float | None = None  # the last shortage; None while there is enough
         self._ended = 0
 
     def is_enough(self) -> bool:
-        if self._since is None:
+        if self.short_since is None:
             return True
-        is_calm = self._seconds() - self._since >= _CALM
+        is_calm = self._seconds() - self.short_since >= _CALM
         if not self.fill():
             # What has been freed may be in pieces of which no reserve can be made: clients must not wait for ever.
             self._pieces.clear()
@@ -73,7 +73,7 @@ class Memory:
     def report_shortage(self, *, ended: int = 0) -> None:
         self._pieces.clear()
         self._ended += ended
-        is_new, self._since = self._since is None, self._seconds()
+        is_new, self.short_since = self.short_since is None, self._seconds()
         if is_new:
             with suppress(MemoryError):
                 _log.error(
@@ -82,7 +82,7 @@ class Memory:
                 )
 
     def _log_end(self) -> None:
-        self._since = None
+        self.short_since = None
         count, self._ended = self._ended, 0
         _log.info("memory is available again; connections ended meanwhile: {count}", count=count)
 

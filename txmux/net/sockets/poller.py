@@ -61,11 +61,11 @@ class Poller:
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
         self.most = _SELECTABLE if hasattr(reactor, "doSelect") else sys.maxsize
-        self._epoll: Any = None
+        self.epoll: Any = None
         self.fileno: Callable[[], int] = _not_open
-        self._handlers: dict[int, Callable[[int], None]] = {}
+        self.handlers: dict[int, Callable[[int], None]] = {}
         self._events: dict[int, int] = {}
-        self._soon: deque[Callable[[], None]] = deque()
+        self.soon: deque[Callable[[], None]] = deque()
         self._last: list[Callable[[], None]] = []
         self._polling = False
         # Descriptors that a handler has begun to watch, or to watch for something else: their events of this batch are
@@ -88,28 +88,28 @@ class Poller:
         """
         if descriptor in self._events:
             if self._events[descriptor] != events:
-                self._epoll.modify(descriptor, events)
+                self.epoll.modify(descriptor, events)
                 self._outdated.add(descriptor)  # a paused port must not accept a client
-            self._handlers[descriptor] = handler
+            self.handlers[descriptor] = handler
             self._events[descriptor] = events
             return
         try:
             # First what may take memory: events of a registered descriptor without a handler would be lost.
-            self._handlers[descriptor] = handler
+            self.handlers[descriptor] = handler
             self._events[descriptor] = events
-            if self._epoll is None:
+            if self.epoll is None:
                 self._open_epoll()
             self._outdated.add(descriptor)
-            self._epoll.register(descriptor, events)
+            self.epoll.register(descriptor, events)
         except (OSError, MemoryError):
-            self._handlers.pop(descriptor, None)
+            self.handlers.pop(descriptor, None)
             self._events.pop(descriptor, None)
             self._stop_if_unused()
             raise
 
     def _open_epoll(self) -> None:
-        self._epoll = select.epoll()
-        self.fileno = self._epoll.fileno
+        self.epoll = select.epoll()
+        self.fileno = self.epoll.fileno
         try:
             self.reactor.addReader(self)
         except (OSError, MemoryError):
@@ -117,31 +117,31 @@ class Poller:
             raise
 
     def change(self, descriptor: int, events: int) -> None:
-        self._epoll.modify(descriptor, events)
+        self.epoll.modify(descriptor, events)
         self._events[descriptor] = events
 
     def unwatch(self, descriptor: int) -> None:
         if self._events.pop(descriptor, None) is not None:
-            del self._handlers[descriptor]
-            self._epoll.unregister(descriptor)
-            if not self._handlers:
+            del self.handlers[descriptor]
+            self.epoll.unregister(descriptor)
+            if not self.handlers:
                 self._stop_if_unused()
 
     def closing(self, descriptor: int) -> None:
         """Stop watching a descriptor that is closed next: closing takes it out of the epoll object."""
         if self._events.pop(descriptor, None) is not None:
-            del self._handlers[descriptor]
-            if not self._handlers:
+            del self.handlers[descriptor]
+            if not self.handlers:
                 self._stop_if_unused()
 
     def _stop_if_unused(self) -> None:
-        if not self._handlers and not self._polling and self._epoll is not None:
+        if not self.handlers and not self._polling and self.epoll is not None:
             self.reactor.removeReader(self)
             self._close_epoll()
 
     def _close_epoll(self) -> None:
-        self._epoll.close()
-        self._epoll, self.fileno = None, _not_open
+        self.epoll.close()
+        self.epoll, self.fileno = None, _not_open
 
     def after_turn(self, call: Callable[[], None]) -> None:
         self._last.append(call)
@@ -151,17 +151,17 @@ class Poller:
     def _finish(self) -> None:
         while self._last:
             last, self._last = self._last, []
-            self._soon.extend(last)
+            self.soon.extend(last)
             self._call_all_soon()
 
     def call_soon(self, call: Callable[[], None]) -> None:
-        self._soon.append(call)
-        if not self._polling and len(self._soon) == 1:
+        self.soon.append(call)
+        if not self._polling and len(self.soon) == 1:
             self.reactor.callFromThread(self._call_all_soon)
 
     def _call_all_soon(self) -> None:
-        while self._soon:
-            call = self._soon.popleft()
+        while self.soon:
+            call = self.soon.popleft()
             try:
                 call()
             except Exception as problem:  # noqa: BLE001 - the others must still be called
@@ -171,9 +171,9 @@ class Poller:
 
     def serve_ready(self, timeout: float | None = 0, asked: Iterable[int] | None = None) -> None:
         """Serve a batch of what is ready, or what is of those `asked`; never raises, or a reactor would not ask again."""
-        handlers, soon, outdated = self._handlers, self._soon, self._outdated
+        handlers, soon, outdated = self.handlers, self.soon, self._outdated
         try:
-            batch = self._epoll.poll(timeout, BATCH) if asked is None else self._ask(asked)
+            batch = self.epoll.poll(timeout, BATCH) if asked is None else self._ask(asked)
             self._polling = True
             outdated.clear()
             for descriptor, events in batch:
@@ -255,13 +255,13 @@ class ReactorPoller(Poller):
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
         if descriptor in self._events:
             self.change(descriptor, events)
-            self._handlers[descriptor] = handler
+            self.handlers[descriptor] = handler
             return
         if descriptor >= self.most:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
             self._watched[descriptor] = _WatchedSocket(self, descriptor)
-            self._handlers[descriptor] = handler
+            self.handlers[descriptor] = handler
             self._events[descriptor] = 0
             self._outdated.add(descriptor)
             self.change(descriptor, events)
@@ -288,7 +288,7 @@ class ReactorPoller(Poller):
     def unwatch(self, descriptor: int) -> None:
         watched = self._watched.pop(descriptor, None)
         if watched is not None:
-            self._handlers.pop(descriptor, None)
+            self.handlers.pop(descriptor, None)
             self._events.pop(descriptor, None)
             self._resting.discard(descriptor)
             for remove in (self.reactor.removeReader, self.reactor.removeWriter):

@@ -42,39 +42,39 @@ class WatchedPort(ABC):
     def __init__(self, poller: Poller, bound: socket.socket) -> None:
         bound.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._poller = poller
-        self._socket = bound
-        self._is_open = self._is_reading = False
+        self.socket = bound
+        self._is_open = self.is_reading = False
 
     @abstractmethod
     def _ready(self, events: int) -> None: ...
 
     def _open(self) -> None:
         try:
-            self._poller.watch(self._socket.fileno(), READ, self._ready)
+            self._poller.watch(self.socket.fileno(), READ, self._ready)
         except OSError:
-            self._socket.close()
+            self.socket.close()
             raise
-        self._is_open = self._is_reading = True
+        self._is_open = self.is_reading = True
 
     def _close(self) -> None:
-        self._is_open = self._is_reading = False
+        self._is_open = self.is_reading = False
         # epoll watches a socket until its last descriptor is closed, and another process may have one.
-        self._poller.unwatch(self._socket.fileno())
-        self._socket.close()
+        self._poller.unwatch(self.socket.fileno())
+        self.socket.close()
 
     def stopReading(self) -> None:
         if self._is_open:
-            self._is_reading = False
+            self.is_reading = False
             # Watched for no event rather than not at all: the epoll object might be closed otherwise, and opening another may fail.
-            self._poller.watch(self._socket.fileno(), 0, self._ready)
+            self._poller.watch(self.socket.fileno(), 0, self._ready)
 
     def startReading(self) -> None:
         if self._is_open:
-            self._is_reading = True
-            self._poller.watch(self._socket.fileno(), READ, self._ready)
+            self.is_reading = True
+            self._poller.watch(self.socket.fileno(), READ, self._ready)
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self.socket.fileno()
 
     def doRead(self) -> None:
         if self._is_open:
@@ -158,11 +158,11 @@ class SocketPort(WatchedPort):
         self._waiting = ClientsInTurns()
         self._next_turn: IDelayedCall | None = None
         label = str(name) if self._family == socket.AF_UNIX else f"port {name[1]}"
-        self._pause = AcceptPause(
+        self.pause = AcceptPause(
             poller.reactor, descriptors, label, listening.fileno, self.startReading
         )
         self._batch_size = batch_size
-        self._max_batch_time = max_batch_time
+        self.max_batch_time = max_batch_time
         self._has_room = descriptors.room
 
     def startListening(self) -> None:
@@ -174,23 +174,23 @@ class SocketPort(WatchedPort):
             if self._next_turn is not None and self._next_turn.active():
                 self._next_turn.cancel()
             self._serve_waiting()
-            self._pause.port_closed()
+            self.pause.port_closed()
             self._close()
             self._factory.doStop()
         return succeed(None)
 
     @override
     def stopReading(self) -> None:
-        self._pause.cancel_pause()
+        self.pause.cancel_pause()
         super().stopReading()
 
     @override
     def startReading(self) -> None:
-        self._pause.cancel_pause()
+        self.pause.cancel_pause()
         super().startReading()
 
     def getHost(self) -> IAddress:
-        return address_of(self._family, self._socket.getsockname())
+        return address_of(self._family, self.socket.getsockname())
 
     @override
     def doRead(self) -> None:
@@ -205,7 +205,7 @@ class SocketPort(WatchedPort):
         else:
             self._accept_and_serve()
         # No event reports that the accept queue is empty again.
-        pause = self._pause
+        pause = self.pause
         if pause.is_short and self._is_open and pause.timer is None and not pause.has_clients():
             pause.queue_emptied()
 
@@ -242,7 +242,7 @@ class SocketPort(WatchedPort):
             self._serve_next()
 
     def _can_serve(self) -> bool:
-        return self._pause.timer is None and MEMORY.is_enough()
+        return self.pause.timer is None and MEMORY.is_enough()
 
     def _serve_next(self) -> None:
         client = self._waiting.take()
@@ -252,7 +252,7 @@ class SocketPort(WatchedPort):
             self._connect(*client)
 
     def _accept_and_serve(self) -> None:
-        until = monotonic() + self._max_batch_time
+        until = monotonic() + self.max_batch_time
         if until >= self._renewed_at:
             self._gone_left, self._renewed_at = _SERVED, until + 1.0
         closed: list[WaitingClient] = []
@@ -270,10 +270,10 @@ class SocketPort(WatchedPort):
             else:
                 self._serve(*client, self._host, is_gone=True)
             # A protocol may have closed or paused the port.
-            if not self._is_open or self._pause.timer is not None or monotonic() >= until:
+            if not self._is_open or self.pause.timer is not None or monotonic() >= until:
                 break
         for client in closed:  # after the living
-            if self._is_open and self._pause.timer is None and monotonic() < until:
+            if self._is_open and self.pause.timer is None and monotonic() < until:
                 self._connect(*client)
             else:
                 self._serve(*client, self._host, is_gone=True)
@@ -281,10 +281,10 @@ class SocketPort(WatchedPort):
     def _accept_one(self) -> WaitingClient | None:
         """Accept a client; ``None`` if none waits, or accepting is paused now."""
         if not self._has_room():
-            self._pause_accepting(os.strerror(errno.EMFILE))
+            self.pause_accepting(os.strerror(errno.EMFILE))
             return None
         if not MEMORY.is_enough():
-            self._pause_accepting(None)
+            self.pause_accepting(None)
             return None
         try:
             descriptor, peer = self._accept()
@@ -293,7 +293,7 @@ class SocketPort(WatchedPort):
             self._backlog = 0
         except OSError as problem:
             if problem.errno in SHORTAGE:
-                self._pause_accepting(os.strerror(problem.errno))
+                self.pause_accepting(os.strerror(problem.errno))
             # Any other error belongs to a client that has already left (accept(2)).
         else:
             self._backlog += 1
@@ -308,7 +308,7 @@ class SocketPort(WatchedPort):
             else:
                 self._serve(accepted, name, self._host)
         except OSError as problem:  # the poller cannot watch it
-            self._pause_accepting(os.strerror(problem.errno or errno.ENOMEM))
+            self.pause_accepting(os.strerror(problem.errno or errno.ENOMEM))
 
     def _build_protocol(self, accepted: socket.socket, name: Any) -> None:
         peer = address_of(
@@ -325,10 +325,10 @@ class SocketPort(WatchedPort):
         transport = SocketTransport(self._poller, accepted, self._family, peer, self._host)
         transport.connect_protocol(protocol)
         if transport.watch_error is not None and self._is_open:
-            self._pause_accepting(os.strerror(transport.watch_error.errno or errno.ENOMEM))
+            self.pause_accepting(os.strerror(transport.watch_error.errno or errno.ENOMEM))
 
-    def _pause_accepting(self, shortage: str | None) -> None:
-        self._pause.start_pause(shortage)
+    def pause_accepting(self, shortage: str | None) -> None:
+        self.pause.start_pause(shortage)
         super().stopReading()
 
 
@@ -350,7 +350,7 @@ class TwistedPort(SocketPort):
             cls(poller, port, descriptors)
 
     def _port_lost(self, reason: Failure) -> None:
-        self._pause.port_closed()
+        self.pause.port_closed()
         self._is_open = False
-        self._poller.unwatch(self._socket.fileno())
+        self._poller.unwatch(self.socket.fileno())
         self._lost(reason)

@@ -32,7 +32,7 @@ class SocketReactor(EPollReactor):
 class _SharingPoller(Poller):
     def __init__(self, reactor: SocketReactor) -> None:
         super().__init__(reactor)
-        self._epoll = reactor._poller
+        self.epoll = reactor._poller
         self.is_new = self._outdated.add
 
     def serve_until_due(self, timeout: float | None) -> None:

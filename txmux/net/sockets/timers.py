@@ -67,11 +67,11 @@ class Timers:
 class QueuedTimer:
     """Made by `Timers.callLater`."""
 
-    __slots__ = ("_args", "_call", "_timers", "at", "queue")
+    __slots__ = ("_args", "_timers", "at", "func", "queue")
 
     def __init__(self, timers: Timers, call: Callable[..., object], args: tuple[Any, ...]) -> None:
         self._timers = timers
-        self._call = call
+        self.func = call
         self._args = args
         self.queue: _TimerQueue | _SingleTimer | None = None
         self.at = 0.0
@@ -82,7 +82,7 @@ class QueuedTimer:
     def cancel(self) -> None:
         if self.queue is not None:
             self.queue.remove(self)
-        self._call = _nothing
+        self.func = _nothing
         self._args = ()
 
     def reset(self, delay: float) -> None:
@@ -100,8 +100,8 @@ class QueuedTimer:
 
     def run_out(self) -> None:
         self.queue = None
-        call, args = self._call, self._args
-        self._call, self._args = _nothing, ()
+        call, args = self.func, self._args
+        self.func, self._args = _nothing, ()
         call(*args)
 
 

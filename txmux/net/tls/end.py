@@ -56,9 +56,9 @@ class TlsEnd:
     """
 
     __slots__ = (
-        "_into", "_is_drained", "_is_outermost", "_is_shut", "_kept", "_out", "_owed", "_ssl", "_unverified",
-        "below", "bottom", "connection", "distrusted", "family", "fileno", "getsockname",
-        "getsockopt", "on_cut", "setblocking", "strict",
+        "_is_drained", "_is_outermost", "_is_shut", "_kept", "_owed", "_ssl", "_unverified", "below", "bottom",
+        "connection", "distrusted", "family", "fileno", "getsockname", "getsockopt", "incoming_bio", "on_cut",
+        "outgoing_bio", "setblocking", "strict",
     )  # fmt: skip
 
     is_tls = True
@@ -70,7 +70,7 @@ class TlsEnd:
         self.connection: Any = connection
         connection.set_app_data(self)
         own: Any = connection
-        self._ssl, self._into, self._out = own._ssl, own._into_ssl, own._from_ssl
+        self._ssl, self.incoming_bio, self.outgoing_bio = own._ssl, own._into_ssl, own._from_ssl
         self._kept = b""  # ciphertext that there was no room for
         self._owed = 0  # bytes of what is kept that `send` has not counted
         self._is_drained = self._is_shut = self.strict = False
@@ -89,7 +89,7 @@ class TlsEnd:
         Raises:
             SSL.Error: It has failed, or whatever `failVerification` was called with.
         """
-        if data and _lib.BIO_write(self._into, data, len(data)) <= 0:
+        if data and _lib.BIO_write(self.incoming_bio, data, len(data)) <= 0:
             raise MemoryError
         result: int = _lib.SSL_do_handshake(self._ssl)
         if self._unverified is not None:
@@ -105,7 +105,7 @@ class TlsEnd:
 
     def output(self) -> bytes:
         """Return what the peer is to be sent."""
-        filled = _lib.BIO_read(self._out, _OUT_DATA, _ROOM)
+        filled = _lib.BIO_read(self.outgoing_bio, _OUT_DATA, _ROOM)
         return bytes(_OUT_VIEW[:filled]) if filled > 0 else b""
 
     def release_buffers(self) -> None:
@@ -117,8 +117,8 @@ class TlsEnd:
         into, out = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
         if into and out:
             _lib.SSL_set_bio(self._ssl, into, out)  # which frees the others
-            self.connection._into_ssl = self._into = into
-            self.connection._from_ssl = self._out = out
+            self.connection._into_ssl = self.incoming_bio = into
+            self.connection._from_ssl = self.outgoing_bio = out
         else:  # there is no memory to save any
             _lib.BIO_free(into)
             _lib.BIO_free(out)
@@ -137,7 +137,7 @@ class TlsEnd:
                 came = self.below.recv_into(_CIPHER_VIEW, most, flags or _NOW)
                 if not came:
                     return 0 if flags == EARLY else self._cut()  # an event reports it, too
-                if _lib.BIO_write(self._into, _CIPHER_DATA, came) <= 0:
+                if _lib.BIO_write(self.incoming_bio, _CIPHER_DATA, came) <= 0:
                     raise MemoryError
             count = got = 0
             while left := size - count:
@@ -167,7 +167,7 @@ class TlsEnd:
         error = _lib.SSL_get_error(self._ssl, result)
         is_end = error == _lib.SSL_ERROR_ZERO_RETURN
         if is_end or error == _lib.SSL_ERROR_WANT_READ:
-            filled = _lib.BIO_read(self._out, _OUT_DATA, _ROOM)
+            filled = _lib.BIO_read(self.outgoing_bio, _OUT_DATA, _ROOM)
             if filled > 0:
                 self.flush(0, filled)
             why = "the peer does not read" if len(self._kept) > _MOST_KEPT else ""
@@ -212,7 +212,7 @@ class TlsEnd:
                     raise ConnectionResetError(ECONNRESET, "TLS failed")
                 at += count
                 # Taken at once: OpenSSL never frees the memory of a connection for the most that has waited there.
-                filled += _lib.BIO_read(self._out, _OUT_DATA + filled, _PIECE)
+                filled += _lib.BIO_read(self.outgoing_bio, _OUT_DATA + filled, _PIECE)
             if not self.flush(flags, filled):
                 self._owed = 1
                 return at - 1
@@ -224,7 +224,7 @@ class TlsEnd:
         return len(self._kept) + getattr(self.below, "unsent", 0)
 
     def flush(self, flags: int = 0, filled: int = 0) -> bool:
-        filled = filled or max(0, _lib.BIO_read(self._out, _OUT_DATA, _ROOM))
+        filled = filled or max(0, _lib.BIO_read(self.outgoing_bio, _OUT_DATA, _ROOM))
         if not (filled or self._kept):
             return True
         data: Any = _OUT_VIEW[:filled]

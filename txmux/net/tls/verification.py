@@ -49,7 +49,7 @@ def verify_name(connection: SSL.Connection, name: str) -> None:
     """
 
     def verify(its: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int) -> bool:  # noqa: ARG001
-        why = _mismatch(leaf, name) if ok and depth == 0 else ""
+        why = name_mismatch(leaf, name) if ok and depth == 0 else ""
         if why:
             its.get_app_data().failVerification(Failure(WrongNameError(why)))
         return bool(ok) and not why
@@ -67,7 +67,7 @@ def verify_first(factory: Any, name: str) -> HeaderFirst:
     return HeaderFirst(factory, verify)
 
 
-def _mismatch(leaf: crypto.X509, name: str) -> str:
+def name_mismatch(leaf: crypto.X509, name: str) -> str:
     """Return why a certificate is not for a name; empty if it is."""
     try:
         certificate = leaf.to_cryptography()

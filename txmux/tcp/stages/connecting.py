@@ -299,8 +299,8 @@ class Connecting(Stage):
 
     _upstream: Upstream
     _start: Callable[[BackendConnector], None] = BackendConnector.start
-    _connector: BackendConnector | None = attrs.field(default=None, init=False)
-    _held: HeldClient | None = attrs.field(default=None, init=False)
+    connector: BackendConnector | None = attrs.field(default=None, init=False)
+    held: HeldClient | None = attrs.field(default=None, init=False)
     _paused = False
 
     @override
@@ -318,7 +318,7 @@ class Connecting(Stage):
             self._wait_on()
             return None
         connector = BackendConnector(client, upstream, self._connected, self._failed)
-        self._connector = connector
+        self.connector = connector
         self._start(connector)
         return None
 
@@ -344,9 +344,9 @@ class Connecting(Stage):
             self._client.transport.resumeProducing()
 
     def _leave_connector(self) -> None:
-        if self._connector is not None:
-            self._connector.cancel()
-            self._connector = None  # breaks a reference cycle
+        if self.connector is not None:
+            self.connector.cancel()
+            self.connector = None  # breaks a reference cycle
 
     @override
     def on_data(self) -> None:
@@ -367,8 +367,8 @@ class Connecting(Stage):
         A FIN does not say whether the client has half-closed or left, and it cannot arrive while the client's bytes fill the
         receive buffer.
         """
-        if self._held is not None:
-            self._upstream.pool.waiting.mark_possibly_gone(self._held)
+        if self.held is not None:
+            self._upstream.pool.waiting.mark_possibly_gone(self.held)
         watch_for_reset = getattr(self._client.transport, "watch_for_reset", None)
         if watch_for_reset is not None:
             watch_for_reset()
@@ -377,21 +377,21 @@ class Connecting(Stage):
     def _check_for_unread_fin(self) -> Outcome | None:
         # Such a client gives up its place among the held ones, which others may need.
         may_have_unread_fin = getattr(self._client.transport, "may_have_unread_fin", None)
-        if self._held is not None and may_have_unread_fin is not None and may_have_unread_fin():
+        if self.held is not None and may_have_unread_fin is not None and may_have_unread_fin():
             return Routed(self._upstream.fallback, self._upstream.pool.waiting.cause)
         self.wait(_UNREAD_FIN_CHECK, self._check_for_unread_fin)
         return None
 
     def _connected(self, server: ProxyClient, member: Member) -> None:
         client, record = self._client, self._client.record
-        connector, self._connector = self._connector, None
+        connector, self.connector = self.connector, None
         assert connector is not None  # noqa: S101 - it is the caller
         record.server = member.target.text
         host = server.transport.getHost()  # as the server sees it
         record.server_local = text_of(host) if isinstance(host, _WITH_PORT) else None
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
         self._upstream.counts.connected(record.connect_ms)
-        if self._held is None:
+        if self.held is None:
             self._record_tried(connector)
         self._leave_held(is_connected=True)
         client.open_tunnel()
@@ -401,11 +401,11 @@ class Connecting(Stage):
             client.advance(Connected(self._upstream, member, server))
 
     def _failed(self, cause: ConnectFailure) -> None:
-        connector, self._connector = self._connector, None
+        connector, self.connector = self.connector, None
         if connector is not None:
             for preamble in self._client.preambles:
                 preamble.connect_failed(connector.number)
-        is_again = self._held is not None and self._held.is_trying
+        is_again = self.held is not None and self.held.is_trying
         tried = [] if connector is None or is_again else self._record_tried(connector)
         if connector is not None and connector.refused and not tried:
             tried = [connector.refused]
@@ -422,10 +422,10 @@ class Connecting(Stage):
     # Held clients: no server is up, and the backend has `hold`.
 
     def _held_client(self) -> HeldClient:
-        if self._held is None:
+        if self.held is None:
             client = self._client
             address = client.address
-            self._held = HeldClient(
+            self.held = HeldClient(
                 client.accepted_at,
                 self._upstream.backend.hold,
                 self._try_again,
@@ -435,19 +435,19 @@ class Connecting(Stage):
                 may_have_left=client.has_finished or self._paused,
             )
             if client.waited:
-                self._held.since = client.runtime.clock.seconds() - client.waited
+                self.held.since = client.runtime.clock.seconds() - client.waited
                 client.waited = 0.0  # it counts for this backend, not for its fallback
-        return self._held
+        return self.held
 
     def _try_again(self) -> bool:
         self._upstream = self._upstream.current() or self._upstream
         connector = BackendConnector(self._client, self._upstream, self._connected, self._failed)
-        self._connector = connector
+        self.connector = connector
         if connector.start_in_turn():
             if connector.is_queued:  # servers are up, but full
                 self._leave_held(is_connected=True)
             return True
-        self._connector = None
+        self.connector = None
         if self._held_client().seconds:
             return False
         self._refuse(self._upstream.pool.waiting.cause)
@@ -468,7 +468,7 @@ class Connecting(Stage):
     def cannot_move_because(self) -> StayReason | None:
         """Only a held client can move, also while it tries a server."""
         client = self._client
-        if self._held is None:
+        if self.held is None:
             return "TLS ends here" if client.agreed_tls else "being connected"
         is_plain = isinstance(client.transport, SocketTransport)
         if not is_plain or client.agreed_tls or client.is_previewed:
@@ -478,7 +478,7 @@ class Connecting(Stage):
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
         """Leave the held clients, break a try off, and stop reading."""
-        held, client = self._held, self._client
+        held, client = self.held, self._client
         transport: Any = client.transport
         assert held is not None  # noqa: S101 - it has been checked
         # What may fail comes first: later, the client would have lost its place.
@@ -508,7 +508,7 @@ class Connecting(Stage):
         transport.connectionLost(CLOSED)
 
     def _leave_held(self, *, is_connected: bool = False) -> None:
-        held, self._held = self._held, None
+        held, self.held = self.held, None
         if held is not None:
             if held.since >= 0:
                 record, now = self._client.record, self._client.runtime.clock.seconds()

@@ -150,12 +150,12 @@ def _awaits_end_of_server(client: Client) -> bool:
     poller = client.path.poller
     poller.closing(own.fileno())
     own.close()
-    poller.watch(server.fileno(), 0, partial(_server_ended, client))
-    client.grace = client.runtime.clock.callLater(GRACE, _server_ended, client, 0)
+    poller.watch(server.fileno(), 0, partial(server_ended, client))
+    client.grace = client.runtime.clock.callLater(GRACE, server_ended, client, 0)
     return True
 
 
-def _server_ended(client: Client, events: int) -> None:
+def server_ended(client: Client, events: int) -> None:
     # Without events, the server has had the time to close it.
     end_after_reset(client, is_late=events > 0 or has_ended(client.server))
 

@@ -45,13 +45,13 @@ def _cloud_facts(header: ProxyHeader) -> Iterator[tuple[str, str]]:
         yield CLOUD_NAMES[2], str(int.from_bytes(azure[1:], "little"))
 
 
-_NAMES = {
+NAMES = {
     TlvType.AUTHORITY: "authority",
     TlvType.ALPN: "alpn",
     TlvType.UNIQUE_ID: "unique_id",
     TlvType.NETNS: "netns",
 }
-_SSL_NAMES = {
+SSL_NAMES = {
     TlvType.SSL_VERSION: "ssl_version", TlvType.SSL_CIPHER: "ssl_cipher",
     TlvType.SSL_SIG_ALG: "ssl_sig_alg", TlvType.SSL_KEY_ALG: "ssl_key_alg",
     TlvType.SSL_GROUP: "ssl_group", TlvType.SSL_SIG_SCHEME: "ssl_sig_scheme",
@@ -72,13 +72,13 @@ def header_facts(header: ProxyHeader) -> dict[str, str]:
     """
     if not header.tlvs:
         return {}
-    values = [(name, header.value_of(kind)) for kind, name in _NAMES.items()]
+    values = [(name, header.value_of(kind)) for kind, name in NAMES.items()]
     facts = {name: value.decode("latin-1") for name, value in values if value}
     facts.update(_cloud_facts(header))
     ssl = header.value_of(TlvType.SSL)
     if ssl is not None:
         info = parse_ssl(ssl)
-        values = [(name, info.value_of(kind)) for kind, name in _SSL_NAMES.items()]
+        values = [(name, info.value_of(kind)) for kind, name in SSL_NAMES.items()]
         facts.update((name, value.decode("latin-1")) for name, value in values if value)
         if info.client & SslClient.SSL:
             facts["ssl_verified"] = "yes" if info.verified else "no"
