@@ -63,10 +63,10 @@ class RulesTest(SynchronousTestCase):
 
     def test_most_weight(self) -> None:
         """The command does not import what reads rules, which takes a while."""
-        self.assertEqual(changes._MOST_WEIGHT, endpoints.MOST_WEIGHT)
+        self.assertEqual(changes.MOST_WEIGHT, endpoints.MOST_WEIGHT)
 
     def test_kinds_of_checks(self) -> None:
-        self.assertEqual({*checks._KINDS}, {*get_args(CheckKind)})
+        self.assertEqual({*checks.KINDS}, {*get_args(CheckKind)})
 
     def test_names_of_keys(self) -> None:
         """Lists of keys, each for a reason of its own, name none that there is not."""
@@ -97,23 +97,25 @@ class CommandsTest(SynchronousTestCase):
         """What is found by the table of a module is there, and the others are modules."""
         found = {"CHANGES": CHANGES, "REPORTS": REPORTS}
         for name, table in found.items():
-            self.assertEqual({one for one, its in cli._TABLES.items() if its == name}, {*table})
+            self.assertEqual(
+                {one for one, its in cli.COMMAND_TABLES.items() if its == name}, {*table}
+            )
         names = cli.COMMANDS.keys() | optional.commands().keys()
-        for name in names - cli._TABLES.keys():
+        for name in names - cli.COMMAND_TABLES.keys():
             self.assertTrue(callable(cli._command(name).run), name)
-        self.assertLessEqual(cli._TABLES.keys(), cli.COMMANDS.keys())
+        self.assertLessEqual(cli.COMMAND_TABLES.keys(), cli.COMMANDS.keys())
 
     def test_filters_of_connections(self) -> None:
         """API, page, commands and completion have the same filters."""
-        self.assertEqual([*command._FILTERS], [*FILTERS])
-        self.assertEqual([*connections._FILTERS], [*FILTERS])
-        completed = {argument for name, argument in completion._OF_SERVICE if name == "close"}
+        self.assertEqual([*command.FILTER_OPTIONS], [*FILTERS])
+        self.assertEqual([*connections.FILTER_SCHEMAS], [*FILTERS])
+        completed = {argument for name, argument in completion.SERVICE_NAMES if name == "close"}
         self.assertLessEqual(completed, {*FILTERS})
-        self.assertEqual(completed, {*command._NAMES, "server"})
+        self.assertEqual(completed, {*command.NAME_SOURCES, "server"})
 
     def test_programs_to_convert(self) -> None:
-        self.assertEqual({*formats._LOOKS}, {*PROGRAMS})
-        self.assertLessEqual({*formats._CONVERTERS}, {*PROGRAMS})
+        self.assertEqual({*formats.SIGNS}, {*PROGRAMS})
+        self.assertLessEqual({*formats.CONVERTERS}, {*PROGRAMS})
 
 
 class RightsTest(SynchronousTestCase):

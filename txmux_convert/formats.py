@@ -17,7 +17,7 @@ from txmux_convert.stunnel import convert_stunnel
 from txmux_convert.traefik.converter import convert_traefik
 from txmux_convert.writer import ConvertError, Draft
 
-_LOOKS: Mapping[Program, re.Pattern[bytes]] = {
+SIGNS: Mapping[Program, re.Pattern[bytes]] = {
     "sslh": re.compile(
         rb"^\s*(listen|protocols)\s*[:=]|^[ \t]*(export[ \t]+)?DAEMON_OPTS=", re.MULTILINE
     ),
@@ -37,7 +37,7 @@ _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
 }
 """Lines by which a program's files are recognised."""
 
-_CONVERTERS: Mapping[Program, Callable[[bytes, Draft], None]] = {
+CONVERTERS: Mapping[Program, Callable[[bytes, Draft], None]] = {
     "haproxy": convert_haproxy,
     "nginx": convert_nginx,
     "sniproxy": convert_sniproxy,
@@ -114,7 +114,7 @@ def convert(
         elif chosen == "traefik":
             convert_traefik(data, draft, entry_points or {})
         else:
-            _CONVERTERS[chosen](data, draft)
+            CONVERTERS[chosen](data, draft)
     except ConvertError as error:
         for line, message in typographic[:1]:
             raise ConvertError(f"{error}; line {line} {message}") from None
@@ -176,7 +176,7 @@ def _check_entry_points(entry_points: Mapping[str, str] | None, program: Program
 
 def _guess(data: bytes, path: str) -> Program:
     # The content first: a name may say anything.
-    fitting = [program for program in PROGRAMS if _LOOKS[program].search(data)]
+    fitting = [program for program in PROGRAMS if SIGNS[program].search(data)]
     if len(fitting) == 1:
         return fitting[0]
     for program in PROGRAMS:

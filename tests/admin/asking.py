@@ -14,7 +14,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, c
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
-from tests.support.supervised import SupervisedTestCase, greeted
+from tests.support.supervised import SupervisedTestCase, greeted, resources_of
 from txmux.processes.worker import landlock
 
 LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
@@ -120,12 +120,12 @@ class AdminCase(SupervisedTestCase):
 
     @property
     def endpoints(self) -> Any:
-        return self.running._resources.endpoints
+        return resources_of(self.running).endpoints
 
     def port_of(self, setting: str) -> int:
-        settings = self.endpoints._settings.items()
+        settings = self.endpoints.settings.items()
         key = next(key for key, one in settings if one == setting)
-        found: int = self.endpoints._ports[key].getHost().port
+        found: int = self.endpoints.store.sockets()[key].getsockname()[1]
         return found
 
     async def connect(self, to: Path | int | None = None) -> Peer:

@@ -12,7 +12,7 @@ from typing_extensions import override
 from tests.interop.children import PATIENCE
 
 
-class _Connection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=PATIENCE)
         self._path = path
@@ -30,7 +30,7 @@ def send(
     connection = (
         http.client.HTTPConnection("127.0.0.1", to, timeout=PATIENCE)
         if isinstance(to, int)
-        else _Connection(to)
+        else UnixConnection(to)
     )
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if method == "POST":
@@ -53,7 +53,7 @@ def ask(
 
 
 def text_of(path: Path, of: str) -> str:
-    connection = _Connection(path)
+    connection = UnixConnection(path)
     connection.request("GET", of)
     text = connection.getresponse().read().decode()
     connection.close()

@@ -276,5 +276,5 @@ class StalledTest(AdminCase):
         server.send(b"answer")
         await client.has(6)
         self.assertEqual((await self.get("/readyz")).status, 200)
-        (clients,) = self.endpoints._clients.values()
-        self.assertLessEqual(len(clients._channels), 64)
+        (clients,) = self.endpoints.clients.values()
+        self.assertLessEqual(len(clients.channels), 64)

@@ -104,12 +104,12 @@ class ReplacedTest(AdminCase):
         await self.start()
         peer = await self.connect()
         endpoints = self.endpoints
-        (clients,) = endpoints._clients.values()
-        while not clients._channels:
+        (clients,) = endpoints.clients.values()
+        while not clients.channels:
             await deferLater(reactor, 0)
         endpoints.hold_requests()
         peer.send(_BAN)
-        while not clients._held:
+        while not clients.held:
             await deferLater(reactor, 0)
         self.assertEqual(len(self.running.control.bans), 0)
         return peer

@@ -16,6 +16,7 @@ from tests.admin.asking import AdminCase, request
 from tests.support.changes import change_constants
 from tests.support.folders import make_folder
 from tests.support.forks import starter
+from tests.support.supervised import resources_of
 from txmux import MuxService, files, load
 from txmux.admin.listen_addresses import read_token
 from txmux.errors import ListenError, MuxError
@@ -304,4 +305,4 @@ class StartTest(AdminCase):
         text = self.text(f"admin = 127.0.0.1:0\nadmin_token = {self.folder}/missing/token")
         service: Any = self.service(text)
         self.assertRaises(MuxError, service.startService)
-        self.assertEqual(service._resources.endpoints.sockets(), {})
+        self.assertEqual(resources_of(service).endpoints.sockets(), {})

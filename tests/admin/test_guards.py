@@ -268,7 +268,7 @@ class GuardTest(SynchronousTestCase):
     def test_many_sources_fill_no_memory(self) -> None:
         for number in range(3000):
             self.tried(f"198.51.{number // 256}.{number % 256}", "x")
-        self.assertEqual(len(self.guard._token_failures._failures), 1000)
+        self.assertEqual(len(self.guard.token_failures.failures), 1000)
 
     def test_the_source_that_has_failed_last_is_remembered_longest(self) -> None:
         for number in range(1009):

@@ -2,18 +2,15 @@
 
 import json
 import re
-from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import AdminCase, request
 from tests.support.datagrams import turn
 from tests.support.peers import Peer, connect, reactor
+from tests.support.supervised import note_questions
 from txmux.net.channel import messages
-from txmux.net.channel.message import Message
-from txmux.processes.supervisor.worker import Worker
 
 
 class LiveTest(AdminCase):
@@ -80,15 +77,7 @@ class LiveTest(AdminCase):
     async def test_drain_with_the_end_of_connections(self) -> None:
         """Workers are asked about its backend, and not about thousands of others."""
         (client,) = await self.clients(1)
-        asked: list[object] = []
-        ask = Worker.ask
-
-        def noting(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
-            if message is messages.ADDRESSES:
-                asked.append(values.get("backends"))
-            return ask(worker, message, **values)
-
-        self.patch(Worker, "ask", noting)
+        asked = note_questions(self)
         with capturedLogs():
             told = await self.post(
                 f"/api/backends/b/servers/{self.server}",
@@ -97,7 +86,8 @@ class LiveTest(AdminCase):
         self.assertEqual(told.status, 200)
         ended = " is drained, 1 connection ended; no server of b gets new clients now"
         self.assertTrue(told.json["changes"].endswith(ended))
-        self.assertEqual(asked, [["b"]])
+        about = [values["backends"] for message, values in asked if message is messages.ADDRESSES]
+        self.assertEqual(about, [["b"]])
         await client.is_lost()
         ready = await self.get("/readyz")
         self.assertEqual(
@@ -181,7 +171,7 @@ class LiveTest(AdminCase):
     @property
     def is_told(self) -> bool:
         (worker,) = self.supervisor.pool.workers
-        return worker._sink is not None
+        return worker.sink is not None
 
     async def test_server_sent_events_until_the_client_leaves(self) -> None:
         peer = await self.follow()
@@ -210,7 +200,7 @@ class LiveTest(AdminCase):
         peer.transport.pauseProducing()
         with capturedLogs():
             for number in range(20_000):
-                self.running.control.events._send(
+                self.running.control.events.publish(
                     {"event": "server", "number": number, "why": "x" * 100}
                 )
                 if not number % 100:

@@ -67,8 +67,8 @@ class TokensTests(AdminCase):
         self.port = self.port_of("admin")
 
     def port_of(self, setting: str) -> int:
-        ports = self.endpoints._ports.items()
-        found: int = next(port.getHost().port for key, port in ports if "unix" not in key)
+        sockets = self.endpoints.store.sockets().items()
+        found: int = next(opened.getsockname()[1] for key, opened in sockets if "unix" not in key)
         return found
 
     async def write_tokens(self, text: str) -> None:
@@ -148,7 +148,7 @@ class TokensTests(AdminCase):
                 b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n"
                 b"Authorization: Bearer %s\r\n\r\n" % secret.encode()
             )
-        while len(self.running.control.events._followers) < 2:
+        while len(self.running.control.events.followers) < 2:
             await self.get("/healthz")
         await self.write_tokens(TOKENS.replace(LINE, ""))
         await self.look()

@@ -8,13 +8,11 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.peers import reactor
-from tests.support.supervised import SupervisedTestCase
+from tests.support.supervised import SupervisedTestCase, note_questions
 from tests.support.taker import Taker
-from txmux.control.documents import _worst
+from txmux.control.documents import worst_row
 from txmux.control.steering import set_server
 from txmux.net.channel import messages
-from txmux.net.channel.message import Message
-from txmux.processes.supervisor.worker import Worker
 
 DRY = "[route dry]\nmatch = ssh\ndry_run = yes\nbackend = b\n[route web]\nmatch = http\nbackend = close\n"
 
@@ -199,41 +197,34 @@ class StatusTest(SupervisedTestCase):
     async def test_asks_all_at_once(self) -> None:
         """A worker that hangs delays the status once."""
         await self.live.begin()
-        asked = []
-
-        def ask(_: Worker, message: Message, **__: Any) -> Deferred[Any]:
-            asked.append(message.kind)
-            return Deferred()
-
-        self.patch(Worker, "ask", ask)
+        asked = note_questions(self)
         Deferred.fromCoroutine(self.running.control.status()).addErrback(lambda _: None).cancel()
-        self.assertEqual(sorted(asked), ["count", "missing", "status"])
+        self.assertEqual(
+            sorted(message.kind for message, _ in asked), ["count", "missing", "status"]
+        )
 
     async def test_asks_only_for_addresses_of_backends_with_a_server_that_is_not_up(self) -> None:
         """There may be thousands, of which each answer takes a while."""
         text = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = b\n[route ssh]\nmatch = ssh\nbackend = c\n"
         servers = "[backend {}]\nserver = 127.0.0.1:1\n    127.0.0.1:2\n"
         await self.run_service(text + servers.format("b") + servers.format("c"))
-        control, asked, ask = self.running.control, [], Worker.ask
+        control, questions = self.running.control, note_questions(self)
 
-        def record(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
-            if message is messages.ADDRESSES:
-                asked.append(values.get("backends"))
-            return ask(worker, message, **values)
+        def asked() -> list[object]:
+            return [its.get("backends") for what, its in questions if what is messages.ADDRESSES]
 
-        self.patch(Worker, "ask", record)
         self.assertEqual((await control.status())["attention"], [])
         await control.look()
-        self.assertEqual(asked, [])
+        self.assertEqual(asked(), [])
         with capturedLogs():
             await set_server(control, "c", "127.0.0.1:1", state="drain")
             await set_server(control, "c", "127.0.0.1:2", state="drain")
-        asked.clear()
+        questions.clear()
         [item] = (await control.status())["attention"]
         self.assertEqual(item["text"].partition(":")[0], "backend c")
-        self.assertEqual({*map(str, asked)}, {"['c']"})
+        self.assertEqual({*map(str, asked())}, {"['c']"})
         self.assertEqual(len(await control.backends()), 2)
-        self.assertEqual(asked[-1], None)
+        self.assertEqual(asked()[-1], None)
 
 
 class WorstTest(SynchronousTestCase):
@@ -253,7 +244,7 @@ class WorstTest(SynchronousTestCase):
         ]
 
     def test_worst_state_with_the_workers_that_report_it(self) -> None:
-        self.assertEqual(_worst(self.found("up", "ejected"))["why"], "worker 2: it is ejected")
-        self.assertEqual(_worst(self.found("down", "down"))["why"], "it is down")
-        told = _worst(self.found("ejected", "up", "ejected"))
+        self.assertEqual(worst_row(self.found("up", "ejected"))["why"], "worker 2: it is ejected")
+        self.assertEqual(worst_row(self.found("down", "down"))["why"], "it is down")
+        told = worst_row(self.found("ejected", "up", "ejected"))
         self.assertEqual((told["state"], told["why"]), ("ejected", "worker 1, 3: it is ejected"))

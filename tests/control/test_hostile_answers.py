@@ -19,6 +19,7 @@ from tests.support.examples import scaled
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.steps import counts_of
+from tests.support.supervised import resources_of
 from txmux import MuxService, load
 from txmux.admin.guard import Caller
 from txmux.admin.metrics import exposition
@@ -176,10 +177,10 @@ class PlayedWorker:
         test.addCleanup(self.close)
         self.control = self.service.control
         self.site = make_site("metrics", self.control, self.clock.seconds)
-        self.site._resources = make_site("admin", self.control, self.clock.seconds)._resources
+        self.site.resources = make_site("admin", self.control, self.clock.seconds).resources
 
     def close(self) -> None:
-        self.service._resources.close_sockets(keep_files=False)
+        resources_of(self.service).close_sockets(keep_files=False)
         self.supervisor.limits.close()
         for call in self.clock.clock.getDelayedCalls():
             call.cancel()  # one starts a server again for clients of which a worker has said that they wait
@@ -198,7 +199,7 @@ class PlayedWorker:
     def fill(self, cells: list[int]) -> None:
         """Have a worker count these, again and again."""
         column = self.control.counters.column(1)
-        block = column._cells
+        block = column.cells
         for at in range(len(block)):
             block[at] = cells[at % len(cells)]
 

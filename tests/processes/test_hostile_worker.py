@@ -171,7 +171,7 @@ class HostileTest(TestCase):
         self.addCleanup(opener.close)
         opener.read_rules()
         opener.commit()
-        process = opener._process
+        process = opener.process
         assert process is not None
         descriptors = Path(f"/proc/{process.pid}/fd")
 
@@ -264,7 +264,7 @@ class ChannelTest(SupervisedTestCase):
         opened.shutdown(socket.SHUT_RDWR)
         with capturedLogs() as events:
             await self.pass_by(1, *self.supervisor.pool.workers)
-            await self.until(lambda: not self.supervisor._catching_up)
+            await self.until(lambda: not self.supervisor.catching_up)
             await self.pass_by(1, *self.supervisor.pool.workers)
         told = "".join(map(str, map(formatEvent, events)))
         self.assertEqual(told.count("for [listen x] again"), 1)
@@ -277,10 +277,10 @@ class ChannelTest(SupervisedTestCase):
             self.shut_down()
             return commit(worker)
 
-        await self.until(lambda: not self.supervisor._catching_up)
+        await self.until(lambda: not self.supervisor.catching_up)
         self.patch(self.supervisor, "_commit", shut_down_before)
         self.shut_down()
-        await self.until(lambda: not self.supervisor._catching_up)
+        await self.until(lambda: not self.supervisor.catching_up)
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             client.connect(str(path))

@@ -229,7 +229,7 @@ class OpenerTest(SynchronousTestCase):
         self.helper.assert_denied(self.key)
 
     def test_rules_need_no_disk(self) -> None:
-        descriptor = self.opener._descriptor(messages.READ_RULES)
+        descriptor = self.opener.descriptor(messages.READ_RULES)
         self.addCleanup(os.close, descriptor)
         self.assertIn("memfd:", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
@@ -308,23 +308,23 @@ class OpenerTest(SynchronousTestCase):
         patched.restore()
         with open(made.open_file(self.key)) as file:  # noqa: PTH123 - a descriptor
             self.assertEqual(file.read(), "precious")
-        self.assertEqual(made._limit, patience)
+        self.assertEqual(made.limit, patience)
 
     def test_late_answer_is_not_taken_for_the_next(self) -> None:
-        process = self.opener._process
+        process = self.opener.process
         assert process is not None
         self.helper.text(self.key)
         os.kill(process.pid, signal.SIGSTOP)
-        self.opener._limit = 0.01
+        self.opener.limit = 0.01
         with self.assertRaisesRegex(OSError, "cannot be reached"):
             self.opener.open_file(self.rules)
         os.kill(process.pid, signal.SIGCONT)
-        self.opener._limit = PATIENCE
+        self.opener.limit = PATIENCE
         self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_helper_that_works_for_long(self) -> None:
         """As long as it is ready to run, or runs, it is waited for."""
-        process, looks = self.opener._process, itertools.count()
+        process, looks = self.opener.process, itertools.count()
         assert process is not None
         self.helper.text(self.key)
 
@@ -337,13 +337,13 @@ class OpenerTest(SynchronousTestCase):
         self.patch(opener, "activity_of", works)
         change_constants(self, opener, _SLICE=0.01)
         os.kill(process.pid, signal.SIGSTOP)
-        self.opener._limit = 0.01
+        self.opener.limit = 0.01
         self.assertEqual(self.helper.text(self.key), "precious")
         self.assertGreater(next(looks), 3)
 
     def test_halted_helper_is_noticed(self) -> None:
         """Also by a process that has taken it over, which did not start it."""
-        process = self.opener._process
+        process = self.opener.process
         assert process is not None
         other = Opener(self.opener.another(may_all=True))
         self.addCleanup(other.close)
@@ -362,13 +362,13 @@ class OpenerTest(SynchronousTestCase):
     def test_unknown_values(self) -> None:
         """A question with values that it does not know is refused, and the next one is answered."""
         with self.assertRaisesRegex(OpenerError, "not what this helper does"):
-            self.opener._ask(messages.OPEN, path=str(self.key), write=False, colour="red")
+            self.opener.ask(messages.OPEN, path=str(self.key), write=False, colour="red")
         with self.assertRaisesRegex(OpenerError, "not what this helper does"):
-            self.opener._ask(messages.PING)
+            self.opener.ask(messages.PING)
         self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_helper_that_has_ended(self) -> None:
-        process = self.opener._process
+        process = self.opener.process
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -377,7 +377,7 @@ class OpenerTest(SynchronousTestCase):
 
     def test_halted_helper_is_killed_at_the_end(self) -> None:
         change_constants(self, forking, _PATIENCE=0.1)
-        helper = self.opener._process
+        helper = self.opener.process
         assert helper is not None
         os.kill(helper.pid, signal.SIGSTOP)
         self.opener.close()
@@ -396,7 +396,7 @@ class OpenerTest(SynchronousTestCase):
         self.assertEqual(self.helper.text(self.key), "precious")
 
     def test_client_that_reads_no_answers_is_dropped(self) -> None:
-        process = self.opener._process
+        process = self.opener.process
         assert process is not None
         descriptors = Path(f"/proc/{process.pid}/fd")
         question = json.dumps({"kind": "open", "path": str(self.key), "write": False}).encode()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.admin.processes import _Connection, get, post
+from tests.admin.processes import UnixConnection, get, post
 from tests.support.kit import RULES, Service, WorkersTestCase, eventually
 
 pytestmark = pytest.mark.by_turns(each=True)
@@ -28,7 +28,7 @@ class ReplacedTest(WorkersTestCase):
         ready, gate = self.late("_have_it_serve")
         mux, admin, _ = self.begin()
         paths = ("/api/bans", "/api/reload", "/api/stop", "/api/connections/close")
-        connections = [_Connection(admin) for _ in paths]
+        connections = [UnixConnection(admin) for _ in paths]
         for connection in connections:
             self.addCleanup(connection.close)
             connection.connect()
@@ -51,7 +51,7 @@ class ReplacedTest(WorkersTestCase):
 
     def test_events_end(self) -> None:
         mux, admin, _ = self.begin()
-        connection = _Connection(admin)
+        connection = UnixConnection(admin)
         self.addCleanup(connection.close)
         connection.request("GET", "/api/events")
         answer = connection.getresponse()

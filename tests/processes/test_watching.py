@@ -55,10 +55,10 @@ class RulesWatchTest(SynchronousTestCase):
         (folder / "b.conf").symlink_to(other)
         other.write_text("[backend a]\nserver = 127.0.0.1:1\n")
         files = load(path).files
-        loaded = watching._digest(watching._loaded(files))
-        self.assertEqual(watching._current_digest(folder, files), loaded)
+        loaded = watching.loaded_digest(files)
+        self.assertEqual(watching.current_digest(folder, files), loaded)
         other.write_text("[backend a]\nserver = 127.0.0.1:2\n")
-        self.assertNotEqual(watching._current_digest(folder, files), loaded)
+        self.assertNotEqual(watching.current_digest(folder, files), loaded)
 
     def test_folder_that_may_not_be_listed(self) -> None:
         """As one of root's, where the service has become another user: its files are the same until one is seen to be another."""
@@ -77,10 +77,10 @@ class RulesWatchTest(SynchronousTestCase):
             if os.getuid() == 0:
                 os.seteuid(_NOBODY)
             try:
-                digest = watching._current_digest(folder, rules.files)
+                digest = watching.current_digest(folder, rules.files)
             finally:
                 os.seteuid(os.getuid())
-            return digest == watching._digest(watching._loaded(rules.files))
+            return digest == watching.loaded_digest(rules.files)
 
         self.assertTrue(is_same())
         (included / "a.ini").rename(folder / "a.ini")

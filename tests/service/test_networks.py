@@ -54,7 +54,7 @@ class ServedNetworks:
     def _is_looking(self) -> bool:
         """Tell whether somebody has been asked who has not answered."""
         return any(
-            one.polling.call is None for one in self._test.running.control._lists._watched.values()
+            one.polling.call is None for one in self._test.running.control.lists.watched.values()
         )
 
     async def is_let_in(self, port: int) -> bool:

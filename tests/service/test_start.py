@@ -14,7 +14,7 @@ from txmux.errors import ListenError
 from txmux.processes.held_signals import release_signals
 from txmux.rules.problems import RulesError
 from txmux.serving import listen_addresses
-from txmux.serving.endpoints import _with_backlog
+from txmux.serving.endpoints import with_backlog
 from txmux.telemetry.access_log import AccessLogError
 
 _FOREIGN = "endpoint = 192.0.2.1:0"
@@ -81,7 +81,7 @@ backend = reset
             ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
             ("third:party", "third:party"),
         ]:
-            self.assertEqual(_with_backlog(text), wanted)
+            self.assertEqual(with_backlog(text), wanted)
 
     async def test_unix(self) -> None:
         """A listener may be a UNIX socket; its clients have no address."""

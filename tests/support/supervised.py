@@ -27,6 +27,8 @@ from txmux.control.broadcast import broadcast
 from txmux.control.connections import list_connections
 from txmux.control.filters import Filters
 from txmux.net.channel import messages
+from txmux.net.channel.message import Message
+from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.supervisor.worker import Worker
 
@@ -58,9 +60,26 @@ def _descriptors() -> set[str]:
     return found
 
 
+def resources_of(service: MuxService) -> Resources:
+    return service._resources
+
+
+def note_questions(test: TestCase) -> list[tuple[Message, dict[str, Any]]]:
+    """Return a list of what workers are asked from now on, by which message and with which values."""
+    asked: list[tuple[Message, dict[str, Any]]] = []
+    ask = Worker.ask
+
+    def note(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
+        asked.append((message, values))
+        return ask(worker, message, **values)
+
+    test.patch(Worker, "ask", note)
+    return asked
+
+
 def sockets_of(service: MuxService) -> list[socket.socket]:
     """Return the sockets that listen for clients."""
-    return [*service._resources.sockets.sockets().values()]
+    return [*resources_of(service).sockets.sockets().values()]
 
 
 class LiveService:
@@ -255,11 +274,11 @@ class SupervisedTestCase(TestCase):
     def starter(self) -> int:
         """Give the process of which workers are forked; 0 if there is none."""
         connection = self.starter_connection()
-        return 0 if connection is None else connection._child.pid
+        return 0 if connection is None else connection.child.pid
 
     def starter_connection(self) -> Any:
         supervisor = self.running.supervisor  # None once the service has stopped
-        return None if supervisor is None else supervisor.starter._connection
+        return None if supervisor is None else supervisor.starter.connection
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so, in no virtual time; what is due at once is done."""

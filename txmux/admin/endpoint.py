@@ -57,11 +57,11 @@ class AdminEndpoints:
         self._sampling = LoopingCall(control.recurring.run, "count for the rates", self._sample)
         self._looking = LoopingCall(control.recurring.run, "see what needs attention", self._look)
         self._sampling.clock = self._looking.clock = reactor
-        self._settings: dict[str, str] = {}  # by the key of the address, as all of these
+        self.settings: dict[str, str] = {}  # by the key of the address, as all of these
         self._tokens: AdminTokens | None = None
         self._access = NO_ACCESS
         self._ports: dict[str, Any] = {}
-        self._clients: dict[str, AdminClients] = {}
+        self.clients: dict[str, AdminClients] = {}
         self._ending: set[Deferred[None]] = set()
         self._reading_tokens: Deferred[None] = succeed(None)
         self.store = ListeningSockets(reactor, sockets.replaced, others=sockets)
@@ -107,7 +107,7 @@ class AdminEndpoints:
             return
         why = ", ".join(filter(None, map(why_not, automatic)))
         from_options = str(rules.path) == OPTIONS
-        if "admin" in self._settings.values():
+        if "admin" in self.settings.values():
             named_by = "--admin ENDPOINT" if from_options else f"--rules {rules.path}"
             self._log.info(
                 "commands such as 'txmux status' need {option}: {why}", option=named_by, why=why
@@ -122,9 +122,9 @@ class AdminEndpoints:
 
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
         prepared.sockets.commit()
-        self._settings, self._access = prepared.settings, prepared.access
+        self.settings, self._access = prepared.settings, prepared.access
         self._tokens, self._control.token_trouble = prepared.tokens, ""
-        if self._settings:
+        if self.settings:
             _load()  # while this process is still root: the user of the rules may be unable to read Python's files
         if self._accepting:
             self.accept()
@@ -134,19 +134,19 @@ class AdminEndpoints:
 
     def accept(self) -> None:
         self._accepting = True
-        for key in self._ports.keys() - self._settings.keys():
+        for key in self._ports.keys() - self.settings.keys():
             accept_waiting(self._ports[key])  # once their socket is shut, they would be reset
         self.store.close_unused()
         self._make_again()
         sockets = self.store.sockets()
-        for key in [key for key in self._ports if key not in self._settings]:
+        for key in [key for key in self._ports if key not in self.settings]:
             stop_listening(self._ports.pop(key))
-            self._end(self._clients.pop(key), _ASKING)
-        for key, setting in self._settings.items():
+            self._end(self.clients.pop(key), _ASKING)
+        for key, setting in self.settings.items():
             if key not in self._ports:
                 self._ports[key] = self._listen(key, setting, sockets[key])
-            self._clients[key].site.guard.access = self._access
-        for clients in self._clients.values():
+            self.clients[key].site.guard.access = self._access
+        for clients in self.clients.values():
             clients.go_on()
         if not self._sampling.running:
             self._sampling.start(_SAMPLING)
@@ -164,7 +164,7 @@ class AdminEndpoints:
             return
         if changed is not None:
             self._access = self._access.with_tokens(changed)
-            for clients in self._clients.values():
+            for clients in self.clients.values():
                 clients.site.guard.access = self._access
         self._control.token_trouble = tokens.trouble
 
@@ -184,11 +184,11 @@ class AdminEndpoints:
 
     def _listen(self, key: str, setting: str, opened: socket.socket) -> Any:
         AdminClients, make_site = _load()  # noqa: N806
-        clients = self._clients.get(key)
+        clients = self.clients.get(key)
         if clients is None:
             # Those of one address do not take the places of those of another.
             site = make_site(setting, self._control, self._reactor.seconds)
-            clients = self._clients[key] = AdminClients(site, self._reactor)
+            clients = self.clients[key] = AdminClients(site, self._reactor)
         port = SocketPort(
             Poller.for_reactor(self._reactor),
             opened.dup(),
@@ -217,19 +217,19 @@ class AdminEndpoints:
     def hold_requests(self) -> None:
         """Pause, and answer no request of present clients either, until `accept` or `be_replaced`."""
         self.pause()
-        for clients in self._clients.values():
+        for clients in self.clients.values():
             clients.hold_requests()
 
     def be_replaced(self) -> None:
         """Refuse the requests of present clients, since another process serves; see `hold_requests`."""
-        for clients in self._clients.values():
+        for clients in self.clients.values():
             clients.be_replaced()
 
     async def stop(self, *, keep_files: bool) -> None:
         """Close all after clients have their answers; files of UNIX sockets stay if another process has these open, too."""
         self.pause()
-        while self._clients:
-            self._end(self._clients.popitem()[1])
+        while self.clients:
+            self._end(self.clients.popitem()[1])
         await gatherResults([*self._ending])
         self.store.close(keep_files=keep_files)
 

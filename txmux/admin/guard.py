@@ -73,7 +73,7 @@ class TokenFailures:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self.failures: OrderedDict[str, deque[float]] = OrderedDict()
         self._unlogged = 0
         self._logged_at = -math.inf
 
@@ -87,7 +87,7 @@ class TokenFailures:
                 caller=caller.name,
             )
             self._unlogged, self._logged_at = 0, now
-        failures = self._failures.setdefault(network, deque(maxlen=_MOST_FAILURES))
+        failures = self.failures.setdefault(network, deque(maxlen=_MOST_FAILURES))
         wait = failures[0] + _PERIOD - now if len(failures) == _MOST_FAILURES else 0
         if wait > 0:
             raise RefusedError(
@@ -96,9 +96,9 @@ class TokenFailures:
                 headers={"Retry-After": str(int(wait) + 1)},
             )
         failures.append(now)
-        self._failures.move_to_end(network)
-        if len(self._failures) > _MOST_SOURCES:
-            self._failures.popitem(last=False)
+        self.failures.move_to_end(network)
+        if len(self.failures) > _MOST_SOURCES:
+            self.failures.popitem(last=False)
 
 
 class AdminGuard:
@@ -106,7 +106,7 @@ class AdminGuard:
 
     def __init__(self, names: frozenset[str], seconds: Callable[[], float]) -> None:
         self._names = names
-        self._token_failures = TokenFailures(seconds)
+        self.token_failures = TokenFailures(seconds)
         self.access: AdminAccess = NO_ACCESS
 
     def check_host(self, headers: Mapping[str, str], caller: Caller) -> None:
@@ -137,7 +137,7 @@ class AdminGuard:
             raise _unauthorized(f"send {_TOKENS} as 'Authorization: Bearer TOKEN'")
         token = self.access.token(secret)
         if token is None:
-            self._token_failures.failed(caller)
+            self.token_failures.failed(caller)
             raise _unauthorized(f"that is not {_TOKENS}")
         identity = f"token {token.name!r}"
         return attrs.evolve(

@@ -219,16 +219,16 @@ class AdminClients(ServerFactory):
     def __init__(self, site: Site, reactor: Any) -> None:
         self.site = site
         self.reactor = reactor
-        self._channels: dict[AdminChannel, None] = {}
+        self.channels: dict[AdminChannel, None] = {}
         # Answers in progress; their clients may have left.
         self._answers: set[Deferred[None]] = set()
         self._empty: Deferred[None] | None = None
         self._is_replaced = False
         # Requests, while it is decided which process serves.
-        self._held: list[Deferred[None]] | None = None
+        self.held: list[Deferred[None]] | None = None
 
     def hold_requests(self) -> None:
-        self._held = self._held or []
+        self.held = self.held or []
 
     def go_on(self) -> None:
         self._is_replaced = False
@@ -240,22 +240,22 @@ class AdminClients(ServerFactory):
         self._release()
 
     def _release(self) -> None:
-        held, self._held = self._held or (), None
+        held, self.held = self.held or (), None
         for request in held:
             request.callback(None)
 
     async def may_answer(self) -> bool:
         """Return whether this process is the one that serves, as soon as that is decided."""
-        if self._held is not None:
+        if self.held is not None:
             decided: Deferred[None] = Deferred()
-            self._held.append(decided)
+            self.held.append(decided)
             await decided
         return not self._is_replaced
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         source = network_of(str(getattr(addr, "host", "")))
-        if len(self._channels) >= _MOST_CONNECTIONS:
+        if len(self.channels) >= _MOST_CONNECTIONS:
             other = self._makes_room(source)
             if other is None:
                 return _Crowded()
@@ -269,18 +269,18 @@ class AdminClients(ServerFactory):
 
         One that is being answered ends only if its source would still have more connections than the new one's.
         """
-        have = Counter(channel.source for channel in self._channels)
-        by_number = sorted(self._channels, key=lambda its: (-have[its.source], its.is_busy))
+        have = Counter(channel.source for channel in self.channels)
+        by_number = sorted(self.channels, key=lambda its: (-have[its.source], its.is_busy))
         for channel in by_number:
             if have[channel.source] >= have[source] + 2 * channel.is_busy:
                 return channel
         return None
 
     def connected(self, channel: AdminChannel) -> None:
-        self._channels[channel] = None
+        self.channels[channel] = None
 
     def forget(self, channel: AdminChannel) -> None:
-        self._channels.pop(channel, None)
+        self.channels.pop(channel, None)
         self._report_if_empty()
 
     def answering(self, answer: Deferred[None]) -> None:
@@ -294,17 +294,17 @@ class AdminClients(ServerFactory):
         answer.addBoth(done)
 
     def _report_if_empty(self) -> None:
-        if self._empty is not None and not self._channels and not self._answers:
+        if self._empty is not None and not self.channels and not self._answers:
             empty, self._empty = self._empty, None
             empty.callback(None)
 
     async def end(self, seconds: float, first: float = 0.0) -> None:
         """End all connections, those with a request after its answer, for which there are these seconds; the others have `first` to send one."""
-        if not self._channels and not self._answers:
+        if not self.channels and not self._answers:
             return
         empty: Deferred[None] = Deferred()
         self._empty = empty
-        for channel in [*self._channels]:
+        for channel in [*self.channels]:
             if first and channel.is_new:
                 channel.setTimeout(first)
             elif not channel.is_busy:
@@ -316,6 +316,6 @@ class AdminClients(ServerFactory):
 
     def _abort(self) -> None:
         self._answers.clear()
-        for channel in [*self._channels]:
+        for channel in [*self.channels]:
             channel.abort()
         self._report_if_empty()

@@ -67,8 +67,8 @@ class Site:
         self, control: Control, resources: Iterable[Resource], guard: AdminGuard, *, is_admin: bool
     ) -> None:
         self._control = control
-        self._resources = [(_pattern(resource.path), resource) for resource in resources]
-        self._refusals = [one.refusal for _, one in self._resources if one.refusal is not None]
+        self.resources = [(_pattern(resource.path), resource) for resource in resources]
+        self._refusals = [one.refusal for _, one in self.resources if one.refusal is not None]
         self._guard = self.guard = guard
         self._is_admin = is_admin
         self._reading = DeferredSemaphore(_MOST_READING)
@@ -104,7 +104,7 @@ class Site:
             self._guard.check_host(headers, caller)
         matching = [
             (resource, match)
-            for pattern, resource in self._resources
+            for pattern, resource in self.resources
             if (match := pattern.fullmatch(path))
         ]
         if self._is_admin and not any(resource.is_open for resource, _ in matching):

@@ -65,7 +65,7 @@ _IN_WHEEL = {"convert": "txmux_convert"}
 
 _CHANGES = "ban close drain hold pause release reload resume stop unban upgrade weight"
 _REPORTS = "bans certificates clients connections servers status"
-_TABLES = {
+COMMAND_TABLES = {
     **dict.fromkeys(_CHANGES.split(), "CHANGES"),
     **dict.fromkeys(_REPORTS.split(), "REPORTS"),
 }
@@ -170,7 +170,7 @@ def names_of_commands(others: Collection[str] | None = None) -> list[str]:
 
 
 def _command(name: str) -> Any:
-    table = _TABLES.get(name)
+    table = COMMAND_TABLES.get(name)
     if table is None:
         own = f"txmux.cli.{name}"
         return import_module(own if name in COMMANDS else optional.commands([name])[name][0])

@@ -18,7 +18,7 @@ _FILES = {"FILE", "PATH"}  # metavars that are completed with names of files
 _PATIENCE = 1.0  # seconds to wait for a service while a user is typing
 
 _FILTERED = ("close", "connections", "top")
-_OF_SERVICE = {
+SERVICE_NAMES = {
     ("drain", "name"): "targets",
     ("hold", "backend"): "backends",
     ("events", "route"): "routes",
@@ -94,7 +94,7 @@ def script_for(shell: str) -> str:
     for name, action in _actions(parser):
         if action.metavar in _FILES:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-        elif kind := _OF_SERVICE.get((name, action.dest)):
+        elif kind := SERVICE_NAMES.get((name, action.dest)):
             action.complete = _complete(kind)  # type: ignore[attr-defined]
         elif (name, action.dest) == ("matchers", "name"):
             action.choices = [*installed_matchers()]

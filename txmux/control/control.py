@@ -128,7 +128,7 @@ class Control:
         self.bans = banning.ServiceBans(
             lambda: self.state.bans, self._change_bans, recurring=recurring
         )
-        self._lists = ListUpdates(reactor, self.feed)
+        self.lists = ListUpdates(reactor, self.feed)
         context = ServiceContext(
             reactor,
             self.bans,
@@ -146,7 +146,7 @@ class Control:
     def commit(self, rules: Rules) -> None:
         self.rules = rules
         self.index = RulesIndex(rules)
-        self._lists.commit(rules)
+        self.lists.commit(rules)
         for part in self.parts.values():
             part.commit(rules)
         Deferred.fromCoroutine(self.index.look_at_secrets())
@@ -154,12 +154,12 @@ class Control:
     async def unusable_files(self) -> list[str]:
         """Return a sentence for each file that cannot be used of those that are read again by themselves, beside files for TLS."""
         gauges = await self._gauges()
-        return [*await self._lists.unusable_files(), *gauges.unread, *gauges.of_others]
+        return [*await self.lists.unusable_files(), *gauges.unread, *gauges.of_others]
 
     def be_replaced(self) -> None:
         """Leave to another process what changes."""
         self.events.report_stop()
-        self._lists.stop()
+        self.lists.stop()
         for part in self.parts.values():
             part.stop_following()
 
@@ -167,7 +167,7 @@ class Control:
         """Stop following lists, events and what features do: the service is shutting down."""
         self.is_stopping = True
         self.events.report_stop()
-        self._lists.stop()
+        self.lists.stop()
         await gatherResults(filter(None, [part.stop_following() for part in self.parts.values()]))
 
     def workers(self) -> Sequence[WorkerLink]:
@@ -395,7 +395,7 @@ class Control:
 
     def _sources(self) -> Iterator[Source]:
         """Return what this process asks of others; workers report theirs."""
-        yield from self._lists.sources()
+        yield from self.lists.sources()
         yield from self.state.upstreams.sources()
         for part in self.parts.values():
             yield from part.sources()

@@ -263,7 +263,7 @@ def backends_document(
         for server in backend.servers:
             key = (backend.name, server.text)
             rows = [
-                _worst(seen, checks.get((*key, address)))
+                worst_row(seen, checks.get((*key, address)))
                 for address, seen in addresses.get(key, {}).items()
             ]
             counted = totals.get(key, _UNUSED)
@@ -293,7 +293,7 @@ def _by_address(
     return addresses
 
 
-def _worst(
+def worst_row(
     seen: Sequence[tuple[int | None, documents.ReportedAddress]],
     check: documents.CheckDocument | None = None,
 ) -> documents.AddressDocument:

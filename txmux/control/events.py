@@ -28,35 +28,35 @@ class Hub:
     _reactor: Any
     _processes: Callable[[], Sequence[WorkerLink]]
     _upstreams: Callable[[], Upstreams]
-    _followers: dict[object, Follower] = attrs.field(factory=dict, init=False)
+    followers: dict[object, Follower] = attrs.field(factory=dict, init=False)
     _beat: IDelayedCall | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         # What is skipped may be of several workers.
         self._sampling = Sampling(
-            self._reactor, lambda event: self._send({"worker": None, **event})
+            self._reactor, lambda event: self.publish({"worker": None, **event})
         )
 
     def subscribe(self, follower: Follower) -> Callable[[], None]:
         """Call a follower with each event, and now and then with ``None``; it must not raise. Return what ends that."""
         key = object()
-        self._followers[key] = follower
+        self.followers[key] = follower
         if self._beat is None:
             self._start_beat()
 
         def unsubscribe() -> None:
-            if self._followers.pop(key, None) is not None and not self._followers:
+            if self.followers.pop(key, None) is not None and not self.followers:
                 self._stop_beat()
 
         return unsubscribe
 
     def reloaded(self, report: Report) -> None:
-        self._send({"event": "reload", "at": time.time(), **report.as_json()})
+        self.publish({"event": "reload", "at": time.time(), **report.as_json()})
 
     def report_stop(self) -> None:
         """Report that the service is shutting down, and end."""
-        self._send({"event": "stop", "at": time.time()})
-        self._followers.clear()
+        self.publish({"event": "stop", "at": time.time()})
+        self.followers.clear()
         self._stop_beat()
 
     def _stop_beat(self) -> None:
@@ -69,7 +69,7 @@ class Hub:
     def _start_beat(self) -> None:
         self._beat = self._reactor.callLater(_BEAT, self._start_beat)
         self._listen(on=True)
-        self._send(None)
+        self.publish(None)
 
     def _listen(self, *, on: bool) -> None:
         for process in self._processes():
@@ -84,10 +84,10 @@ class Hub:
             if event["event"] in {"begin", "decide", "end"}:
                 self._sampling.pass_on(reported)
             else:
-                self._send(reported)
+                self.publish(reported)
 
         return pass_on
 
-    def _send(self, event: dict[str, Any] | None) -> None:
-        for follower in [*self._followers.values()]:
+    def publish(self, event: dict[str, Any] | None) -> None:
+        for follower in [*self.followers.values()]:
             follower(event)

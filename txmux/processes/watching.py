@@ -59,7 +59,7 @@ class RulesWatch:
         self._files, self._seconds = rules.files, rules.settings.watch_rules
         self.has_changed = False
         if self._files.texts and str(rules.path) != OPTIONS and not rules.unreadable:
-            self._loaded_digest = self._last_digest = _digest(_loaded(rules.files))
+            self._loaded_digest = self._last_digest = loaded_digest(rules.files)
             self._wait(self._seconds or _NOTICED)
 
     def stop(self) -> None:
@@ -86,7 +86,7 @@ class RulesWatch:
 
     async def _look(self, watch: object) -> None:
         try:
-            digest = await in_thread(_current_digest, self._folder, self._files)
+            digest = await in_thread(current_digest, self._folder, self._files)
         except OSError as error:  # the reload reports it
             if error.errno in SHORTAGE:
                 return  # the files may be as they were
@@ -105,7 +105,11 @@ class RulesWatch:
             self._loaded_digest = self._last_digest
 
 
-def _current_digest(folder: Path, files: Files) -> str:
+def loaded_digest(files: Files) -> str:
+    return _digest(_loaded(files))
+
+
+def current_digest(folder: Path, files: Files) -> str:
     return _digest(_current_texts(folder, files))
 
 

@@ -44,11 +44,11 @@ _log = Logger()
 def server_endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
     from twisted.internet.endpoints import serverFromString  # noqa: PLC0415 - it imports all of TLS
 
-    named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text))
+    named: IStreamServerEndpoint = serverFromString(reactor, with_backlog(text))
     return named
 
 
-def _with_backlog(text: str) -> str:
+def with_backlog(text: str) -> str:
     """Add the backlog to an endpoint string that may have one and has none."""
     arguments = split_arguments(text)
     form = SERVER.get(arguments.kind.lower())

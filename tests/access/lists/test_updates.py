@@ -97,7 +97,7 @@ class StaleTests(SynchronousTestCase):
 
     def test_unexpected_error_is_reported(self) -> None:
         self.its.use_list()
-        (looked_at,) = self.its.feeding._watched.values()
+        (looked_at,) = self.its.feeding.watched.values()
         self.patch(looked_at, "source", None)
         (told,) = self.its.after(70)
         self.assertIn("NoneType", told)

@@ -20,7 +20,7 @@ def written(*found: FoundService) -> str:
     return rules_text(found, ":4443", [], probed=False)
 
 
-_PROGRAMS = ["", "python3", *services._PROGRAMS, *services._WEB]
+_PROGRAMS = ["", "python3", *services.PROGRAMS, *services.WEB]
 _LISTENING = st.builds(
     Listening,
     st.ip_addresses().filter(is_plain),
@@ -88,8 +88,8 @@ class RecogniseTests(SynchronousTestCase):
         self.assertFalse(recognise(at(5432), Probed(is_usual=True)).is_guess)
 
     def test_matchers_need_no_option(self) -> None:
-        kinds = {*services._PROGRAMS.values(), *services.PORTS.values()}
-        kinds |= {kind for _, kind in services._GREETINGS}
+        kinds = {*services.PROGRAMS.values(), *services.PORTS.values()}
+        kinds |= {kind for _, kind in services.GREETINGS}
         for name in {kind.matcher for kind in kinds} - {""}:
             installed_matchers()[name].predicate({})
 

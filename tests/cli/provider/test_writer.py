@@ -304,10 +304,10 @@ class WriterTest(SynchronousTestCase):
                 return error.problems
             return [one.name for one in rules.routes]
 
-        self.patch(parser, "_last", None)
+        parser.last_read = None
         after = [read(text) for text in texts]
         alone = []
         for text in texts:
-            self.patch(parser, "_last", None)
+            parser.last_read = None
             alone.append(read(text))
         self.assertEqual(after, alone)

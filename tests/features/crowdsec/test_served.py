@@ -44,7 +44,7 @@ class CrowdSecTest(SupervisedTestCase):
         await networks.begin(f"deny = crowdsec:{played.url}\n", settings="crowdsec_key = key\n")
         await networks.after(11, lambda: len(played.asked) == 2)
         played.wrong = 500
-        (source,) = self.running.control._lists.sources()
+        (source,) = self.running.control.lists.sources()
         await networks.after(71, lambda: source.state().is_overdue)
         (told,) = (await self.running.control.status())["attention"]
         self.assertIn(f"crowdsec {played.url}: no good answer for ", told["text"])

@@ -116,7 +116,7 @@ class FolderTest(SynchronousTestCase):
             with self.assertRaises(PermissionError, msg=name):
                 # As no client of the helper does, which makes the path a plain one.
                 os.close(
-                    helper.opener._descriptor(messages.OPEN, path=f"{folder}/{name}", write=False)
+                    helper.opener.descriptor(messages.OPEN, path=f"{folder}/{name}", write=False)
                 )
 
 

@@ -17,6 +17,7 @@ from tests.admin.test_flows import QUERY, RULES
 from tests.admin.test_growth import view_of
 from tests.support.datagrams import turn
 from tests.support.growth import AT_ALL, growth
+from tests.support.supervised import note_questions
 from txmux.cli import main
 from txmux.control.control import Control
 from txmux.features.page.gather import gather, page_explanation
@@ -56,15 +57,8 @@ class ExplanationTest(SynchronousTestCase):
 class CostTest(AdminCase):
     async def test_asked_once(self) -> None:
         """One page asks a process for each thing once: to count what many connections have moved takes it longest."""
-        asked: Counter[str] = Counter()
-        ask = Worker.ask
-
-        def counting(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
-            asked[message.kind] += 1
-            return ask(worker, message, **values)
-
         await self.start(use=self.virtual())  # the history is not told anything meanwhile
-        self.patch(Worker, "ask", counting)
+        asked = note_questions(self)
         told = await self.ask("GET", "/")
         self.assertEqual(told.status, 200)
         kinds = [
@@ -76,7 +70,7 @@ class CostTest(AdminCase):
             "clients",
             "ping",  # the list of clients may take longer than a halted worker is waited for
         ]
-        self.assertEqual(asked, Counter(kinds))
+        self.assertEqual(Counter(message.kind for message, _ in asked), Counter(kinds))
 
     async def test_few_at_a_time(self) -> None:
         """Dozens of browsers do not keep the supervisor from hearing its workers, which it would take for dead."""

@@ -451,7 +451,7 @@ class TrialTests(AdminCase):
         reading.release()
         self.assertEqual((await tried)["clients"], 0)
         self.assertEqual((await reloaded).errors, ())
-        self.assertEqual(len(self.supervisor._terminators.shown()), 20)
+        self.assertEqual(len(self.supervisor.terminators.shown()), 20)
 
     async def test_rights(self) -> None:
         """Who may only read, or steer, gets nothing of it."""
@@ -600,8 +600,8 @@ class TrialTests(AdminCase):
             for _ in range(22):
                 time.advance(0.5)
                 await self.running.control.missing()
-                await self.running._watch.looking
-            while self.running._reloading.is_busy:
+                await self.running.rules_watch.looking
+            while self.running.reloading.is_busy:
                 await turn()
 
         await self.served(request("a.test"), request("b.test"), request("c.test"))

@@ -202,8 +202,8 @@ class FileTests(SynchronousTestCase):
         rules = load(self.main, MATCHERS)
         self.assertEqual([*rules.backends], ["b"])
         change_constants(self, watching, LARGEST_RULES=2000)
-        loaded = watching._digest(watching._loaded(rules.files))
-        self.assertEqual(watching._current_digest(self.folder, rules.files), loaded)
+        loaded = watching.loaded_digest(rules.files)
+        self.assertEqual(watching.current_digest(self.folder, rules.files), loaded)
 
     def test_include_links(self) -> None:
         """A link of one owner makes no other owner's file its own, and no error of the operator's."""

@@ -132,7 +132,7 @@ def _described(rules: Rules) -> object:
 class ReadingAgainTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
-        self.patch(parser, "_last", None)
+        parser.last_read = None
 
     def write(self, files: dict[str, str]) -> None:
         for name, text in files.items():
@@ -150,16 +150,16 @@ class ReadingAgainTests(SynchronousTestCase):
         return _described(rules)
 
     def read_anew(self) -> object:
-        kept, parser._last = parser._last, None
+        kept, parser.last_read = parser.last_read, None
         try:
             return self.read()
         finally:
-            parser._last = kept
+            parser.last_read = kept
 
     @settings(max_examples=scaled(300), deadline=None)
     @given(versions=st.lists(_versions(), min_size=2, max_size=4))
     def test_any_versions(self, versions: Sequence[dict[str, str]]) -> None:
-        parser._last = None
+        parser.last_read = None
         for version in versions:
             self.write(version)
             self.assertEqual(self.read(), self.read_anew())
@@ -168,7 +168,7 @@ class ReadingAgainTests(SynchronousTestCase):
     @given(version=_versions(), data=st.data())
     def test_any_edit(self, version: dict[str, str], data: st.DataObject) -> None:
         """A line comes, goes or moves, wherever, and another time one comes back."""
-        parser._last = None
+        parser.last_read = None
         self.write(version)
         self.assertEqual(self.read(), self.read_anew())
         for _ in range(3):
@@ -318,7 +318,7 @@ backend = 127.0.0.1:1003
         """One changed line costs a small part of reading all, and what it costs grows with the number of sections at most."""
         taken = {}
         for count in (MANY, 2 * MANY):
-            parser._last = None
+            parser.last_read = None
             path = self.folder / "rules.ini"
             self.write({"rules.ini": RULES["routes"](count)})
             whole = steps_in(lambda path=path: load(path))  # type: ignore[misc]

@@ -64,7 +64,7 @@ class UnitTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
         (self.folder / "d").mkdir()
-        self.patch(parser, "_last", None)
+        parser.last_read = None
 
     def write(self, main: str, **units: str) -> None:
         (self.folder / "rules.ini").write_text(f"[txmux]\ninclude = d/*.ini, own.part\n{main}")
@@ -192,10 +192,10 @@ class UnitTest(SynchronousTestCase):
         ]
 
     def assert_as_anew(self) -> object:
-        found, kept = self.read(), parser._last
-        parser._last = None
+        found, kept = self.read(), parser.last_read
+        parser.last_read = None
         self.assertEqual(self.read(), found)
-        parser._last = kept
+        parser.last_read = kept
         return found
 
     def test_a_second_listener_comes_and_goes(self) -> None:

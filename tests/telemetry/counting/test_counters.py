@@ -51,8 +51,8 @@ def route_of(counts: Counts, route: str) -> RouteTotals:
 
 
 def overwrite(counters: ProcessCounters) -> None:
-    for at in range(len(counters._cells)):
-        counters._cells[at] = 2**64 - 1
+    for at in range(len(counters.cells)):
+        counters.cells[at] = 2**64 - 1
 
 
 class CountersTests(SynchronousTestCase):
@@ -252,9 +252,9 @@ class CountersTests(SynchronousTestCase):
         new.adopt([reads, *map(os.dup, descriptors[1:])], **arguments)
         os.write(writes, bytes(100))
         new.others_ended()
-        self.assertEqual(len(new._others), 1)
+        self.assertEqual(len(new.others), 1)
         os.close(writes)
         new.others_ended()
-        self.assertEqual(new._others, [])
+        self.assertEqual(new.others, [])
         self.begin(worker_of(new, 1), "a")
         self.assertGreater(route_of(counts_of(new, self.rules), "a").matches, 2**63)

@@ -35,7 +35,7 @@ class ServerChangesTest(SynchronousTestCase):
                     known.add(name)
                     counters.layout.extend([LISTENER.key(name), SERVER.key("x", name)])
                     for number in range(3):
-                        counters._grow(counters.column(number))
+                        counters.grow(counters.column(number))
                 column.server("x", name).unanswered()
                 expected["x", name] = expected.get(("x", name), 0) + 1
             found = {
@@ -83,7 +83,7 @@ class ServerChangesTest(SynchronousTestCase):
             read = sum(map(len, image.written))
             self.assertEqual(len(image.cells), column.layout.cells * CELL)
             self.assertEqual(read < len(image.cells) / 10, is_known)
-            self.assertEqual(column.tolist(), column._cells[: column.layout.cells].tolist())
+            self.assertEqual(column.tolist(), column.cells[: column.layout.cells].tolist())
             grown = {
                 key[1]: cells[SERVER.names.index("unanswered")]
                 for key, (cells, *_) in changes.take().items()
@@ -98,7 +98,7 @@ class ServerChangesTest(SynchronousTestCase):
         changes = ServerChanges(counters)
         counters.layout.extend([SERVER.key("x", "a")])
         for number in range(4):
-            counters._grow(counters.column(number))
+            counters.grow(counters.column(number))
         for events in rounds:
             last: dict[tuple[int, int], list[int]] = {}
             for process, source in events:

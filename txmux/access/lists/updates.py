@@ -72,19 +72,19 @@ class NetworksFile:
 
     path: Path
     text: str | None  # of the current networks
-    _watched: WatchedFile = attrs.field(init=False)
+    watched: WatchedFile = attrs.field(init=False)
     trouble: str = attrs.field(default="", init=False)
 
     _log = Logger()
 
-    @_watched.default
+    @watched.default
     def _watch(self) -> WatchedFile:
         return WatchedFile(self.path)
 
     async def fetch_changes(self) -> Packed | None:
         """Return its networks if they have changed. An unreadable or wrong file changes nothing."""
         try:
-            data = await self._watched.read_in_thread(self._watched.read)
+            data = await self.watched.read_in_thread(self.watched.read)
             if data is None:
                 return None
             text = text_of(data)
@@ -140,22 +140,22 @@ class ListUpdates:
     def __init__(self, reactor: Any, publish: Callable[[dict[str, Any]], object]) -> None:
         self._reactor = reactor
         self._publish = publish
-        self._watched: dict[str, _WatchedList] = {}
+        self.watched: dict[str, _WatchedList] = {}
 
     def commit(self, rules: Rules) -> None:
         """Watch the sources that these rules name, and no others. Files were read just now."""
         sources = {source.name: (source, seconds) for source, seconds in self._sources_of(rules)}
-        for name in [*self._watched]:
-            watched = self._watched[name]
+        for name in [*self.watched]:
+            watched = self.watched[name]
             if name not in sources or sources[name][0].what != watched.what:
-                del self._watched[name]
+                del self.watched[name]
                 watched.stop()
         for name, (source, seconds) in sources.items():
-            if name not in self._watched:
+            if name not in self.watched:
                 polling = LoopingCall(self._poll, name)
                 polling.clock = self._reactor
                 health = Source(*_described(name), self._reactor.seconds)
-                self._watched[name] = _WatchedList(source.what, source.make(), health, polling)
+                self.watched[name] = _WatchedList(source.what, source.make(), health, polling)
                 polling.start(seconds).addErrback(partial(self._log.failure, "networks"))
 
     def _sources_of(self, rules: Rules) -> Iterator[tuple[WatchedSource, float]]:
@@ -173,22 +173,22 @@ class ListUpdates:
                     yield source, kind.seconds
 
     def sources(self) -> Iterator[Source]:
-        yield from (watched.health for watched in self._watched.values())
+        yield from (watched.health for watched in self.watched.values())
 
     async def unusable_files(self) -> list[str]:
         """Look at the files now, and return a sentence for each that cannot be used."""
         found = []
-        for name, watched in [*self._watched.items()]:
+        for name, watched in [*self.watched.items()]:
             kind, address, meanwhile = _described(name)
             is_file = kind not in NETWORKS or kind in READ_BY_EACH
-            if is_file and name in self._watched:
+            if is_file and name in self.watched:
                 await self._poll(name)
                 if trouble := watched.source.trouble:
                     found.append(f"{kind} {address}: {trouble}; {meanwhile}")
         return found
 
     def _poll(self, name: str) -> Deferred[None]:
-        watched = self._watched[name]
+        watched = self.watched[name]
 
         async def poll() -> None:
             watched.health.requested()
@@ -197,7 +197,7 @@ class ListUpdates:
                 watched.health.failed(watched.source.trouble)
             else:
                 watched.health.answered()
-            if contents is not None and name in self._watched:
+            if contents is not None and name in self.watched:
                 if isinstance(watched.source, NetworksFile):
                     # Rules that were read when the file said something else are not of this text.
                     watched.what = watched.source.text
@@ -214,9 +214,9 @@ class ListUpdates:
         self._log.failure("cannot update the networks of {name}", failure, name=name)
 
     def stop(self) -> None:
-        for watched in self._watched.values():
+        for watched in self.watched.values():
             watched.stop()
-        self._watched.clear()
+        self.watched.clear()
 
 
 def _described(name: str) -> tuple[str, str, str]:

@@ -24,7 +24,7 @@ from txmux.telemetry.documents import (
 from txmux.telemetry.formatting import plural
 
 _TEXT = Schema(type="string", minLength=1)
-_FILTERS = {
+FILTER_SCHEMAS = {
     **dict.fromkeys(("listener", "route", "backend", "server"), _TEXT),
     "client": Schema(type="string", description="a network or an address, or unix"),
     "state": schema_of(LiveState),
@@ -41,7 +41,7 @@ RESOURCES = ResourceList()
     "/api/connections",
     "live connections",
     list[ConnectionDocument],
-    parameters={**_FILTERS, **_PAGE},
+    parameters={**FILTER_SCHEMAS, **_PAGE},
     may_lack=True,
 )
 async def _list(query: Query) -> ApiAnswer:
@@ -79,7 +79,7 @@ async def _close_one(query: Query) -> ApiAnswer:
     "/api/connections/close",
     "end all connections that match the filters",
     Closed,
-    takes=body(_FILTERS, minProperties=1),
+    takes=body(FILTER_SCHEMAS, minProperties=1),
     checks_body=False,  # filters are read as those of a query
 )
 async def _close(query: Query) -> ApiAnswer:

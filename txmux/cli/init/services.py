@@ -148,10 +148,10 @@ def _kind(matcher: str) -> ServiceKind:
     return ServiceKind(matcher, matcher)
 
 
-_WEB = {"apache2", "caddy", "envoy", "haproxy", "httpd", "lighttpd", "nginx", "traefik"}
+WEB = {"apache2", "caddy", "envoy", "haproxy", "httpd", "lighttpd", "nginx", "traefik"}
 """Programs whose ports distinguish two protocols."""
 
-_PROGRAMS = {
+PROGRAMS = {
     **dict.fromkeys(("sshd", "dropbear"), SSH),
     **dict.fromkeys(("mysqld", "mariadbd"), _MYSQL),
     **dict.fromkeys(("Xvnc", "Xtigervnc", "x11vnc", "vino-server"), _VNC),
@@ -185,7 +185,7 @@ PORTS = {
     3260: _kind("iscsi"), 3868: _kind("diameter"), 33060: _kind("mysqlx"), 61613: _kind("stomp"),
 }  # fmt: skip
 
-_GREETINGS = (
+GREETINGS = (
     (re.compile(rb"SSH-\d"), SSH),
     (re.compile(rb"RFB \d{3}\."), _VNC),
     (re.compile(rb"220[ -][^\r\n]*(?i:smtp|mail)"), _SMTP),
@@ -203,28 +203,28 @@ _ANSWERS = (
     (re.compile(rb"[\x15\x16]\x03"), TLS),
     (re.compile(rb"HTTP/1\."), HTTP),
     (re.compile(rb"ERROR\r\n"), _kind("memcached")),
-    *_GREETINGS[:-1],
+    *GREETINGS[:-1],
 )
 
 
 def speaks_one_protocol(listening: Listening) -> bool:
-    return listening.program in _PROGRAMS
+    return listening.program in PROGRAMS
 
 
 def recognise(listening: Listening, probed: Probed = Probed()) -> FoundService:  # noqa: B008 - it is frozen
     for by, data, kinds in (
-        ("greeting", probed.greeting, _GREETINGS),
+        ("greeting", probed.greeting, GREETINGS),
         ("answer", probed.answer, _ANSWERS),
     ):
         for pattern, kind in kinds:
             if pattern.match(data):
                 return FoundService(listening, kind, by, has_header=probed.has_header)
     if speaks_one_protocol(listening):
-        return FoundService(listening, _PROGRAMS[listening.program], "program")
+        return FoundService(listening, PROGRAMS[listening.program], "program")
     kind_of_port = PORTS.get(listening.port)
     if probed.is_usual:
         return FoundService(listening, kind_of_port, "answer")
-    if listening.program in _WEB:
+    if listening.program in WEB:
         usual = TLS if kind_of_port is TLS else HTTP
         return FoundService(listening, usual, "program", is_guess=True)
     return FoundService(listening, kind_of_port, "port", is_guess=kind_of_port is not None)

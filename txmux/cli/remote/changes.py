@@ -16,7 +16,7 @@ from txmux.cli.remote.trial import trial_code, try_rules, write_trial
 from txmux.telemetry.formatting import plural
 
 _PERIOD = 0.5  # seconds between two polls of the service while waiting
-_MOST_WEIGHT = 65535
+MOST_WEIGHT = 65535
 _STOPS = "the service is shutting down; existing connections get 'drain_timeout' to finish"
 
 
@@ -172,8 +172,8 @@ def _weight_arguments(parser: ArgumentParser) -> None:
 def read_weight(text: str) -> int | None:
     """Read a weight of the command; ``None`` is that of the rules."""
     number = "0" if text == "default" else text
-    if not re.fullmatch("[0-9]{1,5}", number) or int(number) > _MOST_WEIGHT:
-        message = f"{text!r} is no weight; write a number up to {_MOST_WEIGHT}, or default"
+    if not re.fullmatch("[0-9]{1,5}", number) or int(number) > MOST_WEIGHT:
+        message = f"{text!r} is no weight; write a number up to {MOST_WEIGHT}, or default"
         raise UsageError(message)
     return int(number) or None
 

@@ -24,7 +24,7 @@ _BAD_REQUEST = 400
 
 REFUSED, USAGE, NO_SERVICE = 1, 2, 3  # exit codes
 
-_FILTERS = {
+FILTER_OPTIONS = {
     "listener": ("NAME", "of this listener"),
     "route": ("NAME", "of this route; - is those that no route took"),
     "backend": ("NAME", "of this backend"),
@@ -34,7 +34,7 @@ _FILTERS = {
     "older": ("DURATION", "older than this: 90s, 5m, 2h"),
 }
 
-_NAMES = {
+NAME_SOURCES = {
     "listener": ("/api/status", "listeners"),
     "route": ("/api/routes", ""),
     "backend": ("/api/backends", ""),
@@ -192,7 +192,7 @@ def backend_named(ask: Ask, name: str) -> Mapping[str, Any]:
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    for name, (value, meaning) in _FILTERS.items():
+    for name, (value, meaning) in FILTER_OPTIONS.items():
         parser.add_argument(f"--{name}", metavar=value, help=f"only those {meaning}")
 
 
@@ -200,11 +200,15 @@ def read_filters(
     words: Iterable[str], arguments: argparse.Namespace | None = None
 ) -> dict[str, str]:
     """Return the filters that words set, ``NAME=VALUE`` each, and those of options."""
-    filters: dict[str, str | None] = {name: getattr(arguments, name, None) for name in _FILTERS}
+    filters: dict[str, str | None] = {
+        name: getattr(arguments, name, None) for name in FILTER_OPTIONS
+    }
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals or name not in _FILTERS:
-            raise UsageError(f"{word!r} is not a filter; write one of {'=, '.join(_FILTERS)}=")
+        if not equals or name not in FILTER_OPTIONS:
+            raise UsageError(
+                f"{word!r} is not a filter; write one of {'=, '.join(FILTER_OPTIONS)}="
+            )
         if filters[name] is not None:
             raise UsageError(f"{name!r} is given twice; keep one")
         filters[name] = value
@@ -215,7 +219,7 @@ def note_unknown(ask: Ask, filters: Mapping[str, str]) -> None:
     """Write a note about filters that fit no connection, if one of them is a name that the rules do not have."""
     from txmux.rules.problems import suggestion  # noqa: PLC0415 - only a wrong name needs it
 
-    for kind, (path, key) in _NAMES.items():
+    for kind, (path, key) in NAME_SOURCES.items():
         name = filters.get(kind, "-")
         if name != "-":
             answer = ask("GET", path)

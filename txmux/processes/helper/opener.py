@@ -51,29 +51,29 @@ class Opener:
     """
 
     def __init__(self, connection: socket.socket, patience: float = _PATIENCE) -> None:
-        self._patience = self._limit = patience
+        self._patience = self.limit = patience
         self._connection = connection
         self._pid = 0
         self._halted = 0
         self._folder = Path.cwd()
         self._number = 0
         self._lock = threading.Lock()
-        self._process: Child | None = None
+        self.process: Child | None = None
 
     @classmethod
     def start(cls, path: Path, pidfile: Path | None = None, text: str | None = None) -> Opener:
         """Start a helper with the present privilege; raises `OSError`. `text` has rules that are in no file."""
         child = spawn(_HELPER, str(path), *([str(pidfile)] if pidfile else []))
         opener = cls(child.connection)
-        opener._process, opener._pid = child, child.pid
-        opener._limit = _STARTING
+        opener.process, opener._pid = child, child.pid
+        opener.limit = _STARTING
         if text is not None:
             child.connection.send(text.encode(errors="surrogateescape"))
         return opener
 
     def open_file(self, path: Path, flags: int = os.O_RDONLY) -> int:
         """Open a file in the rules: the access log for appending, others for reading; any other is an `OSError` (``EACCES``)."""
-        return self._descriptor(
+        return self.descriptor(
             messages.OPEN,
             path=os.path.abspath(self._folder / path),  # noqa: PTH100 - links stay
             write=flags & os.O_ACCMODE != os.O_RDONLY,
@@ -82,7 +82,7 @@ class Opener:
     def bind(self, address: ListenAddress) -> socket.socket:
         """Open the listening socket of an endpoint in the rules; for any other it is an `OSError` (``EACCES``)."""
         where = {"listener": address.listener, "text": address.text}
-        descriptor = self._descriptor(messages.BIND, **where, beside=False)
+        descriptor = self.descriptor(messages.BIND, **where, beside=False)
         opened = socket.socket(fileno=descriptor)
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         return opened
@@ -98,7 +98,7 @@ class Opener:
             reader = Opener(self.another(may_all=True))
             reader._pid = self._pid
             try:
-                descriptor = reader._descriptor(messages.READ_RULES)
+                descriptor = reader.descriptor(messages.READ_RULES)
             finally:
                 reader.close()
             with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
@@ -108,18 +108,18 @@ class Opener:
 
     def remove_socket(self, path: Path, bound: FileId) -> None:
         device, inode = bound
-        self._ask(messages.REMOVE, path=str(path), device=device, inode=inode)
+        self.ask(messages.REMOVE, path=str(path), device=device, inode=inode)
 
     def commit(self) -> None:
         with suppress(OSError):  # the next request reports it
-            self._ask(messages.HELPER_COMMIT)
+            self.ask(messages.HELPER_COMMIT)
 
     def write_pidfile(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
-        self._ask(messages.NAME, pid=os.getpid(), remove=remove)
+        self.ask(messages.NAME, pid=os.getpid(), remove=remove)
 
     def another(self, *, may_all: bool = False) -> socket.socket:
         """Return a connection for the `Opener` of another process; with `may_all`, for more than files."""
-        return socket.socket(fileno=self._descriptor(messages.ANOTHER, may_all=may_all))
+        return socket.socket(fileno=self.descriptor(messages.ANOTHER, may_all=may_all))
 
     def watch_helper(self) -> None:
         """Find the helper's process by a connection that it has made itself (`another`), to see what it does."""
@@ -144,14 +144,14 @@ class Opener:
     def close(self, *, wait: bool = True) -> None:
         """Close the connection to the helper; `wait` for its end if this is the last one."""
         self._connection.close()
-        if self._process is not None and wait:
-            self._process.wait()
+        if self.process is not None and wait:
+            self.process.wait()
 
-    def _descriptor(self, message: Message, **values: Any) -> int:
+    def descriptor(self, message: Message, **values: Any) -> int:
         until = time.monotonic() + self._patience
         while True:
             try:
-                (descriptor,) = self._ask(message, **values)
+                (descriptor,) = self.ask(message, **values)
                 break
             except OSError as problem:
                 if problem.errno != errno.ETOOMANYREFS or time.monotonic() > until:
@@ -160,7 +160,7 @@ class Opener:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
         return descriptor
 
-    def _ask(self, message: Message, **values: Any) -> list[int]:
+    def ask(self, message: Message, **values: Any) -> list[int]:
         with self._lock:
             answer, received = self._answer(message, values)
         if "refused" in answer:
@@ -181,7 +181,7 @@ class Opener:
             while answer.get("number") != self._number:  # it belongs to a request that timed out
                 close_all(received)
                 answer, received = self._receive()
-            self._limit = self._patience  # the helper has started
+            self.limit = self._patience  # the helper has started
         except (EOFError, ConnectionError):
             raise OSError(errno.EPIPE, f"{HELPER_ENDED}: restart the service") from None
         except OSError as problem:
@@ -191,16 +191,16 @@ class Opener:
         return answer, received
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
-        silence, until = HangDetector(), time.monotonic() + self._limit
+        silence, until = HangDetector(), time.monotonic() + self.limit
         while True:
-            self._connection.settimeout(min(_SLICE, self._limit))
+            self._connection.settimeout(min(_SLICE, self.limit))
             try:
                 packet, descriptors, _, _ = socket.recv_fds(self._connection, messages.PACKET, 1)
                 break
             except TimeoutError:
                 activity = activity_of(self._pid) if self._pid else None
                 silence.observe(activity, has_turned=False)
-                is_working = activity is not None and silence.waited < self._limit
+                is_working = activity is not None and silence.waited < self.limit
                 if time.monotonic() >= until and (not is_working or silence.why(at_work=True)):
                     raise
         if not packet:

@@ -116,7 +116,7 @@ class Starter:
         self._child = child
         self._is_outdated = is_outdated
         self.code = InstalledCode()
-        self._connection: _Connection | None = None
+        self.connection: _Connection | None = None
         self._back_off = BackOff()
         self._again: IDelayedCall | None = None
         self._becomes_later: UserAccount | None = None
@@ -127,7 +127,7 @@ class Starter:
 
     @property
     def is_there(self) -> bool:
-        return self._connection is not None and self._connection.channel.is_open
+        return self.connection is not None and self.connection.channel.is_open
 
     @property
     def is_failing(self) -> bool:
@@ -154,7 +154,7 @@ class Starter:
         self._child = None
 
     def _connect(self, child: Child) -> None:
-        self._connection = _Connection(
+        self.connection = _Connection(
             self._reactor,
             child,
             {messages.EXITED: self._ended, messages.REFUSED_CALL: self._refused},
@@ -162,7 +162,7 @@ class Starter:
         )
         self.inherited = rules_at_fork() if child.is_forked else None
         self._started_at = self._reactor.seconds()
-        self._connection.have_it(messages.STDERR, descriptors=[_STDERR])
+        self.connection.have_it(messages.STDERR, descriptors=[_STDERR])
         account = account_of(self._rules)
         self._becomes_later = None if account is None or account.is_current else account
         # A worker that opens ports through Twisted drops root by itself afterwards.
@@ -173,24 +173,24 @@ class Starter:
     def drop_privileges(self) -> None:
         """Drop root, which the first workers may need to open endpoints."""
         account, self._becomes_later = self._becomes_later, None
-        if account is not None and self._connection is not None:
-            self._connection.have_it(messages.BECOME, **attrs.asdict(account))
+        if account is not None and self.connection is not None:
+            self.connection.have_it(messages.BECOME, **attrs.asdict(account))
 
     def look(self) -> None:
         """Called each second; a process that hangs is killed, and restarted."""
-        if self._connection is not None:
-            self._connection.look()
+        if self.connection is not None:
+            self.connection.look()
 
     def kill(self) -> None:
-        if self._connection is not None:
-            self._connection.kill()
+        if self.connection is not None:
+            self.connection.kill()
 
     def prepare(self, rules: Rules) -> None:
         """Make the starter import the modules that these rules need."""
         self._rules = rules
         modules = [*needed_modules(rules)]
-        if self._connection is not None and modules:
-            self._connection.have_it(messages.IMPORT, modules=modules)
+        if self.connection is not None and modules:
+            self.connection.have_it(messages.IMPORT, modules=modules)
 
     def fork(self, number: int, channel: int, sandbox: Sandbox) -> Deferred[int]:
         """Fork a worker, whose number counts from 1, and return its process ID, or a `StarterError`. Close the channel afterwards."""
@@ -198,13 +198,13 @@ class Starter:
 
         kind = reactor_of_workers(type(reactor).__module__)
         how = {"number": number, "reactor": kind, "sandbox": sandbox}
-        if self._connection is None:
+        if self.connection is None:
             return fail(StarterError(_ENDED))
-        forking = self._connection.ask(messages.FORK, descriptors=[channel], **how)
+        forking = self.connection.ask(messages.FORK, descriptors=[channel], **how)
         return forking.addErrback(_cannot_fork)
 
     def _has_ended(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self.connection = self.connection, None
         has_worked, how = connection is not None and connection.has_worked, "has ended"
         if connection is not None and connection.hung:
             how = connection.hung
@@ -237,8 +237,8 @@ class Starter:
 
     def leave(self) -> None:
         """Leave the process to itself: its workers are another supervisor's, and it ends after the last of them."""
-        if self._connection is not None:
-            self._connection.is_left = True
+        if self.connection is not None:
+            self.connection.is_left = True
         self.close()
 
     def close(self) -> None:
@@ -249,7 +249,7 @@ class Starter:
             self._child.connection.close()
             self._child.wait()
             self._child = None
-        connection, self._connection = self._connection, None
+        connection, self.connection = self.connection, None
         if connection is not None:
             connection.close()
 
@@ -272,7 +272,7 @@ class _Connection:
         handlers: dict[Message, Callable[..., object]],
         lost: Callable[[], object],
     ) -> None:
-        self._child = child
+        self.child = child
         self.has_worked = self.is_left = self._has_answered = False
         self.is_idle = True  # it has answered the last ping
         self.hung = ""
@@ -298,7 +298,7 @@ class _Connection:
         self._tasks -= 1
 
     def look(self) -> None:
-        self._silence.observe(activity_of(self._child.pid), has_turned=self._has_answered)
+        self._silence.observe(activity_of(self.child.pid), has_turned=self._has_answered)
         self._has_answered = False
         if why := self._silence.why(at_work=self._tasks > 0):
             if not self.hung:
@@ -314,11 +314,11 @@ class _Connection:
 
     def kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
-            os.kill(self._child.pid, signal.SIGKILL)
+            os.kill(self.child.pid, signal.SIGKILL)
 
     def _closed(self) -> None:
         if not self.is_left:
-            self._child.wait()
+            self.child.wait()
         if self._lost is not None:
             self._lost()
 

@@ -144,11 +144,11 @@ class Supervisor:
         self.servers_elsewhere = ServersElsewhere(pool, counters, lambda: self._rules)
         self._is_started = False
         self._draining_sockets: set[str] = set()
-        self._terminators = TlsTerminators(reactor)
+        self.terminators = TlsTerminators(reactor)
         self.reading_files = DeferredLock()
         self._try_again_at = 0.0
         self._pending: PendingRules | None = None
-        self._catching_up: set[Deferred[None]] = set()
+        self.catching_up: set[Deferred[None]] = set()
         self._problems: list[str] = []
         self._sent = SentRules()
         self.version = 1
@@ -165,7 +165,7 @@ class Supervisor:
             counters=counters.column(OWN),
             names=self._names,
         )
-        self._files_in_use = ServiceFiles(self._terminators, upstreams, self._send_files)
+        self._files_in_use = ServiceFiles(self.terminators, upstreams, self._send_files)
         self.state = ServiceState(
             pool.all,
             self._status,
@@ -176,7 +176,7 @@ class Supervisor:
             resources.parts,
             troubles=resources.privilege.troubles,
             condition=lambda: pool.condition(
-                is_changing=bool(self._catching_up) or not pool.accepting
+                is_changing=bool(self.catching_up) or not pool.accepting
             ),
             per_source=lambda: (
                 self.limits.sources(reactor.seconds, self._rules.listeners)
@@ -197,7 +197,7 @@ class Supervisor:
         self.state.lists.prepare(self._rules)
         self._check(self._rules, owner)
         self._check_room(self._rules)
-        self._terminators.prepare(self._rules).commit()
+        self.terminators.prepare(self._rules).commit()
         self._files_in_use.prepare(self._rules)
         self._files_in_use.commit()
         RECEIVED.clear()
@@ -225,7 +225,7 @@ class Supervisor:
             for backend, validity in self.state.upstreams.certificates()
             for problem in expiry_warnings(backend.section, [validity])
         ]
-        return [*self._terminators.ending_certificates(self._rules), *shown]
+        return [*self.terminators.ending_certificates(self._rules), *shown]
 
     def start(self) -> None:
         KILLS.look()
@@ -437,8 +437,8 @@ class Supervisor:
             if looked_up is not None:
                 await looked_up
             await self.pool.settled()
-            while self._catching_up:
-                await DeferredList([*self._catching_up])
+            while self.catching_up:
+                await DeferredList([*self.catching_up])
             pending = self._pending = PendingRules(
                 rules, sockets.sockets, self.version + rules_changed, upstreams, terminators
             )
@@ -465,7 +465,7 @@ class Supervisor:
         self, rules: Rules, undo: ExitStack
     ) -> tuple[PreparedTerminators, PreparedUpstreams]:
         turns = Turns()
-        terminators = await turns.run(self._terminators.prepare_in_steps(rules, rules.routes))
+        terminators = await turns.run(self.terminators.prepare_in_steps(rules, rules.routes))
         undo.callback(terminators.abandon)
         if terminators.problems:
             raise RulesError(terminators.problems)
@@ -542,8 +542,8 @@ class Supervisor:
 
     async def all_serve(self) -> list[str]:
         """Wait until all workers serve, or do not start in a minute; return the remaining problems, one line each."""
-        while self._catching_up:
-            await DeferredList([*self._catching_up])
+        while self.catching_up:
+            await DeferredList([*self.catching_up])
         try:
             await self.pool.wait_for_start(self.pool.serving(), lambda: self.pool.workers)
         except defer.TimeoutError:
@@ -673,8 +673,8 @@ class Supervisor:
 
     def _start_catch_up(self, worker: Worker) -> None:
         done = Deferred.fromCoroutine(self._catch_up(worker))
-        self._catching_up.add(done)
-        done.addBoth(lambda _: self._catching_up.discard(done))
+        self.catching_up.add(done)
+        done.addBoth(lambda _: self.catching_up.discard(done))
 
     async def _catch_up(self, worker: Worker) -> None:
         async with worker.preparing:

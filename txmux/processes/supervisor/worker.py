@@ -113,7 +113,7 @@ class Worker:
         self._back_off = BackOff()
         self._channel: Channel | None = None
         self._restart: IDelayedCall | None = None
-        self._sink: Callable[[dict[str, Any]], object] | None = None
+        self.sink: Callable[[dict[str, Any]], object] | None = None
         self._stopped: Deferred[None] | None = None
         self.has_served = not is_first
         self.preparing = DeferredLock()
@@ -586,12 +586,12 @@ class Worker:
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
         """Send its events to `sink`, or no longer."""
-        self._sink = sink
+        self.sink = sink
         self.send(messages.LISTEN, on=sink is not None)
 
     def _happened(self, event: dict[str, Any]) -> None:
-        if self._sink is not None:
-            self._sink(event)
+        if self.sink is not None:
+            self.sink(event)
 
 
 def _process_ended(_: Failure) -> NoReturn:

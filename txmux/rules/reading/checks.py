@@ -28,7 +28,7 @@ def check(text: str) -> Check:
     """Read a health check: its kind, or ``send=`` and ``expect=`` in its place; then options, split as by a shell."""
     first, *rest = split_words(text) or [""]
     kind: CheckKind | None = next((kind for kind in _WORDS if kind == first), None)
-    if first.partition("=")[0] in _KINDS["exchange"]:
+    if first.partition("=")[0] in KINDS["exchange"]:
         kind, rest = "exchange", [first, *rest]
     if kind is None:
         message = f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {first!r}"
@@ -36,7 +36,7 @@ def check(text: str) -> Check:
     path = next((word for word in rest if kind == "http" and word.startswith("/")), "")
     if path:
         raise InvalidValueError(f"{path!r} is not an option; write 'path={path}'")
-    options = read_options(rest, {**_KINDS[kind], **_COMMON}, of=_CALLED.get(kind, kind))
+    options = read_options(rest, {**KINDS[kind], **_COMMON}, of=_CALLED.get(kind, kind))
     expect = options.get("expect")
     if kind == "http" and expect is not None:
         options["statuses"] = options.pop("expect")
@@ -139,7 +139,7 @@ def _text(text: str) -> bytes:
     return data
 
 
-_KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
+KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
     "tcp": {},
     "http": {
         "method": _method,
@@ -156,7 +156,7 @@ _KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
     "dns": {"name": host_name},
     "exchange": {"send": _text, "expect": _text},
 }
-_WORDS: Sequence[CheckKind] = [kind for kind in _KINDS if kind != "exchange"]
+_WORDS: Sequence[CheckKind] = [kind for kind in KINDS if kind != "exchange"]
 _CALLED: Mapping[CheckKind, str] = {"exchange": "a check by send= and expect="}
 _COMMON: Mapping[str, Callable[[str], Any]] = {
     "port": whole_number(1, 65535),

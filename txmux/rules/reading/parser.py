@@ -53,7 +53,7 @@ def load(
     on_disk: OnDisk = "all" if are_pem_files_there else "all but PEM"
     if matchers is None:
         matchers = installed_matchers()
-    last = _last  # a thread may read others meanwhile
+    last = last_read  # a thread may read others meanwhile
     if last is not None and last.is_still_so(source, matchers):
         return last.rules
     return _read(source, matchers, UntakenUnits(before=in_force), on_disk=on_disk)
@@ -105,14 +105,14 @@ def parse(
 
 def read_again(files: Files) -> Rules:
     """Read rules from what was in their files, as another process does."""
-    last = _last
+    last = last_read
     if last is not None and last.is_installed and last.says(files):
         return last.rules
     path, text = next(iter(files.texts.items()))
     return _read(SourceFile(path, text), installed_matchers(), known=files)
 
 
-_last: LastRules | None = None
+last_read: LastRules | None = None
 
 
 @uncollected()
@@ -160,7 +160,7 @@ def with_unseen_units(rules: Rules, before: Files) -> Rules:
 
 
 def _on_disk(rules: Rules) -> OnDisk:
-    last = _last
+    last = last_read
     return last.reading._on_disk if last is not None and last.rules is rules else ""
 
 
@@ -188,7 +188,7 @@ def last_of(
     main: SourceFile, matchers: Mapping[str, IProtocolMatcher], *, looks_on_disk: bool = False
 ) -> LastRules | None:
     """Return what was read last, if it was by the same means."""
-    last = _last  # a thread may read others meanwhile
+    last = last_read  # a thread may read others meanwhile
     if last is None or last.matchers is not matchers or str(last.rules.path) != main.path:
         return None
     return last if last.reading.looks_on_disk == looks_on_disk else None
@@ -196,11 +196,11 @@ def last_of(
 
 def remembered(parser: "RulesParser") -> Rules:
     """Return the rules of a parser, from which the next one may take over; raises `RulesError`."""
-    global _last  # noqa: PLW0603 - it is about the process
+    global last_read  # noqa: PLW0603 - it is about the process
     reading = parser._reading
     rules = parser.rules()
     reading.finish()
-    _last = LastRules(rules, reading, parser._parts, parser._values, parser._naming_files)
+    last_read = LastRules(rules, reading, parser._parts, parser._values, parser._naming_files)
     return rules
 
 
@@ -219,7 +219,7 @@ def errors_alone(
 
 
 def is_as_read(rules: Rules) -> bool:
-    last = _last
+    last = last_read
     if last is not None and rules is last.rules and last.is_installed:
         return True
     try:

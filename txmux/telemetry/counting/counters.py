@@ -45,7 +45,7 @@ class Counters:
         self.layout = CounterLayout()
         self.layout.extend([groups.PROCESS.key()])
         self.columns: dict[int, ProcessCounters] = {}
-        self._others: list[CountingProgram] = []
+        self.others: list[CountingProgram] = []
         self._pipe: tuple[int, int] | None = None
         # Sums of processes that have ended, and of earlier programs that could not hand over their memory.
         self._past: list[dict[str, list[int]]] = []
@@ -68,7 +68,7 @@ class Counters:
         self._since.update(dict.fromkeys(new, number + 1))
         self.layout.extend(new, self._spare)
         for column in self.columns.values():
-            self._grow(column)
+            self.grow(column)
         unneeded = filterfalse(needed.__contains__, places)
         self._until = {key: self._until.get(key, number) for key in unneeded}
         if not self._until:
@@ -105,7 +105,7 @@ class Counters:
                 for past in self._past
             ]
 
-    def _grow(self, column: ProcessCounters) -> None:
+    def grow(self, column: ProcessCounters) -> None:
         assert column.descriptor is not None  # noqa: S101 - each of these has one
         grow(column.descriptor, self.layout.size)
         column.remap()
@@ -169,7 +169,7 @@ class Counters:
     def _running_others(self) -> list[ProcessCounters]:
         """Return the columns of earlier programs that still run."""
         self.others_ended()
-        return [column for other in self._others for column in other.columns]
+        return [column for other in self.others for column in other.columns]
 
     # Processes that end.
 
@@ -188,7 +188,7 @@ class Counters:
         """The same for a process of another program."""
         blocks = _blocks(column)
         lost = groups.settle(blocks)
-        for other in self._others:
+        for other in self.others:
             if column in other.columns:
                 other.columns.remove(column)
                 self._past.append(blocks)
@@ -198,7 +198,7 @@ class Counters:
 
     def adopt_process(self, file: int) -> ProcessCounters | None:
         """Return the column of a process of another program which this one supervises from now on, by its `ProcessCounters.inode`."""
-        for other in self._others:
+        for other in self.others:
             for column in other.columns:
                 if column.inode == file:
                     other.pid = os.getpid()
@@ -207,7 +207,7 @@ class Counters:
 
     def settle_dead(self, files: Collection[int]) -> None:
         """Count the connections of those that had ended before they could be adopted as ended, too; `files` are of those that are adopted."""
-        for other in self._others:
+        for other in self.others:
             if other.pid == os.getpid():
                 for column in [one for one in other.columns if one.inode not in files]:
                     if _live(column):  # else it may be the supervisor's, which still counts
@@ -216,8 +216,8 @@ class Counters:
     def adopt_files(self, files: Sequence[int]) -> None:
         """Count what processes of the last program have in files that came after `adopt`; others are closed."""
         for file in files:
-            known = [column.inode for other in self._others for column in other.columns]
-            last = self._others[:1] if os.fstat(file).st_ino not in known else ()
+            known = [column.inode for other in self.others for column in other.columns]
+            last = self.others[:1] if os.fstat(file).st_ino not in known else ()
             if last and (columns := last[0].columns):
                 columns.append(ProcessCounters(columns[0].layout, file))
             else:
@@ -239,7 +239,7 @@ class Counters:
         """Return this program and each before it that still runs, since each ends by itself; it may fail for want of a descriptor."""
         self.others_ended()
         columns, past = [*self.columns.values()], [*self._past]
-        return [CountingProgram(self._both_ends()[0], columns, os.getpid(), past), *self._others]
+        return [CountingProgram(self._both_ends()[0], columns, os.getpid(), past), *self.others]
 
     def adopt(
         self,
@@ -261,7 +261,7 @@ class Counters:
             columns = [ProcessCounters(layout, file) for file in files]
             other = CountingProgram(life, columns, pid)
             weakref.finalize(other, os.close, life)
-            self._others.append(other)
+            self.others.append(other)
         else:
             _close(*descriptors)
             # Connections that move here are counted here; others cannot be seen.
@@ -272,12 +272,12 @@ class Counters:
         before = [*self._past, *map(_blocks, self._running_others())]
         self.layout.extend(key for blocks in before for key in blocks)
         for column in self.columns.values():
-            self._grow(column)
+            self.grow(column)
 
     def left_behind(self) -> tuple[int, int]:
         """Count the connections of earlier programs that still run, and of workers that have outlived their supervisor."""
         counts = [0, 0]
-        for other in self._others:
+        for other in self.others:
             if not other.has_ended():
                 counts[other.has_no_supervisor()] += sum(map(_live, other.columns))
         return counts[0], counts[1]
@@ -290,8 +290,8 @@ class Counters:
 
     def others_ended(self) -> None:
         """Keep only the sums of programs that have ended."""
-        for other in [other for other in self._others if other.has_ended()]:
-            self._others.remove(other)
+        for other in [other for other in self.others if other.has_ended()]:
+            self.others.remove(other)
             for column in other.columns:
                 blocks = _blocks(column)
                 groups.settle(blocks)

@@ -108,7 +108,7 @@ class ProcessCounters:
         self.layout = layout or CounterLayout()
         self.descriptor = descriptor
         self._own: dict[str, memoryview[int]] = {}
-        self._cells = memoryview(b"").cast("Q")
+        self.cells = memoryview(b"").cast("Q")
         self.remap()
         if descriptor is not None:
             weakref.finalize(self, os.close, descriptor)
@@ -121,15 +121,15 @@ class ProcessCounters:
 
     def remap(self) -> None:
         """Map the file again after the layout and the file have grown. Blocks in use stay in the same memory."""
-        if self.descriptor is not None and len(self._cells) < self.layout.cells:
-            self._cells = mapped(self.descriptor, self.layout.size).cast("Q")
+        if self.descriptor is not None and len(self.cells) < self.layout.cells:
+            self.cells = mapped(self.descriptor, self.layout.size).cast("Q")
 
     def block(self, key: str) -> memoryview[int]:
         """Return the cells of a key; of one that the layout lacks, cells that only this process sees."""
         start = self.layout.places.get(key)
         names = groups.BLOCKS[key.partition("\n")[0]].names
-        if start is not None and 0 <= start <= len(self._cells) - len(names):
-            return self._cells[start : start + len(names)]
+        if start is not None and 0 <= start <= len(self.cells) - len(names):
+            return self.cells[start : start + len(names)]
         if key not in self._own:
             self._own[key] = memoryview(bytearray(len(names) * groups.CELL)).cast("Q")
         return self._own[key]
@@ -139,7 +139,7 @@ class ProcessCounters:
 
     def image(self) -> Image:
         """Return what is counted now. Where nothing was counted, nothing is read: through the mapping, it would take memory from now on."""
-        cells = self._cells[: self.layout.cells]
+        cells = self.cells[: self.layout.cells]
         if self.descriptor is None or not cells:
             return Image(cells.tobytes(), [range(cells.nbytes)])
         image = Image(mmap(-1, cells.nbytes), [*written(self.descriptor, 0, cells.nbytes)])
