@@ -75,7 +75,7 @@ async def revoke(reactor):
     folder, source = AcmeFolder(settings.folder), Source("acme", "", "", reactor.seconds)
     account = Authority(reactor, settings, folder, source)
     await account._connect()
-    await account._post(account._urls["revokeCert"], {"certificate": sys.argv[2]}, is_json=False)
+    await account._post(account.urls["revokeCert"], {"certificate": sys.argv[2]}, is_json=False)
 
 react(lambda reactor: ensureDeferred(revoke(reactor)))
 """

@@ -215,7 +215,7 @@ class ClocksTest(TestCase):
             await one.ban(f"192.0.2.{number}")
         by = ("redis-cli", "-s", str(self.redis.socket))
         # What Redis has not confirmed is written one by one; what it has lost is written at once.
-        await until(lambda: not shared._unconfirmed)
+        await until(lambda: not shared.unconfirmed)
         with capturedLogs() as logged:
             both = b"MULTI\nFLUSHALL\nCONFIG SET min-replicas-to-write 1\nEXEC\n"
             output_of(*by, stdin=both)

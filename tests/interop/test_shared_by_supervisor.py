@@ -15,7 +15,7 @@ from tests.support.echo import EchoServer
 from tests.support.folders import make_folder
 from tests.support.proc import family_of, workers_of
 from tests.support.services import Service
-from txmux.features.sharing.exchange import _KEY
+from txmux.features.sharing.exchange import KEY
 
 
 class SupervisorTest(InteropTestCase):
@@ -63,7 +63,7 @@ class SupervisorTest(InteropTestCase):
         cli = (*self.cli, "-a", self.password, "--no-auth-warning")
         now = int(output_of(*cli, "time").split()[0])
         report = str(now + 15).encode() + source
-        output_of(*cli, "-x", "hset", _KEY % "public", "other", stdin=report)
+        output_of(*cli, "-x", "hset", KEY % "public", "other", stdin=report)
         eventually(lambda: not self.is_let_in(), "the other machine has all that it may")
         text = self.service.file.read_text()
         self.service.file.write_text(re.sub("shared_limits = .*", "", text))

@@ -33,7 +33,7 @@ endpoint = 127.0.0.1:0
 default = 127.0.0.1:{server}
 """
 
-_KEY = exchange._KEY % "x"
+_KEY = exchange.KEY % "x"
 _SOURCE = 0xFF0000007F000001
 """Stands for 127.0.0.1."""
 
@@ -58,8 +58,8 @@ class _Client(Protocol):
 
 
 def _shared(machine: EmbeddedService) -> SharedSources:
-    part: Any = machine._parts["sharing"]
-    shared: SharedSources = part._limits
+    part: Any = machine.parts["sharing"]
+    shared: SharedSources = part.limits
     return shared
 
 
@@ -168,7 +168,7 @@ class SharedRatesTest(TestCase):
         return clients
 
     def elsewhere(self, machine: EmbeddedService) -> object:
-        exchanges = _shared(machine)._exchanges.values()
+        exchanges = _shared(machine).exchanges.values()
         return any(_SOURCE in (one._reported_slots or ()) for one in exchanges)
 
     async def stay(self, machine: EmbeddedService) -> Peer:
@@ -182,7 +182,7 @@ class SharedRatesTest(TestCase):
     async def test_machine_gone(self) -> None:
         """What a machine had that has died counts until its time is over, which is fifteen seconds by Redis's clock, and then no more."""
         await self.hold_all()
-        (name,) = {one for _, one in _shared(self.machines[0])._exchanges}
+        (name,) = {one for _, one in _shared(self.machines[0]).exchanges}
         await _shared(self.machines[0]).stop()  # it reports nothing, as one that has died
         self.assertTrue((await self.stay(self.machines[1])).finished)
         code = f"return string.sub(redis.call('hget', '{_KEY}', '{name}'), 1, 10) - redis.call('time')[1]"
@@ -218,7 +218,7 @@ class SharedRatesTest(TestCase):
         self.assertTrue(_shared(machine).is_up)
 
     async def heard(self, machine: EmbeddedService, count: int) -> None:
-        (exchanged,) = _shared(machine)._exchanges.values()
+        (exchanged,) = _shared(machine).exchanges.values()
         while len(exchanged._known or ()) != count:
             await deferLater(reactor, 0.01)
 
@@ -230,7 +230,7 @@ class SharedRatesTest(TestCase):
         return output_of("redis-cli", "-p", str(self.redis.port), *words).decode()
 
     def gauge(self, machine: EmbeddedService) -> bool | None:
-        parts = machine._parts.values()
+        parts = machine.parts.values()
         return is_shared(source.state() for part in parts for source in part.sources())
 
     async def test_metric_of_redis(self) -> None:

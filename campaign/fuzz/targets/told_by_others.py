@@ -61,7 +61,7 @@ def _consul(data: bytes) -> None:
 def _redis(data: bytes) -> None:
     machine = Machine()
     shared = SharedBans(Clock(), Store("redis://192.0.2.1", "192.0.2.1"), machine.bans)
-    for network, ban in shared._changes([*data.split(b"\n"), None]):
+    for network, ban in shared.read_changes([*data.split(b"\n"), None]):
         see(network.prefixlen > 0)
         if ban is not None:
             json.dumps(ban.as_json(0.0), allow_nan=False)

@@ -112,7 +112,7 @@ class AuthorityTests(TestCase):
         self.patch(asking, "_post", post)
         self.patch(authority, "_json", lambda answer: answer)
         with self.assertRaisesRegex(UnusableError, f"not check {_NAME}, but other.example"):
-            await asking._authorize(_NAME, "x", self.fail)
+            await asking.authorize(_NAME, "x", self.fail)
 
     def directory(self, port: int, **meta: object) -> None:
         urls = {
@@ -129,7 +129,7 @@ class AuthorityTests(TestCase):
         self.answers["/newAccount"] = _refusal("unauthorized")
         authority = self.authority(port, self.ca)
         self.assertRegex(await self.said(authority), "only to customers; .* name it as 'acme_eab'$")
-        authority._settings = attrs.evolve(authority._settings, eab=eab)
+        authority.settings = attrs.evolve(authority.settings, eab=eab)
         for text in (
             "", "kid", "kid k!yyyyyyyyyyyyyyy", "kid aGVsbG8gd29ybGQh x", "a\nb",
             "kid aGVsbG8gd29yb",
@@ -166,7 +166,7 @@ class AuthorityTests(TestCase):
             raise AuthorityError("enough", counts=True)
 
         async def request(*_: str) -> HttpResponse:
-            return HttpResponse(200, {}, json.dumps(since or authority._urls).encode())
+            return HttpResponse(200, {}, json.dumps(since or authority.urls).encode())
 
         self.patch(authority, "_connect", connect)
         self.patch(authority, "_post", post)
@@ -179,7 +179,7 @@ class AuthorityTests(TestCase):
             ({}, "shortlived", "but none; correct"),
             (["x"], "shortlived", "but 'x'"),
         ):  # fmt: skip
-            authority._urls = {"newOrder": "", "meta": {"profiles": there} if there else {}}
+            authority.urls = {"newOrder": "", "meta": {"profiles": there} if there else {}}
             work: Deferred[Any] = Deferred.fromCoroutine(authority.issue("::1", self.fail, profile))
             self.assertIn(why, str(await self.assertFailure(work, AuthorityError)))
         since |= {"newOrder": "", "meta": {"profiles": {"shortlived": "u"}}}
@@ -210,7 +210,7 @@ class AuthorityTests(TestCase):
         path = self.folder / "root.pem"
         authority = self.authority(1, path)
         for account in ("", "https://127.0.0.1:1/account"):
-            authority._account = account
+            authority.account = account
             self.assertRegex(await self.said(authority), f"^acme_ca: cannot read '{path}': No such")
         path.touch()
         self.assertRegex(await self.said(authority), "^acme_ca: '.*' has no certificate in it")
@@ -488,7 +488,9 @@ class IssuedTests(SynchronousTestCase):
         issued, other = root.issue(_NAME), root.issue("other.example")
         late = root.issue(_NAME, begins=-9, ends=-1)
         good = issued.pem + root.pem
-        self.assertEqual(authority._checked(_NAME, issued.key_pem(), good), issued.key_pem() + good)
+        self.assertEqual(
+            authority.checked_chain(_NAME, issued.key_pem(), good), issued.key_pem() + good
+        )
         for own, chain, why in (
             (issued, b"", "no certificate for its private key"),
             (issued, other.pem, "the private key does not belong to the certificate"),
@@ -500,7 +502,7 @@ class IssuedTests(SynchronousTestCase):
             (late, late.pem, "has expired already"),
         ):  # fmt: skip
             error = self.assertRaises(
-                AuthorityError, authority._checked, _NAME, own.key_pem(), chain
+                AuthorityError, authority.checked_chain, _NAME, own.key_pem(), chain
             )
             self.assertIn(why, str(error))
             self.assertTrue(error.counts)

@@ -22,7 +22,7 @@ from tests.support.peers import PeerFactory, listen, reactor
 from txmux.errors import MuxError
 from txmux.features.acme.authority import Authority, AuthorityError, UnusableError
 from txmux.features.acme.folder import NO_CERTIFICATE, ShownCertificate
-from txmux.features.acme.renewal import _PROVISIONAL, Certificates, Renewal
+from txmux.features.acme.renewal import PROVISIONAL, Certificates, Renewal
 from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.telemetry.sources import Source
 from txmux.wire import codec
@@ -139,8 +139,8 @@ class RenewalTests(TestCase):
              "the certificate of a ended on 1970-01-01 00:01 UTC, and could not be renewed", "no"),
             (attrs.evolve(_SHOWN, not_after=1e5), "no", "warning",
              "the certificate of a ends on 1970-01-02 03:46 UTC, and could not be renewed", "no"),
-            (NO_CERTIFICATE, "", "warning", f"a {_PROVISIONAL}", ""),
-            (NO_CERTIFICATE, "no", "critical", f"a {_PROVISIONAL}", "no"),
+            (NO_CERTIFICATE, "", "warning", f"a {PROVISIONAL}", ""),
+            (NO_CERTIFICATE, "no", "critical", f"a {PROVISIONAL}", "no"),
         ):  # fmt: skip
             state._shown, state._renewals = {"a": its}, {"a": Renewal(why=why)}
             *others, last = Certificates.troubles(state)

@@ -194,7 +194,7 @@ class CrowdSecTests(TestCase):
 
     def again(self) -> None:
         """Have it ask at the next look, whatever went wrong before."""
-        self.asking.trouble, self.asking._skip = "", 0
+        self.asking.trouble, self.asking.skip = "", 0
 
     async def test_waits_longer_after_each_failure_until_one_succeeds(self) -> None:
         self.played.wrong = 500
@@ -202,14 +202,14 @@ class CrowdSecTests(TestCase):
         for _ in range(6):
             self.again()
             await self.problem()
-            waits.append(self.asking._skip)
+            waits.append(self.asking.skip)
         self.played.wrong = None
         self.again()
         self.assertEqual(await self.look(), [])
         self.played.wrong = 500
         for _ in range(2):
             await self.problem()
-            waits.append(self.asking._skip)
+            waits.append(self.asking.skip)
         self.assertEqual(waits, [0, 1, 3, 7, 7, 7, 0, 1])
 
     async def test_bad_answer_lifts_no_ban(self) -> None:

@@ -54,7 +54,7 @@ class ReadTests(SynchronousTestCase):
         self.shared = SharedBans(Clock(), _STORE, self.machine.bans)
 
     def hear(self, *texts: str | None) -> list[str]:
-        self.machine.kept.change(self.shared._changes(texts))
+        self.machine.kept.change(self.shared.read_changes(texts))
         return self.machine.banned()
 
     @given(st.text() | (_RECORDS | _VALUES).map(json.dumps) | st.none())
@@ -63,7 +63,7 @@ class ReadTests(SynchronousTestCase):
     @example(json.dumps({"network": "192.0.2.9", "since": 10**400, "ban": True}))
     def test_any_record_leaves_those_beside_it(self, text: str | None) -> None:
         shared = SharedBans(Clock(), _STORE, Machine().bans)
-        changes = dict(shared._changes([text, record(5.0)]))
+        changes = dict(shared.read_changes([text, record(5.0)]))
         self.assertEqual(changes[_NETWORK], Ban(_NETWORK, 5.0))
         self.assertLessEqual(len(changes), 2)
 
@@ -94,7 +94,7 @@ class ReadTests(SynchronousTestCase):
             (record(9.0, reason="b", until=1e12 + 0.9), False),
             (record(10.0, reason="b", until=1e12 + 1.0), True),
         ):
-            changes = self.shared._changes([text])
+            changes = self.shared.read_changes([text])
             self.machine.kept.change(changes)
             self.assertEqual(bool(changes), is_new, text)
 
@@ -102,7 +102,7 @@ class ReadTests(SynchronousTestCase):
         change_constants(self, shared_bans, _MOST_NETWORKS=3)
         for number in range(9):
             self.hear(record(5.0, network=f"192.0.2.{number}"))
-        self.assertEqual((len(self.shared._at), len(self.machine.banned())), (3, 3))
+        self.assertEqual((len(self.shared.latest), len(self.machine.banned())), (3, 3))
         self.assertEqual(
             self.hear(record(6.0, network="192.0.2.0", ban=False)), ["192.0.2.1", "192.0.2.2"]
         )
@@ -111,7 +111,7 @@ class ReadTests(SynchronousTestCase):
         self.shared.announce(_NETWORK, None)
         for at in range(99):
             self.hear(record(float(at)))
-        (unconfirmed,) = self.shared._unconfirmed.values()
+        (unconfirmed,) = self.shared.unconfirmed.values()
         self.assertLess(len(unconfirmed.received), 20)
         self.assertEqual(unconfirmed.received[-1], record(98.0))
 
@@ -126,13 +126,13 @@ class StartTests(SynchronousTestCase):
         clock, done = Clock(), list[str]()
         shared = SharedBans(clock, _STORE, Machine().bans)
         for name in ("start", "stop"):
-            self.patch(shared._client, name, lambda name=name: done.append(name))
+            self.patch(shared.client, name, lambda name=name: done.append(name))
         shared.start()
-        shared._receive(record(5.0).encode())
+        shared.receive(record(5.0).encode())
         self.assertEqual((done, len(clock.getDelayedCalls())), (["start"], 2))
         clock.advance(61.0)
         self.assertTrue(shared.source.state().is_overdue)
-        shared._receive(record(5.0).encode())
+        shared.receive(record(5.0).encode())
         self.patch(shared._bans.recurring, "forget", done.append)
         shared.stop()
         self.assertEqual(done, ["start", "compare bans with Redis", "stop"])
@@ -148,7 +148,7 @@ class LostTests(SynchronousTestCase):
         shared = SharedBans(clock, _STORE, Machine().bans)
         with capturedLogs() as events:
             for second in range(7):
-                shared._is_away("refused")
+                shared.connection_failed("refused")
                 self.assertEqual(shared.source.state().is_overdue, second > 0)
                 clock.advance(4.0)
         sentence = shared.source.state().sentence
@@ -167,7 +167,7 @@ class CompareTests(SynchronousTestCase):
                 return await answers[-1]
 
         def compare() -> Deferred[None]:
-            return Deferred.fromCoroutine(shared._compare(Redis()))  # type: ignore[arg-type]
+            return Deferred.fromCoroutine(shared.compare(Redis()))  # type: ignore[arg-type]
 
         first = compare()
         failed = self.failureResultOf(compare(), RedisError)
@@ -193,14 +193,14 @@ class CompareTests(SynchronousTestCase):
                 ran.append(work.__name__)
                 work.close()
 
-        shared._client, shared._state = Client(), "complete"  # type: ignore[assignment]
-        shared._check_connection()
+        shared.client, shared._state = Client(), "complete"  # type: ignore[assignment]
+        shared.check_connection()
         clock.advance(shared._times.compared - 0.1)
-        shared._check_connection()
+        shared.check_connection()
         self.assertEqual(ran, ["_ask_time"] * 2)
         clock.advance(0.1)
-        shared._check_connection()
-        self.assertEqual(ran[2:], ["_ask_time", "_compare"])
+        shared.check_connection()
+        self.assertEqual(ran[2:], ["_ask_time", "compare"])
 
     def test_sharing_is_logged_once(self) -> None:
         shared = SharedBans(Clock(), _STORE, Machine().bans)
@@ -212,7 +212,7 @@ class CompareTests(SynchronousTestCase):
         with capturedLogs() as events:
             for _ in range(2):
                 shared._state = "reading"
-                sharing = shared._share(Redis())  # type: ignore[arg-type]
+                sharing = shared.share(Redis())  # type: ignore[arg-type]
                 self.successResultOf(Deferred.fromCoroutine(sharing))
                 self.assertEqual(shared.state, "complete")
         self.assertEqual([event["count"] for event in events], [0])
@@ -228,7 +228,7 @@ class FullTests(SynchronousTestCase):
         with capturedLogs() as events:
             for _ in range(2):
                 for number in range(5):
-                    shared._receive(record(5.0, network=f"192.0.2.{number}").encode())
+                    shared.receive(record(5.0, network=f"192.0.2.{number}").encode())
                 clock.pump([1.0, 10.0])
         self.assertEqual(machine.banned(), ["192.0.2.0", "192.0.2.1"])
         (told,) = shared.troubles()

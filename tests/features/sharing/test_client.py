@@ -53,7 +53,7 @@ class ConnectionTest(TestCase):
             self.link.drop("a test")
         while len(self.came) == count:
             await deferLater(reactor, 0)
-            if self.link._again is not None:
+            if self.link.retry is not None:
                 self.time.advance(0.1)
         return self.time.seconds() - begun
 
@@ -87,12 +87,12 @@ class ClientTest(TestCase):
         client.start()
 
         def waits(connection: RedisConnection) -> bool:
-            is_asking = build is Peer and connection._made is not None
-            return is_asking or connection._again is not None
+            is_asking = build is Peer and connection.made is not None
+            return is_asking or connection.retry is not None
 
         while len(why) < 2:
             await deferLater(reactor, 0)
-            if all(map(waits, client._connections)):
+            if all(map(waits, client.connections)):
                 time.advance(1)
         (found,) = {*why}
         return found
@@ -129,4 +129,4 @@ class FailedWorkTest(SynchronousTestCase):
             client.run(work(done))
         self.assertEqual((why, client.redis is None), (["it alone", "one of several"], False))
         client.stop()
-        self.assertEqual((len(why), client._busy), (2, set()))
+        self.assertEqual((len(why), client.busy), (2, set()))

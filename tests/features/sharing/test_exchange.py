@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.changes import change_constants
 from txmux.access import per_source as module
 from txmux.access.per_source import Permit, PerSource, SourceLimits
-from txmux.features.sharing.exchange import _ROW, OFTEN, SourceExchange
+from txmux.features.sharing.exchange import OFTEN, ROW, SourceExchange
 
 _SECOND = 10**9
 _RATE, _BURST = 20, 40
@@ -195,7 +195,7 @@ class ExchangeTests(SynchronousTestCase):
         self.begin(1, _RATES)
         (machine,) = self.machines
         for count in (0, (1 << 32) - 1, 5):  # also one that has begun again
-            self.reports[b"liar"] = _ROW.pack(1, count, count, 0)
+            self.reports[b"liar"] = ROW.pack(1, count, count, 0)
             machine.turn()
         self.assertFalse(machine.come())
         self.clock.advance(15 + _BURST / _RATE)
@@ -210,7 +210,7 @@ class ExchangeTests(SynchronousTestCase):
             for _ in range(1 + (source < 12)):
                 machine.come(source)
         machine.turn()
-        found = {source: new for source, _, new, _ in _ROW.iter_unpack(self.reports[machine.name])}
+        found = {source: new for source, _, new, _ in ROW.iter_unpack(self.reports[machine.name])}
         self.assertEqual(len(found), 1000)
         self.assertEqual({source for source in found if found[source] == 2}, {*range(2, 12)})
         # Others that are a little nearer to their limits do not take the places of those that are reported; one that is much nearer does.
@@ -218,7 +218,7 @@ class ExchangeTests(SynchronousTestCase):
         for source in others:
             machine.come(source)
         machine.turn()
-        again = {source for source, *_ in _ROW.iter_unpack(self.reports[machine.name])}
+        again = {source for source, *_ in ROW.iter_unpack(self.reports[machine.name])}
         self.assertEqual((again - found.keys(), len(found.keys() - again)), ({8888}, 1))
 
     def test_busy_source_is_reported_for_eight_seconds(self) -> None:
@@ -274,5 +274,5 @@ class ExchangeTests(SynchronousTestCase):
             self.exchange()
             memory = machine.sources.source_table.numbers.cast("B")
             memory[:] = bytes([byte]) * len(memory)
-            self.reports[b"other"] = _ROW.pack(1, 3, 3, 3)
+            self.reports[b"other"] = ROW.pack(1, 3, 3, 3)
             self.exchange(3)

@@ -48,9 +48,9 @@ class NamedTests(SynchronousTestCase):
 def _redis(text: str) -> Iterator[str]:
     clock = Clock()
     shared = SharedBans(clock, _STORE, Machine().bans)
-    shared._is_away("refused")
+    shared.connection_failed("refused")
     clock.advance(9)
-    yield from logged(shared._is_away, text)
+    yield from logged(shared.connection_failed, text)
     yield str(ReplyError(text))
     yield from refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
     record = {"network": "192.0.2.7", "age": 1, "left": None, "reason": text}

@@ -82,11 +82,11 @@ class SharedSourcesTest(TestCase):
         (peer,) = self.redis.peers
         vars(peer)["hangs"] = True
         for source, sources in ((1, self.sources), (2, {})):
-            await self.until(lambda: self.shared._is_exchanging, step=0.1)
+            await self.until(lambda: self.shared.is_exchanging, step=0.1)
             self.sources = sources
             row = struct.pack("<QIII", source, 2, 2, 2)
             peer.send(b"*2\r\n$1\r\nm\r\n$20\r\n%b\r\n" % row)
-            await self.until(lambda: not self.shared._is_exchanging)
+            await self.until(lambda: not self.shared.is_exchanging)
             self.assertEqual(self.limits.enter(source) is None, bool(sources))
 
     def know(self) -> None:

@@ -263,13 +263,13 @@ class ServiceTests(ServiceTestCase):
         self.addCleanup(server.stopListening)
         [port] = self.run_service(_RULES.format(server.getHost().port))
         change_constants(self, port_test, _APART=0.0)
-        plan = port_test._plan
+        plan = port_test.make_plan
 
         def wait_briefly_for_nothing(*arguments: Any) -> Any:
             *others, half = plan(*arguments)
             return *others, lambda _: half(2.0)
 
-        self.patch(port_test, "_plan", wait_briefly_for_nothing)
+        self.patch(port_test, "make_plan", wait_briefly_for_nothing)
         self.patch(sys, "stdout", output := StringIO())
         arguments = ["test", f"127.0.0.1:{port}", "--sni=www.example.com", "--timeout=60"]
         code = await deferToThread(main, arguments)
@@ -289,7 +289,7 @@ class ServiceTests(ServiceTestCase):
 class SampleTests(SynchronousTestCase):
     def test_samples(self) -> None:
         """Each matcher of streams whose clients speak first has a sample, which matches it, whatever the name."""
-        samples = port_test._samples()
+        samples = port_test.read_samples()
         clients = {name for name in all_samples() if name in for_streams()}
         self.assertEqual({*samples}, clients - _NO_CLIENTS)
         for name, text in samples.items():
@@ -299,7 +299,7 @@ class SampleTests(SynchronousTestCase):
 
     @given(st.integers(1, 9000), st.integers(1, 62))
     def test_places(self, length: int, most: int) -> None:
-        places = port_test._offsets(length, most)
+        places = port_test.cut_offsets(length, most)
         self.assertEqual(places, sorted({*places}))
         self.assertEqual(len(places), min(most, length - 1))
         self.assertTrue(all(0 < place < length for place in places))

@@ -20,23 +20,23 @@ from txmux.features.tunnels.users import TunnelUsers
 _COSTS = {"cheap": 4, "middle": 6, "dear": 7}
 
 
+def _row(user: str, password: str, cost: int) -> str:
+    return f"{user}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode()}\n"
+
+
 class TunnelUsersTest(TestCase):
     def setUp(self) -> None:
-        file = make_folder(self) / "users"
-        rows = (
-            f"{name}:{bcrypt.hashpw(name.encode(), bcrypt.gensalt(cost)).decode()}\n"
-            for name, cost in _COSTS.items()
-        )
-        file.write_text("".join(rows))
-        self.users = TunnelUsers("r", file)
+        self.file = make_folder(self) / "users"
+        self.file.write_text("".join(_row(name, name, cost) for name, cost in _COSTS.items()))
+        self.users = TunnelUsers("r", self.file)
         self.work: list[int] = []
-        hash_one = self.users._hash
+        hash_one = self.users.hash_password
 
         def hashed(password: bytes, salt: bytes) -> bytes:
             self.work.append(2 ** int(salt.split(b"$")[2]))
             return hash_one(password, salt)
 
-        self.users._hash = hashed
+        self.users.hash_password = hashed
 
     def check(self, user: str, password: bytes, source: int = 1) -> Deferred[bool | None]:
         answer = self.users.check(source, Login(user, password))
@@ -73,7 +73,7 @@ class TunnelUsersTest(TestCase):
         checks = [self.check("cheap", b"cheap", source) for source in range(6)]
         self.assertEqual(await gatherResults(checks), [True] * 6)
         self.assertEqual(sum(self.work), 2**7)
-        self.assertEqual(self.users._checks, {})
+        self.assertEqual(self.users.checks, {})
 
     async def test_client_that_has_left(self) -> None:
         """What waits is not hashed for it; what is being hashed is, and the next one has its turn."""
@@ -84,7 +84,7 @@ class TunnelUsersTest(TestCase):
             await self.assertFailure(gone, CancelledError)
         self.assertFalse(await third)
         self.assertEqual(sum(self.work), 2 * 2**7)
-        self.assertEqual(len(self.users._queue), 0)
+        self.assertEqual(len(self.users.queue), 0)
 
     async def test_first_login_beside_wrong_ones(self) -> None:
         """With wrong ones of 20 sources waiting, a right first login of another one is the next that is checked."""
@@ -118,7 +118,7 @@ class TunnelUsersTest(TestCase):
         """Right logins of before count no more: of a user that has gone, and of one that has another password."""
         for user in _COSTS:
             self.assertTrue(await self.check(user, user.encode()))
-        self.users._path.write_bytes(b"dear:%b\n" % self.users._hashes["cheap"])
+        self.file.write_text(_row("dear", "cheap", 4))
         self.users.read_again()()
         for user in _COSTS:
             self.assertFalse(await self.check(user, user.encode()))
@@ -127,7 +127,7 @@ class TunnelUsersTest(TestCase):
         change_constants(self, users, _MOST_KNOWN=2)
         for user in _COSTS:
             self.assertTrue(await self.check(user, user.encode()))
-            self.assertIn(len(self.users._known), {1, 2})
+            self.assertIn(len(self.users.known), {1, 2})
 
     def test_file_that_cannot_be_read(self) -> None:
         users = TunnelUsers("r", make_folder(self) / "none")

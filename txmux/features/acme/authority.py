@@ -107,17 +107,17 @@ class Authority:
         assert settings.directory is not None  # noqa: S101 - not made otherwise
         self.directory = settings.directory
         self._reactor = reactor
-        self._settings = settings
+        self.settings = settings
         self._folder = folder
         self._source = source
-        self._urls: Json = {}
+        self.urls: Json = {}
         self._key: Any = None
-        self._account = ""
+        self.account = ""
         self._nonces: list[str] = []
 
     @property
     def is_connected(self) -> bool:
-        return bool(self._account)
+        return bool(self.account)
 
     async def issue(
         self, name: str, show: Callable[[str], Awaitable[object]], profile: str = ""
@@ -171,17 +171,17 @@ class Authority:
         if profile:  # draft-ietf-acme-profiles, section 4
             wanted["profile"] = profile
             if profile not in self._profiles():  # it may have more by now
-                self._urls = _json(await self._request("GET", self.directory))
+                self.urls = _json(await self._request("GET", self.directory))
             profiles = self._profiles()
             if profile not in profiles:
                 there = joined([*map(repr, profiles)]) if profiles else "none"
                 why = f"its profiles do not include {profile!r}, but {there}; correct 'acme_profile', or remove it"
                 raise AuthorityError(f"{self.directory}: {printable(why, _LONGEST)}", counts=True)
         key = ec.generate_private_key(ec.SECP256R1())
-        answer = await self._post(self._urls["newOrder"], wanted)
+        answer = await self._post(self.urls["newOrder"], wanted)
         order, url = _json(answer), answer.headers["location"]
         for check in order["authorizations"]:
-            if await self._authorize(name, check, show):
+            if await self.authorize(name, check, show):
                 answer = await self._post(url)
                 order = _json(answer)
         signing = (
@@ -201,13 +201,13 @@ class Authority:
             if order["status"] != "valid":
                 await self._pause(answer)
         answer = await self._post(order["certificate"], is_json=False)
-        return self._checked(name, key_pem(key), answer.body)
+        return self.checked_chain(name, key_pem(key), answer.body)
 
     def _profiles(self) -> Json:
-        profiles: Json = self._urls.get("meta", {}).get("profiles", {})
+        profiles: Json = self.urls.get("meta", {}).get("profiles", {})
         return profiles
 
-    def _checked(self, name: str, key: bytes, chain: bytes) -> bytes:
+    def checked_chain(self, name: str, key: bytes, chain: bytes) -> bytes:
         why = ""
         try:
             shown = ShownCertificate.read(key + chain)
@@ -226,7 +226,7 @@ class Authority:
             raise AuthorityError(f"{self.directory}: {printable(why, _LONGEST)}", counts=True)
         return key + chain
 
-    async def _authorize(
+    async def authorize(
         self, name: str, url: str, show: Callable[[str], Awaitable[object]]
     ) -> bool:
         """Request the authority's check of a name (RFC 8555, section 7.5); return ``False`` if an earlier check is still valid."""
@@ -265,7 +265,7 @@ class Authority:
 
     async def _renewal_time(self, pem: bytes) -> tuple[float | None, float]:
         await self._connect()
-        if "renewalInfo" not in self._urls:
+        if "renewalInfo" not in self.urls:
             return None, _ARI_AGAIN
         certificate = x509.load_pem_x509_certificate(pem)
         try:
@@ -278,7 +278,7 @@ class Authority:
         # In DER there is a bit for the sign.
         serial = number.to_bytes(number.bit_length() // 8 + 1, "big")
         identity = f"{_base64(issuer.value.key_identifier)}.{_base64(serial)}"
-        answer = await self._request("GET", f"{self._urls['renewalInfo']}/{identity}")
+        answer = await self._request("GET", f"{self.urls['renewalInfo']}/{identity}")
         try:
             window = _json(answer)["suggestedWindow"]
             start, end = _moment(window["start"]), _moment(window["end"])
@@ -297,7 +297,7 @@ class Authority:
     # The account.
 
     async def _connect(self) -> None:
-        settings = self._settings
+        settings = self.settings
         try:  # it may have changed
             roots = () if settings.ca is None else read_authorities(settings.ca)
         except TLSFileError as problem:
@@ -314,8 +314,8 @@ class Authority:
         except (ValueError, TypeError, UnsupportedAlgorithm):
             why = f"'{self._key_path}' is damaged; {self._another()}"
             raise AuthorityError(why, counts=False) from None
-        self._urls = _json(await self._request("GET", self.directory))
-        meta = self._urls.get("meta", {})
+        self.urls = _json(await self._request("GET", self.directory))
+        meta = self.urls.get("meta", {})
         terms = meta.get("termsOfService")
         if terms and not settings.terms:
             raise AuthorityError(
@@ -330,17 +330,17 @@ class Authority:
             account["externalAccountBinding"] = await self._binding(settings.eab)
         elif meta.get("externalAccountRequired"):
             raise AuthorityError(f"{self.directory} {NEEDS_EAB}", counts=False)
-        answer = await self._post(self._urls["newAccount"], account)
+        answer = await self._post(self.urls["newAccount"], account)
         status = (_json(answer) or {}).get("status", "valid")
         if status in {"deactivated", "revoked"}:  # RFC 8555, section 7.1.6
             raise AuthorityError(
                 f"{self.directory}: the account is {printable(str(status), _LONGEST)}; {self._another()}",
                 counts=False,
             )
-        self._account = answer.headers["location"]
+        self.account = answer.headers["location"]
         # An existing account may have another address.
         if answer.status == HTTPStatus.OK and (_json(answer).get("contact") or []) != contact:
-            await self._post(self._account, {"contact": contact})
+            await self._post(self.account, {"contact": contact})
 
     async def _binding(self, path: Path) -> Json:
         """Bind the account to one that a person has with the authority (RFC 8555, section 7.3.4)."""
@@ -348,7 +348,7 @@ class Authority:
             key_id, key = await look_in_thread(read_eab, path)
         except SecretFileError as problem:
             raise AuthorityError(f"acme_eab: {problem}", counts=False) from None
-        header = {"alg": "HS256", "kid": key_id, "url": self._urls["newAccount"]}
+        header = {"alg": "HS256", "kid": key_id, "url": self.urls["newAccount"]}
         return _signed(header, _jwk(self._key), lambda content: digest(key, content, "sha256"))
 
     def _another(self) -> str:
@@ -363,24 +363,24 @@ class Authority:
         is_new = False
         for left in reversed(range(_NONCES)):
             if not self._nonces:
-                await self._request("HEAD", self._urls["newNonce"], is_json=False)
+                await self._request("HEAD", self.urls["newNonce"], is_json=False)
             if not self._nonces:
                 raise self._unusable("it gives no nonces")
             body = _compact(self._signed(url, payload, self._nonces.pop()))
             try:
                 return await self._request("POST", url, body, is_json=is_json)
             except _ProblemDocumentError as refused:
-                if refused.kind == "accountDoesNotExist" and self._account:
+                if refused.kind == "accountDoesNotExist" and self.account:
                     # The authority has lost its accounts, and with them every order but one that is to be made.
-                    self._account = ""
-                    if url == self._urls["newOrder"] and not is_new:
+                    self.account = ""
+                    if url == self.urls["newOrder"] and not is_new:
                         await self._connect()
                         is_new = True
                         continue
                 if refused.kind == "unauthorized" and url in self._of_account():
                     advice = f"if the account is deactivated: {self._another()}"
-                    if self._settings.eab is not None and not self._account:
-                        advice = f"compare '{self._settings.eab}' with the key ID and the HMAC key that it gives"
+                    if self.settings.eab is not None and not self.account:
+                        advice = f"compare '{self.settings.eab}' with the key ID and the HMAC key that it gives"
                     raise AuthorityError(
                         f"{refused}; {advice}",
                         counts=True,
@@ -392,7 +392,7 @@ class Authority:
         raise AssertionError
 
     def _of_account(self) -> set[str]:
-        return {self._urls["newAccount"], self._urls["newOrder"], self._account}
+        return {self.urls["newAccount"], self.urls["newOrder"], self.account}
 
     def _signed(self, url: str, payload: Json | None, nonce: str) -> Json:
         """Sign a request with ES256 (RFC 7518, section 3.4)."""
@@ -401,7 +401,7 @@ class Authority:
             signature = decode_dss_signature(self._key.sign(content, ec.ECDSA(hashes.SHA256())))
             return b"".join(number.to_bytes(32, "big") for number in signature)
 
-        who = {"kid": self._account} if self._account else {"jwk": _jwk(self._key)}
+        who = {"kid": self.account} if self.account else {"jwk": _jwk(self._key)}
         return _signed({"alg": "ES256", "nonce": nonce, "url": url, **who}, payload, sign)
 
     async def _request(
@@ -442,7 +442,7 @@ class Authority:
         if document is not None:
             wait = _seconds(answer.headers.get("retry-after", ""))
             why = f"{self.directory}: {_words(document)}{_to_do(document, answer)}"
-            own = {self.directory, *map(self._urls.get, ("newNonce", "newAccount")), self._account}
+            own = {self.directory, *map(self.urls.get, ("newNonce", "newAccount")), self.account}
             raise _ProblemDocumentError(why, document, wait, is_for_all=url in own)
         return answer
 

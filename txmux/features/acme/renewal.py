@@ -53,9 +53,7 @@ _RARELY, _OFTEN = 86400.0, 60.0  # the longest and the shortest time between two
 _LEFT, _LEFT_OF_SHORT = 1 / 3, 1 / 2  # of its time, when a certificate is renewed
 _SHORT = 10 * 86400.0  # seconds that one of short validity is valid at most
 
-_PROVISIONAL = (
-    "has no certificate of an authority yet; clients see one that txmux has signed itself"
-)
+PROVISIONAL = "has no certificate of an authority yet; clients see one that txmux has signed itself"
 
 if TYPE_CHECKING:
     from txmux.features.acme.shared import SharedCertificates
@@ -199,7 +197,7 @@ class Certificates(ServicePart):
         self._stop_asking({*self._busy}.difference(self._names))
         for name in self._names:
             if name not in had_none and self._shown[name].is_self_signed:
-                self._log.warn("{name} {words}", name=name, words=_PROVISIONAL)
+                self._log.warn("{name} {words}", name=name, words=PROVISIONAL)
 
     def stop(self) -> Deferred[Any]:
         """Stop until `commit`; fires when Redis is disconnected."""
@@ -574,7 +572,7 @@ class Certificates(ServicePart):
             why, shown = self._renewals[name].why, self._shown[name]
             if shown.is_self_signed:
                 row = rows.NO_CERTIFICATE if why else rows.CERTIFICATE_AWAITED
-                yield row.item(name=name, provisional=_PROVISIONAL, why=why)
+                yield row.item(name=name, provisional=PROVISIONAL, why=why)
             elif why:
                 has_ended = shown.not_after <= self._now()
                 row = rows.ENDED_NOT_RENEWED if has_ended else rows.ENDS_NOT_RENEWED

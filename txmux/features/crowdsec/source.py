@@ -101,15 +101,15 @@ class CrowdSec:
     _url: str
     _key: Path
     _is_known = False
-    _skip = _failed = 0
+    skip = _failed = 0
     trouble: str = attrs.field(default="", init=False)  # why it cannot be queried; empty if it can
     _last: Packed | None = attrs.field(default=None, init=False)
     _decisions: Decisions = attrs.field(factory=Decisions, init=False)
 
     async def fetch_changes(self) -> Packed | None:
         """Fetch the changes, and return the banned networks, if they are different now."""
-        if self._skip:
-            self._skip -= 1
+        if self.skip:
+            self.skip -= 1
         else:
             await self._ask()
         if not self._is_known and self._last is None:
@@ -130,13 +130,13 @@ class CrowdSec:
             # CrowdSec does not repeat a lost answer, so the next request asks for all decisions.
             self._is_known = False
             self._failed += 1
-            self._skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
+            self.skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
             self.trouble = str(problem)
             return
         if not self._is_known and not self.trouble:
             self._log.info("CrowdSec at {url}: receiving its bans", url=self._url)
         self._is_known, self.trouble = True, ""
-        self._failed = self._skip = 0
+        self._failed = self.skip = 0
 
     async def _answer(self) -> DecisionsReader:
         reader = DecisionsReader(self._reactor.seconds())

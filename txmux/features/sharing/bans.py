@@ -120,8 +120,8 @@ class SharedBans:
         self._times = times
         self._state: Literal["complete", "reading", "lost"] = "reading"
         self._ahead = 0.0  # of this machine's monotonic clock, to that of Redis
-        self._at: dict[IPNetwork, float] = {}
-        self._unconfirmed: dict[IPNetwork, _UnconfirmedChange] = {}
+        self.latest: dict[IPNetwork, float] = {}
+        self.unconfirmed: dict[IPNetwork, _UnconfirmedChange] = {}
         self._received: list[Any] = []
         self._gathering: IDelayedCall | None = None
         self._compared_at = reactor.seconds()
@@ -136,21 +136,21 @@ class SharedBans:
             overdue=STEADY,
         )
         self._left_out: set[IPNetwork] = set()
-        self._connection_check = LoopingCall(bans.recurring.run, _COMPARE, self._check_connection)
+        self._connection_check = LoopingCall(bans.recurring.run, _COMPARE, self.check_connection)
         self._connection_check.clock = reactor
-        self._client = RedisClient(
+        self.client = RedisClient(
             reactor,
             store,
             self._can_share,
-            self._is_away,
+            self.connection_failed,
             times=times,
             channel=_CHANNEL,
-            on_message=self._receive,
+            on_message=self.receive,
         )
 
     def start(self) -> None:
         self.source.requested()
-        self._client.start()
+        self.client.start()
         self._connection_check.start(self._times.pings, now=False)
 
     def stop(self) -> Deferred[Any]:
@@ -158,18 +158,18 @@ class SharedBans:
             self._connection_check.stop()
         self._bans.recurring.forget(_COMPARE)
         self._stop_gathering()
-        return self._client.stop()
+        return self.client.stop()
 
     # Whether Redis is there.
 
     def _can_share(self) -> None:
         self._state = "reading"
-        if self._client.redis is not None:
-            self._client.run(self._share(self._client.redis))
+        if self.client.redis is not None:
+            self.client.run(self.share(self.client.redis))
 
-    async def _share(self, redis: RedisProtocol) -> None:
+    async def share(self, redis: RedisProtocol) -> None:
         await self._ask_time(redis)
-        await self._compare(redis)
+        await self.compare(redis)
         self._state = "complete"
         self.source.answered()
         if not self._was_complete:
@@ -177,19 +177,19 @@ class SharedBans:
             count = len(self._bans)
             self._log.info("{store}: bans are shared: {count}", store=self._store.text, count=count)
 
-    def _is_away(self, why: str) -> None:
+    def connection_failed(self, why: str) -> None:
         self._state = "lost"
         self._stop_gathering()
         self.source.failed(why)
         self.source.requested()  # until all bans are here
 
-    def _check_connection(self) -> None:
+    def check_connection(self) -> None:
         """Learn Redis's time, and compare all bans now and then."""
-        client = self._client
+        client = self.client
         if client.redis is not None and self._state == "complete" and not self._is_asking:
             client.run(self._ask_time(client.redis))
             if self._reactor.seconds() - self._compared_at >= self._times.compared:
-                client.run(self._compare(client.redis))
+                client.run(self.compare(client.redis))
         for problem in self.troubles() if not self._was_full else ():
             self._log.warn("{problem}", problem=problem)
         self._was_full = bool(self._left_out)
@@ -223,20 +223,20 @@ class SharedBans:
 
     def announce(self, network: IPNetwork, ban: Ban | None) -> None:
         """Publish a change made here, now or as soon as Redis is back."""
-        before = self._unconfirmed.get(network)
+        before = self.unconfirmed.get(network)
         received = [] if before is None else before.received
-        self._unconfirmed[network] = unconfirmed = _UnconfirmedChange(
+        self.unconfirmed[network] = unconfirmed = _UnconfirmedChange(
             ban, self._reactor.seconds(), received
         )
-        if self._client.redis is not None:
-            self._client.run(self._publish_change(self._client.redis, network, unconfirmed, 0.0))
+        if self.client.redis is not None:
+            self.client.run(self._publish_change(self.client.redis, network, unconfirmed, 0.0))
 
     async def _publish_change(
         self, redis: RedisProtocol, network: IPNetwork, unconfirmed: _UnconfirmedChange, age: float
     ) -> None:
         record = await self._write(redis, network, unconfirmed.ban, age)
-        if self._unconfirmed.get(network) is unconfirmed:  # and nothing was changed meanwhile
-            del self._unconfirmed[network]
+        if self.unconfirmed.get(network) is unconfirmed:  # and nothing was changed meanwhile
+            del self.unconfirmed[network]
             await self._have([record, *unconfirmed.received])
 
     async def _write(
@@ -255,31 +255,31 @@ class SharedBans:
 
     # Changes that other machines publish.
 
-    def _receive(self, text: bytes) -> None:
+    def receive(self, text: bytes) -> None:
         if len(text) > _LONGEST_RECORD:
             return
         self._received.append(text)
         if len(self._received) >= _MOST_GATHERED:
-            self._client.pause()
+            self.client.pause()
         if self._gathering is None and not self._is_merging:
             self._gathering = self._reactor.callLater(
-                _GATHERED, lambda: self._client.run(self._take_in())
+                _GATHERED, lambda: self.client.run(self._take_in())
             )
 
     async def _take_in(self) -> None:
         self._gathering = None
         self._is_merging = True
-        self._client.pause()
+        self.client.pause()
         try:
             while self._received:
                 received, self._received = self._received, []
                 await self._have(received)
         finally:
             self._is_merging = False
-            self._client.resume()
+            self.client.resume()
 
     async def _have(self, texts: Iterable[Any]) -> None:
-        self._left_out.update(await self._bans.merge(self._changes(texts)))
+        self._left_out.update(await self._bans.merge(self.read_changes(texts)))
 
     def _stop_gathering(self) -> None:
         self._received.clear()
@@ -287,7 +287,7 @@ class SharedBans:
             self._gathering.cancel()
             self._gathering = None
 
-    async def _compare(self, redis: RedisProtocol) -> None:
+    async def compare(self, redis: RedisProtocol) -> None:
         """Publish pending changes, apply all bans of Redis, and write those that it lacks."""
         if self._is_comparing:
             raise RedisError("it has not sent all bans by the time of the next comparison")
@@ -299,7 +299,7 @@ class SharedBans:
 
     async def _compare_all(self, redis: RedisProtocol) -> None:
         self._compared_at = seconds = self._reactor.seconds()
-        for network, unconfirmed in [*self._unconfirmed.items()]:
+        for network, unconfirmed in [*self.unconfirmed.items()]:
             await self._publish_change(
                 redis, network, unconfirmed, max(_AGED, seconds - unconfirmed.at)
             )
@@ -310,7 +310,7 @@ class SharedBans:
         while True:
             words = (cursor, f"{_PREFIX}*", _AT_ONCE, _LONGEST_RECORD)
             cursor, rows = await redis.execute("EVAL", _READ, 0, *words)
-            left_out.update(await self._bans.merge(self._changes(rows.split(b"\n"), shared)))
+            left_out.update(await self._bans.merge(self.read_changes(rows.split(b"\n"), shared)))
             if cursor == b"0":
                 break
         # Bans received meanwhile may not be in the answer.
@@ -322,9 +322,9 @@ class SharedBans:
             await gatherResults(
                 [Deferred.fromCoroutine(script) for script in writing], consumeErrors=True
             )
-        self._at = {
+        self.latest = {
             network: at
-            for network, at in self._at.items()
+            for network, at in self.latest.items()
             if network in shared or self._bans.get(network)
         }
 
@@ -333,10 +333,12 @@ class SharedBans:
 
     def _changed_at(self, network: IPNetwork) -> float:
         """Return the time of the last change of a network, by the clock of Redis; for older bans an estimate."""
-        at, ban = self._at.get(network), self._bans.get(network)
+        at, ban = self.latest.get(network), self._bans.get(network)
         return at if at is not None else 0.0 if ban is None else ban.since - self._ahead - _SURE
 
-    def _changes(self, texts: Iterable[Any], seen: set[IPNetwork] | None = None) -> list[Change]:
+    def read_changes(
+        self, texts: Iterable[Any], seen: set[IPNetwork] | None = None
+    ) -> list[Change]:
         """Return the new records: of the same network, the later one counts. `seen` gets the networks whose latest record Redis has."""
         bans: dict[IPNetwork, Ban | None] = {}
         for text in texts:
@@ -344,10 +346,10 @@ class SharedBans:
             if record is None:
                 continue
             network, at, ban = record
-            if (unconfirmed := self._unconfirmed.get(network)) is not None:
+            if (unconfirmed := self.unconfirmed.get(network)) is not None:
                 unconfirmed.received = [*unconfirmed.received[-_MOST_RECEIVED:], text]
             elif at >= self._changed_at(network) and self._has_room(network):
-                self._at[network] = at
+                self.latest[network] = at
                 if ban is not None:
                     since, until = ban.since + self._ahead, ban.until + self._ahead
                     ban = attrs.evolve(ban, since=since, until=until)
@@ -359,8 +361,8 @@ class SharedBans:
         ]
 
     def _has_room(self, network: IPNetwork) -> bool:
-        is_known = network in self._at or self._bans.get(network) is not None
-        return is_known or len(self._at) < _MOST_NETWORKS
+        is_known = network in self.latest or self._bans.get(network) is not None
+        return is_known or len(self.latest) < _MOST_NETWORKS
 
 
 def _read(text: Any) -> tuple[IPNetwork, float, Ban | None] | None:
@@ -400,11 +402,11 @@ class Sharing(ServicePart):
         self._sources = sources
         self._store: Store | None = None
         self._bans: SharedBans | None = None
-        self._limits: SharedSources | None = None
+        self.limits: SharedSources | None = None
 
     @property
     def _shared(self) -> list[SharedBans | SharedSources]:
-        return [shared for shared in (self._bans, self._limits) if shared is not None]
+        return [shared for shared in (self._bans, self.limits) if shared is not None]
 
     def shared_bans(self, sources: Sequence[SourceState]) -> str | None:
         state = None if self._bans is None else self._bans.state
@@ -425,7 +427,7 @@ class Sharing(ServicePart):
         self._store = store
         if store is None:
             return
-        self._limits = SharedSources(self._reactor, store, self._sources)
+        self.limits = SharedSources(self._reactor, store, self._sources)
         if self._service_bans is not None:
             self._bans = SharedBans(self._reactor, store, self._service_bans)
             self._service_bans.publish = self._bans.announce
@@ -434,7 +436,7 @@ class Sharing(ServicePart):
 
     def stop_following(self) -> Deferred[Any]:
         stopping = [shared.stop() for shared in self._shared]
-        self._bans = self._limits = self._store = None
+        self._bans = self.limits = self._store = None
         if self._service_bans is not None:
             self._service_bans.publish = None
         return gatherResults(stopping)

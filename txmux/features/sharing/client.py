@@ -68,16 +68,16 @@ class RedisConnection:
     _wait = _SHORTEST
     _up_at = 0.0
     _stopped = False
-    _again: IDelayedCall | None = attrs.field(default=None, init=False)
+    retry: IDelayedCall | None = attrs.field(default=None, init=False)
     _trying: Deferred[Any] | None = attrs.field(default=None, init=False)
-    _made: RedisProtocol | None = attrs.field(default=None, init=False)
+    made: RedisProtocol | None = attrs.field(default=None, init=False)
     protocol: RedisProtocol | None = attrs.field(default=None, init=False)
     secret: str = attrs.field(default="", init=False)
 
     def start(self) -> None:
         if self._stopped:
             return  # before the reactor was running
-        self._again = None
+        self.retry = None
         self._trying = Deferred.fromCoroutine(self._connect())
         self._trying.addErrback(self._failed)
 
@@ -89,7 +89,7 @@ class RedisConnection:
         connecting: Any = self._endpoint().connect(factory)
         connecting.addTimeout(self._times.patience, self._reactor)
         protocol: RedisProtocol = await connecting
-        self._made = protocol
+        self.made = protocol
         if self._store.path is None:
             # Otherwise a question would wait until the one before is acknowledged.
             protocol.transport.setTcpNoDelay(True)
@@ -130,15 +130,15 @@ class RedisConnection:
         if self._stopped:
             return
         why = cause_of(failure.value)
-        if self._made is not None:
-            self._made.end(why)
+        if self.made is not None:
+            self.made.end(why)
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST)
         # Spread out, so that machines do not all reconnect at the same moment.
-        self._again = self._reactor.callLater(wait * random.uniform(0.8, 1.2), self.start)  # nosec B311  # noqa: S311 - not for secrets
+        self.retry = self._reactor.callLater(wait * random.uniform(0.8, 1.2), self.start)  # nosec B311  # noqa: S311 - not for secrets
         self._down(why)
 
     def _lost(self, why: str) -> None:
-        self._made = None
+        self.made = None
         if self.protocol is None or self._stopped:
             return
         self.protocol = None
@@ -146,7 +146,7 @@ class RedisConnection:
         lasted = self._reactor.seconds() - self._up_at
         wait = _SHORTEST if lasted > _LONGEST else self._wait
         self._wait = min(2 * wait, _LONGEST)
-        self._again = self._reactor.callLater(random.uniform(0, wait), self.start)  # nosec B311  # noqa: S311 - not for secrets
+        self.retry = self._reactor.callLater(random.uniform(0, wait), self.start)  # nosec B311  # noqa: S311 - not for secrets
         self._down(why)
 
     def drop(self, why: str) -> None:
@@ -155,12 +155,12 @@ class RedisConnection:
 
     def stop(self) -> Deferred[Any]:
         self._stopped = True
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
         if self._trying is not None:
             self._trying.cancel()
-        made, lost = self._made, Deferred[Any]()
+        made, lost = self.made, Deferred[Any]()
         if made is None:
             lost.callback(None)
             return lost
@@ -190,42 +190,42 @@ class RedisClient:
     ) -> None:
         self._up = up
         self._down = down
-        self._busy: set[Deferred[Any]] = set()
+        self.busy: set[Deferred[Any]] = set()
         self._stopped = False
         self.redis: RedisProtocol | None = None
         place = (reactor, store, self._connected, self._lost)
-        self._connections = [RedisConnection(*place, times=times)]
+        self.connections = [RedisConnection(*place, times=times)]
         if channel:
             subscribing = ("SUBSCRIBE", channel)
-            self._connections.append(
+            self.connections.append(
                 RedisConnection(*place, ("PING",), subscribing, on_message, times)
             )
 
     @property
     def secret(self) -> str:
-        return self._connections[0].secret
+        return self.connections[0].secret
 
     def start(self) -> None:
-        for connection in self._connections:
+        for connection in self.connections:
             connection.start()
 
     def _connected(self) -> None:
-        if all(connection.protocol is not None for connection in self._connections):
-            self.redis = self._connections[0].protocol
+        if all(connection.protocol is not None for connection in self.connections):
+            self.redis = self.connections[0].protocol
             self._up()
 
     def _lost(self, why: str) -> None:
         self.redis = None
-        for connection in self._connections:
+        for connection in self.connections:
             connection.drop(why)
         self._down(why)
 
     def run(self, work: Coroutine[Any, Any, object]) -> None:
         """Run a coroutine that uses Redis; if it fails, reconnect."""
         done = Deferred.fromCoroutine(work)
-        self._busy.add(done)
+        self.busy.add(done)
         done.addErrback(self._failed)
-        done.addBoth(lambda _: self._busy.discard(done))
+        done.addBoth(lambda _: self.busy.discard(done))
 
     def _failed(self, failure: Failure) -> None:
         if isinstance(failure.value, FirstError):
@@ -235,16 +235,16 @@ class RedisClient:
 
     def pause(self) -> None:
         """Receive no messages until `resume`."""
-        if (subscriber := self._connections[-1].protocol) is not None:
+        if (subscriber := self.connections[-1].protocol) is not None:
             subscriber.pause()
 
     def resume(self) -> None:
-        if (subscriber := self._connections[-1].protocol) is not None:
+        if (subscriber := self.connections[-1].protocol) is not None:
             subscriber.resume()
 
     def stop(self) -> Deferred[Any]:
         """Disconnect for good, and cancel running calls."""
         self._stopped = True
-        for request in [*self._busy]:
+        for request in [*self.busy]:
             request.cancel()
-        return gatherResults([connection.stop() for connection in self._connections])
+        return gatherResults([connection.stop() for connection in self.connections])

@@ -35,9 +35,9 @@ _SHARE = 0.04
 """Of one processor, that all exchanges take at most while that lets them be so often."""
 
 _GOOD = 15  # seconds
-_ROW = struct.Struct("<QIII")
+ROW = struct.Struct("<QIII")
 """A source, how many connections it has ever made, how many of them since it became busy, and how many it has."""
-_KEY = "txmux:{%s}:sources:1"
+KEY = "txmux:{%s}:sources:1"
 """The number is of what is reported: machines that report something else would not understand each other."""
 
 _MOST = 1000  # rows of a report
@@ -82,7 +82,7 @@ class SourceExchange:
         """What each source has made, by machine."""
 
     def report(self, its: PerSource, now: float) -> Generator[None, None, bytes]:
-        """Return a `_ROW` for each source that is busy, or was lately: those nearest to their limits, and rather those reported before."""
+        """Return a `ROW` for each source that is busy, or was lately: those nearest to their limits, and rather those reported before."""
         is_first, new = not self._made, its.made(self._made)
         if is_first:  # what was made before is none of this report
             new = dict.fromkeys(new, 0)
@@ -100,7 +100,7 @@ class SourceExchange:
                 until = now + _KEPT
             if until > now:
                 numbers = (min(count - base, _NUMBER), min(here, _NUMBER))
-                row = _ROW.pack(source, count & _NUMBER, *numbers)
+                row = ROW.pack(source, count & _NUMBER, *numbers)
                 ranked.append((near + (before == source) / 4, slot, (source, base, until), row))
         most = heapq.nlargest(_MOST, ranked)
         self._at, self._rows = now, {slot: state for _, slot, state, _ in most}
@@ -114,7 +114,7 @@ class SourceExchange:
         for machine, rows in zip(parts, parts, strict=True):
             heard = known[machine] = {}
             before = {} if self._known is None else self._known.get(machine, {})
-            for source, count, new, there in _ROW.iter_unpack(rows):
+            for source, count, new, there in ROW.iter_unpack(rows):
                 had = before.get(source, count + 1)
                 made[source] += new if count < had else count - had
                 elsewhere[source] += there
@@ -152,27 +152,27 @@ class SharedSources:
     ) -> None:
         self._reactor = reactor
         self._sources = sources
-        self._exchanges: dict[tuple[str, str], SourceExchange] = {}
-        self._is_exchanging = self.is_up = False
+        self.exchanges: dict[tuple[str, str], SourceExchange] = {}
+        self.is_exchanging = self.is_up = False
         self._took = 0.0  # of a processor, by the present exchange
         self.source = Source(
             "limits", store.text, _ALONE, reactor.seconds, steady=STEADY, overdue=STEADY
         )
-        self._client = RedisClient(reactor, store, self._start, self._is_away, times=times)
+        self.client = RedisClient(reactor, store, self._start, self.connection_failed, times=times)
         self._loop = LoopingCall(self._start)
         self._loop.clock = reactor
 
     def start(self) -> None:
         self.source.requested()
-        self._client.start()
+        self.client.start()
         self._loop.start(OFTEN, now=False)
 
     def stop(self) -> Deferred[Any]:
         if self._loop.running:
             self._loop.stop()
-        self._exchanges = {}
+        self.exchanges = {}
         self._forget()
-        return self._client.stop()
+        return self.client.stop()
 
     def _shared(self) -> dict[tuple[str, str], PerSource]:
         return {
@@ -182,25 +182,25 @@ class SharedSources:
         }
 
     def _start(self) -> None:
-        if self._client.redis is not None and not self._is_exchanging:
-            self._client.run(self._exchange_reports(self._client.redis))
+        if self.client.redis is not None and not self.is_exchanging:
+            self.client.run(self._exchange_reports(self.client.redis))
 
     async def _exchange_reports(self, redis: RedisProtocol) -> None:
-        self._is_exchanging = True
+        self.is_exchanging = True
         if self.is_up:
             self.source.requested()
         try:
             self._took, turns = 0.0, Turns()
-            shared, before = self._shared(), self._exchanges
+            shared, before = self._shared(), self.exchanges
             exchanges = {key: before.get(key) or SourceExchange() for key in shared}
-            self._exchanges = exchanges
+            self.exchanges = exchanges
             self._forget(exchanges.keys() ^ before.keys())
             reporting = [
                 exchanges[key].report(its, self._reactor.seconds()) for key, its in shared.items()
             ]
             reports = [await turns.run(self._measured(one)) for one in reporting]
             asked = [
-                redis.execute("EVAL", _SCRIPT, 1, _KEY % name, machine, report, _GOOD)
+                redis.execute("EVAL", _SCRIPT, 1, KEY % name, machine, report, _GOOD)
                 for (name, machine), report in zip(shared, reports, strict=True)
             ]
             answers = await gatherResults(asked or [redis.execute("PING")], consumeErrors=True)
@@ -208,19 +208,19 @@ class SharedSources:
                 await turns.run(self._measured(self._hear(key, its, answer)))
             self._loop.interval = min(max(OFTEN, self._took / _SHARE), _SELDOM)
         finally:
-            self._is_exchanging = False
-        if self._exchanges is exchanges:  # otherwise Redis has gone since it answered
+            self.is_exchanging = False
+        if self.exchanges is exchanges:  # otherwise Redis has gone since it answered
             self.is_up = True
             self.source.answered()
 
     def _hear(
         self, key: tuple[str, str], its: PerSource, answer: Iterable[bytes]
     ) -> Generator[None, None, None]:
-        exchange = self._exchanges.get(key)
+        exchange = self.exchanges.get(key)
         for _ in () if exchange is None else exchange.hear(its, answer):
             yield
             # Redis may have gone meanwhile, or this memory to another process: that has forgotten what was heard.
-            if self._exchanges.get(key) is not exchange or key not in self._shared():
+            if self.exchanges.get(key) is not exchange or key not in self._shared():
                 return
 
     def _measured(self, steps: Generator[None, None, T]) -> Generator[None, None, T]:
@@ -235,12 +235,12 @@ class SharedSources:
                 self._took += time.thread_time() - began
             yield
 
-    def _is_away(self, why: str) -> None:
+    def connection_failed(self, why: str) -> None:
         """Limit by the counts of this machine alone."""
         self.is_up = False
         self.source.failed(why)
         self.source.requested()
-        self._exchanges = {}
+        self.exchanges = {}
         self._forget()
 
     def _forget(self, keys: Container[tuple[str, str]] | None = None) -> None:

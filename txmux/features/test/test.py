@@ -46,7 +46,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("address", metavar="HOST:PORT", type=_address, help="a proxy or server of any kind")
     name_help = "the name that the client asks for, by default HOST; may be repeated"
     add("--sni", metavar="NAME", action="append", type=_name, help=name_help)
-    add_one, protocols = parser.add_mutually_exclusive_group().add_argument, ["tls", *_samples()]
+    add_one, protocols = (
+        parser.add_mutually_exclusive_group().add_argument,
+        ["tls", *read_samples()],
+    )
     sample_help = "a matcher, whose sample is sent (tls)"
     add_one("--protocol", default="tls", choices=protocols, metavar="NAME", help=sample_help)
     add_one("--udp", action="store_true", help="send the hello of QUIC over UDP")
@@ -78,7 +81,7 @@ def _name(text: str) -> str:
     return name
 
 
-def _samples() -> dict[str, str]:
+def read_samples() -> dict[str, str]:
     found: dict[str, str] = json.loads(
         files(__package__).joinpath("samples.json").read_text("ascii")
     )
@@ -104,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
             found[name or host] = written = []
             if len(names) > 1:
                 line(name, "bold")
-            for row in _tested(session, *_plan(arguments, where, name, most)):
+            for row in _tested(session, *make_plan(arguments, where, name, most)):
                 written.append(row)
                 line(row.line(), "red" if row.differing else "")
     except (OSError, MuxError) as error:
@@ -128,16 +131,16 @@ def run(arguments: argparse.Namespace) -> int:
     return _DIFFERS if depends else 0
 
 
-def _plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> _Plan:
+def make_plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> _Plan:
     if arguments.udp:
         return _quic_plan(where, name)
     send = partial(exchange_bytes, where)
     make: Callable[[], FirstBytes] = partial(Handshake, name)
     if arguments.protocol != "tls":
-        sample = _samples()[arguments.protocol].replace("{name}", name or arguments.address[0])
+        sample = read_samples()[arguments.protocol].replace("{name}", name or arguments.address[0])
         make = partial(FirstBytes, sample.encode("latin-1"))
     first = make().to_send()
-    offsets = _offsets(len(first), most)
+    offsets = cut_offsets(len(first), most)
     cut: _Cut = [
         (f"cut at {plural(len(offsets), 'place')}", [partial(send, make, (at,)) for at in offsets]),
         ("one byte at a time", [partial(send, make, range(1, len(first)))]),
@@ -147,7 +150,7 @@ def _plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> 
     return partial(send, make, ()), cut, partial(send, half, ())
 
 
-def _offsets(length: int, most: int) -> list[int]:
+def cut_offsets(length: int, most: int) -> list[int]:
     """Choose where to cut: at each of the first bytes, which have the fields of most protocols, then evenly."""
     begin = min(most // 4, length - 1)
     left = min(most, length - 1) - begin

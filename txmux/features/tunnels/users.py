@@ -58,15 +58,15 @@ class TunnelUsers(WatchedFiles):
         except ImportError:
             what = f"needs the package bcrypt; run: {how_to_install('tunnel')}"
             raise MuxError(f"[route {route}] tunnel_users: {what}") from None
-        self._hash: Callable[[bytes, bytes], bytes] = bcrypt.hashpw
+        self.hash_password: Callable[[bytes, bytes], bytes] = bcrypt.hashpw
         self._hashes: Mapping[str, bytes] = {}
         self._path, self.wrong = path, ""
-        self._queue = LoginQueue[_PasswordCheck](monotonic)
-        self._checks: dict[tuple[int, Login], _PasswordCheck] = {}
+        self.queue = LoginQueue[_PasswordCheck](monotonic)
+        self.checks: dict[tuple[int, Login], _PasswordCheck] = {}
         self._is_checking = False
         self._crowded: tuple[float, int, int] | None = None
         # Digests of right logins: a client that comes again does not wait, nor cost a quarter of a second of CPU.
-        self._known: set[bytes] = set()
+        self.known: set[bytes] = set()
         self._salt = secrets.token_bytes(16)
         super().__init__(monotonic, f"[route {route}] ", [path], may_lack=True)
 
@@ -95,17 +95,17 @@ class TunnelUsers(WatchedFiles):
     def check(self, source: int, login: Login) -> Deferred[bool | None] | bool | None:
         """Return whether a login is right, now or later; ``None`` if there is no room for it. Cancel what is not waited for."""
         self.look()
-        if not self._hashes or self._digest(login) in self._known:
+        if not self._hashes or self._digest(login) in self.known:
             return bool(self._hashes)
-        check = self._checks.get((source, login))
+        check = self.checks.get((source, login))
         if check is None:  # clients open several connections at once, with one login
             check = _PasswordCheck(source, login)
-            refused = self._queue.add(source, check)
-            if len(self._queue) >= _MANY:
+            refused = self.queue.add(source, check)
+            if len(self.queue) >= _MANY:
                 self._note_crowd()
             if refused is check:
                 return None
-            self._checks[source, login] = check
+            self.checks[source, login] = check
             if refused is not None:
                 self._answer(refused, None)
         later: Deferred[bool | None] = Deferred(lambda _: self._leave(check, later))
@@ -115,13 +115,13 @@ class TunnelUsers(WatchedFiles):
 
     def _leave(self, check: _PasswordCheck, later: Deferred[bool | None]) -> None:
         check.waiting.remove(later)
-        if not check.waiting and self._queue.remove(check.source, check):
-            del self._checks[check.source, check.login]
+        if not check.waiting and self.queue.remove(check.source, check):
+            del self.checks[check.source, check.login]
 
     def _note_crowd(self) -> None:
         now = monotonic()
         if self._crowded is None or now - self._crowded[0] >= 1:
-            self._crowded = now, len(self._queue), self._queue.worst()
+            self._crowded = now, len(self.queue), self.queue.worst()
 
     def crowded(self) -> tuple[int, str] | None:
         """Return how many logins have waited lately, and the source of the most wrong ones; ``None`` if they were not many."""
@@ -136,9 +136,9 @@ class TunnelUsers(WatchedFiles):
         return b"" if hashed is None else sha256(self._salt + hashed + login.password).digest()
 
     def _check_next(self) -> None:
-        while not self._is_checking and (check := self._queue.take()) is not None:
+        while not self._is_checking and (check := self.queue.take()) is not None:
             digest = self._digest(check.login)
-            if digest in self._known:  # another source has used it meanwhile
+            if digest in self.known:  # another source has used it meanwhile
                 self._judged(check, is_right=True)
                 continue
             self._is_checking = True
@@ -150,18 +150,18 @@ class TunnelUsers(WatchedFiles):
     ) -> None:
         self._is_checking = False
         if outcome[0]:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known.add(digest)
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            self.known.add(digest)
         self._judged(check, is_right=bool(outcome[0]))
         self._check_next()
 
     def _judged(self, check: _PasswordCheck, *, is_right: bool) -> None:
-        self._queue.judged(check.source, is_right=is_right)
+        self.queue.judged(check.source, is_right=is_right)
         self._answer(check, is_right)
 
     def _answer(self, check: _PasswordCheck, is_right: bool | None) -> None:  # noqa: FBT001 - of a Deferred
-        del self._checks[check.source, check.login]
+        del self.checks[check.source, check.login]
         while check.waiting:  # one that is answered may end others
             check.waiting.pop().callback(is_right)
 
@@ -171,12 +171,12 @@ class TunnelUsers(WatchedFiles):
         dearest = max(map(_cost, hashes.values()), default=0)
         hashed = hashes.get(login.user)
         if hashed is None:
-            self._hash(password, _salt(dearest))
+            self.hash_password(password, _salt(dearest))
             return False
-        computed = self._hash(password, hashed)
+        computed = self.hash_password(password, hashed)
         # Each cost takes twice as long as the one before, so these and the own one together are the dearest.
         for cost in range(_cost(hashed), dearest):
-            self._hash(password, _salt(cost))
+            self.hash_password(password, _salt(cost))
         return compare_digest(computed, hashed) and password == login.password
 
 
