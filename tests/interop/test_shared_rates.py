@@ -58,7 +58,7 @@ class _Client(Protocol):
 
 
 def _shared(machine: EmbeddedService) -> SharedSources:
-    part: Any = machine.parts["sharing"]
+    part: Any = machine._parts["sharing"]
     shared: SharedSources = part.limits
     return shared
 
@@ -230,7 +230,7 @@ class SharedRatesTest(TestCase):
         return output_of("redis-cli", "-p", str(self.redis.port), *words).decode()
 
     def gauge(self, machine: EmbeddedService) -> bool | None:
-        parts = machine.parts.values()
+        parts = machine._parts.values()
         return is_shared(source.state() for part in parts for source in part.sources())
 
     async def test_metric_of_redis(self) -> None:

@@ -133,11 +133,11 @@ class MuxService(Service):
         self.supervisor: Supervisor | None = None
         self._account: UserAccount | None = None
         self._warnings = warnings
-        self.reloading = Coalescer(self._reload)
+        self._reloading = Coalescer(self._reload)
         self._is_asked_for = False  # the next reload: it is not just due by `watch_rules`
         self._checking = Coalescer(self._check_upgrade)
         self._pending_rules: Rules | None = None
-        self.rules_watch = RulesWatch(reactor, self._rules_changed, control.recurring)
+        self._watch = RulesWatch(reactor, self._rules_changed, control.recurring)
         self._stop_signals = StopSignals(reactor)
         self._upgrades = Upgrades(
             reactor,
@@ -200,7 +200,7 @@ class MuxService(Service):
         if not self._upgrades.is_waiting:
             self._resources.endpoints.accept()
         self.control.commit(self.control.rules)
-        self.rules_watch.commit(self.control.rules)
+        self._watch.commit(self.control.rules)
         self._stop_signals.start()
         for watch in self._signals:
             watch.start()
@@ -209,7 +209,7 @@ class MuxService(Service):
         """Start this program again with the same command, and hand over to it; this process ends after its last connection."""
         await self._upgrades.serves()
         await self._checking.wait_until_idle()
-        await self.reloading.wait_until_idle()
+        await self._reloading.wait_until_idle()
         if self._upgrades.has_successor:
             return Report.refused("another upgrade has just been done")
         try:
@@ -238,7 +238,7 @@ class MuxService(Service):
 
     async def _check_upgrade(self) -> Report:
         await self._upgrades.serves()
-        await self.reloading.wait_until_idle()
+        await self._reloading.wait_until_idle()
         await self._upgrades.connections_arrived()
         supervisor = self.supervisor
         if supervisor is None or not self.running:
@@ -296,14 +296,14 @@ class MuxService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self.rules_watch.stop()
+        self._watch.stop()
         await self.control.stop_following()
         await self._upgrades.has_taken_over()
         self._upgrades.expect_no_more()  # a reload or an upgrade may wait for connections
         shared = self._upgrades.stop_upgrading()
         if self.failure is None:
             await self._upgrades.report_exit()
-        await self.reloading.wait_until_idle()
+        await self._reloading.wait_until_idle()
         supervisor = self.supervisor
         if supervisor is not None and not shared:
             await self._stop_signals.wait(self.control.rules.settings.grace)
@@ -359,18 +359,18 @@ class MuxService(Service):
 
     def _ask_for_reload(self) -> Deferred[Report]:
         self._is_asked_for = True
-        return self.reloading.request()
+        return self._reloading.request()
 
     def _has_outdated_rules(self) -> bool:
         # The new process of an upgrade reads the files itself.
-        is_about_to_read = self._upgrades.is_under_way or self.reloading.is_busy
-        return self.rules_watch.has_changed and not is_about_to_read
+        is_about_to_read = self._upgrades.is_under_way or self._reloading.is_busy
+        return self._watch.has_changed and not is_about_to_read
 
     def _rules_changed(self) -> bool:
         if self._upgrades.is_under_way:
             return False  # the new process reads the files itself
         failed = partial(self._log.failure, "the reload failed")
-        self.reloading.request().addErrback(failed)
+        self._reloading.request().addErrback(failed)
         return True
 
     async def _reload(self) -> Report:
@@ -420,13 +420,13 @@ class MuxService(Service):
         return report
 
     async def _read_to_try(self) -> Rules:
-        await self.reloading.wait_until_idle()
+        await self._reloading.wait_until_idle()
         if self._upgrades.has_successor:
             raise MuxError("another process serves by now; ask that")
         if why := self.control.rules.unreadable:
             raise MuxError(why)
         rules = await self._read(None)
-        await self.reloading.wait_until_idle()  # one may have begun meanwhile
+        await self._reloading.wait_until_idle()  # one may have begun meanwhile
         if (supervisor := self.supervisor) is not None:
             async with supervisor.reading_files:
                 await supervisor.check_tls_files(rules)
@@ -507,7 +507,7 @@ class MuxService(Service):
         """Complete a reload after the commit; `removed` are routes and backends whose connections end."""
         steps.run("open files by the helper", self._resources.privilege.commit)
         steps.run("follow the rules", self.control.commit, rules)
-        steps.run("watch the rules' files", self.rules_watch.commit, rules)
+        steps.run("watch the rules' files", self._watch.commit, rules)
         changes = steps.run("describe the change", described) or "the rules are in force"
         warn = partial(self._warn, supervisor, rules, rules_changed=changes != _NO_CHANGE)
         await steps.wait("warn of what is unusual", warn)

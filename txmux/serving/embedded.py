@@ -59,7 +59,7 @@ class EmbeddedService(Service):
             self._send_to_part,
             per_source=lambda: {name: its for name, (_, its) in self._sources.items()},
         )
-        self.parts = Parts[ServicePart](lambda feature: feature.part(context))
+        self._parts = Parts[ServicePart](lambda feature: feature.part(context))
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
         self._counters: dict[str, Counter] = {}
@@ -110,13 +110,13 @@ class EmbeddedService(Service):
         self._use_parts(rules)
 
     def _use_parts(self, rules: Rules) -> None:
-        for part in self.parts.values():
+        for part in self._parts.values():
             part.commit(rules)
-        if self.parts and not self._looking.running:
+        if self._parts and not self._looking.running:
             self._looking.start(1.0, now=False)
 
     def _look(self) -> None:
-        for part in self.parts.values():
+        for part in self._parts.values():
             part.look()
 
     def _send_to_part(self, feature: str, values: Any) -> Deferred[Any]:
@@ -126,7 +126,7 @@ class EmbeddedService(Service):
     def _check(self, rules: Rules) -> None:
         for line in described_untaken(rules):
             self._log.error("{line}", line=line)
-        self.parts.prepare(rules)
+        self._parts.prepare(rules)
         check_servers(self._reactor, rules.servers())
         for listener in rules.listeners:
             for address in listen_addresses(listener):
@@ -210,7 +210,7 @@ class EmbeddedService(Service):
         serving, self.serving = self.serving, None
         if self._looking.running:
             self._looking.stop()
-            await gatherResults(filter(None, [part.stop() for part in self.parts.values()]))
+            await gatherResults(filter(None, [part.stop() for part in self._parts.values()]))
         if serving is not None:
             self._sockets.close()
             await serving.drain()

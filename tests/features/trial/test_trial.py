@@ -600,8 +600,8 @@ class TrialTests(AdminCase):
             for _ in range(22):
                 time.advance(0.5)
                 await self.running.control.missing()
-                await self.running.rules_watch.looking
-            while self.running.reloading.is_busy:
+                await self.running._watch.looking
+            while self.running._reloading.is_busy:
                 await turn()
 
         await self.served(request("a.test"), request("b.test"), request("c.test"))
