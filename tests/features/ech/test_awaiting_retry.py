@@ -240,7 +240,7 @@ class AwaitingRetryTest(MuxTestCase):
     async def test_ends_meanwhile(self) -> None:
         """Whichever side goes, and however, the other one learns it, and nothing is left."""
         for who, reason in (
-            ("client closes", "done"), ("client resets", "client-gone"), ("server closes", "done"),
+            ("client closes", "done"), ("client resets", "client-reset"), ("server closes", "done"),
             ("server resets", "server-reset"), ("killed", "killed"),
         ):  # fmt: skip
             for begin in (self.began, self.asked_again):

@@ -284,7 +284,7 @@ class PassedOnTest(MuxTestCase):
 
     async def test_each_side_may_leave_before_the_answer(self) -> None:
         for leave, reason in (
-            (lambda c, _: c.transport.abortConnection(), "client-gone"),
+            (lambda c, _: c.transport.abortConnection(), "client-reset"),
             (lambda c, _: c.finish(), "done"),
             (lambda _, s: s.close(), "done"),
             (lambda _, s: s.transport.abortConnection(), "server-reset"),

@@ -22,7 +22,7 @@ from txmux.net.sockets.poller import ERROR, READ
 from txmux.rules.model import Refusal
 from txmux.tcp.fast_path import DONT_WAIT
 from txmux.tcp.stage import Client, Stage, Step, count_asked
-from txmux.tcp.transitions import Connected, Outcome, TurnedAway
+from txmux.tcp.transitions import Connected, Finished, Outcome, TurnedAway
 from txmux.telemetry.record import ConnectionState
 from txmux.transport import source_number
 from txmux.wire.client_hello import read_hello
@@ -172,6 +172,10 @@ class AwaitingRetry(Stage):
     @override
     def on_finished(self) -> Outcome | None:
         return self._relayed_on()
+
+    @override
+    def connection_lost(self, reason: Failure) -> None:
+        self._client.advance(Finished("client-reset"))  # it has a server
 
     def _server_sent(self, data: bytes) -> None:
         client = self._client
