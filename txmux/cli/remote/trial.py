@@ -28,9 +28,7 @@ def try_rules(ask: command.Ask, files: Files | None = None) -> Any:
     """Ask a service where its last clients would go by other rules; without `files`, by those that a reload would read."""
     if files is None:
         return ask("POST", "/api/reload/try")
-    import attrs  # noqa: PLC0415 - rules have been read
-
-    packed = zlib.compress(json.dumps(attrs.asdict(files)).encode(), 9)
+    packed = zlib.compress(json.dumps(files.as_json()).encode(), 9)
     if len(packed) > _LARGEST:
         raise UsageError(
             "these rules are too large to be sent to the service: write them to its own files, and use 'txmux reload --try'"

@@ -52,7 +52,7 @@ def _unpacked(packed: str) -> Rules:
     """Read rules from the texts of their files: `Files` as JSON, compressed by zlib, in base64. No file is opened, and this process's environment is not read."""
     try:
         data = zlib.decompressobj().decompress(b64decode(packed), 2 * LARGEST_RULES)
-        files = Files(**parse_json(data))
+        files = Files.from_json(parse_json(data))
         path, text = next(iter(files.texts.items()))
     except (*MISSHAPEN, StopIteration, zlib.error) as problem:
         raise MuxError("files: is not what 'txmux check --against running' sends") from problem

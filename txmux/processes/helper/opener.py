@@ -102,7 +102,7 @@ class Opener:
             finally:
                 reader.close()
             with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-                return read_again(Files(**json.load(file)))
+                return read_again(Files.from_json(json.load(file)))
         except OSError as problem:
             raise OpenerError(problem.strerror) from problem
 

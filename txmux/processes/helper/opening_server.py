@@ -236,7 +236,7 @@ class OpeningServer:
     def _rules(self) -> list[int]:
         with self._reading:
             self._read()
-            return [_written(attrs.asdict(self._files))]
+            return [_written(self._files.as_json())]
 
     def _remove(self, path: str, *, device: int, inode: int) -> None:
         if path not in self._sockets:

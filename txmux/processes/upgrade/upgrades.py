@@ -581,7 +581,7 @@ def last_reload_in(state: Mapping[str, Any]) -> tuple[float, Report] | None:
 
 
 def _digest(rules: Rules) -> str:
-    texts = json.dumps(attrs.asdict(rules.files), sort_keys=True)
+    texts = json.dumps(rules.files.as_json(), sort_keys=True)
     return hashlib.sha256(texts.encode()).hexdigest()
 
 

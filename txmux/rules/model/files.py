@@ -17,14 +17,6 @@ from txmux.rules.problems import Problem
 _TEXT = instance_of(str)
 
 
-def _problems(units: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Problem]]:
-    """Take problems as another process sends them, too."""
-    return {
-        name: tuple(Problem(**one) if isinstance(one, dict) else one for one in problems)
-        for name, problems in units.items()
-    }
-
-
 @frozen
 class Files:
     """What was in the files when they were read: enough to read the same rules again after the files have changed.
@@ -46,8 +38,22 @@ class Files:
     variables: Mapping[str, str | None] = attrs.field(
         factory=dict, validator=deep_mapping(_TEXT, optional(_TEXT))
     )
-    untaken: Mapping[str, Sequence[Problem]] = attrs.field(factory=dict, converter=_problems)
+    untaken: Mapping[str, Sequence[Problem]] = attrs.field(factory=dict)
     as_read: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what another process is sent, which may be of another version: nothing of problems that is as usual."""
+        return attrs.asdict(self, filter=lambda field, value: value != field.default)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Files:
+        """Read what another process has sent; unknown fields are ignored."""
+        known = _known(cls, values)
+        untaken = {
+            name: tuple(Problem(**_known(Problem, one)) for one in problems)
+            for name, problems in known.pop("untaken", {}).items()
+        }
+        return cls(**known, untaken=untaken)
 
     @property
     def on_disk(self) -> Mapping[str, str]:
@@ -59,6 +65,11 @@ class Files:
         """The SHA-256 of the texts in their order, in hexadecimal: of one file, what ``sha256sum`` says; empty if there is none."""
         texts = "".join(self.texts.values()).encode()
         return hashlib.sha256(texts).hexdigest() if self.texts else ""
+
+
+def _known(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in attrs.fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def unit_at(units: Mapping[str, Sequence[tuple[int, str]]], path: str, line: int) -> str:
