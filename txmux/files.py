@@ -52,6 +52,10 @@ def use_helper(
     _helper, _remover = helper, remover
 
 
+def has_helper() -> bool:
+    return _helper is not None
+
+
 def file_id(path: Path) -> FileId:
     """Return which file is at a path, no link followed; zeros if this process cannot see it."""
     try:

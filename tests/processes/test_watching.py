@@ -2,13 +2,18 @@
 
 import errno
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from txmux.files import use_helper
 from txmux.processes import watching
 from txmux.processes.watching import RulesWatch
+from txmux.rules.model import Rules
 from txmux.rules.reading.parser import load
 from txmux.telemetry.steps import RecurringSteps
 
@@ -74,13 +79,7 @@ class RulesWatchTest(SynchronousTestCase):
         self.addCleanup(included.chmod, 0o755)
 
         def is_same() -> bool:
-            if os.getuid() == 0:
-                os.seteuid(_NOBODY)
-            try:
-                digest = watching.current_digest(folder, rules.files)
-            finally:
-                os.seteuid(os.getuid())
-            return digest == watching.loaded_digest(rules.files)
+            return self.is_same(folder, rules)
 
         self.assertTrue(is_same())
         (included / "a.ini").rename(folder / "a.ini")
@@ -89,3 +88,45 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertTrue(is_same())
         (included / "b.ini").write_text("[backend b]\nserver = 127.0.0.1:2\n")
         self.assertFalse(is_same())
+
+    def test_folder_that_is_closed(self) -> None:
+        """Rules that were read while a folder was closed are the same until it is not; one is seen that becomes closed, unless the helper may list it."""
+        folder = make_folder(self)
+        path, included = folder / "rules.ini", folder / "conf.d"
+        path.write_text("[txmux]\ninclude = conf.d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        included.mkdir()
+        folder.chmod(0o755)
+        self.addCleanup(included.chmod, 0o755)
+        self.addCleanup(use_helper, None)
+        open_ones = self.acting(lambda: load(path))
+        for mode in (0, 0o311, 0o344):
+            with self.subTest(mode=oct(mode)):
+                included.chmod(mode)
+                closed = self.acting(lambda: load(path))
+                for _ in range(2):
+                    self.assertTrue(self.is_same(folder, closed))
+                    closed = self.acting(lambda: load(path, in_force=closed.files))  # noqa: B023
+                is_listed = mode == 0o344
+                self.assertEqual(self.is_same(folder, open_ones), is_listed)
+                use_helper(_refuse)
+                self.assertTrue(self.is_same(folder, open_ones))
+                use_helper(None)
+                included.chmod(0o755)
+                self.assertEqual(self.is_same(folder, closed), is_listed)
+                self.assertTrue(self.is_same(folder, open_ones))
+
+    def acting(self, function: Callable[[], Any]) -> Any:
+        if os.getuid() == 0:
+            os.seteuid(_NOBODY)
+        try:
+            return function()
+        finally:
+            os.seteuid(os.getuid())
+
+    def is_same(self, folder: Path, rules: Rules) -> bool:
+        digest = self.acting(lambda: watching.current_digest(folder, rules.files))
+        return bool(digest == watching.loaded_digest(rules.files))
+
+
+def _refuse(path: Path, _: int) -> int:
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))

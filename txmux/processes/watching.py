@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from txmux.files import read_bytes
+from txmux.files import has_helper, read_bytes
 from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
@@ -19,6 +19,8 @@ from txmux.rules.reading.files import (
     real_path,
     smallest_first,
     source_of,
+    unlisted,
+    with_unlisted,
     with_unseen,
 )
 from txmux.telemetry.steps import RecurringSteps
@@ -141,8 +143,22 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
 
 def _included(folder: Path, files: Files, pattern: str) -> list[Path]:
     """Return which files a pattern means now; one whose folder this process may not list is there unless it is known to be gone."""
-    found = included_paths((folder / next(iter(files.texts))).parent, pattern)
-    return with_unseen(found, (folder / path for path in files.included[pattern]))
+    start = (folder / next(iter(files.texts))).parent
+    before = [folder / path for path in files.included[pattern]]
+    paths = with_unseen(included_paths(start, pattern), before)
+    if not is_pattern(pattern):
+        return paths
+    closed = unlisted(start, pattern)
+    for error in closed.values():
+        if error.errno in SHORTAGE:
+            raise error
+    # The helper, which reads the rules, may list what this process may not.
+    news = (
+        path
+        for path, error in closed.items()
+        if path in before or not (has_helper() and isinstance(error, PermissionError))
+    )
+    return with_unlisted(paths, news)
 
 
 def _loaded(files: Files) -> Iterator[str]:

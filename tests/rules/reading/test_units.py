@@ -1,6 +1,7 @@
 """Tests of units: the parts of rules with owners of their own."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from unittest import SkipTest
@@ -28,7 +29,7 @@ class UnitsTest(SynchronousTestCase):
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
 
@@ -314,22 +315,71 @@ class UnitsTest(SynchronousTestCase):
         before = load(path)
 
         folder = unit.parent
-        self.folder.chmod(0o755)
         folder.chmod(0)
         self.addCleanup(folder.chmod, 0o755)
-        if os.getuid() == 0:
-            os.seteuid(_NOBODY)
-        try:
-            rules = load(path, in_force=before.files)
-            again = retaken(rules, UntakenUnits(before.files))
-        finally:
-            os.seteuid(os.getuid())
+        rules = self.acting(lambda: load(path, in_force=before.files))
+        again = self.acting(lambda: retaken(rules, UntakenUnits(before.files)))
         [[problem]] = rules.files.untaken.values()
         self.assertIn(f"{unit}: cannot be read: Permission denied", str(problem))
         self.assertEqual([*again.backends], ["a"])
         folder.chmod(0o755)
         unit.unlink()
         self.assertEqual([*load(path, in_force=before.files).backends], [])
+
+    def acting(self, function: Callable[[], Rules]) -> Rules:
+        """Call a function as a user who may not look into all folders."""
+        self.folder.chmod(0o755)
+        if os.getuid() == 0:
+            os.seteuid(_NOBODY)
+        try:
+            return function()
+        finally:
+            os.seteuid(os.getuid())
+
+    def test_folder_that_cannot_be_listed(self) -> None:
+        """It is named with the reason, also where a pattern finds it: what is in it is not served. One that is missing may come yet."""
+        self.write("closed/sub/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
+        self.write("file", "")
+        (self.folder / "loop").symlink_to("loop")
+        (self.folder / "dangling").symlink_to("missing")
+        closed = self.folder / "closed"
+        closed.chmod(0)
+        self.addCleanup(closed.chmod, 0o755)
+        denied = "Permission denied; let the user that txmux runs as read it"
+        mistaken = "correct the path of 'include', or put a folder there"
+        for pattern, where, why in (
+            ("closed/*.ini", "closed", denied),
+            ("closed/sub/*.ini", "closed/sub", denied),
+            ("closed/s*/a.ini", "closed", denied),
+            ("cl*/*.ini", "closed", denied),
+            ("cl*/a.ini", "closed", denied),
+            ("file/*.ini", "file", f"Not a directory; {mistaken}"),
+            ("loop/*.ini", "loop", f"Too many levels of symbolic links; {mistaken}"),
+        ):  # fmt: skip
+            with self.subTest(pattern=pattern):
+                path = self.write("rules.ini", f"[txmux]\ninclude = {pattern}\n{LISTEN}")
+                rules = self.acting(partial(load, path))
+                [[problem]] = rules.files.untaken.values()
+                message = f": cannot look into '{self.folder}/{where}': {why}"
+                self.assertIn(message, str(problem))
+                self.assertEqual(problem.path, str(self.folder / pattern.replace("cl*", "closed")))
+                again = self.acting(partial(load, path, in_force=rules.files))
+                self.assertEqual(again.files.untaken, rules.files.untaken)
+        for pattern in ("missing/*.ini", "dangling/*.ini", "[fld]*/*.ini", "*.ini/*.ini"):
+            with self.subTest(pattern=pattern):
+                path = self.write("rules.ini", f"[txmux]\ninclude = {pattern}\n{LISTEN}")
+                self.assertEqual(self.acting(partial(load, path)).files.untaken, {})
+
+    def test_folder_of_a_disk_with_errors(self) -> None:
+        """A folder that cannot be listed for any other reason than that it is gone says nothing of what was found in it."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
+        before, folder = load(path), self.folder / "d"
+        folder.rename(self.folder / "old")
+        folder.symlink_to("d")
+        rules = load(path, in_force=before.files)
+        self.assertEqual([*rules.files.untaken], [str(folder / "a.ini")])
+        self.assertEqual([*retaken(rules, UntakenUnits(before.files)).backends], ["a"])
 
     def test_newcomer_before_others(self) -> None:
         """What a unit has in force cannot be claimed by one whose file is named before its own."""

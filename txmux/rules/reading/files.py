@@ -96,6 +96,43 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
     return _without_links_to_others(paths)
 
 
+def unlisted(folder: Path, pattern: str) -> dict[Path, OSError]:
+    """Return why folders cannot be listed in which a pattern may mean files, each by its path with the rest of the pattern.
+
+    `glob` passes over them. What is missing may be there later.
+    """
+    head, tail = os.path.split(pattern)
+    found: dict[Path, OSError] = {}
+    with on_disk(folder / pattern):
+        heads = [head]
+        if is_pattern(head):
+            found = {path / tail: error for path, error in unlisted(folder, head).items()}
+            heads = glob.glob(head, root_dir=folder)  # noqa: PTH207 - as above
+        for one in heads:
+            place = folder / one
+            try:
+                if is_pattern(tail):
+                    os.scandir(place).close()
+                else:
+                    (place / tail).lstat()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                # What a pattern finds may be no folder.
+                if not (is_pattern(head) and error.errno in {errno.ENOTDIR, errno.ELOOP}):
+                    error.filename = str(place)
+                    found[place / tail] = error
+    return found
+
+
+def with_unlisted(paths: list[Path], closed: Iterable[Path]) -> list[Path]:
+    """Add what stands for the files of folders that cannot be listed, unless some of them are known, which say so."""
+    more = {*closed} - {*paths}
+    known = {path.parent for path in paths}
+    more = {path for path in more if path.parent not in known}
+    return sorted([*paths, *more], key=str) if more else paths
+
+
 def with_unseen(found: list[Path], before: Iterable[Path]) -> list[Path]:
     """Add the files of before that are not found, and not known to be gone: their folder may be closed to this process."""
     unseen = [path for path in before if path not in found and not is_gone(path)]
@@ -106,8 +143,8 @@ def is_gone(path: Path) -> bool:
     try:
         with on_disk(path):
             path.lstat()
-    except OSError as problem:
-        return not isinstance(problem, PermissionError)
+    except OSError as problem:  # no other one says so
+        return isinstance(problem, FileNotFoundError | NotADirectoryError)
     return False
 
 
@@ -204,6 +241,7 @@ class FileReader:
         self._known = known
         self._seen: set[Path] = set()
         self._named: set[Path] = set()
+        self._unlisted: dict[Path, OSError] = {}
         self._room = LARGEST_RULES - len(main.text.encode())
         self._texts = {main.path: main.text}
         self._included: dict[str, list[str]] = {}
@@ -281,9 +319,16 @@ class FileReader:
 
     def _read_unit(self, path: Path) -> SourceFile | None:
         try:
+            if path in self._unlisted:
+                raise self._unlisted[path]
             return None if real_path(path) in self._named else self._read(path)
         except OSError as error:
             message = f"cannot be read: {error.strerror}; {self._advice(error, str(path))}"
+            if error is self._unlisted.get(path):
+                advice = "correct the path of 'include', or put a folder there"
+                if isinstance(error, PermissionError):
+                    advice = self._advice(error, "")
+                message = f"cannot look into '{error.filename}': {error.strerror}; {advice}"
         except InvalidValueError as error:
             if path.absolute() == self.main.absolute():
                 raise  # the pattern is wrong, not what it has found
@@ -293,7 +338,9 @@ class FileReader:
     def _paths(self, pattern: str) -> list[Path]:
         paths, draft = included_paths(self.folder, pattern), self._draft
         if is_pattern(pattern):
+            self._unlisted = unlisted(self.folder, pattern)
             paths = with_unseen(paths, map(Path, self._before.get(pattern, ())))
+            paths = with_unlisted(paths, self._unlisted)
         if draft is not None:
             own = Path(draft.path).absolute()
             if own.match(str((self.folder / pattern).absolute())):
