@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -43,9 +42,11 @@ def _run_with(test: Any, name: str, values: Sequence[Any]) -> Any:
     def run(self: Any) -> Any:
         if isinstance(self, TestCase):
             return Deferred.fromCoroutine(run_all(self))
-        with suppress(StopIteration):  # it never waits
-            return run_all(self).send(None)
-        return None
+        try:
+            run_all(self).send(None)
+        except StopIteration:
+            return None
+        raise TypeError("only a TestCase of twisted.trial.unittest can wait")
 
     return run
 
