@@ -79,8 +79,8 @@ class ServiceFiles:
         """Return files in use that may be lacking, and are, of routes and of backends, for the process that takes the place of this one."""
         found: list[dict[str, dict[str, str]]] = [{}, {}]
         for one in self.watched():
-            if one.may_lack and one.trouble and one.made is not None:
-                kind, _, name = one.section.strip("[] ").partition(" ")
+            kind, _, name = one.section.strip("[] ").partition(" ")
+            if kind != "listen" and one.may_lack and one.trouble and one.made is not None:
                 found[kind == "backend"][name] = {
                     str(path): b64encode(one.in_use.read(path)).decode()
                     for path in one.in_use.files
