@@ -135,7 +135,7 @@ class Worker:
     def _prepare_for_look(self) -> None:
         """Forget what an earlier process has done."""
         self._silence = HangDetector()
-        self._awaits_answer = self._has_answered = self._hung = False
+        self._awaits_answer = self._has_answered = self._hung = self._is_killed = False
         self._looks_with_turn = self._held_up = self._tasks = 0
         self._unanswered_since: int | None = None
 
@@ -499,6 +499,7 @@ class Worker:
     def kill(self) -> None:
         if self._channel is not None:
             self._log.warn("worker {number} does not end; it is killed", number=self.number)
+            self._is_killed = True
             self._end()
 
     def _end(self) -> None:
@@ -524,7 +525,7 @@ class Worker:
         lost = self._supervisor.ended(self)
         self._lost_connections = f", {plural(lost, 'connection')} lost" if lost else ""
         if self._retirement is not None or self._stopped is not None:
-            if lost:
+            if lost and not self._is_killed:  # else it has been said
                 how = (
                     self._how_ended if self._hung else how_killed(status)
                 ) + self._lost_connections
