@@ -65,6 +65,20 @@ def file_id(path: Path) -> FileId:
     return status.st_dev, status.st_ino
 
 
+def status_of(path: Path) -> os.stat_result:
+    """Return the status of a file that the rules name, by the helper if this process cannot see it."""
+    try:
+        return path.stat()
+    except PermissionError:
+        if _helper is None:
+            raise
+    descriptor = _helper(path, os.O_RDONLY)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def remove_socket(path: Path, bound: FileId) -> None:
     """Remove the file of a UNIX socket, if it is still there."""
     try:

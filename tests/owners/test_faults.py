@@ -2,12 +2,14 @@
 
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
+from tests.interop.children import leave_unmeasured
 from tests.processes.running import WorkersTestCase
+from tests.service.test_privileges import python_for_everybody, require_root
 from tests.support.each import for_each
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
@@ -91,12 +93,12 @@ LATER: Mapping[str, tuple[Fault, str]] = {
 """The same while a service runs: what a younger owner has in force is theirs, too."""
 
 
-@for_each("owned", ("file", "unit"))
+@for_each("owned", ("file", "unit", "hidden"))
 class FaultsTest(WorkersTestCase):
     """Services with three owners: an older bystander, one who makes a mistake, and a younger bystander.
 
     Attributes:
-        owned: What each has: a ``file``, or a ``unit`` of one file.
+        owned: What each has: a ``file``, a ``unit`` of one file, or a ``hidden`` file, which only root's helper of the service reads.
     """
 
     owned: str
@@ -106,6 +108,10 @@ class FaultsTest(WorkersTestCase):
         self.home = make_folder(self)
         self.units = self.home / "d"
         self.units.mkdir()
+        if self.owned == "hidden":
+            require_root()
+            leave_unmeasured(self)
+            self.home.chmod(0o700)
         self.owners = {name: Owner(name, free_port(), self.backend()) for name in _FILES}
         self.faulty = self.owners["faulty"]
         self.taken = self.backend().getsockname()[1]
@@ -131,7 +137,12 @@ class FaultsTest(WorkersTestCase):
     def serve(self) -> Service:
         settings = f"include = {self.units}/*.ini\ndrain_timeout = 1s"
         operator = f"[listen operator]\nendpoint = 127.0.0.1:{free_port()}\n"
-        self.mux = mux = self.own(Service(self.folder, operator, settings, admin=True))
+        before: Sequence[str] = ()
+        if self.owned == "hidden":
+            settings, before = f"{settings}\nuser = nobody", python_for_everybody()
+        self.mux = mux = self.own(
+            Service(self.folder, operator, settings, before=before, admin=True)
+        )
         mux.child.wait_for("serving with ")
         return mux
 
@@ -311,6 +322,8 @@ class FaultsTest(WorkersTestCase):
         )
         self.write()
         mux = self.serve()
+        mux.api("reload", {})
+        self.assertEqual(self.untaken(), {})
         secret.unlink()
         for change in (lambda: self.mux.api("reload", {}), mux.upgrade, mux.upgrade):
             held = self.bystanders()

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from txmux.classes import frozen
-from txmux.files import on_disk, read_list, read_own
+from txmux.files import on_disk, read_list, read_own, status_of
 from txmux.rules.model import Files, Section
 from txmux.rules.model.section import NOTHING_MORE, ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
@@ -198,10 +198,10 @@ def may_be_named(path: Path, author: Path, operator: Path) -> bool:
     """
     try:
         with on_disk(path):
-            who = author.stat().st_uid
-            if who in {0, operator.stat().st_uid}:
+            who = status_of(author).st_uid
+            if who in {0, status_of(operator).st_uid}:
                 return True
-            status = path.stat()
+            status = status_of(path)
     except FileNotFoundError:
         return True  # others report it
     except OSError:
