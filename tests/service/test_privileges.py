@@ -19,6 +19,7 @@ from tests.admin.processes import get
 from tests.interop.children import PATIENCE, Child, eventually, leave_unmeasured, run
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from tests.support.ports import free_port
 from tests.support.proc import (
     await_oom_scores,
     family_of,
@@ -43,6 +44,7 @@ _TWISTD = (
     *("--uid=nobody", f"--gid={_NOBODY.pw_gid}"),
 )
 _GET = b"GET / HTTP/1.1\r\n\r\n"
+_UNIT = "[listen {0}]\nendpoint = {1}\ndefault = reject\n"
 _PROMPTLY = 30.0
 """Seconds in which a service stops that nothing holds up."""
 _RULES = """
@@ -253,6 +255,26 @@ class DroppingTests(SynchronousTestCase):
         mux.stop()
         eventually(lambda: is_gone(helper), "the helper has ended")
         self.assertFalse(mux.pidfile.exists())
+
+    def test_upgrade_with_units_of_root(self) -> None:
+        """An upgrade takes what owners have changed in a folder that only root can see, as the helper has read it."""
+        units = self.folder / "d"
+        units.mkdir(mode=0o700)
+        ports = {name: free_port() for name in ("a", "b", "new")}
+        for name in "ab":
+            (units / f"{name}.ini").write_text(_UNIT.format(name, f"127.0.0.1:{ports[name]}"))
+        settings = f"user = nobody\ninclude = {units}/*.ini"
+        mux = Service(self.folder, _RULES, settings, admin=True, before=python_for_everybody())
+        self.addCleanup(mux.kill_all)
+        (units / "a.ini").write_text(_UNIT.format("a", f"127.0.0.1:{ports['new']}"))
+        (units / "b.ini").unlink()
+        for _ in range(2):
+            mux.upgrade()
+            self.assertEqual(mux.api("status")["untaken"], [])
+            self.assertIn(b"403 Forbidden", ask(ports["new"]))
+            for name in "ab":
+                with self.assertRaises(ConnectionRefusedError):
+                    ask(ports[name])
 
     def test_whom_the_kernel_kills_first(self) -> None:
         """Whoever has been root before: workers before supervisor and helper, also after an upgrade, by which the service may lose root."""

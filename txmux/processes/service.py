@@ -584,10 +584,12 @@ class MuxService(Service):
         """Open all sockets; no worker is started yet."""
         rules, counters = self.control.rules, self.control.counters
         account = self._account = account_of(rules)
-        self._resources.privilege.open(rules)
-        state = self._upgrades.state
+        privilege, state = self._resources.privilege, self._upgrades.state
         before = Files(state.get("units", {}), state.get("included", {}))
-        units, rules = UntakenUnits(before), with_unseen_units(rules, before)
+        if privilege.opener is None:  # else its helper has read them, which knows those of before
+            rules = with_unseen_units(rules, before)
+        privilege.open(rules)
+        units = UntakenUnits(before)
         rules = retaken(rules, units)
         while unservable := self._unservable(rules, _late_disks(rules)):
             units.leave_out(unservable, rules.units)

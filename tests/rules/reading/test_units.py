@@ -1,6 +1,7 @@
 """Tests of units: the parts of rules with owners of their own."""
 
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,14 +9,15 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.changes import change_environment
+from tests.support.changes import change_constants, change_environment
 from tests.support.folders import make_folder
+from txmux import files
 from txmux.rules.changes import described_untaken
 from txmux.rules.lint.destinations import unprovided
 from txmux.rules.model import Files, Refusal, Rules
 from txmux.rules.named_files import forbidden_files
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.parser import is_as_read, load, read_again, retaken
+from txmux.rules.reading.parser import is_as_read, load, read_again, retaken, with_unseen_units
 from txmux.rules.reading.units import UntakenUnits
 from txmux.testing import steps_in
 
@@ -163,6 +165,31 @@ class UnitsTest(SynchronousTestCase):
         units = {name: rules.files.texts[name] for name in rules.units}
         rules = retaken(load(path), UntakenUnits(Files(units)))
         self.assertEqual([one.name for one in rules.routes], ["a"])
+
+    def test_unseen_on_a_dead_disk(self) -> None:
+        """A new process does not wait for a disk that may have a file of before."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        unit = self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")
+        before = load(path).files
+        unit.unlink()
+        rules, is_back, looks_at = load(path), threading.Event(), Path.lstat
+
+        def lstat(path: Path) -> os.stat_result:
+            if path == unit:
+                is_back.wait()
+            return looks_at(path)
+
+        change_constants(self, files, PATIENCE=0.05)
+        self.patch(Path, "lstat", lstat)
+        threads = {*threading.enumerate()}
+        try:
+            error = self.assertRaises(RulesError, with_unseen_units, rules, before)
+        finally:
+            is_back.set()
+            for thread in {*threading.enumerate()} - threads:
+                thread.join()
+        self.assertIn(f"{unit}: cannot be read: its disk has not answered", str(error))
+        self.assertIs(with_unseen_units(rules, before), rules)
 
     def test_in_force_in_parts(self) -> None:
         """A unit may begin several times in a file."""

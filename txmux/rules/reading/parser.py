@@ -1,6 +1,6 @@
 """From the text of a rules file to `Rules`, or to all that is wrong in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,12 @@ def load_draft(path: Path | str, draft: SourceFile, *, keep: bool = True) -> Rul
 
 def load_within_patience(path: Path | str, *arguments: Any, **options: Any) -> Rules:
     """Call `load` in a process without a reactor; a disk that does not answer is an error, too."""
+    return _within_patience(partial(load, path, *arguments, **options))
+
+
+def _within_patience(read: Callable[[], Rules]) -> Rules:
     try:
-        return within_patience(partial(load, path, *arguments, **options))
+        return within_patience(read)
     except TimeoutError as error:
         message = f"cannot be read: {error.strerror}"
         raise RulesError([Problem(str(error.filename), 0, "", "", message)]) from None
@@ -145,14 +149,21 @@ def _read(
 
 
 def with_unseen_units(rules: Rules, before: Files) -> Rules:
-    """Return rules, read just now, with the files of before that this process cannot see, and that are not known to be gone."""
+    """Return rules, which this process has just read, with the files of before that it cannot see, and that are not known to be gone.
+
+    A disk that does not answer is an error, as with `load_within_patience`.
+    """
     included = rules.files.included
-    unseen = (
-        path
+    unseen = [
+        Path(path)
         for pattern, paths in before.included.items()
         for path in {*paths}.difference(included.get(pattern, paths))
-    )
-    if all(is_gone(Path(path)) for path in unseen):
+    ]
+    return _within_patience(partial(_with_unseen, rules, before, unseen)) if unseen else rules
+
+
+def _with_unseen(rules: Rules, before: Files, unseen: Sequence[Path]) -> Rules:
+    if all(map(is_gone, unseen)):
         return rules
     path, text = next(iter(rules.files.on_disk.items()))
     untaken = UntakenUnits(before=before)
