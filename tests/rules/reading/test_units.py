@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 from unittest import SkipTest
 
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.changes import change_constants, change_environment
+from tests.support.examples import scaled
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.rules.changes import described_untaken
@@ -125,6 +128,43 @@ class UnitsTest(SynchronousTestCase):
         problem = Problem(f"{self.folder}/d/b.ini", 1, "listen b", "endpoint", "cannot listen")
         units.leave_out([problem], rules.units)
         self.assertEqual([*retaken(rules, units).files.untaken], [problem.path])
+
+    @settings(max_examples=scaled(30))
+    @given(
+        units=st.lists(
+            st.tuples(st.lists(st.sampled_from("vwxyz"), unique=True, max_size=3), st.booleans()),
+            min_size=2,
+            max_size=5,
+        )
+    )
+    @example(units=[(["x"], True), (["x"], False), (["x", "y"], False), (["y"], False)])
+    def test_only_taken_units_claim(self, units: list[tuple[list[str], bool]]) -> None:
+        """At a start, a unit without an error is left out only for a name that an earlier one has, which is taken."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        claimed = set[str]()
+        left_out = set[str]()
+        for number in range(5):
+            names, is_wrong = units[number] if number < len(units) else ([], False)
+            backends = (f"[backend {name}]\nserver = 127.0.0.1:1\n" for name in names)
+            self.write(f"d/{number}.ini", "".join(backends) + "worse\n" * is_wrong)
+            if is_wrong or claimed & {*names}:
+                left_out.add(str(number))
+            else:
+                claimed |= {*names}
+        self.assertEqual({Path(unit).stem for unit in load(path).files.untaken}, left_out)
+
+    def test_each_keeps_the_next_out(self) -> None:
+        """Of very many units in such a row the first are decided one after the other, and all others at once."""
+        backend = "[backend {}]\nserver = 127.0.0.1:1\n".format
+        steps = []
+        for many in (60, 120):
+            path = self.write(f"{many}/rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+            for number in range(many):
+                text = backend(number) + backend(number + 1)
+                self.write(f"{many}/d/{number:03}.ini", text)
+            steps.append(steps_in(partial(load, path)))
+            self.assertLess({"0", "2", "4", "6"}, load(path).backends.keys())
+        self.assertLess(steps[1], 3 * steps[0])
 
     def test_unreadable(self) -> None:
         path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")

@@ -18,6 +18,9 @@ from txmux.rules.reading.ini import read_ini
 # What is read as one, also with an error in it.
 _HEADER = re.compile(r"^\[+[^\S\n]*(unit(?:[^\S\n][^\]\n]*)?)(?:\].*)?$", re.MULTILINE)
 
+_DECIDED_SINGLY = 16
+"""Readings that leave out only what is wrong for sure. Where each of very many units keeps the next one out, each decides one."""
+
 
 def is_divided(text: str) -> bool:
     return _HEADER.search(text) is not None
@@ -45,6 +48,7 @@ class UntakenUnits:
         self._claims: dict[str, dict[str, set[tuple[str, str]]]] = {}  # by file and unit
         self._emptied: set[str] = set()
         self._closed: set[str] = set()  # files of which nothing is taken
+        self._decided = 0
 
     def leave_out(
         self, problems: Sequence[Problem], units: Mapping[str, Sequence[tuple[int, str]]]
@@ -55,7 +59,8 @@ class UntakenUnits:
             found.setdefault(unit_at(units, problem.path, problem.line), []).append(problem)
         if "" in found or self._closed >= {problem.path for problem in problems}:
             raise RulesError([*chain.from_iterable(self.problems.values()), *problems])
-        for name in _wrong(found, units):
+        self._decided += 1
+        for name in _wrong(found, units) if self._decided <= _DECIDED_SINGLY else found:
             its = tuple(found[name])
             if name not in self.problems:
                 self.problems[name] = its
@@ -143,17 +148,15 @@ def _has_lost(problems: Iterable[Problem]) -> bool:
 
 def _wrong(
     found: Mapping[str, Sequence[Problem]], units: Mapping[str, Sequence[tuple[int, str]]]
-) -> Iterator[str]:
-    """Yield which units with problems are wrong for sure, in their order: not those that only others of them keep out."""
-    holders = {
-        name: {unit_at(units, *one.claimant) if one.claimant else "" for one in its}
+) -> Sequence[str]:
+    """Return which units are wrong whatever becomes of the others, or else the first of a circle; the next reading decides on more."""
+    wrong = [
+        name
         for name, its in found.items()
-    }
-    wrong = {name for name, its in holders.items() if not its <= found.keys() - {name}}
-    for name, its in holders.items():
-        if name in wrong or not its <= wrong:
-            wrong.add(name)
-            yield name
+        if not {unit_at(units, *one.claimant) if one.claimant else "" for one in its}
+        <= found.keys() - {name}
+    ]
+    return wrong or [*found][:1]
 
 
 def _begun(path: str, text: str) -> Iterator[tuple[int, str]]:
