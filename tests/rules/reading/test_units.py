@@ -166,6 +166,17 @@ class UnitsTest(SynchronousTestCase):
             self.assertLess({"0", "2", "4", "6"}, load(path).backends.keys())
         self.assertLess(steps[1], 3 * steps[0])
 
+    def test_said_once(self) -> None:
+        """What keeps out a unit that has not changed is said once, though it is so in its text and in what is in force."""
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        unit = self.write("d/a.ini", "[listen a]\nendpoint = :1\n")
+        before = load(path).files
+        for text in ("[listen b]\nendpoint = :1\n", "[listen a]\nendpoint = :2\n"):
+            self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}{text}")
+            untaken = retaken(load(path, in_force=before), UntakenUnits(before)).files.untaken
+            [[problem]] = untaken.values()
+            self.assertEqual(problem.path, str(unit))
+
     def test_unreadable(self) -> None:
         path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
         self.write("d/a.ini", "[backend a]\nserver = 127.0.0.1:1\n")

@@ -67,7 +67,7 @@ class UntakenUnits:
             elif name not in self._emptied:  # what is in force for it is wrong, too
                 self._emptied.add(name)
                 if _has_lost(self.problems[name]):
-                    self.problems[name] = (*self.problems[name], *its)
+                    self.problems[name] = tuple(dict.fromkeys([*self.problems[name], *its]))
             else:  # its header is none that `_HEADER` finds
                 self._closed.add(its[0].path)
 
