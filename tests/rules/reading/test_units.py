@@ -493,6 +493,37 @@ class UnitsTest(SynchronousTestCase):
                 own.write_text(before.files.texts[str(own)])
                 newcomer.unlink()
 
+    def test_claims_in_force(self) -> None:
+        """Each name and each address belongs to the unit that has just that in force, and not to one that is named before it."""
+        change_environment(self, TXMUX_OF_A_UNIT="127.0.0.1:2")
+        path = self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        listen = "[listen {}]\nendpoint = 127.0.0.1:{}\n".format
+        route = "[route b]\nmatch = {}\nunder = a\nbackend = close\n".format
+        varying = "[listen b]\nendpoint = ${TXMUX_OF_A_UNIT}\n"
+        ending = "terminate_tls = no.pem\n"
+        for name, (a, b), (new_a, new_b) in (
+            ("outer", (route("any"), listen("b", 2)), (route("tls") + ending, listen("b", 2))),
+            (
+                "tunnel",
+                (route("any"), listen("b", 2)),
+                (route("socks5") + "tunnel = yes\n", varying),
+            ),
+            ("moved", ("", listen("b", 2)), (listen("b", 4), listen("b", 5))),
+            ("more", ("", listen("b", 2)), (listen("c", 2), listen("b", 2) + "  127.0.0.1:4\n")),
+            ("variable", ("", varying), (listen("c", 2), varying)),
+        ):
+            with self.subTest(name=name):
+                first = self.write("d/a.ini", listen("a", 3) + a)
+                second = self.write("d/b.ini", b)
+                before = load(path, are_pem_files_there=False).files
+                self.assertEqual(before.untaken, {})
+                self.write("d/a.ini", listen("a", 3) + new_a)
+                second.write_text(new_b)
+                rules = load(path, are_pem_files_there=False, in_force=before)
+                for again in rules, retaken(rules, UntakenUnits(before)):
+                    self.assertEqual([*again.files.untaken], [str(first)])
+                self.assertEqual([*again.files.texts.values()][-1], new_b)
+
     def test_cost_of_what_is_in_force(self) -> None:
         """It is not read again for who has claimed what first, unless two have claimed the same."""
         routes = "".join(f"[route r{n}]\nmatch = tls\nbackend = close\n" for n in range(500))

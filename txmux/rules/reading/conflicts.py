@@ -55,26 +55,34 @@ def same_names(
                     yield section.problem(message).lost_to(first.path, first.line)
 
 
-def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
-    """Find endpoints that an earlier section has taken; the problem names the earlier one."""
+def conflicts(
+    sections: Iterable[Section], precedence: Callable[[Section, str], int] = lambda *_: 0
+) -> Iterator[Problem]:
+    """Find endpoints that an earlier one has taken; the problem names that."""
     first: dict[tuple[object, ...], tuple[str, Section]] = {}
-    for section, key in itertools.product(sections, _KEYS):
-        for number, item in enumerate(section.items(key)):
-            claimed, refused = claims(item.text)
-            if key != "endpoint" and item.text.startswith("unix:") and "/" not in item.text[:6]:
-                continue  # relative paths of these start elsewhere
-            taken: dict[str, tuple[Section, set[int]]] = {}
-            for claim in filter(first.__contains__, refused):
-                other, holder = first[claim]
-                taken.setdefault(other, (holder, set()))[1].update(claim[-3:-2])
-            for other, (holder, ports) in sorted(taken.items(), key=itemgetter(0)):
-                advice = "remove one of the two, or change its port or path"
-                which = f" ({ports_text(ports)})" if split_ports(item.text) else ""
-                message = f"{item.text!r} is taken by {other}{which}; {advice}"
-                yield section.problem(message, key, number).lost_to(holder.path, holder.line)
-            place = f"{item.text!r} at {section.path}:{section.line_of(item)}"
-            for claim in claimed:
-                first.setdefault(claim, (place, section))
+    endpoints = [
+        (section, key, number, item)
+        for section, key in itertools.product(sections, _KEYS)
+        for number, item in enumerate(section.items(key))
+    ]
+    for section, key, number, item in sorted(
+        endpoints, key=lambda its: precedence(its[0], its[3].text)
+    ):
+        claimed, refused = claims(item.text)
+        if key != "endpoint" and item.text.startswith("unix:") and "/" not in item.text[:6]:
+            continue  # relative paths of these start elsewhere
+        taken: dict[str, tuple[Section, set[int]]] = {}
+        for claim in filter(first.__contains__, refused):
+            other, holder = first[claim]
+            taken.setdefault(other, (holder, set()))[1].update(claim[-3:-2])
+        for other, (holder, ports) in sorted(taken.items(), key=itemgetter(0)):
+            advice = "remove one of the two, or change its port or path"
+            which = f" ({ports_text(ports)})" if split_ports(item.text) else ""
+            message = f"{item.text!r} is taken by {other}{which}; {advice}"
+            yield section.problem(message, key, number).lost_to(holder.path, holder.line)
+        place = f"{item.text!r} at {section.path}:{section.line_of(item)}"
+        for claim in claimed:
+            first.setdefault(claim, (place, section))
 
 
 def unshareable(

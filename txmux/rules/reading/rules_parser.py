@@ -266,7 +266,7 @@ class RulesParser:
         own = [same[0] for same in self._sections["txmux"].values()]
         self._problems += same_names(self._sections, self._precedence)
         if next(conflicts([*opened, *own]), None):  # only then is what is in force read
-            self._problems += conflicts(sorted([*opened, *own], key=self._precedence))
+            self._problems += conflicts([*opened, *own], self._precedence)
         of_units, backends = self._of_units(listeners, routes), self._sections["backend"]
         self._problems += foreign_backends(of_units, self._owners, backends)
         outer = {one.name: one.section for one in reversed(routes) if one.is_outer}
@@ -284,8 +284,8 @@ class RulesParser:
             message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
             self._problems.append(Problem(self._path, 1, "", "", message))
 
-    def _precedence(self, section: Section) -> int:
-        return self._untaken.precedence(self._owners.get(id(section), ""), section)
+    def _precedence(self, section: Section, claim: str = "") -> int:
+        return self._untaken.precedence(self._owners.get(id(section), ""), section, claim)
 
     def _is_like(self, last: LastRules, settings: Settings) -> bool:
         """Return whether what all sections depend on is as it was."""

@@ -20,6 +20,8 @@ from txmux.transport import Transport
 
 EVERY = "*"
 """In ``under =``: every listener that the route may be under."""
+INSIDE = "inside"
+"""What a section claims besides its name if routes may be under it."""
 _MOST_NAMED = 10
 
 T = TypeVar("T")
@@ -171,14 +173,14 @@ def shared_names(
     listeners: Mapping[str, Sequence[Section]],
     outer: Mapping[str, Section],
     owners: Mapping[int, str],
-    precedence: Callable[[Section], int],
+    precedence: Callable[[Section, str], int],
 ) -> Iterator[Problem]:
     """Find names that a listener of one unit and a route of another have, which routes may be under: the later one is wrong."""
     order = {key: number for number, key in enumerate(owners, start=1)}
     for name in listeners.keys() & outer.keys():
         some = listeners[name][0], outer[name]
         first, second = sorted(
-            some, key=lambda section: (precedence(section), order.get(id(section), 0))
+            some, key=lambda section: (precedence(section, INSIDE), order.get(id(section), 0))
         )
         if owners.get(id(first), "") != owners.get(id(second), ""):
             message = f"[{first.header}] has this name already, at {first.path}:{first.line}; give one another name"

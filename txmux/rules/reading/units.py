@@ -12,8 +12,10 @@ import attrs
 from txmux.rules.model import Files, Rules, Section
 from txmux.rules.model.files import unit_at
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.files import LARGEST_RULES, SourceFile
+from txmux.rules.reading.files import LARGEST_RULES, SourceFile, expand_section
 from txmux.rules.reading.ini import read_ini
+from txmux.rules.reading.route import is_outer
+from txmux.rules.reading.scope import INSIDE
 
 # What is read as one, also with an error in it.
 _HEADER = re.compile(r"^\[+[^\S\n]*(unit(?:[^\S\n][^\]\n]*)?)(?:\].*)?$", re.MULTILINE)
@@ -71,22 +73,23 @@ class UntakenUnits:
             else:  # its header is none that `_HEADER` finds
                 self._closed.add(its[0].path)
 
-    def precedence(self, unit: str, section: Section) -> int:
-        """Return how early a section may claim its name and addresses: those of the operator first, then what a unit has in force."""
+    def precedence(self, unit: str, section: Section, claim: str = "") -> int:
+        """Return how early a section may claim its name, an endpoint, or to be `INSIDE`: the operator first, then what is in force."""
         if not unit:
             return 0
-        claimed = {(section.header, item.text) for item in section.items("endpoint")}
-        in_force = self._claims_in(section.path).get(unit, set())
-        return 1 if (claimed or {(section.header, "")}) <= in_force else 2
+        in_force = self._claims_in(section.path).get(unit, ())
+        return 1 if (section.header, claim) in in_force else 2
 
     def _claims_in(self, path: str) -> Mapping[str, set[tuple[str, str]]]:
-        """Return what each unit of a file has in force: headers, each with nothing, and with each endpoint."""
+        """Return what each unit of a file has in force: headers, each with nothing, and with each claim."""
         if path not in self._claims:
             found = self._claims[path] = {}
             for unit, text in _parts(path, self.before.texts.get(path, "")):
                 claims = found.setdefault(unit, set())
-                for section in read_ini(text, path)[0]:
+                for written in read_ini(text, path)[0]:
+                    section, _ = expand_section(written, self.before.variables.get)
                     texts = ["", *(item.text for item in section.items("endpoint"))]
+                    texts += [INSIDE] * (section.header.startswith("listen ") or is_outer(section))
                     claims.update((section.header, one) for one in texts)
         return self._claims[path]
 
