@@ -1,5 +1,6 @@
 """Of several owners, one makes a mistake: the clients of the others notice nothing, and changes of theirs are in force."""
 
+import pytest
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,8 @@ from tests.support.folders import make_folder
 from tests.support.ports import free_port
 from tests.support.services import Service
 from txmux.cli import main
+
+pytestmark = pytest.mark.by_turns(each=True)
 
 BYSTANDERS = "older", "younger"
 _FILES = {"older": "10-older.ini", "faulty": "20-faulty.ini", "younger": "30-younger.ini"}

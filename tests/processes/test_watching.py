@@ -99,14 +99,14 @@ class RulesWatchTest(SynchronousTestCase):
         self.addCleanup(included.chmod, 0o755)
         self.addCleanup(use_helper, None)
         open_ones = self.acting(lambda: load(path))
-        for mode in (0, 0o311, 0o344):
+        for mode in (0, 0o111, 0o444):
             with self.subTest(mode=oct(mode)):
                 included.chmod(mode)
                 closed = self.acting(lambda: load(path))
                 for _ in range(2):
                     self.assertTrue(self.is_same(folder, closed))
                     closed = self.acting(lambda: load(path, in_force=closed.files))  # noqa: B023
-                is_listed = mode == 0o344
+                is_listed = mode == 0o444
                 self.assertEqual(self.is_same(folder, open_ones), is_listed)
                 use_helper(_refuse)
                 self.assertTrue(self.is_same(folder, open_ones))
