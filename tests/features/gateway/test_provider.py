@@ -298,6 +298,8 @@ class GatewayTests(TestCase):
         answers = (
             (500, b"{}"), (200, b"[]"), (200, b"no json"), (200, b" " * 5000), (401, b"{}"),
             "silent", (200, b'{"items": 1, "metadata": {}}'),
+            (200, b'{"items": [null], "metadata": {"resourceVersion": "1"}}'),
+            (200, b'{"items": [{"metadata": {"name": []}}], "metadata": {"resourceVersion": "1"}}'),
         )  # fmt: skip
         wrong: list[Any] = [*answers]
         self.kube.wrong = lambda _, path: wrong[0] if path.endswith("tcproutes") and wrong else None
@@ -539,6 +541,38 @@ class GatewayTests(TestCase):
         )
         await end()
         self.assertEqual(self.leases["default", "txmux-txmux-gateway.other"]["leaseTransitions"], 1)
+
+    async def test_a_lease_that_cannot_be_read(self) -> None:
+        """It is not held, and the provider goes on, and ends, without an error of its own."""
+        self.kube.put(
+            {"kind": "Lease", "metadata": {"name": "txmux-txmux-gateway", "namespace": "default"}}
+        )
+        lease = self.kube.get("Lease", "default", "txmux-txmux-gateway")
+        answers: list[object] = [None, [], 7, {}, {"spec": None}, {"spec": {}}]
+        specs: tuple[dict[str, object], ...]
+        specs = {"holderIdentity": []}, {"leaseTransitions": "x"}, {"leaseTransitions": []}
+        asked = 0
+
+        def wrong(method: str, path: str) -> tuple[int, bytes] | None:
+            nonlocal asked
+            if "leases" not in path:
+                return None
+            asked += method == "GET"
+            if method == "PUT":
+                return 200, json.dumps(answers[asked % len(answers)]).encode()
+            return 200, json.dumps(
+                {**lease, "spec": specs[asked % 3] if asked % 2 else {}}
+            ).encode()
+
+        self.kube.wrong = wrong
+        self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
+        end = self.run_provider()
+        await self.until(lambda: asked > 2 * len(answers) * len(specs))
+        self.assertEqual(self.of_route("db"), {})
+        await end()
+        self.kube.wrong = lambda *_: None
+        self.run_provider()
+        await self.until(lambda: self.of_route("db"))
 
     @property
     def leases(self) -> dict[tuple[str, str], Any]:

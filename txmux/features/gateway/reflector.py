@@ -87,7 +87,12 @@ class Reflector:
         if not self._since:
             await self._find_version()
             items, since = await self._api.list(self._path, **self._query)
-            self.objects = dict(map(self._known, filter(_is_object, items)))
+            try:
+                self.objects = dict(map(self._known, items))
+            except MISSHAPEN:  # of which nothing is said of what was known
+                raise NoServerError(
+                    "what answers is not Kubernetes: a list of no objects"
+                ) from None
             self._since = since
             self._good()
         elif self.why:  # a watch says nothing as long as nothing changes
@@ -178,11 +183,3 @@ def _without_status(thing: Any) -> Any:
         return None
     metadata = {**thing["metadata"], "resourceVersion": ""}
     return {**thing, "metadata": metadata, "status": None}
-
-
-def _is_object(thing: Any) -> bool:
-    try:
-        key_of(thing)
-    except MISSHAPEN:
-        return False
-    return True

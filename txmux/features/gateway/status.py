@@ -170,28 +170,30 @@ class StatusLease:
             method, path = "POST", LEASES.path("v1", namespace)
         else:
             method = "PUT"
+        time = self._time()
         try:
             spec = lease.setdefault("spec", {})
             holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
             duration = float(spec.get("leaseDurationSeconds") or _DURATION)
+            if self._seen[0] != (holder, renewed):
+                self._seen = (holder, renewed), begun
+            if holder not in {None, "", self._holder} and begun < self._seen[1] + duration:
+                return
+            if holder != self._holder:
+                spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
+                spec["acquireTime"] = time
+            spec |= {
+                "holderIdentity": self._holder,
+                "renewTime": time,
+                "leaseDurationSeconds": _DURATION,
+            }
+            whole = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease}
+            answer = await self._api.send(method, path, whole)
+            is_ours = answer["spec"]["holderIdentity"] == self._holder
         except MISSHAPEN:
             raise NoServerError("the Lease cannot be read") from None
-        if self._seen[0] != (holder, renewed):
-            self._seen = (holder, renewed), begun
-        if holder not in {None, "", self._holder} and begun < self._seen[1] + duration:
-            return
-        time = self._time()
-        if holder != self._holder:
-            spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
-            spec["acquireTime"] = time
-        spec |= {
-            "holderIdentity": self._holder,
-            "renewTime": time,
-            "leaseDurationSeconds": _DURATION,
-        }
-        whole = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease}
-        self._last = await self._api.send(method, path, whole)
-        self._until = begun + _DURATION
+        if is_ours:
+            self._last, self._until = answer, begun + _DURATION
 
     async def _release(self) -> None:
         """As client-go has it; if another one has taken it meanwhile, its version is another one."""
