@@ -1,6 +1,5 @@
 """Of several owners, one makes a mistake: the clients of the others notice nothing, and changes of theirs are in force."""
 
-import pytest
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,9 +7,12 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
+import pytest
+
 from tests.interop.children import leave_unmeasured
 from tests.processes.running import WorkersTestCase
 from tests.service.test_privileges import python_for_everybody, require_root
+from tests.support.changes import change_environment
 from tests.support.each import for_each
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
@@ -94,6 +96,9 @@ LATER: Mapping[str, tuple[Fault, str]] = {
     **FAULTS,
 }  # fmt: skip
 """The same while a service runs: what a younger owner has in force is theirs, too."""
+
+
+_NAMES_LIST = "[route b]\nmatch = ssh\nunder = faulty\nfrom = @{}\nbackend = close\n"
 
 
 @for_each("owned", ("file", "unit", "hidden"))
@@ -295,9 +300,8 @@ class FaultsTest(WorkersTestCase):
         """A list of networks that is wrong, or gone, takes nothing from the owner that names it."""
         networks = self.home / "networks"
         networks.write_text("192.0.2.0/24\n")
-        self.faulty.more = (
-            f"[route b]\nmatch = ssh\nunder = faulty\nfrom = @{networks}\nbackend = close\n"
-        )
+        change_environment(self, TXMUX_OF_A_UNIT=networks.name)
+        self.faulty.more = _NAMES_LIST.format(f"{self.home}/${{TXMUX_OF_A_UNIT}}")
         self.write()
         mux = self.serve()
         for damage in (lambda: networks.write_text("worse\n"), networks.unlink):
@@ -313,6 +317,19 @@ class FaultsTest(WorkersTestCase):
         networks.write_text("192.0.2.0/24\n")
         change()
         self.assertEqual(self.untaken(), {})
+
+    def test_large_list(self) -> None:
+        """A list that is too large to be handed over is named, since its unit depends on the file from then on."""
+        for name, size in (("small", 1), ("large", 17 << 20)):
+            networks = self.home / name
+            networks.write_text(f"192.0.2.0/24 # {'x' * size}\n")
+            self.faulty.more += _NAMES_LIST.format(networks).replace("route b", f"route {name}")
+        self.write()
+        mux = self.serve()
+        mux.upgrade()
+        self.assertEqual(self.untaken(), {})
+        named = re.findall("warn.*are not handed over.* in all: (.*?);", mux.child.output)
+        self.assertEqual(named, [f"{self.home}/large"])
 
     def test_secret(self) -> None:
         """Without a file that has a secret, what was in force stays so, and an upgrade goes well."""

@@ -31,7 +31,7 @@ def pack(rules: Rules) -> bytes:
     packed = io.BytesIO()
     pickler = _Pickler(packed, {})
     with uncollected():
-        first = attrs.evolve(rules, routes=(), backends={}, files=Files(), shifts={})
+        first = attrs.evolve(rules, routes=(), backends={}, files=Files(), shifts={}, unit_lists=())
         _dump(pickler, first, rules.backends, rules.routes)
     return packed.getvalue()
 

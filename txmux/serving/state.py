@@ -14,7 +14,7 @@ names        the addresses of names: see `txmux.backends.names.resolve.NameResol
 wanted       the operator's overrides: see `txmux.client.overrides`
 files        which file each UNIX socket has: device and inode, by the key of the socket
 pem          files for TLS of units that are in use and gone, as workers get them, of routes and of backends
-units        the texts in force of files that patterns found, and of lists of networks that they name, by path
+units        the texts in force of files that patterns found, and of lists of networks that they name, of 16 MiB at most, by path
 included     the paths of the files that each item of ``include`` matched
 passed       the keys of the sockets that systemd has opened, and has open itself
 bans         banned clients: see `txmux.access.bans.Bans.state`; a worker receives them as ``banned``, see `Row` there

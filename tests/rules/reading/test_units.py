@@ -20,8 +20,9 @@ from txmux.rules.lint.destinations import unprovided
 from txmux.rules.model import Files, Refusal, Rules
 from txmux.rules.named_files import forbidden_files
 from txmux.rules.problems import Problem, RulesError
+from txmux.rules.reading.files import LARGEST_RULES
 from txmux.rules.reading.parser import is_as_read, load, read_again, retaken, with_unseen_units
-from txmux.rules.reading.units import UntakenUnits
+from txmux.rules.reading.units import UntakenUnits, texts_of_units
 from txmux.testing import steps_in
 
 _NOBODY = 65534
@@ -216,6 +217,31 @@ class UnitsTest(SynchronousTestCase):
         units = {name: rules.files.texts[name] for name in rules.units}
         rules = retaken(load(path), UntakenUnits(Files(units)))
         self.assertEqual([one.name for one in rules.routes], ["a"])
+
+    def test_texts_of_units(self) -> None:
+        """A new process is given the lists that units name, however they do, and no other ones; those that fit, if they are too many."""
+        main = f"[txmux]\ninclude = d/*.ini\n{LISTEN}routes_from = *\n"
+        path = self.write("rules.ini", f"{main}deny = @one.txt, @operator.txt\n")
+        change_environment(self, TXMUX_OF_A_UNIT="two")
+        route = "[route {0}]\nmatch = ssh\nfrom = @{1}\nbackend = close\n".format
+        # Of the operator's, a unit may write the name.
+        a = route("a", "../one.txt") + route("b", "${TXMUX_OF_A_UNIT}.txt") + "# operator.txt\n"
+        sizes = {"one.txt": 9, "d/two.txt": 8, "large.txt": LARGEST_RULES - 99}
+        for name, size in sizes.items():
+            self.write(name, f"#{size * 'x'}\n192.0.2.1\n")
+        self.write("operator.txt", f"#{'x' * LARGEST_RULES}\n192.0.2.1\n")
+        own = self.write("d/a.ini", a + route("c", f"{self.folder}/large.txt"))
+        for text in ("", "[backend own]\nserver = 127.0.0.1:1\n"):  # then sections are taken over
+            with path.open("a") as file:
+                file.write(text)
+            texts, left_out = texts_of_units(load(path))
+            named = [str(self.folder / name) for name in ("d/../one.txt", "d/two.txt")]
+            self.assertEqual({*texts}, {str(own), *named, str(self.folder / "large.txt")})
+            self.assertEqual(left_out, [])
+        self.write("large.txt", f"{'#' * LARGEST_RULES}\n")
+        texts, left_out = texts_of_units(load(path))
+        self.assertEqual({*texts}, {str(own), *named})
+        self.assertEqual(left_out, [str(self.folder / "large.txt")])
 
     def test_unseen_on_a_dead_disk(self) -> None:
         """A new process does not wait for a disk that may have a file of before."""

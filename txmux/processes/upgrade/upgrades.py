@@ -56,6 +56,7 @@ from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers, close, settled
 from txmux.processes.worker.received_rules import sockets_of
 from txmux.rules.model import Listener, Rules
+from txmux.rules.reading.files import LARGEST_RULES
 from txmux.rules.reading.units import texts_of_units
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.state import TransferState
@@ -544,6 +545,14 @@ async def collect_state(
         "digest": _digest(control.rules),
         "last_reload": None if report is None else {"time": when, **report.as_json()},
     }
+    units, left_out = texts_of_units(control.rules)
+    if left_out and not again:
+        _log.warn(
+            "lists of networks are not handed over, as those of units have over {most} MiB in all: {lists}; "
+            "if the new process cannot read one, what names it is not served; make them smaller",
+            most=LARGEST_RULES >> 20,
+            lists=", ".join(left_out),
+        )
     state = await supervisor.state_to_hand_over(again=again)
     # The successor reads the files itself.
     networks = {
@@ -559,7 +568,7 @@ async def collect_state(
         "attention": await control.attention_state(),
         "files": resources.files(),
         "passed": [*resources.sockets.passed],
-        "units": texts_of_units(control.rules),
+        "units": units,
         "included": control.rules.files.included,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from heapq import merge
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,7 @@ class Rules:
             same as before is the same object.
         units: By file, of those that a pattern of ``include`` found, where units begin, and their names. All other files are
             one unit, the operator's.
+        unit_lists: The paths of the lists of networks that units name, as in `files`.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Rules:
     files: Files = attrs.field(factory=Files, eq=False, repr=False)
     shifts: Mapping[tuple[str, str], int] = attrs.field(factory=dict, eq=False, repr=False)
     units: Mapping[str, Sequence[tuple[int, str]]] = attrs.field(factory=dict, eq=False, repr=False)
+    unit_lists: Collection[str] = attrs.field(factory=tuple, eq=False, repr=False)
     # The positions of routes by what they are under: there may be thousands of owners.
     _under: dict[str, list[int]] = attrs.field(factory=dict, init=False, eq=False, repr=False)
     _over: dict[object, tuple[Route, ...]] = attrs.field(

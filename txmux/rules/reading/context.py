@@ -68,6 +68,7 @@ class RulesReading:
         may_be_provided: Whether files that a pattern finds may have what is missing.
         sections: By kind and name; several of one name are an error already.
         checked: The files that are there, and what each is.
+        unit_lists: The paths of the lists of networks that units name.
         needs: What the values of the section that is read come from beside its text: a function, its text, and the result.
     """
 
@@ -107,6 +108,7 @@ class RulesReading:
             files, self.problems, None if before is None else before._lists
         )
         self.checked: dict[Path, str] = {}
+        self.unit_lists: set[str] = set()
         self.needs: list[Need] = []
 
     def is_owned(self, section: Section) -> bool:
@@ -191,9 +193,8 @@ class RulesReading:
         path = self.folder / name
         if self.unit and self.looks_on_disk:
             self.check_author(path, Path(self.unit.partition(" [unit ")[0]))
-        read = RulesReading._list_of_unit if self.unit else RulesReading._list
-        found = read(self, path)
-        self.needs.append((read, path, found))
+        found = self._list(path)
+        self.needs.append((RulesReading._list, path, found))
         return found
 
     def check_author(self, path: Path, author: Path) -> None:
@@ -203,10 +204,11 @@ class RulesReading:
             )
 
     def _list(self, path: Path) -> NetworkSet:
-        return self._lists(path)
-
-    def _list_of_unit(self, path: Path) -> NetworkSet:
-        return self._lists(path, is_of_unit=True)
+        # What is taken over comes here, too.
+        found = self._lists(path, is_of_unit=bool(self.unit))
+        if self.unit:
+            self.unit_lists.add(str(path))
+        return found
 
     def reachable(self, text: str) -> AnyNetworks | Public:
         return Public.PUBLIC if text == Public.PUBLIC.value else self.networks(text)

@@ -248,7 +248,10 @@ class RulesParser:
         self._last = None
         self._cached = {}
         path = Path(self._path)
-        return Rules(path, settings, listeners, routes, backends, files, self._shifts, self._units)
+        lists = self._reading.unit_lists
+        return Rules(
+            path, settings, listeners, routes, backends, files, self._shifts, self._units, lists
+        )
 
     def _check(
         self, settings: Settings, listeners: Sequence[Listener], routes: Sequence[Route]

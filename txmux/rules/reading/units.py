@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 
 import attrs
 
@@ -133,16 +132,20 @@ class UntakenUnits:
         return attrs.evolve(source, text=text, problems=tuple(rest))
 
 
-def texts_of_units(rules: Rules) -> dict[str, str]:
-    """Return the texts in force of all units, and of the lists of networks that they may name: enough to read them again."""
-    files, texts = rules.files, {path: rules.files.texts[path] for path in rules.units}
-    others = {*texts, *chain.from_iterable(files.included.values()), str(rules.path)}
-    room = LARGEST_RULES
-    for path in sorted(files.texts.keys() - others, key=lambda path: len(files.texts[path])):
-        room -= len(files.texts[path])
-        if room > 0 and any(Path(path).name in texts[unit] for unit in rules.units):
-            texts[path] = files.texts[path]
-    return texts
+def texts_of_units(rules: Rules) -> tuple[dict[str, str], list[str]]:
+    """Return the texts in force of all units, and of the lists of networks that they name: enough to read them again.
+
+    Of more lists than `LARGEST_RULES`, the largest ones are left out, whose paths come second.
+    """
+    known, room = rules.files.texts, LARGEST_RULES
+    texts, left_out = {path: known[path] for path in rules.units}, []
+    for path in sorted(rules.unit_lists, key=lambda path: (len(known[path]), path)):
+        room -= len(known[path])
+        if room < 0:
+            left_out.append(path)
+        else:
+            texts[path] = known[path]
+    return texts, left_out
 
 
 def _has_lost(problems: Iterable[Problem]) -> bool:
