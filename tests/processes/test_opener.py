@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+import attrs
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -227,6 +228,41 @@ class OpenerTest(SynchronousTestCase):
         self.opener.commit()
         self.assertEqual(self.helper.text(new), "new")
         self.helper.assert_denied(self.key)
+
+    def test_units(self) -> None:
+        """It opens what a unit names that only others keep out, since these may be unservable; and nothing of one with an error."""
+        unit = (
+            "[listen {0}]\nendpoint = 127.0.0.1:0\n[backend x]\nserver = 127.0.0.1:1\n"
+            "[route on-{0}]\nmatch = tls\nterminate_tls = d/{0}.pem\nunder = {0}\nbackend = x\n"
+        ).format
+        folder, keys = self.helper.folder / "d", {}
+        folder.mkdir()
+        for name in "abcde":
+            keys[name] = folder / f"{name}.pem"
+            keys[name].write_text(name)
+            (folder / f"{name}.ini").write_text(unit(name) + "worse\n" * (name == "d"))
+        (folder / "e.ini").rename(folder / "e.away")
+        self.rules.write_text(
+            self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = d/*.ini")
+        )
+        [_, address] = map(listen_addresses, self.opener.read_rules().listeners)
+        for again in (False, True):
+            for name in "abc":
+                self.assertEqual(self.helper.text(keys[name]), name)
+                place = attrs.evolve(address[0], listener=name)
+                with self.opener.bind(place) as opened:
+                    self.assertTrue(opened.getsockname()[1])
+            for name in "de":
+                self.helper.assert_denied(keys[name])
+                with self.assertRaises(PermissionError):
+                    self.opener.bind(attrs.evolve(address[0], listener=name))
+            if not again:
+                self.opener.commit()
+        (folder / "b.ini").unlink()
+        self.opener.read_rules()
+        self.opener.commit()
+        self.helper.assert_denied(keys["b"])
+        self.assertEqual(self.helper.text(keys["c"]), "c")
 
     def test_rules_need_no_disk(self) -> None:
         descriptor = self.opener.descriptor(messages.READ_RULES)

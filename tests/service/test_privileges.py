@@ -336,6 +336,22 @@ class DroppingTests(SynchronousTestCase):
         self.assert_nobody(mux.child.pid)
         mux.stop()
 
+    def test_unit_that_gets_its_turn(self) -> None:
+        """A unit has its port below 1024 also where another one kept it out, whose own port is taken."""
+        mux = self.mux("include = d/*.ini")
+        folder = mux.file.parent / "d"
+        folder.mkdir()
+        port = free_low_port(self)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            for name, own in (("a", taken.getsockname()[1]), ("b", port)):
+                (folder / f"{name}.ini").write_text(
+                    f"[listen {name}]\nendpoint = 127.0.0.1:{own}\ndefault = reject\n"
+                    "[backend x]\nserver = 127.0.0.1:1\n"
+                )
+            said = mux.reload()
+            self.assertIn(b"403 Forbidden", ask(port), said)
+        mux.stop()
+
     def test_existing_log_keeps_its_owner(self) -> None:
         own = self.folder / "own.log"
         own.touch()

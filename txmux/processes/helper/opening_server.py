@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,14 @@ from txmux.processes.account import account_of
 from txmux.processes.supervisor.pidfile import remove_pid, write_pid
 from txmux.rules.model import Files, Rules
 from txmux.rules.named_files import is_key_file, paths_by_opener
-from txmux.rules.reading.parser import load_within_patience
+from txmux.rules.reading.parser import load_within_patience, rules_of_lost
 from txmux.rules.reading.values import Opens
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
 from txmux.telemetry import sharedmemory
 from txmux.wire.jsontext import parse_json
+
+_MOST_IN_A_ROW = 8
+"""Units of which each keeps the next one out: more could take this long."""
 
 
 @define
@@ -64,11 +68,17 @@ class AllowedPaths:
     token: str | None
 
     @classmethod
-    def of(cls, rules: Rules) -> AllowedPaths:
+    def of(cls, rules: Rules, *others: Rules) -> AllowedPaths:
+        """Return what rules name, and what the units name that others have."""
         token, account = rules.settings.admin_token, account_of(rules)
+        paths = [paths_by_opener(one) for one in (rules, *others)]
         return cls(
-            paths_by_opener(rules),
-            {(address.listener, address.text): address for address in _addresses(rules)},
+            {opens: set[str]().union(*(its[opens] for its in paths)) for opens in paths[0]},
+            {
+                (address.listener, address.text): address
+                for one in (*others, rules)
+                for address in _addresses(one)
+            },
             account.owner if account else None,
             os.path.abspath(token) if token else None,  # noqa: PTH100 - links stay
         )
@@ -250,11 +260,15 @@ class OpeningServer:
             self._path, data=self._data, are_pem_files_there=False, in_force=self._files
         )
         self._files = rules.files
-        self.prepare(rules)
+        others: list[Rules] = []
+        with suppress(MuxError, OSError):
+            # The supervisor serves these when it cannot open a port of those that keep them out.
+            within_patience(lambda: others.extend(islice(rules_of_lost(rules), _MOST_IN_A_ROW)))
+        self.prepare(rules, *others)
 
-    def prepare(self, rules: Rules) -> None:
+    def prepare(self, rules: Rules, *others: Rules) -> None:
         """Allow what these rules name, too; after `commit`, nothing else."""
-        self._named = [*self._named[:1], AllowedPaths.of(rules)]
+        self._named = [*self._named[:1], AllowedPaths.of(rules, *others)]
         for address in self._named[-1].addresses.values():
             if address.kind == "unix":
                 self._sockets.add(address.key.removeprefix("unix:"))

@@ -1,6 +1,6 @@
 """From the text of a rules file to `Rules`, or to all that is wrong in it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from txmux.rules.reading.files import (
     source_of,
 )
 from txmux.rules.reading.rules_parser import LastRules, RulesParser
-from txmux.rules.reading.units import UntakenUnits
+from txmux.rules.reading.units import OnlyUnits, UntakenUnits, lost_units
 
 
 def load(
@@ -193,6 +193,19 @@ def retaken(rules: Rules, untaken: UntakenUnits) -> Rules:
     return _read(
         SourceFile(path, text), installed_matchers(), untaken, known=known, on_disk=on_disk
     )
+
+
+def rules_of_lost(rules: Rules) -> Iterator[Rules]:
+    """Yield rules, read just now, with no units but those that others have kept out: first these, then what they keep out in turn."""
+    files, on_disk, before = rules.files, _on_disk(rules), set[str]()
+    known = attrs.evolve(files, texts=files.on_disk, as_read={}, untaken={})
+    main = SourceFile(*next(iter(known.texts.items())))
+    matchers = installed_matchers()
+    while (lost := lost_units(files)) != before:
+        untaken = OnlyUnits(lost)
+        found = _read(main, matchers, untaken, keep=False, known=known, on_disk=on_disk)
+        yield found
+        files, before = found.files, lost
 
 
 def last_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import attrs
@@ -130,6 +130,26 @@ class UntakenUnits:
             if unit_at({source.path: begun}, its.path, its.line) not in here
         ]
         return attrs.evolve(source, text=text, problems=tuple(rest))
+
+
+class OnlyUnits(UntakenUnits):
+    """Leaves out all units but these."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def taken(self, source: SourceFile) -> SourceFile:
+        text = "\n".join(
+            its if name in self._names else _emptied(its)
+            for name, its in _parts(source.path, source.text)
+        )
+        return super().taken(attrs.evolve(source, text=text, problems=()))
+
+
+def lost_units(files: Files) -> set[str]:
+    """Return the units that only others keep out."""
+    return {name for name, problems in files.untaken.items() if _has_lost(problems)}
 
 
 def texts_of_units(rules: Rules) -> tuple[dict[str, str], list[str]]:
