@@ -264,6 +264,24 @@ class OpenerTest(SynchronousTestCase):
         self.helper.assert_denied(keys["b"])
         self.assertEqual(self.helper.text(keys["c"]), "c")
 
+    def test_unit_in_force(self) -> None:
+        """It opens what is in force for a unit as long as that has an error, and no longer."""
+        unit, new = self.helper.folder / "a.unit", self.helper.folder / "new.pem"
+        new.write_text("new")
+        text = "[listen a]\nendpoint = 127.0.0.1:0\n[route b]\nmatch = tls\nterminate_tls = new.pem\nunder = a\nbackend = close\n"
+        unit.write_text(text)
+        own = self.rules.read_text().replace("[txmux]", "[txmux]\ninclude = *.unit")
+        self.rules.write_text(own)
+        for now in (text, f"{text}worse\n", f"{text}worse\n", f"{text}worst\n"):
+            unit.write_text(now)
+            self.opener.read_rules()
+            self.opener.commit()
+            self.assertEqual(self.helper.text(new), "new")
+        unit.write_text("")
+        self.opener.read_rules()
+        self.opener.commit()
+        self.helper.assert_denied(new)
+
     def test_rules_need_no_disk(self) -> None:
         descriptor = self.opener.descriptor(messages.READ_RULES)
         self.addCleanup(os.close, descriptor)

@@ -42,7 +42,8 @@ from txmux.processes.account import account_of
 from txmux.processes.supervisor.pidfile import remove_pid, write_pid
 from txmux.rules.model import Files, Rules
 from txmux.rules.named_files import is_key_file, paths_by_opener
-from txmux.rules.reading.parser import load_within_patience, rules_of_lost
+from txmux.rules.reading.parser import load_within_patience, retaken, rules_of_lost
+from txmux.rules.reading.units import UntakenUnits
 from txmux.rules.reading.values import Opens
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
 from txmux.telemetry import sharedmemory
@@ -117,6 +118,8 @@ class OpeningServer:
     _sockets: set[str] = attrs.field(factory=set, init=False)
     _bound: dict[str, FileId] = attrs.field(factory=dict, init=False)
     _files: Files = attrs.field(factory=Files, init=False)
+    _in_force: Files = attrs.field(factory=Files, init=False)
+    _next: Files = attrs.field(factory=Files, init=False)
     _poll: select.poll = attrs.field(factory=select.poll, init=False)
     _connections: dict[int, tuple[socket.socket, bool]] = attrs.field(factory=dict, init=False)
     _reading: threading.Lock = attrs.field(factory=threading.Lock, init=False)
@@ -126,6 +129,7 @@ class OpeningServer:
         self._add(connection, may_all=True)
         with suppress(MuxError):  # another process reports it to the operator
             self._read()
+            self._in_force = self._next
         woken, wake = socket.socketpair()
         self._poll.register(woken, select.POLLIN)
         have_read: deque[tuple[socket.socket, bool]] = deque()
@@ -260,10 +264,16 @@ class OpeningServer:
             self._path, data=self._data, are_pem_files_there=False, in_force=self._files
         )
         self._files = rules.files
+        self._next = rules.files
         others: list[Rules] = []
         with suppress(MuxError, OSError):
             # The supervisor serves these when it cannot open a port of those that keep them out.
             within_patience(lambda: others.extend(islice(rules_of_lost(rules), _MOST_IN_A_ROW)))
+        with suppress(MuxError, OSError):
+            # What is in force for a unit with an error goes on being served.
+            found = within_patience(partial(retaken, rules, UntakenUnits(self._in_force)))
+            others += [found] * (found is not rules)
+            self._next = found.files
         self.prepare(rules, *others)
 
     def prepare(self, rules: Rules, *others: Rules) -> None:
@@ -275,6 +285,7 @@ class OpeningServer:
 
     def commit(self) -> None:
         del self._named[:-1]
+        self._in_force = self._next
 
     def _name(self, pid: int, *, remove: bool) -> None:
         owner = self._named[-1].owner if self._named else None
