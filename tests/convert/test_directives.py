@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, matchers
@@ -167,6 +168,7 @@ _IN_A_LINE = frozenset({"bind", "listen", "member", "parameter", "resolver"})
 """Places of words; at others stand lines."""
 
 
+@pytest.mark.by_turns(each=True)
 class DirectivesTests(SynchronousTestCase):
     def test_none_is_lost_in_silence(self) -> None:
         wrong: list[str] = []

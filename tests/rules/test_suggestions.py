@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import attrs
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -375,6 +376,7 @@ def _hints_of(place: str, code: ast.Module) -> Iterator[tuple[str, re.Pattern[st
             yield f"{place}:{node.lineno}: {text}", re.compile(pattern, re.DOTALL)
 
 
+@pytest.mark.by_turns(each=True)
 class SuggestionTests(SynchronousTestCase):
     def assert_right(self, text: str, before: Sequence[Problem], done: set[object]) -> None:
         cases = [

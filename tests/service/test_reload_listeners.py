@@ -8,6 +8,7 @@ from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import attrs
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
@@ -142,6 +143,7 @@ class InProcessTest(ServiceTestCase):
         self.assertEqual(found - {"freebind", "mptcp"}, {*PORT_OPTIONS})
 
 
+@pytest.mark.by_turns(each=True)
 class ListenersTest(SupervisedTestCase):
     async def test_renamed_listener_keeps_its_socket(self) -> None:
         text = f"{_LOG}[listen NAME]\nendpoint = 127.0.0.1:{free_port()}\n"
@@ -195,6 +197,7 @@ class ListenersTest(SupervisedTestCase):
         await (await connect_tls(self, other, peer)).ready()
 
 
+@pytest.mark.by_turns(each=True)
 class FilesTest(SupervisedTestCase):
     async def test_access_log(self) -> None:
         """The access log goes elsewhere, also for connections of older rules; one that cannot be opened is refused."""

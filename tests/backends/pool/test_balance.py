@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import TypeAlias, get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,6 +58,7 @@ def letters(members: Sequence[Member], picked: Sequence[Member]) -> str:
     return "".join("abcdef"[members.index(member)] for member in picked)
 
 
+@pytest.mark.by_turns(each=True)
 class DistributionTests(SynchronousTestCase):
     def check(self, kind: Balance, weights: tuple[int, ...], *, held: bool) -> None:
         members, chooser, counts = members_of(*weights), make(kind), Counter[int]()

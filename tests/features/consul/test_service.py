@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -38,6 +39,7 @@ retries = 9
 """
 
 
+@pytest.mark.by_turns(each=True)
 class ConsulTests(AdminCase):
     def setUp(self) -> None:
         super().setUp()

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -62,6 +63,7 @@ class ServiceAsked:
         return [{"name": "web", "held": self.held, "servers": [{**row, "total": self.total}]}]
 
 
+@pytest.mark.by_turns(each=True)
 class ProviderTest(TestCase):
     def setUp(self) -> None:
         self.provided = provided = PlayedProvider(self, docker)

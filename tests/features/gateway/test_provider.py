@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -34,6 +35,7 @@ spec:
 """
 
 
+@pytest.mark.by_turns(each=True)
 class GatewayTests(TestCase):
     def setUp(self) -> None:
         self.provided = provided = PlayedProvider(self, gateway_provider)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
@@ -18,6 +19,7 @@ from txmux.telemetry.sources import Source
 _STEP = 0.25  # seconds of the virtual clock
 
 
+@pytest.mark.by_turns(each=True)
 class HangingTest(TestCase):
     def setUp(self) -> None:
         self.time = VirtualTime()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import pytest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +18,7 @@ from txmux.features.sharing.store import Store
 from txmux.wire import codec
 
 
+@pytest.mark.by_turns(each=True)
 class StatusTest(AdminCase):
     async def test_lost_redis_needs_attention(self) -> None:
         """Within five seconds, and once for all that it is asked for."""
