@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import sys
 from typing import Any
 
@@ -18,7 +19,6 @@ from tests.support.certificates import make_authority
 from tests.support.datagrams import turn
 from tests.support.everything import FILE
 from tests.support.peers import PeerFactory, connect, listen
-from tests.support.ports import free_port
 
 _SSH = b"SSH-2.0-a\r\n"
 _RULES = """\
@@ -41,7 +41,7 @@ backend = web
 [backend web]
 server = 127.0.0.1:{port}
     127.0.0.1:{gone}
-check = tcp
+check = tcp interval=1s
 """
 _LISTS = "routes", "backends", "connections", "recent", "clients", "certificates", "bans", "rules"
 
@@ -50,9 +50,13 @@ async def start_everything(case: AdminCase, more: str = "") -> tuple[int, int]:
     """Run it, with more lines for a listener, until each of its parts has something to tell; return the ports of its servers."""
     web = PeerFactory()
     pem = make_authority("Test", "www.example.com").write(case.folder / "a.pem", key=True)
-    gone, port = free_port(), listen(case, web)
-    rules = _RULES.format(more=more, pem=pem, port=port, gone=gone)
-    await case.start("max_connections = 100", rules)
+    with socket.create_server(("127.0.0.1", 0)) as going:
+        gone, port = going.getsockname()[1], listen(case, web)
+        rules = _RULES.format(more=more, pem=pem, port=port, gone=gone)
+        await case.start("max_connections = 100", rules)
+        while not all(one["check"] for one in await _servers(case)):
+            await turn()
+    # Checks find it down when it has failed several: the first client comes before.
     for number, said in enumerate((_SSH, b"SSH", _SSH, b"\0\1what is this"), 1):
         client = await connect(case, case.port)
         header = f"PROXY TCP4 192.0.2.{number} 198.51.100.1 5000{number} 443\r\n"
@@ -61,15 +65,13 @@ async def start_everything(case: AdminCase, more: str = "") -> tuple[int, int]:
             await web.peer(len(web.peers))
     await client.is_lost()
     await case.post("/api/bans", {"network": "192.0.2.7", "reason": "scans"})
-    while not (await case.get("/api/recent")).json or not await _are_checked(case):
+    while not (await case.get("/api/recent")).json or (await _servers(case))[1]["state"] != "down":
         await turn()
     return port, gone
 
 
-async def _are_checked(case: AdminCase) -> bool:
-    servers = (await case.get("/api/backends")).json[0]["servers"]
-    failed = servers[1]["state"] == "down" and servers[1]["last_failure"]
-    return bool(failed) and all(one["check"] for one in servers)
+async def _servers(case: AdminCase) -> Any:
+    return (await case.get("/api/backends")).json[0]["servers"]
 
 
 async def all_documents(case: AdminCase) -> dict[str, Any]:
