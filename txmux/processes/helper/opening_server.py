@@ -263,17 +263,17 @@ class OpeningServer:
         rules = load_within_patience(
             self._path, data=self._data, are_pem_files_there=False, in_force=self._files
         )
-        self._files = rules.files
-        self._next = rules.files
+        self._files = self._next = rules.files
         others: list[Rules] = []
         with suppress(MuxError, OSError):
             # The supervisor serves these when it cannot open a port of those that keep them out.
             within_patience(lambda: others.extend(islice(rules_of_lost(rules), _MOST_IN_A_ROW)))
         with suppress(MuxError, OSError):
-            # What is in force for a unit with an error goes on being served.
+            # The supervisor goes on with what a unit had in force before it had an error.
             found = within_patience(partial(retaken, rules, UntakenUnits(self._in_force)))
-            others += [found] * (found is not rules)
-            self._next = found.files
+            if found is not rules:
+                others.append(found)
+                self._next = found.files
         self.prepare(rules, *others)
 
     def prepare(self, rules: Rules, *others: Rules) -> None:
