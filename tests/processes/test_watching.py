@@ -1,23 +1,19 @@
 """The look at the files of rules."""
 
 import errno
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from tests.support.privileges import as_nobody
 from txmux.files import use_helper
 from txmux.processes import watching
 from txmux.processes.watching import RulesWatch
 from txmux.rules.model import Rules
 from txmux.rules.reading.parser import load
 from txmux.telemetry.steps import RecurringSteps
-
-_NOBODY = 65534
 
 
 class RulesWatchTest(SynchronousTestCase):
@@ -98,14 +94,14 @@ class RulesWatchTest(SynchronousTestCase):
         folder.chmod(0o755)
         self.addCleanup(included.chmod, 0o755)
         self.addCleanup(use_helper, None)
-        open_ones = self.acting(lambda: load(path))
+        open_ones = as_nobody(lambda: load(path))
         for mode in (0, 0o111, 0o444):
             with self.subTest(mode=oct(mode)):
                 included.chmod(mode)
-                closed = self.acting(lambda: load(path))
+                closed = as_nobody(lambda: load(path))
                 for _ in range(2):
                     self.assertTrue(self.is_same(folder, closed))
-                    closed = self.acting(lambda: load(path, in_force=closed.files))  # noqa: B023
+                    closed = as_nobody(lambda: load(path, in_force=closed.files))  # noqa: B023
                 is_listed = mode == 0o444
                 self.assertEqual(self.is_same(folder, open_ones), is_listed)
                 use_helper(_refuse)
@@ -115,16 +111,8 @@ class RulesWatchTest(SynchronousTestCase):
                 self.assertEqual(self.is_same(folder, closed), is_listed)
                 self.assertTrue(self.is_same(folder, open_ones))
 
-    def acting(self, function: Callable[[], Any]) -> Any:
-        if os.getuid() == 0:
-            os.seteuid(_NOBODY)
-        try:
-            return function()
-        finally:
-            os.seteuid(os.getuid())
-
     def is_same(self, folder: Path, rules: Rules) -> bool:
-        digest = self.acting(lambda: watching.current_digest(folder, rules.files))
+        digest = as_nobody(lambda: watching.current_digest(folder, rules.files))
         return bool(digest == watching.loaded_digest(rules.files))
 
 

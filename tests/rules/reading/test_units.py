@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.changes import change_constants, change_environment
 from tests.support.examples import scaled
 from tests.support.folders import make_folder
+from tests.support.privileges import as_nobody
 from txmux import files
 from txmux.rules.changes import described_untaken
 from txmux.rules.lint.destinations import unprovided
@@ -25,7 +26,6 @@ from txmux.rules.reading.parser import is_as_read, load, read_again, retaken, wi
 from txmux.rules.reading.units import UntakenUnits, texts_of_units
 from txmux.testing import steps_in
 
-_NOBODY = 65534
 LISTEN = "[listen public]\nendpoint = :443\n"
 
 
@@ -433,12 +433,7 @@ class UnitsTest(SynchronousTestCase):
     def acting(self, function: Callable[[], Rules]) -> Rules:
         """Call a function as a user who may not look into all folders."""
         self.folder.chmod(0o755)
-        if os.getuid() == 0:
-            os.seteuid(_NOBODY)
-        try:
-            return function()
-        finally:
-            os.seteuid(os.getuid())
+        return as_nobody(function)
 
     def test_folder_that_cannot_be_listed(self) -> None:
         """It is named with the reason, also where a pattern finds it: what is in it is not served. One that is missing may come yet."""
