@@ -280,11 +280,7 @@ class GuardTest(SynchronousTestCase):
     def test_tcp_is_refused_without_a_token(self) -> None:
         self.guard.access = NO_ACCESS
         caller = Caller("192.0.2.1", "", "192.0.2.7", 9)
-        for headers in (
-            {"authorization": "Bearer "},
-            {"authorization": "Bearer x"},
-            basic(""),
-        ):
+        for headers in ({"authorization": "Bearer "}, {"authorization": "Bearer x"}, basic("")):
             self.assertRaises(RefusedError, self.guard.identify, headers, caller)
 
     def test_worker_is_refused_whatever_it_sends(self) -> None:

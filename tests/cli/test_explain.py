@@ -210,8 +210,7 @@ deadline  after 3s, or when the client finishes sending: default, reset
     def test_first_silent_line_for_the_client(self) -> None:
         self.assertEqual(
             self.of_listener(
-                "silent = reset from=10.0.0.0/8 after=1s",
-                "  127.0.0.1:3306 after=300ms",
+                "silent = reset from=10.0.0.0/8 after=1s", "  127.0.0.1:3306 after=300ms"
             ),
             "no byte: undecided, waits for more\n"
             "deadline  after 0.3s: route silent, to 127.0.0.1:3306\n"
@@ -481,10 +480,7 @@ deadline  after 3s, or when the client finishes sending: default, reset
                 "x",
             ): "--sni and --alpn are in place of bytes; leave them out, or --text",
             ("--sni", "."): "--sni, --alpn: no client can say this: ",
-            (
-                "--alpn",
-                ",",
-            ): "--sni, --alpn: no client can say this: '' is not a protocol's name: ",
+            ("--alpn", ","): "--sni, --alpn: no client can say this: '' is not a protocol's name: ",
             (
                 "--alpn",
                 "h2,é",

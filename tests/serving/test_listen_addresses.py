@@ -108,10 +108,7 @@ class InheritedTest(SynchronousTestCase):
         for keepalive, enabled in ((Keepalive(7, 8, 9), 1), (None, 0)):
             listener = Listener("a", ("127.0.0.1:0",), keepalive=keepalive)
             (place,) = listen_addresses(listener)
-            with (
-                open_address(place, None) as listening,
-                self.client(listening),
-            ):
+            with open_address(place, None) as listening, self.client(listening):
                 listening.settimeout(PATIENCE)
                 with listening.accept()[0] as accepted:
                     found = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

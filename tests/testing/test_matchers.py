@@ -111,8 +111,7 @@ class PredicateTests(SynchronousTestCase):
 
         parses = Greeting(lambda peeked: MATCH if peeked.parsed(length) >= 3 else NEED_MORE)
         self.assertIn(
-            "NEED_MORE for the first 2 bytes at once, but MATCH byte by byte",
-            fault(parses, HELLO),
+            "NEED_MORE for the first 2 bytes at once, but MATCH byte by byte", fault(parses, HELLO)
         )
 
     def test_longest(self) -> None:

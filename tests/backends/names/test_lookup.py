@@ -13,16 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.names.nameserver import (
-    FLOOD,
-    GARBAGE,
-    HANG_UP,
-    SILENCE,
-    a,
-    aaaa,
-    cname,
-    srv,
-)
+from tests.backends.names.nameserver import FLOOD, GARBAGE, HANG_UP, SILENCE, a, aaaa, cname, srv
 from tests.backends.names.resolve_case import HOST, CountingLookup, NamesTestCase
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.folders import make_folder

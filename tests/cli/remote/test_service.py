@@ -152,8 +152,7 @@ class ServiceTest(WorkersTestCase):
         self.assertEqual(json.loads(document)["explanation"]["by"], "default")
         told = self.told(1, "explain", "--connection", "5f3a-1")
         self.assertEqual(
-            told,
-            "no live connection has this ID; the access log has those that have ended\n",
+            told, "no live connection has this ID; the access log has those that have ended\n"
         )
 
     def listed(self, count: int) -> list[dict[str, Any]]:

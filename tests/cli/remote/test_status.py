@@ -102,10 +102,7 @@ _BACKENDS = [
             _server("10.0.0.4:80", "drain", active=1, why="drained by an operator"),
         ],
     },
-    {
-        "name": "db",
-        "servers": [_server("10.0.0.2:5432", "down", why="3 checks failed; last: tls")],
-    },
+    {"name": "db", "servers": [_server("10.0.0.2:5432", "down", why="3 checks failed; last: tls")]},
 ]
 
 

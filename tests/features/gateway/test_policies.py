@@ -243,8 +243,7 @@ class GatewayTests(SynchronousTestCase):
         )
         lines = made.sections()["route tls_shop_db_shop_edge_end"]
         self.assertEqual(
-            lines[-2:],
-            ["terminate_tls = /pem/shop_cert.pem", "tls_client_ca = /pem/ca.pem"],
+            lines[-2:], ["terminate_tls = /pem/shop_cert.pem", "tls_client_ca = /pem/ca.pem"]
         )
         self.assertEqual(made.of_listener("end")["ResolvedRefs"], "ResolvedRefs")
         self.assertNotIn("InsecureFrontendValidationMode", made.of_gateway())

@@ -221,11 +221,7 @@ class GatewayTests(TestCase):
         self.begin(text)
         plurals = {
             kind.plural: kind.group
-            for kind in [
-                *provider.KINDS.values(),
-                *provider.NAMED.values(),
-                status.LEASES,
-            ]
+            for kind in [*provider.KINDS.values(), *provider.NAMED.values(), status.LEASES]
         }
         plurals["pods"] = ""
         asked: set[tuple[str, str, str]] = set()

@@ -120,8 +120,7 @@ class ListsTests(SynchronousTestCase):
     def test_no_file(self) -> None:
         advice = "a relative path starts at the folder of the file that names it"
         found = self.complaints(
-            f"{LISTEN}deny = @none.txt\n  @.\n  @\n  list.txt\n  lst\n  /24",
-            list="10.0.0.1\n",
+            f"{LISTEN}deny = @none.txt\n  @.\n  @\n  list.txt\n  lst\n  /24", list="10.0.0.1\n"
         )
         self.assertEqual(
             [line.partition(" deny: ")[2] for line in found],
