@@ -8,14 +8,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.net.relay import test_schedules
-from tests.net.relay.contract import RelayCase
 from tests.net.relay.playing import Player
 from tests.net.relay.reactors import PrivateReactor
+from tests.net.relay.relay_case import RelayCase, Way
 from tests.net.relay.schedules import Schedule, Step
-from tests.net.relay.wiring import LeanTcpWiring, TcpWiring, Wiring, make_sides
+from tests.net.relay.test_schedules import Schedules, clear_pipes
+from tests.net.relay.wiring import LeanTcpWiring, make_sides
 from tests.support.changes import change_constants
 from tests.support.each import for_each
 from tests.support.examples import scaled
@@ -183,9 +183,9 @@ class MarkTest(SynchronousTestCase):
         self.mark.clear()
 
 
-class MarkedRelayTest(RelayCase, TestCase):
+class MarkedRelayTest(RelayCase):
     skip = _SKIP
-    wires = LeanTcpWiring
+    way = Way(LeanTcpWiring)
     ends: list[Any]
 
     async def marked(self) -> tuple[Any, Any, socket.socket]:
@@ -306,21 +306,22 @@ def _clear_pipes() -> None:
     kernel.large_pipes.clear()
 
 
-@for_each("ends", (("epoll", TcpWiring), ("workers", LeanTcpWiring)))
-class MarkedScheduleTest(test_schedules.ScheduleTest):
+@for_each("ends", (("epoll", Way()), ("workers", Way(LeanTcpWiring))))
+class MarkedScheduleTest(SynchronousTestCase):
     """Whatever peers do, where marks are soon set, whether the reactor serves the sockets or not."""
 
-    ends: tuple[str, type[Wiring]]
-    examples = 100
+    skip = _SKIP
+    ends: tuple[str, Way]
 
-    def setUp(self) -> None:
-        self.reactor, self.wires = self.ends
+    def test_schedules(self) -> None:
         was_set = _make_small(self)
-        self.addCleanup(lambda: self.assertNotEqual(was_set, []))
-        super().setUp()
 
-    def tidy_up(self) -> None:
-        self.assertEqual(MarkGuard.for_reactor(self.private.reactor).marks, {})
-        self.assertEqual(kernel.large_pipes.given, 0)
-        super().tidy_up()
-        kernel.large_pipes.clear()
+        def tidy_up() -> None:
+            self.assertEqual(MarkGuard.for_reactor(its.private.reactor).marks, {})
+            self.assertEqual(kernel.large_pipes.given, 0)
+            clear_pipes()
+            kernel.large_pipes.clear()
+
+        its = Schedules(self, *self.ends, 100, tidy_up)
+        its.play_all()
+        self.assertNotEqual(was_set, [])

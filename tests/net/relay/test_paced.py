@@ -5,10 +5,10 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.net.relay.contract import RelayCase
 from tests.net.relay.reactors import PrivateReactor
+from tests.net.relay.relay_case import RelayCase, Way
 from tests.net.relay.wiring import make_sides
 from tests.support.peers import reactor
 from txmux.net.relay.interface import RelayResult, Timeouts
@@ -249,10 +249,10 @@ class PacedTests(SynchronousTestCase):
             self.assert_over(reason)
 
 
-class RealTests(RelayCase, TestCase):
+class RealTests(RelayCase):
     """Over real sockets, in real time."""
 
-    rate = 2_000_000
+    way = Way(rate=2_000_000)
 
     async def test_half_a_second(self) -> None:
         client, server = await self.start()

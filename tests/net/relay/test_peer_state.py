@@ -6,9 +6,9 @@ import struct
 from typing import Any
 
 from twisted.internet.task import Clock, deferLater
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.net.relay.contract import RelayCase
+from tests.net.relay.relay_case import RelayCase, Way
 from tests.support.each import for_each
 from tests.support.peers import reactor
 from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
@@ -122,8 +122,8 @@ class MultipathTest(SynchronousTestCase):
         self.assertGreater(queued_in(one), 1)
 
 
-@for_each("on_transports", (False, True))
-class LostPeerTest(RelayCase, TestCase):
+@for_each("way", (Way(), Way(on_transports=True)))
+class LostPeerTest(RelayCase):
     """What a relay makes of them; the system's answer is the test's."""
 
     skip = _SKIP
@@ -209,7 +209,7 @@ class LostPeerTest(RelayCase, TestCase):
 
     async def test_adopted_relay_reads_keepalive_of_sockets(self) -> None:
         self.keepalive = None
-        self.on_transports = False  # as where a relay moves
+        self.way = Way()  # as where a relay moves
         await self.relayed()
         for end in self.ends:
             set_options(end.transport.getHandle(), keepalive_options(1, 2, 3))

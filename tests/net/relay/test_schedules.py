@@ -1,22 +1,24 @@
 """Whatever two peers do and in whatever order, a relay carries every byte, and leaves nothing behind."""
 
 import functools
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.relay.playing import Player
 from tests.net.relay.reactors import PrivateReactor
+from tests.net.relay.relay_case import Way
 from tests.net.relay.schedules import Schedule, Step, schedules
 from tests.net.relay.wiring import (
     LeanTcpWiring,
     LeanUnixWiring,
     TcpWiring,
     UnixWiring,
-    Wires,
     make_sides,
     sides_on_transports,
 )
+from tests.support.each import for_each
 from tests.support.examples import scaled
 from txmux.net.relay import kernel
 from txmux.net.relay.interface import RelayResult
@@ -24,76 +26,74 @@ from txmux.net.relay.kernel import PipePool
 from txmux.net.sockets.poller import Poller, ReactorPoller, is_available
 
 _MiB = 2**20
+_OTHERS = ("poll", "select", "asyncio")
 
 
-class ScheduleTest(SynchronousTestCase):
-    """A relay, which others take over from time to time; a subclass names how its ends are made."""
+def clear_pipes() -> None:
+    assert kernel.pipes.given == 0
+    kernel.pipes.clear()
 
-    skip = None if is_available() else "these need Linux"
-    reactor = "epoll"
-    wires: Wires = TcpWiring
-    is_watched = on_transports = False
-    examples = 200
-    moves = True
 
-    def tidy_up(self) -> None:
-        self.assertEqual(kernel.pipes.given, 0)
-        kernel.pipes.clear()
+class Schedules:
+    """Relays, which others take over from time to time, on a reactor of the test's own."""
 
-    def setUp(self) -> None:
-        self.private = PrivateReactor(self.reactor)
-        self.addCleanup(self.private.close)
-        reactor = self.private.reactor
-        poller = ReactorPoller(reactor) if self.is_watched else Poller.for_reactor(reactor)
-        self.wiring = self.wires(poller, self)
-        sides = functools.partial(sides_on_transports if self.on_transports else make_sides, poller)
-        self.player = Player(self.private, self.wiring, sides, self.tidy_up)
-        self.addCleanup(self.player.close)
+    def __init__(
+        self,
+        test: SynchronousTestCase,
+        reactor: str,
+        way: Way,
+        examples: int,
+        tidy_up: Callable[[], None] = clear_pipes,
+    ) -> None:
+        self._test, self._examples, self._moves = test, examples, not way.on_transports
+        self.private = PrivateReactor(reactor)
+        test.addCleanup(self.private.close)
+        make = ReactorPoller if way.is_watched else Poller.for_reactor
+        poller = make(self.private.reactor)
+        self.wiring = way.wires(poller, test)
+        sides = functools.partial(sides_on_transports if way.on_transports else make_sides, poller)
+        self.player = Player(self.private, self.wiring, sides, tidy_up)
+        test.addCleanup(self.player.close)
+
+    def play_all(self) -> None:
+        """Play many, of which those that break off leave a whole beginning of what they had sent."""
         self.in_good_order(Schedule((Step("client", "write", _MiB),)))
-
-    def test_good_order(self) -> None:
-        check = given(schedules(endings=False, moves=self.moves))(self.in_good_order)
-        settings(max_examples=scaled(self.examples), deadline=None)(check)()
-
-    def test_breaking_off(self) -> None:
-        """Peers that break off leave a whole beginning of what they had sent."""
-        check = given(schedules(endings=True, moves=self.moves))(self.in_any_order)
-        settings(max_examples=scaled(self.examples), deadline=None)(check)()
-
-    def test_reset_beside_an_end(self) -> None:
-        """A reset that is heard when there is room again for what came before it is not a clean end."""
+        for endings, play in ((False, self.in_good_order), (True, self.in_any_order)):
+            check = given(schedules(endings=endings, moves=self._moves))(play)
+            settings(max_examples=scaled(self._examples), deadline=None)(check)()
+        # A reset that is heard when there is room again for what came before it is not a clean end.
         steps = (Step("server", "write", 2**18), Step("server", "reset"), Step("client", "finish"))
         self.in_any_order(Schedule(steps, buffers=2**16))
 
     def in_good_order(self, schedule: Schedule) -> None:
         result = self.player.play(schedule)
         client, server = self.player.peers["client"], self.player.peers["server"]
-        self.assertEqual(
+        self._test.assertEqual(
             (server.received, client.received, client.broken, server.broken),
             (client.to_send, server.to_send, False, False),
         )
         bytes_in = client.to_send - schedule.pending
-        self.assertEqual(result, RelayResult("done", bytes_in, server.to_send))
+        self._test.assertEqual(result, RelayResult("done", bytes_in, server.to_send))
 
     def in_any_order(self, schedule: Schedule) -> None:
         result = self.player.play(schedule)
         client, server = self.player.peers["client"], self.player.peers["server"]
         if not (client.gone or server.gone or self.player.drained):
-            self.assertEqual(
+            self._test.assertEqual(
                 (server.received, client.received), (client.to_send, server.to_send), result
             )
-            self.assertEqual(result.reason, "done")
+            self._test.assertEqual(result.reason, "done")
             return
         ways = (
             (client, server, schedule.pending + result.bytes_in),
             (server, client, result.bytes_out),
         )
         for sender, reader, carried in ways:
-            self.assertLessEqual(reader.received, carried)
-            self.assertLessEqual(carried, sender.sent)
+            self._test.assertLessEqual(reader.received, carried)
+            self._test.assertLessEqual(carried, sender.sent)
             if not (reader.gone or self.player.drained):
                 # What was read of one who broke off is passed on before the end is.
-                self.assertEqual(reader.received, carried)
+                self._test.assertEqual(reader.received, carried)
         self.assert_reason(result)
 
     def assert_reason(self, result: RelayResult) -> None:
@@ -103,97 +103,42 @@ class ScheduleTest(SynchronousTestCase):
         said_all = all(peers[who].said_all or not self.wiring.breaks_off for who in gone)
         possible = {f"{who}-reset" for who in gone} | ({"done"} if said_all else set())
         if result.reset == "late":
-            self.assertTrue(len(gone) == 2 or any(peer.said_all for peer in peers.values()))
+            self._test.assertTrue(len(gone) == 2 or any(peer.said_all for peer in peers.values()))
         if self.player.drained:
-            self.assertIn(result.reason, possible | {"drained"})
+            self._test.assertIn(result.reason, possible | {"drained"})
             return
-        self.assertIn(result.reason, possible)
+        self._test.assertIn(result.reason, possible)
         survivors = set(peers) - gone
         if survivors and not said_all:
-            self.assertTrue(peers[survivors.pop()].broken, "a reset is passed on as a reset")
+            self._test.assertTrue(peers[survivors.pop()].broken, "a reset is passed on as a reset")
 
 
-class TransportsTest(ScheduleTest):
-    """Over transports that are not known as sockets."""
+@for_each(
+    "reactor_and_way",
+    (
+        *(("epoll", Way(wires), 200) for wires in (TcpWiring, UnixWiring, LeanUnixWiring)),
+        ("workers", Way(LeanTcpWiring), 200),
+        *((reactor, Way(), 15) for reactor in _OTHERS),
+        *(("epoll", Way(wires, on_transports=True), 200) for wires in (TcpWiring, UnixWiring)),
+        *((reactor, Way(on_transports=True), 15) for reactor in _OTHERS),
+        ("epoll", Way(LeanUnixWiring, is_watched=True), 50),
+        *(
+            (reactor, Way(LeanTcpWiring, is_watched=True), 50)
+            for reactor in ("epoll", "workers", *_OTHERS)
+        ),
+    ),
+)
+class ScheduleTest(SynchronousTestCase):
+    skip = None if is_available() else "these need Linux"
+    reactor_and_way: tuple[str, Way, int]
 
-    on_transports, moves = True, False
-
-
-class TransportsUnixTest(ScheduleTest):
-    on_transports, moves, wires = True, False, UnixWiring
-
-
-class TransportsPollTest(ScheduleTest):
-    on_transports, moves, reactor, examples = True, False, "poll", 15
-
-
-class TransportsSelectTest(ScheduleTest):
-    on_transports, moves, reactor, examples = True, False, "select", 15
-
-
-class TransportsAsyncioTest(ScheduleTest):
-    on_transports, moves, reactor, examples = True, False, "asyncio", 15
-
-
-class KernelUnixTest(ScheduleTest):
-    wires = UnixWiring
+    def test_schedules(self) -> None:
+        Schedules(self, *self.reactor_and_way).play_all()
 
 
-class KernelLeanTest(ScheduleTest):
-    """Between sockets that the reactor of workers serves beside its own."""
+class WithoutPipesTest(SynchronousTestCase):
+    skip = ScheduleTest.skip
 
-    wires, reactor = LeanTcpWiring, "workers"
-
-
-class KernelLeanUnixTest(ScheduleTest):
-    wires = LeanUnixWiring
-
-
-class KernelWithoutPipesTest(ScheduleTest):
-    """When all pipes are in use."""
-
-    examples = 50
-
-    def setUp(self) -> None:
+    def test_all_pipes_in_use(self) -> None:
         self.patch(kernel, "pipes", PipePool(in_use=0))
-        super().setUp()
-
-
-class KernelPollTest(ScheduleTest):
-    reactor, examples = "poll", 15
-
-
-class KernelSelectTest(ScheduleTest):
-    """Run by the reactor of every system."""
-
-    reactor, examples = "select", 15
-
-
-class KernelAsyncioTest(ScheduleTest):
-    reactor, examples = "asyncio", 15
-
-
-class WatchedTest(ScheduleTest):
-    """Between sockets that the reactor watches."""
-
-    wires, is_watched, examples = LeanTcpWiring, True, 50
-
-
-class WatchedUnixTest(ScheduleTest):
-    wires, is_watched, examples = LeanUnixWiring, True, 50
-
-
-class WatchedByWorkersTest(ScheduleTest):
-    wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "workers"
-
-
-class WatchedPollTest(ScheduleTest):
-    wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "poll"
-
-
-class WatchedSelectTest(ScheduleTest):
-    wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "select"
-
-
-class WatchedAsyncioTest(ScheduleTest):
-    wires, is_watched, examples, reactor = LeanTcpWiring, True, 50, "asyncio"
+        Schedules(self, "epoll", Way(), 50).play_all()

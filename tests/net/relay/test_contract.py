@@ -1,274 +1,73 @@
-"""What every relay must do, over real sockets. A test module mixes this with a `TestCase` and names a relay."""
-
-from __future__ import annotations
+"""What every relay must do, over real sockets in each way."""
 
 import socket
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import Clock, deferLater
-from zope.interface import directlyProvides
+from twisted.internet.task import Clock
 
+from tests.net.relay.relay_case import BUFFERS, RelayCase, Way
 from tests.net.relay.wiring import (
-    Sides,
-    TcpWiring,
+    LeanTcpWiring,
+    LeanUnixWiring,
+    TlsOfClientWiring,
+    TlsOfServerWiring,
+    TlsOnTransportsWiring,
+    TlsWiring,
     UnixWiring,
-    Wires,
-    make_sides,
-    sides_on_transports,
-    unsent,
 )
-from tests.support.looks import look_again
-from tests.support.peers import Peer, PeerClientFactory, PeerFactory, reactor
-from txmux.backends.connect.client import ProxyClientFactory
+from tests.support.each import for_each
+from tests.support.examples import has_turn
+from tests.support.peers import Peer, reactor
 from txmux.net.relay.interface import RelayResult, Timeouts
-from txmux.net.relay.peers import Peer as RelayPeer
-from txmux.net.relay.relay import Relay
-from txmux.net.sockets.poller import Poller, ReactorPoller
-from txmux.net.sockets.transport import socket_below
-from txmux.rules.model import Keepalive
 
-if TYPE_CHECKING:
-    from twisted.trial.unittest import TestCase as _Base
-else:
-    _Base = object
-
-BUFFERS = 2**16
-"""What each socket is told to keep at most in either direction, in tests that fill them; Linux doubles it."""
-
-_TURNS = 50  # turns of the reactor without any change, after which things are taken to stand still
-_REST = 0.1
-_RESTS = 100
-_MILLISECOND = 0.001
-_FEW_TURNS = 10
-"""Turns of the reactor that a relay at rest may take in `_REST` seconds; what was under way may end in the first of `_RESTS` periods."""
+_MiB = 2**20
+_RATE = 1 << 30
 
 
-class _Held(RelayPeer):
-    class receiver:  # noqa: N801
-        connection_lost = staticmethod(lambda _reason: None)
-
-    def connectionMade(self) -> None:
-        self.transport.pauseProducing()
+def _with_turns(always: tuple[Way, ...], by_turns: tuple[Way, ...]) -> tuple[Way, ...]:
+    return (*always, *(way for number, way in enumerate(by_turns) if has_turn(f"relay {number}")))
 
 
-class RelayCase(_Base):
-    """Puts relays between two peers.
-
-    Attributes:
-        wires: How the ends of the relay come to be.
-        peer_wires: The same of the peers, if they speak TLS.
-        is_watched: Whether the reactor watches each socket.
-        on_transports: Whether the relay does not know that its transports are sockets.
-        rate: To which both sides are held, in bytes a second.
-    """
-
-    wires: Wires = TcpWiring
-    peer_wires: Wires | None = None
-    is_watched = False
-    on_transports = False
-    rate: int | None = None
-    keepalive: Keepalive | None = None
-    finds_late = True  # whether a reset after which nothing is missing is told from another one
-    is_client_plain = False  # though there are `peer_wires`
-
-    @cached_property
-    def poller(self) -> Poller:
-        return ReactorPoller(reactor) if self.is_watched else Poller.for_reactor(reactor)
-
-    def make_sides(self, client: RelayPeer, server: RelayPeer) -> Sides:
-        return (sides_on_transports if self.on_transports else make_sides)(
-            self.poller, client, server
-        )
-
-    def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
-        client, server = self.ends
-        client.receiver, server.receiver = sides = self.make_sides(client, server)
-        relay = Relay(clock, timeouts, self.results.append, sides, self.keepalive)
-        for side in sides:
-            side.limit_rate(self.rate)
-        return relay
-
-    async def start(
-        self,
-        pending: bytes = b"",
-        timeouts: Timeouts = Timeouts(),  # noqa: B008
-        *,
-        client_finished: bool = False,
-        clock: Any = None,
-        small_buffers: bool = False,
-    ) -> tuple[Peer, Peer]:
-        self.results: list[RelayResult] = []
-        self.ends: list[Any] = []
-        self.wiring = self.wires(self.poller, self)
-        plain = UnixWiring if self.wiring.family == socket.AF_UNIX else TcpWiring
-        peers = (self.peer_wires or plain)(self.poller, self)
-        clients, servers = PeerFactory(_Held), PeerFactory()  # type: ignore[arg-type]
-        port, address = self.wiring.listen(clients)
-        self.addCleanup(port.stopListening)
-        server_port, server_address = peers.listen(servers)
-        self.addCleanup(server_port.stopListening)
-        connecting = PeerClientFactory()
-        peers.connect(address, connecting)
-        client = await connecting.connected
-        self.addCleanup(self._end, client)
-        client_end: Any = await clients.peer()
-        if client_finished:
-            client.finish()
-        self._clock = clock
-
-        def start(server_end: Any) -> None:
-            self.ends = [client_end, server_end]
-            if small_buffers:
-                limit_buffers(client, client_end, server_end)
-            self.relay = self.make_relay(clock or reactor, timeouts)
-            self.relay.start(pending, client_finished=client_finished)
-
-        def fail(failure: Any) -> None:
-            failure.raiseException()
-
-        self.wiring.connect(server_address, ProxyClientFactory(start, fail))
-        server = await servers.peer()
-        self.addCleanup(self._end, server)
-        if small_buffers:
-            limit_buffers(server)
-        while not self.ends:
-            await self.turn()
-        return client, server
-
-    async def _ended(self, peer: Peer) -> None:
-        if self.ends and not self.results:
-            self.relay.abort("killed")
-        while self.ends and not self.results:
-            await self.turn()
-        if peer.lost is None:
-            peer.reset()
-            await peer.is_lost()
-
-    def _end(self, peer: Peer) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._ended(peer))
-
-    async def turn(self, times: int = 1) -> None:
-        for _ in range(times):
-            await deferLater(reactor, 0)
-
-    async def over(self, *peers: Peer, reason: str | None = None) -> RelayResult:
-        for peer in peers:
-            lost = peer.is_lost()
-            while not lost.called:
-                await self._turn_and_look()
-            await lost
-        while not self.results:
-            await self._turn_and_look()
-        (result,) = self.results
-        if reason is not None:
-            self.assertEqual(result.reason, reason)
-        return result
-
-    async def _turn_and_look(self) -> None:
-        await self.turn()
-        if self._clock is not None:
-            look_again(self._clock)
-
-    async def acknowledged(self) -> None:
-        while any(unsent(end.transport) for end in self.ends):
-            await self.turn()
-
-    async def standstill(self, *peers: Peer) -> None:
-        before: Any = None
-        while before != (now := [(len(peer.received), _unsent(peer)) for peer in peers]):
-            before = now
-            await self.turn(_TURNS)
-
-    async def taken(self, peer: Peer) -> None:
-        while _unsent(peer):
-            await self.turn()
-        await self.turn(_TURNS)
-
-    async def assert_rests(self) -> None:
-        turns = 0
-        # The reactor that runs on asyncio has no turns of its own.
-        loop, name = getattr(reactor, "_asyncioEventloop", None), "_run_once"
-        if loop is None:
-            loop, name = reactor, "doIteration"
-        plain = getattr(loop, name)
-
-        def counted(*delay: float) -> None:
-            nonlocal turns
-            # A reactor with poll(2), which takes whole milliseconds, turns through the last one before a timer.
-            turns += not (delay and delay[0] and delay[0] < _MILLISECOND)
-            plain(*delay)
-
-        patch = self.patch(loop, name, counted)
-        for _ in range(_RESTS):
-            turns = 0
-            await deferLater(reactor, _REST)
-            if turns <= _FEW_TURNS:
-                break
-        patch.restore()
-        self.assertLessEqual(turns, _FEW_TURNS, f"turns of the reactor in {_REST} s")
-
-    def assert_broken_off(self, *peers: Peer) -> None:
-        if self.wiring.breaks_off:
-            for peer in peers:
-                self.assertTrue(peer.was_reset())
-        else:
-            self.assertEqual([result.reset for result in self.results], ["unseen"])
-
-    async def stall(self, reader: Peer, writer: Peer) -> Endless:
-        reader.transport.pauseProducing()
-        producer = Endless(writer, limit=64 * 1024 * 1024)
-        while not producer.paused:
-            await self.turn()
-        await self.standstill(reader, writer)
-        # Four sockets in a row, Linux keeping twice what it was told for each of two directions, and the relay.
-        under_way = producer.written - unsent(writer.transport) - len(reader.received)
-        self.assertLess(under_way, 8 * BUFFERS + 1024 * 1024)
-        return producer
+if "epoll" in type(reactor).__module__:
+    _WAYS = _with_turns(
+        (
+            Way(),
+            Way(LeanTcpWiring),
+            Way(TlsWiring, TlsWiring),
+            Way(TlsOfClientWiring, TlsOfServerWiring),
+            Way(TlsOfServerWiring, TlsOfClientWiring, is_client_plain=True),
+            Way(rate=_RATE),
+            Way(on_transports=True),
+            Way(is_client_on_transport=True),
+            Way(is_watched=True),
+        ),
+        (
+            # A transport of Twisted's may have closed its socket by then.
+            Way(TlsOnTransportsWiring, TlsOnTransportsWiring, finds_late=False),
+            Way(LeanTcpWiring, rate=_RATE),
+            Way(TlsWiring, TlsWiring, rate=_RATE),
+            Way(on_transports=True, rate=_RATE),
+            Way(TlsWiring, TlsWiring, is_watched=True),
+            Way(LeanTcpWiring, is_watched=True),
+        ),
+    )
+    _UNIX_WAYS = _with_turns(
+        (Way(UnixWiring), Way(LeanUnixWiring)),
+        (
+            Way(UnixWiring, rate=_RATE),
+            Way(UnixWiring, on_transports=True),
+            Way(LeanUnixWiring, is_watched=True),
+        ),
+    )
+else:  # as in a process of `test_kernel.ReactorsTest`
+    _WAYS = (Way(LeanTcpWiring), Way(is_watched=True), Way(LeanTcpWiring, is_watched=True))
+    _UNIX_WAYS = (Way(LeanUnixWiring, is_watched=True),)
 
 
-class Endless:
-    """Writes the same bytes again and again, as long as the transport takes them."""
-
-    chunk = bytes(range(256)) * 256
-
-    def __init__(self, writer: Peer, limit: int) -> None:
-        directlyProvides(self, IPushProducer)
-        self._transport = writer.transport
-        self.limit = limit
-        self.written = 0
-        self.paused = False
-        self._transport.registerProducer(self, streaming=True)
-        self.resumeProducing()
-
-    def resumeProducing(self) -> None:
-        self.paused = False
-        while not self.paused and self.written < self.limit:
-            self.written += len(self.chunk)
-            self._transport.write(self.chunk)
-
-    def pauseProducing(self) -> None:
-        self.paused = True
-
-    def stopProducing(self) -> None:
-        self.paused = True
-
-
-def limit_buffers(*protocols: Any) -> None:
-    """Bound what the system keeps for these protocols' sockets."""
-    for protocol in protocols:
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            socket_below(protocol.transport).setsockopt(socket.SOL_SOCKET, option, BUFFERS)
-
-
-def _unsent(peer: Peer) -> int:
-    return 0 if peer.lost is not None else unsent(peer.transport)
-
-
-class OrderContract(RelayCase):
+@for_each("way", (*_WAYS, *_UNIX_WAYS))
+class OrderTest(RelayCase):
     """Bytes, half-closes, slow readers, and time."""
+
+    timeout = 600  # of all ways together
 
     async def test_client_half_close(self) -> None:
         client, server = await self.start()
@@ -447,7 +246,7 @@ class OrderContract(RelayCase):
     async def test_urgent_byte(self) -> None:
         """A byte that is sent as urgent neither stops what comes after it nor ends it."""
         client, server = await self.start()
-        if self.wiring.family != socket.AF_INET or self.peer_wires:
+        if self.wiring.family != socket.AF_INET or self.way.peer_wires:
             return
         server.transport.pauseProducing()
         client.send(b"a" * 3_000_000)
@@ -497,11 +296,11 @@ class OrderContract(RelayCase):
                 )
 
 
-_MiB = 2**20
-
-
-class ResetContract(OrderContract):
+@for_each("way", _WAYS)
+class ResetTest(RelayCase):
     """A reset is passed on as a reset, after what came before it; for sockets that know resets."""
+
+    timeout = 600
 
     async def test_reset_after_all_was_said(self) -> None:
         client, server = await self.start()
@@ -579,12 +378,12 @@ class ResetContract(OrderContract):
         self.assert_late(result, is_late=is_late)
 
     def assert_late(self, result: RelayResult, *, is_late: bool) -> None:
-        self.assertEqual(result.reset, "late" if is_late and self.finds_late else "")
+        self.assertEqual(result.reset, "late" if is_late and self.way.finds_late else "")
 
     async def test_both_have_gone(self) -> None:
         """A client that has closed cannot take the server's farewell, and nobody waits for that when the server breaks off."""
         # A record has a header, a type and a tag (RFC 8446, section 5.2), and the client may acknowledge it later.
-        longest = 128 - 22 if self.peer_wires else 128
+        longest = 128 - 22 if self.way.peer_wires else 128
         for farewell, is_late in ((24, True), (longest, True), (1000, False)):
             client, server = await self.start()
             client.send(b"quit")
@@ -600,7 +399,7 @@ class ResetContract(OrderContract):
     async def test_both_reset(self) -> None:
         """Peers that end at the same time had said all, unless much is under way; one that stays had not."""
         # A close-notify is a record like all others: only without TLS, it is known before it is read.
-        finds_close = self.is_client_plain or not self.peer_wires
+        finds_close = self.way.is_client_plain or not self.way.peer_wires
         for how in ("reset", "close", ""):
             client, server = await self.start()
             client.send(b"quit")
