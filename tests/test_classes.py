@@ -89,8 +89,7 @@ class ClassesTest(SynchronousTestCase):
         plain = [repr(its) for its in theirs if " object at " not in repr(its)]
         self.assertEqual([repr(its) for its in one if " object at " not in repr(its)], plain)
         for at, (its, reference) in enumerate(zip(one, theirs, strict=True)):
-            equal = [its == it for it in one]
-            self.assertEqual(equal, [reference == it for it in theirs], at)
+            self.assertEqual([its == it for it in one], [reference == it for it in theirs], at)
             self.assertIs(type(its).__hash__ is None, type(reference).__hash__ is None)
             if type(its).__hash__ is not None:
                 same = [hash(its) == hash(it) for it in one if type(it) is type(its) and it == its]

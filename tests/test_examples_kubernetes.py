@@ -126,8 +126,7 @@ class AgreementTests(CommandTestCase):
         self.assertEqual(budget["spec"], self.others[0]["spec"])
         self.assertNotIn("token", [one["name"] for one in service["volumeMounts"]])
         self.assertFalse(pod["automountServiceAccountToken"])
-        same = ("strategy", "selector", "replicas")
-        for key in same:
+        for key in ("strategy", "selector", "replicas"):
             self.assertEqual(deployment["spec"][key], self.deployment["spec"][key])
         (config,) = manifests("gateway/rules")
         (pattern,) = load(self.write("rules.ini", config["data"]["rules.ini"])).files.included

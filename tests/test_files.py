@@ -176,8 +176,7 @@ class LinksTest(SynchronousTestCase):
 
     def test_lists_that_lead_where_others_may_not_look(self) -> None:
         """What such a link leads to, or whether there is anything, makes no difference."""
-        targets = self.secret, self.folder / "none", Path("/dev/full")
-        for number, target in enumerate(targets):
+        for number, target in enumerate((self.secret, self.folder / "none", Path("/dev/full"))):
             path = self.link(self.theirs / f"list{number}", target)
             with self.assertRaises(OSError) as caught:
                 files.read_list(path)

@@ -95,8 +95,7 @@ class ReasonsTest(SynchronousTestCase):
 class CommandsTest(SynchronousTestCase):
     def test_tables(self) -> None:
         """What is found by the table of a module is there, and the others are modules."""
-        found = {"CHANGES": CHANGES, "REPORTS": REPORTS}
-        for name, table in found.items():
+        for name, table in {"CHANGES": CHANGES, "REPORTS": REPORTS}.items():
             self.assertEqual(
                 {one for one, its in cli.COMMAND_TABLES.items() if its == name}, {*table}
             )

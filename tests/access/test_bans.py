@@ -88,8 +88,7 @@ class BannedTests(SynchronousTestCase):
                 until is not None and until > self.clock.seconds() and address in network
                 for network, until in last.items()
             )
-            self.assertEqual(address in self.banned, expected)
-            self.assertEqual(address in later, expected)
+            self.assertEqual((address in self.banned, address in later), (expected, expected))
 
 
 class BansTests(SynchronousTestCase):
@@ -108,8 +107,7 @@ class BansTests(SynchronousTestCase):
         )
         bans.change([(_ONE, None), banning(_SOME[3])])
         changes = json.loads(json.dumps(bans.state(5.0, again=True)))
-        self.assertEqual(changes["gone"], ["192.0.2.7"])
-        self.assertEqual(len(changes["changed"]), 1)
+        self.assertEqual((changes["gone"], len(changes["changed"])), (["192.0.2.7"], 1))
         self.assertEqual(len(other.restore(changes, 105.0)), 2)
         self.assertEqual([*other], [Ban(_MANY, 102.0), Ban(_SOME[3], 101.0)])
 

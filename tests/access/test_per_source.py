@@ -164,8 +164,7 @@ class FullTableTest(SynchronousTestCase):
 
     def test_fullest_bucket_is_forgotten_first_but_none_with_connections(self) -> None:
         per_source = PerSource(SourceLimits(interval=SECOND, burst=3), self.clock.seconds)
-        held = per_source.enter(1)
-        assert held is not None
+        assert per_source.enter(1) is not None
         for source, times in ((2, 3), (3, 1), (4, 2)):
             for _ in range(times):
                 permit = per_source.enter(source)

@@ -209,5 +209,4 @@ class AdminCase(SupervisedTestCase):
         return await self.sandboxes()
 
     async def sandboxes(self) -> list[bool]:
-        workers = (await self.get("/api/status")).json["workers"]
-        return [worker["sandbox"] for worker in workers]
+        return [worker["sandbox"] for worker in (await self.get("/api/status")).json["workers"]]

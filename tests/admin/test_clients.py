@@ -111,8 +111,7 @@ class ClientsTest(SynchronousTestCase):
         self.assertEqual(gone, [*range(36)])
 
     def test_new_client_is_refused_while_all_are_busy(self) -> None:
-        busy = [self.connected() for _ in range(64)]
-        for transport in busy:
+        for transport in [self.connected() for _ in range(64)]:
             transport.deliver(STREAM)
         self.assert_crowded()
         for stream in self.streams:
@@ -266,8 +265,7 @@ class StalledTest(AdminCase):
         port = listen(self, servers)
         led = f"{LISTEN}[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"
         await self.start(rules=led)
-        stalled = [await self.connect() for _ in range(500)]
-        for peer in stalled[::2]:
+        for peer in [await self.connect() for _ in range(500)][::2]:
             if peer.lost is None:
                 peer.send(b"POST /api/stop HTTP/1.1\r\nHost: localhost\r\n")
         client = await connect(self, self.port)

@@ -50,8 +50,7 @@ class ConnectedTest(AdminCase):
         stranger = await connect(self, self.port, source="127.0.0.3")
         stranger.send(b"what is this?\r\n")
         await stranger.is_lost()
-        flow = Talker.listening(self, "127.0.0.4")
-        await flow.asks(b"abc", datagrams)
+        await Talker.listening(self, "127.0.0.4").asks(b"abc", datagrams)
         for host in ("127.0.0.4", "127.0.0.5"):
             for _ in range(2):
                 Talker.listening(self, host).say(b"abc", datagrams)

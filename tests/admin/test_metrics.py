@@ -142,8 +142,7 @@ class MetricsTest(AdminCase):
         more += "[backend d]\nserver = 127.0.0.1:1\n"
         await self.start(rules=RULES.replace("PORT", str(port)) + more)
         await set_server(self.running.control, "d", "127.0.0.1:1", state="drain")
-        network = banned_network("192.0.2.0/24")
-        await self.running.control.bans.add(Ban(network, 0.0))
+        await self.running.control.bans.add(Ban(banned_network("192.0.2.0/24"), 0.0))
         samples = await self.samples()
         states, up = (
             {
@@ -199,8 +198,7 @@ class MetricsTest(AdminCase):
         self.assertEqual(self.of(before, "reload_success"), 1)
         digest = hashlib.sha256(self.file.read_bytes()).hexdigest()
         self.assertEqual(self.of(before, "rules_info", sha=digest), 1)
-        text = self.file.read_text()
-        self.file.write_text(text.replace("[route nobody]", "[route other]"))
+        self.file.write_text(self.file.read_text().replace("[route nobody]", "[route other]"))
         await self.running.reload()
         after = await self.samples()
         routes = {dict(labels).get("route") for _, labels in after}
@@ -218,8 +216,7 @@ class MetricsTest(AdminCase):
     async def test_names_and_labels_of_the_reference_pass_promtool(self) -> None:
         await self.serve(PeerFactory())
         samples = await self.samples()
-        names = {name for name, _ in samples}
-        self.assertEqual(NAMES - names, set())
+        self.assertEqual(NAMES - {name for name, _ in samples}, set())
         labels = {label for name, found in samples for label, _ in found}
         known = {"listener", "route", "backend", "server", "reason", "cause", "limit", "direction"}
         known |= {"state", "what", "level"}

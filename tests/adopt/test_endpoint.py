@@ -150,8 +150,7 @@ class EndpointTest(MuxTestCase):
             await self.handed_over(number)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         client = await self.connect(port, SSH)
-        server = await factory.heard(len(SSH))
-        await self.end(client, server)
+        await self.end(client, await factory.heard(len(SSH)))
 
     async def test_many_at_once(self) -> None:
         await self.serve(self.backend)
@@ -196,8 +195,7 @@ class EndpointTest(MuxTestCase):
         self.assertEqual([event["why"] for event in events if "why" in event], [*told.values()])
         # The giver's own end has come, and the other socket has gone.
         self.assertEqual(descriptors(), number)
-        client = await self.connect(port, SSH)
-        await self.end(client, await self.backend.heard(len(SSH)))
+        await self.end(await self.connect(port, SSH), await self.backend.heard(len(SSH)))
         await self.handed_over()
 
     async def test_late_message(self) -> None:

@@ -227,8 +227,7 @@ class ChangedTest(SynchronousTestCase):
 
     def test_ready_again(self) -> None:
         server = "10.0.0.1:80"
-        changed = self.its.change(server, check=Check("tcp", fall=1, rise=1))
-        self.lines((changed, server, "-+"))
+        self.lines((self.its.change(server, check=Check("tcp", fall=1, rise=1)), server, "-+"))
         self.its.upstreams.apply_overrides({("b", server): ServerOverride("drain")})
         with capturedLogs() as events:
             self.its.upstreams.apply_overrides({})
@@ -246,8 +245,7 @@ class ChangedTest(SynchronousTestCase):
     def test_abandoned(self) -> None:
         old = self.its.change("10.0.0.1:80", check=Check("tcp"))
         calls = self.its.clock.getDelayedCalls()
-        prepared = self.its.prepare(attrs.evolve(old.backend, retries=7, check=None))
-        prepared.abandon()
+        self.its.prepare(attrs.evolve(old.backend, retries=7, check=None)).abandon()
         self.assertEqual(self.its.clock.getDelayedCalls(), calls)
         self.assertIs(self.its.upstreams.upstream_of(old.backend), old)
         self.assertEqual(len(self.its.upstreams.all()), 1)

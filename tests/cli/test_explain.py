@@ -204,8 +204,7 @@ deadline  after 3s, or when the client finishes sending: default, reset
         """Explain what becomes of a client from 192.0.2.1 that says nothing, with other keys of the listener."""
         before = "silent   = ssh-server\ndefault  = reset\n"
         self.rules = self.write("rules.ini", RULES.replace(before, "\n".join([*lines, ""])))
-        out = self.explain("--text", "", "--from", "192.0.2.1")
-        return out.partition("\ndecision  ")[2]
+        return self.explain("--text", "", "--from", "192.0.2.1").partition("\ndecision  ")[2]
 
     def test_first_silent_line_for_the_client(self) -> None:
         self.assertEqual(
@@ -332,8 +331,7 @@ deadline  after 3s, or when the client finishes sending: default, reset
         self.flushLoggedErrors(ZeroDivisionError)
 
     def test_protocol_in_process_has_no_servers(self) -> None:
-        leads = TracedOutcome("route", "a", InProcess("Site", Factory()))
-        self.assertEqual(leads.servers, [])
+        self.assertEqual(TracedOutcome("route", "a", InProcess("Site", Factory())).servers, [])
 
     def test_document(self) -> None:
         document = json.loads(self.explain("--json", "--text", "SSH-2.0-x ", "--from", "10.0.0.1"))

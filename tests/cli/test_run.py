@@ -74,8 +74,7 @@ class PrintTests(CommandTestCase):
             if name not in {"any", "payload", "regex", "silent"}
             for word in (f"--{name}", "127.0.0.1:1")
         ]
-        text = self.printed(*_LISTEN, *words)
-        self.assertEqual(text.count("[route "), len(words) // 2)
+        self.assertEqual(self.printed(*_LISTEN, *words).count("[route "), len(words) // 2)
         for name in ("any", "payload", "regex"):
             code, _, err = self.run_main("run", *_LISTEN, f"--{name}", "127.0.0.1:1")
             self.assertEqual(code, 2)

@@ -89,8 +89,7 @@ class ConnectionListTest(SupervisedTestCase):
         self.assertEqual(len(rest), 4)
 
     async def test_by_id_while_it_lives(self) -> None:
-        port = await self.live.begin()
-        await self.live.client(port)
+        await self.live.client(await self.live.begin())
         (row,) = await self.live.listed(1, state="relaying")
         found: Any
         (found,) = await find_connection(self.running.control, row["id"])

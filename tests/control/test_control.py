@@ -89,8 +89,7 @@ class SteeringTest(SupervisedTestCase):
         )
 
     async def test_close_ends_connections_of_the_server_only(self) -> None:
-        port = await self.begin()
-        await self.led(port, 3)
+        await self.led(await self.begin(), 3)
         told = await self.set_server(1, "maintenance", close_connections=True)
         self.assertTrue(told.endswith(" is in maintenance, 2 connections ended"), told)
         while len(rows := await list_connections(self.running.control)) > 1:

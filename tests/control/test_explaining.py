@@ -34,8 +34,7 @@ class RecentTest(SupervisedTestCase):
         await client.is_lost()
         (row,) = await self.recent(1)
         self.assertEqual((row["reason"], row["route"], row["bytes_in"]), ("no-route", None, 200))
-        self.assertEqual(row["first"], "00ff" * 32)
-        self.assertEqual(row["worker"], 1)
+        self.assertEqual((row["first"], row["worker"]), ("00ff" * 32, 1))
 
     async def test_no_bytes_with_capture_off(self) -> None:
         port = await self.live.begin("capture = no\n")
@@ -80,8 +79,7 @@ class ConnectionTest(SupervisedTestCase):
             await deferLater(reactor, 0)
 
     async def test_undecided_bytes_are_explained_by_route(self) -> None:
-        port = await self.live.begin(MORE)
-        await self.live.client(port, b"GET")
+        await self.live.client(await self.live.begin(MORE), b"GET")
         told = await self.told("peeking")
         self.assertEqual((told["bytes"], told["by"], told["from"]), (3, None, "127.0.0.1"))
         says = {
@@ -97,8 +95,7 @@ class ConnectionTest(SupervisedTestCase):
         )
 
     async def test_decided_route_and_those_before_it_without_bytes(self) -> None:
-        port = await self.live.begin(MORE)
-        await self.live.client(port)
+        await self.live.client(await self.live.begin(MORE))
         told = await self.told("relaying")
         self.assertEqual((told["bytes"], told["by"], told["route"]), (11, "route", "ssh"))
         says = {one["route"]: (one["says"], one["excluded_by"]) for one in told["routes"]}

@@ -53,8 +53,7 @@ class ConvertTests(CommandTestCase):
         secret = self.write("secret", "hidden.example here")
         secret.chmod(0o600)
         (self.folder / "folder").mkdir()
-        inner = self.write("folder/one.conf", "hidden.example = here")
-        inner.chmod(0o600)
+        self.write("folder/one.conf", "hidden.example = here").chmod(0o600)
         self.folder.chmod(0o755)
         texts = {
             "haproxy.cfg": "frontend f\n bind 127.0.0.1:1\n mode tcp\n use_backend b if { req.ssl_sni -f secret }\n"

@@ -235,8 +235,7 @@ def _converted(program: Program, base: str, place: str, text: str) -> list[str]:
 
 
 def _filled(base: str, place: str, text: str) -> str:
-    places = dict.fromkeys(re.findall(r"(?<!{){(\w+)}", base), "")
-    return base.format(**{**places, place: text})
+    return base.format(**{**dict.fromkeys(re.findall(r"(?<!{){(\w+)}", base), ""), place: text})
 
 
 def _of_traefik(base: str, text: str) -> str:

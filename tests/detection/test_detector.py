@@ -120,8 +120,7 @@ class PriorityTest(SynchronousTestCase):
             ("2026-11-21T11:00+00:00", "office"), ("2026-11-22T11:00+00:00", "else"),
         ):  # fmt: skip
             now = datetime.fromisoformat(moment).timestamp()
-            decision = detector.start_detection(now=now).feed(b"x")
-            self.assertEqual(name_of(decision), expected)
+            self.assertEqual(name_of(detector.start_detection(now=now).feed(b"x")), expected)
         self.assertEqual(name_of(detector.start_detection().feed(b"x")), "else")
 
     def test_routes_serve_their_networks(self) -> None:

@@ -151,8 +151,7 @@ class AnswerTests(SynchronousTestCase):
         for negated in (False, True):
             found = explain([asks("a", Alternative("broken", Raises(), negated))], b"xx")
             answer = PredicateAnswer(Verdict.NO, 1, 1, "ZeroDivisionError: ")
-            self.assertEqual(found.routes[0].answer, answer)
-            self.assertEqual(found.decided_at, 1)
+            self.assertEqual((found.routes[0].answer, found.decided_at), (answer, 1))
             self.flushLoggedErrors(ZeroDivisionError)
 
     def test_facts_are_from_all_of_the_bytes(self) -> None:

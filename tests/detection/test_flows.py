@@ -150,8 +150,7 @@ class FlowTests(SynchronousTestCase):
 
     def test_first_route_may_take_what_servers_drop(self) -> None:
         routes = [asks("any", Nth(1, ord("-"))), asks("dropping", Dropping())]
-        detection = FlowDetection(Detector(routes))
-        self.assertEqual(name_of(detection.feed([b"-"])), "any")
+        self.assertEqual(name_of(FlowDetection(Detector(routes)).feed([b"-"])), "any")
         self.assertEqual(
             explain(routes, [b"-", b"yes"]).decision, Decision(routes[0], {"datagrams": "1"})
         )
@@ -178,8 +177,7 @@ class FlowTests(SynchronousTestCase):
         assert takes is not None
         self.assertEqual(name_of(FlowDetection(Detector([takes])).feed([bytes(4)])), "zeros")
         for data in (b"\r\nx", b" ", b"\xff"):
-            decision = FlowDetection(Detector([takes])).feed([data])
-            self.assertEqual(decision, Decision(None, {}))
+            self.assertEqual(FlowDetection(Detector([takes])).feed([data]), Decision(None, {}))
 
     def test_keep_alive_that_nobody_looks_at(self) -> None:
         takes = asks("a", Nth(1), clients=Clients(NetworkSet([ip_network("10.0.0.0/8")])))
@@ -213,8 +211,7 @@ class FlowTests(SynchronousTestCase):
         routes.insert(20, asks("every", Nth(1, ord("n"))))
         detector = Detector(routes)
         for name, expected in (("n3", "r3"), ("n19", "r19"), ("n20", "every"), ("m", None)):
-            decision = FlowDetection(detector).feed([name.encode()])
-            self.assertEqual(name_of(decision), expected)
+            self.assertEqual(name_of(FlowDetection(detector).feed([name.encode()])), expected)
 
     def test_clients_and_dry_runs(self) -> None:
         reported: list[Route] = []
@@ -315,8 +312,7 @@ class DatagramsTests(SynchronousTestCase):
         self.assertEqual(first.parsed(parse), 3)
         both = Datagrams((b"abc", b"d"), first)
         self.assertEqual((both.parsed(parse), len(both), bytes(both)), (3, 3, b"abc"))
-        self.assertEqual(calls, [(b"abc", None)])
-        self.assertEqual(repr(both), "<Datagrams of 3, 1 bytes>")
+        self.assertEqual((calls, repr(both)), ([(b"abc", None)], "<Datagrams of 3, 1 bytes>"))
 
     def test_all_datagrams_are_parsed_once_for_each_count(self) -> None:
         calls = []

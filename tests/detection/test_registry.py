@@ -51,8 +51,7 @@ def _module(kind: str, name: object, variable: str = "matcher") -> str:
 class InstalledTest(SynchronousTestCase):
     def test_installed(self) -> None:
         found = installed_matchers()
-        self.assertEqual(list(found), sorted(found))
-        self.assertEqual(len(found), len(list(found)))
+        self.assertEqual((list(found), len(found)), (sorted(found), len(list(found))))
         self.assertTrue({"any", "http", "payload", "redis", "regex", "ssh", "tls"} <= found.keys())
         self.assertEqual(found.problems, ())
 
@@ -159,15 +158,13 @@ class PluginTest(SynchronousTestCase):
         made = "@implementer(IPlugin, IProtocolPlugin)\nclass It: pass\nit = It()\n"
         self.write("others", f"{imports}from zope.interface import implementer\n{made}")
         self.assertEqual(list(self.found()), [])
-        imported = sys.modules.pop(theirs)
-        self.addCleanup(sys.modules.update, {theirs: imported})
+        self.addCleanup(sys.modules.update, {theirs: sys.modules.pop(theirs)})
         for is_new in (False, True):
             self.forget()
             self.write("mine", _module("Mine", "mine") if is_new else "")
             self.assertEqual("mine" in self.found(), is_new)
         (it,) = getCache(importlib.import_module(self.name))["others"].plugins
-        provided = importlib.import_module(theirs).IProtocolPlugin
-        self.assertIn(provided, it.provided)
+        self.assertIn(importlib.import_module(theirs).IProtocolPlugin, it.provided)
 
     def test_cache_of_an_interface_that_has_left(self) -> None:
         """It is made anew, so that no later start has to import what has not changed."""

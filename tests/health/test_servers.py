@@ -148,8 +148,7 @@ class ServerTests(WorkersTestCase):
         )
         self.assertEqual(views.metric(state), 1)
         # It recovers without a client.
-        listening = socket.create_server(("127.0.0.1", port))
-        self.addCleanup(stop_listening, listening)
+        self.addCleanup(stop_listening, socket.create_server(("127.0.0.1", port)))
         views.clear("backend")
         eventually(views.is_ready, "the service is ready")
         self.assertEqual(self.server_state(views), "up")
@@ -168,15 +167,13 @@ class ServerTests(WorkersTestCase):
         listening = self.backend()
         more = "check = tcp interval=1s"
         views = self.views(pool(listening.getsockname()[1], more=more))
-        clients = [views.mux.connect(f"127.0.0.{1 + number % 3}") for number in range(6)]
-        for client in clients:
+        for client in [views.mux.connect(f"127.0.0.{1 + number % 3}") for number in range(6)]:
             self.addCleanup(client.close)
             client.sendall(b"x")
         eventually(lambda: views.attention("backend") is not None, "the backend needs attention")
         views.show("backend", "critical", "silent", log="is silent", ready=False)
         self.assertEqual(self.server_state(views), "silent")
-        server = self.accept_from(listening, b"x")
-        server.sendall(b"y")
+        self.accept_from(listening, b"x").sendall(b"y")
         views.clear("backend")
 
     def test_one_of_two_dead_by_its_check(self) -> None:

@@ -28,8 +28,7 @@ def encoded(value: Value) -> bytes:
         return b"%d:%b" % (len(value), value)
     if isinstance(value, list):
         return b"l%be" % b"".join(map(encoded, value))
-    pairs = (encoded(name) + encoded(value[name]) for name in sorted(value))
-    return b"d%be" % b"".join(pairs)
+    return b"d%be" % b"".join(encoded(name) + encoded(value[name]) for name in sorted(value))
 
 
 class DictionaryTests(SynchronousTestCase):

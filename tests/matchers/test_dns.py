@@ -28,8 +28,7 @@ def query(number: int, size: int, flags: int = 0) -> bytes:
     while left:
         label = min(left, 60)
         name, left = name + bytes([label - 1]) + b"x" * (label - 1), left - label
-    header = struct.pack(">6H", number, flags, 1, 0, 0, 0)
-    return header + name + b"\0" + IN
+    return struct.pack(">6H", number, flags, 1, 0, 0, 0) + name + b"\0" + IN
 
 
 # The first is recorded from twisted.names 26.10; then as dig and a resolver with 0x20 write them, a NOTIFY of BIND with

@@ -71,8 +71,7 @@ class MakeConnectionTests(SynchronousTestCase):
 
     def test_one_inside_another(self) -> None:
         client = Client()
-        factory = HeaderFirst(HeaderFirst(Recorder(client), b"inner "), b"outer ")
-        factory.buildProtocol(None)
+        HeaderFirst(HeaderFirst(Recorder(client), b"inner "), b"outer ").buildProtocol(None)
         transport = StringTransport()
         client.makeConnection(transport)
         self.assertEqual(transport.value(), b"outer inner " + GREETING)
@@ -136,14 +135,12 @@ class LoopbackTests(TestCase):
     async def test_tcp_endpoint(self) -> None:
         header, client = encode_v1(IPV4), Client()
         endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{listen(self, self.peers)}")
-        connected = await endpoint.connect(HeaderFirst(Recorder(client), header))
-        self.assertIs(connected, client)
+        self.assertIs(await endpoint.connect(HeaderFirst(Recorder(client), header)), client)
         await self.check(client, header)
 
     async def test_unix_endpoint(self) -> None:
         path, client = str(make_folder(self) / "socket"), Client()
-        port = reactor.listenUNIX(path, self.peers)
-        self.addCleanup(port.stopListening)
+        self.addCleanup(reactor.listenUNIX(path, self.peers).stopListening)
         endpoint = clientFromString(reactor, f"unix:{path}")
         await endpoint.connect(HeaderFirst(Recorder(client), HEADER))
         await self.check(client)

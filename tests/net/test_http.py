@@ -57,8 +57,7 @@ class GetTests(TestCase):
     async def test_answer(self) -> None:
         said = b"HTTP/1.1 404 X\r\nA: 1\r\na: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
         answer = await self.answer(said)
-        self.assertEqual((answer.status, answer.body), (404, b"hello"))
-        self.assertEqual(answer.headers["a"], "2")
+        self.assertEqual((answer.status, answer.body, answer.headers["a"]), (404, b"hello", "2"))
         [peer] = self.server.peers
         head, *lines = bytes(peer.received).split(b"\r\n")
         self.assertEqual(head, b"GET /path?x=1 HTTP/1.1")

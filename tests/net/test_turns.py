@@ -97,8 +97,7 @@ class DeadDiskTest(TestCase):
 
     async def test_many(self) -> None:
         """Few threads wait for dead disks; then all jobs fail until one is back."""
-        waiting = [outcome_in_thread(self.read, f"{number}/x") for number in range(10)]
-        for job in waiting:
+        for job in [outcome_in_thread(self.read, f"{number}/x") for number in range(10)]:
             _, error = await job
             self.assertIsInstance(error, TimeoutError)
         self.assertEqual(len(self.threads()), turns.MOST_LEFT + 1)

@@ -96,8 +96,7 @@ class UpgradeTest(WorkersTestCase):
     def test_lost_authorities(self) -> None:
         """So does what a backend trusts."""
         self.authority.write(self.home / "servers.pem")
-        identity = self.authority.issue("server.team.example")
-        identity.write(self.home / "server.pem", key=True)
+        self.authority.issue("server.team.example").write(self.home / "server.pem", key=True)
         unit = self.home / "faulty.ini"
         port = self.backends["faulty"].getsockname()[1]
         unit.write_text(

@@ -77,8 +77,7 @@ class DifferenceTests(SynchronousTestCase):
         after: tuple[list[tuple[str, str, str]], list[str], list[str], int],
     ) -> None:
         old, new = read(before), read(after)
-        found = difference(old, new)
-        self.assertEqual(values(found.apply(old)), values(new))
+        self.assertEqual(values(difference(old, new).apply(old)), values(new))
         self.assertEqual(difference(new, read(after)).size, 0)
 
     def test_of_one_line(self) -> None:
@@ -131,8 +130,7 @@ class RankTests(SynchronousTestCase):
             found = rank(items, ranks, [*splices(items, version, int, eq)])
             assert found is not None
             made, change, gone = found
-            self.assertEqual(made, sorted({*made}))
-            self.assertEqual(len(made), len(version))
+            self.assertEqual((made, len(made)), (sorted({*made}), len(version)))
             known = dict(zip(ranks, items, strict=True))
             self.assertEqual([known.pop(one) for one in change.gone], gone)
             self.assertEqual(

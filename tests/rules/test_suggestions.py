@@ -436,8 +436,7 @@ class SuggestionTests(SynchronousTestCase):
                 lines += "acme = letsencrypt\n" if key == "acme_terms" else ""
                 self.assertIn(key, TABLES["txmux"], hint)
                 text = f"[txmux]\n{lines}[listen a]\nendpoint = :4443\ndefault = 127.0.0.1:1\n"
-                problems = [one for one in problems_of(text) if one.key == key]
-                self.assertEqual(problems, [], hint)
+                self.assertEqual([one for one in problems_of(text) if one.key == key], [], hint)
                 written.add(key)
         of_features = () if names_missing("acme") else ("acme", "acme_terms")
         self.assertEqual(written, {"sandbox", *of_features})

@@ -90,8 +90,7 @@ def halted(pids: Collection[int]) -> Iterator[None]:
 
 
 def resident(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def worker_of(connection_id: str) -> str:

@@ -210,8 +210,7 @@ def _acme(test: Cleans, folder: Path) -> Stage:
 
 def tls_context(authority: Identity, folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    own = authority.issue("127.0.0.1").write(folder / "peer.pem", key=True)
-    context.load_cert_chain(own)
+    context.load_cert_chain(authority.issue("127.0.0.1").write(folder / "peer.pem", key=True))
     return context
 
 

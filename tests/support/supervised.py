@@ -132,8 +132,7 @@ class LiveService:
         for worker in self._test.supervisor.pool.workers:
             with halted([worker.pid]):
                 for _ in range(2):
-                    client = await self.client(port)
-                    clients.append(client)
+                    clients.append(await self.client(port))
                     while sum(b"SSH" in one.received for one in self.backend.peers) < len(clients):
                         await deferLater(reactor, 0)
         workers = [row["worker"] for row in await self.listed(len(clients), state="relaying")]

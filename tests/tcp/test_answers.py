@@ -66,8 +66,7 @@ class SshTests(SynchronousTestCase):
         line, _, packet = reported.data.partition(b"\r\n")
         self.assertEqual(line, b"SSH-2.0-txmux")
         size, padding = int.from_bytes(packet[:4], "big"), packet[4]
-        self.assertEqual(4 + size, len(packet))
-        self.assertEqual(len(packet) % 8, 0)
+        self.assertEqual((4 + size, len(packet) % 8), (len(packet), 0))
         self.assertGreaterEqual(padding, 4)
         return packet[5:-padding]
 

@@ -113,8 +113,7 @@ class WaitingTest(MuxTestCase):
 
     async def test_bytes_before_a_reset_reach_an_ordinary_server(self) -> None:
         path = f"{self.taker.path}2"
-        listening = reactor.listenUNIX(path, self.backend)
-        self.addCleanup(listening.stopListening)
+        self.addCleanup(reactor.listenUNIX(path, self.backend).stopListening)
         # It is connected at once. Of a client that has gone before, no server hears.
         port = self.giving_mux(backend=Backend("b", (server_of(f"unix:{path}"),)))
         client = socket.create_connection(("127.0.0.1", port))
@@ -202,8 +201,7 @@ class WaitingTest(MuxTestCase):
         client = await self.connect(port, SSH, host="::1")
         given, reported = await self.taker.taken()
         peer = client.transport.getHost()
-        self.assertEqual(reported["client"], ["::1", peer.port])
-        self.assertEqual(given.family, socket.AF_INET6)
+        self.assertEqual((reported["client"], given.family), (["::1", peer.port], socket.AF_INET6))
         self.assertEqual(given.getpeername()[:2], ("::1", peer.port))
         self.assertEqual(given.recv(99), SSH)
         await self.assert_logged(reason="handed-over", client=f"[::1]:{peer.port}")

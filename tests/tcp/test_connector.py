@@ -87,14 +87,12 @@ class HelloTest(MuxTestCase):
             self.assertEqual(await tlvs_reported(self, port, said, index=index), ())
 
     async def test_silent_client_is_not_waited_for(self) -> None:
-        port = announcing_mux(self, "authority")
-        await self.connect(port)
+        await self.connect(announcing_mux(self, "authority"))
         await self.accepted_for(5)
         self.assertEqual((await header_heard(self, b"")).tlvs, ())
 
     async def test_slow_hello_is_passed_on_without_fields(self) -> None:
-        port = announcing_mux(self, "authority", match="tls")
-        await self.connect_read(port, HELLO[:20])
+        await self.connect_read(announcing_mux(self, "authority", match="tls"), HELLO[:20])
         await self.assert_waits(5)
         self.assertEqual((await header_heard(self, HELLO[:20])).tlvs, ())
 

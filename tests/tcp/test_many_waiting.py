@@ -64,8 +64,7 @@ class GoneClientsTest(MuxTestCase):
 
     async def test_few(self) -> None:
         """What a client has said before its reset arrives, as long as there are few of those."""
-        number = self.ssh_mux()
-        self.fill(number, "gg")
+        self.fill(self.ssh_mux(), "gg")
         await self.until_logged(2)
         self.assertEqual([record.reason for record in self.records], 2 * ["client-reset"])
         self.assertEqual([bytes(peer.received) for peer in self.backend.peers], 2 * [_SAID])

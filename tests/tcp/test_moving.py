@@ -79,8 +79,7 @@ class MovingTest(MuxTestCase):
         self.assert_story(
             story, route="ssh", backend="backend", bytes_in=15, bytes_out=6, reason="done"
         )
-        self.assertEqual(story.duration_ms, 5000)
-        self.assertEqual(len(self.records), 1)
+        self.assertEqual((story.duration_ms, len(self.records)), (5000, 1))
         self.assertEqual(self.old.connections, set())
 
     async def test_answer_counts_once(self) -> None:

@@ -179,8 +179,7 @@ class FailingTest(MuxTestCase):
         await assert_turned_away(self, reason="connect-refused", backend="spare")
 
     async def test_others_try_too_during_a_probe_without_a_fallback(self) -> None:
-        stalled = make_stalled_port(self)
-        serve_pool(self, backend_at(stalled, eject=AT_ONCE))
+        serve_pool(self, backend_at(make_stalled_port(self), eject=AT_ONCE))
         first = await pool_client(self)
         await self.seen(1)
         self.time.advance(5)
@@ -208,8 +207,7 @@ class FailingTest(MuxTestCase):
         await self.seen(1)
         await self.turn(3)
         self.time.advance(5)
-        peer = await self.backend.peer()
-        await end_all(client, peer)
+        await end_all(client, await self.backend.peer())
         await self.logged()
         for _ in range(4):
             await assert_served_by(self, self.backend)
@@ -227,8 +225,7 @@ class FailingTest(MuxTestCase):
         backup = attrs.evolve(server_at(listen(self, spare)), backup=True)
         serve_pool(self, Backend("b", (backup, server_at(port)), eject=AT_ONCE))
         await assert_served_by(self, spare)
-        listening = reactor.listenTCP(port, main, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
+        self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
         await assert_served_by(self, spare)
         self.time.advance(10)
         await assert_served_by(self, main)
@@ -280,19 +277,16 @@ class GoneTest(MuxTestCase):
 
     async def test_leaves_while_handshaking(self) -> None:
         mute = PeerFactory()
-        port = listen(self, mute)
-        await self.leave(backend_at(port, tls=ServerTLS("a.example")), mute.peer)
+        await self.leave(backend_at(listen(self, mute), tls=ServerTLS("a.example")), mute.peer)
         await mute.peers[0].is_lost()
 
     async def test_leaves_while_probing_and_the_next_client_probes(self) -> None:
         port = free_port()
-        backend = backend_at(port, eject=AT_ONCE, tls=ServerTLS("a.example"))
-        serve_pool(self, backend)
+        serve_pool(self, backend_at(port, eject=AT_ONCE, tls=ServerTLS("a.example")))
         await assert_turned_away(self, reason="connect-refused")
         self.time.advance(10)
         mute = PeerFactory()
-        listening = reactor.listenTCP(port, mute, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
+        self.addCleanup(reactor.listenTCP(port, mute, interface="127.0.0.1").stopListening)
         for number in range(2):
             client = await pool_client(self)
             await mute.peer(number)

@@ -22,8 +22,7 @@ class ShareTest(MuxTestCase):
         servers = (attrs.evolve(server_at(ports[0]), weight=3), server_at(ports[1]))
         serve_pool(self, Backend("b", servers))
         for number in range(24):
-            client = await pool_client(self)
-            await end_all(client)
+            await end_all(await pool_client(self))
             await self.logged(number + 1)
         heavy = [record.server == name(ports[0]) for record in self.records]
         for begin in range(0, 24, 4):
@@ -44,8 +43,7 @@ class ShareTest(MuxTestCase):
         web, tls, rest = (
             backend_at(*ports, balance=way) for way in ("host-hash", "sni-hash", "sni-hash")
         )
-        routes = [route("http", web), route("tls", tls), route("any", rest)]
-        self.mux(routes)
+        self.mux([route("http", web), route("tls", tls), route("any", rest)])
         expected: list[str] = []
         for host in hosts:
             hello = records(client_hello(server_name(host)))

@@ -15,8 +15,7 @@ from txmux.rules.model import Backend, Check
 class QueueTest(MuxTestCase):
     async def full(self, **settings: Any) -> tuple[Peer, Peer]:
         serve_pool(self, backend_at(self.backend_port(), max_connections=1, **settings))
-        client = await pool_client(self, b"0")
-        return client, await self.backend.peer()
+        return await pool_client(self, b"0"), await self.backend.peer()
 
     async def waiting(self, data: bytes) -> Peer:
         before, expected = self.queued(), len(data)
@@ -38,8 +37,7 @@ class QueueTest(MuxTestCase):
         fourth = await pool_client(self, b"4")
         await fourth.is_lost()
         await self.until_logged()
-        self.assertEqual(self.records[-1].reason, "limit")
-        self.assertEqual(len(self.backend.peers), 1)
+        self.assertEqual((self.records[-1].reason, len(self.backend.peers)), ("limit", 1))
         for number, (waiter, data) in enumerate(((second, b"22"), (third, b"333")), start=1):
             await end_all(client, peer)
             peer, client = await self.backend.peer(number), waiter
@@ -145,8 +143,7 @@ class QueueTest(MuxTestCase):
         )  # tries the first in vain, and waits for the second
         while not self.queued():
             await self.turn()
-        listening = reactor.listenTCP(port, main, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
+        self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
         first = await pool_client(self, b"first")
         peer = await main.peer()
         waiter = await self.waiting(b"waits")
@@ -201,8 +198,7 @@ class QueueTest(MuxTestCase):
         holder = await pool_client(self, b"h")
         held = await other.peer()
         waiter = await self.waiting(b"waits")
-        listening = reactor.listenTCP(port, main, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
+        self.addCleanup(reactor.listenTCP(port, main, interface="127.0.0.1").stopListening)
         return waiter, main, [holder, held]
 
     async def test_queue_is_refused_when_all_servers_go_down(self) -> None:

@@ -49,8 +49,7 @@ class FormatTest(SynchronousTestCase):
     def test_json_keys_in_order_with_null(self) -> None:
         line = as_json(a_record(detect_ms=0.123, facts={"sni": "x"}))
         found = json.loads(line)
-        self.assertEqual(list(found), KEYS)
-        self.assertEqual(found["time"], "2026-09-21T14:13:20.062Z")
+        self.assertEqual((list(found), found["time"]), (KEYS, "2026-09-21T14:13:20.062Z"))
         self.assertEqual(found["detect_ms"], 0.1)
         self.assertIsNone(found["route"])
         self.assertEqual(found["facts"], {"sni": "x"})
@@ -106,8 +105,7 @@ class FileLogTest(SynchronousTestCase):
 
     def test_appends_at_once(self) -> None:
         self.path.write_text("before\n")
-        log = self.open()
-        log.write(a_record())
+        self.open().write(a_record())
         self.assertEqual(self.path.read_text(), f"before\n{as_json(a_record())}\n")
 
     def test_new_file_after_a_move(self) -> None:
@@ -184,8 +182,7 @@ class FileLogTest(SynchronousTestCase):
         log.close()
         asked[2][1].callback((asked[2][0](), None))
         lines = [path.read_text().count("\n") for path in (first, second, self.path)]
-        self.assertEqual(lines, [1, 0, 1])
-        self.assertEqual(len(asked), 3)
+        self.assertEqual((lines, len(asked)), ([1, 0, 1], 3))
 
     def test_reopening_is_tried_again(self) -> None:
         clock = Clock()
@@ -221,8 +218,7 @@ class FileLogTest(SynchronousTestCase):
         self.addCleanup(use_helper, None)
         self.patch(os, "open", forbid)
         self.patch(files, "open_safely", forbid)
-        log = FileAccessLog(self.path, clock=clock, may_lack=True)
-        self.addCleanup(log.close)
+        self.addCleanup(FileAccessLog(self.path, clock=clock, may_lack=True).close)
         clock.advance(59)
         self.assertEqual(len(asked), 1)
         clock.advance(1)

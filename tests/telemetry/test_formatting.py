@@ -83,8 +83,7 @@ class PrintableTests(SynchronousTestCase):
     @given(_VALUES)
     def test_json(self, data: Any) -> None:
         """What is printable stays, wherever it is; of all else, only ends of lines, tabs and blanks."""
-        found = json.loads(printable_json(data))
-        self.assertEqual(json.dumps(found), json.dumps(shown(data)))
+        self.assertEqual(json.dumps(json.loads(printable_json(data))), json.dumps(shown(data)))
 
     def test_lines(self) -> None:
         self.assertEqual(

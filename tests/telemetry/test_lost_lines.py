@@ -68,8 +68,7 @@ class LostLinesTest(SynchronousTestCase):
         now: Mapping[str, int] = MappingProxyType({}),
         written: Collection[str] = (),
     ) -> Mapping[str, int]:
-        reports = [(1, {"access log /a": total})]
-        self.log.record(reports, now, written, "access log /a")
+        self.log.record([(1, {"access log /a": total})], now, written, "access log /a")
         return self.log.losing
 
     def test_never_fewer(self) -> None:

@@ -214,8 +214,7 @@ class RelayTests(SynchronousTestCase):
         self.client.connect(client)
         self.server.connect(server)
         client.receiver, server.receiver = sides = make_sides(poller, client, server)
-        relay = Relay(Clock(), Timeouts(), self.results.append, sides)
-        relay.start(b"", client_finished=False)
+        Relay(Clock(), Timeouts(), self.results.append, sides).start(b"", client_finished=False)
 
     def take(self, transport: WaterMarkTransport) -> bytes:
         self.turn()

@@ -44,8 +44,7 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertTrue(ids.learn(RETRY_1))
         again = initial(b"\1", destination=SERVER_ID, source=b"", token=b"token")
         self.assertTrue(ids.take(again[:HEAD]))
-        later = SERVER_1.replace(SERVER_ID, b"anothers", 1)
-        self.assertTrue(ids.learn(later))
+        self.assertTrue(ids.learn(SERVER_1.replace(SERVER_ID, b"anothers", 1)))
         self.assertTrue(ids.take(b"\x41anothers" + bytes(30)))
 
     def test_server_may_keep_the_clients_id(self) -> None:

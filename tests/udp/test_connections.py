@@ -120,8 +120,7 @@ class ConnectionsTests(FlowCase):
         client, port = Talker.listening(self), self.serve()
         for number in (0, 1, 0, 1):
             await client.asks(opening("a", number), port)
-        self.assertEqual(len({*self.a.senders}), 2)
-        self.assertEqual(self.a.senders[:2], self.a.senders[2:])
+        self.assertEqual((len({*self.a.senders}), self.a.senders[:2]), (2, self.a.senders[2:]))
 
     async def test_hello_of_which_a_part_was_lost_decides_once_it_is_sent_again(self) -> None:
         client, port = Talker.listening(self), self.serve("detect_timeout = 50ms\n")
@@ -246,8 +245,7 @@ class ConnectionsTests(FlowCase):
         client, port = await self.connected("a", "b")
         [listener] = self.running.listeners
         for name in "ab":
-            chosen = next(one for one in listener.connections if one.record.route == name)
-            chosen.end("killed")
+            next(one for one in listener.connections if one.record.route == name).end("killed")
             left = "b" if name == "a" else "a"
             if name == "a":
                 self.assertEqual(await client.asks(short(left), port), short(left))
@@ -386,8 +384,7 @@ class ConnectionsTests(FlowCase):
         assert waiting is not None
         while sum(map(len, waiting.datagrams.values())) < len(early):
             await turn()
-        flows = sorted(self.old.connections, key=lambda one: str(one.record.route))
-        for flow in flows:
+        for flow in sorted(self.old.connections, key=lambda one: str(one.record.route)):
             await hand_over_flows([flow], there)
         self.assertEqual((await self.a.hears(3))[2:], [short("a")])
         self.assertEqual((await self.b.hears(5))[2:], [opening("b"), finished("b"), short("b")])

@@ -87,8 +87,7 @@ class DecidedTests(FlowCase):
     # What servers must drop decides nothing, and does not reach one that takes it.
 
     async def test_short_datagram(self) -> None:
-        short = initial(crypto(0, OPEN), pad=1199)
-        await self.assert_heard([short, BAD])
+        await self.assert_heard([initial(crypto(0, OPEN), pad=1199), BAD])
         self.assertEqual(self.datagrams("lost"), 2)
 
     async def test_short_datagram_of_the_closed_name_before_the_open_one(self) -> None:
@@ -107,8 +106,7 @@ class DecidedTests(FlowCase):
         self.assertEqual(await self.rest.hears(2), [other_version()] * 2)
 
     async def test_contradicting_pieces(self) -> None:
-        both = initial(_PIECES[0], _BAD_PIECES[1], crypto(0, CLOSED))
-        await self.assert_heard([both, BAD])
+        await self.assert_heard([initial(_PIECES[0], _BAD_PIECES[1], crypto(0, CLOSED)), BAD])
 
     async def test_contradicting_pieces_in_several_datagrams(self) -> None:
         first, second = (initial(piece, number=n) for n, piece in enumerate(_PIECES))
@@ -274,8 +272,7 @@ class DecidedTests(FlowCase):
     async def test_closed_name_after_packets_without_a_hello(self) -> None:
         pings = [initial(b"\1", number=n) for n in range(4)]
         bad = initial(crypto(0, CLOSED), number=5)
-        own = initial(crypto(0, OWN), number=5)
-        await self.assert_heard([*pings, bad, own], *pings)
+        await self.assert_heard([*pings, bad, initial(crypto(0, OWN), number=5)], *pings)
 
     async def test_name_of_the_same_route_goes_on(self) -> None:
         client, port = Talker.listening(self), self.serve()

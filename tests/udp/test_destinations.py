@@ -42,8 +42,7 @@ class NamesTest(FlowCase):
     async def test_client_goes_where_its_name_leads(self) -> None:
         self.dns.zone["www.test"] = a("127.0.0.1")
         for data in (_quic("www.test"), *hello_datagrams(dtls_body(server_name("WWW.test")))):
-            client = Talker.listening(self)
-            self.assertEqual(await client.asks(data, self.port), data[:5])
+            self.assertEqual(await Talker.listening(self).asks(data, self.port), data[:5])
         lines = await self.stopped(2)
         self.assertEqual({line["server"] for line in lines}, {self.where})
 

@@ -139,8 +139,7 @@ class FloodTests(FlowCase):
         flood = Flood(port, b"forged")
         self.addCleanup(flood.close)
         count = _burst()
-        bursts = -(-_SOURCES // count)
-        for number in range(bursts):
+        for number in range(-(-_SOURCES // count)):
             # Nobody reads meanwhile, so the client's datagram is behind all of them.
             flood.send(count)
             said = KNOWN + b"%d" % number

@@ -326,8 +326,7 @@ class ForgedTests(FlowCase):
         had = len(old.heard)
         for _ in range(5):
             await new.asks(SHORT, port)
-        self.assertEqual(len(old.heard), had)
-        self.assertEqual(len(set(server.senders)), 1)
+        self.assertEqual((len(old.heard), len(set(server.senders))), (had, 1))
 
     async def test_forged_datagrams_for_a_tunnel_bring_nothing(self) -> None:
         server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else b"")
@@ -365,8 +364,7 @@ class SourceTests(FlowCase):
 
     async def test_full_source_gets_no_moved_flow_and_does_not_count_it(self) -> None:
         server, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")
-        first = Talker.listening(self, "127.0.0.2")
-        await first.asks(b"one", port)
+        await Talker.listening(self, "127.0.0.2").asks(b"one", port)
         self.assertFalse(await self.moved(port, old, new))
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 2)
@@ -398,8 +396,7 @@ class SourceTests(FlowCase):
     async def test_returning_flow_counts_at_its_first_source_alone(self) -> None:
         _, old, new, port = self.quic_service("127.0.0.2", listen="max_flows_per_source = 1")
         self.assertTrue(await self.moved(port, old, new))
-        other = Talker.listening(self)
-        await other.asks(b"one", port)
+        await Talker.listening(self).asks(b"one", port)
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         await Talker.listening(self, "127.0.0.2").asks(b"two", port)
         self.running.listeners[0].abort("killed")

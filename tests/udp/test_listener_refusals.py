@@ -86,8 +86,7 @@ class RefusalsTests(SynchronousTestCase):
             self.count("192.0.2.3", "limit", "max_flows")
             self.clock.advance(60)
             self.count("192.0.2.4", "proxy-header")
-        self.assertEqual(reported[0]["why"], "allow, deny or a ban: 1")
-        self.assertEqual(len(reported), 2)
+        self.assertEqual((reported[0]["why"], len(reported)), ("allow, deny or a ban: 1", 2))
         self.assertEqual(
             reported[1]["why"], "allow, deny or a ban: 5, max_flows: 1, no PROXY header: 1"
         )

@@ -50,8 +50,7 @@ class ServerCountsTests(FlowCase):
         self.assertEqual(counted(self.listener), {"asked": 1, "unanswered": 1})
 
     async def test_refusal_is_no_missing_answer(self) -> None:
-        client = Talker.listening(self)
-        client.say(b"ab", self.begin(free_port(kind=socket.SOCK_DGRAM)))
+        Talker.listening(self).say(b"ab", self.begin(free_port(kind=socket.SOCK_DGRAM)))
         while "failed connect-refused" not in counted(self.listener):
             await turn()
         await self._stop()

@@ -160,8 +160,7 @@ class SharedAddressTests(SynchronousTestCase):
 
     def test_forged_initials_get_no_unknown_id(self) -> None:
         [a] = self.connect("a")
-        forged = self.begin("bcd")
-        for flow in forged:
+        for flow in self.begin("bcd"):
             flow.answer(self.shared)
         for number in range(20):
             self.assertEqual(self.says(a, b"%08d" % number, after=0.2, answers=False), "a")

@@ -29,8 +29,7 @@ def crypto(offset: int, data: bytes) -> bytes:
 
 
 def cut(hello: bytes, *cuts: int) -> list[bytes]:
-    places = [0, *cuts, len(hello)]
-    return [crypto(a, hello[a:b]) for a, b in itertools.pairwise(places)]
+    return [crypto(a, hello[a:b]) for a, b in itertools.pairwise([0, *cuts, len(hello)])]
 
 
 def initial(  # noqa: PLR0913 - each field of a packet

@@ -102,8 +102,7 @@ class RealClientTests(SynchronousTestCase):
     def check(self, data: bytes, expected: ClientHello) -> None:
         self.assertEqual(parse_client_hello(data, None).hello, expected)
         for size in range(1, len(data)):
-            again = records(data[5:], size)
-            self.assertEqual(parse_client_hello(again, None).hello, expected)
+            self.assertEqual(parse_client_hello(records(data[5:], size), None).hello, expected)
         reader, at = byte_by_byte(data)
         self.assertEqual((reader.hello, at), (expected, len(data)))
 

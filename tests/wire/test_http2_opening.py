@@ -35,8 +35,7 @@ class RequestTests(SynchronousTestCase):
         """Check that these frames after the SETTINGS are a request, known at its last byte."""
         data = BEGINNING + b"".join(frames)
         known, at = byte_by_byte(data + h2.frame(DATA, b"x", stream=1))
-        self.assertEqual(known.fields, {**dict(GET), "x": "1"})
-        self.assertEqual(at, len(data))
+        self.assertEqual((known.fields, at), ({**dict(GET), "x": "1"}, len(data)))
         self.assertEqual(parse_opening(data, None), known)
 
     def test_whole(self) -> None:
@@ -159,8 +158,7 @@ class RefusedTests(SynchronousTestCase):
     def test_most_frames(self) -> None:
         """It has at most 200 frames, however small they are."""
         begun = BEGINNING + h2.PING * (FRAMES_LIMIT - 2)
-        data = begun + h2.request(SECTION)
-        self.assertIsNotNone(parse_opening(data, None).fields)
+        self.assertIsNotNone(parse_opening(begun + h2.request(SECTION), None).fields)
         pieces = h2.request(b"", flags=1) + h2.frame(CONTINUATION, stream=1) * FRAMES_LIMIT
         for late in (begun + h2.PING, BEGINNING + pieces[: 9 * (FRAMES_LIMIT - 1)]):
             self.assertFalse(parse_opening(late[:-1], None).refused)

@@ -123,8 +123,7 @@ class EmptyTests(SynchronousTestCase):
 
     def test_beginning(self) -> None:
         """A hello that is not there in full has no fingerprint."""
-        data = records(client_hello())
-        self.assertIsNone(parse_client_hello(data[:-1], None).ja4())
+        self.assertIsNone(parse_client_hello(records(client_hello())[:-1], None).ja4())
         self.assertIsNone(parse_client_hello(b"\x16\x02", None).ja4())
 
     def test_no_extensions(self) -> None:

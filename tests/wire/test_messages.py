@@ -43,8 +43,7 @@ class MatcherTests(SynchronousTestCase):
         check_datagrams(
             matcher, [b"!\x09A.example"], [b"!\x01b", b"!\0"], {"host": "a.example"}, examples=30
         )
-        self.assertEqual(matcher.transports, (Transport.UDP,))
-        self.assertEqual(matcher.__module__, __name__)
+        self.assertEqual((matcher.transports, matcher.__module__), ((Transport.UDP,), __name__))
 
     def test_first_bytes(self) -> None:
         """The bytes that a message can begin with are those that the reader allows."""

@@ -102,8 +102,7 @@ class DecidedHelloTests(SynchronousTestCase):
         self.assertTrue(self.admits(initial(crypto(0, HELLO)), decides=True))
 
     def test_after_the_handshake_there_are_only_late_acknowledgements(self) -> None:
-        far = initial(b"\1", number=0x1_0003, size=4)
-        self.assertTrue(self.admits(far))
+        self.assertTrue(self.admits(initial(b"\1", number=0x1_0003, size=4)))
         for _ in "12":
             self.decided.end()
             self.assertTrue(self.admits(initial(b"\1", number=0x1_0004, size=1, pad=0)))

@@ -17,8 +17,7 @@ def packet(
     """Make a packet with a long header, of a type as it is on the wire, that fills a datagram."""
     ids = bytes([len(destination)]) + destination + b"\6client"
     head = bytes([0xC0 | kind << 4]) + version.to_bytes(4, "big") + ids
-    length = (0x4000 | size - len(head) - 2).to_bytes(2, "big")
-    return (head + length).ljust(size, b"\x55")
+    return (head + (0x4000 | size - len(head) - 2).to_bytes(2, "big")).ljust(size, b"\x55")
 
 
 class OpensTests(SynchronousTestCase):

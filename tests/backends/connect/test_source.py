@@ -47,8 +47,7 @@ class InTurnTests(SynchronousTestCase):
         found = [self.addresses(sources) for _ in range(4)]
         self.assertEqual(found[0], ["10.0.0.1", "10.0.0.2", "10.0.0.3"])
         self.assertEqual(found[1], ["10.0.0.2", "10.0.0.3", "10.0.0.1"])
-        self.assertEqual(found[2], ["10.0.0.3", "10.0.0.1", "10.0.0.2"])
-        self.assertEqual(found[3], found[0])
+        self.assertEqual((found[2], found[3]), (["10.0.0.3", "10.0.0.1", "10.0.0.2"], found[0]))
 
     def test_families(self) -> None:
         sources = Sources(("10.0.0.1", "2001:db8::1", "10.0.0.2", "2001:db8::2"))
@@ -126,8 +125,7 @@ class PortRangeTests(TestCase):
             await self.connect(sources, self.port)
         self.assertIn("all ports of all addresses in source are in use", str(caught.exception))
         self.assertIn(caught.exception.osError, LOCAL_ERRORS)
-        other = listen(self, self.peers)
-        ends.append(await self.connect(sources, other))
+        ends.append(await self.connect(sources, listen(self, self.peers)))
         self.assertIn(ends[-1].transport.getHost().port, ports)
         await self.ended(ends)
 
@@ -196,8 +194,7 @@ class DialTests(TestCase):
 
     async def test_bound(self) -> None:
         own, foreign = SourceAddress("127.0.0.7"), SourceAddress("192.0.2.1")
-        poller = Poller.for_reactor(reactor)
-        self.assertEqual(await self.seen_from([own], poller), "127.0.0.7")
+        self.assertEqual(await self.seen_from([own], Poller.for_reactor(reactor)), "127.0.0.7")
         self.assertEqual(await self.seen_from([own]), "127.0.0.7")
         self.assertEqual(await self.seen_from([SourceAddress("::1")], host="::1"), "::1")
         self.assertEqual(await self.seen_from([foreign, own]), "127.0.0.7")

@@ -103,8 +103,7 @@ class TlsTests(TestCase):
             factory = HeaderFirst(factory, header)
         poller = Poller.for_reactor(reactor)
         name = ("127.0.0.1", port)
-        connector = SocketConnector(poller, reactor, socket.AF_INET, name, factory)
-        connector.connect(60)
+        SocketConnector(poller, reactor, socket.AF_INET, name, factory).connect(60)
         client = await done
         receiver: Any = client.receiver
         self.addCleanup(self.end, client, receiver)
@@ -444,8 +443,7 @@ class TlsTests(TestCase):
     def test_two_files(self) -> None:
         own = authority().issue("x.example")
         chain = self.file("chain.pem", authority().pem, own.pem)
-        key = self.file("key.pem", own.key_pem())
-        BackendTLS(ServerTLS(certificate=(chain, key)))
+        BackendTLS(ServerTLS(certificate=(chain, self.file("key.pem", own.key_pem()))))
         self.assert_refused(
             "tls_client_certificate",
             "'chain.pem' and 'ca.pem': no private key in it; name a PEM file with a certificate and its key",

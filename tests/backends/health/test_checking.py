@@ -130,8 +130,7 @@ class CheckRunTest(TestCase):
     async def test_refused(self) -> None:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
-            port = unused.getsockname()[1]
-            self.check("tcp", server_at(port))
+            self.check("tcp", server_at(unused.getsockname()[1]))
             self.assertEqual(await self.finding(), ill("connection refused"))
             self.assert_nothing_left()
 
@@ -140,8 +139,7 @@ class CheckRunTest(TestCase):
         path = f"{folder}/socket"
         self.check("tcp", server(f"unix:{path}"))
         self.assertEqual(await self.finding(), ill("no such file or directory"))
-        port = reactor.listenUNIX(path, self.server)
-        self.addCleanup(port.stopListening)
+        self.addCleanup(reactor.listenUNIX(path, self.server).stopListening)
         self.check("tcp", server(f"unix:{path}"))
         self.assertEqual(await self.finding(), WELL)
         peer = await self.server.peer()
@@ -159,8 +157,7 @@ class CheckRunTest(TestCase):
         await self.is_over()
 
     async def test_stalled(self) -> None:
-        target = server_at(make_stalled_port(self))
-        self.check("tcp", target)
+        self.check("tcp", server_at(make_stalled_port(self)))
         await deferLater(reactor, 0.01)
         self.assertEqual(self.found, [])
         self.time.advance(1)
@@ -286,9 +283,7 @@ class CheckRunTest(TestCase):
     # Checks that are cut off.
 
     async def test_connecting(self) -> None:
-        target = server_at(make_stalled_port(self))
-        checking = self.check("tcp", target)
-        checking.abort()
+        self.check("tcp", server_at(make_stalled_port(self))).abort()
         self.assert_nothing_left()
         self.assertEqual(self.found, [])
 
@@ -425,8 +420,7 @@ class CheckRunTest(TestCase):
     async def received(self, version: Any) -> tuple[bytes, Peer]:
         self.server = PeerFactory()
         self.port = listen(self, self.server)
-        target = server_at(self.port)
-        self.check("redis", target, header=header_of_check(version))
+        self.check("redis", server_at(self.port), header=header_of_check(version))
         peer = await self.server.peer()
         await peer.until(lambda: peer.received.endswith(b"PING\r\n"))
         peer.send(b"+PONG\r\n")
@@ -443,10 +437,8 @@ class CheckRunTest(TestCase):
 
     async def test_header_at_unix(self) -> None:
         folder = make_folder(self)
-        port = reactor.listenUNIX(f"{folder}/socket", self.server)
-        self.addCleanup(port.stopListening)
-        target = server(f"unix:{folder}/socket")
-        self.check("tcp", target, header=header_of_check("v1"))
+        self.addCleanup(reactor.listenUNIX(f"{folder}/socket", self.server).stopListening)
+        self.check("tcp", server(f"unix:{folder}/socket"), header=header_of_check("v1"))
         peer = await self.server.peer()
         await peer.is_lost()
         self.assertEqual(peer.received, b"PROXY UNKNOWN\r\n")

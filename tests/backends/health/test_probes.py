@@ -279,8 +279,7 @@ class MysqlTests(SynchronousTestCase):
         """Of a server that asks for one method after another, until the check's timeout."""
         answer, numbers = _GREETING, []
         for number in range(300):
-            reply = self.probe.reply(answer)
-            numbers.append(reply[3])
+            numbers.append(self.probe.reply(answer)[3])
             answer += packet((2 * number + 2) % 256, b"\xfesha256_password\0salt")
         self.assertEqual(numbers, [(2 * n + 1) % 256 for n in range(300)])
 

@@ -289,8 +289,7 @@ class DestinationsTest(MuxTestCase):
 
     async def test_what_has_no_network_in_it(self) -> None:
         """A list may be empty, and ``public`` is no network: neither allows what is not in it."""
-        public = Reachable([Public.PUBLIC])
-        for allowed in (public, Reachable([])):
+        for allowed in (Reachable([Public.PUBLIC]), Reachable([])):
             port = self.by_name("{local}:1", "any", allow_networks=allowed, allow_names=None)
             self.assertEqual((await self.ends(port, b"x")).reason, "address-denied")
             self.records.clear()
@@ -351,8 +350,7 @@ class DestinationsTest(MuxTestCase):
         await self.connect(port, hello("good.test"))
         other = await connect(self, port, source="127.0.0.2")
         other.send(hello("other.test"))
-        peer = await self.backend.peer(0)
-        for end in (other, peer):
+        for end in (other, await self.backend.peer(0)):
             end.close()
             await end.is_lost()
         line = await self.logged()
@@ -361,8 +359,7 @@ class DestinationsTest(MuxTestCase):
 
     async def test_service_ends_meanwhile(self) -> None:
         self.dns.fail("www.test", SILENCE)
-        port = self.by_name()
-        await self.connect(port, hello("www.test"))
+        await self.connect(self.by_name(), hello("www.test"))
         while self.dns.asked["www.test", dns.A] < 1:
             await self.turn()
         self.assertEqual(self.factory.upstreams.all()[0].pool.connections, 1)

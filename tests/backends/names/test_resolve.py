@@ -99,8 +99,7 @@ class AnswerTests(NamesTestCase):
         self.zone[HOST] = a("10.0.0.1")
         first = self.pool(*servers(f"{HOST}:80", f"{HOST.upper()}:81"))
         await self.found(first, "10.0.0.1:80", "10.0.0.1:81")
-        second = self.pool()
-        self.assertEqual(self.texts(second), ["10.0.0.1:80"])
+        self.assertEqual(self.texts(self.pool()), ["10.0.0.1:80"])
         self.assertEqual(self.server.asked, {(HOST, dns.A): 1, (HOST, dns.AAAA): 1})
 
     async def test_other_intervals_look_up_separately(self) -> None:
@@ -449,8 +448,7 @@ class StopTests(NamesTestCase):
 
     async def test_while_waiting(self) -> None:
         self.zone[HOST] = a("10.0.0.1")
-        pool = self.pool()
-        await self.found(pool, "10.0.0.1:80")
+        await self.found(self.pool(), "10.0.0.1:80")
         await self.stop()
         self.time.advance(FAR)
         self.assertEqual(self.server.asked[HOST, dns.A], 1)

@@ -174,8 +174,7 @@ class LineTests(SynchronousTestCase):
             self.join(str(number))
         self.is_up = True
         self.pass_time(10)
-        counted = Counter(int(at) for _, at in self.went)
-        self.assertLessEqual(max(counted.values()), 26)
+        self.assertLessEqual(max(Counter(int(at) for _, at in self.went).values()), 26)
         self.assertEqual(len(self.went), 100)
 
     def test_server_that_refuses_is_tried_by_the_first_alone(self) -> None:

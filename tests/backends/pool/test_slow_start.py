@@ -129,8 +129,7 @@ class NewTests(SynchronousTestCase):
         return [pool.ramp(member) for member in pool.members]
 
     def test_all_are_new_at_the_start(self) -> None:
-        pool = Starting()
-        self.assertEqual(self.ramps(pool.pool), [1, 1])
+        self.assertEqual(self.ramps(Starting().pool), [1, 1])
 
     def reloaded(self, pool: Starting, *of: Server) -> Starting:
         """Serve other rules, of which a pool is made before that one retires."""

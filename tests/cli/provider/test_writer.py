@@ -66,8 +66,7 @@ class WriterTest(SynchronousTestCase):
         return "\n".join(map(eventAsText, events))
 
     def routes(self) -> list[str]:
-        text = self.path.read_text()
-        return [line for line in text.splitlines() if line.startswith("[")]
+        return [line for line in self.path.read_text().splitlines() if line.startswith("[")]
 
     def reported(self) -> str:
         """Return what the service reads of the source."""

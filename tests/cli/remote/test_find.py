@@ -207,8 +207,7 @@ class FindTests(CommandTestCase):
         server = self.answering(self.folder / "own.sock")
         change_constants(self, files, RULES=self.write_rules("admin = unix:own.sock\n    off"))
         (found,) = find(None, None, None, {})
-        self.assertEqual(str(found.address), str(self.folder / "own.sock"))
-        self.assertEqual(server.asked, [])
+        self.assertEqual((str(found.address), server.asked), (str(self.folder / "own.sock"), []))
         token = self.write("token", "secret-of-this-test")
         listed = f"admin =\n    off\n    127.0.0.1:8440\n    [::1]:8440\nadmin_token = {token}"
         self.write_rules(listed)

@@ -401,8 +401,7 @@ class CertificatesTest(SynchronousTestCase):
         """It is logged once; when the helper answers again, the files are read again."""
         path = self.pem("a.example", file="site.pem")
         store = self.store(path)
-        silent = OSError(errno.EPIPE, "silent")
-        self.patch(watched, "state_at", Mock(side_effect=silent))
+        self.patch(watched, "state_at", Mock(side_effect=OSError(errno.EPIPE, "silent")))
         for _ in range(3):
             self.clock.advance(1)
             store.connection().get_context()

@@ -46,8 +46,7 @@ class SniproxyTests(SynchronousTestCase):
             ("*", "{sni}:443"), ("*:8443", "{sni}:8443"),
         ):  # fmt: skip
             backend = _backend(f"a {text} proxy_protocol")
-            self.assertEqual(backend.servers[0].text, place)
-            self.assertEqual(backend.proxy_protocol, "v1")
+            self.assertEqual((backend.servers[0].text, backend.proxy_protocol), (place, "v1"))
         self.assertEqual(_backend("a web.example").balance, "first")
 
     def test_process_and_logs(self) -> None:

@@ -135,8 +135,7 @@ class AuthorityTests(TestCase):
             "kid aGVsbG8gd29yb",
         ):  # fmt: skip
             eab.write_text(text)
-            said = await self.said(authority)
-            self.assertRegex(said, f"^acme_eab: '{eab}' does not hold ")
+            self.assertRegex(await self.said(authority), f"^acme_eab: '{eab}' does not hold ")
         eab.write_text(f"kid-1 {urlsafe_b64encode(bytes(16)).decode()}\n")
         error = await self.assertFailure(self.issue(authority), AuthorityError)
         self.assertIn(f"compare '{eab}' with the key ID", str(error))
@@ -255,8 +254,7 @@ class AuthorityTests(TestCase):
         asking = self.issue(authority)
         peer = await self.peers.heard(20)
         peer.transport.abortConnection()
-        error = await self.assertFailure(asking, UnusableError)
-        self.assertIn("no whole answer", str(error))
+        self.assertIn("no whole answer", str(await self.assertFailure(asking, UnusableError)))
 
     async def test_cancelled(self) -> None:
         """A question that is withdrawn ends at once, and says nothing of the authority."""

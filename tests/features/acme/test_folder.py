@@ -75,8 +75,7 @@ class FolderTests(SynchronousTestCase):
         return {stat.S_IMODE(file.stat().st_mode) for file in self.path.iterdir()}
 
     def test_for_nobody_else(self) -> None:
-        before = os.umask(0)
-        self.addCleanup(os.umask, before)
+        self.addCleanup(os.umask, os.umask(0))
         self.folder.account_key("https://a.example/dir")
         self.folder.sign_missing([_NAME], time.time())
         self.folder.write_state({"x": 1})

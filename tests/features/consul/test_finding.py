@@ -38,8 +38,7 @@ class ConsulTests(NamesTestCase):
 
     def consul_pool(self, line: str = "consul:web", **options: Any) -> BackendPool:
         api = ConsulAPI(options.pop("url", self.consul.url), options.pop("token", None))
-        made = server(line, server_kind_of, Settings(more={CONSUL: api}))
-        return self.pool(made, **options)
+        return self.pool(server(line, server_kind_of, Settings(more={CONSUL: api})), **options)
 
     def texts(self, pool: BackendPool) -> list[str]:
         return [member.target.text for member in pool.members]
@@ -331,8 +330,7 @@ class ConsulTests(NamesTestCase):
 
     async def test_named_instance(self) -> None:
         self.consul.register("web", [Instance(80), Instance(80, address="db.example.com")])
-        pool = self.consul_pool()
-        await self.found(pool, "127.0.0.1:80")
+        await self.found(self.consul_pool(), "127.0.0.1:80")
         [line] = self.said()
         self.assertIn(
             "left out, which have a host name instead of an IP address: db.example.com", line
@@ -364,8 +362,7 @@ class ConsulDnsTests(NamesTestCase):
 
     async def test_large_answer(self) -> None:
         """An answer that is cut is asked for over TCP, by IPv6, too; and again after a second, since its time to live is 0."""
-        hosts = ["127.0.0.1", *(["::1"] if has_ipv6() else [])]
-        for host in hosts:
+        for host in ["127.0.0.1", *(["::1"] if has_ipv6() else [])]:
             agent = self.agent(host, 60)
             pool = self.pool(service(_NAME), resolvers=(agent.place,))
             await self.found(pool, *(f"10.0.0.{n}:{8000 + n}" for n in range(1, 61)))

@@ -76,8 +76,7 @@ class PlaceTests(SynchronousTestCase):
         api = ConsulAPI("unix:/run/consul.sock", rules.path.parent / "t.token")
         self.assertEqual((made.servers[0].query[1], rules.settings.more), (api, {"consul": api}))
         assert isinstance(made.fallback, Backend)
-        self.assertEqual(made.fallback.servers[0].query[1], api)
-        self.assertEqual(plain.servers[0].query, ())
+        self.assertEqual((made.fallback.servers[0].query[1], plain.servers[0].query), (api, ()))
         [(key, _)] = names_of(made)
         self.assertEqual(
             key.replace(repr(api.token), "TOKEN"),

@@ -189,8 +189,7 @@ class CrowdSecTests(TestCase):
         found = None
         for _ in range(4):
             found = found or await self.look()
-        self.assertEqual(found, ["192.0.2.2/32"])
-        self.assertEqual(self.played.asked[:2], ["true", "true"])
+        self.assertEqual((found, self.played.asked[:2]), (["192.0.2.2/32"], ["true", "true"]))
 
     def again(self) -> None:
         """Have it ask at the next look, whatever went wrong before."""

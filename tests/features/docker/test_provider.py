@@ -35,8 +35,7 @@ class GoneTest(SynchronousTestCase):
             return None
 
         state: Any = SimpleNamespace(_api=SimpleNamespace(get=get), _known={"x": (1, None)})
-        looking = provider.Follower._inspect(state, "x", 1)
-        self.successResultOf(Deferred.fromCoroutine(looking))
+        self.successResultOf(Deferred.fromCoroutine(provider.Follower._inspect(state, "x", 1)))
         self.assertEqual(state._known, {})
 
 

@@ -275,8 +275,7 @@ class AwaitingRetryTest(MuxTestCase):
 
     async def test_not_opened_goes_by_the_outer_name_unchanged(self) -> None:
         other = records(Sealer(MadeKey(7)).hello(inner()))
-        client = await self.connect(self.hidden_mux(), other)
-        await self.assert_by_the_outer_name(client, other)
+        await self.assert_by_the_outer_name(await self.connect(self.hidden_mux(), other), other)
 
     async def test_name_that_ends_here_goes_by_the_outer_name(self) -> None:
         here = PeerFactory()

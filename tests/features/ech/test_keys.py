@@ -132,8 +132,7 @@ class EchTests(SynchronousTestCase):
         def troubles() -> list[str]:
             return [one.trouble for one in terminators.watched() if one.trouble]
 
-        wrong = self.rules(self.folder / "none.pem")
-        self.assertRaises(RulesError, terminators.prepare, wrong)
+        self.assertRaises(RulesError, terminators.prepare, self.rules(self.folder / "none.pem"))
         made = MadeKey(1)
         rules = self.rules(self.write("a.pem", made.pem))
         prepared = terminators.prepare(rules)

@@ -110,8 +110,7 @@ class PlaceTests(SynchronousTestCase):
     def test_an_invalid_route_costs_no_more_than_others(self) -> None:
         more = f"{self.WRONG[:-1]}, txmux.match: regex pattern=x within=4KiB}}"
         text = "".join(route("TCPRoute", name, more=more) for name in ("old", "new"))
-        made = Made(gateway(TCP, more=SHARED) + text)
-        self.assertEqual(made.text.count("regex"), 1)
+        self.assertEqual(Made(gateway(TCP, more=SHARED) + text).text.count("regex"), 1)
 
     def test_any_is_no_match_line(self) -> None:
         """A younger route takes all clients of a shared port as little as one without match lines."""

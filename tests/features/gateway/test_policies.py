@@ -24,8 +24,7 @@ class ServedTests(SynchronousTestCase):
         made = Made(text)
         for kind in ("tcp", "tls"):
             lines = made.sections()[f"backend {kind}_shop_db"]
-            self.assertEqual(lines[:3], _KEYS)
-            self.assertEqual(lines[3], "server = 10.0.0.1:15432")
+            self.assertEqual((lines[:3], lines[3]), (_KEYS, "server = 10.0.0.1:15432"))
         (ancestor,) = made.status["BackendTLSPolicy", "over"]["ancestors"]
         self.assertEqual({one["observedGeneration"] for one in ancestor["conditions"]}, {1})
         self.assertEqual(
@@ -188,8 +187,7 @@ class RefusedTests(SynchronousTestCase):
     def test_two_services_of_a_route_with_different_tls(self) -> None:
         refs = "{name: web, port: 443, weight: 3}, {name: db, port: 5432}"
         made = Made(gateway(TCP) + policy("over") + authority() + route("TCPRoute", "db", refs))
-        lines = made.sections()["backend tcp_shop_db"]
-        self.assertEqual(lines[-1], "127.0.0.1:1 final")
+        self.assertEqual(made.sections()["backend tcp_shop_db"][-1], "127.0.0.1:1 final")
         self.assertNotIn("tls", made.text)
         self.assertEqual(made.of_route("TCPRoute", "db")["ResolvedRefs"], "!UnsupportedProtocol")
         both = policy("over") + policy("too", "web")

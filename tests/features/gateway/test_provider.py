@@ -61,8 +61,7 @@ class GatewayTests(TestCase):
 
     def failing(self) -> str:
         """Return what the provider says to the service of its source."""
-        state = json.loads((self.folder / f".{self.file.name}.state").read_text())
-        return str(state["why"])
+        return str(json.loads((self.folder / f".{self.file.name}.state").read_text())["why"])
 
     def run_provider(self, *more: str) -> Callable[[], Deferred[Any]]:
         return self.provided.start("--api", self.kube.url, *more)

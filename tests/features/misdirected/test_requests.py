@@ -334,8 +334,7 @@ class MisdirectedTest(MuxTestCase):
         await self.until_so(lambda: "misdirected" in connection.record.facts)
         await self.turn(3)
         client.transport.resumeProducing()
-        read = await self.answers(client, pieces + 2)
-        self.assertIn((HEADERS, 3, _ANSWER), read)
+        self.assertIn((HEADERS, 3, _ANSWER), await self.answers(client, pieces + 2))
         client.reset()
 
     async def test_client_that_does_not_read_its_answers(self) -> None:

@@ -98,8 +98,7 @@ class StreamsTest(SynchronousTestCase):
         own = b"".join(
             server.headers(number, [(":status", "200"), ("x", "y")], cut=3) for number in (1, 3)
         )
-        served = frame(SETTINGS, 0, 0) + own + frame(DATA, 1, 1, b"body")
-        for piece in cut(served, others):
+        for piece in cut(frame(SETTINGS, 0, 0) + own + frame(DATA, 1, 1, b"body"), others):
             answers += its.from_server(piece)
         read = client.read(answers)
         self.assertEqual([stream for kind, stream, fields in read if fields == _ANSWER], refused)

@@ -214,8 +214,7 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(len(found), 1000)
         self.assertEqual({source for source in found if found[source] == 2}, {*range(2, 12)})
         # Others that are a little nearer to their limits do not take the places of those that are reported; one that is much nearer does.
-        others = [*range(2, 1502), *({*range(12, 1502)} - found.keys()), *[8888] * 5]
-        for source in others:
+        for source in [*range(2, 1502), *({*range(12, 1502)} - found.keys()), *[8888] * 5]:
             machine.come(source)
         machine.turn()
         again = {source for source, *_ in ROW.iter_unpack(self.reports[machine.name])}

@@ -84,8 +84,7 @@ class SharedSourcesTest(TestCase):
         for source, sources in ((1, self.sources), (2, {})):
             await self.until(lambda: self.shared.is_exchanging, step=0.1)
             self.sources = sources
-            row = struct.pack("<QIII", source, 2, 2, 2)
-            peer.send(b"*2\r\n$1\r\nm\r\n$20\r\n%b\r\n" % row)
+            peer.send(b"*2\r\n$1\r\nm\r\n$20\r\n%b\r\n" % struct.pack("<QIII", source, 2, 2, 2))
             await self.until(lambda: not self.shared.is_exchanging)
             self.assertEqual(self.limits.enter(source) is None, bool(sources))
 

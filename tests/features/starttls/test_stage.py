@@ -88,8 +88,7 @@ class StartTLSTests(MuxTestCase):
             set_options(unconnected, options)
 
         self.patch(client_sockets, "set_options", noted)
-        client = await self.greeted(self.port())
-        close(client, await self.backend.peer())
+        close(await self.greeted(self.port()), await self.backend.peer())
         self.assertEqual(eager, [False])
 
     async def test_nothing_behind_the_command_is_taken(self) -> None:
@@ -129,14 +128,12 @@ class StartTLSTests(MuxTestCase):
         await self.seen(len(STARTTLS) + 1)
         self.time.advance(4)
         client.send(HELLO[1:])
-        server = await self.backend.peer()
-        close(client, server)
+        close(client, await self.backend.peer())
         await self.logged(2)
 
     async def test_client_leaves(self) -> None:
         port = self.port()
-        quits = await self.connect(port, b"QUIT\r\n")
-        await self.assert_ended(quits, reason="client-gone")
+        await self.assert_ended(await self.connect(port, b"QUIT\r\n"), reason="client-gone")
         half_closes = await self.connect(port)
         await half_closes.has(16)
         half_closes.finish()

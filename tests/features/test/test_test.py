@@ -272,8 +272,7 @@ class ServiceTests(ServiceTestCase):
         self.patch(port_test, "make_plan", wait_briefly_for_nothing)
         self.patch(sys, "stdout", output := StringIO())
         arguments = ["test", f"127.0.0.1:{port}", "--sni=www.example.com", "--timeout=60"]
-        code = await deferToThread(main, arguments)
-        self.assertEqual(code, 0, output.getvalue())
+        self.assertEqual(await deferToThread(main, arguments), 0, output.getvalue())
         for line in (
             r"whole +answered +\d+ ms +certificate www.example.com",
             "cut at 62 places +62 of 62 +the same certificate",

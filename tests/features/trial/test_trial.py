@@ -211,8 +211,7 @@ class MemoryTests(AsyncTestCase):
         assert answering is not None
         since, moves, unknown, sources = await answering
         self.assertEqual((since, len(moves), unknown), (0.0, 1000, []))
-        self.assertEqual(sources[7], ["10.0.0.7", 1, 1, 0, 0])
-        self.assertEqual(len(sources), 1500)
+        self.assertEqual((sources[7], len(sources)), (["10.0.0.7", 1, 1, 0, 0], 1500))
 
 
 class TrialTests(AdminCase):
@@ -362,8 +361,7 @@ class TrialTests(AdminCase):
 
     async def test_thousands_of_routes(self) -> None:
         """What a client takes does not grow with the routes."""
-        rules = self.rules(self.a)
-        await self.start(self.settings, rules)
+        await self.start(self.settings, self.rules(self.a))
         await self.served(*[request("a.test")] * 3)
         many = "".join(
             f"[route r{n}]\nunder = *\nmatch = http host=h{n}.test\nbackend = 127.0.0.1:9\n"
@@ -477,8 +475,7 @@ class TrialTests(AdminCase):
         return out.decode(), err.decode(), code
 
     async def test_commands(self) -> None:
-        rules = self.rules(self.a)
-        await self.start(self.settings, rules)
+        await self.start(self.settings, self.rules(self.a))
         out, err, code = await self.txmux("reload", "--try")
         self.assertEqual(
             (out, err, code),

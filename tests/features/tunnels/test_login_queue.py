@@ -106,8 +106,7 @@ class LoginQueueTest(SynchronousTestCase):
                 self.assertEqual(queue.add(source, login), login if is_full else None)
                 waiting += [] if is_full else [login]
             elif what == "leave":
-                mine = [one for one in waiting if one.startswith(f"{source} ")]
-                for login in mine[:1]:
+                for login in [one for one in waiting if one.startswith(f"{source} ")][:1]:
                     self.assertTrue(queue.remove(source, login))
                     self.assertFalse(queue.remove(source, login))
                     waiting.remove(login)

@@ -123,8 +123,7 @@ class FixedServerTest(MuxTestCase):
             (connect_to("a:22"), b"\5\1\0" + socks5("a", 1), socks4a("a", 1))
         ):
             client = await self.connect(port, request + bytes(30_000))
-            server = await self.backend.heard(30_000, number)
-            close(client, server)
+            close(client, await self.backend.heard(30_000, number))
             await self.logged(number + 1)
 
     async def test_codes_of_a_server_that_refuses(self) -> None:
@@ -181,11 +180,9 @@ class FixedServerTest(MuxTestCase):
         port = self.mux([tunnel_route(), inner("http", backend)])
         client = await self.connect_answered(port, connect_to(f"127.0.0.1:{asked}"), OPEN)
         client.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.9\r\n\r\n")
-        server = await self.backend.heard(3)
-        close(client, server)
+        close(client, await self.backend.heard(3))
         record = await self.logged()
-        self.assertEqual(record.server, f"127.0.0.1:{asked}")
-        self.assertEqual(record.facts["host"], "127.0.0.1")
+        self.assertEqual((record.server, record.facts["host"]), (f"127.0.0.1:{asked}", "127.0.0.1"))
 
 
 class DetectionTest(MuxTestCase):
@@ -197,8 +194,7 @@ class DetectionTest(MuxTestCase):
         client = await self.connect_answered(port, connect_to("a:22"), OPEN)
         self.assertEqual(self.backend.peers, [])
         client.send(SSH)
-        server = await self.backend.heard(len(SSH))
-        close(client, server)
+        close(client, await self.backend.heard(len(SSH)))
         await self.assert_logged(route="in-ssh", reason="done")
         client = await self.connect_answered(port, connect_to("a:443"), OPEN)
         client.send(records(client_hello(server_name("a.example"))))
@@ -227,8 +223,7 @@ class DetectionTest(MuxTestCase):
         port = self.mux([tunnel_route(), other, inner("any", backend, "second")])
         said = connect_to("a:1") + connect_to("b:2") + SSH
         client = await self.connect_answered(port, said, OPEN + OPEN)
-        server = await self.backend.heard(len(SSH))
-        close(client, server)
+        close(client, await self.backend.heard(len(SSH)))
         record = await self.logged()
         self.assertEqual((record.facts["host"], record.facts["port"]), ("b", "2"))
 
@@ -360,8 +355,7 @@ class LoginTest(MuxTestCase):
         self.file = users_file(self, "ann")
 
     def port(self) -> int:
-        backend = backend_at(self.backend_port())
-        return self.mux([tunnel_route(backend, users=self.file)])
+        return self.mux([tunnel_route(backend_at(self.backend_port()), users=self.file)])
 
     async def test_client_tries_again_on_the_same_connection(self) -> None:
         client = await self.connect(self.port(), connect_to("a:1"))
@@ -427,8 +421,7 @@ class LoginTest(MuxTestCase):
         port = self.port()
         login = base64.b64encode(b"ann:secret").decode()
         said = connect_to("a:1", f"Proxy-Authorization: Basic {login}")
-        clients = [await self.connect(port, said) for _ in range(6)]
-        for number, client in enumerate(clients):
+        for number, client in enumerate([await self.connect(port, said) for _ in range(6)]):
             await client.has(len(OPEN))
             self.assertEqual(client.received, OPEN)
             close(client, await self.backend.peer(number))

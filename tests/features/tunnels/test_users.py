@@ -72,8 +72,7 @@ class TunnelUsersTest(TestCase):
         self.work.clear()
         checks = [self.check("cheap", b"cheap", source) for source in range(6)]
         self.assertEqual(await gatherResults(checks), [True] * 6)
-        self.assertEqual(sum(self.work), 2**7)
-        self.assertEqual(self.users.checks, {})
+        self.assertEqual((sum(self.work), self.users.checks), (2**7, {}))
 
     async def test_client_that_has_left(self) -> None:
         """What waits is not hashed for it; what is being hashed is, and the next one has its turn."""
@@ -83,8 +82,7 @@ class TunnelUsersTest(TestCase):
             gone.cancel()
             await self.assertFailure(gone, CancelledError)
         self.assertFalse(await third)
-        self.assertEqual(sum(self.work), 2 * 2**7)
-        self.assertEqual(len(self.users.queue), 0)
+        self.assertEqual((sum(self.work), len(self.users.queue)), (2 * 2**7, 0))
 
     async def test_first_login_beside_wrong_ones(self) -> None:
         """With wrong ones of 20 sources waiting, a right first login of another one is the next that is checked."""

@@ -187,8 +187,7 @@ class ViaTests(MuxTestCase):
              "answers with a head of more than 8192 bytes"),
             ("http", (None,), "closed the connection instead of answering"),
         ):  # fmt: skip
-            said = await self.try_answer(kind, *answers)
-            self.assertEqual(said, begin + expected)
+            self.assertEqual(await self.try_answer(kind, *answers), begin + expected)
 
     async def test_silent_proxy_costs_the_connect_timeout(self) -> None:
         for answers in ((), (b"\5\0",)):

@@ -121,8 +121,7 @@ class WakeTests(TestCase):
                 return b"started"
 
         if socket_path:
-            opened = reactor.listenUNIX(socket_path, Site(Start()))
-            self.addCleanup(opened.stopListening)
+            self.addCleanup(reactor.listenUNIX(socket_path, Site(Start())).stopListening)
             url = f"unix:{socket_path}:{path}"
         else:
             url = f"http://127.0.0.1:{listen(self, Site(Start()))}{path}"

@@ -164,8 +164,7 @@ class FramingTest(SynchronousTestCase):
         def keep(x: int) -> None:
             received.append(x)
 
-        known = channel(known=keep)
-        known.dataReceived(b'{"kind":"known","x":1,"y":2}\n')
+        channel(known=keep).dataReceived(b'{"kind":"known","x":1,"y":2}\n')
         self.assertEqual(received, [1])
 
     def test_answer_that_says_nothing(self) -> None:

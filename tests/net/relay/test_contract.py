@@ -342,8 +342,7 @@ class ResetTest(RelayCase):
             client.send(bytes(1000))
             await self.turn()
         result = await self.over(client, server)
-        self.assertEqual(result.reason, "server-reset")
-        self.assertEqual(bytes(client.received), b"bye")
+        self.assertEqual((result.reason, bytes(client.received)), ("server-reset", b"bye"))
         self.assertLess(result.bytes_in, _MiB)
 
     async def test_reset_comes_after_the_bytes_before_it(self) -> None:

@@ -99,8 +99,7 @@ class UnixTest(MuxTestCase):
     async def test_half_close(self) -> None:
         folder = make_folder(self)
         path = str(folder / "backend")
-        port = reactor.listenUNIX(path, self.backend)
-        self.addCleanup(port.stopListening)
+        self.addCleanup(reactor.listenUNIX(path, self.backend).stopListening)
         backend = Backend("unix", (server(f"unix:{path}"),))
         client = await self.connect(self.mux([route("any", backend)]), b"question")
         client.finish()

@@ -120,8 +120,7 @@ class LeanTcpWiring:
 
     def connect(self, address: Any, factory: ClientFactory) -> None:
         reactor = self._poller.reactor
-        connector = SocketConnector(self._poller, reactor, self.family, address, factory)
-        connector.connect(60)
+        SocketConnector(self._poller, reactor, self.family, address, factory).connect(60)
 
 
 LeanUnixWiring = partial(LeanTcpWiring, family=socket.AF_UNIX)

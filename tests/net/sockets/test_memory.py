@@ -105,8 +105,7 @@ class MemoryTest(SynchronousTestCase):
                 if end is not None:
                     raise end
 
-        before = MEMORY.short_since
-        self.addCleanup(setattr, MEMORY, "short_since", before)
+        self.addCleanup(setattr, MEMORY, "short_since", MEMORY.short_since)
         loop: Any = Reactor()
         keep_running(loop)
         loop.mainLoop()

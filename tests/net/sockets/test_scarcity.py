@@ -99,8 +99,7 @@ class ScarcityTest(TestCase):
         name = ("127.0.0.1", make_stalled_port(self))
         handlers, before = len(self.poller.handlers), descriptors()
         self.epoll.room = 0
-        connector = SocketConnector(self.poller, clock, socket.AF_INET, name, failing)
-        connector.connect(5)
+        SocketConnector(self.poller, clock, socket.AF_INET, name, failing).connect(5)
         problem: Any = await self.assertFailure(failing.connected, ConnectError)
         self.assertEqual(problem.osError, errno.ENOSPC)
         self.assertEqual(clock.getDelayedCalls(), [])

@@ -100,8 +100,7 @@ class PolledSocketsTest(TestCase):
             self.factory = PeerFactory()
             name = self.listen(**options)
             for _ in range(3):
-                client = socket.create_connection(name)
-                self.addCleanup(client.close)
+                self.addCleanup(socket.create_connection(name).close)
             until_queued(self.port, 3)
             self.port.doRead()
             self.assertEqual(len(self.factory.peers), expected)

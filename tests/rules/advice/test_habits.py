@@ -79,8 +79,7 @@ class OthersWordsTests(SynchronousTestCase):
                     self.assertEqual(did_you_mean(word, names), f"; did you mean {name!r}?")
 
     def test_values_that_end_in_words_of_others_are_right(self) -> None:
-        matchers = installed_matchers()
-        read_alternative("http path=/a.gif host=a.example", matchers)
+        read_alternative("http path=/a.gif host=a.example", installed_matchers())
 
     def test_known_word_is_not_meant_instead_of_itself(self) -> None:
         self.assertEqual(did_you_mean("wol", ["wol", "http"]), "")

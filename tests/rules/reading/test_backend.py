@@ -110,8 +110,7 @@ class MeaningTests(SynchronousTestCase):
         self.assertEqual(found.proxy_tlvs, ("authority", "alpn", "unique-id", "crc32c", "ssl"))
 
     def test_another_server_for_each_client(self) -> None:
-        found = cases.backend(servers="{local}:443\n  {local}:444")
-        self.assertEqual(len(found.servers), 2)
+        self.assertEqual(len(cases.backend(servers="{local}:443\n  {local}:444").servers), 2)
         self.assertIsNone(cases.backend("eject = off", servers="{local}:443").eject)
 
     def test_tls_no(self) -> None:

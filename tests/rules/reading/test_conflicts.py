@@ -161,8 +161,7 @@ class DatagramTests(SynchronousTestCase):
         )
 
     def folder_with_certificate(self) -> Path:
-        authority = make_authority("Test", "x.example")
-        return authority.write(make_folder(self) / "x.pem", key=True)
+        return make_authority("Test", "x.example").write(make_folder(self) / "x.pem", key=True)
 
     def test_each_route_where_it_can_be(self) -> None:
         """With `under = *`, a route belongs to the listeners of its servers' transport, and is asked by matchers for that."""

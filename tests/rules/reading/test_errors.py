@@ -55,5 +55,4 @@ class ProblemTests(SynchronousTestCase):
 
     def test_one_problem_a_line(self) -> None:
         error = RulesError([Problem("a", 1, "", "", "x"), Problem("a", 2, "", "", "y")])
-        self.assertEqual(str(error), "a:1: x\na:2: y")
-        self.assertEqual(len(error.problems), 2)
+        self.assertEqual((str(error), len(error.problems)), ("a:1: x\na:2: y", 2))

@@ -96,8 +96,7 @@ class FileTests(SynchronousTestCase):
         self.write("rules.ini", f"[txmux]\ninclude = d/b.ini, d/*.ini\n{LISTEN}routes_from = *\n")
         for stem in "abc":
             self.write(f"d/{stem}.ini", f"[route {stem}]\nmatch = any\nbackend = close\n")
-        rules = load(self.main, MATCHERS)
-        self.assertEqual([r.name for r in rules.routes], ["b", "a", "c"])
+        self.assertEqual([r.name for r in load(self.main, MATCHERS).routes], ["b", "a", "c"])
 
     def test_include_finds_nothing_by_a_pattern_only(self) -> None:
         self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n{LISTEN}")

@@ -50,8 +50,7 @@ class OwnersTest(SynchronousTestCase):
         open_to_all = "routes_from = *\n"
         operator = f"{ONE}{open_to_all}{UDP}{open_to_all}"
         routes = "[route t]\nmatch = any\nunder = *\nbackend = 127.0.0.1:1\n[route q]\nmatch = quic\nunder = *\nbackend = close\n"
-        rules = self.rules(operator, a=routes)
-        self.assertEqual(under(rules), {"one": ["t"], "flows": ["q"]})
+        self.assertEqual(under(self.rules(operator, a=routes)), {"one": ["t"], "flows": ["q"]})
 
     def test_taken_back(self) -> None:
         """Routes that are taken over from the last rules are for no listener that does not allow them any more."""

@@ -237,8 +237,7 @@ class AgainTest(SynchronousTestCase):
         self.assertTrue(is_as_read(rules))
         sent = json.loads(json.dumps(attrs.asdict(rules.files)))
         for again in (read_again(Files(**sent)), unpack(pack(rules))):
-            self.assertEqual(again.settings, rules.settings)
-            self.assertEqual(again.listeners, rules.listeners)
+            self.assertEqual((again.settings, again.listeners), (rules.settings, rules.listeners))
             self.assertEqual(again.backends, rules.backends)
             for one, other in zip(again.routes, rules.routes, strict=True):
                 self.assertEqual(

@@ -311,8 +311,7 @@ class UnitsTest(SynchronousTestCase):
             before = load(path)
             unit.write_text("worse\n")
             rules = retaken(load(path), UntakenUnits(before.files))
-            self.assertEqual([*rules.files.untaken], [str(unit)])
-            self.assertEqual({*rules.backends}, {"a", "b"})
+            self.assertEqual(([*rules.files.untaken], {*rules.backends}), ([str(unit)], {"a", "b"}))
             unit.unlink()
 
     def test_described(self) -> None:
@@ -506,8 +505,7 @@ class UnitsTest(SynchronousTestCase):
                         file.write(text)
                     for rules in (read(), read(in_force=before.files)):
                         again = retaken(rules, UntakenUnits(before.files))
-                        self.assertEqual(len(again.listeners), 2)
-                        self.assertEqual(len(again.routes), 1)
+                        self.assertEqual((len(again.listeners), len(again.routes)), (2, 1))
                         self.assertIn(str(newcomer), again.files.untaken)
                     self.assertEqual([*again.files.untaken], [str(newcomer)])
                     self.assertEqual(len(again.backends), bool(text))

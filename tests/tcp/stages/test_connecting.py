@@ -44,8 +44,7 @@ class ServersTest(MuxTestCase):
     async def test_log_has_the_address_that_the_server_saw(self) -> None:
         path = str(make_folder(self) / "socket")
         port = self.backend_port()
-        unix = reactor.listenUNIX(path, self.backend)
-        self.addCleanup(unix.stopListening)
+        self.addCleanup(reactor.listenUNIX(path, self.backend).stopListening)
         texts = (f"127.0.0.1:{port}", f"localhost:{port}", f"tcp:127.0.0.1:{port}", f"unix:{path}")
         for number, text in enumerate(texts):
             backend = Backend("b", (server(text),), connect_timeout=60.0)
@@ -248,8 +247,7 @@ class WaitingTest(MuxTestCase):
         for _ in range(2):
             await self.turn(3)
             self.time.advance(5)
-        peer = await self.backend.heard(1_000_000)
-        close(client, peer)
+        close(client, await self.backend.heard(1_000_000))
         await self.logged()
 
     async def test_drain_cancels_the_attempt(self) -> None:

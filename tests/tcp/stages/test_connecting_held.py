@@ -99,16 +99,14 @@ class HeldTests(MuxTestCase):
         await self.waiting(1)
         self.assertEqual(self.backend.peers, [])
         self.time.advance(1.0)
-        peer = await self.backend.heard(1)
-        close(client, peer)
+        close(client, await self.backend.heard(1))
         await self.assert_logged(reason="done")
 
     async def test_more_than_the_limit_are_refused(self) -> None:
         port = self.hold(hold_limit=1)
         client = await self.connect(port, b"x")
         await self.waiting(1)
-        other = await self.connect(port, b"x")
-        await self.assert_ended(other, reason="limit")
+        await self.assert_ended(await self.connect(port, b"x"), reason="limit")
         client.transport.abortConnection()
         await self.until_logged(2)
 
@@ -224,8 +222,7 @@ class HeldTests(MuxTestCase):
         self.assertEqual(len(self.held_clients), 2)
         self.time.advance(30.0)
         record = await self.assert_ended(hidden)
-        self.assertEqual(record.facts["held"], "61.0s")
-        self.assertEqual(len(self.held_clients), 1)
+        self.assertEqual((record.facts["held"], len(self.held_clients)), ("61.0s", 1))
         self.time.advance(40.0)
         await self.until_logged(2)
 

@@ -337,8 +337,7 @@ class ServerOfAnotherUserTest(MuxTestCase):
         self.assertEqual(self.server.stdout.readline(), b"listens\n")
 
     async def test_gets_no_client(self) -> None:
-        port = self.mux(default=outcome(f"handover:{self.path}"))
-        await self.connect(port, b"\xff\xff")
+        await self.connect(self.mux(default=outcome(f"handover:{self.path}")), b"\xff\xff")
         record = await self.logged()
         self.assertEqual(record.reason, "connect-refused")
         why = f"its server is of user {_NOBODY}; if that may have clients, write user={_NOBODY} after the path"

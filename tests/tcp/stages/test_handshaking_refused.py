@@ -415,8 +415,7 @@ class LimitTests(MuxTestCase):
             else:
                 end(peer)
             await self.assert_logged(number, reason="tls-failed")
-        established = [await self.tls.client(port) for _ in range(2)]
-        for peer in established:
+        for peer in [await self.tls.client(port) for _ in range(2)]:
             peer.reset()
         await self.logged(6)
         self.assertEqual(self.factory.runtime.handshakes.sources, {})

@@ -101,8 +101,7 @@ class UndecidedTest(MuxTestCase):
 
     async def test_default_backend_gets_all_bytes(self) -> None:
         client = await self.connect(self.mux(default=backend_at(self.backend_port())), b"whatever")
-        server = await self.backend.heard(8)
-        close(client, server)
+        close(client, await self.backend.heard(8))
         await self.assert_logged(route=None, backend="backend", reason="done")
 
     async def test_default_applies_at_the_deadline(self) -> None:
@@ -168,8 +167,7 @@ class UndecidedTest(MuxTestCase):
                 raise ZeroDivisionError
 
         broken = route("any", "reset")
-        alternative = broken.alternatives[0]
-        object.__setattr__(alternative, "predicate", Raises())
+        object.__setattr__(broken.alternatives[0], "predicate", Raises())
         port = self.mux([broken, route("any", "close", name="next")])
         for number in (1, 2):
             await self.connect_until_lost(port, b"x")
@@ -222,8 +220,7 @@ class LeavingTest(MuxTestCase):
 
 class DuringTest(MuxTestCase):
     def office_mux(self, moment: str) -> int:
-        now = datetime.fromisoformat(moment).timestamp()
-        set_wall_clock(self, now)
+        set_wall_clock(self, datetime.fromisoformat(moment).timestamp())
         office = route("ssh", backend_at(self.backend_port()), name="office")
         hours = (period("mon-fri 08:00-18:00 Europe/Paris"),)
         return self.mux([attrs.evolve(office, during=hours), route("ssh", "close", name="closed")])
@@ -284,8 +281,7 @@ class FirstBytesTest(MuxTestCase):
         client = self.early(b"")
         self.listening.doRead()
         client.sendall(b"SSH-2.0-test\r\n")
-        server = await self.backend.heard(14)
-        close(client, server)
+        close(client, await self.backend.heard(14))
         await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_half_closed_client_reaches_its_server_with_its_end(self) -> None:
@@ -299,8 +295,7 @@ class FirstBytesTest(MuxTestCase):
         await self.assert_logged(route="ssh", reason="done", bytes_in=14)
 
     async def test_client_that_left_without_a_byte_is_logged_as_gone(self) -> None:
-        client = self.early(b"")
-        client.close()
+        self.early(b"").close()
         self.listening.doRead()
         await self.assert_logged(reason="client-gone", bytes_in=0)
         self.assertEqual(self.backend.peers, [])

@@ -35,8 +35,7 @@ class AnsweringTest(MuxTestCase):
     async def test_client_is_answered_once_and_its_request_repeated_to_the_server(self) -> None:
         client = await self.connect(self.port(), SSL_REQUEST)
         await client.has(1)
-        self.assertEqual(client.received, b"S")
-        self.assertEqual(self.backend.peers, [])
+        self.assertEqual((client.received, self.backend.peers), (b"S", []))
         client.send(HELLO)
         server = await self.backend.heard(8)
         await self.turn(5)
@@ -161,8 +160,7 @@ class RefusingServerTest(MuxTestCase):
         backend = backend_at(*ports or (self.backend_port(),), **settings)
         client = await self.connect(self.mux([route("postgres sni=*", backend)]))
         client.send(SSL_REQUEST + HELLO)
-        server = await self.backend.heard(8, len(self.backend.peers))
-        return client, server
+        return client, await self.backend.heard(8, len(self.backend.peers))
 
     async def test_answer_other_than_tls_alone_fails(self) -> None:
         # A refusal, an error, bytes behind the answer that may be anybody's, and none at all.

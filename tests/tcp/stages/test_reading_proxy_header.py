@@ -97,8 +97,7 @@ class AcceptedTest(MuxTestCase):
             route("any", "close", name="sender", from_=["127.0.0.0/8"]),
             route("any", "close", name="client", from_=["192.168.0.1"]),
         ]
-        port = self.mux(routes, accept_proxy_from=SENDERS)
-        await self.connect_until_lost(port, LINE + b"x")
+        await self.connect_until_lost(self.mux(routes, accept_proxy_from=SENDERS), LINE + b"x")
         await self.assert_logged(route="client")
 
     async def test_admission_sees_the_real_address(self) -> None:
@@ -221,8 +220,7 @@ class AcceptedTest(MuxTestCase):
 
 class SenderTest(SynchronousTestCase):
     def test_networks(self) -> None:
-        mapped = IPv6Address("TCP", "::ffff:127.0.0.1", 1)
-        self.assertTrue(is_sender(mapped, SENDERS))
+        self.assertTrue(is_sender(IPv6Address("TCP", "::ffff:127.0.0.1", 1), SENDERS))
         self.assertFalse(is_sender(IPv4Address("TCP", "127.0.0.2", 1), SENDERS))
         self.assertFalse(is_sender(UNIXAddress(None), SENDERS))
         self.assertFalse(is_sender(UNIXAddress(None), Senders([ip_network("127.0.0.1")])))

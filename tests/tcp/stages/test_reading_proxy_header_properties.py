@@ -86,8 +86,7 @@ class AnyHeaderTests(SynchronousTestCase):
         client_address = expected(header, own).source
         assert client_address is not None
         shown = attrs.evolve(client_address, host=unmapped(client_address.host))
-        self.assertEqual(records[-1].client, str(shown))
-        self.assertEqual(records[-1].bytes_in, len(payload))
+        self.assertEqual((records[-1].client, records[-1].bytes_in), (str(shown), len(payload)))
 
     def served(self) -> bytes:
         accepted: list[socket.socket] = []

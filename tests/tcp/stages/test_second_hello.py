@@ -71,8 +71,7 @@ class EndsHereTest(MuxTestCase):
             client.close()
             record = await self.assert_logged(reason="tls-failed", route="tls", backend=None)
             why = f"the TLS handshake failed: the second hello has other {what} than the first"
-            self.assertEqual(record.facts["tls_error"], why)
-            self.assertEqual(record.facts["sni"], "a.test")
+            self.assertEqual((record.facts["tls_error"], record.facts["sni"]), (why, "a.test"))
             self.records.clear()
 
     async def test_one_that_does_not_come_is_not_waited_for_without_end(self) -> None:

@@ -210,8 +210,7 @@ class HandOverTest(MuxTestCase):
             def dataReceived(self, data: bytes) -> None:
                 raise AssertionError(data)
 
-        client = await self.handed(_Factory(Aborts))
-        await self.assert_ended(client, reason="error")
+        await self.assert_ended(await self.handed(_Factory(Aborts)), reason="error")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_reset_of_the_client_reaches_the_protocol(self) -> None:
@@ -268,8 +267,7 @@ class HandOverTest(MuxTestCase):
             def dataReceived(self, data: bytes) -> None:
                 raise AssertionError(data)
 
-        client = await self.handed(_Factory(Closes))
-        await self.assert_ended(client, reason="done")
+        await self.assert_ended(await self.handed(_Factory(Closes)), reason="done")
 
     async def test_factory_without_a_protocol_refuses_the_client(self) -> None:
         client = await self.handed(_Factory(None))

@@ -91,8 +91,7 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual(route.last_match, 1000.5)
 
     def test_histogram(self) -> None:
-        column = worker_of(self.counters, 1)
-        self.begin(column, "a")
+        self.begin(worker_of(self.counters, 1), "a")
         (listener,) = self.counts().listeners
         self.assertEqual(listener.detect.buckets[:3], [(0.001, 0), (0.0025, 1), (0.005, 1)])
         self.assertEqual((listener.detect.count, listener.detect.sum), (1, 0.002))
@@ -117,8 +116,7 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual(route_of(counts, NO_ROUTE).ended["crashed"], 1)
         self.assertEqual([(one.total, one.active) for one in counts.servers], [(1, 0)])
         self.assertEqual(self.counters.ended(1), 0)
-        successor = worker_of(self.counters, 1)
-        self.begin(successor, "a")
+        self.begin(worker_of(self.counters, 1), "a")
         self.assertEqual(route_of(self.counts(), "a").matches, 3)
         self.assertEqual(route_of(self.counts(), "a").active, 1)
 
@@ -188,8 +186,7 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual(sizes[5], sizes[-1])
 
     def test_counters_of_older_rules_stay_while_a_connection_uses_them(self) -> None:
-        column = worker_of(self.counters, 1)
-        self.begin(column, "a")
+        self.begin(worker_of(self.counters, 1), "a")
         for number in range(1, 6):
             self.counters.extend(self.named(number), number)
             self.counters.forget({1, number + 1})
@@ -210,8 +207,7 @@ class CountersTests(SynchronousTestCase):
 
     def test_has_connections(self) -> None:
         self.assertFalse(self.counters.has_connections("public"))
-        column = worker_of(self.counters, 1)
-        self.begin(column, "a")
+        self.begin(worker_of(self.counters, 1), "a")
         self.assertTrue(self.counters.has_connections("public"))
         self.assertFalse(self.counters.has_connections("other"))
         self.counters.ended(1)
@@ -242,8 +238,7 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual(self.counters.ended(1), 0)
 
     def test_former_program(self) -> None:
-        old = worker_of(self.counters, 1)
-        overwrite(old)
+        overwrite(worker_of(self.counters, 1))
         new = Counters()
         new.extend(self.rules)
         arguments, descriptors = self.counters.programs()[0].handed_over()

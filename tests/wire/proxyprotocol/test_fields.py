@@ -30,8 +30,7 @@ class ToldTests(SynchronousTestCase):
     def test_names(self) -> None:
         """Fields have names; those that are empty or that nobody knows have none."""
         self.assertEqual(header_facts(WITH_TLVS), {"alpn": "h2", "authority": "example.com"})
-        empty = ProxyHeader(tlvs=(Tlv(TlvType.ALPN, b""), OTHER))
-        self.assertEqual(header_facts(empty), {})
+        self.assertEqual(header_facts(ProxyHeader(tlvs=(Tlv(TlvType.ALPN, b""), OTHER))), {})
 
     def test_clouds(self) -> None:
         """The fields of the clouds have names and values; those of another form or subtype have none."""

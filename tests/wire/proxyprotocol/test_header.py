@@ -18,8 +18,7 @@ from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, Ssl
 class AddressTests(SynchronousTestCase):
     def test_text(self) -> None:
         """It reads as addresses with ports do, IPv6 in brackets."""
-        self.assertEqual(str(SOURCE), "192.168.0.1:56324")
-        self.assertEqual(str(SOURCE6), "[2001:db8::1]:56324")
+        self.assertEqual((str(SOURCE), str(SOURCE6)), ("192.168.0.1:56324", "[2001:db8::1]:56324"))
 
     def test_ports(self) -> None:
         """A port is a number of 16 bits."""
