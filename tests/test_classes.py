@@ -66,22 +66,11 @@ class ClassesTest(SynchronousTestCase):
     def instances(self, library: Any) -> list[Any]:
         empty, value, further, changing, identical, cached, own, problem = _made(library)
         return [
-            empty(),
-            value("a"),
-            value("a", 1, "s", "noted", {"b": 2}),
-            value("a", 2),
-            value("a", 1, "other"),
-            further("a"),
-            further("a", more=value("a")),
-            changing(1),
-            changing(changing(None)),
-            identical("a"),
-            cached("a"),
-            own("a"),
-            own("b"),
+            empty(), value("a"), value("a", 1, "s", "noted", {"b": 2}), value("a", 2),
+            value("a", 1, "other"), further("a"), further("a", more=value("a")), changing(1),
+            changing(changing(None)), identical("a"), cached("a"), own("a"), own("b"), problem("a"),
             problem("a"),
-            problem("a"),
-        ]
+        ]  # fmt: skip
 
     def test_as_of_attrs(self) -> None:
         """They are equal, have a hash and are shown as those of attrs, with what classes and fields say of that."""

@@ -34,11 +34,9 @@ from txmux.wire.proxyprotocol import fields
 
 _ROOT = Path(__file__).parent.parent
 _PAGES = [
-    *sorted((_ROOT / "docs").rglob("*.md")),
-    _ROOT / "README.md",
-    _ROOT / "CONTRIBUTING.md",
+    *sorted((_ROOT / "docs").rglob("*.md")), _ROOT / "README.md", _ROOT / "CONTRIBUTING.md",
     _ROOT / "SECURITY.md",
-]
+]  # fmt: skip
 _REFERENCE = _ROOT / "docs/reference"
 
 _LISTENER = "[listen added-by-the-test]\nendpoint = 127.0.0.1:0\n"
@@ -266,11 +264,9 @@ class KeyTests(SynchronousTestCase):
             text[kind] += f"{name} = {value}\n"
         rules = parse("".join(f"{sections.HEADERS[kind]}\n{text[kind]}" for kind in text), "x")
         models: dict[str, Any] = {
-            "txmux": rules.settings,
-            "listen": rules.listeners[0],
-            "route": rules.routes[0],
+            "txmux": rules.settings, "listen": rules.listeners[0], "route": rules.routes[0],
             "backend": rules.backends["NAME"],
-        }
+        }  # fmt: skip
         if name in of_tls:
             return getattr(models[kind].terminate_tls, of_tls[name])
         return getattr(models[kind], sections.TABLES[kind][name].field or name, None)

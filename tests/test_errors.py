@@ -83,11 +83,9 @@ def _programs(text: str) -> Iterator[str]:
 
 
 _OTHERS = {
-    "what speaks HTTP": _http,
-    "the certificate of a server": _certificate,
-    "clients, servers and name servers": _peers,
-    "programs on this machine, and lists": _programs,
-}
+    "what speaks HTTP": _http, "the certificate of a server": _certificate,
+    "clients, servers and name servers": _peers, "programs on this machine, and lists": _programs,
+}  # fmt: skip
 
 
 def assert_harmless(

@@ -34,11 +34,9 @@ _FOLDERS = {
     if path.is_dir() and not path.name.startswith("_")
 }
 _BEGINNINGS = {
-    "txmux": "[txmux]",
-    "listen": "[listen x]",
-    "route": "[route y]\nmatch = ssh\nbackend = close",
+    "txmux": "[txmux]", "listen": "[listen x]", "route": "[route y]\nmatch = ssh\nbackend = close",
     "backend": "[backend y]\nserver = 127.0.0.1:1",
-}
+}  # fmt: skip
 _RULES = {
     "consul:": "[listen x]\nsilent = consul:web\n",
     "crowdsec:": "[listen x]\ndeny = crowdsec:http://127.0.0.1:8080\n",

@@ -73,13 +73,11 @@ class RaceTest(SynchronousTestCase):
     def look(self) -> list[tuple[str, int, int, bytes]]:
         return [
             (
-                one.name,
-                one.stat().st_ino,
-                one.stat().st_mode,
+                one.name, one.stat().st_ino, one.stat().st_mode,
                 one.read_bytes() if one.is_file() else b"",
             )
             for one in sorted(self.victim.iterdir())
-        ]
+        ]  # fmt: skip
 
     def race(self, step: Callable[[Path], object], name: str = "file") -> None:
         """Take a step again and again, and see that nothing of root's has changed; until it has been taken at all."""

@@ -21,12 +21,9 @@ MADE = {
 }  # fmt: skip
 _MAKES = re.compile(r"\binstall -d|\btee\b|--output|\bhtpasswd\b|\bchmod\b|\bchgrp\b|-keyout")
 _PROGRAMS = {
-    "cscli": "echo key",
-    "htpasswd": 'echo "$3:hash" > "$2"',
-    "openssl": "echo random",
-    "txmux": f'exec {sys.executable} -m txmux "$@"',
-    "sudo": 'exec "$@"',
-}
+    "cscli": "echo key", "htpasswd": 'echo "$3:hash" > "$2"', "openssl": "echo random",
+    "txmux": f'exec {sys.executable} -m txmux "$@"', "sudo": 'exec "$@"',
+}  # fmt: skip
 """Stand for those that are not everywhere; `htpasswd` makes a file as the real one does."""
 _GROUP = 54321
 

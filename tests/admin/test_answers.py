@@ -121,26 +121,15 @@ class StatusTest(AdminCase):
             "generation": 1,
             "workers": [
                 {
-                    "worker": 1,
-                    "number": 1,
-                    "pid": self.supervisor.pool.workers[0].pid,
-                    "ready": True,
-                    "retiring": False,
-                    "sandbox": bool(landlock.abi()),
-                    "connections": 0,
-                    "generation": 1,
-                    "active": 0,
-                    "undecided": 0,
-                    "older": 0,
+                    "worker": 1, "number": 1, "pid": self.supervisor.pool.workers[0].pid,
+                    "ready": True, "retiring": False, "sandbox": bool(landlock.abi()),
+                    "connections": 0, "generation": 1, "active": 0, "undecided": 0, "older": 0,
                 }
             ],
             "listeners": [
                 {
-                    "name": "x",
-                    "endpoints": ["127.0.0.1:0"],
-                    "addresses": [f"127.0.0.1:{self.port}"],
-                    "starttls": None,
-                    "accepting": True,
+                    "name": "x", "endpoints": ["127.0.0.1:0"],
+                    "addresses": [f"127.0.0.1:{self.port}"], "starttls": None, "accepting": True,
                     "why": "",
                 }
             ],
@@ -149,7 +138,7 @@ class StatusTest(AdminCase):
             "draining": False,
             "rules_path": str(self.file),
             "rules_sha256": hashlib.sha256(self.file.read_bytes()).hexdigest(),
-        }
+        }  # fmt: skip
         self.assertEqual({name: status[name] for name in wanted}, wanted)
 
     async def test_connections_and_undecided_ones_are_counted(self) -> None:

@@ -58,12 +58,9 @@ class ConnectedTest(AdminCase):
         banned = await connect(self, self.port, source="127.0.0.6")
         await banned.is_lost()
         expected = {
-            "127.0.0.2": [2, 5, 3, 0],
-            "127.0.0.3": [0, 1, 0, 1],
-            "127.0.0.4": [1, 3, 2, 0],
-            "127.0.0.5": [0, 2, 2, 0],
-            "127.0.0.6": [0, 1, 1, 0],
-        }
+            "127.0.0.2": [2, 5, 3, 0], "127.0.0.3": [0, 1, 0, 1], "127.0.0.4": [1, 3, 2, 0],
+            "127.0.0.5": [0, 2, 2, 0], "127.0.0.6": [0, 1, 1, 0],
+        }  # fmt: skip
         while _counts(rows := await self.rows()) != expected:  # workers close, then count
             await turn()
         self.assertEqual([*rows][:2], ["127.0.0.2", "127.0.0.4"])

@@ -64,12 +64,9 @@ class AnybodyTest(AdminCase):
 
     async def test_only_json_is_accepted_since_forms_cannot_send_it(self) -> None:
         for given in (
-            None,
-            "application/x-www-form-urlencoded",
-            "multipart/form-data; boundary=x",
-            "text/plain",
-            "application/jsonx",
-        ):
+            None, "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+            "text/plain", "application/jsonx",
+        ):  # fmt: skip
             headers: dict[str, str] = {} if given is None else {"Content-Type": given}
             await self.assert_refused(415, request("POST", "/api/reload", headers, "{}"))
         told = await self.ask(
@@ -215,12 +212,9 @@ class MetricsTest(AdminCase):
             self.assertEqual(told.status, 200)
         self.assertIn((await self.ask("GET", "/metrics", to=port)).status, {200, 501})
         for method, path in (
-            ("GET", "/api/status"),
-            ("POST", "/api/reload"),
-            ("POST", "/api/stop"),
-            ("GET", "/login"),
-            ("GET", "/"),
-        ):
+            ("GET", "/api/status"), ("POST", "/api/reload"), ("POST", "/api/stop"),
+            ("GET", "/login"), ("GET", "/"),
+        ):  # fmt: skip
             told = await self.ask(method, path, JSON, to=port)
             self.assertEqual(told.status, 404, path)
         self.assertIsNone(self.running.control.last_reload)

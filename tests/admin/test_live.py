@@ -35,14 +35,10 @@ class LiveTest(AdminCase):
 
     async def test_invalid_filter_is_named(self) -> None:
         for query, name in (
-            ("state=x", "state"),
-            ("older=5", "older"),
-            ("client=x", "client"),
-            ("limit=0", "limit"),
-            ("after=x", "after"),
-            ("rout=x", "rout"),
+            ("state=x", "state"), ("older=5", "older"), ("client=x", "client"),
+            ("limit=0", "limit"), ("after=x", "after"), ("rout=x", "rout"),
             ("route=a&route=b", "route"),
-        ):
+        ):  # fmt: skip
             told = await self.get(f"/api/connections?{query}")
             self.assertEqual((query, told.status), (query, 400))
             self.assertTrue(told.error.startswith(f"{name}: "), told.error)

@@ -45,14 +45,9 @@ class DescriptionTest(SynchronousTestCase):
             if "Txmux-Missing" in operation["responses"]["200"].get("headers", {})
         }
         lists = (
-            "status",
-            "connections",
-            "connections/{id}",
-            "clients",
-            "certificates",
-            "routes",
+            "status", "connections", "connections/{id}", "clients", "certificates", "routes",
             "backends",
-        )
+        )  # fmt: skip
         self.assertEqual(lacking, {f"/api/{name}" for name in lists})
 
     def test_variable_parts_of_paths_are_described(self) -> None:
@@ -72,18 +67,14 @@ class BodyTest(SynchronousTestCase):
             (str, ["", "x"], [1, None, ["x"]], "a text"),
             (Literal["a", "b"], ["a", "b"], ["c", "", None, ["a"]], "'a' or 'b'"),
             (
-                Annotated[int, 2, 9],
-                [2, 9],
-                [1, 10, 2.0, True, "2", None],
+                Annotated[int, 2, 9], [2, 9], [1, 10, 2.0, True, "2", None],
                 "a whole number from 2 to 9",
             ),
             (
-                Annotated[int, 2, 9] | None,
-                [2, 9, None],
-                [1, 10, False],
+                Annotated[int, 2, 9] | None, [2, 9, None], [1, 10, False],
                 "a whole number from 2 to 9",
             ),
-        ):
+        ):  # fmt: skip
             schema = body({"x": form, "y": str})
             for value in good:
                 check_body({"x": value}, schema)

@@ -106,12 +106,9 @@ class CheckTests(SynchronousTestCase):
         client = Seen(5, "end", sent, answered, finished=True)
         server = Seen(5, "end", answered, sent, finished=True)
         line = {
-            "client": f"{address_of(5)}:1",
-            "reason": "done",
-            "backend": "K",
-            "bytes_in": sent,
+            "client": f"{address_of(5)}:1", "reason": "done", "backend": "K", "bytes_in": sent,
             "bytes_out": answered,
-        }
+        }  # fmt: skip
 
         def defects(*log: dict[str, object]) -> int:
             return len(judge(1, mix, [client], [server], log, Losses()).defects)

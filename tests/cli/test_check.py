@@ -177,14 +177,10 @@ class CheckTests(CommandTestCase):
         self.assertEqual(
             errors[-1],
             {
-                "file": str(self.bad),
-                "line": 3,
-                "section": "listen a",
-                "key": "peek_limti",
-                "severity": "error",
-                "message": "unknown key; did you mean 'peek_limit'?",
+                "file": str(self.bad), "line": 3, "section": "listen a", "key": "peek_limti",
+                "severity": "error", "message": "unknown key; did you mean 'peek_limit'?",
             },
-        )
+        )  # fmt: skip
         self.assertNotIn("servers", found)
 
     def test_version(self) -> None:

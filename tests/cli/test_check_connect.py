@@ -138,14 +138,10 @@ class ConnectTests(SynchronousTestCase):
         self.assertEqual(
             found,
             {
-                "server": gone,
-                "address": None,
-                "tested": None,
-                "backends": ["b"],
-                "routes": ["a"],
+                "server": gone, "address": None, "tested": None, "backends": ["b"], "routes": ["a"],
                 "listeners": [],
             },
-        )
+        )  # fmt: skip
 
     def test_servers_that_are_not_up_and_exit_code_1(self) -> None:
         with socket.socket() as nobody, socket.socket() as mute:

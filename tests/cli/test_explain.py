@@ -341,15 +341,10 @@ deadline  after 3s, or when the client finishes sending: default, reset
         self.assertEqual(
             stream,
             {
-                "client": "10.0.0.1",
-                "server": None,
-                "bytes": 10,
-                "datagrams": None,
-                "gap": False,
-                "late": False,
-                "server_first": False,
+                "client": "10.0.0.1", "server": None, "bytes": 10, "datagrams": None, "gap": False,
+                "late": False, "server_first": False,
             },
-        )
+        )  # fmt: skip
         routes = found.pop("routes")
         self.assertLess(
             abs(datetime.fromisoformat(found.pop("time")).timestamp() - time.time()), 60
@@ -389,27 +384,19 @@ deadline  after 3s, or when the client finishes sending: default, reset
         self.assertEqual(
             routes[0],
             {
-                "route": "ssh",
-                **answer,
-                "excluded_by": None,
-                "dry_run": False,
+                "route": "ssh", **answer, "excluded_by": None, "dry_run": False,
                 "lines": [{"match": "ssh", **answer}],
             },
-        )
+        )  # fmt: skip
         self.assertEqual([len(route["lines"]) for route in routes], [1, 2, 1])
 
     def test_undecided_with_the_outcome_at_the_deadline(self) -> None:
         found = self.explain_json("--text", "H")
         self.assertIsNone(found["decision"])
         leads: dict[str, Any] = {
-            "at": None,
-            "after": 3.0,
-            "by": "default",
-            "route": None,
-            "to": "reset",
-            "servers": [],
+            "at": None, "after": 3.0, "by": "default", "route": None, "to": "reset", "servers": [],
             "text": "default, reset",
-        }
+        }  # fmt: skip
         self.assertEqual(found["at_deadline"], leads)
         self.assertEqual(
             [route["says"] for route in found["routes"]], ["no", "undecided", "not asked"]
@@ -472,10 +459,7 @@ deadline  after 3s, or when the client finishes sending: default, reset
             self.assertRegex(out, rf"\ndecision  at byte \d+: {decision}, ")
         for wrong, message in {
             (
-                "--sni",
-                "a",
-                "--text",
-                "x",
+                "--sni", "a", "--text", "x",
             ): "--sni and --alpn are in place of bytes; leave them out, or --text",
             ("--sni", "."): "--sni, --alpn: no client can say this: ",
             ("--alpn", ","): "--sni, --alpn: no client can say this: '' is not a protocol's name: ",
@@ -484,7 +468,7 @@ deadline  after 3s, or when the client finishes sending: default, reset
                 "h2,é",
             ): "--sni, --alpn: no client can say this: 'é' is not a protocol's name: write 1 to 255 ASCII characters, as h2\n",
             ("--sni", "a." * 200): "--sni, --alpn: no client can say this: 'a.",
-        }.items():
+        }.items():  # fmt: skip
             code, out, err = self.run_main("explain", self.rules, *wrong)
             self.assertEqual((code > 0, out), (True, ""))
             self.assertTrue(err.startswith(f"txmux: {message}"), err)

@@ -47,14 +47,8 @@ class RunTests(InteropTestCase):
             f"NOTIFY_SOCKET={self.folder}/notify.sock",
         )
         command = (
-            sys.executable,
-            "-m",
-            "tests.support.alone",
-            "provider",
-            "files",
-            "--folder",
-            ports,
-        )
+            sys.executable, "-m", "tests.support.alone", "provider", "files", "--folder", ports,
+        )  # fmt: skip
         child = self.own(Child("env", *environment, *command, "--write", made, "--rules", rules))
         child.wait_for("file b.example is left out: backend: ")
         self.assertEqual(told.recv(1000).decode(), f"READY=1\nSTATUS={made}: 1 object")
@@ -71,14 +65,8 @@ class RunTests(InteropTestCase):
         (plugins / "txmux_failing.py").write_text(_FAILING)
         path = f"PYTHONPATH={plugins.parents[1]}:{_ROOT}:{os.environ.get('PYTHONPATH', '')}"
         command = (
-            sys.executable,
-            "-m",
-            "tests.support.alone",
-            "provider",
-            "failing",
-            "--write",
-            "/x",
-        )
+            sys.executable, "-m", "tests.support.alone", "provider", "failing", "--write", "/x",
+        )  # fmt: skip
         child = self.own(Child("env", path, *command))
         self.assertEqual(child.wait(), 1)
         self.assertIn("KeyError: 'its own mistake'", child.output)

@@ -72,13 +72,11 @@ class BackendTest(SynchronousTestCase):
     ) -> list[AttentionItem]:
         servers: list[dict[str, Any]] = [
             {
-                "server": f"10.0.0.{at}:80",
-                "state": state,
-                "why": f"why {at}",
+                "server": f"10.0.0.{at}:80", "state": state, "why": f"why {at}",
                 "since": None if state == "unresolved" else float(at),
             }
             for at, state in enumerate(states, 1)
-        ]
+        ]  # fmt: skip
         held = {"hold": {"until": None} if hold else None, "held": 0}
         document: Any = {"name": "web", **held, "servers": servers}
         other = Backend("other", ())

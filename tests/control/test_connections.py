@@ -52,13 +52,10 @@ class ConnectionListTest(SupervisedTestCase):
         self.assertEqual(
             {name: row[name] for name in ("listener", "local", "route", "backend", "server")},
             {
-                "listener": "public",
-                "local": f"127.0.0.1:{port}",
-                "route": "ssh",
-                "backend": "b",
+                "listener": "public", "local": f"127.0.0.1:{port}", "route": "ssh", "backend": "b",
                 "server": f"127.0.0.1:{self.live.server}",
             },
-        )
+        )  # fmt: skip
         self.assertEqual((row["generation"], row["worker"]), (1, 1))
         self.assertEqual(row["facts"], {"software": "a"})
 

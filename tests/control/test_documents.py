@@ -180,13 +180,11 @@ class WorkersTest(SupervisedTestCase):
         self.assertEqual(
             item,
             {
-                "level": "warning",
-                "what": "backend",
+                "level": "warning", "what": "backend",
                 "text": "backend b: 1 of 2 servers is down: 127.0.0.1:1 is ejected",
-                "do": "txmux servers b",
-                "link": "?backend=b#servers",
+                "do": "txmux servers b", "link": "?backend=b#servers",
             },
-        )
+        )  # fmt: skip
 
     async def items(self, what: str) -> list[Any]:
         found = (await self.running.control.status())["attention"]
@@ -233,15 +231,12 @@ class WorstTest(SynchronousTestCase):
             (
                 number,
                 {
-                    "state": state,
-                    "why": f"it is {state}",
-                    "since": 1.0,
-                    "weight": 1,
+                    "state": state, "why": f"it is {state}", "since": 1.0, "weight": 1,
                     "effective_weight": 1,
                 },
             )
             for number, state in enumerate(states, 1)
-        ]
+        ]  # fmt: skip
 
     def test_worst_state_with_the_workers_that_report_it(self) -> None:
         self.assertEqual(worst_row(self.found("up", "ejected"))["why"], "worker 2: it is ejected")

@@ -42,13 +42,11 @@ class TypographyTests(SynchronousTestCase):
 
     def test_quoted_bytes_are_shown_as_characters(self) -> None:
         for line in (
-            "use_backend \u201ca\u201d",
-            "use_backend x \u2013 y",
-            "use_backend x if { src \u201310.0.0.1 }",
-            "use_backend x if { req.len gt \u2013 }",
+            "use_backend \u201ca\u201d", "use_backend x \u2013 y",
+            "use_backend x if { src \u201310.0.0.1 }", "use_backend x if { req.len gt \u2013 }",
             "use_backend x if { req.ssl_sni a\u2013* }",
             "use_backend x if { req.payload(0,1) \u2013 }",
-        ):
+        ):  # fmt: skip
             text = f"frontend f\n    bind :1\n    {line}\n    default_backend x\nbackend x\n    server s 127.0.0.1:9\n"
             warnings = "".join(converted(text, "haproxy").warnings)
             self.assertIn(line, warnings)

@@ -121,14 +121,10 @@ REFUSED = (
     ),
     # Other protocols that begin with a length, or with text, are a no within a few bytes.
     *(
-        b"\0\x0e\x38" + bytes(range(1, 9)) + bytes(5),
-        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
-        b"\0\0\0\x08\x04\xd2\x16\x2f",
-        b"\0\1\0\x08\x21\x12\xa4\x42" + bytes(range(12)),
-        b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\0\0\0\0",
-        b"GET / HTTP/1.1\r\n",
-        b"POST / HTTP/1.1\r\n",
-        b"SSH-2.0-x\r\n",
+        b"\0\x0e\x38" + bytes(range(1, 9)) + bytes(5), b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+        b"\0\0\0\x08\x04\xd2\x16\x2f", b"\0\1\0\x08\x21\x12\xa4\x42" + bytes(range(12)),
+        b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\0\0\0\0", b"GET / HTTP/1.1\r\n",
+        b"POST / HTTP/1.1\r\n", b"SSH-2.0-x\r\n",
     ),
 )  # fmt: skip
 

@@ -126,11 +126,9 @@ IN_TWO = FLOWS[4]
 NAMELESS = initial(crypto(0, client_hello(extension(21, b""))))
 WITH_ECH = initial(crypto(0, client_hello(extension(0xFE0D, b"\0\0\1"))))
 OF_VERSIONS = {
-    "1": WHOLE,
-    "2": initial(crypto(0, HELLO), version=V2),
-    "draft-29": DRAFT_29,
+    "1": WHOLE, "2": initial(crypto(0, HELLO), version=V2), "draft-29": DRAFT_29,
     "other": other_version(),
-}
+}  # fmt: skip
 DATAGRAM_VERDICTS = (
     # With a name the whole hello is needed.
     ("sni=*.example.org", IN_TWO, MATCH),

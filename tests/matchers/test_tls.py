@@ -94,11 +94,9 @@ UNUSABLE = (
     ("version=", "version: "),
 )
 ALL_FACTS = {
-    "sni": "www.example.com",
-    "alpn": "h2,http/1.1",
-    "tls": "1.3",
+    "sni": "www.example.com", "alpn": "h2,http/1.1", "tls": "1.3",
     "ja4": "t13d0104h2_0f2cb44170f4_7418e7913c75",
-}
+}  # fmt: skip
 FACTS: Facts = (
     ("", HELLO, ALL_FACTS),
     ("sni=*", HELLO, ALL_FACTS),

@@ -51,11 +51,8 @@ class ValuesTests(SynchronousTestCase):
     def test_networks_are_read(self) -> None:
         inside, outside = ip_address("10.1.2.3"), ip_address("192.0.2.1")
         for texts in (
-            ["10.0.0.0/8", "::1"],
-            "10.0.0.0/8",
-            "::1, 10.0.0.0/8",
-            [ip_network("10.0.0.0/8")],
-        ):
+            ["10.0.0.0/8", "::1"], "10.0.0.0/8", "::1, 10.0.0.0/8", [ip_network("10.0.0.0/8")],
+        ):  # fmt: skip
             made = self.settings(
                 accept_proxy_from=texts,
                 clients=Clients(_any(texts)),

@@ -253,19 +253,13 @@ _NOT_HERE = {
     "txmux/wire/proxyprotocol": "no values of rules",
 }
 _NEVER_HERE = (
-    "it is the path of a file, not the token itself",
-    "kernel needs epoll and splice of Linux",
-    "an empty text is not a server",
-    "is empty; write the bytes to look for",
-    "is not valid UTF-8; write such bytes",
-    "is not a network; write one a line",
-    "' is a folder; write ",
-    "names no network, so no client",
-    "names no listener, and none allows routes",
-    "the route may be under",
-    "has another owner; write",
-    "its unit has no [listen]; add one",
-)
+    "it is the path of a file, not the token itself", "kernel needs epoll and splice of Linux",
+    "an empty text is not a server", "is empty; write the bytes to look for",
+    "is not valid UTF-8; write such bytes", "is not a network; write one a line",
+    "' is a folder; write ", "names no network, so no client",
+    "names no listener, and none allows routes", "the route may be under",
+    "has another owner; write", "its unit has no [listen]; add one",
+)  # fmt: skip
 """Hints that depend on other files and on the system, or that are for rules made in Python."""
 
 _IN_CODE = re.compile(r"\b[wW]rite\b|did you mean|; add\b|as in '")

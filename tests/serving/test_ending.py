@@ -121,12 +121,7 @@ class DeniedTests(SynchronousTestCase):
         self.assertEqual(
             ended,
             [
-                "introduction",
-                *states(),
-                "peeking",
-                "handshaking",
-                "awaiting-hello",
-                "connecting",
+                "introduction", *states(), "peeking", "handshaking", "awaiting-hello", "connecting",
                 "awaiting-retry",
             ],
-        )
+        )  # fmt: skip

@@ -21,12 +21,9 @@ class ServersTest(SynchronousTestCase):
         """Of each server the worst is told: down, then the longest ejection, then the most failures."""
         ejected = told("ejected", out=3.0)
         cases = (
-            (told(), told("down")),
-            (ejected, told("down")),
-            (told(), ejected),
-            (ejected, told("ejected", out=4.0)),
-            (told(), told(failed=[1.0])),
-        )
+            (told(), told("down")), (ejected, told("down")), (told(), ejected),
+            (ejected, told("ejected", out=4.0)), (told(), told(failed=[1.0])),
+        )  # fmt: skip
         for better, worse in cases:
             for found in ([better], [worse]), ([worse], [better]):
                 self.assertEqual(merged(found), [worse])

@@ -15,22 +15,15 @@ from tests.support.peers import reactor
 
 GATEWAY = "/apis/gateway.networking.k8s.io"
 _PLURALS = {
-    "GatewayClass": f"{GATEWAY}/v1/gatewayclasses",
-    "Gateway": f"{GATEWAY}/v1/gateways",
-    "ListenerSet": f"{GATEWAY}/v1/listenersets",
-    "TLSRoute": f"{GATEWAY}/v1/tlsroutes",
-    "TCPRoute": f"{GATEWAY}/v1/tcproutes",
-    "UDPRoute": f"{GATEWAY}/v1/udproutes",
+    "GatewayClass": f"{GATEWAY}/v1/gatewayclasses", "Gateway": f"{GATEWAY}/v1/gateways",
+    "ListenerSet": f"{GATEWAY}/v1/listenersets", "TLSRoute": f"{GATEWAY}/v1/tlsroutes",
+    "TCPRoute": f"{GATEWAY}/v1/tcproutes", "UDPRoute": f"{GATEWAY}/v1/udproutes",
     "BackendTLSPolicy": f"{GATEWAY}/v1/backendtlspolicies",
-    "ReferenceGrant": f"{GATEWAY}/v1/referencegrants",
-    "Namespace": "/api/v1/namespaces",
-    "Service": "/api/v1/services",
-    "Secret": "/api/v1/secrets",
-    "ConfigMap": "/api/v1/configmaps",
-    "Pod": "/api/v1/pods",
-    "EndpointSlice": "/apis/discovery.k8s.io/v1/endpointslices",
+    "ReferenceGrant": f"{GATEWAY}/v1/referencegrants", "Namespace": "/api/v1/namespaces",
+    "Service": "/api/v1/services", "Secret": "/api/v1/secrets", "ConfigMap": "/api/v1/configmaps",
+    "Pod": "/api/v1/pods", "EndpointSlice": "/apis/discovery.k8s.io/v1/endpointslices",
     "Lease": "/apis/coordination.k8s.io/v1/leases",
-}
+}  # fmt: skip
 
 
 class KubernetesPlayed(Resource):

@@ -93,11 +93,9 @@ KEY_FOLDERS = [name for name in ("ech_keys",) if not missing(name)]
 MADE = [name for name in ("acme_folder",) if not missing(name)]
 """Folders that the service makes."""
 FILES = (
-    *re.findall(r"\{0\}/([a-z_./]+)", RULES),
-    "logs",
-    *(f"{name}/b.example.pem" for name in MADE),
+    *re.findall(r"\{0\}/([a-z_./]+)", RULES), "logs", *(f"{name}/b.example.pem" for name in MADE),
     *(f"{name}/a.pem" for name in KEY_FOLDERS),
-)
+)  # fmt: skip
 _HASH = "$2y$05$" + 53 * "a"
 KEY_OF_HELLOS = """\
 -----BEGIN PRIVATE KEY-----

@@ -167,15 +167,13 @@ class Service(Twist):
         is_run = program == "run"
         super().__init__(
             *(
-                "--pidfile",
-                self.pidfile,
-                *options,
+                "--pidfile", self.pidfile, *options,
                 *((self.file,) if is_run else ("--rules", self.file)),
             ),
             before=before,
             program=(sys.executable, "-m", "txmux", "run") if is_run else (),
             reactor=reactor,
-        )
+        )  # fmt: skip
         self.ports: dict[str, int] = {}
         for name in _names_of_listeners(rules):
             place = r"(?:unix:\S+|\S+:(\d+)(?:-\d+)?)"

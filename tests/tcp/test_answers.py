@@ -25,15 +25,8 @@ REQUEST = b"\x82\x84\x86"  # ``GET / http`` by the static table of HPACK
 HTTP2 = PREFACE + frame(4) + request(REQUEST, stream=3)
 SSH = b"SSH-2.0-x\r\n"
 SPEAKING = (
-    HELLO,
-    sslv2_hello(),
-    GET,
-    b"HEAD / HTTP/1.0\r\n",
-    HTTP2,
-    SSH,
-    b"PING\r\n",
-    b"*1\r\n$4\r\n",
-)
+    HELLO, sslv2_hello(), GET, b"HEAD / HTTP/1.0\r\n", HTTP2, SSH, b"PING\r\n", b"*1\r\n$4\r\n",
+)  # fmt: skip
 
 
 def answer(said: bytes, *, unavailable: bool = False, **more: Any) -> RejectionAnswer:

@@ -48,12 +48,9 @@ from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader, Tlv, 
 
 _HELLO = records(client_hello(server_name("www.example.com")))
 _STREAMS = (
-    b"SSH-2.0-client\r\n",
-    b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
-    b"POST /other HTTP/1.1\r\nHost: other.example.com\r\n\r\n",
-    b"\x00nobody's",
-    _HELLO,
-)
+    b"SSH-2.0-client\r\n", b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
+    b"POST /other HTTP/1.1\r\nHost: other.example.com\r\n\r\n", b"\x00nobody's", _HELLO,
+)  # fmt: skip
 _ANSWER = b"answer"
 _ANSWERS_OF_TLS = (  # to a hello
     records(server_hello(bytes(32))) + b"rest", records(server_hello(bytes(32)), 7),

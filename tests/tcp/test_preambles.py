@@ -268,11 +268,9 @@ class OrderTest(MuxTestCase):
                 speaks = "postgres"
                 continue
             match = {
-                "L": f"{speaks} sni=a.example",
-                "h": f"{speaks} sni=b.example",
-                "e": "tls sni=hidden.example",
-                "s": "ssh",
-            }.get(letter, "http method=CONNECT")
+                "L": f"{speaks} sni=a.example", "h": f"{speaks} sni=b.example",
+                "e": "tls sni=hidden.example", "s": "ssh",
+            }.get(letter, "http method=CONNECT")  # fmt: skip
             speaks = "tls"
             one = route(match, CLOSE if letter in "LT" else backend, name=f"{len(made)}{letter}")
             under = (made[-1].name,) if made else ()

@@ -31,15 +31,11 @@ class AmountTests(SynchronousTestCase):
         )
         self.assertEqual(
             [
-                duration(0.25),
-                duration(4.97),
-                duration(59),
-                duration(5400),
-                duration(90000),
+                duration(0.25), duration(4.97), duration(59), duration(5400), duration(90000),
                 duration(86400 * 40),
             ],
             ["0.2 s", "5 s", "59 s", "1 h 30 min", "1 d 1 h", "40 d"],
-        )
+        )  # fmt: skip
         self.assertEqual(
             [count(1234567), rate(0.25), rate(1500)], ["1\u202f234\u202f567", "0.25/s", "1.5 k/s"]
         )

@@ -146,12 +146,8 @@ class DecidedTests(FlowCase):
 
     async def test_first_datagram_of_another_protocol(self) -> None:
         for first in (
-            b"x",
-            b"\xc0\0\0\0\1",
-            b"\x80" + bytes(1300),
-            long_packet(2),
-            GOOD[:-1] + b"x",
-        ):
+            b"x", b"\xc0\0\0\0\1", b"\x80" + bytes(1300), long_packet(2), GOOD[:-1] + b"x",
+        ):  # fmt: skip
             for then in (BAD, initial(crypto(0, CLOSED), pad=0), long_packet(2) + BAD):
                 with self.subTest((first, then)):
                     await self.assert_heard([first, then], first, match="any")

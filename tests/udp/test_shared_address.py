@@ -90,11 +90,9 @@ class SharedAddressTests(SynchronousTestCase):
 
     def test_ids_of_servers_have_any_lengths(self) -> None:
         flows = [
-            *self.connect("a", 8),
-            *self.connect("b", 20),
-            *self.connect("c", 4),
+            *self.connect("a", 8), *self.connect("b", 20), *self.connect("c", 4),
             *self.connect("d", 1),
-        ]
+        ]  # fmt: skip
         for flow in flows:
             self.assertIs(self.shared.find(flow.short()), flow)
             self.assertIs(self.shared.find(flow.finished()), flow)

@@ -49,12 +49,8 @@ class DecidedHelloTests(SynchronousTestCase):
 
     def test_packets_without_a_hello_go_on(self) -> None:
         for datagram in (
-            initial(b"\1", pad=0),
-            long_packet(2),
-            long_packet(1),
-            b"\xc0",
-            b"\xc0\0\0\0\1\xff",
-        ):
+            initial(b"\1", pad=0), long_packet(2), long_packet(1), b"\xc0", b"\xc0\0\0\0\1\xff",
+        ):  # fmt: skip
             self.assertTrue(self.admits(datagram))
         changed = bytearray(initial(b"\1"))
         changed[-1] ^= 1

@@ -76,11 +76,8 @@ class FrameTests(SynchronousTestCase):
     def test_cost(self) -> None:
         """What a packet of hostile frames takes is bounded, whatever its length."""
         for hostile in (
-            b"\0\1" * 30_000,
-            crypto(0, b"") * 20_000,
-            b"\2\0\0\0\0" * 12_000,
-            b"\1" * 60_000,
-        ):
+            b"\0\1" * 30_000, crypto(0, b"") * 20_000, b"\2\0\0\0\0" * 12_000, b"\1" * 60_000,
+        ):  # fmt: skip
             self.assertLess(steps_in(partial(self._read, hostile)), 2_000)
 
     @staticmethod

@@ -124,11 +124,9 @@ class WritingTests(SynchronousTestCase):
         ends["silent"] = silence.clients
         outside, near, here = map(ip_address, ("192.0.2.1", "192.168.1.1", "127.0.0.1"))
         for name, admitted in (
-            ("ssh", [outside, near, here]),
-            ("redis", [here]),
-            ("postgres", [near, here]),
+            ("ssh", [outside, near, here]), ("redis", [here]), ("postgres", [near, here]),
             ("silent", [here]),
-        ):
+        ):  # fmt: skip
             got = [one for one in (outside, near, here) if ends[name].serves(one)]
             self.assertEqual(got, admitted, name)
 

@@ -107,13 +107,9 @@ class WriterTest(SynchronousTestCase):
     def test_what_makes_no_valid_section_is_left_out(self) -> None:
         bad = ProvidedObject("x\n[y]", problem="it has\nno port")
         objects = (
-            route("a"),
-            route("b", "tcp"),
-            bad,
-            route("ssh"),
-            route("c", more="\n[backend q]"),
+            route("a"), route("b", "tcp"), bad, route("ssh"), route("c", more="\n[backend q]"),
             route("d"),
-        )
+        )  # fmt: skip
         logged = self.write(*objects)
         self.assertEqual(self.routes(), ["[route a]", "[route d]"])
         for text in (logged, self.path.read_text()):

@@ -132,13 +132,9 @@ class NobodyTests(CommandTestCase):
     def test_json_of_something_else(self) -> None:
         server = self.answering()
         for command, document in (
-            ("status", []),
-            ("status", {"version": 1, "listeners": [5]}),
-            ("status", {"started": 1e300}),
-            ("top", []),
-            ("top", {}),
-            ("connections", {"x": 1}),
-        ):
+            ("status", []), ("status", {"version": 1, "listeners": [5]}),
+            ("status", {"started": 1e300}), ("top", []), ("top", {}), ("connections", {"x": 1}),
+        ):  # fmt: skip
             if missing(f"txmux {command}"):
                 continue
             server.document = document

@@ -21,15 +21,11 @@ CONNECTION: dict[str, Any] = {
 CONNECTIONS = [
     CONNECTION,
     {
-        **CONNECTION,
-        "id": "5f3a-2",
-        "route": None,
-        "server": None,
-        "state": "peeking",
+        **CONNECTION, "id": "5f3a-2", "route": None, "server": None, "state": "peeking",
         "age_ms": 9.0,
     },
     {**CONNECTION, "id": "5f3a-3", "client": "192.0.2.3:50003", "age_ms": 60_000.0, "bytes_in": 0},
-]
+]  # fmt: skip
 ROUTES: list[dict[str, Any]] = [
     {
         "name": name, "backend": "web", "matches": matches, "dry_run_matches": 0, "active": 2,
@@ -53,14 +49,10 @@ BACKENDS: list[dict[str, Any]] = [
 ]
 RECENT: list[dict[str, Any]] = [
     {
-        **CONNECTION,
-        "id": "5f3a-0",
-        "ended": NOW - 5,
-        "reason": "no-route",
-        "duration_ms": 5000.0,
+        **CONNECTION, "id": "5f3a-0", "ended": NOW - 5, "reason": "no-route", "duration_ms": 5000.0,
         "first": "00",
     }
-]
+]  # fmt: skip
 
 
 _ONE = {**CONNECTION, "facts": {}}

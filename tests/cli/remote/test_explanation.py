@@ -4,13 +4,9 @@ from tests.cli.support import CommandTestCase
 
 _NO = {"says": "no", "at": None, "needs_up_to": None, "error": None}
 _ROUTE: dict[str, Any] = {
-    **_NO,
-    "route": "ssh",
-    "excluded_by": None,
-    "dry_run": False,
-    "lines": [{**_NO, "match": "ssh", "says": None}],
-    "inside": None,
-}
+    **_NO, "route": "ssh", "excluded_by": None, "dry_run": False,
+    "lines": [{**_NO, "match": "ssh", "says": None}], "inside": None,
+}  # fmt: skip
 _ONE: dict[str, Any] = {
     "id": "5f3a-1",
     "listener": "public",

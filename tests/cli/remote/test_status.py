@@ -26,11 +26,8 @@ _STATUS = {
         {"name": "other", "addresses": ["unix:/run/x.sock"], "accepting": False},
     ],
     "connections": {
-        "active": 12,
-        "undecided": 1,
-        "total": 4711,
-        "unrouted": {"ended": 4000, "bytes_in": 20, "bytes_out": 5000},
-        "limit": 10000,
+        "active": 12, "undecided": 1, "total": 4711,
+        "unrouted": {"ended": 4000, "bytes_in": 20, "bytes_out": 5000}, "limit": 10000,
     },
     "attention": [
         {"level": "note", "what": "rules", "text": "the rules have changed on disk"},
@@ -195,11 +192,8 @@ class StatusTests(CommandTestCase):
     def test_failed_reload_with_all_errors(self) -> None:
         error = "/etc/txmux/rules.ini:12: [route redis] match: unknown matcher 'redsi'; did you mean 'redis'?"
         self.status["last_reload"] = {
-            "time": _STARTED,
-            "ok": False,
-            "changes": "",
-            "errors": [error] * 2,
-        }
+            "time": _STARTED, "ok": False, "changes": "", "errors": [error] * 2,
+        }  # fmt: skip
         self.status["draining"] = True
         self.status["started"] = _STARTED + 90000 - 61
         _, out, _ = self.ask("status")

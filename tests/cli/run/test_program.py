@@ -22,13 +22,9 @@ _TIME = 1795163804.0879
 
 def event(text: str, level: str = "info", **more: Any) -> dict[str, Any]:
     return {
-        "log_time": _TIME,
-        "log_level": LogLevel.levelWithName(level),
-        "log_namespace": "txmux.processes.service",
-        "log_format": "{text}",
-        "text": text,
-        **more,
-    }
+        "log_time": _TIME, "log_level": LogLevel.levelWithName(level),
+        "log_namespace": "txmux.processes.service", "log_format": "{text}", "text": text, **more,
+    }  # fmt: skip
 
 
 class LineTests(SynchronousTestCase):

@@ -38,12 +38,9 @@ class FileTests(SynchronousTestCase):
         for line in (
             "http-request deny if { path_beg /admin }",
             "http-request auth unless { http_auth(users) }",
-            "http-request set-header X-Real-IP %[src]",
-            "http-response deny if { status 500 }",
-            "redirect scheme https if !{ ssl_fc }",
-            "cookie SRV insert indirect",
-            "reqideny ^GET",
-        ):
+            "http-request set-header X-Real-IP %[src]", "http-response deny if { status 500 }",
+            "redirect scheme https if !{ ssl_fc }", "cookie SRV insert indirect", "reqideny ^GET",
+        ):  # fmt: skip
             output = converted(text.format("http", line))
             self.assertIn(f"{line}: has no counterpart", looks(output)[0])
             output = converted(text.format("tcp", line))  # HAProxy ignores it there

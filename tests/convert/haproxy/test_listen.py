@@ -30,12 +30,9 @@ class BindTests(SynchronousTestCase):
         mixed = Path(self.mktemp())
         mixed.write_text("/x\n/y [alpn h2 verify required ca-file /ca] a.example\n")
         for words in (
-            "ssl",
-            "ssl crt-list /no/such",
-            "ssl crt /x strict-sni",
-            f"ssl crt-list {mixed}",
+            "ssl", "ssl crt-list /no/such", "ssl crt /x strict-sni", f"ssl crt-list {mixed}",
             "ssl crt /x verify required ca-file /ca ca-verify-file /root",
-        ):
+        ):  # fmt: skip
             output = frontend("default_backend a", bind=f"bind :1\n    bind :444 {words}")
             self.assertIn(f"line 3: bind :444 {words}: is left out", looks(output)[0])
         for name in ("ca-file", "ca-verify-file"):

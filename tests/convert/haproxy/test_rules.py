@@ -114,12 +114,9 @@ class ConditionTests(SynchronousTestCase):
     def test_two_matchers_at_once(self) -> None:
         many = " or ".join(f"{{ req.payload(0,1) {n:02x} }}" for n in range(101))
         for test in (
-            "HTTP { req.payload(0,3) 474554 }",
-            "{ req.payload(0,1) 16 } { req.payload(4,1) 17 }",
-            "x",
-            "",
-            "HTTP or",
-        ):
+            "HTTP { req.payload(0,3) 474554 }", "{ req.payload(0,1) 16 } { req.payload(4,1) 17 }",
+            "x", "", "HTTP or",
+        ):  # fmt: skip
             output = frontend(f"use_backend a if {test}")
             self.assertEqual(rules_of(output).routes, (), test)
             self.assertIn("is left out: ", looks(output)[0])

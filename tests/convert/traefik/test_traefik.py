@@ -68,17 +68,14 @@ class RouterTests(SynchronousTestCase):
 
     def test_lost_rules_are_a_look(self) -> None:
         for router in (
-            f"!HostSNI(`a.example`) -> a {_PASSED}",
-            f"HostSNI(`a.example`) & -> a {_PASSED}",
-            f"HostSNI(`a.example` -> a {_PASSED}",
-            f"Host(`a.example`) -> a {_PASSED}",
+            f"!HostSNI(`a.example`) -> a {_PASSED}", f"HostSNI(`a.example`) & -> a {_PASSED}",
+            f"HostSNI(`a.example` -> a {_PASSED}", f"Host(`a.example`) -> a {_PASSED}",
             f"HostSNIRegexp(`{{x:[a-z]+}}.example`) -> a {_PASSED}",
-            f"ClientIP(`x`) -> a {_PASSED}",
-            "HostSNI(`a.example`) -> a",
+            f"ClientIP(`x`) -> a {_PASSED}", "HostSNI(`a.example`) -> a",
             f"HostSNI(`a.example`) -> nobody {_PASSED}",
             f"HostSNI(`a.example`) -> a {_PASSED}\nmiddlewares: [nobody]",
             "HostSNI(`a.example`) -> a tls: {certResolver: x}",
-        ):
+        ):  # fmt: skip
             output = points(router)
             self.assertEqual(len(looks(output)), 1, output.text)
             self.assertNotIn("\n[route a]", output.text)

@@ -125,11 +125,9 @@ class FolderTests(SynchronousTestCase):
         unbound = socket.socket(socket.AF_UNIX)
         self.addCleanup(unbound.close)
         makes: tuple[Callable[[], object], ...] = (
-            lambda: os.mkfifo(path),
-            lambda: path.symlink_to("/dev/zero"),
-            lambda: unbound.bind(str(path)),
-            lambda: path.write_bytes(bytes(2**21)),
-        )
+            lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"),
+            lambda: unbound.bind(str(path)), lambda: path.write_bytes(bytes(2**21)),
+        )  # fmt: skip
         for make in makes:
             path.unlink(missing_ok=True)
             make()

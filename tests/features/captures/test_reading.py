@@ -290,13 +290,11 @@ class FoldedTests(CommandTestCase):
         self.assertEqual(
             summary.splitlines(),
             [
-                "clients  listener  decision",
-                "     60  a         route r1",
-                "     30  a         route r2",
-                "      9  a         default",
+                "clients  listener  decision", "     60  a         route r1",
+                "     30  a         route r2", "      9  a         default",
                 "      1  a         undecided; at the deadline: default",
             ],
-        )
+        )  # fmt: skip
         code, out, _ = self.run_main("explain", file, "--pcap", path, "--all")
         self.assertGreater(len(out.splitlines()), 2600)
 

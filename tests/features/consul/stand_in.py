@@ -47,18 +47,14 @@ class Instance:
         return {
             "Node": {"ID": "", "Node": "n", "Address": self.node, "Datacenter": self.datacenter},
             "Service": {
-                "ID": f"{service}-{self.port}",
-                "Service": service,
-                "Tags": list(self.tags),
-                "Address": self.address,
-                "Port": self.port,
-                "Weights": weights,
+                "ID": f"{service}-{self.port}", "Service": service, "Tags": list(self.tags),
+                "Address": self.address, "Port": self.port, "Weights": weights,
             },
             "Checks": [
                 {"CheckID": "serfHealth", "Status": "passing"},
                 {"CheckID": f"service:{service}", "Status": self.status},
             ],
-        }
+        }  # fmt: skip
 
 
 def instances_in(body: bytes, *, passing: bool) -> Instances:

@@ -31,27 +31,17 @@ _DURATION = re.compile(r"\A-?([0-9]+(\.[0-9]+)?(h|m|s|ms|us|µs|ns))+\Z")
 
 def decision(value: str, duration: str = "4h", **others: str) -> dict[str, Any]:
     return {
-        "id": 7,
-        "origin": "cscli",
-        "type": "ban",
-        "scope": "Range" if "/" in value else "Ip",
-        "scenario": "manual 'ban' from 'x'",
-        "value": value,
-        "duration": duration,
-        **others,
-    }
+        "id": 7, "origin": "cscli", "type": "ban", "scope": "Range" if "/" in value else "Ip",
+        "scenario": "manual 'ban' from 'x'", "value": value, "duration": duration, **others,
+    }  # fmt: skip
 
 
 class DurationTests(SynchronousTestCase):
     def test_units(self) -> None:
         for text, seconds in (
-            ("3h59m49.5s", 14389.5),
-            ("1m", 60.0),
-            ("250ms", 0.25),
-            ("0s", 0.0),
-            ("-1m2s", -62.0),
+            ("3h59m49.5s", 14389.5), ("1m", 60.0), ("250ms", 0.25), ("0s", 0.0), ("-1m2s", -62.0),
             ("3µs", 3e-6),
-        ):
+        ):  # fmt: skip
             self.assertAlmostEqual(seconds_in(text), seconds)
 
     @given(st.one_of(st.text(), st.text("-1.hmsuµn", max_size=6), st.from_regex(_DURATION)))

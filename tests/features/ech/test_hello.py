@@ -246,12 +246,9 @@ class RetryTest(SynchronousTestCase):
     def test_records_before_the_second_hello(self) -> None:
         changed, early = bytes.fromhex("140303000101"), b"\x17\3\3\0\2xx"
         for data, whole in (
-            (b"", 0),
-            (changed, 6),
-            (changed + early + b"\x16\3\3", 13),
-            (changed + early[:-1], 6),
+            (b"", 0), (changed, 6), (changed + early + b"\x16\3\3", 13), (changed + early[:-1], 6),
             (b"\x16\3\3\0\1x", 0),
-        ):
+        ):  # fmt: skip
             self.assertEqual(before_hello(data), whole)
 
 

@@ -347,12 +347,9 @@ class MergingTests(SynchronousTestCase):
         )
         wanted = Wanted("TCPRoute", ("shop", "db"), {"parents": [ours]})
         for before, after in (
-            ([], [ours]),
-            ([other], [other, ours]),
-            ([other, ours], None),
-            ([ours, other], None),
+            ([], [ours]), ([other], [other, ours]), ([other, ours], None), ([ours, other], None),
             ([ours, ours, other], [ours, other]),
-        ):
+        ):  # fmt: skip
             made = self.merge({"parents": before}, wanted)
             self.assertEqual(made and made["parents"], after, before)
 

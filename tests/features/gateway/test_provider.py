@@ -270,13 +270,10 @@ class GatewayTests(TestCase):
         gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}
         for number, line in enumerate(
             (
-                b"cut",
-                b'{"type": "X"}\n',
-                b"no json\n",
-                str(gone).replace("'", '"').encode() + b"\n",
-                b"x" * 5000,
+                b"cut", b'{"type": "X"}\n', b"no json\n",
+                str(gone).replace("'", '"').encode() + b"\n", b"x" * 5000,
             )
-        ):
+        ):  # fmt: skip
             change_constants(self, api, _LONGEST_EVENT=4000)
             self.kube.tell(line) if line != b"cut" else self.kube.cut()
             self.put(gateway(TCP, f"name: more, port: {1000 + number}, protocol: TCP"))

@@ -317,13 +317,10 @@ class ReferenceTests(SynchronousTestCase):
         self.assertEqual(
             lines,
             [
-                "10.0.0.1:15432",
-                "weight=9",
-                "10.0.0.2:15432",
-                "down",
+                "10.0.0.1:15432", "weight=9", "10.0.0.2:15432", "down",
                 *(f"[fd00::{n}]:8443" for n in (1, 2, 3)),
             ],
-        )
+        )  # fmt: skip
         lines = self.servers("{name: db, port: 5432, weight: 0}, {name: web, port: 443}")
         self.assertEqual(lines, [f"[fd00::{n}]:8443" for n in (1, 2, 3)])
         lines = self.servers("{name: db, port: 5432, weight: 1000000}, {name: web, port: 443}")

@@ -57,16 +57,8 @@ class PlacesTest(SynchronousTestCase):
         ):
             self.assertEqual(names_of(fields), names)
         for name in (
-            b"a" * 256,
-            b"",
-            b"x@b.example",
-            b"a.example:443@b.example",
-            b"a.example b.example",
-            b"a.example,b.example",
-            b"%61.example",
-            b"\xe4.example",
-            b"b.example/",
-            b"[::1",
-        ):
+            b"a" * 256, b"", b"x@b.example", b"a.example:443@b.example", b"a.example b.example",
+            b"a.example,b.example", b"%61.example", b"\xe4.example", b"b.example/", b"[::1",
+        ):  # fmt: skip
             with self.subTest(name):
                 self.assertRaises(MalformedError, names_of, [(b":authority", name), path])

@@ -108,14 +108,12 @@ class MapTests(SynchronousTestCase):
             [
                 health_of(servers)
                 for servers in (
-                    [unchecked],
-                    [up, unchecked],
-                    [down, unchecked],
+                    [unchecked], [up, unchecked], [down, unchecked],
                     [up, MapServer("e", "checking")],
                 )
             ],
             ["unchecked", "unchecked", "partly", "checking"],
-        )
+        )  # fmt: skip
 
     def test_servers_that_nothing_checks_are_not_called_up(self) -> None:
         for states, detail in (

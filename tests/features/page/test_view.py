@@ -46,16 +46,9 @@ class PageTests(SynchronousTestCase):
     def test_recorded_documents(self) -> None:
         """Each thing that a service tells of has its place on the page."""
         parts = (
-            "status",
-            "routes",
-            "backends",
-            "connections",
-            "recent",
-            "clients",
-            "certificates",
-            "bans",
-            "rules",
-        )
+            "status", "routes", "backends", "connections", "recent", "clients", "certificates",
+            "bans", "rules",
+        )  # fmt: skip
         page = _page({"all": "rules"}, **{name: DOCUMENTS[name] for name in parts})
         for name in {*names(), "192.0.2.7", "www.example.com", "accept_proxy_from"}:
             self.assertIn(name, page)

@@ -33,13 +33,10 @@ _VALUES = st.recursive(
 _RECORDS = st.fixed_dictionaries(
     {},
     optional={
-        "network": st.just("192.0.2.9") | _VALUES,
-        "since": st.floats() | _VALUES,
-        "until": st.floats() | _VALUES,
-        "ban": st.booleans() | _VALUES,
-        "reason": _VALUES,
+        "network": st.just("192.0.2.9") | _VALUES, "since": st.floats() | _VALUES,
+        "until": st.floats() | _VALUES, "ban": st.booleans() | _VALUES, "reason": _VALUES,
     },
-)
+)  # fmt: skip
 
 
 def record(at: float, *, ban: bool = True, **others: Any) -> str:

@@ -24,12 +24,9 @@ class OnceTests(CommandTestCase):
         """Start what answers, if it is asked for these connections."""
         server = self.answering(document={"error": "not this"})
         server.others = {
-            "/api/status": STATUS,
-            "/api/routes": ROUTES,
-            "/api/backends": BACKENDS,
-            "/api/recent": RECENT,
-            f"/api/connections?{query}": CONNECTIONS,
-        }
+            "/api/status": STATUS, "/api/routes": ROUTES, "/api/backends": BACKENDS,
+            "/api/recent": RECENT, f"/api/connections?{query}": CONNECTIONS,
+        }  # fmt: skip
         return server
 
     def test_all_panes_as_plain_text(self) -> None:

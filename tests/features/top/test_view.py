@@ -24,16 +24,13 @@ _EXPLAINED = {
         "facts": {"sni": "\x1b[2Jwww.example.com"},
         "routes": [
             {
-                **_ROUTE,
-                "route": "site",
-                "excluded_by": None,
-                "dry_run": False,
+                **_ROUTE, "route": "site", "excluded_by": None, "dry_run": False,
                 "lines": [{**_ROUTE, "match": "tls sni=" + 30 * "www.example.com,"}],
                 "inside": None,
             }
         ],
     },
-}
+}  # fmt: skip
 _ATTENTION = [
     {"what": "servers", "text": "backend web: 4 of 8 servers are down: s6, s4"},
     {"what": "certificate", "text": "the certificate site.pem of route site ended 2 d ago"},
@@ -65,13 +62,11 @@ class ScreenTests(SynchronousTestCase):
         long = "[2001:db8:1234:5678:9abc::1]:8443"
         servers = [
             {
-                **SERVER,
-                "server": one,
-                "state": "failing",
+                **SERVER, "server": one, "state": "failing",
                 "why": "3 connections failed within 10 s, " * 3,
             }
             for one in (f"unix:{folder}/run/app.sock", long)
-        ]
+        ]  # fmt: skip
         snapshot = attrs.evolve(
             SNAPSHOT,
             status={**STATUS, "rules_path": f"{folder}/etc/txmux/rules.ini"},

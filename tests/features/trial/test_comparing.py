@@ -113,9 +113,7 @@ class DestinationTests(TestCase):
             "refused no longer": (CLIENT, LISTEN, web, (DEFAULT, WEB_TO, False)),
             "chosen by name": (hello, LISTEN + NAMED, LISTEN + renamed, (named, named.replace("named", "again"), True)),
             "a name that is refused": (
-                hello,
-                LISTEN + NAMED,
-                LISTEN + NAMED.replace("*.test", "b.test"),
+                hello, LISTEN + NAMED, LISTEN + NAMED.replace("*.test", "b.test"),
                 (named, f"{named}, name-denied", False),
             ),
             "handed to another program": (

@@ -105,13 +105,9 @@ class WorkerTests(AsyncTestCase):
     async def test_who_is_excluded_counts_if_many(self) -> None:
         """Up to a twentieth of the sources has no vote, and of a source that is excluded in part its other clients have one."""
         for excluded, sources, share in (
-            ([2], 1, 100.0),
-            ([2], 2, 0.0),
-            ([1, 1], 2, 0.0),
-            ([2, 2], 39, 5.128205),
-            ([2, 2], 40, 0.0),
-            ([2, 2, 1], 40, 6.25),
-        ):
+            ([2], 1, 100.0), ([2], 2, 0.0), ([1, 1], 2, 0.0), ([2, 2], 39, 5.128205),
+            ([2, 2], 40, 0.0), ([2, 2, 1], 40, 6.25),
+        ):  # fmt: skip
             votes = [
                 [f"192.0.2.{number}", 2, 0, 0, count]
                 for number, count in enumerate(excluded + [0] * (sources - len(excluded)))
@@ -519,12 +515,9 @@ class TrialTests(AdminCase):
         moved = "1 of the last 2 clients would go elsewhere: by source 50%, more than"
         unknown = "none of the last 2 clients would go elsewhere, and of 2 it is not known: by source 100%, more"
         rows = (
-            ("", new, ""),
-            ("50%", new, ""),
-            ("49.99%", new, moved),
-            ("0%", new, moved),
+            ("", new, ""), ("50%", new, ""), ("49.99%", new, moved), ("0%", new, moved),
             ("99%", "accept_proxy_from = 127.0.0.1\n", unknown),
-        )
+        )  # fmt: skip
         for limit, more, words in rows:
             with self.subTest(limit):
                 settings = self.settings + "watch_rules = 10s\n"

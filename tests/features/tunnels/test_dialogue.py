@@ -12,12 +12,10 @@ from txmux.wire.http_head import parse_request
 
 _REQUESTS = (
     b"CONNECT db.example:5432 HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"\r\nCONNECT [2001:DB8::1]:22 HTTP/1.0\n\nSSH",
-    b"\5\2\0\2\5\1\0\3\1a\0\x50rest",
-    b"\5\1\0\5\1\0\4" + bytes(15) + b"\1\1\xbb",
-    b"\4\1\0\x50\0\0\0\1me\0host\0rest",
+    b"\r\nCONNECT [2001:DB8::1]:22 HTTP/1.0\n\nSSH", b"\5\2\0\2\5\1\0\3\1a\0\x50rest",
+    b"\5\1\0\5\1\0\4" + bytes(15) + b"\1\1\xbb", b"\4\1\0\x50\0\0\0\1me\0host\0rest",
     b"\4\1\0\x50\x7f\0\0\1\0",
-)
+)  # fmt: skip
 _ANN = b"Proxy-Authorization: Basic YW5uOnNlOmNyZXQ="
 _Story = tuple[list[object], TunnelDialogue]
 

@@ -285,17 +285,10 @@ class MalformedTest(MuxTestCase):
     async def test_no_request(self) -> None:
         port = self.mux([tunnel_route(backend_at(self.backend_port()))], peek_limit=4096)
         for said in (
-            connect_to("http://a/"),
-            connect_to("/"),
-            connect_to("a"),
-            connect_to("a:0"),
-            connect_to("a:65536"),
-            connect_to("a:-1"),
-            connect_to("me@a:1"),
-            connect_to("[::1%25lo]:1"),
-            connect_to("[a]:1"),
-            connect_to("a\xfc.example:1"),
-        ):
+            connect_to("http://a/"), connect_to("/"), connect_to("a"), connect_to("a:0"),
+            connect_to("a:65536"), connect_to("a:-1"), connect_to("me@a:1"),
+            connect_to("[::1%25lo]:1"), connect_to("[a]:1"), connect_to("a\xfc.example:1"),
+        ):  # fmt: skip
             await refused(self, port, said, b"HTTP/1.1 400 Bad Request\r\n", "denied")
         long = connect_to("a:1", *(f"X-{n}: {'y' * 40}" for n in range(200)))
         await refused(self, port, long, b"HTTP/1.1 431 ", "denied")

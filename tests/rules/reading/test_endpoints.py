@@ -192,15 +192,12 @@ class MissingTests(SynchronousTestCase):
         self.assertEqual(
             self.found(text),
             [
-                f"2 endpoint: privateKey: {told}",
-                f"3 endpoint: certKey: {told}",
-                f"4 silent: privateKey: {told}",
-                f"5 default: certificate: {told}",
-                f"8 backend: certKey: {told}",
-                f"11 server: certKey: {told}",
+                f"2 endpoint: privateKey: {told}", f"3 endpoint: certKey: {told}",
+                f"4 silent: privateKey: {told}", f"5 default: certificate: {told}",
+                f"8 backend: certKey: {told}", f"11 server: certKey: {told}",
                 f"12 fallback: certKey: {told}",
             ],
-        )
+        )  # fmt: skip
 
     def test_server_pem_is_the_default(self) -> None:
         (told,) = self.found("[listen a]\nendpoint = ssl:1\n")
@@ -253,12 +250,10 @@ class ServerLineTests(SynchronousTestCase):
             kinds[text] = Server(text, "unix", path="/run/x.sock")
         kinds[r"unix:/run/a\:b"] = Server(r"unix:/run/a\:b", "unix", path="/run/a:b")
         for text in (
-            "tcp:www.example.com:80:timeout=5",
-            "unix:/run/x.sock:timeout=5",
-            "ssl:www.example.com:443:hostname=www.example.com",
-            "tls:www.example.com:443",
+            "tcp:www.example.com:80:timeout=5", "unix:/run/x.sock:timeout=5",
+            "ssl:www.example.com:443:hostname=www.example.com", "tls:www.example.com:443",
             "TLS:www.example.com:443:trustRoots=/does/not/exist",
-        ):
+        ):  # fmt: skip
             kinds[text] = Server(text, "endpoint")  # which only Twisted can connect to
         for text, expected in kinds.items():
             self.assertEqual(server(text), expected)
@@ -288,11 +283,8 @@ class ServerLineTests(SynchronousTestCase):
         random: Random,
     ) -> None:
         words = [
-            f"weight={weight}",
-            f"max_connections={most}",
-            *["backup"] * backup,
-            *["down"] * down,
-        ]
+            f"weight={weight}", f"max_connections={most}", *["backup"] * backup, *["down"] * down,
+        ]  # fmt: skip
         random.shuffle(words)
         found = server(f"h:1 {' '.join(words)}")
         self.assertEqual((found.weight, found.max_connections), (weight, most))

@@ -116,11 +116,8 @@ class MeaningTests(SynchronousTestCase):
 
     def test_access_log(self) -> None:
         for text, expected in {
-            "-": "-",
-            "off": None,
-            "a.log": Path("etc/a.log"),
-            "/a.log": Path("/a.log"),
-        }.items():
+            "-": "-", "off": None, "a.log": Path("etc/a.log"), "/a.log": Path("/a.log"),
+        }.items():  # fmt: skip
             rules = read(f"[txmux]\naccess_log = {text}\n{LISTEN}")
             self.assertEqual(rules.settings.access_log, expected)
 

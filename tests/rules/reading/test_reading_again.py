@@ -27,13 +27,11 @@ _FINE: dict[str, Sequence[str]] = {
         "match = http method=CONNECT\ntunnel = yes\nbackend = one",
     ),
     "route": (
-        "match = ssh\nbackend = one",
-        "match = tls sni=a.test\nbackend = two",
+        "match = ssh\nbackend = one", "match = tls sni=a.test\nbackend = two",
         "match = any\nbackend = 127.0.0.1:22",
         "match = http\n# a comment\nbackend = 127.0.0.1:22\nunder = p",
         "match = any\nbackend = 127.0.0.1:23\nfrom = @nets",
-        "match = http\nbackend = reject\nunder = a",
-        "match = ssh\nbackend = ${PLACE}",
+        "match = http\nbackend = reject\nunder = a", "match = ssh\nbackend = ${PLACE}",
         "match = ssh\nbackend = two\ndry_run = yes",
         "match = telnet\nbackend = one\nnot_from = @nets",
     ),
@@ -48,7 +46,7 @@ _FINE: dict[str, Sequence[str]] = {
         "endpoint = 127.0.0.1:1002\ndefault = one",
         "endpoint = 127.0.0.1:1004\nsilent = two\ndeny = @nets",
     ),
-}
+}  # fmt: skip
 _WRONG = (
     ("route x", "match = http\nbackend = one\nclient_cert = any\nunder = a"),
     ("route x", "match = ssh\nbackend = udp:127.0.0.1:9"),

@@ -18,15 +18,10 @@ class TokensTest(SynchronousTestCase):
 
     def test_what_is_no_secret_of_its_own(self) -> None:
         for line in (
-            f"bob read {_SECRET[1:]}",
-            f"bob read {_SECRET}\u00e9",
-            f"bob read {_SECRET}",
-            f"bob read {_ADMIN.secret}",
-            f"ann read {_OTHER}",
-            f"{OWN} read {_OTHER}",
-            f"bob every {_OTHER}",
-            "bob read",
-        ):
+            f"bob read {_SECRET[1:]}", f"bob read {_SECRET}\u00e9", f"bob read {_SECRET}",
+            f"bob read {_ADMIN.secret}", f"ann read {_OTHER}", f"{OWN} read {_OTHER}",
+            f"bob every {_OTHER}", "bob read",
+        ):  # fmt: skip
             _, problems = read_tokens(f"ann read {_SECRET}\n{line}\n".encode(), _ADMIN)
             self.assertEqual(len(problems), 1, line)
             self.assertTrue(problems[0].startswith(":2: "), problems)

@@ -290,13 +290,8 @@ class UnitsTest(SynchronousTestCase):
         unit = self.write("d/a.ini", right.format("[unit b]", ""))
         before = load(path)
         for header in (
-            "[unit  b]",
-            "[ unit b ]",
-            "[unit\tb]",
-            "[[unit b]]",
-            "[unit b] # its",
-            "[unit b",
-        ):
+            "[unit  b]", "[ unit b ]", "[unit\tb]", "[[unit b]]", "[unit b] # its", "[unit b",
+        ):  # fmt: skip
             unit.write_text(right.format(header, "worse\n"))
             rules = retaken(load(path), UntakenUnits(before.files))
             self.assertEqual([*rules.files.untaken], [f"{unit} [unit b]"], header)

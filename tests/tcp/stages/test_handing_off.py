@@ -82,16 +82,11 @@ class HandingOffTest(MuxTestCase):
             self.assertEqual(
                 reported,
                 {
-                    "version": 1,
-                    "id": record.id,
-                    "time": record.time,
-                    "listener": "public",
-                    "route": "ssh",
-                    "client": [*given.getpeername()],
-                    "local": [*given.getsockname()],
-                    "facts": {"software": "test"},
+                    "version": 1, "id": record.id, "time": record.time, "listener": "public",
+                    "route": "ssh", "client": [*given.getpeername()],
+                    "local": [*given.getsockname()], "facts": {"software": "test"},
                 },
-            )
+            )  # fmt: skip
             self.assert_story(
                 record,
                 reason="handed-over",

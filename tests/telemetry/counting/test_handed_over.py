@@ -60,12 +60,9 @@ class HandedOverTest(SynchronousTestCase):
         route = next(iter(counts.routes))
         self.assertEqual(counts.servers[0].total, route.matches)
         return (
-            counts.listeners[0].total,
-            counts.listeners[0].active,
-            route.matches,
-            route.ended["done"],
-            counts.servers[0].active,
-        )
+            counts.listeners[0].total, counts.listeners[0].active, route.matches,
+            route.ended["done"], counts.servers[0].active,
+        )  # fmt: skip
 
     def test_old_program_is_still_counted_in_the_new_one(self) -> None:
         for _ in range(3):

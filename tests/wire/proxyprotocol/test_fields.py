@@ -48,11 +48,8 @@ class ToldTests(SynchronousTestCase):
             },
         )
         for wrong in (
-            Tlv(0xEA, b"\2vpce-1"),
-            Tlv(0xEA, b"\1"),
-            Tlv(0xE0, bytes(7)),
-            Tlv(0xEE, b"\1\0"),
-        ):
+            Tlv(0xEA, b"\2vpce-1"), Tlv(0xEA, b"\1"), Tlv(0xE0, bytes(7)), Tlv(0xEE, b"\1\0"),
+        ):  # fmt: skip
             self.assertEqual(header_facts(ProxyHeader(tlvs=(wrong,))), {})
 
     def test_clouds_go_on(self) -> None:
