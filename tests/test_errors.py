@@ -149,11 +149,9 @@ class CauseTests(SynchronousTestCase):
             SSL.Error(
                 [("SSL routines", "", "wrong version number")]
             ): "no TLS: wrong version number",
-            SSL.Error(): "Error",
-            OSError(113, "No route to host"): "no route to host",
-            MuxError("CrowdSec is away"): "CrowdSec is away",
-            KeyError(): "KeyError",
-        }.items():
+            SSL.Error(): "Error", OSError(113, "No route to host"): "no route to host",
+            MuxError("CrowdSec is away"): "CrowdSec is away", KeyError(): "KeyError",
+        }.items():  # fmt: skip
             self.assertEqual(cause_of(problem), cause)
 
 

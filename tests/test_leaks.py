@@ -120,20 +120,15 @@ class LeakTest(MuxTestCase):
 
     def ways(self) -> list[Callable[[], Awaitable[None]]]:
         return [
-            self.echoed,
-            self.half_closed,
-            self.reset_by_client,
-            self.in_process,
-            lambda: self.gone(b""),
-            lambda: self.gone(b"B"),
-            lambda: self.gone(b"Be"),
+            self.echoed, self.half_closed, self.reset_by_client, self.in_process,
+            lambda: self.gone(b""), lambda: self.gone(b"B"), lambda: self.gone(b"Be"),
             lambda: self.gone(b"H"),
             *(
                 lambda first=first: self.ends_itself(first)
                 for first in (b"", b"X", b"Bc", b"Br", b"Ec", b"Er", b"N", b"H", b"I-", b"M-")
             ),
             self.half_closed_and_silent,
-        ]
+        ]  # fmt: skip
 
     async def half_closed_and_silent(self) -> None:
         """The server does not answer a client that has finished."""

@@ -28,22 +28,15 @@ _ROOT = Path(__file__).parents[1]
 _MODELS = {"txmux": Settings, "listen": Listener, "route": Route, "backend": Backend}
 
 _VERBS = {
-    "/api/backends/{backend}": "drain",
-    "/api/backends/{backend}/hold": "hold",
+    "/api/backends/{backend}": "drain", "/api/backends/{backend}/hold": "hold",
     "/api/backends/{backend}/release": "release",
-    "/api/backends/{backend}/servers/{server}": "drain",
-    "/api/bans": "ban",
-    "/api/bans/remove": "unban",
-    "/api/certificates/{certificate}/renew": "renew",
-    "/api/connections/close": "end",
-    "/api/connections/{id}/close": "end",
-    "/api/listeners/{name}": "pause",
-    "/api/reload": "reload",
+    "/api/backends/{backend}/servers/{server}": "drain", "/api/bans": "ban",
+    "/api/bans/remove": "unban", "/api/certificates/{certificate}/renew": "renew",
+    "/api/connections/close": "end", "/api/connections/{id}/close": "end",
+    "/api/listeners/{name}": "pause", "/api/reload": "reload",
     **{one.path: "reload" for one in ADMIN if one.path == "/api/reload/try"},  # of a feature
-    "/api/stop": "stop",
-    "/api/upgrade": "upgrade",
-    "/api/upgrade/check": "upgrade",
-}
+    "/api/stop": "stop", "/api/upgrade": "upgrade", "/api/upgrade/check": "upgrade",
+}  # fmt: skip
 """What the reference calls each change of the API."""
 
 

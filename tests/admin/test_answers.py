@@ -116,9 +116,7 @@ class StatusTest(AdminCase):
         self.assertEqual(connections["limit"], 7)
         self.assertEqual(connections["unrouted"], {"ended": 0, "bytes_in": 0, "bytes_out": 0})
         wanted = {
-            "version": __version__,
-            "pid": os.getpid(),
-            "generation": 1,
+            "version": __version__, "pid": os.getpid(), "generation": 1,
             "workers": [
                 {
                     "worker": 1, "number": 1, "pid": self.supervisor.pool.workers[0].pid,

@@ -41,11 +41,9 @@ class ClientsTest(SynchronousTestCase):
             raise ValueError("on purpose")
 
         resources = (
-            Resource("GET", "/x", plain),
-            Resource("POST", "/x", plain),
-            Resource("GET", "/stream", stream),
-            Resource("GET", "/broken", broken),
-        )
+            Resource("GET", "/x", plain), Resource("POST", "/x", plain),
+            Resource("GET", "/stream", stream), Resource("GET", "/broken", broken),
+        )  # fmt: skip
         guard = AdminGuard(frozenset(), self.clock.seconds)
         return AdminClients(Site(control, resources, guard, is_admin=False), self.clock)
 

@@ -60,10 +60,8 @@ class LiveTest(AdminCase):
             await client.is_lost()
         self.assertTrue(any("2 connections ended" in str(event) for event in logs))
         for body, name in (
-            ({}, "give at least one"),
-            ({"backend": 1}, "backend: "),
-            ({"x": "y"}, "x: "),
-        ):
+            ({}, "give at least one"), ({"backend": 1}, "backend: "), ({"x": "y"}, "x: "),
+        ):  # fmt: skip
             told = await self.post("/api/connections/close", body)
             self.assertEqual((body, told.status), (body, 400))
             self.assertTrue(told.error.startswith(name), told.error)

@@ -96,10 +96,8 @@ class TokensTests(AdminCase):
 
     async def test_each_right_includes_those_before(self) -> None:
         rights = {
-            "the-secret-of-the-build": 0,
-            "the-secret-of-alice": 1,
-            "the-secret-of-bob-bob": 2,
-        }
+            "the-secret-of-the-build": 0, "the-secret-of-alice": 1, "the-secret-of-bob-bob": 2,
+        }  # fmt: skip
         for secret, right in rights.items():
             for path in READING[:-1]:
                 self.assertEqual((await self.asked(secret, path)).status, 200, path)
@@ -271,12 +269,10 @@ class UsersTest(AdminCase):
         await self.start(settings, RULES)
         games = grp.getgrnam("games").gr_gid
         for user, groups, statuses in (
-            ("nobody", [], "200 403 403"),
-            ("nobody", [games], "200 200 403"),
-            ("daemon", [games], "200 200 403"),
-            ("daemon", [], "403 403 403"),
+            ("nobody", [], "200 403 403"), ("nobody", [games], "200 200 403"),
+            ("daemon", [games], "200 200 403"), ("daemon", [], "403 403 403"),
             ("root", [], "200 200 200"),
-        ):
+        ):  # fmt: skip
             child = await deferToThread(
                 subprocess.run,
                 [sys.executable, "-S", "-c", _AS_ANOTHER, str(self.socket)],

@@ -235,10 +235,8 @@ class EndpointTest(MuxTestCase):
 
     def test_mode_of_the_file_and_its_removal(self) -> None:
         for options, mode in {
-            "": 0o600,
-            ":mode=660": 0o660,
-            ":backlog=1:user=root,0": 0o600,
-        }.items():
+            "": 0o600, ":mode=660": 0o660, ":backlog=1:user=root,0": 0o600,
+        }.items():  # fmt: skip
             port = self.listen(options)
             self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), mode)
             self.assertEqual(port.getHost().name, self.path.encode())

@@ -30,12 +30,9 @@ class CompletionTests(CommandTestCase):
         alone = "127.0.0.1:1"
         targets = ["web", *(f"web/{one}" for one in servers), "other", f"other/{servers[0]}", alone]
         for kind, wanted in (
-            ("backends", ["web", "other", alone]),
-            ("servers", [*servers, alone]),
-            ("targets", targets),
-            ("routes", ["site"]),
-            ("listeners", ["public"]),
-        ):
+            ("backends", ["web", "other", alone]), ("servers", [*servers, alone]),
+            ("targets", targets), ("routes", ["site"]), ("listeners", ["public"]),
+        ):  # fmt: skip
             given = ("drain", "--admin", server.at, "--close", "we")
             self.assertEqual(self.names(kind, *given), wanted)
 

@@ -352,34 +352,23 @@ deadline  after 3s, or when the client finishes sending: default, reset
         self.assertEqual(
             found,
             {
-                "listener": "public",
-                "from": "10.0.0.1",
-                "during": False,
-                "bytes": 10,
-                "first": b"SSH-2.0-x ".hex(),
-                "peek_limit": 32768,
+                "listener": "public", "from": "10.0.0.1", "during": False, "bytes": 10,
+                "first": b"SSH-2.0-x ".hex(), "peek_limit": 32768,
                 "decision": {
-                    "at": 4,
-                    "by": "route",
-                    "route": "ssh",
-                    "to": "ssh-server",
+                    "at": 4, "by": "route", "route": "ssh", "to": "ssh-server",
                     "servers": ["127.0.0.1:22", "127.0.0.1:23"],
                     "text": "route ssh, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)",
                 },
                 "at_deadline": None,
                 "silence": {
-                    "at": None,
-                    "after": 3.0,
-                    "by": "silent",
-                    "route": "silent",
-                    "to": "ssh-server",
+                    "at": None, "after": 3.0, "by": "silent", "route": "silent", "to": "ssh-server",
                     "servers": ["127.0.0.1:22", "127.0.0.1:23"],
                     "text": "route silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)",
                 },
                 "answers": [],
                 "facts": {"software": "x"},
             },
-        )
+        )  # fmt: skip
         answer = {"says": "match", "at": 4, "needs_up_to": None, "error": None}
         self.assertEqual(
             routes[0],
@@ -442,11 +431,9 @@ deadline  after 3s, or when the client finishes sending: default, reset
         routes = "".join(
             f"[route {name}]\nmatch = tls {options}\nbackend = close\n"
             for name, options in (
-                ("h2", "sni=a.example alpn=h2"),
-                ("old", "alpn=none"),
-                ("a", "sni=a.example"),
+                ("h2", "sni=a.example alpn=h2"), ("old", "alpn=none"), ("a", "sni=a.example"),
             )
-        )
+        )  # fmt: skip
         self.rules.write_text(f"[listen public]\nendpoint = :443\n{routes}")
         for options, decision in {
             ("--sni", "a.example", "--alpn", "http/1.1, h2"): "route h2",

@@ -55,13 +55,11 @@ class OneTests(CommandTestCase):
         self.assertEqual(
             self.describe("payload").splitlines()[:8],
             [
-                "payload: given bytes at a given offset",
-                f"over tcp, udp, from {OWN}",
-                "",
+                "payload: given bytes at a given offset", f"over tcp, udp, from {OWN}", "",
                 "option   meaning",
                 *(f"{o.name + '=':9}{o.meaning}" for o in installed_matchers()["payload"].options),
             ],
-        )
+        )  # fmt: skip
         examples = self.describe("payload").partition("in a rules file")[2]
         for line in ("text=JDWP- offset=4  ", "text=JDWP-  ", "hex='16 03 01' mask='ff ff fc'  "):
             self.assertRegex(

@@ -126,12 +126,9 @@ class ClientTableTests(SynchronousTestCase):
 
     def test_sources(self) -> None:
         for client, source in (
-            ("192.0.2.1:50000", "192.0.2.1"),
-            ("[2001:db8:0:7:1::2]:50000", "2001:db8:0:7::/64"),
-            ("[fe80::1%eth0]:50000", "fe80::1"),
-            ("unix:/run/a:b.sock", "unix"),
-            ("unix", "unix"),
-        ):
+            ("192.0.2.1:50000", "192.0.2.1"), ("[2001:db8:0:7:1::2]:50000", "2001:db8:0:7::/64"),
+            ("[fe80::1%eth0]:50000", "fe80::1"), ("unix:/run/a:b.sock", "unix"), ("unix", "unix"),
+        ):  # fmt: skip
             table = ClientTable(self.clock.seconds)
             table.ended(_ended(client, reason="done"))
             table.turned_away(client, 1001.0)

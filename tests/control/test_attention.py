@@ -84,11 +84,9 @@ class BackendTest(SynchronousTestCase):
         routes = (Route("all", (), web),) if used else ()
         rules = Rules(Path("x.ini"), Settings(), (), routes, {"web": web, "other": other})
         there: Any = {
-            "name": "other",
-            "hold": None,
-            "held": 0,
+            "name": "other", "hold": None, "held": 0,
             "servers": [{"server": "s", "state": fallback, "why": "", "since": None}],
-        }
+        }  # fmt: skip
         return [*backends([document, *([there] if fallback else [])], RulesIndex(rules), self.now)]
 
     def test_some_servers_cannot_serve(self) -> None:
@@ -178,10 +176,8 @@ class OthersTest(SynchronousTestCase):
 
     def test_not_served(self) -> None:
         missing = [
-            "no worker serves",
-            "[listen a]: no client is accepted",
-            "[backend b]: as before",
-        ]
+            "no worker serves", "[listen a]: no client is accepted", "[backend b]: as before",
+        ]  # fmt: skip
         self.assertEqual(
             [(item.level, item.what, item.text) for item in not_served(missing)],
             [("critical", "workers", "no worker serves")],

@@ -32,15 +32,12 @@ NETWORKS = st.one_of(
 WORDS = st.fixed_dictionaries(
     {},
     optional={
-        "listener": NAMES,
-        "route": NAMES,
-        "backend": NAMES,
-        "server": NAMES,
+        "listener": NAMES, "route": NAMES, "backend": NAMES, "server": NAMES,
         "client": NETWORKS.filter(lambda text: "::ffff:" not in text),
         "state": st.sampled_from(STATES),
         "older": st.integers(1, 10**6).map(lambda seconds: f"{seconds}s"),
     },
-)
+)  # fmt: skip
 
 
 def record(client: str = "192.0.2.1:4000", **known: Any) -> ConnectionRecord:

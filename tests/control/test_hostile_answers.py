@@ -76,10 +76,8 @@ def values_of(field: Field) -> st.SearchStrategy[Any]:
 
 
 _PLAIN: dict[type, st.SearchStrategy[Any]] = {
-    object: _ODD,
-    type(None): st.none(),
-    bool: st.booleans(),
-}
+    object: _ODD, type(None): st.none(), bool: st.booleans(),
+}  # fmt: skip
 
 
 def _values_of(field: Field) -> st.SearchStrategy[Any]:
@@ -302,11 +300,9 @@ class BoundsTest(SynchronousTestCase):
                     found += unbounded(field, f"{message.kind}.{name}")
         # Their readers check each value by itself, since other versions have other ones.
         read_one_by_one = (
-            "adopt.connections.rows[]",
-            "adopt_waiting.connections.rows[]",
-            "adopt_flows.flows[]",
+            "adopt.connections.rows[]", "adopt_waiting.connections.rows[]", "adopt_flows.flows[]",
             "part",  # those of features
-        )
+        )  # fmt: skip
         self.assertEqual(sorted(found), sorted(read_one_by_one))
 
     def test_rows_of_connections(self) -> None:

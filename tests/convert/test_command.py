@@ -162,13 +162,10 @@ class ConvertTests(CommandTestCase):
     def test_no_look_at_a_service_that_hosts_access_cannot_concern(self) -> None:
         text = _SSLH + 'protocols: ( { name: "ssh"; service: "ssh"; host: "::1"; port: "22"; } );'
         for rules, code in (
-            (None, 0),
-            ("# ALL: ALL\n\nin.telnetd, vsftpd: .example.com\n", 0),
-            ("sshd: ALL\n", 0),
-            ("ALL: 10.0.0.0/8\n", 2),
-            ("in.telnetd, \\\n ssh@192.0.2.1: 10.0.0.0/8\n", 2),
+            (None, 0), ("# ALL: ALL\n\nin.telnetd, vsftpd: .example.com\n", 0), ("sshd: ALL\n", 0),
+            ("ALL: 10.0.0.0/8\n", 2), ("in.telnetd, \\\n ssh@192.0.2.1: 10.0.0.0/8\n", 2),
             ("ALL EXCEPT in.telnetd: PARANOID\n", 2),
-        ):
+        ):  # fmt: skip
             allow, deny = self.folder / "hosts.allow", self.folder / "hosts.deny"
             if rules is not None:
                 allow.write_text(rules)

@@ -58,9 +58,7 @@ def made(spec: Spec) -> Route:
 def known_of(plan: Plan[Route]) -> object:
     """Return what a plan says, whatever the ranks."""
     return (
-        plan.routes,
-        [[*map(type, some or ())] for some in plan.unconditional],
-        [*plan.keyed],
+        plan.routes, [[*map(type, some or ())] for some in plan.unconditional], [*plan.keyed],
         {
             read: [{*some.lists} for some in (index._exact, index._under)]
             for read, index in plan._indexes.items()
@@ -73,7 +71,7 @@ def known_of(plan: Plan[Route]) -> object:
             [getattr(one, "__func__", one) for one in plan.learners_for(n)]
             for n in range(len(plan.routes) + 1)
         ],
-    )
+    )  # fmt: skip
 
 
 def decisions(detector: Detector[Route], *, datagrams: bool) -> list[object]:

@@ -103,10 +103,8 @@ class AnswerTests(SynchronousTestCase):
 
     def test_no_answer_behind_a_match(self) -> None:
         routes = [
-            leads("late", Says(NO, 3)),
-            leads("sure", Says(MATCH, 1)),
-            leads("x", Named(b"x")),
-        ]
+            leads("late", Says(NO, 3)), leads("sure", Says(MATCH, 1)), leads("x", Named(b"x")),
+        ]  # fmt: skip
         self.assertEqual(run(routes, b"a?", b"b"), ("sure", []))
 
     def test_dry_runs_and_foreign_routes_answer_nobody(self) -> None:

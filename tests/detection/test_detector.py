@@ -130,10 +130,8 @@ class PriorityTest(SynchronousTestCase):
         ]
         detector = Detector(routes)
         for address, expected in [
-            ("10.2.0.1", "inside"),
-            ("192.0.2.1", "outside"),
-            ("10.1.0.1", None),
-        ]:
+            ("10.2.0.1", "inside"), ("192.0.2.1", "outside"), ("10.1.0.1", None),
+        ]:  # fmt: skip
             decision = detector.start_detection(ip_address(address)).feed(b"x")
             self.assertEqual(name_of(decision), expected)
         self.assertEqual(name_of(detector.start_detection(None).feed(b"x")), "outside")
@@ -145,10 +143,8 @@ class DryRunTest(SynchronousTestCase):
         slow = attrs.evolve(route("payload text=GET!", "close", name="slow"), dry_run=True)
         detector = Detector([slow, dry, route("payload text=GE", "close", name="next")])
         for data, expected in [
-            (b"GE", {}),
-            (b"GET", {"dry_run": "dry"}),
-            (b"GET!", {"dry_run": "slow"}),
-        ]:
+            (b"GE", {}), (b"GET", {"dry_run": "dry"}), (b"GET!", {"dry_run": "slow"}),
+        ]:  # fmt: skip
             decision = detector.start_detection().feed(data)
             assert decision is not None
             self.assertEqual((name_of(decision), decision.facts), ("next", expected))

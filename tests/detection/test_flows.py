@@ -217,10 +217,8 @@ class FlowTests(SynchronousTestCase):
         reported: list[Route] = []
         inside = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
         routes = [
-            asks("dry", Nth(1), dry_run=True),
-            asks("a", Nth(1), clients=inside),
-            asks("b", Nth(1)),
-        ]
+            asks("dry", Nth(1), dry_run=True), asks("a", Nth(1), clients=inside), asks("b", Nth(1)),
+        ]  # fmt: skip
         detector = Detector(routes, on_would_take=reported.append)
         decision = FlowDetection(detector, ip_address("198.51.100.1")).feed([b"x"])
         self.assertEqual(name_of(decision), "b")
@@ -265,13 +263,10 @@ class AtOnceTests(SynchronousTestCase):
         inside = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
         negated = Alternative("not", Nth(1, ord("y")), negated=True)
         for one in (
-            asks("more", Nth(2)),
-            asks("limited", Nth(1), clients=inside),
-            asks("dry", Nth(1), dry_run=True),
-            asks("raises", Raises()),
-            Route("negated", (negated,), Refusal.CLOSE),
-            asks("other", Nth(1, ord("y"))),
-        ):
+            asks("more", Nth(2)), asks("limited", Nth(1), clients=inside),
+            asks("dry", Nth(1), dry_run=True), asks("raises", Raises()),
+            Route("negated", (negated,), Refusal.CLOSE), asks("other", Nth(1, ord("y"))),
+        ):  # fmt: skip
             detector = Detector([one])
             detector.plan(ord("x"))
             self.assertIsNone(detector.decide_at_once(Datagrams((b"x",))), one.name)

@@ -11,12 +11,9 @@ SAMPLES = (
 MARKER = b"\xff" * 16
 DECIDED_AT = 20
 REFUSED = (
-    (b"\xff\xfb\x18", 2),
-    (b"\xff\x00", 2),
-    (b"\xff" * 17, 17),
-    (MARKER + b"\x10\x01", 18),
+    (b"\xff\xfb\x18", 2), (b"\xff\x00", 2), (b"\xff" * 17, 17), (MARKER + b"\x10\x01", 18),
     (MARKER + b"\x00\x1c", 18),
     # A KEEPALIVE, and version 3.
     (MARKER + b"\x00\x1d\x04", 19),
     (MARKER + b"\x00\x1d\x01\x03", 20),
-)
+)  # fmt: skip

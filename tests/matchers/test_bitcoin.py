@@ -11,8 +11,6 @@ SAMPLES = tuple(
 DECIDED_AT = 16
 REFUSED = (
     # Another magic, another command and other padding are a no at the byte that shows it.
-    (b"\xf9\xbe\xb4\xd8" + VERSION, 4),
-    (b"\xf9\x11\x09\x07" + VERSION, 2),
-    (MAGICS[0] + b"verack", 8),
-    (MAGICS[0] + b"version\0\0\0\0x", 16),
-)
+    (b"\xf9\xbe\xb4\xd8" + VERSION, 4), (b"\xf9\x11\x09\x07" + VERSION, 2),
+    (MAGICS[0] + b"verack", 8), (MAGICS[0] + b"version\0\0\0\0x", 16),
+)  # fmt: skip

@@ -5,14 +5,10 @@ STARTUP = b"\x04\x00\x00\x01\x01\x00\x00\x00\x16\x00\x01\x00\x0bCQL_VERSION\x00\
 
 # Written after the specifications, with the versions that the DataStax drivers for Java and Python try first.
 SAMPLES = (
-    OPTIONS,
-    STARTUP,
-    b"\x05" + STARTUP[1:],
-    b"\x05\x10" + OPTIONS[2:],
-    b"\x03" + OPTIONS[1:],
+    OPTIONS, STARTUP, b"\x05" + STARTUP[1:], b"\x05\x10" + OPTIONS[2:], b"\x03" + OPTIONS[1:],
     b"\x41" + STARTUP[1:],
     b"\x42" + OPTIONS[1:],  # recorded from the driver for Python, 3.25.0
-)
+)  # fmt: skip
 RDP = b"\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x0b\x00\x00\x00"
 # The header of an OPTIONS or STARTUP frame is a match, in every version.
 DECIDED_AT = 9

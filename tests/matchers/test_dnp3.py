@@ -13,11 +13,8 @@ REFUSED = (
     (b"\x05\x01\x00", 2),
     (bytes.fromhex("056404"), 3),
     # Of the other side, and functions that there are not.
-    (bytes.fromhex("05640584"), 4),
-    (bytes.fromhex("056405c1"), 4),
-    (bytes.fromhex("056405ca"), 4),
-    (bytes.fromhex("056408c404000300b4b9"), 10),
-    (bytes.fromhex("056408c404000301b4b8"), 10),
-)
+    (bytes.fromhex("05640584"), 4), (bytes.fromhex("056405c1"), 4), (bytes.fromhex("056405ca"), 4),
+    (bytes.fromhex("056408c404000300b4b9"), 10), (bytes.fromhex("056408c404000301b4b8"), 10),
+)  # fmt: skip
 # A datagram begins with such a header, too.
 REFUSED_DATAGRAMS = (DATAGRAMS[0][:9], b"\x05\x64" + bytes(8))

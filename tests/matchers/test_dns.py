@@ -83,12 +83,10 @@ COUNTS = "0001 0000 0000 0001"
 BINARY = b"\4w\1\nw\7exa\x7fple\3com\0"
 MATCHED = (
     # The end of the question decides, also when more messages follow.
-    (QUERY, len(QUERY)),
-    (QUERY + QUERY, len(QUERY)),
-    (SAMPLES[1], len(QUERY)),
+    (QUERY, len(QUERY)), (QUERY + QUERY, len(QUERY)), (SAMPLES[1], len(QUERY)),
     # A label may hold any byte (RFC 2181, section 11).
     (message(BINARY + IN), len(QUERY) + 1),
-)
+)  # fmt: skip
 REFUSED = (
     # Responses, other opcodes and flags, and counts that do not fit are a no at
     # the byte that shows it.
@@ -162,10 +160,8 @@ VERDICTS = (
     ("", named(LABELS + b"\x3e" + b"b" * 62 + b"\0"), NO, 2 + 12 + len(LABELS) + 1),
     ("", named(b"\x40" + b"a" * 64 + b"\0"), NO, 15),
     # A message has at most 1 KiB, or what ``within=`` says; the first byte that makes it longer is a no.
-    ("", PADDED, NO, 2),
-    ("within=2KiB", PADDED, MATCH, 2 + 12 + len(NAME) + 4),
-    (f"within={len(PADDED) - 2}", PADDED, MATCH),
-    (f"within={len(PADDED) - 3}", PADDED, NO, 2),
+    ("", PADDED, NO, 2), ("within=2KiB", PADDED, MATCH, 2 + 12 + len(NAME) + 4),
+    (f"within={len(PADDED) - 2}", PADDED, MATCH), (f"within={len(PADDED) - 3}", PADDED, NO, 2),
     *(("", hello, NO, 1) for hello in (b"HI\n", b"\x05\1\0", b"ruok", b"get a")),
     ("within=65535", b"HI\n", NEED_MORE, 3),
     # Case does not count in the name of the first question.
@@ -175,8 +171,7 @@ VERDICTS = (
         for sample in SAMPLES[:3]
     ),
     # A label that no pattern can have there is a no, as is the end of a name that none fits.
-    ("name=ftp.example.com", QUERY, NO, 18),
-    ("name=*.example.net", QUERY, NO, len(QUERY)),
+    ("name=ftp.example.com", QUERY, NO, 18), ("name=*.example.net", QUERY, NO, len(QUERY)),
     ("name=example.com", QUERY, NO, 18),
     # The root has an empty name.
     ("name=*", ROOT, MATCH),
@@ -190,7 +185,7 @@ VERDICTS = (
     ("type=TYPE65280", message(NAME + b"\xff\0\0\1"), MATCH),
     ("name=www.* type=MX", QUERY, NO),
     ("name=ftp.* type=A", QUERY, NO),
-)
+)  # fmt: skip
 DATAGRAM_VERDICTS = (
     ("name=*.example.com type=A", DATAGRAMS[0], MATCH),
     ("name=WWW.example.com.", DATAGRAMS[0], MATCH),

@@ -44,17 +44,13 @@ DATAGRAM_VERDICTS = (
         ("sni=*.example.com", flow, MATCH)
         for flow in (WHOLE, WITH_COOKIE, CUT, CUT[::-1], b"".join(CUT))
     ),
-    ("sni=*.example.com", OTHER_NAME, NO),
-    ("sni=*.example.com", CUT[:2], NEED_MORE),
-    ("sni=*.example.com", CUT[1:], NEED_MORE),
-    ("sni=none", WHOLE, NO),
-    ("sni=none", NAMELESS, MATCH),
-    ("alpn=coap", WHOLE, MATCH),
-    ("alpn=webrtc", WHOLE, NO),
+    ("sni=*.example.com", OTHER_NAME, NO), ("sni=*.example.com", CUT[:2], NEED_MORE),
+    ("sni=*.example.com", CUT[1:], NEED_MORE), ("sni=none", WHOLE, NO),
+    ("sni=none", NAMELESS, MATCH), ("alpn=coap", WHOLE, MATCH), ("alpn=webrtc", WHOLE, NO),
     # The version is the highest that is offered, by its name in DTLS.
     *((f"version={name}", hello_datagrams(body), MATCH) for name, _, body in VERSIONS),
     *((f"version={others}", hello_datagrams(body), NO) for _, others, body in VERSIONS),
-)
+)  # fmt: skip
 DATAGRAM_KEYS = (
     ("sni=a.example,*.b.example", WHOLE, "www.example.com"),
     ("sni=a.example,*.b.example", b"\x16", ""),

@@ -47,9 +47,7 @@ REFUSED = (
     *(
         (new_name(flags, b"a@b"), at)
         for flags, at in (
-            (OTP_25 & ~(1 << 24), 8),
-            (OTP_25 & ~0x100, 10),
-            (OTP_25 & ~4, 11),
+            (OTP_25 & ~(1 << 24), 8), (OTP_25 & ~0x100, 10), (OTP_25 & ~4, 11),
         )
     ),
     (framed(b"n\0\5\0\7\x7e\xbda@b"), 8),
@@ -62,14 +60,9 @@ REFUSED = (
         )
     ),
     # The byte that breaks a request is a no.
-    (framed(b"x"), 3),
-    (framed(b"y" + b"rabbit"), 3),
-    (framed(b"zrab@bit"), 7),
-    (framed(b"z\x01\x00"), 4),
-    (alive(b"a", b"K"), 6),
-    (b"\x00\x0d\x78", 3),
-    (b"\x00\x0e\x78\x00\x00", 5),
-    (b"\x00\x0e\x78\x11\x51\x4d\x01", 7),
+    (framed(b"x"), 3), (framed(b"y" + b"rabbit"), 3), (framed(b"zrab@bit"), 7),
+    (framed(b"z\x01\x00"), 4), (alive(b"a", b"K"), 6), (b"\x00\x0d\x78", 3),
+    (b"\x00\x0e\x78\x00\x00", 5), (b"\x00\x0e\x78\x11\x51\x4d\x01", 7),
     (b"\x00\x0e\x78\x11\x51\x4d\x00\x00\x04", 9),
     (b"\x00\x0e\x78\x11\x51\x4d\x00\x00\x05\x00\x05\x00\x02", 13),
     # Their third byte, or what follows it, is a no.

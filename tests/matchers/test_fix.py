@@ -19,14 +19,8 @@ SAMPLES = (
 # The end of the version decides.
 DECIDED_AT = (10, 10, 10, 11)
 REFUSED = (
-    (b"9=102\x01", 1),
-    (b"8:FIX.4.4\x01", 2),
-    (b"8=fix.4.4\x01", 3),
-    (b"8=FIX,4.4\x01", 6),
+    (b"9=102\x01", 1), (b"8:FIX.4.4\x01", 2), (b"8=fix.4.4\x01", 3), (b"8=FIX,4.4\x01", 6),
     (b"8=FIX.5.0\x01", 7),  # which says FIXT.1.1
-    (b"8=FIX.4.5\x01", 9),
-    (b"8=FIX.4.4|", 10),
-    (b"8=FIXT.1.2\x01", 10),
-    (b"8=FIXML", 6),
+    (b"8=FIX.4.5\x01", 9), (b"8=FIX.4.4|", 10), (b"8=FIXT.1.2\x01", 10), (b"8=FIXML", 6),
     (b"83 <13>1", 2),  # syslog
-)
+)  # fmt: skip

@@ -39,22 +39,18 @@ NO_UNICODE = pkt_line(b"git-upload-pack /\xe9\xff.git\0host=x\0")
 VERDICTS = (
     # The NUL behind the path decides.
     ("path=/team/*", FETCH, MATCH, PATH_END),
-    ("path=/other,/team/project.git", FETCH, MATCH, PATH_END),
-    ("path=?user/*", SAMPLES[1], MATCH),
+    ("path=/other,/team/project.git", FETCH, MATCH, PATH_END), ("path=?user/*", SAMPLES[1], MATCH),
     # A path may end with the packet, and with a line feed that does not count.
     *(
         ("path=/x", pkt_line(text), MATCH)
         for text in (b"git-upload-pack /x", b"git-upload-pack /x\n", b"git-upload-pack /x\0")
     ),
     # The first byte that no pattern has there is a no.
-    ("path=/t*x/", FETCH, NO, PATH_END),
-    ("path=/tools/*", FETCH, NO, 23),
+    ("path=/t*x/", FETCH, NO, PATH_END), ("path=/tools/*", FETCH, NO, 23),
     ("path=/team", FETCH, NO, 26),
     # Paths are UTF-8, and bytes that are not do not disturb.
-    ("path=/é.git", UNICODE, MATCH),
-    ("path=/é*", UNICODE, MATCH),
-    ("path=*.git", NO_UNICODE, MATCH),
-    ("path=/é.git", NO_UNICODE, NO),
+    ("path=/é.git", UNICODE, MATCH), ("path=/é*", UNICODE, MATCH),
+    ("path=*.git", NO_UNICODE, MATCH), ("path=/é.git", NO_UNICODE, NO),
     # The NUL behind the host decides, or the end of the packet; the port, case and a final dot do not count.
     ("host=git.example.com", FETCH, MATCH, HOST_END),
     ("host=*.example.com path=/team/*", FETCH, MATCH, HOST_END),
@@ -65,7 +61,7 @@ VERDICTS = (
     # Another host is a no, and so is a request without one, as soon as that is known.
     ("host=example.com", FETCH, NO, HOST_END),
     *(("host=*", data, NO, at) for data, at in NO_HOST),
-)
+)  # fmt: skip
 KEYS = (
     ("host=git.example.com", FETCH, "git.example.com"),
     ("host=git.example.com", FETCH[:PATH_END], None),

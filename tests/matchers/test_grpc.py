@@ -34,19 +34,15 @@ MATCHED = (
     (h2.NODE, len(h2.NODE) - 9),
     *((data + b"\0", len(data)) for data in OF_GRPC),
     # A setting that only gRPC has is a match at the end of its frame, whatever follows.
-    (h2.GRPC_PYTHON, AT),
-    (h2.GRPC_PYTHON[:AT] + b"\xff" * 20, AT),
-    (LATE, len(LATE)),
-)
+    (h2.GRPC_PYTHON, AT), (h2.GRPC_PYTHON[:AT] + b"\xff" * 20, AT), (LATE, len(LATE)),
+)  # fmt: skip
 REFUSED = (
     # Another content type is a no at the end of the header section, gRPC-Web included; so is none, or only a later one.
     *((data, len(data)) for data in OTHERS),
     h2.CURL,
     # What can be no request is a no at once.
-    (b"GET / HTTP/1.1\r\n", 1),
-    (PREFACE + h2.PING, 24 + 4),
-    (TOO_LONG, OPENING_LIMIT),
-)
+    (b"GET / HTTP/1.1\r\n", 1), (PREFACE + h2.PING, 24 + 4), (TOO_LONG, OPENING_LIMIT),
+)  # fmt: skip
 # Without that setting, a client that waits for the server's SETTINGS is undecided.
 UNDECIDED = tuple(
     PREFACE + frames for frames in (h2.SETTINGS, h2.SETTINGS + h2.WINDOW_UPDATE, h2.frame(4))

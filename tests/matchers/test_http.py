@@ -31,26 +31,15 @@ SAMPLES = (
 FITS = b"GET /" + b"a" * (16384 - 16) + b" HTTP/1.1\r\n"
 MATCHED = (
     # The LF that ends a request line is a match, whatever follows.
-    (REQUEST, LINE_END),
-    (b"OPTIONS * HTTP/1.0\r\n", 20),
-    (b"GET / HTTP/1.1\n\x00\xff", 15),
+    (REQUEST, LINE_END), (b"OPTIONS * HTTP/1.0\r\n", 20), (b"GET / HTTP/1.1\n\x00\xff", 15),
     # A target may have any bytes but blanks and control characters.
     (b"GET /\xc3\xa9\\{}\xff HTTP/1.1\n", 21),
     # What nginx or HAProxy serves, another host must not be read from: empty lines first, blanks, methods and versions.
-    (b"\r\nGET / HTTP/1.1\r\n", 18),
-    (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", 22),
-    (b"\nGET / HTTP/1.1\r\n", 17),
-    (b"\r\rGET / HTTP/1.1\r\n", 18),
-    (b"GETT / HTTP/1.1\r\n", 17),
-    (b"GE / HTTP/1.1\r\n", 15),
-    (b"_FO-O / HTTP/1.1\r\n", 18),
-    (b"GET  / HTTP/1.1\r\n", 17),
-    (b"GET\t/\t \tHTTP/1.1\r\n", 18),
-    (b"GET / HTTP/0.9\r\n", 16),
-    (b"GET / HTTP/2.0\r\n", 16),
-    (b"GET / HTTP/1.10\r\n", 17),
-    (b"GET / HTTP/1.1  \r\n", 18),
-    (b"GET http://a\r\n", 13),
+    (b"\r\nGET / HTTP/1.1\r\n", 18), (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", 22),
+    (b"\nGET / HTTP/1.1\r\n", 17), (b"\r\rGET / HTTP/1.1\r\n", 18), (b"GETT / HTTP/1.1\r\n", 17),
+    (b"GE / HTTP/1.1\r\n", 15), (b"_FO-O / HTTP/1.1\r\n", 18), (b"GET  / HTTP/1.1\r\n", 17),
+    (b"GET\t/\t \tHTTP/1.1\r\n", 18), (b"GET / HTTP/0.9\r\n", 16), (b"GET / HTTP/2.0\r\n", 16),
+    (b"GET / HTTP/1.10\r\n", 17), (b"GET / HTTP/1.1  \r\n", 18), (b"GET http://a\r\n", 13),
     (b"GET HTTPS://a/\n", 15),
     # A request line ends within 16 KiB.
     (FITS, 16384),
@@ -61,7 +50,7 @@ MATCHED = (
     (b"SOURCE /live.ogg HTTP/1.0\r\n", 27),
     # A method with the same first letters is still HTTP/1.
     (b"PROPFIND / HTTP/1.1\r\n", 21),
-)
+)  # fmt: skip
 REFUSED = (
     # The first byte off the grammar is a no.
     (b"SSH-2.0-OpenSSH\r\n", 4), (b"SSH-A / HTTP/1.1\r\n", 4), (b"PRI * HTTP/1.1\r\n", 12), (b"FOO x HTTP/1.1\r\n", 6), (b" GET / HTTP/1.1\r\n", 1), (b"get / HTTP/1.1\r\n", 1),
@@ -92,15 +81,13 @@ VERDICTS = tuple(
 # Method, version and host are learnt as they come; the path is not. Of HTTP/2 the version is learnt; method and host only by
 # routes that ask for them.
 FACTS: Facts = (
-    ("", b"GE", {}),
-    ("", b"GET /secret", {"method": "GET"}),
+    ("", b"GE", {}), ("", b"GET /secret", {"method": "GET"}),
     ("", REQUEST[:LINE_END], {"method": "GET", "version": "1.1"}),
     ("", REQUEST, {"method": "GET", "version": "1.1", "host": "WWW.Example.com."}),
-    ("", h2.CURL, {"version": "2"}),
-    ("path=/*", PREFACE, {"version": "2"}),
+    ("", h2.CURL, {"version": "2"}), ("path=/*", PREFACE, {"version": "2"}),
     ("path=/*", h2.CURL, {"version": "2", "method": "GET", "host": "localhost"}),
     ("", b"GET foo\r\n", {}),
-)
+)  # fmt: skip
 
 
 class LearntTests(SynchronousTestCase):

@@ -30,12 +30,9 @@ VERDICTS = (
     # The host is that of ``:authority``, else of ``host``; without port, case and final dot.
     ("host=*.example.com", NAMED, MATCH),
     ("host=*.example.com", h2.opening(*GET, ("host", AUTHORITY[1])), MATCH),
-    ("host=a", TWO_NAMES, MATCH),
-    ("host=b", TWO_NAMES, NO),
-    ("host=*", NAMELESS, NO),
+    ("host=a", TWO_NAMES, MATCH), ("host=b", TWO_NAMES, NO), ("host=*", NAMELESS, NO),
     # The path is that of ``:path``, without the query.
-    ("path=/api/x", NAMELESS, MATCH),
-    ("path=*", CONNECT, NO),
+    ("path=/api/x", NAMELESS, MATCH), ("path=*", CONNECT, NO),
     ("host=a method=CONNECT", CONNECT, MATCH),
     # A frame that may not come there is a no.
     ("host=*", PREFACE + h2.PING, NO, 28),
@@ -48,13 +45,12 @@ VERDICTS = (
         for options in ("host=a", "path=*", "method=GET")
     ),
     # Without these options it is a match before that, and with a version of HTTP/1 a no.
-    ("", PREFACE + h2.SETTINGS, MATCH, 24),
-    ("version=2", PREFACE + h2.SETTINGS, MATCH, 24),
+    ("", PREFACE + h2.SETTINGS, MATCH, 24), ("version=2", PREFACE + h2.SETTINGS, MATCH, 24),
     ("version=1.* host=a", PREFACE + h2.SETTINGS, NO, 6),
     # Both names of the version go with the other options.
     *((f"version={one} host=localhost", h2.CURL, MATCH) for one in ("2", "2.0", "1.1,2")),
     ("version=2 host=*", REQUEST, NO, 1),
-)
+)  # fmt: skip
 KEYS = tuple(
     ("host=a", data, name)
     for data, name in (
@@ -68,20 +64,15 @@ class OptionTests(SynchronousTestCase):
     def test_longest(self) -> None:
         """As much is read as it takes."""
         for options, longest in (
-            ({}, LINE_LIMIT),
-            ({"version": "2"}, 24),
-            ({"version": "2", "host": "a"}, OPENING_LIMIT),
-            ({"path": "/"}, OPENING_LIMIT),
-            ({"version": "1.*", "path": "/"}, LINE_LIMIT),
-            ({"host": "a"}, HEAD_LIMIT),
-        ):
+            ({}, LINE_LIMIT), ({"version": "2"}, 24),
+            ({"version": "2", "host": "a"}, OPENING_LIMIT), ({"path": "/"}, OPENING_LIMIT),
+            ({"version": "1.*", "path": "/"}, LINE_LIMIT), ({"host": "a"}, HEAD_LIMIT),
+        ):  # fmt: skip
             self.assertEqual(http.predicate(options).longest, longest)
 
     def test_contract(self) -> None:
         """Any bytes at all get one answer, however they are cut."""
         for options in (
-            {"host": "localhost"},
-            {"path": "/api/*", "version": "2"},
-            {"method": "~[PG].*"},
-        ):
+            {"host": "localhost"}, {"path": "/api/*", "version": "2"}, {"method": "~[PG].*"},
+        ):  # fmt: skip
             check_predicate(http.predicate(options), more=[h2.CURL, NAMED], examples=30)

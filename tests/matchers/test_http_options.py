@@ -18,33 +18,24 @@ FITS = START + b"x" * (65536 - len(START) - len(END)) + END
 
 VERDICTS = (
     # The version is known at its last digit, and a match at the end of the line.
-    ("version=1.1", REQUEST, MATCH, LINE_END),
-    ("version=1.*", REQUEST, MATCH, LINE_END),
-    ("version=1.0,2", REQUEST, NO, LINE_END - 2),
-    ("version=1.*", PREFACE, NO, 6),
+    ("version=1.1", REQUEST, MATCH, LINE_END), ("version=1.*", REQUEST, MATCH, LINE_END),
+    ("version=1.0,2", REQUEST, NO, LINE_END - 2), ("version=1.*", PREFACE, NO, 6),
     # HTTP/2 goes by both its names, and rules out all else at once.
     *((f"version={version}", PREFACE, MATCH, 24) for version in ("2", "2.0", "2*")),
-    ("version=2", REQUEST, NO, 1),
-    ("version=2", PROPFIND, NO, 3),
+    ("version=2", REQUEST, NO, 1), ("version=2", PROPFIND, NO, 3),
     # The line of a method still has to be a request line.
-    ("method=GET,HEAD", REQUEST, MATCH, LINE_END),
-    ("method=PROP*", PROPFIND, MATCH, 21),
+    ("method=GET,HEAD", REQUEST, MATCH, LINE_END), ("method=PROP*", PROPFIND, MATCH, 21),
     ("method=GET", b"GET / RTSP/1.0\r\n", NO, 7),
     # The first byte that no wanted method has there is a no.
-    ("method=GET", b"HEAD / HTTP/1.1\r\n", NO, 1),
-    ("method=GET version=1.1", POST, NO, 1),
-    ("method=GET", POST, NO, 2),
-    ("method=PUT,GET", POST, NO, 2),
+    ("method=GET", b"HEAD / HTTP/1.1\r\n", NO, 1), ("method=GET version=1.1", POST, NO, 1),
+    ("method=GET", POST, NO, 2), ("method=PUT,GET", POST, NO, 2),
     ("method=UNL?CK", b"UNLINK / HTTP/1.1\r\n", NO, 4),
     # The path is as sent, without the query.
-    ("path=/api/*", REQUEST, MATCH, LINE_END),
-    ("path=/api/x", REQUEST, MATCH, LINE_END),
+    ("path=/api/*", REQUEST, MATCH, LINE_END), ("path=/api/x", REQUEST, MATCH, LINE_END),
     ("path=/a%2Fb", b"GET /a%2Fb HTTP/1.1\n", MATCH, 20),
     # The first byte that no wanted path has there is a no; so is the end of a path that is too short.
-    ("path=/static/*", REQUEST, NO, 6),
-    ("path=/api/xyz", REQUEST, NO, 11),
-    ("path=/api/?y,/API/*", REQUEST, NO, 11),
-    ("path=*.html", REQUEST, NO, 11),
+    ("path=/static/*", REQUEST, NO, 6), ("path=/api/xyz", REQUEST, NO, 11),
+    ("path=/api/?y,/API/*", REQUEST, NO, 11), ("path=*.html", REQUEST, NO, 11),
     ("path=/api/*", b"GET /api HTTP/1.1\r\n", NO, 9),
     # The path of a target with scheme and host is what follows the host.
     *(
@@ -81,8 +72,7 @@ VERDICTS = (
         for value in ("[2001:DB8::1]", "[2001:db8::1]:80", "[2001:db8::1]:")
     ),
     # Of several Host fields the first counts, and what is not quite one does not.
-    ("host=a", TWO_HOSTS, MATCH),
-    ("host=b", TWO_HOSTS, NO),
+    ("host=a", TWO_HOSTS, MATCH), ("host=b", TWO_HOSTS, NO),
     *(("host=a", data, NO, len(data)) for data in LOOKALIKES),
     # An address has many forms; a mapped one is IPv4.
     *(

@@ -42,13 +42,10 @@ VERDICTS = (
     (ALONE, b"\r\n" + with_fields("Upgrade: websocket"), MATCH, 38),
     (ALONE, b"GET http://a/ HTTP/1.1\nUpgrade: websocket\n", MATCH, 42),
     # The end of a head without it is a no.
-    (ALONE, CURL, NO, len(CURL)),
-    (ALONE, REQUEST, NO, len(REQUEST) - 4),
+    (ALONE, CURL, NO, len(CURL)), (ALONE, REQUEST, NO, len(REQUEST) - 4),
     (ALONE, with_fields("Upgrade: websockets"), NO, 39),
-    (ALONE, with_fields("X-Upgrade: websocket"), NO, 40),
-    (ALONE, with_fields("Upgrade:"), NO, 28),
-    (ALONE, PREFACE, NO, 6),
-    (ALONE, b"GET / RTSP/1.0", NO, 7),
+    (ALONE, with_fields("X-Upgrade: websocket"), NO, 40), (ALONE, with_fields("Upgrade:"), NO, 28),
+    (ALONE, PREFACE, NO, 6), (ALONE, b"GET / RTSP/1.0", NO, 7),
     (ALONE, b"GET / HTTP/1.1\r\n", NEED_MORE),
     # Of many protocols the first 16 count.
     (ALONE, with_fields(f"Upgrade: {SOME},websocket"), MATCH),
@@ -65,7 +62,7 @@ VERDICTS = (
     ),
     ("upgrade=websocket,H2C host=127.*", CURL, MATCH),
     ("upgrade=~h2.", CURL, MATCH),
-)
+)  # fmt: skip
 TRIED = (ALONE,)
 TRIED_ON = (WEBSOCKETS, WEBSOCKET_CLIENT, CURL)
 UNUSABLE = (

@@ -19,12 +19,9 @@ SAMPLES = (
 )
 DECIDED_AT = (27, 64, 164, 22)
 REFUSED = (
-    (b"GET /live.ogg HTTP/1.1\r\n", 1),
-    (b"SOURCE /live ICX", 16),
-    (b"SOURCE /live HTTP/2.0", 19),
+    (b"GET /live.ogg HTTP/1.1\r\n", 1), (b"SOURCE /live ICX", 16), (b"SOURCE /live HTTP/2.0", 19),
     # The end of the head without such a field.
     (b"PUT /file HTTP/1.1\r\nHost: a\r\n\r\n", 30),
-    (b"OPTIONS * HTTP/1.1\r\nUser-Agent: curl/8.5\r\n\r\n", 43),
-    (b"OPTIONS /x HTTP/1.1\r\n", 9),
+    (b"OPTIONS * HTTP/1.1\r\nUser-Agent: curl/8.5\r\n\r\n", 43), (b"OPTIONS /x HTTP/1.1\r\n", 9),
     (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 9),
-)
+)  # fmt: skip

@@ -71,24 +71,14 @@ MATCHED_DATAGRAMS = (
     b"\xff",
 )
 REFUSED_DATAGRAMS = (
-    header()[:-1],
-    header() + b"\0",
-    header(size=28)[:-1],
-    bytes(8) + header()[8:],
-    bytes(8) + header(),
-    header("2120 2208", 1),
-    header("2120 2208", 0, OTHER),
+    header()[:-1], header() + b"\0", header(size=28)[:-1], bytes(8) + header()[8:],
+    bytes(8) + header(), header("2120 2208", 1), header("2120 2208", 0, OTHER),
     header("2120 2220"),  # an answer
-    header("2e20 2308", 1),
-    header("2020 2208"),
-    header("3720 2208"),
-    header("2130 2208"),
-    header("2120 2108"),
-    header("0110 0208"),
-    b"\xff\xff",
+    header("2e20 2308", 1), header("2020 2208"), header("3720 2208"), header("2130 2208"),
+    header("2120 2108"), header("0110 0208"), b"\xff\xff",
     # ESP at port 4500: SPI, number, encrypted
     bytes.fromhex("c1a2b3c4 00000001") + bytes(range(64)),
-)
+)  # fmt: skip
 DATAGRAM_VERDICTS = (
     *(
         ("version=2", datagram, verdict)

@@ -65,8 +65,6 @@ FACTS: Facts = (
             "target": "iqn.2026-11.example:disk",
         },
     ),
-    ("", SAMPLES[1], {"initiator": "iqn.2026-11.example:host"}),
-    ("", NORMAL[:48], {}),
-    ("", b"\x43", {}),
-    ("", login(b"InitiatorName=a\nb\0"), {"initiator": r"a\nb"}),
-)
+    ("", SAMPLES[1], {"initiator": "iqn.2026-11.example:host"}), ("", NORMAL[:48], {}),
+    ("", b"\x43", {}), ("", login(b"InitiatorName=a\nb\0"), {"initiator": r"a\nb"}),
+)  # fmt: skip

@@ -37,18 +37,10 @@ DECIDED_AT = tuple(
 )
 REFUSED = (
     # The first field that is off is a no.
-    (b"\x01\x00\x00\x00", 1),
-    (b"\x00\x00\x00\x09", 4),
-    (GOOD[:4] + b"\x01", 5),
-    (GOOD[:4] + b"\x00\x20", 6),
-    (GOOD[:4] + b"\x00\x04", 6),
-    (GOOD[:6] + b"\x01", 7),
-    (GOOD[:6] + b"\x00\x20", 8),
-    (GOOD[:8] + b"\x80", 9),
-    (GOOD[:12] + b"\x40", 13),
-    (GOOD[:12] + b"\xff\xfe", 14),
-    (GOOD[:12] + b"\x00\x7f", 14),
-    (GOOD[:14] + b"\x00", 15),
+    (b"\x01\x00\x00\x00", 1), (b"\x00\x00\x00\x09", 4), (GOOD[:4] + b"\x01", 5),
+    (GOOD[:4] + b"\x00\x20", 6), (GOOD[:4] + b"\x00\x04", 6), (GOOD[:6] + b"\x01", 7),
+    (GOOD[:6] + b"\x00\x20", 8), (GOOD[:8] + b"\x80", 9), (GOOD[:12] + b"\x40", 13),
+    (GOOD[:12] + b"\xff\xfe", 14), (GOOD[:12] + b"\x00\x7f", 14), (GOOD[:14] + b"\x00", 15),
     # So are an empty transactional id in Produce, and acknowledgements that there are not.
     (request(0, 3, b"", body=b"\x00\x00"), 16),
     (request(0, 3, b"a", body=b"\x04\x01"), 17),
@@ -73,4 +65,4 @@ REFUSED = (
     (b"\x00\x15n\x00\x05\x00\x03\x49\x9c", 5),  # Erlang
     (bytes(20), 4),  # adb
     (b"\x05\x01\x00", 1),  # SOCKS 5,
-)
+)  # fmt: skip

@@ -26,11 +26,9 @@ REFUSED_DATAGRAMS = (
     segment(1, 82, fragment=1), segment(1) * 129, bytes(24),
 )  # fmt: skip
 DATAGRAM_VERDICTS = (
-    ("conv=7,0x11223344", DATAGRAMS[0], MATCH),
-    ("conv=287454020", DATAGRAMS[0], MATCH),
-    ("conv=7,0x11223344", DATAGRAMS[1], NO),
-    ("conv=1", DATAGRAMS[1], MATCH),
-)
+    ("conv=7,0x11223344", DATAGRAMS[0], MATCH), ("conv=287454020", DATAGRAMS[0], MATCH),
+    ("conv=7,0x11223344", DATAGRAMS[1], NO), ("conv=1", DATAGRAMS[1], MATCH),
+)  # fmt: skip
 DATAGRAM_FACTS = (("", DATAGRAMS[0], {"conv": "287454020"}),)
 UNUSABLE = tuple(
     (f"conv={text}", "is not the number of a session")

@@ -38,32 +38,20 @@ SAMPLES = (
 LEGACY_LIKE = handshake(b"x" * 246)
 MATCHED = (
     # The next state, which ends the packet, decides.
-    (SAMPLES[0], len(LOGIN)),
-    handshake(b"x" * 765, 1),
-    (b"\x07\0\0\1x\0\0\1", 8),
+    (SAMPLES[0], len(LOGIN)), handshake(b"x" * 765, 1), (b"\x07\0\0\1x\0\0\1", 8),
     # A handshake may begin with two bytes of a ping.
     (LEGACY_LIKE, len(LEGACY_LIKE)),
     # Its first three bytes are enough; those of older releases are too few.
     (PING, 3),
     (b"\xfe\x01\xfa garbage", 3),
-)
+)  # fmt: skip
 REFUSED = (
     # Lengths that disagree and values out of their range are a no at the byte that shows it.
-    (b"\x06\0\0\1x\0\0\1", 1),
-    (b"\x87\0\0\0\1x\0\0\1", 2),
-    (b"\x89\x06\0", 2),
-    (b"\x80\x80\x01", 2),
-    (b"\x15\x01", 2),
-    (b"\x15\0\x80\x80\x80\x80\x10", 7),
-    (b"\x15\0\x80\0", 4),
-    (b"\x15\0\x2f\0", 4),
-    (b"\x15\0\x2f\x0d", 4),
-    (b"\x15\0\x2f\xfe\x05", 5),
-    (handshake(b"a b"), 7),
-    (handshake(b"\0FML\0"), 6),
-    (handshake(b"h\xc3\xb6st"), 7),
-    (handshake(b"host", 0), 12),
-    (handshake(b"host", 4), 12),
+    (b"\x06\0\0\1x\0\0\1", 1), (b"\x87\0\0\0\1x\0\0\1", 2), (b"\x89\x06\0", 2),
+    (b"\x80\x80\x01", 2), (b"\x15\x01", 2), (b"\x15\0\x80\x80\x80\x80\x10", 7),
+    (b"\x15\0\x80\0", 4), (b"\x15\0\x2f\0", 4), (b"\x15\0\x2f\x0d", 4), (b"\x15\0\x2f\xfe\x05", 5),
+    (handshake(b"a b"), 7), (handshake(b"\0FML\0"), 6), (handshake(b"h\xc3\xb6st"), 7),
+    (handshake(b"host", 0), 12), (handshake(b"host", 4), 12),
     # Other protocols whose second byte can be NUL are a no.
     *(
         b"\x10\0\0\0\1\0\0\0\0\0\0\0\xdd\x07\0\0", b"\x12\1\0\x2f\0\0\1\0", b"\x16\3\1\2\0\1",
@@ -100,11 +88,9 @@ KEYS = (
     ("host=*.example.com", b"GET /", ""),
 )
 FACTS: Facts = (
-    ("", SAMPLES[2], {"host": "forge.example.com"}),
-    ("", PING, {"host": "mc.example.com"}),
-    *(("", data, {"host": "mc.example.com"}) for data in BEHIND_PROXIES),
-    ("", LOGIN[:9], {}),
+    ("", SAMPLES[2], {"host": "forge.example.com"}), ("", PING, {"host": "mc.example.com"}),
+    *(("", data, {"host": "mc.example.com"}) for data in BEHIND_PROXIES), ("", LOGIN[:9], {}),
     ("", ping(""), {}),
-)
+)  # fmt: skip
 TRIED = ("host=mc.*", "host=*.example.com", "host=~mc[.].*")
 UNUSABLE = (("host=a..b", "host: "),)

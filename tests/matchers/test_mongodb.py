@@ -31,17 +31,14 @@ QUERY = message(2004, bytes(4) + b"admin.$cmd\x00" + bytes(4) + b"\xff\xff\xff\x
 
 # Written after the specification: the handshake of drivers without and with serverApi.
 SAMPLES = (
-    QUERY,
-    message(2013, bytes(4) + b"\x00" + HELLO, request=0x6B8B4567),
+    QUERY, message(2013, bytes(4) + b"\x00" + HELLO, request=0x6B8B4567),
     message(2013, b"\x00\x00\x01\x00\x00" + HELLO, request=0),
     # Of the lengths with which SOCKS 5 and RTMP begin, too.
-    hello_of(261),
-    hello_of(259),
-    hello_of(515),
+    hello_of(261), hello_of(259), hello_of(515),
     # The beginnings of what PyMongo 4.20.0 sends, without and with a version of the API.
     b"J\x01\x00\x00gE\x8bk\x00\x00\x00\x00\xdd\x07\x00\x00\x00\x00\x00\x00\x005\x01\x00\x00\x10ismaster\x00\x01",
     b"O\x01\x00\x00gE\x8bk\x00\x00\x00\x00\xdd\x07\x00\x00\x00\x00\x00\x00\x00:\x01\x00\x00\x10hello\x00\x01",
-)
+)  # fmt: skip
 # The header is a match.
 DECIDED_AT = 16
 REFUSED = (

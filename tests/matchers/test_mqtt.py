@@ -38,16 +38,14 @@ def connect(
 # The first is recorded from curl 7.88.1; the others are as the specifications have them, the last one of a bridge.
 CURL = b"\x10\x18\x00\x04MQTT\x04\x02\x00<\x00\x0ccurl95ae8f3b"
 SAMPLES = (
-    CURL,
-    connect(version=5, properties=b"\x11\x00\x00\x00\x0a\x21\x00\x14"),
+    CURL, connect(version=5, properties=b"\x11\x00\x00\x00\x0a\x21\x00\x14"),
     connect(name=b"MQIsdp", version=3),
-    connect(flags=0xC2, rest=sized(b"user") + sized(b"p" * 200)),
-    connect(version=0x84),
+    connect(flags=0xC2, rest=sized(b"user") + sized(b"p" * 200)), connect(version=0x84),
     # Recorded from mosquitto_pub 2.0.11 with -V mqttv31, mqttv311 and mqttv5.
     b"\x10\x16\x00\x06MQIsdp\x03\x02\x00<\x00\x08sensor-1",
     b"\x10\x14\x00\x04MQTT\x04\x02\x00<\x00\x08sensor-1",
     b"\x10\x18\x00\x04MQTT\x05\x02\x00<\x03!\x00\x14\x00\x08sensor-1",
-)
+)  # fmt: skip
 
 # The version is a match, whatever follows.
 DECIDED_AT = (9, 9, 11, 10, 9, 11, 9, 9)

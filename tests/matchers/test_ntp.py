@@ -23,13 +23,10 @@ UNIQUE_ID = bytes.fromhex("0104 0024") + bytes(range(32))
 MATCHED_DATAGRAMS = (
     *(bytes([version << 3 | 3]) + bytes(47) for version in (1, 2, 3, 4)),
     # With the sum of a key (MD5, SHA-1), with an extension field, and with both.
-    DATAGRAMS[1] + bytes(20),
-    DATAGRAMS[1] + bytes(24),
-    DATAGRAMS[1] + UNIQUE_ID,
-    DATAGRAMS[1] + UNIQUE_ID + UNIQUE_ID + bytes(20),
-    b"\x23\x10\x11" + bytes(45),
+    DATAGRAMS[1] + bytes(20), DATAGRAMS[1] + bytes(24), DATAGRAMS[1] + UNIQUE_ID,
+    DATAGRAMS[1] + UNIQUE_ID + UNIQUE_ID + bytes(20), b"\x23\x10\x11" + bytes(45),
     b"\x23\x00\xf9" + bytes(45),
-)
+)  # fmt: skip
 REFUSED_DATAGRAMS = (
     DATAGRAMS[1][:-1], DATAGRAMS[1] + b"\0", DATAGRAMS[1] + bytes(12),
     DATAGRAMS[1] + b"\1\4\0\x12" + bytes(14), DATAGRAMS[1] + b"\1\4\xff\xfc" + bytes(64),

@@ -35,13 +35,8 @@ def tls_crypt(opcode: bytes, packet_id: bytes, key: int = 0) -> bytes:
 # Resets made by hand as OpenVPN 2.6's write_control_auth and tls_crypt_wrap put them together: plain; --tls-auth with SHA1, SHA256
 # and SHA512; --tls-crypt; --tls-crypt-v2 of 2.6 and of 2.5.
 SAMPLES = (
-    framed(V2 + SESSION + NOTHING),
-    tls_auth(20),
-    tls_auth(32),
-    tls_auth(64),
-    tls_crypt(V2, FIRST),
-    tls_crypt(V3, EARLY, key=299),
-    tls_crypt(V3, FIRST, key=299),
+    framed(V2 + SESSION + NOTHING), tls_auth(20), tls_auth(32), tls_auth(64), tls_crypt(V2, FIRST),
+    tls_crypt(V3, EARLY, key=299), tls_crypt(V3, FIRST, key=299),
     # Recorded from OpenVPN 2.6.14: plain, with --tls-auth, with --tls-crypt, and the beginning with --tls-crypt-v2.
     bytes.fromhex("000e 38 dbfddc6e0b13ddb0 00 00000000"),
     bytes.fromhex(
@@ -52,7 +47,7 @@ SAMPLES = (
         "e69fa3ab6fbc25a0bf4e372318b96d58 34c27716ca58"
     ),
     bytes.fromhex("0161 50 c5606f8a3485d653 0f000001 6b001b76 aaa27ca6e604f3844028ae505e1545bc"),
-)
+)  # fmt: skip
 WRAPPED_KEY = bytes.fromhex(
     "e4dacd69d01e02ee7a809c449dac894376c34e2c57560b35d89439f986872f47a6dc7d308b117672"
     "b4b56f2b5e1374657d56975f9f9b49bac53f40111464202b9c0655f161ff846a5a0145fa706af185"
@@ -124,18 +119,10 @@ REFUSED = (
     # A wrapped key has 290 to 1024 bytes.
     *((tls_crypt(V3, EARLY, size), at) for size, at in ((289, 2), (1025, 2))),
     # The byte that breaks the packet is a no.
-    (b"\x05", 1),
-    (b"\x00\x0d", 2),
-    (b"\x00\x0f", 2),
-    (b"\x00\x0e\x39", 3),
-    (b"\x00\x0e\x40", 3),
-    (b"\x00\x0e\x50", 3),
-    (b"\x01\x60\x38", 3),
-    (b"\x00\x0e\x38" + bytes(8), 11),
-    (framed(V2 + SESSION + b"\x01\0\0\0\0"), 12),
-    (framed(V2 + SESSION + b"\0\0\0\0\x01"), 16),
-    (tls_crypt(V3, b"\0\0\0\0", 290), 15),
-    (tls_crypt(V3, OTHER[:3] + b"\2", 290), 15),
+    (b"\x05", 1), (b"\x00\x0d", 2), (b"\x00\x0f", 2), (b"\x00\x0e\x39", 3), (b"\x00\x0e\x40", 3),
+    (b"\x00\x0e\x50", 3), (b"\x01\x60\x38", 3), (b"\x00\x0e\x38" + bytes(8), 11),
+    (framed(V2 + SESSION + b"\x01\0\0\0\0"), 12), (framed(V2 + SESSION + b"\0\0\0\0\x01"), 16),
+    (tls_crypt(V3, b"\0\0\0\0", 290), 15), (tls_crypt(V3, OTHER[:3] + b"\2", 290), 15),
     (tls_crypt(V3, OTHER, 290)[:-1] + b"\0", 2 + 54 + 290),
     # The counts of DNS are where the session has its random number.
     *(
@@ -154,25 +141,20 @@ REFUSED = (
                 + b"\x03www\x10example-testing1\x03com\0".hex(),
                 11,
             ),
-            ("00010000 2112a442", 2),
-            ("00000008 04d2162f", 2),
-            ("0056 0000 01000000", 3),
+            ("00010000 2112a442", 2), ("00000008 04d2162f", 2), ("0056 0000 01000000", 3),
             ("0016 4e 0000000d07df7fbd", 2),
         )
     ),
-)
+)  # fmt: skip
 # A client repeats its packet until it is answered, a few times.
 MATCHED_DATAGRAMS = (*(sample[2:] for sample in SAMPLES[:-2]),)
 REFUSED_DATAGRAMS = (
-    *(one + b"\0" for one in DATAGRAMS[:4]),
-    *(one[:-1] for one in DATAGRAMS[:4]),
-    *(b"\x40" + one[1:] for one in DATAGRAMS),
-    *(b"\x39" + one[1:] for one in DATAGRAMS),
-    V2 + bytes(8) + NOTHING,
-    V3 + SESSION + EARLY + TIME + random(32 + 5 + 1025),
+    *(one + b"\0" for one in DATAGRAMS[:4]), *(one[:-1] for one in DATAGRAMS[:4]),
+    *(b"\x40" + one[1:] for one in DATAGRAMS), *(b"\x39" + one[1:] for one in DATAGRAMS),
+    V2 + bytes(8) + NOTHING, V3 + SESSION + EARLY + TIME + random(32 + 5 + 1025),
     DATAGRAMS[4][:-1] + b"\0",
     b"\x48\0\0\1" + random(60),  # data
-)
+)  # fmt: skip
 
 
 class DatagramTests(SynchronousTestCase):

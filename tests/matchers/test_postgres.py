@@ -33,42 +33,29 @@ SAMPLES = (
     PSQL,
     SSL_REQUEST,
     # Written after the specification.
-    GSSENC_REQUEST,
-    cancel(bytes(4)),
-    cancel(bytes(32)),
-    startup(b"user", b"alice", minor=2),
+    GSSENC_REQUEST, cancel(bytes(4)), cancel(bytes(32)), startup(b"user", b"alice", minor=2),
     startup(b"_pq_.compression", b"on", b"user", b"alice"),
-)
+)  # fmt: skip
 
 REQUESTS = (SSL_REQUEST, GSSENC_REQUEST, cancel(bytes(4)), cancel(bytes(256)))
 MATCHED = (
     # The code of a request is a match.
     *((request, 8) for request in REQUESTS),
     # The name of the first parameter is one, with the NUL behind it, in any minor version.
-    (PSQL, 13),
-    (startup(b"user", b"a", minor=2), 13),
-    (startup(b"_pq_.x", b"1", b"user", b"a"), 15),
-    (startup(b"a" * 128, b"1"), 137),
+    (PSQL, 13), (startup(b"user", b"a", minor=2), 13),
+    (startup(b"_pq_.x", b"1", b"user", b"a"), 15), (startup(b"a" * 128, b"1"), 137),
     (startup(b"_pq_.a b\xc3\xa9", b"1", b"user", b"a"), 19),
     (startup(b"_pq_." + b"a" * 200, b"1", b"user", b"a"), 137),
-)
+)  # fmt: skip
 REFUSED = (
     # The first byte that is off is a no.
-    (b"\x01", 1),
-    (b"\x00\x00\x28", 3),
-    (b"\x00\x00\x27\x15", 4),
-    (b"\x00\x00\x00\x07", 4),
-    (b"\x00\x00\x00\x0b", 4),
-    (b"\x00\x00\x00\x08\x00", 5),
-    (b"\x00\x00\x00\x08\x04\xd2\x16\x2e", 8),
-    (b"\x00\x00\x00\x10\x04\xd2\x16\x2f", 8),
-    (b"\x00\x00\x00\x0f\x04\xd2", 5),
-    (b"\x00\x00\x01\x0d\x04\xd2", 5),
-    (b"\x00\x00\x00\x38\x00\x02", 6),
-    (b"\x00\x00\x00\x38\x00\x03\x00\x00\x00", 9),
+    (b"\x01", 1), (b"\x00\x00\x28", 3), (b"\x00\x00\x27\x15", 4), (b"\x00\x00\x00\x07", 4),
+    (b"\x00\x00\x00\x0b", 4), (b"\x00\x00\x00\x08\x00", 5),
+    (b"\x00\x00\x00\x08\x04\xd2\x16\x2e", 8), (b"\x00\x00\x00\x10\x04\xd2\x16\x2f", 8),
+    (b"\x00\x00\x00\x0f\x04\xd2", 5), (b"\x00\x00\x01\x0d\x04\xd2", 5),
+    (b"\x00\x00\x00\x38\x00\x02", 6), (b"\x00\x00\x00\x38\x00\x03\x00\x00\x00", 9),
     (b"\x00\x00\x00\x38\x00\x03\x00\x00us er", 11),
-    (b"\x00\x00\x00\x0c\x00\x03\x00\x00user\x00", 11),
-    (startup(b"a" * 129, b"1"), 137),
+    (b"\x00\x00\x00\x0c\x00\x03\x00\x00user\x00", 11), (startup(b"a" * 129, b"1"), 137),
     # Others begin with 00, too.
     (b"\x00\x00\x00\x2b\x00\x12\x00\x03\x00\x00\x00\x01\x00\x07rdkafka", 6),
     (b"\x00\x00\x00\x1b\x00\x03\x00\x00\x00\x00\x00\x01\x00\x07rdkafka", 9),
@@ -79,7 +66,7 @@ REFUSED = (
     (b"\x00\x4a\x00\x00\x01\x00\x00\x00", 2),  # TNS
     (b"\x00\x0e\x38", 2),  # OpenVPN
     (bytes(24), 4),  # adb,
-)
+)  # fmt: skip
 ALICE = startup(b"user", b"alice")
 NO_DATABASE = startup(b"database", b"", b"user", b"alice")
 TWICE = startup(b"user", b"a", b"user", b"b")
@@ -99,14 +86,11 @@ LONGEST = startup(b"user", b"alice", b"options", b"o" * 9975)
 MALFORMED = ((startup(b"user", b"a", b"", b"b"), 16), (startup(b"user", b"a", b"database"), 24))
 VERDICTS = (
     # The end of the packet is a match if all fit.
-    ("user=alice", PSQL, MATCH, 56),
-    ("user=bob,al* database=shop application=p*", PSQL, MATCH, 56),
-    ("application=psql", PSQL + b"p", MATCH, 56),
-    ("user=alice", PSQL[:55], NEED_MORE, 55),
+    ("user=alice", PSQL, MATCH, 56), ("user=bob,al* database=shop application=p*", PSQL, MATCH, 56),
+    ("application=psql", PSQL + b"p", MATCH, 56), ("user=alice", PSQL[:55], NEED_MORE, 55),
     ("user=alice", LONGEST, MATCH, 10_004),
     # The end of the packet is a no if a value does not fit.
-    ("user=bob", PSQL, NO, 56),
-    ("user=alice database=other", PSQL, NO, 56),
+    ("user=bob", PSQL, NO, 56), ("user=alice database=other", PSQL, NO, 56),
     ("application=Psql", PSQL, NO, 56),
     # Of several values, the server takes the last one, and of a long one the first 63 bytes.
     ("user=b", TWICE, MATCH, len(TWICE)),
@@ -114,15 +98,13 @@ VERDICTS = (
     (f"user={'u' * 63} database={'d' * 63}", LONG_NAMES, MATCH, len(LONG_NAMES)),
     (f"database={'d' * 64}", LONG_NAMES, NO, len(LONG_NAMES)),
     # Requests tell nothing of a user, so they are a no.
-    ("user=*", SSL_REQUEST, NO, 8),
-    ("database=*", GSSENC_REQUEST, NO, 8),
+    ("user=*", SSL_REQUEST, NO, 8), ("database=*", GSSENC_REQUEST, NO, 8),
     ("application=*", cancel(bytes(4)), NO, 8),
     # Without a database, or with an empty one, it is that of the user's name.
     *(("database=alice", one, MATCH, len(one)) for one in (ALICE, NO_DATABASE)),
     *(("database=shop", one, NO, len(one)) for one in (ALICE, NO_DATABASE)),
     # Any pattern wants a value to be there.
-    ("application=*", ALICE, NO, len(ALICE)),
-    ("user=*", NO_USER, NO, len(NO_USER)),
+    ("application=*", ALICE, NO, len(ALICE)), ("user=*", NO_USER, NO, len(NO_USER)),
     ("database=*", NO_USER, NO, len(NO_USER)),
     # A packet that is not as it ought to be is a no where that shows.
     *(("user=*", packet, NO, at) for packet, at in MALFORMED),
@@ -130,23 +112,19 @@ VERDICTS = (
     *(("database=alice", one, MATCH, len(one)) for one in LOOSE),
     *(("database=shop", one, NO, len(one)) for one in LOOSE),
     # Names in UTF-8 fit as they are written.
-    ("user=j?rgen", JURGEN, MATCH, len(JURGEN)),
-    ("user=~j.*n", JURGEN, MATCH, len(JURGEN)),
+    ("user=j?rgen", JURGEN, MATCH, len(JURGEN)), ("user=~j.*n", JURGEN, MATCH, len(JURGEN)),
     ("user=?", startup(b"user", b"\xff"), MATCH),
-)
+)  # fmt: skip
 TRIED = ("user=a*", "database=shop", "application=?sql")
 TRIED_ON = (PSQL, SSL_REQUEST, NO_DATABASE, startup(b"user", b"alice", b"database", b"user"))
 UNUSABLE = (("database=a,,b", "database: "),)
 OF_PSQL = {"user": "alice", "database": "shop", "application": "psql"}
 FACTS: Facts = (
-    ("", PSQL, OF_PSQL),
-    ("user=bob", PSQL, OF_PSQL),
-    ("", PSQL[:20], {"user": "alice"}),
+    ("", PSQL, OF_PSQL), ("user=bob", PSQL, OF_PSQL), ("", PSQL[:20], {"user": "alice"}),
     ("", PSQL[:18], {}),
     ("", startup(b"user", b"\xe9\n"), {"user": r"\xe9\n", "database": r"\xe9\n"}),
-    ("", SSL_REQUEST, {}),
-    ("", b"GET /", {}),
-)
+    ("", SSL_REQUEST, {}), ("", b"GET /", {}),
+)  # fmt: skip
 
 
 class CostTests(SynchronousTestCase):

@@ -41,8 +41,6 @@ FACTS: Facts = (
     ("", SAMPLES[1], {"source": "127.0.0.1:50968"}),
     ("", b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n", {"source": "[2001:db8::1]:1"}),
     # A part of a header, one without addresses, and one that is wrong in the end tell nothing.
-    ("", SAMPLES[1][:20], {}),
-    ("", SAMPLES[3], {}),
-    ("", SAMPLES[2].replace(b"\xb1\xdc", b"\xb1\xdd"), {}),
-    ("", b"GET /", {}),
-)
+    ("", SAMPLES[1][:20], {}), ("", SAMPLES[3], {}),
+    ("", SAMPLES[2].replace(b"\xb1\xdc", b"\xb1\xdd"), {}), ("", b"GET /", {}),
+)  # fmt: skip

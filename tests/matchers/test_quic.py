@@ -111,13 +111,9 @@ CHROMIUM = (
 BIG = client_hello(extension(21, bytes(1200)), server_name("big.example.org"))
 WHOLE = initial(crypto(0, HELLO))
 FLOWS = (
-    (VERSION_1,),
-    (VERSION_2,),
-    (DRAFT_29,),
-    (WHOLE,),
-    tuple(initial(frame, number=n) for n, frame in enumerate(cut(BIG, 900))),
-    (zero_rtt(), WHOLE),
-)
+    (VERSION_1,), (VERSION_2,), (DRAFT_29,), (WHOLE,),
+    tuple(initial(frame, number=n) for n, frame in enumerate(cut(BIG, 900))), (zero_rtt(), WHOLE),
+)  # fmt: skip
 DATAGRAMS = tuple(flow[0] for flow in FLOWS[:4])
 MATCHED_DATAGRAMS = FLOWS[4:]
 REFUSED_DATAGRAMS = (b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0")
@@ -131,25 +127,15 @@ OF_VERSIONS = {
 }  # fmt: skip
 DATAGRAM_VERDICTS = (
     # With a name the whole hello is needed.
-    ("sni=*.example.org", IN_TWO, MATCH),
-    ("sni=*.example.org", IN_TWO[::-1], MATCH),
-    ("sni=*.example.com", WHOLE, MATCH),
-    ("sni=*.example.com", VERSION_1, NO),
-    ("sni=*.example.com", DRAFT_29, NO),
-    ("sni=*.example.org", IN_TWO[:1], NEED_MORE),
-    ("sni=*.example.org", IN_TWO[1:], NEED_MORE),
-    ("sni=*.example.com", initial(b"\1"), NEED_MORE),
-    ("sni=*.example.org", WHOLE, NO),
-    ("sni=none", WHOLE, NO),
-    ("sni=none", NAMELESS, MATCH),
+    ("sni=*.example.org", IN_TWO, MATCH), ("sni=*.example.org", IN_TWO[::-1], MATCH),
+    ("sni=*.example.com", WHOLE, MATCH), ("sni=*.example.com", VERSION_1, NO),
+    ("sni=*.example.com", DRAFT_29, NO), ("sni=*.example.org", IN_TWO[:1], NEED_MORE),
+    ("sni=*.example.org", IN_TWO[1:], NEED_MORE), ("sni=*.example.com", initial(b"\1"), NEED_MORE),
+    ("sni=*.example.org", WHOLE, NO), ("sni=none", WHOLE, NO), ("sni=none", NAMELESS, MATCH),
     ("sni=*", NAMELESS, NO),
     # The other options are as for TLS.
-    ("alpn=h2,h3", WHOLE, MATCH),
-    ("alpn=h2", WHOLE, NO),
-    ("ech=yes", WHOLE, NO),
-    ("ech=yes", WITH_ECH, MATCH),
-    ("ja4=q13d*", WHOLE, MATCH),
-    ("ja4=t13d*", WHOLE, NO),
+    ("alpn=h2,h3", WHOLE, MATCH), ("alpn=h2", WHOLE, NO), ("ech=yes", WHOLE, NO),
+    ("ech=yes", WITH_ECH, MATCH), ("ja4=q13d*", WHOLE, MATCH), ("ja4=t13d*", WHOLE, NO),
     # The version is that of QUIC, also of one that cannot be read.
     *((f"version={name}", flow, MATCH) for name, flow in OF_VERSIONS.items()),
     *((f"version={name},1,2", flow, MATCH) for name, flow in OF_VERSIONS.items()),
@@ -158,7 +144,7 @@ DATAGRAM_VERDICTS = (
         for name, flow in OF_VERSIONS.items()
     ),
     ("version=1 sni=www.example.com", WHOLE, MATCH),
-)
+)  # fmt: skip
 DATAGRAM_KEYS = (
     ("sni=a.example,*.b.example", WHOLE, "www.example.com"),
     ("sni=a.example,*.b.example", b"\x40", ""),
@@ -207,10 +193,8 @@ class PacketTests(SynchronousTestCase):
     def test_built(self) -> None:
         """What these tests build packets with makes the same of their frames."""
         for version, frames, packet in (
-            (V1, FRAMES, VERSION_1),
-            (V2, FRAMES, VERSION_2),
-            (V29, FRAMES_29, DRAFT_29),
-        ):
+            (V1, FRAMES, VERSION_1), (V2, FRAMES, VERSION_2), (V29, FRAMES_29, DRAFT_29),
+        ):  # fmt: skip
             self.assertEqual(initial(frames, number=2, version=version, source=b""), packet)
 
     def test_of_servers(self) -> None:

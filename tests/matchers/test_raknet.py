@@ -21,7 +21,5 @@ REFUSED_DATAGRAMS = (
 )  # fmt: skip
 # The version is learnt where it is told.
 DATAGRAM_FACTS: Facts = (
-    ("", DATAGRAMS[2], {}),
-    ("", DATAGRAMS[3], {"version": "11"}),
-    ("", DATAGRAMS[4], {}),
-)
+    ("", DATAGRAMS[2], {}), ("", DATAGRAMS[3], {"version": "11"}), ("", DATAGRAMS[4], {}),
+)  # fmt: skip

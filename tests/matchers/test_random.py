@@ -37,10 +37,8 @@ REFUSED = (
     *(
         (TEXT, 12)
         for TEXT in (
-            b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
-            base64.b64encode(NOISE),
-            NOISE.hex().encode(),
-            b'{"jsonrpc": "2.0", "method": "login"}',
+            b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n", base64.b64encode(NOISE),
+            NOISE.hex().encode(), b'{"jsonrpc": "2.0", "method": "login"}',
         )
     ),
     # The end of a line of text is a no: Finger, Gopher, POP3, LPD, and what people type.
@@ -59,7 +57,7 @@ REFUSED = (
             "Привет, как дела сегодня, друзья?",
         )
     ),
-)
+)  # fmt: skip
 
 
 class RandomBytesTests(SynchronousTestCase):

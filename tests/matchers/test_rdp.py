@@ -65,16 +65,12 @@ LONGEST = request(b"Cookie: mstshash=" + b"a" * 229 + b"\r\n")
 START = b"Cookie: mstshash="
 VERDICTS = (
     # The end of the line with the name of the user decides.
-    ("cookie=el*", COOKIE, MATCH, 36),
-    ("cookie=alice,eltons", COOKIE, MATCH, 36),
-    ("cookie=eltons", COOKIE[:35], NEED_MORE, 35),
-    ("cookie=eltons", COOKIE[:20], NEED_MORE, 20),
+    ("cookie=el*", COOKIE, MATCH, 36), ("cookie=alice,eltons", COOKIE, MATCH, 36),
+    ("cookie=eltons", COOKIE[:35], NEED_MORE, 35), ("cookie=eltons", COOKIE[:20], NEED_MORE, 20),
     ("cookie=a*", LONGEST, MATCH, 259),
     # The first byte that no pattern can have there is a no.
-    ("cookie=eltona", COOKIE, NO, 34),
-    ("cookie=elton", COOKIE, NO, 34),
-    ("cookie=*x", COOKIE, NO, 35),
-    ("cookie=eltons?", COOKIE, NO, 35),
+    ("cookie=eltona", COOKIE, NO, 34), ("cookie=elton", COOKIE, NO, 34),
+    ("cookie=*x", COOKIE, NO, 35), ("cookie=eltons?", COOKIE, NO, 35),
     # A request without a cookie is a no.
     *(
         ("cookie=*", sample, NO, at)
@@ -83,22 +79,17 @@ VERDICTS = (
     # So is a cookie with a control character, or without an end.
     ("cookie=*", request(START + b"a\x00b\r\n"), NO, 30),
     ("cookie=*", request(START + b"a\rb\r\n"), NO, 31),
-    ("cookie=*", request(START + b"abc"), NO, 31),
-    ("cookie=*", request(START[:5]), NO, 16),
+    ("cookie=*", request(START + b"abc"), NO, 31), ("cookie=*", request(START[:5]), NO, 16),
     ("cookie=*", b"\x03\x01", NO, 2),
     # A routing token may be that of Windows, or any line but a cookie.
-    ("token=3640205228.*", TOKEN, MATCH, 47),
-    ("token=tsv://*.Farm", RAW_TOKEN, MATCH, 53),
-    ("token=3640205228.*", INNER_TOKEN, MATCH, 58),
-    ("token=4*", INNER_TOKEN, NO, 36),
+    ("token=3640205228.*", TOKEN, MATCH, 47), ("token=tsv://*.Farm", RAW_TOKEN, MATCH, 53),
+    ("token=3640205228.*", INNER_TOKEN, MATCH, 58), ("token=4*", INNER_TOKEN, NO, 36),
     ("token=Cookie", request(b"Cookie\r\n"), MATCH, 19),
     ("token=3640205228.*", TOKEN[:30], NEED_MORE, 30),
     # A cookie is no token, and the first byte that no pattern can have there is a no.
-    ("token=*", COOKIE, NO, 28),
-    ("token=4*", TOKEN, NO, 25),
-    ("token=x*", RAW_TOKEN, NO, 12),
+    ("token=*", COOKIE, NO, 28), ("token=4*", TOKEN, NO, 25), ("token=x*", RAW_TOKEN, NO, 12),
     *(("token=*", sample, NO, at) for sample, at in zip(SAMPLES[3:6], (12, 12, 11), strict=True)),
-)
+)  # fmt: skip
 TRIED = ("cookie=el*,a?", "token=*.0000")
 UNUSABLE = (
     ("cookie=a,,b", "cookie: "),

@@ -13,14 +13,12 @@ from txmux.testing import check_datagrams, check_matcher
 from txmux.wire.predicates import Pattern
 
 VERDICTS = (
-    ("pattern=GET|PUT", b"GET /", MATCH),
-    ("pattern=GET|PUT", b"PU", NEED_MORE),
+    ("pattern=GET|PUT", b"GET /", MATCH), ("pattern=GET|PUT", b"PU", NEED_MORE),
     ("pattern=GET|PUT", b"POST", NO),
     # Escapes stand for bytes, and characters beyond ASCII for their bytes in UTF-8.
-    (r"pattern=\x00\xff", b"\x00\xff", MATCH),
-    ("pattern=é", "é".encode(), MATCH),
+    (r"pattern=\x00\xff", b"\x00\xff", MATCH), ("pattern=é", "é".encode(), MATCH),
     ("pattern=é", b"\xe9", NO),
-)
+)  # fmt: skip
 UNUSABLE = (
     ("within=5", "pattern: is missing; write one"),
     ("pattern=", "pattern: is empty; write one"),

@@ -9,8 +9,5 @@ SAMPLES = (
 DECIDED_AT = 10
 REFUSED = (
     # The first other byte is a no; so is what only a server says.
-    (b"@RSYNCD: OK\n", 10),
-    (b"@ERROR: x\n", 2),
-    (b"@time=1 :a PRIVMSG", 2),
-    (b"@rsyncd: 31\n", 2),
-)
+    (b"@RSYNCD: OK\n", 10), (b"@ERROR: x\n", 2), (b"@time=1 :a PRIVMSG", 2), (b"@rsyncd: 31\n", 2),
+)  # fmt: skip

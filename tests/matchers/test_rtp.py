@@ -38,13 +38,10 @@ OTHERS = (
 FEEDBACK = bytes.fromhex("81ce 0002 11223344 00000000")
 # Version, padding, sources, type and lengths count.
 MATCHED_DATAGRAMS = (
-    SRTP,
-    ZRTP,
-    FEEDBACK,
-    bytes.fromhex("80c9 0001 11223344"),
+    SRTP, ZRTP, FEEDBACK, bytes.fromhex("80c9 0001 11223344"),
     # A report of SRTCP: what comes behind the sender is encrypted.
     bytes.fromhex("81c9 0007 11223344") + bytes(range(24)) + bytes(14),
-)
+)  # fmt: skip
 REFUSED_DATAGRAMS = (
     b"\x40" + DATAGRAMS[0][1:], b"\xa0" + DATAGRAMS[0][1:], b"\x81" + DATAGRAMS[0][1:],
     b"\x80\x40" + DATAGRAMS[0][2:], DATAGRAMS[0][:12],

@@ -12,11 +12,8 @@ SAMPLES = (
 )
 DECIDED_AT = (18, 21, 21, 19, 18, 28)
 REFUSED = (
-    (b"\3\1", 2),
-    (bytes.fromhex("0300000e"), 4),
-    (bytes.fromhex("03000016 10"), 5),
-    (bytes.fromhex("03000016 11 f0"), 6),
-    (bytes.fromhex("03000016 11 e0 0001"), 8),
+    (b"\3\1", 2), (bytes.fromhex("0300000e"), 4), (bytes.fromhex("03000016 10"), 5),
+    (bytes.fromhex("03000016 11 f0"), 6), (bytes.fromhex("03000016 11 e0 0001"), 8),
     (bytes.fromhex("03000016 11 e0 0000 0001 10"), 11),
     (bytes.fromhex("03000016 11 e0 0000 0001 00 c3"), 12),
     (bytes.fromhex("03000016 11 e0 0000 0001 00 c10a"), 13),
@@ -29,4 +26,4 @@ REFUSED = (
     (bytes.fromhex("03000016 11 e0 0000 0001 00 c1020100 c20218"), 18),
     (bytes.fromhex("03000016 11 e0 0000 0001 00 c1024d57 c2024d56"), 19),
     (bytes.fromhex("03000024 1f e0 0000 0001 00 c0010a c1020600 c210") + b"SIMATIK", 27),
-)
+)  # fmt: skip

@@ -2,10 +2,8 @@
 
 SAMPLES = (
     # curl 7.88.1: --proxy socks5://, without and with a user name; netcat-openbsd 1.219: -X 5.
-    b"\x05\x02\x00\x01",
-    b"\x05\x03\x00\x01\x02",
-    b"\x05\x01\x00",
-)
+    b"\x05\x02\x00\x01", b"\x05\x03\x00\x01\x02", b"\x05\x01\x00",
+)  # fmt: skip
 METHODS = bytes([0, 1, 2, 3, 5, 6, 7, 8, 9, 0x80, 0xA0, 0xFE])
 # The last method decides, whatever follows it.
 DECIDED_AT = tuple(len(sample) for sample in SAMPLES)

@@ -15,10 +15,8 @@ MATCHED = (
 )
 REFUSED = (
     # The first other byte is a no.
-    (b"STLS", 2),
-    (b"SSH 2.0", 4),
-    (b"ssh-", 1),
-)
+    (b"STLS", 2), (b"SSH 2.0", 4), (b"ssh-", 1),
+)  # fmt: skip
 LONGEST = b"SSH-2.0-".ljust(254, b"a") + b"\n"
 VERDICTS = (
     # The byte after the software version decides, be it a blank or the end of the line; it may have dashes of its own.

@@ -130,24 +130,19 @@ VERDICTS = (
     ("method=binding", ICE, MATCH, 8),
     ("method=allocate", ICE, NO, 8),
     # The user name is waited for, and its absence is known at the end.
-    ("username=a7Xq:*", ICE, MATCH, 33),
-    ("username=a7Xq:*", FRAMED, MATCH, 35),
-    ("username=b*", ICE, NO, 33),
-    ("username=*", NO_USERNAME, NO, 24),
-)
+    ("username=a7Xq:*", ICE, MATCH, 33), ("username=a7Xq:*", FRAMED, MATCH, 35),
+    ("username=b*", ICE, NO, 33), ("username=*", NO_USERNAME, NO, 24),
+)  # fmt: skip
 FACTS: Facts = (
     ("", FRAMED, {"method": "binding", "username": "a7Xq:Zk3w"}),
     ("", FRAMED[:10], {"method": "binding"}),
     ("", b"\1\2", {}),
 )
 DATAGRAM_VERDICTS = (
-    ("method=allocate", DATAGRAMS[2], MATCH),
-    ("method=allocate,refresh", DATAGRAMS[1], NO),
-    ("method=channel-*", CHANNEL, MATCH),
-    ("username=a7Xq:*", ICE, MATCH),
-    ("username=b*", ICE, NO),
+    ("method=allocate", DATAGRAMS[2], MATCH), ("method=allocate,refresh", DATAGRAMS[1], NO),
+    ("method=channel-*", CHANNEL, MATCH), ("username=a7Xq:*", ICE, MATCH), ("username=b*", ICE, NO),
     ("username=*", DATAGRAMS[1], NO),
-)
+)  # fmt: skip
 DATAGRAM_FACTS: Facts = (
     ("", CHANNEL, {"method": "channel-data"}),
     ("", request(0x200), {"method": "0x080"}),

@@ -35,17 +35,14 @@ DATAGRAMS = (
 )
 DECIDED_AT = 20
 REFUSED = (
-    (bytes.fromhex("00000044"), 1),
-    (bytes.fromhex("80000027"), 4),
-    (bytes.fromhex("82"), 1),
+    (bytes.fromhex("00000044"), 1), (bytes.fromhex("80000027"), 4), (bytes.fromhex("82"), 1),
     (bytes.fromhex("80000044 26ad4622 00000001"), 12),
     (bytes.fromhex("80000044 26ad4622 00000000 00000003"), 16),
     (bytes.fromhex("80000044 26ad4622 00000000 00000002 00000000"), 20),
     # memcached, Thrift, and SSL 2.0.
-    (bytes.fromhex("800c0008 00000000 00000008"), 12),
-    (bytes.fromhex("80010001 00000004 70"), 9),
+    (bytes.fromhex("800c0008 00000000 00000008"), 12), (bytes.fromhex("80010001 00000004 70"), 9),
     (bytes.fromhex("802e0103 01001500 000010"), 11),
-)
+)  # fmt: skip
 
 
 FIRST, NULL = DATAGRAMS[:2]
@@ -82,11 +79,9 @@ DATAGRAM_VERDICTS = (
 )
 TRIED = ("program=mountd", "program=1,100003,4294967295")
 FACTS: Facts = (
-    ("", NFS, {"program": "nfs"}),
-    ("", MOUNTD, {"program": "mountd"}),
-    ("", OTHER, {"program": "100011"}),
-    ("", NFS[:19], {}),
-)
+    ("", NFS, {"program": "nfs"}), ("", MOUNTD, {"program": "mountd"}),
+    ("", OTHER, {"program": "100011"}), ("", NFS[:19], {}),
+)  # fmt: skip
 DATAGRAM_FACTS = tuple(
     ("", datagram, {"program": program})
     for datagram, program in zip(DATAGRAMS, ("portmapper", "nfs", "nfs"), strict=True)

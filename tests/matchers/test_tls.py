@@ -48,15 +48,11 @@ MATCHED = (
 )
 REFUSED = (
     # The first byte that is off is a no.
-    (b"GET / HTTP/1.1\r\n", 1),
-    (b"\x16\xfe\xfd\x00\x00", 2),
-    (b"\x16\x03\x05\x00\x01\x01", 3),
-    (b"\x16\x03\x01\x41\x00\x01", 4),
-    (b"\x16\x03\x01\x40\x01\x01", 5),
-    (b"\x16\x03\x01\x00\x00\x01", 5),
-    (b"\x16\x03\x01\x00\x05\x02", 6),
+    (b"GET / HTTP/1.1\r\n", 1), (b"\x16\xfe\xfd\x00\x00", 2), (b"\x16\x03\x05\x00\x01\x01", 3),
+    (b"\x16\x03\x01\x41\x00\x01", 4), (b"\x16\x03\x01\x40\x01\x01", 5),
+    (b"\x16\x03\x01\x00\x00\x01", 5), (b"\x16\x03\x01\x00\x05\x02", 6),
     (b"\x7f\x2e\x01\x03\x01", 1),
-)
+)  # fmt: skip
 BY_RECORDS = [records(HELLO[5:], size) for size in (1, 2, 3, 50)]
 # A hello that takes two segments, with a key share of 1.2 kB.
 POST_QUANTUM = records(client_hello(extension(51, b"\x00" * 1260), PADDING * 5, SNI))
@@ -88,11 +84,9 @@ VERDICTS = (
 )
 TRIED = ("sni=*.example.com", "alpn=h2", "version=1.3 sni=a,www*")
 UNUSABLE = (
-    ("version=1.3,1.4", "version: '1.4' matches nothing; did you mean '1.3'?"),
-    ("sni=", "sni: "),
-    ("alpn=", "alpn: "),
-    ("version=", "version: "),
-)
+    ("version=1.3,1.4", "version: '1.4' matches nothing; did you mean '1.3'?"), ("sni=", "sni: "),
+    ("alpn=", "alpn: "), ("version=", "version: "),
+)  # fmt: skip
 ALL_FACTS = {
     "sni": "www.example.com", "alpn": "h2,http/1.1", "tls": "1.3",
     "ja4": "t13d0104h2_0f2cb44170f4_7418e7913c75",

@@ -30,22 +30,18 @@ VERDICTS = (
     ("sni=none", records(client_hello(server_name("."))), MATCH),
     ("sni=none", records(client_hello(server_name("a", kind=7))), MATCH),
     # So it is with protocols.
-    ("alpn=none", NAMED, MATCH, len(NAMED)),
-    ("alpn=none,h2", NAMED, MATCH, len(NAMED)),
+    ("alpn=none", NAMED, MATCH, len(NAMED)), ("alpn=none,h2", NAMED, MATCH, len(NAMED)),
     ("alpn=none,h2", NAMELESS, MATCH, len(NAMELESS)),
     ("alpn=none", NAMELESS, NO, end_of(alpn(b"h2"), NAMELESS)),
-    ("alpn=none,http/1.1", NAMELESS, NO),
-    ("alpn=*", NAMED, NO, len(NAMED)),
+    ("alpn=none,http/1.1", NAMELESS, NO), ("alpn=*", NAMED, NO, len(NAMED)),
     ("alpn=none", records(client_hello(alpn(b"none"))), NO),
     ("alpn=~none", records(client_hello(alpn(b"none"))), MATCH),
     # A regular expression is taken as it is.
     ("sni=~none", NAMELESS, NO),
     ("sni=~.*", NAMELESS, NO),
     # The extension of an encrypted hello is wanted; without it, the end of the hello is a no.
-    ("ech=yes", ENCRYPTED, MATCH, len(ENCRYPTED)),
-    ("ech=yes sni=*.example.com", ENCRYPTED, MATCH),
-    ("ech=yes", NAMED, NO, len(NAMED)),
-    ("ech=no", NAMED, MATCH, len(NAMED)),
+    ("ech=yes", ENCRYPTED, MATCH, len(ENCRYPTED)), ("ech=yes sni=*.example.com", ENCRYPTED, MATCH),
+    ("ech=yes", NAMED, NO, len(NAMED)), ("ech=no", NAMED, MATCH, len(NAMED)),
     ("ech=no", ENCRYPTED, NO, end_of(ECH, ENCRYPTED)),
     # The end of the hello decides on its fingerprint.
     *(
@@ -53,14 +49,12 @@ VERDICTS = (
         for one in (NAMELESS_JA4, "a,t12i*", "t1?i0102h2_*")
     ),
     *((f"ja4={one}", NAMELESS, NO, len(NAMELESS)) for one in ("t13*", NAMELESS_JA4.upper(), "a")),
-)
+)  # fmt: skip
 TRIED = ("sni=none", "alpn=none", "alpn=none,h2", "sni=none,*.example.com", "ech=no", "ja4=t12*")
 TRIED_ON = (
-    records(client_hello(SNI, alpn(b"h2"), versions(0x0304)), 40),
-    NAMED,
-    ENCRYPTED,
+    records(client_hello(SNI, alpn(b"h2"), versions(0x0304)), 40), NAMED, ENCRYPTED,
     records(client_hello(versions(0x0304), PADDING), 20),
-)
+)  # fmt: skip
 UNUSABLE = (
     *((f"sni={one}", "sni: ") for one in ("none,", "none,a..b")),
     ("alpn=none,", "alpn: "),

@@ -16,27 +16,17 @@ DESCRIPTION = (
 # Written after python-oracledb: versions of Oracle 23, 12.2 and 11.2 clients, one that was redirected, and one
 # with 256 bytes.
 SAMPLES = (
-    connect(319, 300, DESCRIPTION),
-    connect(315, 300, DESCRIPTION),
-    connect(314, 300, b""),
-    connect(319, 300, DESCRIPTION, flags=4),
-    connect(319, 300, DESCRIPTION.ljust(256 - 74)),
-)
+    connect(319, 300, DESCRIPTION), connect(315, 300, DESCRIPTION), connect(314, 300, b""),
+    connect(319, 300, DESCRIPTION, flags=4), connect(319, 300, DESCRIPTION.ljust(256 - 74)),
+)  # fmt: skip
 GOOD = SAMPLES[0]
 # The two versions are a match.
 DECIDED_AT = 12
 REFUSED = (
     # The first byte that is off is a no.
-    (b"\x05", 1),
-    (b"\x00\x21", 2),
-    (b"\x04\x01", 2),
-    (b"\x00\x4a\x01", 3),
-    (b"\x00\x4a\x00\x00\x06", 5),
-    (b"\x00\x4a\x00\x00\x01\x40", 6),
-    (GOOD[:6] + b"\x01", 7),
-    (GOOD[:8] + b"\x02", 9),
-    (GOOD[:10] + b"\x02", 11),
-    (GOOD[:8] + b"\x01\x2c\x01\x2d", 12),
+    (b"\x05", 1), (b"\x00\x21", 2), (b"\x04\x01", 2), (b"\x00\x4a\x01", 3),
+    (b"\x00\x4a\x00\x00\x06", 5), (b"\x00\x4a\x00\x00\x01\x40", 6), (GOOD[:6] + b"\x01", 7),
+    (GOOD[:8] + b"\x02", 9), (GOOD[:10] + b"\x02", 11), (GOOD[:8] + b"\x01\x2c\x01\x2d", 12),
     # Others begin with a length, too.
     (b"\x00\x1d\x00\x00\x01\x00\x00\x01", 2),  # DNS
     (b"\x00\x2d\x00\x00\x01\x00\x00\x01", 8),
@@ -48,4 +38,4 @@ REFUSED = (
     (b"\x03\x00\x00\x13\x0e\xe0", 4),  # RDP
     (b"\x10\x2a\x00\x04MQTT", 1),
     (b"\x00\x2cN\x00", 3),  # Erlang,
-)
+)  # fmt: skip

@@ -32,11 +32,7 @@ MATCHED = (
 )
 REFUSED = (
     # The byte that breaks the message is a no.
-    (b"\x0d", 1),
-    (b"\x27\x05", 2),
-    (b"\x22\x06", 2),
-    (GOOD[:4] + b"\x00", 5),
-    (GOOD[:7] + b"x", 8),
+    (b"\x0d", 1), (b"\x27\x05", 2), (b"\x22\x06", 2), (GOOD[:4] + b"\x00", 5), (GOOD[:7] + b"x", 8),
     (GOOD[:-1] + b"\x02", len(GOOD)),
     # Lengths that do not agree, and the lack of the magic, are a no.
     *(
@@ -44,11 +40,7 @@ REFUSED = (
         for data, at in (("6801 01", 3), ("6801 0067", 4), ("ff01 00fc", 4), ("6801 0066 4d33", 6))
     ),
     # Text, TLS, SOCKS, TDS and the like are a no at the second byte or soon after.
-    (b"SSH-2.0-x\r\n", 2),
-    (b"GET / HTTP/1.1\r\n", 2),
-    (bytes.fromhex("16 03 01 02 00 01"), 2),
-    (bytes.fromhex("05 01 00"), 1),
-    (bytes.fromhex("04 01 00 50 01 02 03 04 00"), 1),
-    (bytes.fromhex("12 01 00 2f 00 00 01 00"), 4),
-    (bytes.fromhex("80 01 00 01"), 4),
-)
+    (b"SSH-2.0-x\r\n", 2), (b"GET / HTTP/1.1\r\n", 2), (bytes.fromhex("16 03 01 02 00 01"), 2),
+    (bytes.fromhex("05 01 00"), 1), (bytes.fromhex("04 01 00 50 01 02 03 04 00"), 1),
+    (bytes.fromhex("12 01 00 2f 00 00 01 00"), 4), (bytes.fromhex("80 01 00 01"), 4),
+)  # fmt: skip

@@ -40,11 +40,9 @@ COOKIE = b"\3\0\0\0" + bytes(range(60))
 DATA = bytes.fromhex("04000000 10203040 0500000000000000") + bytes(range(48))
 # Messages of these lengths are taken, others are not.
 MATCHED_DATAGRAMS = (
-    RESPONSE,
-    COOKIE,
-    DATA,
+    RESPONSE, COOKIE, DATA,
     b"\4" + DATA[1:16] + bytes(16),  # a keepalive
-)
+)  # fmt: skip
 REFUSED_DATAGRAMS = (
     DATAGRAMS[0][:-1], DATAGRAMS[0] + b"\0", b"\0" + DATAGRAMS[0][1:], b"\5" + DATAGRAMS[0][1:],
     reserved(DATAGRAMS[0]), DATA + b"\0", DATA[:16], DATA[:14] + b"\1" + DATA[15:], b"\1",
@@ -86,12 +84,9 @@ DATAGRAM_VERDICTS = (
     ),
 )
 DATAGRAM_FACTS: Facts = (
-    ("", DATAGRAMS[0], {"message": "initiation"}),
-    ("", RESPONSE, {"message": "response"}),
-    ("", COOKIE, {"message": "cookie"}),
-    ("", DATA, {"message": "data"}),
-    ("", b"\1\0\0\0", {}),
-)
+    ("", DATAGRAMS[0], {"message": "initiation"}), ("", RESPONSE, {"message": "response"}),
+    ("", COOKIE, {"message": "cookie"}), ("", DATA, {"message": "data"}), ("", b"\1\0\0\0", {}),
+)  # fmt: skip
 UNUSABLE = (
     *(
         (f"key={text}", "is not a public key; write the 44 characters")

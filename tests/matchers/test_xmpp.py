@@ -83,12 +83,9 @@ TRIED = ("to=*", "to=example.com,*.example")
 TRIED_ON = (RFC, *LOOKALIKES, b"<stream:stream to='a' to=\"b\">")
 UNUSABLE = (("to=a,,b", "to: "),)
 KEYS = (
-    ("to=a", WORDS, "example.com"),
-    ("to=a", b"<stream:stream to='A.' ", "a"),
-    ("to=a", b"<stream:stream x='b'>", ""),
-    ("to=a", b"GET", ""),
-    ("to=a", WORDS[:40], None),
-)
+    ("to=a", WORDS, "example.com"), ("to=a", b"<stream:stream to='A.' ", "a"),
+    ("to=a", b"<stream:stream x='b'>", ""), ("to=a", b"GET", ""), ("to=a", WORDS[:40], None),
+)  # fmt: skip
 FACTS: Facts = (
     ("", WORDS, {"to": "example.com"}),
     ("to=a", WORDS, {"to": "example.com"}),

@@ -10,9 +10,6 @@ DECIDED_AT = 10
 REFUSED = (
     (b"\x01", 1),
     # Telnet, and BGP.
-    (b"\xff\xfb", 2),
-    (b"\xff\xff", 2),
-    (bytes.fromhex("ff000000000001"), 7),
-    (bytes.fromhex("ff00000000000002"), 8),
-    (bytes.fromhex("ff000000000000000180"), 10),
-)
+    (b"\xff\xfb", 2), (b"\xff\xff", 2), (bytes.fromhex("ff000000000001"), 7),
+    (bytes.fromhex("ff00000000000002"), 8), (bytes.fromhex("ff000000000000000180"), 10),
+)  # fmt: skip

@@ -28,14 +28,8 @@ SAMPLES = (
         password=bytes(range(16)),
         read_only=b"\x01",
     ),
-    b"ruok",
-    b"ruok\n",
-    b"srvr\n",
-    b"mntr\n",
-    b"stat\n",
-    b"conf\r\n",
-    b"dump\n",
-)
+    b"ruok", b"ruok\n", b"srvr\n", b"mntr\n", b"stat\n", b"conf\r\n", b"dump\n",
+)  # fmt: skip
 GOOD = SAMPLES[0]
 MATCHED = (
     # The length of the password is a match.
@@ -48,11 +42,8 @@ MATCHED = (
 )
 REFUSED = (
     # The first field that is off is a no.
-    (b"\x00\x00\x00\x2b", 4),
-    (b"\x00\x00\x00\x2e", 4),
-    (GOOD[:4] + b"\x00\x00\x00\x01", 8),
-    (connect_request(zxid=1 << 63), 9),
-    (connect_request(timeout=0), 20),
+    (b"\x00\x00\x00\x2b", 4), (b"\x00\x00\x00\x2e", 4), (GOOD[:4] + b"\x00\x00\x00\x01", 8),
+    (connect_request(zxid=1 << 63), 9), (connect_request(timeout=0), 20),
     (connect_request(timeout=1 << 31), 17),
     (connect_request(password=bytes(15), read_only=b"\x00\x00"), 32),
     # Others begin with 00, too.
@@ -65,11 +56,6 @@ REFUSED = (
     # Words that begin a command of memcached or Redis need the end of the line.
     *((word + b"\ra", 6) for word in (b"stat", b"conf", b"dump")),
     # Other words, and commands of memcached and Redis, are a no.
-    (b"stats\r\n", 5),
-    (b"config get x\r\n", 5),
-    (b"dump key\r\n", 5),
-    (b"RUOK", 1),
-    (b"ping\n", 1),
-    (b"crs\n", 4),
-    (b"set a 0 0 1\r\n", 2),
-)
+    (b"stats\r\n", 5), (b"config get x\r\n", 5), (b"dump key\r\n", 5), (b"RUOK", 1), (b"ping\n", 1),
+    (b"crs\n", 4), (b"set a 0 0 1\r\n", 2),
+)  # fmt: skip

@@ -44,13 +44,9 @@ def _matcher(name: str, *options: str) -> FakeMatcher:
 MATCHERS: dict[str, IProtocolMatcher] = {
     matcher.name: matcher
     for matcher in (
-        _matcher("any"),
-        _matcher("broken"),
-        _matcher("payload", "offset", "text", "hex", "mask"),
-        _matcher("picky", "port"),
-        _matcher("redis"),
-        _matcher("ssh", "software"),
+        _matcher("any"), _matcher("broken"), _matcher("payload", "offset", "text", "hex", "mask"),
+        _matcher("picky", "port"), _matcher("redis"), _matcher("ssh", "software"),
         _matcher("tls", "sni", "alpn"),
     )
-}
+}  # fmt: skip
 """Fakes by name."""

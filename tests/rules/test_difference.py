@@ -57,15 +57,12 @@ def read(sections: tuple[list[tuple[str, str, str]], list[str], list[str], int])
 
 def values(rules: Rules) -> object:
     return (
-        rules.path,
-        rules.settings,
-        rules.listeners,
-        rules.backends,
+        rules.path, rules.settings, rules.listeners, rules.backends,
         [
             attrs.evolve(route, alternatives=tuple(line.text for line in route.alternatives))  # type: ignore[misc]
             for route in rules.routes
         ],
-    )
+    )  # fmt: skip
 
 
 class DifferenceTests(SynchronousTestCase):

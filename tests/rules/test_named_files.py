@@ -125,10 +125,8 @@ class KeyTests(SynchronousTestCase):
             return [one.message.partition("'")[2].partition("'")[0] for one in _readable(rules)]
 
         for mode, missing, there in (
-            (0o755, False, False),
-            (0o1777, True, False),
-            (0o777, True, True),
-        ):
+            (0o755, False, False), (0o1777, True, False), (0o777, True, True),
+        ):  # fmt: skip
             place.chmod(mode)
             self.assertEqual(found(), [str(place)] * missing)
             token.write_text("x")

@@ -111,10 +111,8 @@ def _added(lines: list[str], kind: str, line: str, header: int | None) -> Iterat
     for number in headers:
         yield [*lines[: number + 1], line, *lines[number + 1 :]]
     more = {
-        "listen": "endpoint = :4049",
-        "route": "match = stomp",
-        "backend": "server = 192.0.2.8:1",
-    }
+        "listen": "endpoint = :4049", "route": "match = stomp", "backend": "server = 192.0.2.8:1",
+    }  # fmt: skip
     rest = [more[kind]] if kind in more and not line.startswith(more[kind][:5]) else []
     if kind == "route" and not line.startswith("backend"):
         rest.append("backend = close")
@@ -232,11 +230,9 @@ _NEEDS_MORE = (
     "is not an ACME directory",  # whose terms only the reader can agree to
     "has terms of service",
     "has no value; write for example",  # which may name a listener or a file that these rules lack
-    "would get the PROXY header inside TLS",
-    "not a rules file",
-    "other machines can reach this",
+    "would get the PROXY header inside TLS", "not a rules file", "other machines can reach this",
     "'-a' is not a host name",  # a name in the place of {sni}
-)
+)  # fmt: skip
 """Messages whose reader has to change several lines."""
 
 _NEXT = (

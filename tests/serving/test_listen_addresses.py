@@ -39,14 +39,11 @@ class PlaceTest(SynchronousTestCase):
 class NameTest(SynchronousTestCase):
     def test_one_name_for_all_spellings(self) -> None:
         for text, wanted in [
-            (":443", ":443"),
-            ("tcp6:443", "[::]:443"),
-            ("[::]:443", "[::]:443"),
-            ("[0:0::1]:443", "[::1]:443"),
-            ("tcp:443", "0.0.0.0:443"),
+            (":443", ":443"), ("tcp6:443", "[::]:443"), ("[::]:443", "[::]:443"),
+            ("[0:0::1]:443", "[::1]:443"), ("tcp:443", "0.0.0.0:443"),
             ("0.0.0.0:443", "0.0.0.0:443"),
             ("tcp:443:interface=127.0.0.1:backlog=3", "127.0.0.1:443"),
-        ]:
+        ]:  # fmt: skip
             address = socket_address(text, 7)
             assert address is not None
             self.assertEqual((text, address.name), (text, wanted))

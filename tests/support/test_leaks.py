@@ -122,14 +122,11 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(said.count("has left behind:"), 8)
         self.assertEqual(said.count("this test has left behind:"), 7)
         for pattern in (
-            r"child process: \d+, sleep",
-            r"delayed call: <DelayedCall ",
-            r"descriptor: \d+, /dev/zero\n",
-            r"temporary file: forgotten-",
+            r"child process: \d+, sleep", r"delayed call: <DelayedCall ",
+            r"descriptor: \d+, /dev/zero\n", r"temporary file: forgotten-",
             r"reader or writer: <.*Port",
             r"descriptor: \d+, socket:\[\d+\], <socket.* laddr=\('127.0.0.1', \d+\)",
-            r"thread: <Thread\(forgotten",
-            r"LeakyClass has left behind:\n.*/dev/null",
-        ):
+            r"thread: <Thread\(forgotten", r"LeakyClass has left behind:\n.*/dev/null",
+        ):  # fmt: skip
             self.assertRegex(said, pattern)
         self.assertNotIn("/dev/full,", said)

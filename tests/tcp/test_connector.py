@@ -183,10 +183,8 @@ class ChainTest(MuxTestCase):
 
     async def test_fields_are_passed_on_without_padding(self) -> None:
         tlvs = (
-            Tlv(0xE3, b"custom"),
-            Tlv(TlvType.AUTHORITY, b"first"),
-            Tlv(TlvType.UNIQUE_ID, b"id"),
-        )
+            Tlv(0xE3, b"custom"), Tlv(TlvType.AUTHORITY, b"first"), Tlv(TlvType.UNIQUE_ID, b"id"),
+        )  # fmt: skip
         padded = (Tlv(TlvType.NOOP, b"..."), *tlvs, Tlv(TlvType.UNIQUE_ID, bytes(129)))
         self.assertEqual(await self.passed_on(padded), tlvs)
 

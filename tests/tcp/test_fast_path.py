@@ -36,16 +36,9 @@ class StagesTest(MuxTestCase):
     async def test_keys_of_backends(self) -> None:
         """What decides on a server, its socket and the PROXY header needs no stages; what a queue or a relay alone does needs them."""
         for keys, has_stages in (
-            ("", False),
-            ("source = 127.0.0.1", False),
-            ("balance = source-hash", False),
-            ("proxy_protocol = v2\nproxy_tlvs = unique-id", False),
-            ("idle_timeout = 3s", False),
-            ("idle_timeout = 2s", True),
-            ("queue = 1", True),
-            ("max_duration = 1h", True),
-            ("upload_rate = 1MiB/s", True),
-            ("download_rate = 1MiB/s", True),
-            ("mptcp = yes", True),
-        ):
+            ("", False), ("source = 127.0.0.1", False), ("balance = source-hash", False),
+            ("proxy_protocol = v2\nproxy_tlvs = unique-id", False), ("idle_timeout = 3s", False),
+            ("idle_timeout = 2s", True), ("queue = 1", True), ("max_duration = 1h", True),
+            ("upload_rate = 1MiB/s", True), ("download_rate = 1MiB/s", True), ("mptcp = yes", True),
+        ):  # fmt: skip
             self.assertIs(await self.has_stages(keys), has_stages, keys)

@@ -29,13 +29,11 @@ class AdmissionTest(MuxTestCase):
         here, other = networks("127.0.0.0/8"), networks("10.0.0.0/8")
         for number, (clients, reason) in enumerate(
             [
-                (Clients(excluded=here), "denied"),
-                (Clients(other), "denied"),
-                (Clients(here, here), "denied"),
-                (Clients(here, other), "no-route"),
+                (Clients(excluded=here), "denied"), (Clients(other), "denied"),
+                (Clients(here, here), "denied"), (Clients(here, other), "no-route"),
             ],
             1,
-        ):
+        ):  # fmt: skip
             client = await self.connect(self.mux(clients=clients))
             if reason != "denied":
                 client.send(b"x")

@@ -422,10 +422,7 @@ class _World:
             for one in self.peers
         ]
         return {
-            "records": sorted(records),
-            "peers": peers,
-            "counted": counted,
-            "rows": self.rows,
+            "records": sorted(records), "peers": peers, "counted": counted, "rows": self.rows,
             "left": [
                 len(self.factory.connections),
                 *(tally.count for tally in self.factory.configuration.admission.tallies),
@@ -433,7 +430,7 @@ class _World:
             ],
             "reserved": self.factory.runtime.descriptors.reserved,
             "calls": len(self.clock.getDelayedCalls()),
-        }
+        }  # fmt: skip
 
     def _number(self, found: re.Match[str]) -> str:
         return self.numbers.get(found[0], found[0])
@@ -571,18 +568,12 @@ _FEATURES = st.builds(
     settings=st.lists(
         st.sampled_from(
             [
-                ("detect_timeout", 3.0),
-                ("detect_timeout", 1.0),
-                ("peek_limit", 8),
-                ("max_connections_per_source", 1),
-                ("max_undecided_per_source", 1),
-                ("max_connections", 1),
-                ("connection_rate_per_source", Rate(0.1, 2)),
+                ("detect_timeout", 3.0), ("detect_timeout", 1.0), ("peek_limit", 8),
+                ("max_connections_per_source", 1), ("max_undecided_per_source", 1),
+                ("max_connections", 1), ("connection_rate_per_source", Rate(0.1, 2)),
                 ("log", "errors"),
                 ("silent", (Silence(Backend("other", (server_at(9),)), after=1.0),)),
-                ("first", "server"),
-                ("mptcp", True),
-                ("proxy_timeout", 1.5),
+                ("first", "server"), ("mptcp", True), ("proxy_timeout", 1.5),
                 ("proxy_timeout", 8.0),
             ]
         ),
@@ -595,7 +586,7 @@ _FEATURES = st.builds(
         unique_by=lambda pair: pair[0],
     ).map(tuple),
     header=st.sampled_from([b"", b"", *_HEADERS]),
-)
+)  # fmt: skip
 
 
 class PlainSocketsTest(SynchronousTestCase):

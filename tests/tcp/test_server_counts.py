@@ -104,11 +104,9 @@ class ServerCountsTest(MuxTestCase):
         whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         clients = []
         requests = (
-            whole[:-2],
-            b"POST " + whole[4:-2] + b"Content-Length: 9\r\n\r\n",
-            bytes.fromhex("1603010200010001fc0303"),
-            whole,
-        )
+            whole[:-2], b"POST " + whole[4:-2] + b"Content-Length: 9\r\n\r\n",
+            bytes.fromhex("1603010200010001fc0303"), whole,
+        )  # fmt: skip
         for number, data in enumerate(requests):
             clients.append(await self.connect(port, data))
             await self.backend.heard(len(data), number)

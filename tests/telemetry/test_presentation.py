@@ -52,19 +52,13 @@ class ServerTests(SynchronousTestCase):
             [(row["server"], server_state(row), server_health(row)) for row in listed],
             [
                 ("h", "failing", "down"),  # its backend has none that is up
-                ("n", "of a newer version", "down"),
-                ("g", "down", "down"),
-                ("s", "silent", "down"),
-                ("f", "ejected", "down"),
-                ("d", "drained, and down", "drain"),
-                ("c", "drained", "drain"),
-                ("e", "drained", "drain"),
-                ("j", "disabled", "idle"),
-                ("a", "not checked", "unchecked"),
-                ("b", "up", "up"),
+                ("n", "of a newer version", "down"), ("g", "down", "down"), ("s", "silent", "down"),
+                ("f", "ejected", "down"), ("d", "drained, and down", "drain"),
+                ("c", "drained", "drain"), ("e", "drained", "drain"), ("j", "disabled", "idle"),
+                ("a", "not checked", "unchecked"), ("b", "up", "up"),
                 ("i", "checking", "checking"),  # its first check has no result yet
             ],
-        )
+        )  # fmt: skip
         self.assertEqual({row["backend"] for row in listed}, {"web", "db"})
 
     def test_numbers_of_one_server_in_each_medium(self) -> None:

@@ -375,10 +375,8 @@ class SourceTests(FlowCase):
     async def test_move_to_another_source_costs_as_much_as_a_new_flow(self) -> None:
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, near, far = (
-            Talker.listening(self),
-            Talker.listening(self),
-            Talker.listening(self, "127.0.0.2"),
-        )
+            Talker.listening(self), Talker.listening(self), Talker.listening(self, "127.0.0.2"),
+        )  # fmt: skip
         port = self.begin(server.port, listen="connection_rate_per_source = 1/h")
         self.assertTrue(await self.moved(port, old, near))
         await self.say_until(far, port)

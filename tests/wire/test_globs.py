@@ -154,14 +154,11 @@ class HostsTests(SynchronousTestCase):
     def test_unusable(self) -> None:
         """What can be no host name is an error."""
         for text, words in (
-            (".", "empty part"),
-            ("a..b", "empty part"),
-            ("..a", "empty part"),
+            (".", "empty part"), ("a..b", "empty part"), ("..a", "empty part"),
             ("example.com:443", "without scheme and port"),
-            ("https://example.com", "without scheme and port"),
-            ("bücher.example", "ASCII"),
+            ("https://example.com", "without scheme and port"), ("bücher.example", "ASCII"),
             ("a,", "empty item"),
-        ):
+        ):  # fmt: skip
             self.assertIn(words, str(self.assertRaises(ValueError, hosts, text)))
 
     def test_long_names(self) -> None:

@@ -58,10 +58,8 @@ class ExampleTests(SynchronousTestCase):
     def test_grease(self) -> None:
         """Values that only test the server's tolerance are left out everywhere."""
         parts = [
-            extension(0x2A2A, b""),
-            *extensions(f"{ALGORITHMS} 6a6a"),
-            extension(0xDADA, b"\0"),
-        ]
+            extension(0x2A2A, b""), *extensions(f"{ALGORITHMS} 6a6a"), extension(0xDADA, b"\0"),
+        ]  # fmt: skip
         parts[parts.index(KNOWN["002b"])] = versions(0xFAFA, 0x0304)
         parts[parts.index(KNOWN["0010"])] = alpn(b"\x1a\x1a", b"h2")
         self.assertEqual(ja4(*parts, cipher_suites=f"0a0a {CIPHER_SUITES}"), EXAMPLE)

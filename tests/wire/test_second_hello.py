@@ -75,27 +75,18 @@ class NotReadTest(SynchronousTestCase):
     def test_what_a_server_may_read(self) -> None:
         whole = records(message())
         for data, expected in (
-            (whole, False),
-            (whole + b"more", False),
-            (whole[:-1], True),
-            (whole[:2], True),
-            (b"\x16", True),
-            (whole[:2] + b"\x09" + whole[3:], True),
+            (whole, False), (whole + b"more", False), (whole[:-1], True), (whole[:2], True),
+            (b"\x16", True), (whole[:2] + b"\x09" + whole[3:], True),
             (b"\x16\x02" + whole[2:], True),  # Java, Go
             (b"\x16\xff", True),
             (b"\x16\3\1\0\0" + whole, True),  # OpenSSL, Java
             (b"\x15\3\1\0\2\1\x64" + whole, True),  # Go
             (b"\x15\0\0\0", True),
             (_CHANGED + whole, True),  # GnuTLS
-            (b"\x14", True),
-            (b"\x16\3\1\0\5\2", False),
-            (b"\x16\3\1\0\0\1", False),
+            (b"\x14", True), (b"\x16\3\1\0\5\2", False), (b"\x16\3\1\0\0\1", False),
             (b"\x15\3\1\0\3", False),
             (b"\x14\3\1\0\0" + whole, True),  # OpenSSL
-            (b"\x16\3\1\0\0\x14\3\1\0\0" + whole, True),
-            (b"\x14\3\1\1\0", False),
-            (b"\x17\3\3\0\3", False),
-            (b"", False),
-            (b"SSH-2.0-x", False),
-        ):
+            (b"\x16\3\1\0\0\x14\3\1\0\0" + whole, True), (b"\x14\3\1\1\0", False),
+            (b"\x17\3\3\0\3", False), (b"", False), (b"SSH-2.0-x", False),
+        ):  # fmt: skip
             self.assertEqual(is_not_read(data), expected, data)

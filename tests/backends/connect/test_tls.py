@@ -161,15 +161,13 @@ class TlsTests(TestCase):
             (issue("b.example"), "a.example", "b.example", "is for b.example, not for a.example"),
             (several, "", "127.0.0.1", "is for *.b.example, 192.0.2.1, not for 127.0.0.1"),
             (
-                issue(),
-                "a.example",
-                "",
+                issue(), "a.example", "",
                 "has only a common name, which nobody checks any more: it needs a.example as a subjectAltName; see tls_name",
             ),
             (expired, "a.example", "", f"expired on {ended}"),
             (early, "a.example", "", f"is valid only from {begins} on"),
             (issue("a.example", usage=False), "a.example", "", "is not meant for servers"),
-        ):
+        ):  # fmt: skip
             found = await self.why_not(self.tls(name), self.serve(identity), server_name)
             hint = "; see tls_name" if ", not for" in why else ""
             self.assertEqual(found, f"its certificate {why}{hint}")
@@ -245,10 +243,8 @@ class TlsTests(TestCase):
     async def test_alpn(self) -> None:
         port = self.serve(authority().issue("a.example"), acceptableProtocols=[b"h2", b"imap"])
         for configured, given, agreed in (
-            ((), (), None),
-            ((), (b"imap",), b"imap"),
-            (("http/1.1", "h2"), (b"imap",), b"h2"),
-        ):
+            ((), (), None), ((), (b"imap",), b"imap"), (("http/1.1", "h2"), (b"imap",), b"h2"),
+        ):  # fmt: skip
             client: Any = await self.attempt(self.tls(alpn=configured), port, alpn=given)
             self.assertEqual(client.transport.negotiatedProtocol, agreed)
 

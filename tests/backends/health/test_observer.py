@@ -268,10 +268,8 @@ class ObservingTest(SynchronousTestCase):
         other.restore(observation.as_json(20), 1020)
         states = [other.state(1020), other.why("failing", 1020), other.why("silent", 1020)]
         expected = [
-            observation.state(20),
-            observation.why("failing", 20),
-            observation.why("silent", 20),
-        ]
+            observation.state(20), observation.why("failing", 20), observation.why("silent", 20),
+        ]  # fmt: skip
         self.assertEqual(states, expected)
         self.assertEqual(states[0], "failing")
         other.record(1021, Activity(answered=1))
@@ -348,14 +346,10 @@ class ObserverTest(SynchronousTestCase):
         """None that need not answer by the rules, and no server of datagrams that never has."""
         stream, flow = "10.0.0.1:80", "udp:10.0.0.1:80"
         for text, unanswered, has_answered, state in (
-            (stream, None, False, "silent"),
-            (stream, 0, False, ""),
-            (stream, 3, False, "silent"),
-            (flow, None, False, ""),
-            (flow, None, True, "silent"),
-            (flow, 0, True, ""),
+            (stream, None, False, "silent"), (stream, 0, False, ""), (stream, 3, False, "silent"),
+            (flow, None, False, ""), (flow, None, True, "silent"), (flow, 0, True, ""),
             (flow, 3, False, "silent"),
-        ):
+        ):  # fmt: skip
             counts = self.observe(text, eject=Ejection(unanswered=unanswered))
             if has_answered:
                 counts.cells[SERVER.answered.at] += 1

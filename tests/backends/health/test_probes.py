@@ -252,16 +252,14 @@ class MysqlTests(SynchronousTestCase):
     def test_verdicts(self) -> None:
         denied = packet(2, b"\xff\x15\x04#28000Access denied")
         for answer, verdict in {
-            _GREETING: "undecided",
-            _GREETING + _OK: "well",
-            _GREETING + denied: "well",
+            _GREETING: "undecided", _GREETING + _OK: "well", _GREETING + denied: "well",
             _GREETING
             + packet(
                 2, b"\xff\x10\x04#08004Too many connections"
             ): "MySQL error 1040: #08004Too many connections",
             packet(0, b"\xff\x69\x04Host is blocked"): "MySQL error 1129: Host is blocked",
             b"HTTP/1.1 400 Bad\r\n": "not an answer from MySQL: HTTP/",
-        }.items():
+        }.items():  # fmt: skip
             assert_said(self, self.probe, answer, verdict)
 
     def test_one_reply_to_each_packet(self) -> None:

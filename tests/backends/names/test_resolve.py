@@ -298,10 +298,8 @@ class ServiceTests(NamesTestCase):
     async def test_same_place_twice(self) -> None:
         """A place that several records lead to has the best priority of them, and the best weight there."""
         self.zone[SERVICE] = [
-            srv("one.test", 22, 2, 9),
-            srv("two.test", 22, 1, 3),
-            srv("one.test", 22, 1, 7),
-        ]
+            srv("one.test", 22, 2, 9), srv("two.test", 22, 1, 3), srv("one.test", 22, 1, 7),
+        ]  # fmt: skip
         self.zone["one.test"] = self.zone["two.test"] = a("10.0.0.1")
         pool = self.pool(service())
         await self.until(lambda: pool.members)

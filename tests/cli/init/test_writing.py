@@ -38,11 +38,9 @@ _PROBED = st.builds(
 class RecogniseTests(SynchronousTestCase):
     def test_known_program_and_ports_of_web_servers(self) -> None:
         for listening, name in (
-            (at(9, "sshd"), "SSH"),
-            (at(80, "redis-server"), "redis"),
-            (at(8443, "nginx"), "TLS"),
+            (at(9, "sshd"), "SSH"), (at(80, "redis-server"), "redis"), (at(8443, "nginx"), "TLS"),
             (at(1234, "nginx"), "HTTP"),
-        ):
+        ):  # fmt: skip
             service = recognise(listening)
             assert service.kind is not None
             self.assertEqual((service.kind.name, service.by), (name, "program"))
@@ -110,15 +108,13 @@ class WritingTests(SynchronousTestCase):
                 *map(
                     recognise,
                     (
-                        at(22, "sshd", "127.0.0.1"),
-                        at(6379, "redis-server", "127.0.0.1"),
-                        at(5432, "postgres"),
-                        at(3306, "mariadbd", "127.0.0.1"),
+                        at(22, "sshd", "127.0.0.1"), at(6379, "redis-server", "127.0.0.1"),
+                        at(5432, "postgres"), at(3306, "mariadbd", "127.0.0.1"),
                     ),
                 )
             ),
             "x",
-        )
+        )  # fmt: skip
         ends = {route.name: route.clients for route in rules.routes}
         (silence,) = rules.listeners[0].silent
         ends["silent"] = silence.clients

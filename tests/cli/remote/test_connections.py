@@ -98,10 +98,8 @@ class ConnectionsTests(CommandTestCase):
         server = self.answering(document=[])
         named = [{"name": "site"}, {"name": "other"}]
         server.others = {
-            "/api/routes": named,
-            "/api/backends": named,
-            "/api/status": {"listeners": named},
-        }
+            "/api/routes": named, "/api/backends": named, "/api/status": {"listeners": named},
+        }  # fmt: skip
         for kind in ("listener", "route", "backend"):
             code, out, err = self.ask("connections", f"--{kind}", "siet")
             self.assertEqual((code, out), (0, "there is no such connection\n"))

@@ -46,10 +46,8 @@ class DrainTests(CommandTestCase):
     def test_one_request_for_one_server(self) -> None:
         """The service may have thousands of others."""
         for option, state in (
-            ([], "drain"),
-            (["--maintenance"], "maintenance"),
-            (["--ready"], "ready"),
-        ):
+            ([], "drain"), (["--maintenance"], "maintenance"), (["--ready"], "ready"),
+        ):  # fmt: skip
             wanted = {"state": state, "close_connections": False}
             path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
             self.assertEqual(self.asked(*option, "web/unix:/run/a.sock"), [("POST", path, wanted)])
@@ -64,13 +62,10 @@ class DrainTests(CommandTestCase):
         self.server.others["/api/backends/unix%3A%2Frun/servers/b.sock"] = {"changes": "done"}
         quoted, folder = "unix%3A%2Frun%2Fa.sock", "unix%3A%2Frun"
         for name, path in (
-            (sock, quoted),
-            (f"{sock}/{sock}", f"{quoted}/servers/{quoted}"),
-            ("unix:/run", folder),
-            ("unix:/run/b.sock", f"{folder}/servers/b.sock"),
-            ("a/b", "a%2Fb"),
+            (sock, quoted), (f"{sock}/{sock}", f"{quoted}/servers/{quoted}"), ("unix:/run", folder),
+            ("unix:/run/b.sock", f"{folder}/servers/b.sock"), ("a/b", "a%2Fb"),
             ("a/b/c", "a/servers/b%2Fc"),
-        ):
+        ):  # fmt: skip
             with self.subTest(name):
                 *_, asked = self.asked("--ready", name)
                 self.assertEqual(asked[1], f"/api/backends/{path}")

@@ -8,35 +8,23 @@ _ROUTE: dict[str, Any] = {
     "lines": [{**_NO, "match": "ssh", "says": None}], "inside": None,
 }  # fmt: skip
 _ONE: dict[str, Any] = {
-    "id": "5f3a-1",
-    "listener": "public",
-    "client": "192.0.2.1:50001",
-    "route": "api",
-    "backend": "web",
-    "server": "10.0.0.5:8443",
-    "state": "relaying",
-    "age_ms": 3_723_004.5,
+    "id": "5f3a-1", "listener": "public", "client": "192.0.2.1:50001", "route": "api",
+    "backend": "web", "server": "10.0.0.5:8443", "state": "relaying", "age_ms": 3_723_004.5,
     "facts": {},
     "explanation": {
-        "by": "route",
-        "route": "api",
-        "bytes": 517,
-        "facts": {"sni": "www.example.com"},
+        "by": "route", "route": "api", "bytes": 517, "facts": {"sni": "www.example.com"},
         "routes": [
             _ROUTE,
             {**_ROUTE, "route": "inner", "says": "not asked", "excluded_by": "from"},
             {**_ROUTE, "route": "night", "says": "not asked", "excluded_by": "during"},
             {**_ROUTE, "route": "dry", "says": "unknown", "dry_run": True},
             {
-                **_ROUTE,
-                "route": "api",
-                "says": "match",
-                "inside": "site",
+                **_ROUTE, "route": "api", "says": "match", "inside": "site",
                 "lines": [{**_NO, "match": text, "says": None} for text in ("http", "tls")],
             },
         ],
     },
-}
+}  # fmt: skip
 _SHOWN = """\
 connection 5f3a-1 from 192.0.2.1:50001 on listener public: relaying, 1 h 2 min
 

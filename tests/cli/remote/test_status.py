@@ -11,10 +11,7 @@ _STARTED = 1795203607.25
 """2026-11-20T19:40:07 in UTC."""
 
 _STATUS = {
-    "version": "1.2.3",
-    "pid": 4711,
-    "started": _STARTED,
-    "generation": 3,
+    "version": "1.2.3", "pid": 4711, "started": _STARTED, "generation": 3,
     "workers": [
         {"worker": 1, "pid": 4712, "ready": True, "retiring": False, "sandbox": True, "generation": 3, "active": 10, "undecided": 1, "older": 4},
         {"worker": 2, "pid": 4713, "ready": True, "retiring": True, "sandbox": False, "generation": 2, "active": 2, "undecided": 0, "older": 2},

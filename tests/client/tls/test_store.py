@@ -472,12 +472,9 @@ class CertificatesTest(SynchronousTestCase):
     def test_no_other_name_route_or_certificate(self) -> None:
         session = self.shake().session
         others: tuple[dict[str, Any], ...] = (
-            {"name": "b.site.example"},
-            {"route": "other"},
-            {"minimum": "1.3"},
-            {"alpn": ("h2",)},
+            {"name": "b.site.example"}, {"route": "other"}, {"minimum": "1.3"}, {"alpn": ("h2",)},
             {"files": (self.pem("site.example", file="renewed.pem"),)},
-        )
+        )  # fmt: skip
         for other in others:
             self.assertFalse(self.resumes(session, **other), other)
         self.assertTrue(self.resumes(session))

@@ -73,16 +73,13 @@ class FileTests(SynchronousTestCase):
 
     def test_quotes_and_escapes(self) -> None:
         for test, line in (
-            (r"a\ b", "payload hex=612062"),
-            ('"a b"', "payload hex=612062"),
-            ("'a b'", "payload hex=612062"),
-            (r'"a\"b"', "payload hex=612262"),
-            (r"a\x20b", "payload hex=612062"),
-            (r"a\nb", "payload hex=610a62"),
+            (r"a\ b", "payload hex=612062"), ('"a b"', "payload hex=612062"),
+            ("'a b'", "payload hex=612062"), (r'"a\"b"', "payload hex=612262"),
+            (r"a\x20b", "payload hex=612062"), (r"a\nb", "payload hex=610a62"),
             (r"a\#b # comment", "payload hex=612362"),
             # As HAProxy 2.6 sends them: a backslash before anything else stays.
             *((f'"{text}"', f"payload hex={text_hex}") for text, text_hex in IN_QUOTES),
-        ):
+        ):  # fmt: skip
             output = frontend(f"acl x req.payload(0,3) -m str {test}", "use_backend a if x")
             self.assertEqual(rules_of(output).routes[0].alternatives[0].text, line)
 
@@ -123,8 +120,6 @@ class AnyTests(SynchronousTestCase):
     def test_any_words(self, words: list[str]) -> None:
         text = " ".join(words).replace(";", ",")
         for start in (
-            "",
-            "listen x\n bind :1\n ",
-            "listen x\n bind :1\n server a 127.0.0.1:9\n tcp-request ",
-        ):
+            "", "listen x\n bind :1\n ", "listen x\n bind :1\n server a 127.0.0.1:9\n tcp-request ",
+        ):  # fmt: skip
             attempt(start + text, "haproxy")

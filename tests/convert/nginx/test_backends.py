@@ -138,10 +138,8 @@ class ConnectTests(SynchronousTestCase):
 
     def test_lost_check_is_a_look(self) -> None:
         for lines, listen in (
-            ("check type=ajp;", ""),
-            ("check type=udp;", "udp"),
-            ("check;", "udp"),
-        ):
+            ("check type=ajp;", ""), ("check type=udp;", "udp"), ("check;", "udp"),
+        ):  # fmt: skip
             output = stream(
                 f"upstream x {{ server 127.0.0.1:1; {lines} }} server {{ listen 9 {listen}; proxy_pass x; }}"
             )

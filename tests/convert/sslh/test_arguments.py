@@ -84,10 +84,8 @@ class DefaultsTests(SynchronousTestCase):
     def test_shell_code_is_an_error_and_does_not_run(self) -> None:
         mark = Path(self.mktemp())
         for text in (
-            f'DAEMON_OPTS="$(touch {mark})"',
-            f"DAEMON_OPTS=`touch {mark}`",
-            'DAEMON_OPTS="$OTHER"',
-        ):
+            f'DAEMON_OPTS="$(touch {mark})"', f"DAEMON_OPTS=`touch {mark}`", 'DAEMON_OPTS="$OTHER"',
+        ):  # fmt: skip
             error = self.assertRaises(ConvertError, converted, f"{text}\n")
             self.assertIn("write 'txmux convert sslh -- ARGUMENTS'", str(error))
         self.assertFalse(mark.exists())

@@ -407,14 +407,10 @@ class AuthorityTests(TestCase):
         self.assertEqual((error.wait, error.is_for_all), (60.0, False))
         self.assertTrue(self.source.state().up)
         for answer in (
-            _answer(b"<p>", "404 Not Found"),
-            _answer(b"<p>", "503 Service Unavailable"),
-            _answer(b"", "302 Found", "Location: https://a.example/"),
-            _answer(b"<p>", "200 OK"),
-            _json([]),
-            _json({}),
-            _json({"suggestedWindow": {"start": "now", "end": 7}}),
-        ):
+            _answer(b"<p>", "404 Not Found"), _answer(b"<p>", "503 Service Unavailable"),
+            _answer(b"", "302 Found", "Location: https://a.example/"), _answer(b"<p>", "200 OK"),
+            _json([]), _json({}), _json({"suggestedWindow": {"start": "now", "end": 7}}),
+        ):  # fmt: skip
             self.script["renewalInfo"] = [answer]
             asking = Deferred.fromCoroutine(authority.renewal_time(pem))
             failing = self.assertFailure(asking, AuthorityError)

@@ -47,12 +47,10 @@ def damages(good: bytes) -> tuple[bytes, ...]:
     other = make_authority().issue("other.example")
     broken = other.pem.replace(b"\n", b"\nAAAA", 1)
     return (
-        good + broken,
-        other.key_pem() + good,
-        good + other.key_pem(),
+        good + broken, other.key_pem() + good, good + other.key_pem(),
         good + other.pem + other.key_pem(),
         good.replace(_GOOD.pem, _ROOT.pem) if _GOOD.pem in good else other.key_pem() + _GOOD.pem,
-    )
+    )  # fmt: skip
 
 
 def _is_loaded(load: Callable[[], object]) -> bool:

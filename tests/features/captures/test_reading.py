@@ -45,13 +45,10 @@ def first(*segments: Segment, limit: int = 100) -> CapturedStream:
 class ReassemblyTests(SynchronousTestCase):
     def test_in_order(self) -> None:
         segments = (
-            from_client(100, syn=True),
-            from_server(900, syn=True, acknowledged=101),
-            from_client(101),
-            from_client(101, b"abc"),
-            from_server(901, b"xyz"),
+            from_client(100, syn=True), from_server(900, syn=True, acknowledged=101),
+            from_client(101), from_client(101, b"abc"), from_server(901, b"xyz"),
             from_client(104, b"def"),
-        )
+        )  # fmt: skip
         self.assertEqual(first(*segments), CapturedStream(CLIENT, SERVER, b"abcdef", False, False))  # noqa: FBT003
 
     @given(

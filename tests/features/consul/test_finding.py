@@ -415,11 +415,9 @@ class InstancesTests(SynchronousTestCase):
     def test_addresses(self) -> None:
         """The address of the service counts, else that of the node; the order does not depend on the answer's."""
         instances = [
-            Instance(80, "10.0.0.9", "10.0.0.2"),
-            Instance(80, "10.0.0.1"),
-            Instance(443, "10.0.0.1"),
-            Instance(80, "10.0.0.3", "2001:DB8:0::1"),
-        ]
+            Instance(80, "10.0.0.9", "10.0.0.2"), Instance(80, "10.0.0.1"),
+            Instance(443, "10.0.0.1"), Instance(80, "10.0.0.3", "2001:DB8:0::1"),
+        ]  # fmt: skip
         for _ in range(4):
             Random(4).shuffle(instances)
             self.assertEqual(

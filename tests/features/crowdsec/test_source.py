@@ -90,15 +90,10 @@ class DecisionsTests(SynchronousTestCase):
     def test_other_decisions_are_left_out(self) -> None:
         decisions = Decisions()
         odd: list[Any] = [
-            decision("192.0.2.1", type="captcha"),
-            decision("FR", scope="Country"),
-            decision("x"),
-            decision("192.0.2.2", "soon"),
-            {"type": "ban"},
-            {"type": None, "scope": 5},
-            decision("192.0.2.9/24"),
-            decision("::ffff:198.51.100.1", scope="ip", type="BAN"),
-        ]
+            decision("192.0.2.1", type="captcha"), decision("FR", scope="Country"), decision("x"),
+            decision("192.0.2.2", "soon"), {"type": "ban"}, {"type": None, "scope": 5},
+            decision("192.0.2.9/24"), decision("::ffff:198.51.100.1", scope="ip", type="BAN"),
+        ]  # fmt: skip
         decisions.replace(read(_new(*odd), 0))
         self.assertEqual(self.banned(decisions), ["192.0.2.0/24", "198.51.100.1/32"])
         self.assertIn(ip_address("192.0.2.200"), decisions.networks(0))

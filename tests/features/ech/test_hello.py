@@ -232,10 +232,8 @@ class RetryTest(SynchronousTestCase):
 
     def test_server_asks_again(self) -> None:
         for message, asks in (
-            (server_hello(), True),
-            (server_hello(bytes(32)), False),
-            (server_hello(kind=1), False),
-        ):
+            (server_hello(), True), (server_hello(bytes(32)), False), (server_hello(kind=1), False),
+        ):  # fmt: skip
             for size in (16384, 1, 7):
                 stream = records(message, size)
                 answers = [asks_again(stream[:end]) for end in range(len(stream) + 1)]

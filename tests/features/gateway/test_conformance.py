@@ -87,10 +87,8 @@ class RouteTests(SynchronousTestCase):
     def test_multiple_routes_attachment(self) -> None:
         """TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment, and TLSRoutes for one name: both are accepted, the older has the clients."""
         for kind, listener, spec in (
-            ("TCPRoute", TCP, ""),
-            ("UDPRoute", _UDP, ""),
-            ("TLSRoute", TLS, _NAMES),
-        ):
+            ("TCPRoute", TCP, ""), ("UDPRoute", _UDP, ""), ("TLSRoute", TLS, _NAMES),
+        ):  # fmt: skip
             refs = "{name: db, port: %s}" % ("53" if kind == "UDPRoute" else "5432")
             routes = (route(kind, name, refs, spec) for name in ("old", "new"))
             made = Made(gateway(listener) + "".join(routes))

@@ -113,10 +113,8 @@ class PortTests(SynchronousTestCase):
         made.rules()
         self.assertEqual(made.of_gateway(), {"Accepted": "Accepted", "Programmed": "Programmed"})
         listener = {
-            "Accepted": "Accepted",
-            "Conflicted": "!NoConflicts",
-            "ResolvedRefs": "ResolvedRefs",
-        }
+            "Accepted": "Accepted", "Conflicted": "!NoConflicts", "ResolvedRefs": "ResolvedRefs",
+        }  # fmt: skip
         self.assertEqual(
             made.of_listener("tcp"), {**listener, "Programmed": "Programmed", "routes": 1}
         )
@@ -401,12 +399,10 @@ class PatternTests(SynchronousTestCase):
 
     def test_the_oldest_have_theirs(self) -> None:
         for match, count in (
-            ("regex pattern=[ab]*x", 16),
-            ("regex pattern=[ab]*x within=1KiB", 4),
-            ("not regex within=100 pattern=x", 40),
-            ("http host=~a+[.]example path=~b", 8),
+            ("regex pattern=[ab]*x", 16), ("regex pattern=[ab]*x within=1KiB", 4),
+            ("not regex within=100 pattern=x", 40), ("http host=~a+[.]example path=~b", 8),
             ("payload text=x", 50),
-        ):
+        ):  # fmt: skip
             made = Made(gateway(TCP, more=SHARED) + self.routes(50, match))
             self.assertEqual(self.accepted(made), [f"r{n:03}" for n in range(count)], match)
             self.assertEqual(made.text.count("[route"), count)

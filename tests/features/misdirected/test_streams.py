@@ -33,10 +33,8 @@ _MORE = st.lists(
 _REQUESTS = st.lists(
     st.fixed_dictionaries(
         {
-            "host": st.sampled_from([_MINE, _OTHER]),
-            "more": _MORE,
-            "body": st.none() | st.binary(max_size=40),
-            "trailers": st.booleans(),
+            "host": st.sampled_from([_MINE, _OTHER]), "more": _MORE,
+            "body": st.none() | st.binary(max_size=40), "trailers": st.booleans(),
             "how": st.fixed_dictionaries(
                 {"cut": st.integers(1, 50), "padding": st.integers(0, 9), "priority": st.booleans()}
             ),
@@ -44,7 +42,7 @@ _REQUESTS = st.lists(
         }
     ),
     max_size=6,
-)
+)  # fmt: skip
 _CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 
@@ -164,13 +162,10 @@ class StreamsTest(SynchronousTestCase):
         long = frame(HEADERS, 4, 5, bytes((1 << 16) + 1))
         pushed = frame(HEADERS, 0, 5, b"x") + ping
         for bad in (
-            head,
-            long,
-            pushed,
-            frame(HEADERS, 8, 5, b"\x09"),
+            head, long, pushed, frame(HEADERS, 8, 5, b"\x09"),
             frame(HEADERS, 4, 5, b"\x20\x20\x20\x82"),  # many of them take very long
             b"\xff\xff\xff\1\4\0\0\0\1",
-        ):
+        ):  # fmt: skip
             its = streams()
             said = PREFACE + bad + ping
             self.assertEqual(b"".join(map(its.from_client, cut(said, [*range(len(said))]))), said)

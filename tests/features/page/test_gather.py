@@ -62,14 +62,9 @@ class CostTest(AdminCase):
         told = await self.ask("GET", "/")
         self.assertEqual(told.status, 200)
         kinds = [
-            "count",
-            "connections",
-            "addresses",
-            "status",
-            "missing",
-            "clients",
+            "count", "connections", "addresses", "status", "missing", "clients",
             "ping",  # the list of clients may take longer than a halted worker is waited for
-        ]
+        ]  # fmt: skip
         self.assertEqual(Counter(message.kind for message, _ in asked), Counter(kinds))
 
     async def test_few_at_a_time(self) -> None:

@@ -113,10 +113,8 @@ class ConnectionTests(TestCase):
     async def test_replies_are_those_of_their_commands(self) -> None:
         protocol, peer = await self.connect()
         asked = [
-            protocol.execute("GET", "a"),
-            protocol.execute("X"),
-            protocol.execute("SET", "é", 1.5),
-        ]
+            protocol.execute("GET", "a"), protocol.execute("X"), protocol.execute("SET", "é", 1.5),
+        ]  # fmt: skip
         asked[0].cancel()
         asked[0].addErrback(lambda _: None)
         await peer.has(60)

@@ -200,14 +200,10 @@ class PortTests(CommandTestCase):
     def test_no_answer(self) -> None:
         """Nothing that could be compared is an error of its own, soon."""
         for serve, problem in (
-            (_silent, "no answer"),
-            (_closes, "closed"),
-            (_resets, "reset"),
-            (_alert, "unrecognized name"),
-            (_says_goodbye, "closed"),
-            (_asks_for_ever, "no answer"),
+            (_silent, "no answer"), (_closes, "closed"), (_resets, "reset"),
+            (_alert, "unrecognized name"), (_says_goodbye, "closed"), (_asks_for_ever, "no answer"),
             (_greets, "no TLS: 220 mail.example.com ESMTP"),
-        ):
+        ):  # fmt: skip
             code, output, error = self.run_test(self.port(serve), "--sni=www.example.com")
             self.assertEqual((code, output), (3, ""))
             self.assertRegex(

@@ -92,10 +92,8 @@ class KeysTests(SynchronousTestCase):
         wrong, sent = _all(state, "enter")
         self.assertEqual((wrong.mode, wrong.result.is_bad, sent), ("value", True, []))
         for keys, weight, word in (
-            (["5"], 5, "5"),
-            ([], None, "of the rules"),
-            (["0"], None, "of the rules"),
-        ):
+            (["5"], 5, "5"), ([], None, "of the rules"), (["0"], None, "of the rules"),
+        ):  # fmt: skip
             what = f"weight {word}: backend web, 127.0.0.1:8081"
             asked = _all(state, "backspace", *keys, "enter")[1]
             self.assertEqual(asked, [ChangeRequest(path, {"weight": weight}, what)])

@@ -18,10 +18,7 @@ _EXPLAINED = {
     **CONNECTION,
     "facts": {},
     "explanation": {
-        "by": "route",
-        "route": "site",
-        "bytes": 517,
-        "facts": {"sni": "\x1b[2Jwww.example.com"},
+        "by": "route", "route": "site", "bytes": 517, "facts": {"sni": "\x1b[2Jwww.example.com"},
         "routes": [
             {
                 **_ROUTE, "route": "site", "excluded_by": None, "dry_run": False,

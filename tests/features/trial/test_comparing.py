@@ -198,10 +198,8 @@ class DestinationTests(TestCase):
         proxy = "accept_proxy_from = 192.0.2.0/24\n"
         unknown = "where its proxy connects to: the listener has other endpoints then"
         here, six, unix = (
-            came_to("192.0.2.9:443"),
-            came_to("[2001:db8::1]:443"),
-            came_to("unix:/run/x"),
-        )
+            came_to("192.0.2.9:443"), came_to("[2001:db8::1]:443"), came_to("unix:/run/x"),
+        )  # fmt: skip
         rows: Mapping[str, tuple[RememberedClient, str, str, tuple[str, str, bool] | str]] = {
             "one endpoint more": (here, at("192.0.2.9:443"), at("192.0.2.9:443\n  :80"), same),
             "elsewhere": (here, at("192.0.2.9:443"), at("192.0.2.9:80"), gone),

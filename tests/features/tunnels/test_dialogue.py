@@ -70,13 +70,10 @@ class DialogueTest(SynchronousTestCase):
         """One, by RFC 7617; of two it is not known which counts."""
         for fields, login in (
             ((_ANN,), Login("ann", b"se:cret")),
-            ((_ANN.replace(b"Basic", b"bAsIc  "),), Login("ann", b"se:cret")),
-            ((_ANN, _ANN), None),
-            ((_ANN[:-1],), None),
-            ((_ANN.replace(b"Basic", b"Digest"),), None),
-            ((b"X-" + _ANN,), None),
-            ((), None),
-        ):
+            ((_ANN.replace(b"Basic", b"bAsIc  "),), Login("ann", b"se:cret")), ((_ANN, _ANN), None),
+            ((_ANN[:-1],), None), ((_ANN.replace(b"Basic", b"Digest"),), None),
+            ((b"X-" + _ANN,), None), ((), None),
+        ):  # fmt: skip
             head = b"\r\n".join((b"CONNECT a:1 HTTP/1.0", *fields, b"\r\n"))
             self.assertEqual(told([head], wants_login=True)[0][0], login or False, fields)
 

@@ -30,15 +30,10 @@ def _with_turns(always: tuple[Way, ...], by_turns: tuple[Way, ...]) -> tuple[Way
 if "epoll" in type(reactor).__module__:
     _WAYS = _with_turns(
         (
-            Way(),
-            Way(LeanTcpWiring),
-            Way(TlsWiring, TlsWiring),
+            Way(), Way(LeanTcpWiring), Way(TlsWiring, TlsWiring),
             Way(TlsOfClientWiring, TlsOfServerWiring),
-            Way(TlsOfServerWiring, TlsOfClientWiring, is_client_plain=True),
-            Way(rate=_RATE),
-            Way(on_transports=True),
-            Way(is_client_on_transport=True),
-            Way(is_watched=True),
+            Way(TlsOfServerWiring, TlsOfClientWiring, is_client_plain=True), Way(rate=_RATE),
+            Way(on_transports=True), Way(is_client_on_transport=True), Way(is_watched=True),
         ),
         (
             # A transport of Twisted's may have closed its socket by then.
@@ -49,7 +44,7 @@ if "epoll" in type(reactor).__module__:
             Way(TlsWiring, TlsWiring, is_watched=True),
             Way(LeanTcpWiring, is_watched=True),
         ),
-    )
+    )  # fmt: skip
     _UNIX_WAYS = _with_turns(
         (Way(UnixWiring), Way(LeanUnixWiring)),
         (

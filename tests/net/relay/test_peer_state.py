@@ -40,12 +40,9 @@ def _since_heard(connected: socket.socket) -> float:
 class UnansweredTest(SynchronousTestCase):
     def test_when_it_is_over(self) -> None:
         for silence, is_over in (
-            (ANSWERED, False),
-            (UnansweredBytes(119.9, 9), False),
-            (UnansweredBytes(120, 3), False),
-            (UnansweredBytes(120, 4), True),
-            (UnansweredBytes(9999, 0), False),
-        ):
+            (ANSWERED, False), (UnansweredBytes(119.9, 9), False), (UnansweredBytes(120, 3), False),
+            (UnansweredBytes(120, 4), True), (UnansweredBytes(9999, 0), False),
+        ):  # fmt: skip
             self.assertEqual(silence.is_lost(_KEEPALIVE), is_over, silence)
 
     def test_one_question(self) -> None:
@@ -56,12 +53,9 @@ class UnansweredTest(SynchronousTestCase):
 
     def test_pause(self) -> None:
         for silence, pause in (
-            (ANSWERED, 120),
-            (UnansweredBytes(0.1, 1), 120),
-            (UnansweredBytes(16, 3), 105),
-            (UnansweredBytes(119.9, 3), 15),
-            (UnansweredBytes(500, 1), 15),
-        ):
+            (ANSWERED, 120), (UnansweredBytes(0.1, 1), 120), (UnansweredBytes(16, 3), 105),
+            (UnansweredBytes(119.9, 3), 15), (UnansweredBytes(500, 1), 15),
+        ):  # fmt: skip
             self.assertEqual(silence.pause(_KEEPALIVE), pause, silence)
 
     def test_no_keepalive(self) -> None:

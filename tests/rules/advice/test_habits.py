@@ -38,10 +38,8 @@ class SectionTests(SynchronousTestCase):
 
     def test_keys_stand_for_those_that_are_missing(self) -> None:
         for kind, header in (
-            ("listen", "listen b"),
-            ("route", "route r"),
-            ("backend", "backend b"),
-        ):
+            ("listen", "listen b"), ("route", "route r"), ("backend", "backend b"),
+        ):  # fmt: skip
             for key, meant in HINTS[kind].items():
                 told = cases.complaints(f"{cases.LISTEN}[{header}]\n{key} = 443\n")
                 self.assertIn(f"4 {key}: unknown key; {meant}", told)

@@ -108,11 +108,8 @@ class OpenRulesTest(SynchronousTestCase):
         for user, group, is_open in (
             (0, 0, False),
             (0, 4001, True),  # the own group of a user who is not the owner
-            (4001, 4001, False),
-            (0, 4002, True),
-            (4001, 4002, False),
-            (0, 4003, False),
-        ):
+            (4001, 4001, False), (0, 4002, True), (4001, 4002, False), (0, 4003, False),
+        ):  # fmt: skip
             os.chown(path, user, group)
             told = [
                 f"group 'g{group}' can write to '{path}'; run: {sudo_for(path)}chmod g-w {path}"

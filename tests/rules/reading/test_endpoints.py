@@ -113,10 +113,8 @@ class SeveralPortsTests(SynchronousTestCase):
 class ServerTests(SynchronousTestCase):
     def test_texts_that_no_file_can_have(self) -> None:
         for text, part in {
-            "": "an empty text is not a server",
-            '""': "'' is not a server",
-            "unix:/a\0b": "NUL",
-        }.items():
+            "": "an empty text is not a server", '""': "'' is not a server", "unix:/a\0b": "NUL",
+        }.items():  # fmt: skip
             self.assertIn(part, cases.complaint(server, text))
 
     @given(

@@ -98,10 +98,8 @@ class ListenerTests(SynchronousTestCase):
 
     def test_rates(self) -> None:
         for text, rate in {
-            "20/s": Rate(20.0, 20),
-            "30/m": Rate(0.5, 30),
-            "3600/h burst=1": Rate(1.0, 1),
-        }.items():
+            "20/s": Rate(20.0, 20), "30/m": Rate(0.5, 30), "3600/h burst=1": Rate(1.0, 1),
+        }.items():  # fmt: skip
             found = self.listener(f"connection_rate_per_source = {text}")
             self.assertEqual(found.connection_rate_per_source, rate)
 

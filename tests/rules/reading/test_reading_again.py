@@ -101,9 +101,7 @@ def _described(rules: Rules) -> object:
     """Return all that can be compared, with the line of each value."""
     lines = [
         (
-            section.path,
-            section.header,
-            rules.line_of(section),
+            section.path, section.header, rules.line_of(section),
             [
                 rules.placed(section.problem(item.text, entry.key, number)).line
                 for entry in section.entries.values()
@@ -112,7 +110,7 @@ def _described(rules: Rules) -> object:
             [(key, [item.text for item in entry.items]) for key, entry in section.entries.items()],
         )
         for section in rules.sections
-    ]
+    ]  # fmt: skip
     routes = [
         (attrs.evolve(one, alternatives=()), [line.text for line in one.alternatives])
         for one in rules.routes

@@ -388,10 +388,8 @@ class UnitsTest(SynchronousTestCase):
         ):  # fmt: skip
             unit.write_text(text)
             for owner, mode, is_wrong in (
-                (12345, 0o600, True),
-                (12345, 0o604, False),
-                (0, 0o600, False),
-            ):
+                (12345, 0o600, True), (12345, 0o604, False), (0, 0o600, False),
+            ):  # fmt: skip
                 os.chown(unit, owner, -1)
                 secret.chmod(mode)
                 problems = [str(one) for some in find(load(path)) for one in some]

@@ -93,10 +93,8 @@ class CertificateTests(MuxTestCase):
         path.write_bytes(chained.pem + between.pem + chained.key_pem())
         for version in _VERSIONS:
             for identity, lists, days in (
-                (self.good, None, 61),
-                (chained, None, 11),
-                (self.good, self.lists, 3),
-            ):
+                (self.good, None, 61), (chained, None, 11), (self.good, self.lists, 3),
+            ):  # fmt: skip
                 port = self.asking(self.when("any"), self.when("none"), client_crl=lists)
                 context = self.context(identity, version)
                 if identity is chained:

@@ -19,10 +19,8 @@ class AgreementTests(MuxTestCase):
     async def test_first_alpn_protocol_of_this_side_wins(self) -> None:
         port = self.mux([self.tls.route(alpn=("h2", "http/1.1"))])
         for offered, agreed in (
-            (("http/1.1", "h2"), "h2"),
-            (("spdy/3", "http/1.1"), "http/1.1"),
-            ((), None),
-        ):
+            (("http/1.1", "h2"), "h2"), (("spdy/3", "http/1.1"), "http/1.1"), ((), None),
+        ):  # fmt: skip
             client = await self.tls.client(port, alpn=offered)
             self.assertEqual(client.tls.selected_alpn_protocol(), agreed)
             client.reset()

@@ -138,13 +138,10 @@ class AcceptedTest(MuxTestCase):
             ),
         )
         tlvs = (
-            Tlv(TlvType.ALPN, b"h2"),
-            Tlv(TlvType.AUTHORITY, b"www.example.com"),
-            Tlv(TlvType.UNIQUE_ID, b"\x00id"),
-            Tlv(TlvType.NOOP, b"..."),
-            Tlv(0xE0, b"custom"),
+            Tlv(TlvType.ALPN, b"h2"), Tlv(TlvType.AUTHORITY, b"www.example.com"),
+            Tlv(TlvType.UNIQUE_ID, b"\x00id"), Tlv(TlvType.NOOP, b"..."), Tlv(0xE0, b"custom"),
             encode_ssl(ssl),
-        )
+        )  # fmt: skip
         port = self.mux([route("ssh", "close")], accept_proxy_from=SENDERS)
         client = await self.connect(port)
         client.send(

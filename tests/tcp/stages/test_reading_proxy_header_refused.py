@@ -34,21 +34,18 @@ class RefusedTest(MuxTestCase):
     async def test_malformed_header(self) -> None:
         addresses = "c0a80001c0a8000bdc0401bb"
         wrong = [
-            b"SSH-2.0-test\r\n",
-            b"GET / HTTP/1.1\r\n\r\n",
+            b"SSH-2.0-test\r\n", b"GET / HTTP/1.1\r\n\r\n",
             b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\n",
             b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\r\n",
             b"PROXY TCP4  192.168.0.1 192.168.0.11 56324 443\r\n",
             b"PROXY TCP4 192.168.0.01 192.168.0.11 56324 443\r\n",
             b"PROXY TCP4 192.168.0.1 192.168.0.11 056324 443\r\n",
             b"PROXY TCP4 192.168.0.1 192.168.0.11 65536 443\r\n",
-            b"PROXY TCP4 192.168.0.1 192.168.0.11 56324\r\n",
-            b"PROXY TCP4 ::1 ::1 56324 443\r\n",
+            b"PROXY TCP4 192.168.0.1 192.168.0.11 56324\r\n", b"PROXY TCP4 ::1 ::1 56324 443\r\n",
             b"PROXY TCP6 127.0.0.1 127.0.0.1 56324 443\r\n",
             b"PROXY TCP6 1::2::3 ::1 56324 443\r\n",
             b"PROXY UDP4 192.168.0.1 192.168.0.11 56324 443\r\n",
-            b"proxy TCP4 192.168.0.1 192.168.0.11 56324 443\r\n",
-            b"PROXY UNKNOWN" + b" " * 100,
+            b"proxy TCP4 192.168.0.1 192.168.0.11 56324 443\r\n", b"PROXY UNKNOWN" + b" " * 100,
             SIGNATURE[:-1] + b"\r",
             *(
                 SIGNATURE + bytes.fromhex(rest)
@@ -67,7 +64,7 @@ class RefusedTest(MuxTestCase):
                     f"21110017{addresses}2000080100000000210001",  # a field that overruns in it
                 )
             ),
-        ]
+        ]  # fmt: skip
         for count, header in enumerate(wrong, 1):
             record = await self.refused(header, b"SSH-2.0-", count=count)
             self.assert_story(record, reason="proxy-header", bytes_in=0, route=None, backend=None)
