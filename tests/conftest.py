@@ -1,5 +1,3 @@
-"""What holds for all tests."""
-
 import difflib
 import functools
 import gc

@@ -1,5 +1,3 @@
-"""Real clients and servers for the tests: where they are, and what to do when they are not there."""
-
 import os
 import shutil
 from unittest import SkipTest

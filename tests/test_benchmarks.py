@@ -1,5 +1,3 @@
-"""The benchmark: what it makes of its figures, and a run on a small scale."""
-
 import itertools
 import math
 import os

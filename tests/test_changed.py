@@ -1,5 +1,3 @@
-"""Which tests `script/test --changed` runs."""
-
 import subprocess
 import sys
 from pathlib import Path

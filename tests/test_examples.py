@@ -1,5 +1,3 @@
-"""The examples do what they say."""
-
 import socket
 import sys
 from collections.abc import Iterable

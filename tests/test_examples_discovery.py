@@ -1,5 +1,3 @@
-"""The examples of discovery do what they say."""
-
 import os
 import shutil
 import socket

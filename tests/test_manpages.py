@@ -1,5 +1,3 @@
-"""The manual pages, as the programs that show them see them."""
-
 import argparse
 import os
 import shutil

@@ -1,5 +1,3 @@
-"""The example of a package with a matcher is built, installed, found and used."""
-
 import os
 import shutil
 import socket

@@ -1,5 +1,3 @@
-"""A missing program skips a test."""
-
 import os
 from unittest import SkipTest
 

@@ -1,5 +1,3 @@
-"""Every reactor of this system runs the service, with either relay."""
-
 import os
 import socket
 import time

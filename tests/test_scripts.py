@@ -1,5 +1,3 @@
-"""The scripts in ``script/``: what they need, and what they say when it is not there."""
-
 import json
 import os
 import re

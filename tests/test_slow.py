@@ -1,5 +1,3 @@
-"""``script/lib/slow``: a command with a share of a core."""
-
 import os
 import subprocess
 import sys

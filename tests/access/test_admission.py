@@ -1,5 +1,3 @@
-"""Admission control."""
-
 from ipaddress import ip_address, ip_network
 from typing import Any
 

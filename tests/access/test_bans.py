@@ -1,5 +1,3 @@
-"""Tests of bans: what is kept of them, and who is banned."""
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,5 +1,3 @@
-"""What changes in the layout of the limits' memory, which a reload sends instead of all of it."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

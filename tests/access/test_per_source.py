@@ -1,5 +1,3 @@
-"""Limits for each source of clients."""
-
 from ipaddress import ip_address
 
 from twisted.internet.task import Clock

@@ -1,5 +1,3 @@
-"""Asking a service over HTTP, by real sockets."""
-
 from __future__ import annotations
 
 import gzip

@@ -1,5 +1,3 @@
-"""Asking a service that is a process of its own."""
-
 import http.client
 import json
 import socket

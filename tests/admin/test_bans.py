@@ -1,5 +1,3 @@
-"""Bans by the API, also while clients are at each stage before they have a server, and after."""
-
 import ssl
 import time
 

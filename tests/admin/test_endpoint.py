@@ -1,5 +1,3 @@
-"""Where the service itself is reached, over its life."""
-
 import os
 import resource
 import socket

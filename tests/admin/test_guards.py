@@ -1,5 +1,3 @@
-"""Who may ask for what: each guard, over real sockets."""
-
 import base64
 
 from twisted.internet.defer import Deferred, DeferredList

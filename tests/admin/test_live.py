@@ -1,5 +1,3 @@
-"""Connections, servers and listeners over the API."""
-
 import json
 import re
 

@@ -1,5 +1,3 @@
-"""The API of services that are processes of their own: with workers, over upgrades, and at the end."""
-
 import os
 import resource
 import signal

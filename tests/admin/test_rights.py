@@ -1,5 +1,3 @@
-"""Who may do what: tokens with rights over TCP, and users by a UNIX socket."""
-
 import grp
 import os
 import pwd

@@ -1,5 +1,3 @@
-"""Receiving a client's socket, and refusing whatever else comes."""
-
 import json
 import math
 import os

@@ -1,5 +1,3 @@
-"""The campaign of byte truth, in short."""
-
 import socket
 from typing import NoReturn
 

@@ -1,5 +1,3 @@
-"""The part of the campaign in which processes die in the middle of a change, in short."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from campaign.budget import Budget

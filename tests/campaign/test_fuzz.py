@@ -1,5 +1,3 @@
-"""The short form of the fuzzing: what is kept, and what chance alone makes of it; atheris is not needed."""
-
 import random
 import traceback
 

@@ -1,5 +1,3 @@
-"""The part of the campaign by hostile clients, on a small scale."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from campaign.budget import Budget

@@ -1,5 +1,3 @@
-"""The part of the campaign with small machines, in short."""
-
 import time
 from functools import partial
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""The part ``networks`` in short: a bad network and a pulled cable."""
-
 import os
 import socket
 import time

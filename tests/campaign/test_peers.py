@@ -1,5 +1,3 @@
-"""The part of the campaign with hostile peers, in short."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from campaign.budget import Budget

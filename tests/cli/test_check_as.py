@@ -1,5 +1,3 @@
-"""`txmux check` reports the files that the user of the service may not read, and the command that changes that."""
-
 import os
 import pwd
 import shlex

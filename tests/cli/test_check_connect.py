@@ -1,5 +1,3 @@
-"""`txmux check --connect`, as a process of its own: it runs the reactor."""
-
 from __future__ import annotations
 
 import json

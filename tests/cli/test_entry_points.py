@@ -1,5 +1,3 @@
-"""Commands that other packages bring."""
-
 import re
 import sys
 from pathlib import Path

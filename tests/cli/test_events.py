@@ -1,5 +1,3 @@
-"""``txmux events``: what it writes, and how it ends."""
-
 import json
 import os
 import queue

@@ -1,5 +1,3 @@
-"""Tests of the one plain form of rules files."""
-
 from pathlib import Path
 
 import attrs

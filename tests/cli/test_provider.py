@@ -1,5 +1,3 @@
-"""The program of a provider, and one of another package, which the reference shows."""
-
 import os
 import re
 import signal

@@ -1,5 +1,3 @@
-"""Which sources of clients are the busiest."""
-
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any

@@ -1,5 +1,3 @@
-"""What connections need of the rules, while these change."""
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""What needs an operator's attention, by what the processes of a service report."""
-
 import json
 import math
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""What a service with workers tells of its connections, and how they are ended."""
-
 import os
 import signal
 from collections.abc import Mapping

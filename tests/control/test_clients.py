@@ -1,5 +1,3 @@
-"""Sources of clients over all workers, and the limits that refuse them."""
-
 import time
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""Servers and listeners that an operator takes out of use, and back."""
-
 from typing import Any
 
 from hypothesis import given

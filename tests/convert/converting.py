@@ -1,5 +1,3 @@
-"""What the tests of the conversion share."""
-
 import functools
 from textwrap import dedent
 

@@ -1,5 +1,3 @@
-"""Tests of what holds for the configurations of all programs."""
-
 import re
 import socket
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Tests of patterns that fit what two others fit."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

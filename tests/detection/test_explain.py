@@ -1,5 +1,3 @@
-"""Explaining agrees with deciding, and says of each route when it knew."""
-
 from ipaddress import IPv4Address
 
 import attrs

@@ -1,5 +1,3 @@
-"""Finding the installed matchers, and telling what is wrong with plugins."""
-
 import importlib
 import pickle
 import shutil

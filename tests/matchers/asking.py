@@ -1,5 +1,3 @@
-"""Questions to a matcher, for tests."""
-
 from collections.abc import Callable
 
 from txmux.detection.registry import datagram_predicate

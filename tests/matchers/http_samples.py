@@ -1,5 +1,3 @@
-"""HTTP requests, and asking the `http` matcher about them."""
-
 from tests.matchers.asking import verdicts_of
 from txmux.matchers.http import http
 

@@ -1,5 +1,3 @@
-"""The `adb` matcher: the header, and how the identity begins."""
-
 EMPTY = bytes(20) + b"\xff" * 4
 IDENTITY = b"host::features=shell_v2,cmd,stat_v2,ls_v2,fixed_push_mkdir,apex,abb"
 

@@ -1,5 +1,3 @@
-"""The `ajp` matcher: the packet up to what tells."""
-
 # Recorded from mod_proxy_ajp of Apache 2.4.71: a request, and the CPing of ping=1; then as a server begins that speaks HTTP/2.
 SAMPLES = (
     bytes.fromhex("123400b8 0202 0008") + b"HTTP/1.1\0\0\x06/a.php\0\0\x09127.0.0.1\0\xff\xff\0",

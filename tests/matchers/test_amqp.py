@@ -1,5 +1,3 @@
-"""The `amqp` matcher: the protocol header decides."""
-
 # All headers there are, as the specifications have them: 0-9-1, 1.0 with SASL, plain and with TLS, 0-8, 0-9 and 0-10.
 # The first is also what amqp-publish of rabbitmq-c 0.11.0 sends.
 SAMPLES = (

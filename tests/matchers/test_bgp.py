@@ -1,5 +1,3 @@
-"""The `bgp` matcher: the marker, the length, the type and the version."""
-
 # The beginning of what ExaBGP 5.0 sends, and all of what GoBGP 3.10 does.
 SAMPLES = (
     b"\xff" * 16 + bytes.fromhex("00d1 01 04 fbf4 00b4 c0000201 b4 0206 0104 0001 0001"),

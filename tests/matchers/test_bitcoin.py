@@ -1,5 +1,3 @@
-"""The `bitcoin` matcher: the magic of the network and the command."""
-
 MAGICS = tuple(map(bytes.fromhex, ("f9beb4d9", "0b110907", "1c163f28", "0a03cf40", "fabfb5da")))
 VERSION = b"version" + bytes(5)
 # The lengths, the checksum and the protocol version of a message as Bitcoin Core 25 sends it.

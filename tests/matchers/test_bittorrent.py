@@ -1,5 +1,3 @@
-"""The `bittorrent` matcher: the first twenty bytes."""
-
 # The reserved bytes of libtorrent (extensions, DHT, fast) and of qBittorrent; hash and peer as BEP 3 and BEP 20 say.
 SAMPLES = (
     b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x05"

@@ -1,5 +1,3 @@
-"""The `bolt` matcher: the magic."""
-
 # Recorded from the driver neo4j 6.0 for Python; then as older drivers begin.
 SAMPLES = (
     bytes.fromhex("6060b017 000001ff 00080805 00020404 00000003"),

@@ -1,5 +1,3 @@
-"""The `clickhouse` matcher: a name, two numbers, and the revision."""
-
 # Recorded from clickhouse-driver 0.2 for Python; then as clickhouse-client and clickhouse-go write it, made by hand.
 SAMPLES = (
     b"\x00\x18ClickHouse python-driver\x14\x0a\xc4\xa9\x03\x00\x07default\x00",

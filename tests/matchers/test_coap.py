@@ -1,5 +1,3 @@
-"""The `coap` matcher: connections over TCP."""
-
 # Recorded from coap-client of libcoap 4.3.1: to read, to write, and to observe without confirmation.
 DATAGRAMS = (
     bytes.fromhex("4101072201bb2e77656c6c2d6b6e6f776e04636f7265"),

@@ -1,5 +1,3 @@
-"""The `dcerpc` matcher: the header of the bind."""
-
 # Recorded from rpcclient of Samba 4.17.12, from which impacket 0.13.1 does not differ; then made of it: with numbers whose
 # greatest byte comes first, and with the flag for signed headers and version 5.1.
 BIND = bytes.fromhex(

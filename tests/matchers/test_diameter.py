@@ -1,5 +1,3 @@
-"""The `diameter` matcher: the header of a Capabilities-Exchange-Request, and who sends it."""
-
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 
 

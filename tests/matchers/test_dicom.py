@@ -1,5 +1,3 @@
-"""The `dicom` matcher: the request up to the first character of a title."""
-
 # The beginnings of what these send: echoscu of DCMTK 3.6.7, and pynetdicom 3.0.4.
 SAMPLES = (
     bytes.fromhex("0100 000000cd 0001 0000") + b"ANY-SCP         ECHOSCU         " + bytes(32),

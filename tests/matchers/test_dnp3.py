@@ -1,5 +1,3 @@
-"""The `dnp3` matcher: the header of a frame, and its sum."""
-
 # From nDPI's tests/cfgs/default/pcap/dnp3.pcap: a master resets the link, and one asks at once; the last two are made by hand.
 SAMPLES = (
     bytes.fromhex("056408c404000300b4b8 c0d7007ace05"),

@@ -1,5 +1,3 @@
-"""The `dns` matcher."""
-
 import struct
 
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""The matcher `dtls`."""
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""The `elasticsearch` matcher: the header."""
-
 # The first is from nDPI's tests/cfgs/default/pcap/elasticsearch.pcap. The handshakes are made by hand after TcpHeader.java: of
 # Elasticsearch 8.11, and of OpenSearch 2.0 with compression.
 SAMPLES = (

@@ -1,5 +1,3 @@
-"""The `enip` matcher: the header, and the version behind a registration."""
-
 # Recorded from pycomm3 1.2.14: it registers a session; the others are made by hand after packet-enip.c of Wireshark.
 SAMPLES = (
     bytes.fromhex("6500 0400 00000000 00000000 5f7079636f6d6d5f 00000000 0100 0000"),

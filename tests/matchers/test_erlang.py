@@ -1,6 +1,3 @@
-"""The `erlang` matcher: the first message between nodes."""
-
-
 def framed(message: bytes) -> bytes:
     return len(message).to_bytes(2, "big") + message
 

@@ -1,5 +1,3 @@
-"""The `fastcgi` matcher: the record up to the flag."""
-
 # The beginnings of what these send: nginx 1.22.1, cgi-fcgi of FastCGI 2.4.2, and a client in nDPI's fastcgi.pcap that keeps the
 # connection. Then one made by hand after the specification: an authorizer.
 SAMPLES = (

@@ -1,6 +1,3 @@
-"""The `fix` matcher."""
-
-
 def logon(version: bytes, *fields: bytes) -> bytes:
     """Write a Logon, with the length of its body and its checksum."""
     names = (b"34=1", b"49=BANZAI", b"52=20261120-16:00:00.000", b"56=EXEC")

@@ -1,5 +1,3 @@
-"""The `git` matcher: without options the command decides."""
-
 from tests.matchers.all_samples import MATCH, NO, Facts
 
 

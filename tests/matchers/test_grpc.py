@@ -1,5 +1,3 @@
-"""The `grpc` matcher: the content type of the first request decides."""
-
 from tests.wire import http2_builder as h2
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE
 

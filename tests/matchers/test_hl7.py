@@ -1,5 +1,3 @@
-"""The `hl7` matcher: the first segment."""
-
 # Recorded from mllp_send of hl7 0.4.5; the others are made by hand after the standard.
 SAMPLES = (
     b"\x0bMSH|^~\\&|SEND|FAC|RECV|FAC2|20260101120000||ADT^A01|1|P|2.3\rPID|1||555-44-4444\x1c\r",

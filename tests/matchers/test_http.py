@@ -1,5 +1,3 @@
-"""The `http` matcher: without options the request line decides."""
-
 from functools import partial
 
 from hypothesis import given, settings

@@ -1,5 +1,3 @@
-"""The `http2` matcher: the preface decides, and nothing that follows is waited for."""
-
 from tests.wire.http2_builder import CURL, NODE
 from txmux.wire.http2_opening import PREFACE
 

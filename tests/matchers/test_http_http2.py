@@ -1,5 +1,3 @@
-"""The options of the `http` matcher, with HTTP/2."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO

@@ -1,5 +1,3 @@
-"""The options of the `http` matcher."""
-
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from tests.matchers.http_samples import HOST_END, LINE_END, PREFACE, REQUEST, with_fields
 

@@ -1,5 +1,3 @@
-"""The option ``upgrade=`` of the `http` matcher, and requests with very many fields."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO

@@ -1,5 +1,3 @@
-"""The `icecast` matcher: requests of sources."""
-
 # Recorded from ezstream 1.0.2 (libshout 2.4.6), which asks for TLS first if it may; the others are made by hand as FFmpeg,
 # and programs for ICE/1.0, begin.
 SAMPLES = (

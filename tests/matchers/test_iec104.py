@@ -1,5 +1,3 @@
-"""The `iec104` matcher: the two frames with which a station begins."""
-
 # Recorded from c104 2.2 (lib60870): it starts the transfer; then a station that tests the connection first, made by hand.
 SAMPLES = (bytes.fromhex("680407000000"), bytes.fromhex("680443000000"))
 DECIDED_AT = 6

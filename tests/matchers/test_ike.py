@@ -1,5 +1,3 @@
-"""The `ike` matcher."""
-
 from tests.matchers.all_samples import MATCH, NO
 
 # Recorded from ike-scan 1.9.5: version 1, version 2, aggressive mode, and version 1 at port 4500.

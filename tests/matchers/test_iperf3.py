@@ -1,5 +1,3 @@
-"""The `iperf3` matcher."""
-
 # The first is recorded from iperf 3.12, the others are made as it makes them.
 SAMPLES = (
     b"7bf6iz6sdmpw42tk4idlacqpi7enezcmsxzr\x00",

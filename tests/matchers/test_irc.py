@@ -1,5 +1,3 @@
-"""The `irc` matcher: the first line."""
-
 # The first is recorded from Twisted 26.10's IRCClient; then what irssi and WeeChat, mIRC, and a web gateway send.
 SAMPLES = (
     b"NICK alice\r\nUSER alice foo bar :None\r\n",

@@ -1,5 +1,3 @@
-"""The `iscsi` matcher: the header of a login request, and the names in its text."""
-
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 
 

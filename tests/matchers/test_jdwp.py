@@ -1,5 +1,3 @@
-"""The `jdwp` matcher."""
-
 # Recorded from jdb of OpenJDK 17.0.15.
 SAMPLES = (b"JDWP-Handshake",)
 DECIDED_AT = 14

@@ -1,5 +1,3 @@
-"""The `jsonrpc` matcher: the members up to the one that tells."""
-
 # The beginnings of miners and of another client in nDPI's tests/cfgs/default/pcap (mining.pcapng, jsonrpc.pcap), the names in
 # them changed; then made by hand after the specification, and as Electrum begins.
 SAMPLES = (

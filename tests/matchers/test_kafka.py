@@ -1,6 +1,3 @@
-"""The `kafka` matcher."""
-
-
 def request(
     key: int, version: int, client: bytes | None, *, body: bytes = b"", id_: int = 0
 ) -> bytes:

@@ -1,5 +1,3 @@
-"""The `kcp` matcher."""
-
 import struct
 
 from tests.matchers.all_samples import MATCH, NO

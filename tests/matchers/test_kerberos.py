@@ -1,5 +1,3 @@
-"""The `kerberos` matcher: length, tags, version and type."""
-
 # Recorded from kinit of MIT Kerberos 1.20.1; the second is made of it, as a TGS-REQ with lengths of two bytes begins.
 SAMPLES = (
     bytes.fromhex(

@@ -1,5 +1,3 @@
-"""The `l2tp` matcher."""
-
 # Recorded from xl2tpd 1.3.18; then version 3, made by hand after RFC 3931.
 DATAGRAMS = (
     bytes.fromhex(

@@ -1,6 +1,3 @@
-"""The `memcached` matcher."""
-
-
 def binary(opcode: int, key: bytes = b"", extras: bytes = b"") -> bytes:
     body = extras + key
     lengths = len(key).to_bytes(2, "big") + bytes([len(extras), 0, 0, 0])

@@ -1,5 +1,3 @@
-"""The `minecraft` matcher."""
-
 from tests.matchers.all_samples import MATCH, NO, Facts
 
 

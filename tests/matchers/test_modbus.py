@@ -1,5 +1,3 @@
-"""The `modbus` matcher: the header, and the function with its length."""
-
 # Recorded from mbpoll 1.4.11 (libmodbus 3.1.6): read registers, write a coil; and from pymodbus 3.16.1: read and write
 # registers, ask for the identification. Then made by hand after the specification.
 SAMPLES = (

@@ -1,6 +1,3 @@
-"""The `mongodb` matcher."""
-
-
 def message(opcode: int, body: bytes, request: int = 1, answered: int = 0) -> bytes:
     numbers = (16 + len(body), request, answered, opcode)
     return b"".join(number.to_bytes(4, "little") for number in numbers) + body

@@ -1,5 +1,3 @@
-"""The `mqtt` matcher: without options the name and version of the protocol decide."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts

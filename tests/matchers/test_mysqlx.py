@@ -1,6 +1,3 @@
-"""The `mysqlx` matcher: the type and the first name of a message."""
-
-
 def message(kind: int, body: bytes) -> bytes:
     return (1 + len(body)).to_bytes(4, "little") + bytes([kind]) + body
 

@@ -1,5 +1,3 @@
-"""The `ntp` matcher."""
-
 # Recorded from ntpdate of NTPsec 1.2.2 and chronyd 4.3; an SNTP client in its shortest form, by hand; ntpd before its first
 # synchronisation, from Arkime's tests/pcap/ospf.pcap, which has the form of a call of ONC RPC up to the procedure.
 DATAGRAMS = (

@@ -1,5 +1,3 @@
-"""The `opcua` matcher: the Hello."""
-
 # Recorded from asyncua 2.1.0; the second is made by hand after the specification, with the largest address.
 SAMPLES = (
     bytes.fromhex("48454c46 40000000 00000000 ffffff7f ffffff7f 00000000 00000000 20000000")

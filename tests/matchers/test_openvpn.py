@@ -1,5 +1,3 @@
-"""The `openvpn` matcher: the three resets, with and without what protects them."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import datagram_verdicts_of

@@ -1,5 +1,3 @@
-"""The `payload` matcher."""
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""The `postgres` matcher: without options every first packet will do."""
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""The `postgres` matcher with ``sni=``: what follows when the client's request for TLS is granted."""
-
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""The `pptp` matcher: the request that starts the control connection."""
-
 # Recorded from pptp 1.10.0 of Debian.
 SAMPLES = (
     (

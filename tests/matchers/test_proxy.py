@@ -1,5 +1,3 @@
-"""The `proxy` matcher: the line of text."""
-
 from tests.matchers.all_samples import Facts
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

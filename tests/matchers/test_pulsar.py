@@ -1,5 +1,3 @@
-"""The `pulsar` matcher: two lengths, and how the command begins."""
-
 # Recorded from pulsar-client 3.8 for Python; then one with a token of 200 bytes, and the shortest, made by hand.
 SAMPLES = (
     bytes.fromhex(

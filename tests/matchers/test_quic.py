@@ -1,5 +1,3 @@
-"""The matcher `quic`."""
-
 import itertools
 import random
 import subprocess

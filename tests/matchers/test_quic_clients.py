@@ -1,5 +1,3 @@
-"""The matcher `quic` and a real client: aioquic, in memory."""
-
 import ssl
 
 from aioquic._buffer import Buffer

@@ -1,5 +1,3 @@
-"""The `radius` matcher."""
-
 from tests.matchers.all_samples import Facts
 
 # Recorded from radclient of FreeRADIUS 3.2.1: for access, accounting, and the status of the server.

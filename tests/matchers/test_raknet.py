@@ -1,5 +1,3 @@
-"""The `raknet` matcher."""
-
 from tests.matchers.all_samples import Facts
 
 MAGIC = bytes.fromhex("00ffff00fefefefefdfdfdfd12345678")

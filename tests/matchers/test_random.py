@@ -1,5 +1,3 @@
-"""The `random` matcher: what looks random."""
-
 import base64
 import zlib
 from random import Random

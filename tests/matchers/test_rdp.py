@@ -1,5 +1,3 @@
-"""The `rdp` matcher: without options the fixed part decides, and one byte behind it."""
-
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 
 NEGOTIATION = bytes.fromhex("01 00 0800 0b000000")

@@ -1,5 +1,3 @@
-"""The `redis` matcher: commands as clients send them."""
-
 CLI = b"*2\r\n$7\r\nCOMMAND\r\n$4\r\nDOCS\r\n"
 # The first two are recorded from redis-cli 7.0.15, interactive and with a command; the others are what people type.
 SAMPLES = (

@@ -1,5 +1,3 @@
-"""The `regex` matcher as a rules file uses it."""
-
 import warnings
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""The `rmi` matcher: the header of the connection."""
-
 # Recorded from the registry's client in OpenJDK 17.0.15, which waits then; the others are made by hand after the specification.
 SAMPLES = (b"JRMI\0\2\x4b", b"JRMI\0\2\x4c\x50\xac\xed\0\5", b"JRMI\0\1\x4d")
 DECIDED_AT = 7

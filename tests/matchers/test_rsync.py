@@ -1,5 +1,3 @@
-"""The `rsync` matcher: the greeting of a client."""
-
 # Of rsync 3.2.7, 3.1.3 and 2.6.9; the last is recorded from 3.5.0.
 SAMPLES = (
     b"@RSYNCD: 31.0 sha512 sha256 sha1 md5 md4\n", b"@RSYNCD: 31.0\n", b"@RSYNCD: 29\n",

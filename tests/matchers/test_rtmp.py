@@ -1,5 +1,3 @@
-"""The `rtmp` matcher: version, time, and zero or the version of the player."""
-
 # The beginnings of what these send first: rtmpdump 2.4 and curl 7.88.1 (librtmp 2.3); FFmpeg 8, as PyAV 18.1.0 has it; the
 # last is made by hand as Flash Player 9 begins.
 SAMPLES = (

@@ -1,5 +1,3 @@
-"""The `rtp` matcher."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of

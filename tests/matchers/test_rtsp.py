@@ -1,5 +1,3 @@
-"""The `rtsp` matcher: the first request line decides."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.matchers.rtsp import rtsp

@@ -1,5 +1,3 @@
-"""The `s7` matcher: the connection request up to the selector of the one who is called."""
-
 # Recorded from python-snap7 3.3.0; the others are made by hand: the same with the parameters in the order of Snap7 in C, an
 # operator's panel, Micro/WIN and another client with an S7-200, and the name of an S7-1500.
 SAMPLES = (

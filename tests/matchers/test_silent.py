@@ -1,5 +1,3 @@
-"""The `silent` matcher takes nobody who speaks, whatever the time."""
-
 from tests.matchers.all_samples import NO
 
 VERDICTS = tuple(

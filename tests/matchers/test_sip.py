@@ -1,5 +1,3 @@
-"""The `sip` matcher: the first request line decides."""
-
 # The examples of RFC 3261, sections 24.1 and 24.2, and of RFC 5626, section 9.1; one begins with a ping; the last is the
 # beginning of what sipsak 0.9.8.1 sends.
 SAMPLES = (

@@ -1,6 +1,3 @@
-"""The `smb` matcher."""
-
-
 def packet(message: bytes) -> bytes:
     return len(message).to_bytes(4, "big") + message
 

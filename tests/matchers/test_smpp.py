@@ -1,5 +1,3 @@
-"""The `smpp` matcher: the header, and how the name of the system begins."""
-
 # Recorded from smpplib 2.2.4, as transceiver and transmitter; the receiver without a name is made by hand after the
 # specification.
 SAMPLES = (

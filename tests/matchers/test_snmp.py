@@ -1,5 +1,3 @@
-"""The `snmp` matcher."""
-
 from tests.matchers.all_samples import MATCH, NO
 
 # Recorded from Net-SNMP 5.9.3: snmpget, snmpwalk with version 2c, snmpget with version 3, snmptrap.

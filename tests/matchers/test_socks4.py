@@ -1,5 +1,3 @@
-"""The `socks4` matcher: version 4, and 4a."""
-
 SAMPLES = (
     # curl 7.88.1: --proxy socks4://, socks4a://, socks4a:// with a user name.
     b"\x04\x01\x1f\x90\xc0\x00\x02\x01\x00",

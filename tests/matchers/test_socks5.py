@@ -1,5 +1,3 @@
-"""The `socks5` matcher: a number of methods, and the methods."""
-
 SAMPLES = (
     # curl 7.88.1: --proxy socks5://, without and with a user name; netcat-openbsd 1.219: -X 5.
     b"\x05\x02\x00\x01", b"\x05\x03\x00\x01\x02", b"\x05\x01\x00",

@@ -1,5 +1,3 @@
-"""The `source-engine` matcher."""
-
 # Recorded from quakestat 2.17; and by hand as the Source SDK and GoldSrc send it, the players.
 DATAGRAMS = (
     bytes.fromhex("ffffffff54536f7572636520456e67696e6520517565727900"),

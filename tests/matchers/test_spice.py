@@ -1,5 +1,3 @@
-"""The `spice` matcher: the magic and the major version."""
-
 # Recorded from spicy-screenshot of spice-gtk 0.42, the main channel. Then made by hand after the specification: the display channel of a
 # session, and a client of version 1.
 SAMPLES = (

@@ -1,5 +1,3 @@
-"""The `srt` matcher."""
-
 # Recorded from srt-live-transmit 1.5.1; then a rendezvous, made by hand after the draft.
 DATAGRAMS = (
     bytes.fromhex(

@@ -1,5 +1,3 @@
-"""The `ssh` matcher: without options the first four bytes decide."""
-
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO, Facts
 
 OPENSSH = b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n"

@@ -1,5 +1,3 @@
-"""The `stomp` matcher: the first line decides."""
-
 # The examples of STOMP 1.2, and a client of 1.0.
 SAMPLES = (
     b"CONNECT\naccept-version:1.0,1.1,1.2\nhost:stomp.github.org\n\n\x00",

@@ -1,5 +1,3 @@
-"""The `stun` matcher: type, length and magic cookie."""
-
 import struct
 import zlib
 

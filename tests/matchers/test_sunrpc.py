@@ -1,5 +1,3 @@
-"""The `sunrpc` matcher: the mark of the record and the header of the call."""
-
 from tests.matchers.all_samples import MATCH, NO, Facts
 
 # Recorded from nfs-ls of libnfs 4.0.0, with NFS 4 and with NFS 3, whose first call is to mountd; and from rpcinfo -p of rpcbind

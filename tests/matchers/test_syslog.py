@@ -1,5 +1,3 @@
-"""The `syslog` matcher: the priority, and the length that may come before it."""
-
 # Recorded from logger of util-linux 2.38.1 (plain, with --octet-count, with --rfc3164), and from Python's SysLogHandler.
 SAMPLES = (
     b'<13>1 2026-11-20T09:29:23.964534+00:00 vm root - - [timeQuality tzKnown="1" isSynced="0"] hello\n',

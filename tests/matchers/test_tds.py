@@ -1,5 +1,3 @@
-"""The `tds` matcher."""
-
 # The example of [MS-TDS] 4.1, that of [MS-SSTDS] 4.1, and one with another packet number; the last is recorded from tsql of
 # FreeTDS 1.3.17.
 SAMPLES = (

@@ -1,5 +1,3 @@
-"""The `teamspeak` matcher."""
-
 INIT = b"TS3INIT1" + bytes.fromhex("0065 0000 88 063bece9")
 # Made by hand, as the paper of ReSpeak has it: the first packet, and the third.
 DATAGRAMS = (

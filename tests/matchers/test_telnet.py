@@ -1,5 +1,3 @@
-"""The `telnet` matcher: the first command."""
-
 # The first bytes of Linux' telnet to port 23, and of PuTTY, as public captures have them.
 SAMPLES = (
     bytes.fromhex("fffd03 fffb18 fffb1f fffb20 fffb21 fffb22 fffb27 fffd05 fffb23"),

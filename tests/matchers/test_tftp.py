@@ -1,5 +1,3 @@
-"""The `tftp` matcher."""
-
 # Recorded from curl 7.88.1, and from tftp-hpa 5.2: to read, and to write.
 DATAGRAMS = (
     bytes.fromhex(

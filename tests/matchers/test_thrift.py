@@ -1,5 +1,3 @@
-"""The `thrift` matcher: the beginning of the call."""
-
 # Recorded from thrift 0.25.0 of PyPI: the binary and the compact protocol, and both in frames. Then made by hand after the
 # specification: oneway calls, and a sequence number and a name of two bytes.
 SAMPLES = (

@@ -1,5 +1,3 @@
-"""The `tinc` matcher: the line of the ID request."""
-
 # The first is recorded from tinc 1.0.36; the others are made by hand as tinc's send_id writes them in 1.0 and 1.1, and
 # cmd_join in 1.1.
 SAMPLES = (

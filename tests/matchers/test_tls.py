@@ -1,5 +1,3 @@
-"""The `tls` matcher: without options six bytes decide."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NO, Facts

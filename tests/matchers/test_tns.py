@@ -1,6 +1,3 @@
-"""The `tns` matcher."""
-
-
 def connect(version: int, oldest: int, data: bytes, flags: int = 0) -> bytes:
     versions = version.to_bytes(2, "big") + oldest.to_bytes(2, "big")
     fields = versions + bytes.fromhex("0c41 2000 ffff 4f98 0000 0001")

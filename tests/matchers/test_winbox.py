@@ -1,5 +1,3 @@
-"""The `winbox` matcher: the name of the user and a public key."""
-
 KEY = bytes.fromhex(
     "3f9a 04c1 77e2 5b80 d613 2ea5 48fb 900c 6d31 b7e8 1c52 af06 89d4 7e23 c55f 6a1b"
 )

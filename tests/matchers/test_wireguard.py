@@ -1,5 +1,3 @@
-"""The `wireguard` matcher."""
-
 from binascii import a2b_base64
 from hashlib import blake2s
 

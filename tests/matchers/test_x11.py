@@ -1,5 +1,3 @@
-"""The `x11` matcher: byte order and versions."""
-
 SAMPLES = (
     # libX11 1.8.4 with libxcb 1.15 over TCP, with a cookie and without; the last is made by hand, of a big-endian machine.
     bytes.fromhex("6c00 0b00 0000 1200 1000 0000") + b"MIT-MAGIC-COOKIE-1\0\0" + bytes(range(16)),

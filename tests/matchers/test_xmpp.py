@@ -1,5 +1,3 @@
-"""The `xmpp` matcher: without options the name of the first tag decides."""
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""The `zabbix` matcher: the header."""
-
 # Recorded from zabbix_sender 6.0.14, and from zabbix_utils 2.0.4: its sender, the same with compression, and its getter.
 # The last is made by hand after the documentation: a large packet.
 SAMPLES = (

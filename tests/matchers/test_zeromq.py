@@ -1,5 +1,3 @@
-"""The `zeromq` matcher: the signature."""
-
 # Recorded from pyzmq 27 (libzmq 4.3.5), which then waits; then as ZMTP leaves the length open.
 SAMPLES = (
     bytes.fromhex("ff00000000000000017f"),

@@ -1,6 +1,3 @@
-"""The `zookeeper` matcher."""
-
-
 def connect_request(
     *,
     zxid: int = 0,

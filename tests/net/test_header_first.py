@@ -1,5 +1,3 @@
-"""Tests of putting the header in front, over real sockets."""
-
 from __future__ import annotations
 
 from twisted.internet import defer, error

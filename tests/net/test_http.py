@@ -1,5 +1,3 @@
-"""Tests of one request over HTTP."""
-
 import contextlib
 import errno
 import socket

@@ -1,5 +1,3 @@
-"""The files with secrets of other programs."""
-
 import time
 from collections.abc import Callable
 

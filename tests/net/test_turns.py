@@ -1,5 +1,3 @@
-"""Long work in pieces."""
-
 import threading
 import time
 from collections.abc import Generator

@@ -1,5 +1,3 @@
-"""Files that are read again when they change."""
-
 from pathlib import Path
 
 from twisted.internet.task import Clock

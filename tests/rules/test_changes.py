@@ -1,5 +1,3 @@
-"""What is told of a change of the rules."""
-
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase

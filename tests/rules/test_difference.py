@@ -1,5 +1,3 @@
-"""What one version of the rules differs from another by."""
-
 from collections.abc import Sequence
 from operator import eq
 from pathlib import Path

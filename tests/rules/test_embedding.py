@@ -1,5 +1,3 @@
-"""Making routes in Python, and what the package offers."""
-
 from typing import Any
 
 from twisted.internet.protocol import ServerFactory

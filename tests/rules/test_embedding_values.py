@@ -1,5 +1,3 @@
-"""What programs write as a rules file would, and what they are told of anything else."""
-
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address, ip_network

@@ -1,5 +1,3 @@
-"""Tests of ending the connections of clients that may not come in any more."""
-
 from ipaddress import ip_address
 from typing import Any
 

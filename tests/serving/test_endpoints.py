@@ -1,5 +1,3 @@
-"""The last clients of a port that is closed."""
-
 import errno
 import socket
 

@@ -1,5 +1,3 @@
-"""Listening sockets without a reactor."""
-
 import errno
 import socket
 

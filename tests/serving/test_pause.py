@@ -1,5 +1,3 @@
-"""A service that does not accept for a while."""
-
 from twisted.internet.task import deferLater
 
 from tests.support.peers import PeerFactory, connect, listen, reactor

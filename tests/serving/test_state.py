@@ -1,5 +1,3 @@
-"""What one process tells the next beside the sockets."""
-
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""Listening sockets that outlive the rules."""
-
 import contextlib
 import errno
 import os

@@ -1,5 +1,3 @@
-"""Certificates for tests: good ones, and all kinds of bad ones."""
-
 from __future__ import annotations
 
 import base64

@@ -1,5 +1,3 @@
-"""A CrowdSec that a test plays: its Local API as documented."""
-
 import json
 from typing import Any
 

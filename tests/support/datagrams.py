@@ -1,5 +1,3 @@
-"""Clients and servers that speak by datagrams."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable

@@ -1,5 +1,3 @@
-"""Connections to servers that a test plays."""
-
 from __future__ import annotations
 
 from collections.abc import Callable

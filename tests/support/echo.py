@@ -1,5 +1,3 @@
-"""Servers in threads of the tests, one for each client."""
-
 import contextlib
 import socket
 import threading

@@ -1,5 +1,3 @@
-"""Folders for the files of a test."""
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

@@ -1,5 +1,3 @@
-"""An API server of Kubernetes that a test plays: lists by pages, watches by versions, changes of status with conflicts."""
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,3 @@
-"""The marks `whole` and `by_turns`: beside a test, or in the ``__init__.py`` of a folder for all tests there."""
-
 import os
 import re
 import sys

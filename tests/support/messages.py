@@ -1,5 +1,3 @@
-"""Rows of the table of messages by their kinds, and rows that are not in it."""
-
 from __future__ import annotations
 
 from txmux.control.gauges import COUNT

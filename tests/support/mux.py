@@ -1,5 +1,3 @@
-"""A test case with a multiplexer in it: listeners, backends, the log, and time."""
-
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path

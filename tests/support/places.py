@@ -1,5 +1,3 @@
-"""A database of places that a test writes."""
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

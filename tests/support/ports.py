@@ -1,5 +1,3 @@
-"""Ports that nobody has, and the end of those that somebody has."""
-
 import contextlib
 import errno
 import itertools

@@ -1,5 +1,3 @@
-"""Tests that need privileges."""
-
 import os
 from collections.abc import Callable
 from typing import TypeVar

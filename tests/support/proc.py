@@ -1,5 +1,3 @@
-"""What the system says about processes, and about the sockets that they have."""
-
 import os
 import resource
 import signal

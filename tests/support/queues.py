@@ -1,5 +1,3 @@
-"""Waiting for what the kernel has queued."""
-
 import fcntl
 import os
 import socket

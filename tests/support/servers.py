@@ -1,5 +1,3 @@
-"""What listeners have counted of their servers."""
-
 from collections.abc import Iterable
 from typing import Any
 

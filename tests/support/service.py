@@ -1,5 +1,3 @@
-"""A test case that serves the text of a rules file in its own process."""
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,3 @@
-"""Services as child processes: ``twist txmux``, or ``txmux run``."""
-
 import json
 import os
 import re

@@ -1,5 +1,3 @@
-"""A test case that runs a whole service: the supervisor is this process, and its workers are others."""
-
 import gc
 import os
 import signal

@@ -1,5 +1,3 @@
-"""What the marks of a test choose."""
-
 import re
 
 from twisted.trial.unittest import SynchronousTestCase

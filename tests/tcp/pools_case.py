@@ -1,5 +1,3 @@
-"""A test case with clients of one backend that has several servers."""
-
 from typing import Any
 
 from tests.support.mux import MuxTestCase

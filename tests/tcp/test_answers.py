@@ -1,5 +1,3 @@
-"""What clients are told that are turned away, in their own protocols."""
-
 from typing import Any
 
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""A server at the port that the client asked for."""
-
 from tests.support.mux import MuxTestCase
 from tests.support.peers import PeerFactory, reactor
 from txmux.rules.embedding import route

@@ -1,5 +1,3 @@
-"""What backends are told of clients beside their addresses."""
-
 from ipaddress import ip_network
 from typing import Any
 

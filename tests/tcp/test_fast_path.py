@@ -1,5 +1,3 @@
-"""What the fast path serves."""
-
 from pathlib import Path
 
 from tests.support.mux import MuxTestCase

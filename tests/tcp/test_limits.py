@@ -1,5 +1,3 @@
-"""Limits for each source of clients, over real sockets."""
-
 from ipaddress import ip_network
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol

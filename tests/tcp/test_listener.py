@@ -1,5 +1,3 @@
-"""Admission control."""
-
 import socket
 import ssl
 from ipaddress import ip_network

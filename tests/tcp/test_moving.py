@@ -1,5 +1,3 @@
-"""Connections that are relayed go on in another process; here, behind another listener."""
-
 import itertools
 import json
 from typing import Any

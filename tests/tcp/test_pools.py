@@ -1,5 +1,3 @@
-"""Backends with several servers, of which some fail: real sockets, and a clock that the test moves."""
-
 from typing import Any
 
 import attrs

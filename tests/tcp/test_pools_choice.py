@@ -1,5 +1,3 @@
-"""Which of several servers gets a client: by shares, and by what checks have found."""
-
 from typing import Any
 
 import attrs

@@ -1,5 +1,3 @@
-"""Backends that take only some clients at a time, or some data."""
-
 import select
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""What is counted of servers from the connections of clients, at the moment it happens."""
-
 import time
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Literal

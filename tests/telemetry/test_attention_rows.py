@@ -1,5 +1,3 @@
-"""The rows of what needs attention, and what a new one may not lack."""
-
 import runpy
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-"""The fields of documents: what follows from the one line of each."""
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Lines that an access log has lost in all workers."""
-
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 

@@ -1,5 +1,3 @@
-"""How documents are shown, whatever medium shows them."""
-
 from typing import Any
 
 from hypothesis import given

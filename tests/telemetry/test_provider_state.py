@@ -1,5 +1,3 @@
-"""What a service knows of the sources of providers."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder

@@ -1,5 +1,3 @@
-"""Tests of what is kept of connections that did not end as they should."""
-
 import json
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Steps that are done again and again, and may fail."""
-
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase

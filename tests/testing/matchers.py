@@ -1,5 +1,3 @@
-"""Matchers that break the contract, each in one way."""
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""`check_datagrams` finds what is wrong with a matcher for UDP."""
-
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial

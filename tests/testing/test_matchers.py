@@ -1,5 +1,3 @@
-"""The suite for matchers finds what it is there to find."""
-
 import itertools
 import subprocess
 import sys

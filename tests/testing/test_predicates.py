@@ -1,5 +1,3 @@
-"""What is counted of a predicate's work."""
-
 import gc
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""The transport without a network does what real ones do."""
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""What goes with a datagram beside its bytes."""
-
 import socket
 
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""Checks of servers of UDP."""
-
 import socket
 
 from twisted.internet.protocol import Factory, Protocol

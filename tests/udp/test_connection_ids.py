@@ -1,5 +1,3 @@
-"""The connection IDs of one client."""
-
 import json
 
 from hypothesis import given

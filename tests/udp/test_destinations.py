@@ -1,5 +1,3 @@
-"""Flows whose server is the name that their clients ask for."""
-
 from twisted.names import dns
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a

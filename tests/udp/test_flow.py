@@ -1,5 +1,3 @@
-"""Flows that are decided by their first datagram in one pass, beside the same ones that go the whole way."""
-
 import contextlib
 import socket
 from pathlib import Path

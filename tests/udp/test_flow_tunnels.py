@@ -1,5 +1,3 @@
-"""Tunnels of WireGuard whose flow has been forgotten."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

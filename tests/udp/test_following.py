@@ -1,5 +1,3 @@
-"""Flows that follow their clients, through sockets."""
-
 import contextlib
 import socket
 from collections.abc import Iterator

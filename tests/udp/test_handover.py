@@ -1,5 +1,3 @@
-"""Flows that go on in another process."""
-
 import json
 import socket
 from collections.abc import Sequence

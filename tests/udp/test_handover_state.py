@@ -1,5 +1,3 @@
-"""Flows of which much is known, and that go on in another process."""
-
 import socket
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Flows that wait until a server is up."""
-
 import math
 import socket
 from typing import Any

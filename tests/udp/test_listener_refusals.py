@@ -1,5 +1,3 @@
-"""Clients that are not let in."""
-
 from types import SimpleNamespace
 from typing import Any
 

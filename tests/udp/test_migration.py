@@ -1,5 +1,3 @@
-"""Flows that move to another address of their client, and those who would like to have them."""
-
 import json
 from collections.abc import Sequence
 

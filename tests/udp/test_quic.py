@@ -1,5 +1,3 @@
-"""QUIC through a service, both ends by aioquic."""
-
 from __future__ import annotations
 
 import hashlib

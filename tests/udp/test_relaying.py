@@ -1,5 +1,3 @@
-"""Datagrams of clients to servers, and back."""
-
 import socket
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent

@@ -1,5 +1,3 @@
-"""What is counted of servers from flows, at the moment it happens."""
-
 import socket
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""What servers see of clients, and which of them get flows."""
-
 import select
 import socket
 from ipaddress import ip_address

@@ -1,5 +1,3 @@
-"""Flows while the service changes."""
-
 import os
 import signal
 import socket

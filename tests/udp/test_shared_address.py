@@ -1,5 +1,3 @@
-"""Several flows of one address, and which of them a datagram belongs to."""
-
 from __future__ import annotations
 
 import itertools

@@ -1,5 +1,3 @@
-"""Lengths in BER."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""Reading a ClientHello."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.hello_builder import (

@@ -1,5 +1,3 @@
-"""Reading a ClientHello out of records of every size, and those of real clients."""
-
 import ssl
 
 from hypothesis import given, settings

@@ -1,5 +1,3 @@
-"""The patterns of names in options."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

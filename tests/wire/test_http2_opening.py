@@ -1,5 +1,3 @@
-"""Reading what an HTTP/2 client says up to its first request."""
-
 from functools import partial
 
 from hypothesis import given, settings

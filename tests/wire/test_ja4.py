@@ -1,5 +1,3 @@
-"""The JA4 fingerprint of a TLS client."""
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""JSON that others have written."""
-
 import json
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Protocols whose first datagram is one message."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import OptionError

@@ -1,5 +1,3 @@
-"""The predicates and the plain matcher that authors of plugins begin with."""
-
 import re
 
 from hypothesis import given, settings

@@ -1,5 +1,3 @@
-"""What a server of QUIC gets after the decision, without sockets."""
-
 import json
 from typing import Any
 

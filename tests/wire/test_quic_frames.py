@@ -1,5 +1,3 @@
-"""The frames of Initial packets, and the stream that is put together from them."""
-
 import contextlib
 import itertools
 from collections.abc import Sequence

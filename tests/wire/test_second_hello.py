@@ -1,5 +1,3 @@
-"""A second hello is compared with the first, however the network cut it."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""Options that are a number of bytes."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import OptionError

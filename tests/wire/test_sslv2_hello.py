@@ -1,5 +1,3 @@
-"""TLS clients that begin in the format of SSL 2.0."""
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

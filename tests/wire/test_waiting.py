@@ -1,5 +1,3 @@
-"""Parsers that wait for something, while bytes come that do not bring it."""
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Tests of sets of networks in messages."""
-
 import gc
 import json
 from ipaddress import IPv4Network, IPv6Network, ip_network

@@ -1,5 +1,3 @@
-"""What is said of a server that could not be reached."""
-
 import contextlib
 import socket
 from collections.abc import Callable

@@ -1,5 +1,3 @@
-"""Where connections to servers come from."""
-
 import errno
 import itertools
 import socket

@@ -1,5 +1,3 @@
-"""TLS to servers: what is agreed on, and why it is not."""
-
 from __future__ import annotations
 
 import socket

@@ -1,5 +1,3 @@
-"""Single checks, over real sockets: plain, with a PROXY header or TLS, and at another port."""
-
 import errno
 import functools
 import socket

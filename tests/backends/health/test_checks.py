@@ -1,5 +1,3 @@
-"""When servers are checked, and what comes of the results."""
-
 from collections.abc import Callable
 from random import Random
 from typing import Any

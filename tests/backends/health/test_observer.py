@@ -1,5 +1,3 @@
-"""What connections say of a server, second by second."""
-
 import time
 from collections.abc import Callable
 from typing import Any

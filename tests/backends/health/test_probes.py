@@ -1,5 +1,3 @@
-"""Tests of what checks ask, and what they make of answers."""
-
 import time
 from copy import deepcopy
 from typing import Any

@@ -1,5 +1,3 @@
-"""A name server for tests, on a free port, whose answers can be changed at any time."""
-
 import socket
 from collections import Counter
 from contextlib import suppress

@@ -1,5 +1,3 @@
-"""A test case with names that are kept up to date, from a real name server."""
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from random import Random

@@ -1,5 +1,3 @@
-"""Tests of which addresses of a name are taken, and in which order."""
-
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase

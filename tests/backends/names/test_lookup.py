@@ -1,5 +1,3 @@
-"""One look-up of a name, with a real name server: answers, trouble, and the system's files."""
-
 import math
 from collections.abc import Coroutine
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Pools for tests, with a clock that stands still until it is moved."""
-
 from random import Random
 from typing import Any
 

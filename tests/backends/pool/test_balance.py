@@ -1,5 +1,3 @@
-"""Tests of the balancers: who is chosen, and how often."""
-
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -1,5 +1,3 @@
-"""Tests of the clients that wait for a server."""
-
 import gc
 import math
 from collections import Counter

@@ -1,5 +1,3 @@
-"""Pools: who may be chosen, addresses that come and go, and what connections and checks change."""
-
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase

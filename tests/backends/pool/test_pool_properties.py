@@ -1,5 +1,3 @@
-"""What holds of a pool after whatever has happened."""
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (

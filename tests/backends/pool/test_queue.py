@@ -1,5 +1,3 @@
-"""Tests of the queue before a backend that is full."""
-
 import math
 from functools import partial
 

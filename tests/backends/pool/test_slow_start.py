@@ -1,5 +1,3 @@
-"""A server that came up or came new gets its share little by little."""
-
 from collections import Counter
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""A provider that runs in this process, with a source that the test plays."""
-
 from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import Any

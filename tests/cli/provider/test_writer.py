@@ -1,5 +1,3 @@
-"""The file of a provider: when it is written, and what is left out."""
-
 import gc
 import json
 from collections.abc import Sequence

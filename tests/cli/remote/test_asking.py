@@ -1,5 +1,3 @@
-"""Tests of what a command asks, what it writes, and its exit code."""
-
 import json
 import os
 import socket

@@ -1,5 +1,3 @@
-"""``txmux hold`` and ``txmux release``: what they ask."""
-
 from typing import Any
 
 from tests.cli.support import CommandTestCase

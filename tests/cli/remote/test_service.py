@@ -1,5 +1,3 @@
-"""The commands, and services that they ask."""
-
 import json
 import subprocess
 import sys

@@ -1,5 +1,3 @@
-"""Whose certificates ``allow_client`` lets in."""
-
 from datetime import UTC, datetime
 
 from cryptography import x509

@@ -1,5 +1,3 @@
-"""Certificates that follow their files, and which is for whom."""
-
 import contextlib
 import errno
 import itertools

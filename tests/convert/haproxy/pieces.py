@@ -1,5 +1,3 @@
-"""Pieces of an haproxy.cfg, and what becomes of them."""
-
 from textwrap import indent
 
 from tests.convert.converting import converted, rules_of

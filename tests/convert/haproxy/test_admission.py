@@ -1,5 +1,3 @@
-"""Whom the rules of an ``haproxy.cfg`` let in, and whose PROXY headers count."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import rules_of, silent_of

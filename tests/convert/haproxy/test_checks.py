@@ -1,5 +1,3 @@
-"""What becomes of HAProxy's health checks."""
-
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""Who is led where by HAProxy, and by the rules that are made of it."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import rules_of

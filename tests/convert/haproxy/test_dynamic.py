@@ -1,5 +1,3 @@
-"""Backends whose names depend on the client, servers that rules choose, and limits of sources."""
-
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""What becomes of whole files."""
-
 from pathlib import Path
 from unittest import SkipTest
 

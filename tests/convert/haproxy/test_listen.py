@@ -1,5 +1,3 @@
-"""What becomes of binds, backends and whole files of HAProxy."""
-
 from pathlib import Path
 from unittest import SkipTest
 

@@ -1,5 +1,3 @@
-"""What becomes of HAProxy's acls and conditions."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of

@@ -1,5 +1,3 @@
-"""What becomes of decisions on TLS that has ended, and of tests that read files."""
-
 from __future__ import annotations
 
 import functools

@@ -1,5 +1,3 @@
-"""How the servers of an ``haproxy.cfg`` are spoken to, and what its section ``global`` becomes."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of

@@ -1,5 +1,3 @@
-"""Pieces of a ``stream`` block, and what becomes of them."""
-
 from tests.convert.converting import converted, rules_of
 from txmux.rules.model import Backend, Outcome
 from txmux_convert.formats import Conversion

@@ -1,5 +1,3 @@
-"""Tests of what is made of upstreams, and of how their servers are connected."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of

@@ -1,5 +1,3 @@
-"""Tests of whole files, and of what they include."""
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""Tests of what is made of a ``map``."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

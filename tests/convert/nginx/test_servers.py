@@ -1,5 +1,3 @@
-"""Tests of where nginx listens, and whom it lets in."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

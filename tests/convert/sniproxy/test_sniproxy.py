@@ -1,5 +1,3 @@
-"""Tests of the conversion of a ``sniproxy.conf``; what it does with clients is proved beside sniproxy itself."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""Pieces of an sslh.cfg, and what becomes of them."""
-
 from tests.convert.converting import converted, rules_of
 from txmux_convert.formats import Conversion
 

@@ -1,5 +1,3 @@
-"""Command lines of sslh, and ``/etc/default/sslh``."""
-
 from pathlib import Path
 
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""What becomes of whole files."""
-
 import builtins
 from pathlib import Path
 from unittest import SkipTest

@@ -1,5 +1,3 @@
-"""Whom an ``sslh.cfg`` leads where."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import rules_of

@@ -1,5 +1,3 @@
-"""Tests of the conversion of a ``stunnel.conf``; what it does with clients is proved beside stunnel itself."""
-
 from unittest import SkipTest
 
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""Tests of what is made of Traefik's TCP routers."""
-
 from textwrap import indent
 from unittest import SkipTest
 

@@ -1,5 +1,3 @@
-"""Patterns for streams, feature by feature."""
-
 import re
 import warnings
 

@@ -1,5 +1,3 @@
-"""Any pattern for streams, against `re` and brute force."""
-
 import re
 from functools import lru_cache
 from itertools import product

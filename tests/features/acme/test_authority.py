@@ -1,5 +1,3 @@
-"""What is said of an authority that cannot be asked, lies or stalls."""
-
 from __future__ import annotations
 
 import hmac

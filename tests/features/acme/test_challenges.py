@@ -1,5 +1,3 @@
-"""The certificate that an authority is shown, and that its clients see."""
-
 import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address

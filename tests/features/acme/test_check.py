@@ -1,5 +1,3 @@
-"""What ``txmux check`` says of certificates by ACME, and of their folder."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.support import CommandTestCase

@@ -1,5 +1,3 @@
-"""The files of certificates by ACME."""
-
 import os
 import socket
 import stat

@@ -1,5 +1,3 @@
-"""The keys ``acme`` and its like, and ``terminate_tls = acme``."""
-
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase

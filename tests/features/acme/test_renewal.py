@@ -1,5 +1,3 @@
-"""What is known of a certificate's renewal, and what a file may say of it."""
-
 import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise

@@ -1,5 +1,3 @@
-"""What clients said first over UDP in captures, and what `txmux explain` says of it."""
-
 import io
 
 import dpkt  # type: ignore[import-untyped]

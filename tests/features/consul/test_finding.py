@@ -1,5 +1,3 @@
-"""Pools whose servers are services of Consul, with a stand-in that speaks its API."""
-
 import json
 from pathlib import Path
 from random import Random

@@ -1,5 +1,3 @@
-"""Tests of servers that are services of Consul, and of where Consul is."""
-
 from urllib.parse import urlsplit
 
 from hypothesis import given

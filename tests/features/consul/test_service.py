@@ -1,5 +1,3 @@
-"""Services whose servers Consul tells: what clients, operators and commands see of them."""
-
 import json
 import os
 import sys

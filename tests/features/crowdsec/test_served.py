@@ -1,5 +1,3 @@
-"""What a service does by what CrowdSec tells."""
-
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 

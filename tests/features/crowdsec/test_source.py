@@ -1,5 +1,3 @@
-"""Queries to a CrowdSec that the test plays, and what its decisions mean."""
-
 import contextlib
 import json
 import re

@@ -1,5 +1,3 @@
-"""What labels of containers become."""
-
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""A provider whose daemon the test plays."""
-
 import json
 import re
 import socket

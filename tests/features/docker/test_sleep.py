@@ -1,5 +1,3 @@
-"""When containers are stopped, by the clock."""
-
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred

@@ -1,5 +1,3 @@
-"""A client of Encrypted ClientHello, right or wrong, and the files of keys (RFC 9849, RFC 9934)."""
-
 from __future__ import annotations
 
 import base64

@@ -1,5 +1,3 @@
-"""`txmux ech`, and hidden hellos in `txmux explain` and `txmux check`."""
-
 from __future__ import annotations
 
 import base64

@@ -1,5 +1,3 @@
-"""The keys of Encrypted ClientHello follow their files."""
-
 from __future__ import annotations
 
 import itertools

@@ -1,5 +1,3 @@
-"""What tables have of keys and opened hellos."""
-
 import time
 from collections.abc import Mapping
 from typing import Any

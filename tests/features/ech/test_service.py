@@ -1,5 +1,3 @@
-"""What a running service, its helper, and its views have of keys for ECH."""
-
 from __future__ import annotations
 
 import os

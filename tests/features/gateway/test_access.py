@@ -1,5 +1,3 @@
-"""How the API of a cluster is found, by a kubeconfig, a pod's environment or a URL."""
-
 import base64
 import json
 from pathlib import Path

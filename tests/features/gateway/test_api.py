@@ -1,5 +1,3 @@
-"""The API of Kubernetes, asked for lists."""
-
 import json
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""TLS to servers by BackendTLSPolicy: what is served, what is refused, and what the status says."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.features.gateway.objects import authority, gateway, policy, route

@@ -1,5 +1,3 @@
-"""A provider whose API server the test plays."""
-
 import base64
 import json
 import re

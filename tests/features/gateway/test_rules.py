@@ -1,5 +1,3 @@
-"""What Gateways and routes become: sections of rules, and the conditions of their status."""
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Tests of where addresses are, by databases that the test writes."""
-
 from ipaddress import ip_address
 
 from hypothesis import given

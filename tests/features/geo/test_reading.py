@@ -1,5 +1,3 @@
-"""How places are written."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.installed import NETWORKS

@@ -1,5 +1,3 @@
-"""What a service, and `txmux check`, do by where addresses are."""
-
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""HTTP/2 as clients and servers write it."""
-
 from collections.abc import Iterator, Sequence
 
 import attrs

@@ -1,5 +1,3 @@
-"""What `txmux check` says of certificates for names of several places."""
-
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase

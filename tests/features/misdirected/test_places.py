@@ -1,5 +1,3 @@
-"""Hellos with another name, and the names that requests are for."""
-
 import contextlib
 import ssl
 

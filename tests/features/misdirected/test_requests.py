@@ -1,5 +1,3 @@
-"""Requests for other names inside TLS that ends here."""
-
 from typing import Any
 
 import attrs

@@ -1,5 +1,3 @@
-"""The certificates that servers show to `txmux check --connect`."""
-
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""What passes between a client and its server, of which some requests are answered here."""
-
 import itertools
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""The page over a real socket: who may see it, and how it is sent."""
-
 import hashlib
 import hmac
 import json

@@ -1,5 +1,3 @@
-"""How the steps of the page grow with the rules."""
-
 from collections import Counter
 from contextlib import redirect_stdout
 from functools import partial

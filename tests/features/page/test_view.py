@@ -1,5 +1,3 @@
-"""What the page says, without a service."""
-
 import json
 import re
 import sys

@@ -1,5 +1,3 @@
-"""Tests of what other machines tell of bans, whatever stands in the store."""
-
 import json
 import math
 from ipaddress import ip_network

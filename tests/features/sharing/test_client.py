@@ -1,5 +1,3 @@
-"""Tests of a connection that is made again whenever it is lost."""
-
 from collections.abc import Callable
 from typing import Any
 

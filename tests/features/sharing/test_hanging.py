@@ -1,5 +1,3 @@
-"""A Redis that hangs: it keeps its connections and accepts others, and answers nothing."""
-
 from typing import Any
 
 import pytest

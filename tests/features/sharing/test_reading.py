@@ -1,5 +1,3 @@
-"""The key ``shared_limits``."""
-
 from pathlib import Path
 
 import attrs

@@ -1,5 +1,3 @@
-"""Tests of the connection to Redis, with peers that answer what they like."""
-
 from typing import Any
 
 from hypothesis import given

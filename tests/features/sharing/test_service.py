@@ -1,5 +1,3 @@
-"""A running service that shares limits, or cannot."""
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,5 +1,3 @@
-"""Whether limits are shared, by a Redis that the test plays, and a clock that it moves."""
-
 import struct
 from collections.abc import Callable
 

@@ -1,5 +1,3 @@
-"""Dialogues before STARTTLS, however the network cuts them."""
-
 import itertools
 from collections.abc import Iterable
 

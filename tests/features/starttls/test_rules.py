@@ -1,5 +1,3 @@
-"""The keys ``starttls`` and ``starttls_banner``, and what `txmux explain` makes of a client's beginning."""
-
 import json
 
 from twisted.trial.unittest import SynchronousTestCase

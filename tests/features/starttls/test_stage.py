@@ -1,5 +1,3 @@
-"""Clients that begin in the clear, and servers that are asked for TLS on behalf of them."""
-
 from typing import Any
 
 from twisted.logger import capturedLogs, eventAsText

@@ -1,5 +1,3 @@
-"""`txmux test` against a service and against ports that are not safe, or that say nothing."""
-
 import contextlib
 import itertools
 import json

@@ -1,5 +1,3 @@
-"""What `top` shows, of the recorded documents of a service."""
-
 from typing import Any
 
 from tests.support.everything import BACKENDS, DOCUMENTS, NOW, SERVERS, STATUS

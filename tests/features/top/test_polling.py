@@ -1,5 +1,3 @@
-"""What workers say that an intruder has taken over, as `txmux top` shows it."""
-
 import json
 import threading
 from typing import Any

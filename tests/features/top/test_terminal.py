@@ -1,5 +1,3 @@
-"""``txmux top`` in a real terminal, which tmux is, before a real service."""
-
 import contextlib
 import os
 import pty

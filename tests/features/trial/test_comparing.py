@@ -1,5 +1,3 @@
-"""Where one remembered client goes by two sets of rules."""
-
 from collections.abc import Mapping
 from functools import partial
 from unittest import TestCase

@@ -1,5 +1,3 @@
-"""Rules that are tried on the last clients: ``remember``, `/api/reload/try` and ``watch_rules_limit``."""
-
 import json
 import random
 import sys

@@ -1,5 +1,3 @@
-"""What a client says that asks for a tunnel, however it is cut."""
-
 import errno
 
 from hypothesis import given

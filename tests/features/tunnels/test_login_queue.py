@@ -1,5 +1,3 @@
-"""Whose login is checked next."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

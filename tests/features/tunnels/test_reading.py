@@ -1,5 +1,3 @@
-"""Rules with ``tunnel``: none is open by default."""
-
 import importlib.util
 import json
 from pathlib import Path

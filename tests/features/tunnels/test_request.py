@@ -1,5 +1,3 @@
-"""What is said to proxies, and what is understood of their answers, however they are cut."""
-
 from collections.abc import Iterable
 
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""What needs attention where logins to tunnels are many."""
-
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase

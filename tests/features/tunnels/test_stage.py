@@ -1,5 +1,3 @@
-"""A client asks for a tunnel, and is answered here as by a proxy."""
-
 from __future__ import annotations
 
 import base64

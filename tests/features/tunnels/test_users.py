@@ -1,5 +1,3 @@
-"""Logins are checked one after another; how long that takes tells nothing of the user."""
-
 from __future__ import annotations
 
 from time import monotonic

@@ -1,5 +1,3 @@
-"""Connections through a proxy, which a test plays; `tests/interop/test_via.py` has real ones."""
-
 import os
 import socket
 from collections.abc import Iterator

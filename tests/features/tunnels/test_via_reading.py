@@ -1,5 +1,3 @@
-"""Tests of ``via``: proxies, their logins, and servers that no proxy can be asked for."""
-
 from pathlib import Path
 
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""How it is written what starts a server."""
-
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 

@@ -1,5 +1,3 @@
-"""What is sent to start a server for which clients wait."""
-
 import os
 import socket
 from pathlib import Path

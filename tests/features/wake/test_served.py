@@ -1,5 +1,3 @@
-"""A service starts the server that clients wait for, and rules say how."""
-
 import socket
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread

@@ -1,5 +1,3 @@
-"""What supervisor and workers tell each other."""
-
 import contextlib
 import errno
 import json

@@ -1,5 +1,3 @@
-"""A worker's log, when the supervisor takes nothing for a while."""
-
 import contextlib
 import json
 import socket

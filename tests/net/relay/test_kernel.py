@@ -1,5 +1,3 @@
-"""The kernel relay on other reactors, and where something is missing."""
-
 import sys
 from collections.abc import Callable
 from typing import Any

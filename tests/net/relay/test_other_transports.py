@@ -1,5 +1,3 @@
-"""Relays on transports other than plain TCP."""
-
 from functools import cache
 from typing import Any
 

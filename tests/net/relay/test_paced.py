@@ -1,5 +1,3 @@
-"""Relays that are held to a rate."""
-
 import socket
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Peers that bytes are on their way to, and that do not answer."""
-
 import contextlib
 import socket
 import struct

@@ -1,5 +1,3 @@
-"""An epoll object that takes only some descriptors more, as that of a system that lacks memory."""
-
 import errno
 import os
 import select

@@ -1,5 +1,3 @@
-"""How many clients may be accepted."""
-
 import os
 import socket
 

@@ -1,5 +1,3 @@
-"""What happens when memory runs out."""
-
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any

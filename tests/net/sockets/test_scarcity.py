@@ -1,5 +1,3 @@
-"""What happens to sockets that the system cannot watch."""
-
 import contextlib
 import errno
 import socket

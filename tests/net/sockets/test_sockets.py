@@ -1,5 +1,3 @@
-"""Ports, clients and transports on a poller."""
-
 import errno
 import itertools
 import os

@@ -1,5 +1,3 @@
-"""Timers that share the reactor's."""
-
 from typing import Any
 
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""What is read from PEM files, and what is wrong with them."""
-
 from pathlib import Path
 from unittest import mock
 

@@ -1,5 +1,3 @@
-"""What is said of what people write by habit who come from sslh, HAProxy or nginx."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS

@@ -1,5 +1,3 @@
-"""Warnings about PROXY headers, TLS that is ended here, and what stands under it."""
-
 import importlib.util
 import sys
 

@@ -1,5 +1,3 @@
-"""Tests of which lines cover others: whatever is said to be covered, really is."""
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

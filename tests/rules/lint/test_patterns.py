@@ -1,5 +1,3 @@
-"""Options that match nothing, or other clients than they seem to."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.lint.warnings import closed_listeners, lint

@@ -1,5 +1,3 @@
-"""Tests of what rules ask of the system."""
-
 import grp
 import os
 import pwd

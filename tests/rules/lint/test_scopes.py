@@ -1,5 +1,3 @@
-"""Tests of sets of clients."""
-
 from ipaddress import ip_network
 
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""Tests of sets of networks."""
-
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from hypothesis import given

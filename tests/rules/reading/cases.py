@@ -1,5 +1,3 @@
-"""Reading rules from a text, and what is said of them."""
-
 from collections.abc import Callable
 
 from tests.rules.fakes import MATCHERS

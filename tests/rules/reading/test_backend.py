@@ -1,5 +1,3 @@
-"""Tests of the keys of ``[backend NAME]``: what they mean, and what is said of mistakes."""
-
 import ipaddress
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""Tests of ``check``, ``upload_rate`` and ``download_rate``."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

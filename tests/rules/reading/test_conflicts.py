@@ -1,5 +1,3 @@
-"""Tests of what sections have against each other: ports, loops, transports, and sockets that are handed over."""
-
 import sys
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""Tests of ``allow_names`` and ``allow_networks``."""
-
 from ipaddress import ip_address
 
 from twisted.trial.unittest import SynchronousTestCase

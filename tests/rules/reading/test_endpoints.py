@@ -1,5 +1,3 @@
-"""Tests of the places to listen on and to connect to."""
-
 from collections.abc import Callable
 from random import Random
 from typing import Any

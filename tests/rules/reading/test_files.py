@@ -1,5 +1,3 @@
-"""Tests of reading rules files and those they include."""
-
 import errno
 import json
 import os

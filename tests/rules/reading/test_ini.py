@@ -1,5 +1,3 @@
-"""Tests of the form of rules files."""
-
 import configparser
 import io
 

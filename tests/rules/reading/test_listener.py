@@ -1,5 +1,3 @@
-"""Tests of the section ``[listen NAME]``."""
-
 from ipaddress import ip_network
 
 from twisted.trial.unittest import SynchronousTestCase

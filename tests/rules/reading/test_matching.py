@@ -1,5 +1,3 @@
-"""Tests of the lines of ``match =``."""
-
 from collections.abc import Mapping
 from typing import Any, cast
 

@@ -1,5 +1,3 @@
-"""Tests of networks that stand in files of their own."""
-
 import random
 import time
 from collections.abc import Sequence

@@ -1,5 +1,3 @@
-"""Tests of what units may use of others, and whose error it is if they use more."""
-
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase

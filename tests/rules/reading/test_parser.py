@@ -1,5 +1,3 @@
-"""Tests of what rules files mean."""
-
 import json
 import re
 from ipaddress import ip_network

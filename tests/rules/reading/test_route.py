@@ -1,5 +1,3 @@
-"""Tests of the section ``[route NAME]``: times, TLS that ends here, and routes under each other."""
-
 import contextlib
 import os
 import time

@@ -1,5 +1,3 @@
-"""Scope: which listeners the routes of each owner are under."""
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""Tests of the section ``[txmux]``."""
-
 import os
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""The file of tokens."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.reading.tokens import OWN, SHORTEST_TOKEN, AdminToken, read_tokens

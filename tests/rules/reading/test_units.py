@@ -1,5 +1,3 @@
-"""Tests of units: the parts of rules with owners of their own."""
-
 import os
 import threading
 from collections.abc import Callable

@@ -1,5 +1,3 @@
-"""Tests of the kinds of values."""
-
 import shlex
 from ipaddress import ip_network
 from pathlib import Path

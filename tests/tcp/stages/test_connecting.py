@@ -1,5 +1,3 @@
-"""What happens while a server is being connected."""
-
 import errno
 import socket
 from typing import Any

@@ -1,5 +1,3 @@
-"""Clients that wait until a server is up."""
-
 import math
 from collections.abc import Callable
 from typing import Any

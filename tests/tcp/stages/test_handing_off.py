@@ -1,5 +1,3 @@
-"""Clients whose sockets are handed over to another process."""
-
 import contextlib
 import gc
 import socket

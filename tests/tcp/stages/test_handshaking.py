@@ -1,5 +1,3 @@
-"""TLS that ends here: the plaintext that is relayed, and what is left in the end."""
-
 import gc
 import socket
 import ssl

@@ -1,5 +1,3 @@
-"""Certificates of clients that decide which server they get."""
-
 import ssl
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,5 +1,3 @@
-"""Where clients are led from inside TLS that ends here."""
-
 from tests.support.mux import CLOSE, SSH, MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.secure import SecurePeer, client_context, connect_tls

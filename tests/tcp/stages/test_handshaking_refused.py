@@ -1,5 +1,3 @@
-"""The handshake of TLS that ends here: what is agreed on, and what can go wrong."""
-
 import ssl
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""What happens while a client has not been recognised."""
-
 import socket
 import struct
 from datetime import datetime

@@ -1,5 +1,3 @@
-"""Routes for clients that say nothing: `match = silent`."""
-
 from typing import Any
 
 import attrs

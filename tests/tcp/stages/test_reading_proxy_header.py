@@ -1,5 +1,3 @@
-"""Connections that begin with a PROXY protocol header, as they should."""
-
 from __future__ import annotations
 
 from ipaddress import ip_network

@@ -1,5 +1,3 @@
-"""PROXY protocol headers that are missing, wrong or late, and the time that detection has."""
-
 from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at

@@ -1,5 +1,3 @@
-"""How connections that have a server are relayed and logged."""
-
 import gc
 import socket
 from typing import Any

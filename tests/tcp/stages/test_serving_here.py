@@ -1,5 +1,3 @@
-"""Protocols of this process as backends."""
-
 from __future__ import annotations
 
 import socket

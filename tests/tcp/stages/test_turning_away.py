@@ -1,5 +1,3 @@
-"""Turning clients away with an answer in their own protocol."""
-
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port

@@ -1,5 +1,3 @@
-"""Counters of several processes, without the processes."""
-
 import os
 from pathlib import Path
 

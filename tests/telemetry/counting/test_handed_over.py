@@ -1,5 +1,3 @@
-"""Counters that another program goes on with."""
-
 import json
 import os
 import time

@@ -1,5 +1,3 @@
-"""What is read of servers each second."""
-
 import errno
 import os
 

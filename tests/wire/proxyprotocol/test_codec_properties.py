@@ -1,5 +1,3 @@
-"""What holds for any header, and for any bytes."""
-
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

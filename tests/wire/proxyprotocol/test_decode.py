@@ -1,5 +1,3 @@
-"""Tests of reading headers: what is taken, what is refused and at which byte."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.proxyprotocol.vectors import (

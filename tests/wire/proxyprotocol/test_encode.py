@@ -1,5 +1,3 @@
-"""Tests of writing headers."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.proxyprotocol.vectors import (

@@ -1,5 +1,3 @@
-"""The fields of headers: what they tell, and which go on."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""Tests of the values that headers are made of."""
-
 from ipaddress import IPv6Address
 
 from twisted.trial.unittest import SynchronousTestCase

@@ -1,5 +1,3 @@
-"""Tests of the checksum."""
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.wire.proxyprotocol.header import crc32c
