@@ -25,7 +25,6 @@ def require_program(name: str) -> str:
 def run_program(
     name: str, *arguments: str, stdin: bytes = b""
 ) -> Deferred[tuple[bytes, bytes, int]]:
-    """Run a program to its end while the reactor goes on; returns its output, its errors and its exit status."""
     result: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
         require_program(name), arguments, env=dict(os.environ), stdinBytes=stdin
     )

@@ -66,7 +66,6 @@ def _section(page: Path, heading: str) -> str:
 
 
 def _rows(text: str) -> dict[str, list[str]]:
-    """Give the rows of all tables, by what is in backticks in their first cell, without what follows a ``=``."""
     rows = {}
     for line in re.findall(r"^\|(.*)\|$", text, re.MULTILINE):
         first, *cells = (cell.strip() for cell in re.split(r"(?<!\\)\|", line))
@@ -249,7 +248,6 @@ class KeyTests(SynchronousTestCase):
                     self.assertRaises(MuxError, self.value, kind, name, "0s")
 
     def value(self, kind: str, name: str, value: str = "") -> Any:
-        """Parse a file with a key, or without, and give what the model makes of it."""
         text = {
             "txmux": "", "listen": "endpoint = 127.0.0.1:0\n",
             "route": "match = any\nbackend = NAME\n", "backend": "server = 127.0.0.1:1\n",

@@ -32,7 +32,6 @@ class RulesTests(SynchronousTestCase):
 
 class TacTests(InteropTestCase):
     def relayed(self, answer: bytes, *command: str | Path) -> bytes:
-        """Run the file, and give what a client gets from a server with that answer."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             rules = self.folder / "rules.ini"
             rules.write_text(pool_rules(f"127.0.0.1:{server.getsockname()[1]}"))

@@ -69,7 +69,6 @@ json.dump((everything(), [run(*words) for words in json.load(sys.stdin)]), sys.s
 
 
 def everything() -> list[str]:
-    """Name all commands, resources, metrics, numbers, and fields and columns of documents."""
     from txmux.admin.metrics import METRICS  # noqa: PLC0415 - another process runs this alone
     from txmux.admin.site import ADMIN  # noqa: PLC0415
     from txmux.cli import names_of_commands  # noqa: PLC0415
@@ -97,7 +96,6 @@ def everything() -> list[str]:
 
 
 def named_by(row: Any) -> Iterator[str]:
-    """Yield what `everything` has of the row of a feature."""
     if isinstance(row, CounterRow):
         yield from (f"cell {row.group} {name}" for name in row.names())
         yield from (f"metric {name}" for name in row.texts[:1])
@@ -115,7 +113,6 @@ def named_by(row: Any) -> Iterator[str]:
 
 
 def names_of(feature: Feature) -> Iterator[str]:
-    """Yield what `everything` has of a feature."""
     yield from feature.commands
     yield from (resource.path for resource in feature.resources())
     yield from (f"stage {stage.state}" for stage in feature.stages)

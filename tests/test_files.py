@@ -55,7 +55,6 @@ class LinksTest(SynchronousTestCase):
         return path
 
     def assert_refused(self, path: Path, flags: int = os.O_RDONLY) -> None:
-        """See that it is not opened, and that the message tells which link is meant."""
         with self.assertRaises(OSError) as caught:
             open_safely(path, flags)
         self.assertEqual(caught.exception.errno, errno.ELOOP)

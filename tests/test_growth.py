@@ -115,7 +115,6 @@ def _reload_part(what: str, count: int) -> Callable[[], object]:
 
 @cache
 def _worker(what: str, count: int) -> Serving:
-    """What serves, for tests that only ask it."""
     return _serving(_rules(what, count))
 
 
@@ -133,7 +132,6 @@ _LOOKS: dict[str, Callable[[Serving], Coroutine[Any, Any, object]]] = {
 
 
 def _check_result(what: str, count: int) -> Callable[[], object]:
-    """What another process has found of one server."""
     upstreams = _worker(what, count).upstreams
     *_, last = upstreams.all()
     key = key_of(last.pool.members[0])

@@ -28,8 +28,6 @@ AT_ONCE = 200
 
 
 class _Server(Peer):
-    """A backend that is told by the client's second byte what to do."""
-
     open: ClassVar[set[_Server]] = set()
 
     def connectionMade(self) -> None:
@@ -88,19 +86,16 @@ class LeakTest(MuxTestCase):
         return peer
 
     async def echoed(self) -> None:
-        """Both close cleanly."""
         peer = await self.client(b"Be")
         await peer.has(2)
         peer.close()
 
     async def half_closed(self) -> None:
-        """The client finishes first, the server after it."""
         peer = await self.client(b"B-")
         peer.finish()
         await peer.is_lost()
 
     async def reset_by_client(self) -> None:
-        """The client breaks off."""
         peer = await self.client(b"Be")
         await peer.has(2)
         peer.reset()
@@ -113,7 +108,6 @@ class LeakTest(MuxTestCase):
         (await self.client(first)).reset()
 
     async def in_process(self) -> None:
-        """A protocol of this process serves it."""
         peer = await self.client(b"Ee")
         await peer.has(2)
         peer.close()

@@ -89,7 +89,6 @@ class PlainStartTest(SynchronousTestCase):
         installed_matchers()
 
     def imported(self, command: Sequence[str | Path], workers: int = 1) -> set[str]:
-        """Return what all processes have imported: nothing that is imported once in each worker, whose memory would not be shared."""
         folder = make_folder(self)
         rules = folder / "rules.ini"
         (folder / "sitecustomize.py").write_text(_TELLING)

@@ -29,7 +29,6 @@ _GROUP = 54321
 
 
 def _commands(page: Path) -> list[str]:
-    """Return the commands of a page that make something in the folder of the rules."""
     lines = re.findall(r"^ *\$ (.*/etc/txmux/.*)$", page.read_text(), re.MULTILINE)
     return [line for line in lines if _MAKES.search(line)]
 

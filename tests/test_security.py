@@ -14,7 +14,6 @@ _UNTESTED = 3
 
 
 def _rows(heading: str) -> list[list[str]]:
-    """Return the cells of the table below a heading."""
     section = _TEXT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]

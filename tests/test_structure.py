@@ -65,7 +65,6 @@ def modules() -> Iterator[tuple[str, Path, ast.Module]]:
 
 
 def imported(code: ast.Module) -> Iterator[str]:
-    """Give what a module imports when it runs; imports for type checkers do not count."""
     ahead: list[ast.AST] = [code]
     while ahead:
         node = ahead.pop()

@@ -22,8 +22,6 @@ _HEADER = b"PROXY TCP4 192.0.2.1 198.51.100.1 40000 443\r\n"
 
 
 class Client(Peer):
-    """The client's end, which is not read until its server is connected."""
-
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
 

@@ -20,8 +20,6 @@ _REALTIME = frozenset({"CLOCK_REALTIME", "CLOCK_REALTIME_COARSE", "CLOCK_TAI"})
 
 
 def looks(module: ast.Module) -> Iterator[str]:
-    """Yield, for each look at the time of day, the function or class in which it is."""
-
     def walk(node: ast.AST, inside: tuple[str, ...]) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             inside = (*inside, node.name)

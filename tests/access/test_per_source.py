@@ -115,7 +115,6 @@ class PerSourceTest(SynchronousTestCase):
         self.assertEqual(self.count(table), 1)
 
     def count(self, table: SourceTable) -> int:
-        """Count the connections of the one source."""
         slot = table.find(1, 0)
         assert slot is not None
         return table.total(slot) & 0xFFFFFFFF

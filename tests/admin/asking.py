@@ -54,7 +54,6 @@ class Told:
 def request(
     method: str, path: str, headers: dict[str, str] | None = None, body: bytes | str = b""
 ) -> bytes:
-    """Write a request that is the last one of its connection."""
     content = body.encode() if isinstance(body, str) else body
     has = {"Host": "localhost", "Connection": "close", **(headers or {})}
     if content:
@@ -101,7 +100,6 @@ class AdminCase(SupervisedTestCase):
         )
 
     async def clients(self, count: int) -> list[Peer]:
-        """Connect clients that `route_ssh` has relayed."""
         clients = []
         for number in range(count):
             clients.append(await greeted(self, self.port))
@@ -127,7 +125,6 @@ class AdminCase(SupervisedTestCase):
         return found
 
     async def connect(self, to: Path | int | None = None) -> Peer:
-        """Connect to a socket, that of `admin` if no other is meant."""
         to = to or self.socket
         endpoint: Any = (
             TCP4ClientEndpoint(reactor, "127.0.0.1", to)

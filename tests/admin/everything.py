@@ -75,7 +75,6 @@ async def _servers(case: AdminCase) -> Any:
 
 
 async def all_documents(case: AdminCase) -> dict[str, Any]:
-    """Return what each resource with a state tells."""
     found = {name: (await case.get(f"/api/{name}")).json for name in ("status", *_LISTS)}
     chosen = await case.get(f"/api/connections/{found['connections'][0]['id']}")
     return {**found, "connection": chosen.json}

@@ -70,10 +70,7 @@ class HealthTest(AdminCase):
 
 
 class PartsTest(AdminCase):
-    """Long lists may be asked for in parts."""
-
     async def names(self, path: str) -> list[list[str]]:
-        """Follow the links from part to part."""
         parts = []
         while path:
             told = await self.get(path)

@@ -96,7 +96,6 @@ _BAN = request("POST", "/api/bans", JSON, b'{"network": "192.0.2.1"}')
 
 class ReplacedTest(AdminCase):
     async def held(self) -> Peer:
-        """Connect, and send a request that is not answered yet."""
         await self.start()
         peer = await self.connect()
         endpoints = self.endpoints

@@ -56,8 +56,6 @@ async def _look(control: Control) -> object:
 
 
 class _Worker:
-    """A worker in this process."""
-
     number, ready = 0, True
     is_late = is_retiring = False
 

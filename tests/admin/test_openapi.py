@@ -107,7 +107,6 @@ _TYPES: Mapping[str, Any] = {
 
 
 def shape(value: Any, at: str = "") -> dict[str, str]:
-    """Return the kind of each field, by its path."""
     if isinstance(value, dict):
         inner = [shape(one, f"{at}.{name}") for name, one in value.items()]
     elif isinstance(value, list):

@@ -48,7 +48,6 @@ for method, path in (
 
 
 def lines_of(events: Iterable[LogEvent]) -> list[str]:
-    """Return the lines of this endpoint in the log."""
     lines = map(str, map(formatEvent, events))
     return [line for line in lines if line.startswith(("admin: ", "[txmux]"))]
 
@@ -76,7 +75,6 @@ class TokensTests(AdminCase):
         await self.look()
 
     async def look(self) -> None:
-        """Let the service look at the file, which a thread does, and then at the streams of those that are gone."""
         for _ in range(2):
             self.clock.advance(5)
             await look_in_thread(int)  # after the looks of the service

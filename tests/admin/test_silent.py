@@ -42,7 +42,6 @@ class SilentTest(AdminCase):
         return client
 
     async def ended(self, client: Peer, count: int) -> dict[str, Any]:
-        """Close a client, and return the line of the log that is then there."""
         close(client, self.greeter.peers[-1])
         while not self.log.exists() or len(self.log.read_text().splitlines()) < count:
             await turn()

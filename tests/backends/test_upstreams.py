@@ -30,8 +30,6 @@ ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
 
 
 class ChangingUpstreams:
-    """Upstreams, as one set of rules after the other has them."""
-
     def __init__(self) -> None:
         self.clock = Clock()
         self.upstreams = Upstreams(self.clock, self.clock, played(_dial))

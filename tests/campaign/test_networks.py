@@ -61,7 +61,6 @@ _NUMBERS = 100
 
 
 def _send_numbers(host: str) -> tuple[list[int], list[float]]:
-    """Send numbered datagrams, and give their numbers as they arrive, with the seconds that each took."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with (
         socket.socket(family, socket.SOCK_DGRAM) as client,

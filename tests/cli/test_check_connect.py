@@ -44,7 +44,6 @@ class ConnectTests(SynchronousTestCase):
         return ended.returncode, ended.stdout.decode()
 
     def check(self, rules: str) -> tuple[int, list[str]]:
-        """Run the command, and give its exit code and what it says of servers."""
         code, out = self.run_check(rules)
         return code, [line for line in out.splitlines() if not line.startswith("/")]
 

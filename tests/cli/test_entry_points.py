@@ -28,12 +28,10 @@ class EntryPointTests(CommandTestCase):
 
     @staticmethod
     def forget(*names: str) -> dict[str, ModuleType]:
-        """Have modules imported anew."""
         found = [name for name in sys.modules if name.startswith(names)]
         return {name: sys.modules.pop(name) for name in found}
 
     def bring(self, package: str, **modules: str) -> None:
-        """Install a package with a module for each command."""
         folder = self.folder / f"{package}-1.2.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")

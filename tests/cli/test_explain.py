@@ -201,7 +201,6 @@ deadline  after 3s, or when the client finishes sending: default, reset
         )
 
     def of_listener(self, *lines: str) -> str:
-        """Explain what becomes of a client from 192.0.2.1 that says nothing, with other keys of the listener."""
         before = "silent   = ssh-server\ndefault  = reset\n"
         self.rules = self.write("rules.ini", RULES.replace(before, "\n".join([*lines, ""])))
         return self.explain("--text", "", "--from", "192.0.2.1").partition("\ndecision  ")[2]

@@ -189,7 +189,6 @@ class FewTests(SynchronousTestCase):
     """Whether others would have room without the two sources that have the most."""
 
     def of_few(self, *sources: int, backend: str | None = None, ended: int = 0) -> bool:
-        """Ask with so many connections of each source to the backend ``web``, and so many of another one that have ended."""
         table = ClientTable(Clock().seconds)
         for _ in range(ended):
             table.ended(_ended("192.0.2.200:1"))

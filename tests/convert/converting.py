@@ -15,7 +15,6 @@ PORTS = {"daytime": 13, "ssh": 22, "xmpp-client": 5222}
 
 
 def converted(text: str | bytes, program: Program | None = None, name: str = "x.cfg") -> Conversion:
-    """Convert a text, and see to it that what comes out has no errors but those that wait for a person."""
     data = text if isinstance(text, bytes) else dedent(text).encode()
     output = convert(data, name, matchers(), PORTS.get, program)
     rules_of(output)

@@ -214,7 +214,6 @@ def _phrases(lines: list[str]) -> set[str]:
 
 
 def _directives(program: str) -> Iterator[tuple[bool, str, list[str]]]:
-    """Yield directives of one place, and whether they count beside others only."""
     file = Path(__file__).parent / "directives" / f"{program}.txt"
     for line in file.read_text().splitlines():
         if not line.startswith("#"):
@@ -224,7 +223,6 @@ def _directives(program: str) -> Iterator[tuple[bool, str, list[str]]]:
 
 @cache
 def _converted(program: Program, base: str, place: str, text: str) -> list[str]:
-    """Convert a configuration with a directive at a place; return what comes of it, without the numbers of lines."""
     configuration = _of_traefik(base, text) if program == "traefik" else _filled(base, place, text)
     try:
         output = convert(configuration.encode(), "x", matchers(), PORTS.get, program)
@@ -261,7 +259,6 @@ def _texts(program: str, place: str, directive: str) -> tuple[str, str]:
 
 
 def _reason(program: str, place: str, text: str) -> str:
-    """Return why a directive has no effect, if one of the tables says so."""
     first = re.split("[ :=]", text)[0]
     tables: dict[str, Mapping[str, str]] = {
         "haproxy": haproxy.WITHOUT_EFFECT,

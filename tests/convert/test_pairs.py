@@ -22,7 +22,6 @@ _PLACE = re.compile(r"<(\w+)(\.port)?>")
 
 
 def _placed(text: str) -> str:
-    """Return a configuration with ports and servers in their places."""
     if not EXPECTED.search(text):
         return text
     numbers = count(1001)
@@ -39,7 +38,6 @@ def _placed(text: str) -> str:
 
 
 def rules_for(case: str) -> str:
-    """Return the rules for a configuration, and what is only said of it."""
     try:
         output = converted(_placed(case).rstrip("\n") + "\n", name="/nowhere/x.cfg")
     except ConvertError as error:

@@ -110,7 +110,6 @@ ASKED = {"unknown": "none.test", "first": "h1000.test", "last": "h{}.test", "und
 
 @cache
 def _line(matcher_and_option: str, number: int, transport: Transport) -> Alternative:
-    """Every fifth route is for what is under a name."""
     text = f"{matcher_and_option}={'*.' * (number % 5 == 4)}h{1000 + number}.test"
     made = route(text, "close").for_transport(transport)
     assert made is not None
@@ -127,7 +126,6 @@ def _routes(which: str, shape: str, count: int, transport: Transport) -> Iterabl
 
 
 def _decide(detector: Detector[Route], data: bytes, transport: Transport) -> Decision[Route]:
-    """Do with the detector what connections and flows do, for a client that no condition holds for."""
     peeked = Peeked(data) if transport is Transport.TCP else Datagrams((data,))
     decision = detector.decide_at_once(peeked)
     if decision is None and isinstance(peeked, Datagrams):

@@ -29,8 +29,6 @@ _EXITS = {"critical": 2, "warning": 1, "note": 0, "": 0}
 
 @attrs.frozen
 class Views:
-    """The views of a service whose `admin` is a UNIX socket."""
-
     mux: Service
     admin: Path
 
@@ -51,7 +49,6 @@ class Views:
         return ask(self.admin, "GET", "/readyz")[0] == 200
 
     def metric(self, sample: str) -> float | None:
-        """Return the value of a sample, which is written as in the exposition."""
         for line in text_of(self.admin, "/metrics").splitlines():
             name, _, value = line.rpartition(" ")
             if name == sample:
@@ -95,7 +92,6 @@ class Views:
         print(f"{what}, {level}: {took}")  # noqa: T201 - seen by -s
 
     def clear(self, what: str) -> None:
-        """Wait until no item of a topic is left, and nothing is worse than a note."""
         eventually(lambda: self.attention(what) is None, f"{what} needs no attention any more")
         eventually(
             lambda: self.metric(f'txmux_attention{{level="critical",what="{what}"}}') == 0,
@@ -113,8 +109,6 @@ def pool(*ports: int, more: str = "") -> str:
 
 
 class ServerTests(WorkersTestCase):
-    """Serves rules, and reads all views of them."""
-
     def views(self, rules: str, settings: str = "workers = 2") -> Views:
         admin = self.folder / "admin.sock"
         return Views(
@@ -122,7 +116,6 @@ class ServerTests(WorkersTestCase):
         )
 
     def ask_until(self, views: Views, what: str) -> None:
-        """Connect clients that say something, one after the other, until a topic needs attention."""
         sources = itertools.cycle(("127.0.0.1", "127.0.0.2", "127.0.0.3"))
 
         def is_shown() -> bool:

@@ -6,27 +6,22 @@ from txmux.testing import Decided, decided, facts, flow_decided
 
 
 def verdicts_of(matcher: IProtocolMatcher) -> Callable[..., Decided]:
-    """Make a function that gives the verdict on a sample, and the byte it came at; options are named arguments."""
     return lambda data, **options: decided(matcher.predicate(options), data)
 
 
 def facts_of(matcher: IProtocolMatcher) -> Callable[..., dict[str, str]]:
-    """Make a function that gives the facts of a sample; options are named arguments."""
     return lambda data, **options: facts(matcher.predicate(options), Peeked(data))
 
 
 def over_udp(matcher: IProtocolMatcher, **options: str) -> Predicate:
-    """Make the predicate that is asked about datagrams."""
     predicate = datagram_predicate(matcher, options, matcher.predicate(options))
     assert predicate is not None
     return predicate
 
 
 def datagram_verdicts_of(matcher: IProtocolMatcher) -> Callable[..., Verdict]:
-    """Make a function that gives the verdict on a flow's first datagram; options are named arguments."""
     return lambda data, **options: flow_decided(over_udp(matcher, **options), [data]).verdict
 
 
 def datagram_facts_of(matcher: IProtocolMatcher) -> Callable[..., dict[str, str]]:
-    """Make a function that gives the facts of a flow's first datagram; options are named arguments."""
     return lambda data, **options: facts(over_udp(matcher, **options), Datagrams((data,)))

@@ -60,14 +60,12 @@ DATAGRAM_OVERLAPS: dict[tuple[str, str], str] = {
 
 @cache
 def order(heading: str = "Ambiguities") -> tuple[str, ...]:
-    """Give the matchers in the order that the reference recommends: over TCP, or under ``Order over UDP``."""
     section = _PAGE.read_text().partition(f"\n## {heading}\n")[2]
     return tuple(section.partition("```text\n")[2].partition("```")[0].split())
 
 
 @cache
 def streams() -> dict[str, Asked]:
-    """Give the matchers for TCP that have samples, in the order of the reference."""
     matchers, samples = for_streams(), all_samples()
     return {
         name: Asked(matchers[name].predicate({}), samples[name])
@@ -78,7 +76,6 @@ def streams() -> dict[str, Asked]:
 
 @cache
 def flows() -> dict[str, Asked]:
-    """Give the matchers for UDP, in the order of the reference."""
     matchers, samples = installed_matchers(), all_samples("DATAGRAMS")
     more = all_samples("MATCHED_DATAGRAMS")
     return {
@@ -112,7 +109,6 @@ class Asked:
         self._sized: dict[int, tuple[bytes, ...]] = {}
 
     def about(self, data: bytes) -> Verdict:
-        """Ask about the first bytes of a stream. All pairs ask about the shortest ones again."""
         if len(data) > 2:
             return self._predicate(Peeked(data))
         if data not in self._about_short:
@@ -120,21 +116,18 @@ class Asked:
         return self._about_short[data]
 
     def takes(self, data: bytes) -> bool:
-        """Tell whether it matches a stream, or a first datagram."""
         if data[0] not in self.first:
             return False
         peeked = Peeked(data) if self._transport is Transport.TCP else Datagrams((data,))
         return self._predicate(peeked) is _MATCH
 
     def of_size(self, size: int) -> tuple[bytes, ...]:
-        """Give its datagrams with this many bytes, made of samples."""
         if size not in self._sized:
             made = (_resized(self, sample, size) for sample in self.samples)
             self._sized[size] = tuple(dict.fromkeys(data for data in made if data is not None))
         return self._sized[size]
 
     def decides_at(self, data: bytes) -> int:
-        """Find after how many of some bytes it has decided."""
         low, high = 1, len(data)
         while low < high:
             middle = (low + high) // 2
@@ -324,7 +317,6 @@ def neighbours(sample: bytes, most: int) -> Iterator[bytes]:
 
 
 def table() -> str:
-    """Give the source of the module with the tables."""
     rows = [
         "".join(
             f'    ("{one}", "{other}"): "{data.hex()}",\n' for (one, other), data in found.items()

@@ -36,18 +36,15 @@ _GRPC = "suricata-verify@10a45e4b:tests/http2-errorcode/input.pcap"
 
 @functools.cache
 def streams() -> tuple[dict[str, Any], ...]:
-    """Read the corpus; its ``about`` says what is in it."""
     found = json.loads((_TESTS / "corpus/streams.json").read_text())["streams"]
     return tuple({**stream, "data": bytes.fromhex(stream["hex"])} for stream in found)
 
 
 def routes() -> list[Route]:
-    """Make a route for each of them, which is named after it."""
     return [route(name, Refusal.CLOSE, name=name) for name in order()]
 
 
 def expected(stream: dict[str, Any]) -> set[str]:
-    """Say which routes may have a stream."""
     names = set(stream["expect"])
     if not names:
         names = _TAKES_ALL | {_CAME_LATER.get(stream["label"], "any")}
@@ -107,8 +104,6 @@ class CorpusTests(SynchronousTestCase):
 
 
 class PortTests(MuxTestCase):
-    """The same on a port."""
-
     async def assert_led(self, size: int) -> None:
         """Send every stream in pieces of this many bytes, each when the one before has been read, up to the decision."""
         port = self.mux(routes())

@@ -1,5 +1,4 @@
 def logon(version: bytes, *fields: bytes) -> bytes:
-    """Write a Logon, with the length of its body and its checksum."""
     names = (b"34=1", b"49=BANZAI", b"52=20261120-16:00:00.000", b"56=EXEC")
     body = b"".join(field + b"\x01" for field in (b"35=A", *names, *fields))
     message = b"8=%b\x019=%d\x01%b" % (version, len(body), body)

@@ -12,7 +12,6 @@ HELLO = document(b"\x10hello\x00\x01\x00\x00\x00\x02$db\x00\x06\x00\x00\x00admin
 
 
 def hello_of(size: int) -> bytes:
-    """Write the hello of a client that tells enough of itself to have this many bytes."""
     rest = len(message(2004, bytes(4) + b"admin.$cmd\x00" + bytes(8) + _with_platform(0)))
     return message(
         2004, bytes(4) + b"admin.$cmd\x00" + bytes(4) + b"\xff" * 4 + _with_platform(size - rest)

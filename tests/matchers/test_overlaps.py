@@ -49,8 +49,6 @@ def _held(name: str, data: bytes) -> list[str]:
 
 
 class TableTests(SynchronousTestCase):
-    """What `txmux check` knows."""
-
     def test_streams(self) -> None:
         """Both matchers of a pair match the bytes beside it, and are in the order of the reference."""
         asked = streams()
@@ -122,8 +120,6 @@ class TableTests(SynchronousTestCase):
 
 
 class HeldTests(SynchronousTestCase):
-    """Clients of a later matcher, in the order of the reference."""
-
     def test_neighbours(self) -> None:
         """None is held that has sent what its own needs, be it a sample, or one with a byte changed, added or left out."""
         for name, own in streams().items():

@@ -29,7 +29,6 @@ _BUILT_IN = [path.stem for path in Path(txmux.matchers.__path__[0]).glob("[a-z]*
 
 
 def each_with(*tables: str) -> pytest.MarkDecorator:
-    """Run a test for each matcher whose file has one of these tables."""
     names = {name for table in tables for name in all_samples(table)}
     return pytest.mark.parametrize("name", sorted(names))
 
@@ -39,14 +38,12 @@ def rows(name: str, table: str) -> Any:
 
 
 def read_options(options: str | dict[str, str]) -> dict[str, str]:
-    """Read options as the rules have them."""
     if isinstance(options, dict):
         return options
     return dict(word.split("=", 1) for word in options.split())
 
 
 def asked(name: str, table: str) -> Iterator[tuple[Predicate, Peeked, Any, Any]]:
-    """Give for each row the predicate, what it is asked about, what is expected, and the row for the message."""
     matcher = installed_matchers()[name]
     for row in rows(name, table):
         options, data, *expected = row
@@ -58,7 +55,6 @@ def asked(name: str, table: str) -> Iterator[tuple[Predicate, Peeked, Any, Any]]
 
 
 def _of_all(*tables: str) -> set[Any]:
-    """Collect the bytes in these tables of all matchers, without where they decide."""
     found = [row for table in tables for rows in all_samples(table).values() for row in rows]
     return {row[0] if isinstance(row, tuple) and isinstance(row[-1], int) else row for row in found}
 

@@ -20,8 +20,6 @@ GREETING = b"greeting"
 
 
 class Client(Peer):
-    """Greets at once."""
-
     def connectionMade(self) -> None:
         self.transport.write(GREETING)
 
@@ -97,7 +95,6 @@ class LoopbackTests(TestCase):
         self.peers = PeerFactory()
 
     async def check(self, client: Client, header: bytes = HEADER) -> None:
-        """Check that header and first bytes arrive as one, and that half-closes are passed on."""
         server = await self.peers.peer()
         await server.has(1)
         self.assertEqual(bytes(server.received), header + GREETING)

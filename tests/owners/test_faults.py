@@ -155,12 +155,10 @@ class FaultsTest(WorkersTestCase):
         return mux
 
     def untaken(self) -> Mapping[str, Any]:
-        """Return the units that are not taken, by the names of their owners."""
         rows = self.mux.api("status")["untaken"]
         return {re.findall(r"[a-z]+", row["unit"].removesuffix(".ini"))[-1]: row for row in rows}
 
     def connect(self, owner: Owner) -> tuple[socket.socket, socket.socket]:
-        """Connect a client of an owner, and return both ends of its connection."""
         client = socket.create_connection(("127.0.0.1", owner.port), 10)
         self.addCleanup(client.close)
         client.settimeout(60)

@@ -36,7 +36,6 @@ _NEEDS_LISTENER = re.compile(
 
 
 def written(case: str) -> str:
-    """Return the rules of a case; where it has no listener, one comes behind what is written."""
     text = _SAID.sub("", case)
     return text + _LISTENER if _NEEDS_LISTENER.match(text) else text
 
@@ -54,7 +53,6 @@ def problems_of(text: str) -> list[Problem]:
 
 
 def annotated(case: str) -> str:
-    """Return a case with the messages of today below its lines."""
     if names_missing(case):
         return case
     text = _SAID.sub("", case)
@@ -67,7 +65,6 @@ def annotated(case: str) -> str:
 
 
 def wrong_rules() -> Iterator[str]:
-    """Yield the rules of each case of all files."""
     for file in (*WRONG, *WRONG_OF_FEATURES):
         yield from map(written, cases_of(file.read_text()))
 

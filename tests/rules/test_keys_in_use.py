@@ -29,7 +29,6 @@ _ELSEWHERE = {
 
 
 def _imported_late(path: Path) -> set[str]:
-    """Return the modules of this package that functions of a module import."""
     importing = [
         node
         for node in ast.walk(ast.parse(path.read_text()))
@@ -45,7 +44,6 @@ def _imported_late(path: Path) -> set[str]:
 
 
 def _texts(tree: ast.AST) -> set[str]:
-    """Return the constants of code that are text."""
     constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return {value for value in constants if isinstance(value, str)}
 

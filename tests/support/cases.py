@@ -7,19 +7,16 @@ _TITLE = re.compile(r"^####(?: .+)?\n", re.MULTILINE)
 
 
 def cases_of(text: str) -> list[str]:
-    """Return the text of each case, with the empty lines at its end."""
     _, *cases = _TITLE.split(text)
     return cases
 
 
 def titled_cases(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the title and the text of each case."""
     titles = (line.removeprefix("####").strip() for line in _TITLE.findall(text))
     yield from zip(titles, cases_of(text), strict=True)
 
 
 def with_each(text: str, change: Callable[[str], str]) -> str:
-    """Return a file with the text of each case changed."""
     begin, *cases = _TITLE.split(text)
     titles = _TITLE.findall(text)
     return begin + "".join(title + change(case) for title, case in zip(titles, cases, strict=True))

@@ -86,7 +86,6 @@ class Identity:
         )
 
     def authorise(self, common_name: str, ends: float = _VALID, begins: float = -2) -> Identity:
-        """Make the certificate of an authority below this one."""
         extensions = [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
         return _make(common_name, self, begins, ends, extensions)
 
@@ -112,7 +111,6 @@ class Identity:
 
 
 def make_authority(common_name: str = "Test Authority", *names: str) -> Identity:
-    """Make a certificate that is its own authority, and may be that of others unless it has names."""
     if names:
         alternative = x509.SubjectAlternativeName([*map(_name, names)])
         return _make(common_name, None, -2, _VALID, [alternative])
@@ -223,5 +221,4 @@ def rsa_pem(name: str, bits: int = 2048, *, alternative: bool = True) -> bytes:
 
 @functools.cache
 def authority() -> Identity:
-    """Make the authority that the tests trust, once for all of them."""
     return make_authority()

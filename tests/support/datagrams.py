@@ -33,8 +33,6 @@ def udp_listener(
 
 
 class Talker(DatagramProtocol):
-    """Keeps what it hears, and answers if it is told how."""
-
     def __init__(self, answer: Callable[[bytes], bytes] = lambda _: b"") -> None:
         self.answer = answer
         self.heard: list[bytes] = []

@@ -73,7 +73,6 @@ class DockerPlayed(Resource):
         self.streams.clear()
 
     def put(self, answer: dict[str, Any], action: str = "start") -> str:
-        """Have a container, and tell so."""
         self.containers[answer["Id"]] = answer
         self.tell(action, answer["Id"])
         return str(answer["Id"])
@@ -135,7 +134,6 @@ class DockerPlayed(Resource):
 
 
 def _listed(answer: dict[str, Any]) -> dict[str, Any]:
-    """Answer one of ``/containers/json``."""
     return {
         "Id": answer["Id"],
         "Names": [answer["Name"]],

@@ -38,7 +38,6 @@ class ThreadServer:
             self._serve(accepted)
 
     def wait(self, seconds: float) -> None:
-        """Accept no more clients, and wait until those that are there have been served."""
         stop_listening(self._listening)
         for thread in self._threads:
             thread.join(seconds)

@@ -57,7 +57,6 @@ def growth(work: Callable[[int], Callable[[], object]], few: int = FEW, many: in
 
 
 def finished(coroutine: Coroutine[Any, Any, object]) -> None:
-    """Run what waits for nothing."""
     results: list[Any] = []
     Deferred.fromCoroutine(coroutine).addBoth(results.append)
     [result] = results

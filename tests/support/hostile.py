@@ -154,7 +154,6 @@ _TYPE_A = b"\0\1"
 
 
 def dns_answer(query: bytes, *, flags: int = 0x8180, question: bytes = b"") -> bytes:
-    """Return an answer: 127.0.0.1 for 1 s, or nothing if another type is asked for."""
     end = query.index(b"\0", 12) + 5
     asked = question or query[12:end]
     has_address = asked[-4:-2] == _TYPE_A and not flags & 0x0200
@@ -332,7 +331,6 @@ class HostilePeer:
                 self._misbehave(end, self._way)
 
     def _misbehave(self, end: socket.socket, way: str) -> None:
-        """Answer a request."""
         dialect = self._dialect
         if way == RESET:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -365,7 +363,6 @@ class HostilePeer:
                 self._over.wait(early)
 
     def _send(self, end: socket.socket, data: bytes, before: int) -> int:
-        """Send, and return how much the connection was sent by now."""
         while data and not self._over.is_set():
             with suppress(TimeoutError, ssl.SSLWantWriteError):
                 count = end.send(data)
@@ -374,7 +371,6 @@ class HostilePeer:
         return before
 
     def _hold(self, end: socket.socket) -> None:
-        """Read, and answer nothing, until the other side closes."""
         end.settimeout(_POLL)
         while not self._over.is_set():
             with suppress(TimeoutError):

@@ -66,14 +66,12 @@ class KubernetesPlayed(Resource):
         self.cut()
 
     def cut(self) -> None:
-        """Cut all watches."""
         for *_, request in self._watching:
             if request.channel is not None:
                 request.channel.transport.abortConnection()
         self._watching.clear()
 
     def put(self, thing: dict[str, Any]) -> None:
-        """Have an object, new or changed."""
         path, metadata = _PLURALS[thing["kind"]], thing["metadata"]
         key = metadata.get("namespace", ""), metadata["name"]
         is_new = key not in self.objects[path]
@@ -95,11 +93,9 @@ class KubernetesPlayed(Resource):
 
     @property
     def watched(self) -> list[tuple[str, str]]:
-        """The collections and namespaces of the watches that are open."""
         return [(path, namespace) for path, namespace, _ in self._watching]
 
     def tell(self, line: bytes) -> None:
-        """Send a line to all watches."""
         for *_, request in self._watching:
             request.write(line)
 

@@ -60,13 +60,11 @@ class MemoryLimit:
         return ("sh", "-c", 'echo $$ >"$0" && exec "$@"', str(self.folder / "cgroup.procs"))
 
     def used(self) -> int:
-        """Return how many megabytes its processes use, without the cache of files."""
         words = (self.folder / "memory.stat").read_text().split()
         stat = dict(zip(words[::2], map(int, words[1::2]), strict=True))
         return stat["total_rss" if self._is_first_version else "anon"] // _MIB
 
     def kills(self) -> int:
-        """Return how many of its processes the kernel has killed."""
         name = "memory.oom_control" if self._is_first_version else "memory.events"
         words = (self.folder / name).read_text().split()
         return int(words[words.index("oom_kill") + 1])
@@ -90,7 +88,6 @@ class Ballast:
         self._count = 0
 
     def take(self, megabytes: int) -> None:
-        """Use this much more."""
         count, number = divmod(self._count, _BESIDE)
         self._count += 1
         child = self._children[number]

@@ -36,8 +36,6 @@ _PAUSE = 0.01  # seconds, in which a relay's virtual time goes on by one of up t
 
 
 class ListLog:
-    """An access log that keeps what it is told."""
-
     def __init__(self) -> None:
         self.records: list[ConnectionRecord] = []
 
@@ -166,7 +164,6 @@ class MuxTestCase(TestCase):
         return listen(self, self.backend)
 
     def greeting(self, **settings: Any) -> Backend:
-        """Make a backend whose server speaks first."""
         return attrs.evolve(backend_at(listen(self, self.greeter), **settings), name="greeter")
 
     def mux(
@@ -208,7 +205,6 @@ class MuxTestCase(TestCase):
         return number
 
     def ssh_mux(self, **settings: Any) -> int:
-        """Listen with a multiplexer that leads SSH to the test's backend."""
         return self.mux([route("ssh", backend_at(self.backend_port()), name="ssh")], **settings)
 
     async def connect(self, port: int, said: bytes = b"", *, host: str = "127.0.0.1") -> Peer:
@@ -228,7 +224,6 @@ class MuxTestCase(TestCase):
         return client
 
     async def connect_answered(self, port: int, said: bytes, answer: bytes) -> Peer:
-        """Connect a client that gets this answer."""
         client = await self.connect(port, said)
         await client.has(len(answer))
         self.assertEqual(bytes(client.received), answer)
@@ -249,7 +244,6 @@ class MuxTestCase(TestCase):
             await self.turn()
 
     async def accepted_for(self, seconds: float) -> None:
-        """Wait until a client is accepted, and let this time pass."""
         await self.accepted()
         self.time.advance(seconds)
 
@@ -265,7 +259,6 @@ class MuxTestCase(TestCase):
             await self.turn()
 
     def only(self) -> Any:
-        """Return the only connection, at a stage."""
         (connection,) = self.factory.connections
         connection.attach_stage()
         return connection
@@ -298,7 +291,6 @@ class MuxTestCase(TestCase):
         return await self.logged()
 
     async def assert_waits(self, seconds: float) -> None:
-        """Check that no server is asked, and nothing logged, before this time, and let it pass."""
         self.time.advance(seconds - 0.1)
         await self.turn(3)
         self.assertEqual((self.records, self.backend.peers), ([], []))

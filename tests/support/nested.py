@@ -15,7 +15,6 @@ _CHECKOUT = Path(__file__).parents[2]
 def run_tests(
     test: SynchronousTestCase, conftest: str, tests: str, *settings: str, words: Sequence[str] = ()
 ) -> tuple[int, str]:
-    """Run tests with a conftest.py, variables of the environment and options; return the status, and what pytest says."""
     folder = make_folder(test)
     (folder / "conftest.py").write_text(conftest)
     (folder / "test_some.py").write_text(tests)

@@ -105,8 +105,6 @@ GREETING = b"220 mail.example ESMTP\r\n"
 
 
 class Greeter(Peer):
-    """A server that speaks first."""
-
     def connectionMade(self) -> None:
         self.send(GREETING)
 
@@ -201,7 +199,6 @@ async def connect(
 
 
 def make_stalled_port(test: Cleans, host: str = "127.0.0.1", port: int = 0) -> int:
-    """Give a port that takes no connection and refuses none: its queue is full."""
     full = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     full.bind((host, port))
     full.listen(0)

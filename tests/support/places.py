@@ -15,7 +15,6 @@ def system(number: int) -> dict[str, Any]:
 
 
 def write_places(path: Path, records: Mapping[str, dict[str, Any]], version: int = 4) -> None:
-    """Write a database in MaxMind's format, by way of another name, as those who renew one do."""
     writer = MMDBWriter(version, "Test", int_type="uint32")
     for network, record in records.items():
         writer.insert_network(IPSet([network]), record)

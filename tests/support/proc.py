@@ -15,14 +15,12 @@ def pids_of(pid: int) -> list[int]:
 
 
 def name_of(pid: int) -> str:
-    """Return the name of a process (at most 15 bytes, proc(5)); empty if it has ended."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
     return ""
 
 
 def named(pid: int, name: str) -> list[int]:
-    """Return the children of a supervisor with this name: ``starter`` or ``helper``."""
     return [child for child in pids_of(pid) if name_of(child) == f"txmux: {name}"]
 
 
@@ -107,12 +105,10 @@ def open_files(pid: int) -> set[str]:
 
 
 def has_connection(pid: int, end: socket.socket) -> bool:
-    """Return whether a process has the peer of a server's socket."""
     return _has_socket(pid, _port(end.getpeername()[1]), column=1)
 
 
 def serves(pid: int, client: socket.socket) -> bool:
-    """Return whether a process has accepted a client."""
     return _has_socket(pid, _port(client.getsockname()[1]), column=2)
 
 

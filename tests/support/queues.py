@@ -8,7 +8,6 @@ from tests.interop.children import eventually
 
 
 def copy_of(listening: Any) -> socket.socket:
-    """Return a duplicate of the socket that listens, or of that of a port."""
     return socket.socket(fileno=os.dup(listening.fileno()))
 
 

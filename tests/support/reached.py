@@ -27,8 +27,6 @@ _TURN = "_has_a_turn"
 
 
 class Reached:
-    """A plugin of pytest."""
-
     def __init__(self) -> None:
         self._count = 0
         for case in (TestCase, *SynchronousTestCase.__mro__):
@@ -147,7 +145,6 @@ def _is_assertion(node: ast.AST) -> bool:
 
 @functools.cache
 def _functions(path: str) -> dict[tuple[str, int], Any]:
-    """Return the functions in a file, by name and first line."""
     nodes = [*ast.walk(ast.parse(Path(path).read_bytes()))]
     found = [one for one in nodes if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
     return {(one.name, [*one.decorator_list, one][0].lineno): one for one in found}

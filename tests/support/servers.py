@@ -19,7 +19,6 @@ def counted(*listeners: Any, names: Iterable[str] = _NAMES) -> dict[str, int]:
 
 
 def waited(listener: Any) -> tuple[float, int]:
-    """Return the sum of seconds until first bytes of the only backend, and their number."""
     (upstream,) = listener.upstreams.all()
     observed = BackendTotals.first_byte.read(upstream.counts.cells)
     return observed.sum, observed.count

@@ -26,7 +26,6 @@ Record = dict[str, Any]
 
 
 def twist_command() -> list[str]:
-    """Return the command that runs the ``twist`` of this environment."""
     twist = str(Path(sys.executable).with_name("twist"))
     if "COVERAGE_PROCESS_CONFIG" in os.environ:
         return [sys.executable, str(Path(__file__).with_name("measured_twist.py")), twist]
@@ -84,7 +83,6 @@ class Twist:
     # Its access log, if it has one.
 
     def lines(self, listener: str = "") -> list[Record]:
-        """Return the lines of the access log, of all listeners or one."""
         raise NotImplementedError
 
     def take(self, count: int = 1, listener: str = "") -> list[Record]:
@@ -284,11 +282,9 @@ class Service(Twist):
         return workers
 
     def named(self) -> int:
-        """Return the process that the pidfile names."""
         return int(self.pidfile.read_text())
 
     def follow(self) -> None:
-        """Note which process serves, whoever wanted it to."""
         self.pid = self.named()
         if self.pid not in self._pids:
             self._pids.append(self.pid)
@@ -363,7 +359,6 @@ def _names_of_listeners(rules: str) -> list[str]:
 
 
 def pool_rules(*servers: str, more: str = "") -> str:
-    """Return rules with one pool of these servers for all clients."""
     lines = "\n    ".join(servers)
     return f"""
 [listen public]

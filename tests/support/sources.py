@@ -79,7 +79,6 @@ class Stage:
 
 
 def visit(test: Cleans, port: int, sent: bytes, period: float) -> None:
-    """Have clients come to a port, one after another, as `Stage.visits` says."""
     over = threading.Event()
 
     def come() -> None:

@@ -41,7 +41,6 @@ async def greeted(test: TestCase, port: int, greeting: bytes = b"SSH-2.0-a\r\n")
 
 
 async def is_let_in(test: TestCase, port: int, server: PeerFactory) -> bool:
-    """Connect a client, and return whether it gets to the server."""
     count = len(server.peers)
     client = await greeted(test, port)
     while not client.finished and len(server.peers) == count:
@@ -76,7 +75,6 @@ def note_questions(test: TestCase) -> list[tuple[Message, dict[str, Any]]]:
 
 
 def sockets_of(service: MuxService) -> list[socket.socket]:
-    """Return the sockets that listen for clients."""
     return [*resources_of(service).sockets.sockets().values()]
 
 
@@ -239,7 +237,6 @@ class SupervisedTestCase(TestCase):
         await self.connections(0)
 
     async def client_of_each(self) -> list[Peer]:
-        """Connect a client to each of the workers, of which none has one."""
         workers = {worker.pid: worker for worker in self.supervisor.pool.workers}
         found: list[Peer] = []
         for pid in workers:
@@ -261,7 +258,6 @@ class SupervisedTestCase(TestCase):
     # Services with a supervisor whose time stands still unless the test moves it.
 
     async def run_two(self) -> list[int]:
-        """Run a service with two workers, and return their processes."""
         await self.run_service(WORKERS.format(2), use=self.time)
         return self.pids()
 
@@ -269,7 +265,6 @@ class SupervisedTestCase(TestCase):
         return [worker.pid for worker in self.supervisor.pool.workers]
 
     def starter(self) -> int:
-        """Give the process of which workers are forked; 0 if there is none."""
         connection = self.starter_connection()
         return 0 if connection is None else connection.child.pid
 

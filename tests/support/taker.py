@@ -14,8 +14,6 @@ MOST = 65536
 
 
 class Taker:
-    """Listens for sockets at a path of its own."""
-
     def __init__(
         self, case: TestCase, turn: Callable[[], Awaitable[None]], backlog: int = 8
     ) -> None:

@@ -6,15 +6,11 @@ from typing import Any, Protocol, Self
 
 
 class Cleans(Protocol):
-    """A test, or whatever else runs cleanup functions at its end."""
-
     def addCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> object:
         """Register a function to be called at the end, the last one first."""
 
 
 class Undone:
-    """A context manager with the `addCleanup` of a test."""
-
     def __init__(self) -> None:
         self._stack = ExitStack()
 

@@ -12,8 +12,6 @@ _UPDATE_REQUESTED = 1  # RFC 8446, section 4.6.3
 
 
 class UpdatingClient:
-    """Wants the keys to be changed, and does not read that they were."""
-
     def __init__(self, port: int) -> None:
         self._library = library = ctypes.CDLL(ctypes.util.find_library("ssl"))
         for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
@@ -38,7 +36,6 @@ class UpdatingClient:
         self._library.SSL_write(self._tls, data, len(data))
 
     def hear(self, size: int) -> bytes:
-        """Wait for so many bytes, and read all that TLS has to say before them."""
         heard, piece = b"", ctypes.create_string_buffer(size)
         while len(heard) < size:
             got = self._library.SSL_read(self._tls, piece, size - len(heard))

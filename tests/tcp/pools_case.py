@@ -13,8 +13,6 @@ def name(port: int) -> str:
 
 
 class Leaving(Peer):
-    """A server that closes when its client has finished."""
-
     def readConnectionLost(self) -> None:
         super().readConnectionLost()
         self.close()

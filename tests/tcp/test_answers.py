@@ -28,7 +28,6 @@ SPEAKING = (
 
 
 def answer(said: bytes, *, unavailable: bool = False, **more: Any) -> RejectionAnswer:
-    """Give the answer to a client that has said this."""
     return answer_to(Peeked(said), unavailable=unavailable, **more)
 
 

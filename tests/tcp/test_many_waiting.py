@@ -24,7 +24,6 @@ class GoneClientsTest(MuxTestCase):
         change_constants(self, port, _SERVED=_SERVED)
 
     def fill(self, number: int, order: str) -> list[socket.socket]:
-        """Queue clients: a letter each, ``g`` for one that is gone."""
         living = []
         self.listening.max_batch_time = 3600.0  # however slow the machine is
         self.listening.stopReading()
@@ -87,7 +86,6 @@ class GoneClientsTest(MuxTestCase):
 
 class TurnsTest(MuxTestCase):
     def fill(self) -> None:
-        """Queue clients of one source, and then one of another, in a storm."""
         change_constants(self, port, _BACKLOG=0, _TURN=3600.0)
         number = self.ssh_mux()
         self.listening.stopReading()

@@ -114,8 +114,6 @@ _WAITING = {
 
 @attrs.frozen
 class Features:
-    """What the rules of a listener say."""
-
     proxy_protocol: Any = "off"
     refusing: int = 0  # servers before the one that listens
     tries: int = 2
@@ -165,7 +163,6 @@ class _Peer:
         self.last = self._close
 
     def act(self) -> None:
-        """Go on with all that."""
         self._send()
         self._read()
         if self.last is not None and self.sent == self.asked:
@@ -281,7 +278,6 @@ class _World:
         return [self.client, *self.others, *self.servers]
 
     def turn(self) -> None:
-        """Let everything happen that can."""
         quiet, before, until = 0, None, time.monotonic() + _PATIENCE
         while quiet < _TURNS or (time.monotonic() < until and not _is_confirmed()):
             for peer in self.peers:

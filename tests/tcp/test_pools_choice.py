@@ -58,7 +58,6 @@ class ShareTest(MuxTestCase):
 
 class CheckedTest(MuxTestCase):
     async def until(self, condition: Any, step: float = 0.1) -> None:
-        """Let time pass until something is so, but none while a check is made."""
         while not condition():
             while self.is_checking():
                 await self.turn()

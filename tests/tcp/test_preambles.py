@@ -81,8 +81,6 @@ def said_in(chain: str, payload: bytes) -> list[Said]:
 
 
 class Server(Peer):
-    """Answers as the servers of a chain do."""
-
     def __init__(self, steps: list[tuple[bytes, bytes]]) -> None:
         super().__init__()
         self.steps = [*steps]
@@ -116,7 +114,6 @@ class Speaker:
         self.is_over = False
 
     def read(self) -> bool:
-        """Take what has come; return whether no more will."""
         data = b""
         with contextlib.suppress(BlockingIOError):
             try:
@@ -143,7 +140,6 @@ class Speaker:
         return data
 
     async def say(self, data: bytes) -> None:
-        """Send bytes by way of all TLS."""
         for piece in self._pieces(self._wire(data) if data else b""):
             self.socket.send(piece)
             await self._case.taken_in()
@@ -156,7 +152,6 @@ class Speaker:
         return [data[one:other] for one, other in itertools.pairwise(at)]
 
     def begin_tls(self) -> bytes:
-        """Begin TLS inside the others; return the hello as it is sent."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         context = self._case.context
         self._new = context.wrap_bio(incoming, outgoing, server_hostname="a.example")
@@ -288,7 +283,6 @@ class OrderTest(MuxTestCase):
         return made
 
     def payload(self, chain: str) -> tuple[bytes, bytes]:
-        """Return what the client says for its server, and what that gets."""
         said = HELLO if chain[-1] == "h" else SSH
         return said, self.asked + said
 
@@ -312,7 +306,6 @@ class OrderTest(MuxTestCase):
                 speaker.told.clear()
 
     def reload(self) -> None:
-        """Take rules by which no client is served; those that are there keep theirs."""
         its = self.factory
         made = MuxFactory([], Listener("public"), runtime=its.runtime, upstreams=its.upstreams)
         its.change(made.configuration)

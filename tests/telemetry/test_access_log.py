@@ -265,7 +265,6 @@ class WantedTests(SynchronousTestCase):
 
 class StandardOutputTests(SynchronousTestCase):
     def open(self, clock: Clock | None = None) -> tuple[Any, int]:
-        """Return the log, and the end of a pipe at which its lines can be read."""
         read, write = os.pipe()
         kept = os.dup(1)
         os.dup2(write, 1)

@@ -138,8 +138,6 @@ class StalledTest(SynchronousTestCase):
 
 
 class StormTest(SynchronousTestCase):
-    """Far more lines at once than are held for a slow reader."""
-
     def setUp(self) -> None:
         self.said: list[object] = []
         self.lines = [b"%d\n" % number for number in range(9000)]

@@ -43,7 +43,6 @@ def udp_matcher(
 
 class CheckTests(SynchronousTestCase):
     def assert_told(self, make: Callable[[], Any], message: str, **kwargs: Any) -> None:
-        """Check a predicate with a fault, also without random flows."""
         kwargs = {"samples": [HELLO, FLOW], "examples": 0} | kwargs
         error = self.assertRaises(
             AssertionError, check_datagrams, udp_matcher(lambda _: make()), **kwargs

@@ -62,8 +62,6 @@ class SampleTests(SynchronousTestCase):
 
 
 class PredicateTests(SynchronousTestCase):
-    """What predicates must not do."""
-
     def test_raises(self) -> None:
         self.assertEqual(
             fault(Greeting(lambda peeked: MATCH if peeked.data[4] == 0x4F else NO), HELLO),

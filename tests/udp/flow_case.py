@@ -98,7 +98,6 @@ class FlowCase(ServiceTestCase):
         return port
 
     def datagrams(self, what: str) -> int:
-        """Give how many datagrams of the listener are counted as ``in``, ``out``, ``lost`` or ``cut``."""
         [listener] = self.running.listeners
         for flow in listener.connections:
             flow.count_bytes()
@@ -107,7 +106,6 @@ class FlowCase(ServiceTestCase):
     def served(
         self, answer: Callable[[bytes], bytes] = reversed_bytes, **rules: str
     ) -> tuple[Talker, Talker, int]:
-        """Start a server, a client and the service between them."""
         server, client = Talker.listening(self, answer=answer), Talker.listening(self)
         return server, client, self.begin(server.port, **rules)
 
@@ -119,7 +117,6 @@ class FlowCase(ServiceTestCase):
             await turn()
 
     async def assert_ended(self, **wanted: object) -> dict[str, object]:
-        """Wait for the only line of the access log, and compare some of its values."""
         [line] = await self.ended()
         self.assertEqual({name: line[name] for name in wanted}, wanted)
         return line
@@ -135,7 +132,6 @@ class FlowCase(ServiceTestCase):
     def quic_service(
         self, host: str = "127.0.0.1", **rules: str
     ) -> tuple[Talker, Talker, Talker, int]:
-        """Start a server of QUIC, two clients, the second one at this address, and the service."""
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, host)
         return server, old, new, self.begin(server.port, **rules)

@@ -36,7 +36,6 @@ def hello(name: str) -> bytes:
 
 
 def opening(name: str, number: int = 0) -> bytes:
-    """Make the first datagram of a connection, one of several for its name."""
     return initial(crypto(0, hello(name)), destination=_destination(name, number))
 
 
@@ -61,7 +60,6 @@ def nameless(data: bytes) -> bytes:
 
 
 def host(test: TestCase, name: str) -> Talker:
-    """Start a server that answers what begins a connection with a handshake, and repeats all that has a short header."""
     handshake = answering(served(name))
     return Talker.listening(
         test,
@@ -72,8 +70,6 @@ def host(test: TestCase, name: str) -> Talker:
 
 
 class ConnectionsTests(FlowCase):
-    """Servers for two names, and one for all else."""
-
     silence = 0.05
 
     def serve(self, listen: str = "") -> int:
@@ -402,7 +398,6 @@ class ConnectionsTests(FlowCase):
         await self.assert_answered(client, port, "abba")
 
     def to_itself(self, port: Any) -> Any:
-        """Make another process that is this one."""
         there = self.there()
         self.port_there.stopReading()
         there._taken = self.old, port

@@ -59,7 +59,6 @@ class DecidedTests(FlowCase):
         return port
 
     async def decided(self) -> None:
-        """Wait until the first client is decided about."""
         [listener] = self.running.listeners
         while all(flow.state == "peeking" for flow in listener.connections):
             await turn()

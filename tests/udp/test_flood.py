@@ -78,7 +78,6 @@ class _Listener:
 
 class QueueTests(TestCase):
     def setUp(self) -> None:
-        """Send a port more than it lets wait."""
         bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         bound.bind(("127.0.0.1", 0))
         self.listener = _Listener()
@@ -180,7 +179,6 @@ class FloodTests(FlowCase):
         self.assertGreater(lost, 0)
 
     async def came(self, count: int) -> int:
-        """Wait until as many datagrams are counted, passed on or lost; give the number."""
         while True:
             found = self.datagrams("in") + self.datagrams("lost")
             if found >= count:

@@ -75,7 +75,6 @@ def _heard(sock: socket.socket) -> list[tuple[bytes, Any]]:
 
 
 def _played(server: socket.socket, rules: tuple[str, str], steps: list[Any]) -> object:
-    """Play a script; return what the servers and the clients have heard, the log's records and the counters."""
     clock, log = MemoryReactorClock(), ListLog()
     clients, bound = [_bound() for _ in range(3 + len(_DATAGRAMS))], _bound()
     number = server.getsockname()[1]

@@ -73,7 +73,6 @@ class StateTests(FlowCase):
         self.assertEqual(await client.hears(1), [b"one"])
 
     async def waiting_client(self) -> tuple[Talker, int, int]:
-        """Have a client wait for a server; return it with the port of the listener, and that of the server."""
         place = free_port(kind=socket.SOCK_DGRAM)
         port = self.begin(place, backend="hold = 60s")
         client = Talker.listening(self)

@@ -32,15 +32,12 @@ WG_DATA = b"\4\0\0\0" + b"your" + bytes(40)
 def answer(
     source: bytes = ID, *, kind: int = 2, version: int = V1, destination: bytes = SOURCE
 ) -> bytes:
-    """Make a packet of a server's handshake, of a type as it is on the wire."""
     header = bytes([0xC0 | kind << 4]) + version.to_bytes(4, "big")
     ids = bytes([len(destination)]) + destination + bytes([len(source)]) + source
     return header + ids + (b"\0" if kind == 0 else b"") + b"\x40\x40" + bytes(64)
 
 
 class MigrationTests(SynchronousTestCase):
-    """A flow of QUIC whose server has answered, and a clock."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
@@ -69,7 +66,6 @@ class MigrationTests(SynchronousTestCase):
         return True
 
     def answered(self) -> None:
-        """Have the server send something to the address where the flow is."""
         self.path.settle(self.clock.seconds())
 
     def noticed(self, size: int = 100) -> bool:

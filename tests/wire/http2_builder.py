@@ -14,7 +14,6 @@ def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -
 
 
 def settings(*identifiers: int) -> bytes:
-    """Make a SETTINGS frame, with all values 1."""
     return frame(4, b"".join(number.to_bytes(2, "big") + b"\0\0\0\1" for number in identifiers))
 
 

@@ -73,8 +73,6 @@ class CodecTest(SynchronousTestCase):
 
 
 class RecordedTest(SynchronousTestCase):
-    """The documents were recorded with version 0.1.0 before this module was made."""
-
     def see(self, instance: Any, recorded: Any) -> None:
         document = in_json(codec.write(instance, _NOW))
         self.assertEqual(document, recorded)

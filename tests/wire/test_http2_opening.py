@@ -30,7 +30,6 @@ def byte_by_byte(data: bytes) -> tuple[Opening, int]:
 
 class RequestTests(SynchronousTestCase):
     def check(self, *frames: bytes) -> None:
-        """Check that these frames after the SETTINGS are a request, known at its last byte."""
         data = BEGINNING + b"".join(frames)
         known, at = byte_by_byte(data + h2.frame(DATA, b"x", stream=1))
         self.assertEqual((known.fields, at), ({**dict(GET), "x": "1"}, len(data)))
@@ -86,7 +85,6 @@ class RequestTests(SynchronousTestCase):
 
 class RefusedTests(SynchronousTestCase):
     def check(self, data: bytes, at: int | None = None) -> None:
-        """Check that a sample is refused, and at which byte: at the last one, if none is given."""
         known, length = byte_by_byte(data)
         self.assertTrue(known.refused, data)
         self.assertEqual(length, len(data) if at is None else at, data)

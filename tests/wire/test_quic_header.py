@@ -14,7 +14,6 @@ UNKNOWN = 0x1A2A3A4A
 def packet(
     kind: int, *, version: int = V1, destination: bytes = DESTINATION, size: int = 1200
 ) -> bytes:
-    """Make a packet with a long header, of a type as it is on the wire, that fills a datagram."""
     ids = bytes([len(destination)]) + destination + b"\6client"
     head = bytes([0xC0 | kind << 4]) + version.to_bytes(4, "big") + ids
     return (head + (0x4000 | size - len(head) - 2).to_bytes(2, "big")).ljust(size, b"\x55")

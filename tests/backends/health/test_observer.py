@@ -293,8 +293,6 @@ class ObservingTest(SynchronousTestCase):
 
 
 class ObserverTest(SynchronousTestCase):
-    """Servers that have a state, by what a process has counted."""
-
     def observe(self, text: str, **keys: Any) -> ServerCounts:
         self.clock = Clock()
         self.clock.advance(1000)

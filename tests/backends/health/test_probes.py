@@ -38,7 +38,6 @@ ASKS_FOR_PASSWORD = message(b"R", b"\0\0\0\x0aSCRAM-SHA-256\0\0")
 
 
 def said(question: Probe, answer: bytes) -> tuple[str, int]:
-    """Give an answer byte by byte, as a server may send it."""
     count, question = 0, deepcopy(question)
     try:
         while not question.is_healthy(answer[:count]):
@@ -159,8 +158,6 @@ class SshTests(SynchronousTestCase):
 
 
 class OtherTests(SynchronousTestCase):
-    """``tcp``, and ``send=`` with ``expect=``."""
-
     def test_requests_are_of_the_protocol(self) -> None:
         for question, predicate in (
             (REDIS, redis.predicate({})),

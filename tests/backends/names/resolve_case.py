@@ -26,7 +26,6 @@ FAR = 3600
 
 
 def service(name: str = SERVICE, **options: Any) -> Server:
-    """Make a server that is named by an SRV record."""
     return Server(f"srv:{name}", "srv", host=name, **options)
 
 
@@ -39,8 +38,6 @@ class CountingPool(BackendPool):
 
 
 class CountingLookup(Lookup):
-    """Look-ups that tell how many of them are not over."""
-
     open = 0
 
     async def host(self, name: str) -> HostAnswer:

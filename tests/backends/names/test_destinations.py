@@ -368,7 +368,6 @@ class DestinationsTest(MuxTestCase):
         return self.cache.look_up((self.dns.place,), name, source)
 
     def silent(self, count: int, source: int = 0) -> list[Deferred[None]]:
-        """Look up names whose name server does not answer."""
         found = []
         for number in range(len(self.dns.codes), len(self.dns.codes) + count):
             self.dns.fail(f"{number}.test", SILENCE, dns.A, dns.AAAA)

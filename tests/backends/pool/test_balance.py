@@ -22,7 +22,6 @@ WEIGHTS = ((1,), (1, 1, 1), (5, 1, 1), (5, 3, 2), (100, 1), (1, 2, 3, 4, 5, 6))
 
 
 def members_of(*weights: int) -> list[Member]:
-    """Make members that differ in their names, and have these weights."""
     servers = [
         Server(f"10.0.0.{n}:80", "tcp", f"10.0.0.{n}", 80, weight=weight)
         for n, weight in enumerate(weights, 1)
@@ -198,13 +197,11 @@ VECTORS = Path(__file__).parents[3] / "docs/reference/consistent-choice.json"
 
 
 def member(text: str, weight: int = 1) -> Member:
-    """Make the member of a server as the rules write it."""
     found = server(text)
     return Member(found, found, found.host, weight)
 
 
 def order(balance: Balance, affinity: str, servers: dict[str, int]) -> list[str]:
-    """Give the servers in the order in which they are chosen, each time without those before."""
     left = [member(text, weight) for text, weight in servers.items()]
     found = []
     while left:

@@ -14,7 +14,6 @@ _HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retr
 
 
 def row(address: str, port: int, inode: int, state: str = "0A") -> str:
-    """Write a line of ``/proc/net/tcp``, as this machine does."""
     packed = ip_address(address).packed
     words = "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
     return f"   0: {words}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 {inode} 1 0\n"

@@ -43,7 +43,6 @@ class PlayedProvider:
         self.logged = lambda: "\n".join(map(eventAsText, events))
 
     def start(self, *words: str) -> Callable[[], Deferred[Any]]:
-        """Run it with these options; returns what ends it."""
         parser = ArgumentParser()
         self._provider.options(parser)
         parser.set_defaults(write=self.file)

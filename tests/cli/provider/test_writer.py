@@ -57,7 +57,6 @@ class WriterTest(SynchronousTestCase):
         return succeed(self.answer)
 
     def write(self, *objects: ProvidedObject, seconds: float = 0.0) -> str:
-        """Write objects; return what is logged."""
         with capturedLogs() as events:
             self.writer.write(lambda _: objects)
             self.clock.advance(seconds)
@@ -67,7 +66,6 @@ class WriterTest(SynchronousTestCase):
         return [line for line in self.path.read_text().splitlines() if line.startswith("[")]
 
     def reported(self) -> str:
-        """Return what the service reads of the source."""
         why: str = json.loads(self.path.with_name(".own.ini.state").read_text())["why"]
         return why
 

@@ -65,7 +65,6 @@ class Handshake:
 
 
 def credulous(own: Path | None = None) -> ssl.SSLContext:
-    """Make the context of a client that trusts every server; it may have a certificate."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -446,7 +445,6 @@ class CertificatesTest(SynchronousTestCase):
         route: str = "site",
         **settings: Any,
     ) -> ssl.SSLObject:
-        """Shake hands with a process that has just started."""
         store = CertificateStore(TlsSettings(**self.usual | settings), self.clock.seconds, route)
         context = self.contexts[version]
         return Handshake(store.connection(name, version), context, session=session).finish()

@@ -23,7 +23,6 @@ def backend(*lines: str, server: str = "server s 127.0.0.1:1") -> Conversion:
 
 
 def routes(*lines: str) -> list[tuple[list[str], str]]:
-    """Give the ``match`` lines of each route, and where it leads."""
     return [
         (
             [alternative.text for alternative in route.alternatives],

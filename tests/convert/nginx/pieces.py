@@ -12,25 +12,21 @@ def stream(text: str) -> Conversion:
 
 
 def server(text: str, more: str = "") -> Conversion:
-    """Convert a server at port 443, with other blocks in front of it."""
     return stream(f"{more}\nserver {{ listen 443; {text} }}")
 
 
 def mapped(source: str, *entries: str, more: str = "") -> Conversion:
-    """Convert a server that looks into the ClientHello, with a map that says where to lead clients."""
     lines = "\n".join(f"{entry};" for entry in entries)
     return server("ssl_preread on; proxy_pass $up;", f"{more}\nmap {source} $up {{\n{lines}\n}}")
 
 
 def routes(output: Conversion) -> list[tuple[list[str], str]]:
-    """Give the ``match`` lines of each route and where it leads, and in the end what ``default`` is."""
     rules = rules_of(output)
     led = [([a.text for a in r.alternatives], name_of(r.outcome)) for r in rules.routes]
     return [*led, (["default"], name_of(rules.listeners[0].default))]
 
 
 def name_of(outcome: Outcome | None) -> str:
-    """Give the name of a backend, without the number that it may have; of others ``close``."""
     return outcome.name if isinstance(outcome, Backend) else "close"
 
 

@@ -21,7 +21,6 @@ from txmux.wire.proxyprotocol.header import Address
 
 
 def datagram(source: Address, destination: Address, data: bytes, size: int | None = None) -> bytes:
-    """Make a frame with a datagram in it, which says that it has that many bytes."""
     udp = dpkt.udp.UDP(
         sport=source.port,
         dport=destination.port,

@@ -147,7 +147,6 @@ class Consul:
                 self._wake(held)
 
     def restore(self, index: int) -> None:
-        """Have an older state again, with an older index; those who wait are told."""
         self.index = index
         for held in [*self._held]:
             self._wake(held)

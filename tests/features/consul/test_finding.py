@@ -346,8 +346,6 @@ _NAME = "_web._tcp.service.consul"
 
 
 class ConsulDnsTests(NamesTestCase):
-    """The name server of a backend is Consul's."""
-
     def agent(self, host: str, count: int) -> NameServer:
         agent = NameServer()
         agent.listen(host)

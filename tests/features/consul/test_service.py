@@ -66,7 +66,6 @@ class ConsulTests(AdminCase):
         return {one["address"] for one in (await self.listed())["addresses"]}
 
     def spent(self) -> float:
-        """Give the seconds of a CPU that the supervisor and its worker have taken."""
         [worker] = self.supervisor.pool.workers
         times = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(") ")[2].split()[11:13]
         return time.process_time() + sum(map(int, times)) / os.sysconf("SC_CLK_TCK")

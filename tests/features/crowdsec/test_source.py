@@ -131,7 +131,6 @@ class CrowdSecTests(TestCase):
         self.asking = CrowdSec(self.time, self.played.url, self.key)
 
     async def look(self) -> list[str] | None:
-        """Give who is banned, if these are others."""
         looking = Deferred.fromCoroutine(self.asking.fetch_changes())
         while not looking.called:
             await deferLater(reactor, 0)
@@ -175,7 +174,6 @@ class CrowdSecTests(TestCase):
         self.assertEqual((found, self.played.asked[:2]), (["192.0.2.2/32"], ["true", "true"]))
 
     def again(self) -> None:
-        """Have it ask at the next look, whatever went wrong before."""
         self.asking.trouble, self.asking.skip = "", 0
 
     async def test_waits_longer_after_each_failure_until_one_succeeds(self) -> None:

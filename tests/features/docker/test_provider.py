@@ -38,8 +38,6 @@ class GoneTest(SynchronousTestCase):
 
 
 class ServiceAsked:
-    """A service that a test plays: what it reports of its backends, by the file unless it `is_behind`, and the connections that the test sets."""
-
     def __init__(self, file: Path) -> None:
         self._file = file
         self.is_away = self.is_unknown = self.is_behind = False

@@ -56,7 +56,6 @@ class AwaitingRetryTest(MuxTestCase):
         return self.mux([*routes, *names], more={"ech_keys": self.keys}, **settings)
 
     async def assert_by_the_outer_name(self, client: Peer, said: bytes) -> None:
-        """The server of the public name gets the hello as it came."""
         server = await self.public.heard(len(said))
         self.assertEqual(bytes(server.received), said)
         client.close()
@@ -68,7 +67,6 @@ class AwaitingRetryTest(MuxTestCase):
         return records(self.sealer.hello(inner() if encoded is None else encoded))
 
     async def began(self, said: bytes = b"", **settings: Any) -> tuple[Peer, Peer]:
-        """Return a client whose hello was opened, and the server that has the hidden one."""
         client = await self.connect(self.hidden_mux(**settings), self.first() + said)
         server = await self.backend.peer()
         await server.until(lambda: bool(parse_client_hello(bytes(server.received), None).hello))

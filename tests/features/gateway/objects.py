@@ -86,7 +86,6 @@ def policy(
     validation: str = "hostname: db.example, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]",
     more: str = "",
 ) -> str:
-    """Return a BackendTLSPolicy for a Service; `target` may go on with a `sectionName`."""
     ref = f"{{group: '', kind: Service, name: {target}}}"
     return f"---\nkind: BackendTLSPolicy\nmetadata: {{name: {name}{more}}}\nspec: {{targetRefs: [{ref}], validation: {{{validation}}}}}\n"
 

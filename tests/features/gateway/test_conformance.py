@@ -332,8 +332,6 @@ class TableTests(SynchronousTestCase):
 
 
 class MergingTests(SynchronousTestCase):
-    """What is written of a status, and what of others stays."""
-
     def merge(self, before: Any, wanted: Wanted) -> Any:
         return merged({"metadata": {}, "status": before}, wanted, "txmux/gateway", "now")
 

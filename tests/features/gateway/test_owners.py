@@ -15,7 +15,6 @@ from txmux.testing.predicates import calls_in
 
 
 def destination(made: Made, sent: bytes, listen: str = "tcp_443") -> str:
-    """Return where a client goes that sends these bytes."""
     rules = made.rules()
     (listener,) = (one for one in rules.listeners if one.name == listen)
     found = explain(rules.routes_over(listener, listener.transport), sent).decision.route
@@ -35,7 +34,6 @@ class PlaceTests(SynchronousTestCase):
     WRONG = ', annotations: {txmux.check: "nonsense"}'
 
     def outcomes(self, made: Made) -> dict[str, str]:
-        """Return where clients of a port go, by its match lines, in the order of the rules."""
         made.rules()
         found: dict[str, str] = {}
         for name, lines in made.sections().items():

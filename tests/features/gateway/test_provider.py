@@ -58,7 +58,6 @@ class GatewayTests(TestCase):
         self.run_provider()
 
     def failing(self) -> str:
-        """Return what the provider says to the service of its source."""
         return str(json.loads((self.folder / f".{self.file.name}.state").read_text())["why"])
 
     def run_provider(self, *more: str) -> Callable[[], Deferred[Any]]:
@@ -304,7 +303,6 @@ class GatewayTests(TestCase):
         await self.written("tcp_shop_db")
 
     def deny(self, *plurals: str) -> None:
-        """Deny these kinds, lists and new watches of them alike."""
         self.kube.wrong = lambda _, path: (
             (403, b'{"message": "forbidden"}') if {*plurals} & {*path.split("/")} else None
         )

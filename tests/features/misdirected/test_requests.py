@@ -41,7 +41,6 @@ class MisdirectedTest(MuxTestCase):
         return self.tls.route(name, match, outcome=outcome, **more)
 
     def two(self, **more: Any) -> int:
-        """Listen with two routes that end TLS with the same certificate."""
         return self.mux(self.two_routes(), **more)
 
     def two_routes(self) -> list[Route]:
@@ -263,7 +262,6 @@ class MisdirectedTest(MuxTestCase):
         client.reset()
 
     def beside_protected(self) -> int:
-        """Listen with a route for everyone, and another one that asks for a certificate, both to the same server."""
         to = self.backend_port()
         return self.mux([
             self.ends("a", f"tls sni={_A}", to),

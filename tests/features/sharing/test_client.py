@@ -74,7 +74,6 @@ class ConnectionTest(TestCase):
 
 class ClientTest(TestCase):
     async def why(self, build: Callable[[], Peer], *, channel: str = "") -> str:
-        """Have a client find, twice, that it cannot use a server, and return why."""
         port = listen(self, PeerFactory(build))
         why: list[str] = []
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)

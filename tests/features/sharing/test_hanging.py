@@ -25,7 +25,6 @@ class HangingTest(TestCase):
         self.port = listen(self, PeerFactory(self.kind))
 
     def followed(self, kind: str) -> Source:
-        """Follow the Redis as a service does for its bans, or for its limits."""
         store = Store(f"redis://127.0.0.1:{self.port}", "127.0.0.1", self.port)
         shared: SharedBans | SharedSources
         if kind == "bans":

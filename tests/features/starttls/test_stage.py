@@ -39,7 +39,6 @@ class StartTLSTests(MuxTestCase):
         return client
 
     async def asked(self, peer: Peer, *dialogue: tuple[bytes, bytes]) -> None:
-        """Answer as a server does, and check what it is asked."""
         for request, answer in dialogue:
             await peer.has(len(request))
             self.assertEqual(peer.received, request)

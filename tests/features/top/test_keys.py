@@ -18,7 +18,6 @@ _KEYS += ["end", "page-up", "page-down", "enter", "escape", "backspace", "clear"
 def _all(
     state: TopState, *keys: str, snapshot: Snapshot = SNAPSHOT
 ) -> tuple[TopState, list[TopRequest]]:
-    """Press keys one after another; what is wanted then, and what was asked."""
     sent = []
     for key in keys:
         state, wish = pressed(state, snapshot, key)

@@ -21,7 +21,6 @@ client           listener  route  server          state           age +idle +in 
 
 class OnceTests(CommandTestCase):
     def top(self, query: str = "limit=1000") -> Answering:
-        """Start what answers, if it is asked for these connections."""
         server = self.answering(document={"error": "not this"})
         server.others = {
             "/api/status": STATUS, "/api/routes": ROUTES, "/api/backends": BACKENDS,

@@ -223,7 +223,6 @@ class TrialTests(AdminCase):
         return listener + "".join(more) + routes
 
     async def served(self, *firsts: bytes, of: str = "") -> None:
-        """Let clients say something first, each of another source or all of one, and wait until each has its server."""
         for first in firsts:
             before = len(self.first.peers) + len(self.second.peers)
             self.sources += not of

@@ -25,7 +25,6 @@ class LoginQueueTest(SynchronousTestCase):
                 self.queue.add(source, f"{source} {number}")
 
     def take_wrong(self) -> str | None:
-        """Check the next login, which is wrong, and let its source send another one."""
         login = self.queue.take()
         if login is not None:
             source = int(login.split()[0])

@@ -53,7 +53,6 @@ class ViaTests(MuxTestCase):
         return await self.connect(port, said)
 
     async def granted(self, talk: Any, rest: bytes = b"", index: int = 0) -> Peer:
-        """Play the proxy until it has connected; `rest` comes with the end of its answer."""
         peer = await self.backend.peer(index)
         for number, (asked, answer) in enumerate(talk):
             await peer.has(len(asked))
@@ -149,7 +148,6 @@ class ViaTests(MuxTestCase):
         self.assertTrue(peer.was_reset())
 
     async def try_answer(self, kind: str, *answers: bytes | None, **settings: Any) -> str:
-        """Give answers by turns; ``None`` closes; return what the log says of it."""
         self.backend, self.records[:] = PeerFactory(), []
         with capturedLogs() as logged:
             client = await self.lead(self.backend_by(kind, **settings))

@@ -31,7 +31,6 @@ esac
 
 
 async def sent(waker: Any) -> None:
-    """Wait until the server of `db` was told, if it was to be."""
     await waker._sending.get("db", succeed(None))
 
 
@@ -107,7 +106,6 @@ class WakeTests(TestCase):
             waker.hold(held)
 
     async def asked(self, path: str, socket_path: str = "") -> tuple[list[Any], str]:
-        """Wake by an HTTP request, or one over a UNIX socket; give the requests, and what is logged."""
         requests: list[Any] = []
 
         class Start(Resource):

@@ -477,6 +477,5 @@ class PairTest(TestCase):
 
 
 def open_files() -> list[str]:
-    """Give the files in memory that this process has open, once for each descriptor."""
     links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
     return [link for link in links if "memfd:test" in link]

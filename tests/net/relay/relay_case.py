@@ -74,8 +74,6 @@ class Way:
 
 
 class RelayCase(TestCase):
-    """Puts relays between two peers."""
-
     way = Way()
     keepalive: Keepalive | None = None
 
@@ -231,8 +229,6 @@ class RelayCase(TestCase):
 
 
 class Endless:
-    """Writes the same bytes again and again, as long as the transport takes them."""
-
     chunk = bytes(range(256)) * 256
 
     def __init__(self, writer: Peer, limit: int) -> None:
@@ -258,7 +254,6 @@ class Endless:
 
 
 def limit_buffers(*protocols: Any) -> None:
-    """Bound what the system keeps for these protocols' sockets."""
     for protocol in protocols:
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             socket_below(protocol.transport).setsockopt(socket.SOL_SOCKET, option, BUFFERS)

@@ -39,8 +39,6 @@ class Step:
 
 @attrs.frozen
 class Schedule:
-    """A connection's story."""
-
     steps: tuple[Step, ...]
     before: int = 0  # how many come before the relay starts, while the client's end is paused
     pending: int = 0  # the client's first bytes, which were read before

@@ -16,14 +16,11 @@ from txmux.rules.reading.endpoints import server
 
 @cache
 def certificate() -> CertificateOptions:
-    """Make a certificate that nobody verifies."""
     options: CertificateOptions = make_authority("localhost", "localhost").private().options()
     return options
 
 
 class TlsServerTest(MuxTestCase):
-    """A server that is reached over TLS, by an endpoint string."""
-
     async def relayed(self) -> tuple[Peer, Peer]:
         port = reactor.listenSSL(0, self.backend, certificate(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)

@@ -248,8 +248,6 @@ class PacedTests(SynchronousTestCase):
 
 
 class RealTests(RelayCase):
-    """Over real sockets, in real time."""
-
     way = Way(rate=2_000_000)
 
     async def test_half_a_second(self) -> None:

@@ -44,7 +44,6 @@ def make_scarce(test: SynchronousTestCase, poller: Poller) -> ScarceEpoll:
 
 
 def listen_beside(test: SynchronousTestCase, poller: Poller, factory: Any, **options: Any) -> Any:
-    """Listen on a port that the poller serves, until the test ends."""
     port = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), factory, **options)
     port.startListening()
     test.addCleanup(port.stopListening)

@@ -113,8 +113,6 @@ class MemoryTest(SynchronousTestCase):
 
 @for_each("make_poller", (Poller.for_reactor, ReactorPoller))
 class ShortTest(TestCase):
-    """Connections while there is no memory."""
-
     make_poller: Callable[[Any], Poller]
 
     def setUp(self) -> None:

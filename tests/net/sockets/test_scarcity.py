@@ -37,7 +37,6 @@ class _Full(dict[int, Any]):
 
 
 def descriptors() -> int:
-    """Count the sockets and epoll objects that this process has open."""
     count = 0
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the one that the list is read with

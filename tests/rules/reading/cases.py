@@ -13,7 +13,6 @@ def read(text: str) -> Rules:
 
 
 def complaints(text: str, read: Callable[[str], object] = read) -> list[str]:
-    """Return what is said of a text, with the line and the key; nothing if it is right."""
     try:
         read(text)
     except RulesError as error:
@@ -22,7 +21,6 @@ def complaints(text: str, read: Callable[[str], object] = read) -> list[str]:
 
 
 def complaint(read: Callable[[str], object], text: str) -> str:
-    """Read one value that is wrong; return all that is said of it, one message a line."""
     try:
         value = read(text)
     except InvalidValueError as error:

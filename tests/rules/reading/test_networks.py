@@ -157,7 +157,6 @@ class ListsTests(SynchronousTestCase):
 
 
 def _time_of(addresses: Sequence[IPAddress], networks: NetworkSet) -> float:
-    """Give the least time of some: what else the machine does makes none of them shorter."""
     return min(_once(addresses, networks) for _ in range(5))
 
 

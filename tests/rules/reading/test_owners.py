@@ -14,7 +14,6 @@ TLS = "[route tls]\nmatch = tls\nterminate_tls = cert.pem\nbackend = close\n"
 
 
 def under(rules: Rules) -> dict[str, list[str]]:
-    """Return the names of the routes of each listener, and of each route that others are under."""
     outer = [route for route in rules.routes if route.is_outer]
     owners: list[Listener | Route] = [*rules.listeners, *outer]
     return {its.name: [route.name for route in rules.routes_of(its)] for its in owners}
@@ -36,7 +35,6 @@ class OwnersTest(SynchronousTestCase):
         return load(self.main)
 
     def wrong(self, rules: Rules) -> dict[str, list[str]]:
-        """Return the messages of units that are not taken, by the names of their files or parts."""
         return {
             Path(name).name.removesuffix("]").split(" ")[-1].removesuffix(".ini"): [
                 problem.message for problem in problems

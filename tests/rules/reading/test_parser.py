@@ -289,7 +289,6 @@ KEYS = [(kind, key) for kind, keys in TABLES.items() for key in keys]
 
 
 def rules_with(kind: str, key: str, value: str) -> str:
-    """Return rules in which a section of a kind has a key, and else what each kind needs."""
     text = ""
     for one, needed in REQUIRED.items():
         keys = {**needed, key: value} if one == kind else needed

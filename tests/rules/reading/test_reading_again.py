@@ -71,7 +71,6 @@ _COMMENTS = ("", "# a comment\n", "\n\n", "  [ x\n", "; [route z]\n")
 
 @st.composite
 def _versions(draw: st.DrawFn) -> dict[str, str]:
-    """Write the files of one version of the rules."""
     named = [
         ("backend", "one"), ("backend", "two"), ("listen", "p"), ("outer", "a"),
         *(("route", name) for name in draw(st.sampled_from(("", "b", "bc", "cbd")))),
@@ -98,7 +97,6 @@ def _versions(draw: st.DrawFn) -> dict[str, str]:
 
 
 def _described(rules: Rules) -> object:
-    """Return all that can be compared, with the line of each value."""
     lines = [
         (
             section.path, section.header, rules.line_of(section),

@@ -28,7 +28,6 @@ PLAIN = "match = any\nbackend = close\n"
 
 
 def _read(text: str) -> Rules:
-    """Read sections, of which the first line is line 3."""
     return parse(LISTEN + text, "etc/rules.ini", MATCHERS)
 
 

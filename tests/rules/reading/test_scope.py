@@ -25,7 +25,6 @@ def _route(name: str, more: str = "", backend: str = "close") -> str:
 
 
 def _under(rules: Rules) -> dict[str, list[str]]:
-    """Return the listeners that have each route."""
     found: dict[str, list[str]] = {}
     for listener in rules.listeners:
         for route in rules.routes_of(listener):
@@ -34,8 +33,6 @@ def _under(rules: Rules) -> dict[str, list[str]]:
 
 
 class OperatorTest(SynchronousTestCase):
-    """Routes of the operator."""
-
     def test_one_listener_has_all_routes(self) -> None:
         self.assertEqual(_under(parse(_listen("p", 1) + _route("r"), "x.ini")), {"r": ["p"]})
         text = _listen("p", 1) + _route("r", "under = *\n")

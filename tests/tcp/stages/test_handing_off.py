@@ -55,7 +55,6 @@ class HandingOffTest(MuxTestCase):
             await self.turn()
 
     def full(self) -> socket.socket:
-        """Fill the queue of the server; give what waits there."""
         self.taker.listening.listen(0)
         waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         waiting.connect(self.taker.path)

@@ -102,7 +102,6 @@ class RelayTests(MuxTestCase):
         self.assertEqual(record.facts["tried"], f"127.0.0.1:{closed} connect-refused")
 
     async def asking(self, *before: int) -> tuple[SecurePeer, Peer]:
-        """Connect a client to the last of some servers, and have it ask; none has answered."""
         ports = (*before, self.backend_port())
         backend = backend_at(*ports, balance="first")
         inner = attrs.evolve(route("ssh", backend, name="ssh"), under=("tls",))

@@ -59,7 +59,6 @@ class CertificateTests(MuxTestCase):
         *,
         is_resumed: bool = True,
     ) -> tuple[ConnectionRecord, ssl.SSLSession | None]:
-        """Return what is logged of a client, and the session that it can resume."""
         client, count = self.tls.peer(context=context), len(self.records)
         if session is not None:
             client.tls.session = session

@@ -6,7 +6,6 @@ from txmux.rules.embedding import route
 
 class LevelTests(MuxTestCase):
     async def deep(self) -> tuple[SecurePeer, Peer]:
-        """Connect a client by TLS in TLS to the backend."""
         inner = self.tls.route("deep", under="tls", files=(self.tls.pem("b.example"),))
         port = self.mux([self.tls.route(), inner, self.tls.inner(under="deep")])
         context = client_context(self.tls.ca)

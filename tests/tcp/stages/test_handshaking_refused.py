@@ -306,7 +306,6 @@ class LimitTests(MuxTestCase):
     async def unfinished(
         self, port: int, source: str = "127.0.0.2", part: int = 0, more: bytes = b""
     ) -> Peer:
-        """Connect a client that sends its ClientHello, or a part of it, and then nothing."""
         hello = self.tls.hello()
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(source, 0))
         peer: Peer = await connectProtocol(endpoint, Peer())

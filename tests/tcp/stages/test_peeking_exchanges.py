@@ -156,7 +156,6 @@ class AnsweringTest(MuxTestCase):
 
 class RefusingServerTest(MuxTestCase):
     async def asked(self, *ports: int, **settings: Any) -> tuple[Peer, Peer]:
-        """Connect a client, and wait until its request has reached a server."""
         backend = backend_at(*ports or (self.backend_port(),), **settings)
         client = await self.connect(self.mux([route("postgres sni=*", backend)]))
         client.send(SSL_REQUEST + HELLO)

@@ -32,7 +32,6 @@ LINE = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
 
 class AcceptedTest(MuxTestCase):
     async def check(self, encoded: bytes, header: ProxyHeader, port: int, number: int) -> None:
-        """Check each cut of a header, with the client's bytes right behind it."""
         for cut in range(1, len(encoded) + 1):
             client = await self.connect(port)
             own = "127.0.0.1:" + str(client.transport.getHost().port)

@@ -43,8 +43,6 @@ def hello(*more: bytes, name: str = "a.test", share: bool = False, version: int 
 
 
 class EndsHereTest(MuxTestCase):
-    """TLS ends here, and goes to the server of the name."""
-
     def named(self, **settings: Any) -> int:
         end = self.tls.route(
             match="tls sni=a.test", outcome=backend_at(self.backend_port()), alpn=("h2", "x")
@@ -188,8 +186,6 @@ class ResumedTest(MuxTestCase):
 
 
 class PassedOnTest(MuxTestCase):
-    """TLS is passed on, by rules that look into hellos."""
-
     answer = records(server_hello(bytes(32))) + b"the rest"
     retry = records(server_hello()) + CHANGED
 

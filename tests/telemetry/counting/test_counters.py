@@ -37,7 +37,6 @@ backend = 127.0.0.1:80
 
 
 def worker_of(counters: Counters, number: int) -> ProcessCounters:
-    """Give what another process counts in, with its own mapping of the memory."""
     column = counters.column(number)
     assert column.descriptor is not None
     layout = CounterLayout(dict(column.layout.places), column.layout.cells)

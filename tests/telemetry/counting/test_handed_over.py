@@ -53,7 +53,6 @@ class HandedOverTest(SynchronousTestCase):
             self.new.adopt([os.dup(one) for one in descriptors], **json.loads(json.dumps(told)))
 
     def told(self) -> tuple[int, int, int, int, int]:
-        """Give what the new one tells: clients, connections, matches, ends that were done and connections to the server."""
         counts: Counts = counts_of(self.new, self.rules)
         route = next(iter(counts.routes))
         self.assertEqual(counts.servers[0].total, route.matches)
