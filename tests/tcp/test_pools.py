@@ -176,45 +176,10 @@ class FailingTest(MuxTestCase):
         self.time.advance(9.9)
         await assert_turned_away(self, reason="connect-refused", backend="spare")
 
-    async def test_others_try_too_during_a_probe_without_a_fallback(self) -> None:
-        serve_pool(self, backend_at(make_stalled_port(self), eject=AT_ONCE))
-        first = await pool_client(self)
-        await self.seen(1)
-        self.time.advance(5)
-        await first.is_lost()
-        self.time.advance(10)
-        others = [await pool_client(self) for _ in range(3)]
-        while sum(connection.record.bytes_in for connection in self.factory.connections) < 3:
-            await self.turn()
-        self.assertEqual(len(self.records), 1)
-        self.time.advance(5)
-        for other in others:
-            await other.is_lost()
-        await self.logged(4)
-        self.assertEqual({record.reason for record in self.records}, {"connect-timeout"})
-
     async def turned_away_beside(self, before: int, **expected: Any) -> None:
         await (await pool_client(self)).is_lost()
         await self.until_logged(before + 1)
         self.assert_story(self.records[-1], **expected)
-
-    async def test_ejected_server_costs_its_clients_nothing(self) -> None:
-        stalled = make_stalled_port(self)
-        serve_pool(self, backend_at(stalled, self.backend_port(), eject=AT_ONCE))
-        client = await pool_client(self)
-        await self.seen(1)
-        await self.turn(3)
-        self.time.advance(5)
-        await end_all(client, await self.backend.peer())
-        await self.logged()
-        for _ in range(4):
-            await assert_served_by(self, self.backend)
-        self.assertEqual([record.facts for record in self.records[1:]], 4 * [{}])
-
-    async def test_only_server_is_never_ejected_by_default(self) -> None:
-        serve_pool(self, backend_at(free_port()))
-        for _ in range(6):
-            await assert_turned_away(self, reason="connect-refused")
 
     async def test_backup_serves_while_no_other_is_left(self) -> None:
         main, spare = PeerFactory(), PeerFactory()

@@ -1,39 +1,19 @@
 from typing import Any
 
-import attrs
 from twisted.logger import capturedLogs
 
 from tests.backends.pool.test_balance import order
-from tests.support.mux import MuxTestCase, backend_at, server_at
+from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from tests.tcp.pools_case import Leaving, end_all, name, pool_client, serve_pool
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checking import CheckRun
 from txmux.rules.embedding import route
-from txmux.rules.model import Backend, Check
+from txmux.rules.model import Check
 
 
 class ShareTest(MuxTestCase):
-    async def test_weights_give_evenly_mixed_shares(self) -> None:
-        ports = [listen(self, PeerFactory(Leaving)) for _ in range(2)]
-        servers = (attrs.evolve(server_at(ports[0]), weight=3), server_at(ports[1]))
-        serve_pool(self, Backend("b", servers))
-        for number in range(24):
-            await end_all(await pool_client(self))
-            await self.logged(number + 1)
-        heavy = [record.server == name(ports[0]) for record in self.records]
-        for begin in range(0, 24, 4):
-            self.assertEqual(sum(heavy[begin : begin + 4]), 3)
-
-    async def test_source_hash_keeps_a_client_at_its_server(self) -> None:
-        ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
-        serve_pool(self, backend_at(*ports, balance="source-hash"))
-        for number in range(6):
-            await end_all(await pool_client(self))
-            await self.logged(number + 1)
-        self.assertEqual(len({record.server for record in self.records}), 1)
-
     async def test_hash_of_the_name_follows_the_documented_order(self) -> None:
         ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
         servers = {name(port): 1 for port in ports}

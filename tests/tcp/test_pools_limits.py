@@ -110,22 +110,6 @@ class QueueTest(MuxTestCase):
         await end_all(waiter, peer)
         await self.logged(5)
 
-    async def test_freed_server_takes_the_next_in_the_queue(self) -> None:
-        factories = [PeerFactory(), PeerFactory()]
-        servers = tuple(
-            attrs.evolve(server_at(listen(self, factory)), max_connections=1)
-            for factory in factories
-        )
-        serve_pool(self, Backend("b", servers, queue=3))
-        clients = [await pool_client(self, b"a"), await pool_client(self, b"b")]
-        peers = [await factory.peer() for factory in factories]
-        waiter = await self.waiting(b"ccc")
-        await end_all(clients[1], peers[1])
-        peer = await factories[1].peer(1)
-        await peer.has(3)
-        await end_all(waiter, peer, clients[0], peers[0])
-        await self.logged(3)
-
     async def test_client_that_waits_for_another_server_blocks_nobody(self) -> None:
         main, other = PeerFactory(), PeerFactory()
         port = free_port()

@@ -11,10 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.mux import MuxTestCase
 from tests.wire.proxyprotocol.vectors import (
     DESTINATION,
-    IPV4,
     SOURCE,
-    V1,
-    V2,
     V2_WITH_CHECKSUM,
     address,
 )
@@ -31,35 +28,6 @@ LINE = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
 
 
 class AcceptedTest(MuxTestCase):
-    async def check(self, encoded: bytes, header: ProxyHeader, port: int, number: int) -> None:
-        for cut in range(1, len(encoded) + 1):
-            client = await self.connect(port)
-            own = "127.0.0.1:" + str(client.transport.getHost().port)
-            client.send(encoded[:cut])
-            await self.turn(3)
-            client.send(encoded[cut:] + b"SSH-2.0-")
-            server = await self.backend.heard(8, number)
-            self.assertEqual(bytes(server.received), b"SSH-2.0-")
-            server.close()
-            await client.is_lost()
-            number += 1
-            record = await self.assert_logged(
-                number,
-                client=str(header.source or own),
-                local=str(header.destination or f"127.0.0.1:{port}"),
-                bytes_in=8,
-                route="ssh",
-                reason="done",
-            )
-            self.assertEqual(record.facts["proxy_peer"], own)
-
-    async def test_headers_are_read_however_they_are_cut(self) -> None:
-        port = self.ssh_mux(accept_proxy_from=SENDERS)
-        number = 0
-        for encoded, header in [*V1.items(), *V2.items(), (V2_WITH_CHECKSUM, IPV4)]:
-            await self.check(encoded, header, port, number)
-            number += len(encoded)
-
     async def test_header_and_payload_may_come_byte_by_byte(self) -> None:
         """Of version 2, it is read when its length is known, and when it is whole."""
         port, lengths = self.ssh_mux(accept_proxy_from=SENDERS), list[int]()

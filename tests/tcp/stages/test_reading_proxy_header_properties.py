@@ -83,10 +83,12 @@ class AnyHeaderTests(SynchronousTestCase):
         self.assertEqual(received[answer.length :], payload)
         self.assertEqual(answer.header, expected(header, own))
         self.until(lambda: len(records) > before)
-        client_address = expected(header, own).source
-        assert client_address is not None
-        shown = attrs.evolve(client_address, host=unmapped(client_address.host))
-        self.assertEqual((records[-1].client, records[-1].bytes_in), (str(shown), len(payload)))
+        record = records[-1]
+        ends = (expected(header, own).source, expected(header, own).destination)
+        shown = [str(attrs.evolve(end, host=unmapped(end.host))) for end in ends if end]
+        self.assertEqual([record.client, record.local], shown)
+        self.assertEqual((record.bytes_in, record.reason), (len(payload), "done"))
+        self.assertEqual(record.facts["proxy_peer"], str(own.source))
 
     def served(self) -> bytes:
         accepted: list[socket.socket] = []
