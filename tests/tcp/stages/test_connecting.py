@@ -29,16 +29,6 @@ class ServersTest(MuxTestCase):
         self.client.send(b"x")
         return self.client
 
-    async def test_failed_connect_tries_the_next_server_without_losing_bytes(self) -> None:
-        ports = free_port(), make_stalled_port(self), self.backend_port()
-        client = await self.lead(backend_at(*ports, connect_timeout=0.5))
-        peer = await self.backend.heard(1)
-        client.send(b"yz")
-        await peer.has(3)
-        self.assertEqual(bytes(peer.received), b"xyz")
-        close(client, peer)
-        await self.assert_logged(reason="done", server=f"127.0.0.1:{ports[2]}")
-
     async def test_log_has_the_address_that_the_server_saw(self) -> None:
         path = str(make_folder(self) / "socket")
         port = self.backend_port()
@@ -86,11 +76,6 @@ class ServersTest(MuxTestCase):
             client = await self.lead(backend_at(*ports, connect_timeout=0.1, **options))
             await self.assert_ended(client, reason="connect-timeout")
         self.assertIn(f"{what} 0.1 s", " ".join(map(str, map(eventAsText, logged))))
-
-    async def test_server_may_be_a_host_name(self) -> None:
-        port = self.backend_port()
-        await self.lead(Backend("named", (server(f"localhost:{port}"),), connect_timeout=60.0))
-        await self.backend.heard(1)
 
     async def test_half_closed_server_reached_by_name_gets_the_rest(self) -> None:
         port = self.backend_port()
