@@ -63,8 +63,9 @@ class PeersTests(TestCase):
         bans = Bans()
         self.sharing = Sharing(self.time, ServiceBans(lambda: bans, self.ban, self.time.seconds))
         self.service.startService()
-        if "acme" in self.service._parts:
-            certificates: Any = self.service._parts["acme"]
+        self.parts = self.service._parts
+        if "acme" in self.parts:
+            certificates: Any = self.parts["acme"]
             certificates._now = lambda: _BEGAN + self.time.seconds()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
         self.lists.commit(rules)
@@ -95,7 +96,7 @@ class PeersTests(TestCase):
         for listener in self.service.listeners[:1]:
             for serving in listener.runtime.parts.values():
                 yield from serving.sources()
-        for part in self.service._parts.values():
+        for part in self.parts.values():
             yield from part.sources()
 
     def is_up(self) -> bool:

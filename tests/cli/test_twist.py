@@ -8,9 +8,10 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import TestCase
 
+from tests.interop.children import has_ipv6
 from tests.support.folders import make_folder
 from tests.support.peers import connect
-from txmux.cli.demo import _has_ipv6_loopback, demo_service
+from txmux.cli.demo import demo_service
 from txmux.cli.run import program
 from txmux.cli.twist import Options, makeService
 from txmux.detection.registry import PluginProblem, Registry
@@ -123,5 +124,5 @@ class OptionsTest(TestCase):
 
     def test_demo_is_for_this_machine_only(self) -> None:
         (listener,) = demo_service(8443).rules.listeners
-        wanted = ("127.0.0.1:8443", "[::1]:8443")[: 1 + _has_ipv6_loopback()]
+        wanted = ("127.0.0.1:8443", "[::1]:8443")[: 1 + has_ipv6()]
         self.assertEqual(listener.endpoints, wanted)

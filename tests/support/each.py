@@ -26,8 +26,8 @@ def for_each(name: str, values: Sequence[Any]) -> Callable[[Any], Any]:
 def _run_with(test: Any, name: str, values: Sequence[Any]) -> Any:
     async def run_all(case: Any) -> None:
         for number, value in enumerate(values):
-            while number and case._cleanups:
-                clean, arguments, named = case._cleanups.pop()
+            while number and (cleanups := case._cleanups):
+                clean, arguments, named = cleanups.pop()
                 await _wait_for(clean(*arguments, **named))
             setattr(case, name, value)
             if number:

@@ -142,8 +142,7 @@ class LineTests(SynchronousTestCase):
 
     def test_server_that_starts_slowly_gets_them_slowly(self) -> None:
         server = Watched(check=Check("tcp"), slow_start=30.0)
-        server.clock = self.clock
-        server.pool._seconds = self.clock.seconds
+        self.clock = server.clock
         self.held = WaitingClients([lambda: server.pool])
         self.held.clock, self.held.counts = self.clock, ProcessCounters().backend("")
         for number in range(500):

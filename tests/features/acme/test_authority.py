@@ -234,7 +234,10 @@ class AuthorityTests(TestCase):
             authority = self.authority(self.serve(), self.ca)
             with capturedLogs() as lines:
                 self.assertRegex(await self.said(authority), why)
-            self.assertEqual([line["log_namespace"] for line in lines], [Source._log.namespace])
+            self.assertEqual(
+                [line["log_namespace"] for line in lines],
+                [f"{Source.__module__}.{Source.__name__}"],
+            )
             self.assertFalse(self.source.state().up)
 
     async def test_silence(self) -> None:

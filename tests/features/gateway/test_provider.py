@@ -452,7 +452,7 @@ class GatewayTests(TestCase):
             self.put(route("TCPRoute", "db", refs[number % 2]))
             await deferLater(reactor, 0.02)
         await self.until(lambda: self.of_route("db").get("ResolvedRefs") == "ResolvedRefs")
-        self.assertLessEqual(self.patches("db"), 3 + (reactor.seconds() - begun) / status._EVERY)
+        self.assertLessEqual(self.patches("db"), 3 + (reactor.seconds() - begun) / 0.3)
 
     async def test_addresses_stay_until_others_are_known(self) -> None:
         """A restart, another writer of status, and a pod that cannot be read for a while."""

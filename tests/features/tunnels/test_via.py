@@ -252,7 +252,8 @@ class DestinationsTest(SynchronousTestCase):
     def test_name_that_was_looked_up_is_left_to_the_proxy(self) -> None:
         cache = NameCache(Clock())
         for address in ("8.8.8.8", "10.0.0.1"):
-            cache._known[(), "www.test"] = KnownName((ip_address(address),), 60.0)
+            known = KnownName((ip_address(address),), 60.0)
+            self.patch(cache, "known", lambda *_, known=known: known)
             for more, place in (
                 ({"via": Via("socks5", server("127.0.0.1:1080"))}, "www.test"),
                 ({}, "8.8.8.8"),

@@ -250,8 +250,7 @@ class OrderTest(RelayCase):
         server.transport.resumeProducing()
         await server.has(3_000_000)
         client.send(b"b" * 1_000_000)
-        while client.transport.dataBuffer or client.transport._tempDataLen:
-            await self.turn()
+        await self.taken(client)
         handle.send(b"!", socket.MSG_OOB)
         client.send(b"c" * 1000)
         client.finish()

@@ -17,7 +17,6 @@ from tests.rules.reading import cases
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.model import Period, Refusal, Rules, TlsSettings
 from txmux.rules.problems import InvalidValueError, RulesError
-from txmux.rules.reading import route
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.parser import load, parse
 from txmux.rules.reading.route import period
@@ -155,7 +154,7 @@ def at(text: str, zone: ZoneInfo = UTC, fold: int = 0) -> float:
     if text[0].isdigit():
         return datetime.fromisoformat(text).replace(tzinfo=zone, fold=fold).timestamp()
     day, _, clock = text.partition(" ")
-    date = MONDAY + timedelta(days=route._DAYS.index(day))
+    date = MONDAY + timedelta(days=["mon", "tue", "wed", "thu", "fri", "sat", "sun"].index(day))
     hour, minute = map(int, clock.split(":"))
     return date.replace(hour=hour, minute=minute, tzinfo=zone).timestamp()
 
