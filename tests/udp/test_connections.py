@@ -112,12 +112,6 @@ class ConnectionsTests(FlowCase):
         self.assertEqual({line["client"] for line in lines}, {f"127.0.0.1:{client.port}"})
         self.assertEqual([line["datagrams_in"] for line in lines], [5, 5])
 
-    async def test_repeated_initial_belongs_to_its_connection(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        for number in (0, 1, 0, 1):
-            await client.asks(opening("a", number), port)
-        self.assertEqual((len({*self.a.senders}), self.a.senders[:2]), (2, self.a.senders[2:]))
-
     async def test_hello_of_which_a_part_was_lost_decides_once_it_is_sent_again(self) -> None:
         client, port = Talker.listening(self), self.serve("detect_timeout = 50ms\n")
         halves = [
@@ -152,15 +146,6 @@ class ConnectionsTests(FlowCase):
         lines = await self.stopped(2)
         self.assertEqual({line["route"]: line["datagrams_in"] for line in lines}, {None: 4, "b": 3})
 
-    async def test_datagrams_of_a_tunnel_stay_its_own(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        for data in (WG_FIRST, WG_DATA):
-            self.assertEqual(await client.asks(data, port), data)
-        await self.connect(client, port, "b")
-        self.assertEqual(await client.asks(short("b"), port), short("b"))
-        self.assertEqual(await client.asks(WG_DATA, port), WG_DATA)
-        self.assertEqual(self.others.heard, [WG_FIRST, WG_DATA, WG_DATA])
-
     async def test_unknown_version_is_a_connection_of_its_own(self) -> None:
         client, port = await self.connected("a")
         self.assertEqual(await client.asks(other_version(), port), answering(served("c")))
@@ -184,22 +169,6 @@ class ConnectionsTests(FlowCase):
         self.assertEqual(await client.asks(again, port), answering(served("a")))
         self.assertEqual(len({*self.a.senders}), 1)
 
-    async def test_newest_of_two_servers_without_ids_gets_unknown_ids(self) -> None:
-        client, port = Talker.listening(self), self.serve()
-        self.a.answer = self.others.answer = nameless
-        await client.asks(opening("a"), port)
-        client.say(answering(SOURCE, destination=b""), port)
-        await self.connect(client, port, "b")
-        await client.asks(other_version(), port)
-        client.say(b"\xc0\x1a\x2a\x3a\x4a\0\6client", port)
-        await client.asks(b"\x41to the newest", port)
-        self.assertEqual(self.others.heard[-1], b"\x41to the newest")
-        [listener] = self.running.listeners
-        next(one for one in listener.connections if one.record.route == "others").end("killed")
-        await client.asks(short("b"), port)
-        await client.asks(b"\x41to the other", port)
-        self.assertEqual(self.a.heard[-1], b"\x41to the other")
-
     async def test_joined_datagrams_go_to_their_own_servers_in_order(self) -> None:
         client, port = await self.connected("a", "b")
         sent = [
@@ -219,13 +188,6 @@ class ConnectionsTests(FlowCase):
         client.bulk(long + opening("b", 1) + long + opening("a", 1) + long, 1200, port)
         self.assertEqual((await self.a.hears(6))[2:], [long, long, opening("a", 1), long])
         self.assertEqual((await self.b.hears(3))[2:], [opening("b", 1)])
-
-    async def test_connection_may_open_in_the_middle_of_joined_datagrams(self) -> None:
-        client, port = await self.connected("a")
-        long = short("a").ljust(1200)
-        client.bulk(long + long + opening("b") + long, 1200, port)
-        self.assertEqual((await self.a.hears(5))[2:], [long] * 3)
-        self.assertEqual(await self.b.hears(1), [opening("b")])
 
     async def test_joined_datagrams_of_one_hello_are_one_connection(self) -> None:
         client, port = await self.connected("b")
@@ -259,16 +221,6 @@ class ConnectionsTests(FlowCase):
         self.assertEqual(len({*self.a.senders}), 3)
         [listener] = self.running.listeners
         self.assertEqual(len(listener.connections), 3)
-
-    async def test_forged_initials_take_nothing_from_a_client(self) -> None:
-        client, port = await self.connected("a")
-        changed = b"\x41changed! and more"
-        self.assertEqual(await client.asks(changed, port), changed)
-        for number in range(20):
-            await client.asks(opening("b", number), port)
-        for data in (changed, b"\x41again, another one", short("a")):
-            self.assertEqual(await client.asks(data, port), data)
-        self.assertEqual(self.a.heard[-3:], [changed, b"\x41again, another one", short("a")])
 
     async def test_flow_that_makes_room_may_share_its_address(self) -> None:
         client, port = await self.connected("a", listen="max_flows = 3")

@@ -31,14 +31,6 @@ class MovingTests(FlowCase):
         line = await self.assert_stopped(client=f"127.0.0.1:{old.port}")
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.1:{new.port}"})
 
-    async def test_client_that_paused_is_answered_at_its_first_datagram(self) -> None:
-        _, old, new, port = self.quic_service()
-        await old.asks(FIRST, port)
-        await old.asks(SHORT, port)
-        await turn(6)
-        self.assertEqual(await new.asks(SHORT, port), SHORT)
-        self.assertEqual(len(new.heard), 1)
-
     async def test_another_address_has_a_socket_to_the_server_until_the_flow_moves(self) -> None:
         server, old, new, port = self.quic_service("127.0.0.2")
         await old.asks(FIRST, port)
@@ -111,29 +103,6 @@ class MovingTests(FlowCase):
         new.say(SHORT, port)
         await new.hears(22)
         self.assertEqual(sorted(new.heard)[:20], [b"%02d" % number for number in range(20)])
-
-    async def test_wireguard_client_at_another_port_keeps_its_server_socket(self) -> None:
-        server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else data)
-        old, new = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port)
-        self.assertEqual(await old.asks(WG_FIRST, port), WG_ANSWER)
-        await new.insists(WG_DATA, port)
-        self.assertEqual(len(set(server.senders)), 1)
-
-    async def test_answers_return_to_the_old_port_as_soon_as_it_speaks(self) -> None:
-        server, old, thief, port = self.quic_service()
-        await old.asks(FIRST, port)
-        await thief.insists(SHORT, port)
-        self.assertEqual(await old.asks(SHORT, port), SHORT)
-        await self.assert_alone(old, thief, port)
-        self.assertEqual(len(set(server.senders)), 1)
-
-    async def test_unknown_id_is_a_new_flow(self) -> None:
-        server, old, new, port = self.quic_service()
-        await old.asks(FIRST, port)
-        other = b"\x41" + bytes(40)
-        self.assertEqual(await new.asks(other, port), other)
-        self.assertEqual(len(set(server.senders)), 2)
 
     async def test_moves_to_no_denied_address(self) -> None:
         server, old, new, port = self.quic_service("127.0.0.2", listen="deny = 127.0.0.2")
@@ -214,27 +183,6 @@ class ForgedTests(FlowCase):
             server.say(b"\x41" * 1200, home[1])
             await turn()
         self.assertEqual((len(await old.hears(41)), victim.heard), (41, []))
-
-    async def test_server_that_answers_sends_at_most_three_times_as_much(self) -> None:
-        flood = [b"\x41" * size for size in (40, 40, 20, 1200, 7, 1)]
-
-        def reply(data: bytes) -> bytes:
-            if data != FIRST:
-                for more in flood:
-                    server.say(more, server.senders[-1][1])
-            return answer() if data == FIRST else b""
-
-        server = Talker.listening(self, answer=reply)
-        old, victim = Talker.listening(self), Talker.listening(self, "127.0.0.2")
-        port = self.begin(server.port)
-        await old.asks(FIRST, port)
-        old.say(SHORT + b"last", port)
-        await server.hears(2)
-        await turn(6)
-        victim.say(SHORT[:29], port)
-        await victim.hears(3)
-        await turn(6)
-        self.assertEqual([*map(len, victim.heard)], [40, 40, 7])
 
     async def test_client_that_speaks_keeps_all_answers_and_no_other_address_gets_more(
         self,
@@ -325,18 +273,6 @@ class ForgedTests(FlowCase):
         for _ in range(5):
             await new.asks(SHORT, port)
         self.assertEqual((len(old.heard), len(set(server.senders))), (had, 1))
-
-    async def test_forged_datagrams_for_a_tunnel_bring_nothing(self) -> None:
-        server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else b"")
-        old, victim = Talker.listening(self), Talker.listening(self, "127.0.0.2")
-        port = self.begin(server.port)
-        await old.asks(WG_FIRST, port)
-        [home] = {*server.senders}
-        for _ in range(20):
-            victim.say(WG_DATA, port)
-            server.say(WG_DATA * 20, home[1])
-            await turn()
-        self.assertEqual((len(await old.hears(21)), victim.heard), (21, []))
 
 
 class SourceTests(FlowCase):
