@@ -34,16 +34,6 @@ class DecidingTest(MuxTestCase):
         self.assertTrue((record.local or "").startswith("127.0.0.1:"))
         self.assertTrue((record.server or "").startswith("127.0.0.1:"))
 
-    async def test_match_waits_for_an_earlier_undecided_route(self) -> None:
-        other = self.backend_port()
-        port = self.mux(
-            [route("payload text=GET!", "close"), route("payload text=GE", backend_at(other))]
-        )
-        client = await self.connect_read(port, b"GET")
-        self.assertEqual(self.backend.peers, [])
-        client.send(b"?")
-        await self.backend.heard(4)
-
     async def test_route_may_close_or_reset(self) -> None:
         for number, how in enumerate(("close", "reset"), 1):
             port = self.mux([route("http", how, name="no-web")])
@@ -116,12 +106,6 @@ class UndecidedTest(MuxTestCase):
         self.time.advance(0.3)
         await self.assert_ended(client, reason="no-route", bytes_in=3)
 
-    async def test_later_route_may_match_at_the_deadline(self) -> None:
-        port = self.mux([route("ssh", "reset"), route("payload text=SS", "close", name="second")])
-        client = await self.connect_read(port, b"SS")
-        self.time.advance(5)
-        await self.assert_ended(client, route="second", reason="denied")
-
     async def test_silent_client_is_closed_at_the_deadline(self) -> None:
         client = await self.connect(self.ssh_mux())
         await self.accepted_for(5)
@@ -156,21 +140,6 @@ class UndecidedTest(MuxTestCase):
         client.send(b"8x rest")
         server = await self.backend.heard(14)
         self.assertEqual(bytes(server.received), b"12345678x rest")
-
-    async def test_matcher_that_raises_says_no_and_is_logged_once(self) -> None:
-        class Raises:
-            longest = 1
-
-            def __call__(self, peeked: object) -> object:
-                raise ZeroDivisionError
-
-        broken = route("any", "reset")
-        object.__setattr__(broken.alternatives[0], "predicate", Raises())
-        port = self.mux([broken, route("any", "close", name="next")])
-        for number in (1, 2):
-            await self.connect_until_lost(port, b"x")
-            await self.assert_logged(number, route="next")
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class LeavingTest(MuxTestCase):

@@ -15,7 +15,6 @@ from txmux.tcp.stages import relaying
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.turning_away import Closing
-from txmux.wire.proxyprotocol.decode import Decoded, decode
 
 
 def _early_stages() -> set[Any]:
@@ -178,29 +177,6 @@ class RelayedTest(MuxTestCase):
             keepalive = Keepalive(7, 8, 9)
             self.assertEqual(await self.options(keepalive=keepalive), [(1, 7, 8, 9)] * 2)
             self.assertEqual([options[0] for options in await self.options(keepalive=None)], [0, 0])
-
-    async def test_proxy_header_precedes_the_clients_bytes(self) -> None:
-        for version, host in [
-            ("v1", "127.0.0.1"), ("v2", "127.0.0.1"), ("v1", "::1"), ("v2", "::1"),
-        ]:  # fmt: skip
-            self.backend = PeerFactory()
-            backend = backend_at(self.backend_port(), proxy_protocol=version)
-            port = self.mux([route("any", backend)], interface=host)
-            client = await self.connect(port, host=host)
-            client.send(b"payload")
-            peer = await self.backend.peer()
-            found = None
-            while not isinstance(found, Decoded):
-                await peer.has(len(peer.received) + 1)
-                found = decode(bytes(peer.received))
-            await peer.has(found.length + 7)
-            self.assertEqual(bytes(peer.received[found.length :]), b"payload")
-            address = client.transport.getHost()
-            source, destination = found.header.source, found.header.destination
-            assert source is not None
-            assert destination is not None
-            self.assertEqual((str(source.host), source.port), (address.host, address.port))
-            self.assertEqual((str(destination.host), destination.port), (host, port))
 
     async def closing(self) -> Any:
         """Refuse a client that the transport still has something to write to."""
