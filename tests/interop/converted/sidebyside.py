@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from textwrap import dedent, indent
-from typing import Any, ClassVar
+from textwrap import dedent
+from typing import ClassVar
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, listens
 from tests.interop.originals import HTTP, Named
@@ -29,11 +29,6 @@ defaults
     timeout client 20s
     timeout server 20s
     timeout check 3s
-"""
-_FRONTEND = """\
-frontend f
-    bind 127.0.0.1:<port>
-    tcp-request inspect-delay 1s
 """
 _ONE_PORT = """\
 foreground: true;
@@ -92,6 +87,12 @@ class SideBySideTestCase(InteropTestCase):
         rules.write_text(self.found.text.replace("# LOOK:", "#"))
         answer = self.tell_txmux(str(rules), f"(serving|refused) {re.escape(str(rules))}.*")
         self.assertEqual(answer[1], "serving", f"{answer[0]}\n{self.found.text}")
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file beside the configuration, in which servers may stand as they do there."""
+        path = self.own_folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(self._filled(text, {}))
 
     def tell_txmux(self, line: str, pattern: str) -> re.Match[str]:
         stdin = self.txmux.process.stdin
@@ -152,17 +153,18 @@ class SideBySideTestCase(InteropTestCase):
         self.start(text)
         told = self.found.text.count("# LOOK:")
         self.assertEqual(told, looks, self.found.text)
+        folder = str(self.own_folder)
         heard = [
-            {client: server for server, them in one.items() for client in them.split(", ")}
+            {
+                client: server
+                for server, them in one.items()
+                for client in them.replace("<folder>", folder).split(", ")
+            }
             for one in expected
         ]
         if soon:
             self.await_alike(*heard)
         self.assert_alike(*heard)
-
-    def prove_frontend(self, rules: str, *expected: Mapping[str, str], **options: Any) -> None:
-        """Prove a frontend of HAProxy with one port that looks for a second; see `prove`."""
-        self.prove(_FRONTEND + indent(dedent(rules).lstrip("\n"), "    "), *expected, **options)
 
     def await_alike(self, *expected: Mapping[str, str]) -> None:
         """Wait until clients have been led as they should several times in a row, or some minutes have passed."""

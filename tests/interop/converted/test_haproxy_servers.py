@@ -102,25 +102,6 @@ class CheckedTests(SideBySideTestCase):
                 with contextlib.suppress(ConnectionResetError):
                     self.assertEqual(client.recv(10), b"")
 
-    def test_check_by_another_port(self) -> None:
-        self.prove(
-            f"""
-            listen served
-                bind 127.0.0.1:<port>
-                option tcp-check
-                tcp-check connect port <agent.port>
-                server s <served> check inter 100ms fall 1
-            listen unserved
-                bind 127.0.0.1:<port1>
-                option tcp-check
-                tcp-check connect port {free_port()}
-                server s <unserved> check inter 100ms fall 1
-            """,
-            {"served": "text"},
-            {"": "text"},
-            soon=True,
-        )
-
     def test_redis_master(self) -> None:
         for name, role in (("first", b"slave"), ("second", b"master")):
             self.serve(

@@ -12,8 +12,6 @@ from tests.interop.originals import Named
 from tests.interop.servers import SshServer, make_certificate, proxied_site, start_nginx, start_sshd
 from tests.support.ports import free_port
 
-_OTHERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
-
 
 def _tell_header(connection: socket.socket) -> None:
     found = b""
@@ -126,29 +124,6 @@ class ServerTests(SideBySideTestCase):
                 self.assertEqual({len(names) for names in found.values()}, {1})
                 self.assertGreater(len(set.union(*found.values())), 1)
 
-    def test_admission(self) -> None:
-        """Of ``allow`` and ``deny`` the first that fits counts, and those of a server replace those above."""
-        a, b, c = _OTHERS
-        self.prove(
-            f"""
-            deny {c};
-            server {{
-                listen 127.0.0.1:<port>; proxy_pass <all>;
-            }}
-            server {{
-                listen 127.0.0.1:<port1>; proxy_pass <some>;
-                allow {a}; deny 127.0.0.0/29; allow {b};
-            }}
-            server {{
-                listen 127.0.0.1:<port2>; proxy_pass <few>;
-                deny {a}; allow 127.0.0.2/31; deny all;
-            }}
-            """,
-            {"all": f"silent from {a}, http", "": f"silent from {c}"},
-            {"some": f"silent from {a}, silent from 127.0.0.9", "": f"silent from {b}, silent"},
-            {"": f"silent from {a}, silent, http from {c}", "few": f"silent from {b}"},
-        )
-
     def test_limit_of_one_address(self) -> None:
         self.prove(
             """
@@ -184,62 +159,9 @@ class ServerTests(SideBySideTestCase):
             looks=1,
         )
 
-    def test_included_files(self) -> None:
-        (self.own_folder / "sites.map").write_text("a.example site;\n.b.example other;\n")
-        (self.own_folder / "groups").mkdir()
-        one, two = Named(self, "one"), Named(self, "two")
-        for name, server in (("site", one), ("other", two)):
-            file = self.own_folder / "groups" / f"{name}.conf"
-            file.write_text(f"upstream {name} {{ server 127.0.0.1:{server.port}; }}\n")
-        self.prove(
-            """
-            include groups/*.conf;
-            map $ssl_preread_server_name $up { hostnames; include sites.map; }
-            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
-            """,
-            {"one": "hello a.example", "two": "hello x.b.example", "": "hello c.example"},
-        )
-
 
 class TlsTests(SideBySideTestCase):
     program = "nginx"
-
-    def test_tls_ended(self) -> None:
-        made = make_certificate(self.own_folder, "a.example", "b.example")
-        self.prove(
-            f"""
-            ssl_certificate {made.chain};
-            ssl_certificate_key {made.key};
-            ssl_protocols TLSv1.2 TLSv1.3;
-            map $ssl_server_name $up {{ a.example <a>; default <rest>; }}
-            server {{ listen 127.0.0.1:<port> ssl; proxy_pass <inside>; }}
-            server {{ listen 127.0.0.1:<port1> ssl; proxy_pass $up; }}
-            """,
-            {"inside": "tls a.example silent, tls old http", "": "http"},
-            {"a": "tls a.example http", "rest": "tls b.example http, tls http"},
-        )
-
-    def test_only_with_client_certificate(self) -> None:
-        made = make_certificate(self.own_folder, "a.example")
-        self.prove(
-            f"""
-            server {{
-                listen 127.0.0.1:<port> ssl;
-                ssl_certificate {made.chain};
-                ssl_certificate_key {made.key};
-                ssl_client_certificate {made.chain};
-                ssl_verify_client on;
-                proxy_pass <inside>;
-            }}
-            """,
-            {"": "tls a.example http"},
-        )
-        context = ssl.create_default_context(cafile=made.chain)
-        context.load_cert_chain(made.chain, made.key)
-        for ports in self.ports:
-            plain = socket.create_connection(("127.0.0.1", ports["port"]), PATIENCE)
-            with context.wrap_socket(plain, server_hostname="a.example") as client:
-                self.assertEqual(client.recv(100), b"inside\n")
 
     def test_tls_begun_and_verified(self) -> None:
         made = make_certificate(self.own_folder, "a.example")

@@ -36,51 +36,6 @@ class ServerTests(SideBySideTestCase):
         self.ours = make_certificate(self.own_folder, "client.example")
         self.other = make_certificate(self.own_folder, "other.example")
 
-    def test_tls_ends_and_all_else_is_refused(self) -> None:
-        self.prove(
-            """
-            cert = <folder>/a.example.pem
-            key = <folder>/a.example.key
-            socket = l:TCP_NODELAY=1
-            options = NO_SSLv3
-            TIMEOUTbusy = 1
-            [one]
-            Accept = 127.0.0.1:<port>
-            connect = <one.port>
-            [two]
-            accept = 127.0.0.1:<port1>
-            CONNECT = <gone>
-            connect = <two>
-            """,
-            {"one": "tls a.example text, tls silent", "": "http, ssh, silent, hello a.example"},
-            {"two": "tls a.example text, tls old silent"},
-        )
-
-    def test_names_lead_to_other_services(self) -> None:
-        self.prove(
-            """
-            cert = <folder>/a.example.both
-            [main]
-            accept = 127.0.0.1:<port>
-            connect = <main>
-            [second]
-            sni = main:b.example
-            connect = <second>
-            [below]
-            sni = main:*.a.example
-            connect = <below>
-            [rest]
-            sni = main:*example
-            connect = <rest>
-            """,
-            {
-                "main": "tls text, tls a.net silent",
-                "second": "tls B.example text",
-                "below": "tls x.y.a.example text",
-                "rest": "tls a.example text, tls x.b.example text",
-            },
-        )
-
     def test_certificates_of_clients(self) -> None:
         for lines, looks, known, unknown, without in (
             ("verify = 2", 0, "one", "", ""),
@@ -101,22 +56,6 @@ class ServerTests(SideBySideTestCase):
             if lines == "verify = 1":
                 del led[f"tls cert={self.other.both} text"]  # it is what differs
             self.assert_alike(led)
-
-    def test_others_are_redirected(self) -> None:
-        known, unknown = f"tls cert={self.ours.both} text", f"tls cert={self.other.both} text"
-        self.prove(
-            """
-            cert = <folder>/a.example.both
-            CAfile = <folder>/client.example.pem
-            verifyChain = yes
-            [one]
-            accept = 127.0.0.1:<port>
-            connect = <one>
-            redirect = <two>
-            """,
-            {"one": known, "two": f"{unknown}, tls text"},
-            looks=1,
-        )
 
     def test_header_is_sent(self) -> None:
         self.servers["one"] = Named(self, "one", answer=_says(3))

@@ -1,1 +1,0 @@
-"""nginx that looks into the first message of TLS, beside txmux."""
