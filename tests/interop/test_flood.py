@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from unittest import SkipTest
 
-from benchmarks.flood import BIND_ADDRESS_NO_PORT, garbage
+from benchmarks.flood import BIND_ADDRESS_NO_PORT
 from tests.interop.children import PATIENCE, eventually
 from tests.interop.originals import client_hello
 from tests.processes.running import WorkersTestCase
@@ -109,37 +109,6 @@ class FloodTest(WorkersTestCase):
         self.be_served(mux)
         mux.stop()
 
-    def test_few_are_kept(self) -> None:
-        """With a limit the others are closed at once, each with its line, and the rest have all they need."""
-        mux = self.flooded("max_undecided_per_source = 100")
-        before = memory(mux)
-        clients = [self.come(mux) for _ in range(self.many)]
-        for _ in range(20):
-            self.be_served(mux)
-        lines = self.wait_for_lines(mux, self.many - 100)
-        self.assertEqual(Counter(line["reason"] for line in lines), {"limit": self.many - 100})
-        self.assertEqual({line["bytes_in"] for line in lines}, {0})
-        self.expect_left(clients, 100)
-        self.assertLess(memory(mux) - before, 4 * MIB)
-        mux.stop()
-
-    def test_garbage_is_found_out_at_no_cost(self) -> None:
-        mux = self.flooded()
-        self.be_served(mux)
-        before = memory(mux)
-        for _ in range(10):
-            clients = [self.come(mux) for _ in range(40)]
-            for client in clients:
-                client.settimeout(PATIENCE)
-                send_garbage(client)
-            self.be_served(mux)
-            for client in clients:
-                wait_for_end(client)
-        lines = self.wait_for_lines(mux, 400)
-        self.assertEqual(Counter(line["reason"] for line in lines), {"no-route": 400})
-        self.assertLess(memory(mux) - before, 4 * MIB)
-        mux.stop()
-
     def test_handshakes_of_one_source(self) -> None:
         """Few are done at once, the others wait; neither takes much memory, and other sources are served."""
         identity = make_authority().issue("www.example.com")
@@ -212,19 +181,3 @@ def still_open(clients: list[socket.socket]) -> list[socket.socket]:
         poll.register(client, select.POLLIN)
     closed = {descriptor for descriptor, _ in poll.poll(0)}
     return [client for client in clients if client.fileno() not in closed]
-
-
-def send_garbage(client: socket.socket) -> None:
-    try:
-        client.sendall(garbage())
-        client.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass  # it was found out already
-
-
-def wait_for_end(client: socket.socket) -> None:
-    try:
-        while client.recv(100):
-            pass
-    except ConnectionError:
-        pass
