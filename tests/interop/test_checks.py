@@ -1,11 +1,9 @@
-"""Backends of real servers behind the whole service: pools of which some die or hang, TLS to them, and checks."""
+"""Checks of real servers."""
 
 import contextlib
-import os
 import re
 import signal
 import socket
-import sys
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
+from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of
 from tests.interop.servers import (
     RedisServer,
     make_certificate,
@@ -24,219 +22,15 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.interop.starttls import start_postfix
-from tests.support.certificates import make_authority
 from tests.support.mux import server_at
 from tests.support.peers import reactor
 from tests.support.ports import free_port
-from tests.support.proc import pids_of
-from tests.support.services import Service, pool_rules
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import CheckResult, CheckRun, header_of_check
 from txmux.backends.health.probes import probe
 from txmux.client.io_runtime import IORuntime
 from txmux.rules.model import ServerTLS
 from txmux.rules.reading.checks import check as read_check
-
-_SITE = """
-server {{
-    listen 127.0.0.1:{port} backlog=1024;
-    location / {{ return 200 "{port}\\n"; }}
-}}
-"""
-
-
-# Some clients that come again and again, each time with one request, and so often when standard input has ended; tells of each that got
-# no whole answer.
-_LOAD = """
-import asyncio, sys
-port, clients, times = map(int, sys.argv[1:])
-good = 0
-async def visit():
-    global good
-    own = None
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        own = writer.get_extra_info("sockname")[1]
-        writer.write(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
-        answer = await asyncio.wait_for(reader.read(), 180)
-        writer.close()
-    except (OSError, asyncio.TimeoutError) as problem:
-        answer = repr(problem).encode()
-    if answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\\n"):
-        good += 1
-        if good == 100:
-            print("under way", flush=True)
-    else:
-        print("lost", own, answer, flush=True)
-async def come():
-    left = times
-    while left:
-        left -= is_told.is_set()
-        await visit()
-        await asyncio.sleep(0.02)
-async def main():
-    global is_told
-    is_told = asyncio.Event()
-    asyncio.get_running_loop().add_reader(0, is_told.set)
-    await asyncio.gather(*(come() for _ in range(clients)))
-    print("good", good, flush=True)
-asyncio.run(main())
-"""
-
-_CLIENTS, _TIMES = 5, 60
-
-
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2])
-
-
-class KilledTests(InteropTestCase):
-    def start_server(self, port: int) -> Child:
-        folder = self.make_folder()
-        return self.own(start_nginx(folder, _SITE.format(port=port)))
-
-    def kill(self, child: Child) -> None:
-        pids = [*pids_of(child.pid), child.pid]
-        child.process.kill()
-        for pid in pids[:-1]:
-            os.kill(pid, signal.SIGKILL)
-        child.wait()
-
-    def test_only_what_the_killed_server_had_accepted_is_lost(self) -> None:
-        ports = [free_port() for _ in range(3)]
-        servers = [self.start_server(port) for port in ports]
-        for more in ("", "balance = least-connections", "check = http interval=500ms timeout=3m"):
-            places = (f"127.0.0.1:{port}" for port in ports)
-            mux = self.own(
-                Service(self.folder, pool_rules(*places, more=f"eject = for=1h\n{more}"))
-            )
-            load = self.own(
-                Child(
-                    *(sys.executable, "-c", _LOAD, str(mux.port), str(_CLIENTS), str(_TIMES)),
-                    stdin=True,
-                )
-            )
-            load.wait_for("under way")
-            self.kill(servers[0])
-            load.say(b"")
-            good = int(load.wait_for(r"^good (\d+)$")[1])
-            lost = {int(port) for port in re.findall(r"^lost (\d+)", load.output, re.MULTILINE)}
-            lines = mux.take(good + len(lost))
-            killed = f"127.0.0.1:{ports[0]}"
-            for line in lines:
-                if _port(line["client"]) in lost:
-                    self.assertEqual(line["server"], killed)
-                else:
-                    self.assertEqual(line["reason"], "done", line)
-            self.assertLessEqual(len(lost), _CLIENTS)
-            tried = [line for line in lines if "tried" in line["facts"]]
-            self.assertEqual(
-                {line["facts"]["tried"] for line in tried}, {f"{killed} connect-refused"}
-            )
-            self.assertGreater(len(tried), 0)
-            # Two have found it out, and at most all others that were there at the same time.
-            self.assertLessEqual(len(tried), 2 + _CLIENTS)
-            mux.child.wait_for(rf"backend pool: {killed} is (ejected|down): ")
-            servers[0] = self.start_server(ports[0])
-
-
-class HangingTests(InteropTestCase):
-    """Servers that take connections and answer nobody, which only a check can find out."""
-
-    def test_redis(self) -> None:
-        redis = self.own(start_redis(self.folder))
-        listening = f"127.0.0.1:{redis.port}"
-        # A server that works may be late on a busy machine, but not so much twice in a row.
-        check = "check = redis interval=200ms timeout=4s rise=1 fall=2"
-        more = f"{check}\nfallback = reset\nidle_timeout = 1s"
-        mux = self.own(Service(self.folder, pool_rules(listening, more=more)))
-        self.await_reason(mux, "done")
-        redis.child.process.send_signal(signal.SIGSTOP)
-        mux.child.wait_for(rf"{listening} is down: [12] checks? failed; ")
-        self.await_reason(mux, "no-server")
-        redis.child.process.send_signal(signal.SIGCONT)
-        mux.child.wait_for(rf"{listening} is up: 1 check succeeded")
-        self.await_reason(mux, "done")
-        self.assertEqual(mux.child.output.count(f"{listening} is "), 2)
-
-    def await_reason(self, mux: Service, reason: str) -> None:
-        eventually(lambda: self.reason(mux) == reason, f"a connection ends with {reason}")
-
-    def reason(self, mux: Service) -> str:
-        with mux.connect() as client:
-            client.sendall(b"\r\n")
-            with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_WR)
-                while client.recv(1000):
-                    pass
-        reason: str = mux.take_one()["reason"]
-        return "done" if reason in {"client-reset", "server-reset"} else reason
-
-
-_TLS_SITE = """
-log_format proxied "from [$proxy_protocol_addr] as $ssl_server_name by $ssl_protocol";
-server {{
-    listen 127.0.0.1:{ports[good]} ssl proxy_protocol;
-    ssl_certificate {folder}/good.pem;
-    ssl_certificate_key {folder}/good.pem;
-    access_log /dev/stdout proxied;
-    location / {{ return 200 "hello\\n"; }}
-}}
-server {{
-    listen 127.0.0.1:{ports[bad]} ssl;
-    ssl_certificate {folder}/bad.pem;
-    ssl_certificate_key {folder}/bad.pem;
-    location / {{ return 200 "never seen\\n"; }}
-}}
-"""
-
-_RULES = """
-[route bad]
-match   = http host=bad.example
-backend = bad
-
-[route good]
-match   = http
-backend = good
-
-[backend good]
-server         = 127.0.0.1:{ports[good]}
-proxy_protocol = v2
-tls            = yes
-tls_name       = www.example.com
-tls_ca         = {folder}/ca.pem
-
-[backend bad]
-server   = 127.0.0.1:{ports[bad]}
-tls      = yes
-tls_name = www.example.com
-tls_ca   = {folder}/ca.pem
-"""
-
-
-class TlsNginxTests(InteropTestCase):
-    def test_service(self) -> None:
-        """HTTP becomes HTTPS, the server logs the client's address, and a bad certificate harms nobody else."""
-        root = make_authority()
-        root.write(self.folder / "ca.pem")
-        root.issue("www.example.com").write(self.folder / "good.pem", key=True)
-        root.issue("www.example.com", ends=-1).write(self.folder / "bad.pem", key=True)
-        ports = {name: free_port() for name in ("good", "bad")}
-        nginx = self.own(
-            start_nginx(self.folder, _TLS_SITE.format(folder=self.folder, ports=ports))
-        )
-        mux = self.own(Service(self.folder, _RULES.format(folder=self.folder, ports=ports)))
-        url = f"http://127.0.0.1:{mux.port}/"
-        for _ in range(2):
-            with mux.connect() as refused:
-                refused.sendall(b"GET / HTTP/1.1\r\nHost: bad.example\r\n\r\n")
-                self.assertEqual(refused.recv(100), b"")
-            self.assertEqual(mux.take_fields("backend", "reason"), ("bad", "tls-failed"))
-            said = output_of("curl", "-q", "-sS", "--interface", "127.0.0.1", url)
-            self.assertEqual(said, b"hello\n")
-            self.assertEqual(mux.take_fields("backend", "reason"), ("good", "done"))
-        nginx.wait_for(r"from \[127\.0\.0\.1\] as www\.example\.com by TLSv1\.[23]")
-        mux.child.wait_for("its certificate expired on")
 
 
 async def check(
