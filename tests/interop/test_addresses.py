@@ -1,4 +1,4 @@
-"""Servers and listeners at addresses that mislead: local ports, and the addresses of one link."""
+"""Servers and listeners at addresses of one link, and at those that clients have asked for."""
 
 import contextlib
 import socket
@@ -12,41 +12,11 @@ from tests.interop.children import PATIENCE, InteropTestCase, eventually, output
 from tests.interop.namespaces import Namespace
 from tests.interop.originals import Named
 from tests.support.ports import free_port
-from tests.support.services import Record, Service, pool_rules
+from tests.support.services import Record, Service
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
 
 pytestmark = pytest.mark.by_turns
-
-_CLIENTS = """
-import socket, sys
-for number in range(40):
-    with socket.socket() as client:
-        client.bind(("127.0.0.1", 50000 + number))
-        client.connect(("127.0.0.1", int(sys.argv[1])))
-        client.sendall(b"x")
-        try:
-            print(client.recv(100))
-        except OSError as problem:
-            print(problem)
-"""
-
-
-class ItselfTests(InteropTestCase):
-    """A network whose system has two local ports."""
-
-    def test_nobody_gets_their_own_bytes_back(self) -> None:
-        for settings in ("relay = kernel", "relay = portable"):
-            for more in ("eject = off", "eject = off\ncheck = tcp interval=50ms"):
-                network = Namespace(self)
-                network.set("ipv4/ip_local_port_range", "30000 39999")
-                rules = pool_rules("127.0.0.1:40000", more=more)
-                mux = self.own(Service(self.folder, rules, settings, before=network.command))
-                network.set("ipv4/ip_local_port_range", "40000 40001")
-                self.assertEqual({*network.said(_CLIENTS, str(mux.port))}, {"b''"})
-                reasons = {line["reason"] for line in mux.take(40)}
-                self.assertLessEqual(reasons, {"connect-refused", "no-server"})
-
 
 _LINKED = """
 [listen kernel]
