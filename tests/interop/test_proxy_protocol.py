@@ -1,12 +1,9 @@
-"""PROXY protocol headers to and from nginx and HAProxy, of clouds, and through a chain of three txmux: all know the real clients."""
+"""PROXY protocol headers to and from nginx and HAProxy, and of clouds: all know the real clients."""
 
-import itertools
-import socket
 from pathlib import Path
 from typing import ClassVar
 
 from tests.interop.children import (
-    PATIENCE,
     Child,
     InteropTestCase,
     eventually,
@@ -26,15 +23,13 @@ from tests.support.services import Record, Service
 _HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
 
 
-def ask_who(
-    port: int, *options: str | Path, host: str = "127.0.0.1", scheme: str = "http"
-) -> tuple[str, str]:
+def ask_who(port: int, host: str) -> tuple[str, str]:
     """Ask for a page that says who has asked and whom, and give what it says, and what is true."""
     said = output_of(
         "curl",
-        *("-q", "-sS", "--connect-to", f"::[{host}]:{port}", *options),
+        *("-q", "-sS", "--connect-to", f"::[{host}]:{port}"),
         *("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
-        f"{scheme}://www.example.com/",
+        "http://www.example.com/",
     )
     seen, meant = filter(None, said.decode().splitlines())
     return seen, meant
@@ -72,7 +67,7 @@ class HaproxyTests(InteropTestCase):
         mux = self.own(Service(self.folder, _RULES.format(port=port)))
         for listener in mux.ports.values():
             for host in _HOSTS:
-                self.assertEqual(*ask_who(listener, host=host))
+                self.assertEqual(*ask_who(listener, host))
 
 
 _IN_SITE = """
@@ -200,7 +195,7 @@ class InFrontTests(InteropTestCase):
         cls.share(start_nginx_stream(folder, "\n".join(servers)))
 
     def ask(self, host: str, port: int) -> Record:
-        seen, meant = ask_who(port, host=host)
+        seen, meant = ask_who(port, host)
         self.assertEqual(seen, meant)
         record = self.mux.take_one("public")
         ends = seen.split()
@@ -265,122 +260,3 @@ class InFrontTests(InteropTestCase):
     def test_clients_of_nginx(self) -> None:
         for host, port in self.nginx_ports.items():
             self.ask(host, port)
-
-
-_STREAM = """
-server {{
-    listen 127.0.0.1:{port} proxy_protocol;
-    return "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port\\n";
-}}
-"""
-
-_CHAIN_SITE = """
-frontend site
-    bind 127.0.0.1:{port} accept-proxy ssl crt {pem} alpn h2,http/1.1
-    http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]"
-"""
-
-_BEHIND = """
-[listen public]
-endpoint          = 127.0.0.1:0
-accept_proxy_from = 127.0.0.1
-"""
-
-_NEXT = """
-[backend next]
-server         = 127.0.0.1:{port}
-proxy_protocol = v2
-"""
-
-_LAST = """
-[route site]
-match   = tls
-backend = site
-
-[route stream]
-match   = ssh
-backend = stream
-
-[backend site]
-server         = 127.0.0.1:{site}
-proxy_protocol = v2
-proxy_tlvs     = crc32c
-
-[backend stream]
-server         = 127.0.0.1:{stream}
-proxy_protocol = v1
-"""
-
-_ALL = """
-[route everything]
-match   = any
-backend = next
-"""
-
-_FIRST = """
-[listen public]
-endpoint = :0
-
-[route tls]
-match   = tls
-backend = next
-
-[route ssh]
-match   = ssh
-backend = next
-"""
-
-_TOLD = "proxy_tlvs = authority, alpn, unique-id, crc32c"
-
-
-class ChainTests(InteropTestCase):
-    """Three services, of which the second and the third take their predecessor's word."""
-
-    chain: ClassVar[list[Service]]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, "www.example.com")
-        site, stream = free_port(), free_port()
-        cls.share(
-            start_haproxy(cls.folder, _CHAIN_SITE.format(port=site, pem=cls.certificate.both))
-        )
-        cls.share(start_nginx_stream(cls.folder, _STREAM.format(port=stream)))
-        cls.chain = []
-        for rules in (_BEHIND + _LAST, _BEHIND + _ALL + _NEXT, _FIRST + _NEXT + _TOLD):
-            port = cls.chain[-1].port if cls.chain else 0
-            mux = cls.share(Service(cls.folder, rules.format(site=site, stream=stream, port=port)))
-            cls.chain.append(mux)
-
-    def records(self) -> list[Record]:
-        return [mux.take_one() for mux in reversed(self.chain)]
-
-    def test_last_knows_client_name_and_first_id(self) -> None:
-        port = self.chain[-1].port
-        for host in _HOSTS:
-            trusted = ("--cacert", self.certificate.chain)
-            seen, meant = ask_who(port, *trusted, host=host, scheme="https")
-            records = self.records()
-            self.assertEqual(seen, f"{meant} www.example.com {records[0]['id']}")
-            self.assertEqual(len({record["client"] for record in records}), 1)
-            self.assertEqual(len({record["local"] for record in records}), 1)
-            self.assertNotIn("proxy_peer", records[0]["facts"])
-            for before, record in itertools.pairwise(records):
-                facts = record["facts"]
-                self.assertEqual(facts["authority"], "www.example.com")
-                self.assertIn(facts["alpn"], ("h2", "h2,http/1.1"))
-                self.assertEqual(facts["unique_id"], records[0]["id"])
-                self.assertEqual(
-                    (record["bytes_in"], record["bytes_out"]),
-                    (before["bytes_in"], before["bytes_out"]),
-                )
-
-    def test_version_1_at_the_end(self) -> None:
-        for host in _HOSTS:
-            with socket.create_connection((host, self.chain[-1].port), timeout=PATIENCE) as client:
-                client.sendall(b"SSH-2.0-test\r\n")
-                said = client.makefile("rb").readline().decode()
-                ends = [*client.getsockname()[:2], *client.getpeername()[:2]]
-            self.assertEqual(said.split(), [str(part) for part in ends])
-            self.records()

@@ -1,23 +1,19 @@
 """TLS that ends in txmux: curl, OpenSSL and OpenSSH behind one name on one port."""
 
 import contextlib
-import os
-import re
 import select
-import signal
 import socket
 from pathlib import Path
 from typing import ClassVar
 
 from OpenSSL import SSL
 
-from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of, run
+from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
 from tests.interop.namespaces import Namespace
 from tests.interop.servers import SshServer, make_certificate, start_nginx, start_sshd
 from tests.support.certificates import make_authority
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
-from tests.support.proc import workers_of
 from tests.support.services import Record, Service
 from tests.support.updating import UpdatingClient
 
@@ -126,47 +122,6 @@ class TerminationTests(InteropTestCase):
         self.assertIn("RENEGOTIATING", output)
         self.assertRegex(output, "no renegotiation|no_renegotiation")
         self.mux.take_one()
-
-
-class WorkerTests(InteropTestCase):
-    def test_changed_certificate_of_all_processes(self) -> None:
-        """The supervisor sends workers what is new, which open no such file, and those that start what is in use."""
-        authority = make_authority()
-        path = self.folder / "site.pem"
-        authority.issue("old.example").write(path, key=True)
-        rules = f"[route secure]\nmatch = tls\nterminate_tls = {path}\n"
-        mux = self.own(Service(self.folder, rules, "workers = 2"))
-
-        def subject() -> str:
-            address = f"127.0.0.1:{mux.port}"
-            done = run("openssl", "s_client", "-connect", address)
-            match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
-            return match[1].decode() if match else ""
-
-        mux.child.wait_for("serving with 2 worker")
-        self.assertEqual(subject(), "old.example")
-        authority.issue("new.example").write(path, key=True)
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for("certificates reloaded")
-        self.assertEqual({subject() for _ in range(8)}, {"new.example"})
-        authority.issue("newer.example").write(path, key=True)
-        mux.child.wait_for("(?s)certificates reloaded.*certificates reloaded")
-        eventually(
-            lambda: {subject() for _ in range(8)} == {"newer.example"}, "all have the newest one"
-        )
-        path.unlink()
-        mux.child.wait_for("terminate_tls: cannot read .*; what is in use is kept")
-        for worker in workers_of(mux.child.process.pid):
-            os.kill(worker, signal.SIGKILL)
-            eventually(lambda: subject() == "newer.example", "the other one serves")
-        mux.child.wait_for("(?s)serving with 2 worker.*serving with 2 worker")
-        self.assertEqual({subject() for _ in range(8)}, {"newer.example"})
-        authority.issue("new.example").write(path, key=True)
-        eventually(lambda: {subject() for _ in range(8)} == {"new.example"}, "it is there again")
-        path.write_bytes(b"")
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for(r"rules reloaded: .*no certificate in it; what is in use is kept")
-        self.assertEqual({subject() for _ in range(8)}, {"new.example"})
 
 
 _TIMED_OR_NOT = """
