@@ -1,4 +1,4 @@
-"""The time of day is set while connections are open."""
+"""The time of day is set while connections are open, and while bans and holds last."""
 
 import contextlib
 import os
@@ -6,13 +6,10 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
-from tests.interop.servers import start_redis
 from tests.support.changes import change_environment
 from tests.support.echo import EchoServer
 from tests.support.services import Service
@@ -20,69 +17,57 @@ from tests.support.services import Service
 pytestmark = pytest.mark.by_turns
 
 _SHIM = """
-import mmap
-import os
-import struct
-import time
+import mmap, os, struct, time
 
 real = time.time
 with open(os.environ["CLOCK_STEP"], "rb") as file:
     step = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
-
-
-def stepped():
-    return real() + struct.unpack("d", step)[0]
-
-
-time.time = stepped
+time.time = lambda: real() + struct.unpack("d", step)[0]
 """
 """What every Python runs first: the time of day is as far off as a file says.
 
 It is in memory that forked processes share: workers may open no file.
 """
-
-
-class SteppedClock:
-    """The clock of all programs of Python that a test starts from now on, with its files in a folder."""
-
-    def __init__(self, test: SynchronousTestCase, folder: Path) -> None:
-        shims = folder / "shims"
-        shims.mkdir(exist_ok=True)
-        (shims / "sitecustomize.py").write_text(_SHIM)
-        self._file = folder / "step"
-        self.step(0)
-        path = os.pathsep.join([str(shims), os.environ.get("PYTHONPATH", "")])
-        change_environment(test, PYTHONPATH=path, CLOCK_STEP=str(self._file))
-
-    def step(self, seconds: float) -> None:
-        with self._file.open("r+b" if self._file.exists() else "wb") as file:
-            file.write(struct.pack("d", seconds))
-
-
-_TWO_HOURS = 7200.0
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+detect_timeout = 1h
+[listen impatient]
+endpoint = 127.0.0.1:0
+detect_timeout = 1s
+silent = reset
+[route all]
+under = *
+match = any
+backend = echo
+[backend echo]
+server = 127.0.0.1:{}
+"""
 
 
 class ClockTests(InteropTestCase):
-    """Two hours on, two hours back, with one process and with several, of which each has a clock, and by both relays."""
-
     def setUp(self) -> None:
-        self.clock = SteppedClock(self, self.folder)
-        self.echoing = self.own(EchoServer())
+        shims = self.make_folder()
+        (shims / "sitecustomize.py").write_text(_SHIM)
+        self.clock = shims / "step"
+        self.clock.write_bytes(bytes(8))
+        path = os.pathsep.join([str(shims), os.environ.get("PYTHONPATH", "")])
+        change_environment(self, PYTHONPATH=path, CLOCK_STEP=str(self.clock))
+        self.rules = _RULES.format(self.own(EchoServer()).port)
+
+    def step(self, seconds: float) -> None:
+        with self.clock.open("r+b") as file:
+            file.write(struct.pack("d", seconds))
 
     def each(self) -> Iterator[None]:
-        for workers, relay in ((1, "auto"), (2, "auto"), (1, "portable")):
-            rules = (
-                "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1h\n"
-                "[listen impatient]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1s\nsilent = reset\n"
-                f"[route all]\nunder = *\nmatch = any\nbackend = 127.0.0.1:{self.echoing.port}\n"
-            )
-            settings = f"workers = {workers}\nrelay = {relay}"
-            self.mux = self.own(Service(self.folder, rules, settings))
+        """Serve by both relays, with one worker and with two, of which each has a clock."""
+        for settings in ("workers = 1", "workers = 2", "relay = portable"):
+            self.step(0)
+            self.mux = self.own(Service(self.folder, self.rules, settings))
             yield
 
     def client(self, listener: str = "public") -> socket.socket:
-        place = ("127.0.0.1", self.mux.ports[listener])
-        client = socket.create_connection(place, PATIENCE)
+        client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), PATIENCE)
         self.addCleanup(client.close)
         return client
 
@@ -92,120 +77,60 @@ class ClockTests(InteropTestCase):
 
     def wake(self) -> None:
         """Let every process have something to do, whereupon it looks at its timers."""
-        for _ in range(10):
-            self.echo(self.client())
+        for _ in range(20):
             self.echo(self.client())
 
-    def test_forward_ends_no_quiet_connection(self) -> None:
+    def test_connections(self) -> None:
+        """Two hours on end no quiet connection, and two hours back delay no silent client."""
         for _ in self.each():
             quiet = [self.client() for _ in range(4)]
             for client in quiet:
                 self.echo(client)
-            self.clock.step(_TWO_HOURS)
+            self.step(7200)
             self.wake()
             for client in quiet:
                 self.echo(client)
-
-    def test_back_delays_no_silent_client(self) -> None:
-        for _ in self.each():
             silent = [self.client("impatient") for _ in range(4)]
             self.wake()  # so that they have been accepted
-            self.clock.step(-_TWO_HOURS)
+            self.step(-7200)
             self.wake()
             for client in silent:
                 self.assertRaises(ConnectionResetError, client.recv, 1)
 
-
-class OperatorClockTests(InteropTestCase):
-    """What an operator sets for a time lasts as long, whatever the time of day."""
-
-    def setUp(self) -> None:
-        self.clock = SteppedClock(self, self.folder)
-        self.start()
-
-    def start(self, settings: str = "") -> Service:
-        echo = self.own(EchoServer())
-        rules = (
-            "[listen public]\nendpoint = 127.0.0.1:0\n"
-            "[route all]\nunder = *\nmatch = any\nbackend = echo\n"
-            f"[backend echo]\nserver = 127.0.0.1:{echo.port}\n"
-        )
-        settings = f"workers = 2\n{settings}"
-        self.service = self.own(Service(self.folder, rules, settings, admin=True))
-        return self.service
-
-    def post(self, path: str, **body: object) -> None:
-        self.service.api(path, body)
-
-    def client(self) -> socket.socket:
-        client = self.service.connect()
-        self.addCleanup(client.close)
-        client.sendall(b"x")
-        return client
-
     def is_banned(self) -> bool:
-        with self.service.connect() as client, contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):
+            client = self.client()
             client.sendall(b"x")
             return client.recv(1) != b"x"
         return True
 
-    def test_ban_stays_when_the_clock_goes_on(self) -> None:
-        """An hour on, a ban of ten minutes is there, here and after an upgrade, and its end is shown by the new time."""
-        self.post("bans", network="127.0.0.1", seconds=600)
-        for upgrades in (False, True):
-            self.clock.step(3600)
-            if upgrades:
-                self.service.upgrade()
-            self.post("bans", network="192.0.2.7", seconds=1)
-            eventually(lambda: len(self.service.api("bans")) == 1, "it looks at ends")
-            self.assertTrue(self.is_banned())
-            [ban] = self.service.api("bans")
-            left = ban["until"] - (time.time() + 3600)
-            self.assertTrue(300 < left <= 601, left)
-
-    def test_ban_ends_when_the_clock_goes_back(self) -> None:
-        self.post("bans", network="127.0.0.1", seconds=3)
-        self.clock.step(-3600)
-        eventually(lambda: not self.is_banned(), "the ban ends")
-        self.assertEqual(self.service.api("bans"), [])
-
-    def test_hold_ends_when_the_clock_goes_back(self) -> None:
-        self.post("backends/echo/hold", seconds=3)
-        self.clock.step(-3600)
-        self.assertEqual(self.client().recv(1), b"x")
-        [backend] = self.service.api("backends")
-        self.assertIsNone(backend["hold"])
-
-    def test_hold_stays_when_the_clock_goes_on(self) -> None:
-        """Also after an upgrade, which hands on what is left of it."""
-        self.post("backends/echo/hold", seconds=600)
-        self.clock.step(3600)
-        self.service.upgrade()
-        waiting = self.client()
-        eventually(lambda: self.service.api("backends")[0]["held"] == 1, "it waits")
-        [backend] = self.service.api("backends")
-        left = backend["hold"]["until"] - (time.time() + 3600)
+    def assert_left(self, until: float) -> None:
+        left = until - (time.time() + 3600)
         self.assertTrue(300 < left <= 601, left)
-        self.post("backends/echo/release")
+
+    def test_bans_and_holds(self) -> None:
+        """An hour on, those of ten minutes are there, also after an upgrade, and end by the new time; those of seconds end, two hours back."""
+        self.mux = mux = self.own(Service(self.folder, self.rules, "workers = 2", admin=True))
+        mux.api("bans", {"network": "127.0.0.1", "seconds": 600})
+        mux.api("backends/echo/hold", {"seconds": 600})
+        self.step(3600)
+        for upgrades in (False, True):
+            if upgrades:
+                mux.upgrade()
+            mux.api("bans", {"network": "192.0.2.7", "seconds": 1})
+            eventually(lambda: len(mux.api("bans")) == 1, "it looks at ends")
+            self.assertTrue(self.is_banned())
+            self.assert_left(mux.api("bans")[0]["until"])
+            self.assert_left(mux.api("backends")[0]["hold"]["until"])
+        mux.api("bans/remove", {"network": "127.0.0.1"})
+        waiting = self.client()
+        waiting.sendall(b"x")
+        eventually(lambda: mux.api("backends")[0]["held"] == 1, "it waits")
+        mux.api("backends/echo/hold", {"seconds": 3})
+        self.step(-3600)
         self.assertEqual(waiting.recv(1), b"x")
-
-    def test_shared_ban_stays_on_a_machine_whose_clock_goes_on(self) -> None:
-        """Machines share how long a ban lasts; one of them is set, and both begin and end it as the others do."""
-        redis = self.own(start_redis(self.folder))
-        shares = f"shared_limits = redis://127.0.0.1:{redis.port}"
-        other = self.start(shares)
-        SteppedClock(self, self.make_folder()).step(0)  # for the second machine alone
-        machines = (other, self.start(shares))
-        for one in machines:
-            eventually(lambda one=one: self.shared(one) == "complete", "it shares")  # type: ignore[misc]
-        self.post("bans", network="192.0.2.7", seconds=600)
-        self.post("bans", network="192.0.2.8", seconds=8)
-        eventually(lambda: len(other.api("bans")) == 2, "the other machine has them")
-        self.clock.step(3600)
-        eventually(lambda: len(other.api("bans")) == 1, "one ends", PATIENCE)
-        for one in machines:
-            self.assertEqual([ban["network"] for ban in one.api("bans")], ["192.0.2.7"])
-            self.assertEqual(self.shared(one), "complete")
-
-    def shared(self, service: Service) -> str:
-        return str(service.api("status")["bans"]["shared"])
+        self.assertIsNone(mux.api("backends")[0]["hold"])
+        mux.api("bans", {"network": "127.0.0.1", "seconds": 3})
+        self.step(-7200)
+        eventually(lambda: not self.is_banned(), "the ban ends")
+        self.assertEqual(mux.api("bans"), [])
