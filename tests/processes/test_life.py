@@ -107,13 +107,6 @@ class CrashTest(WorkersTestCase):
         self.assertNotIn("another one is started", mux.child.output)
         mux.stop()
 
-    def test_worker_that_crashes_again_soon_waits(self) -> None:
-        mux = self.start()
-        self.addCleanup(mux.stop)
-        mux.kill(workers_of(mux.child.pid)[0])
-        os.kill(workers_of(mux.child.pid)[1], signal.SIGKILL)
-        mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
-
     def test_no_descriptor(self) -> None:
         """One that cannot be started for want of a descriptor is started as soon as there is one."""
         mux = self.start()

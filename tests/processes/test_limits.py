@@ -419,23 +419,6 @@ class SparseTest(SynchronousTestCase):
         self.assertEqual(set(told[::2]), sources)
 
 
-class SharedTallyTest(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.limits = SharedLimits.make(parse(RACED, "x"), 2)
-        self.addCleanup(self.limits.close)
-
-    def tally(self, worker: int, name: str = "raced", limit: int = 3) -> Tally:
-        return self.limits.tally(limit, name, worker)
-
-    def test_worker_gone(self) -> None:
-        gone, left = self.tally(0), self.tally(1)
-        for _ in range(2):
-            gone.take()
-        left.take()
-        self.limits.clear(0)
-        self.assertEqual([left.take(), left.take(), left.take()], [True, True, False])
-
-
 class _Program:
     """A service of a chain of upgrades: its supervisor's view of the memory, and its workers."""
 

@@ -5,19 +5,17 @@ import os
 import resource
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.processes.handshake import Handshake
 from tests.processes.reloading import (
     leading_to,
     listening_inodes,
     with_more,
     with_workers,
 )
-from tests.support.kit import WorkersTestCase, customize, eventually, free_port, make_authority
+from tests.support.kit import WorkersTestCase, customize, eventually, free_port
 from tests.support.proc import halted, open_files, workers_of
 
 pytestmark = [pytest.mark.whole, pytest.mark.by_turns(each=True)]
@@ -152,72 +150,3 @@ class RoughTest(WorkersTestCase):
             self.assertNotIn("Traceback", mux.child.output)
             self.assertNotIn("is killed", mux.child.output)
             self.assertEqual(mux.take_one()["reason"], "done")
-
-    def test_half_a_proxy_header_is_finished_under_the_old_rules(self) -> None:
-        line = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
-        for workers, count in ((1, 1), (2, 2), (1, 2), (2, 1)):
-            mux, server = self.start_relaying(
-                workers,
-                "accept_proxy_from = 127.0.0.1\nproxy_timeout = 10m\ndetect_timeout = 10m\n",
-            )
-            other = self.backend()
-            client = self.client(mux)
-            client.sendall(line[:20])
-            self.is_accepted(mux.pid, client)
-            not_accepted = "accept_proxy_from = 127.0.0.1\n", ""
-            mux.reload(not_accepted, with_workers(count), leading_to(other))
-            self.over(*self.relayed(mux, other))
-            self.assertEqual(mux.take_one()["client"][:9], "127.0.0.1")
-            client.sendall(line[20:] + b"x")
-            self.over(client, self.accept_from(server, b"x"))
-            self.assertEqual(mux.take_one()["client"], "192.168.0.1:56324")
-            mux.child.end()
-
-    def test_half_a_tls_handshake_is_finished_under_the_old_rules(self) -> None:
-        authority = make_authority()
-        ca = str(authority.write(self.folder / "ca.pem"))
-        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
-        for workers, count in ((1, 1), (2, 2), (1, 2), (2, 1)):
-            mux, server = self.start_relaying(workers, "detect_timeout = 10m\n")
-            other = self.backend()
-            inside = (r"\[route all\]", "[route inside]"), (r"under = \*", "under = secure")
-            mux.reload(*inside, with_more(f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"))
-            handshake, client = Handshake(ca), self.client(mux)
-            hello = handshake.hello()
-            client.sendall(hello[:100])
-            self.is_accepted(mux.pid, client)
-            told = mux.reload(
-                *(leading_to(other), with_workers(count)),
-                *(("terminate_tls = .*", "backend = close"), ("under = secure", "under = *")),
-            )
-            self.assertIn("changed", told)
-            client.sendall(hello[100:])
-            handshake.finish(client)
-            handshake.say(client, b"x")
-            with self.accept_from(server, b"x") as end:
-                end.sendall(b"answer")
-                self.assertEqual(handshake.hear(client), b"answer")
-            client.close()
-            line = mux.take_one()
-            self.assertEqual((line["route"], line["bytes_in"] > 0), ("inside", True))
-            mux.child.end()
-
-
-class RemovedTest(WorkersTestCase):
-    def test_with_workers(self) -> None:
-        """With drain_removed they are ended after drain_timeout in all workers, also where their number changes."""
-        for workers, count in ((1, 2), (2, 1)):
-            server = self.backend()
-            mux = self.start(
-                self.relaying(server) + "[route kept]\nmatch = ssh\nbackend = close\n",
-                f"workers = {workers}\ndrain_removed = yes\ndrain_timeout = 1s\nrelay = portable",
-            )
-            pairs = [self.relayed(mux, server) for _ in range(6)]
-
-            began, gone = time.monotonic(), (r"\[route all\]\n.*\n.*\n.*\n", "")
-            self.assertIn("1 route gone (all)", mux.reload(gone, with_workers(count)))
-            for client, _ in pairs:
-                self.assertRaises(ConnectionResetError, client.recv, 1)
-            self.assertGreater(time.monotonic() - began, 1)
-            self.assertEqual({line["reason"] for line in mux.take(6)}, {"drained"})
-            mux.child.end()
