@@ -154,23 +154,6 @@ class ProxyTests(InteropTestCase):
         self.assertEqual(mux.take_one()["reason"], "done")
         self.assertNotIn("is down", mux.child.output)
 
-    def test_checks_go_through_the_proxy(self) -> None:
-        echo, port = self.own(EchoServer()), free_port()
-        configuration = self.make_folder() / "danted.conf"
-        configuration.write_text(_DANTE.format(port=port, blocked=1))
-        rules = (
-            f"{_LISTENER.format(name='b')}server = localhost:{echo.port}\n"
-            f"via = socks5://127.0.0.1:{port}\ncheck = tcp interval=100ms rise=1 fall=1\n"
-        )
-        mux = self.own(Service(self.folder, rules))
-        mux.child.wait_for(
-            rf"{echo.port} is down: 1 check failed; last: the proxy socks5://127.0.0.1:{port}: connection refused"
-        )
-        self.started(
-            Child("danted", "-f", configuration, "-p", configuration.with_name("pid")), port
-        )
-        mux.child.wait_for(rf"{echo.port} is up: 1 check succeeded")
-
     def test_check_connect_tries_servers_behind_the_proxy(self) -> None:
         echo, proxy = self.own(EchoServer()), self.tinyproxy()
         rules = self.folder / "checked.ini"
