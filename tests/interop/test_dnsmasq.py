@@ -1,25 +1,14 @@
-"""Pools of servers that are known by name only, and the names that a real name server has."""
+"""Pools of servers that are known by name only, which a real name server has."""
 
 import signal
 
 import pytest
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
 
-from tests.backends.pool.pools import servers
-from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
+from tests.interop.children import Child, InteropTestCase, eventually, run
 from tests.interop.namespaces import Namespace, mounted
 from tests.interop.servers import start_dnsmasq
-from tests.support.folders import make_folder
-from tests.support.peers import reactor
-from tests.support.ports import free_port
 from tests.support.proc import halted, workers_of
-from tests.support.services import Record, Service, pool_rules
-from txmux.backends.names.lookup import Lookup
-from txmux.backends.names.resolve import NameResolver
-from txmux.backends.pool.pool import BackendPool
-from txmux.rules.model import Backend, Server
+from tests.support.services import Service, pool_rules
 
 pytestmark = pytest.mark.by_turns
 
@@ -113,26 +102,6 @@ class DnsmasqTests(InteropTestCase):
         dnsmasq.end()
         self.assertEqual(set(self.said(mux, 8)), {"127.0.1.2", "127.0.1.3"})
 
-    def test_no_name_server_at_first(self) -> None:
-        mux = self.own(
-            Service(
-                self.folder, pool_rules("web.test:9001", more="resolve = 1s"), before=self.before
-            )
-        )
-        mux.child.wait_for("cannot find the addresses of web.test, none is known yet")
-        self.assertEqual(self.said(mux), ["-"])
-        self.assertEqual(self.reasons(mux.take()), ["no-server"])
-        self.start_dnsmasq()
-        self.await_said(mux, "127.0.1.1")
-
-    def test_search_goes_past_a_refused_domain(self) -> None:
-        self.start_dnsmasq()
-        self.resolv_conf.write_text("nameserver 127.0.0.1\nsearch refused.example test\n")
-        mux = self.own(
-            Service(self.folder, pool_rules("web:9001", more="resolve = 1s"), before=self.before)
-        )
-        self.await_said(mux, "127.0.1.1")
-
     def test_other_resolvers_of_one_backend_or_all(self) -> None:
         self.start_dnsmasq("--port=8600")
         key = "resolvers = 127.0.0.1:8600"
@@ -146,53 +115,3 @@ class DnsmasqTests(InteropTestCase):
         ):
             mux = self.own(Service(self.folder, rules, settings, before=self.before))
             self.await_said(mux, "127.0.1.1")
-
-    def test_answers_too_long_for_udp(self) -> None:
-        dnsmasq = self.start_dnsmasq()
-        for count in (60, 300):
-            hosts = [f"127.0.{3 + i // 250}.{1 + i % 250} web.test" for i in range(count)]
-            self.change(dnsmasq, *hosts, "127.0.9.9 web.test")
-            rules = pool_rules("web.test:9001", more="balance = first\nretries = 1000")
-            mux = self.own(Service(self.folder, rules, before=self.before))
-            self.await_said(mux, "127.0.9.9")
-
-    def reasons(self, lines: list[Record]) -> list[str]:
-        return [line["reason"] for line in lines]
-
-
-class AliasesAndServicesTest(TestCase):
-    def setUp(self) -> None:
-        folder = make_folder(self)
-        hosts, port = folder / "hosts", free_port()
-        hosts.write_text("10.0.0.1 web.test\n10.0.0.2 web.test\n10.0.1.1 one.test\n")
-        child = start_dnsmasq(
-            hosts,
-            *(f"--port={port}", "--cname=alias.test,web.test"),
-            *("--srv-host=_ssh._tcp.test,one.test,22,1,5", "--srv-host=_no._tcp.test"),
-        )
-        self.addCleanup(child.end)
-        lookup = Lookup(reactor, [("127.0.0.1", port)], folder / "none", folder / "none")
-        self.names = NameResolver(reactor, lookup)
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.names.stop()))
-
-    def pool(self, *of: Server) -> BackendPool:
-        pool = BackendPool(Backend("b", of), reactor.seconds)
-        self.names.add_pool(pool)
-        return pool
-
-    async def until_members(self, pool: BackendPool, *texts: str) -> None:
-        while [member.target.text for member in pool.members] != [*texts]:
-            await deferLater(reactor, 0.01)
-
-    async def test_each(self) -> None:
-        alias, service = self.pool(*servers("alias.test:80")), self.pool(_srv("_ssh._tcp.test"))
-        none = self.pool(_srv("_no._tcp.test"))
-        await self.names.first_answer(PATIENCE)
-        await self.until_members(alias, "10.0.0.1:80", "10.0.0.2:80")
-        await self.until_members(service, "10.0.1.1:22")
-        self.assertEqual((service.members[0].weight, service.members[0].name), (5, "one.test"))
-        self.assertEqual(none.members, [])
-
-
-def _srv(name: str) -> Server:
-    return Server(f"srv:{name}", "srv", host=name)
