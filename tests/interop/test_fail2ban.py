@@ -6,9 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import quote
 
 import attrs
 import pytest
@@ -18,7 +16,6 @@ from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually,
 from tests.programs import require_program
 from tests.support.queues import until_taken
 from tests.support.services import command_for
-from tests.wire.hello_builder import alpn, client_hello, records, server_name
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
 from txmux.cli.run.program import as_text as as_event_text
@@ -228,50 +225,6 @@ _PREFIXES = (
     f"Nov 20 22:43:41 host txmux[12]: {_TIMES[0]}",
 )
 
-_CHOSEN = """
-[txmux]
-workers = 1
-access_log = -
-access_log_format = {form}
-admin = 127.0.0.1:0
-admin_tokens = {tokens}
-
-[listen public]
-endpoint = 127.0.0.1:0
-detect_timeout = 1h
-default = close
-
-[listen datagrams]
-endpoint = udp:127.0.0.1:0
-default = close
-
-[route socks]
-under = *
-match = socks5
-tunnel = yes
-
-[route inside]
-match = any
-under = socks
-backend = asked
-
-[route rest]
-under = *
-match =
-    http
-    postgres user=*
-    tls sni=*
-    ssh
-    minecraft
-    rdp
-    mqtt
-backend = close
-
-[backend asked]
-server = {{host}}:{{port}}
-allow_names = *.example
-"""
-
 
 class HostileTextTests(InteropTestCase):
     """Whatever others write into the log, nobody but the peer of a connection is found in it."""
@@ -345,62 +298,3 @@ class HostileTextTests(InteropTestCase):
                 for before in ("", *_PREFIXES)
             ]
             self.assertEqual(self.found(lines), set())
-
-    def test_clients_and_tokens_of_a_service(self) -> None:
-        """Real clients of ten protocols and a reading token, of which each writes about somebody else wherever it can."""
-        for form, by_run in itertools.product(("text", "json"), (False, True)):
-            folder = self.make_folder()
-            tokens, rules = folder / "tokens", folder / "rules.ini"
-            tokens.write_text("reader read the-secret-of-the-reader\n")
-            tokens.chmod(0o600)
-            rules.write_text(_CHOSEN.format(form=form, tokens=tokens))
-            child = self.own(Child(*map(str, command_for(rules, by_run=by_run))))
-            ports = {
-                name: int(child.wait_for(rf"listening on \S+:(\d+) for \[{name}")[1])
-                for name in ("listen public", "listen datagrams", "txmux\\] admin")
-            }
-            child.wait_for("Starting reactor|, rules ")
-            texts = [*dict.fromkeys(_forged())][::9]
-            for text in texts:
-                for said in _said(text.encode()):
-                    with socket.create_connection(
-                        ("127.0.0.1", ports["listen public"]), timeout=PATIENCE
-                    ) as client:
-                        client.sendall(said)
-                        client.shutdown(socket.SHUT_WR)
-                        while client.recv(4096):
-                            pass
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                    client.bind(("127.0.0.2", 0))
-                    client.sendto(text.encode(), ("127.0.0.1", ports["listen datagrams"]))
-                asking = HTTPConnection("127.0.0.1", ports["txmux\\] admin"], timeout=PATIENCE)
-                headers = {
-                    "Authorization": "Bearer the-secret-of-the-reader",
-                    "Content-Type": "application/json",
-                }
-                asking.request("POST", f"/api/backends/{quote(text, safe='')}", "{}", headers)
-                self.assertEqual(asking.getresponse().status, 403)
-                asking.close()
-            child.end()
-            output = child.output
-            self.assertIn("datagrams_in", output)
-            self.assertGreaterEqual(output.count("needs 'steer'"), len(texts))
-            self.assertEqual(self.found([output]), {"127.0.0.1"}, (form, by_run))
-
-
-def _said(text: bytes) -> Iterator[bytes]:
-    """Give what clients of some protocols say, with a text wherever they choose one."""
-    short = text[:250]
-    yield text
-    yield b"GET /%b HTTP/1.1\r\nHost: %b\r\nUser-Agent: %b\r\n\r\n" % (text, text, text)
-    startup = b"\0\3\0\0user\0%b\0database\0%b\0application_name\0%b\0\0" % (text, text, text)
-    yield (4 + len(startup)).to_bytes(4, "big") + startup
-    yield b"SSH-2.0-%b\r\n" % short
-    yield b"\5\1\0\5\1\0\3%c%b\0\1" % (len(short), short)
-    yield records(client_hello(server_name(short.decode("latin-1")), alpn(short)))
-    for cookie in (b"Cookie: mstshash=%b\r\n" % short, b"Cookie: msts=%b\r\n" % short):
-        yield (
-            b"\3\0\0%c%c\xe0\0\0\0\0\0%b" % (11 + len(cookie), 6 + len(cookie), cookie)
-            if len(cookie) < 240
-            else b"x"
-        )
