@@ -1,5 +1,6 @@
 """What systemd is told, and keeps."""
 
+import contextlib
 import errno
 import os
 import select
@@ -8,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -369,77 +369,43 @@ class ServiceUnderSystemdTest(WorkersTestCase):
 
     # Sockets that it keeps.
 
-    def wait_for_clients(self, names: Mapping[str, object]) -> list[socket.socket]:
-        clients = []
-        for name in names.values():
-            family = socket.AF_UNIX if isinstance(name, str) else socket.AF_INET
-            client = socket.socket(family)
-            self.addCleanup(client.close)
-            client.settimeout(PATIENCE)
-            client.connect(name)  # type: ignore[arg-type]
-            client.sendall(b"x")
-            clients.append(client)
-        return clients
-
     def test_sockets_survive_a_crash_and_a_restart(self) -> None:
-        path = self.own_folder / "x.sock"
-        rules = f"{RULES}    unix:{path}\n"
-        mux = self.service("workers = 2", rules)
-        self.manager.wait_for(READY="1")
-        inode = listening_inode(mux.port)
-        names = {"tcp": ("127.0.0.1", mux.port), "unix": str(path)}
-        for end in (signal.SIGKILL, signal.SIGTERM):
-            self.end(mux, end)
-            clients = self.wait_for_clients(names)
-            mux = self.service("workers = 2", rules)
-            self.assertEqual(names["tcp"], ("127.0.0.1", mux.port))
-            self.assertEqual(listening_inode(mux.port), inode)
-            for client in clients:
-                self.assertEqual(client.recv(1), b"")
-            self.manager.wait_for(READY="1")
-            self.assertEqual(len(self.manager.store), 2)
-        mux.stop()
-
-    def test_stored_datagrams(self) -> None:
-        """Those that have come in between are served, too."""
+        """Who has come in between is served: by streams and datagrams, and at the socket at which the service is asked."""
+        path, admin = self.own_folder / "x.sock", self.own_folder / "admin.sock"
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(server.close)
         server.settimeout(PATIENCE)
         server.bind(("127.0.0.1", 0))
-        to = server.getsockname()[1]
         rules = (
-            "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = silent\n"
-            f"[backend silent]\nserver = udp:127.0.0.1:{to}\nunanswered_timeout = 1s\n"
+            f"{RULES}    unix:{path}\n[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = silent\n"
+            f"[backend silent]\nserver = udp:127.0.0.1:{server.getsockname()[1]}\nunanswered_timeout = 1s\n"
         )
-        mux = self.service("workers = 2", rules)
+        settings = f"workers = 2\nadmin = unix:{admin}"
+        mux = self.service(settings, rules)
+        ports, inode = mux.ports, listening_inode(mux.ports["public"])
         for end in (signal.SIGKILL, signal.SIGTERM):
             self.manager.wait_for(READY="1")
             self.end(mux, end)
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                client.sendto(end.name.encode(), ("127.0.0.1", port := mux.port))
-                mux = self.service("workers = 2", rules)
-                self.assertEqual((mux.port, server.recv(9)), (port, end.name.encode()))
-        mux.stop()
-        self.assertEqual(len(self.manager.store), 1)
-        self.assertFalse(any("FDSTOREREMOVE" in told for told in self.manager.told))
-
-    def test_stored_admin(self) -> None:
-        """The socket at which the service is asked is kept, too: who has asked meanwhile gets an answer."""
-        path = self.own_folder / "admin.sock"
-        settings = f"admin = unix:{path}"
-        mux = self.service(settings)
-        for end in (signal.SIGKILL, signal.SIGTERM):
-            self.manager.wait_for(READY="1")
-            self.end(mux, end)
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(PATIENCE)
-                client.connect(str(path))
-                client.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-                mux = self.service(settings)
-                self.assertIn(b" 200 OK\r\n", client.recv(1000))
+            with contextlib.ExitStack() as opened:
+                clients = []
+                for place in (("127.0.0.1", ports["public"]), str(path), str(admin)):
+                    family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
+                    clients.append(client := opened.enter_context(socket.socket(family)))
+                    client.settimeout(PATIENCE)
+                    client.connect(place)
+                    client.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                by_udp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                by_udp.sendto(end.name.encode(), ("127.0.0.1", ports["u"]))
+                mux = self.service(settings, rules)
+                self.assertEqual((mux.ports, listening_inode(ports["public"])), (ports, inode))
+                *others, asking = clients
+                self.assertEqual([one.recv(1) for one in others], [b""] * 2)
+                self.assertIn(b" 200 OK\r\n", asking.recv(1000))
+                self.assertEqual(server.recv(9), end.name.encode())
         self.manager.wait_for(READY="1")
-        self.assertEqual(len(self.manager.store), 2)
+        self.assertEqual(len(self.manager.store), 4)
         mux.stop()
+        self.assertFalse(any("FDSTOREREMOVE" in told for told in self.manager.told))
 
     def end(self, mux: Service, number: signal.Signals) -> None:
         pids = family_of(mux.child.pid)[1:]

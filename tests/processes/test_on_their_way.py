@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.admin.processes import answer_to, send
 from tests.processes.running import Pair
 from tests.support.kit import WorkersTestCase, customize, eventually, make_folder
 from tests.support.proc import workers_of
@@ -55,23 +56,17 @@ class OnTheirWayTests(WorkersTestCase):
         eventually(held.exists, "the connection is on its way")
         return pair
 
-    def test_listed(self) -> None:
+    def test_listed_explained_and_counted_for_its_source(self) -> None:
         pair = self.leaving()
-        (row,) = self.mux.api("connections")
+        paths = ("connections", f"connections/{self.row['id']}", "clients")
+        asking = [
+            send(self.mux.admin, "GET", f"/api/{path}") for path in paths
+        ]  # before it is over
+        (row,), explained, (client,) = (answer_to(one)[1] for one in asking)
         self.assertEqual(row["id"], self.row["id"])
         self.assertNotEqual(row["worker"], self.row["worker"])
-        self.all_end([pair])
-
-    def test_explained(self) -> None:
-        pair = self.leaving()
-        row = self.mux.api(f"connections/{self.row['id']}")
-        self.assertEqual(row["explanation"]["route"], "all")
-        self.all_end([pair])
-
-    def test_counted_for_its_source(self) -> None:
-        pair = self.leaving()
-        (row,) = self.mux.api("clients")
-        self.assertEqual(row["active"], 1)
+        self.assertEqual(explained["explanation"]["route"], "all")
+        self.assertEqual(client["active"], 1)
         self.all_end([pair])
 
     def test_closed(self) -> None:
