@@ -16,6 +16,7 @@ from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually,
 from tests.programs import require_program
 from tests.support.queues import until_taken
 from tests.support.services import command_for
+from tests.wire.hello_builder import alpn, client_hello, records, server_name
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
 from txmux.cli.run.program import as_text as as_event_text
@@ -62,7 +63,12 @@ backend = close
 
 [route pretends]
 under = *
-match = postgres user=*
+match =
+    postgres user=*
+    tls sni=*
+    ssh
+    rdp
+    socks5
 backend = 127.0.0.1:{server}
 """
 
@@ -71,12 +77,15 @@ _PRETENCE = (
     b"2026-11-20T22:43:41.983Z info  [txmux.access#info] id=1 listener=x client=192.0.2.1:5 local=- route=- backend=- server=- server_local=- bytes_in=0 "
     b"bytes_out=0 detect_ms=- connect_ms=- duration_ms=0 reason=denied "
 )
-_STARTUP = (
-    b"\x00\x03\x00\x00user\x00"
-    + _PRETENCE
-    + b"\x00database\x00"
-    + b'","reason":"denied"'
-    + b"\x00\x00"
+_SHORT = _PRETENCE[:200]
+_STARTUP = b"\0\3\0\0user\0" + _PRETENCE + b'\0database\0","reason":"denied"\0\0'
+_COOKIE = b"Cookie: mstshash=%b\r\n" % _SHORT
+_SAID = (
+    (4 + len(_STARTUP)).to_bytes(4, "big") + _STARTUP,
+    b"SSH-2.0-%b\r\n" % _SHORT,
+    b"\5\1\0\5\1\0\3%c%b\0\1" % (len(_SHORT), _SHORT),
+    records(client_hello(server_name(_SHORT.decode()), alpn(_SHORT))),
+    b"\3\0\0%c%c\xe0\0\0\0\0\0%b" % (11 + len(_COOKIE), 6 + len(_COOKIE), _COOKIE),
 )
 
 
@@ -97,31 +106,34 @@ class FilterTests(InteropTestCase):
                 for name in ("public", "impatient", "limited", "proxied", "six")
             }
             child.wait_for("Starting reactor|, rules ")
-            self.visit(ports["public"], b"GET / HTTP/1.1\r\n")
-            self.visit(ports["public"], b"\xff")
+            self.visit(
+                ports["public"],
+                b"GET / HTTP/1.1\r\nHost: %b\r\nUser-Agent: %b\r\n\r\n" % (_PRETENCE, _PRETENCE),
+            )
+            self.visit(ports["public"], b"\xff" + _PRETENCE)
             self.visit(ports["impatient"], b"")
             self.visit(ports["six"], b"GET / HTTP/1.1\r\n", "::1")
-            self.visit(ports["proxied"], b"no header\r\n\r\n")
+            self.visit(ports["proxied"], _PRETENCE + b"\r\n\r\n")
             with socket.create_connection(("127.0.0.1", ports["limited"])) as first:
                 first.sendall(b"G")
                 until_taken(first)  # so it comes first, whatever overtakes what
                 self.visit(ports["limited"], b"")
                 first.sendall(b"\xff")
                 first.recv(1)
-            startup = (4 + len(_STARTUP)).to_bytes(4, "big") + _STARTUP
-            with socket.create_connection(("127.0.0.1", ports["public"])) as client:
-                client.sendall(startup)
-                accepted, _ = server.accept()
-                with accepted:
-                    received = b""
-                    while len(received) < len(startup):
-                        received += accepted.recv(4096)
+            for said in _SAID:
+                with socket.create_connection(("127.0.0.1", ports["public"])) as client:
+                    client.sendall(said)
+                    accepted, _ = server.accept()
+                    with accepted:
+                        received = b""
+                        while len(received) < len(said):
+                            received += accepted.recv(4096)
 
         def lines() -> int:
             text = log.read_text() if own_file else child.output
             return len(re.findall(r'duration_ms"?[=:][0-9]+\.', text))
 
-        eventually(lambda: lines() == 8, "there is a line of every client")
+        eventually(lambda: lines() == 7 + len(_SAID), "there is a line of every client")
         child.end()
         if not own_file:
             log.write_text(child.output)
@@ -145,11 +157,12 @@ class FilterTests(InteropTestCase):
             self.found(log), [*[("127.0.0.1", reason) for reason in wanted], ("::1", "denied")]
         )
 
-    def test_text(self) -> None:
-        self.assert_found(self.logged("text"))
-
-    def test_json(self) -> None:
-        self.assert_found(self.logged("json"))
+    def test_own_log(self) -> None:
+        for form in ("text", "json"):
+            log = self.logged(form)
+            self.assert_found(log)
+            chosen = [("127.0.0.1", "limit"), ("127.0.0.1", "silent")]
+            self.assertEqual(self.found(log, "limit|silent"), chosen)
 
     def test_service_log(self) -> None:
         """The service's own log, among other lines, as such and as syslog has it."""
@@ -159,12 +172,6 @@ class FilterTests(InteropTestCase):
             before = f"{time.strftime('%b %d %H:%M:%S')} host twist[12]: "
             log.write_text("".join(before + line for line in log.open()))
             self.assert_found(log)
-
-    def test_reasons(self) -> None:
-        log = self.logged("text")
-        self.assertEqual(
-            self.found(log, "limit|silent"), [("127.0.0.1", "limit"), ("127.0.0.1", "silent")]
-        )
 
     def test_jail_and_filter_are_a_valid_configuration(self) -> None:
         configuration = self.folder / "fail2ban"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shlex
 import socket
@@ -37,6 +38,12 @@ backend = by-name
 under = *
 match = tls
 terminate_tls = {identity}
+[route admins]
+under = secret
+match = http method=CONNECT host=127.0.0.7,admin.corp.test
+tunnel = yes
+tunnel_users = {admins}
+backend = admins
 [route login]
 under = secret
 match = http method=CONNECT
@@ -51,8 +58,11 @@ backend = by-name
 under = login
 match = http
 backend = by-name
+[backend admins]
+server = 127.0.0.1:{web}
 [backend by-name]
 server = {{host}}:{{port}}
+deny_networks = 127.0.0.7
 allow_names = *.corp.test, 127.*
 allow_networks = 127.0.0.0/8
 resolvers = 127.0.0.1:{dns}
@@ -71,7 +81,9 @@ class TunnelTests(InteropTestCase):
         folder = cls.make_folder("rules")
         hosts = folder / "hosts"
         names = " ".join(f"{name}.corp.test" for name in ("ssh", "db", "web"))
-        hosts.write_text(f"127.0.0.1 {names}\n10.255.255.1 outside.corp.test\n")
+        hosts.write_text(
+            f"127.0.0.1 {names}\n127.0.0.7 alias.corp.test admin.corp.test\n10.255.255.1 outside.corp.test\n"
+        )
         dns, cls.web, cls.postgres = free_port(), free_port(), free_port()
         cls.share(start_dnsmasq(hosts, f"--port={dns}"))
         cls.ssh = cls.share(start_sshd(cls.make_folder("ssh")))
@@ -83,9 +95,14 @@ class TunnelTests(InteropTestCase):
         cls.users = folder / "users"
         cls.users.write_bytes(output_of("htpasswd", "-nbBC4", "ann", "secret"))
         cls.users.chmod(0o600)
+        admins = folder / "admins"
+        admins.write_bytes(output_of("htpasswd", "-nbBC4", "root", "secret"))
+        admins.chmod(0o600)
         rules = _RULES.format(
             identity=cls.certificate.both,
             users=cls.users,
+            admins=admins,
+            web=cls.web,
             dns=dns,
         )
         cls.mux = cls.share(Service(cls.folder, rules))
@@ -138,6 +155,42 @@ class TunnelTests(InteropTestCase):
         self.assertIn(" 407", self.curl("-x", proxy, "-U", "ann:wrong", listener=secret))
         proxy = f"socks5h://ann:secret@{self.proxy('secret')}"
         self.assertEqual(self.curl("-x", proxy, listener=secret), "the page\n200 000")
+
+    def test_server_of_others_by_no_spelling(self) -> None:
+        """A user comes to what is for other users neither by a second request, nor by another form or name of its address."""
+        proxy, login = self.proxy("secret"), base64.b64encode(b"ann:secret").decode()
+        for target in (
+            "127.0.0.7",
+            "[::ffff:127.0.0.7]",
+            "[0:0:0:0:0:ffff:7f00:7]",
+            "admin.corp.test",
+            "ADMIN.corp.test.",
+        ):
+            said = self.said(f"web.corp.test:{self.web}", f"{target}:{self.web}", login)
+            self.assertEqual(said.count(b"HTTP/1.1 407"), 1, target)
+            self.assertIn(b"HTTP/1.1 400 ", said)
+            self.assertIn(
+                b"HTTP/1.1 407 ", self.said(f"{target}:{self.web}", f"{target}:{self.web}", login)
+            )
+        for kind, name in (("http", "alias"), ("socks5h", "alias"), ("socks5h", "admin")):
+            found = self.curl("-x", f"{kind}://ann:secret@{proxy}", name=name, listener="secret")
+            self.assertNotIn("the page", found)
+        found = self.curl("-x", f"http://root:secret@{proxy}", name="admin", listener="secret")
+        self.assertEqual(found, "the page\n200 200")
+
+    def said(self, first: str, second: str, login: str) -> bytes:
+        """Return the answers to a request without a login, and to one with it on the same connection."""
+        requests = [
+            f"CONNECT {first} HTTP/1.1\r\n\r\n",
+            f"CONNECT {second} HTTP/1.1\r\nProxy-Authorization: Basic {login}\r\n\r\n",
+        ]
+        with socket.create_connection(("127.0.0.1", self.mux.ports["secret"]), PATIENCE) as client:
+            client.settimeout(PATIENCE)
+            client.sendall("".join(requests).encode())
+            client.shutdown(socket.SHUT_WR)
+            received = b"".join(iter(lambda: client.recv(1000), b""))
+        self.mux.take_one("secret")
+        return received
 
     def test_names_that_lead_elsewhere(self) -> None:
         proxy = f"http://{self.proxy()}"
