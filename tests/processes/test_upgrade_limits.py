@@ -64,9 +64,6 @@ class LimitsTest(WorkersTestCase):
     def test_limit_of_the_service_with_one_worker(self) -> None:
         self.served("max_connections = 3", "")
 
-    def test_limit_of_a_listener_with_two_workers(self) -> None:
-        self.served("workers = 2", "max_connections = 3")
-
     def test_limit_of_a_source_with_two_workers(self) -> None:
         self.served("workers = 2", "max_connections_per_source = 3")
 
@@ -74,28 +71,30 @@ class LimitsTest(WorkersTestCase):
 class StayingTest(WorkersTestCase):
     """Connections with TLS that ends here stay, upgrade after upgrade, and count."""
 
-    def begin(
-        self, settings: str = "", listener: str = "", backend: str = "", server: str = ""
-    ) -> Service:
+    def begin(self, settings: str, **limits: str) -> Service:
+        """Start a service with a listener for each limit: of its own, or of its backend."""
         authority = make_authority()
-        self.trusted = ssl.create_default_context(
-            cafile=str(authority.write(self.folder / "ca.pem"))
-        )
+        ca = authority.write(self.folder / "ca.pem")
+        self.trusted = ssl.create_default_context(cafile=str(ca))
         pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
         self.listening = self.backend()
-        self.open: list[tuple[ssl.SSLSocket, socket.socket]] = []
-        return self.upgrading(
-            f"{RULES}{listener}\n[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
-            "[route inside]\nmatch = any\nunder = secure\nbackend = b\n"
-            "[route all]\nmatch = any\nbackend = b\n"
-            f"[backend b]\nserver = 127.0.0.1:{self.listening.getsockname()[1]}{server}\n{backend}\n",
-            f"drain_timeout = 10m\n{settings}",
-        )
+        server = f"server = 127.0.0.1:{self.listening.getsockname()[1]}"
+        self.open: dict[str, list[tuple[ssl.SSLSocket, socket.socket]]] = {}
+        rules = ""
+        for name, limit in limits.items():
+            self.open[name] = []
+            of_backend = name in {"backend", "server"}
+            rules += (
+                f"[listen {name}]\nendpoint = 127.0.0.1:0\n{limit * (not of_backend)}\n"
+                f"[route tls-{name}]\nunder = {name}\nmatch = tls\nterminate_tls = {pem}\n"
+                f"[route in-{name}]\nunder = tls-{name}\nmatch = any\nbackend = {name}\n"
+                f"[backend {name}]\n{server}{limit * of_backend}\n"
+            )
+        return self.upgrading(rules, f"drain_timeout = 10m\n{settings}")
 
-    def enter(self, mux: Service) -> bool:
+    def enter(self, mux: Service, name: str) -> bool:
         """Connect, and return whether the client is served."""
-        client = self.client(mux)
-        client.settimeout(PATIENCE)
+        client = socket.create_connection(("127.0.0.1", mux.ports[name]), PATIENCE)
         try:
             secure = self.trusted.wrap_socket(client, server_hostname="a.example")
         except OSError:
@@ -115,62 +114,64 @@ class StayingTest(WorkersTestCase):
         server, _ = self.listening.accept()
         self.addCleanup(server.close)
         self.assertEqual(server.recv(1), b"x")
-        self.open.append((secure, server))
+        self.open[name].append((secure, server))
         return True
 
-    def leave(self) -> None:
-        secure, server = self.open.pop(0)
+    def leave(self, name: str) -> None:
+        secure, server = self.open[name].pop(0)
         server.sendall(b"y")  # it is served to its end
         self.assertEqual(secure.recv(1), b"y")
         secure.close()
         self.assertEqual(server.recv(1), b"")
         server.close()
 
-    def assert_limit(self, mux: Service, limit: int, again: int = 3) -> None:
-        """Fill the service, and upgrade it `again` and again: there never is room for more than `limit`."""
-        for _ in range(again):
-            while len(self.open) < limit:
-                eventually(lambda: self.enter(mux), "there is room")
-            self.assertFalse(self.enter(mux))
+    def assert_limits(self, settings: str, **limits: str) -> None:
+        """Fill a service, and upgrade it again and again: there never is room for more."""
+        mux = self.begin(settings, **limits)
+        for _ in range(2):
+            for name in limits:
+                while len(self.open[name]) < 3:
+                    eventually(lambda at=name: self.enter(mux, at), "there is room")  # type: ignore[misc]
+                self.assertFalse(self.enter(mux, name))
             mux.replace()
-            self.assertFalse(self.enter(mux))
-            self.leave()
-            eventually(lambda: self.enter(mux), "there is room")
-            self.assertFalse(self.enter(mux))
-            self.leave()
-        for _ in range(len(self.open)):
-            self.leave()
+            for name in limits:
+                self.assertFalse(self.enter(mux, name))
+                self.leave(name)
+                eventually(lambda at=name: self.enter(mux, at), "there is room")  # type: ignore[misc]
+                self.assertFalse(self.enter(mux, name))
+                self.leave(name)
+        for name, left in self.open.items():
+            while left:
+                self.leave(name)
 
     def test_limit_of_the_service(self) -> None:
-        self.assert_limit(self.begin("max_connections = 5"), 5)
+        self.assert_limits("max_connections = 3", service="")
 
-    def test_limit_of_a_listener(self) -> None:
-        self.assert_limit(self.begin("workers = 2", "max_connections = 5"), 5, again=1)
+    def test_limits_of_a_listener_and_of_a_source(self) -> None:
+        self.assert_limits(
+            "workers = 2",
+            listener="max_connections = 3",
+            source="max_connections_per_source = 3",
+        )
 
-    def test_limit_of_a_source(self) -> None:
-        self.assert_limit(self.begin("workers = 2", "max_connections_per_source = 5"), 5)
-
-    def test_limit_of_a_backend(self) -> None:
-        self.assert_limit(self.begin(backend="max_connections = 3"), 3, again=1)
-
-    def test_limit_of_a_server(self) -> None:
-        self.assert_limit(self.begin(server=" max_connections=3"), 3)
+    def test_limits_of_a_backend_and_of_a_server(self) -> None:
+        self.assert_limits("", backend="\nmax_connections = 3", server=" max_connections=3")
 
     def test_limit_of_a_server_in_a_worker_that_retires(self) -> None:
         """The one that takes its place counts what stays in it."""
-        mux = self.begin(server=" max_connections=3")
+        mux = self.begin("", server=" max_connections=3")
         for _ in range(3):
-            self.assertTrue(self.enter(mux))
+            self.assertTrue(self.enter(mux, "server"))
         (old,) = workers_of(mux.pid)
         os.kill(old, signal.SIGTERM)
         mux.child.wait_for("worker 2 takes its place")
         eventually(lambda: len(workers_of(mux.pid)) == 2, "another worker serves")
         with halted({old}):
             for _ in range(3):
-                self.assertFalse(self.enter(mux))
-        self.leave()
-        eventually(lambda: self.enter(mux), "there is room")
-        self.assertFalse(self.enter(mux))
+                self.assertFalse(self.enter(mux, "server"))
+        self.leave("server")
+        eventually(lambda: self.enter(mux, "server"), "there is room")
+        self.assertFalse(self.enter(mux, "server"))
 
 
 class DescriptorsTest(WorkersTestCase):
