@@ -606,11 +606,7 @@ class ConformanceTestCase(InteropTestCase):
 
 def _metadata(kind: str, namespace: str, name: str) -> Any:
     version = "discovery.k8s.io/v1" if kind == "EndpointSlice" else "v1"
-    return {
-        "apiVersion": version,
-        "kind": kind,
-        "metadata": {"name": name, "namespace": namespace},
-    }
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}}
 
 
 def _missing(its: Any, conditions: Iterable[Any], wanted: Sequence[str]) -> str:

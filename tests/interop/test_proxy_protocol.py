@@ -3,13 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.children import (
-    Child,
-    InteropTestCase,
-    eventually,
-    has_ipv6,
-    output_of,
-)
+from tests.interop.children import Child, InteropTestCase, eventually, has_ipv6, output_of
 from tests.interop.servers import (
     Certificate,
     make_certificate,

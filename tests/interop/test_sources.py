@@ -2,12 +2,7 @@
 
 import sys
 
-from tests.interop.children import (
-    InteropTestCase,
-    leave_unmeasured,
-    output_of,
-    run,
-)
+from tests.interop.children import InteropTestCase, leave_unmeasured, output_of, run
 from tests.interop.namespaces import Namespace, cable
 from tests.support.services import Service
 from txmux.backends.connect.source import transparent_hints

@@ -99,11 +99,7 @@ class TunnelTests(InteropTestCase):
         admins.write_bytes(output_of("htpasswd", "-nbBC4", "root", "secret"))
         admins.chmod(0o600)
         rules = _RULES.format(
-            identity=cls.certificate.both,
-            users=cls.users,
-            admins=admins,
-            web=cls.web,
-            dns=dns,
+            identity=cls.certificate.both, users=cls.users, admins=admins, web=cls.web, dns=dns
         )
         cls.mux = cls.share(Service(cls.folder, rules))
 

@@ -159,9 +159,7 @@ class StopTest(WorkersTestCase):
         """It ends with its last connection, whatever has ended that."""
         listening = self.backend()
         mux = self.start(
-            self.relaying(listening, "end_denied = yes\n"),
-            "drain_timeout = 10m",
-            admin=True,
+            self.relaying(listening, "end_denied = yes\n"), "drain_timeout = 10m", admin=True
         )
         client, server = self.relayed(mux, listening)
         self.addCleanup(client.close)

@@ -15,12 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import eventually
 from tests.support.changes import change_constants
 from txmux.processes import liveness
-from txmux.processes.liveness import (
-    HangDetector,
-    ProcessActivity,
-    activity_of,
-    activity_of_family,
-)
+from txmux.processes.liveness import HangDetector, ProcessActivity, activity_of, activity_of_family
 
 _SLEEPS, _HALTED, _ON_DISK, _READY, _ENDED = "STDRZ"
 

@@ -25,10 +25,7 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.message import InvalidMessageError
 from txmux.processes.worker.process import WorkerProcess
-from txmux.processes.worker.received_rules import (
-    Start,
-    sockets_of,
-)
+from txmux.processes.worker.received_rules import Start, sockets_of
 from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses

@@ -192,8 +192,7 @@ class NotifierTest(SynchronousTestCase):
         self.assert_silent()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(
-            [event["text"].partition("\n")[0] for event in events],
-            ["FDSTORE=1", "FDSTOREREMOVE=1"],
+            [event["text"].partition("\n")[0] for event in events], ["FDSTORE=1", "FDSTOREREMOVE=1"]
         )
 
     def test_store_is_tried_again_where_there_was_no_descriptor(self) -> None:

@@ -46,9 +46,7 @@ class OnTheirWayTests(WorkersTestCase):
         customize(self, _HELD.format(held=str(held)))
         server = self.backend()
         self.mux = mux = self.start(
-            self.relaying(server, listener),
-            "workers = 1\nsandbox = off",
-            admin=True,
+            self.relaying(server, listener), "workers = 1\nsandbox = off", admin=True
         )
         pair = self.relayed(mux, server)
         (self.row,) = self.mux.api("connections")

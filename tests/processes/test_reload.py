@@ -7,12 +7,7 @@ import socket
 from pathlib import Path
 
 from tests.admin.processes import get, post
-from tests.processes.reloading import (
-    leading_to,
-    listening_inodes,
-    with_more,
-    with_workers,
-)
+from tests.processes.reloading import leading_to, listening_inodes, with_more, with_workers
 from tests.support.kit import PATIENCE, RULES, Service, WorkersTestCase, eventually
 from tests.support.proc import workers_of
 

@@ -239,8 +239,7 @@ class MishapsTest(WorkersTestCase):
         self.assertEqual(mux.child.wait(), 1)
         self.assertNotIn("Traceback", mux.child.output)
         self.assertRegex(
-            mux.child.output,
-            f"#error. worker [12] cannot start: no space; {gone[:-2]}; stopping\n",
+            mux.child.output, f"#error. worker [12] cannot start: no space; {gone[:-2]}; stopping\n"
         )
 
     def test_worker_that_cannot_start(self) -> None:

@@ -9,12 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.reloading import (
-    leading_to,
-    listening_inodes,
-    with_more,
-    with_workers,
-)
+from tests.processes.reloading import leading_to, listening_inodes, with_more, with_workers
 from tests.support.kit import WorkersTestCase, customize, eventually, free_port
 from tests.support.proc import halted, open_files, workers_of
 

@@ -22,11 +22,7 @@ from txmux.rules.reading.sections import TABLES
 from txmux.telemetry import lines
 
 _KINDS = "gone", "unreadable", "folder", "garbage"
-_MADE_AGAIN = {
-    ("logs/access.log", "gone"),
-    ("logs/access.log", "garbage"),
-    ("logs", "folder"),
-}
+_MADE_AGAIN = {("logs/access.log", "gone"), ("logs/access.log", "garbage"), ("logs", "folder")}
 """What a log is opened in all the same."""
 
 _OF_SOURCES = {
@@ -155,8 +151,5 @@ class KnownTest(SynchronousTestCase):
         """There is a file of each key that names one."""
         names = {
             name for keys in TABLES.values() for name, key in keys.items() if key.files.opens
-        } - {
-            "include",
-            "server",
-        }  # read by the supervisor; and for each connection
+        } - {"include", "server"}  # read by the supervisor; and for each connection
         self.assertEqual([name for name in names if f"{name} = " not in RULES], [])

@@ -50,10 +50,7 @@ BY_LANDLOCK = frozenset(
     }
 )
 BY_BOTH = frozenset(
-    {
-        *("remove", "link", "execute"),
-        *("admin_child", "admin_orphan", "admin_ended"),
-    }
+    {*("remove", "link", "execute"), *("admin_child", "admin_orphan", "admin_ended")}
 )
 """The filter of system calls refuses these first, and gives another error."""
 BY_FILTER = frozenset(
@@ -321,9 +318,7 @@ class SandboxTests(SynchronousTestCase):
         """With a user, a renewed certificate is seen in a folder that only root may look into; one that cannot be read is told of."""
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
-        limits = {
-            "processes.worker.process._PATIENCE": 0.5,
-        }
+        limits = {"processes.worker.process._PATIENCE": 0.5}
         set_limits(self, limits)
         private, admin = self.folder / "private", self.folder / "admin.sock"
         private.mkdir(mode=0o700)

@@ -223,7 +223,7 @@ class UpgradeTest(WorkersTestCase):
     def test_report(self) -> None:
         """The answer has how many connections stay, by the reason, and until when."""
         mux = self.service(
-            routes="detect_timeout = 10m\n[route s]\nmatch = ssh\nbackend = 127.0.0.1:1\n",
+            routes="detect_timeout = 10m\n[route s]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
         )
         pair, undecided = self.relayed(mux, self.listening), self.client(mux)
         self.is_accepted(mux.pid, undecided)

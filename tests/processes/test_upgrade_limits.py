@@ -149,9 +149,7 @@ class StayingTest(WorkersTestCase):
 
     def test_limits_of_a_listener_and_of_a_source(self) -> None:
         self.assert_limits(
-            "workers = 2",
-            listener="max_connections = 3",
-            source="max_connections_per_source = 3",
+            "workers = 2", listener="max_connections = 3", source="max_connections_per_source = 3"
         )
 
     def test_limits_of_a_backend_and_of_a_server(self) -> None:

@@ -143,9 +143,7 @@ class MeanwhileTest(WorkersTestCase):
         for before, after in ((1, 2), (2, 1)):
             listening = self.backend()
             mux = self.upgrading(
-                self.relaying(listening),
-                f"workers = {before}\ndrain_timeout = 10m",
-                admin=True,
+                self.relaying(listening), f"workers = {before}\ndrain_timeout = 10m", admin=True
             )
             peers = [self.relayed(mux, listening) for _ in range(6)]
             old = mux.replace()
@@ -246,9 +244,7 @@ class MeanwhileTest(WorkersTestCase):
         """They hand over all the same, without it."""
         gate, listening = self.late_moves(), self.backend()
         mux = self.upgrading(
-            self.relaying(listening),
-            "drain_timeout = 0s\nworkers = 2",
-            admin=True,
+            self.relaying(listening), "drain_timeout = 0s\nworkers = 2", admin=True
         )
         pairs = [self.relayed(mux, listening) for _ in range(4)]
         workers = workers_of(mux.pid)

@@ -263,10 +263,7 @@ class SilentTest(SupervisedTestCase):
         await self.run_two()
         workers = self.supervisor.pool.workers
         starter, pids = self.starter(), self.pids()
-        with (
-            capturedLogs() as events,
-            patch.object(self.supervisor.starter, "_start_again"),
-        ):
+        with capturedLogs() as events, patch.object(self.supervisor.starter, "_start_again"):
             os.kill(starter, signal.SIGKILL)
             await self.until(lambda: not self.starter())
             for pid in pids:

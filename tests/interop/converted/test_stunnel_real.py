@@ -59,10 +59,7 @@ class ServerTests(SideBySideTestCase):
 
     def test_header_is_sent(self) -> None:
         self.servers["one"] = Named(self, "one", answer=_says(3))
-        self.prove(
-            f"{_ONE}protocol = proxy\n",
-            {"PROXY TCP4 127.0.0.1": "tls a.example text"},
-        )
+        self.prove(f"{_ONE}protocol = proxy\n", {"PROXY TCP4 127.0.0.1": "tls a.example text"})
 
     def test_postgresql_asks_for_tls_first(self) -> None:
         self.start(

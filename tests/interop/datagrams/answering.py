@@ -237,9 +237,6 @@ class Files(Program):
 
 
 def start_tftp(served: Path, *options: str) -> Child:
-    child = Child(
-        *DNSMASQ,
-        *("--port=0", "--enable-tftp", f"--tftp-root={served}", *options),
-    )
+    child = Child(*DNSMASQ, *("--port=0", "--enable-tftp", f"--tftp-root={served}", *options))
     child.wait_for("TFTP root is")
     return child
