@@ -2,22 +2,13 @@
 
 import contextlib
 import socket
-import ssl
 from functools import partial
 from typing import ClassVar
 
 from tests.interop.children import PATIENCE, eventually, output_of
 from tests.interop.converted.sidebyside import SideBySideTestCase, heard
-from tests.interop.originals import Named
 from tests.interop.servers import SshServer, make_certificate, proxied_site, start_nginx, start_sshd
 from tests.support.ports import free_port
-
-
-def _tell_header(connection: socket.socket) -> None:
-    found = b""
-    while b"\r\n" not in found and (piece := connection.recv(4096)):
-        found += piece
-    connection.sendall(found.split()[2] + b"\n")
 
 
 def _is_served(port: int, server: str) -> bool:
@@ -139,57 +130,6 @@ class ServerTests(SideBySideTestCase):
                 self.assertEqual(heard("http", port), "")
                 self.assertEqual(heard("http", port, source="127.0.0.2"), "a")
             eventually(partial(_is_served, port, "a"), "there is room again")
-
-    def test_client_address_through_two_proxies(self) -> None:
-        self.servers["header"] = Named(self, answer=_tell_header)
-        self.prove(
-            """
-            server { listen 127.0.0.1:<port>; proxy_protocol on; proxy_pass <header>; }
-            server { listen 127.0.0.1:<port1>; proxy_protocol on; proxy_pass 127.0.0.1:<port2>; }
-            server {
-                listen 127.0.0.1:<port2> proxy_protocol;
-                set_real_ip_from 127.0.0.0/8;
-                deny 127.0.0.3;
-                proxy_protocol on;
-                proxy_pass <header>;
-            }
-            """,
-            {"127.0.0.1": "silent", "127.0.0.2": "http from 127.0.0.2"},
-            {"127.0.0.2": "http from 127.0.0.2", "": "http from 127.0.0.3"},
-            looks=1,
-        )
-
-
-class TlsTests(SideBySideTestCase):
-    program = "nginx"
-
-    def test_tls_begun_and_verified(self) -> None:
-        made = make_certificate(self.own_folder, "a.example")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(made.chain, made.key)
-
-        def answer(connection: socket.socket) -> None:
-            with context.wrap_socket(connection, server_side=True) as stream:
-                stream.sendall(b"secret\n")
-                stream.recv(1)
-
-        self.servers["secret"] = Named(self, answer=answer)
-        self.prove(
-            f"""
-            proxy_ssl on;
-            proxy_ssl_verify on;
-            proxy_ssl_trusted_certificate {made.chain};
-            server {{
-                listen 127.0.0.1:<port>; proxy_ssl_name a.example; proxy_pass <secret>;
-            }}
-            server {{
-                listen 127.0.0.1:<port1>; proxy_ssl_name b.example; proxy_pass <secret>;
-            }}
-            """,
-            {"secret": "silent"},
-            {"": "silent"},
-            looks=1,
-        )
 
 
 class RealTests(SideBySideTestCase):

@@ -2,33 +2,98 @@
 
 Comments at the end of each say for each port which clients come to which server: ``# <port> SERVER: CLIENT, CLIENT``, as `heard` has
 them, with ``nobody`` for no server; ``# soon`` if servers have to be checked before, and how many lines of the rules are ``to be looked at``.
-Before them may stand ``# certificate NAME NAME`` for one in the folder, and ``# file NAME: LINE | LINE``.
+Before them may stand ``# certificate NAME NAME`` for one in the folder, ``# file NAME: LINE | LINE``, and ``# server NAME: WHAT`` for one
+that does not only say its name: ``tls FILE`` says that inside TLS, ``header`` and ``address`` say what they see of who connects, and
+``GREETING | WORD => REPLY | …`` says the first at once, and what belongs to each word that it hears. What stands for bytes is as in Python.
 """
 
 import re
+import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.convert.test_pairs import EXPECTED, PAIRS
 from tests.interop.converted.sidebyside import SideBySideTestCase
+from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
 from tests.support.cases import titled_cases
 
-_BESIDE = re.compile(r"(?m)^# (certificate|file) (.*)\n")
+_BESIDE = re.compile(r"(?m)^# (certificate|file|server) (.*)\n")
+
+
+def _raw(text: str) -> bytes:
+    return text.encode().decode("unicode_escape").encode("latin-1")
+
+
+def _secured(file: Path, said: bytes) -> Callable[[socket.socket], None]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+
+    def talk(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as stream:
+            stream.sendall(said)
+            stream.recv(4096)
+
+    return talk
+
+
+def _tell_header(connection: socket.socket) -> None:
+    """Tell the version of a PROXY header, and the client of one that is text."""
+    said = connection.recv(4096)
+    told = b"v2" if said.startswith(b"\r\n\r\n\0") else b"none"
+    if said.startswith(b"PROXY TCP4 "):
+        told = said.split()[2]
+    connection.sendall(told + b"\n")
+    connection.recv(4096)
+
+
+def _tell_address(connection: socket.socket) -> None:
+    connection.sendall(f"{connection.getpeername()[0]}\n".encode())
+    connection.recv(4096)
+
+
+def _replying(told: str) -> Callable[[socket.socket], None]:
+    greeting, *pairs = told.split(" | ")
+    replies = [tuple(map(_raw, pair.split(" => "))) for pair in pairs]
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(_raw(greeting))
+        said = b""
+        while piece := connection.recv(4096):
+            said += piece
+            for word, reply in replies:
+                if word in said:
+                    said = said.partition(word)[2]
+                    connection.sendall(reply)
+
+    return talk
+
+
+def _answering(name: str, what: str, folder: Path) -> Callable[[socket.socket], None]:
+    if what.startswith("tls "):
+        return _secured(folder / what.removeprefix("tls "), name.encode() + b"\n")
+    known = {"header": _tell_header, "address": _tell_address}
+    return known[what] if what in known else _replying(what)
 
 
 def _proving(case: str) -> Callable[[SideBySideTestCase], None]:
     expected: dict[str, dict[str, str]] = {}
     for port, server, clients in re.findall(r"(?m)^# <(port\d*)> (\S+): (.*)$", case):
-        expected.setdefault(port, {})["" if server == "nobody" else server] = clients
+        said = "" if server == "nobody" else _raw(server).decode()
+        expected.setdefault(port, {})[said] = clients
     [looks] = re.findall(r"(?m)^# (\d+) to be looked at$", case) or ["0"]
 
     def test(self: SideBySideTestCase) -> None:
         for kind, told in _BESIDE.findall(case):
             if kind == "certificate":
                 make_certificate(self.own_folder, *told.split())
+                continue
+            name, _, lines = told.partition(": ")
+            if kind == "server":
+                answer = _answering(name, lines, self.own_folder)
+                self.servers[name] = Named(self, answer=answer)
             else:
-                name, _, lines = told.partition(": ")
                 self.write(name, lines.replace(" | ", "\n") + "\n")
         text = _BESIDE.sub("", EXPECTED.sub("", case)).rstrip("\n") + "\n"
         self.prove(text, *expected.values(), looks=int(looks), soon="\n# soon\n" in case)

@@ -1,60 +1,14 @@
 """sniproxy beside txmux."""
 
 import os
-import socket
 from unittest import SkipTest
 
 from tests.interop.children import Child
 from tests.interop.converted.sidebyside import SideBySideTestCase
-from tests.interop.originals import Named
-
-
-def _says_header(connection: socket.socket) -> None:
-    """Say the first two words of a PROXY header."""
-    header = connection.recv(4096)
-    connection.sendall(b" ".join(header.split(b" ")[:2]) + b"\n")
 
 
 class SniproxyTests(SideBySideTestCase):
     program = "sniproxy"
-
-    def test_fallback_and_requests_without_a_name(self) -> None:
-        for pattern, nameless in ((".*", "all"), ("^$", "all"), ("a", "rest")):
-            self.setUp()
-            named = "all" if pattern == ".*" else "rest"
-            self.prove(
-                f"""
-                listen 127.0.0.1:<port> {{
-                    fallback <rest>
-                }}
-                table {{
-                    ^b <b>
-                    {pattern} <all>
-                }}
-                """,
-                {
-                    "b": "hello b.example",
-                    named: "hello c.net",
-                    nameless: "hello, text, redis, http",
-                },
-            )
-
-    def test_headers_are_sent_where_they_are_asked_for(self) -> None:
-        for name in ("one", "two"):
-            self.servers[name] = Named(self, name, answer=_says_header)
-        self.prove(
-            """
-            listener 127.0.0.1:<port> {
-                proto tls
-                fallback <two> proxy
-            }
-            table {
-                a.example <one> proxy_protocol
-                b.example <plain>
-            }
-            """,
-            {"PROXY TCP4": "hello a.example, hello c.example, text", "plain": "hello b.example"},
-        )
 
     def test_names_as_servers(self) -> None:
         """An address in the place of a name is not connected to."""

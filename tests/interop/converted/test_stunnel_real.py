@@ -2,22 +2,10 @@
 
 import socket
 import ssl
-from collections.abc import Callable
 
 from tests.interop.converted.sidebyside import SideBySideTestCase
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
-
-
-def _says(count: int) -> Callable[[socket.socket], None]:
-    """Say so many words of the first line that comes."""
-
-    def answer(connection: socket.socket) -> None:
-        line = connection.recv(4096).split(b"\r\n")[0]
-        connection.sendall(b" ".join(line.split(b" ")[:count]) + b"\n")
-
-    return answer
-
 
 _ONE = """\
 [one]
@@ -56,10 +44,6 @@ class ServerTests(SideBySideTestCase):
             if lines == "verify = 1":
                 del led[f"tls cert={self.other.both} text"]  # it is what differs
             self.assert_alike(led)
-
-    def test_header_is_sent(self) -> None:
-        self.servers["one"] = Named(self, "one", answer=_says(3))
-        self.prove(f"{_ONE}protocol = proxy\n", {"PROXY TCP4 127.0.0.1": "tls a.example text"})
 
     def test_postgresql_asks_for_tls_first(self) -> None:
         self.start(
