@@ -81,7 +81,7 @@ class UpgradeTest(WorkersTestCase):
 
     def test_connections(self) -> None:
         """Connections go on in the new workers, one or several, and the sockets that listen are the same."""
-        for settings in ("workers = 1", "workers = 2", "relay = portable"):
+        for settings in ("workers = 2", "relay = portable"):
             self.assert_upgrades(self.service(settings), 2)
 
     def test_other_relay(self) -> None:
@@ -185,40 +185,31 @@ class UpgradeTest(WorkersTestCase):
         customize(self, _REPLACED.format(flag=str(flag)))
         mux = self.service("workers = 2", "[listen u]\nendpoint = udp:127.0.0.1:0\n")
         del mux.ports["u"]
+        names = ["txmux: supervis", "txmux: starter", "txmux: worker 1", "txmux: worker 2"]
+        self.assertEqual([*map(name_of, family_of(mux.pid))], names)
         ends = self.relayed(mux, self.listening)
         flag.touch()
         os.kill(mux.pid, signal.SIGHUP)
         mux.child.wait_for("rules reloaded")
         mux.upgrade()
+        self.assertEqual([*map(name_of, family_of(mux.pid))], names)
         self.answers(*ends)
         self.over(*ends)
 
     def test_workers_change(self) -> None:
-        """The rules are read anew, so that there may be more or fewer workers afterwards."""
-        mux = self.service()
-        client, server = self.relayed(mux, self.listening)
-        text = mux.file.read_text()
-        for count in (3, 1):
-            mux.file.write_text(text.replace("[txmux]\n", f"[txmux]\nworkers = {count}\n"))
-            mux.upgrade()
-            self.assertEqual(len(workers_of(mux.pid)), count)
-            self.answers(client, server)
-        self.over(client, server)
-        self.assertEqual(mux.take_one()["bytes_in"], 9)
-
-    def test_spread(self) -> None:
-        """Each new worker gets as many connections, also if all are of one old worker."""
+        """The rules are read anew; each new worker gets as many connections, also if all are of one old worker."""
         mux = self.service()
         peers = [self.relayed(mux, self.listening) for _ in range(100)]
         text = mux.file.read_text()
-        mux.file.write_text(text.replace("[txmux]\n", "[txmux]\nworkers = 4\n"))
-        for _ in range(2):
+        for count in (4, 4, 1):
+            mux.file.write_text(text.replace("[txmux]\n", f"[txmux]\nworkers = {count}\n"))
             mux.upgrade()
-            rows = mux.api("status")["workers"]
-            counts = [row["connections"] for row in rows]
-            self.assertEqual(sum(counts), 100)
+            counts = [row["connections"] for row in mux.api("status")["workers"]]
+            self.assertEqual((len(workers_of(mux.pid)), sum(counts)), (count, 100))
             self.assertLess(max(counts) - min(counts), 15, counts)
+        self.answers(*peers[0])
         self.all_end(peers)
+        self.assertEqual({line["bytes_in"] for line in mux.take(100)}, {5, 9})
 
     def test_report(self) -> None:
         """The answer has how many connections stay, by the reason, and until when."""
@@ -260,13 +251,6 @@ class UpgradeTest(WorkersTestCase):
         self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
 
-    def test_processes_are_named_after_an_upgrade_too(self) -> None:
-        mux = self.service("workers = 2")
-        names = ["txmux: supervis", "txmux: starter", "txmux: worker 1", "txmux: worker 2"]
-        self.assertEqual([*map(name_of, family_of(mux.pid))], names)
-        mux.upgrade()
-        self.assertEqual([*map(name_of, family_of(mux.pid))], names)
-
     def test_user(self) -> None:
         """With `user`, a helper goes on from process to process, and leaves no process behind that nobody waits for."""
         if os.geteuid():
@@ -296,21 +280,31 @@ class UpgradeTest(WorkersTestCase):
 
 
 class BrokenTest(WorkersTestCase):
-    def test_bad_rules_and_taken_port(self) -> None:
+    def test_bad_rules_taken_port_and_pidfile_that_cannot_be_written(self) -> None:
+        """The old process accepts again, and the next upgrade is one."""
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening))
-        client, server = self.relayed(mux, listening)
+        pairs = [self.relayed(mux, listening)]
         text = mux.file.read_text()
         mux.file.write_text(text + "\ncolour = blue\n")
         mux.refuse("colour")
         taken = self.backend().getsockname()[1]
         mux.file.write_text(f"{text}\n[listen other]\nendpoint = 127.0.0.1:{taken}\n")
         mux.refuse(rf"\[listen other\] endpoint 127.0.0.1:{taken}: cannot listen")
-        self.answers(client, server)
         mux.file.write_text(text)
+        name = mux.pidfile.read_text()
+        mux.pidfile.unlink()
+        mux.pidfile.mkdir()
+        mux.ask()
+        mux.child.wait_for(
+            r"upgrade failed, the old process keeps serving: .*--pidfile .*: Is a directory"
+        )
+        pairs.append(self.relayed(mux, listening))
+        mux.pidfile.rmdir()
+        mux.pidfile.write_text(name)
         mux.upgrade()
-        self.all_end([(client, server)])
-        mux.take_one()
+        self.all_end(pairs)
+        mux.take(2)
 
     def test_reason_is_in_the_answer(self) -> None:
         """Whatever fails at the start of the new process: who has asked does not see its standard error stream."""
@@ -320,25 +314,6 @@ class BrokenTest(WorkersTestCase):
         self.assertEqual(status, 409)
         self.assertIn("nothing is left", "\n".join(answer["errors"]))
         mux.stop()
-
-    def test_old_process_accepts_again_if_the_pidfile_cannot_be_written(self) -> None:
-        listening = self.backend()
-        mux = self.upgrading(self.relaying(listening))
-        client, server = self.relayed(mux, listening)
-        name = mux.pidfile.read_text()
-        mux.pidfile.unlink()
-        mux.pidfile.mkdir()
-        mux.ask()
-        mux.child.wait_for(
-            r"upgrade failed, the old process keeps serving: .*--pidfile .*: Is a directory"
-        )
-        self.over(*self.relayed(mux, listening))
-        self.answers(client, server)
-        mux.pidfile.rmdir()
-        mux.pidfile.write_text(name)
-        mux.upgrade()
-        self.all_end([(client, server)])
-        mux.take(2)
 
     def test_defect(self) -> None:
         """Whatever goes wrong before the new process has adopted the workers, the old one serves."""
@@ -372,11 +347,14 @@ class MeanwhileTest(WorkersTestCase):
         listening = self.listening = self.backend()
         mux = self.upgrading(self.relaying(listening), settings, admin=True)
         client, server = self.relayed(mux, listening)
+        self.begin_new(mux)
+        return mux, client, server
+
+    def begin_new(self, mux: Service) -> None:
         before = pids_of(mux.pid)
         mux.ask()
         eventually(lambda: len(pids_of(mux.pid)) > len(before), "the new process has begun")
         (self.new,) = set(pids_of(mux.pid)) - set(before)
-        return mux, client, server
 
     def let_start(self, mux: Service) -> None:
         self.gate.touch()
@@ -392,13 +370,6 @@ class MeanwhileTest(WorkersTestCase):
         self.assertEqual(mux.take_one()["reason"], "done")
         mux.assert_stopped()
 
-    def test_another_upgrade_is_refused(self) -> None:
-        mux, client, server = self.slow()
-        mux.refuse("an upgrade is under way already")
-        self.let_start(mux)
-        self.all_end([(client, server)])
-        mux.take_one()
-
     def test_files_that_it_reads_are_not_said_to_be_old(self) -> None:
         mux, client, server = self.slow()
 
@@ -409,21 +380,19 @@ class MeanwhileTest(WorkersTestCase):
         mux.child.wait_for("upgrade failed")
         mux.file.write_text(f"{mux.file.read_text()}\n# changed\n")
         eventually(are_old, "the files are said to have changed")
-        before = pids_of(mux.pid)
-        mux.ask()
-        eventually(lambda: len(pids_of(mux.pid)) > len(before), "the new process has begun")
-        (self.new,) = set(pids_of(mux.pid)) - set(before)
+        self.begin_new(mux)
         self.assertFalse(are_old())
         self.let_start(mux)
         self.assertFalse(are_old())
         self.all_end([(client, server)])
         mux.take_one()
 
-    def test_worker_killed(self) -> None:
+    def test_worker_killed_and_another_upgrade_refused(self) -> None:
         """A worker that crashes loses its own connections; the upgrade goes on, and so do the others."""
         mux, client, server = self.slow("workers = 2")
         (idle,) = (pid for pid in workers_of(mux.pid) if not serves(pid, client))
         os.kill(idle, signal.SIGKILL)
+        mux.refuse("an upgrade is under way already")
         self.let_start(mux)
         self.all_end([(client, server)])
         self.assertEqual(mux.take_one()["reason"], "done")
