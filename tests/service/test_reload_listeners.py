@@ -215,6 +215,33 @@ class FilesTest(SupervisedTestCase):
         await self.connections(0)
         self.assertEqual((self.log.read_text(), other.read_text().count("\n")), ("", 1))
 
+    async def test_unusable_by_now(self) -> None:
+        """Files that the service writes, and cannot any more, refuse nobody's changes, except new names that the operator wants there."""
+        acme, logs = self.folder / "acme", self.folder / "logs"
+        logs.mkdir()
+        (self.folder / "d").mkdir()
+        site = (
+            "[route {0}]\nmatch = tls sni={0}.example\nterminate_tls = acme\nbackend = {1}\n".format
+        )
+        text = (
+            f"[txmux]\nacme = https://127.0.0.1:1/dir\nacme_folder = {acme}\naccess_log = {logs}/log\n"
+            f"include = d/*.ini\n{LISTEN}routes_from = *\n{site('a', 'close')}"
+        )
+        await self.run_service(text)
+        acme.chmod(0o777)
+        logs.rename(self.folder / "old")
+        (self.folder / "d/unit.ini").write_text(site("b", "127.0.0.1:1"))
+        told = await self.change(text.replace("close", "127.0.0.1:1"))
+        self.assertIn("1 route new (b), 1 changed (a); ", told)
+        self.assertIn(f"[route b] terminate_tls: cannot read '{acme}/b.example.pem'", told)
+        items = [item.text for item in self.running.control.parts["acme"].troubles()]
+        self.assertIn(f"cannot write '{acme}': others may write to it, too", items[0])
+        self.assertEqual(
+            [text[:7] for text in items[1:] if "clients are refused" in text], ["b.examp"]
+        )
+        told = await self.change_refused(text + site("c", "close"))
+        self.assertIn(f"[txmux] acme_folder: cannot write '{acme}': others may write", told)
+
     async def test_rotated(self) -> None:
         """SIGHUP opens the access log again, whether the rules can be read or not."""
         [port] = await self.run_service(_LOG + LISTEN)

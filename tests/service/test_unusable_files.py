@@ -155,7 +155,8 @@ class AgreementTest(SupervisedTestCase):
                 problems = [one for one in unusable_in(self.file) if not one.warning]
                 if problems or not report.ok:
                     self.assertTrue(problems, (name, damage, text))
-                    # What is in use is kept, and that is said.
+                    # What is in use is kept, and that is said, if not at once.
+                    text += str((await self.running.control.status())["attention"])
                     self.assertIn(f"{self.folder}/{name.removesuffix('/a.pem')}", text)
 
     def test_modules(self) -> None:

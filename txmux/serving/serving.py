@@ -317,11 +317,7 @@ class Serving:
         return prepared
 
     def _prepare_log(self, settings: Settings) -> AccessLog | None:
-        before = self.rules.settings
-        if (settings.access_log, settings.access_log_format) == (
-            before.access_log,
-            before.access_log_format,
-        ):
+        if settings.log == self.rules.settings.log:
             return self._access_log  # not a new one, since this one counts its lost lines
         return open_access_log(settings, self._reactor, is_quiet=self._shared)
 

@@ -291,3 +291,13 @@ class FirstTests(SynchronousTestCase):
         )
         error = self.assertRaises(MuxError, make_first, rules, None, 0.0)
         self.assertIn("root.pem' has no certificate in it; name a PEM file", str(error))
+        [route] = rules.routes
+        assert route.terminate_tls is not None
+        end = attrs.evolve(route.terminate_tls, may_lack=True)
+        of_unit = attrs.evolve(route, terminate_tls=end, more={"acme_ca": folder / "root.pem"})
+        rules = attrs.evolve(
+            rules, settings=self.rules(folder / "acme").settings, routes=(of_unit,)
+        )
+        with capturedLogs() as lines:
+            make_first(rules, None, time.time())
+        self.assertIn("root.pem' has no certificate in it", formatEvent(lines[0]) or "")

@@ -137,8 +137,8 @@ class RenewalTests(TestCase):
              "the certificate of a ended on 1970-01-01 00:01 UTC, and could not be renewed", "no"),
             (attrs.evolve(_SHOWN, not_after=1e5), "no", "warning",
              "the certificate of a ends on 1970-01-02 03:46 UTC, and could not be renewed", "no"),
-            (NO_CERTIFICATE, "", "warning", f"a {PROVISIONAL}", ""),
-            (NO_CERTIFICATE, "no", "critical", f"a {PROVISIONAL}", "no"),
+            (attrs.evolve(_SHOWN, is_self_signed=True), "", "warning", f"a {PROVISIONAL}", ""),
+            (NO_CERTIFICATE, "no", "critical", "a has no certificate of an authority yet; clients are refused", "no"),
         ):  # fmt: skip
             state._shown, state._renewals = {"a": its}, {"a": Renewal(why=why)}
             *others, last = Certificates.troubles(state)

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -192,7 +192,8 @@ def make_first(
     owner: tuple[int, int] | None,
     now: float,
     in_use: Mapping[str, bytes] = MappingProxyType({}),
-) -> None:
+    known: Collection[str] = (),
+) -> str:
     """Make the folder, and certificates for the names that have no usable one, so that listeners can start.
 
     Args:
@@ -200,15 +201,25 @@ def make_first(
         owner: The user and group IDs of files that root makes.
         now: The time, in seconds since 1970.
         in_use: By name, the certificates with their keys that a service which is running shows.
+        known: The names that it has in this folder. While there are some, a folder that has become unusable is no error of others'
+            rules: only a new name of the operator's is refused.
+
+    Returns:
+        Why the folder cannot be used; empty if it can.
 
     Raises:
         MuxError: The folder, or `acme_ca`, cannot be used.
     """
     if not rules.managed:
-        return
+        return ""
     folder = AcmeFolder(AcmeSettings.of(rules.settings).folder, owner)
-    for wrong in _of_authorities(rules):
-        raise RulesError([wrong])
+    ends = [(route, tls) for route in rules.routes if (tls := route.terminate_tls)]
+    of_units = [route for route, tls in ends if tls.may_lack]
+    for part, wrong in _of_authorities(rules):
+        if not known and part not in of_units:
+            raise RulesError([wrong])
+        # The authority is not asked until it is right.
+        _log.error("{why}", why=str(rules.placed(wrong)))
     try:
         folder.make(rules.managed)
         damaged = folder.sign_missing(rules.managed, now, in_use)
@@ -222,13 +233,17 @@ def make_first(
                 state[name] = {**(before if isinstance(before, dict) else {}), "why": why}
             folder.write_state(state)
     except OSError as problem:
-        raise MuxError(str(_unusable(rules, problem))) from None
+        needed = {name for _, tls in ends if not tls.may_lack for name in tls.managed}
+        if not known or needed.difference(known):
+            raise MuxError(str(_unusable(rules, problem))) from None
+        return _why_unusable(folder.path, problem)
+    return ""
 
 
 def unusable(rules: Rules) -> Iterator[Problem]:
     """Yield what `make_first` would refuse, for any user of the service, and as warnings which files it would replace."""
     folder = AcmeFolder(AcmeSettings.of(rules.settings).folder)
-    yield from _of_authorities(rules)
+    yield from (problem for _, problem in _of_authorities(rules))
     terminated = [(route, route.terminate_tls) for route in rules.routes if route.terminate_tls]
     try:
         folder.check()
@@ -243,7 +258,7 @@ def unusable(rules: Rules) -> Iterator[Problem]:
             yield _unusable(rules, problem)
 
 
-def _of_authorities(rules: Rules) -> Iterator[Problem]:
+def _of_authorities(rules: Rules) -> Iterator[tuple[Settings | Route, Problem]]:
     parts: list[Settings | Route] = [rules.settings, *rules.routes]
     for part in parts:
         ca = part.more.get("acme_ca")
@@ -253,13 +268,17 @@ def _of_authorities(rules: Rules) -> Iterator[Problem]:
                 read_authorities(ca, "acme_ca")
         except TLSFileError as problem:
             if not problem.forbidden:  # otherwise it is reported when the authority is asked
-                yield part.section.problem(str(problem), problem.key)
+                yield part, part.section.problem(str(problem), problem.key)
 
 
 def _unusable(rules: Rules, problem: OSError) -> Problem:
-    file = problem.filename or AcmeSettings.of(rules.settings).folder
-    message = f"cannot write '{file}': {problem.strerror}; name a folder that the user of txmux may write to, and nobody else"
+    why = _why_unusable(AcmeSettings.of(rules.settings).folder, problem)
+    message = f"{why}; name a folder that the user of txmux may write to, and nobody else"
     return rules.settings.section.problem(message, "acme_folder")
+
+
+def _why_unusable(folder: Path, problem: OSError) -> str:
+    return f"cannot write '{problem.filename or folder}': {problem.strerror}"
 
 
 def _give(name: str, folder: int, user: int, group: int) -> None:

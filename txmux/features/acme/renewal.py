@@ -53,7 +53,8 @@ _RARELY, _OFTEN = 86400.0, 60.0  # the longest and the shortest time between two
 _LEFT, _LEFT_OF_SHORT = 1 / 3, 1 / 2  # of its time, when a certificate is renewed
 _SHORT = 10 * 86400.0  # seconds that one of short validity is valid at most
 
-PROVISIONAL = "has no certificate of an authority yet; clients see one that txmux has signed itself"
+_NONE_YET = "has no certificate of an authority yet"
+PROVISIONAL = f"{_NONE_YET}; clients see one that txmux has signed itself"
 
 if TYPE_CHECKING:
     from txmux.features.acme.shared import SharedCertificates
@@ -163,7 +164,11 @@ class Certificates(ServicePart):
 
     def prepare(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         # Made now, since a failure from the commit on could not be undone.
-        make_first(rules, owner, self._now(), self.in_use())
+        is_same = AcmeSettings.of(rules.settings).folder == self._folder.path
+        known = self._names if is_same else ()
+        why = make_first(rules, owner, self._now(), self.in_use(), known)
+        if why:
+            self._report_folder(why)
 
     def commit(self, rules: Rules) -> None:
         self.is_stopped = False
@@ -181,8 +186,9 @@ class Certificates(ServicePart):
                 renewal = self._renewals[name]
                 renewal.failures, renewal.unreached, renewal.not_before = 0, 0, 0.0
         folder = AcmeSettings.of(rules.settings).folder
+        shown = self._shown if folder == self._folder.path else {}
         if folder != self._folder.path or not self._renewals:
-            self._folder, self._renewals = AcmeFolder(folder), {}
+            self._folder, self._renewals, self._folder_problem = AcmeFolder(folder), {}, ""
         self._requested, self._names = requested, tuple(requested)
         self._share(rules.settings.more.get("shared_limits") if requested else None)
         for name in {*self._waiting} - {*self._names}:
@@ -192,12 +198,17 @@ class Certificates(ServicePart):
             self._renewals = {name: Renewal.read(state.get(name)) for name in state}
         for name in self._names:
             self._renewals.setdefault(name, Renewal())
-        had_none = {name for name, shown in self._shown.items() if shown.is_self_signed}
-        self._shown = {name: self._folder.certificate(name) for name in self._names}
+        had_none = {name for name, its in self._shown.items() if its.is_self_signed}
+        self._shown = {name: self._certificate(name, shown) for name in self._names}
         self._stop_asking({*self._busy}.difference(self._names))
         for name in self._names:
             if name not in had_none and self._shown[name].is_self_signed:
-                self._log.warn("{name} {words}", name=name, words=PROVISIONAL)
+                self._log.warn("{name} {words}", name=name, words=_instead(self._shown[name]))
+
+    def _certificate(self, name: str, shown: Mapping[str, ShownCertificate]) -> ShownCertificate:
+        # Listeners, too, keep what they have where a file cannot be read any more.
+        found = self._folder.certificate(name)
+        return shown.get(name, found) if found is NO_CERTIFICATE else found
 
     def stop(self) -> Deferred[Any]:
         """Stop until `commit`; fires when Redis is disconnected."""
@@ -533,16 +544,21 @@ class Certificates(ServicePart):
             name: codec.write(renewal) | {"not_before": max(renewal.not_before, self._quiet(name))}
             for name, renewal in self._renewals.items()
         }
-        before, self._folder_problem = self._folder_problem, ""
         if not self._names:
+            self._folder_problem = ""
             return
         try:
+            self._folder.check()
             self._folder.write_state(state)
+            self._folder_problem = ""
         except OSError as problem:
-            self._folder_problem = f"cannot write to '{self._folder.path}': {problem.strerror}"
-            self._save_again = self._now() + _UNSAVED
-            if self._folder_problem != before:
-                self._log.error("{why}", why=self._folder_problem)
+            self._report_folder(f"cannot write to '{self._folder.path}': {problem.strerror}")
+
+    def _report_folder(self, why: str) -> None:
+        before, self._folder_problem = self._folder_problem, why
+        self._save_again = self._now() + _UNSAVED
+        if why != before:
+            self._log.error("{why}", why=why)
 
     def _quiet(self, name: str) -> float:
         return self._account(name).quiet_until if name in self._requested else 0.0
@@ -572,7 +588,7 @@ class Certificates(ServicePart):
             why, shown = self._renewals[name].why, self._shown[name]
             if shown.is_self_signed:
                 row = rows.NO_CERTIFICATE if why else rows.CERTIFICATE_AWAITED
-                yield row.item(name=name, provisional=PROVISIONAL, why=why)
+                yield row.item(name=name, provisional=_instead(shown), why=why)
             elif why:
                 has_ended = shown.not_after <= self._now()
                 row = rows.ENDED_NOT_RENEWED if has_ended else rows.ENDS_NOT_RENEWED
@@ -604,6 +620,10 @@ class Certificates(ServicePart):
             for name in self._names
             for shown, its in [(self._shown[name], self._requested[name])]
         ]
+
+
+def _instead(shown: ShownCertificate) -> str:
+    return f"{_NONE_YET}; clients are refused" if shown is NO_CERTIFICATE else PROVISIONAL
 
 
 def _after(failures: int, growth: float, longest: float) -> float:

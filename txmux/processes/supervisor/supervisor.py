@@ -215,6 +215,8 @@ class Supervisor:
                 f"workers: no more than {most} while the service runs; restart it for more"
             )
         self._parts.prepare(rules, owner)
+        if self._is_started and rules.settings.log == self._rules.settings.log:
+            return  # workers say so where they cannot open it again
         access_log = open_log(rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()

@@ -61,3 +61,7 @@ class Settings:
     watch_rules: float = 0.0
     more: Mapping[str, Any] = NOTHING_MORE
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
+
+    @property
+    def log(self) -> object:
+        return self.access_log, self.access_log_format
